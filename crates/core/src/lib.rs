@@ -1,0 +1,1 @@
+//! Every decision of heirlock, as pure state machines without I/O, clock or randomness.

@@ -1,0 +1,1 @@
+//! The one library behind the `heirlock` program.

@@ -1,0 +1,3 @@
+//! The `heirlock` program.
+
+fn main() {}
