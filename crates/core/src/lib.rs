@@ -1,1 +1,62 @@
-//! Every decision of heirlock, as pure state machines without I/O, clock or randomness.
+//! Every decision of heirlock, as pure state machines.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time arrives as a [`Moment`], randomness as
+//! a seed, and what happened in the world as an event. What a machine wants done comes back in a [`Batch`]:
+//! first what must be durable, then what may follow. So a whole failover is a pure function that the tests run
+//! a thousand times, and the order "durable, then told" is a type instead of a comment.
+//!
+//! In reading order:
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`names`] | what a service, a server and a generation are called |
+//! | [`moment`] | what time is: monotonic, of one process |
+//! | [`limits`] | every bound, in one place |
+//! | [`ledger`] | what a scan of the status monitor's directory means for the store: records and tombstones |
+//! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
+//! | [`claim`] | who may act for a service |
+//! | [`state_number`] | which state number was never sent before |
+//! | [`grace`] | whether a notification may leave now |
+//! | [`liveness`] | whether a server is to be taken for dead |
+//! | [`takeover`] | the phases of an adoption, resumable after every step |
+//! | [`notify`] | which datagram goes to which client when, and what its answer means |
+
+pub mod claim;
+pub mod grace;
+pub mod incarnation;
+pub mod ledger;
+pub mod limits;
+pub mod liveness;
+pub mod moment;
+pub mod names;
+pub mod notify;
+pub mod outcome;
+pub mod state_number;
+pub mod takeover;
+
+pub use moment::Moment;
+pub use names::{Generation, ServerName, ServiceName};
+pub use outcome::Outcome;
+
+/// What a state machine wants done: all of `persist` must be durable before the first of `then` is begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch<P, A> {
+    /// What must reach stable storage first, in this order. A failure here cancels `then`.
+    pub persist: Vec<P>,
+    /// What may follow, in this order.
+    pub then: Vec<A>,
+}
+
+impl<P, A> Batch<P, A> {
+    /// Nothing to do.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { persist: Vec::new(), then: Vec::new() }
+    }
+
+    /// Only actions, nothing to make durable first.
+    #[must_use]
+    pub fn only(action: A) -> Self {
+        Self { persist: Vec::new(), then: vec![action] }
+    }
+}

@@ -1,0 +1,197 @@
+//! Who may act for a service (I3: one adopter).
+//!
+//! A claim is created once, by compare-and-swap in the store, and never changes; giving a service away adds a
+//! mark beside it. The newest claim names the owner. Whoever sees a newer claim than its own stops.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::names::{Generation, ServerName, ServiceName};
+
+/// The durable, exclusive right of one server to act for one service in one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Claim {
+    /// Which tenure.
+    pub generation: Generation,
+    /// Whose.
+    pub owner: ServerName,
+    /// The run of the agent that made it, so that two agents under one name don't take each other's for theirs.
+    pub agent: String,
+    /// When, in seconds since 1970 by the owner's clock. For people; nothing is decided by it.
+    pub claimed_at_s: u64,
+    /// The owner gave it up in order.
+    #[serde(default)]
+    pub released: bool,
+}
+
+/// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerHeart {
+    /// Its beat changed this long ago, by our own clock.
+    Beating {
+        /// since the last change that was seen
+        last_change: Duration,
+    },
+    /// No change was seen for this long, which is longer than `dead-after`.
+    Silent {
+        /// since the last change, or since watching began
+        for_time: Duration,
+    },
+    /// It has not been watched for long enough to say.
+    Unknown {
+        /// how long it has been watched
+        watched: Duration,
+        /// how long it must be
+        needed: Duration,
+    },
+    /// It said that it stops in order.
+    Paused,
+    /// It never wrote a heartbeat.
+    NeverSeen,
+}
+
+/// What permits a claim over an owner that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Authority {
+    /// The cluster manager says that the owner is off (`--owner-fenced`).
+    pub owner_fenced: bool,
+    /// The operator insists (`--force`).
+    pub insisted: bool,
+}
+
+/// Why a service can't be claimed now.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ClaimRefusal {
+    /// The owner lives.
+    #[error(
+        "{service} belongs to {owner}, whose heartbeat changed {ago_ms} ms ago: two servers that serve it would \
+         both grant its locks; release it there, or make sure that {owner} is off and say --owner-fenced"
+    )]
+    OwnerAlive {
+        /// what was to be claimed
+        service: ServiceName,
+        /// whose it is
+        owner: ServerName,
+        /// age of the last beat
+        ago_ms: u64,
+    },
+    /// It is too early to say whether the owner lives.
+    #[error(
+        "{owner}, the owner of {service}, has been watched for only {watched_ms} of {needed_ms} ms: too short to \
+         say that it is dead; wait, or make sure that it is off and say --owner-fenced"
+    )]
+    OwnerUnknown {
+        /// what was to be claimed
+        service: ServiceName,
+        /// whose it is
+        owner: ServerName,
+        /// how long it has been watched
+        watched_ms: u64,
+        /// how long it must be
+        needed_ms: u64,
+    },
+    /// It is being taken over, or was, by somebody else.
+    #[error("{service} was claimed by {owner} as generation {generation} at the same moment; nothing was changed")]
+    Overtaken {
+        /// what was to be claimed
+        service: ServiceName,
+        /// who was faster
+        owner: ServerName,
+        /// under which number
+        generation: Generation,
+    },
+}
+
+/// Whether `who` may claim the next generation of `service`, and which one that is.
+///
+/// # Errors
+/// Where the newest claim belongs to another server that lives or may live.
+pub fn next_generation(
+    service: &ServiceName,
+    newest: Option<&Claim>,
+    who: &ServerName,
+    heart: OwnerHeart,
+    authority: Authority,
+) -> Result<Generation, ClaimRefusal> {
+    let Some(claim) = newest else { return Ok(Generation::FIRST) };
+    let next = claim.generation.next();
+    if claim.owner == *who || claim.released || authority.owner_fenced || authority.insisted {
+        return Ok(next);
+    }
+    match heart {
+        OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen => Ok(next),
+        // A pause stops the automatic from acting; it does not say that the service was given away.
+        OwnerHeart::Paused => Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 }),
+        OwnerHeart::Beating { last_change } => Err(ClaimRefusal::OwnerAlive {
+            service: service.clone(),
+            owner: claim.owner.clone(),
+            ago_ms: millis(last_change),
+        }),
+        OwnerHeart::Unknown { watched, needed } => Err(ClaimRefusal::OwnerUnknown {
+            service: service.clone(),
+            owner: claim.owner.clone(),
+            watched_ms: millis(watched),
+            needed_ms: millis(needed),
+        }),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(newest: Option<&Claim>, heart: OwnerHeart, authority: Authority) -> Result<Generation, ClaimRefusal> {
+        let service = ServiceName::parse("nfs").unwrap();
+        next_generation(&service, newest, &ServerName::parse("nfs-b").unwrap(), heart, authority)
+    }
+
+    fn claim(owner: &str, released: bool) -> Claim {
+        Claim {
+            generation: Generation(4),
+            owner: ServerName::parse(owner).unwrap(),
+            agent: "a".into(),
+            claimed_at_s: 0,
+            released,
+        }
+    }
+
+    const BEATING: OwnerHeart = OwnerHeart::Beating { last_change: Duration::from_millis(300) };
+
+    #[test]
+    fn the_first_claim_needs_nobodys_leave() {
+        assert_eq!(ask(None, OwnerHeart::NeverSeen, Authority::default()), Ok(Generation(1)));
+    }
+
+    #[test]
+    fn a_living_owner_keeps_its_service() {
+        let refused = ask(Some(&claim("nfs-a", false)), BEATING, Authority::default()).unwrap_err();
+        assert!(refused.to_string().contains("nfs-a") && refused.to_string().contains("--owner-fenced"), "{refused}");
+        let unknown = OwnerHeart::Unknown { watched: Duration::from_secs(1), needed: Duration::from_secs(6) };
+        assert!(ask(Some(&claim("nfs-a", false)), unknown, Authority::default()).is_err());
+        assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, Authority::default()).is_err());
+    }
+
+    #[test]
+    fn a_service_given_up_or_fenced_or_silent_or_our_own_can_be_claimed() {
+        let fenced = Authority { owner_fenced: true, insisted: false };
+        let insisted = Authority { owner_fenced: false, insisted: true };
+        let silent = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
+        for (newest, heart, authority) in [
+            (claim("nfs-a", true), BEATING, Authority::default()),
+            (claim("nfs-a", false), BEATING, fenced),
+            (claim("nfs-a", false), BEATING, insisted),
+            (claim("nfs-a", false), silent, Authority::default()),
+            (claim("nfs-b", false), BEATING, Authority::default()),
+        ] {
+            assert_eq!(ask(Some(&newest), heart, authority), Ok(Generation(5)), "{newest:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether a notification may leave now (I4).
+//!
+//! A notification that reaches a client after grace is poison: its reclaim is refused, and at the next failover
+//! it reclaims nothing. So one leaves only while grace is proved to be open with a margin left, and the proof is
+//! younger than [`limits::GRACE_PROOF_AGE_MAX`].
+
+use std::time::Duration;
+
+use crate::limits;
+use crate::moment::Moment;
+
+/// What an NLM4 UNLOCK or CANCEL with a made-up handle tells about grace (no side effect, true each time).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// Status 4, NLM4_DENIED_GRACE_PERIOD.
+    InGrace,
+    /// Any other NLM status: grace is over, or was never opened.
+    NotInGrace,
+    /// No answer, or none that says: nothing is proved.
+    NoAnswer,
+}
+
+/// One grace period of one lock manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace {
+    /// When it opened, at the latest: an earlier moment only makes us more careful.
+    opened: Moment,
+    /// How long it lasts, at the least.
+    length: Duration,
+    /// How much of it must be left for a notification to leave, so that the reclaims fit in.
+    margin: Duration,
+    proved: Option<Moment>,
+    closed: bool,
+}
+
+/// May a batch of notifications leave?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Yes.
+    Granted,
+    /// Ask the lock manager again first.
+    ProveFirst,
+    /// Never again in this grace period.
+    TooLate,
+}
+
+impl Grace {
+    /// A grace period that opened at `opened` and lasts at least `length`.
+    #[must_use]
+    pub fn new(opened: Moment, length: Duration, margin: Duration) -> Self {
+        Self { opened, length, margin, proved: None, closed: false }
+    }
+
+    /// Takes in what a probe said. One that says nothing leaves the last proof to grow old.
+    pub fn prove(&mut self, at: Moment, probe: Probe) {
+        match probe {
+            Probe::InGrace => self.proved = Some(at),
+            // Only a proof that followed an open one closes it: before, the lock manager may still be starting.
+            Probe::NotInGrace if self.proved.is_some() => self.closed = true,
+            Probe::NotInGrace | Probe::NoAnswer => {}
+        }
+    }
+
+    /// Whether it was ever proved to be open.
+    #[must_use]
+    pub fn was_proved(&self) -> bool {
+        self.proved.is_some()
+    }
+
+    /// Whether a batch may leave now.
+    #[must_use]
+    pub fn leave(&self, now: Moment) -> Leave {
+        if self.closed || now >= self.last_call() {
+            return Leave::TooLate;
+        }
+        match self.proved {
+            Some(at) if now.since(at) <= limits::GRACE_PROOF_AGE_MAX => Leave::Granted,
+            _ => Leave::ProveFirst,
+        }
+    }
+
+    /// The last moment at which a notification may leave.
+    #[must_use]
+    pub fn last_call(&self) -> Moment {
+        self.ends() - self.margin
+    }
+
+    /// When it ends, at the earliest.
+    #[must_use]
+    pub fn ends(&self) -> Moment {
+        self.opened + self.length
+    }
+
+    /// Whether it is known to be over.
+    #[must_use]
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.closed || now >= self.ends()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    fn grace() -> Grace {
+        Grace::new(at(10), Duration::from_secs(15), Duration::from_secs(5))
+    }
+
+    #[test]
+    fn nothing_leaves_without_a_fresh_proof() {
+        let mut grace = grace();
+        assert_eq!(grace.leave(at(11)), Leave::ProveFirst);
+        grace.prove(at(11), Probe::NoAnswer);
+        assert_eq!(grace.leave(at(11)), Leave::ProveFirst);
+        grace.prove(at(11), Probe::InGrace);
+        assert_eq!(grace.leave(at(12)), Leave::Granted);
+        assert_eq!(grace.leave(at(13)), Leave::ProveFirst, "the proof has grown old");
+    }
+
+    #[test]
+    fn nothing_leaves_inside_the_margin_however_often_grace_is_proved() {
+        let mut grace = grace();
+        grace.prove(at(20), Probe::InGrace);
+        assert_eq!(grace.leave(at(20)), Leave::TooLate);
+        assert_eq!(grace.last_call(), at(20));
+    }
+
+    #[test]
+    fn a_grace_that_was_ended_early_is_over_and_one_that_is_not_yet_open_is_not() {
+        let mut grace = grace();
+        grace.prove(at(11), Probe::NotInGrace);
+        assert_eq!(grace.leave(at(11)), Leave::ProveFirst, "lockd may still be starting");
+        grace.prove(at(12), Probe::InGrace);
+        grace.prove(at(13), Probe::NotInGrace);
+        assert_eq!(grace.leave(at(13)), Leave::TooLate);
+        assert!(grace.is_over(at(13)));
+    }
+}

@@ -1,0 +1,42 @@
+//! Every bound of the decisions, in one place. Reaching one is reported, never silent.
+
+use std::time::Duration;
+
+/// Bytes of a service's or server's name: it becomes one component of a path, with a suffix.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Records of one service. A busy server has some ten thousand clients; a directory with more than this many
+/// files is damaged or hostile.
+pub const RECORDS_MAX: usize = 200_000;
+
+/// Services that one server serves.
+pub const SERVICES_MAX: usize = 256;
+
+/// Bytes of what is kept for one client: all the lines of all its files.
+pub const RECORD_BYTES_MAX: usize = 64 * 1024;
+
+/// Addresses of one client that are tried in turn.
+pub const CLIENT_ADDRESSES_MAX: usize = 8;
+
+/// Names of one service that are announced to each client.
+pub const ANNOUNCED_NAMES_MAX: usize = 8;
+
+/// Calls of the notifier that may be unanswered at once. Each has its answer in our receive buffer at worst:
+/// 1,024 of them with 256 bytes of bookkeeping need 256 KiB, which Linux grants without privilege.
+pub const NOTIFY_IN_FLIGHT_MAX: usize = 1024;
+
+/// The first wait for an answer of a client before its call is repeated.
+pub const NOTIFY_RETRY_MS_MIN: u64 = 400;
+
+/// The longest wait between two repetitions: grace is short, and a client that comes back in its last third
+/// should still be reached.
+pub const NOTIFY_RETRY_MS_MAX: u64 = 3_000;
+
+/// How old the last proof of an open grace period may be when a batch of notifications leaves.
+pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
+
+/// The shortest `dead-after`: three beats of a heart that beats each second.
+pub const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
+
+const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
+const _: () = assert!(NAME_BYTES_MAX < 200, "a name and its suffix must fit into one component of a path");

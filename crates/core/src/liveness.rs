@@ -1,0 +1,174 @@
+//! Whether another server is to be taken for dead, and whether its service may be adopted without a person.
+//!
+//! A server lives as long as the beat of its heart, a number in the store, changes. Only changes that were seen
+//! count, by our own clock, and only while our own reads and writes of the store succeed: a server that can't
+//! see the store can't tell a dead primary from its own blindness.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::claim::OwnerHeart;
+use crate::moment::Moment;
+use crate::names::ServerName;
+
+/// What a look into the store showed of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// Changes with every heartbeat: the agent's run and its count.
+    pub beat: String,
+    /// The server said that it stops in order, or that it is being maintained.
+    pub paused: bool,
+}
+
+/// Follows the hearts of the other servers.
+#[derive(Debug, Clone)]
+pub struct Hearts {
+    dead_after: Duration,
+    /// When seeing began, or began again after the store could not be seen.
+    seeing_since: Option<Moment>,
+    seen: BTreeMap<ServerName, Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    beat: String,
+    paused: bool,
+    changed_at: Moment,
+    /// A change was seen since seeing began: it lived then.
+    was_alive: bool,
+}
+
+impl Hearts {
+    /// Nobody was seen yet.
+    #[must_use]
+    pub fn new(dead_after: Duration) -> Self {
+        Self { dead_after, seeing_since: None, seen: BTreeMap::new() }
+    }
+
+    /// A round in which our own write and all reads of the store succeeded.
+    pub fn saw(&mut self, now: Moment, beats: &BTreeMap<ServerName, Beat>) {
+        self.seeing_since.get_or_insert(now);
+        for (server, beat) in beats {
+            match self.seen.get_mut(server) {
+                Some(seen) if seen.beat == beat.beat => seen.paused = beat.paused,
+                Some(seen) => {
+                    *seen = Seen { beat: beat.beat.clone(), paused: beat.paused, changed_at: now, was_alive: true };
+                }
+                None => {
+                    let first = Seen { beat: beat.beat.clone(), paused: beat.paused, changed_at: now, was_alive: false };
+                    self.seen.insert(server.clone(), first);
+                }
+            }
+        }
+    }
+
+    /// A round in which the store could not be written or read: what was watched until now proves nothing.
+    pub fn blind(&mut self) {
+        self.seeing_since = None;
+        for seen in self.seen.values_mut() {
+            seen.was_alive = false;
+        }
+    }
+
+    /// What is known of one server.
+    #[must_use]
+    pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
+        let needed = self.dead_after.saturating_mul(2);
+        let watched = self.seeing_since.map_or(Duration::ZERO, |since| now.since(since));
+        let unknown = OwnerHeart::Unknown { watched, needed };
+        let Some(seen) = self.seen.get(server) else {
+            return if watched >= needed { OwnerHeart::NeverSeen } else { unknown };
+        };
+        if seen.paused {
+            return OwnerHeart::Paused;
+        }
+        // After its start, or after blindness, a server watches twice as long before it believes a silence.
+        let since_change = now.since(seen.changed_at.max(self.seeing_since.unwrap_or(now)));
+        match seen.was_alive {
+            true if since_change < self.dead_after => OwnerHeart::Beating { last_change: since_change },
+            true if watched >= needed => OwnerHeart::Silent { for_time: since_change },
+            false if watched >= needed => OwnerHeart::Silent { for_time: since_change },
+            _ => unknown,
+        }
+    }
+}
+
+/// Whether a service whose owner's heart is `heart` may be adopted now without a person asking. What follows is the
+/// fence, and without its confirmation nothing.
+#[must_use]
+pub fn may_adopt_unasked(heart: OwnerHeart) -> bool {
+    // A pause never triggers, and a server that was never seen was never alive.
+    matches!(heart, OwnerHeart::Silent { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    fn a() -> ServerName {
+        ServerName::parse("nfs-a").unwrap()
+    }
+
+    fn beats(beat: u32, paused: bool) -> BTreeMap<ServerName, Beat> {
+        BTreeMap::from([(a(), Beat { beat: beat.to_string(), paused })])
+    }
+
+    /// Sees a living server from second 0 to 20.
+    fn living() -> Hearts {
+        let mut hearts = Hearts::new(DEAD_AFTER);
+        for second in 0..=20 {
+            hearts.saw(at(second), &beats(u32::try_from(second).unwrap(), false));
+        }
+        hearts
+    }
+
+    #[test]
+    fn a_silence_is_believed_after_dead_after() {
+        let mut hearts = living();
+        hearts.saw(at(24), &beats(20, false));
+        assert_eq!(hearts.heart_of(&a(), at(24)), OwnerHeart::Beating { last_change: Duration::from_secs(4) });
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(25))));
+    }
+
+    #[test]
+    fn right_after_its_own_start_a_standby_believes_nothing() {
+        let mut hearts = Hearts::new(DEAD_AFTER);
+        hearts.saw(at(0), &beats(7, false));
+        hearts.saw(at(9), &beats(7, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(9))));
+        hearts.saw(at(10), &beats(7, false));
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(10))));
+    }
+
+    #[test]
+    fn blindness_is_not_taken_for_a_dead_primary() {
+        let mut hearts = living();
+        hearts.blind();
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(60))));
+        hearts.saw(at(60), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(69))), "watches twice dead-after again");
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+    }
+
+    #[test]
+    fn a_pause_never_triggers() {
+        let mut hearts = living();
+        hearts.saw(at(21), &beats(21, true));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(500))));
+    }
+
+    #[test]
+    fn a_server_that_was_never_seen_triggers_nothing() {
+        let mut hearts = Hearts::new(DEAD_AFTER);
+        hearts.saw(at(0), &BTreeMap::new());
+        hearts.saw(at(100), &BTreeMap::new());
+        assert_eq!(hearts.heart_of(&a(), at(100)), OwnerHeart::NeverSeen);
+        assert!(!may_adopt_unasked(OwnerHeart::NeverSeen));
+    }
+}

@@ -1,0 +1,1 @@
+//! Which datagram goes to which client when, and what its answer means.

@@ -1,0 +1,41 @@
+//! What became of one client in one adoption (I8: nothing is silent).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a client's locks. "Reclaimed" is not among them: no protocol tells it, only the lab sees it.
+///
+/// The order is that of a report: the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It registered with the adoptive lock manager inside grace: it asked to reclaim.
+    ReRegistered,
+    /// It answered the notification. A status monitor answers whether or not it recognised the sender, so
+    /// this is no proof of a reclaim.
+    Acknowledged,
+    /// It was called until grace ended and never answered.
+    Unreachable,
+    /// It was not told in time: its locks are gone, and a notification now would do harm (I4).
+    Lost,
+}
+
+impl Outcome {
+    /// Whether this client was told in time.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Outcome::ReRegistered | Outcome::Acknowledged)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::ReRegistered => "re-registered",
+            Outcome::Acknowledged => "acknowledged",
+            Outcome::Unreachable => "unreachable",
+            Outcome::Lost => "lost",
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! Which state number was never sent before (I5).
+//!
+//! A client reacts to a notification only if its number differs from the last one it saw (nfs-utils
+//! utils/statd/callback.c), so a repeated number loses the locks. Numbers are odd while a server is up (X/Open NSM)
+//! and 32 bits wide.
+
+use heirlock_nsm::StateNumber;
+
+/// The smallest odd number above everything that may ever have been sent for a service: the numbers in the store,
+/// the primary's own `state`, ours.
+///
+/// At the end of the range it starts over at 1, as nfs-utils does; the numbers in use are then skipped, since a
+/// client compares for equality alone.
+#[must_use]
+pub fn next_unsent(sent: &[StateNumber]) -> StateNumber {
+    let highest = sent.iter().map(|n| n.0).max().unwrap_or(1);
+    let mut next = next_odd(highest);
+    while sent.contains(&StateNumber(next)) {
+        next = next_odd(next);
+    }
+    StateNumber(next)
+}
+
+fn next_odd(n: u32) -> u32 {
+    match n.checked_add(if n % 2 == 0 { 1 } else { 2 }) {
+        Some(next) => next,
+        None => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(sent: &[u32]) -> u32 {
+        next_unsent(&sent.iter().map(|n| StateNumber(*n)).collect::<Vec<_>>()).0
+    }
+
+    #[test]
+    fn it_is_odd_and_above_all_that_were_sent() {
+        assert_eq!(next(&[]), 3);
+        assert_eq!(next(&[3, 7, 5]), 9);
+        assert_eq!(next(&[4]), 5);
+        assert_eq!(next(&[0x7fff_ffff]), 0x8000_0001);
+    }
+
+    #[test]
+    fn at_the_end_of_the_range_it_starts_over_without_repeating_one() {
+        assert_eq!(next(&[u32::MAX]), 1);
+        assert_eq!(next(&[u32::MAX, 1, 3]), 5);
+        assert_eq!(next(&[u32::MAX - 1]), u32::MAX);
+    }
+}

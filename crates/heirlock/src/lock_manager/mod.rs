@@ -1,0 +1,74 @@
+//! The lock managers that heirlock can make recognise conveyed locks: one lockd, or whatever a command stands for.
+
+use std::time::Duration;
+
+use heirlock_core::incarnation::{Incarnation, Observation};
+use heirlock_core::takeover::Strategy;
+use thiserror::Error;
+
+/// One lock manager on this machine: one network namespace's lockd with its nfsd, or what commands stand for.
+pub(crate) trait LockManager: Send {
+    /// For people: "kernel lockd", …
+    fn describe(&self) -> String;
+
+    /// One look, without side effect.
+    fn observe(&mut self) -> Result<Observation, LockManagerError>;
+
+    /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
+    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError>;
+
+    /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
+    /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
+    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
+
+    /// How long its grace period lasts, at the least.
+    fn grace_length(&mut self) -> Result<Duration, LockManagerError>;
+
+    /// How long ago its grace period opened, at the most, where it did not open by [`LockManager::recognise`].
+    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
+}
+
+/// What a recognition brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recognised {
+    /// What the lock manager looked like right after.
+    pub(crate) observation: Observation,
+    /// The locks were dropped without a new start (SIGKILL to lockd).
+    pub(crate) in_place: bool,
+    /// The life before, where one ran.
+    pub(crate) before: Option<Incarnation>,
+}
+
+/// Why a lock manager can't be used or made to recognise.
+#[derive(Debug, Error)]
+pub(crate) enum LockManagerError {
+    /// This strategy can't work on this machine. Nothing was changed.
+    #[error("'{strategy}' can't work here: {why}; {instead}")]
+    Unusable {
+        /// the strategy refused
+        strategy: Strategy,
+        /// what stands in its way
+        why: String,
+        /// which one can, or what to change
+        instead: String,
+    },
+    /// A command failed.
+    #[error("{what} failed: {found}; {remedy}")]
+    Command {
+        /// the command
+        what: String,
+        /// exit status and the last of what it printed
+        found: String,
+        /// what to look at
+        remedy: String,
+    },
+    /// Something could not be read.
+    #[error("can't read {what}: {source}")]
+    Read {
+        /// which file or call
+        what: String,
+        /// why
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,168 @@
+//! Where monitor records are kept safe from the death of the server they were taken on.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `services/<service>/claims/<n>` | who owns generation `n`; created exclusively, never changed |
+//! | `services/<service>/claims/<n>.released` | the owner gave it up in order |
+//! | `services/<service>/<n>/sm/<address>` | one client's monitor record, in statd's own lines |
+//! | `services/<service>/<n>/state` | the state number of this generation, as statd's `state` |
+//! | `services/<service>/<n>/journal.json` | how far the adoption that began this generation has come |
+//! | `services/<service>/<n>/outcomes` | what became of each client, appended |
+//! | `servers/<server>` | heartbeat, pause, incarnation, health, state number |
+//!
+//! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The store. All calls block; none may be made on the loop that answers the control socket.
+///
+/// After an error the store may hold all, some or none of what the call asked for; every call may be repeated.
+pub(crate) trait Store: Send + Sync {
+    /// Where it is, for people.
+    fn describe(&self) -> String;
+
+    /// Proves that the store can be written and read now, by doing both.
+    fn probe(&self) -> Result<(), StoreError>;
+
+    /// The services that have a claim, in order of their names.
+    fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
+
+    /// The newest claim of a service.
+    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
+
+    /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
+    /// shared by several servers; repeating a claim that was won is a win.
+    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
+
+    /// Marks a claim as given up.
+    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
+
+    /// The newest complete generation at or below `at_most`.
+    fn newest_generation(&self, service: &ServiceName, at_most: Generation) -> Result<Option<Generation>, StoreError>;
+
+    /// Creates a generation with all it begins with, durable and whole, or not at all. One that exists is left as it
+    /// is: the caller resumes.
+    fn begin_generation(&self, service: &ServiceName, generation: Generation, contents: &Contents) -> Result<(), StoreError>;
+
+    /// All of one generation. Records that can't be read are named in [`Contents::damaged`] and left alone.
+    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
+
+    /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs.
+    fn commit(&self, service: &ServiceName, generation: Generation, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Removes generations older than `keep_from`, claims included.
+    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
+
+    /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
+    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
+
+    /// The heartbeats of all servers.
+    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError>;
+}
+
+/// What came of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClaimAnswer {
+    /// It is ours.
+    Won,
+    /// Somebody else has this generation.
+    Taken(Claim),
+}
+
+/// All of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The state number reserved for this generation's notifications, or the primary's own at capture.
+    pub(crate) state: Option<StateNumber>,
+    /// One record a client, in statd's own lines.
+    pub(crate) records: BTreeMap<MonName, Vec<u8>>,
+    /// The adoption's journal, as its writer wrote it.
+    pub(crate) journal: Option<String>,
+    /// The outcomes, a line each, in the order they were appended; a torn last line is left out.
+    pub(crate) outcomes: Vec<String>,
+    /// Files that are no records, and why.
+    pub(crate) damaged: Vec<(String, String)>,
+}
+
+/// One change of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Writes a client's record, whether it exists or not.
+    PutRecord(MonName, Vec<u8>),
+    /// Removes a client's record, if it exists.
+    RemoveRecord(MonName),
+    /// Writes the state number.
+    PutState(StateNumber),
+    /// Replaces the journal.
+    PutJournal(String),
+    /// Appends a line (without its newline) to the outcomes.
+    AppendOutcome(String),
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ServerReport {
+    /// Who.
+    pub(crate) server: ServerName,
+    /// Which run of its agent: random, so that two agents under one name find each other out.
+    pub(crate) agent: String,
+    /// Rises with every heartbeat.
+    pub(crate) beat: u64,
+    /// It stops in order or is being maintained: its silence is no reason to adopt.
+    pub(crate) paused: bool,
+    /// The life of its lock manager.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// Its own NSM state number.
+    pub(crate) state: Option<u32>,
+    /// Seconds since 1970 by its own clock. For people; nothing is decided by it.
+    pub(crate) written_at_s: u64,
+    /// What ails it, in words; empty where it is well.
+    #[serde(default)]
+    pub(crate) ailments: Vec<String>,
+}
+
+/// Why the store failed.
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    /// Something in it could not be read or written.
+    #[error("the store can't {action} {path}: {source}{}", remedy(.source))]
+    Io {
+        /// what was tried: "write", "sync", "link", …
+        action: &'static str,
+        /// where
+        path: String,
+        /// why
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path}: expected {expected}, found {found}; {remedy}")]
+    Unexpected {
+        /// where
+        path: String,
+        /// what should be there
+        expected: String,
+        /// what is there
+        found: String,
+        /// what an administrator can do
+        remedy: &'static str,
+    },
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; make room: clients are unprotected until then",
+        std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
+        std::io::ErrorKind::NotFound => "; mount the volume, or create the folder with 'heirlock enable'",
+        std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
+        _ => "",
+    }
+}
