@@ -1,6 +1,25 @@
-//! What a scan of the status monitor's directory means for the store.
+//! What a scan of the status monitor's directory means for the store: which clients there are, which records are
+//! to be written, and which deletions are to be believed (I2: nothing forgotten).
+//!
+//! A record that vanishes is not forgotten: it becomes a *tombstone*, and is believed to be gone only when the same
+//! life of the lock manager went on serving for the whole `tombstone-delay` after it. Everything that empties
+//! the directory without meaning it (an orderly stop of nfsd on 6.12, Ganesha's start, a re-registration as DELETE
+//! and CREATE, sm-notify moving `sm` to `sm.bak`) ends or lacks that life, or is undone within the delay.
+//! Tombstones live in memory alone: an agent that is restarted starts them over, and to any other server an
+//! unbelieved tombstone is what it is in the store, a live record.
+
+mod population;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use heirlock_nsm::MonName;
+
+pub use population::{Addresses, Population, population};
+
+use crate::incarnation::Incarnation;
+use crate::limits;
+use crate::moment::Moment;
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,3 +60,155 @@ pub struct Problem {
     /// It may be a record that is just being written: empty, or cut short. Worth saying only if it stays so.
     pub may_be_in_the_making: bool,
 }
+
+/// What is to be done to the store so that it knows what the directory knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Write this client's record.
+    Put(MonName, Vec<u8>),
+    /// Remove this client's record: its deletion is believed.
+    Remove(MonName),
+}
+
+/// Who is a peer and not a client (I7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Servers that this server mounts from: their records are its own lock manager's, as a client.
+    pub peers: BTreeSet<MonName>,
+    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP
+    /// table is a hint: it can make somebody a client, never the contrary.
+    pub connected: BTreeSet<MonName>,
+}
+
+/// What the store knows of one service's clients, and what it is still to learn.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    stored: BTreeMap<MonName, Vec<u8>>,
+    tombstones: BTreeMap<MonName, Moment>,
+    /// Keys whose record was there when they became known as a peer and has been there ever since.
+    peers: BTreeSet<MonName>,
+    keeps_peers: bool,
+    delay: Duration,
+    life: Option<Incarnation>,
+    refused: usize,
+}
+
+impl Ledger {
+    /// The ledger of a generation that holds `stored`. The implicit service `host` keeps peers as well, since
+    /// a reboot must be told to them; no other service does.
+    #[must_use]
+    pub fn new(stored: BTreeMap<MonName, Vec<u8>>, keeps_peers: bool, delay: Duration) -> Self {
+        Self { stored, tombstones: BTreeMap::new(), peers: BTreeSet::new(), keeps_peers, delay, life: None, refused: 0 }
+    }
+
+    /// Compares a scan with what the store holds. The answer is what to commit, and [`Ledger::committed`] must be
+    /// told of it; a commit that failed is asked for again at the next scan.
+    ///
+    /// `life` is the life of the lock manager that serves now, `None` where none does or where one is being made to
+    /// recognise: no deletion is believed then, and none that was seen before.
+    pub fn compare(&mut self, now: Moment, found: &Population, roles: &Roles, life: Option<&Incarnation>) -> Vec<Entry> {
+        self.follow_life(life);
+        let mut entries = self.arrivals(found, roles);
+        entries.extend(self.departures(now, found, life.is_some()));
+        entries
+    }
+
+    /// These entries are durable.
+    pub fn committed(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            match entry {
+                Entry::Put(name, bytes) => {
+                    self.stored.insert(name.clone(), bytes.clone());
+                    self.tombstones.remove(name);
+                }
+                Entry::Remove(name) => {
+                    self.stored.remove(name);
+                    self.tombstones.remove(name);
+                }
+            }
+        }
+    }
+
+    /// What the store holds.
+    #[must_use]
+    pub fn stored(&self) -> &BTreeMap<MonName, Vec<u8>> {
+        &self.stored
+    }
+
+    /// Deletions that wait to be believed.
+    #[must_use]
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// When the next tombstone may be believed: time for a scan even without a hint.
+    #[must_use]
+    pub fn next_burial(&self) -> Option<Moment> {
+        self.tombstones.values().min().map(|since| *since + self.delay)
+    }
+
+    /// Records that found no place because the service has [`limits::RECORDS_MAX`] of them.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+
+    fn follow_life(&mut self, life: Option<&Incarnation>) {
+        if life.is_none() || self.life.as_ref() != life {
+            // What vanished in another life, or while none served, says nothing about this one.
+            self.tombstones.clear();
+            self.life = life.cloned();
+        }
+    }
+
+    fn arrivals(&mut self, found: &Population, roles: &Roles) -> Vec<Entry> {
+        self.peers.retain(|peer| found.clients.contains_key(peer));
+        self.refused = 0;
+        let mut entries = Vec::new();
+        for (name, bytes) in &found.clients {
+            self.tombstones.remove(name);
+            if self.stored.get(name) == Some(bytes) {
+                continue;
+            }
+            if !self.keeps_peers && !self.stored.contains_key(name) && self.is_peer(name, roles) {
+                continue;
+            }
+            if !self.stored.contains_key(name) && self.stored.len() + entries.len() >= limits::RECORDS_MAX {
+                self.refused += 1;
+                continue;
+            }
+            entries.push(Entry::Put(name.clone(), bytes.clone()));
+        }
+        entries
+    }
+
+    fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
+        if roles.connected.contains(name) {
+            self.peers.remove(name);
+            return false;
+        }
+        // A mount that ends leaves its record behind for minutes; that doesn't make its server a client.
+        if roles.peers.contains(name) {
+            self.peers.insert(name.clone());
+        }
+        self.peers.contains(name)
+    }
+
+    fn departures(&mut self, now: Moment, found: &Population, serving: bool) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for name in self.stored.keys().filter(|name| !found.clients.contains_key(*name)) {
+            if found.may_hold(name) {
+                self.tombstones.remove(name);
+                continue;
+            }
+            let since = *self.tombstones.entry(name.clone()).or_insert(now);
+            if serving && now.since(since) >= self.delay {
+                entries.push(Entry::Remove(name.clone()));
+            }
+        }
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests;

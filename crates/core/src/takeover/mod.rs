@@ -1,5 +1,561 @@
-//! The phases of an adoption, resumable after every step.
+//! The phases of an adoption, as a state machine that can be resumed after every step (I9).
+//!
+//! A *run* brings the clients of some services back to their locks under one new life of one lock manager. Taking a
+//! service over, and recovering from a restart of one's own lock manager (self-adoption), are the same run: in the
+//! first there are targets whose records are conveyed; in both, every service of the lock manager whose locks were
+//! dropped gets a new generation, a number that was never sent, and has its clients told inside grace.
+//!
+//! [`Takeover::step`] is told what happened and answers with a [`Batch`]. All state that a successor needs is in the
+//! [`Journal`]s and outcomes it asks to persist: [`Takeover::resume`] makes the machine anew from them.
 
+mod event;
+mod journal;
+mod member;
+mod phase;
 mod strategy;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use heirlock_nsm::{MonName, StateNumber};
+
+pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
+pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Until};
+pub use member::{ClientSummary, Summary};
+pub use phase::Phase;
 pub use strategy::{Conveyance, Strategy, UnknownWord};
+
+use member::Member;
+
+use crate::Batch;
+use crate::claim::Authority;
+use crate::grace::Grace;
+use crate::incarnation::Incarnation;
+use crate::moment::Moment;
+use crate::names::{Generation, ServerName, ServiceName};
+use crate::outcome::Outcome;
+use crate::state_number::next_unsent;
+
+/// What a run is to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name: unique, given by whoever may draw random numbers.
+    pub run: String,
+    /// Which server's.
+    pub server: ServerName,
+    /// Why it begins.
+    pub cause: Cause,
+    /// Services to be taken over. Empty in a self-adoption.
+    pub targets: Vec<ServiceName>,
+    /// Services of this server's lock manager, `host` among them.
+    pub own: Vec<ServiceName>,
+    /// How the lock manager is made to recognise; ignored in a self-adoption, where that has happened.
+    pub strategy: Strategy,
+    /// How records are conveyed.
+    pub convey: Conveyance,
+    /// Where to stop.
+    pub until: Until,
+    /// What permits a claim while the owner lives.
+    pub authority: Authority,
+    /// Whether the owners must be confirmed off first.
+    pub fence: bool,
+    /// How much of grace must be left for a notification to leave.
+    pub margin: Duration,
+    /// The owner's last sign of life that was seen.
+    pub primary_lost: Option<Moment>,
+    /// When it begins, in seconds since 1970. For people.
+    pub started_at_s: u64,
+}
+
+/// What a run that is resumed finds of one member in the store.
+#[derive(Debug, Clone)]
+pub struct Remains {
+    /// Which service.
+    pub service: ServiceName,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its number.
+    pub state: StateNumber,
+    /// Its clients.
+    pub clients: Vec<MonName>,
+    /// How far it had come.
+    pub journal: Journal,
+    /// What is known of its clients.
+    pub outcomes: Vec<OutcomeLine>,
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Takeover {
+    plan: Plan,
+    began: Moment,
+    /// What the timeline had reached when the run was resumed.
+    before_ms: i64,
+    phase: Phase,
+    awaits_finish: bool,
+    members: Vec<Member>,
+    life: Option<Incarnation>,
+    grace: Option<Grace>,
+    timeline: Vec<Stamp>,
+    over: bool,
+}
+
+type Steps = Batch<Persist, Action>;
+
+impl Takeover {
+    /// A new run. The first event it expects is [`Event::Start`].
+    #[must_use]
+    pub fn new(now: Moment, plan: Plan) -> Self {
+        let mut run = Self {
+            plan,
+            began: now,
+            before_ms: 0,
+            phase: Phase::Intent,
+            awaits_finish: false,
+            members: Vec::new(),
+            life: None,
+            grace: None,
+            timeline: Vec::new(),
+            over: false,
+        };
+        if let Some(lost) = run.plan.primary_lost {
+            let before = i64::try_from(now.since(lost).as_millis()).unwrap_or(i64::MAX);
+            run.timeline.push(Stamp { event: Milestone::PrimaryLost, at_ms: -before });
+        }
+        run
+    }
+
+    /// A run that was interrupted after it had recognised, in the same life of the lock manager: it goes on with
+    /// its numbers and its outcomes. The first event it expects is [`Event::Recognised`], for what is left of grace.
+    ///
+    /// `None` where a member has no such journal: then only a new run, with new numbers, is safe (I5).
+    #[must_use]
+    pub fn resume(now: Moment, margin: Duration, remains: Vec<Remains>) -> Option<Self> {
+        let first = remains.first()?.journal.clone();
+        let phase = remains.iter().map(|r| r.journal.phase).min()?;
+        let same = remains.iter().all(|r| r.journal.run == first.run && r.journal.life == first.life);
+        let all = first.members.iter().all(|(service, _)| remains.iter().any(|r| r.service == *service));
+        if !(same && all && phase.is_bound_to_a_life()) {
+            return None;
+        }
+        let own = |part| first.members.iter().filter(move |(_, p)| *p == part).map(|(s, _)| s.clone()).collect();
+        let plan = Plan {
+            run: first.run,
+            server: first.server,
+            cause: first.cause,
+            targets: own(Part::Target),
+            own: own(Part::Own),
+            strategy: first.strategy,
+            convey: first.convey,
+            until: first.until,
+            authority: Authority::default(),
+            fence: false,
+            margin,
+            primary_lost: None,
+            started_at_s: first.started_at_s,
+        };
+        let before_ms = first.timeline.iter().map(|stamp| stamp.at_ms).max().unwrap_or(0);
+        let mut run = Self::new(now, plan);
+        (run.timeline, run.before_ms) = (first.timeline, before_ms);
+        (run.phase, run.life) = (Phase::Conveyed, first.life);
+        run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
+        // Past what was waited for, nobody waits again.
+        if phase > Phase::Proved {
+            run.plan.until = Until::Settled;
+        }
+        for one in remains {
+            let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
+            let mut member = Member::new(one.service, part, one.generation, one.state, one.clients);
+            member.recall(&one.outcomes);
+            run.members.push(member);
+        }
+        Some(run)
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether it waits for `--finish`.
+    #[must_use]
+    pub fn awaits_finish(&self) -> bool {
+        self.phase == Phase::Proved && self.awaits_finish
+    }
+
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        &self.plan.run
+    }
+
+    /// Why it began.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.plan.cause
+    }
+
+    /// Services that are being taken over.
+    #[must_use]
+    pub fn targets(&self) -> &[ServiceName] {
+        &self.plan.targets
+    }
+
+    /// The grace period that it recognised in.
+    #[must_use]
+    pub fn grace(&self) -> Option<&Grace> {
+        self.grace.as_ref()
+    }
+
+    /// What happened when.
+    #[must_use]
+    pub fn timeline(&self) -> &[Stamp] {
+        &self.timeline
+    }
+
+    /// When it began, in seconds since 1970.
+    #[must_use]
+    pub fn started_at_s(&self) -> u64 {
+        self.plan.started_at_s
+    }
+
+    /// How it recognises.
+    #[must_use]
+    pub fn strategy(&self) -> Strategy {
+        self.plan.strategy
+    }
+
+    /// What is known of each member's clients.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.members.iter().map(Member::summary).collect()
+    }
+
+    /// When to tell it that time has passed.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Moment> {
+        (self.phase == Phase::Settling).then(|| self.settled_at())
+    }
+
+    /// Takes in one event.
+    ///
+    /// An event that doesn't belong to the phase is ignored: hints may come twice or late (I6).
+    pub fn step(&mut self, now: Moment, event: Event) -> Steps {
+        if self.over {
+            return Batch::nothing();
+        }
+        match (self.phase, event) {
+            (_, Event::Overtaken(service)) => self.overtaken(now, &service),
+            (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => {
+                self.fail(now, "the lock manager was restarted meanwhile: all is to be done again".into())
+            }
+            (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
+            (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
+            (Phase::Intent, Event::Fit(Ok(()))) if self.plan.fence => {
+                Batch::only(Action::Fence(self.plan.targets.clone()))
+            }
+            (Phase::Intent, Event::Fit(Ok(()))) => Batch::only(self.claim()),
+            (Phase::Intent, Event::Fit(Err(why)) | Event::Fenced(Err(why))) => self.refuse(why),
+            (Phase::Intent, Event::Fenced(Ok(()))) => {
+                self.enter(now, Phase::Fenced, Some(Milestone::Fenced));
+                Batch::only(self.claim())
+            }
+            (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused }) => self.claimed(now, won, &refused),
+            (Phase::Claimed, Event::Conveyed(result)) => self.conveyed(now, result),
+            (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
+            (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
+            (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
+            (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
+            (Phase::Notifying, Event::Acknowledged { service, client }) => self.acknowledged(now, &service, &client),
+            (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
+            (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => self.registered(now, &clients),
+            (Phase::Settling, Event::Tick { present }) => self.settle(now, &present),
+            _ => Batch::nothing(),
+        }
+    }
+
+    fn is_own_restart(&self) -> bool {
+        self.plan.cause == Cause::OwnRestart
+    }
+
+    fn claim(&self) -> Action {
+        let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
+        // What drops our own locks makes our own clients members of the run (I7).
+        let own_too = self.is_own_restart() || self.plan.strategy.drops_own_locks();
+        let own = self.plan.own.iter().filter(|_| own_too).map(|service| (service.clone(), Part::Own));
+        Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority }
+    }
+
+    fn claimed(&mut self, now: Moment, won: Vec<Claimed>, refused: &[(ServiceName, String)]) -> Steps {
+        let any_target = won.iter().any(|c| self.plan.targets.contains(&c.service));
+        if won.is_empty() || !(any_target || self.is_own_restart()) {
+            let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+            return self.refuse(why);
+        }
+        self.plan.targets.retain(|target| won.iter().any(|c| c.service == *target));
+        self.enter(now, Phase::Claimed, Some(Milestone::Claimed));
+        let mut conveyed = Vec::new();
+        let mut begins = Vec::new();
+        for claimed in won {
+            let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
+            let state = next_unsent(&claimed.sent);
+            let clients = claimed.records.keys().cloned();
+            self.members.push(Member::new(claimed.service.clone(), part, claimed.generation, state, clients));
+            if part == Part::Target {
+                conveyed.push((claimed.service.clone(), claimed.records.clone()));
+            }
+            begins.push((claimed, state));
+        }
+        let journal = self.journal(None);
+        let persist = begins
+            .into_iter()
+            .map(|(c, state)| Persist::Begin {
+                service: c.service,
+                generation: c.generation,
+                state,
+                records: c.records,
+                journal: journal.clone(),
+            })
+            .collect();
+        Batch { persist, then: vec![Action::Convey { services: conveyed, how: self.plan.convey }] }
+    }
+
+    fn conveyed(&mut self, now: Moment, result: Result<usize, String>) -> Steps {
+        if let Err(why) = result {
+            return self.fail(now, why);
+        }
+        self.enter(now, Phase::Conveyed, Some(Milestone::Conveyed));
+        // A self-adoption follows what has happened already.
+        let strategy = if self.is_own_restart() { Strategy::Notify } else { self.plan.strategy };
+        Batch { persist: self.journals(None), then: vec![Action::Recognise(strategy)] }
+    }
+
+    fn recognised(&mut self, now: Moment, result: Result<Recognition, String>) -> Steps {
+        let seen = match result {
+            Ok(seen) => seen,
+            Err(why) => return self.fail(now, why),
+        };
+        let resumed = self.life.is_some();
+        if resumed && self.life.as_ref() != Some(&seen.life) {
+            return self.fail(now, "the lock manager was restarted meanwhile: all is to be done again".into());
+        }
+        self.life = Some(seen.life);
+        self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
+        self.enter(now, Phase::Recognised, (!resumed).then_some(Milestone::Recognised));
+        Batch { persist: self.journals(None), then: vec![Action::Prove] }
+    }
+
+    fn proved(&mut self, now: Moment, result: Result<(), String>) -> Steps {
+        if let Err(why) = result {
+            return self.too_late(now, &why);
+        }
+        self.enter(now, Phase::Proved, Some(Milestone::Proved));
+        self.awaits_finish |= self.plan.until == Until::Prepared;
+        let next = if self.awaits_finish { Action::AwaitFinish } else { self.bring_up() };
+        Batch { persist: self.journals(None), then: vec![next] }
+    }
+
+    fn finish(&mut self) -> Steps {
+        self.awaits_finish = false;
+        self.plan.until = Until::Settled;
+        Batch { persist: self.journals(None), then: vec![self.bring_up()] }
+    }
+
+    fn bring_up(&self) -> Action {
+        Action::BringUp(self.members.iter().map(|m| (m.service.clone(), m.part)).collect())
+    }
+
+    fn brought_up(&mut self, now: Moment, result: Result<(), String>) -> Steps {
+        if let Err(why) = result {
+            return self.too_late(now, &why);
+        }
+        self.enter(now, Phase::Ready, Some(Milestone::Ready));
+        // Durable before the first datagram leaves: from here on the number may have been sent.
+        self.phase = Phase::Notifying;
+        let last_call = self.grace.map_or(now, |grace| grace.last_call());
+        let notices: Vec<Notice> = self
+            .members
+            .iter()
+            .map(|m| Notice { service: m.service.clone(), state: m.state, clients: m.to_tell(), last_call })
+            .collect();
+        Batch { persist: self.journals(None), then: vec![Action::Notify(notices)] }
+    }
+
+    fn acknowledged(&mut self, now: Moment, service: &ServiceName, client: &MonName) -> Steps {
+        let at_ms = self.since_began(now);
+        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else { return Batch::nothing() };
+        let Some(line) = member.acknowledged(client, at_ms) else { return Batch::nothing() };
+        let persist = vec![outcomes(member, vec![line])];
+        if !self.timeline.iter().any(|s| s.event == Milestone::FirstNotified) {
+            self.timeline.push(Stamp { event: Milestone::FirstNotified, at_ms });
+        }
+        self.timeline.retain(|s| s.event != Milestone::LastNotified);
+        self.timeline.push(Stamp { event: Milestone::LastNotified, at_ms });
+        Batch { persist, then: Vec::new() }
+    }
+
+    fn told(&mut self, now: Moment, service: &ServiceName, left: Vec<(MonName, Outcome, String)>) -> Steps {
+        let at_ms = self.since_began(now);
+        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else { return Batch::nothing() };
+        member.told = true;
+        let lines: Vec<_> = left
+            .into_iter()
+            .filter_map(|(client, outcome, why)| member.left(&client, outcome, at_ms, why))
+            .collect();
+        let mut persist = Vec::new();
+        if !lines.is_empty() {
+            persist.push(outcomes(member, lines));
+        }
+        if self.members.iter().all(|m| m.told) {
+            self.phase = Phase::Settling;
+            persist.extend(self.journals(None));
+        }
+        Batch { persist, then: Vec::new() }
+    }
+
+    fn registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Steps {
+        let at_ms = self.since_began(now);
+        let mut persist = Vec::new();
+        for member in &mut self.members {
+            let lines: Vec<_> = clients.iter().filter_map(|client| member.registered(client, at_ms)).collect();
+            if !lines.is_empty() {
+                persist.push(outcomes(member, lines));
+            }
+        }
+        Batch { persist, then: Vec::new() }
+    }
+
+    fn settle(&mut self, now: Moment, present: &BTreeSet<MonName>) -> Steps {
+        let grace_over = now >= self.settled_at();
+        if !grace_over && !self.members.iter().all(Member::all_registered) {
+            return Batch::nothing();
+        }
+        let mut persist: Vec<Persist> = self
+            .members
+            .iter()
+            .map(|m| Persist::Retire {
+                service: m.service.clone(),
+                generation: m.generation,
+                clients: if grace_over { m.retired(present) } else { Vec::new() },
+            })
+            .collect();
+        self.enter(now, Phase::Settled, Some(Milestone::Settled));
+        self.over = true;
+        persist.extend(self.journals(None));
+        Batch { persist, then: vec![Action::CleanUp, Action::Over(End::Settled(self.summaries()))] }
+    }
+
+    /// Grace is not open, or nothing can be sent inside it: nobody can be told any more. It is not an end in silence:
+    /// each client is reported as lost, and stays on record for the next failover.
+    fn too_late(&mut self, now: Moment, why: &str) -> Steps {
+        let at_ms = self.since_began(now);
+        let mut persist = Vec::new();
+        for member in &mut self.members {
+            let lines = member.lose_the_rest(at_ms, why);
+            member.told = true;
+            if !lines.is_empty() {
+                persist.push(outcomes(member, lines));
+            }
+        }
+        self.enter(now, Phase::Settled, Some(Milestone::Settled));
+        self.over = true;
+        let told_nobody = self.members.iter().all(|m| m.summary().clients.is_empty());
+        persist.extend(self.journals(Some(why.to_owned())));
+        let summaries = self.summaries();
+        let end = if told_nobody && self.is_own_restart() {
+            End::Settled(summaries)
+        } else {
+            End::Failed { why: why.to_owned(), summaries }
+        };
+        Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
+    }
+
+    fn refuse(&mut self, why: String) -> Steps {
+        self.over = true;
+        Batch::only(Action::Over(End::Refused(why)))
+    }
+
+    fn fail(&mut self, now: Moment, why: String) -> Steps {
+        let notifying = self.phase == Phase::Notifying;
+        self.enter(now, Phase::Failed, Some(Milestone::Failed));
+        self.over = true;
+        let mut then = Vec::new();
+        if notifying {
+            then.push(Action::StopNotifying);
+        }
+        let persist = self.journals(Some(why.clone()));
+        then.push(Action::Over(End::Failed { why, summaries: self.summaries() }));
+        Batch { persist, then }
+    }
+
+    /// A higher generation exists: what we still wrote or sent for this service would be another server's business.
+    fn overtaken(&mut self, now: Moment, service: &ServiceName) -> Steps {
+        if !self.members.iter().any(|m| m.service == *service) {
+            return Batch::nothing();
+        }
+        self.members.retain(|m| m.service != *service);
+        let was_target = self.plan.targets.contains(service);
+        self.plan.targets.retain(|target| target != service);
+        if self.members.is_empty() || (was_target && self.plan.targets.is_empty()) {
+            return self.fail(now, format!("{service} was claimed by another server meanwhile"));
+        }
+        Batch::nothing()
+    }
+
+    fn enter(&mut self, now: Moment, phase: Phase, milestone: Option<Milestone>) {
+        self.phase = phase;
+        if let Some(event) = milestone {
+            let at_ms = self.since_began(now);
+            self.timeline.push(Stamp { event, at_ms });
+        }
+    }
+
+    fn journals(&self, failure: Option<String>) -> Vec<Persist> {
+        let journal = self.journal(failure);
+        self.members
+            .iter()
+            .map(|m| Persist::Journal { service: m.service.clone(), generation: m.generation, journal: journal.clone() })
+            .collect()
+    }
+
+    fn journal(&self, failure: Option<String>) -> Journal {
+        Journal {
+            run: self.plan.run.clone(),
+            server: self.plan.server.clone(),
+            phase: self.phase,
+            until: self.plan.until,
+            cause: self.plan.cause,
+            strategy: self.plan.strategy,
+            convey: self.plan.convey,
+            members: self.members.iter().map(|m| (m.service.clone(), m.part)).collect(),
+            life: self.life.clone(),
+            started_at_s: self.plan.started_at_s,
+            timeline: self.timeline.clone(),
+            failure,
+        }
+    }
+
+    /// Reclaims are accepted until grace ends, and SM_MON precedes them: a second later all registrations are seen.
+    fn settled_at(&self) -> Moment {
+        self.grace.map_or(Moment::START, |grace| grace.ends()) + Duration::from_secs(1)
+    }
+
+    fn since_began(&self, now: Moment) -> i64 {
+        let now_ms = i64::try_from(now.since(self.began).as_millis()).unwrap_or(i64::MAX);
+        self.before_ms.saturating_add(now_ms)
+    }
+}
+
+fn outcomes(member: &Member, lines: Vec<OutcomeLine>) -> Persist {
+    Persist::Outcomes { service: member.service.clone(), generation: member.generation, lines }
+}
+
+#[cfg(test)]
+mod tests;

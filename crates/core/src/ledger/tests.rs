@@ -1,0 +1,193 @@
+use heirlock_nsm::MonitorLine;
+
+use super::*;
+
+const DELAY: Duration = Duration::from_secs(120);
+
+fn at(seconds: u64) -> Moment {
+    Moment::at(Duration::from_secs(seconds))
+}
+
+fn name(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+fn line(client: &str, cookie: u8) -> Vec<u8> {
+    format!("0100007f 000186b5 00000003 00000010 {} {client} nfs-a\n", format!("{cookie:02x}").repeat(16)).into_bytes()
+}
+
+fn file(folder: Folder, file: &str, bytes: Vec<u8>) -> ScannedFile {
+    ScannedFile { folder, name: name(file), bytes }
+}
+
+fn scan_of(clients: &[&str]) -> Scan {
+    Scan { files: clients.iter().map(|c| file(Folder::Sm, c, line(c, 1))).collect(), problems: Vec::new() }
+}
+
+fn found(clients: &[&str]) -> Population {
+    population(&scan_of(clients), &BTreeMap::new(), &Addresses::new())
+}
+
+fn life(start: &str) -> Incarnation {
+    Incarnation { boot: "b".into(), start: start.into(), reopened: 0 }
+}
+
+/// A ledger whose store holds these clients already.
+fn ledger(clients: &[&str]) -> Ledger {
+    Ledger::new(found(clients).clients, false, DELAY)
+}
+
+fn compare(ledger: &mut Ledger, second: u64, clients: &[&str], life: Option<&Incarnation>) -> Vec<Entry> {
+    let entries = ledger.compare(at(second), &found(clients), &Roles::default(), life);
+    ledger.committed(&entries);
+    entries
+}
+
+#[test]
+fn a_new_client_is_written_once() {
+    let (mut ledger, life) = (ledger(&[]), life("1"));
+    let entries = compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
+    assert_eq!(entries, [Entry::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert_eq!(compare(&mut ledger, 1, &["10.0.0.1"], Some(&life)), []);
+}
+
+#[test]
+fn a_commit_that_failed_is_asked_for_again() {
+    let (mut ledger, life) = (ledger(&[]), life("1"));
+    let first = ledger.compare(at(0), &found(&["10.0.0.1"]), &Roles::default(), Some(&life));
+    let again = ledger.compare(at(1), &found(&["10.0.0.1"]), &Roles::default(), Some(&life));
+    assert_eq!(first, again);
+}
+
+#[test]
+fn a_deletion_is_believed_only_after_the_delay_in_one_serving_life() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    assert_eq!(compare(&mut ledger, 0, &[], Some(&life)), []);
+    assert_eq!(ledger.tombstones(), 1);
+    assert_eq!(ledger.next_burial(), Some(at(120)));
+    assert_eq!(compare(&mut ledger, 119, &[], Some(&life)), []);
+    assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [Entry::Remove(name("10.0.0.1"))]);
+}
+
+#[test]
+fn a_deletion_at_an_orderly_stop_is_never_believed() {
+    let mut ledger = ledger(&["10.0.0.1"]);
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life("1")));
+    compare(&mut ledger, 1, &[], Some(&life("1")));
+    for second in 2..400 {
+        assert_eq!(compare(&mut ledger, second, &[], None), [], "nobody serves");
+    }
+    assert_eq!(compare(&mut ledger, 400, &[], Some(&life("2"))), [], "another life");
+    assert_eq!(compare(&mut ledger, 401, &[], Some(&life("2"))), []);
+    assert!(ledger.stored().contains_key(&name("10.0.0.1")));
+}
+
+#[test]
+fn a_life_that_was_interrupted_starts_the_delay_over() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &[], Some(&life));
+    compare(&mut ledger, 100, &[], None);
+    compare(&mut ledger, 101, &[], Some(&life));
+    assert_eq!(compare(&mut ledger, 125, &[], Some(&life)), []);
+    assert_eq!(compare(&mut ledger, 221, &[], Some(&life)).len(), 1);
+}
+
+#[test]
+fn a_re_registration_is_no_loss() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &[], Some(&life));
+    compare(&mut ledger, 1, &["10.0.0.1"], Some(&life));
+    assert_eq!(ledger.tombstones(), 0);
+    assert_eq!(compare(&mut ledger, 500, &["10.0.0.1"], Some(&life)), []);
+}
+
+#[test]
+fn a_record_that_moves_to_sm_bak_is_still_there() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    let moved = Scan { files: vec![file(Folder::SmBak, "10.0.0.1", line("10.0.0.1", 1))], problems: vec![] };
+    let moved = population(&moved, &BTreeMap::new(), &Addresses::new());
+    assert_eq!(ledger.compare(at(0), &moved, &Roles::default(), Some(&life)), []);
+    assert_eq!(ledger.tombstones(), 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
+    let problem = Problem { path: "sm/10.0.0.1".into(), why: "empty".into(), may_be_in_the_making: true };
+    let torn = Scan { files: vec![], problems: vec![problem] };
+    let torn = population(&torn, &BTreeMap::new(), &Addresses::new());
+    ledger.compare(at(0), &torn, &Roles::default(), Some(&life));
+    let entries = ledger.compare(at(300), &torn, &Roles::default(), Some(&life));
+    assert_eq!(entries, [Entry::Remove(name("10.0.0.2"))]);
+}
+
+#[test]
+fn a_file_nobody_can_place_keeps_everybody() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    let problem = Problem { path: "sm/client1".into(), why: "torn".into(), may_be_in_the_making: false };
+    let torn = population(&Scan { files: vec![], problems: vec![problem] }, &BTreeMap::new(), &Addresses::new());
+    ledger.compare(at(0), &torn, &Roles::default(), Some(&life));
+    assert_eq!(ledger.compare(at(300), &torn, &Roles::default(), Some(&life)), []);
+}
+
+#[test]
+fn a_record_is_kept_under_its_address_byte_for_byte() {
+    let mut odd = line("10.0.0.1", 7);
+    odd.pop();
+    let scan = Scan { files: vec![file(Folder::Sm, "client1.example.test", odd.clone())], problems: vec![] };
+    let found = population(&scan, &BTreeMap::new(), &Addresses::new());
+    assert_eq!(found.clients, BTreeMap::from([(name("10.0.0.1"), odd)]), "also without its final newline");
+}
+
+#[test]
+fn a_name_is_kept_under_the_address_it_was_resolved_to_and_asked_for_otherwise() {
+    let scan = Scan { files: vec![file(Folder::Sm, "client3.example.test", line("client3", 1))], problems: vec![] };
+    let unknown = population(&scan, &BTreeMap::new(), &Addresses::new());
+    assert_eq!(unknown.unresolved, BTreeSet::from([name("client3")]));
+    assert!(unknown.clients.contains_key(&name("client3")), "known by name until then");
+    let addresses = Addresses::from([(name("client3"), "10.0.0.3".parse().unwrap())]);
+    let known = population(&scan, &BTreeMap::new(), &addresses);
+    assert!(known.unresolved.is_empty() && known.clients.contains_key(&name("10.0.0.3")));
+}
+
+#[test]
+fn two_files_of_one_client_are_one_record_and_one_file_of_two_clients_two() {
+    let mut both = line("10.0.0.1", 1);
+    both.extend(line("10.0.0.2", 2));
+    let files = vec![file(Folder::Sm, "clients.example.test", both), file(Folder::Sm, "10.0.0.2", line("10.0.0.2", 3))];
+    let found = population(&Scan { files, problems: vec![] }, &BTreeMap::new(), &Addresses::new());
+    assert_eq!(found.clients[&name("10.0.0.1")], line("10.0.0.1", 1));
+    let second = String::from_utf8(found.clients[&name("10.0.0.2")].clone()).unwrap();
+    assert_eq!(second.lines().count(), 2, "{second}");
+}
+
+#[test]
+fn lines_we_placed_ourselves_are_no_registration() {
+    let generated = MonitorLine::generated(name("10.0.0.1"), heirlock_nsm::MyName::parse("nfs-service").unwrap());
+    let mut placed = Vec::new();
+    generated.render(&mut placed);
+    let mut with_own = placed.clone();
+    with_own.extend(line("10.0.0.1", 5));
+    let conveyed = BTreeMap::from([(name("10.0.0.1"), placed.clone())]);
+    let alone = Scan { files: vec![file(Folder::Sm, "10.0.0.1", placed)], problems: vec![] };
+    assert!(population(&alone, &conveyed, &Addresses::new()).clients.is_empty());
+    let registered = Scan { files: vec![file(Folder::Sm, "10.0.0.1", with_own)], problems: vec![] };
+    let found = population(&registered, &conveyed, &Addresses::new());
+    assert_eq!(found.clients, BTreeMap::from([(name("10.0.0.1"), line("10.0.0.1", 5))]));
+}
+
+#[test]
+fn a_peer_is_kept_for_the_host_alone_unless_it_is_a_client_as_well() {
+    let life = life("1");
+    let peer = Roles { peers: BTreeSet::from([name("10.0.0.9")]), connected: BTreeSet::new() };
+    let mut service = ledger(&[]);
+    assert_eq!(service.compare(at(0), &found(&["10.0.0.9"]), &peer, Some(&life)), []);
+    let unmounted = Roles::default();
+    let entries = service.compare(at(1), &found(&["10.0.0.9"]), &unmounted, Some(&life));
+    assert_eq!(entries, [], "the mount ended, its record is still that of a peer");
+    let connected = Roles { connected: BTreeSet::from([name("10.0.0.9")]), ..peer.clone() };
+    assert_eq!(service.compare(at(2), &found(&["10.0.0.9"]), &connected, Some(&life)).len(), 1);
+
+    let mut host = Ledger::new(BTreeMap::new(), true, DELAY);
+    assert_eq!(host.compare(at(0), &found(&["10.0.0.9"]), &peer, Some(&life)).len(), 1);
+}

@@ -1,0 +1,205 @@
+//! What the adoption's state machine is told, and what it asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::journal::{Journal, OutcomeLine, Part};
+use super::member::Summary;
+use super::{Conveyance, Strategy};
+use crate::claim::Authority;
+use crate::incarnation::Incarnation;
+use crate::moment::Moment;
+use crate::names::{Generation, ServiceName};
+use crate::outcome::Outcome;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The run may begin.
+    Start,
+    /// What [`Action::CheckFit`] found.
+    Fit(Result<(), String>),
+    /// What the fence said; `Ok` is *confirmed off*.
+    Fenced(Result<(), String>),
+    /// What came of [`Action::Claim`]. An empty list means that nothing was claimed.
+    Claimed {
+        /// those that are ours now
+        won: Vec<Claimed>,
+        /// those that are not, and why
+        refused: Vec<(ServiceName, String)>,
+    },
+    /// What came of [`Action::Convey`]: how many records were placed.
+    Conveyed(Result<usize, String>),
+    /// What came of [`Action::Recognise`].
+    Recognised(Result<Recognition, String>),
+    /// What came of [`Action::Prove`].
+    Proved(Result<(), String>),
+    /// The operator said `--finish`.
+    Finish,
+    /// What came of [`Action::BringUp`].
+    BroughtUp(Result<(), String>),
+    /// A client answered every form of its notification.
+    Acknowledged {
+        /// of which service
+        service: ServiceName,
+        /// who
+        client: MonName,
+    },
+    /// The notifier of a service is through: everybody answered, or it is too late.
+    NotifyEnded {
+        /// which
+        service: ServiceName,
+        /// who did not answer, and why
+        left: Vec<(MonName, Outcome, String)>,
+    },
+    /// These clients registered with this lock manager since it recognised.
+    Registered(BTreeSet<MonName>),
+    /// Time passed; these clients are registered with the lock manager now.
+    Tick {
+        /// keys of all records in the status monitor's directory, conveyed ones left out
+        present: BTreeSet<MonName>,
+    },
+    /// The lock manager was restarted by somebody else: its locks are gone once more.
+    LifeChanged,
+    /// Somebody claimed a higher generation: we are not the adopter any more (I3).
+    Overtaken(ServiceName),
+}
+
+/// One service that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// Which.
+    pub service: ServiceName,
+    /// Its new generation.
+    pub generation: Generation,
+    /// All records of the generation before.
+    pub records: BTreeMap<MonName, Vec<u8>>,
+    /// Every state number that may have been sent for it.
+    pub sent: Vec<StateNumber>,
+}
+
+/// What a recognition brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recognition {
+    /// The life that began.
+    pub life: Incarnation,
+    /// When its grace period opened, at the latest.
+    pub grace_opened: Moment,
+    /// How long it lasts, at the least.
+    pub grace_length: Duration,
+}
+
+/// What must be durable before the actions of the same batch begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Persist {
+    /// A new generation, whole.
+    Begin {
+        /// of which service
+        service: ServiceName,
+        /// which
+        generation: Generation,
+        /// the number that its notifications will carry
+        state: StateNumber,
+        /// all its records
+        records: BTreeMap<MonName, Vec<u8>>,
+        /// how far it is
+        journal: Journal,
+    },
+    /// How far a generation is.
+    Journal {
+        /// of which service
+        service: ServiceName,
+        /// which
+        generation: Generation,
+        /// how far it is
+        journal: Journal,
+    },
+    /// What became of some clients.
+    Outcomes {
+        /// of which service
+        service: ServiceName,
+        /// in which generation
+        generation: Generation,
+        /// a line each
+        lines: Vec<OutcomeLine>,
+    },
+    /// Clients that hold no locks any more: told in time, and grace is over without a registration.
+    Retire {
+        /// of which service
+        service: ServiceName,
+        /// in which generation
+        generation: Generation,
+        /// who
+        clients: Vec<MonName>,
+    },
+}
+
+/// What is to be done. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Find out whether the strategy can work on this server, before anything is claimed.
+    CheckFit(Strategy),
+    /// Have the owners of these services confirmed off.
+    Fence(Vec<ServiceName>),
+    /// Claim the next generation of each.
+    Claim {
+        /// targets first
+        services: Vec<(ServiceName, Part)>,
+        /// what permits it while the owner lives
+        authority: Authority,
+    },
+    /// Place the targets' records into the status monitor's directory.
+    Convey {
+        /// service by service
+        services: Vec<(ServiceName, BTreeMap<MonName, Vec<u8>>)>,
+        /// how
+        how: Conveyance,
+    },
+    /// Make the lock manager recognise.
+    Recognise(Strategy),
+    /// Ask the lock manager whether it is in grace until it says so.
+    Prove,
+    /// Bring up what the targets need: address, exports, registration; or see that it is there.
+    BringUp(Vec<(ServiceName, Part)>),
+    /// Tell these clients, in grace alone.
+    Notify(Vec<Notice>),
+    /// Stop telling.
+    StopNotifying,
+    /// Remove what was conveyed.
+    CleanUp,
+    /// The run waits for `--finish`.
+    AwaitFinish,
+    /// The run is over.
+    Over(End),
+}
+
+/// Who is to be told for one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Which service.
+    pub service: ServiceName,
+    /// Under which number.
+    pub state: StateNumber,
+    /// Those that have not answered under this number.
+    pub clients: Vec<MonName>,
+    /// Until when at the latest.
+    pub last_call: Moment,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Nothing was changed.
+    Refused(String),
+    /// It could not go on; what was reached is kept.
+    Failed {
+        /// why
+        why: String,
+        /// what is known of each service
+        summaries: Vec<Summary>,
+    },
+    /// Every client's outcome is known.
+    Settled(Vec<Summary>),
+}

@@ -1,0 +1,133 @@
+//! What an adoption leaves in the store, so that whoever comes next can finish it.
+
+use heirlock_nsm::MonName;
+use serde::{Deserialize, Serialize};
+
+use super::{Conveyance, Phase, Strategy};
+use crate::incarnation::Incarnation;
+use crate::names::{ServerName, ServiceName};
+use crate::outcome::Outcome;
+
+/// How far one generation of one service has come: `journal.json` beside its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Journal {
+    /// Which run: services that are taken over together share it.
+    pub run: String,
+    /// Whose run.
+    pub server: ServerName,
+    /// The phase that is durable.
+    pub phase: Phase,
+    /// Where the run stops by itself.
+    pub until: Until,
+    /// Why it began.
+    pub cause: Cause,
+    /// How the lock manager is made to recognise.
+    pub strategy: Strategy,
+    /// How records are conveyed.
+    pub convey: Conveyance,
+    /// Every service of the run and whether it was taken from somebody; the same in each member's journal.
+    pub members: Vec<(ServiceName, Part)>,
+    /// The life of the lock manager that this generation's locks live in; from `recognised` on.
+    pub life: Option<Incarnation>,
+    /// When the run began, in seconds since 1970 by the adoptive server's clock. For people.
+    pub started_at_s: u64,
+    /// What happened when.
+    pub timeline: Vec<Stamp>,
+    /// Why it failed, where it did.
+    #[serde(default)]
+    pub failure: Option<String>,
+}
+
+/// A service's part in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// It is being taken over: its records are conveyed.
+    Target,
+    /// It is served by the same lock manager, whose locks are dropped: its clients are told as well (I7).
+    Own,
+}
+
+/// Why a run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// A person or a cluster manager asked.
+    Asked,
+    /// The owner's heart fell silent and the fence confirmed it.
+    OwnerDead,
+    /// The lock manager was restarted, or the server rebooted, without a failover: self-adoption.
+    OwnRestart,
+}
+
+/// Where a run stops by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// When grace is proved; the cluster manager brings the address up and says `--finish`.
+    Prepared,
+    /// When every client's outcome is known.
+    Settled,
+}
+
+/// One entry of the timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Stamp {
+    /// What happened.
+    pub event: Milestone,
+    /// Milliseconds since the run began; negative for what came before.
+    pub at_ms: i64,
+}
+
+/// What a timeline shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Milestone {
+    /// The owner's last sign of life that was seen.
+    PrimaryLost,
+    /// Fenced.
+    Fenced,
+    /// Claimed.
+    Claimed,
+    /// Conveyed.
+    Conveyed,
+    /// Recognised: grace opened.
+    Recognised,
+    /// Grace was proved.
+    Proved,
+    /// Address, exports and NLM are there.
+    Ready,
+    /// The first client answered.
+    FirstNotified,
+    /// The last one that answered did.
+    LastNotified,
+    /// All outcomes are known.
+    Settled,
+    /// It failed.
+    Failed,
+}
+
+/// One client's outcome, one line of `outcomes`. A later line replaces an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OutcomeLine {
+    /// Its key in the store.
+    pub client: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Milliseconds since the run began.
+    pub at_ms: i64,
+    /// Why, where it isn't good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl OutcomeLine {
+    /// The client, where the line names one that a record can have.
+    #[must_use]
+    pub fn key(&self) -> Option<MonName> {
+        MonName::parse(&self.client).ok()
+    }
+}

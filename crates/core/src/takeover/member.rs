@@ -1,0 +1,152 @@
+//! One service of a run: its clients and what became of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::journal::{OutcomeLine, Part};
+use crate::names::{Generation, ServiceName};
+use crate::outcome::Outcome;
+
+/// One service of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) service: ServiceName,
+    pub(super) part: Part,
+    pub(super) generation: Generation,
+    pub(super) state: StateNumber,
+    clients: BTreeMap<MonName, Known>,
+    /// The notifier of this service is through.
+    pub(super) told: bool,
+}
+
+/// What is known of one client.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    outcome: Option<Outcome>,
+    at_ms: i64,
+    why: Option<String>,
+}
+
+/// What became of a service's clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The service.
+    pub service: ServiceName,
+    /// Taken over, or told because its lock manager's locks were dropped.
+    pub part: Part,
+    /// Its generation.
+    pub generation: Generation,
+    /// The number under which its clients were told.
+    pub state: StateNumber,
+    /// Each client, whether anything is known of it or not.
+    pub clients: Vec<ClientSummary>,
+}
+
+/// What became of one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSummary {
+    /// Its key in the store.
+    pub client: MonName,
+    /// What became of it; `None` where the run ended before that was known.
+    pub outcome: Option<Outcome>,
+    /// Milliseconds since the run began until that was known.
+    pub at_ms: i64,
+    /// Why, where it isn't good.
+    pub why: Option<String>,
+}
+
+impl Member {
+    pub(super) fn new(
+        service: ServiceName,
+        part: Part,
+        generation: Generation,
+        state: StateNumber,
+        clients: impl IntoIterator<Item = MonName>,
+    ) -> Self {
+        let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
+        Self { service, part, generation, state, clients, told: false }
+    }
+
+    /// Takes in outcomes that an earlier run of the same generation left in the store.
+    pub(super) fn recall(&mut self, lines: &[OutcomeLine]) {
+        for line in lines {
+            if let Some(known) = line.key().and_then(|key| self.clients.get_mut(&key)) {
+                *known = Known { outcome: Some(line.outcome), at_ms: line.at_ms, why: line.why.clone() };
+            }
+        }
+    }
+
+    /// Those to be told: nothing good is known of them yet.
+    pub(super) fn to_tell(&self) -> Vec<MonName> {
+        self.with(|known| !known.outcome.is_some_and(Outcome::is_good))
+    }
+
+    /// It answered.
+    pub(super) fn acknowledged(&mut self, client: &MonName, at_ms: i64) -> Option<OutcomeLine> {
+        self.learn(client, Outcome::Acknowledged, at_ms, None)
+    }
+
+    /// It registered with the adoptive lock manager.
+    pub(super) fn registered(&mut self, client: &MonName, at_ms: i64) -> Option<OutcomeLine> {
+        self.learn(client, Outcome::ReRegistered, at_ms, None)
+    }
+
+    /// It did not answer in time. A registration that was seen counts more.
+    pub(super) fn left(&mut self, client: &MonName, outcome: Outcome, at_ms: i64, why: String) -> Option<OutcomeLine> {
+        self.learn(client, outcome, at_ms, Some(why))
+    }
+
+    /// Nobody of whom nothing good is known can be told any more.
+    pub(super) fn lose_the_rest(&mut self, at_ms: i64, why: &str) -> Vec<OutcomeLine> {
+        let rest = self.with(|known| known.outcome.is_none());
+        rest.iter().filter_map(|client| self.learn(client, Outcome::Lost, at_ms, Some(why.to_owned()))).collect()
+    }
+
+    /// Whether every client has registered again: nothing is left to wait for.
+    pub(super) fn all_registered(&self) -> bool {
+        self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
+    }
+
+    /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
+    /// lock, and need not be told another time.
+    pub(super) fn retired(&self, present: &BTreeSet<MonName>) -> Vec<MonName> {
+        let mut told = self.with(|known| known.outcome == Some(Outcome::Acknowledged));
+        told.retain(|client| !present.contains(client));
+        told
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            service: self.service.clone(),
+            part: self.part,
+            generation: self.generation,
+            state: self.state,
+            clients: self
+                .clients
+                .iter()
+                .map(|(client, known)| ClientSummary {
+                    client: client.clone(),
+                    outcome: known.outcome,
+                    at_ms: known.at_ms,
+                    why: known.why.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Notes what became of a client, if that is news and not worse than what was seen.
+    fn learn(&mut self, client: &MonName, outcome: Outcome, at_ms: i64, why: Option<String>) -> Option<OutcomeLine> {
+        let known = self.clients.get_mut(client)?;
+        // The order of outcomes is from the best to the worst.
+        if known.outcome.is_some_and(|before| before <= outcome) {
+            return None;
+        }
+        *known = Known { outcome: Some(outcome), at_ms, why: why.clone() };
+        Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why })
+    }
+
+    fn with(&self, wanted: impl Fn(&Known) -> bool) -> Vec<MonName> {
+        self.clients.iter().filter(|(_, known)| wanted(known)).map(|(client, _)| client.clone()).collect()
+    }
+}

@@ -1,0 +1,296 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn at(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+fn service(text: &str) -> ServiceName {
+    ServiceName::parse(text).unwrap()
+}
+
+fn client(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+fn life(start: &str) -> Incarnation {
+    Incarnation { boot: "b".into(), start: start.into(), reopened: 0 }
+}
+
+fn plan(strategy: Strategy, until: Until) -> Plan {
+    Plan {
+        run: "r1".into(),
+        server: ServerName::parse("nfs-b").unwrap(),
+        cause: Cause::Asked,
+        targets: vec![service("nfs")],
+        own: vec![service("home")],
+        strategy,
+        convey: Conveyance::Generate,
+        until,
+        authority: Authority::default(),
+        fence: false,
+        margin: Duration::from_secs(5),
+        primary_lost: None,
+        started_at_s: 0,
+    }
+}
+
+fn claimed(name: &str, generation: u64, clients: &[&str], sent: &[u32]) -> Claimed {
+    Claimed {
+        service: service(name),
+        generation: Generation(generation),
+        records: clients.iter().map(|c| (client(c), b"line\n".to_vec())).collect(),
+        sent: sent.iter().map(|n| StateNumber(*n)).collect(),
+    }
+}
+
+fn recognition(life: Incarnation) -> Event {
+    let length = Duration::from_secs(15);
+    Event::Recognised(Ok(Recognition { life, grace_opened: at(1_000), grace_length: length }))
+}
+
+/// A store that keeps what it is asked to, as the machine's successor would find it.
+#[derive(Default, Clone)]
+struct Kept {
+    remains: BTreeMap<ServiceName, Remains>,
+    retired: Vec<MonName>,
+}
+
+impl Kept {
+    fn persist(&mut self, steps: &Steps) {
+        for one in &steps.persist {
+            match one.clone() {
+                Persist::Begin { service, generation, state, records, journal } => {
+                    let clients = records.into_keys().collect();
+                    let remains =
+                        Remains { service: service.clone(), generation, state, clients, journal, outcomes: vec![] };
+                    self.remains.insert(service, remains);
+                }
+                Persist::Journal { service, journal, .. } => self.of(&service).journal = journal,
+                Persist::Outcomes { service, lines, .. } => self.of(&service).outcomes.extend(lines),
+                Persist::Retire { clients, .. } => self.retired.extend(clients),
+            }
+        }
+    }
+
+    fn of(&mut self, service: &ServiceName) -> &mut Remains {
+        self.remains.get_mut(service).expect("begun before it is journaled")
+    }
+}
+
+/// Brings a run to the point where its clients are being told.
+fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
+    let events = [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed {
+            won: vec![claimed("nfs", 5, &["10.0.0.1", "10.0.0.2"], &[7, 9]), claimed("home", 2, &["10.0.0.8"], &[3])],
+            refused: vec![],
+        },
+        Event::Conveyed(Ok(2)),
+        recognition(life("2")),
+        Event::Proved(Ok(())),
+        Event::BroughtUp(Ok(())),
+    ];
+    let mut last = Batch::nothing();
+    for event in events {
+        last = run.step(at(1_500), event);
+        kept.persist(&last);
+    }
+    match last.then.as_slice() {
+        [Action::Notify(notices)] => notices.clone(),
+        other => panic!("expected to notify, found {other:?}"),
+    }
+}
+
+fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
+    kept.persist(&run.step(at(1_600), Event::Acknowledged { service: service(name), client: client(who) }));
+}
+
+fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {
+    let left = left.iter().map(|(c, o)| (client(c), *o, "no answer".to_owned())).collect();
+    kept.persist(&run.step(at(12_000), Event::NotifyEnded { service: service(name), left }));
+}
+
+fn tick(run: &mut Takeover, kept: &mut Kept, ms: u64, present: &[&str]) -> Steps {
+    let steps = run.step(at(ms), Event::Tick { present: present.iter().map(|c| client(c)).collect() });
+    kept.persist(&steps);
+    steps
+}
+
+fn outcome_of(end: &End, name: &str, who: &str) -> Option<Outcome> {
+    let (End::Settled(all) | End::Failed { summaries: all, .. }) = end else { panic!("{end:?}") };
+    let one = all.iter().find(|s| s.service == service(name)).unwrap();
+    one.clients.iter().find(|c| c.client == client(who)).unwrap().outcome
+}
+
+fn end_of(steps: &Steps) -> End {
+    match steps.then.last() {
+        Some(Action::Over(end)) => end.clone(),
+        other => panic!("expected the end, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let notices = notifying(&mut run, &mut kept);
+    let numbers: Vec<_> = notices.iter().map(|n| (n.service.as_str(), n.state.0, n.clients.len())).collect();
+    assert_eq!(numbers, [("nfs", 11, 2), ("home", 5, 1)], "each service has a number of its own, never sent before");
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    ack(&mut run, &mut kept, "home", "10.0.0.8");
+    run.step(at(1_700), Event::Registered([client("10.0.0.8")].into()));
+    ended(&mut run, &mut kept, "home", &[]);
+    assert_eq!(run.phase(), Phase::Notifying, "the other service is still being told");
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.2", Outcome::Unreachable)]);
+    assert_eq!(run.phase(), Phase::Settling);
+    assert_eq!(tick(&mut run, &mut kept, 15_000, &["10.0.0.8"]), Batch::nothing(), "grace is not over");
+    let end = end_of(&tick(&mut run, &mut kept, 17_000, &["10.0.0.8"]));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::Acknowledged));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.2"), Some(Outcome::Unreachable));
+    assert_eq!(outcome_of(&end, "home", "10.0.0.8"), Some(Outcome::ReRegistered));
+    assert_eq!(kept.retired, [client("10.0.0.1")], "told, and did not come back; the unreachable one is kept");
+}
+
+#[test]
+fn the_number_is_durable_before_anything_is_sent_under_it() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    assert_eq!(kept.of(&service("nfs")).journal.phase, Phase::Notifying);
+    assert_eq!(kept.of(&service("nfs")).state, StateNumber(11));
+}
+
+#[test]
+fn what_drops_nobodys_locks_tells_nobody_else() {
+    let mut run = Takeover::new(at(0), plan(Strategy::Notify, Until::Settled));
+    run.step(at(0), Event::Start);
+    let steps = run.step(at(0), Event::Fit(Ok(())));
+    let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(*services, [(service("nfs"), Part::Target)]);
+}
+
+#[test]
+fn what_cannot_work_here_is_refused_before_anything_is_claimed() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartLockManager, Until::Settled));
+    run.step(at(0), Event::Start);
+    let end = end_of(&run.step(at(0), Event::Fit(Err("lockd ignores SIGKILL".into()))));
+    assert_eq!(end, End::Refused("lockd ignores SIGKILL".into()));
+}
+
+#[test]
+fn without_the_fences_word_nothing_is_claimed() {
+    let mut plan = plan(Strategy::RestartNfs, Until::Settled);
+    plan.fence = true;
+    let mut run = Takeover::new(at(0), plan);
+    run.step(at(0), Event::Start);
+    assert_eq!(run.step(at(0), Event::Fit(Ok(()))).then, [Action::Fence(vec![service("nfs")])]);
+    assert!(matches!(end_of(&run.step(at(0), Event::Fenced(Err("exit 1".into())))), End::Refused(_)));
+}
+
+#[test]
+fn prepare_stops_with_grace_proved_and_finish_goes_on() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Prepared));
+    let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))] {
+        run.step(at(1_000), event);
+    }
+    run.step(at(1_000), recognition(life("2")));
+    assert_eq!(run.step(at(1_000), Event::Proved(Ok(()))).then, [Action::AwaitFinish]);
+    assert!(run.awaits_finish());
+    let steps = run.step(at(2_000), Event::Finish);
+    assert_eq!(steps.then, [Action::BringUp(vec![(service("nfs"), Part::Target)])]);
+    assert_eq!(run.step(at(2_000), Event::Finish), Batch::nothing(), "said twice, done once");
+}
+
+#[test]
+fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    let remains = kept.remains.values().cloned().collect();
+    let mut again = Takeover::resume(at(0), Duration::from_secs(5), remains).expect("bound to a life");
+    again.step(at(2_000), recognition(life("2")));
+    again.step(at(2_000), Event::Proved(Ok(())));
+    let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
+    let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    let nfs = notices.iter().find(|n| n.service == service("nfs")).unwrap();
+    assert_eq!((nfs.state, nfs.clients.as_slice()), (StateNumber(11), [client("10.0.0.2")].as_slice()));
+}
+
+#[test]
+fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let remains = kept.remains.values().cloned().collect();
+    let mut again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
+    assert!(matches!(end_of(&again.step(at(2_000), recognition(life("3")))), End::Failed { .. }));
+}
+
+#[test]
+fn a_run_that_had_not_recognised_is_not_resumed() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    let remains = kept.remains.values().cloned().collect();
+    assert!(Takeover::resume(at(0), Duration::ZERO, remains).is_none());
+}
+
+#[test]
+fn a_restart_in_the_middle_stops_the_notifier_at_once() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(3_000), Event::LifeChanged);
+    assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
+    assert!(run.is_over());
+}
+
+#[test]
+fn whoever_learns_of_a_higher_generation_stops() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
+    assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
+    assert!(matches!(end_of(&steps), End::Failed { .. }));
+}
+
+#[test]
+fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))] {
+        run.step(at(1_000), event);
+    }
+    run.step(at(1_000), recognition(life("2")));
+    let steps = run.step(at(1_000), Event::Proved(Err("grace is over".into())));
+    assert!(!steps.then.iter().any(|a| matches!(a, Action::Notify(_))));
+    assert_eq!(outcome_of(&end_of(&steps), "nfs", "10.0.0.1"), Some(Outcome::Lost));
+    assert!(!steps.persist.iter().any(|p| matches!(p, Persist::Retire { .. })), "it stays on record");
+}
+
+#[test]
+fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
+    let mut plan = plan(Strategy::RestartNfs, Until::Settled);
+    (plan.cause, plan.targets) = (Cause::OwnRestart, vec![]);
+    let mut run = Takeover::new(at(0), plan);
+    let steps = run.step(at(0), Event::Start);
+    let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(*services, [(service("home"), Part::Own)]);
+    run.step(at(0), Event::Claimed { won: vec![claimed("home", 2, &["10.0.0.8"], &[3])], refused: vec![] });
+    let steps = run.step(at(0), Event::Conveyed(Ok(0)));
+    assert_eq!(steps.then, [Action::Recognise(Strategy::Notify)]);
+}
+
+#[test]
+fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
+    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
+    kept.persist(&run.step(at(2_000), Event::Registered(all.into())));
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[]);
+    assert!(matches!(end_of(&tick(&mut run, &mut kept, 12_100, &[])), End::Settled(_)));
+    assert!(kept.retired.is_empty());
+}
