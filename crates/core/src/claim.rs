@@ -95,7 +95,9 @@ pub enum ClaimRefusal {
         needed_ms: u64,
     },
     /// It is being taken over, or was, by somebody else.
-    #[error("{service} was claimed by {owner} as generation {generation} at the same moment; nothing was changed")]
+    #[error(
+        "{service} was claimed by {owner} as generation {generation} at the same moment; nothing was changed"
+    )]
     Overtaken {
         /// what was to be claimed
         service: ServiceName,
@@ -125,7 +127,9 @@ pub fn next_generation(
     match heart {
         OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen => Ok(next),
         // A pause stops the automatic from acting; it does not say that the service was given away.
-        OwnerHeart::Paused => Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 }),
+        OwnerHeart::Paused => {
+            Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 })
+        }
         OwnerHeart::Beating { last_change } => Err(ClaimRefusal::OwnerAlive {
             service: service.clone(),
             owner: claim.owner.clone(),
@@ -148,7 +152,11 @@ fn millis(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn ask(newest: Option<&Claim>, heart: OwnerHeart, authority: Authority) -> Result<Generation, ClaimRefusal> {
+    fn ask(
+        newest: Option<&Claim>,
+        heart: OwnerHeart,
+        authority: Authority,
+    ) -> Result<Generation, ClaimRefusal> {
         let service = ServiceName::parse("nfs").unwrap();
         next_generation(&service, newest, &ServerName::parse("nfs-b").unwrap(), heart, authority)
     }
@@ -173,7 +181,10 @@ mod tests {
     #[test]
     fn a_living_owner_keeps_its_service() {
         let refused = ask(Some(&claim("nfs-a", false)), BEATING, Authority::default()).unwrap_err();
-        assert!(refused.to_string().contains("nfs-a") && refused.to_string().contains("--owner-fenced"), "{refused}");
+        assert!(
+            refused.to_string().contains("nfs-a") && refused.to_string().contains("--owner-fenced"),
+            "{refused}"
+        );
         let unknown = OwnerHeart::Unknown { watched: Duration::from_secs(1), needed: Duration::from_secs(6) };
         assert!(ask(Some(&claim("nfs-a", false)), unknown, Authority::default()).is_err());
         assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, Authority::default()).is_err());

@@ -124,7 +124,12 @@ mod tests {
     use super::*;
 
     fn look(boot: &str, start: Option<&str>, in_grace: bool) -> Observation {
-        Observation { boot: boot.into(), start: start.map(Into::into), in_grace: Some(in_grace), serving: start.is_some() }
+        Observation {
+            boot: boot.into(),
+            start: start.map(Into::into),
+            in_grace: Some(in_grace),
+            serving: start.is_some(),
+        }
     }
 
     #[test]
@@ -150,7 +155,9 @@ mod tests {
         let mut follower = Follower::new(None);
         follower.observe(&look("b", Some("90@5"), true));
         follower.observe(&look("b", Some("90@5"), false));
-        let Change::Reborn(life) = follower.observe(&look("b", Some("90@5"), true)) else { panic!("same life") };
+        let Change::Reborn(life) = follower.observe(&look("b", Some("90@5"), true)) else {
+            panic!("same life")
+        };
         assert_eq!(life.reopened, 1);
         assert_eq!(follower.observe(&look("b", Some("90@5"), true)), Change::Same);
     }

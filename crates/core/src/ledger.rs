@@ -98,7 +98,15 @@ impl Ledger {
     /// a reboot must be told to them; no other service does.
     #[must_use]
     pub fn new(stored: BTreeMap<MonName, Vec<u8>>, keeps_peers: bool, delay: Duration) -> Self {
-        Self { stored, tombstones: BTreeMap::new(), peers: BTreeSet::new(), keeps_peers, delay, life: None, refused: 0 }
+        Self {
+            stored,
+            tombstones: BTreeMap::new(),
+            peers: BTreeSet::new(),
+            keeps_peers,
+            delay,
+            life: None,
+            refused: 0,
+        }
     }
 
     /// Compares a scan with what the store holds. The answer is what to commit, and [`Ledger::committed`] must be
@@ -106,7 +114,13 @@ impl Ledger {
     ///
     /// `life` is the life of the lock manager that serves now, `None` where none does or where one is being made to
     /// recognise: no deletion is believed then, and none that was seen before.
-    pub fn compare(&mut self, now: Moment, found: &Population, roles: &Roles, life: Option<&Incarnation>) -> Vec<Entry> {
+    pub fn compare(
+        &mut self,
+        now: Moment,
+        found: &Population,
+        roles: &Roles,
+        life: Option<&Incarnation>,
+    ) -> Vec<Entry> {
         self.follow_life(life);
         let mut entries = self.arrivals(found, roles);
         entries.extend(self.departures(now, found, life.is_some()));

@@ -52,10 +52,20 @@ impl Hearts {
             match self.seen.get_mut(server) {
                 Some(seen) if seen.beat == beat.beat => seen.paused = beat.paused,
                 Some(seen) => {
-                    *seen = Seen { beat: beat.beat.clone(), paused: beat.paused, changed_at: now, was_alive: true };
+                    *seen = Seen {
+                        beat: beat.beat.clone(),
+                        paused: beat.paused,
+                        changed_at: now,
+                        was_alive: true,
+                    };
                 }
                 None => {
-                    let first = Seen { beat: beat.beat.clone(), paused: beat.paused, changed_at: now, was_alive: false };
+                    let first = Seen {
+                        beat: beat.beat.clone(),
+                        paused: beat.paused,
+                        changed_at: now,
+                        was_alive: false,
+                    };
                     self.seen.insert(server.clone(), first);
                 }
             }
@@ -132,7 +142,10 @@ mod tests {
     fn a_silence_is_believed_after_dead_after() {
         let mut hearts = living();
         hearts.saw(at(24), &beats(20, false));
-        assert_eq!(hearts.heart_of(&a(), at(24)), OwnerHeart::Beating { last_change: Duration::from_secs(4) });
+        assert_eq!(
+            hearts.heart_of(&a(), at(24)),
+            OwnerHeart::Beating { last_change: Duration::from_secs(4) }
+        );
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(25))));
     }
 

@@ -24,7 +24,9 @@ pub enum NameError {
         found: usize,
     },
     /// A character that has no place in a file name or a log line.
-    #[error("a {what} name is made of letters, digits, '-', '_' and '.', and starts with a letter or digit; found {found:?}")]
+    #[error(
+        "a {what} name is made of letters, digits, '-', '_' and '.', and starts with a letter or digit; found {found:?}"
+    )]
     Character {
         /// service or server
         what: &'static str,
@@ -205,7 +207,9 @@ mod tests {
 
     #[test]
     fn a_name_that_could_leave_its_directory_is_refused() {
-        for bad in ["", ".", "..", "a/b", ".hidden", "a b", "a\n", "ä", &"x".repeat(limits::NAME_BYTES_MAX + 1)] {
+        for bad in
+            ["", ".", "..", "a/b", ".hidden", "a b", "a\n", "ä", &"x".repeat(limits::NAME_BYTES_MAX + 1)]
+        {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
             assert!(ServerName::parse(bad).is_err(), "{bad:?}");
             assert!(ServiceName::try_from(bad.to_owned()).is_err(), "{bad:?}");

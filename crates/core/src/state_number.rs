@@ -22,10 +22,7 @@ pub fn next_unsent(sent: &[StateNumber]) -> StateNumber {
 }
 
 fn next_odd(n: u32) -> u32 {
-    match n.checked_add(if n % 2 == 0 { 1 } else { 2 }) {
-        Some(next) => next,
-        None => 1,
-    }
+    n.checked_add(1 + n % 2).unwrap_or(1)
 }
 
 #[cfg(test)]

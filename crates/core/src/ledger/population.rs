@@ -48,7 +48,8 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
         if !parsed.problems.is_empty() {
             found.doubt(file.name.as_str(), addresses);
         }
-        let placed = if file.folder == Folder::Sm { placed_lines(conveyed.get(&file.name)) } else { Vec::new() };
+        let placed =
+            if file.folder == Folder::Sm { placed_lines(conveyed.get(&file.name)) } else { Vec::new() };
         let whole = parsed.problems.is_empty() && placed.is_empty();
         let mut lines: Vec<MonitorLine> = parsed.lines;
         lines.retain(|line| !placed.contains(line));
@@ -122,7 +123,12 @@ fn placed_lines(conveyed: Option<&Vec<u8>>) -> Vec<MonitorLine> {
     conveyed.and_then(|bytes| parse_record(bytes).ok()).map(|parsed| parsed.lines).unwrap_or_default()
 }
 
-fn key_of(line: &MonitorLine, file: &MonName, addresses: &Addresses, unresolved: &mut BTreeSet<MonName>) -> MonName {
+fn key_of(
+    line: &MonitorLine,
+    file: &MonName,
+    addresses: &Addresses,
+    unresolved: &mut BTreeSet<MonName>,
+) -> MonName {
     let known = line
         .mon_name
         .address()

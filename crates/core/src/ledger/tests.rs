@@ -13,7 +13,8 @@ fn name(text: &str) -> MonName {
 }
 
 fn line(client: &str, cookie: u8) -> Vec<u8> {
-    format!("0100007f 000186b5 00000003 00000010 {} {client} nfs-a\n", format!("{cookie:02x}").repeat(16)).into_bytes()
+    format!("0100007f 000186b5 00000003 00000010 {} {client} nfs-a\n", format!("{cookie:02x}").repeat(16))
+        .into_bytes()
 }
 
 fn file(folder: Folder, file: &str, bytes: Vec<u8>) -> ScannedFile {
@@ -125,7 +126,8 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
 fn a_file_nobody_can_place_keeps_everybody() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
     let problem = Problem { path: "sm/client1".into(), why: "torn".into(), may_be_in_the_making: false };
-    let torn = population(&Scan { files: vec![], problems: vec![problem] }, &BTreeMap::new(), &Addresses::new());
+    let torn =
+        population(&Scan { files: vec![], problems: vec![problem] }, &BTreeMap::new(), &Addresses::new());
     ledger.compare(at(0), &torn, &Roles::default(), Some(&life));
     assert_eq!(ledger.compare(at(300), &torn, &Roles::default(), Some(&life)), []);
 }
@@ -141,7 +143,8 @@ fn a_record_is_kept_under_its_address_byte_for_byte() {
 
 #[test]
 fn a_name_is_kept_under_the_address_it_was_resolved_to_and_asked_for_otherwise() {
-    let scan = Scan { files: vec![file(Folder::Sm, "client3.example.test", line("client3", 1))], problems: vec![] };
+    let scan =
+        Scan { files: vec![file(Folder::Sm, "client3.example.test", line("client3", 1))], problems: vec![] };
     let unknown = population(&scan, &BTreeMap::new(), &Addresses::new());
     assert_eq!(unknown.unresolved, BTreeSet::from([name("client3")]));
     assert!(unknown.clients.contains_key(&name("client3")), "known by name until then");
@@ -154,7 +157,10 @@ fn a_name_is_kept_under_the_address_it_was_resolved_to_and_asked_for_otherwise()
 fn two_files_of_one_client_are_one_record_and_one_file_of_two_clients_two() {
     let mut both = line("10.0.0.1", 1);
     both.extend(line("10.0.0.2", 2));
-    let files = vec![file(Folder::Sm, "clients.example.test", both), file(Folder::Sm, "10.0.0.2", line("10.0.0.2", 3))];
+    let files = vec![
+        file(Folder::Sm, "clients.example.test", both),
+        file(Folder::Sm, "10.0.0.2", line("10.0.0.2", 3)),
+    ];
     let found = population(&Scan { files, problems: vec![] }, &BTreeMap::new(), &Addresses::new());
     assert_eq!(found.clients[&name("10.0.0.1")], line("10.0.0.1", 1));
     let second = String::from_utf8(found.clients[&name("10.0.0.2")].clone()).unwrap();
@@ -163,7 +169,8 @@ fn two_files_of_one_client_are_one_record_and_one_file_of_two_clients_two() {
 
 #[test]
 fn lines_we_placed_ourselves_are_no_registration() {
-    let generated = MonitorLine::generated(name("10.0.0.1"), heirlock_nsm::MyName::parse("nfs-service").unwrap());
+    let generated =
+        MonitorLine::generated(name("10.0.0.1"), heirlock_nsm::MyName::parse("nfs-service").unwrap());
     let mut placed = Vec::new();
     generated.render(&mut placed);
     let mut with_own = placed.clone();

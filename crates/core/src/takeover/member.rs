@@ -93,14 +93,22 @@ impl Member {
     }
 
     /// It did not answer in time. A registration that was seen counts more.
-    pub(super) fn left(&mut self, client: &MonName, outcome: Outcome, at_ms: i64, why: String) -> Option<OutcomeLine> {
+    pub(super) fn left(
+        &mut self,
+        client: &MonName,
+        outcome: Outcome,
+        at_ms: i64,
+        why: String,
+    ) -> Option<OutcomeLine> {
         self.learn(client, outcome, at_ms, Some(why))
     }
 
     /// Nobody of whom nothing good is known can be told any more.
     pub(super) fn lose_the_rest(&mut self, at_ms: i64, why: &str) -> Vec<OutcomeLine> {
         let rest = self.with(|known| known.outcome.is_none());
-        rest.iter().filter_map(|client| self.learn(client, Outcome::Lost, at_ms, Some(why.to_owned()))).collect()
+        rest.iter()
+            .filter_map(|client| self.learn(client, Outcome::Lost, at_ms, Some(why.to_owned())))
+            .collect()
     }
 
     /// Whether every client has registered again: nothing is left to wait for.
@@ -136,7 +144,13 @@ impl Member {
     }
 
     /// Notes what became of a client, if that is news and not worse than what was seen.
-    fn learn(&mut self, client: &MonName, outcome: Outcome, at_ms: i64, why: Option<String>) -> Option<OutcomeLine> {
+    fn learn(
+        &mut self,
+        client: &MonName,
+        outcome: Outcome,
+        at_ms: i64,
+        why: Option<String>,
+    ) -> Option<OutcomeLine> {
         let known = self.clients.get_mut(client)?;
         // The order of outcomes is from the best to the worst.
         if known.outcome.is_some_and(|before| before <= outcome) {

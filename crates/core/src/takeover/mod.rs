@@ -138,7 +138,8 @@ impl Takeover {
         if !(same && all && phase.is_bound_to_a_life()) {
             return None;
         }
-        let own = |part| first.members.iter().filter(move |(_, p)| *p == part).map(|(s, _)| s.clone()).collect();
+        let own =
+            |part| first.members.iter().filter(move |(_, p)| *p == part).map(|(s, _)| s.clone()).collect();
         let plan = Plan {
             run: first.run,
             server: first.server,
@@ -267,15 +268,21 @@ impl Takeover {
                 self.enter(now, Phase::Fenced, Some(Milestone::Fenced));
                 Batch::only(self.claim())
             }
-            (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused }) => self.claimed(now, won, &refused),
+            (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused }) => {
+                self.claimed(now, won, &refused)
+            }
             (Phase::Claimed, Event::Conveyed(result)) => self.conveyed(now, result),
             (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
-            (Phase::Notifying, Event::Acknowledged { service, client }) => self.acknowledged(now, &service, &client),
+            (Phase::Notifying, Event::Acknowledged { service, client }) => {
+                self.acknowledged(now, &service, &client)
+            }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
-            (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => self.registered(now, &clients),
+            (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {
+                self.registered(now, &clients)
+            }
             (Phase::Settling, Event::Tick { present }) => self.settle(now, &present),
             _ => Batch::nothing(),
         }
@@ -344,7 +351,8 @@ impl Takeover {
         };
         let resumed = self.life.is_some();
         if resumed && self.life.as_ref() != Some(&seen.life) {
-            return self.fail(now, "the lock manager was restarted meanwhile: all is to be done again".into());
+            return self
+                .fail(now, "the lock manager was restarted meanwhile: all is to be done again".into());
         }
         self.life = Some(seen.life);
         self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
@@ -390,7 +398,9 @@ impl Takeover {
 
     fn acknowledged(&mut self, now: Moment, service: &ServiceName, client: &MonName) -> Steps {
         let at_ms = self.since_began(now);
-        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else { return Batch::nothing() };
+        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
+            return Batch::nothing();
+        };
         let Some(line) = member.acknowledged(client, at_ms) else { return Batch::nothing() };
         let persist = vec![outcomes(member, vec![line])];
         if !self.timeline.iter().any(|s| s.event == Milestone::FirstNotified) {
@@ -403,7 +413,9 @@ impl Takeover {
 
     fn told(&mut self, now: Moment, service: &ServiceName, left: Vec<(MonName, Outcome, String)>) -> Steps {
         let at_ms = self.since_began(now);
-        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else { return Batch::nothing() };
+        let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
+            return Batch::nothing();
+        };
         member.told = true;
         let lines: Vec<_> = left
             .into_iter()
@@ -424,7 +436,8 @@ impl Takeover {
         let at_ms = self.since_began(now);
         let mut persist = Vec::new();
         for member in &mut self.members {
-            let lines: Vec<_> = clients.iter().filter_map(|client| member.registered(client, at_ms)).collect();
+            let lines: Vec<_> =
+                clients.iter().filter_map(|client| member.registered(client, at_ms)).collect();
             if !lines.is_empty() {
                 persist.push(outcomes(member, lines));
             }
@@ -521,7 +534,11 @@ impl Takeover {
         let journal = self.journal(failure);
         self.members
             .iter()
-            .map(|m| Persist::Journal { service: m.service.clone(), generation: m.generation, journal: journal.clone() })
+            .map(|m| Persist::Journal {
+                service: m.service.clone(),
+                generation: m.generation,
+                journal: journal.clone(),
+            })
             .collect()
     }
 

@@ -63,8 +63,14 @@ impl Kept {
             match one.clone() {
                 Persist::Begin { service, generation, state, records, journal } => {
                     let clients = records.into_keys().collect();
-                    let remains =
-                        Remains { service: service.clone(), generation, state, clients, journal, outcomes: vec![] };
+                    let remains = Remains {
+                        service: service.clone(),
+                        generation,
+                        state,
+                        clients,
+                        journal,
+                        outcomes: vec![],
+                    };
                     self.remains.insert(service, remains);
                 }
                 Persist::Journal { service, journal, .. } => self.of(&service).journal = journal,
@@ -85,7 +91,10 @@ fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
         Event::Start,
         Event::Fit(Ok(())),
         Event::Claimed {
-            won: vec![claimed("nfs", 5, &["10.0.0.1", "10.0.0.2"], &[7, 9]), claimed("home", 2, &["10.0.0.8"], &[3])],
+            won: vec![
+                claimed("nfs", 5, &["10.0.0.1", "10.0.0.2"], &[7, 9]),
+                claimed("home", 2, &["10.0.0.8"], &[3]),
+            ],
             refused: vec![],
         },
         Event::Conveyed(Ok(2)),
@@ -134,10 +143,15 @@ fn end_of(steps: &Steps) -> End {
 
 #[test]
 fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     let notices = notifying(&mut run, &mut kept);
     let numbers: Vec<_> = notices.iter().map(|n| (n.service.as_str(), n.state.0, n.clients.len())).collect();
-    assert_eq!(numbers, [("nfs", 11, 2), ("home", 5, 1)], "each service has a number of its own, never sent before");
+    assert_eq!(
+        numbers,
+        [("nfs", 11, 2), ("home", 5, 1)],
+        "each service has a number of its own, never sent before"
+    );
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     ack(&mut run, &mut kept, "home", "10.0.0.8");
     run.step(at(1_700), Event::Registered([client("10.0.0.8")].into()));
@@ -150,12 +164,17 @@ fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
     assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::Acknowledged));
     assert_eq!(outcome_of(&end, "nfs", "10.0.0.2"), Some(Outcome::Unreachable));
     assert_eq!(outcome_of(&end, "home", "10.0.0.8"), Some(Outcome::ReRegistered));
-    assert_eq!(kept.retired, [client("10.0.0.1")], "told, and did not come back; the unreachable one is kept");
+    assert_eq!(
+        kept.retired,
+        [client("10.0.0.1")],
+        "told, and did not come back; the unreachable one is kept"
+    );
 }
 
 #[test]
 fn the_number_is_durable_before_anything_is_sent_under_it() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     assert_eq!(kept.of(&service("nfs")).journal.phase, Phase::Notifying);
     assert_eq!(kept.of(&service("nfs")).state, StateNumber(11));
@@ -192,7 +211,9 @@ fn without_the_fences_word_nothing_is_claimed() {
 fn prepare_stops_with_grace_proved_and_finish_goes_on() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Prepared));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))] {
+    for event in
+        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
+    {
         run.step(at(1_000), event);
     }
     run.step(at(1_000), recognition(life("2")));
@@ -205,7 +226,8 @@ fn prepare_stops_with_grace_proved_and_finish_goes_on() {
 
 #[test]
 fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     let remains = kept.remains.values().cloned().collect();
@@ -220,7 +242,8 @@ fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
 
 #[test]
 fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let remains = kept.remains.values().cloned().collect();
     let mut again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
@@ -229,7 +252,8 @@ fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
 
 #[test]
 fn a_run_that_had_not_recognised_is_not_resumed() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
@@ -240,7 +264,8 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
 
 #[test]
 fn a_restart_in_the_middle_stops_the_notifier_at_once() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::LifeChanged);
     assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
@@ -249,7 +274,8 @@ fn a_restart_in_the_middle_stops_the_notifier_at_once() {
 
 #[test]
 fn whoever_learns_of_a_higher_generation_stops() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
     assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
@@ -260,7 +286,9 @@ fn whoever_learns_of_a_higher_generation_stops() {
 fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))] {
+    for event in
+        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
+    {
         run.step(at(1_000), event);
     }
     run.step(at(1_000), recognition(life("2")));
@@ -285,7 +313,8 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
 
 #[test]
 fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
-    let (mut run, mut kept) = (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
     kept.persist(&run.step(at(2_000), Event::Registered(all.into())));

@@ -1,0 +1,25 @@
+//! Every bound of the formats and messages, in one place: none of these is a number from the wire.
+
+/// Bytes of a name or string: SM_MAXSTRLEN and LM_MAXSTRLEN of X/Open NSM and NLM.
+pub const STRING_BYTES_MAX: usize = 1024;
+
+/// Bytes of a netobj: MAXNETOBJ_SZ.
+pub const NETOBJ_BYTES_MAX: usize = 1024;
+
+/// Bytes of an authentication body (RFC 5531, section 8.2).
+pub const AUTH_BYTES_MAX: usize = 400;
+
+/// Groups of an AUTH_SYS credential (RFC 5531, appendix A).
+pub const GROUPS_MAX: usize = 16;
+
+/// Bytes of one RPC message over TCP, all fragments joined: far above anything these programs send.
+pub const RECORD_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a monitor record's file name: NAME_MAX.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of one monitor record file.
+pub const RECORD_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// Lines of one monitor record file.
+pub const RECORD_LINES_MAX: usize = 256;

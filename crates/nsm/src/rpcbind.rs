@@ -1,0 +1,173 @@
+//! rpcbind (RFC 1833), program 100000: version 2 for IPv4, versions 3 and 4 for IPv6.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::limits;
+use crate::rpc::{Credential, encode_call};
+use crate::xdr::{DecodeError, Problem, Reader, Writer};
+
+/// The program.
+pub const PROGRAM: u32 = 100_000;
+/// The port mapper's version.
+pub const VERSION_2: u32 = 2;
+/// rpcbind's first version.
+pub const VERSION_3: u32 = 3;
+/// rpcbind's second version.
+pub const VERSION_4: u32 = 4;
+/// PMAPPROC_GETPORT, and RPCBPROC_GETADDR of the later versions.
+pub const GETPORT: u32 = 3;
+/// rpcbind's own port.
+pub const PORT: u16 = 111;
+
+/// How a program is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// IPPROTO_UDP
+    Udp,
+    /// IPPROTO_TCP
+    Tcp,
+}
+
+impl Transport {
+    /// The protocol's number, as version 2 has it.
+    #[must_use]
+    pub fn protocol(self) -> u32 {
+        match self {
+            Transport::Udp => 17,
+            Transport::Tcp => 6,
+        }
+    }
+}
+
+/// What version 2 is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetportArgs {
+    /// which program
+    pub prog: u32,
+    /// in which version
+    pub vers: u32,
+    /// protocol number: 17 or 6
+    pub protocol: u32,
+}
+
+/// What versions 3 and 4 are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetaddrArgs<'a> {
+    /// which program
+    pub prog: u32,
+    /// in which version
+    pub vers: u32,
+    /// `udp`, `tcp`, `udp6`, `tcp6`
+    pub netid: &'a str,
+}
+
+/// Asks version 2 for a port.
+#[must_use]
+pub fn encode_getport_call(xid: u32, prog: u32, vers: u32, transport: Transport) -> Vec<u8> {
+    let mut args = Writer::new();
+    args.u32(prog).u32(vers).u32(transport.protocol()).u32(0);
+    encode_call(xid, PROGRAM, VERSION_2, GETPORT, &Credential::None, &args.into_bytes())
+}
+
+/// The port that was asked for; `None` where the program is not registered.
+///
+/// # Errors
+/// Where the bytes are no port.
+pub fn decode_getport_result(result: &[u8]) -> Result<Option<u16>, DecodeError> {
+    let mut reader = Reader::new(result);
+    let found = reader.u32("port")?;
+    reader.finish("port")?;
+    let problem = Problem::Value { expected: "a port up to 65535", found };
+    let port = u16::try_from(found).map_err(|_| DecodeError { type_name: "port", problem })?;
+    Ok((port != 0).then_some(port))
+}
+
+/// What a call of version 2 asks.
+///
+/// # Errors
+/// Where the bytes are no such question.
+pub fn decode_getport_args(args: &[u8]) -> Result<GetportArgs, DecodeError> {
+    let mut reader = Reader::new(args);
+    let asked = GetportArgs {
+        prog: reader.u32("mapping")?,
+        vers: reader.u32("mapping")?,
+        protocol: reader.u32("mapping")?,
+    };
+    reader.u32("mapping")?;
+    reader.finish("mapping")?;
+    Ok(asked)
+}
+
+/// Answers version 2.
+#[must_use]
+pub fn encode_getport_result(port: Option<u16>) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u32(u32::from(port.unwrap_or(0)));
+    writer.into_bytes()
+}
+
+/// Asks version 4 for an address. rpcbind ignores the netid of the question and answers for the transport it came
+/// over, so ask over the transport that is wanted.
+#[must_use]
+pub fn encode_getaddr_call(xid: u32, prog: u32, vers: u32, netid: &str) -> Vec<u8> {
+    let mut args = Writer::new();
+    args.u32(prog).u32(vers).string(netid).string("").string("");
+    encode_call(xid, PROGRAM, VERSION_4, GETPORT, &Credential::None, &args.into_bytes())
+}
+
+/// The address that was asked for; `None` where the program is not registered.
+///
+/// # Errors
+/// Where the bytes are no universal address.
+pub fn decode_getaddr_result(result: &[u8]) -> Result<Option<SocketAddr>, DecodeError> {
+    let mut reader = Reader::new(result);
+    let text = reader.string("universal address", limits::STRING_BYTES_MAX)?;
+    reader.finish("universal address")?;
+    if text.is_empty() { Ok(None) } else { parse_universal_address(text).map(Some) }
+}
+
+/// What a call of version 3 or 4 asks.
+///
+/// # Errors
+/// Where the bytes are no such question.
+pub fn decode_getaddr_args(args: &[u8]) -> Result<GetaddrArgs<'_>, DecodeError> {
+    let mut reader = Reader::new(args);
+    let prog = reader.u32("rpcb")?;
+    let vers = reader.u32("rpcb")?;
+    let netid = reader.string("rpcb netid", limits::STRING_BYTES_MAX)?;
+    reader.string("rpcb address", limits::STRING_BYTES_MAX)?;
+    reader.string("rpcb owner", limits::STRING_BYTES_MAX)?;
+    reader.finish("rpcb")?;
+    Ok(GetaddrArgs { prog, vers, netid })
+}
+
+/// Answers versions 3 and 4.
+#[must_use]
+pub fn encode_getaddr_result(address: Option<SocketAddr>) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.string(&address.map(encode_universal_address).unwrap_or_default());
+    writer.into_bytes()
+}
+
+/// An address as text: `h1.h2.h3.h4.p1.p2`, and for IPv6 `x:x::x.p1.p2` (RFC 5665).
+#[must_use]
+pub fn encode_universal_address(address: SocketAddr) -> String {
+    let [high, low] = address.port().to_be_bytes();
+    format!("{}.{high}.{low}", address.ip())
+}
+
+/// Reads an address from its text.
+///
+/// # Errors
+/// Where it is none.
+pub fn parse_universal_address(text: &str) -> Result<SocketAddr, DecodeError> {
+    let parts = || {
+        let (rest, low) = text.rsplit_once('.')?;
+        let (ip, high) = rest.rsplit_once('.')?;
+        let octet =
+            |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u8>().ok())?;
+        let port = u16::from_be_bytes([octet(high)?, octet(low)?]);
+        Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port))
+    };
+    parts().ok_or(DecodeError { type_name: "universal address", problem: Problem::NotText })
+}
