@@ -3,5 +3,7 @@
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 
 pub mod config;
+mod detector;
+mod limits;
 mod lock_manager;
 mod store;

@@ -12,6 +12,9 @@
 //!
 //! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete.
 
+pub(crate) mod dir;
+mod disk;
+
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::Claim;
@@ -45,17 +48,31 @@ pub(crate) trait Store: Send + Sync {
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
 
     /// The newest complete generation at or below `at_most`.
-    fn newest_generation(&self, service: &ServiceName, at_most: Generation) -> Result<Option<Generation>, StoreError>;
+    fn newest_generation(
+        &self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError>;
 
     /// Creates a generation with all it begins with, durable and whole, or not at all. One that exists is left as it
     /// is: the caller resumes.
-    fn begin_generation(&self, service: &ServiceName, generation: Generation, contents: &Contents) -> Result<(), StoreError>;
+    fn begin_generation(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError>;
 
     /// All of one generation. Records that can't be read are named in [`Contents::damaged`] and left alone.
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
 
     /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs.
-    fn commit(&self, service: &ServiceName, generation: Generation, changes: &[Change]) -> Result<(), StoreError>;
+    fn commit(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: &[Change],
+    ) -> Result<(), StoreError>;
 
     /// Removes generations older than `keep_from`, claims included.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
@@ -127,6 +144,12 @@ pub(crate) struct ServerReport {
     /// What ails it, in words; empty where it is well.
     #[serde(default)]
     pub(crate) ailments: Vec<String>,
+    /// Services that are at home here and that it asks their owners for (failback).
+    #[serde(default)]
+    pub(crate) wants: Vec<ServiceName>,
+    /// What others compare with their own: grace period, fsid of exports, …
+    #[serde(default)]
+    pub(crate) facts: BTreeMap<String, String>,
 }
 
 /// Why the store failed.
@@ -159,7 +182,9 @@ pub(crate) enum StoreError {
 
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; make room: clients are unprotected until then",
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; make room: clients are unprotected until then"
+        }
         std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
         std::io::ErrorKind::NotFound => "; mount the volume, or create the folder with 'heirlock enable'",
         std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",

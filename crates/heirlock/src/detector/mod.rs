@@ -1,0 +1,6 @@
+//! The detector: notices what happens in the status monitor's directory. The scan is the truth; inotify only says
+//! when to look (I6).
+
+mod hints;
+mod scan;
+

@@ -1,0 +1,189 @@
+//! One look at a status monitor's directory.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
+use heirlock_core::limits;
+use heirlock_nsm::record::{FileKind, RecordError, classify_file_name, parse_record};
+use heirlock_nsm::{MonName, limits as nsm_limits};
+use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
+use thiserror::Error;
+
+/// Why a directory can't be looked at.
+#[derive(Debug, Error)]
+pub(crate) enum ScanError {
+    /// It can't be read.
+    #[error("can't read {path}: {source}; is that where rpc.statd keeps its records (state-directory)?")]
+    Unreadable {
+        /// which
+        path: PathBuf,
+        /// why
+        #[source]
+        source: io::Error,
+    },
+    /// It holds more files than any server has clients.
+    #[error("{path} holds more than {max} files; it is damaged, or somebody fills it", max = limits::RECORDS_MAX)]
+    TooMany {
+        /// which
+        path: PathBuf,
+    },
+}
+
+/// Looks at both folders of a state directory. A missing `sm.bak` is an empty one; without `sm` there is no look.
+pub(crate) fn scan(state_directory: &Path) -> Result<Scan, ScanError> {
+    let mut scan = Scan::default();
+    scan_folder(state_directory, Folder::Sm, &mut scan)?;
+    match scan_folder(state_directory, Folder::SmBak, &mut scan) {
+        Err(ScanError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        scanned => scanned?,
+    }
+    Ok(scan)
+}
+
+fn scan_folder(state_directory: &Path, folder: Folder, scan: &mut Scan) -> Result<(), ScanError> {
+    let name = match folder {
+        Folder::Sm => "sm",
+        Folder::SmBak => "sm.bak",
+    };
+    let path = state_directory.join(name);
+    let unreadable = |source: io::Error| ScanError::Unreadable { path: path.clone(), source };
+    let directory = File::open(&path).map_err(unreadable)?;
+    let directory = OwnedFd::from(directory);
+    for (count, entry) in std::fs::read_dir(&path).map_err(unreadable)?.enumerate() {
+        if count >= limits::RECORDS_MAX {
+            return Err(ScanError::TooMany { path });
+        }
+        let entry = entry.map_err(unreadable)?;
+        let shown = format!("{name}/{}", entry.file_name().as_encoded_bytes().escape_ascii());
+        let problem =
+            |why: String, may_be_in_the_making| Problem { path: shown.clone(), why, may_be_in_the_making };
+        match classify_file_name(&entry.file_name()) {
+            FileKind::Temporary | FileKind::Hidden => {}
+            FileKind::Refused(error) => scan.problems.push(problem(error.to_string(), false)),
+            FileKind::Record(client) => match read_record(&directory, &client) {
+                Ok(Some(bytes)) => match parse_record(&bytes) {
+                    Ok(parsed) => {
+                        // Lines that are torn are spoken of; those that are whole count.
+                        scan.problems
+                            .extend(parsed.problems.iter().map(|error| problem(error.to_string(), true)));
+                        scan.files.push(ScannedFile { folder, name: client, bytes });
+                    }
+                    Err(error) => scan.problems.push(problem(error.to_string(), may_grow(&error))),
+                },
+                Ok(None) => {}
+                Err(why) => scan.problems.push(problem(why, false)),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// rpc.statd creates a file, then writes it; anything short may be on its way to a record.
+fn may_grow(error: &RecordError) -> bool {
+    matches!(error, RecordError::Empty | RecordError::Line { .. })
+}
+
+/// A record's bytes; `None` where the file vanished meanwhile, or is no file.
+fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<Vec<u8>>, String> {
+    // A link would lead out of the directory, and a pipe would make us wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(directory, name.as_str(), flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err("expected a file, found a symbolic link; it is not followed".into()),
+        Err(error) => return Err(format!("can't open it: {}", io::Error::from(error))),
+    };
+    let kind = rustix::fs::fstat(&file).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match kind {
+        Ok(FileType::RegularFile) => {}
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(format!("can't look at it: {}", io::Error::from(error))),
+    }
+    let max = nsm_limits::RECORD_FILE_BYTES_MAX;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    File::from(file)
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("can't read it: {error}"))?;
+    if bytes.len() > max {
+        return Err(format!("expected a monitor record of at most {max} bytes, found more"));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const LINE: &str =
+        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 127.1.0.1 nfs-a\n";
+
+    fn state_directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("sm")).unwrap();
+        fs::create_dir(directory.path().join("sm.bak")).unwrap();
+        directory
+    }
+
+    #[test]
+    fn records_of_both_folders_are_found_and_nothing_else() {
+        let directory = state_directory();
+        let sm = directory.path().join("sm");
+        for name in ["127.1.0.1", "127.1.0.2.new", ".127.1.0.3.new", ".x.heirlock"] {
+            fs::write(sm.join(name), LINE).unwrap();
+        }
+        fs::create_dir(sm.join("a-folder")).unwrap();
+        fs::write(directory.path().join("sm.bak/192.0.2.50"), LINE).unwrap();
+        let scan = scan(directory.path()).unwrap();
+        let names: Vec<_> = scan.files.iter().map(|f| (f.folder, f.name.as_str())).collect();
+        assert_eq!(names, [(Folder::Sm, "127.1.0.1"), (Folder::SmBak, "192.0.2.50")]);
+        assert_eq!(scan.problems, []);
+    }
+
+    #[test]
+    fn what_is_no_record_is_named_and_left_alone() {
+        let directory = state_directory();
+        let sm = directory.path().join("sm");
+        fs::write(sm.join("empty"), "").unwrap();
+        fs::write(sm.join("garbage"), "hello\n").unwrap();
+        fs::write(sm.join("a\nb"), LINE).unwrap();
+        fs::write(sm.join("huge"), vec![b'x'; nsm_limits::RECORD_FILE_BYTES_MAX + 1]).unwrap();
+        symlink("/etc/passwd", sm.join("link")).unwrap();
+        let scan = scan(directory.path()).unwrap();
+        assert_eq!(scan.files, []);
+        let mut problems: Vec<_> =
+            scan.problems.iter().map(|p| (p.path.as_str(), p.may_be_in_the_making)).collect();
+        problems.sort_unstable();
+        let expected = [
+            ("sm/a\\nb", false),
+            ("sm/empty", true),
+            ("sm/garbage", true),
+            ("sm/huge", false),
+            ("sm/link", false),
+        ];
+        assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_and_not_an_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = scan(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("sm") && error.contains("state-directory"), "{error}");
+    }
+
+    #[test]
+    fn the_records_of_nfs_utils_are_read_to_the_byte() {
+        let directory = state_directory();
+        let two = format!("{LINE}{}", LINE.trim_end());
+        fs::write(directory.path().join("sm/client1.example.test"), &two).unwrap();
+        assert_eq!(scan(directory.path()).unwrap().files[0].bytes, two.as_bytes());
+    }
+}

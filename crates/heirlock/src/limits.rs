@@ -1,0 +1,39 @@
+//! Every bound of the program, in one place. Reaching one is reported.
+
+use std::time::Duration;
+
+/// Records that one commit carries: between two of them heartbeats and questions get their turn.
+pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
+
+/// How often the lock manager is looked at.
+pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long after a store that failed it is tried again.
+pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// How long grace may take to open after the lock manager was made to recognise.
+pub(crate) const PROVE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long one grace probe waits for its answer.
+pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
+
+/// Between two grace probes while grace is awaited.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two looks for an address or an export that is awaited.
+pub(crate) const BRING_UP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the owner of a service may take to give it up after its home asked for it (failback).
+pub(crate) const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a released address may take to disappear.
+pub(crate) const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long a name may take to be resolved; resolving never stands in the way of anything.
+pub(crate) const RESOLVE_RETRY: Duration = Duration::from_secs(60);
+
+/// Names that are resolved at once.
+pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
+
+/// Generations of a service that are kept besides the newest: to look at after the fact.
+pub(crate) const GENERATIONS_KEPT: u64 = 3;
