@@ -4,6 +4,9 @@
 
 pub mod config;
 mod detector;
+mod hooks;
 mod limits;
 mod lock_manager;
+mod probe;
+mod rpc_client;
 mod store;

@@ -4,3 +4,5 @@
 mod hints;
 mod scan;
 
+pub(crate) use hints::Hints;
+pub(crate) use scan::scan;

@@ -1,0 +1,192 @@
+//! Runs the commands of the configuration: no shell, a time limit, a group of their own that ends as a whole.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use thiserror::Error;
+
+use crate::config::Command;
+
+/// Of what a command prints, the last bytes are kept: errors come last.
+const OUTPUT_BYTES_MAX: usize = 4 * 1024;
+
+/// How often a running command is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long after its end a command's output may still be held open by something it left running.
+const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What a command printed, both streams mixed, cut to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output(pub(crate) String);
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Error)]
+#[error("{command}: {how}{said}")]
+pub(crate) struct CommandError {
+    command: String,
+    how: String,
+    said: Said,
+}
+
+#[derive(Debug)]
+struct Said(String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = self.0.trim().lines().last().unwrap_or_default();
+        if last.is_empty() { Ok(()) } else { write!(f, "; it said: {}", last.escape_debug()) }
+    }
+}
+
+/// Runs a command with these variables besides our own environment, and waits for its end.
+///
+/// # Errors
+/// Where it can't be started, fails, or isn't done in time: then its whole process group is ended.
+pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<Output, CommandError> {
+    let shown = command.argv.join(" ");
+    let fail = |how: String, said: String| CommandError { command: shown.clone(), how, said: Said(said) };
+    let Some((program, arguments)) = command.argv.split_first() else {
+        return Err(fail("no command is given".into(), String::new()));
+    };
+    let mut child = std::process::Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| fail(format!("can't be started: {error}"), String::new()))?;
+    let output = Tail::of(&mut child);
+    let ended = wait(&mut child, command.time_limit);
+    let said = output.text();
+    match ended {
+        Ok(Some(status)) if status.success() => Ok(Output(said)),
+        Ok(Some(status)) => Err(fail(how_it_ended(status), said)),
+        Ok(None) => Err(fail(
+            format!("not done within {} s, so it was ended", command.time_limit.as_secs_f32()),
+            said,
+        )),
+        Err(error) => Err(fail(format!("can't be waited for: {error}"), said)),
+    }
+}
+
+/// Waits until it ends; `None` where it had to be ended.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= end {
+            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            if let Some(group) = group {
+                // Its group is its own, so nobody else is hit.
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("failed with exit status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "failed".to_owned(),
+    }
+}
+
+/// Reads both streams in threads, so that neither fills up, and keeps their ends.
+struct Tail(Receiver<Vec<u8>>);
+
+impl Tail {
+    fn of(child: &mut Child) -> Self {
+        let (sender, receiver) = channel();
+        let streams: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+            child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        ];
+        for mut stream in streams.into_iter().flatten() {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    if sender.send(buffer[..count].to_vec()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self(receiver)
+    }
+
+    fn text(&self) -> String {
+        let end = Instant::now() + OUTPUT_PATIENCE;
+        let mut bytes = Vec::new();
+        while let Ok(more) = self.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            bytes.extend(more);
+            bytes.drain(..bytes.len().saturating_sub(OUTPUT_BYTES_MAX));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(argv: &[&str], limit_ms: u64) -> Command {
+        Command {
+            argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+            time_limit: Duration::from_millis(limit_ms),
+        }
+    }
+
+    #[test]
+    fn it_gets_its_variables_and_its_output_is_kept() {
+        let output = run(
+            &command(&["sh", "-c", "echo $HEIRLOCK_SERVICE"], 5_000),
+            &[("HEIRLOCK_SERVICE", "nfs".into())],
+        );
+        assert_eq!(output.unwrap(), Output("nfs\n".into()));
+    }
+
+    #[test]
+    fn a_failure_names_the_command_its_status_and_what_it_said_last() {
+        let error = run(&command(&["sh", "-c", "echo first; echo no such host >&2; exit 3"], 5_000), &[])
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("failed with exit status 3; it said: "), "{text}");
+        let error = run(&command(&["/no/such/program"], 5_000), &[]).unwrap_err().to_string();
+        assert!(error.starts_with("/no/such/program: can't be started: "), "{error}");
+    }
+
+    #[test]
+    fn it_is_ended_with_all_it_started_when_its_time_is_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("alive");
+        let script = format!("(sleep 2; touch {}) & sleep 60", file.display());
+        let began = Instant::now();
+        let error = run(&command(&["sh", "-c", &script], 200), &[]).unwrap_err().to_string();
+        assert!(error.contains("not done within 0.2 s"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(2), "it was not waited for");
+        thread::sleep(Duration::from_millis(2_200));
+        assert!(!file.exists(), "what it had started went on");
+    }
+
+    #[test]
+    fn much_output_is_cut_to_its_end() {
+        let output = run(&command(&["sh", "-c", "seq 1 100000"], 10_000), &[]).unwrap();
+        assert!(output.0.len() <= OUTPUT_BYTES_MAX && output.0.ends_with("99999\n100000\n"));
+    }
+}
