@@ -1,4 +1,5 @@
-//! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in `nfs.rs`.
+//! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in
+//! `nfs.rs`.
 
 mod nfs;
 
@@ -40,7 +41,8 @@ const CAST: [(Name, u8); 5] = [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21)
 /// What moves between servers: a floating address and a volume.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its name, also in every guest's /etc/hosts, and the name of its folders: `/srv/<name>` on a server, `/mnt/<name>` on a client.
+    /// Its name, also in every guest's /etc/hosts, and the name of its folders: `/srv/<name>` on a server,
+    /// `/mnt/<name>` on a client.
     pub name: &'static str,
     /// Its floating address.
     pub address: Ipv4Addr,
@@ -60,6 +62,15 @@ pub const PROJECTS: Service =
 /// The images of the services' disks in the scenario's folder, in the order of their devices.
 const DISKS: [&str; 2] = ["homes.img", "projects.img"];
 
+/// What is installed in every guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    /// The lab's own program, which is also the guests'.
+    pub lab: &'a Path,
+    /// The heirlock under test, where the scenario needs one.
+    pub heirlock: Option<&'a Path>,
+}
+
 /// What a scenario gets to play with.
 #[derive(Debug)]
 pub struct Cluster {
@@ -76,8 +87,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Sets the stage in `folder`: network, disks, programs. All guests are off. `heirlock` is the binary to install, where the scenario
-    /// needs one. The calling thread moves into the scenario's network for good.
+    /// Sets the stage in `folder`: network, disks, programs. All guests are off. The calling thread moves
+    /// into the scenario's network for good.
     ///
     /// # Errors
     /// When the machine can't give what is needed.
@@ -85,12 +96,12 @@ impl Cluster {
         release: Release,
         root: &Root,
         folder: &Path,
-        heirlock: Option<&Path>,
+        programs: Programs,
         stop: &Stop,
         story: Story,
     ) -> Result<Self> {
         let network = Network::enter()?;
-        furnish(folder, root, heirlock)?;
+        furnish(folder, root, programs)?;
         let mut guests = Vec::new();
         for (index, (name, last)) in CAST.iter().enumerate() {
             let tap = format!("tap{index}");
@@ -144,7 +155,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Power loss: the guest stops between two instructions and keeps nothing but what reached a disk or the shared folder.
+    /// Power loss: the guest stops between two instructions and keeps nothing but what reached a disk or the
+    /// shared folder.
     ///
     /// # Errors
     /// When it was off or a process does not end.
@@ -251,24 +263,26 @@ impl Cluster {
 }
 
 /// Puts what guests need into the scenario's folder, which they see as /opt.
-fn furnish(folder: &Path, root: &Root, heirlock: Option<&Path>) -> Result<()> {
+fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     for name in ["bin", "store", "memory", "modules/lib/modules"] {
         fs::create_dir_all(folder.join(name))?;
     }
     let modules = format!("/usr/lib/uml/modules/{}", root.kernel);
     std::os::unix::fs::symlink(&modules, folder.join("modules/lib/modules").join(&root.kernel))?;
     write_executable(&folder.join("init"), INIT)?;
-    fs::copy("/proc/self/exe", folder.join("bin").join(guest_program::NAME))
-        .context("can't copy the lab's own program")?;
-    if let Some(heirlock) = heirlock {
-        fs::copy(heirlock, folder.join("bin/heirlock"))
-            .with_context(|| format!("can't copy {}", heirlock.display()))?;
+    copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
+    if let Some(heirlock) = programs.heirlock {
+        copy(heirlock, &folder.join("bin/heirlock"))?;
     }
     let mut hosts = "127.0.0.1 localhost\n".to_owned();
     hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));
     hosts.extend([HOMES, PROJECTS].iter().map(|service| format!("{} {}\n", service.address, service.name)));
     fs::write(folder.join("hosts"), hosts)?;
     DISKS.iter().try_for_each(|disk| make_disk(&folder.join(disk), DISK_MIB))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))
 }
 
 fn write_executable(path: &Path, content: &str) -> Result<()> {
@@ -278,7 +292,8 @@ fn write_executable(path: &Path, content: &str) -> Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-/// What is told while a scenario runs: to the person who watches, and with every command to a file that a failure keeps.
+/// What is told while a scenario runs: to the person who watches, and with every command to a file that a
+/// failure keeps.
 #[derive(Debug)]
 pub struct Story {
     started: Instant,

@@ -1,4 +1,5 @@
-//! Is a lock manager in grace? The files under /proc lie both ways; an NLM call to the service's address tells the truth.
+//! Is a lock manager in grace? The files under /proc lie both ways; an NLM call to the service's address
+//! tells the truth.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -17,7 +18,8 @@ pub enum Grace {
     Over,
 }
 
-/// Asks with an NLM4 UNLOCK of a made-up file handle, which has no side effect. To be called in the scenario's network.
+/// Asks with an NLM4 UNLOCK of a made-up file handle, which has no side effect. To be called in the
+/// scenario's network.
 ///
 /// # Errors
 /// When no lock manager answers there within a second.

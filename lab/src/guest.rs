@@ -92,8 +92,9 @@ impl Guest {
         self.kernel.is_some()
     }
 
-    /// Switches it on; it boots meanwhile. The calling thread must live in the scenario's network and longer than the guest: the kernel
-    /// ends with the thread that started it, so that nothing is left of a lab that was killed.
+    /// Switches it on; it boots meanwhile. The calling thread must live in the scenario's network and longer
+    /// than the guest: the kernel ends with the thread that started it, so that nothing is left of a lab that
+    /// was killed.
     ///
     /// # Errors
     /// When it is on already or a program can't be started.
@@ -147,7 +148,8 @@ impl Guest {
             format!("lab_name={name}"),
             format!("lab_address={}", self.address),
         ];
-        // `s` and `c`: shared and not locked, so that several guests may have the same disk, as several servers have one volume.
+        // `s` and `c`: shared and not locked, so that several guests may have the same disk, as several
+        // servers have one volume.
         arguments
             .extend(boot.disks.iter().enumerate().map(|(index, disk)| format!("ubd{index}sc=/opt/{disk}")));
         arguments.extend(boot.words.iter().cloned());
@@ -162,9 +164,14 @@ impl Guest {
         let deadline = Instant::now() + BOOT_TIME_MAX;
         loop {
             stop.check()?;
-            let Some(kernel) = &mut self.kernel else { bail!("{} is off", self.name) };
+            let Some(kernel) = self.kernel.as_mut() else { bail!("{} is off", self.name) };
             if let Some(status) = kernel.parent.try_wait()? {
                 bail!("{} ended while it booted ({status})\n{}", self.name, self.console_tail());
+            }
+            // A kernel that panics does not end; it would be waited for in vain.
+            let tail = self.console_tail();
+            if tail.contains("Kernel panic") {
+                bail!("{} did not boot\n{tail}", self.name);
             }
             let limit = Duration::from_millis(500);
             if exchange(self.agent(), "true", limit, limit, stop).is_ok() {
@@ -197,8 +204,8 @@ impl Guest {
 
     /// Runs a shell command that must succeed, and gives its output.
     ///
-    /// # Errors
-    /// When it does not answer or the exit code is not 0. The error has the command, its output and the end of the guest's console.
+    /// # Errors When it does not answer or the exit code is not 0. The error has the command, its output and
+    /// the end of the guest's console.
     pub fn ok(&self, command: &str, limit: Duration, stop: &Stop) -> Result<String> {
         let ran = self.run(command, limit, stop)?;
         if ran.ending == Ending::Exit(0) {
@@ -214,7 +221,8 @@ impl Guest {
         ))
     }
 
-    /// Power loss: every process of the guest's kernel is killed until none is left. What it had not written to a disk is gone.
+    /// Power loss: every process of the guest's kernel is killed until none is left. What it had not written
+    /// to a disk is gone.
     ///
     /// # Errors
     /// When a process does not end.

@@ -1,5 +1,5 @@
-//! `heirlock-lab-guest`: what the lab runs inside a guest. It is the lab's own program under another name, so that a guest needs no
-//! interpreter and always speaks the lab's own language.
+//! `heirlock-lab-guest`: what the lab runs inside a guest. It is the lab's own program under another name, so
+//! that a guest needs no interpreter and always speaks the lab's own language.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
@@ -101,8 +101,9 @@ fn ending_of(status: ExitStatus) -> Ending {
     status.code().map_or_else(|| Ending::Signal(status.signal().unwrap_or(0)), Ending::Exit)
 }
 
-/// Asks for an exclusive POSIX lock on the whole file and says what came of it, in one line; holds it for that many seconds.
-/// `LOCKED`: exit code 0. `DENIED` (somebody else has it): 1. `FAILED <why>`: 3, e.g. ENOLCK where the server can't protect the lock.
+/// Asks for an exclusive POSIX lock on the whole file and says what came of it, in one line; holds it for
+/// that many seconds. `LOCKED`: exit code 0. `DENIED` (somebody else has it): 1. `FAILED <why>`: 3, e.g.
+/// ENOLCK where the server can't protect the lock.
 fn lock(file: &str, seconds: &str) -> Result<ExitCode> {
     let seconds = seconds.parse().with_context(|| format!("expected seconds, found {seconds:?}"))?;
     let file =
@@ -124,9 +125,10 @@ fn lock(file: &str, seconds: &str) -> Result<ExitCode> {
     }
 }
 
-/// Tells the whole network where `address` lives now. `ip addr add` announces nothing, and clients would go on sending to the dead server.
-/// The kernel does it for us: to reach a neighbour that it doesn't know it broadcasts an ARP request *from the sending address*, and who
-/// has an entry for that address takes the new one (net/ipv4/arp.c, `arp_process`). So the neighbour may well be nobody.
+/// Tells the whole network where `address` lives now. `ip addr add` announces nothing, and clients would go
+/// on sending to the dead server. The kernel does it for us: to reach a neighbour that it doesn't know it
+/// broadcasts an ARP request *from the sending address*, and who has an entry for that address takes the new
+/// one (net/ipv4/arp.c, `arp_process`). So the neighbour may well be nobody.
 fn announce(address: &str, neighbour: &str) -> Result<ExitCode> {
     let socket = UdpSocket::bind((address, 0))
         .with_context(|| format!("{address} is not an address of this server"))?;

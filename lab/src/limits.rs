@@ -8,7 +8,9 @@ pub const GUEST_MEMORY_MIB: u32 = 256;
 /// Size of one shared disk image, in MiB. The file is sparse.
 pub const DISK_MIB: u64 = 64;
 
-/// Grace period of lockd and of nfsd on every server, in seconds. Long enough to notify in, short enough to wait for.
+/// Grace period of lockd and of nfsd on every server, in seconds. Long enough to notify in, short enough to
+/// wait for. lockd rounds it up to a multiple of nlm_timeout, 10 s (fs/lockd/svc.c,
+/// `get_lockd_grace_period`): it lasts 20 s.
 pub const GRACE_SECONDS: u64 = 15;
 
 /// How long a guest may take until its agent answers.
@@ -45,7 +47,7 @@ pub const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Lines of a guest's console that a failure prints.
-pub const CONSOLE_TAIL_LINES: usize = 25;
+pub const CONSOLE_TAIL_LINES: usize = 30;
 
 /// How long the making of another release's tree may take: it downloads about 100 MB.
 pub const TREE_TIME_MAX: Duration = Duration::from_secs(1800);

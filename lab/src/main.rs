@@ -14,8 +14,9 @@ use serde::Serialize;
 
 /// Real kernel NFS servers and clients on one machine, and the scenarios that prove heirlock on them.
 ///
-/// Needs root, /dev/net/tun and Debian's packages user-mode-linux nfs-kernel-server nfs-common rpcbind iproute2 kmod e2fsprogs (and
-/// debootstrap for another release). Exit code 0: all passed; 1: some failed; 2: could not run; 130: interrupted.
+/// Needs root, /dev/net/tun and Debian's packages user-mode-linux nfs-kernel-server nfs-common rpcbind
+/// iproute2 kmod e2fsprogs (and debootstrap for another release). Exit code 0: all passed; 1: some failed; 2:
+/// could not run; 130: interrupted.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -138,6 +139,7 @@ fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<E
         root: options.release.root(options.mirror.as_deref())?,
         jobs: options.jobs,
         keep: options.keep,
+        program: PathBuf::from("/proc/self/exe"),
         heirlock,
     };
     let outcomes = run(&plan, &stop);

@@ -1,7 +1,9 @@
-//! A private network for one scenario: a namespace that nobody else can see, a bridge, one tap device per guest.
+//! A private network for one scenario: a namespace that nobody else can see, a bridge, one tap device per
+//! guest.
 //!
-//! The namespace has no name and no mount. The calling thread and the kernels it starts are all that holds it: when they end it is gone,
-//! whatever ended them. So no run can leave one behind, and all runs may use the same addresses.
+//! The namespace has no name and no mount. The calling thread and the kernels it starts are all that holds
+//! it: when they end it is gone, whatever ended them. So no run can leave one behind, and all runs may use
+//! the same addresses.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -24,8 +26,8 @@ pub const NOBODY: &str = "10.99.0.253";
 pub struct Network(());
 
 impl Network {
-    /// Moves the calling thread into a new network. What the thread starts from now on lives in it too; there is no way back, so a
-    /// scenario has a thread of its own.
+    /// Moves the calling thread into a new network. What the thread starts from now on lives in it too; there
+    /// is no way back, so a scenario has a thread of its own.
     ///
     /// # Errors
     /// When a namespace or bridge can't be made: root is needed.
@@ -57,8 +59,8 @@ impl Network {
     }
 }
 
-/// A short-lived process makes the namespace and answers once to show that it is inside; this thread follows it there. (`ip netns add`
-/// would leave a name and a mount on the machine.)
+/// A short-lived process makes the namespace and answers once to show that it is inside; this thread follows
+/// it there. (`ip netns add` would leave a name and a mount on the machine.)
 fn enter_new_namespace() -> Result<()> {
     let mut maker = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--net", "cat"])

@@ -27,7 +27,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A process-id namespace, as /proc names it (`pid:[4026532179]`). All processes of one guest's kernel share one.
+/// A process-id namespace, as /proc names it (`pid:[4026532179]`). All processes of one guest's kernel share
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PidNamespace(String);
 
@@ -65,8 +66,8 @@ impl PidNamespace {
             .collect()
     }
 
-    /// SIGKILL to every member, again and again until none is left: a traced child that loses its tracer may still fork, and would
-    /// spin for ever.
+    /// SIGKILL to every member, again and again until none is left: a traced child that loses its tracer may
+    /// still fork, and would spin for ever.
     ///
     /// # Errors
     /// When some are still there after [`KILL_TIME_MAX`], or when it is the lab's own namespace.

@@ -34,8 +34,8 @@ impl Release {
         }
     }
 
-    /// Finds the root that guests of this release have, and makes the tree where it is missing. `mirror` is used for that instead of the
-    /// one that this machine's apt uses.
+    /// Finds the root that guests of this release have, and makes the tree where it is missing. `mirror` is
+    /// used for that instead of the one that this machine's apt uses.
     ///
     /// # Errors
     /// When a package is missing on the machine or the tree can't be made.
@@ -73,7 +73,8 @@ impl Root {
     }
 }
 
-/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no half tree to be believed in.
+/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no
+/// half tree to be believed in.
 fn ensure_tree(codename: &str, mirror: Option<&str>) -> Result<PathBuf> {
     let cache = cache_folder()?;
     fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;

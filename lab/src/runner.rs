@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
-use crate::cluster::{Cluster, Story};
+use crate::cluster::{Cluster, Programs, Story};
 use crate::release::{Release, Root};
 use crate::scenario::Scenario;
 use crate::stop::Stop;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub jobs: usize,
     /// Keep the folders of passed scenarios too.
     pub keep: bool,
+    /// The lab's own program, for the guests.
+    pub program: PathBuf,
     /// The binary under test; `None` where no scenario needs it.
     pub heirlock: Option<PathBuf>,
 }
@@ -112,14 +114,15 @@ fn make_folder(name: &str) -> Result<tempfile::TempDir> {
         .context("can't make a folder for the scenario")
 }
 
-/// A scenario's thread moves into its network and never leaves it, so it is a new one each time. A panic is a failure like any other: the
-/// guests are ended while it unwinds.
+/// A scenario's thread moves into its network and never leaves it, so it is a new one each time. A panic is a
+/// failure like any other: the guests are ended while it unwinds.
 fn in_own_thread(scenario: &'static Scenario, plan: &Plan, folder: &Path, stop: &Stop) -> Result<()> {
     thread::scope(|scope| {
         let story = || -> Result<()> {
             let story = Story::new(scenario.name, true, folder)?;
             let heirlock = plan.heirlock.as_deref().filter(|_| scenario.needs_heirlock);
-            let mut cluster = Cluster::new(plan.release, &plan.root, folder, heirlock, stop, story)?;
+            let programs = Programs { lab: &plan.program, heirlock };
+            let mut cluster = Cluster::new(plan.release, &plan.root, folder, programs, stop, story)?;
             let result = (scenario.run)(&mut cluster);
             if let Err(error) = &result {
                 let text = format!("{error:#}");

@@ -1,6 +1,7 @@
 //! Why a scenario must end early: Ctrl-C or its own time limit.
 //!
-//! The flag is only looked at between two steps, so that everything that was started is ended in its usual order.
+//! The flag is only looked at between two steps, so that everything that was started is ended in its usual
+//! order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,8 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks all scenarios to end in order; the second ends the lab at once (the kernels of
-    /// the guests end with it, temporary folders stay).
+    /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks all scenarios to end in order; the second ends
+    /// the lab at once (the kernels of the guests end with it, temporary folders stay).
     ///
     /// # Errors
     /// When a signal can't be listened to.

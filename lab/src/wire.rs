@@ -1,7 +1,7 @@
 //! What the lab and a guest's agent say to each other: one command per TCP connection.
 //!
-//! Request: `<time limit in ms> <length>\n<shell command>`. Answer: `<ending>\n<output>`, where the ending is an exit code,
-//! `signal <number>` or `time limit`; the end of the connection ends the output.
+//! Request: `<time limit in ms> <length>\n<shell command>`. Answer: `<ending>\n<output>`, where the ending is
+//! an exit code, `signal <number>` or `time limit`; the end of the connection ends the output.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -64,8 +64,8 @@ pub fn send_request(stream: &mut impl Write, command: &str, limit: Duration) -> 
 
 /// Reads a request: the command and its time limit.
 ///
-/// # Errors
-/// `InvalidData` for a header that is none, a length above [`REQUEST_BYTES_MAX`] or a command that is not UTF-8.
+/// # Errors `InvalidData` for a header that is none, a length above [`REQUEST_BYTES_MAX`] or a command that
+/// is not UTF-8.
 pub fn read_request(stream: &mut impl BufRead) -> io::Result<(String, Duration)> {
     let mut header = String::new();
     stream.by_ref().take(64).read_line(&mut header)?;

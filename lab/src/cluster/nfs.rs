@@ -39,8 +39,8 @@ impl Lock {
 pub type Records = BTreeMap<String, String>;
 
 impl Cluster {
-    /// The server takes the service: volume, export, NFS server, and last its address, so that no client gets an answer before all is
-    /// ready.
+    /// The server takes the service: volume, export, NFS server, and last its address, so that no client gets
+    /// an answer before all is ready.
     ///
     /// # Errors
     /// When a step fails.
@@ -113,8 +113,8 @@ impl Cluster {
         .map(drop)
     }
 
-    /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of NFSv4 may be over by itself:
-    /// nfsd skips it where nfsdcld knows no client.
+    /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of
+    /// NFSv4 may be over by itself: nfsd skips it where nfsdcld knows no client.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -161,7 +161,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// A process on the client takes an exclusive lock on a file of the service (`f`, `g` or `h`) and keeps it.
+    /// A process on the client takes an exclusive lock on a file of the service (`f`, `g` or `h`) and keeps
+    /// it.
     ///
     /// # Errors
     /// When it does not get it.
@@ -194,7 +195,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What another process of the client gets when it asks for the same lock. In grace it waits for the end of it.
+    /// What another process of the client gets when it asks for the same lock. In grace it waits for the end
+    /// of it.
     ///
     /// # Errors
     /// When the client does not answer.

@@ -1,4 +1,5 @@
-//! The harm itself. If this scenario ever fails, the lab can't see a lost lock, and no other scenario proves anything.
+//! The harm itself. If this scenario ever fails, the lab can't see a lost lock, and no other scenario proves
+//! anything.
 
 use anyhow::Result;
 

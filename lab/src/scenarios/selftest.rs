@@ -1,5 +1,5 @@
-//! The cure, by hand and with stock tools alone. It proves that the lab can see a lock that survives, and tells the kernels' facts that the
-//! other scenarios build on.
+//! The cure, by hand and with stock tools alone. It proves that the lab can see a lock that survives, and
+//! tells the kernels' facts that the other scenarios build on.
 
 use std::time::Duration;
 
@@ -52,8 +52,9 @@ fn run(lab: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// `restart-lock-manager` rests on this: kernel 6.1's lockd heeds SIGKILL (it drops its locks and opens grace), 6.12's ignores it. The mask
-/// of ignored signals in /proc/<pid>/status tells which; signal 9 is bit 0x100.
+/// `restart-lock-manager` rests on this: kernel 6.1's lockd heeds SIGKILL (it drops its locks and opens
+/// grace), 6.12's ignores it. The mask of ignored signals in /proc/<pid>/status tells which; signal 9 is bit
+/// 0x100.
 fn check_that_lockd_ignores_sigkill_as_expected(lab: &Cluster) -> Result<()> {
     let masks = lab.ok(
         NFS_A,
