@@ -140,7 +140,7 @@ impl Guest {
             format!("umid={name}"),
             "uml_dir=/opt/memory".to_owned(),
             "init=/opt/init".to_owned(),
-            format!("vec0:transport=tap,ifname={},depth=128", self.tap),
+            format!("vec0:transport=tap,ifname={},depth=128,mac={}", self.tap, self.hardware_address()),
             "con=null".to_owned(),
             "con0=null,fd:1".to_owned(),
             "con1=null".to_owned(),
@@ -154,6 +154,17 @@ impl Guest {
             .extend(boot.disks.iter().enumerate().map(|(index, disk)| format!("ubd{index}sc=/opt/{disk}")));
         arguments.extend(boot.words.iter().cloned());
         arguments
+    }
+
+    /// The same after each start, as a real server's is: else its neighbours would talk to the old one until
+    /// their entries expire, 34 s in one trial. Locally administered (IEEE 802), the last byte from the
+    /// address.
+    fn hardware_address(&self) -> String {
+        let last = match self.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        };
+        format!("02:00:00:00:00:{last:02x}")
     }
 
     /// Waits until its agent answers.

@@ -128,7 +128,9 @@ fn lock(file: &str, seconds: &str) -> Result<ExitCode> {
 /// Tells the whole network where `address` lives now. `ip addr add` announces nothing, and clients would go
 /// on sending to the dead server. The kernel does it for us: to reach a neighbour that it doesn't know it
 /// broadcasts an ARP request *from the sending address*, and who has an entry for that address takes the new
-/// one (net/ipv4/arp.c, `arp_process`). So the neighbour may well be nobody.
+/// one (net/ipv4/arp.c, `arp_process`). So the neighbour may well be nobody. It asks three times, a second
+/// apart (`mcast_solicit`), which outlives the second in which an entry that is quite new does not change
+/// (`locktime`).
 fn announce(address: &str, neighbour: &str) -> Result<ExitCode> {
     let socket = UdpSocket::bind((address, 0))
         .with_context(|| format!("{address} is not an address of this server"))?;

@@ -48,6 +48,3 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Lines of a guest's console that a failure prints.
 pub const CONSOLE_TAIL_LINES: usize = 30;
-
-/// How long the making of another release's tree may take: it downloads about 100 MB.
-pub const TREE_TIME_MAX: Duration = Duration::from_secs(1800);

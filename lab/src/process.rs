@@ -1,7 +1,7 @@
 //! Processes of the machine: started with their output, found by namespace, ended by id.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -27,10 +27,19 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A process-id namespace, as /proc names it (`pid:[4026532179]`). All processes of one guest's kernel share
-/// one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PidNamespace(String);
+/// A process-id namespace: all processes of one guest's kernel share one. It is held open, so that its number
+/// can't be given to the next guest while this one is being killed.
+#[derive(Debug)]
+pub struct PidNamespace {
+    _held: File,
+    inode: u64,
+}
+
+impl PartialEq for PidNamespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.inode == other.inode
+    }
+}
 
 impl PidNamespace {
     /// The namespace of the calling process.
@@ -38,7 +47,7 @@ impl PidNamespace {
     /// # Errors
     /// When /proc can't be read.
     pub fn own() -> Result<Self> {
-        Self::read("/proc/self/ns/pid")
+        Self::open("/proc/self/ns/pid")
     }
 
     /// The namespace that the children of that process live in.
@@ -46,12 +55,13 @@ impl PidNamespace {
     /// # Errors
     /// When the process is gone.
     pub fn of_children(parent: u32) -> Result<Self> {
-        Self::read(&format!("/proc/{parent}/ns/pid_for_children"))
+        Self::open(&format!("/proc/{parent}/ns/pid_for_children"))
     }
 
-    fn read(path: &str) -> Result<Self> {
-        let link = fs::read_link(path).with_context(|| format!("can't read {path}"))?;
-        Ok(Self(link.to_string_lossy().into_owned()))
+    fn open(path: &str) -> Result<Self> {
+        let held = File::open(path).with_context(|| format!("can't open {path}"))?;
+        let inode = held.metadata()?.ino();
+        Ok(Self { _held: held, inode })
     }
 
     /// The processes of the machine that live in it. One that is a zombie has no namespace any more.
@@ -61,7 +71,7 @@ impl PidNamespace {
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
             .filter(|id| {
-                fs::read_link(format!("/proc/{id}/ns/pid")).is_ok_and(|link| link == Path::new(&self.0))
+                fs::metadata(format!("/proc/{id}/ns/pid")).is_ok_and(|entry| entry.ino() == self.inode)
             })
             .collect()
     }

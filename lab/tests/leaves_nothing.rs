@@ -91,6 +91,8 @@ struct Seen {
     kernels: Vec<PidNamespace>,
     /// As /proc names them, `net:[…]` and `mnt:[…]`.
     namespaces: BTreeSet<String>,
+    /// The same, held open: else the next test's guests may get their numbers.
+    _held: Vec<fs::File>,
     folder: tempfile::TempDir,
 }
 
@@ -101,14 +103,23 @@ impl Seen {
             assert!(Instant::now() < deadline, "kernels are left: {:?}", self.kernels);
             std::thread::sleep(Duration::from_millis(50));
         }
-        for process in fs::read_dir("/proc").unwrap() {
-            let process = process.unwrap().path();
-            let left: Vec<_> = namespaces_of(&process).intersection(&self.namespaces).cloned().collect();
-            assert!(left.is_empty(), "{} still lives in {left:?}", process.display());
+        // The parent of a kernel ends a moment after it.
+        while let Some(left) = self.inhabitant() {
+            assert!(Instant::now() < deadline, "{left}");
+            std::thread::sleep(Duration::from_millis(50));
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&*self.folder.path().to_string_lossy()), "{mounts}");
         assert!(!self.namespaces.iter().any(|namespace| mounts.contains(namespace)), "{mounts}");
+    }
+
+    /// A process that still lives in one of the namespaces.
+    fn inhabitant(&self) -> Option<String> {
+        fs::read_dir("/proc").unwrap().find_map(|process| {
+            let process = process.unwrap().path();
+            let left: Vec<_> = namespaces_of(&process).intersection(&self.namespaces).cloned().collect();
+            (!left.is_empty()).then(|| format!("{} still lives in {left:?}", process.display()))
+        })
     }
 }
 
@@ -143,11 +154,15 @@ fn stop_in_the_middle(signal: Signal, exit_code: Option<i32>) -> Option<Seen> {
             namespaces.extend(namespaces_of(&PathBuf::from(format!("/proc/{member}"))));
         }
     }
+    let held = kernels.iter().flat_map(PidNamespace::members).flat_map(|member| {
+        ["net", "mnt"].map(|kind| fs::File::open(format!("/proc/{member}/ns/{kind}")).ok())
+    });
+    let held = held.flatten().collect();
     namespaces.retain(|namespace| !own.contains(namespace));
     assert_eq!(namespaces.len(), 5, "one network and four mount namespaces, found {namespaces:?}");
     kill_process(Pid::from_child(&lab), signal).unwrap();
     assert_eq!(wait(&mut lab), exit_code);
-    Some(Seen { kernels, namespaces, folder })
+    Some(Seen { kernels, namespaces, _held: held, folder })
 }
 
 fn namespaces_of(process: &Path) -> BTreeSet<String> {

@@ -171,7 +171,8 @@ impl Cluster {
         let guest_program = guest_program::NAME;
         let output = format!("/run/lab/hold.{name}.{file}");
         let command = format!(
-            "(setsid {guest_program} lock /mnt/{name}/{file} 100000 > {output} 2>&1 < /dev/null & echo $! > {output}.pid)"
+            ": > {output}
+             (setsid {guest_program} lock /mnt/{name}/{file} 100000 >> {output} 2>&1 < /dev/null & echo $! > {output}.pid)"
         );
         self.ok(client, &command)?;
         let got = self.wait_for("an answer to a lock request", LOCK_TIME_MAX, || {
@@ -289,9 +290,15 @@ impl Cluster {
     /// # Errors
     /// When it does not within [`COMMAND_TIME_MAX`].
     pub fn wait_until(&self, name: Name, command: &str) -> Result<()> {
+        self.wait_until_within(name, command, COMMAND_TIME_MAX)
+    }
+
+    /// The same with another time limit.
+    ///
+    /// # Errors
+    /// When it does not succeed within `limit`.
+    pub fn wait_until_within(&self, name: Name, command: &str, limit: Duration) -> Result<()> {
         let test = format!("{command} && echo yes || echo no");
-        self.wait_for(command, COMMAND_TIME_MAX, || {
-            Ok(self.ok(name, &test)?.ends_with("yes\n").then_some(()))
-        })
+        self.wait_for(command, limit, || Ok(self.ok(name, &test)?.ends_with("yes\n").then_some(())))
     }
 }

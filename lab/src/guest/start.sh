@@ -1,5 +1,5 @@
-# Starts the kernel of one guest. Runs on the machine as the first process of a private process and mount namespace:
-# what is mounted here is seen by this guest alone and is gone with it, also after SIGKILL.
+# Starts the kernel of one guest. Runs on the machine as the first process of a private process and mount
+# namespace: what is mounted here is seen by this guest alone and is gone with it, also after SIGKILL.
 #   $1 the release's tree ('' = the machine's own root)   $2 the scenario's folder   $3 memory in MiB   then the kernel's arguments
 set -eu
 tree=$1 folder=$2 memory=$3

@@ -40,6 +40,8 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.power_loss(NFS_A)?;
     lab.place_records(NFS_B, &records)?;
     lab.serve(NFS_B, &HOMES)?;
+    let neighbour = format!("ip neigh show {} | grep -iq 02:00:00:00:00:02", HOMES.address);
+    lab.wait_until_within(CLIENT1, &neighbour, Duration::from_secs(3))?; // the announcement was heard
     lab.ok(NFS_B, &format!("sm-notify -f -v {}", HOMES.address))?;
     lab.wait_for_locks(NFS_B, 2, Duration::from_secs(10))?;
     lab.wait_until_grace_is_over(&HOMES)?;
@@ -58,7 +60,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
 fn check_that_lockd_ignores_sigkill_as_expected(lab: &Cluster) -> Result<()> {
     let masks = lab.ok(
         NFS_A,
-        "for status in /proc/[0-9]*/status; do grep -qx 'Name:.lockd' $status && grep -E '^Sig(Ign|Blk|Cgt)' $status; done; true",
+        "for status in /proc/[0-9]*/status; do grep -qsx 'Name:.lockd' $status && grep -E '^Sig(Ign|Blk|Cgt)' $status; done; true",
     )?;
     lab.say(format!("lockd: {}", masks.split_whitespace().collect::<Vec<_>>().join(" ")));
     let ignored = masks
