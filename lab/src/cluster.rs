@@ -1,0 +1,351 @@
+//! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in
+//! `nfs.rs`.
+
+mod nfs;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::{Boot, Guest, INIT, make_disk};
+use crate::guest_program;
+use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
+use crate::network::Network;
+use crate::release::{Release, Root};
+use crate::stop::Stop;
+use crate::wire::Ran;
+
+pub use nfs::{Lock, RESTART_NFS, Records};
+
+/// A member of the cast, by name.
+pub type Name = &'static str;
+
+/// The usual primary.
+pub const NFS_A: Name = "nfs-a";
+/// The usual adoptive server.
+pub const NFS_B: Name = "nfs-b";
+/// A third server, for a second failover.
+pub const NFS_C: Name = "nfs-c";
+/// The client that holds the lock.
+pub const CLIENT1: Name = "client1";
+/// The client that wants it too.
+pub const CLIENT2: Name = "client2";
+
+/// Everybody, with the last byte of their own address.
+const CAST: [(Name, u8); 5] = [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22)];
+
+/// What moves between servers: a floating address and a volume.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, also in every guest's /etc/hosts, and the name of its folders: `/srv/<name>` on a server,
+    /// `/mnt/<name>` on a client.
+    pub name: &'static str,
+    /// Its floating address.
+    pub address: Ipv4Addr,
+    /// Its shared disk; one server at a time mounts it.
+    pub disk: &'static str,
+    /// The same on every server, so that file handles stay valid.
+    pub fsid: u32,
+}
+
+/// The usual service.
+pub const HOMES: Service =
+    Service { name: "homes", address: Ipv4Addr::new(10, 99, 0, 10), disk: "/dev/ubda", fsid: 77 };
+/// A second one, on a second disk.
+pub const PROJECTS: Service =
+    Service { name: "projects", address: Ipv4Addr::new(10, 99, 0, 11), disk: "/dev/ubdb", fsid: 78 };
+
+/// The images of the services' disks in the scenario's folder, in the order of their devices.
+const DISKS: [&str; 2] = ["homes.img", "projects.img"];
+
+/// What is installed in every guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    /// The lab's own program, which is also the guests'.
+    pub lab: &'a Path,
+    /// The heirlock under test, where the scenario needs one.
+    pub heirlock: Option<&'a Path>,
+}
+
+/// What a scenario gets to play with.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped in this order: first the guests end, then the network is left.
+    guests: Vec<Guest>,
+    network: Network,
+    release: Release,
+    root: Root,
+    folder: PathBuf,
+    disks: Vec<String>,
+    words: Vec<String>,
+    stop: Stop,
+    story: Story,
+}
+
+impl Cluster {
+    /// Sets the stage in `folder`: network, disks, programs. All guests are off. The calling thread moves
+    /// into the scenario's network for good.
+    ///
+    /// # Errors
+    /// When the machine can't give what is needed.
+    pub fn new(
+        release: Release,
+        root: &Root,
+        folder: &Path,
+        programs: Programs,
+        stop: &Stop,
+        story: Story,
+    ) -> Result<Self> {
+        let network = Network::enter()?;
+        furnish(folder, root, programs)?;
+        let mut guests = Vec::new();
+        for (index, (name, last)) in CAST.iter().enumerate() {
+            let tap = format!("tap{index}");
+            network.plug(&tap)?;
+            guests.push(Guest::new(name, IpAddr::from([10, 99, 0, *last]), &tap, folder));
+        }
+        Ok(Self {
+            guests,
+            network,
+            release,
+            root: root.clone(),
+            folder: folder.to_owned(),
+            disks: DISKS.map(str::to_owned).to_vec(),
+            words: Vec::new(),
+            stop: stop.within(SCENARIO_TIME_MAX),
+            story,
+        })
+    }
+
+    /// The Debian that the guests run.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
+    /// The folder that all guests share read-write, as the machine sees it; guests see it as /srv/store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
+    /// From now on guests boot without rpc.statd, for scenarios that bring their own status monitor.
+    pub fn without_statd(&mut self) {
+        self.words.push("lab_status_monitor=none".to_owned());
+    }
+
+    /// Switches guests on, all at once, and waits until they are up.
+    ///
+    /// # Errors
+    /// When one of them is on already or does not come up.
+    pub fn switch_on(&mut self, names: &[Name]) -> Result<()> {
+        let Self { guests, root, folder, disks, words, stop, .. } = self;
+        let boot = Boot { root, folder, disks, words };
+        for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
+            guest.switch_on(&boot)?;
+        }
+        for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
+            guest.wait_until_up(stop)?;
+        }
+        self.say(format!("{} up", names.join(", ")));
+        Ok(())
+    }
+
+    /// Power loss: the guest stops between two instructions and keeps nothing but what reached a disk or the
+    /// shared folder.
+    ///
+    /// # Errors
+    /// When it was off or a process does not end.
+    pub fn power_loss(&mut self, name: Name) -> Result<()> {
+        let guest = self.guests.iter_mut().find(|guest| guest.name() == name).context("no such guest")?;
+        if !guest.is_on() {
+            bail!("{name} is off already");
+        }
+        guest.power_loss()?;
+        self.say(format!("{name} lost power"));
+        Ok(())
+    }
+
+    /// Pulls a guest's network cable, or puts it back.
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub fn cable(&self, name: Name, plugged: bool) -> Result<()> {
+        self.network.cable(self.guest(name)?.tap(), plugged)?;
+        self.say(format!("{name}'s cable is {}", if plugged { "plugged in" } else { "pulled" }));
+        Ok(())
+    }
+
+    /// Runs a shell command in a guest that must succeed; gives its output.
+    ///
+    /// # Errors
+    /// With the command, its output and the end of the guest's console.
+    pub fn ok(&self, name: Name, command: &str) -> Result<String> {
+        self.ok_within(name, command, COMMAND_TIME_MAX)
+    }
+
+    /// The same with another time limit.
+    ///
+    /// # Errors
+    /// As `ok`.
+    pub fn ok_within(&self, name: Name, command: &str, limit: Duration) -> Result<String> {
+        let outcome = self.guest(name)?.ok(command, limit, &self.stop);
+        self.story.note(name, command, outcome.as_deref().unwrap_or("(failed)"));
+        outcome
+    }
+
+    /// Runs a shell command in a guest, whatever its exit code.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn run(&self, name: Name, command: &str, limit: Duration) -> Result<Ran> {
+        let ran = self.guest(name)?.run(command, limit, &self.stop)?;
+        self.story.note(name, command, &format!("({}) {}", ran.ending, ran.output));
+        Ok(ran)
+    }
+
+    /// Writes a file in a guest, and its folder.
+    ///
+    /// # Errors
+    /// As `ok`.
+    pub fn write_file(&self, name: Name, path: &str, content: &str) -> Result<()> {
+        let command = format!("mkdir -p \"$(dirname {path})\" && printf %s {} > {path}", quoted(content));
+        self.ok(name, &command).map(drop)
+    }
+
+    /// Looks again and again until `look` gives something; `what` names it where it does not come.
+    ///
+    /// # Errors
+    /// When `look` fails, at the time limit, or when the lab was asked to end.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        self.stop.wait_for(what, limit, look)
+    }
+
+    /// A line of the story, with the time since it began.
+    pub fn say(&self, line: impl AsRef<str>) {
+        self.story.say(line.as_ref());
+    }
+
+    /// Keeps what the guests still know, beside their consoles, before they are switched off after a failure.
+    pub fn post_mortem(&self) {
+        const FACTS: &str = "dmesg | tail -n 60; for file in /proc/locks /proc/fs/lockd/nlm_end_grace /proc/fs/nfsd/threads; do \
+                             echo \"== $file\"; cat $file; done; echo == records; grep -r . /var/lib/nfs/sm /var/lib/nfs/sm.bak; \
+                             echo == addresses; ip -br addr; echo == processes; ps ax || ls /proc; echo == registered; rpcinfo -p; \
+                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; cat /run/heirlock*.log";
+        for guest in self.guests.iter().filter(|guest| guest.is_on()) {
+            if self.stop.asked() {
+                return;
+            }
+            let facts =
+                match guest.run(FACTS, POST_MORTEM_TIME_MAX, &self.stop.within(POST_MORTEM_TIME_MAX * 4)) {
+                    Ok(ran) => ran.output,
+                    Err(error) => format!("{error:#}"),
+                };
+            fs::write(self.folder.join(format!("after.{}", guest.name())), facts).ok();
+        }
+    }
+
+    fn guest(&self, name: Name) -> Result<&Guest> {
+        self.guests
+            .iter()
+            .find(|guest| guest.name() == name)
+            .with_context(|| format!("no guest is named {name}"))
+    }
+}
+
+/// Puts what guests need into the scenario's folder, which they see as /opt.
+fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
+    for name in ["bin", "store", "memory", "modules/lib/modules"] {
+        fs::create_dir_all(folder.join(name))?;
+    }
+    let modules = format!("/usr/lib/uml/modules/{}", root.kernel);
+    std::os::unix::fs::symlink(&modules, folder.join("modules/lib/modules").join(&root.kernel))?;
+    write_executable(&folder.join("init"), INIT)?;
+    copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
+    if let Some(heirlock) = programs.heirlock {
+        copy(heirlock, &folder.join("bin/heirlock"))?;
+    }
+    let mut hosts = "127.0.0.1 localhost\n".to_owned();
+    hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));
+    hosts.extend([HOMES, PROJECTS].iter().map(|service| format!("{} {}\n", service.address, service.name)));
+    fs::write(folder.join("hosts"), hosts)?;
+    DISKS.iter().try_for_each(|disk| make_disk(&folder.join(disk), DISK_MIB))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).with_context(|| format!("can't copy {} to {}", from.display(), to.display()))
+}
+
+fn write_executable(path: &Path, content: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("can't write {}", path.display()))
+}
+
+/// What is told while a scenario runs: to the person who watches, and with every command to a file that a
+/// failure keeps.
+#[derive(Debug)]
+pub struct Story {
+    started: Instant,
+    label: String,
+    shown: bool,
+    transcript: File,
+}
+
+impl Story {
+    /// Begins a story in `folder`. Lines begin with `label`; `shown` writes them to standard error.
+    ///
+    /// # Errors
+    /// When the transcript can't be made.
+    pub fn new(label: &str, shown: bool, folder: &Path) -> Result<Self> {
+        let transcript = File::create(folder.join("transcript"))?;
+        Ok(Self { started: Instant::now(), label: label.to_owned(), shown, transcript })
+    }
+
+    fn say(&self, line: &str) {
+        let line = format!("{:7.2} {line}", self.started.elapsed().as_secs_f64());
+        if self.shown {
+            eprintln!("{:24} {line}", self.label);
+        }
+        self.write(&format!("{line}\n"));
+    }
+
+    fn note(&self, name: Name, command: &str, output: &str) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.write(&format!("{seconds:7.2} {name}$ {}\n{}\n", command.trim(), output.trim_end()));
+    }
+
+    /// A transcript that can't be written is no reason to fail a scenario.
+    fn write(&self, text: &str) {
+        (&self.transcript).write_all(text.as_bytes()).ok();
+    }
+}
+
+/// One word for the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_one_word() {
+        let text = "it's $HOME `and`\n\"more\"";
+        let echoed = crate::process::run(
+            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]),
+        );
+        assert_eq!(echoed.unwrap(), text);
+    }
+}

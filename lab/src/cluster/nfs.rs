@@ -1,0 +1,304 @@
+//! What the cast does with NFS: serve, mount, lock, and show what the servers know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::{Cluster, Name, Service, quoted};
+use crate::grace::{Grace, probe};
+use crate::guest_program;
+use crate::limits::{COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
+use crate::network::NOBODY;
+
+/// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
+pub const RESTART_NFS: &str = "rpc.nfsd 0; rpc.nfsd 4";
+
+/// What a client's process got when it asked for an exclusive lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// The lock.
+    Locked,
+    /// Somebody else holds it.
+    Denied,
+    /// Something else, e.g. ENOLCK.
+    Failed(String),
+}
+
+impl Lock {
+    fn parse(output: &str) -> Self {
+        match output.trim() {
+            "LOCKED" => Self::Locked,
+            "DENIED" => Self::Denied,
+            other => Self::Failed(other.to_owned()),
+        }
+    }
+}
+
+/// Monitor records as rpc.statd keeps them: file name to content.
+pub type Records = BTreeMap<String, String>;
+
+impl Cluster {
+    /// The server takes the service: volume, export, NFS server, and last its address, so that no client gets
+    /// an answer before all is ready.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn serve(&self, server: Name, service: &Service) -> Result<()> {
+        self.attach(server, service)?;
+        self.start_nfs(server)?;
+        self.address_up(server, service)?;
+        self.say(format!("{server} serves {}", service.name));
+        Ok(())
+    }
+
+    /// Mounts the service's volume on the server and exports it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn attach(&self, server: Name, service: &Service) -> Result<()> {
+        let Service { name, disk, fsid, .. } = service;
+        let command = format!(
+            "set -e; mkdir -p /srv/{name}; mount -t ext4 {disk} /srv/{name}; chmod 777 /srv/{name}
+             for file in f g h; do touch /srv/{name}/$file; chmod 666 /srv/{name}/$file; done; sync
+             exportfs -o rw,no_root_squash,fsid={fsid},insecure '*:/srv/{name}'"
+        );
+        self.ok(server, &command).map(drop)
+    }
+
+    /// Starts the kernel's NFS server where it does not run, with short grace periods.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_nfs(&self, server: Name) -> Result<()> {
+        let command = format!(
+            "set -e; [ \"$(cat /proc/fs/nfsd/threads)\" -eq 0 ] || exit 0
+             sysctl -qw fs.nfs.nlm_grace_period={GRACE_SECONDS}
+             echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4leasetime; echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4gracetime
+             rpc.mountd; rpc.nfsd 4; [ \"$(cat /proc/fs/nfsd/threads)\" -gt 0 ]"
+        );
+        self.ok(server, &command).map(drop)
+    }
+
+    /// Gives the server the service's floating address and tells the network.
+    ///
+    /// # Errors
+    /// When it has it already.
+    pub fn address_up(&self, server: Name, service: &Service) -> Result<()> {
+        let address = service.address;
+        let guest_program = guest_program::NAME;
+        let command =
+            format!("ip addr add {address}/24 dev vec0 && {guest_program} announce {address} {NOBODY}");
+        self.ok(server, &command).map(drop)
+    }
+
+    /// Takes the service's floating address from the server.
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub fn address_down(&self, server: Name, service: &Service) -> Result<()> {
+        self.ok(server, &format!("ip addr del {}/24 dev vec0", service.address)).map(drop)
+    }
+
+    /// Takes the service's export and volume from the server.
+    ///
+    /// # Errors
+    /// When the volume is in use.
+    pub fn detach(&self, server: Name, service: &Service) -> Result<()> {
+        let Service { name, .. } = service;
+        self.ok(
+            server,
+            &format!("set -e; exportfs -u '*:/srv/{name}'; exportfs -f; sync; umount /srv/{name}"),
+        )
+        .map(drop)
+    }
+
+    /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of
+    /// NFSv4 may be over by itself: nfsd skips it where nfsdcld knows no client.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn end_grace(&self, server: Name) -> Result<()> {
+        let command = "echo Y > /proc/fs/lockd/nlm_end_grace
+            v4=/proc/fs/nfsd/v4_end_grace; [ \"$(cat $v4)\" = Y ] || echo Y > $v4";
+        self.ok(server, command).map(drop)
+    }
+
+    /// Is the lock manager behind the service's address in grace? It is asked, not its files.
+    ///
+    /// # Errors
+    /// When none answers there.
+    pub fn grace(&self, service: &Service) -> Result<Grace> {
+        probe(service.address)
+    }
+
+    /// Waits until the lock manager behind the service's address says that grace is over.
+    ///
+    /// # Errors
+    /// When it does not end within twice its length.
+    pub fn wait_until_grace_is_over(&self, service: &Service) -> Result<()> {
+        let limit = Duration::from_secs(GRACE_SECONDS * 2);
+        // No answer is no proof: a server that is just being started says nothing yet.
+        self.wait_for("the end of grace", limit, || {
+            Ok(matches!(self.grace(service), Ok(Grace::Over)).then_some(()))
+        })?;
+        self.say(format!("grace is over on {}", service.address));
+        Ok(())
+    }
+
+    /// The client mounts the service.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn mount(&self, client: Name, service: &Service) -> Result<()> {
+        let Service { name, address, .. } = service;
+        let command = format!(
+            "set -e; mkdir -p /mnt/{name}; mount -t nfs -o vers=3,hard,tcp,timeo=50 {address}:/srv/{name} /mnt/{name}
+             grep -q ' /mnt/{name} nfs ' /proc/mounts"
+        );
+        self.ok(client, &command)?;
+        self.say(format!("{client} mounts {name}"));
+        Ok(())
+    }
+
+    /// A process on the client takes an exclusive lock on a file of the service (`f`, `g` or `h`) and keeps
+    /// it.
+    ///
+    /// # Errors
+    /// When it does not get it.
+    pub fn hold(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        let name = service.name;
+        let guest_program = guest_program::NAME;
+        let output = format!("/run/lab/hold.{name}.{file}");
+        let command = format!(
+            ": > {output}
+             (setsid {guest_program} lock /mnt/{name}/{file} 100000 >> {output} 2>&1 < /dev/null & echo $! > {output}.pid)"
+        );
+        self.ok(client, &command)?;
+        let got = self.wait_for("an answer to a lock request", LOCK_TIME_MAX, || {
+            let output = self.ok(client, &format!("cat {output}"))?;
+            Ok(output.ends_with('\n').then(|| Lock::parse(&output)))
+        })?;
+        if got != Lock::Locked {
+            bail!("{client} expected the lock on {name}/{file}, got {got:?}");
+        }
+        self.say(format!("{client} holds the lock on {name}/{file}"));
+        Ok(())
+    }
+
+    /// The process that `hold` left ends, and its lock with it.
+    ///
+    /// # Errors
+    /// When it had ended already.
+    pub fn let_go(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        self.ok(client, &format!("kill \"$(cat /run/lab/hold.{}.{file}.pid)\"", service.name))?;
+        self.say(format!("{client} lets go of {}/{file}", service.name));
+        Ok(())
+    }
+
+    /// What another process of the client gets when it asks for the same lock. In grace it waits for the end
+    /// of it.
+    ///
+    /// # Errors
+    /// When the client does not answer.
+    pub fn try_lock(&self, client: Name, service: &Service, file: &str) -> Result<Lock> {
+        let command = format!("{} try-lock /mnt/{}/{file}", guest_program::NAME, service.name);
+        let got = Lock::parse(&self.run(client, &command, LOCK_TIME_MAX)?.output);
+        self.say(format!("{client} asks for the lock on {}/{file} and is told: {got:?}", service.name));
+        Ok(got)
+    }
+
+    /// The conflicting client must be refused.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn expect_denied(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        self.expect(client, service, file, &Lock::Denied)
+    }
+
+    /// The client must get the lock, for a moment.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn expect_locked(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        self.expect(client, service, file, &Lock::Locked)
+    }
+
+    fn expect(&self, client: Name, service: &Service, file: &str, expected: &Lock) -> Result<()> {
+        let got = self.try_lock(client, service, file)?;
+        if got != *expected {
+            bail!(
+                "{client} asked for the lock on {}/{file}: expected {expected:?}, got {got:?}",
+                service.name
+            );
+        }
+        Ok(())
+    }
+
+    /// The monitor records that the server's rpc.statd has.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn records(&self, server: Name) -> Result<Records> {
+        let listing = self.ok(server, "cd /var/lib/nfs/sm && for file in *; do [ -f \"$file\" ] && sed \"s|^|$file:|\" \"$file\"; done; true")?;
+        let mut records = Records::new();
+        for line in listing.lines() {
+            if let Some((file, record)) = line.split_once(':') {
+                records.entry(file.to_owned()).or_default().push_str(&format!("{record}\n"));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Places monitor records on a server by hand, as a person without heirlock would.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn place_records(&self, server: Name, records: &Records) -> Result<()> {
+        for (file, content) in records {
+            let path = format!("/var/lib/nfs/sm/{file}");
+            self.ok(
+                server,
+                &format!("umask 077; printf %s {} > {path} && chown statd {path}", quoted(content)),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// How many POSIX locks the server's kernel holds, for all clients.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn locks(&self, server: Name) -> Result<usize> {
+        Ok(self.ok(server, "cat /proc/locks")?.lines().filter(|line| line.contains(" POSIX ")).count())
+    }
+
+    /// Waits until the server's kernel holds that many POSIX locks.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait_for_locks(&self, server: Name, count: usize, limit: Duration) -> Result<()> {
+        self.wait_for(&format!("{count} locks on {server}"), limit, || {
+            Ok((self.locks(server)? == count).then_some(()))
+        })?;
+        self.say(format!("{server} has {count} locks"));
+        Ok(())
+    }
+
+    /// Waits until a shell command succeeds in a guest.
+    ///
+    /// # Errors
+    /// When it does not within [`COMMAND_TIME_MAX`].
+    pub fn wait_until(&self, name: Name, command: &str) -> Result<()> {
+        self.wait_until_within(name, command, COMMAND_TIME_MAX)
+    }
+
+    /// The same with another time limit.
+    ///
+    /// # Errors
+    /// When it does not succeed within `limit`.
+    pub fn wait_until_within(&self, name: Name, command: &str, limit: Duration) -> Result<()> {
+        let test = format!("{command} && echo yes || echo no");
+        self.wait_for(command, limit, || Ok(self.ok(name, &test)?.ends_with("yes\n").then_some(())))
+    }
+}

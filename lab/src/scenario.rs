@@ -1,0 +1,60 @@
+//! What a scenario is, and all there are.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::release::Release;
+use crate::scenarios;
+
+/// One story on real servers, with the claim that it proves.
+#[derive(Debug)]
+pub struct Scenario {
+    /// As `run NAME` names it.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub about: &'static str,
+    /// Does it run the installed `heirlock`? Then the binary is built first.
+    pub needs_heirlock: bool,
+    /// The releases that it can run on.
+    pub releases: &'static [Release],
+    /// Tells the story; an error is a failure.
+    pub run: fn(&mut Cluster) -> Result<()>,
+}
+
+/// Both releases.
+pub const EVERYWHERE: &[Release] = &[Release::Bookworm, Release::Trixie];
+
+/// All scenarios, in the order of `list` and `all`: long ones first, so that few wait for the last.
+pub const ALL: &[Scenario] = &[scenarios::control::CONTROL, scenarios::selftest::SELFTEST];
+
+/// Finds one by name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_words_for_a_command_line() {
+        for scenario in ALL {
+            assert_eq!(
+                ALL.iter().filter(|other| other.name == scenario.name).count(),
+                1,
+                "{}",
+                scenario.name
+            );
+            assert!(
+                scenario
+                    .name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            );
+            assert!(!scenario.releases.is_empty() && !scenario.about.is_empty());
+            assert!(named(scenario.name).is_some());
+        }
+        assert!(named("no such").is_none());
+    }
+}

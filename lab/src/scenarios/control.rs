@@ -1,0 +1,37 @@
+//! The harm itself. If this scenario ever fails, the lab can't see a lost lock, and no other scenario proves
+//! anything.
+
+use anyhow::Result;
+
+use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B};
+use crate::scenario::{EVERYWHERE, Scenario};
+
+/// Without heirlock both clients end up with the same exclusive lock.
+pub const CONTROL: Scenario = Scenario {
+    name: "control",
+    about: "without heirlock both clients end up with the same exclusive lock",
+    needs_heirlock: false,
+    releases: EVERYWHERE,
+    run,
+};
+
+fn run(lab: &mut Cluster) -> Result<()> {
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    lab.serve(NFS_A, &HOMES)?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+
+    lab.power_loss(NFS_A)?;
+    lab.serve(NFS_B, &HOMES)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+
+    // Client1's process still believes that it has the lock: nobody told its kernel.
+    lab.expect_locked(CLIENT2, &HOMES, "f")?;
+    lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
+    lab.ok(CLIENT1, "grep -q POSIX /proc/locks")?;
+    lab.say("two clients hold the same exclusive lock, and neither was told");
+    Ok(())
+}

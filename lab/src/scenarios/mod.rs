@@ -1,0 +1,4 @@
+//! The scenarios, one file each or one for a family.
+
+pub mod control;
+pub mod selftest;
