@@ -21,9 +21,12 @@ pub const CLIENT_ADDRESSES_MAX: usize = 8;
 /// Names of one service that are announced to each client.
 pub const ANNOUNCED_NAMES_MAX: usize = 8;
 
-/// Calls of the notifier that may be unanswered at once. Each has its answer in our receive buffer at worst:
-/// 1,024 of them with 256 bytes of bookkeeping need 256 KiB, which Linux grants without privilege.
+/// Calls of the notifier within [`NOTIFY_BURST`] that may be unanswered: at worst their answers all come at once, and the
+/// socket must hold them. 1,024 with 256 bytes of bookkeeping each need 256 KiB, which Linux grants without privilege.
 pub const NOTIFY_IN_FLIGHT_MAX: usize = 1024;
+
+/// What is answered later than this no longer comes in one burst with what is sent now.
+pub const NOTIFY_BURST: Duration = Duration::from_millis(50);
 
 /// The first wait for an answer of a client before its call is repeated.
 pub const NOTIFY_RETRY_MS_MIN: u64 = 400;

@@ -1,0 +1,296 @@
+use heirlock_nsm::rpc::{Call, ReplyError, encode_error, encode_success};
+use heirlock_nsm::{rpcbind, sm};
+use proptest::prelude::*;
+
+use super::*;
+
+const STATE: StateNumber = StateNumber(13);
+const NSM_PORT: u16 = 40_000;
+
+fn at(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+fn address(client: u32) -> IpAddr {
+    IpAddr::from(std::net::Ipv4Addr::from(0x7f4d_0000 + client))
+}
+
+fn key(client: u32) -> MonName {
+    MonName::from_address(address(client))
+}
+
+fn plan(clients: u32) -> Plan {
+    Plan {
+        names: ["nfs.example.test", "nfs"].map(|n| MyName::parse(n).unwrap()).to_vec(),
+        state: STATE,
+        clients: (0..clients).map(|c| (key(c), vec![address(c)])).collect(),
+        rpcbind_port: 111,
+        seed: 7,
+    }
+}
+
+/// What a client does with a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    Living,
+    Dead,
+    Garbage,
+    WrongXid,
+    WrongSource,
+    Unregistered,
+    Refuses,
+}
+
+/// What a client was told, and its answer.
+#[derive(Debug, Default, Clone)]
+struct Told(Vec<(String, StateNumber)>);
+
+fn answer(habit: Habit, to: SocketAddr, payload: &[u8], told: &mut Told) -> Option<(SocketAddr, Vec<u8>)> {
+    let call = Call::decode(payload).expect("a call");
+    let result = match call.prog {
+        rpcbind::PROGRAM => {
+            assert_eq!(to.port(), 111);
+            rpcbind::encode_getport_result((habit != Habit::Unregistered).then_some(NSM_PORT))
+        }
+        sm::PROGRAM => {
+            assert_eq!(to.port(), NSM_PORT);
+            let notify = sm::Notify::decode(call.args).unwrap();
+            told.0.push((notify.mon_name.to_owned(), notify.state));
+            Vec::new()
+        }
+        other => panic!("a call of program {other}"),
+    };
+    match habit {
+        Habit::Dead => None,
+        Habit::Living | Habit::Unregistered => Some((to, encode_success(call.xid, &result))),
+        Habit::Garbage => Some((to, [&call.xid.to_be_bytes()[..], &[0, 0, 0, 1, 9, 9]].concat())),
+        Habit::WrongXid => Some((to, encode_success(call.xid.wrapping_add(1), &result))),
+        Habit::WrongSource => {
+            Some((SocketAddr::new(address(65_000), to.port()), encode_success(call.xid, &result)))
+        }
+        Habit::Refuses => Some((to, encode_error(call.xid, &ReplyError::ProgUnavailable))),
+    }
+}
+
+/// Runs a notifier against clients of these habits until `end`, over a network that loses, doubles and delays.
+struct Network {
+    notifier: Notifier,
+    habits: Vec<Habit>,
+    told: Vec<Told>,
+    random: u64,
+    loss_percent: u64,
+    acknowledged: BTreeMap<MonName, Moment>,
+    sent: usize,
+}
+
+impl Network {
+    fn new(habits: &[Habit], loss_percent: u64, seed: u64) -> Self {
+        let clients = u32::try_from(habits.len()).unwrap();
+        Self {
+            notifier: Notifier::new(Plan { seed, ..plan(clients) }),
+            habits: habits.to_vec(),
+            told: vec![Told::default(); habits.len()],
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            loss_percent,
+            acknowledged: BTreeMap::new(),
+            sent: 0,
+        }
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn run(&mut self, end: Moment) {
+        let mut flying: BTreeMap<(Moment, usize), (SocketAddr, Vec<u8>)> = BTreeMap::new();
+        let mut now = Moment::START;
+        while now < end && !self.notifier.is_done() {
+            while let Some(transmit) = self.notifier.poll_transmit(now) {
+                self.sent += 1;
+                let IpAddr::V4(ip) = transmit.to.ip() else { panic!() };
+                let client = usize::try_from(u32::from(ip) - 0x7f4d_0000).unwrap();
+                if self.draw(100) < self.loss_percent {
+                    continue;
+                }
+                let Some((from, bytes)) =
+                    answer(self.habits[client], transmit.to, &transmit.payload, &mut self.told[client])
+                else {
+                    continue;
+                };
+                for _ in 0..=u64::from(self.draw(100) < 5) {
+                    if self.draw(100) >= self.loss_percent {
+                        let slowest = if self.draw(20) == 0 { 700 } else { 3 };
+                        let delay = Duration::from_millis(self.draw(slowest));
+                        flying.insert((now + delay, self.sent * 2 + flying.len() % 2), (from, bytes.clone()));
+                    }
+                }
+            }
+            let arrival = flying.keys().next().map(|(when, _)| *when);
+            let Some(next) = arrival.into_iter().chain(self.notifier.next_timeout()).min() else { return };
+            now = next.max(now);
+            while let Some(entry) = flying.first_entry().filter(|entry| entry.key().0 <= now) {
+                let (from, bytes) = entry.remove();
+                self.notifier.handle_datagram(now, from, &bytes);
+            }
+            while let Some(event) = self.notifier.poll_event() {
+                if let Event::Acknowledged(client) = event {
+                    assert!(self.acknowledged.insert(client, now).is_none(), "acknowledged twice");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_living_client_is_told_under_every_name_in_order_and_once() {
+    let mut network = Network::new(&[Habit::Living], 0, 1);
+    network.run(at(1_000));
+    assert!(network.notifier.is_done());
+    assert_eq!(network.told[0].0, [("nfs.example.test".to_owned(), STATE), ("nfs".to_owned(), STATE)]);
+    assert_eq!(network.sent, 3);
+}
+
+#[test]
+fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known() {
+    let habits = [
+        Habit::Dead,
+        Habit::Garbage,
+        Habit::WrongXid,
+        Habit::WrongSource,
+        Habit::Unregistered,
+        Habit::Refuses,
+        Habit::Living,
+    ];
+    let mut network = Network::new(&habits, 0, 1);
+    network.run(at(8_000));
+    assert_eq!(network.acknowledged.keys().collect::<Vec<_>>(), [&key(6)]);
+    let left = network.notifier.stop();
+    let why = |client: u32| left.iter().find(|(k, ..)| *k == key(client)).unwrap().2.clone();
+    assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Unreachable));
+    assert!(why(0).starts_with("it does not answer ("), "{}", why(0));
+    assert!(why(1).contains("accept status") || why(1).contains("reply"), "{}", why(1));
+    assert!(why(2).starts_with("it does not answer ("), "{}", why(2));
+    assert!(why(3).contains("which was not asked"), "{}", why(3));
+    assert!(why(4).contains("no status monitor is registered"), "{}", why(4));
+    assert!(why(5).contains("refused the call"), "{}", why(5));
+}
+
+#[test]
+fn the_dead_cost_the_living_nothing() {
+    let dead_first: Vec<Habit> =
+        (0..6_000).map(|i| if i < 5_000 { Habit::Dead } else { Habit::Living }).collect();
+    let mut network = Network::new(&dead_first, 0, 3);
+    network.run(at(10_000));
+    assert_eq!(network.acknowledged.len(), 1_000);
+    let last = network.acknowledged.values().max().unwrap();
+    // 5,000 dead fill the window five times for 50 ms each; the rest is what the network delays (up to 0.7 s a call,
+    // three calls, and the repetition of one).
+    let mut alone = Network::new(&dead_first[5_000..], 0, 3);
+    alone.run(at(10_000));
+    let undisturbed = alone.acknowledged.values().max().unwrap();
+    assert!(
+        last.since(*undisturbed) < Duration::from_millis(700),
+        "last at {last:?}, alone at {undisturbed:?}"
+    );
+}
+
+#[test]
+fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
+    let mut notifier = Notifier::new(plan(1));
+    let (mut now, mut told) = (Moment::START, Told::default());
+    let mut flying: VecDeque<(Moment, SocketAddr, Vec<u8>)> = VecDeque::new();
+    while !notifier.is_done() && now < at(60_000) {
+        while let Some(transmit) = notifier.poll_transmit(now) {
+            let (from, bytes) = answer(Habit::Living, transmit.to, &transmit.payload, &mut told).unwrap();
+            flying.push_back((now + Duration::from_millis(1_900), from, bytes));
+        }
+        let next = flying.front().map(|f| f.0).into_iter().chain(notifier.next_timeout()).min().unwrap();
+        now = next;
+        while let Some((_, from, bytes)) = flying.pop_front_if(|f| f.0 <= now) {
+            notifier.handle_datagram(now, from, &bytes);
+        }
+    }
+    assert!(notifier.is_done() && now < at(20_000), "{now:?}");
+}
+
+#[test]
+fn nobody_who_was_not_called_is_said_to_be_unreachable() {
+    let left = Notifier::new(plan(2)).stop();
+    assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Lost), "{left:?}");
+}
+
+#[test]
+fn a_client_without_an_address_is_named_and_holds_nobody_up() {
+    let mut plan = plan(1);
+    plan.clients.push((MonName::parse("client7").unwrap(), Vec::new()));
+    let left = Notifier::new(plan).stop();
+    assert!(left[1].2.contains("no numeric address"), "{left:?}");
+}
+
+#[test]
+fn the_next_address_is_tried_when_one_does_not_answer() {
+    let mut plan = plan(1);
+    plan.clients = vec![(key(0), vec![address(8), address(9)])];
+    let mut notifier = Notifier::new(plan);
+    let mut asked = BTreeSet::new();
+    let mut now = Moment::START;
+    while now < at(10_000) {
+        while let Some(transmit) = notifier.poll_transmit(now) {
+            asked.insert(transmit.to.ip());
+        }
+        now = notifier.next_timeout().unwrap();
+    }
+    assert_eq!(asked, BTreeSet::from([address(8), address(9)]));
+}
+
+#[test]
+fn ipv6_clients_are_asked_by_rpcbind_version_4() {
+    let mut plan = plan(0);
+    let client: IpAddr = "2001:db8::5".parse().unwrap();
+    plan.clients = vec![(MonName::from_address(client), vec![client])];
+    let mut notifier = Notifier::new(plan);
+    let asked = notifier.poll_transmit(Moment::START).unwrap();
+    let call = Call::decode(&asked.payload).unwrap();
+    assert_eq!((call.vers, rpcbind::decode_getaddr_args(call.args).unwrap().netid), (4, "udp6"));
+    let at = SocketAddr::new(client, 700);
+    notifier.handle_datagram(
+        Moment::START,
+        asked.to,
+        &encode_success(call.xid, &rpcbind::encode_getaddr_result(Some(at))),
+    );
+    assert_eq!(notifier.poll_transmit(Moment::START).unwrap().to, at);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_a_lossy_network_every_living_client_is_told_and_no_other(
+        seed in any::<u64>(), loss in 0_u64..35, living in proptest::collection::vec(any::<bool>(), 1..200),
+    ) {
+        let habits: Vec<Habit> = living.iter().map(|l| if *l { Habit::Living } else { Habit::Dead }).collect();
+        let mut network = Network::new(&habits, loss, seed);
+        network.run(at(240_000));
+        for (client, lives) in (0_u32..).zip(&living) {
+            prop_assert_eq!(network.acknowledged.contains_key(&key(client)), *lives);
+            if *lives {
+                let told = &network.told[usize::try_from(client).unwrap()].0;
+                prop_assert!(told.iter().all(|(_, state)| *state == STATE));
+                let names: BTreeSet<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+                prop_assert_eq!(names.len(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_from_anywhere_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut notifier = Notifier::new(plan(3));
+        let asked = notifier.poll_transmit(Moment::START).unwrap();
+        notifier.handle_datagram(Moment::START, asked.to, &bytes);
+        let with_xid = [&asked.payload[..4], &[0, 0, 0, 1], &bytes[..]].concat();
+        notifier.handle_datagram(Moment::START, asked.to, &with_xid);
+        let _ = notifier.stop();
+    }
+}
