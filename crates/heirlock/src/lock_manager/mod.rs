@@ -1,10 +1,23 @@
 //! The lock managers that heirlock can make recognise conveyed locks: one lockd, or whatever a command stands for.
 
+mod command;
+mod kernel;
+
 use std::time::Duration;
 
-use heirlock_core::incarnation::{Incarnation, Observation};
+use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
+
+use crate::config::{LockManagerKind, Settings};
+
+/// The lock manager that the configuration names.
+pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
+    match settings.lock_manager.kind {
+        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings)),
+        LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
+    }
+}
 
 /// One lock manager on this machine: one network namespace's lockd with its nfsd, or what commands stand for.
 pub(crate) trait LockManager: Send {
@@ -35,8 +48,6 @@ pub(crate) struct Recognised {
     pub(crate) observation: Observation,
     /// The locks were dropped without a new start (SIGKILL to lockd).
     pub(crate) in_place: bool,
-    /// The life before, where one ran.
-    pub(crate) before: Option<Incarnation>,
 }
 
 /// Why a lock manager can't be used or made to recognise.

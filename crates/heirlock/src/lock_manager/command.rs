@@ -1,0 +1,92 @@
+//! A lock manager that is known by the commands of the configuration alone.
+
+use std::io;
+use std::time::Duration;
+
+use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::Strategy;
+
+use super::{LockManager, LockManagerError, Recognised};
+use crate::config::{Command, LockManagerSettings, Settings};
+use crate::hooks;
+
+/// Characters of an incarnation that count.
+const INCARNATION_CHARS_MAX: usize = 128;
+
+/// Whatever the commands stand for.
+pub(super) struct ByCommand {
+    settings: LockManagerSettings,
+}
+
+impl ByCommand {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { settings: settings.lock_manager.clone() }
+    }
+
+    fn command_for(&self, strategy: Strategy) -> Result<Option<&Command>, LockManagerError> {
+        let (command, key) = match strategy {
+            Strategy::Notify => return Ok(None),
+            Strategy::RestartNfs => (&self.settings.restart_nfs, "restart-nfs"),
+            Strategy::RestartLockManager => (&self.settings.restart_status_monitor, "restart-status-monitor"),
+            Strategy::Command => (&self.settings.recognise, "recognise"),
+        };
+        command.as_ref().map(Some).ok_or_else(|| LockManagerError::Unusable {
+            strategy,
+            why: "no command is configured for it".into(),
+            instead: format!("set lock-manager.{key}"),
+        })
+    }
+}
+
+impl LockManager for ByCommand {
+    fn describe(&self) -> String {
+        "a lock manager known by commands".into()
+    }
+
+    fn observe(&mut self) -> Result<Observation, LockManagerError> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
+        let Some(command) = &self.settings.incarnation else {
+            let source = io::Error::other("lock-manager.incarnation is not set");
+            return Err(LockManagerError::Read { what: "the lock manager's incarnation".into(), source });
+        };
+        // A command that fails says that no lock manager runs.
+        let line = hooks::run(command, &[])
+            .ok()
+            .map(|output| output.0.lines().next().unwrap_or_default().trim().to_owned());
+        let start = line
+            .filter(|line| !line.is_empty())
+            .map(|line| line.chars().take(INCARNATION_CHARS_MAX).collect());
+        let serving = Option::<String>::is_some(&start);
+        Ok(Observation { boot: boot.trim().to_owned(), start, in_grace: None, serving })
+    }
+
+    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+        self.command_for(strategy).map(|_| ())
+    }
+
+    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+        let before = self.observe()?.start;
+        if let Some(command) = self.command_for(strategy)? {
+            hooks::run(command, &[]).map_err(|error| LockManagerError::Command {
+                what: command.argv.join(" "),
+                found: error.to_string(),
+                remedy: "look at the command".into(),
+            })?;
+        }
+        let observation = self.observe()?;
+        let in_place = strategy.drops_own_locks() && observation.start == before;
+        Ok(Recognised { observation, in_place })
+    }
+
+    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+        self.settings.grace_period.ok_or_else(|| {
+            let source = io::Error::other("lock-manager.grace-period is not set");
+            LockManagerError::Read { what: "the length of the grace period".into(), source }
+        })
+    }
+
+    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+        Ok(None)
+    }
+}

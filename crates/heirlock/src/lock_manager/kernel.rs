@@ -1,0 +1,325 @@
+//! lockd and nfsd of this kernel, in this network namespace.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::Strategy;
+use heirlock_nsm::nlm;
+use heirlock_nsm::rpc::{Credential, encode_call};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{LockManager, LockManagerError, Recognised};
+use crate::config::{Command, LockManagerSettings, Settings};
+use crate::{hooks, limits, rpc_client};
+
+/// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
+const NLM_TIMEOUT_S: u64 = 10;
+
+/// How long nfsd may take to serve again after it was restarted.
+const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long systemd may take.
+const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The bit of SIGKILL in a signal mask of `/proc/<pid>/status`.
+const SIGKILL_BIT: u64 = 1 << 8;
+
+/// lockd and nfsd of this kernel.
+pub(super) struct Kernel {
+    settings: LockManagerSettings,
+    rpcbind_port: u16,
+    proc: PathBuf,
+    systemd: bool,
+}
+
+/// The lockd thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lockd {
+    pid: u32,
+    /// Clock ticks after boot.
+    started: u64,
+}
+
+impl Kernel {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            settings: settings.lock_manager.clone(),
+            rpcbind_port: settings.notify.rpcbind_port,
+            proc: PathBuf::from("/proc"),
+            systemd: Path::new("/run/systemd/system").is_dir(),
+        }
+    }
+
+    fn read(&self, path: &str) -> Result<String, LockManagerError> {
+        let path = self.proc.join(path);
+        fs::read_to_string(&path)
+            .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
+    }
+
+    /// The kernel thread `lockd`, of which there is one in a kernel: network namespaces share it.
+    fn lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
+        let unreadable =
+            |source: io::Error| LockManagerError::Read { what: self.proc.display().to_string(), source };
+        for entry in fs::read_dir(&self.proc).map_err(unreadable)? {
+            let Ok(entry) = entry else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            if let Some(started) = lockd_start(&stat) {
+                return Ok(Some(Lockd { pid, started }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// nfsd's threads; zero where nfsd was never started.
+    fn threads(&self) -> u32 {
+        self.read("fs/nfsd/threads").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn look(&self) -> Result<Observation, LockManagerError> {
+        let lockd = self.lockd()?;
+        Ok(Observation {
+            boot: self.read("sys/kernel/random/boot_id")?.trim().to_owned(),
+            start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
+            in_grace: self.read("fs/lockd/nlm_end_grace").ok().map(|text| text.trim() == "N"),
+            serving: self.threads() > 0,
+        })
+    }
+
+    fn check_restart_nfs(&self) -> Result<(), LockManagerError> {
+        let refuse = |why: String, instead: &str| {
+            Err(LockManagerError::Unusable {
+                strategy: Strategy::RestartNfs,
+                why,
+                instead: instead.to_owned(),
+            })
+        };
+        if let Some(mount) = locking_mount(&self.read("mounts")?) {
+            return refuse(
+                format!(
+                    "{mount} is mounted here by NFSv3, which keeps lockd running while NFS is restarted: no lock would be dropped and no grace opened"
+                ),
+                "unmount it, mount it with nolock or by NFSv4, or use 'restart-lock-manager' where lockd obeys SIGKILL",
+            );
+        }
+        if self.settings.restart_nfs.is_none() && !self.systemd {
+            return refuse(
+                "systemd doesn't run here".into(),
+                "say how NFS is restarted (lock-manager.restart-nfs)",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_restart_lock_manager(&self) -> Result<Lockd, LockManagerError> {
+        let refuse = |why: String| LockManagerError::Unusable {
+            strategy: Strategy::RestartLockManager,
+            why,
+            instead: "'restart-nfs' can".into(),
+        };
+        let lockd = self.lockd()?.ok_or_else(|| refuse("lockd doesn't run".into()))?;
+        let status = self.read(&format!("{}/status", lockd.pid))?;
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX);
+        // Told by the mask and not by the version: vendors carry the removal of SIGKILL into older kernels.
+        if ignored & SIGKILL_BIT != 0 {
+            return Err(refuse(
+                "lockd of this kernel ignores SIGKILL, so it can't be made to drop its locks".into(),
+            ));
+        }
+        Ok(lockd)
+    }
+
+    fn restart_nfs(&self) -> Result<Recognised, LockManagerError> {
+        let before = self.lockd()?;
+        let by_systemd = systemctl(&["restart", "nfs-server.service"]);
+        let command = self.settings.restart_nfs.as_ref().unwrap_or(&by_systemd);
+        run(command, "look at the command and at the kernel's log")?;
+        let end = Instant::now() + SERVE_TIME_MAX;
+        loop {
+            let after = self.lockd()?;
+            if self.threads() > 0 && after.is_some() && after != before {
+                return Ok(Recognised { observation: self.look()?, in_place: false });
+            }
+            if Instant::now() >= end {
+                let survived = after.is_some() && after == before;
+                return Err(LockManagerError::Command {
+                    what: command.argv.join(" "),
+                    found: match survived {
+                        true => {
+                            "the same lockd runs as before: no lock was dropped and no grace opened".into()
+                        }
+                        false => format!("NFS does not serve {} s later", SERVE_TIME_MAX.as_secs()),
+                    },
+                    remedy: "does the command restart nfsd (rpc.nfsd 0, then rpc.nfsd 8)?".into(),
+                });
+            }
+            thread::sleep(limits::PROBE_INTERVAL);
+        }
+    }
+
+    /// The status monitor is restarted first, so that it knows what was conveyed when lockd wakes; then lockd.
+    fn restart_lock_manager(&self) -> Result<Recognised, LockManagerError> {
+        let lockd = self.check_restart_lock_manager()?;
+        let by_systemd = systemctl(&["restart", "rpc-statd.service"]);
+        let status_monitor =
+            self.settings.restart_status_monitor.as_ref().or(self.systemd.then_some(&by_systemd));
+        if let Some(command) = status_monitor {
+            run(command, "look at the status monitor's log")?;
+        }
+        let pid = i32::try_from(lockd.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| LockManagerError::Read {
+            what: "lockd's pid".into(),
+            source: io::ErrorKind::InvalidData.into(),
+        })?;
+        kill_process(pid, Signal::KILL).map_err(|error| LockManagerError::Read {
+            what: "lockd to signal it".into(),
+            source: error.into(),
+        })?;
+        self.wake()?;
+        Ok(Recognised { observation: self.look()?, in_place: true })
+    }
+
+    /// lockd takes a signal only when a request wakes it (fs/lockd/svc.c of 6.1); until then even its locks are listed.
+    fn wake(&self) -> Result<(), LockManagerError> {
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let limit = limits::PROBE_TIME_MAX;
+        let end = Instant::now() + limits::PROVE_TIME_MAX;
+        loop {
+            let found = rpc_client::find(loopback, self.rpcbind_port, (nlm::PROGRAM, nlm::VERSION_4), limit);
+            let woken = found.and_then(|(at, transport)| {
+                let null =
+                    encode_call(fastrand::u32(..), nlm::PROGRAM, nlm::VERSION_4, 0, &Credential::None, &[]);
+                rpc_client::call(at, transport, &null, limit)
+            });
+            match woken {
+                Ok(_) => return Ok(()),
+                Err(_) if Instant::now() < end => thread::sleep(limits::PROBE_INTERVAL),
+                Err(why) => {
+                    return Err(LockManagerError::Command {
+                        what: "waking lockd after SIGKILL".into(),
+                        found: why,
+                        remedy: "is rpcbind running, and nlockmgr registered (rpcinfo -p)?".into(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl LockManager for Kernel {
+    fn describe(&self) -> String {
+        "lockd of this kernel".into()
+    }
+
+    fn observe(&mut self) -> Result<Observation, LockManagerError> {
+        self.look()
+    }
+
+    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+        match strategy {
+            // Grace is asked of the lock manager itself.
+            Strategy::Notify => Ok(()),
+            Strategy::RestartLockManager => self.check_restart_lock_manager().map(|_| ()),
+            Strategy::RestartNfs => self.check_restart_nfs(),
+            Strategy::Command if self.settings.recognise.is_some() => Ok(()),
+            Strategy::Command => Err(LockManagerError::Unusable {
+                strategy,
+                why: "no command is configured".into(),
+                instead: "set lock-manager.recognise, or use 'restart-nfs'".into(),
+            }),
+        }
+    }
+
+    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+        self.usable(strategy)?;
+        match strategy {
+            Strategy::Notify => Ok(Recognised { observation: self.look()?, in_place: false }),
+            Strategy::RestartLockManager => self.restart_lock_manager(),
+            Strategy::RestartNfs => self.restart_nfs(),
+            Strategy::Command => {
+                let before = self.look()?;
+                if let Some(command) = &self.settings.recognise {
+                    run(command, "look at the command")?;
+                }
+                let observation = self.look()?;
+                let in_place = observation.start == before.start;
+                Ok(Recognised { observation, in_place })
+            }
+        }
+    }
+
+    /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
+    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+        let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        match number("sys/fs/nfs/nlm_grace_period") {
+            Some(0) => {
+                let timeout = number("sys/fs/nfs/nlm_timeout").unwrap_or(NLM_TIMEOUT_S);
+                Ok(Duration::from_secs(5 * timeout))
+            }
+            // lockd rounds it up; what it says is what lasts at the least.
+            Some(seconds) => Ok(Duration::from_secs(seconds)),
+            None => self.settings.grace_period.ok_or_else(|| LockManagerError::Read {
+                what: "/proc/sys/fs/nfs/nlm_grace_period (load lockd, or set lock-manager.grace-period)"
+                    .into(),
+                source: io::ErrorKind::NotFound.into(),
+            }),
+        }
+    }
+
+    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+        let Some(lockd) = self.lockd()? else { return Ok(None) };
+        let uptime = self.read("uptime")?;
+        let uptime = uptime.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        let ticks = rustix::param::clock_ticks_per_second().max(1);
+        let started = Duration::from_millis(lockd.started.saturating_mul(1000) / ticks);
+        Ok(Some(Duration::from_secs_f64(uptime.max(0.0)).saturating_sub(started)))
+    }
+}
+
+fn systemctl(arguments: &[&str]) -> Command {
+    let argv = ["systemctl"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+    Command { argv, time_limit: SYSTEMCTL_TIME_MAX }
+}
+
+fn run(command: &Command, remedy: &str) -> Result<(), LockManagerError> {
+    hooks::run(command, &[]).map(|_| ()).map_err(|error| LockManagerError::Command {
+        what: command.argv.join(" "),
+        found: error.to_string(),
+        remedy: remedy.to_owned(),
+    })
+}
+
+/// The start of the thread that this `/proc/<pid>/stat` describes, if it is the kernel's lockd (proc(5)).
+fn lockd_start(stat: &str) -> Option<u64> {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let (head, tail) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once(" (")?;
+    let fields: Vec<&str> = tail.split(' ').collect();
+    // After the name: state is field 3 of the page, flags field 9, starttime field 22.
+    let flags: u64 = fields.get(6)?.parse().ok()?;
+    let started = fields.get(19)?.parse().ok()?;
+    (name == "lockd" && flags & PF_KTHREAD != 0).then_some(started)
+}
+
+/// An NFSv2 or NFSv3 mount with locking: a user of lockd besides nfsd.
+fn locking_mount(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, at, "nfs", options, ..] = fields.as_slice() else { return None };
+        let locks = !options
+            .split(',')
+            .any(|o| o == "nolock" || o.starts_with("local_lock=all") || o.starts_with("vers=4"));
+        locks.then_some(*at)
+    })
+}
+
+#[cfg(test)]
+mod tests;

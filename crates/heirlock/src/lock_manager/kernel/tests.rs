@@ -1,0 +1,131 @@
+use super::*;
+
+/// A /proc of files.
+struct FakeProc(tempfile::TempDir);
+
+impl FakeProc {
+    fn new() -> Self {
+        let fake = Self(tempfile::tempdir().unwrap());
+        fake.put("sys/kernel/random/boot_id", "b00t\n");
+        fake.put("mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        fake.put("uptime", "100.50 300.00\n");
+        fake.put("sys/fs/nfs/nlm_grace_period", "15\n");
+        fake
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn lockd(&self, pid: u32, started: u64, ignored: &str) {
+        let stat = format!("{pid} (lockd) I 2 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 {started} 0 0\n");
+        self.put(&format!("{pid}/stat"), &stat);
+        self.put(&format!("{pid}/status"), &format!("Name:\tlockd\nSigIgn:\t{ignored}\n"));
+    }
+
+    fn kernel(&self) -> Kernel {
+        let settings = LockManagerSettings {
+            kind: crate::config::LockManagerKind::Kernel,
+            strategy: Strategy::RestartNfs,
+            convey: heirlock_core::takeover::Conveyance::Generate,
+            settle_margin: Duration::from_secs(5),
+            restart_nfs: None,
+            restart_status_monitor: None,
+            recognise: None,
+            incarnation: None,
+            grace_period: None,
+        };
+        Kernel { settings, rpcbind_port: 111, proc: self.0.path().to_owned(), systemd: false }
+    }
+}
+
+fn script(text: String) -> Command {
+    Command { argv: vec!["sh".into(), "-c".into(), text], time_limit: Duration::from_secs(5) }
+}
+
+fn refusal(kernel: &mut Kernel, strategy: Strategy) -> String {
+    kernel.usable(strategy).unwrap_err().to_string()
+}
+
+#[test]
+fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
+    let proc = FakeProc::new();
+    proc.put("77/stat", "77 (lockd) S 1 77 77 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 50 0 0\n");
+    assert_eq!(proc.kernel().observe().unwrap().start, None, "a process that calls itself so");
+    proc.lockd(91, 8_000, "ffffffffffffffff");
+    proc.put("fs/nfsd/threads", "8\n");
+    proc.put("fs/lockd/nlm_end_grace", "N\n");
+    let seen = proc.kernel().observe().unwrap();
+    let start = Some("91@8000".to_owned());
+    assert_eq!(seen, Observation { boot: "b00t".into(), start, in_grace: Some(true), serving: true });
+}
+
+#[test]
+fn grace_is_as_long_as_lockd_says_and_as_old_as_its_thread() {
+    let proc = FakeProc::new();
+    proc.lockd(91, 8_000, "0");
+    assert_eq!(proc.kernel().grace_length().unwrap(), Duration::from_secs(15));
+    assert_eq!(proc.kernel().grace_age().unwrap(), Some(Duration::from_millis(20_500)));
+    proc.put("sys/fs/nfs/nlm_grace_period", "0\n");
+    assert_eq!(proc.kernel().grace_length().unwrap(), Duration::from_secs(50));
+}
+
+#[test]
+fn a_lockd_that_ignores_sigkill_is_refused_by_name_and_the_way_out_is_named() {
+    let proc = FakeProc::new();
+    let mut kernel = proc.kernel();
+    let stopped = refusal(&mut kernel, Strategy::RestartLockManager);
+    assert!(stopped.contains("lockd doesn't run"), "{stopped}");
+    proc.lockd(91, 8_000, "ffffffffffffffff");
+    let ignores = refusal(&mut kernel, Strategy::RestartLockManager);
+    assert!(ignores.contains("ignores SIGKILL") && ignores.contains("'restart-nfs' can"), "{ignores}");
+    proc.lockd(91, 8_000, "fffffffffffffeff");
+    kernel.usable(Strategy::RestartLockManager).unwrap();
+}
+
+#[test]
+fn a_mount_that_holds_lockd_up_refuses_a_restart_of_nfs() {
+    let proc = FakeProc::new();
+    let mut kernel = proc.kernel();
+    kernel.settings.restart_nfs = Some(script("true".into()));
+    kernel.usable(Strategy::RestartNfs).unwrap();
+    proc.put("mounts", "f:/x /mnt/x nfs rw,vers=3,addr=10.0.0.9 0 0\n");
+    let held = refusal(&mut kernel, Strategy::RestartNfs);
+    assert!(held.contains("/mnt/x is mounted here by NFSv3"), "{held}");
+    proc.put("mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    kernel.usable(Strategy::RestartNfs).unwrap();
+}
+
+#[test]
+fn without_systemd_or_a_command_nfs_cannot_be_restarted() {
+    let refused = refusal(&mut FakeProc::new().kernel(), Strategy::RestartNfs);
+    assert!(
+        refused.contains("systemd doesn't run here") && refused.contains("lock-manager.restart-nfs"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_restart_is_believed_only_when_another_lockd_serves() {
+    let proc = FakeProc::new();
+    proc.lockd(91, 8_000, "0");
+    let at = proc.0.path().display();
+    let mut kernel = proc.kernel();
+    kernel.settings.restart_nfs = Some(script(format!(
+        "mv {at}/91 {at}/92; sed -i 's/91 (lockd)/92 (lockd)/; s/ 8000 / 9000 /' {at}/92/stat; mkdir -p {at}/fs/nfsd; echo 8 > {at}/fs/nfsd/threads"
+    )));
+    let recognised = kernel.recognise(Strategy::RestartNfs).unwrap();
+    assert_eq!(recognised.observation.start.as_deref(), Some("92@9000"));
+    assert!(!recognised.in_place);
+}
+
+#[test]
+fn a_command_that_fails_says_what_it_said() {
+    let proc = FakeProc::new();
+    let mut kernel = proc.kernel();
+    kernel.settings.restart_nfs = Some(script("echo no such device >&2; exit 1".into()));
+    let error = kernel.recognise(Strategy::RestartNfs).unwrap_err().to_string();
+    assert!(error.contains("exit status 1") && error.contains("no such device"), "{error}");
+}
