@@ -8,6 +8,7 @@ mod detector;
 mod hooks;
 mod limits;
 mod lock_manager;
+mod notifier;
 mod probe;
 mod rpc_client;
 mod store;
