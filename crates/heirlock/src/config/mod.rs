@@ -1,5 +1,8 @@
 //! The configuration: what the file may say (`file.rs`), made into values that can't be wrong ([`Settings`]).
 
+mod file;
+mod load;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +10,8 @@ use std::time::Duration;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
+
+pub use load::ConfigError;
 
 /// The configuration of one server, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
