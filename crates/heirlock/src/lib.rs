@@ -4,6 +4,7 @@
 
 mod arp;
 pub mod config;
+mod control;
 mod detector;
 mod hooks;
 mod limits;

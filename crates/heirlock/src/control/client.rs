@@ -1,0 +1,60 @@
+//! Asks the agent of this server.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use thiserror::Error;
+
+use super::{Answer, Failure, Line, Progress, Request, SOCKET};
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(crate) enum AskError {
+    /// Nobody listens.
+    #[error(
+        "no agent answers at {path}: {source}; start it ('heirlock agent'), or name its configuration with --config"
+    )]
+    NoAgent {
+        /// where
+        path: String,
+        /// why
+        #[source]
+        source: io::Error,
+    },
+    /// It went away in the middle.
+    #[error(
+        "the agent went away before it was done: {0}; start it again: it goes on where it was, see 'heirlock status'"
+    )]
+    Gone(String),
+    /// It could not, or would not.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+}
+
+/// Asks, hands on what goes on, and returns the answer.
+///
+/// # Errors
+/// Where no agent answers, or it could not do what it was asked.
+pub(crate) fn ask(
+    runtime_directory: &Path,
+    request: &Request,
+    mut progress: impl FnMut(Progress),
+) -> Result<Answer, AskError> {
+    let path = runtime_directory.join(SOCKET);
+    let no_agent = |source| AskError::NoAgent { path: path.display().to_string(), source };
+    let gone = |error: io::Error| AskError::Gone(error.to_string());
+    let mut stream = UnixStream::connect(&path).map_err(no_agent)?;
+    let mut line = serde_json::to_string(request).map_err(|error| AskError::Gone(error.to_string()))?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(gone)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(gone)?;
+        match serde_json::from_str(&line).map_err(|error| AskError::Gone(error.to_string()))? {
+            Line::Progress(step) => progress(step),
+            Line::Done(answer) => return Ok(answer),
+            Line::Failed(failure) => return Err(AskError::Failed(failure)),
+        }
+    }
+    Err(AskError::Gone("it closed the connection".into()))
+}

@@ -1,0 +1,121 @@
+//! What is said over the agent's control socket: JSON, one line each. A request is answered by any number of `progress`
+//! lines and then by exactly one `done` or `failed`.
+
+mod client;
+mod listener;
+pub(crate) mod report;
+
+use heirlock_core::ServiceName;
+use heirlock_core::takeover::Phase;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use client::ask;
+pub(crate) use listener::{Listener, Responder};
+
+use report::AdoptionReport;
+
+/// The socket's name in the runtime directory.
+pub(crate) const SOCKET: &str = "control.sock";
+
+/// Bytes of one line.
+pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What the agent is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// How it is.
+    Status,
+    /// Take a service over.
+    Adopt {
+        /// which
+        service: ServiceName,
+        /// only as far as grace is proved
+        prepare: bool,
+        /// go on from there
+        finish: bool,
+        /// the owner is confirmed off
+        owner_fenced: bool,
+        /// in spite of everything
+        force: bool,
+    },
+    /// Give a service away in order.
+    Release {
+        /// which
+        service: ServiceName,
+    },
+    /// Bring a service home to this server.
+    Failback {
+        /// which
+        service: ServiceName,
+    },
+    /// This server's silence is no reason to adopt, or is one again.
+    Maintenance {
+        /// on or off
+        on: bool,
+    },
+    /// Forget a client.
+    Forget {
+        /// of which service
+        service: ServiceName,
+        /// its key in the store
+        client: String,
+    },
+    /// What became of the last adoption of a service.
+    Report {
+        /// which
+        service: ServiceName,
+    },
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Line {
+    /// It goes on.
+    Progress(Progress),
+    /// It is done.
+    Done(Answer),
+    /// It is not.
+    Failed(Failure),
+}
+
+/// How far an adoption is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Progress {
+    /// Its phase.
+    pub(crate) phase: Phase,
+    /// Clients to be told.
+    pub(crate) clients: usize,
+    /// Clients that have answered.
+    pub(crate) answered: usize,
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<report::StatusReport>),
+    /// To an adoption that settled, or is prepared.
+    Adoption(Box<AdoptionReport>),
+    /// In words.
+    Words {
+        /// what was done
+        text: String,
+    },
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Failure {
+    /// What was expected and found, and what to do.
+    pub(crate) message: String,
+    /// Nothing was changed.
+    pub(crate) refused: bool,
+    /// What is known of the clients, where an adoption could not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) report: Option<Box<AdoptionReport>>,
+}
