@@ -105,7 +105,7 @@ impl Agent {
         if self.capture.blind != why {
             match &why {
                 Some(why) => {
-                    tracing::error!(%why, "the status monitor's directory can't be read: new clients are unprotected")
+                    tracing::error!(%why, "the status monitor's directory can't be read: new clients are unprotected");
                 }
                 None => tracing::info!("the status monitor's directory can be read again"),
             }

@@ -94,7 +94,7 @@ impl Agent {
             match self.store.commit(service, held.claim.generation, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {
-                    tracing::warn!(%service, %error, "the life of the lock manager could not be noted")
+                    tracing::warn!(%service, %error, "the life of the lock manager could not be noted");
                 }
             }
         }

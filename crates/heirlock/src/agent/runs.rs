@@ -39,6 +39,7 @@ pub(crate) struct Running {
 
 /// One thing to be carried out, in order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
 enum Todo {
     Persist(Persist),
     Act(Action),
@@ -285,7 +286,6 @@ impl Agent {
     }
 
     fn act(&mut self, now: Moment, action: Action) {
-        tracing::debug!(?action, "next");
         match action {
             Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
             Action::Fence(services) => {
@@ -316,8 +316,11 @@ impl Agent {
                 None => self.advance(now, Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
-                let last_call =
-                    self.run.as_ref().and_then(|r| r.machine.grace()).map_or(now, |g| g.last_call());
+                let last_call = self
+                    .run
+                    .as_ref()
+                    .and_then(|r| r.machine.grace())
+                    .map_or(now, heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => self.notify(notices),

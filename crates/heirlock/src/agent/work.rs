@@ -197,12 +197,11 @@ impl Workshop {
         let Some(configured) = self.settings.services.iter().find(|s| s.name == *service) else {
             return Ok(()); // what the server serves under its own name has its address
         };
-        if !configured.addresses.iter().all(|address| is_present(*address)) {
-            if let Some(Err(why)) =
+        if !configured.addresses.iter().all(|address| is_present(*address))
+            && let Some(Err(why)) =
                 self.hook("address-up", self.settings.hooks.address_up.as_ref(), service, None)
-            {
-                return Err(format!("the address of {service} did not come up: {why}"));
-            }
+        {
+            return Err(format!("the address of {service} did not come up: {why}"));
         }
         self.wait_for(last_call, || {
             match configured.addresses.iter().find(|address| !is_present(**address)) {
