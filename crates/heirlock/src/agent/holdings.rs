@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
+use heirlock_core::duty::{Duty, duty};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Entry, Ledger};
 use heirlock_core::takeover::{Cause, Conveyance, Journal, OutcomeLine, Phase, Remains, Strategy, Until};
@@ -49,19 +50,12 @@ impl Held {
         }
     }
 
-    /// Whether its locks died with a life of the lock manager that is not the one that runs: its clients must be
-    /// told (self-adoption).
-    pub(crate) fn must_recover(&self, current: &Incarnation) -> bool {
-        match &self.journal.life {
-            Some(life) => life != current,
-            // Records that came from elsewhere (an import) belong to no life that is known.
-            None => self.journal.phase == Phase::Settled && !self.ledger.stored().is_empty(),
+    /// What is owed to its clients.
+    pub(crate) fn duty(&self, current: &Incarnation, reborn: bool) -> Duty {
+        match self.frozen {
+            true => Duty::Nothing,
+            false => duty(&self.journal, !self.ledger.stored().is_empty(), current, reborn),
         }
-    }
-
-    /// Whether its adoption was interrupted in this very life, before all its clients were told.
-    pub(crate) fn is_unfinished(&self, current: &Incarnation) -> bool {
-        self.journal.phase.is_bound_to_a_life() && self.journal.life.as_ref() == Some(current)
     }
 
     /// Clients of which this is the last that was learnt.
@@ -73,11 +67,6 @@ impl Held {
         let found: Vec<MonName> =
             last.into_values().filter(|line| line.outcome == wanted).filter_map(OutcomeLine::key).collect();
         found.into_iter()
-    }
-
-    /// Whether it was never served and has no clients: the life that runs is simply its first.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.journal.life.is_none() && self.journal.phase == Phase::Settled && self.ledger.stored().is_empty()
     }
 
     /// What a run that is resumed needs to know of it.

@@ -3,8 +3,9 @@
 use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
+use heirlock_core::duty::Duty;
 use heirlock_core::incarnation::{Change, Incarnation};
-use heirlock_core::takeover::{Cause, Event, Part, Phase, Until};
+use heirlock_core::takeover::{Cause, Event, Part, Until};
 
 use super::Agent;
 use super::holdings::{Held, journal_text};
@@ -46,7 +47,7 @@ impl Agent {
         }
         let Some(life) = self.follower.current().cloned() else { return };
         self.give_life_to_fresh(&life);
-        if self.resume_run(now) || self.redo_interrupted(now) {
+        if self.resume_run(now, &life) || self.redo_interrupted(now, &life) {
             return;
         }
         let lost = self.to_recover(&life);
@@ -58,12 +59,10 @@ impl Agent {
         self.begin_run(now, Order::own_restart());
     }
 
-    /// Services whose locks died with another life than the one that runs.
+    /// Services whose locks are gone with the life that they lived in.
     pub(crate) fn to_recover(&self, life: &Incarnation) -> Vec<ServiceName> {
-        let lost = |held: &Held| {
-            let failed = self.reborn && held.journal.phase == Phase::Failed;
-            !held.frozen && (held.must_recover(life) || failed || held.is_unfinished(life))
-        };
+        // What can't be resumed is recovered: `recover` has tried to.
+        let lost = |held: &Held| matches!(held.duty(life, self.reborn), Duty::Recover | Duty::Resume);
         self.held.iter().filter(|(_, held)| lost(held)).map(|(service, _)| service.clone()).collect()
     }
 
@@ -87,7 +86,8 @@ impl Agent {
 
     /// A service without clients and without a life lives in the one that runs.
     fn give_life_to_fresh(&mut self, life: &Incarnation) {
-        for (service, held) in self.held.iter_mut().filter(|(_, held)| held.is_fresh()) {
+        let fresh = self.held.iter_mut().filter(|(_, held)| held.duty(life, false) == Duty::BeginLife);
+        for (service, held) in fresh {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
             let change = StoreChange::PutJournal(journal_text(&journal));
@@ -102,10 +102,10 @@ impl Agent {
 
     /// A run that was interrupted before the lock manager recognised is begun anew: with a generation and a number of
     /// its own, for nothing proves what of it was done (I9).
-    fn redo_interrupted(&mut self, now: Moment) -> bool {
-        let interrupted =
-            |held: &&Held| matches!(held.journal.phase, Phase::Claimed | Phase::Conveyed) && !held.frozen;
-        let Some(held) = self.held.values().find(interrupted) else { return false };
+    fn redo_interrupted(&mut self, now: Moment, life: &Incarnation) -> bool {
+        let Some(held) = self.held.values().find(|held| held.duty(life, self.reborn) == Duty::Redo) else {
+            return false;
+        };
         let journal = held.journal.clone();
         let targets: Vec<ServiceName> = journal
             .members

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
+use heirlock_core::duty::Duty;
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::takeover::{
     Action, Cause, Claimed, End, Event, Journal, Notice, OutcomeLine, Part, Persist, Phase, Plan,
     Recognition, Strategy, Takeover, Until,
@@ -116,20 +118,15 @@ impl Agent {
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
-    pub(crate) fn resume_run(&mut self, now: Moment) -> bool {
-        let unfinished = |held: &&Held| held.journal.phase.is_bound_to_a_life();
+    pub(crate) fn resume_run(&mut self, now: Moment, life: &Incarnation) -> bool {
+        let unfinished = |held: &&Held| held.duty(life, self.reborn) == Duty::Resume;
         let Some(run) = self.held.values().find(unfinished).map(|held| held.journal.run.clone()) else {
             return false;
         };
-        let remains: Vec<_> = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.journal.run == run)
-            .map(|(service, held)| held.remains(service))
-            .collect();
-        let life_is_same = remains.iter().all(|r| r.journal.life.as_ref() == self.follower.current());
+        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
+        let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
-        let Some(machine) = resumed.filter(|_| life_is_same) else { return false };
+        let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
         let mut running = Running::new(machine, Vec::new());
         running.before = Some(self.capture.found.clients.clone());

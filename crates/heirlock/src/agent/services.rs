@@ -145,7 +145,7 @@ impl Agent {
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
     pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        if self.run.is_some() || self.pulse.is_paused() || !self.follower.runs() {
+        if self.run.is_some() || self.pulse.is_paused() {
             return;
         }
         let automatic =
