@@ -10,6 +10,7 @@ mod detector;
 mod hooks;
 mod limits;
 mod lock_manager;
+mod monitor;
 mod notifier;
 mod probe;
 mod rpc_client;

@@ -23,7 +23,7 @@ mod recovery;
 mod release;
 mod requests;
 mod resolve;
-mod roles;
+pub(crate) mod roles;
 mod runs;
 mod services;
 mod status;
