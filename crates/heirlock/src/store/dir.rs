@@ -66,6 +66,13 @@ impl DirStore {
         Self::open(root)
     }
 
+    /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
+    pub(crate) fn remove_empty(&self) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join("services"))?;
+        std::fs::remove_dir(self.root.join("servers"))?;
+        std::fs::remove_file(self.root.join(MARKER))
+    }
+
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned(), disk, unique: unique() };
