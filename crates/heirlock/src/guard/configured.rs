@@ -222,7 +222,8 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
+/// Whether the delays of the configuration fit into grace.
+pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let check = "times";
     let grace = match lock_manager::open_at(settings, &host.root).grace_length() {
         Ok(grace) => grace,

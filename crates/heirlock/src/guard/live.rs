@@ -246,7 +246,7 @@ fn clients(settings: &Settings, kept: &[Kept]) -> Vec<Finding> {
     match reach::answering(&asked, &from, settings.notify.rpcbind_port, limits::REACH_TIME_MAX) {
         Ok(answered) => findings.push(reached(&asked, &answered, &names)),
         Err(error) => {
-            findings.push(Finding::warning(check, format!("can't ask the clients: {error}"), "ask again"))
+            findings.push(Finding::warning(check, format!("can't ask the clients: {error}"), "ask again"));
         }
     }
     if unknown > 0 {

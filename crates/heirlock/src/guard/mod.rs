@@ -49,10 +49,14 @@ pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What is known to lose locks if something is adopted now: another sender may end the grace period, or notify from
-/// the wrong address. Reads a few files; no network.
+/// What is known to lose locks if something is adopted now: another sender may end the grace period or notify from the
+/// wrong address, or grace is too short to notify anybody. Reads a few files; no network.
 pub(crate) fn hazards(settings: &Settings) -> Vec<Finding> {
-    rivals::hazards(&Host::here(), settings)
+    let host = Host::here();
+    let mut findings = rivals::check(&host, settings);
+    findings.extend(configured::times(&host, settings));
+    findings.retain(|finding| finding.severity == Severity::LosesLocks);
+    findings
 }
 
 /// What the other servers compare with their own; the agent puts it into its heartbeat.

@@ -237,7 +237,7 @@ mod tests {
             ("zz.conf.bak", "bak"),
             ("zz", "zz"),
         ] {
-            tree.put(&format!("/etc/nfs.conf.d/{name}"), &format!("[sm-notify]\nlift-grace={value}\n"));
+            tree.put(&format!("/etc/nfs.conf.d/{name}"), format!("[sm-notify]\nlift-grace={value}\n"));
         }
         let value = NfsConf::read(&tree.host()).get("sm-notify", "lift-grace").unwrap();
         assert_eq!((value.text.as_str(), value.file.ends_with("z10.conf")), ("ten", true));
@@ -247,7 +247,7 @@ mod tests {
     fn a_yes_or_no_is_known_in_all_its_spellings() {
         let of = |text: &str| {
             let tree = Tree::new();
-            tree.put("/etc/nfs.conf", &format!("[sm-notify]\nlift-grace = {text}\n"));
+            tree.put("/etc/nfs.conf", format!("[sm-notify]\nlift-grace = {text}\n"));
             NfsConf::read(&tree.host()).get_bool("sm-notify", "lift-grace")
         };
         for no in ["n", "N", "no", "false", "F", "off", "0"] {

@@ -14,6 +14,9 @@ use crate::rpc_client;
 /// Calls that leave before answers are looked for: at worst they all come at once, and the socket must hold them.
 const BURST: usize = 64;
 
+/// Datagrams that are taken in one look.
+const LISTEN_MAX: usize = 4 * BURST;
+
 /// How long one look for answers takes at the most.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -88,7 +91,8 @@ fn listen(
     answered: &mut BTreeSet<IpAddr>,
 ) -> io::Result<()> {
     let mut buffer = [0; 1024];
-    loop {
+    // Bounded, so that whoever floods the socket does not hold us.
+    for _ in 0..LISTEN_MAX {
         match socket.recv_from(&mut buffer) {
             Ok((count, from)) => {
                 let expected = calls.get(&from.ip()).and_then(|call| call.get(..4));
@@ -105,6 +109,7 @@ fn listen(
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

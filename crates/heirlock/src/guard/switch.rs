@@ -76,7 +76,7 @@ pub(crate) enum GuardError {
         paths: String,
     },
     /// A file can't be read or written.
-    #[error("can't {action} {path}: {source}; this needs root, and what was done is remembered: repeat it")]
+    #[error("can't {action} {path}: {source}; {}", remedy(.source))]
     Io {
         /// read, write, remove, …
         action: &'static str,
@@ -190,6 +190,13 @@ fn our_files(host: &Host) -> Vec<OurFile> {
 
 fn boot(host: &Host) -> String {
     host.text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run it as root",
+        _ => "what was done until then is remembered: mend it, then repeat",
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GuardError + use<> {

@@ -80,6 +80,15 @@ impl Run<'_> {
             self.say(StepOutcome::AlreadySo, format!("{} is the store", store.describe()));
             return Ok(());
         }
+        if let Some(volume) = self.unmounted(path) {
+            // A store made below it would be hidden by the volume, or be used in its stead.
+            let what = format!(
+                "{volume} is not mounted now, so no store was made at {}: repeat it while it is",
+                path.display()
+            );
+            self.say(StepOutcome::Left, what);
+            return Ok(());
+        }
         self.act(format!("make {} the store", path.display()), |run| {
             match fs::metadata(run.host.at(path)) {
                 Ok(there) if !run.memory.store_created => {
@@ -93,6 +102,18 @@ impl Run<'_> {
             DirStore::create(&run.host.at(path))?;
             Ok(())
         })
+    }
+
+    /// The volume of /etc/fstab that a path is on, if it isn't mounted.
+    fn unmounted(&self, path: &Path) -> Option<String> {
+        let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+        let mounts = self.host.text("/proc/mounts").unwrap_or_default();
+        let mounted: Vec<String> = mounts.lines().filter_map(second).collect();
+        let table = self.host.text("/etc/fstab").unwrap_or_default();
+        let volumes = table.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(second);
+        volumes
+            .filter(|volume| volume.starts_with('/') && path.starts_with(volume))
+            .find(|volume| !mounted.contains(volume))
     }
 
     fn file(&mut self, file: &OurFile) -> Result<(), GuardError> {

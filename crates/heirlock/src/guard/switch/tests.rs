@@ -228,7 +228,7 @@ fn records_outlive_the_guard_and_their_number_reaches_the_status_monitor() {
     let steps = off(&tree);
     assert!(outcomes(&steps, StepOutcome::Left)[0].contains("stays with all its records"), "{steps:?}");
     assert_eq!(store.newest_claim(&service).unwrap(), Some(claim));
-    assert_eq!(fs::read(&state).unwrap(), 0x0102_0305_u32.to_ne_bytes());
+    assert_eq!(fs::read(&state).unwrap(), StateNumber(0x0102_0305).render_file());
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o604);
     let after = StateNumber::after_restart(StateNumber::parse_file(&fs::read(&state).unwrap()).ok());
     assert!(after.0 > 0x0102_0305, "sm-notify never repeats it");
@@ -261,6 +261,18 @@ fn a_store_that_is_away_is_said_to_hide_the_number() {
     fs::rename(tree.host().at("/srv/heirlock"), tree.host().at("/srv/away")).unwrap();
     let steps = off(&tree);
     assert!(outcomes(&steps, StepOutcome::Left)[0].contains("the highest number that was sent is unknown"));
+}
+
+#[test]
+fn no_store_is_made_in_the_place_of_a_volume_that_is_not_mounted() {
+    let tree = Tree::debian();
+    tree.put("/etc/fstab", "# volumes\n/dev/sda1 / ext4 defaults 0 1\n/dev/drbd0 /srv ext4 noauto 0 2\n");
+    let steps = on(&tree);
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("/srv is not mounted"), "{steps:?}");
+    assert!(!tree.exists("/srv/heirlock"));
+    tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+    on(&tree);
+    assert!(tree.exists("/srv/heirlock/heirlock-store"));
 }
 
 #[test]
