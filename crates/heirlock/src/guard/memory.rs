@@ -178,9 +178,11 @@ mod tests {
         let ours = vec![Content::of(b"text".to_vec())];
         memory.files.insert("/etc/x".into(), Remembered { before: Some(before), ours });
         memory.save(&path).unwrap();
-        assert_eq!(Memory::load(&path).unwrap(), Some(memory));
-        fs::write(&path, "{\"format\": 2}").unwrap();
-        Memory::load(&path).unwrap_err();
+        assert_eq!(Memory::load(&path).unwrap().as_ref(), Some(&memory));
+        memory.format = 2;
+        memory.save(&path).unwrap();
+        let error = Memory::load(&path).unwrap_err().to_string();
+        assert_eq!(error, "expected format 1, found 2");
     }
 
     #[test]
