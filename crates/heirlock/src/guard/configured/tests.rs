@@ -35,10 +35,16 @@ fn an_address_that_cannot_move_is_said() {
 fn a_name_that_clients_would_not_know_is_said() {
     let tree = Tree::debian();
     assert_eq!(said(&tree, SERVICE, "names"), [Severity::Ok]);
-    for (name, severity) in
-        [("nfs", Severity::Warning), ("NFS-A", Severity::Warning), ("192.0.2.10", Severity::Note)]
-    {
-        assert_eq!(said(&tree, &service("nfs.example.com", name), "names"), [severity], "{name}");
+    for (name, said) in [
+        ("nfs", "has no domain"),
+        ("NFS-A", "is this server's own name"),
+        ("nfs-a.example.com", "is this server's own name"),
+        ("192.0.2.10", "are announced anyway"),
+    ] {
+        let more = format!("[host]\nnames = [\"nfs-a.example.com\"]\n{}", service("nfs.example.com", name));
+        let found = super::check(&tree.host(), &settings(&more));
+        let finding = found.iter().find(|finding| finding.check == "names").unwrap();
+        assert!(finding.found.contains(said), "{name}: {finding}");
     }
     assert_eq!(
         said(&tree, &service("names = [\"nfs.example.com\"]", "names = []"), "names"),
