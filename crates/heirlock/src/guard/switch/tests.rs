@@ -23,12 +23,17 @@ fn outcomes(steps: &[Step], outcome: StepOutcome) -> Vec<&str> {
     steps.iter().filter(|step| step.outcome == outcome).map(|step| step.what.as_str()).collect()
 }
 
-/// Gives this script's exit in place of the real one for the named verb.
-fn break_systemctl(tree: &Tree, verb: &str) {
+/// Makes the named verb fail, before it does its work or after.
+fn break_systemctl(tree: &Tree, verb: &str, after: bool) {
     let path = tree.host().systemctl.unwrap();
     let script = fs::read_to_string(&path).unwrap();
-    fs::write(&path, script.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n[ $1 = {verb} ] && exit 1\n"), 1))
-        .unwrap();
+    let fail = format!("[ $1 = {verb} ] && exit 1\n");
+    let broken = if after {
+        format!("{script}{fail}exit 0\n")
+    } else {
+        script.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{fail}"), 1)
+    };
+    fs::write(&path, broken).unwrap();
 }
 
 #[test]
@@ -142,11 +147,12 @@ fn who_masked_the_unit_before_us_keeps_it_masked() {
 
 #[test]
 fn a_run_that_failed_half_way_is_taken_back() {
-    for verb in ["mask", "daemon-reload", "enable"] {
+    let verbs = ["mask", "daemon-reload", "enable"];
+    for (verb, after) in verbs.iter().flat_map(|verb| [(*verb, false), (*verb, true)]) {
         let tree = Tree::debian();
         let before = tree.listing();
         let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
-        break_systemctl(&tree, verb);
+        break_systemctl(&tree, verb, after);
         let failed = enable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
         assert!(failed.contains(verb) && failed.contains("exit status 1"), "{failed}");
         fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
@@ -161,7 +167,7 @@ fn a_giving_back_that_failed_half_way_is_finished_by_the_next() {
     let before = tree.listing();
     on(&tree);
     let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
-    break_systemctl(&tree, "unmask");
+    break_systemctl(&tree, "unmask", false);
     disable(&tree.host(), &settings(SERVICE), false).unwrap_err();
     assert!(!tree.exists(UNIT_FILE) && tree.exists("/var/lib/heirlock/enabled.json"));
     fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
@@ -173,7 +179,7 @@ fn a_giving_back_that_failed_half_way_is_finished_by_the_next() {
 fn a_run_that_failed_half_way_is_finished_by_the_next() {
     let tree = Tree::debian();
     let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
-    break_systemctl(&tree, "enable");
+    break_systemctl(&tree, "enable", false);
     enable(&tree.host(), &settings(SERVICE), false).unwrap_err();
     fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
     assert_eq!(outcomes(&on(&tree), StepOutcome::Done), ["enable and start heirlock.service"]);
