@@ -9,6 +9,7 @@
 //! | [`doctor`] | all of that and the live host, its clients, the other servers | `heirlock doctor` |
 //! | [`hazards`] | who else may notify; a few files | `adopt`, which refuses what is known to lose locks |
 //! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
+//! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
 mod configured;
@@ -79,4 +80,12 @@ pub(crate) fn enable(settings: &Settings, plan: bool) -> Result<Vec<Step>, Guard
 /// Where a file that heirlock wrote was changed since, or something can't be done; it may be repeated.
 pub(crate) fn disable(settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
     switch::disable(&Host::here(), settings, plan)
+}
+
+/// Makes sm-notify's guard file again on a host under guard, where a boot wiped it from /run; says whether it had to.
+///
+/// # Errors
+/// Where it can't be told or done.
+pub(crate) fn renew(settings: &Settings) -> Result<bool, GuardError> {
+    switch::renew(&Host::here(), settings)
 }

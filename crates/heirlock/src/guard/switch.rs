@@ -188,6 +188,18 @@ fn our_files(host: &Host) -> Vec<OurFile> {
     files
 }
 
+/// See [`crate::guard::renew`].
+pub(super) fn renew(host: &Host, settings: &Settings) -> Result<bool, GuardError> {
+    let path = Run::memory_path(host, settings);
+    let guarded = Memory::load(&path).map_err(failed("read", &path))?.is_some();
+    let at = host.at(rivals::GUARD_FILE);
+    if !guarded || at.exists() {
+        return Ok(false);
+    }
+    memory::write(&at, b"", 0o644).map_err(failed("write", &at))?;
+    Ok(true)
+}
+
 fn boot(host: &Host) -> String {
     host.text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

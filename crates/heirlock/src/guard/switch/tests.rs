@@ -210,6 +210,18 @@ fn after_a_boot_the_guard_file_stays_as_sm_notifys_own_would() {
 }
 
 #[test]
+fn what_a_boot_wiped_is_renewed_on_a_host_under_guard_alone() {
+    let tree = Tree::debian();
+    assert!(!renew(&tree.host(), &settings(SERVICE)).unwrap());
+    assert!(!tree.exists(rivals::GUARD_FILE));
+    on(&tree);
+    assert!(!renew(&tree.host(), &settings(SERVICE)).unwrap(), "it is there");
+    tree.remove(rivals::GUARD_FILE);
+    assert!(renew(&tree.host(), &settings(SERVICE)).unwrap());
+    assert!(tree.exists(rivals::GUARD_FILE));
+}
+
+#[test]
 fn a_setting_that_overrides_ours_is_said_at_once() {
     let tree = Tree::debian();
     tree.put("/etc/nfs.conf.d/zzz.conf", "[sm-notify]\nlift-grace=y\n");
