@@ -73,6 +73,11 @@ impl DirStore {
         std::fs::remove_file(self.root.join(MARKER))
     }
 
+    /// A folder that isn't there yet, because its volume isn't. Every call fails until it is.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), disk: Box::new(RealDisk), unique: unique() }
+    }
+
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned(), disk, unique: unique() };
