@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use crate::config::Settings;
 
 pub(crate) use finding::{Finding, Severity};
-pub(crate) use switch::{GuardError, Step, StepOutcome};
+pub(crate) use switch::{GuardError, Step};
 
 use host::Host;
 

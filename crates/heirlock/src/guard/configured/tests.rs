@@ -42,7 +42,7 @@ fn a_name_that_clients_would_not_know_is_said() {
         ("192.0.2.10", "are announced anyway"),
     ] {
         let more = format!("[host]\nnames = [\"nfs-a.example.com\"]\n{}", service("nfs.example.com", name));
-        let found = super::check(&tree.host(), &settings(&more));
+        let found = check(&tree.host(), &settings(&more));
         let finding = found.iter().find(|finding| finding.check == "names").unwrap();
         assert!(finding.found.contains(said), "{name}: {finding}");
     }

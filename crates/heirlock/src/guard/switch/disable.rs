@@ -140,6 +140,16 @@ impl Run<'_> {
         if !(self.memory.store_created && empty) {
             let what = format!("{} stays with all its records; remove it yourself", store.describe());
             self.say(StepOutcome::Left, what);
+            for kept in records::kept(&store, self.settings).unwrap_or_default() {
+                if kept.owner.as_ref() == Some(&self.settings.server) && !kept.service.is_host() {
+                    // Its conveyed records lie in the status monitor's directory, under the service's name.
+                    let what = format!(
+                        "{} is still this server's, and sm-notify will notify its clients from no particular address: release it, or let another server adopt it",
+                        kept.service
+                    );
+                    self.say(StepOutcome::Left, what);
+                }
+            }
             return Ok(());
         }
         self.act(format!("remove {}, which is empty", store.describe()), |run| {

@@ -245,6 +245,7 @@ fn records_outlive_the_guard_and_their_number_reaches_the_status_monitor() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o604)).unwrap();
     let steps = off(&tree);
     assert!(outcomes(&steps, StepOutcome::Left)[0].contains("stays with all its records"), "{steps:?}");
+    assert!(outcomes(&steps, StepOutcome::Left)[1].starts_with("nfs is still this server's"), "{steps:?}");
     assert_eq!(store.newest_claim(&service).unwrap(), Some(claim));
     assert_eq!(fs::read(&state).unwrap(), StateNumber(0x0102_0305).render_file());
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o604);
