@@ -7,6 +7,7 @@ mod arp;
 pub mod config;
 mod control;
 mod detector;
+mod guard;
 mod hooks;
 mod limits;
 mod lock_manager;
