@@ -3,6 +3,7 @@
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 
 mod arp;
+pub mod cli;
 pub mod config;
 mod control;
 mod detector;
