@@ -4,6 +4,7 @@
 
 mod agent;
 mod arp;
+pub mod cli;
 pub mod config;
 mod control;
 mod detector;
