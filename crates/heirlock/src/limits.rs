@@ -8,6 +8,9 @@ pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 /// Messages that the agent's loop takes in before it looks at what is due.
 pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 
+/// How often what other servers compare with their own is gathered.
+pub(crate) const FACTS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Between two words on how far a run is.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 

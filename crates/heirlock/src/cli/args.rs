@@ -64,11 +64,18 @@ pub(super) enum Verb {
     /// Check whether an adoption would work on this host
     Doctor,
     /// Put this host under guard: nobody else notifies its clients
-    Enable,
+    Enable(Guard),
     /// Give this host back as it was before 'enable'
-    Disable,
+    Disable(Guard),
     /// Show a failover with simulated clients; needs no root and no configuration
     Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Guard {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) plan: bool,
 }
 
 #[derive(Debug, Args)]

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use crate::config::Settings;
 
 pub(crate) use finding::{Finding, Severity};
-pub(crate) use switch::{GuardError, Step};
+pub(crate) use switch::{GuardError, Step, StepOutcome};
 
 use host::Host;
 

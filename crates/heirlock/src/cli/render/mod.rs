@@ -1,6 +1,7 @@
 //! Text for people: made here from values, and from nothing else, so that every word of it can be tested.
 
 mod adoption;
+mod guard;
 mod records;
 mod status;
 mod table;
@@ -10,6 +11,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 
 pub(super) use adoption::adoption;
+pub(super) use guard::{findings, steps};
 pub(super) use records::{exported, imported, record, records, services};
 pub(super) use status::status;
 
