@@ -4,9 +4,12 @@
 
 mod agent;
 mod arp;
+pub mod callout;
+pub mod cli;
 pub mod config;
 mod control;
 mod detector;
+mod guard;
 mod hooks;
 mod limits;
 mod lock_manager;
@@ -15,3 +18,4 @@ mod notifier;
 mod probe;
 mod rpc_client;
 mod store;
+mod supervise;

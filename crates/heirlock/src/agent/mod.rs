@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
+//! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `work.rs` | a run, carried out |
@@ -14,11 +15,13 @@
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
 mod beat;
+mod callouts;
 mod capture;
 mod clock;
 mod convey;
 mod health;
 mod holdings;
+mod monitor;
 mod recovery;
 mod release;
 mod requests;
@@ -48,12 +51,13 @@ use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Settings;
+use crate::config::{CaptureMode, Settings};
 use crate::control::{Answer, Listener, Request, Responder};
 use crate::detector::Hints;
+use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
-use crate::{limits, lock_manager};
+use crate::{callout, guard, limits, lock_manager};
 
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
@@ -86,6 +90,10 @@ pub(crate) enum Message {
     VolumeGone(ServiceName, Result<(), String>),
     /// Somebody asks over the control socket.
     Request(Box<Request>, Responder),
+    /// Our own status monitor wants something of the store.
+    Monitor(Wanted),
+    /// rpc.statd's callout says something, and waits.
+    Callout(callout::Said, callout::Waiting),
     /// Stop in order.
     Stop,
 }
@@ -100,6 +108,8 @@ pub(crate) struct Agent {
     inbox: Sender<Message>,
     workshop: Workshop,
     capture: Capture,
+    /// In mode `nsm`.
+    monitoring: Option<monitor::Monitoring>,
     conveyor: Conveyor,
     follower: Follower,
     /// Clients are served: nfsd has threads.
@@ -117,6 +127,8 @@ pub(crate) struct Agent {
     run: Option<Running>,
     pulse: Pulse,
     beat_due: Moment,
+    /// What other servers compare with their own, and when it was gathered.
+    facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
     /// This server rebooted since its own service was last told of it.
     rebooted: bool,
@@ -138,11 +150,19 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
     }
+    match guard::renew(&settings) {
+        Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
+        }
+    }
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
     let _listener = listen(&settings, &inbox, &snapshot)?;
     stop_on_signal(inbox.clone())?;
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
+    let _callouts = agent.begin_capture()?;
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
     tracing::info!(server = %settings.server, agent = agent.id, store = agent.store.describe(), "the agent begins");
@@ -211,6 +231,7 @@ impl Agent {
             inbox,
             workshop,
             capture: Capture::default(),
+            monitoring: None,
             conveyor,
             follower: Follower::default(),
             serving: false,
@@ -223,6 +244,7 @@ impl Agent {
             run: None,
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
+            facts: None,
             health: Health::default(),
             rebooted: false,
             releases: release::Releases::default(),
@@ -236,6 +258,15 @@ impl Agent {
         agent.follower = Follower::new(agent.known_life());
         agent.tidy_conveyed();
         Ok(agent)
+    }
+
+    /// Begins to learn of records in the way that is configured, besides looking at the directory.
+    fn begin_capture(&mut self) -> Result<Option<callout::Listener>> {
+        match self.settings.capture.mode {
+            CaptureMode::Watch => Ok(None),
+            CaptureMode::Nsm => self.begin_monitoring().map(|()| None),
+            CaptureMode::Callout => self.listen_to_callouts().map(Some),
+        }
     }
 
     fn watch_directory(&self) -> Hints {
@@ -272,7 +303,7 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Changed => self.capture.due = Some(now),
+            Message::Changed => self.hinted(now),
             Message::Observed(look) => self.observed(now, *look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(event) => self.advance(now, event),
@@ -281,8 +312,17 @@ impl Agent {
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
             Message::Request(request, responder) => self.requested(now, *request, responder),
+            Message::Monitor(wanted) => self.wanted(now, wanted),
+            Message::Callout(said, waiting) => self.called_out(now, &said, waiting),
             Message::Stop => {}
         }
+    }
+
+    /// Something happened in the status monitor's directory. Where that is ourselves, there is nothing new to be seen, and
+    /// what somebody else did can wait.
+    fn hinted(&mut self, now: Moment) {
+        let at = if self.monitoring.is_some() { now + limits::OWN_HINT_DELAY } else { now };
+        self.capture.due = Some(self.capture.due.map_or(at, |due| due.min(at)));
     }
 
     fn next_due(&self) -> Moment {
@@ -303,9 +343,12 @@ impl Agent {
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;
             self.beat(now);
+            self.take_in_spool(now);
         }
         self.tick_run(now);
         self.recover(now);
+        self.tend_directory(now);
+        self.tell_durable();
         self.publish();
     }
 
@@ -315,7 +358,7 @@ impl Agent {
             incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
             state: self.own_state().map(|state| state.0),
             ailments: self.ailments(),
-            facts: BTreeMap::new(),
+            facts: self.facts(now),
         };
         match self.pulse.beat(now, self.store.as_ref(), condition) {
             Ok(None) => {}
@@ -342,6 +385,14 @@ impl Agent {
         self.answer_wishes(now);
         self.fulfil_wishes(now);
         self.forget_the_unreachable(now);
+    }
+
+    /// They change with a configuration, hardly ever.
+    fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
+        if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
+            self.facts = Some((now, guard::facts(&self.settings)));
+        }
+        self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
     /// This server's own NSM state number, as its status monitor keeps it.

@@ -6,9 +6,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use heirlock_core::monitor::Persist;
 use heirlock_nsm::MonitorLine;
+
+use super::directory::Found;
 
 const NAME: &str = "registrations";
 
@@ -28,15 +31,19 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Opens it. `otherwise` are the registrations where no book of this boot exists.
-    pub(super) fn open(
-        directory: &Path,
-        otherwise: Vec<MonitorLine>,
-    ) -> io::Result<(Self, Vec<MonitorLine>)> {
+    /// Opens it. `found` is what lies in the status monitor's directory: where a file was written after the book, by
+    /// another status monitor, it knows better; where the book is younger, the book does.
+    pub(super) fn open(directory: &Path, found: Vec<Found>) -> io::Result<(Self, Vec<MonitorLine>)> {
         let path = directory.join(NAME);
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
-        let lines = read(&path, &boot)?.unwrap_or(otherwise);
+        let written = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
+        let mut lines = indexed::Lines::default();
+        let book = read(&path, &boot)?;
+        let since = book.as_ref().and(written).unwrap_or(SystemTime::UNIX_EPOCH);
+        book.into_iter().flatten().for_each(|line| lines.keep(line));
+        found.into_iter().filter(|(_, at)| *at >= since).for_each(|(line, _)| lines.keep(line));
+        let lines = lines.into_lines();
         let file = rewrite(&path, &boot, &lines)?;
         Ok((Self { path, boot, file, changes: 0 }, lines))
     }
@@ -145,6 +152,8 @@ mod indexed {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use heirlock_nsm::{MonName, MyName};
 
     use super::*;
@@ -159,14 +168,19 @@ mod tests {
     #[test]
     fn what_was_written_down_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, lines) = Book::open(directory.path(), vec![line("10.0.0.9", 9)]).unwrap();
+        let (mut book, lines) =
+            Book::open(directory.path(), vec![(line("10.0.0.9", 9), SystemTime::now())]).unwrap();
         assert_eq!(lines, [line("10.0.0.9", 9)], "no book yet");
         book.write(&[Persist::Keep(line("10.0.0.1", 1)), Persist::Keep(line("10.0.0.2", 1))]);
         book.write(&[Persist::Keep(line("10.0.0.1", 7)), Persist::Drop(line("10.0.0.2", 1))]);
         book.file.write_all(b"+0100007f 0001").unwrap(); // killed in the middle of a write
         drop(book);
-        let (_, lines) = Book::open(directory.path(), vec![line("10.0.0.8", 1)]).unwrap();
-        assert_eq!(lines, [line("10.0.0.1", 7), line("10.0.0.9", 9)]);
+        // Of an earlier time than the book: taken away since. Of a later time: somebody else's registration.
+        let (before, after) = (SystemTime::UNIX_EPOCH, SystemTime::now() + Duration::from_secs(9));
+        let found =
+            vec![(line("10.0.0.7", 1), before), (line("10.0.0.8", 1), after), (line("10.0.0.9", 2), after)];
+        let (_, lines) = Book::open(directory.path(), found).unwrap();
+        assert_eq!(lines, [line("10.0.0.1", 7), line("10.0.0.8", 1), line("10.0.0.9", 2)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::book::Book;
+use super::directory::Found;
 
 /// The machine with what it keeps, and the bell of the thread that serves.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ struct Inner {
 
 impl Desk {
     /// Begins with what an earlier run in this boot kept; `kept` is where there was none.
-    pub(super) fn open(runtime_directory: &Path, rules: Rules, kept: Vec<MonitorLine>) -> io::Result<Self> {
+    pub(super) fn open(runtime_directory: &Path, rules: Rules, kept: Vec<Found>) -> io::Result<Self> {
         let (book, lines) = Book::open(runtime_directory, kept)?;
         let inner = Inner { machine: Monitor::new(rules, lines), book, outbox: Vec::new() };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;

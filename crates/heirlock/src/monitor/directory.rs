@@ -18,7 +18,12 @@ use heirlock_nsm::{MonName, MonitorLine};
 pub(crate) struct Directory {
     sm: PathBuf,
     files: BTreeMap<MonName, BTreeSet<MonName>>,
+    /// Clients that were there at the start and whose lines are of this boot.
+    current: BTreeSet<MonName>,
 }
+
+/// A line, and when the file that it lies in was written.
+pub(crate) type Found = (MonitorLine, SystemTime);
 
 impl Directory {
     /// Looks which files there are. The lines are registrations that the lock manager of this boot still means; what
@@ -26,13 +31,13 @@ impl Directory {
     ///
     /// # Errors
     /// Where the directory can't be read.
-    pub(crate) fn open(state_directory: &Path) -> io::Result<(Self, Vec<MonitorLine>)> {
+    pub(crate) fn open(state_directory: &Path) -> io::Result<(Self, Vec<Found>)> {
         Self::open_as_of(state_directory, booted_at())
     }
 
-    fn open_as_of(state_directory: &Path, booted: SystemTime) -> io::Result<(Self, Vec<MonitorLine>)> {
+    fn open_as_of(state_directory: &Path, booted: SystemTime) -> io::Result<(Self, Vec<Found>)> {
         let sm = state_directory.join("sm");
-        let mut directory = Self { sm: sm.clone(), files: BTreeMap::new() };
+        let mut directory = Self { sm: sm.clone(), files: BTreeMap::new(), current: BTreeSet::new() };
         let mut current = Vec::new();
         for entry in fs::read_dir(&sm)? {
             let entry = entry?;
@@ -45,15 +50,21 @@ impl Directory {
             for line in &lines {
                 directory.files.entry(key(&line.mon_name)).or_default().insert(file.clone());
             }
-            if meta.modified().is_ok_and(|at| at >= booted) {
-                current.extend(lines);
+            let Ok(at) = meta.modified() else { continue };
+            if at >= booted {
+                directory.current.extend(lines.iter().map(|line| key(&line.mon_name)));
+                current.extend(lines.into_iter().map(|line| (line, at)));
             }
         }
         Ok((directory, current))
     }
 
+    /// Clients that were there at the start, with registrations of this boot.
+    pub(crate) fn current(&self) -> &BTreeSet<MonName> {
+        &self.current
+    }
+
     /// Makes the files of a client say what is registered. Lines that were conveyed stay, for they are no registrations.
-    /// Answers what its file holds of it now.
     ///
     /// # Errors
     /// Where it can't be written; a look at the registrations later tries again.
@@ -192,6 +203,7 @@ mod tests {
         fs::write(state.path().join("sm/client1.example"), render_record(&[old.clone(), other.clone()]))
             .unwrap();
         let (mut directory, kept) = Directory::open(state.path()).unwrap();
+        let kept: Vec<_> = kept.into_iter().map(|(line, _)| line).collect();
         assert_eq!(kept, [old, other.clone()]);
         let new = line("10.0.0.1", "nfs-a", 2);
         directory.update(&name("10.0.0.1"), &[new.clone()], &BTreeMap::new()).unwrap();
@@ -220,7 +232,7 @@ mod tests {
         let state = made();
         fs::write(state.path().join("sm/10.0.0.1"), render_record(&[line("10.0.0.1", "nfs-a", 1)])).unwrap();
         let later = SystemTime::now() + Duration::from_secs(60);
-        assert_eq!(Directory::open_as_of(state.path(), later).unwrap().1, []);
+        assert!(Directory::open_as_of(state.path(), later).unwrap().1.is_empty());
         assert_eq!(names(state.path()), ["10.0.0.1"], "and stays");
     }
 }

@@ -34,9 +34,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use heirlock_core::monitor::{Arrival, Rules};
-use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+use heirlock_nsm::{MonName, StateNumber};
 
 pub(crate) use desk::Desk;
+use directory::Found;
 use sockets::Sockets;
 
 /// Where things are, and how it decides.
@@ -117,7 +118,7 @@ impl OwnState {
 pub(crate) fn start(
     options: &Options,
     sockets: Sockets,
-    kept: Vec<MonitorLine>,
+    kept: Vec<Found>,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<Desk> {
     registration::refuse_a_second_one(options, sockets.port())?;
@@ -131,7 +132,7 @@ pub(crate) fn start(
 fn serve(
     options: &Options,
     sockets: Sockets,
-    kept: Vec<MonitorLine>,
+    kept: Vec<Found>,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<(Desk, OwnState)> {
     let state = OwnState::open(&options.state_directory)?;
