@@ -65,8 +65,5 @@ pub(crate) const MON_TIMEOUT_MAX: Duration = Duration::from_millis(500);
 /// How long rpc.statd may be kept waiting by its callout; lockd's own call to it ends after some seconds.
 pub(crate) const CALLOUT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// As status monitor: how long a look at the directory may wait that our own writing hinted at.
-pub(crate) const OWN_HINT_DELAY: Duration = Duration::from_secs(1);
-
 /// As status monitor: between two syncs of what was written into its directory.
 pub(crate) const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);

@@ -8,13 +8,12 @@ mod server;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_nsm::rpcbind::Transport;
 use server::{PATIENCE, Server, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
 
-const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"";
+const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
 
 #[test]
 fn what_is_granted_is_durable_in_every_service_by_then() {
@@ -36,9 +35,17 @@ fn what_is_granted_is_durable_in_every_service_by_then() {
     // lockd lets go of everybody when it stops in order: nobody is forgotten for that.
     unmon("192.0.2.1");
     wait_until("the file's removal", || !file.exists());
-    thread::sleep(Duration::from_secs(2)); // a look at the directory lies in between
+    // Seen as gone, and not believed yet.
+    wait_until("a tombstone", || tombstones() > 0);
     assert!(is_stored("192.0.2.1"));
     assert!(mon("192.0.2.1", 2, PATIENCE).unwrap().ok);
+}
+
+fn tombstones() -> u64 {
+    let status = heirlock(&["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let services = status["services"].as_array().unwrap();
+    services.iter().map(|service| service["tombstones"].as_u64().unwrap()).sum()
 }
 
 #[test]

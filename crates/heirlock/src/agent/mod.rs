@@ -318,11 +318,12 @@ impl Agent {
         }
     }
 
-    /// Something happened in the status monitor's directory. Where that is ourselves, there is nothing new to be seen, and
-    /// what somebody else did can wait.
+    /// Something happened in the status monitor's directory. Where that is ourselves, it was our own writing: a look at
+    /// all of it for each client would grow with their number, and what somebody else did is found by the next one.
     fn hinted(&mut self, now: Moment) {
-        let at = if self.monitoring.is_some() { now + limits::OWN_HINT_DELAY } else { now };
-        self.capture.due = Some(self.capture.due.map_or(at, |due| due.min(at)));
+        if self.monitoring.is_none() {
+            self.capture.due = Some(now);
+        }
     }
 
     fn next_due(&self) -> Moment {

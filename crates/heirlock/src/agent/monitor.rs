@@ -224,6 +224,11 @@ impl Agent {
         if lines.is_empty() {
             return;
         }
+        if !self.is_durable(&self.store_key(client)) {
+            // Granted all the same: a look soon finds what is to be caught up.
+            let soon = now + limits::STORE_RETRY;
+            self.capture.due = Some(self.capture.due.map_or(soon, |due| due.min(soon)));
+        }
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
         self.capture.found.clients.insert(known_as.clone(), bytes.clone());
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
@@ -299,6 +304,11 @@ impl Agent {
         let named: Vec<MonName> = named.map(|(name, _)| name.clone()).collect();
         durable.extend(named);
         durable
+    }
+
+    /// Whether every service knows this client. A peer is known to one alone, and looked for once more.
+    fn is_durable(&self, client: &MonName) -> bool {
+        !self.held.is_empty() && self.held.values().all(|held| held.ledger.stored().contains_key(client))
     }
 
     fn is_told(&self) -> bool {

@@ -12,12 +12,12 @@ use heirlock_nsm::rpc::{Credential, Reply, encode_call, frame};
 use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const INSIDE: &str = "HEIRLOCK_TEST_INSIDE";
 const CONFIG: &str = "/run/heirlock.toml";
 
 /// Runs the rest of a test in namespaces; `false` where that is being done elsewhere, or can't be.
-pub fn is_inside(test: &str) -> bool {
+pub(crate) fn is_inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -36,14 +36,14 @@ pub fn is_inside(test: &str) -> bool {
     false
 }
 
-pub struct Server {
+pub(crate) struct Server {
     rpcbind: Child,
     agent: Option<Child>,
 }
 
 impl Server {
     /// A server with a store and nothing in it; `capture` is what the configuration says besides.
-    pub fn new(capture: &str) -> Self {
+    pub(crate) fn new(capture: &str) -> Self {
         sh(
             "ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs none /var/lib && mount -t tmpfs none /srv",
         );
@@ -63,8 +63,8 @@ impl Server {
     }
 
     /// Begins `heirlock agent` or `heirlock supervise`, and waits until the agent answers and both services are held.
-    pub fn start(&mut self, verb: &str) {
-        self.agent = Some(heirlock(&[verb, "--log", "debug"]).spawn().unwrap());
+    pub(crate) fn start(&mut self, verb: &str) {
+        self.agent = Some(heirlock(&[verb, "--log", "info"]).spawn().unwrap());
         wait_until("the agent", || {
             let status = heirlock(&["status"]).stderr(Stdio::null()).output().unwrap();
             let said = String::from_utf8_lossy(&status.stdout).into_owned();
@@ -72,25 +72,25 @@ impl Server {
         });
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
     /// The agent under the supervisor.
-    pub fn child(&self) -> u32 {
+    pub(crate) fn child(&self) -> u32 {
         let parent = self.agent.as_ref().unwrap().id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
         children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
     }
 
-    pub fn stop_rpcbind(&mut self) {
+    pub(crate) fn stop_rpcbind(&mut self) {
         self.rpcbind.kill().unwrap();
         self.rpcbind.wait().unwrap();
     }
 
-    pub fn start_rpcbind(&mut self) {
+    pub(crate) fn start_rpcbind(&mut self) {
         // What it would remember of its life before is taken from it: a cold start.
         sh("rm -rf /run/rpcbind /run/rpcbind.sock");
         self.rpcbind = rpcbind();
@@ -106,14 +106,14 @@ fn rpcbind() -> Child {
     child
 }
 
-pub fn heirlock(arguments: &[&str]) -> Command {
+pub(crate) fn heirlock(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heirlock"));
     command.args(arguments).env("HEIRLOCK_CONFIG", CONFIG).env("NO_COLOR", "1");
     command
 }
 
 /// Where each service's records lie, in its newest generation.
-pub fn record_folders() -> Vec<PathBuf> {
+pub(crate) fn record_folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for service in fs::read_dir("/srv/store/services").into_iter().flatten().flatten() {
         let generations = fs::read_dir(service.path()).into_iter().flatten().flatten();
@@ -124,12 +124,12 @@ pub fn record_folders() -> Vec<PathBuf> {
 }
 
 /// Whether every service knows the client.
-pub fn is_stored(client: &str) -> bool {
+pub(crate) fn is_stored(client: &str) -> bool {
     let folders = record_folders();
     folders.len() == 2 && folders.iter().all(|folder| folder.join(client).exists())
 }
 
-pub fn port(transport: Transport) -> Option<u16> {
+pub(crate) fn port(transport: Transport) -> Option<u16> {
     let question = rpcbind::encode_getport_call(1, sm::PROGRAM, sm::VERSION, transport);
     let socket = UdpSocket::bind("127.0.0.1:0").ok()?;
     socket.set_read_timeout(Some(Duration::from_millis(300))).ok()?;
@@ -140,20 +140,20 @@ pub fn port(transport: Transport) -> Option<u16> {
 }
 
 /// SM_MON over TCP, as lockd asks; `None` where no answer comes within the time.
-pub fn mon(client: &str, cookie: u8, patience: Duration) -> Option<StatResult> {
+pub(crate) fn mon(client: &str, cookie: u8, patience: Duration) -> Option<StatResult> {
     let my_id = MyId { my_name: "nfs-a", prog: 100_021, vers: 3, proc_: 16 };
     let args = MonArgs { mon_id: MonId { mon_name: client, my_id }, cookie: [cookie; 16] };
     let answer = ask(port(Transport::Tcp)?, Procedure::Mon, &args.encode(), patience)?;
     StatResult::decode(&answer).ok()
 }
 
-pub fn unmon(client: &str) {
+pub(crate) fn unmon(client: &str) {
     let my_id = MyId { my_name: "nfs-a", prog: 100_021, vers: 3, proc_: 16 };
     let args = MonId { mon_name: client, my_id }.encode();
     ask(port(Transport::Tcp).unwrap(), Procedure::Unmon, &args, PATIENCE).unwrap();
 }
 
-pub fn ask(port: u16, procedure: Procedure, args: &[u8], patience: Duration) -> Option<Vec<u8>> {
+pub(crate) fn ask(port: u16, procedure: Procedure, args: &[u8], patience: Duration) -> Option<Vec<u8>> {
     let call = encode_call(7, sm::PROGRAM, sm::VERSION, procedure as u32, &Credential::None, args);
     let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
@@ -163,7 +163,7 @@ pub fn ask(port: u16, procedure: Procedure, args: &[u8], patience: Duration) -> 
     Some(Reply::decode(answer.get(4..count)?).ok()?.outcome.ok()?.to_vec())
 }
 
-pub fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !there() {
         assert!(Instant::now() < end, "{what} did not come about");
@@ -171,6 +171,6 @@ pub fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
     }
 }
 
-pub fn sh(script: &str) {
+pub(crate) fn sh(script: &str) {
     assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}");
 }
