@@ -2,6 +2,7 @@
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 
+mod agent;
 mod arp;
 pub mod config;
 mod control;

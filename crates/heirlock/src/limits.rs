@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
 pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 
+/// Messages that the agent's loop takes in before it looks at what is due.
+pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
+
+/// Between two words on how far a run is.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -256,6 +256,18 @@ impl LockManager for Kernel {
         }
     }
 
+    /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
+    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
+        let path = self.proc.join("fs/nfsd/unlock_ip");
+        match fs::write(&path, format!("{address}\n")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => {
+                Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());

@@ -3,6 +3,7 @@
 mod command;
 mod kernel;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -33,6 +34,9 @@ pub(crate) trait LockManager: Send {
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
+
+    /// Drops what was locked through this address of the server, for a release. Opens no grace period.
+    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError>;
 
     /// How long its grace period lasts, at the least.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError>;

@@ -66,6 +66,11 @@ impl DirStore {
         Self::open(root)
     }
 
+    /// A folder that isn't there yet, because its volume isn't. Every call fails until it is.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), disk: Box::new(RealDisk), unique: unique() }
+    }
+
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned(), disk, unique: unique() };
