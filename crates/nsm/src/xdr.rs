@@ -30,6 +30,13 @@ pub enum Problem {
         /// what the wire says
         found: u32,
     },
+    /// More of something than its bound.
+    TooMany {
+        /// the bound
+        max: usize,
+        /// what the wire says
+        found: u32,
+    },
     /// A value that has no meaning here.
     Value {
         /// what was expected
@@ -39,8 +46,15 @@ pub enum Problem {
     },
     /// Padding that isn't zero.
     Padding,
-    /// A string that is no printable text.
+    /// A string that is no UTF-8.
     NotText,
+    /// A text that means nothing here.
+    Text {
+        /// what was expected
+        expected: &'static str,
+        /// the start of what was found, escaped
+        found: String,
+    },
 }
 
 impl fmt::Display for DecodeError {
@@ -54,9 +68,11 @@ impl fmt::Display for DecodeError {
             Problem::TooLong { max, found } => {
                 write!(f, "{name}: expected at most {max} bytes, found {found}")
             }
+            Problem::TooMany { max, found } => write!(f, "{name}: expected at most {max}, found {found}"),
             Problem::Value { expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
             Problem::Padding => write!(f, "{name}: expected zero padding, found something else"),
             Problem::NotText => write!(f, "{name}: expected text, found bytes that are none"),
+            Problem::Text { expected, found } => write!(f, "{name}: expected {expected}, found \"{found}\""),
         }
     }
 }
