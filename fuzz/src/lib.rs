@@ -12,16 +12,28 @@ pub use decisions::{notifier, population};
 pub use formats::{config, record, state};
 pub use messages::{deframer, nlm, nsm, rpc, rpcbind};
 
-/// All of them: the name, which is that of a target and of its corpus, and the function.
-pub const SURFACES: [(&str, fn(&[u8])); 10] = [
-    ("config", config),
-    ("deframer", deframer),
-    ("nlm", nlm),
-    ("notifier", notifier),
-    ("nsm", nsm),
-    ("population", population),
-    ("record", record),
-    ("rpc", rpc),
-    ("rpcbind", rpcbind),
-    ("state", state),
+/// One of them.
+pub struct Surface {
+    /// That of its target and of its corpus.
+    pub name: &'static str,
+    /// Reads the bytes.
+    pub read: fn(&[u8]),
+}
+
+const fn surface(name: &'static str, read: fn(&[u8])) -> Surface {
+    Surface { name, read }
+}
+
+/// All of them.
+pub const SURFACES: [Surface; 10] = [
+    surface("config", config),
+    surface("deframer", deframer),
+    surface("nlm", nlm),
+    surface("notifier", notifier),
+    surface("nsm", nsm),
+    surface("population", population),
+    surface("record", record),
+    surface("rpc", rpc),
+    surface("rpcbind", rpcbind),
+    surface("state", state),
 ];

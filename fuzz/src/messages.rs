@@ -33,8 +33,26 @@ pub fn deframer(bytes: &[u8]) {
     let at_once = messages(std::iter::once(stream));
     assert_eq!(in_pieces, at_once, "pieces of {size} bytes make a difference");
     let (found, _) = at_once;
+    assert_eq!(found, by_the_book(stream));
     let again: Vec<u8> = found.iter().flat_map(|message| frame(message)).collect();
     assert_eq!(messages(std::iter::once(again.as_slice())), (found, None));
+}
+
+/// RFC 5531, section 11, with the whole stream at hand.
+fn by_the_book(mut stream: &[u8]) -> Vec<Vec<u8>> {
+    let (mut found, mut message) = (Vec::new(), Vec::new());
+    while let [a, b, c, d, rest @ ..] = stream {
+        let length = u32::from_be_bytes([a & 0x7f, *b, *c, *d]) as usize;
+        if length + message.len() > limits::RECORD_BYTES_MAX || length > rest.len() {
+            break;
+        }
+        message.extend(&rest[..length]);
+        stream = &rest[length..];
+        if a & 0x80 != 0 {
+            found.push(std::mem::take(&mut message));
+        }
+    }
+    found
 }
 
 fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Option<DecodeError>) {

@@ -389,4 +389,11 @@ mod tests {
         let error = Call::decode(&call).unwrap_err();
         assert_eq!(error.to_string(), "AUTH_SYS groups: expected at most 16, found 17");
     }
+
+    #[test]
+    fn a_body_where_none_belongs_is_kept() {
+        let odd = Credential::Other { flavor: AUTH_NONE, body: b"odd!" };
+        let call = encode_call(1, 2, 3, 4, &odd, b"");
+        assert_eq!(Call::decode(&call).unwrap().credential, odd);
+    }
 }

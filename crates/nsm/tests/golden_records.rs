@@ -1,4 +1,5 @@
 //! Monitor records and state files as real programs wrote them, and as a reader may find them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -240,6 +241,10 @@ mod bad_input {
         assert_eq!(
             why(&format!("{HEAD} 10.0.0.1 nfs\ra\n")),
             "line 1, my_name: expected a name, found one with '\\r' in it"
+        );
+        assert_eq!(
+            why(&format!("{HEAD} 10.0.0.1 nfs\u{1b}[2Ja\n")),
+            "line 1, my_name: expected a name, found one with '\\u{1b}' in it"
         );
         let garbage = why("\u{7}\u{1b}]0;x\u{7}\n");
         assert_eq!(

@@ -1,4 +1,5 @@
 //! RPC messages as real programs sent them: each decodes to what it says, and is encoded back to the byte.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::fs;
 use std::path::Path;

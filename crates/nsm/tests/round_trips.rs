@@ -1,4 +1,5 @@
 //! Whatever is written is read back as it was, whatever is read is written back as it was, and no bytes upset anything.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;
 

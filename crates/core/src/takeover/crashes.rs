@@ -136,33 +136,32 @@ impl World {
     }
 
     /// A run that goes on with what the one before left, where that may be, or else a new one.
-    fn next_run(&self, number: usize) -> Option<(Takeover, Event)> {
+    fn next_run(&self) -> Option<(Takeover, Event)> {
         let newest: Vec<_> =
             SERVICES.iter().map(|(name, ..)| (service(name), self.newest(&service(name)))).collect();
-        let unfinished: Vec<Remains> = newest
-            .iter()
-            .filter_map(|(name, (generation, kept))| {
-                let (journal, outcomes) = kept.begun.clone()?;
-                let unfinished = journal.phase.is_bound_to_a_life() && journal.life == Some(self.life());
-                unfinished.then(|| Remains {
-                    service: name.clone(),
-                    generation: *generation,
-                    state: kept.state,
-                    clients: kept.records.iter().cloned().collect(),
-                    journal,
-                    outcomes,
-                })
+        let journal = |kept: &Kept| kept.begun.as_ref().map(|(journal, _)| journal.clone());
+        let unfinished = newest.iter().filter_map(|(_, (_, kept))| journal(kept)).find(|journal| {
+            journal.phase.is_bound_to_a_life() && journal.life.as_ref() == Some(&self.life())
+        });
+        let members = newest.iter().filter_map(|(name, (generation, kept))| {
+            let (journal, outcomes) = kept.begun.clone()?;
+            (journal.run == unfinished.as_ref()?.run).then(|| Remains {
+                service: name.clone(),
+                generation: *generation,
+                state: kept.state,
+                clients: kept.records.iter().cloned().collect(),
+                journal,
+                outcomes,
             })
-            .collect();
+        });
         let margin = Duration::from_secs(5);
-        if let Some(run) = Takeover::resume(self.now, margin, unfinished) {
+        if let Some(run) = Takeover::resume(self.now, margin, members.collect()) {
             let seen =
                 Recognition { life: self.life(), grace_opened: self.grace_opened, grace_length: GRACE };
             return Some((run, Event::Recognised(Ok(seen))));
         }
         let settled = |kept: &Kept| {
-            let journal = kept.begun.as_ref().map(|(journal, _)| journal);
-            journal.is_some_and(|j| j.phase == Phase::Settled && j.life == Some(self.life()))
+            journal(kept).is_some_and(|j| j.phase == Phase::Settled && j.life == Some(self.life()))
         };
         if newest.iter().all(|(_, (_, kept))| settled(kept)) {
             return None;
@@ -171,7 +170,7 @@ impl World {
         let all = SERVICES.map(|(name, ..)| service(name));
         let (targets, own) = all.split_at(if own_restart { 0 } else { 2 });
         let plan = Plan {
-            run: format!("r{number}"),
+            run: format!("r{}", self.store.len()),
             server: ServerName::parse("nfs-b").unwrap(),
             cause: self.cause,
             targets: targets.to_vec(),
@@ -255,8 +254,8 @@ impl World {
     }
 
     /// One life of the agent.
-    fn agent(&mut self, number: usize) -> Result<(), Killed> {
-        while let Some((mut run, first)) = self.next_run(number) {
+    fn agent(&mut self) -> Result<(), Killed> {
+        while let Some((mut run, first)) = self.next_run() {
             let mut events = std::collections::VecDeque::from([first]);
             while !run.is_over() {
                 let event = events.pop_front().unwrap_or_else(|| {
@@ -311,15 +310,15 @@ impl World {
 /// Kills the agent after each of these numbers of steps, restarts the lock manager where told so, and lets the last one finish.
 fn survive(cause: Cause, kills: &[(usize, bool)]) -> World {
     let mut world = World::new(cause);
-    for (number, (steps, restarted)) in kills.iter().enumerate() {
+    for (steps, restarted) in kills {
         world.steps_left = Some(*steps);
-        let _ = world.agent(number);
+        let _ = world.agent();
         if *restarted {
             world.restart();
         }
     }
     world.steps_left = None;
-    world.agent(kills.len()).expect("nobody kills it");
+    world.agent().expect("nobody kills it");
     world.check();
     world
 }
@@ -347,7 +346,7 @@ fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another
         let killed_at = (0..).find(|steps| {
             world = World::new(Cause::Asked);
             world.steps_left = Some(*steps);
-            world.agent(0).is_err() && world.sent.len() == 1
+            world.agent().is_err() && world.sent.len() == 1
         });
         let world = survive(Cause::Asked, &[(killed_at.unwrap(), restarted)]);
         let of_nfs = world.sent.iter().filter(|s| s.service == service("nfs"));
