@@ -25,6 +25,7 @@ fn plan(strategy: Strategy, until: Until) -> Plan {
         cause: Cause::Asked,
         targets: vec![service("nfs")],
         own: vec![service("home")],
+        lost: vec![],
         strategy,
         convey: Conveyance::Generate,
         until,
@@ -190,6 +191,16 @@ fn what_drops_nobodys_locks_tells_nobody_else() {
 }
 
 #[test]
+fn whose_locks_are_gone_already_is_told_by_whatever_run_comes_next() {
+    let mut run =
+        Takeover::new(at(0), Plan { lost: vec![service("home")], ..plan(Strategy::Notify, Until::Settled) });
+    run.step(at(0), Event::Start);
+    let steps = run.step(at(0), Event::Fit(Ok(())));
+    let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(*services, [(service("nfs"), Part::Target), (service("home"), Part::Own)]);
+}
+
+#[test]
 fn what_cannot_work_here_is_refused_before_anything_is_claimed() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartLockManager, Until::Settled));
     run.step(at(0), Event::Start);
@@ -342,7 +353,7 @@ fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
 #[test]
 fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
     let mut plan = plan(Strategy::RestartNfs, Until::Settled);
-    (plan.cause, plan.targets) = (Cause::OwnRestart, vec![]);
+    (plan.cause, plan.targets, plan.lost) = (Cause::OwnRestart, vec![], plan.own.clone());
     let mut run = Takeover::new(at(0), plan);
     let steps = run.step(at(0), Event::Start);
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };

@@ -46,12 +46,12 @@ struct Lockd {
 }
 
 impl Kernel {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, root: &Path) -> Self {
         Self {
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: PathBuf::from("/proc"),
-            systemd: Path::new("/run/systemd/system").is_dir(),
+            proc: root.join("proc"),
+            systemd: root.join("run/systemd/system").is_dir(),
         }
     }
 
@@ -256,6 +256,18 @@ impl LockManager for Kernel {
         }
     }
 
+    /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
+    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
+        let path = self.proc.join("fs/nfsd/unlock_ip");
+        match fs::write(&path, format!("{address}\n")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => {
+                Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -310,7 +322,7 @@ fn lockd_start(stat: &str) -> Option<u64> {
 }
 
 /// An NFSv2 or NFSv3 mount with locking: a user of lockd besides nfsd.
-fn locking_mount(mounts: &str) -> Option<&str> {
+pub(crate) fn locking_mount(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let [_, at, "nfs", options, ..] = fields.as_slice() else { return None };
