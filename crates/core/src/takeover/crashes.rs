@@ -175,6 +175,7 @@ impl World {
             cause: self.cause,
             targets: targets.to_vec(),
             own: own.to_vec(),
+            lost: own.iter().filter(|name| !settled(self.newest(name).1)).cloned().collect(),
             strategy: Strategy::RestartNfs,
             convey: Conveyance::Generate,
             until: Until::Settled,
