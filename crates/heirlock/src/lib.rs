@@ -8,6 +8,7 @@ pub mod callout;
 pub mod cli;
 pub mod config;
 mod control;
+mod demo;
 mod detector;
 mod guard;
 mod hooks;
