@@ -206,7 +206,7 @@ mod tests {
         let kept: Vec<_> = kept.into_iter().map(|(line, _)| line).collect();
         assert_eq!(kept, [old, other.clone()]);
         let new = line("10.0.0.1", "nfs-a", 2);
-        directory.update(&name("10.0.0.1"), &[new.clone()], &BTreeMap::new()).unwrap();
+        directory.update(&name("10.0.0.1"), std::slice::from_ref(&new), &BTreeMap::new()).unwrap();
         assert_eq!(names(state.path()), ["10.0.0.1", "client1.example"]);
         assert_eq!(fs::read(state.path().join("sm/client1.example")).unwrap(), render_record(&[other]));
         directory.update(&name("10.0.0.2"), &[], &BTreeMap::new()).unwrap();

@@ -64,7 +64,7 @@ fn inside() {
     )
     .unwrap();
     sh("mount --bind /run/nsswitch.conf /etc/nsswitch.conf");
-    let _rpcbind = Command::new("rpcbind").arg("-f").spawn().unwrap();
+    let mut rpcbind = Command::new("rpcbind").arg("-f").spawn().unwrap();
     wait_until("rpcbind", || {
         UdpSocket::bind("127.0.0.1:111").is_err() && Path::new("/run/rpcbind.sock").exists()
     });
@@ -76,6 +76,8 @@ fn inside() {
     // What rpc.statd left registered is set right.
     let _monitor = start_here();
     let ours = observe(None);
+    rpcbind.kill().unwrap();
+    rpcbind.wait().unwrap();
     compare(&theirs, &ours);
 }
 
