@@ -330,7 +330,7 @@ impl Story {
     fn say(&self, line: &str) {
         let line = format!("{:7.2} {line}", self.started.elapsed().as_secs_f64());
         if self.shown {
-            eprintln!("{:24} {line}", self.label);
+            eprintln!("{:26} {line}", self.label);
         }
         self.write(&format!("{line}\n"));
     }
