@@ -4,9 +4,11 @@
 
 mod agent;
 mod arp;
+pub mod cli;
 pub mod config;
 mod control;
 mod detector;
+mod guard;
 mod hooks;
 mod limits;
 mod lock_manager;

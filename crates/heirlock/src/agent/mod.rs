@@ -51,6 +51,7 @@ use signal_hook::iterator::Signals;
 use crate::config::Settings;
 use crate::control::{Answer, Listener, Request, Responder};
 use crate::detector::Hints;
+use crate::guard;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
 use crate::{limits, lock_manager};
@@ -117,6 +118,8 @@ pub(crate) struct Agent {
     run: Option<Running>,
     pulse: Pulse,
     beat_due: Moment,
+    /// What other servers compare with their own, and when it was gathered.
+    facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
     /// This server rebooted since its own service was last told of it.
     rebooted: bool,
@@ -137,6 +140,13 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
+    }
+    match guard::renew(&settings) {
+        Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
+        }
     }
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
@@ -223,6 +233,7 @@ impl Agent {
             run: None,
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
+            facts: None,
             health: Health::default(),
             rebooted: false,
             releases: release::Releases::default(),
@@ -315,7 +326,7 @@ impl Agent {
             incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
             state: self.own_state().map(|state| state.0),
             ailments: self.ailments(),
-            facts: BTreeMap::new(),
+            facts: self.facts(now),
         };
         match self.pulse.beat(now, self.store.as_ref(), condition) {
             Ok(None) => {}
@@ -342,6 +353,14 @@ impl Agent {
         self.answer_wishes(now);
         self.fulfil_wishes(now);
         self.forget_the_unreachable(now);
+    }
+
+    /// They change with a configuration, hardly ever.
+    fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
+        if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
+            self.facts = Some((now, guard::facts(&self.settings)));
+        }
+        self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
     /// This server's own NSM state number, as its status monitor keeps it.

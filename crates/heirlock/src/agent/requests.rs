@@ -10,7 +10,7 @@ use heirlock_nsm::MonName;
 use super::runs::Order;
 use super::{Agent, maintenance_file, status};
 use crate::control::{Answer, Request, Responder};
-use crate::limits;
+use crate::{guard, limits};
 
 /// Services that are to come home, until when, and who waits for it.
 #[derive(Debug, Default)]
@@ -92,6 +92,11 @@ impl Agent {
                     .done(Answer::Words { text: format!("{service} is held by this server already") }),
             };
         }
+        if !adoption.authority.insisted
+            && let Some(why) = self.hazards()
+        {
+            return responder.failed(&why, true);
+        }
         self.give_way();
         let order = Order {
             cause: Cause::Asked,
@@ -102,6 +107,17 @@ impl Agent {
             primary_lost: None,
         };
         self.begin_run(now, order);
+    }
+
+    /// What on this host is known to lose locks in an adoption.
+    fn hazards(&self) -> Option<String> {
+        let hazards = guard::hazards(&self.settings);
+        let told = hazards.iter().map(|hazard| match &hazard.remedy {
+            Some(remedy) => format!("{} ({remedy})", hazard.found),
+            None => hazard.found.clone(),
+        });
+        let told = told.collect::<Vec<_>>().join("; ");
+        (!told.is_empty()).then(|| format!("locks would be lost: {told}; --force adopts all the same"))
     }
 
     /// Whoever asks for what is being done waits for its end with the others.

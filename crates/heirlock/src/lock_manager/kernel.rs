@@ -46,12 +46,12 @@ struct Lockd {
 }
 
 impl Kernel {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, root: &Path) -> Self {
         Self {
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: PathBuf::from("/proc"),
-            systemd: Path::new("/run/systemd/system").is_dir(),
+            proc: root.join("proc"),
+            systemd: root.join("run/systemd/system").is_dir(),
         }
     }
 
@@ -322,7 +322,7 @@ fn lockd_start(stat: &str) -> Option<u64> {
 }
 
 /// An NFSv2 or NFSv3 mount with locking: a user of lockd besides nfsd.
-fn locking_mount(mounts: &str) -> Option<&str> {
+pub(crate) fn locking_mount(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let [_, at, "nfs", options, ..] = fields.as_slice() else { return None };

@@ -4,6 +4,7 @@ mod command;
 mod kernel;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -12,10 +13,17 @@ use thiserror::Error;
 
 use crate::config::{LockManagerKind, Settings};
 
+pub(crate) use kernel::locking_mount;
+
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
+    open_at(settings, Path::new("/"))
+}
+
+/// The same, where another folder stands for `/`.
+pub(crate) fn open_at(settings: &Settings, root: &Path) -> Box<dyn LockManager> {
     match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings)),
+        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, root)),
         LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
     }
 }

@@ -66,6 +66,13 @@ impl DirStore {
         Self::open(root)
     }
 
+    /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
+    pub(crate) fn remove_empty(&self) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join("services"))?;
+        std::fs::remove_dir(self.root.join("servers"))?;
+        std::fs::remove_file(self.root.join(MARKER))
+    }
+
     /// A folder that isn't there yet, because its volume isn't. Every call fails until it is.
     pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), disk: Box::new(RealDisk), unique: unique() }
