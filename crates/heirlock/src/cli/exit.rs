@@ -143,7 +143,9 @@ impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
         let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
         let done = match report.phase.as_str() {
-            "settled" => report.unknown == 0,
+            "settled" => {
+                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
+            }
             // Its clients are told by --finish.
             "prepared" => true,
             _ => false,
@@ -165,6 +167,7 @@ mod tests {
             ("lost", |r| r.lost = 1),
             ("unknown", |r| r.unknown = 1),
             ("another service's", |r| r.others[0].missed = 1),
+            ("another service's unknown", |r| r.others[0].clients += 1),
             ("half way", |r| r.phase = "notifying".into()),
         ] {
             let mut report = report();
