@@ -7,6 +7,7 @@ mod arp;
 pub mod cli;
 pub mod config;
 mod control;
+mod demo;
 mod detector;
 mod guard;
 mod hooks;

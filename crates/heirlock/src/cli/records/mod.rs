@@ -228,7 +228,8 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         );
         return Err(Failed::new(Exit::Usage, what));
     };
-    let outcomes = contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
+    let mut outcomes =
+        contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
     let record = Record {
         service: service.clone(),
         generation,
@@ -237,7 +238,7 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: outcomes.filter(|line| line.client == key.as_str()).next_back(),
+        outcome: outcomes.rfind(|line| line.client == key.as_str()),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;
