@@ -141,12 +141,15 @@ impl From<anyhow::Error> for Failed {
 /// Whether everything that was asked of an adoption is done, and every client told.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
-        // Nobody was told yet; that is what --finish is for.
-        if report.phase == "prepared" {
-            return Exit::Done;
-        }
         let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
-        let done = report.phase == "settled" && report.unknown == 0;
+        let done = match report.phase.as_str() {
+            "settled" => {
+                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
+            }
+            // Its clients are told by --finish.
+            "prepared" => true,
+            _ => false,
+        };
         if done && missed == 0 && report.failed.is_empty() { Exit::Done } else { Exit::Failed }
     }
 }
@@ -176,7 +179,7 @@ mod tests {
             state_number: 5,
             clients: 2,
             acknowledged: 0,
-            missed: 2,
+            missed: 0,
         };
         let prepared =
             AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
@@ -187,9 +190,11 @@ mod tests {
     fn a_store_that_fails_is_told_from_other_failures_of_the_agent() {
         let store = StoreError::Io { action: "write", path: "/x".into(), source: io::Error::other("no") };
         let failed = Failed::from(anyhow::Error::new(store).context("can't begin"));
-        assert_eq!(
-            (failed.exit, failed.message.as_str()),
-            (Exit::Store, "can't begin: the store can't write /x: no")
+        assert_eq!(failed.exit, Exit::Store);
+        assert!(
+            failed.message.starts_with("can't begin: the store can't write /x: no; "),
+            "{}",
+            failed.message
         );
         assert_eq!(Failed::from(anyhow::anyhow!("no")).exit, Exit::Failed);
     }
