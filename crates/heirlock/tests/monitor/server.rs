@@ -53,9 +53,11 @@ impl Server {
         // As Debian has it: the records belong to the status monitor's own user.
         sh("chown -R 65534:65534 /var/lib/nfs/sm /var/lib/nfs/sm.bak");
         fs::write("/srv/store/heirlock-store", "heirlock store, format 1\n").unwrap();
+        // A lock manager that lives one life: without any, no deletion means anything.
         let config = format!(
             "server = \"nfs-a\"\nruntime-directory = \"/run/heirlock\"\nlocal-directory = \"/var/lib/heirlock\"\n\
              [store]\npath = \"/srv/store\"\n[capture]\n{capture}\n\
+             [lock-manager]\ntype = \"command\"\nincarnation = [\"echo\", \"one\"]\ngrace-period = \"5s\"\n\
              [[service]]\nname = \"nfs\"\naddresses = [\"127.9.9.9\"]\nhome = \"nfs-a\"\n"
         );
         fs::write(CONFIG, config).unwrap();
@@ -66,9 +68,9 @@ impl Server {
     pub(crate) fn start(&mut self, verb: &str) {
         self.agent = Some(heirlock(&[verb, "--log", "info"]).spawn().unwrap());
         wait_until("the agent", || {
-            let status = heirlock(&["status"]).stderr(Stdio::null()).output().unwrap();
-            let said = String::from_utf8_lossy(&status.stdout).into_owned();
-            said.matches("nfs").count() > 1 && record_folders().len() == 2
+            let status = heirlock(&["status", "--json"]).stderr(Stdio::null()).output().unwrap();
+            let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+            status["lock_manager"]["serving"] == true && record_folders().len() == 2
         });
     }
 
