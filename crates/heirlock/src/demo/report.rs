@@ -126,7 +126,7 @@ impl DemoReport {
         let _ = writeln!(
             text,
             "\nOf {} clients {} acknowledged the new state number {} (before: {}), {} were\nunreachable, {} lost. \
-             By their own account {} were told, and {} hold their lock again.",
+             By their own account {} were told, and {} hold\ntheir lock again.",
             self.clients,
             self.acknowledged,
             self.state_number,

@@ -146,13 +146,12 @@ impl Kernel {
                 [PollFd::new(&self.rpcbind, PollFlags::IN), PollFd::new(&self.programs, PollFlags::IN)];
             // An interruption is only an early look.
             let _ = poll(&mut ready, Some(&LOOK_INTERVAL));
-            let serving = shared.serving();
             let registered: [Registered; 2] =
                 [(nlm::PROGRAM, nlm::VERSION_4, self.port), (NFS.0, NFS.1, self.port)];
             // An address that is nowhere takes in nothing and answers nothing.
-            serve(&self.rpcbind, |call, _| serving.and_then(|_| answer_rpcbind(call, &registered)));
+            serve(&self.rpcbind, |call, _| shared.serving().and_then(|_| answer_rpcbind(call, &registered)));
             let watched = &mut self.watched;
-            serve(&self.programs, |call, from| shared.answer(serving?, call, from, watched));
+            serve(&self.programs, |call, from| shared.answer(shared.serving()?, call, from, watched));
         }
     }
 }
