@@ -311,13 +311,14 @@ fn missed(client: &ClientSummary) -> Option<Missed> {
 }
 
 fn other(summary: &Summary) -> OtherService {
-    let good = summary.clients.iter().filter(|c| c.outcome.is_some_and(Outcome::is_good)).count();
+    let count = |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
     OtherService {
         service: summary.service.to_string(),
         state_number: summary.state.0,
         clients: summary.clients.len(),
-        acknowledged: good,
-        missed: summary.clients.len() - good,
+        acknowledged: count(true),
+        // Those that are yet to be told are not missed.
+        missed: count(false),
     }
 }
 
