@@ -10,7 +10,7 @@
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
-//! | `runs.rs`, `convey.rs`, `work.rs` | a run, carried out |
+//! | `runs.rs`, `convey.rs`, `work.rs`, `volumes.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
@@ -30,6 +30,7 @@ pub(crate) mod roles;
 mod runs;
 mod services;
 mod status;
+mod volumes;
 mod watch;
 mod work;
 

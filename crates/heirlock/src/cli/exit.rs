@@ -168,6 +168,7 @@ mod tests {
             ("lost", |r| r.lost = 1),
             ("unknown", |r| r.unknown = 1),
             ("another service's", |r| r.others[0].missed = 1),
+            ("another service's unknown", |r| r.others[0].clients += 1),
             ("half way", |r| r.phase = "notifying".into()),
         ] {
             let mut report = report();
