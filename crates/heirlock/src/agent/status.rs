@@ -311,7 +311,8 @@ fn missed(client: &ClientSummary) -> Option<Missed> {
 }
 
 fn other(summary: &Summary) -> OtherService {
-    let count = |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
+    let count =
+        |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
     OtherService {
         service: summary.service.to_string(),
         state_number: summary.state.0,
