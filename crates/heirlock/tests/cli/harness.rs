@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
+use heirlock_nsm::StateNumber;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -78,7 +79,7 @@ impl Server {
         for (file, text) in records {
             fs::write(directory.join("sm").join(file), text).unwrap();
         }
-        fs::write(directory.join("state"), state.to_ne_bytes()).unwrap();
+        fs::write(directory.join("state"), StateNumber(state).render_file()).unwrap();
         directory
     }
 
