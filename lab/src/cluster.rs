@@ -1,7 +1,9 @@
 //! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in
-//! `nfs.rs`.
+//! `nfs.rs`, what with heirlock in `heirlock.rs`.
 
+mod heirlock;
 mod nfs;
+mod report;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,7 +21,12 @@ use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
 
+pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
+pub use report::{
+    AdoptionReport, Failure, LockManagerStatus, Missed, OtherService, ServiceStatus, StatusReport,
+    StoreStatus,
+};
 
 /// A member of the cast, by name.
 pub type Name = &'static str;
@@ -131,6 +138,14 @@ impl Cluster {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")
+    }
+
+    /// A member's own address, in words.
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub fn address(&self, name: Name) -> Result<String> {
+        Ok(self.guest(name)?.address().to_string())
     }
 
     /// From now on guests boot without rpc.statd, for scenarios that bring their own status monitor.
@@ -315,7 +330,7 @@ impl Story {
     fn say(&self, line: &str) {
         let line = format!("{:7.2} {line}", self.started.elapsed().as_secs_f64());
         if self.shown {
-            eprintln!("{:24} {line}", self.label);
+            eprintln!("{:26} {line}", self.label);
         }
         self.write(&format!("{line}\n"));
     }

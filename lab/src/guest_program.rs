@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::limits::OUTPUT_BYTES_MAX;
+use crate::rpc;
 use crate::wire::{self, AGENT_PORT, Ending, Ran};
 
 /// The name under which the lab's program is this one.
@@ -29,8 +30,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["lock", file, seconds] => lock(file, seconds),
         ["try-lock", file] => lock(file, "0"),
         ["announce", address, neighbour] => announce(address, neighbour),
+        ["unmonitor", client, server] => unmonitor(client, server),
         _ => Err(anyhow::anyhow!(
-            "usage: {NAME} agent | lock FILE SECONDS | try-lock FILE | announce ADDRESS NEIGHBOUR"
+            "usage: {NAME} agent | lock FILE SECONDS | try-lock FILE | announce ADDRESS NEIGHBOUR \
+             | unmonitor CLIENT SERVER"
         )),
     };
     outcome.unwrap_or_else(|error| {
@@ -140,6 +143,19 @@ fn announce(address: &str, neighbour: &str) -> Result<ExitCode> {
     if sent != 4 {
         bail!("sent {sent} bytes of 4");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the status monitor of this server with SM_UNMON to forget a client, in the words of lockd (X/Open XNFS,
+/// chapter 11; fs/lockd/mon.c): the names are those of the record, the procedure is NLM's number 16. It is what newer
+/// kernels do for every client when NFS stops, whatever locks it holds.
+fn unmonitor(client: &str, server: &str) -> Result<ExitCode> {
+    const STATUS_MONITOR: u32 = 100_024;
+    let socket = rpc::privileged_socket()?;
+    let port = rpc::port_of(&socket, Ipv4Addr::LOCALHOST, STATUS_MONITOR, 1)?;
+    let mut arguments = [rpc::opaque(client.as_bytes()), rpc::opaque(server.as_bytes())].concat();
+    arguments.extend([100_021_u32, 3, 16].iter().flat_map(|word| word.to_be_bytes()));
+    rpc::call(&socket, Ipv4Addr::LOCALHOST, port, [STATUS_MONITOR, 1, 3], &arguments)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod network;
 pub mod process;
 pub mod release;
+pub mod rpc;
 pub mod runner;
 pub mod scenario;
 pub mod scenarios;

@@ -96,7 +96,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::List => {
             for scenario in ALL {
-                println!("{:24} {}", scenario.name, scenario.about);
+                println!("{:26} {}", scenario.name, scenario.about);
             }
             Ok(ExitCode::SUCCESS)
         }

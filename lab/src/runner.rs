@@ -77,12 +77,12 @@ pub fn run(plan: &Plan, stop: &Stop) -> Vec<Outcome> {
 
 fn tell(outcome: &Outcome) {
     let mark = if outcome.passed { "ok" } else { "FAILED" };
-    eprintln!("{:24} {:7.2} {mark}", outcome.name, outcome.seconds);
+    eprintln!("{:26} {:7.2} {mark}", outcome.name, outcome.seconds);
     if let Some(error) = &outcome.error {
         eprintln!("{}", error.trim_end());
     }
     if let Some(logs) = &outcome.logs {
-        eprintln!("{:24} logs are kept in {}", outcome.name, logs.display());
+        eprintln!("{:26} logs are kept in {}", outcome.name, logs.display());
     }
 }
 

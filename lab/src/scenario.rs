@@ -25,7 +25,25 @@ pub struct Scenario {
 pub const EVERYWHERE: &[Release] = &[Release::Bookworm, Release::Trixie];
 
 /// All scenarios, in the order of `list` and `all`: long ones first, so that few wait for the last.
-pub const ALL: &[Scenario] = &[scenarios::control::CONTROL, scenarios::selftest::SELFTEST];
+pub const ALL: &[Scenario] = &[
+    scenarios::twice::LATE,
+    scenarios::two_services::TWO_SERVICES,
+    scenarios::home_again::FAILBACK,
+    scenarios::twice::DOUBLE,
+    scenarios::own_restart::REBOOT_PRIMARY,
+    scenarios::own_restart::RESTART_SERVER,
+    scenarios::own_clients::OWN_CLIENTS,
+    scenarios::own_clients::OWN_CLIENTS_LOCK_MANAGER,
+    scenarios::orderly::ORDERLY,
+    scenarios::crash::CRASH_RESTART_NFS,
+    scenarios::crash::CRASH_NOTIFY,
+    scenarios::crash::CRASH_RESTART_LOCK_MANAGER,
+    scenarios::convey::CONVEY_COPY,
+    scenarios::convey::BY_HAND,
+    scenarios::control::CONTROL,
+    scenarios::selftest::SELFTEST,
+    scenarios::stock_rival::STOCK_RIVAL,
+];
 
 /// Finds one by name.
 #[must_use]

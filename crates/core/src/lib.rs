@@ -18,10 +18,12 @@
 //! | [`state_number`] | which state number was never sent before |
 //! | [`grace`] | whether a notification may leave now |
 //! | [`liveness`] | whether a server is to be taken for dead |
+//! | [`duty`] | what a server owes the clients of a service that it holds |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
 
 pub mod claim;
+pub mod duty;
 pub mod grace;
 pub mod incarnation;
 pub mod ledger;

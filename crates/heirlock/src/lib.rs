@@ -2,10 +2,14 @@
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 
+mod agent;
 mod arp;
+pub mod cli;
 pub mod config;
 mod control;
+mod demo;
 mod detector;
+mod guard;
 mod hooks;
 mod limits;
 mod lock_manager;

@@ -5,6 +5,15 @@ use std::time::Duration;
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
 pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 
+/// Messages that the agent's loop takes in before it looks at what is due.
+pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
+
+/// How often what other servers compare with their own is gathered.
+pub(crate) const FACTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Between two words on how far a run is.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -37,3 +46,15 @@ pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
 
 /// Generations of a service that are kept besides the newest: to look at after the fact.
 pub(crate) const GENERATIONS_KEPT: u64 = 3;
+
+/// How long another server's heart is watched for one beat, to prove that a store is shared.
+pub(crate) const BEAT_SEEN_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long the clients of one address family may take to answer, when it is asked who can be reached.
+pub(crate) const REACH_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Clients that are asked whether they can be reached.
+pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
+
+/// How long systemd may take for one change of a unit.
+pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);

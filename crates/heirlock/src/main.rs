@@ -1,3 +1,5 @@
 //! The `heirlock` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    heirlock::cli::main()
+}

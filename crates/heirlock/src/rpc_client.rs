@@ -45,21 +45,27 @@ pub(crate) fn find(
     program: (u32, u32),
     limit: Duration,
 ) -> Result<(SocketAddr, Transport), String> {
-    let rpcbind_at = SocketAddr::new(at, rpcbind_port);
     for transport in [Transport::Udp, Transport::Tcp] {
-        if let Some(port) = ask_rpcbind(rpcbind_at, program, transport, limit)? {
+        if let Some(port) = find_over(at, rpcbind_port, program, transport, limit)? {
             return Ok((SocketAddr::new(at, port), transport));
         }
     }
+    let rpcbind_at = SocketAddr::new(at, rpcbind_port);
     Err(format!("program {} version {} is not registered at {rpcbind_at}", program.0, program.1))
 }
 
-fn ask_rpcbind(
-    rpcbind_at: SocketAddr,
+/// Asks rpcbind at which port a program is over one transport; `None` where it isn't.
+///
+/// # Errors
+/// Where rpcbind doesn't answer; in words.
+pub(crate) fn find_over(
+    at: IpAddr,
+    rpcbind_port: u16,
     (program, version): (u32, u32),
     transport: Transport,
     limit: Duration,
 ) -> Result<Option<u16>, String> {
+    let rpcbind_at = SocketAddr::new(at, rpcbind_port);
     let xid = fastrand::u32(..);
     if rpcbind_at.is_ipv4() {
         // Version 2 honours the protocol that it is asked for; later ones answer for the one they are asked over.

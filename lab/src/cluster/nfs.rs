@@ -224,6 +224,42 @@ impl Cluster {
         self.expect(client, service, file, &Lock::Locked)
     }
 
+    /// A process of the client asks for the lock again and again, until [`Cluster::expect_always_denied`].
+    ///
+    /// # Errors
+    /// When the client does not answer.
+    pub fn keep_asking(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        let (name, guest_program) = (service.name, guest_program::NAME);
+        let output = format!("/run/lab/asked.{name}.{file}");
+        let asking = format!("while :; do {guest_program} try-lock /mnt/{name}/{file}; sleep 0.2; done");
+        let command =
+            format!("(setsid sh -c '{asking}' >> {output} 2>&1 < /dev/null & echo $! > {output}.pid)");
+        self.ok(client, &command)?;
+        self.say(format!("{client} asks for the lock on {name}/{file} all the time"));
+        Ok(())
+    }
+
+    /// Ends the asking: each answer must have been a refusal.
+    ///
+    /// # Errors
+    /// When one was not, or there were few.
+    pub fn expect_always_denied(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        let output = format!("/run/lab/asked.{}.{file}", service.name);
+        self.ok(client, &format!("kill \"$(cat {output}.pid)\""))?;
+        let answers = self.ok(client, &format!("sort {output} | uniq -c"))?;
+        let answers: Vec<&str> = answers.split_whitespace().collect();
+        match answers.as_slice() {
+            [count, "DENIED"] if count.parse::<u32>()? > 2 => {
+                self.say(format!(
+                    "{client} asked for the lock on {}/{file} {count} times, and never got it",
+                    service.name
+                ));
+                Ok(())
+            }
+            _ => bail!("{client} expected to be refused each time, found {answers:?}"),
+        }
+    }
+
     fn expect(&self, client: Name, service: &Service, file: &str, expected: &Lock) -> Result<()> {
         let got = self.try_lock(client, service, file)?;
         if got != *expected {

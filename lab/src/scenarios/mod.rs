@@ -1,4 +1,14 @@
-//! The scenarios, one file each or one for a family.
+//! The scenarios, one file each or one for a family. `stage.rs` has what many begin and end with.
 
 pub mod control;
+pub mod convey;
+pub mod crash;
+pub mod home_again;
+pub mod orderly;
+pub mod own_clients;
+pub mod own_restart;
 pub mod selftest;
+mod stage;
+pub mod stock_rival;
+pub mod twice;
+pub mod two_services;

@@ -49,6 +49,8 @@ pub struct Plan {
     pub targets: Vec<ServiceName>,
     /// Services of this server's lock manager, `host` among them.
     pub own: Vec<ServiceName>,
+    /// Those of them whose locks are gone already: the lock manager was restarted before the run.
+    pub lost: Vec<ServiceName>,
     /// How the lock manager is made to recognise; ignored in a self-adoption, where that has happened.
     pub strategy: Strategy,
     /// How records are conveyed.
@@ -146,6 +148,7 @@ impl Takeover {
             cause: first.cause,
             targets: own(Part::Target),
             own: own(Part::Own),
+            lost: own(Part::Own),
             strategy: first.strategy,
             convey: first.convey,
             until: first.until,
@@ -207,6 +210,12 @@ impl Takeover {
     #[must_use]
     pub fn targets(&self) -> &[ServiceName] {
         &self.plan.targets
+    }
+
+    /// Whether a service's clients are told by it, or will be.
+    #[must_use]
+    pub fn has_member(&self, service: &ServiceName) -> bool {
+        self.plan.targets.contains(service) || self.members.iter().any(|member| member.service == *service)
     }
 
     /// The grace period that it recognised in.
@@ -294,9 +303,10 @@ impl Takeover {
 
     fn claim(&self) -> Action {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
-        // What drops our own locks makes our own clients members of the run (I7).
-        let own_too = self.is_own_restart() || self.plan.strategy.drops_own_locks();
-        let own = self.plan.own.iter().filter(|_| own_too).map(|service| (service.clone(), Part::Own));
+        // What drops our own locks, or has dropped them, makes our own clients members of the run (I7).
+        let drops_all = !self.is_own_restart() && self.plan.strategy.drops_own_locks();
+        let own = self.plan.own.iter().filter(|service| drops_all || self.plan.lost.contains(service));
+        let own = own.map(|service| (service.clone(), Part::Own));
         Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority }
     }
 
@@ -574,5 +584,7 @@ fn outcomes(member: &Member, lines: Vec<OutcomeLine>) -> Persist {
     Persist::Outcomes { service: member.service.clone(), generation: member.generation, lines }
 }
 
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod tests;

@@ -94,6 +94,16 @@ pub(crate) enum LockManagerKind {
     Command,
 }
 
+impl LockManagerKind {
+    /// As the configuration spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            LockManagerKind::Kernel => "kernel",
+            LockManagerKind::Command => "command",
+        }
+    }
+}
+
 /// A program and its arguments; no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {

@@ -99,6 +99,14 @@ impl Responder {
         let _ = self.send(&Line::Done(answer));
     }
 
+    /// A run that was waited for is over, for this one and perhaps for others.
+    pub(crate) fn end(self, answer: &Result<Answer, Failure>) {
+        match answer {
+            Ok(answer) => self.done(answer.clone()),
+            Err(failure) => self.fail(failure.clone()),
+        }
+    }
+
     /// It is not done.
     pub(crate) fn failed(self, message: &str, refused: bool) {
         self.fail(Failure { message: message.to_owned(), refused, report: None });

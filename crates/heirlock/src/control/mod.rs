@@ -9,7 +9,7 @@ use heirlock_core::ServiceName;
 use heirlock_core::takeover::Phase;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::ask;
+pub(crate) use client::{AskError, ask};
 pub(crate) use listener::{Listener, Responder};
 
 use report::AdoptionReport;

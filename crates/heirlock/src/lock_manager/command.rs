@@ -1,6 +1,8 @@
 //! A lock manager that is known by the commands of the configuration alone.
 
 use std::io;
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -77,6 +79,15 @@ impl LockManager for ByCommand {
         let observation = self.observe()?;
         let in_place = strategy.drops_own_locks() && observation.start == before;
         Ok(Recognised { observation, in_place })
+    }
+
+    /// What it holds goes with its address; no command is asked for more.
+    fn let_go(&mut self, _address: IpAddr) -> Result<(), LockManagerError> {
+        Ok(())
+    }
+
+    fn let_go_of_file_system(&mut self, _path: &Path) -> Result<(), LockManagerError> {
+        Ok(())
     }
 
     fn grace_length(&mut self) -> Result<Duration, LockManagerError> {

@@ -1,7 +1,7 @@
 //! lockd and nfsd of this kernel, in this network namespace.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -46,12 +46,12 @@ struct Lockd {
 }
 
 impl Kernel {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, root: &Path) -> Self {
         Self {
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: PathBuf::from("/proc"),
-            systemd: Path::new("/run/systemd/system").is_dir(),
+            proc: root.join("proc"),
+            systemd: root.join("run/systemd/system").is_dir(),
         }
     }
 
@@ -187,6 +187,23 @@ impl Kernel {
         Ok(Recognised { observation: self.look()?, in_place: true })
     }
 
+    /// Writes to a file of nfsd's. Where there is none, or the path does not exist, nothing is locked.
+    fn unlock(&self, file: &str, what: &str) -> Result<(), LockManagerError> {
+        let path = self.proc.join("fs/nfsd").join(file);
+        // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
+        let line = format!("{what}\n");
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        match written {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// lockd takes a signal only when a request wakes it (fs/lockd/svc.c of 6.1); until then even its locks are listed.
     fn wake(&self) -> Result<(), LockManagerError> {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -256,6 +273,15 @@ impl LockManager for Kernel {
         }
     }
 
+    /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
+    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
+        self.unlock("unlock_ip", &address.to_string())
+    }
+
+    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError> {
+        self.unlock("unlock_filesystem", &path.display().to_string())
+    }
+
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -310,7 +336,7 @@ fn lockd_start(stat: &str) -> Option<u64> {
 }
 
 /// An NFSv2 or NFSv3 mount with locking: a user of lockd besides nfsd.
-fn locking_mount(mounts: &str) -> Option<&str> {
+pub(crate) fn locking_mount(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let [_, at, "nfs", options, ..] = fields.as_slice() else { return None };

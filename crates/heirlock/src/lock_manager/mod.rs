@@ -3,6 +3,8 @@
 mod command;
 mod kernel;
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -11,10 +13,17 @@ use thiserror::Error;
 
 use crate::config::{LockManagerKind, Settings};
 
+pub(crate) use kernel::locking_mount;
+
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
+    open_at(settings, Path::new("/"))
+}
+
+/// The same, where another folder stands for `/`.
+pub(crate) fn open_at(settings: &Settings, root: &Path) -> Box<dyn LockManager> {
     match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings)),
+        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, root)),
         LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
     }
 }
@@ -33,6 +42,12 @@ pub(crate) trait LockManager: Send {
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
+
+    /// Drops what was locked through this address of the server, for a release. Opens no grace period.
+    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError>;
+
+    /// Drops what is locked on the file system of this path, for a release of all that is exported from it.
+    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError>;
 
     /// How long its grace period lasts, at the least.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError>;

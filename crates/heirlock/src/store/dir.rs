@@ -106,22 +106,25 @@ impl DirStore {
         Ok(store)
     }
 
+    /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
+    pub(crate) fn remove_empty(&self) -> io::Result<()> {
+        std::fs::remove_dir(self.root.join("services"))?;
+        std::fs::remove_dir(self.root.join("servers"))?;
+        std::fs::remove_file(self.root.join(MARKER))
+    }
+
     /// Begins every call: the folder is there, is a store, and nobody else can change it.
     fn enter(&self) -> Result<(), StoreError> {
-        let (expected, remedy) = (
-            "a folder that is a store",
-            "mount the volume it lies on, or make it a store with 'heirlock enable'",
-        );
+        let absent = |found: String| StoreError::Absent { path: self.root.display().to_string(), found };
         match self.disk.owner(&self.root) {
             Ok(owner) => check_owner(&self.root, owner)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(unexpected(&self.root, expected, "nothing", remedy));
+                return Err(absent("nothing".into()));
             }
             Err(error) => return Err(failed("open", &self.root)(error)),
         }
         let Some(found) = self.read_marker()? else {
-            let found = format!("a folder without the file {MARKER}");
-            return Err(unexpected(&self.root, expected, &found, remedy));
+            return Err(absent(format!("a folder without the file {MARKER}")));
         };
         if found == FORMAT.as_bytes() {
             return Ok(());

@@ -171,6 +171,16 @@ pub(crate) enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no store where one should be: its volume isn't mounted, or it was never made.
+    #[error(
+        "{path}: expected a folder that is a store, found {found}; mount the volume it lies on, or make it a store with 'heirlock enable'"
+    )]
+    Absent {
+        /// where
+        path: String,
+        /// what is there
+        found: String,
+    },
     /// It is not what it should be.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
     Unexpected {

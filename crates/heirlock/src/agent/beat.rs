@@ -1,0 +1,154 @@
+//! Heartbeats: our own, and what those of the others mean.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::claim::OwnerHeart;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::{Moment, ServerName, ServiceName};
+
+use crate::store::{ServerReport, Store, StoreError};
+
+/// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
+const DISPUTED_BEATS: u32 = 10;
+
+/// This server's heart, and its view of the others'.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    report: ServerReport,
+    hearts: Hearts,
+    servers: BTreeMap<ServerName, ServerReport>,
+    namesake: Option<Other>,
+}
+
+/// What another agent left under our name.
+#[derive(Debug)]
+struct Other {
+    beat: String,
+    /// It lay there before our first beat.
+    was_there: bool,
+    /// How often it was seen to move.
+    moves: u32,
+}
+
+/// Another agent lives under this server's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Namesake {
+    /// It was here before us: we must stop.
+    WasFirst,
+    /// It came after us: it will stop.
+    IsNew,
+}
+
+/// What a beat tells of ourselves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Condition {
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) state: Option<u32>,
+    pub(crate) ailments: Vec<String>,
+    pub(crate) facts: BTreeMap<String, String>,
+}
+
+impl Pulse {
+    /// A heart that has not beaten yet.
+    pub(crate) fn new(report: ServerReport, hearts: Hearts) -> Self {
+        Self { report, hearts, servers: BTreeMap::new(), namesake: None }
+    }
+
+    /// Writes the next beat and reads all others.
+    pub(crate) fn beat(
+        &mut self,
+        now: Moment,
+        store: &dyn Store,
+        condition: Condition,
+    ) -> Result<Option<Namesake>, StoreError> {
+        let seen = self.try_beat(store, condition);
+        match seen {
+            Ok((namesake, servers)) => {
+                let beats =
+                    servers.iter().filter(|(name, _)| **name != self.report.server).map(as_beat).collect();
+                self.hearts.saw(now, &beats);
+                self.servers = servers;
+                Ok(namesake)
+            }
+            Err(error) => {
+                self.hearts.blind();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is known of the owner of a service.
+    pub(crate) fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
+        self.hearts.heart_of(server, now)
+    }
+
+    /// What the servers said of themselves.
+    pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
+        &self.servers
+    }
+
+    /// From now on our silence is no reason to adopt, or is one again.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.report.paused = paused;
+    }
+
+    /// Whether we are paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.report.paused
+    }
+
+    /// Asks the owner of a service to give it up, for it is at home here.
+    pub(crate) fn want(&mut self, service: &ServiceName, wanted: bool) {
+        self.report.wants.retain(|other| other != service);
+        if wanted {
+            self.report.wants.push(service.clone());
+        }
+    }
+
+    /// Who asks for a service.
+    pub(crate) fn wanted_by(&self, service: &ServiceName) -> Option<&ServerName> {
+        self.servers.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
+    }
+
+    fn try_beat(
+        &mut self,
+        store: &dyn Store,
+        condition: Condition,
+    ) -> Result<(Option<Namesake>, BTreeMap<ServerName, ServerReport>), StoreError> {
+        let servers = store.servers()?;
+        let namesake = self.look_for_namesake(servers.get(&self.report.server));
+        self.report.beat += 1;
+        self.report.written_at_s = super::clock::wall_s();
+        self.report.incarnation = condition.incarnation;
+        self.report.state = condition.state;
+        self.report.ailments = condition.ailments;
+        self.report.facts = condition.facts;
+        store.put_server(&self.report)?;
+        Ok((namesake, servers))
+    }
+
+    /// A beat under our name that isn't ours and moves is another agent's. One that stands still is what an earlier
+    /// run of ours left.
+    fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
+        let other = ours.filter(|report| report.agent != self.report.agent)?;
+        let (beat, was_there) = (beat_of(other), self.report.beat == 0);
+        let known = self.namesake.get_or_insert(Other { beat: beat.clone(), was_there, moves: 0 });
+        if known.beat == beat && known.was_there {
+            return None;
+        }
+        known.moves += 1;
+        known.beat = beat;
+        // Started at the same moment each takes the other for the newcomer; then the names of the runs decide.
+        let gives_way = known.moves > DISPUTED_BEATS && self.report.agent > other.agent;
+        Some(if known.was_there || gives_way { Namesake::WasFirst } else { Namesake::IsNew })
+    }
+}
+
+fn as_beat((server, report): (&ServerName, &ServerReport)) -> (ServerName, Beat) {
+    (server.clone(), Beat { beat: beat_of(report), paused: report.paused })
+}
+
+fn beat_of(report: &ServerReport) -> String {
+    format!("{}/{}", report.agent, report.beat)
+}

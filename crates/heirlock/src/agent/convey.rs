@@ -1,0 +1,246 @@
+//! The conveyor: places records into the adoptive server's status-monitor directory, and takes them away again.
+//!
+//! What was placed is remembered in the local directory, so that the detector doesn't take it for a registration of
+//! this server's lock manager, also after a restart of the agent.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use heirlock_core::takeover::Conveyance;
+use heirlock_nsm::record::{parse_record, render_record};
+use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+/// The file below the local directory that remembers what was placed.
+const BOOK: &str = "conveyed.json";
+
+/// What was placed into one status-monitor directory.
+#[derive(Debug)]
+pub(crate) struct Conveyor {
+    sm: PathBuf,
+    book: PathBuf,
+    placed: BTreeMap<MonName, Vec<u8>>,
+}
+
+impl Conveyor {
+    /// Remembers what an earlier run of the agent placed.
+    pub(crate) fn open(state_directory: &Path, local_directory: &Path) -> io::Result<Self> {
+        let book = local_directory.join(BOOK);
+        let placed = match fs::read(&book) {
+            Ok(bytes) => parse_book(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { sm: state_directory.join("sm"), book, placed })
+    }
+
+    /// The lines that were placed, by file.
+    pub(crate) fn placed(&self) -> &BTreeMap<MonName, Vec<u8>> {
+        &self.placed
+    }
+
+    /// Places a service's records. A file that exists belongs to this server's own status monitor and gets the lines
+    /// added, as nfs-utils itself adds a line (support/nsm/file.c).
+    pub(crate) fn place(
+        &mut self,
+        records: &BTreeMap<MonName, Vec<u8>>,
+        how: Conveyance,
+        my_name: &MyName,
+    ) -> io::Result<usize> {
+        let planned: Vec<(MonName, Vec<u8>)> = records
+            .iter()
+            .map(|(client, record)| (client.clone(), description(client, record, how, my_name)))
+            .collect();
+        for (client, bytes) in &planned {
+            let remembered = self.placed.entry(client.clone()).or_default();
+            if !holds(remembered, bytes) {
+                remembered.extend(bytes);
+            }
+        }
+        // Remembered before it is placed: a line that nobody remembers would count as a registration.
+        self.write_book()?;
+        for (client, bytes) in &planned {
+            self.add(client, bytes)?;
+        }
+        File::open(&self.sm)?.sync_all()?;
+        Ok(planned.len())
+    }
+
+    /// Takes away all that was placed; lines that the status monitor wrote stay.
+    pub(crate) fn clean_up(&mut self) -> io::Result<()> {
+        for (client, bytes) in &self.placed {
+            self.remove(client, bytes)?;
+        }
+        self.placed.clear();
+        self.write_book()
+    }
+
+    fn add(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
+        let path = self.sm.join(client.as_str());
+        match fs::read(&path) {
+            Ok(there) if holds(&there, bytes) => Ok(()),
+            Ok(there) => self.replace(client, &[there.as_slice(), bytes].concat()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.replace(client, bytes),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
+        let path = self.sm.join(client.as_str());
+        let there = match fs::read(&path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if there == bytes {
+            return fs::remove_file(&path);
+        }
+        let Ok(parsed) = parse_record(&there) else { return Ok(()) };
+        let placed = parse_record(bytes).map(|p| p.lines).unwrap_or_default();
+        let kept: Vec<MonitorLine> =
+            parsed.lines.iter().filter(|line| !placed.contains(line)).cloned().collect();
+        if kept.len() == parsed.lines.len() {
+            return Ok(());
+        }
+        if kept.is_empty() { fs::remove_file(&path) } else { self.replace(client, &render_record(&kept)) }
+    }
+
+    /// By a hidden temporary name, which every status monitor ignores; owner and mode as statd's own.
+    fn replace(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
+        let mut hidden = OsString::from(".");
+        hidden.push(client.as_str());
+        hidden.push(".heirlock");
+        let temporary = self.sm.join(hidden);
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let owner = fs::metadata(&self.sm)?;
+        // Only root may give a file away; in a folder of our own there is nothing to give.
+        if file.metadata()?.uid() != owner.uid() {
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.sm.join(client.as_str()))
+    }
+
+    fn write_book(&self) -> io::Result<()> {
+        let book: BTreeMap<&str, String> = self
+            .placed
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), String::from_utf8_lossy(bytes).into_owned()))
+            .collect();
+        let temporary = self.book.with_extension("new");
+        let mut file = File::create(&temporary)?;
+        file.write_all(serde_json::to_string_pretty(&book)?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.book)
+    }
+}
+
+/// What is placed for one client.
+fn description(client: &MonName, record: &[u8], how: Conveyance, my_name: &MyName) -> Vec<u8> {
+    match how {
+        Conveyance::Copy => record.to_vec(),
+        Conveyance::Generate => render_record(&[MonitorLine::generated(client.clone(), my_name.clone())]),
+    }
+}
+
+fn holds(there: &[u8], lines: &[u8]) -> bool {
+    let (Ok(there), Ok(lines)) = (parse_record(there), parse_record(lines)) else { return false };
+    lines.lines.iter().all(|line| there.lines.contains(line))
+}
+
+fn parse_book(bytes: &[u8]) -> io::Result<BTreeMap<MonName, Vec<u8>>> {
+    let book: BTreeMap<String, String> = serde_json::from_slice(bytes)?;
+    Ok(book
+        .into_iter()
+        .filter_map(|(name, text)| Some((MonName::parse(&name).ok()?, text.into_bytes())))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        _directory: tempfile::TempDir,
+        state: PathBuf,
+        local: PathBuf,
+    }
+
+    fn place() -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        let (state, local) = (directory.path().join("nfs"), directory.path().join("local"));
+        fs::create_dir_all(state.join("sm")).unwrap();
+        fs::create_dir(&local).unwrap();
+        Place { _directory: directory, state, local }
+    }
+
+    const LINE: &str =
+        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
+    const OWN: &str = "0100007f 000186b5 00000003 00000010 000102030405060708090a0b0c0d0e0f 10.0.0.1 nfs-b\n";
+
+    fn records(bytes: &str) -> BTreeMap<MonName, Vec<u8>> {
+        BTreeMap::from([(client(), bytes.as_bytes().to_vec())])
+    }
+
+    fn client() -> MonName {
+        MonName::parse("10.0.0.1").unwrap()
+    }
+
+    fn name() -> MyName {
+        MyName::parse("nfs-service").unwrap()
+    }
+
+    fn sm(place: &Place) -> Option<String> {
+        fs::read_to_string(place.state.join("sm/10.0.0.1")).ok()
+    }
+
+    #[test]
+    fn a_copy_is_the_record_to_the_byte() {
+        let place = place();
+        let torn_end = LINE.trim_end();
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        assert_eq!(conveyor.place(&records(torn_end), Conveyance::Copy, &name()).unwrap(), 1);
+        assert_eq!(sm(&place).as_deref(), Some(torn_end));
+        assert_eq!(fs::metadata(place.state.join("sm/10.0.0.1")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_generated_one_names_the_service() {
+        let place = place();
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        conveyor.place(&records(LINE), Conveyance::Generate, &name()).unwrap();
+        let placed = sm(&place).unwrap();
+        assert!(placed.ends_with(" 10.0.0.1 nfs-service\n") && placed.contains(" 000186b5 "), "{placed}");
+    }
+
+    #[test]
+    fn what_was_placed_is_known_after_a_restart_and_taken_away_again() {
+        let place = place();
+        Conveyor::open(&place.state, &place.local)
+            .unwrap()
+            .place(&records(LINE), Conveyance::Copy, &name())
+            .unwrap();
+        let mut again = Conveyor::open(&place.state, &place.local).unwrap();
+        assert_eq!(again.placed(), &records(LINE));
+        again.clean_up().unwrap();
+        assert_eq!(sm(&place), None);
+        assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());
+    }
+
+    #[test]
+    fn a_line_of_the_servers_own_status_monitor_stays() {
+        let place = place();
+        fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+        assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")), "placed once");
+        conveyor.clean_up().unwrap();
+        assert_eq!(sm(&place).as_deref(), Some(OWN));
+    }
+}

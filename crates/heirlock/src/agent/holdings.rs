@@ -1,0 +1,219 @@
+//! What this server holds: the services whose newest claim is its own, with their ledgers and journals.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::duty::{Duty, duty};
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::ledger::{Entry, Ledger};
+use heirlock_core::takeover::{Cause, Conveyance, Journal, OutcomeLine, Phase, Remains, Strategy, Until};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use crate::store::{Change, ClaimAnswer, Contents, Store, StoreError};
+
+/// One service that this server holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// The newest claim, which is ours.
+    pub(crate) claim: Claim,
+    /// What the store knows of its clients.
+    pub(crate) ledger: Ledger,
+    /// How far its generation has come.
+    pub(crate) journal: Journal,
+    /// The number of this generation.
+    pub(crate) state: StateNumber,
+    /// What became of its clients in the adoption that began this generation.
+    pub(crate) outcomes: Vec<OutcomeLine>,
+    /// It is being given away: nothing is written any more.
+    pub(crate) frozen: bool,
+}
+
+impl Held {
+    /// What the store holds of a generation.
+    pub(crate) fn new(
+        claim: Claim,
+        contents: Contents,
+        journal: Journal,
+        keeps_peers: bool,
+        delay: Duration,
+    ) -> Self {
+        let outcomes = contents.outcomes.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Self {
+            claim,
+            ledger: Ledger::new(contents.records, keeps_peers, delay),
+            journal,
+            state: contents.state.unwrap_or(StateNumber(1)),
+            outcomes,
+            frozen: false,
+        }
+    }
+
+    /// What is owed to its clients.
+    pub(crate) fn duty(&self, current: &Incarnation, reborn: bool) -> Duty {
+        match self.frozen {
+            true => Duty::Nothing,
+            false => duty(&self.journal, !self.ledger.stored().is_empty(), current, reborn),
+        }
+    }
+
+    /// Clients of which this is the last that was learnt.
+    pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
+        let mut last: BTreeMap<&str, &OutcomeLine> = BTreeMap::new();
+        for line in &self.outcomes {
+            last.insert(line.client.as_str(), line);
+        }
+        let found: Vec<MonName> =
+            last.into_values().filter(|line| line.outcome == wanted).filter_map(OutcomeLine::key).collect();
+        found.into_iter()
+    }
+
+    /// What a run that is resumed needs to know of it.
+    pub(crate) fn remains(&self, service: &ServiceName) -> Remains {
+        Remains {
+            service: service.clone(),
+            generation: self.claim.generation,
+            state: self.state,
+            clients: self.ledger.stored().keys().cloned().collect(),
+            journal: self.journal.clone(),
+            outcomes: self.outcomes.clone(),
+        }
+    }
+
+    /// Makes entries durable and takes them in.
+    pub(crate) fn commit(
+        &mut self,
+        store: &dyn Store,
+        service: &ServiceName,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
+        // In portions, so that a burst of ten thousand doesn't hold up what comes between.
+        for portion in entries.chunks(crate::limits::COMMIT_RECORDS_MAX) {
+            let changes: Vec<Change> = portion.iter().map(change).collect();
+            store.commit(service, self.claim.generation, &changes)?;
+            self.ledger.committed(portion);
+        }
+        Ok(())
+    }
+
+    /// Removes clients from the store.
+    pub(crate) fn remove(
+        &mut self,
+        store: &dyn Store,
+        service: &ServiceName,
+        clients: &[MonName],
+    ) -> Result<(), StoreError> {
+        let entries: Vec<Entry> = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
+        self.commit(store, service, &entries)
+    }
+}
+
+fn change(entry: &Entry) -> Change {
+    match entry {
+        Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
+        Entry::Remove(client) => Change::RemoveRecord(client.clone()),
+    }
+}
+
+/// The journal of a generation that no adoption began.
+pub(crate) fn quiet_journal(
+    run: &str,
+    server: &ServerName,
+    life: Option<Incarnation>,
+    now_s: u64,
+) -> Journal {
+    Journal {
+        run: run.to_owned(),
+        server: server.clone(),
+        phase: Phase::Settled,
+        until: Until::Settled,
+        cause: Cause::Asked,
+        strategy: Strategy::Notify,
+        convey: Conveyance::Generate,
+        members: Vec::new(),
+        life,
+        started_at_s: now_s,
+        timeline: Vec::new(),
+        failure: None,
+    }
+}
+
+/// What this server finds of a service in the store.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nobody ever claimed it.
+    Unclaimed,
+    /// Somebody else's, or given up.
+    NotOurs(Claim),
+    /// Ours, whole.
+    Ours(Claim, Box<Contents>, Journal),
+    /// Ours by its claim, but the generation was not begun: an adoption was interrupted right there.
+    Interrupted(Claim, Option<(Generation, Box<Contents>)>),
+}
+
+/// Looks a service up.
+pub(crate) fn find(
+    store: &dyn Store,
+    service: &ServiceName,
+    server: &ServerName,
+) -> Result<Found, StoreError> {
+    let Some(claim) = store.newest_claim(service)? else { return Ok(Found::Unclaimed) };
+    if claim.owner != *server || claim.released {
+        return Ok(Found::NotOurs(claim));
+    }
+    let Some(newest) = store.newest_generation(service, claim.generation)? else {
+        return Ok(Found::Interrupted(claim, None));
+    };
+    let contents = Box::new(store.load(service, newest)?);
+    if newest != claim.generation {
+        return Ok(Found::Interrupted(claim, Some((newest, contents))));
+    }
+    let journal = parse_journal(&contents);
+    Ok(match journal {
+        Some(journal) => Found::Ours(claim, contents, journal),
+        None => Found::Interrupted(claim, Some((newest, contents))),
+    })
+}
+
+/// The journal of a generation, where it can be read.
+pub(crate) fn parse_journal(contents: &Contents) -> Option<Journal> {
+    let text = contents.journal.as_deref()?;
+    serde_json::from_str(text).inspect_err(|error| tracing::error!(%error, "a journal can't be read")).ok()
+}
+
+/// Claims a service that nobody ever claimed, and begins its first generation.
+pub(crate) fn claim_first(
+    store: &dyn Store,
+    service: &ServiceName,
+    claim: &Claim,
+    state: StateNumber,
+    journal: &Journal,
+) -> Result<Option<Contents>, StoreError> {
+    match store.claim(service, claim)? {
+        ClaimAnswer::Won => {}
+        ClaimAnswer::Taken(_) => return Ok(None),
+    }
+    begin(store, service, claim.generation, state, BTreeMap::new(), journal).map(Some)
+}
+
+/// Begins a generation.
+pub(crate) fn begin(
+    store: &dyn Store,
+    service: &ServiceName,
+    generation: Generation,
+    state: StateNumber,
+    records: BTreeMap<MonName, Vec<u8>>,
+    journal: &Journal,
+) -> Result<Contents, StoreError> {
+    let contents =
+        Contents { state: Some(state), records, journal: Some(journal_text(journal)), ..Contents::default() };
+    store.begin_generation(service, generation, &contents)?;
+    Ok(contents)
+}
+
+/// A journal as it lies in the store.
+pub(crate) fn journal_text(journal: &Journal) -> String {
+    // Every field is made of strings, numbers and enums: it always serialises.
+    serde_json::to_string_pretty(journal).unwrap_or_default()
+}

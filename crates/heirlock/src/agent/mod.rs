@@ -1,0 +1,401 @@
+//! The agent: one process on each server that captures, keeps, takes over and tells.
+//!
+//! One loop owns all state. Whatever takes its time runs in a thread of its own (`work.rs`) and reports by a
+//! [`Message`]; what is decided is decided by the machines of `heirlock-core`, and carried out here in the order "durable,
+//! then told".
+//!
+//! | file | holds |
+//! |---|---|
+//! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
+//! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
+//! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
+//! | `runs.rs`, `convey.rs`, `work.rs`, `volumes.rs` | a run, carried out |
+//! | `requests.rs`, `release.rs` | the verbs of the control socket |
+//! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
+
+mod beat;
+mod capture;
+mod clock;
+mod convey;
+mod health;
+mod holdings;
+mod recovery;
+mod release;
+mod requests;
+mod resolve;
+mod roles;
+mod runs;
+mod services;
+mod status;
+mod volumes;
+mod watch;
+mod work;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Follower;
+use heirlock_core::liveness::Hearts;
+use heirlock_core::takeover::Event;
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::Settings;
+use crate::control::{Answer, Listener, Request, Responder};
+use crate::detector::Hints;
+use crate::guard;
+use crate::store::dir::DirStore;
+use crate::store::{ServerReport, Store, StoreError};
+use crate::{limits, lock_manager};
+
+use beat::{Condition, Namesake, Pulse};
+use capture::Capture;
+use clock::Clock;
+use convey::Conveyor;
+use health::Health;
+use holdings::Held;
+use runs::Running;
+use status::Snapshot;
+use watch::Look;
+use work::{RecognisedAt, Workshop};
+
+/// What the loop is told.
+pub(crate) enum Message {
+    /// Something happened in the status monitor's directory.
+    Changed,
+    /// The lock manager was looked at.
+    Observed(Box<Result<Look, String>>),
+    /// Where NLM listens over TCP.
+    NlmPorts(Vec<u16>),
+    /// Work of the run is done.
+    Event(Event),
+    /// The lock manager was made to recognise.
+    Recognised(Box<Result<RecognisedAt, String>>),
+    /// A name was looked up.
+    Resolved(MonName, Option<IpAddr>),
+    /// The address of a service that is being released is gone, or isn't.
+    AddressGone(ServiceName, Result<(), String>),
+    /// The volume of a service that was released is gone, or isn't.
+    VolumeGone(ServiceName, Result<(), String>),
+    /// Somebody asks over the control socket.
+    Request(Box<Request>, Responder),
+    /// Stop in order.
+    Stop,
+}
+
+/// All that the loop owns.
+pub(crate) struct Agent {
+    settings: Arc<Settings>,
+    /// This run of the agent: random.
+    id: String,
+    clock: Clock,
+    store: Box<dyn Store>,
+    inbox: Sender<Message>,
+    workshop: Workshop,
+    capture: Capture,
+    conveyor: Conveyor,
+    follower: Follower,
+    /// Clients are served: nfsd has threads.
+    serving: bool,
+    /// The lock manager was reborn, and what follows from it isn't done yet.
+    reborn: bool,
+    /// When the lock manager was last looked at.
+    looked_at: Option<Moment>,
+    /// When a life of the lock manager began under our eyes, at the latest.
+    grace_seen: Option<Moment>,
+    nlm_ports: Vec<u16>,
+    held: BTreeMap<ServiceName, Held>,
+    /// Claims of services that others hold, or nobody.
+    others: BTreeMap<ServiceName, Claim>,
+    run: Option<Running>,
+    pulse: Pulse,
+    beat_due: Moment,
+    /// What other servers compare with their own, and when it was gathered.
+    facts: Option<(Moment, BTreeMap<String, String>)>,
+    health: Health,
+    /// This server rebooted since its own service was last told of it.
+    rebooted: bool,
+    releases: release::Releases,
+    wishes: requests::Wishes,
+    /// Before this moment no service of this name is adopted without being asked.
+    unasked_not_before: BTreeMap<ServiceName, Moment>,
+    snapshot: Arc<Snapshot>,
+    /// Why the agent must end.
+    fatal: Option<String>,
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Where something it can't do without is missing, or another agent lives under its name.
+pub(crate) fn run(settings: Settings) -> Result<()> {
+    let settings = Arc::new(settings);
+    for directory in [&settings.local_directory, &settings.runtime_directory] {
+        fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
+    }
+    match guard::renew(&settings) {
+        Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
+        }
+    }
+    let (inbox, messages) = channel();
+    let snapshot = Arc::new(Snapshot::new(&settings));
+    let _listener = listen(&settings, &inbox, &snapshot)?;
+    stop_on_signal(inbox.clone())?;
+    let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
+    let _hints = agent.watch_directory();
+    watch::start(&agent.workshop, inbox);
+    tracing::info!(server = %settings.server, agent = agent.id, store = agent.store.describe(), "the agent begins");
+    agent.serve(&messages)
+}
+
+/// Answers what needs no decision at once, and hands on the rest.
+fn listen(settings: &Settings, inbox: &Sender<Message>, snapshot: &Arc<Snapshot>) -> Result<Listener> {
+    let (inbox, snapshot) = (Mutex::new(inbox.clone()), Arc::clone(snapshot));
+    let requested = move |request: Request, responder: Responder| {
+        if request == Request::Status {
+            // Also while the loop waits for a store that hangs.
+            responder.done(Answer::Status(Box::new(snapshot.report())));
+            return;
+        }
+        let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = inbox.send(Message::Request(Box::new(request), responder));
+    };
+    Listener::start(&settings.runtime_directory, requested)
+        .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
+}
+
+fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if inbox.send(Message::Stop).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Agent {
+    fn new(settings: Arc<Settings>, inbox: Sender<Message>, snapshot: Arc<Snapshot>) -> Result<Self> {
+        let clock = Clock::start();
+        let id = format!("{:016x}", fastrand::u64(..));
+        let store = open_store(&settings)?;
+        let conveyor =
+            Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
+                format!("can't read what was conveyed, in {}", settings.local_directory.display())
+            })?;
+        let report = ServerReport {
+            server: settings.server.clone(),
+            agent: id.clone(),
+            beat: 0,
+            paused: maintenance_file(&settings).exists(),
+            incarnation: None,
+            state: None,
+            written_at_s: clock::wall_s(),
+            ailments: Vec::new(),
+            wants: Vec::new(),
+            facts: BTreeMap::new(),
+        };
+        let workshop = Workshop {
+            settings: Arc::clone(&settings),
+            clock,
+            lock_manager: Arc::new(Mutex::new(lock_manager::open(&settings))),
+            inbox: inbox.clone(),
+        };
+        let mut agent = Self {
+            id,
+            clock,
+            store,
+            inbox,
+            workshop,
+            capture: Capture::default(),
+            conveyor,
+            follower: Follower::default(),
+            serving: false,
+            reborn: false,
+            looked_at: None,
+            grace_seen: None,
+            nlm_ports: Vec::new(),
+            held: BTreeMap::new(),
+            others: BTreeMap::new(),
+            run: None,
+            pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
+            beat_due: clock.now(),
+            facts: None,
+            health: Health::default(),
+            rebooted: false,
+            releases: release::Releases::default(),
+            wishes: requests::Wishes::default(),
+            unasked_not_before: BTreeMap::new(),
+            snapshot,
+            fatal: None,
+            settings,
+        };
+        agent.refresh_holdings(clock.now());
+        agent.follower = Follower::new(agent.known_life());
+        agent.tidy_conveyed();
+        Ok(agent)
+    }
+
+    fn watch_directory(&self) -> Hints {
+        let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
+        let inbox = self.inbox.clone();
+        Hints::start(directories, move || {
+            let _ = inbox.send(Message::Changed);
+        })
+    }
+
+    fn serve(&mut self, messages: &Receiver<Message>) -> Result<()> {
+        loop {
+            let patience = self.next_due().since(self.clock.now());
+            match messages.recv_timeout(patience) {
+                Ok(Message::Stop) => return self.stop(),
+                Ok(message) => self.handle(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
+            }
+            // What has come together is looked at together: a burst of hints causes one scan.
+            for message in messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX).collect::<Vec<_>>() {
+                if matches!(message, Message::Stop) {
+                    return self.stop();
+                }
+                self.handle(message);
+            }
+            self.do_what_is_due();
+            if let Some(why) = self.fatal.take() {
+                bail!(why);
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Changed => self.capture.due = Some(now),
+            Message::Observed(look) => self.observed(now, *look),
+            Message::NlmPorts(ports) => self.nlm_ports = ports,
+            Message::Event(event) => self.advance(now, event),
+            Message::Recognised(done) => self.recognised(now, *done),
+            Message::Resolved(name, address) => self.resolved(now, &name, address),
+            Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
+            Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
+            Message::Request(request, responder) => self.requested(now, *request, responder),
+            Message::Stop => {}
+        }
+    }
+
+    fn next_due(&self) -> Moment {
+        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
+        let run = self.run.as_ref().and_then(Running::due);
+        let scan = self.capture.due.or(Some(Moment::START));
+        // A burial that waits for a lock manager to serve again is no reason to hurry.
+        let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
+        [burial, run, scan].into_iter().flatten().chain([self.beat_due]).min().unwrap_or(Moment::START)
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = self.clock.now();
+        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).any(|at| now >= at);
+        if burial || self.capture.due.is_none_or(|due| now >= due) {
+            self.scan(now);
+        }
+        if now >= self.beat_due {
+            self.beat_due = now + self.settings.heartbeat.interval;
+            self.beat(now);
+        }
+        self.tick_run(now);
+        self.recover(now);
+        self.publish();
+    }
+
+    /// Says that this server lives, and takes in what the others say.
+    fn beat(&mut self, now: Moment) {
+        let condition = Condition {
+            incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
+            state: self.own_state().map(|state| state.0),
+            ailments: self.ailments(),
+            facts: self.facts(now),
+        };
+        match self.pulse.beat(now, self.store.as_ref(), condition) {
+            Ok(None) => {}
+            Ok(Some(Namesake::WasFirst)) => {
+                self.fatal = Some(format!(
+                    "another agent lives under the name {} in this store: give each server a name of its own (server = …)",
+                    self.settings.server
+                ));
+                return;
+            }
+            Ok(Some(Namesake::IsNew)) => {
+                tracing::error!(server = %self.settings.server, "another agent was started under this server's name");
+            }
+            Err(error) => {
+                self.health.failed(now, &error.to_string());
+                return;
+            }
+        }
+        if !self.capture.behind {
+            self.health.worked();
+        }
+        self.refresh_holdings(now);
+        self.look_for_silence(now);
+        self.answer_wishes(now);
+        self.fulfil_wishes(now);
+        self.forget_the_unreachable(now);
+    }
+
+    /// They change with a configuration, hardly ever.
+    fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
+        if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
+            self.facts = Some((now, guard::facts(&self.settings)));
+        }
+        self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
+    }
+
+    /// This server's own NSM state number, as its status monitor keeps it.
+    pub(crate) fn own_state(&self) -> Option<StateNumber> {
+        let bytes = fs::read(self.settings.state_directory.join("state")).ok()?;
+        StateNumber::parse_file(&bytes).ok()
+    }
+
+    /// Stops in order: from now on this server's silence is no reason to adopt. A run that is on goes on at the next
+    /// start.
+    fn stop(&mut self) -> Result<()> {
+        tracing::info!("the agent stops");
+        self.stop_notifying();
+        self.pulse.pause(true);
+        let last = self.pulse.beat(self.clock.now(), self.store.as_ref(), Condition::default());
+        last.map(drop)
+            .context("the last heartbeat could not be written: others may take this server for dead")
+    }
+}
+
+/// A store that isn't what it should be is an error; one that isn't there may come yet.
+fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
+    let path = &settings.store.path;
+    match DirStore::open(path) {
+        Ok(store) => Ok(Box::new(store)),
+        Err(error @ StoreError::Unexpected { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "the store can't be opened yet");
+            Ok(Box::new(DirStore::at(path)))
+        }
+    }
+}
+
+/// As long as it exists, this server is being maintained.
+fn maintenance_file(settings: &Settings) -> PathBuf {
+    settings.local_directory.join("maintenance")
+}

@@ -1,0 +1,121 @@
+//! Giving a service away in order: the address goes first, then what was locked through it, and the claim last.
+//!
+//! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
+//! departures aren't believed), for what lockd unmonitors while it lets go says nothing of the clients.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::{Moment, ServiceName};
+
+use super::Agent;
+use crate::control::{Answer, Responder};
+
+/// Releases that are on, each with whoever waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    on: BTreeMap<ServiceName, Option<Responder>>,
+}
+
+impl Releases {
+    fn end(&mut self, service: &ServiceName) -> Option<Responder> {
+        self.on.remove(service).flatten()
+    }
+}
+
+impl Agent {
+    /// Begins to give a service away.
+    pub(crate) fn release(&mut self, service: &ServiceName, responder: Option<Responder>) {
+        if let Err(why) = self.may_release(service) {
+            tracing::warn!(%service, why, "not released");
+            if let Some(responder) = responder {
+                responder.failed(&why, true);
+            }
+            return;
+        }
+        if let Some(held) = self.held.get_mut(service) {
+            held.frozen = true;
+        }
+        tracing::info!(%service, "a release begins: its address goes first");
+        self.releases.on.insert(service.clone(), responder);
+        self.workshop.take_address_away(service);
+    }
+
+    /// Whether a release of this service is on.
+    pub(crate) fn is_releasing(&self, service: &ServiceName) -> bool {
+        self.releases.on.contains_key(service)
+    }
+
+    fn may_release(&self, service: &ServiceName) -> Result<(), String> {
+        if service.is_host() {
+            return Err(format!(
+                "{service} is what this server serves under its own name; it can't be given away"
+            ));
+        }
+        if self.is_releasing(service) {
+            return Err(format!("{service} is being released already"));
+        }
+        if !self.held.contains_key(service) {
+            return Err(format!("{service} is not held by this server; 'heirlock status' says whose it is"));
+        }
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
+        if of_run {
+            return Err(format!(
+                "clients of {service} are being told right now; release it when that has settled"
+            ));
+        }
+        if let Some(error) = self.health.error() {
+            return Err(format!(
+                "the store fails, so whoever takes {service} over would not know its clients: {error}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The address is gone, or isn't.
+    pub(crate) fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
+        let given_up = gone.and_then(|()| self.give_up(now, service));
+        match given_up {
+            Ok(()) => self.workshop.take_volume_away(service),
+            Err(why) => {
+                if let Some(held) = self.held.get_mut(service) {
+                    held.frozen = false;
+                }
+                tracing::error!(%service, why, "the release failed: the service stays here");
+                if let Some(responder) = self.releases.end(service) {
+                    responder.failed(&format!("{service} was not released: {why}"), false);
+                }
+            }
+        }
+    }
+
+    /// Nobody can reach it any more: what is known is final. The locks go, the copy is checked, the claim is given up.
+    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<(), String> {
+        self.scan(now);
+        self.workshop.let_go_of_locks(service)?;
+        let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
+        let said = |error: crate::store::StoreError| error.to_string();
+        let contents = self.store.load(service, held.claim.generation).map_err(said)?;
+        if contents.records != *held.ledger.stored() {
+            return Err("the store does not hold what was captured; try again, and look at the volume".into());
+        }
+        self.store.release(service, held.claim.generation).map_err(said)?;
+        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "released");
+        self.held.remove(service);
+        Ok(())
+    }
+
+    /// The volume is gone as well, or isn't; the claim is given up in either case.
+    pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
+        let responder = self.releases.end(service);
+        if let Err(why) = &gone {
+            tracing::error!(%service, why, "released, but its volume is still here");
+        }
+        let Some(responder) = responder else { return };
+        match gone {
+            Ok(()) => responder
+                .done(Answer::Words { text: format!("{service} is released; adopt it on another server") }),
+            Err(why) => responder
+                .failed(&format!("{service} is released, but its volume is still here: {why}"), false),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The verbs of the control socket.
+
+use std::fs;
+
+use heirlock_core::claim::{Authority, OwnerHeart};
+use heirlock_core::takeover::{Cause, Event, Phase, Until};
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::runs::Order;
+use super::{Agent, maintenance_file, status};
+use crate::control::{Answer, Request, Responder};
+use crate::{guard, limits};
+
+/// Services that are to come home, until when, and who waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes(Vec<Wish>);
+
+#[derive(Debug)]
+struct Wish {
+    service: ServiceName,
+    until: Moment,
+    responder: Responder,
+}
+
+/// How an adoption was asked for.
+struct Adoption {
+    service: ServiceName,
+    prepare: bool,
+    authority: Authority,
+}
+
+impl Agent {
+    /// Somebody asks.
+    pub(crate) fn requested(&mut self, now: Moment, request: Request, responder: Responder) {
+        tracing::debug!(?request, "asked");
+        match request {
+            Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
+            Request::Adopt { service, finish: true, .. } => self.finish(now, &service, responder),
+            Request::Adopt { service, prepare, owner_fenced, force, .. } => {
+                let authority = Authority { owner_fenced, insisted: force };
+                self.adopt(now, Adoption { service, prepare, authority }, responder);
+            }
+            Request::Release { service } => match self.check_known(&service) {
+                Ok(()) => self.release(&service, Some(responder)),
+                Err(why) => responder.failed(&why, true),
+            },
+            Request::Failback { service } => self.failback(now, service, responder),
+            Request::Maintenance { on } => self.maintain(on, responder),
+            Request::Forget { service, client } => self.forget(&service, &client, responder),
+            Request::Report { service } => match self.report_of(&service) {
+                Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+                None => responder.failed(&format!("no adoption of {service} by this server is known"), true),
+            },
+        }
+    }
+
+    fn check_known(&self, service: &ServiceName) -> Result<(), String> {
+        if self.settings.services.iter().any(|s| s.name == *service) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.settings.services.iter().map(|s| s.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
+    }
+
+    fn adopt(&mut self, now: Moment, adoption: Adoption, responder: Responder) {
+        let service = &adoption.service;
+        if let Err(why) = self.check_known(service) {
+            return responder.failed(&why, true);
+        }
+        if self.is_releasing(service) {
+            return responder
+                .failed(&format!("{service} is being released; adopt it when that is done"), true);
+        }
+        if let Some(running) = &mut self.run {
+            if running.machine.targets().contains(service) {
+                return self.join(responder);
+            }
+            if running.machine.cause() != Cause::OwnRestart {
+                let targets = status::names(running.machine.targets());
+                return responder.failed(
+                    &format!("{targets} is being adopted right now; ask again when that has settled"),
+                    true,
+                );
+            }
+        }
+        if self.is_adopted_already(service) && !adoption.authority.insisted {
+            return match self.report_of(service) {
+                Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+                None => responder
+                    .done(Answer::Words { text: format!("{service} is held by this server already") }),
+            };
+        }
+        if !adoption.authority.insisted
+            && let Some(why) = self.hazards()
+        {
+            return responder.failed(&why, true);
+        }
+        self.give_way();
+        let order = Order {
+            cause: Cause::Asked,
+            targets: vec![adoption.service],
+            until: if adoption.prepare { Until::Prepared } else { Until::Settled },
+            authority: adoption.authority,
+            waiting: vec![responder],
+            primary_lost: None,
+        };
+        self.begin_run(now, order);
+    }
+
+    /// What on this host is known to lose locks in an adoption.
+    fn hazards(&self) -> Option<String> {
+        let hazards = guard::hazards(&self.settings);
+        let told = hazards.iter().map(|hazard| match &hazard.remedy {
+            Some(remedy) => format!("{} ({remedy})", hazard.found),
+            None => hazard.found.clone(),
+        });
+        let told = told.collect::<Vec<_>>().join("; ");
+        (!told.is_empty()).then(|| format!("locks would be lost: {told}; --force adopts all the same"))
+    }
+
+    /// Whoever asks for what is being done waits for its end with the others.
+    fn join(&mut self, responder: Responder) {
+        let Some(running) = &mut self.run else { return };
+        if running.machine.awaits_finish() {
+            let report = status::report(&running.machine, &self.settings);
+            return responder.done(Answer::Adoption(Box::new(report)));
+        }
+        running.waiting.push(responder);
+    }
+
+    /// A self-adoption makes way for an adoption that is asked for: its services become members of that one, with
+    /// generations and numbers of their own, as after any other interruption.
+    fn give_way(&mut self) {
+        if let Some(running) = self.run.take() {
+            tracing::info!(run = running.machine.run(), "a self-adoption makes way for what was asked for");
+            running.stop();
+        }
+    }
+
+    /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
+    fn is_adopted_already(&self, service: &ServiceName) -> bool {
+        let Some(held) = self.held.get(service) else { return false };
+        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
+        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+    }
+
+    fn finish(&mut self, now: Moment, service: &ServiceName, responder: Responder) {
+        let running = self.run.as_mut().filter(|running| running.machine.targets().contains(service));
+        if let Some(running) = running {
+            running.waiting.push(responder);
+            return self.advance(now, Event::Finish);
+        }
+        match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
+            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            None => responder.failed(
+                &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
+                true,
+            ),
+        }
+    }
+
+    fn failback(&mut self, now: Moment, service: ServiceName, responder: Responder) {
+        if let Err(why) = self.check_known(&service) {
+            return responder.failed(&why, true);
+        }
+        let home = self.settings.services.iter().find(|s| s.name == service).and_then(|s| s.home.clone());
+        if home.as_ref() != Some(&self.settings.server) {
+            let home =
+                home.map_or("nowhere: set its home".to_owned(), |home| format!("on {home}: say it there"));
+            return responder.failed(&format!("{service} is at home {home}"), true);
+        }
+        if self.is_adopted_already(&service) {
+            return responder.done(Answer::Words { text: format!("{service} is at home") });
+        }
+        tracing::info!(%service, "its owner is asked to give it up");
+        self.pulse.want(&service, true);
+        self.beat_due = now;
+        self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, responder });
+    }
+
+    /// Takes what was given up for us.
+    pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
+        if self.wishes.0.is_empty()
+            || self.run.as_ref().is_some_and(|r| r.machine.cause() != Cause::OwnRestart)
+        {
+            return;
+        }
+        for wish in std::mem::take(&mut self.wishes.0) {
+            match self.can_be_taken(now, &wish) {
+                Ok(true) if self.run.is_none() => {
+                    self.pulse.want(&wish.service, false);
+                    let adoption =
+                        Adoption { service: wish.service, prepare: false, authority: Authority::default() };
+                    self.adopt(now, adoption, wish.responder);
+                }
+                Ok(_) => self.wishes.0.push(wish),
+                Err(why) => {
+                    self.pulse.want(&wish.service, false);
+                    wish.responder.failed(&why, true);
+                }
+            }
+        }
+    }
+
+    fn can_be_taken(&self, now: Moment, wish: &Wish) -> Result<bool, String> {
+        let service = &wish.service;
+        let claim = match self.store.newest_claim(service) {
+            Ok(None) => return Ok(true),
+            Ok(Some(claim)) if claim.released || claim.owner == self.settings.server => return Ok(true),
+            Ok(Some(claim)) => claim,
+            Err(error) => return Err(error.to_string()),
+        };
+        if let OwnerHeart::Silent { .. } = self.pulse.heart_of(&claim.owner, now) {
+            return Err(format!(
+                "{}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say 'heirlock adopt {service} --owner-fenced'",
+                claim.owner
+            ));
+        }
+        if now >= wish.until {
+            return Err(format!(
+                "{} did not give {service} up within {} s; look at its log, or say 'heirlock release {service}' there",
+                claim.owner,
+                limits::GIVE_UP_TIME_MAX.as_secs()
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Gives up what its home asks for.
+    pub(crate) fn answer_wishes(&mut self, now: Moment) {
+        let wanted = self.settings.services.iter().filter(|s| {
+            let home = s.home.as_ref().filter(|home| **home != self.settings.server);
+            self.held.contains_key(&s.name) && home.is_some() && self.pulse.wanted_by(&s.name) == home
+        });
+        for service in wanted.map(|s| s.name.clone()).collect::<Vec<_>>() {
+            let busy = self.run.as_ref().is_some_and(|running| running.machine.has_member(&service));
+            if !busy && !self.is_releasing(&service) {
+                tracing::info!(%service, "its home asks for it");
+                self.release(&service, None);
+                self.capture.due = Some(now);
+            }
+        }
+    }
+
+    fn maintain(&mut self, on: bool, responder: Responder) {
+        let file = maintenance_file(&self.settings);
+        let kept = match on {
+            true => fs::write(&file, "while this file exists, the server's silence is no reason to adopt\n"),
+            false => fs::remove_file(&file).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        };
+        if let Err(error) = kept {
+            return responder.failed(&format!("can't change {}: {error}", file.display()), true);
+        }
+        self.pulse.pause(on);
+        self.beat_due = self.clock.now();
+        let text = match on {
+            true => "in maintenance: this server's silence is no reason to adopt its services",
+            false => "out of maintenance: a silence of this server counts again",
+        };
+        responder.done(Answer::Words { text: text.into() });
+    }
+
+    fn forget(&mut self, service: &ServiceName, client: &str, responder: Responder) {
+        let Ok(key) = MonName::parse(client) else {
+            return responder.failed(&format!("{client:?} is no client's name"), true);
+        };
+        let present = self.capture.found.may_hold(&key);
+        let Some(held) = self.held.get_mut(service) else {
+            return responder.failed(&format!("{service} is not held by this server; ask its owner"), true);
+        };
+        if !held.ledger.stored().contains_key(&key) {
+            return responder.failed(
+                &format!("{service} has no client {client}; 'heirlock records list' names them"),
+                true,
+            );
+        }
+        if present {
+            let why =
+                format!("{client} is registered with this server's status monitor now: it may hold locks");
+            return responder.failed(&why, true);
+        }
+        match held.remove(self.store.as_ref(), service, &[key]) {
+            Ok(()) => responder.done(Answer::Words { text: format!("{client} is forgotten") }),
+            Err(error) => responder.failed(&error.to_string(), false),
+        }
+    }
+}

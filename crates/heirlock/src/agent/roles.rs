@@ -1,0 +1,110 @@
+//! Who is a peer, and who is certainly a client: read from the mount table and the TCP table.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use heirlock_core::ledger::Roles;
+use heirlock_nsm::MonName;
+
+/// NFS's own port. lockd's differs from boot to boot and is asked for at rpcbind.
+const NFS_PORT: u16 = 2049;
+
+/// TCP state `ESTABLISHED` in `/proc/net/tcp` (include/net/tcp_states.h).
+const ESTABLISHED: &str = "01";
+
+/// Reads the roles from `/proc`. What can't be read says nothing: a record is a client's unless it is known better.
+pub(crate) fn read(proc: &Path, nlm_ports: &[u16]) -> Roles {
+    let table = |name: &str| fs::read_to_string(proc.join(name)).unwrap_or_default();
+    let mut connected = connected(&table("net/tcp"), nlm_ports);
+    connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
+    Roles { peers: peers(&table("mounts")), connected }
+}
+
+/// The servers of NFSv2 and NFSv3 mounts: the ones whose locks go through this server's own lock manager.
+fn peers(mounts: &str) -> BTreeSet<MonName> {
+    let mut peers = BTreeSet::new();
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [source, _, kind, options, ..] = fields.as_slice() else { continue };
+        if *kind != "nfs" || options.split(',').any(|o| o == "nolock" || o.starts_with("vers=4")) {
+            continue;
+        }
+        let by_address = options.split(',').find_map(|o| o.strip_prefix("addr="));
+        let by_name = source.rsplit_once(':').map(|(server, _)| server.trim_matches(['[', ']']));
+        peers.extend(by_address.into_iter().chain(by_name).filter_map(|name| MonName::parse(name).ok()));
+    }
+    peers
+}
+
+fn connected(table: &str, nlm_ports: &[u16]) -> BTreeSet<MonName> {
+    connections(table, nlm_ports)
+        .filter_map(|address| {
+            Some(IpAddr::V4(Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.swap_bytes())))
+        })
+        .map(MonName::from_address)
+        .collect()
+}
+
+fn connected_v6(table: &str, nlm_ports: &[u16]) -> BTreeSet<MonName> {
+    connections(table, nlm_ports).filter_map(parse_v6).map(MonName::from_address).collect()
+}
+
+/// Four 32-bit words, each in the byte order of the machine; a v4-mapped one is the IPv4 address it stands for.
+fn parse_v6(text: &str) -> Option<IpAddr> {
+    let mut octets = [0_u8; 16];
+    for (word, chunk) in octets.chunks_mut(4).enumerate() {
+        let digits = text.get(word * 8..word * 8 + 8)?;
+        chunk.copy_from_slice(&u32::from_str_radix(digits, 16).ok()?.swap_bytes().to_be_bytes());
+    }
+    let address = Ipv6Addr::from(octets);
+    Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
+}
+
+/// The remote addresses, as the table spells them, of established connections to NFS's or NLM's local port.
+fn connections<'a>(table: &'a str, nlm_ports: &'a [u16]) -> impl Iterator<Item = &'a str> {
+    table.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+        let ours = port == NFS_PORT || nlm_ports.contains(&port);
+        (ours && state == ESTABLISHED).then_some(remote.rsplit_once(':')?.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(set: &BTreeSet<MonName>) -> Vec<&str> {
+        set.iter().map(MonName::as_str).collect()
+    }
+
+    #[test]
+    fn an_nfsv3_mount_makes_its_server_a_peer_and_v4_and_nolock_do_not() {
+        let mounts = "10.0.0.7:/x /mnt/x nfs rw,vers=3,hard,addr=10.0.0.7 0 0\n\
+                      filer:/y /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n\
+                      10.0.0.9:/z /mnt/z nfs4 rw,vers=4.2,addr=10.0.0.9 0 0\n\
+                      10.0.0.5:/n /mnt/n nfs rw,vers=3,nolock,addr=10.0.0.5 0 0\n\
+                      /dev/sda1 / ext4 rw 0 0\n";
+        assert_eq!(names(&peers(mounts)), ["10.0.0.7", "10.0.0.8", "filer"]);
+    }
+
+    #[test]
+    fn a_connection_to_nfs_or_nlm_makes_a_client() {
+        let table = "  sl  local_address rem_address   st\n\
+            0: 0A00630A:0801 1500630A:03E7 01 0 0\n\
+            1: 0A00630A:A28B 1600630A:03E8 01 0 0\n\
+            2: 0A00630A:0016 1700630A:03E8 01 0 0\n\
+            3: 00000000:0801 00000000:0000 0A 0 0\n";
+        assert_eq!(names(&connected(table, &[0xA28B])), ["10.99.0.21", "10.99.0.22"]);
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_one_it_stands_for() {
+        let table = "  sl\n0: 0000000000000000FFFF00000A00630A:0801 0000000000000000FFFF00001500630A:03E7 01 0\n\
+                     1: X:0801 B80D0120000000000000000005000000:03E7 01 0\n";
+        assert_eq!(names(&connected_v6(table, &[])), ["10.99.0.21", "2001:db8::5"]);
+    }
+}

@@ -1,0 +1,569 @@
+//! Runs: beginning, resuming and driving an adoption from the agent's loop.
+//!
+//! The machine in `heirlock-core` decides; here its batches are carried out. What must be durable is written in
+//! order and tried again until the store takes it, and only then what follows is begun.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
+use heirlock_core::duty::Duty;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::takeover::{
+    Action, Cause, Claimed, End, Event, Journal, Notice, OutcomeLine, Part, Persist, Phase, Plan,
+    Recognition, Strategy, Takeover, Until,
+};
+use heirlock_core::{Batch, Moment, ServerName, ServiceName};
+use heirlock_nsm::{MonName, MyName, StateNumber};
+
+use super::holdings::{Held, begin, journal_text};
+use super::work::{RecognisedAt, Telling};
+use super::{Agent, clock};
+use crate::control::{Answer, Responder};
+use crate::store::{Change, ClaimAnswer, StoreError};
+
+/// The run that is on.
+pub(crate) struct Running {
+    pub(crate) machine: Takeover,
+    todo: VecDeque<Todo>,
+    /// Who waits for its end.
+    pub(crate) waiting: Vec<Responder>,
+    /// Registrations before the lock manager recognised: whoever differs from it has come back.
+    pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
+    stop: Arc<AtomicBool>,
+    store_retry: Option<Moment>,
+    /// The phase that those who wait were told of.
+    said: Option<Phase>,
+    /// When they were last told how many have answered.
+    said_at: Moment,
+}
+
+/// One thing to be carried out, in order.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
+enum Todo {
+    Persist(Persist),
+    Act(Action),
+}
+
+/// What a new run is to do.
+pub(crate) struct Order {
+    pub(crate) cause: Cause,
+    pub(crate) targets: Vec<ServiceName>,
+    pub(crate) until: Until,
+    pub(crate) authority: Authority,
+    pub(crate) waiting: Vec<Responder>,
+    pub(crate) primary_lost: Option<Moment>,
+}
+
+impl Running {
+    fn new(machine: Takeover, waiting: Vec<Responder>) -> Self {
+        Self {
+            machine,
+            todo: VecDeque::new(),
+            waiting,
+            before: None,
+            stop: Arc::new(AtomicBool::new(false)),
+            store_retry: None,
+            said: None,
+            said_at: Moment::START,
+        }
+    }
+
+    fn enqueue(&mut self, batch: Batch<Persist, Action>) {
+        self.todo.extend(batch.persist.into_iter().map(Todo::Persist));
+        self.todo.extend(batch.then.into_iter().map(Todo::Act));
+    }
+
+    /// Nothing more is sent.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// When the loop must look after it again.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+    }
+}
+
+impl Agent {
+    /// Begins a run. There must be none.
+    pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
+        let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
+        let lost = self.follower.current().map(|life| self.to_recover(life)).unwrap_or_default();
+        let plan = Plan {
+            run: format!("{:016x}", fastrand::u64(..)),
+            server: self.settings.server.clone(),
+            cause: order.cause,
+            targets: order.targets,
+            own,
+            lost,
+            strategy: self.settings.lock_manager.strategy,
+            convey: self.settings.lock_manager.convey,
+            until: order.until,
+            authority: order.authority,
+            fence: order.cause == Cause::OwnerDead,
+            margin: self.settings.lock_manager.settle_margin,
+            primary_lost: order.primary_lost,
+            started_at_s: clock::wall_s(),
+        };
+        tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
+        let mut running = Running::new(Takeover::new(now, plan), order.waiting);
+        if order.cause == Cause::OwnRestart {
+            running.before = Some(self.capture.found.clients.clone());
+        }
+        self.run = Some(running);
+        self.advance(now, Event::Start);
+    }
+
+    /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
+    pub(crate) fn resume_run(&mut self, now: Moment, life: &Incarnation) -> bool {
+        let unfinished = |held: &&Held| held.duty(life, self.reborn) == Duty::Resume;
+        let Some(run) = self.held.values().find(unfinished).map(|held| held.journal.run.clone()) else {
+            return false;
+        };
+        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
+        let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
+        let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
+        let Some(machine) = resumed else { return false };
+        tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
+        let mut running = Running::new(machine, Vec::new());
+        running.before = Some(self.capture.found.clients.clone());
+        self.run = Some(running);
+        self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen);
+        true
+    }
+
+    /// Tells the run what happened, and carries out what it asks for.
+    pub(crate) fn advance(&mut self, now: Moment, event: Event) {
+        let Some(running) = &mut self.run else { return };
+        let batch = running.machine.step(now, event);
+        running.enqueue(batch);
+        self.carry_out(now);
+    }
+
+    /// The lock manager was made to recognise; whose life it lives now is the follower's to say.
+    pub(crate) fn recognised(&mut self, now: Moment, done: Result<RecognisedAt, String>) {
+        let recognition = done.and_then(|done| {
+            self.follower.observe(&done.recognised.observation);
+            if done.recognised.in_place {
+                self.follower.restarted_in_place();
+            }
+            self.serving = done.recognised.observation.serving;
+            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
+            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
+            Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
+        });
+        self.advance(now, Event::Recognised(recognition));
+    }
+
+    /// Time passed.
+    pub(crate) fn tick_run(&mut self, now: Moment) {
+        let Some(running) = &mut self.run else { return };
+        if running.store_retry.is_some_and(|at| now >= at) {
+            running.store_retry = None;
+            self.carry_out(now);
+        }
+        if let Some(running) =
+            self.run.as_mut().filter(|r| now.since(r.said_at) >= crate::limits::PROGRESS_INTERVAL)
+        {
+            running.said_at = now;
+            self.say_progress();
+        }
+        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout()).is_some();
+        if due {
+            let present = self.capture.found.clients.keys().cloned().collect();
+            self.advance(now, Event::Tick { present });
+        }
+    }
+
+    /// Carries out what is to be done, in order, as far as the store goes along.
+    fn carry_out(&mut self, now: Moment) {
+        loop {
+            let Some(running) = &mut self.run else { return };
+            if running.store_retry.is_some() {
+                return;
+            }
+            let Some(next) = running.todo.pop_front() else { break };
+            match next {
+                Todo::Act(action) => self.act(now, action),
+                Todo::Persist(first) => {
+                    let portion = take_alike(first, &mut running.todo);
+                    if let Err(error) = self.persist(&portion) {
+                        self.health.failed(now, &error.to_string());
+                        let Some(running) = &mut self.run else { return };
+                        running.store_retry = Some(now + crate::limits::STORE_RETRY);
+                        for one in portion.into_iter().rev() {
+                            running.todo.push_front(Todo::Persist(one));
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+        self.say_phase();
+    }
+
+    /// Tells those who wait how far it is.
+    fn say_phase(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        let phase = running.machine.phase();
+        if running.said.replace(phase) == Some(phase) {
+            return;
+        }
+        tracing::info!(run = running.machine.run(), %phase, "a run goes on");
+        self.say_progress();
+    }
+
+    fn say_progress(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        if !running.waiting.is_empty() {
+            let progress = super::status::progress(&running.machine);
+            running.waiting.retain_mut(|responder| responder.progress(&progress));
+        }
+    }
+
+    /// Makes a portion durable: all of it concerns one generation.
+    fn persist(&mut self, portion: &[Persist]) -> Result<(), StoreError> {
+        let mut changes = Vec::new();
+        let mut target = None;
+        for one in portion {
+            match one {
+                Persist::Begin { service, generation, state, records, journal } => {
+                    let contents =
+                        begin(self.store.as_ref(), service, *generation, *state, records.clone(), journal)?;
+                    self.hold(service, *generation, contents, journal.clone());
+                }
+                Persist::Journal { service, generation, journal } => {
+                    target = Some((service, *generation));
+                    changes.push(Change::PutJournal(journal_text(journal)));
+                }
+                Persist::Outcomes { service, generation, lines } => {
+                    target = Some((service, *generation));
+                    changes.extend(lines.iter().map(|line| Change::AppendOutcome(outcome_text(line))));
+                }
+                Persist::Retire { service, generation, clients } => {
+                    target = Some((service, *generation));
+                    changes.extend(clients.iter().map(|client| Change::RemoveRecord(client.clone())));
+                }
+            }
+        }
+        if let Some((service, generation)) = target {
+            self.store.commit(service, generation, &changes)?;
+        }
+        self.take_in(portion);
+        Ok(())
+    }
+
+    /// What is durable is known.
+    fn take_in(&mut self, portion: &[Persist]) {
+        for one in portion {
+            match one {
+                Persist::Begin { .. } => {}
+                Persist::Journal { service, journal, .. } => {
+                    if let Some(held) = self.held.get_mut(service) {
+                        held.journal = journal.clone();
+                    }
+                }
+                Persist::Outcomes { service, lines, .. } => {
+                    if let Some(held) = self.held.get_mut(service) {
+                        held.outcomes.extend(lines.iter().cloned());
+                    }
+                }
+                Persist::Retire { service, clients, .. } => {
+                    if let Some(held) = self.held.get_mut(service) {
+                        let removed: Vec<_> =
+                            clients.iter().map(|c| heirlock_core::ledger::Entry::Remove(c.clone())).collect();
+                        held.ledger.committed(&removed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, now: Moment, action: Action) {
+        match action {
+            Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
+            Action::Fence(services) => {
+                let owners =
+                    services.iter().filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
+                self.workshop.fence(owners.collect());
+            }
+            Action::Claim { services, authority } => {
+                let (won, refused) = self.claim_all(now, &services, authority);
+                self.advance(now, Event::Claimed { won, refused });
+            }
+            Action::Convey { services, how } => {
+                let placed = services.iter().try_fold(0, |sum, (service, records)| {
+                    let name = self.announced_names(service).into_iter().next();
+                    let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
+                    self.conveyor.place(records, how, &name).map(|n| sum + n).map_err(|error| {
+                        format!(
+                            "can't place the records of {service} into {}: {error}",
+                            self.settings.state_directory.display()
+                        )
+                    })
+                });
+                self.advance(now, Event::Conveyed(placed));
+            }
+            Action::Recognise(strategy) => self.recognise(now, strategy),
+            Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
+                Some(grace) => self.workshop.prove(grace),
+                None => self.advance(now, Event::Proved(Err("no grace period is known".into()))),
+            },
+            Action::BringUp(services) => {
+                let last_call = self
+                    .run
+                    .as_ref()
+                    .and_then(|r| r.machine.grace())
+                    .map_or(now, heirlock_core::grace::Grace::last_call);
+                self.workshop.bring_up(services, last_call);
+            }
+            Action::Notify(notices) => self.notify(notices),
+            Action::StopNotifying => self.stop_notifying(),
+            Action::CleanUp => {
+                if let Err(error) = self.conveyor.clean_up() {
+                    tracing::warn!(%error, "conveyed records could not all be taken away; the next start tries again");
+                }
+            }
+            Action::AwaitFinish => self.prepared(),
+            Action::Over(end) => self.over(now, end),
+        }
+    }
+
+    fn recognise(&mut self, now: Moment, strategy: Strategy) {
+        if strategy.drops_own_locks() {
+            // The last look before everything is dropped: what is there now was there before.
+            self.scan(now);
+        }
+        let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
+        if let Some(running) = &mut self.run {
+            running.before.get_or_insert_with(|| self.capture.found.clients.clone());
+        }
+        self.workshop.recognise(strategy, targets, self.grace_seen);
+    }
+
+    pub(crate) fn stop_notifying(&self) {
+        if let Some(running) = &self.run {
+            running.stop();
+        }
+    }
+
+    fn notify(&mut self, notices: Vec<Notice>) {
+        let Some((grace, stop)) =
+            self.run.as_ref().and_then(|r| Some((*r.machine.grace()?, Arc::clone(&r.stop))))
+        else {
+            return;
+        };
+        let host = ServiceName::host(&self.settings.server);
+        let peers = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports);
+        // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
+        let rebooted = self.rebooted;
+        let tellings = notices
+            .into_iter()
+            .map(|mut notice| {
+                if notice.service == host && !rebooted {
+                    notice.clients.retain(|c| !peers.peers.contains(c) || peers.connected.contains(c));
+                }
+                Telling {
+                    clients: notice.clients.iter().map(|c| (c.clone(), self.addresses_of(c))).collect(),
+                    from: self.announcing_addresses(&notice.service),
+                    names: self.announced_names(&notice.service),
+                    notice,
+                }
+            })
+            .collect();
+        self.workshop.notify(tellings, grace, &stop);
+    }
+
+    fn addresses_of(&self, client: &MonName) -> Vec<std::net::IpAddr> {
+        client.address().or_else(|| self.capture.addresses.get(client).copied()).into_iter().collect()
+    }
+
+    /// From which addresses a service's clients are told: those they mount it by.
+    pub(crate) fn announcing_addresses(&self, service: &ServiceName) -> Vec<std::net::IpAddr> {
+        match self.settings.services.iter().find(|s| s.name == *service) {
+            Some(configured) => configured.addresses.clone(),
+            None => self.settings.host.addresses.clone(),
+        }
+    }
+
+    /// Under which names: those clients may have mounted it by, the full one first, its short form, the addresses.
+    pub(crate) fn announced_names(&self, service: &ServiceName) -> Vec<MyName> {
+        let (names, addresses) = match self.settings.services.iter().find(|s| s.name == *service) {
+            Some(configured) => (&configured.names, &configured.addresses),
+            None => (&self.settings.host.names, &self.settings.host.addresses),
+        };
+        let mut announced: Vec<MyName> = Vec::new();
+        for name in names {
+            let short = name.as_str().split('.').next().and_then(|short| MyName::parse(short).ok());
+            announced.extend([Some(name.clone()), short].into_iter().flatten());
+        }
+        announced.extend(addresses.iter().filter_map(|address| MyName::parse(&address.to_string()).ok()));
+        let mut seen = Vec::new();
+        announced.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(name.clone());
+                true
+            }
+        });
+        announced.truncate(heirlock_core::limits::ANNOUNCED_NAMES_MAX);
+        announced
+    }
+
+    fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
+        self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
+    }
+
+    fn claim_all(
+        &mut self,
+        now: Moment,
+        services: &[(ServiceName, Part)],
+        authority: Authority,
+    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
+        // What was captured until this moment belongs into the generation that is left.
+        self.scan(now);
+        let (mut won, mut refused) = (Vec::new(), Vec::new());
+        for (service, part) in services {
+            let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
+            if targets_lost {
+                break; // nothing is to be taken over, so nothing of our own is touched
+            }
+            match self.claim(now, service, authority) {
+                Ok(claimed) => won.push(claimed),
+                Err(why) => refused.push((service.clone(), why)),
+            }
+        }
+        (won, refused)
+    }
+
+    fn claim(&mut self, now: Moment, service: &ServiceName, authority: Authority) -> Result<Claimed, String> {
+        let store = self.store.as_ref();
+        let said = |error: StoreError| error.to_string();
+        let newest = store.newest_claim(service).map_err(said)?;
+        let heart = match &newest {
+            Some(claim) if claim.owner != self.settings.server => self.pulse.heart_of(&claim.owner, now),
+            _ => OwnerHeart::NeverSeen,
+        };
+        let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
+            .map_err(|refusal| refusal.to_string())?;
+        let claim = Claim {
+            generation,
+            owner: self.settings.server.clone(),
+            agent: self.id.clone(),
+            claimed_at_s: clock::wall_s(),
+            released: false,
+        };
+        if let ClaimAnswer::Taken(other) = store.claim(service, &claim).map_err(said)? {
+            return Err(format!(
+                "{service} was claimed by {} as generation {} at the same moment",
+                other.owner, other.generation
+            ));
+        }
+        tracing::info!(%service, %generation, "claimed");
+        let (mut records, mut sent) = (BTreeMap::new(), self.own_numbers());
+        // Loaded after the claim: the owner before us adds nothing any more.
+        if let Some(base) = store.newest_generation(service, generation).map_err(said)? {
+            let contents = store.load(service, base).map_err(said)?;
+            for (path, why) in &contents.damaged {
+                tracing::error!(%service, path, why, "a record in the store can't be read: its client can't be told");
+            }
+            sent.extend(contents.state);
+            records = contents.records;
+        }
+        if let Some(claim) = newest {
+            let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
+            sent.extend(of_owner.map(StateNumber));
+        }
+        Ok(Claimed { service: service.clone(), generation, records, sent })
+    }
+
+    /// The numbers that this server itself may have sent.
+    fn own_numbers(&self) -> Vec<StateNumber> {
+        self.own_state().into_iter().collect()
+    }
+
+    /// From now on this service is held under a new generation.
+    fn hold(
+        &mut self,
+        service: &ServiceName,
+        generation: heirlock_core::Generation,
+        contents: crate::store::Contents,
+        journal: Journal,
+    ) {
+        let claim = Claim {
+            generation,
+            owner: self.settings.server.clone(),
+            agent: self.id.clone(),
+            claimed_at_s: clock::wall_s(),
+            released: false,
+        };
+        let held =
+            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
+        self.held.insert(service.clone(), held);
+    }
+
+    fn prepared(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        let report = super::status::report(&running.machine, &self.settings);
+        for responder in running.waiting.drain(..) {
+            responder.done(Answer::Adoption(Box::new(report.clone())));
+        }
+    }
+
+    fn over(&mut self, now: Moment, end: End) {
+        let Some(running) = self.run.take() else { return };
+        running.stop();
+        super::status::log_end(&running.machine, &end);
+        let answer = super::status::answer(&running.machine, end, &self.settings);
+        for responder in running.waiting {
+            responder.end(&answer);
+        }
+        self.rebooted = false;
+        self.prune();
+        self.capture.due = Some(now);
+    }
+
+    /// Old generations are kept for a while, to look at after the fact.
+    fn prune(&self) {
+        for (service, held) in &self.held {
+            let keep_from = heirlock_core::Generation(
+                held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT),
+            );
+            if let Err(error) = self.store.prune(service, keep_from) {
+                tracing::warn!(%service, %error, "old generations could not be removed");
+            }
+        }
+    }
+}
+
+/// Outcomes and such of one generation are written in one commit.
+fn take_alike(first: Persist, todo: &mut VecDeque<Todo>) -> Vec<Persist> {
+    let mut portion = vec![first];
+    while let Some(Todo::Persist(next)) = todo.front() {
+        if matches!(next, Persist::Begin { .. })
+            || generation_of(next) != generation_of(&portion[0])
+            || matches!(portion[0], Persist::Begin { .. })
+        {
+            break;
+        }
+        if let Some(Todo::Persist(next)) = todo.pop_front() {
+            portion.push(next);
+        }
+    }
+    portion
+}
+
+fn generation_of(persist: &Persist) -> (&ServiceName, heirlock_core::Generation) {
+    match persist {
+        Persist::Begin { service, generation, .. }
+        | Persist::Journal { service, generation, .. }
+        | Persist::Outcomes { service, generation, .. }
+        | Persist::Retire { service, generation, .. } => (service, *generation),
+    }
+}
+
+fn outcome_text(line: &OutcomeLine) -> String {
+    serde_json::to_string(line).unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! Which services this server holds, and how it comes to hold them or to lose them without a run.
+
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim, OwnerHeart};
+use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::takeover::{Cause, Event, Phase, Until};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::holdings::{self, Found, Held, quiet_journal};
+use super::runs::Order;
+use super::{Agent, clock};
+use crate::config::Mode;
+use crate::store::StoreError;
+
+impl Agent {
+    /// Compares what is held with what the store says, service by service.
+    pub(crate) fn refresh_holdings(&mut self, now: Moment) {
+        let host = ServiceName::host(&self.settings.server);
+        let configured = self.settings.services.iter().map(|s| s.name.clone());
+        for service in configured.chain([host]).collect::<Vec<_>>() {
+            let refreshed = match self.held.contains_key(&service) {
+                true => self.check_claim(now, &service),
+                false => self.look_for(&service),
+            };
+            if let Err(error) = refreshed {
+                self.health.failed(now, &error.to_string());
+                return;
+            }
+        }
+    }
+
+    /// Whether a service that we hold is still ours.
+    fn check_claim(&mut self, now: Moment, service: &ServiceName) -> Result<(), StoreError> {
+        let Some(held) = self.held.get(service) else { return Ok(()) };
+        let newest = self.store.newest_claim(service)?;
+        let ours = held.claim.generation;
+        let other = match newest {
+            Some(claim) if claim.generation > ours => claim,
+            _ => return Ok(()),
+        };
+        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed by another server: it is not ours any more");
+        self.advance(now, Event::Overtaken(service.clone()));
+        self.held.remove(service);
+        Ok(())
+    }
+
+    /// Takes up what is ours, and claims what nobody ever claimed and is at home here.
+    fn look_for(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
+            return Ok(()); // it is being taken over right now
+        }
+        match holdings::find(self.store.as_ref(), service, &self.settings.server)? {
+            Found::NotOurs(claim) => {
+                self.others.insert(service.clone(), claim);
+                Ok(())
+            }
+            Found::Unclaimed if self.is_at_home(service) => self.claim_first(service),
+            Found::Unclaimed => Ok(()),
+            Found::Ours(claim, contents, journal) => {
+                self.say_damaged(service, &contents.damaged);
+                let (keeps, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
+                let held = Held::new(claim, *contents, journal, keeps, delay);
+                tracing::info!(%service, generation = %held.claim.generation, records = held.ledger.stored().len(), "held");
+                self.held.insert(service.clone(), held);
+                Ok(())
+            }
+            Found::Interrupted(claim, base) => {
+                let (records, sent) = match base {
+                    Some((_, contents)) => (contents.records, contents.state.into_iter().collect()),
+                    None => Default::default(),
+                };
+                self.finish_interrupted_claim(service, claim, records, sent)
+            }
+        }
+    }
+
+    /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run
+    /// is done anew.
+    fn finish_interrupted_claim(
+        &mut self,
+        service: &ServiceName,
+        claim: Claim,
+        records: std::collections::BTreeMap<MonName, Vec<u8>>,
+        mut sent: Vec<StateNumber>,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
+        sent.extend(self.own_state());
+        let state = heirlock_core::state_number::next_unsent(&sent);
+        let mut journal = quiet_journal(&self.id, &self.settings.server, None, clock::wall_s());
+        let was_first = claim.generation == Generation::FIRST;
+        // A first claim took over nothing; any other one meant to.
+        if !was_first {
+            journal.phase = Phase::Claimed;
+            let part = match service.is_host() {
+                true => heirlock_core::takeover::Part::Own,
+                false => heirlock_core::takeover::Part::Target,
+            };
+            journal.members = vec![(service.clone(), part)];
+            journal.strategy = self.settings.lock_manager.strategy;
+            journal.convey = self.settings.lock_manager.convey;
+        }
+        let contents =
+            holdings::begin(self.store.as_ref(), service, claim.generation, state, records, &journal)?;
+        let held =
+            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
+        self.held.insert(service.clone(), held);
+        Ok(())
+    }
+
+    fn is_at_home(&self, service: &ServiceName) -> bool {
+        let host = *service == ServiceName::host(&self.settings.server);
+        let home = self.settings.services.iter().find(|s| s.name == *service).and_then(|s| s.home.as_ref());
+        host || home == Some(&self.settings.server)
+    }
+
+    fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        let claim = Claim {
+            generation: Generation::FIRST,
+            owner: self.settings.server.clone(),
+            agent: self.id.clone(),
+            claimed_at_s: clock::wall_s(),
+            released: false,
+        };
+        let state = self.own_state().unwrap_or(StateNumber(1));
+        let journal = quiet_journal(&self.id, &self.settings.server, None, clock::wall_s());
+        let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
+        else {
+            return Ok(());
+        };
+        tracing::info!(%service, "claimed for the first time: it is at home here");
+        let held =
+            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
+        self.held.insert(service.clone(), held);
+        self.capture.due = None;
+        Ok(())
+    }
+
+    fn say_damaged(&self, service: &ServiceName, damaged: &[(String, String)]) {
+        for (path, why) in damaged {
+            tracing::error!(%service, path, why, "a record in the store can't be read; it is left alone");
+        }
+    }
+
+    /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
+    pub(crate) fn look_for_silence(&mut self, now: Moment) {
+        if self.run.is_some() || self.pulse.is_paused() {
+            return;
+        }
+        let automatic =
+            self.settings.services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+        for service in automatic.collect::<Vec<_>>() {
+            if self.held.contains_key(&service)
+                || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
+            {
+                continue;
+            }
+            let Ok(Some(claim)) = self.store.newest_claim(&service) else { continue };
+            let heart = self.pulse.heart_of(&claim.owner, now);
+            if claim.released || claim.owner == self.settings.server || !may_adopt_unasked(heart) {
+                continue;
+            }
+            let OwnerHeart::Silent { for_time } = heart else { continue };
+            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "the owner's heart is silent");
+            self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
+            let order = Order {
+                cause: Cause::OwnerDead,
+                targets: vec![service],
+                until: Until::Settled,
+                // What permits it is the silence that was seen, and then the fence.
+                authority: Authority::default(),
+                waiting: Vec::new(),
+                primary_lost: Some(now - for_time),
+            };
+            self.begin_run(now, order);
+            return;
+        }
+    }
+
+    /// Clients that could not be reached at an adoption and did not come back for `forget-after` are forgotten.
+    pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
+        let (forget_after, wall_s) = (self.settings.capture.forget_after, clock::wall_s());
+        let due = |held: &Held| {
+            let age = Duration::from_secs(wall_s.saturating_sub(held.journal.started_at_s));
+            held.journal.phase.is_over() && age >= forget_after && !held.frozen
+        };
+        let mut failure = None;
+        for (service, held) in self.held.iter_mut().filter(|(_, held)| due(held)) {
+            let gone: Vec<MonName> = held
+                .with_outcome(Outcome::Unreachable)
+                .filter(|client| {
+                    held.ledger.stored().contains_key(client) && !self.capture.found.may_hold(client)
+                })
+                .collect();
+            if gone.is_empty() {
+                continue;
+            }
+            tracing::warn!(%service, clients = gone.len(), "unreachable for longer than forget-after: forgotten");
+            failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
+        }
+        if let Some(error) = failure {
+            self.health.failed(now, &error.to_string());
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What is reported: of a run, of an adoption that is over, and of the agent.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use heirlock_core::claim::OwnerHeart;
+use heirlock_core::takeover::{
+    ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover,
+};
+use heirlock_core::{Generation, Outcome, ServiceName};
+
+use super::Agent;
+use super::holdings::Held;
+use crate::config::Settings;
+use crate::control::report::{
+    AdoptionReport, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow, StatusReport,
+    StoreStatus, TimelineEntry,
+};
+use crate::control::{Answer, Failure, Progress};
+
+/// Clients that a report names as the slowest.
+const SLOWEST: usize = 5;
+
+/// The last status, for whoever asks while the loop is busy.
+#[derive(Debug)]
+pub(crate) struct Snapshot(Mutex<StatusReport>);
+
+impl Snapshot {
+    /// Before anything is known.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self(Mutex::new(StatusReport {
+            server: settings.server.to_string(),
+            agent: String::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            store: StoreStatus {
+                place: settings.store.path.display().to_string(),
+                well: false,
+                error: Some("the agent is starting".into()),
+                unprotected_since_s: None,
+            },
+            lock_manager: LockManagerStatus { kind: String::new(), incarnation: None, serving: false },
+            services: Vec::new(),
+            servers: Vec::new(),
+            maintenance: false,
+            problems: Vec::new(),
+        }))
+    }
+
+    /// The last one.
+    pub(crate) fn report(&self) -> StatusReport {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, report: StatusReport) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+impl Agent {
+    /// Makes the status known.
+    pub(crate) fn publish(&self) {
+        let now = self.clock.now();
+        let life = self.follower.current().filter(|_| self.follower.runs());
+        self.snapshot.set(StatusReport {
+            server: self.settings.server.to_string(),
+            agent: self.id.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            store: StoreStatus {
+                place: self.store.describe(),
+                well: self.health.error().is_none(),
+                error: self.health.error().map(str::to_owned),
+                unprotected_since_s: self.health.unprotected_since_s(),
+            },
+            lock_manager: LockManagerStatus {
+                kind: self.settings.lock_manager.kind.as_str().into(),
+                incarnation: life.map(ToString::to_string),
+                serving: self.serving,
+            },
+            services: self.service_statuses(),
+            servers: self
+                .pulse
+                .servers()
+                .iter()
+                .filter(|(name, _)| **name != self.settings.server)
+                .map(|(name, report)| ServerStatus {
+                    server: name.to_string(),
+                    heart: heart_in_words(self.pulse.heart_of(name, now)),
+                    ailments: report.ailments.clone(),
+                })
+                .collect(),
+            maintenance: self.pulse.is_paused(),
+            problems: self.problems(),
+        });
+    }
+
+    fn service_statuses(&self) -> Vec<ServiceStatus> {
+        let configured = self.settings.services.iter().map(|s| s.name.clone());
+        let host = ServiceName::host(&self.settings.server);
+        configured.chain([host]).map(|service| self.service_status(&service)).collect()
+    }
+
+    fn service_status(&self, service: &ServiceName) -> ServiceStatus {
+        let held = self.held.get(service);
+        let run = self.run.as_ref().filter(|running| running.machine.has_member(service));
+        let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
+        let phase =
+            run.map(|running| running.machine.phase()).or_else(|| held.map(|held| held.journal.phase));
+        ServiceStatus {
+            service: service.to_string(),
+            owner: claim.filter(|claim| !claim.released).map(|claim| claim.owner.to_string()),
+            held: held.is_some(),
+            generation: claim.map(|claim| claim.generation.0),
+            state_number: held.map(|held| held.state.0),
+            records: held.map_or(0, |held| held.ledger.stored().len()),
+            tombstones: held.map_or(0, |held| held.ledger.tombstones()),
+            phase: phase.map(|phase| phase.to_string()),
+            failure: held.and_then(|held| held.journal.failure.clone()),
+        }
+    }
+
+    /// What ails this server, as it tells the others.
+    pub(crate) fn ailments(&self) -> Vec<String> {
+        let blind = self.capture.blind.as_ref().map(|why| format!("the status monitor's directory: {why}"));
+        let store = self.health.error().map(|why| format!("the store: {why}"));
+        let stopped = (!self.follower.runs()).then(|| "no lock manager runs".to_owned());
+        blind.into_iter().chain(store).chain(stopped).collect()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.ailments();
+        problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
+        for (service, held) in &self.held {
+            if held.ledger.refused() > 0 {
+                problems.push(format!(
+                    "{service}: {} clients found no room and are unprotected",
+                    held.ledger.refused()
+                ));
+            }
+            let lost = held.with_outcome(Outcome::Lost).count();
+            if lost > 0 {
+                problems.push(format!("{service}: {lost} clients lost their locks in the last adoption ('heirlock report {service}')"));
+            }
+        }
+        problems
+    }
+
+    /// What became of the last adoption of a service, or how far the one is that is on.
+    pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
+        if let Some(running) = self.run.as_ref().filter(|running| running.machine.has_member(service)) {
+            return Some(of_run(&running.machine, Some(service), &self.settings));
+        }
+        let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
+        Some(of_journal(service, held, &self.settings))
+    }
+}
+
+/// How far a run is.
+pub(crate) fn progress(machine: &Takeover) -> Progress {
+    let summaries = machine.summaries();
+    let clients = summaries.iter().flat_map(|summary| &summary.clients);
+    let answered = clients.clone().filter(|client| client.outcome.is_some_and(Outcome::is_good)).count();
+    Progress { phase: machine.phase(), clients: clients.count(), answered }
+}
+
+/// What a run has reached.
+pub(crate) fn report(machine: &Takeover, settings: &Settings) -> AdoptionReport {
+    of_run(machine, None, settings)
+}
+
+/// What those who asked are told at the end of a run.
+pub(crate) fn answer(machine: &Takeover, end: End, settings: &Settings) -> Result<Answer, Failure> {
+    match end {
+        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings)))),
+        End::Refused(message) => Err(Failure { message, refused: true, report: None }),
+        End::Failed { why, summaries } => {
+            let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings)));
+            let message = match machine.targets() {
+                // They were taken from us, which is what it says.
+                [] => why,
+                targets => format!("{} could not be adopted as it should: {why}", names(targets)),
+            };
+            Err(Failure { message, refused: false, report: known })
+        }
+    }
+}
+
+/// Says in the log how a run ended, and of every client that was not told.
+pub(crate) fn log_end(machine: &Takeover, end: &End) {
+    let (summaries, failure) = match end {
+        End::Refused(why) => {
+            tracing::warn!(run = machine.run(), why, "refused: nothing was changed");
+            return;
+        }
+        End::Failed { why, summaries } => (summaries, Some(why)),
+        End::Settled(summaries) => (summaries, None),
+    };
+    if let Some(why) = failure {
+        tracing::error!(run = machine.run(), why, "a run failed");
+    }
+    for summary in summaries {
+        let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
+        tracing::info!(
+            run = machine.run(),
+            service = %summary.service,
+            generation = %summary.generation,
+            state = %summary.state,
+            re_registered = count(Outcome::ReRegistered),
+            acknowledged = count(Outcome::Acknowledged),
+            unreachable = count(Outcome::Unreachable),
+            lost = count(Outcome::Lost),
+            "a run is over"
+        );
+        for client in summary.clients.iter().filter(|client| !client.outcome.is_some_and(Outcome::is_good)) {
+            let why = client.why.as_deref().unwrap_or("the run ended before");
+            let outcome = client.outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
+            tracing::warn!(service = %summary.service, client = %client.client, outcome, why, "a client was not told");
+        }
+    }
+}
+
+/// Names in a sentence.
+pub(crate) fn names(services: &[ServiceName]) -> String {
+    match services {
+        [] => "what this server serves".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn of_run(machine: &Takeover, service: Option<&ServiceName>, settings: &Settings) -> AdoptionReport {
+    let summaries = machine.summaries();
+    let wanted = service.or(machine.targets().first());
+    // In a self-adoption the one with the most clients is the most telling.
+    let main = wanted
+        .and_then(|wanted| summaries.iter().find(|summary| summary.service == *wanted))
+        .or_else(|| summaries.iter().max_by_key(|summary| summary.clients.len()));
+    let phase = if machine.awaits_finish() { "prepared".to_owned() } else { machine.phase().to_string() };
+    let mut report = match main {
+        Some(main) => of_summary(main, settings),
+        None => empty(&names(machine.targets())),
+    };
+    report.strategy = machine.strategy().as_str().into();
+    report.phase = phase;
+    report.timeline = timeline(machine.timeline());
+    report.started_at_s = machine.started_at_s();
+    report.others =
+        summaries.iter().filter(|other| other.service.as_str() != report.service).map(other).collect();
+    report
+}
+
+fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
+    let Journal { phase, strategy, timeline: stamps, started_at_s, .. } = &held.journal;
+    let summary = held.summary(service);
+    let mut report = of_summary(&summary, settings);
+    let prepared = *phase == Phase::Proved;
+    report.phase = if prepared { "prepared".into() } else { phase.to_string() };
+    report.strategy = strategy.as_str().into();
+    report.timeline = timeline(stamps);
+    report.started_at_s = *started_at_s;
+    report
+}
+
+fn of_summary(summary: &Summary, settings: &Settings) -> AdoptionReport {
+    let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
+    let good = |client: &&ClientSummary| client.outcome.is_some_and(Outcome::is_good);
+    let mut slowest: Vec<&ClientSummary> = summary.clients.iter().filter(good).collect();
+    slowest.sort_by_key(|client| std::cmp::Reverse(client.at_ms));
+    AdoptionReport {
+        service: summary.service.to_string(),
+        generation: summary.generation.0,
+        state_number: summary.state.0,
+        clients: summary.clients.len(),
+        re_registered: count(Outcome::ReRegistered),
+        acknowledged: summary.clients.iter().filter(good).count(),
+        unreachable: count(Outcome::Unreachable),
+        lost: count(Outcome::Lost),
+        unknown: summary.clients.iter().filter(|client| client.outcome.is_none()).count(),
+        slowest: slowest
+            .into_iter()
+            .take(SLOWEST)
+            .map(|client| Slow { client: client.client.to_string(), at_ms: client.at_ms })
+            .collect(),
+        failed: summary.clients.iter().filter_map(missed).collect(),
+        records_at: records_at(&settings.store.path, &summary.service, summary.generation),
+        ..empty(summary.service.as_str())
+    }
+}
+
+fn empty(service: &str) -> AdoptionReport {
+    AdoptionReport {
+        service: service.to_owned(),
+        generation: 0,
+        state_number: 0,
+        strategy: String::new(),
+        phase: String::new(),
+        clients: 0,
+        re_registered: 0,
+        acknowledged: 0,
+        unreachable: 0,
+        lost: 0,
+        unknown: 0,
+        timeline: Vec::new(),
+        slowest: Vec::new(),
+        failed: Vec::new(),
+        others: Vec::new(),
+        records_at: String::new(),
+        started_at_s: 0,
+    }
+}
+
+fn missed(client: &ClientSummary) -> Option<Missed> {
+    let outcome = client.outcome.filter(|outcome| !outcome.is_good())?;
+    let why = client.why.clone().unwrap_or_default();
+    Some(Missed { client: client.client.to_string(), outcome, why })
+}
+
+fn other(summary: &Summary) -> OtherService {
+    let count =
+        |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
+    OtherService {
+        service: summary.service.to_string(),
+        state_number: summary.state.0,
+        clients: summary.clients.len(),
+        acknowledged: count(true),
+        // Those that are yet to be told are not missed.
+        missed: count(false),
+    }
+}
+
+fn timeline(stamps: &[Stamp]) -> Vec<TimelineEntry> {
+    let mut entries: Vec<TimelineEntry> =
+        stamps.iter().map(|stamp| TimelineEntry { event: stamp.event, at_ms: stamp.at_ms }).collect();
+    entries.sort_by_key(|entry| (entry.at_ms, entry.event == Milestone::Settled));
+    entries
+}
+
+fn records_at(store: &Path, service: &ServiceName, generation: Generation) -> String {
+    store
+        .join("services")
+        .join(service.as_str())
+        .join(generation.to_string())
+        .join("sm")
+        .display()
+        .to_string()
+}
+
+fn heart_in_words(heart: OwnerHeart) -> String {
+    match heart {
+        OwnerHeart::Beating { last_change } => format!("beating, {} ms ago", last_change.as_millis()),
+        OwnerHeart::Silent { for_time } => format!("silent for {} s", for_time.as_secs()),
+        OwnerHeart::Unknown { watched, needed } => {
+            format!("not known yet: watched for {} of {} s", watched.as_secs(), needed.as_secs())
+        }
+        OwnerHeart::Paused => "paused in order".into(),
+        OwnerHeart::NeverSeen => "never seen".into(),
+    }
+}
+
+impl Held {
+    /// What is known of its clients from the adoption that began its generation.
+    fn summary(&self, service: &ServiceName) -> Summary {
+        let mut known: std::collections::BTreeMap<&str, &heirlock_core::takeover::OutcomeLine> =
+            Default::default();
+        for line in &self.outcomes {
+            // The best that was learnt counts, as it did in the run.
+            let entry = known.entry(line.client.as_str()).or_insert(line);
+            if line.outcome < entry.outcome {
+                *entry = line;
+            }
+        }
+        let clients = known
+            .values()
+            .filter_map(|line| {
+                let client = line.key()?;
+                Some(ClientSummary {
+                    client,
+                    outcome: Some(line.outcome),
+                    at_ms: line.at_ms,
+                    why: line.why.clone(),
+                })
+            })
+            .collect();
+        let part = self
+            .journal
+            .members
+            .iter()
+            .find(|(name, _)| name == service)
+            .map_or(Part::Own, |(_, part)| *part);
+        Summary {
+            service: service.clone(),
+            part,
+            generation: self.claim.generation,
+            state: self.state,
+            clients,
+        }
+    }
+}

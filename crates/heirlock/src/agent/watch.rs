@@ -1,0 +1,61 @@
+//! Looks at the lock manager again and again, in a thread of its own: a look may take its time.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::PoisonError;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use heirlock_core::Moment;
+use heirlock_core::incarnation::Observation;
+use heirlock_nsm::nlm;
+use heirlock_nsm::rpcbind::Transport;
+
+use super::Message;
+use super::work::Workshop;
+use crate::{limits, rpc_client};
+
+/// Looks between two questions for NLM's port, where nothing else tells that it has changed.
+const LOOKS_A_PORT: u32 = 20;
+
+/// One look.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// When it began.
+    pub(crate) at: Moment,
+    /// What was seen.
+    pub(crate) observation: Observation,
+}
+
+/// Looks until nobody wants to know any more.
+pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) {
+    let shop = workshop.clone();
+    thread::spawn(move || {
+        let mut known = None;
+        for count in 0_u32.. {
+            let start = {
+                let mut lock_manager = shop.lock_manager.lock().unwrap_or_else(PoisonError::into_inner);
+                let at = shop.clock.now();
+                let seen = lock_manager.observe().map_err(|error| error.to_string());
+                let start = seen.as_ref().ok().and_then(|observation| observation.start.clone());
+                let look = seen.map(|observation| Look { at, observation });
+                // Sent before the lock manager is let go of: no look may come after what was done since.
+                if inbox.send(Message::Observed(Box::new(look))).is_err() {
+                    return;
+                }
+                start
+            };
+            if start != known || count.is_multiple_of(LOOKS_A_PORT) {
+                known = start;
+                let _ = inbox.send(Message::NlmPorts(nlm_ports(shop.settings.notify.rpcbind_port)));
+            }
+            thread::sleep(limits::OBSERVE_INTERVAL);
+        }
+    });
+}
+
+fn nlm_ports(rpcbind_port: u16) -> Vec<u16> {
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let program = (nlm::PROGRAM, nlm::VERSION_4);
+    let found = rpc_client::find_over(here, rpcbind_port, program, Transport::Tcp, limits::PROBE_TIME_MAX);
+    found.ok().flatten().into_iter().collect()
+}

@@ -1,0 +1,394 @@
+//! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use heirlock_core::grace::{Grace, Leave, Probe};
+use heirlock_core::takeover::{Event, Notice, Part, Strategy};
+use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_nsm::{MonName, MyName};
+
+use super::clock::Clock;
+use super::{Message, volumes};
+use crate::config::{Command, ServiceSettings, Settings};
+use crate::lock_manager::{LockManager, Recognised};
+use crate::{arp, hooks, limits, notifier, probe};
+
+/// All that work needs.
+#[derive(Clone)]
+pub(crate) struct Workshop {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Clock,
+    pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
+    pub(crate) inbox: Sender<Message>,
+}
+
+/// What a recognition brought about, as its thread saw it.
+#[derive(Debug)]
+pub(crate) struct RecognisedAt {
+    pub(crate) recognised: Recognised,
+    pub(crate) grace_opened: Moment,
+    pub(crate) grace_length: Duration,
+}
+
+/// One service whose clients are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Telling {
+    pub(crate) notice: Notice,
+    pub(crate) clients: Vec<(MonName, Vec<IpAddr>)>,
+    pub(crate) from: Vec<IpAddr>,
+    pub(crate) names: Vec<MyName>,
+}
+
+impl Workshop {
+    fn report(&self, event: Event) {
+        // The loop is gone only when the whole agent stops.
+        let _ = self.inbox.send(Message::Event(event));
+    }
+
+    fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
+        self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the strategy can work here, before anything is claimed.
+    pub(crate) fn check_fit(&self, strategy: Strategy) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let fit = shop.lock_manager().usable(strategy).map_err(|error| error.to_string());
+            let fit =
+                fit.and_then(|()| if strategy == Strategy::Notify { shop.grace_is_open() } else { Ok(()) });
+            shop.report(Event::Fit(fit));
+        });
+    }
+
+    /// Without a restart grace must be open already, with enough of it left.
+    fn grace_is_open(&self) -> Result<(), String> {
+        let (answer, why) = self.probe(&[]);
+        let instead = "; 'restart-nfs' opens one";
+        match answer {
+            Probe::InGrace => {}
+            Probe::NotInGrace => {
+                return Err(format!("'notify' can't work here: no grace period is open{instead}"));
+            }
+            Probe::NoAnswer => {
+                return Err(format!(
+                    "'notify' can't work here: the lock manager doesn't say that it is in grace: {why}"
+                ));
+            }
+        }
+        let length = self.lock_manager().grace_length().map_err(|error| error.to_string())?;
+        let age = self.lock_manager().grace_age().map_err(|error| error.to_string())?;
+        let left = length.saturating_sub(age.unwrap_or_default());
+        let margin = self.settings.lock_manager.settle_margin;
+        if left <= margin {
+            return Err(format!(
+                "'notify' can't work here: only {:.1} s of grace are left, and settle-margin wants more than {:.1} s{instead}",
+                left.as_secs_f64(),
+                margin.as_secs_f64()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has owners confirmed off.
+    pub(crate) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let mut outcome = Ok(());
+            for (service, owner) in owners {
+                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), &service, Some(&owner));
+                let Some(asked) = asked else {
+                    outcome = Err(format!(
+                        "no fence is configured, so nobody confirms that {owner} is off; set hooks.fence"
+                    ));
+                    break;
+                };
+                if let Err(why) = asked {
+                    outcome = Err(format!("the fence did not confirm that {owner} is off: {why}"));
+                    break;
+                }
+            }
+            shop.report(Event::Fenced(outcome));
+        });
+    }
+
+    /// Makes the lock manager recognise; volumes of the targets are brought up first.
+    pub(crate) fn recognise(
+        &self,
+        strategy: Strategy,
+        targets: Vec<ServiceName>,
+        grace_seen: Option<Moment>,
+    ) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let done = shop.try_recognise(strategy, &targets, grace_seen);
+            let _ = shop.inbox.send(Message::Recognised(Box::new(done)));
+        });
+    }
+
+    fn try_recognise(
+        &self,
+        strategy: Strategy,
+        targets: &[ServiceName],
+        grace_seen: Option<Moment>,
+    ) -> Result<RecognisedAt, String> {
+        for service in targets {
+            if let Some(Err(why)) =
+                self.hook("volume-up", self.settings.hooks.volume_up.as_ref(), service, None)
+            {
+                return Err(format!("the volume of {service} did not come up: {why}"));
+            }
+        }
+        let mut lock_manager = self.lock_manager();
+        let before = self.clock.now();
+        let recognised = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
+        let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
+        let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
+        // Whatever makes grace seem older makes us only more careful; what makes it younger would be a lie.
+        let grace_opened = match age {
+            _ if recognised.in_place => before,
+            Some(age) if strategy.drops_own_locks() => before.max(self.clock.now() - age),
+            Some(age) => self.clock.now() - age,
+            None if strategy.drops_own_locks() => before,
+            None => grace_seen.ok_or("nothing tells how long grace has been open already")?,
+        };
+        Ok(RecognisedAt { recognised, grace_opened, grace_length })
+    }
+
+    /// Asks until grace is open.
+    pub(crate) fn prove(&self, grace: Grace) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let until = shop.clock.now() + limits::PROVE_TIME_MAX;
+            let proved = loop {
+                let (answer, why) = shop.probe(&[]);
+                if answer == Probe::InGrace {
+                    break Ok(());
+                }
+                if grace.is_over(shop.clock.now()) {
+                    break Err("grace is over".to_owned());
+                }
+                if shop.clock.now() >= until {
+                    break Err(format!("grace is not open: {why}"));
+                }
+                thread::sleep(limits::PROBE_INTERVAL);
+            };
+            shop.report(Event::Proved(proved));
+        });
+    }
+
+    /// Brings up what the services need, or waits for whoever does.
+    pub(crate) fn bring_up(&self, services: Vec<(ServiceName, Part)>, last_call: Moment) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let mut outcome = Ok(());
+            for (service, _) in &services {
+                outcome = outcome.and_then(|()| shop.bring_up_one(service, last_call));
+            }
+            shop.report(Event::BroughtUp(outcome));
+        });
+    }
+
+    fn bring_up_one(&self, service: &ServiceName, last_call: Moment) -> Result<(), String> {
+        let Some(configured) = self.settings.services.iter().find(|s| s.name == *service) else {
+            return Ok(()); // what the server serves under its own name has its address
+        };
+        if !configured.addresses.iter().all(|address| is_present(*address))
+            && let Some(Err(why)) =
+                self.hook("address-up", self.settings.hooks.address_up.as_ref(), service, None)
+        {
+            return Err(format!("the address of {service} did not come up: {why}"));
+        }
+        self.wait_for(last_call, || {
+            match configured.addresses.iter().find(|address| !is_present(**address)) {
+                Some(address) => Err(format!("{address}, an address of {service}, is not on this server")),
+                None => Ok(()),
+            }
+        })?;
+        for address in &configured.addresses {
+            if let Err(error) = arp::announce(*address) {
+                tracing::warn!(%address, %error, "no gratuitous ARP: clients may answer to the dead server for a while");
+            }
+        }
+        self.wait_for(last_call, || self.is_registered(configured))
+    }
+
+    fn is_registered(&self, service: &ServiceSettings) -> Result<(), String> {
+        for address in &service.addresses {
+            probe::registered(*address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the address of a service that is being released away, or waits for whoever does.
+    pub(crate) fn take_address_away(&self, service: &ServiceName) {
+        let (shop, service) = (self.clone(), service.clone());
+        thread::spawn(move || {
+            let gone = shop.try_take_address_away(&service);
+            let _ = shop.inbox.send(Message::AddressGone(service, gone));
+        });
+    }
+
+    fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
+        if let Some(Err(why)) =
+            self.hook("address-down", self.settings.hooks.address_down.as_ref(), service, None)
+        {
+            return Err(format!("its address did not go: {why}"));
+        }
+        let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
+        loop {
+            let Some(address) = self.addresses(service).iter().copied().find(|address| is_present(*address))
+            else {
+                return Ok(());
+            };
+            if self.clock.now() >= until {
+                return Err(format!(
+                    "{address} is still on this server; take it away first, or set hooks.address-down"
+                ));
+            }
+            thread::sleep(limits::BRING_UP_INTERVAL);
+        }
+    }
+
+    /// Has the lock manager drop what was locked through the service's addresses: whoever serves it next grants anew.
+    pub(crate) fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
+        let mut lock_manager = self.lock_manager();
+        for address in self.addresses(service) {
+            lock_manager.let_go(*address).map_err(|error| error.to_string())?;
+        }
+        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
+        let exported = fs::read_to_string(self.settings.state_directory.join("etab")).unwrap_or_default();
+        for export in volumes::leaving(&self.settings.services, service, &exported) {
+            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the volume of a service that was released away.
+    pub(crate) fn take_volume_away(&self, service: &ServiceName) {
+        let (shop, service) = (self.clone(), service.clone());
+        thread::spawn(move || {
+            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
+            let _ = shop.inbox.send(Message::VolumeGone(service, gone.unwrap_or(Ok(()))));
+        });
+    }
+
+    fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
+        let configured = self.settings.services.iter().find(|s| s.name == *service);
+        configured.map_or(&[], |service| &service.addresses)
+    }
+
+    fn wait_for(
+        &self,
+        last_call: Moment,
+        mut there: impl FnMut() -> Result<(), String>,
+    ) -> Result<(), String> {
+        loop {
+            match there() {
+                Ok(()) => return Ok(()),
+                Err(why) if self.clock.now() >= last_call => {
+                    return Err(format!("{why}; grace is too short now"));
+                }
+                Err(_) => thread::sleep(limits::BRING_UP_INTERVAL),
+            }
+        }
+    }
+
+    /// Tells the clients of each service, each service in a thread of its own.
+    pub(crate) fn notify(&self, tellings: Vec<Telling>, grace: Grace, stop: &Arc<AtomicBool>) {
+        for telling in tellings {
+            let (shop, stop) = (self.clone(), Arc::clone(stop));
+            thread::spawn(move || shop.tell(telling, grace, &stop));
+        }
+    }
+
+    fn tell(&self, telling: Telling, mut grace: Grace, stop: &AtomicBool) {
+        let service = telling.notice.service.clone();
+        let targets = telling.from.clone();
+        let task = notifier::Task {
+            names: telling.names,
+            state: telling.notice.state,
+            clients: telling.clients,
+            from: telling.from,
+            settings: self.settings.notify.clone(),
+        };
+        let guard = |now: Moment| {
+            if stop.load(Ordering::Relaxed) {
+                return Leave::TooLate;
+            }
+            if grace.leave(now) == Leave::ProveFirst {
+                let (answer, _) = self.probe(&targets);
+                grace.prove(self.clock.now(), answer);
+            }
+            grace.leave(self.clock.now())
+        };
+        let told = |client: &MonName| {
+            self.report(Event::Acknowledged { service: service.clone(), client: client.clone() });
+        };
+        let left = notifier::run(task, &|| self.clock.now(), guard, told);
+        if !stop.load(Ordering::Relaxed) {
+            self.report(Event::NotifyEnded { service, left });
+        }
+    }
+
+    /// Asks the lock manager through whichever of this server's addresses answers.
+    fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let floating =
+            self.settings.services.iter().flat_map(|s| s.addresses.iter()).filter(|a| is_present(**a));
+        let host = self.settings.host.addresses.iter();
+        let mut tried: Vec<IpAddr> = Vec::new();
+        let mut why = String::new();
+        for address in first.iter().chain(host).chain(floating).chain([&loopback]) {
+            if tried.contains(address) {
+                continue;
+            }
+            tried.push(*address);
+            let (answer, reason) =
+                probe::grace(*address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX);
+            if answer != Probe::NoAnswer {
+                return (answer, reason);
+            }
+            why = format!("{address}: {reason}");
+        }
+        (Probe::NoAnswer, why)
+    }
+
+    /// Runs a hook for a service; `None` where none is configured.
+    pub(crate) fn hook(
+        &self,
+        name: &str,
+        command: Option<&Command>,
+        service: &ServiceName,
+        peer: Option<&ServerName>,
+    ) -> Option<Result<(), String>> {
+        let command = command?;
+        let configured = self.settings.services.iter().find(|s| s.name == *service);
+        let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
+        let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
+        let environment = [
+            ("HEIRLOCK_HOOK", name.to_owned()),
+            ("HEIRLOCK_SERVICE", service.to_string()),
+            ("HEIRLOCK_SERVER", self.settings.server.to_string()),
+            ("HEIRLOCK_PEER", peer.map(ToString::to_string).unwrap_or_default()),
+            ("HEIRLOCK_ADDRESSES", addresses),
+            ("HEIRLOCK_EXPORTS", exports),
+        ];
+        tracing::info!(hook = name, %service, "running a hook");
+        Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
+    }
+}
+
+/// Whether an address is on this server: only then can a socket be bound to it.
+pub(crate) fn is_present(address: IpAddr) -> bool {
+    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+}
+
+fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}

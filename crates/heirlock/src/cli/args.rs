@@ -1,0 +1,207 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use heirlock_core::{ServerName, ServiceName};
+
+use super::exit;
+
+/// Makes NFS file locks survive the server they were taken on.
+#[derive(Debug, Parser)]
+#[command(name = "heirlock", version, after_help = exit::HELP, after_long_help = exit::HELP, max_term_width = 100)]
+#[command(arg_required_else_help = true, infer_long_args = false)]
+pub(crate) struct Cli {
+    /// The configuration
+    #[arg(long, value_name = "FILE", global = true, env = "HEIRLOCK_CONFIG")]
+    #[arg(default_value = "/etc/heirlock/heirlock.toml")]
+    pub(super) config: PathBuf,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the agent of this server
+    Agent {
+        /// What is logged: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
+        #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
+        log: String,
+    },
+    /// Take a service over, with the locks of its clients
+    Adopt(Adopt),
+    /// Give a service away in order
+    Release {
+        #[command(flatten)]
+        service: ServiceArgument,
+    },
+    /// Bring a service home to this server
+    Failback {
+        #[command(flatten)]
+        service: ServiceArgument,
+    },
+    /// Say that this server's silence is no reason to adopt its services, or is one again
+    Maintenance {
+        /// Whether it is being maintained
+        #[arg(value_enum)]
+        switch: Switch,
+    },
+    /// Show how the agent, its store and its services are
+    Status,
+    /// Show what became of the last adoption of a service
+    Report {
+        #[command(flatten)]
+        service: ServiceArgument,
+    },
+    /// Look at monitor records, bring them in and out
+    #[command(subcommand, after_help = exit::HELP)]
+    Records(Records),
+    /// Check what the configuration says
+    CheckConfig,
+    /// Check whether an adoption would work on this host
+    Doctor,
+    /// Put this host under guard: nobody else notifies its clients
+    Enable(Guard),
+    /// Give this host back as it was before 'enable'
+    Disable(Guard),
+    /// Show a failover with simulated clients; needs no root and no configuration
+    Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Guard {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) plan: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Adopt {
+    #[command(flatten)]
+    pub(super) service: ServiceArgument,
+    /// Stop when the grace period is proved to be open; bring the address up, then say --finish
+    #[arg(long, conflicts_with = "finish")]
+    pub(super) prepare: bool,
+    /// Go on where --prepare stopped: tell the clients
+    #[arg(long)]
+    pub(super) finish: bool,
+    /// The owner is confirmed off: its claim doesn't count any more
+    #[arg(long)]
+    pub(super) owner_fenced: bool,
+    /// Adopt in spite of what speaks against it; locks may be lost, or granted twice
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServiceArgument {
+    /// The service; 'host' is what this server serves under its own name
+    #[arg(value_name = "SERVICE")]
+    given: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Records {
+    /// List services and how many records each has, or one service's records
+    List {
+        /// The service whose records are listed
+        #[arg(value_name = "SERVICE")]
+        service: Option<String>,
+    },
+    /// Show the record of a client
+    Show {
+        #[command(flatten)]
+        service: ServiceArgument,
+        /// Its address, or the name it registered under
+        client: String,
+    },
+    /// Write a service's records into an NSM state directory, as 'sm-notify -P DIRECTORY' takes it
+    Export {
+        #[command(flatten)]
+        service: ServiceArgument,
+        /// An empty directory, or one that doesn't exist yet
+        directory: PathBuf,
+    },
+    /// Forget a client: nobody will tell it of an adoption
+    Forget {
+        #[command(flatten)]
+        service: ServiceArgument,
+        /// Its address or name, as 'records list SERVICE' shows it
+        client: String,
+    },
+    /// Bring the records of a status monitor's directory into the store, for 'adopt' to take over
+    Import {
+        #[command(flatten)]
+        service: ServiceArgument,
+        /// A directory with sm, sm.bak and state, such as /var/lib/nfs
+        directory: PathBuf,
+        /// The owner is confirmed off: its claim doesn't count any more
+        #[arg(long)]
+        owner_fenced: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// How many clients are simulated
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(super) clients: usize,
+    /// How many of them are dead
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) unreachable: usize,
+    /// Keep the folder with the store and the logs
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+impl ServiceArgument {
+    /// The service that is meant; `host` is the one of `server`.
+    pub(super) fn name(&self, server: &ServerName) -> Result<ServiceName, exit::Failed> {
+        service_name(&self.given, server)
+    }
+}
+
+/// See [`ServiceArgument::name`].
+pub(super) fn service_name(given: &str, server: &ServerName) -> Result<ServiceName, exit::Failed> {
+    if given == "host" {
+        return Ok(ServiceName::host(server));
+    }
+    // Other servers' implicit services can be looked at as well.
+    ServiceName::try_from(given.to_owned()).map_err(|error| exit::Failed::new(exit::Exit::Usage, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn host_is_this_servers_own_service_and_a_path_is_none() {
+        let server = ServerName::parse("nfs-a").unwrap();
+        assert_eq!(service_name("host", &server).unwrap().as_str(), "host.nfs-a");
+        assert_eq!(service_name("host.nfs-b", &server).unwrap().as_str(), "host.nfs-b");
+        let refused = service_name("../nfs", &server).unwrap_err();
+        assert_eq!(refused.exit, exit::Exit::Usage);
+    }
+
+    #[test]
+    fn an_adoption_is_prepared_or_finished_but_not_both() {
+        assert!(Cli::try_parse_from(["heirlock", "adopt", "nfs", "--prepare", "--finish"]).is_err());
+        assert!(Cli::try_parse_from(["heirlock", "adopt", "nfs", "--finish", "--json"]).unwrap().json);
+    }
+}

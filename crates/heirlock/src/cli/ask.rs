@@ -1,0 +1,40 @@
+//! The verbs that the agent carries out.
+
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::control::{self, Answer, Request};
+
+use super::exit::{Exit, Failed};
+use super::output::Output;
+use super::progress::Bar;
+use super::render;
+
+/// Words as `--json` prints them.
+#[derive(Debug, Serialize)]
+struct Words<'a> {
+    text: &'a str,
+}
+
+/// Asks the agent, shows how far it is, and prints its answer.
+pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Result<Exit, Failed> {
+    let mut bar = Bar::default();
+    let answer = control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress));
+    // Before anything is printed: a bar that is still there would be mixed into it.
+    drop(bar);
+    match answer? {
+        Answer::Status(report) => {
+            output.print(&report, |report, look| render::status(report, look))?;
+            // Everything else in it is a matter of reading; an unprotected service is one of acting.
+            Ok(if report.store.well { Exit::Done } else { Exit::Store })
+        }
+        Answer::Adoption(report) => {
+            output.print(&report, |report, look| render::adoption(report, look))?;
+            Ok(Exit::from(&*report))
+        }
+        Answer::Words { text } => {
+            output.print(&Words { text: &text }, |words, _| render::words(words.text))?;
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What the program's exit code says, and the errors that lead to it.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::ConfigError;
+use crate::control::AskError;
+use crate::control::report::AdoptionReport;
+use crate::store::StoreError;
+
+/// Scripts and cluster managers go by it: a code keeps its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done, and every client was told.
+    Done,
+    /// Failed, or not done for every client (I8).
+    Failed,
+    /// The command line or the configuration can't be.
+    Usage,
+    /// Refused; nothing was changed.
+    Refused,
+    /// No agent answers.
+    NoAgent,
+    /// The store fails.
+    Store,
+}
+
+/// The same for `--help`.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0  done, and every client was told
+  1  failed, or not done for every client: some are lost, unreachable or can't be read
+  2  the command line or the configuration can't be
+  3  refused; nothing was changed
+  4  no agent answers
+  5  the store fails";
+
+/// Why a verb was not carried out.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// What it means for whoever called.
+    pub(crate) exit: Exit,
+    /// In lower case: what was expected and found, and what to do.
+    pub(crate) message: String,
+    /// What is known of the clients, where an adoption could not go on.
+    pub(crate) report: Option<Box<AdoptionReport>>,
+}
+
+/// The same as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(super) struct FailedDocument<'a> {
+    error: &'a str,
+    exit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a AdoptionReport>,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Refused => 3,
+            Exit::NoAgent => 4,
+            Exit::Store => 5,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+impl Failed {
+    /// A failure that is described by its message.
+    pub(crate) fn new(exit: Exit, message: impl Display) -> Self {
+        Self { exit, message: message.to_string(), report: None }
+    }
+
+    /// As a document.
+    pub(super) fn document(&self) -> FailedDocument<'_> {
+        FailedDocument { error: &self.message, exit: self.exit.code(), report: self.report.as_deref() }
+    }
+}
+
+impl From<ConfigError> for Failed {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::Store, error)
+    }
+}
+
+impl From<AskError> for Failed {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::NoAgent { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::new(
+                    Exit::NoAgent,
+                    format!("the agent at {path} can't be asked: {source}; run this as root"),
+                )
+            }
+            AskError::NoAgent { .. } => Self::new(Exit::NoAgent, error),
+            AskError::Gone(_) => Self::new(Exit::Failed, error),
+            AskError::Failed(failure) => Self {
+                exit: if failure.refused { Exit::Refused } else { Exit::Failed },
+                message: failure.message,
+                report: failure.report,
+            },
+        }
+    }
+}
+
+/// What became of an agent: a store that it could not use is told from everything else.
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        let store = error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some());
+        // Most errors here say their cause themselves; what adds nothing is left out.
+        let mut message = String::new();
+        for cause in error.chain().map(ToString::to_string) {
+            if !message.contains(&cause) {
+                message += if message.is_empty() { "" } else { ": " };
+                message += &cause;
+            }
+        }
+        Self::new(if store { Exit::Store } else { Exit::Failed }, message)
+    }
+}
+
+/// Whether everything that was asked of an adoption is done, and every client told.
+impl From<&AdoptionReport> for Exit {
+    fn from(report: &AdoptionReport) -> Self {
+        let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
+        let done = match report.phase.as_str() {
+            "settled" => {
+                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
+            }
+            // Its clients are told by --finish.
+            "prepared" => true,
+            _ => false,
+        };
+        if done && missed == 0 && report.failed.is_empty() { Exit::Done } else { Exit::Failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::render::tests::report;
+    use super::*;
+    use crate::control::report::OtherService;
+
+    #[test]
+    fn only_an_adoption_that_told_everybody_is_done() {
+        assert_eq!(Exit::from(&report()), Exit::Done);
+        for (what, spoil) in [
+            ("unreachable", (|r| r.unreachable = 1) as fn(&mut AdoptionReport)),
+            ("lost", |r| r.lost = 1),
+            ("unknown", |r| r.unknown = 1),
+            ("another service's", |r| r.others[0].missed = 1),
+            ("another service's unknown", |r| r.others[0].clients += 1),
+            ("half way", |r| r.phase = "notifying".into()),
+        ] {
+            let mut report = report();
+            spoil(&mut report);
+            assert_eq!(Exit::from(&report), Exit::Failed, "{what}");
+        }
+        let own = OtherService {
+            service: "host.nfs-b".into(),
+            state_number: 5,
+            clients: 2,
+            acknowledged: 0,
+            missed: 0,
+        };
+        let prepared =
+            AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
+        assert_eq!(Exit::from(&prepared), Exit::Done);
+    }
+
+    #[test]
+    fn a_store_that_fails_is_told_from_other_failures_of_the_agent() {
+        let store = StoreError::Io { action: "write", path: "/x".into(), source: io::Error::other("no") };
+        let failed = Failed::from(anyhow::Error::new(store).context("can't begin"));
+        assert_eq!(failed.exit, Exit::Store);
+        assert!(
+            failed.message.starts_with("can't begin: the store can't write /x: no; "),
+            "{}",
+            failed.message
+        );
+        assert_eq!(Failed::from(anyhow::anyhow!("no")).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn every_code_is_in_the_help() {
+        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoAgent, Exit::Store] {
+            assert!(HELP.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
+        }
+    }
+}

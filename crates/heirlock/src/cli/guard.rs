@@ -1,0 +1,46 @@
+//! `heirlock check-config`, `doctor`, `enable` and `disable`: asks the guard, and shows what it found or did.
+
+use crate::config::Settings;
+use crate::guard::{self, Finding, GuardError, Severity, Step};
+
+use super::exit::{Exit, Failed};
+use super::output::Output;
+use super::render;
+
+pub(super) fn check_config(settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    show(&guard::check_config(settings), output)
+}
+
+pub(super) fn doctor(settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    show(&guard::doctor(settings), output)
+}
+
+pub(super) fn enable(settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
+    steps(&guard::enable(settings, plan)?, output)
+}
+
+pub(super) fn disable(settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
+    steps(&guard::disable(settings, plan)?, output)
+}
+
+/// What is known to lose locks is a failure; a warning isn't.
+fn show(findings: &[Finding], output: &Output) -> Result<Exit, Failed> {
+    output.print(&findings, |findings, look| render::findings(findings, look))?;
+    let loses = findings.iter().any(|finding| finding.severity == Severity::LosesLocks);
+    Ok(if loses { Exit::Failed } else { Exit::Done })
+}
+
+fn steps(steps: &[Step], output: &Output) -> Result<Exit, Failed> {
+    output.print(&steps, |steps, _| render::steps(steps))?;
+    Ok(Exit::Done)
+}
+
+impl From<GuardError> for Failed {
+    fn from(error: GuardError) -> Self {
+        match error {
+            GuardError::Changed { .. } => Self::new(Exit::Refused, error),
+            GuardError::Store(error) => error.into(),
+            GuardError::Io { .. } | GuardError::Systemctl(_) => Self::new(Exit::Failed, error),
+        }
+    }
+}

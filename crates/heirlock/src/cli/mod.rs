@@ -1,0 +1,87 @@
+//! The command line of the `heirlock` program: what administrators and cluster managers say, and what they are shown.
+//!
+//! Verbs that act go to the agent over its control socket (`ask.rs`); `records` looks at the store by itself, so that
+//! it is of use with a dead agent. All text is made by `render`, all of it goes out by `output.rs`.
+
+mod agent;
+mod args;
+mod ask;
+mod demo;
+mod exit;
+mod guard;
+mod logging;
+mod output;
+mod progress;
+mod records;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::config::Settings;
+use crate::control::Request;
+
+use args::{Cli, Switch, Verb};
+use exit::{Exit, Failed};
+use output::Output;
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    let output = Output::new(cli.json);
+    let exit = run(cli, &output).unwrap_or_else(|failed| output.failed(&failed));
+    exit.into()
+}
+
+fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
+    // The demo brings its own configuration.
+    if let Verb::Demo(options) = &cli.verb {
+        return demo::run(options, output);
+    }
+    let settings = Settings::load(&cli.config)?;
+    let ask = |request: Request| ask::ask(&settings, &request, output);
+    match cli.verb {
+        Verb::Agent { log } => agent::run(settings, &log),
+        Verb::Adopt(adopt) => ask(Request::Adopt {
+            service: adopt.service.name(&settings.server)?,
+            prepare: adopt.prepare,
+            finish: adopt.finish,
+            owner_fenced: adopt.owner_fenced,
+            force: adopt.force,
+        }),
+        Verb::Release { service } => ask(Request::Release { service: service.name(&settings.server)? }),
+        Verb::Failback { service } => ask(Request::Failback { service: service.name(&settings.server)? }),
+        Verb::Maintenance { switch } => ask(Request::Maintenance { on: switch == Switch::On }),
+        Verb::Status => ask(Request::Status),
+        Verb::Report { service } => ask(Request::Report { service: service.name(&settings.server)? }),
+        Verb::Records(verb) => records::run(verb, &settings, output),
+        Verb::CheckConfig => guard::check_config(&settings, output),
+        Verb::Doctor => guard::doctor(&settings, output),
+        Verb::Enable(how) => guard::enable(&settings, how.plan, output),
+        Verb::Disable(how) => guard::disable(&settings, how.plan, output),
+        Verb::Demo(options) => demo::run(&options, output),
+    }
+}
+
+/// clap's own word on a command line that can't be, or on `--help`.
+fn usage(error: &clap::Error) -> Exit {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Whoever asked for help and went away needs none.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    let _ = error.print();
+    // Whether JSON was asked for can't be told from a command line that was not understood; the word itself can.
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        return Output::new(true).document_of(&Failed::new(Exit::Usage, first));
+    }
+    Exit::Usage
+}

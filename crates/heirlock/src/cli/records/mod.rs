@@ -1,0 +1,257 @@
+//! `heirlock records`: looks at the store by itself, so that it is of use with a dead agent.
+
+mod export;
+mod import;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::OutcomeLine;
+use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, MonitorLine};
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::control::Request;
+use crate::store::dir::DirStore;
+use crate::store::{Contents, Store};
+
+use super::args::{self, service_name};
+use super::ask;
+use super::exit::{Exit, Failed};
+use super::output::Output;
+use super::render;
+
+pub(super) use export::Exported;
+pub(super) use import::Imported;
+
+/// One service of the store.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceLine {
+    pub(super) service: ServiceName,
+    pub(super) owner: ServerName,
+    /// Its owner gave it up.
+    pub(super) released: bool,
+    pub(super) generation: Generation,
+    pub(super) state_number: Option<u32>,
+    pub(super) records: usize,
+    /// Files that are no records.
+    pub(super) damaged: usize,
+}
+
+/// The records of one service.
+#[derive(Debug, Serialize)]
+pub(super) struct RecordList {
+    pub(super) service: ServiceName,
+    pub(super) generation: Generation,
+    pub(super) records: Vec<RecordLine>,
+    pub(super) left: Vec<Left>,
+}
+
+/// One record in a list.
+#[derive(Debug, Serialize)]
+pub(super) struct RecordLine {
+    /// Its key in the store.
+    pub(super) client: String,
+    /// The names that it registered under.
+    pub(super) names: Vec<String>,
+    /// The names of the server that it registered with.
+    pub(super) servers: Vec<String>,
+    /// How many registrations it has.
+    pub(super) lines: usize,
+}
+
+/// One record.
+#[derive(Debug, Serialize)]
+pub(super) struct Record {
+    pub(super) service: ServiceName,
+    pub(super) generation: Generation,
+    pub(super) client: String,
+    pub(super) lines: Vec<Line>,
+    pub(super) problems: Vec<String>,
+    /// What became of it in the adoption that began this generation.
+    pub(super) outcome: Option<OutcomeLine>,
+    /// As it lies in the store.
+    pub(super) raw: String,
+}
+
+/// One registration, decoded.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    pub(super) client: String,
+    pub(super) server: String,
+    pub(super) program: u32,
+    pub(super) version: u32,
+    pub(super) procedure: u32,
+    pub(super) cookie: String,
+}
+
+/// Something that was left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Left {
+    pub(super) what: String,
+    pub(super) why: String,
+}
+
+/// The newest generation of a service.
+struct Newest {
+    claim: Claim,
+    generation: Generation,
+    contents: Contents,
+}
+
+pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    match verb {
+        args::Records::List { service: None } => list_services(&open(settings)?, output),
+        args::Records::List { service: Some(service) } => {
+            list(&open(settings)?, &service_name(&service, &settings.server)?, output)
+        }
+        args::Records::Show { service, client } => {
+            show(&open(settings)?, &service.name(&settings.server)?, &client_name(&client)?, output)
+        }
+        args::Records::Export { service, directory } => {
+            let service = service.name(&settings.server)?;
+            let newest = newest(&open(settings)?, &service)?;
+            let exported = export::export(settings, &service, &newest, &directory)?;
+            output.print(&exported, render::exported)?;
+            Ok(whole(&exported.left))
+        }
+        args::Records::Forget { service, client } => {
+            let service = service.name(&settings.server)?;
+            let client = client_name(&client)?.as_str().to_owned();
+            ask::ask(settings, &Request::Forget { service, client }, output)
+        }
+        args::Records::Import { service, directory, owner_fenced } => {
+            let service = service.name(&settings.server)?;
+            let imported = import::import(settings, &service, &directory, owner_fenced)?;
+            output.print(&imported, render::imported)?;
+            Ok(if imported.unresolved.is_empty() { whole(&imported.left) } else { Exit::Failed })
+        }
+    }
+}
+
+fn open(settings: &Settings) -> Result<DirStore, Failed> {
+    Ok(DirStore::open(&settings.store.path)?)
+}
+
+fn client_name(given: &str) -> Result<MonName, Failed> {
+    MonName::parse(given).map_err(|error| Failed::new(Exit::Usage, format!("a client: {error}")))
+}
+
+/// What can't be read may have been somebody's record (I8).
+fn whole(left: &[Left]) -> Exit {
+    if left.is_empty() { Exit::Done } else { Exit::Failed }
+}
+
+fn left_of(contents: &Contents) -> Vec<Left> {
+    contents.damaged.iter().map(|(what, why)| Left { what: what.clone(), why: why.clone() }).collect()
+}
+
+fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
+    let Some(claim) = store.newest_claim(service)? else {
+        let known = store.services()?;
+        let known = match known.is_empty() {
+            true => "none yet".to_owned(),
+            false => known.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", "),
+        };
+        let what = format!("there is no service {service} in {}: it holds {known}", store.describe());
+        return Err(Failed::new(Exit::Usage, what));
+    };
+    match store.newest_generation(service, claim.generation)? {
+        Some(generation) => Ok(Newest { contents: store.load(service, generation)?, claim, generation }),
+        None => {
+            let Claim { owner, generation, .. } = claim;
+            let what = format!(
+                "{owner} claimed {service} as generation {generation} and was interrupted before it held a record; \
+                 start its agent again"
+            );
+            Err(Failed::new(Exit::Failed, what))
+        }
+    }
+}
+
+fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
+    let mut lines = Vec::new();
+    for service in store.services()? {
+        let Some(claim) = store.newest_claim(&service)? else { continue };
+        let contents = match store.newest_generation(&service, claim.generation)? {
+            Some(generation) => store.load(&service, generation)?,
+            None => Contents::default(),
+        };
+        lines.push(ServiceLine {
+            service,
+            owner: claim.owner,
+            released: claim.released,
+            generation: claim.generation,
+            state_number: contents.state.map(|state| state.0),
+            records: contents.records.len(),
+            damaged: contents.damaged.len(),
+        });
+    }
+    output.print(&lines, |lines, look| render::services(lines, look))?;
+    Ok(if lines.iter().all(|line| line.damaged == 0) { Exit::Done } else { Exit::Failed })
+}
+
+fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
+    let Newest { generation, contents, .. } = newest(store, service)?;
+    let left = left_of(&contents);
+    let records = contents.records.iter().map(|(client, bytes)| record_line(client, bytes)).collect();
+    let list = RecordList { service: service.clone(), generation, records, left };
+    output.print(&list, render::records)?;
+    Ok(whole(&list.left))
+}
+
+fn record_line(client: &MonName, bytes: &[u8]) -> RecordLine {
+    let lines = lines_of(bytes);
+    let mut names: Vec<String> = lines.iter().map(|line| line.mon_name.to_string()).collect();
+    let mut servers: Vec<String> = lines.iter().map(|line| line.my_name.to_string()).collect();
+    for names in [&mut names, &mut servers] {
+        names.sort();
+        names.dedup();
+    }
+    RecordLine { client: client.to_string(), names, servers, lines: lines.len() }
+}
+
+fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
+    parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
+}
+
+fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
+    let Newest { generation, contents, .. } = newest(store, service)?;
+    let by_name = || {
+        let mut records = contents.records.iter();
+        records.find(|(_, bytes)| lines_of(bytes).iter().any(|line| line.mon_name == *client))
+    };
+    let Some((key, bytes)) = contents.records.get_key_value(client).or_else(by_name) else {
+        let what = format!(
+            "generation {generation} of {service} has no record of {client}; 'heirlock records list {service}' shows \
+             those it has"
+        );
+        return Err(Failed::new(Exit::Usage, what));
+    };
+    let mut outcomes =
+        contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
+    let record = Record {
+        service: service.clone(),
+        generation,
+        client: key.to_string(),
+        lines: lines_of(bytes).iter().map(decoded).collect(),
+        problems: parse_record(bytes)
+            .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+        outcome: outcomes.rfind(|line| line.client == key.as_str()),
+        raw: String::from_utf8_lossy(bytes).into_owned(),
+    };
+    output.print(&record, render::record)?;
+    Ok(Exit::Done)
+}
+
+fn decoded(line: &MonitorLine) -> Line {
+    Line {
+        client: line.mon_name.to_string(),
+        server: line.my_name.to_string(),
+        program: line.prog,
+        version: line.vers,
+        procedure: line.proc_,
+        cookie: line.cookie.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}

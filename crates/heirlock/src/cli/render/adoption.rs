@@ -1,0 +1,264 @@
+//! What became of an adoption.
+
+use heirlock_core::Outcome;
+use heirlock_core::takeover::Milestone;
+
+use super::super::exit::Exit;
+use super::{Look, counted, plain, wrapped};
+use crate::control::report::AdoptionReport;
+
+/// Clients of one outcome that are shown one by one; all are in the JSON document and in the store.
+const MISSED_SHOWN_MAX: usize = 50;
+
+/// Width of the first column.
+const KEY: usize = 16;
+
+/// The report in words.
+pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
+    let mut text = head(report, look);
+    text.push_str(&timeline(report));
+    text.push_str(&counts(report, look));
+    if !report.slowest.is_empty() {
+        text.push_str("\nslowest answers\n");
+        for slow in &report.slowest {
+            text.push_str(&format!("  {:>12}  {}\n", offset(slow.at_ms), plain(&slow.client)));
+        }
+    }
+    for outcome in [Outcome::Unreachable, Outcome::Lost] {
+        text.push_str(&missed(report, outcome, look));
+    }
+    if !report.others.is_empty() {
+        text.push_str("\ntold as well, since the same lock manager dropped their locks\n");
+        for other in &report.others {
+            let line = format!(
+                "{}: state number {}, {}, {} acknowledged, {} missed",
+                plain(&other.service),
+                other.state_number,
+                counted(other.clients, "client"),
+                other.acknowledged,
+                other.missed
+            );
+            text.push_str(&wrapped("  ", &line));
+        }
+    }
+    text.push_str(&format!("\nrecords lie in {}\n", plain(&report.records_at)));
+    text
+}
+
+fn head(report: &AdoptionReport, look: &Look) -> String {
+    let service = plain(&report.service);
+    let verdict = match report.phase.as_str() {
+        "settled" if Exit::from(report) == Exit::Done => look.good("every client was told"),
+        "settled" => look.bad("not every client was told"),
+        "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
+        "failed" => look.bad("failed"),
+        phase => format!("under way: {}", plain(phase)),
+    };
+    let mut text = format!("{}: {verdict}\n", look.strong(&service));
+    for (key, value) in [
+        ("generation", report.generation.to_string()),
+        ("state number", report.state_number.to_string()),
+        ("strategy", plain(&report.strategy)),
+        ("began", look.local_time(report.started_at_s)),
+    ] {
+        text.push_str(&format!("  {key:KEY$}{value}\n"));
+    }
+    text
+}
+
+fn timeline(report: &AdoptionReport) -> String {
+    if report.timeline.is_empty() {
+        return String::new();
+    }
+    let lines =
+        report.timeline.iter().map(|e| format!("  {:>12}  {}\n", offset(e.at_ms), milestone(e.event)));
+    lines.fold("\ntimeline\n".to_owned(), |text, line| text + &line)
+}
+
+fn counts(report: &AdoptionReport, look: &Look) -> String {
+    let mut text = format!("\n{}\n", counted(report.clients, "client"));
+    for (what, count, bad) in [
+        ("acknowledged", report.acknowledged, false),
+        ("re-registered", report.re_registered, false),
+        ("unreachable", report.unreachable, true),
+        ("lost", report.lost, true),
+        ("not known yet", report.unknown, false),
+    ] {
+        if count == 0 && what == "not known yet" {
+            continue;
+        }
+        let line = format!("  {what:KEY$}{count:>8}");
+        text.push_str(&if bad && count > 0 { look.bad(&line) } else { line });
+        text.push_str(if what == "re-registered" { "  of those that acknowledged\n" } else { "\n" });
+    }
+    text
+}
+
+fn missed(report: &AdoptionReport, outcome: Outcome, look: &Look) -> String {
+    let missed: Vec<_> = report.failed.iter().filter(|missed| missed.outcome == outcome).collect();
+    if missed.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}\n", look.bad(&format!("{outcome}: {}", counted(missed.len(), "client"))));
+    for client in missed.iter().take(MISSED_SHOWN_MAX) {
+        text.push_str(&wrapped("  ", &format!("{}: {}", plain(&client.client), plain(&client.why))));
+    }
+    if let Some(more) = missed.len().checked_sub(MISSED_SHOWN_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("  and {more} more: --json names them all\n"));
+    }
+    text.push_str(&wrapped("  what to do: ", remedy(outcome, &plain(&report.service)).as_str()));
+    text
+}
+
+fn remedy(outcome: Outcome, service: &str) -> String {
+    match outcome {
+        Outcome::Unreachable => format!(
+            "if such a client is up, its locks are gone: restart there what uses them. It is remembered and told at \
+             the next adoption; if it is gone for good, 'heirlock records forget {service} CLIENT'."
+        ),
+        Outcome::Lost => "the time to reclaim is over: such a client believes it holds locks that others can get. \
+             Stop there what uses them, look at the files, start it again. It will be told at the next adoption."
+            .to_owned(),
+        Outcome::ReRegistered | Outcome::Acknowledged => String::new(),
+    }
+}
+
+fn milestone(event: Milestone) -> &'static str {
+    match event {
+        Milestone::PrimaryLost => "last sign of life of the primary",
+        Milestone::Fenced => "primary confirmed off",
+        Milestone::Claimed => "claimed",
+        Milestone::Conveyed => "records conveyed",
+        Milestone::Recognised => "lock manager recognised",
+        Milestone::Proved => "grace proved to be open",
+        Milestone::Ready => "address, exports and lock manager ready",
+        Milestone::FirstNotified => "first client notified",
+        Milestone::LastNotified => "last client notified",
+        Milestone::Settled => "settled",
+        Milestone::Failed => "failed",
+    }
+}
+
+/// `+1.204 s`
+fn offset(at_ms: i64) -> String {
+    let (sign, ms) = (if at_ms < 0 { '-' } else { '+' }, at_ms.unsigned_abs());
+    format!("{sign}{}.{:03} s", ms / 1000, ms % 1000)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::look;
+    use super::*;
+    use crate::control::report::{Missed, OtherService, Slow, TimelineEntry};
+
+    /// An adoption that went well.
+    pub(in crate::cli) fn report() -> AdoptionReport {
+        let at = |event, at_ms| TimelineEntry { event, at_ms };
+        AdoptionReport {
+            service: "nfs".into(),
+            generation: 4,
+            state_number: 11,
+            strategy: "restart-nfs".into(),
+            phase: "settled".into(),
+            clients: 200,
+            re_registered: 180,
+            acknowledged: 200,
+            unreachable: 0,
+            lost: 0,
+            unknown: 0,
+            timeline: vec![
+                at(Milestone::PrimaryLost, -10_213),
+                at(Milestone::Claimed, 4),
+                at(Milestone::Settled, 91_500),
+            ],
+            slowest: vec![Slow { client: "192.0.2.17".into(), at_ms: 2_104 }],
+            failed: Vec::new(),
+            others: vec![OtherService {
+                service: "host.nfs-b".into(),
+                state_number: 7,
+                clients: 1,
+                acknowledged: 1,
+                missed: 0,
+            }],
+            records_at: "/srv/heirlock/services/nfs/4".into(),
+            started_at_s: 1_795_598_700,
+        }
+    }
+
+    #[test]
+    fn an_adoption_that_told_everybody() {
+        let expected = "\
+nfs: every client was told
+  generation      4
+  state number    11
+  strategy        restart-nfs
+  began           2026-11-25 10:25:00
+
+timeline
+     -10.213 s  last sign of life of the primary
+      +0.004 s  claimed
+     +91.500 s  settled
+
+200 clients
+  acknowledged         200
+  re-registered        180  of those that acknowledged
+  unreachable            0
+  lost                   0
+
+slowest answers
+      +2.104 s  192.0.2.17
+
+told as well, since the same lock manager dropped their locks
+  host.nfs-b: state number 7, 1 client, 1 acknowledged, 0 missed
+
+records lie in /srv/heirlock/services/nfs/4
+";
+        assert_eq!(adoption(&report(), &look()), expected);
+    }
+
+    #[test]
+    fn every_client_that_was_missed_is_named_with_reason_and_remedy() {
+        let missed =
+            |client: &str, outcome, why: &str| Missed { client: client.into(), outcome, why: why.into() };
+        let report = AdoptionReport {
+            failed: vec![
+                missed("192.0.2.9", Outcome::Unreachable, "no answer until grace ended"),
+                missed("bad\u{1b}[2J", Outcome::Lost, "no address is known"),
+            ],
+            unreachable: 1,
+            lost: 1,
+            ..report()
+        };
+        let text = adoption(&report, &look());
+        assert!(text.starts_with("nfs: not every client was told\n"), "{text}");
+        let expected = "
+unreachable: 1 client
+  192.0.2.9: no answer until grace ended
+  what to do: if such a client is up, its locks are gone: restart there what
+              uses them. It is remembered and told at the next adoption; if it
+              is gone for good, 'heirlock records forget nfs CLIENT'.
+
+lost: 1 client
+  bad\\u{1b}[2J: no address is known
+  what to do: the time to reclaim is over: such a client believes it holds locks
+              that others can get. Stop there what uses them, look at the files,
+              start it again. It will be told at the next adoption.
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn a_flood_of_missed_clients_is_cut_and_says_so() {
+        let missed = |n: usize| Missed {
+            client: format!("192.0.2.{n}"),
+            outcome: Outcome::Unreachable,
+            why: "no answer".into(),
+        };
+        let report = AdoptionReport { failed: (0..60).map(missed).collect(), unreachable: 60, ..report() };
+        let text = adoption(&report, &look());
+        assert!(
+            text.contains("unreachable: 60 clients\n") && text.contains("  and 10 more: --json"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! What this host exports, and under which fsid: what a file handle begins with. A handle that another server can't read
+//! is a lock that can't be reclaimed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::host::Host;
+
+const FILE: &str = "/etc/exports";
+const FOLDER: &str = "/etc/exports.d";
+
+/// What is exported now, as exportfs wrote it down.
+const TABLE: &str = "/var/lib/nfs/etab";
+
+/// The fsids of each exported path; `None` among them where an export has none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Exports(BTreeMap<PathBuf, BTreeSet<Option<String>>>);
+
+impl Exports {
+    /// The host's: what is exported now, and what the files say of paths that aren't.
+    pub(super) fn read(host: &Host) -> Self {
+        let mut files = vec![PathBuf::from(FILE)];
+        let names = host.list(FOLDER).unwrap_or_default();
+        files.extend(
+            names
+                .iter()
+                .filter(|name| !name.starts_with('.') && name.ends_with(".exports"))
+                .map(|name| Path::new(FOLDER).join(name)),
+        );
+        let mut exports = Self::default();
+        for file in files {
+            exports.add(&host.text(file).unwrap_or_default());
+        }
+        let mut live = Self::default();
+        live.add(&host.text(TABLE).unwrap_or_default());
+        exports.0.extend(live.0);
+        exports
+    }
+
+    /// The fsids under which a path is exported, by itself or by a folder above it.
+    pub(super) fn fsids(&self, path: &Path) -> Option<&BTreeSet<Option<String>>> {
+        path.ancestors().find_map(|ancestor| self.0.get(ancestor))
+    }
+
+    fn add(&mut self, text: &str) {
+        for line in text.replace("\\\n", " ").lines() {
+            let mut words = words(line).into_iter();
+            let Some(path) = words.next() else { continue };
+            let fsids = self.0.entry(PathBuf::from(path)).or_default();
+            let mut default = None;
+            let mut clients = 0;
+            for word in words {
+                if let Some(options) = word.strip_prefix('-') {
+                    default = fsid(options);
+                    continue;
+                }
+                let options = word.split_once('(').map_or("", |(_, options)| options.trim_end_matches(')'));
+                fsids.insert(fsid(options).or_else(|| default.clone()));
+                clients += 1;
+            }
+            if clients == 0 {
+                // Without a client it is exported to all.
+                fsids.insert(default);
+            }
+        }
+    }
+}
+
+/// `root` is another word for 0 (exports(5)).
+fn fsid(options: &str) -> Option<String> {
+    let found = options.split(',').filter_map(|option| option.trim().strip_prefix("fsid=")).next_back()?;
+    Some(if found == "root" { "0" } else { found }.to_ascii_lowercase())
+}
+
+/// The words of a line: apart by blanks, save within quotes; `\040` is a blank; `#` begins a comment.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let octal =
+            rest.get(1..4).filter(|_| c == '\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(byte) = octal.filter(u8::is_ascii) {
+            word.push(char::from(byte));
+            rest = &rest[4..];
+            continue;
+        }
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '"' => quoted = !quoted,
+            '#' if !quoted => break,
+            ' ' | '\t' if !quoted => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            c => word.push(c),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::Tree;
+
+    fn fsids(exports: &Exports, path: &str) -> Vec<String> {
+        let found = exports.fsids(Path::new(path)).cloned().unwrap_or_default();
+        found.into_iter().map(|fsid| fsid.unwrap_or_else(|| "none".into())).collect()
+    }
+
+    #[test]
+    fn the_syntax_of_exports_is_understood() {
+        let tree = Tree::new();
+        tree.put(
+            "/etc/exports",
+            "# all\n/srv/nfs 10.0.0.0/8(rw,fsid=77) *(ro)\n/srv/a -sync,fsid=5 one two(rw,fsid=6)\n\
+             \"/srv/my files\" *(rw,fsid=root)\n/srv/b\\040c *(fsid=9) # x\n/srv/long \\\n *(rw,fsid=8)\n/srv/all\n",
+        );
+        tree.put("/etc/exports.d/x.exports", "/srv/d *(fsid=AB12)\n");
+        tree.put("/etc/exports.d/x.bak", "/srv/e *(fsid=1)\n");
+        let exports = Exports::read(&tree.host());
+        for (path, expected) in [
+            ("/srv/nfs", vec!["none", "77"]),
+            ("/srv/a", vec!["5", "6"]),
+            ("/srv/my files/deep", vec!["0"]),
+            ("/srv/b c", vec!["9"]),
+            ("/srv/long", vec!["8"]),
+            ("/srv/all", vec!["none"]),
+            ("/srv/d", vec!["ab12"]),
+            ("/srv/e", vec![]),
+        ] {
+            assert_eq!(fsids(&exports, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_exported_now_counts_more_than_the_file() {
+        let tree = Tree::new();
+        tree.put("/etc/exports", "/srv/nfs *(rw)\n");
+        tree.put(TABLE, "/srv/nfs\t*(rw,sync,wdelay,fsid=77,sec=sys,rw)\n");
+        assert_eq!(fsids(&Exports::read(&tree.host()), "/srv/nfs"), ["77"]);
+    }
+}

@@ -1,0 +1,144 @@
+//! The host as a tree of files and a systemctl: the seam at which the tests put a tree of their own.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes of the largest file of the host that is read.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Where systemd looks for a unit; the first one that has it decides (systemd.unit(5)).
+const UNIT_FOLDERS: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// A host: `/` and its systemctl, or a test's.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// What stands for `/`.
+    pub(super) root: PathBuf,
+    /// systemd's, where systemd runs.
+    pub(super) systemctl: Option<PathBuf>,
+    /// The program that the unit starts.
+    pub(super) program: PathBuf,
+}
+
+/// What systemd would make of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// There is none of this name.
+    Absent,
+    /// It can't be started.
+    Masked(PathBuf),
+    /// It can.
+    Present(PathBuf),
+}
+
+impl Host {
+    /// This one.
+    pub(super) fn here() -> Self {
+        let systemd = Path::new("/run/systemd/system").is_dir();
+        Self {
+            root: PathBuf::from("/"),
+            systemctl: systemd.then(|| PathBuf::from("systemctl")),
+            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/heirlock")),
+        }
+    }
+
+    /// Where a path of the host lies.
+    pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The bytes of a file, or `None` where there is none.
+    pub(super) fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
+        let path = self.at(path);
+        let length = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if length > FILE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{length} bytes")));
+        }
+        fs::read(&path).map(Some)
+    }
+
+    /// The text of a file; `None` where there is none or it can't be read: for what may be missing.
+    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        self.read(path).ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The names in a folder, sorted; none where there is no such folder.
+    pub(super) fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.at(path)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// What systemd would make of a unit, told from the files alone: asking systemctl takes too long.
+    pub(super) fn unit(&self, name: &str) -> Unit {
+        for folder in UNIT_FOLDERS {
+            let path = Path::new(folder).join(name);
+            let Ok(metadata) = fs::symlink_metadata(self.at(&path)) else { continue };
+            let to_null =
+                fs::read_link(self.at(&path)).is_ok_and(|to| to == Path::new("/dev/null") || is_null(&to));
+            if to_null || (metadata.is_file() && metadata.len() == 0) {
+                return Unit::Masked(path);
+            }
+            return Unit::Present(path);
+        }
+        Unit::Absent
+    }
+}
+
+/// A link to the null device by another name, such as `../../../dev/null`.
+fn is_null(to: &Path) -> bool {
+    to.ends_with("dev/null") && fs::metadata("/dev/null").is_ok_and(|m| m.file_type().is_char_device())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::guard::testing::Tree;
+
+    #[test]
+    fn the_folder_with_the_highest_precedence_says_whether_a_unit_is_masked() {
+        let tree = Tree::new();
+        let host = tree.host();
+        let name = "rpc-statd-notify.service";
+        assert_eq!(host.unit(name), Unit::Absent);
+        tree.put("/lib/systemd/system/rpc-statd-notify.service", "[Unit]\n");
+        assert_eq!(host.unit(name), Unit::Present(Path::new("/lib/systemd/system").join(name)));
+        tree.folder("/etc/systemd/system");
+        let mask = host.at("/etc/systemd/system/rpc-statd-notify.service");
+        symlink("/dev/null", &mask).unwrap();
+        assert_eq!(host.unit(name), Unit::Masked(Path::new("/etc/systemd/system").join(name)));
+        fs::remove_file(&mask).unwrap();
+        tree.put("/etc/systemd/system/rpc-statd-notify.service", "");
+        assert!(matches!(host.unit(name), Unit::Masked(_)), "an empty file masks as well");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_none_and_a_folder_that_is_not_there_is_empty() {
+        let tree = Tree::new();
+        assert_eq!(tree.host().read("/etc/nfs.conf").unwrap(), None);
+        assert!(tree.host().list("/etc/nfs.conf.d").unwrap().is_empty());
+        tree.put("/etc/nfs.conf", "x");
+        assert_eq!(tree.host().text("/etc/nfs.conf").as_deref(), Some("x"));
+    }
+}

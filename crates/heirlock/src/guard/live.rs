@@ -1,0 +1,324 @@
+//! What the live host, its clients and the other servers say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::MetadataExt;
+
+use heirlock_core::takeover::Strategy;
+use heirlock_nsm::state::StateError;
+use heirlock_nsm::{StateNumber, nlm, sm};
+
+use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
+use super::finding::Finding;
+use super::host::Host;
+use super::records::{self, Kept};
+use super::{reach, rivals};
+use crate::config::{LockManagerKind, Settings};
+use crate::store::Store;
+use crate::{detector, limits, lock_manager, rpc_client};
+
+/// Names that one finding lists.
+const NAMES_SHOWN: usize = 5;
+
+/// Everything of this file, and the other senders.
+pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let mut findings = rivals::check(host, settings);
+    findings.extend(registrations(settings));
+    findings.extend(recognition(host, settings));
+    findings.extend(directory(host, settings));
+    // That there is none has been said already.
+    let Ok(store) = records::store(host, settings) else { return findings };
+    if let Err(error) = store.probe() {
+        findings.push(Finding::loses_locks(
+            "store-writable",
+            error.to_string(),
+            "mend it: nothing new is kept",
+        ));
+    }
+    findings.extend(differences(&facts::of(host, settings), &store, settings));
+    match records::kept(&store, settings) {
+        Ok(kept) => {
+            findings.push(state_number(host, settings, &kept));
+            findings.extend(clients(settings, &kept));
+            findings.extend(neighbours(host, &kept));
+        }
+        Err(error) => findings.push(Finding::warning("records", error.to_string(), "mend the store")),
+    }
+    findings
+}
+
+/// What lockd needs to find at rpcbind, and what clients do.
+fn registrations(settings: &Settings) -> Vec<Finding> {
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let find =
+        |program| rpc_client::find(loopback, settings.notify.rpcbind_port, program, limits::PROBE_TIME_MAX);
+    let monitor = match find((sm::PROGRAM, sm::VERSION)) {
+        Ok((at, _)) => Finding::ok("status-monitor", format!("registered, at port {}", at.port())),
+        Err(why) => {
+            let found =
+                format!("{why}; without one lockd grants locks after a minute and nobody knows of them");
+            let remedy = "start rpc.statd (rpc-statd.service)";
+            match settings.lock_manager.kind {
+                LockManagerKind::Kernel => Finding::loses_locks("status-monitor", found, remedy),
+                LockManagerKind::Command => Finding::warning("status-monitor", found, remedy),
+            }
+        }
+    };
+    let lock_manager = match find((nlm::PROGRAM, nlm::VERSION_4)) {
+        Ok((at, _)) => Finding::ok("lock-manager", format!("NLM is registered, at port {}", at.port())),
+        // A standby that serves nothing yet is well.
+        Err(why) => Finding::note("lock-manager", format!("no locks are served here now: {why}")),
+    };
+    vec![monitor, lock_manager]
+}
+
+/// Whether the lock manager can be made to recognise as configured.
+fn recognition(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let strategy = settings.lock_manager.strategy;
+    let mut findings = Vec::new();
+    if settings.lock_manager.kind == LockManagerKind::Kernel {
+        let mounts = host.text("/proc/mounts").unwrap_or_default();
+        // For restart-nfs the lock manager itself refuses.
+        if let Some(mount) = lock_manager::locking_mount(&mounts).filter(|_| strategy != Strategy::RestartNfs)
+        {
+            findings.push(Finding::warning(
+                "nfs-mount",
+                format!("{mount} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace"),
+                "unmount it, mount it with nolock, or mount it by NFSv4",
+            ));
+        }
+    }
+    findings.push(match lock_manager::open_at(settings, &host.root).usable(strategy) {
+        Ok(()) => Finding::ok("strategy", format!("'{strategy}' can work here")),
+        Err(error) => Finding::loses_locks(
+            "strategy",
+            error.to_string(),
+            "an adoption by this server would be refused until then",
+        ),
+    });
+    findings
+}
+
+/// The status monitor's directory: readable, and its folders of one owner.
+fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let check = "state-directory";
+    let path = host.at(&settings.state_directory);
+    let scan = match detector::scan(&path) {
+        Ok(scan) => scan,
+        Err(error) => {
+            return vec![Finding::loses_locks(
+                check,
+                error.to_string(),
+                "no client is ever noticed until then",
+            )];
+        }
+    };
+    let mut findings = Vec::new();
+    let owner = |folder: &str| fs::metadata(path.join(folder)).map(|metadata| metadata.uid());
+    if let (Ok(sm), Ok(bak)) = (owner("sm"), owner("sm.bak"))
+        && sm != bak
+    {
+        let found = format!(
+            "sm belongs to user {sm}, sm.bak to user {bak}: the status monitor runs as the owner of sm and can't write the other"
+        );
+        findings.push(Finding::warning(
+            check,
+            found,
+            format!("chown {sm} {}/sm.bak", settings.state_directory.display()),
+        ));
+    }
+    for problem in scan.problems.iter().filter(|problem| !problem.may_be_in_the_making).take(NAMES_SHOWN) {
+        let found = format!("{}: {}", problem.path, problem.why);
+        findings.push(Finding::warning(
+            check,
+            found,
+            "remove it if no status monitor wrote it; heirlock leaves it alone",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            check,
+            format!("{} records in {}", scan.files.len(), settings.state_directory.display()),
+        ));
+    }
+    findings
+}
+
+/// What must be equal on all servers, and what better were.
+fn differences(ours: &BTreeMap<String, String>, store: &dyn Store, settings: &Settings) -> Vec<Finding> {
+    let check = "other-servers";
+    let others = match records::others(store, settings) {
+        Ok(others) => others,
+        Err(error) => return vec![Finding::warning(check, error.to_string(), "mend the store")],
+    };
+    let mut findings = Vec::new();
+    for (server, report) in &others {
+        let differ = ours.iter().filter_map(|(key, our)| {
+            let theirs = report.facts.get(key)?;
+            (our != theirs).then_some((key.as_str(), our, theirs))
+        });
+        findings.extend(differ.map(|(key, our, theirs)| difference(key, our, server.as_str(), theirs)));
+    }
+    if findings.is_empty() && !others.is_empty() {
+        let names: Vec<&str> = others.keys().map(heirlock_core::ServerName::as_str).collect();
+        findings.push(Finding::ok(check, format!("{} say nothing that differs", names.join(", "))));
+    }
+    findings
+}
+
+fn difference(key: &str, our: &str, server: &str, theirs: &str) -> Finding {
+    let check = "other-servers";
+    if let Some(path) = key.strip_prefix(FSID) {
+        let found = format!(
+            "{path} is exported with fsid {our} here and {theirs} on {server}: a file handle of one is stale on the other, so no lock on it can be reclaimed"
+        );
+        return Finding::loses_locks(check, found, "export it with the same fsid= on every server");
+    }
+    match key {
+        GRACE_PERIOD => Finding::warning(
+            check,
+            format!("grace lasts {our} s here and {theirs} s on {server}"),
+            "set the same nlm_grace_period on every server",
+        ),
+        KERNEL | VERSION => Finding::note(check, format!("{key} is {our} here and {theirs} on {server}")),
+        _ => Finding::note(check, format!("{key} is {our} here and {theirs} on {server}")),
+    }
+}
+
+fn state_number(host: &Host, settings: &Settings, kept: &[Kept]) -> Finding {
+    let check = "state-number";
+    let path = settings.state_directory.join("state");
+    let shown = path.display();
+    let bytes = match host.read(&path) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        Err(error) => {
+            return Finding::warning(check, format!("can't read {shown}: {error}"), "let the agent read it");
+        }
+    };
+    let sent = kept.iter().filter_map(|kept| kept.state).max();
+    match (StateNumber::parse_file(&bytes), sent) {
+        (Ok(number), Some(sent)) if number < sent => Finding::note(
+            check,
+            format!(
+                "{shown} is {number}, below {sent}, which was sent last: 'heirlock disable' raises it before stock sm-notify may count on"
+            ),
+        ),
+        (Ok(number), _) if number.0 > u32::MAX / 2 => Finding::warning(
+            check,
+            format!(
+                "{shown} is {number}, more than a server's restarts come to; other programs may take it for negative"
+            ),
+            "find out what wrote it",
+        ),
+        (Ok(number), _) => Finding::ok(check, format!("{shown} is {number}")),
+        (Err(StateError::Empty), _) => Finding::ok(check, format!("{shown} is empty, as it is installed")),
+        (Err(error), _) => Finding::warning(
+            check,
+            format!("{shown}: {error}"),
+            "sm-notify would begin anew at 3, which clients may have seen: restore it",
+        ),
+    }
+}
+
+/// Whether the clients of the services that this server may act for answer from here.
+fn clients(settings: &Settings, kept: &[Kept]) -> Vec<Finding> {
+    let check = "clients";
+    let mut names: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let mut unknown = 0;
+    for (name, addresses) in kept.iter().flat_map(|kept| &kept.clients) {
+        unknown += usize::from(addresses.is_empty());
+        names.extend(addresses.iter().map(|address| (*address, name.to_string())));
+    }
+    let total = names.len();
+    let asked: BTreeSet<IpAddr> = names.keys().copied().take(limits::REACH_CLIENTS_MAX).collect();
+    let from: Vec<IpAddr> = settings
+        .services
+        .iter()
+        .filter(|service| {
+            kept.iter()
+                .any(|kept| kept.service == service.name && kept.owner.as_ref() == Some(&settings.server))
+        })
+        .flat_map(|service| service.addresses.iter().copied())
+        .chain(settings.host.addresses.iter().copied())
+        .collect();
+    let mut findings = Vec::new();
+    match reach::answering(&asked, &from, settings.notify.rpcbind_port, limits::REACH_TIME_MAX) {
+        Ok(answered) => findings.push(reached(&asked, &answered, &names)),
+        Err(error) => {
+            findings.push(Finding::warning(check, format!("can't ask the clients: {error}"), "ask again"));
+        }
+    }
+    if unknown > 0 {
+        findings.push(Finding::note(
+            check,
+            format!("{unknown} clients are known by name alone and were not asked"),
+        ));
+    }
+    if total > asked.len() {
+        let found = format!("{} of {total} addresses were asked, the others not", asked.len());
+        findings.push(Finding::note(check, found));
+    }
+    findings
+}
+
+fn reached(
+    asked: &BTreeSet<IpAddr>,
+    answered: &BTreeSet<IpAddr>,
+    names: &BTreeMap<IpAddr, String>,
+) -> Finding {
+    let check = "clients";
+    let silent: Vec<&str> =
+        asked.difference(answered).filter_map(|address| names.get(address)).map(String::as_str).collect();
+    if silent.is_empty() {
+        return Finding::ok(check, format!("all {} addresses of clients answer", asked.len()));
+    }
+    let mut shown = silent.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if silent.len() > NAMES_SHOWN {
+        shown.push_str(", …");
+    }
+    Finding::warning(
+        check,
+        format!(
+            "{} of {} addresses of clients don't answer at their rpcbind: {shown}",
+            silent.len(),
+            asked.len()
+        ),
+        "let this server through their firewalls to UDP port 111 and to their status monitor; 'heirlock records forget' drops those that are gone",
+    )
+}
+
+/// All clients are spoken to within a second: each that is on a link of ours takes a place in the neighbour table.
+fn neighbours(host: &Host, kept: &[Kept]) -> Option<Finding> {
+    let check = "neighbour-table";
+    let clients: BTreeSet<&IpAddr> =
+        kept.iter().flat_map(|kept| kept.clients.values().flatten()).filter(|a| a.is_ipv4()).collect();
+    let path = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
+    // Network namespaces have the limits of the first one, and don't show them.
+    let places: usize = host.text(path)?.trim().parse().ok()?;
+    let table = host.text("/proc/net/arp").unwrap_or_default();
+    let others = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok())
+        .filter(|address| !clients.contains(address))
+        .count();
+    let needed = clients.len() + others;
+    if needed < places {
+        return Some(Finding::ok(check, format!("{needed} neighbours fit into its {places} places")));
+    }
+    Some(Finding::warning(
+        check,
+        format!(
+            "{} clients and {others} other neighbours, but {places} places: where the clients are on a link of this server, some can't be told in time",
+            clients.len()
+        ),
+        format!(
+            "sysctl -w net.ipv4.neigh.default.gc_thresh3={}, and the other two in proportion",
+            needed * 2
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

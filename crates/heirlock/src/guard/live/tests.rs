@@ -1,0 +1,194 @@
+use std::net::UdpSocket;
+use std::os::unix::fs::chown;
+use std::thread;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::super::finding::Severity;
+use super::*;
+use crate::guard::testing::{SERVICE, Tree, report, settings};
+use crate::store::dir::DirStore;
+use crate::store::{Change, Contents};
+
+/// An rpcbind on a loopback address that names this port for every program; 0 stands for none.
+fn rpcbind(address: &str, at: u16, names: u32) -> u16 {
+    let socket = UdpSocket::bind((address, at)).unwrap();
+    let at = socket.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut buffer = [0; 256];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let mut reply = buffer[..4].to_vec();
+            for word in [1_u32, 0, 0, 0, 0, names] {
+                reply.extend(word.to_be_bytes());
+            }
+            socket.send_to(&reply, from).unwrap();
+        }
+    });
+    at
+}
+
+fn at_port(port: u16, more: &str) -> Settings {
+    settings(&format!("[notify]\nrpcbind-port = {port}\n{more}"))
+}
+
+/// A store in which nfs-a holds the service with these clients.
+fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
+    let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
+    let service: ServiceName = "nfs".parse().unwrap();
+    let claim = Claim {
+        generation: Generation::FIRST,
+        owner: "nfs-a".parse().unwrap(),
+        agent: "agent".into(),
+        claimed_at_s: 0,
+        released: false,
+    };
+    store.claim(&service, &claim).unwrap();
+    let contents = Contents { state: Some(StateNumber(state)), ..Contents::default() };
+    store.begin_generation(&service, Generation::FIRST, &contents).unwrap();
+    let changes: Vec<Change> = clients
+        .iter()
+        .map(|client| {
+            let line = format!("0100007f 000186b5 00000003 00000010 {:032} {client} nfs-a\n", 0);
+            Change::PutRecord(MonName::parse(client).unwrap(), line.into_bytes())
+        })
+        .collect();
+    store.commit(&service, Generation::FIRST, &changes).unwrap();
+    store
+}
+
+fn kept(store: &DirStore) -> Vec<Kept> {
+    records::kept(store, &settings(SERVICE)).unwrap()
+}
+
+#[test]
+fn a_status_monitor_that_is_not_registered_loses_locks() {
+    let severities =
+        |port| registrations(&at_port(port, "")).iter().map(|finding| finding.severity).collect::<Vec<_>>();
+    assert_eq!(severities(rpcbind("127.0.0.1", 0, 4045)), [Severity::Ok, Severity::Ok]);
+    assert_eq!(severities(rpcbind("127.0.0.1", 0, 0)), [Severity::LosesLocks, Severity::Note]);
+}
+
+#[test]
+fn a_strategy_that_cannot_work_here_is_said() {
+    let tree = Tree::debian();
+    let said = |more: &str| {
+        let found = recognition(&tree.host(), &settings(more));
+        found.iter().map(|finding| (finding.check, finding.severity)).collect::<Vec<_>>()
+    };
+    let (restart, notify) = ("", "[lock-manager]\nstrategy = \"notify\"\n");
+    assert_eq!(said(restart), [("strategy", Severity::Ok)]);
+    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+    assert_eq!(said(restart), [("strategy", Severity::LosesLocks)]);
+    assert_eq!(said(notify), [("nfs-mount", Severity::Warning), ("strategy", Severity::Ok)]);
+    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    assert_eq!(said(notify), [("strategy", Severity::Ok)]);
+}
+
+#[test]
+fn a_directory_that_cannot_serve_is_said() {
+    let tree = Tree::debian();
+    let said = || directory(&tree.host(), &settings("")).remove(0);
+    assert_eq!(said().severity, Severity::Ok);
+    tree.put("/var/lib/nfs/sm/a\nb", "x");
+    assert_eq!(said().severity, Severity::Warning);
+    tree.remove("/var/lib/nfs/sm/a\nb");
+    let bak = tree.host().at("/var/lib/nfs/sm.bak");
+    // Only root can give a folder away.
+    if chown(&bak, Some(4711), None).is_ok() {
+        assert!(said().found.contains("sm.bak to user 4711"), "{}", said());
+    }
+    fs::remove_dir(tree.host().at("/var/lib/nfs/sm")).unwrap();
+    assert_eq!(said().severity, Severity::LosesLocks);
+}
+
+#[test]
+fn what_differs_on_another_server_is_said_by_its_weight() {
+    let tree = Tree::debian();
+    let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
+    let ours: BTreeMap<String, String> =
+        [("fsid:/srv/nfs", "77"), (GRACE_PERIOD, "90"), (KERNEL, "6.1"), ("ours-alone", "x")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+    let said = |key: &str, value: &str| {
+        let mut other = report("nfs-b", 1);
+        other.facts.clone_from(&ours);
+        other.facts.remove("ours-alone");
+        other.facts.insert(key.into(), value.into());
+        store.put_server(&other).unwrap();
+        differences(&ours, &store, &settings("")).remove(0)
+    };
+    assert_eq!(differences(&ours, &store, &settings("")), [], "nobody to compare with");
+    assert_eq!(said("theirs-alone", "1").severity, Severity::Ok);
+    let fsid = said("fsid:/srv/nfs", "78");
+    assert_eq!(fsid.severity, Severity::LosesLocks);
+    assert!(fsid.found.contains("fsid 77 here and 78 on nfs-b"), "{fsid}");
+    assert_eq!(said(GRACE_PERIOD, "45").severity, Severity::Warning);
+    assert_eq!(said(KERNEL, "6.12").severity, Severity::Note);
+}
+
+#[test]
+fn a_state_file_that_is_none_is_said() {
+    let tree = Tree::debian();
+    let store = store_with(&tree, &[], 101);
+    let said = || state_number(&tree.host(), &settings(SERVICE), &kept(&store)).severity;
+    assert_eq!(said(), Severity::Ok, "empty, as Debian ships it");
+    for (number, severity) in [(5, Severity::Note), (101, Severity::Ok), (0x9000_0001, Severity::Warning)] {
+        tree.put("/var/lib/nfs/state", StateNumber(number).render_file());
+        assert_eq!(said(), severity, "{number}");
+    }
+    tree.put("/var/lib/nfs/state", "101       ");
+    assert_eq!(said(), Severity::Warning, "as illumos writes it");
+}
+
+#[test]
+fn clients_that_do_not_answer_are_counted_and_named() {
+    let tree = Tree::debian();
+    let port = rpcbind("127.9.2.1", 0, 111);
+    let store = store_with(&tree, &["127.9.2.1"], 3);
+    let found = clients(&at_port(port, SERVICE), &kept(&store));
+    assert_eq!(found, [Finding::ok("clients", "all 1 addresses of clients answer")]);
+    let names: Vec<String> = (2..9).map(|n| format!("127.9.2.{n}")).chain(["somebody".into()]).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let store = store_with(&tree, &names, 3);
+    let found = clients(&at_port(port, SERVICE), &kept(&store));
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert!(
+        found[0].found.starts_with("7 of 8 addresses") && found[0].found.ends_with("127.9.2.6, …"),
+        "{}",
+        found[0]
+    );
+    assert!(found[1].found.starts_with("1 clients are known by name alone"), "{}", found[1]);
+}
+
+#[test]
+fn a_neighbour_table_that_is_too_small_is_said() {
+    let tree = Tree::debian();
+    let store = store_with(&tree, &["10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::1"], 3);
+    let said = || neighbours(&tree.host(), &kept(&store)).map(|finding| finding.severity);
+    assert_eq!(said(), None, "no limit is shown");
+    let limit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
+    tree.put(limit, "4\n");
+    assert_eq!(said(), Some(Severity::Ok));
+    tree.put("/proc/net/arp", "IP address HW type\n10.0.0.1 0x1 0x2 m * eth0\n10.0.0.9 0x1 0x2 m * eth0\n");
+    assert_eq!(said(), Some(Severity::Warning), "three clients and one more");
+    tree.put(limit, "1024\n");
+    assert_eq!(said(), Some(Severity::Ok));
+}
+
+#[test]
+fn a_doctor_says_all_of_it_in_ten_seconds() {
+    let tree = Tree::debian();
+    store_with(&tree, &["127.9.3.1"], 3);
+    let port = rpcbind("127.0.0.1", 0, 4045);
+    let began = std::time::Instant::now();
+    let found = check(&tree.host(), &at_port(port, SERVICE));
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    let checks: BTreeSet<&str> = found.iter().map(|finding| finding.check).collect();
+    for expected in ["lift-grace", "status-monitor", "strategy", "state-directory", "state-number", "clients"]
+    {
+        assert!(checks.contains(expected), "{expected} is missing in {checks:?}");
+    }
+    assert!(!checks.contains("store-writable"), "it can be written");
+}

@@ -1,0 +1,210 @@
+//! What the host was like before it was put under guard: the one file that `disable` needs to give it back.
+//!
+//! It is written before each change that it remembers, so that a run that was ended between the two is taken back as well.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::host::Host;
+
+/// Its name in the local directory.
+pub(super) const FILE: &str = "enabled.json";
+
+/// The one format there is.
+const FORMAT: u32 = 1;
+
+/// What `enable` changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Memory {
+    format: u32,
+    /// The boot in which the host was put under guard.
+    pub(super) boot: String,
+    /// The files that are ours.
+    pub(super) files: BTreeMap<PathBuf, Remembered>,
+    /// The folders that were not there, the outer ones first.
+    pub(super) folders: Vec<PathBuf>,
+    /// We masked sm-notify's unit; it was not masked before.
+    pub(super) masked: bool,
+    /// We enabled our own unit.
+    pub(super) unit_enabled: bool,
+    /// We made the folder a store.
+    pub(super) store_created: bool,
+    /// The mode of that folder, where it was there before.
+    pub(super) store_mode: Option<u32>,
+}
+
+/// One file of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    /// What was there.
+    pub(super) before: Option<Before>,
+    /// What we wrote, the newest last: that and the one before may be there after a run that was ended.
+    pub(super) ours: Vec<Content>,
+}
+
+/// A file of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Before {
+    pub(super) content: Content,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// Text where it is text, so that a person can read the memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Content {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Content {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Text(text) => text.as_bytes(),
+            Content::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Memory {
+    /// Of a host that is being put under guard in this boot.
+    pub(super) fn begin(boot: String) -> Self {
+        Self { format: FORMAT, boot, ..Self::default() }
+    }
+
+    /// The host's, or `None` where it is not under guard.
+    pub(super) fn load(path: &Path) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let memory: Self = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        if memory.format == FORMAT {
+            return Ok(Some(memory));
+        }
+        Err(io::Error::other(format!("expected format {FORMAT}, found {}", memory.format)))
+    }
+
+    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
+        write(path, serde_json::to_string_pretty(self).map_err(io::Error::other)?.as_bytes(), 0o600)
+    }
+}
+
+impl Before {
+    /// What is there now; `None` where nothing is.
+    pub(super) fn look(host: &Host, path: &Path) -> io::Result<Option<Self>> {
+        let metadata = match fs::symlink_metadata(host.at(path)) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !metadata.is_file() {
+            return Err(io::Error::other("expected a file, found a link or something else"));
+        }
+        let bytes = host.read(path)?.unwrap_or_default();
+        let mode = metadata.permissions().mode() & 0o7777;
+        Ok(Some(Self { content: Content::of(bytes), mode, uid: metadata.uid(), gid: metadata.gid() }))
+    }
+
+    /// Puts it there again, to the byte.
+    pub(super) fn restore(&self, path: &Path) -> io::Result<()> {
+        replace(path, self.content.bytes(), self.mode, Some((self.uid, self.gid)))
+    }
+
+    /// The same file with other bytes.
+    pub(super) fn with(&self, bytes: &[u8]) -> Self {
+        Self { content: Content::of(bytes.to_vec()), ..self.clone() }
+    }
+}
+
+/// A file with these bytes, or the one that was there before.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, bytes, mode, None)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Hidden, so that nobody who reads the folder's files takes it for one of them.
+    let temporary = path.with_file_name(format!(".{name}.heirlock"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    file.write_all(bytes)?;
+    // The mode above is cut by the umask.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Some((uid, gid)) = owner.filter(|(uid, gid)| !owned_by(&file, *uid, *gid)) {
+        chown(&temporary, Some(uid), Some(gid))?;
+    }
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder_of(path)
+}
+
+fn owned_by(file: &File, uid: u32, gid: u32) -> bool {
+    file.metadata().is_ok_and(|metadata| (metadata.uid(), metadata.gid()) == (uid, gid))
+}
+
+/// Makes durable that a name has come or gone.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::Tree;
+
+    #[test]
+    fn a_memory_is_read_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        assert_eq!(Memory::load(&path).unwrap(), None);
+        let mut memory = Memory::begin("boot-1".into());
+        let before = Before { content: Content::of(vec![0xff, 0]), mode: 0o640, uid: 0, gid: 5 };
+        let ours = vec![Content::of(b"text".to_vec())];
+        memory.files.insert("/etc/x".into(), Remembered { before: Some(before), ours });
+        memory.save(&path).unwrap();
+        assert_eq!(Memory::load(&path).unwrap().as_ref(), Some(&memory));
+        memory.format = 2;
+        memory.save(&path).unwrap();
+        let error = Memory::load(&path).unwrap_err().to_string();
+        assert_eq!(error, "expected format 1, found 2");
+    }
+
+    #[test]
+    fn a_file_comes_back_with_its_bytes_and_its_mode() {
+        let tree = Tree::new();
+        tree.put("/etc/x", [0xff, b'a']);
+        let path = tree.host().at("/etc/x");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let listing = tree.listing();
+        let before = Before::look(&tree.host(), Path::new("/etc/x")).unwrap().unwrap();
+        write(&path, b"ours", 0o644).unwrap();
+        assert_ne!(tree.listing(), listing);
+        before.restore(&path).unwrap();
+        assert_eq!(tree.listing(), listing);
+    }
+
+    #[test]
+    fn a_link_is_nobodys_file() {
+        let tree = Tree::new();
+        tree.folder("/etc");
+        std::os::unix::fs::symlink("elsewhere", tree.host().at("/etc/x")).unwrap();
+        Before::look(&tree.host(), Path::new("/etc/x")).unwrap_err();
+        assert_eq!(Before::look(&tree.host(), Path::new("/etc/y")).unwrap(), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! What puts a host under heirlock's guard, and what says what would go wrong.
+//!
+//! On a guarded host heirlock alone tells clients (design: *Who notifies*). Whoever else may do it, stock sm-notify above
+//! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost, and nobody is told.
+//!
+//! | function | looks at | for |
+//! |---|---|---|
+//! | [`check_config`] | the configuration, exports, the store; no network | `heirlock check-config` |
+//! | [`doctor`] | all of that and the live host, its clients, the other servers | `heirlock doctor` |
+//! | [`hazards`] | who else may notify; a few files | `adopt`, which refuses what is known to lose locks |
+//! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
+//! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
+//! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
+
+mod configured;
+mod exports;
+mod facts;
+mod finding;
+mod host;
+mod live;
+mod memory;
+mod nfs_conf;
+mod reach;
+mod records;
+mod rivals;
+mod switch;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+
+use crate::config::Settings;
+
+pub(crate) use finding::{Finding, Severity};
+pub(crate) use switch::{GuardError, Step, StepOutcome};
+
+use host::Host;
+
+/// What can be said of a configuration without touching the network. Where the store is said to be shared this takes up
+/// to three seconds: another server's heart must be seen to beat.
+pub(crate) fn check_config(settings: &Settings) -> Vec<Finding> {
+    configured::check(&Host::here(), settings)
+}
+
+/// All of [`check_config`], and what the live host, its clients and the other servers' heartbeats say. May take ten seconds.
+pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
+    let host = Host::here();
+    let mut findings = configured::check(&host, settings);
+    findings.extend(live::check(&host, settings));
+    findings
+}
+
+/// What is known to lose locks if something is adopted now: another sender may end the grace period or notify from the
+/// wrong address, or grace is too short to notify anybody. Reads a few files; no network.
+pub(crate) fn hazards(settings: &Settings) -> Vec<Finding> {
+    let host = Host::here();
+    let mut findings = rivals::check(&host, settings);
+    findings.extend(configured::times(&host, settings));
+    findings.retain(|finding| finding.severity == Severity::LosesLocks);
+    findings
+}
+
+/// What the other servers compare with their own; the agent puts it into its heartbeat.
+pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
+    facts::of(&Host::here(), settings)
+}
+
+/// Puts this host under guard; with `plan` it only says what would be done. Repeating it changes nothing.
+///
+/// # Errors
+/// Where a file that heirlock wrote was changed since, or something can't be done. What was done until then is remembered,
+/// so that [`disable`] takes it back.
+pub(crate) fn enable(settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
+    switch::enable(&Host::here(), settings, plan)
+}
+
+/// Gives this host back as it was; with `plan` it only says what would be done. Records in the store stay.
+///
+/// # Errors
+/// Where a file that heirlock wrote was changed since, or something can't be done; it may be repeated.
+pub(crate) fn disable(settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
+    switch::disable(&Host::here(), settings, plan)
+}
+
+/// Makes sm-notify's guard file again on a host under guard, where a boot wiped it from /run; says whether it had to.
+///
+/// # Errors
+/// Where it can't be told or done.
+pub(crate) fn renew(settings: &Settings) -> Result<bool, GuardError> {
+    switch::renew(&Host::here(), settings)
+}

@@ -1,0 +1,174 @@
+//! Which clients can be reached: an empty call to the rpcbind of each, from where a notification would leave. All at once
+//! over one socket an address family, as the notifier does it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use heirlock_nsm::rpc::{Credential, Reply, encode_call};
+use heirlock_nsm::rpcbind;
+
+use crate::rpc_client;
+
+/// Calls that leave before answers are looked for: at worst they all come at once, and the socket must hold them.
+const BURST: usize = 64;
+
+/// Datagrams that are taken in one look.
+const LISTEN_MAX: usize = 4 * BURST;
+
+/// How long one look for answers takes at the most.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The addresses, of these, at which rpcbind answers within the limit. `from` is used where this host has it.
+pub(super) fn answering(
+    asked: &BTreeSet<IpAddr>,
+    from: &[IpAddr],
+    port: u16,
+    limit: Duration,
+) -> io::Result<BTreeSet<IpAddr>> {
+    let mut answered = BTreeSet::new();
+    for v4 in [true, false] {
+        let family: BTreeSet<IpAddr> = asked.iter().copied().filter(|a| a.is_ipv4() == v4).collect();
+        if family.is_empty() {
+            continue;
+        }
+        let socket = bind(from.iter().copied().filter(|a| a.is_ipv4() == v4), v4)?;
+        answered.extend(ask(&socket, &family, port, limit)?);
+    }
+    Ok(answered)
+}
+
+/// On the first of these addresses that this host has, else on any.
+fn bind(from: impl Iterator<Item = IpAddr>, v4: bool) -> io::Result<UdpSocket> {
+    let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    for address in from {
+        if let Ok(socket) = rpc_client::bind_udp(address, false) {
+            return Ok(socket);
+        }
+    }
+    rpc_client::bind_udp(any, false)
+}
+
+fn ask(
+    socket: &UdpSocket,
+    asked: &BTreeSet<IpAddr>,
+    port: u16,
+    limit: Duration,
+) -> io::Result<BTreeSet<IpAddr>> {
+    socket.set_read_timeout(Some(LOOK))?;
+    let calls: BTreeMap<IpAddr, Vec<u8>> = asked
+        .iter()
+        .map(|address| {
+            let xid = fastrand::u32(..);
+            (*address, encode_call(xid, rpcbind::PROGRAM, rpcbind::VERSION_2, 0, &Credential::None, &[]))
+        })
+        .collect();
+    let mut answered = BTreeSet::new();
+    let began = Instant::now();
+    // A datagram may be lost: each is sent three times.
+    for round in 1..=3 {
+        let silent: Vec<IpAddr> = asked.iter().copied().filter(|a| !answered.contains(a)).collect();
+        for burst in silent.chunks(BURST) {
+            for address in burst {
+                // One that no route leads to is one that doesn't answer.
+                let _ = socket.send_to(&calls[address], SocketAddr::new(*address, port));
+            }
+            listen(socket, &calls, port, &mut answered)?;
+        }
+        while answered.len() < asked.len() && began.elapsed() < limit * round / 3 {
+            listen(socket, &calls, port, &mut answered)?;
+        }
+    }
+    Ok(answered)
+}
+
+/// Takes what has come, until nothing comes any more for a moment.
+fn listen(
+    socket: &UdpSocket,
+    calls: &BTreeMap<IpAddr, Vec<u8>>,
+    port: u16,
+    answered: &mut BTreeSet<IpAddr>,
+) -> io::Result<()> {
+    let mut buffer = [0; 1024];
+    // Bounded, so that whoever floods the socket does not hold us.
+    for _ in 0..LISTEN_MAX {
+        match socket.recv_from(&mut buffer) {
+            Ok((count, from)) => {
+                let expected = calls.get(&from.ip()).and_then(|call| call.get(..4));
+                let reply = &buffer[..count];
+                // Even a refusal is an answer; one to somebody else's call is none.
+                if from.port() == port && Reply::xid_of(reply).is_some() && reply.get(..4) == expected {
+                    answered.insert(from.ip());
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// What rpcbind answers to an empty call: accepted, success.
+    fn reply_to(call: &[u8]) -> Vec<u8> {
+        let mut reply = call[..4].to_vec();
+        for word in [1_u32, 0, 0, 0, 0] {
+            reply.extend(word.to_be_bytes());
+        }
+        reply
+    }
+
+    /// Sockets of one port on several loopback addresses; each answers `times` calls as `answer` says.
+    fn client(address: &str, port: u16, answer: fn(&[u8]) -> Vec<u8>) -> u16 {
+        let socket = UdpSocket::bind((address, port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                socket.send_to(&answer(&buffer[..count]), from).unwrap();
+            }
+        });
+        port
+    }
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn those_that_answer_are_told_from_those_that_do_not() {
+        let port = client("127.9.0.1", 0, reply_to);
+        client("127.9.0.2", port, reply_to);
+        client("127.9.0.3", port, |_| b"garbage".to_vec());
+        client("127.9.0.4", port, |call| {
+            let mut other = reply_to(call);
+            other[0] ^= 0xff;
+            other
+        });
+        let asked = set(&["127.9.0.1", "127.9.0.2", "127.9.0.3", "127.9.0.4", "127.9.0.5"]);
+        let from = ["192.0.2.77".parse().unwrap()];
+        let began = Instant::now();
+        let answered = answering(&asked, &from, port, Duration::from_millis(300)).unwrap();
+        assert_eq!(answered, set(&["127.9.0.1", "127.9.0.2"]));
+        assert!(began.elapsed() < Duration::from_secs(2), "the limit holds: {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn when_all_have_answered_nobody_waits() {
+        let port = client("127.9.1.1", 0, reply_to);
+        let began = Instant::now();
+        let asked = set(&["127.9.1.1"]);
+        assert_eq!(answering(&asked, &[], port, Duration::from_secs(20)).unwrap(), asked);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,76 @@
+//! What the store holds for the services of this server, as far as the checks and `disable` want to know it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::host::Host;
+use crate::config::Settings;
+use crate::store::dir::DirStore;
+use crate::store::{ServerReport, Store, StoreError};
+
+/// Opens the configured store.
+pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {
+    DirStore::open(&host.at(&settings.store.path))
+}
+
+/// The newest generation of one service.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Which.
+    pub(super) service: ServiceName,
+    /// Whose it is.
+    pub(super) owner: Option<ServerName>,
+    /// The highest number that was sent for it.
+    pub(super) state: Option<StateNumber>,
+    /// Its clients, and where they are where that is known without asking a name server.
+    pub(super) clients: BTreeMap<MonName, BTreeSet<IpAddr>>,
+}
+
+/// The services that this server may act for: those of the configuration and its own, as far as the store has them.
+pub(super) fn kept(store: &dyn Store, settings: &Settings) -> Result<Vec<Kept>, StoreError> {
+    let mut services: Vec<ServiceName> =
+        settings.services.iter().map(|service| service.name.clone()).collect();
+    services.push(ServiceName::host(&settings.server));
+    let known = store.services()?;
+    services.retain(|service| known.contains(service));
+    services.into_iter().map(|service| load(store, service)).collect()
+}
+
+fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
+    let owner = store.newest_claim(&service)?.filter(|claim| !claim.released).map(|claim| claim.owner);
+    let mut kept = Kept { service, owner, state: None, clients: BTreeMap::new() };
+    let Some(newest) = store.newest_generation(&kept.service, Generation(u64::MAX))? else { return Ok(kept) };
+    let contents = store.load(&kept.service, newest)?;
+    kept.state = contents.state;
+    for (name, bytes) in contents.records {
+        let mut addresses: BTreeSet<IpAddr> = name.address().into_iter().collect();
+        let lines = parse_record(&bytes).map(|record| record.lines).unwrap_or_default();
+        addresses.extend(lines.iter().filter_map(|line| line.mon_name.address()));
+        kept.clients.insert(name, addresses);
+    }
+    Ok(kept)
+}
+
+/// The heartbeats of the other servers.
+pub(super) fn others(
+    store: &dyn Store,
+    settings: &Settings,
+) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+    let mut servers = store.servers()?;
+    servers.remove(&settings.server);
+    Ok(servers)
+}
+
+/// The highest number that the store knows was sent for these services or by this server itself.
+pub(super) fn highest_number(
+    store: &dyn Store,
+    settings: &Settings,
+) -> Result<Option<StateNumber>, StoreError> {
+    let own = store.servers()?.get(&settings.server).and_then(|report| report.state).map(StateNumber);
+    let sent = kept(store, settings)?.into_iter().filter_map(|kept| kept.state);
+    Ok(sent.chain(own).max())
+}

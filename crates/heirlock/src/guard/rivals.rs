@@ -1,0 +1,254 @@
+//! Who else may notify this host's clients: stock sm-notify, which nfs-server, rpc.statd and the boot start.
+//!
+//! With an empty list it ends the grace period of an adoption, seen on real kernels; with conveyed records it notifies from
+//! the wrong address for fifteen minutes. Three locks keep it out, and each holds where the others were left open: its unit
+//! is masked, `lift-grace=n` takes its worst weapon, and its own guard file says that it ran already.
+
+use std::path::{Path, PathBuf};
+
+use super::finding::{Finding, Severity};
+use super::host::{Host, Unit};
+use super::nfs_conf::NfsConf;
+use crate::config::{LockManagerKind, Settings};
+
+/// Its unit: nfs-server and rpc-statd want it.
+pub(super) const UNIT: &str = "rpc-statd-notify.service";
+
+/// What it makes sure of running once a boot with, and never removes.
+pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
+
+/// Where distributions install it.
+const PROGRAMS: [&str; 3] = ["/usr/sbin/sm-notify", "/sbin/sm-notify", "/usr/local/sbin/sm-notify"];
+
+/// Where it looks for records, unless nfs.conf says otherwise: as Debian and as Red Hat build it.
+const DIRECTORIES: [&str; 2] = ["/var/lib/nfs", "/var/lib/nfs/statd"];
+
+const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
+
+/// What loses locks, and nothing else.
+pub(super) fn hazards(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let mut findings = check(host, settings);
+    findings.retain(|finding| finding.severity == Severity::LosesLocks);
+    findings
+}
+
+/// Everything about other senders.
+pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let conf = NfsConf::read(host);
+    if !matters(host, settings, &conf) {
+        return vec![Finding::ok("other-sender", "no stock sm-notify shares this lock manager's clients")];
+    }
+    let unit = host.systemctl.as_ref().map(|_| host.unit(UNIT));
+    let mut findings = vec![lift_grace(&conf), guard_file(host, &conf, unit.as_ref())];
+    findings.extend(unit.map(|unit| unit_state(&unit)));
+    findings.extend(running(host));
+    findings.extend(directory(settings, &conf));
+    findings.extend(conf.problems.iter().map(|problem| {
+        Finding::warning("nfs-conf", problem.clone(), "nfs-utils' programs ignore it too: mend the file")
+    }));
+    findings
+}
+
+/// Whether stock sm-notify is here, and would hit the lock manager that we look after.
+fn matters(host: &Host, settings: &Settings, conf: &NfsConf) -> bool {
+    let installed = PROGRAMS.iter().any(|program| host.at(program).exists());
+    let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
+    installed && (kernel || directories(conf).contains(&settings.state_directory))
+}
+
+fn directories(conf: &NfsConf) -> Vec<PathBuf> {
+    match conf.get("statd", "state-directory-path") {
+        Some(set) => vec![PathBuf::from(set.text)],
+        None => DIRECTORIES.iter().map(PathBuf::from).collect(),
+    }
+}
+
+fn lift_grace(conf: &NfsConf) -> Finding {
+    let check = "lift-grace";
+    let value = conf.get("sm-notify", check);
+    match (value, conf.get_bool("sm-notify", check)) {
+        (Some(value), Some(false)) => {
+            Finding::ok(check, format!("{} keeps sm-notify from ending grace", value.file.display()))
+        }
+        (Some(value), _) => Finding::loses_locks(
+            check,
+            format!(
+                "{} says lift-grace={}: sm-notify with nobody to notify ends the grace period of an adoption",
+                value.file.display(),
+                value.text.escape_debug()
+            ),
+            if value.file.ends_with("heirlock.conf") {
+                REMEDY.to_owned()
+            } else {
+                format!("take the line out of {}, then {REMEDY}", value.file.display())
+            },
+        ),
+        (None, _) => Finding::loses_locks(
+            check,
+            "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify with nobody to notify ends the grace period of an adoption",
+            REMEDY,
+        ),
+    }
+}
+
+fn guard_file(host: &Host, conf: &NfsConf, unit: Option<&Unit>) -> Finding {
+    let check = "sm-notify-pid";
+    let forced = conf.get_bool("sm-notify", "force") == Some(true);
+    if host.at(GUARD_FILE).exists() && !forced {
+        return Finding::ok(check, format!("{GUARD_FILE} keeps sm-notify from running in this boot"));
+    }
+    let found = if forced {
+        format!(
+            "[sm-notify] force is set in nfs.conf, so sm-notify runs whether {GUARD_FILE} is there or not"
+        )
+    } else {
+        format!("{GUARD_FILE} is missing: whatever starts rpc.statd or sm-notify notifies once more")
+    };
+    let remedy = if forced { "take the line out of nfs.conf" } else { REMEDY };
+    match unit {
+        // Then nothing that is installed starts it; a person still may.
+        Some(Unit::Masked(_)) => Finding::warning(check, found, remedy),
+        _ => Finding::loses_locks(check, found, remedy),
+    }
+}
+
+fn unit_state(unit: &Unit) -> Finding {
+    let check = "rpc-statd-notify";
+    match unit {
+        Unit::Absent => Finding::ok(check, format!("there is no {UNIT}")),
+        Unit::Masked(at) => Finding::ok(check, format!("masked by {}", at.display())),
+        Unit::Present(at) => Finding::loses_locks(
+            check,
+            format!(
+                "{} is not masked, and nfs-server starts it: sm-notify then speaks to the clients of an adoption",
+                at.display()
+            ),
+            REMEDY,
+        ),
+    }
+}
+
+/// One that runs now goes on for fifteen minutes, whatever was locked behind it.
+fn running(host: &Host) -> Option<Finding> {
+    let pids = host.list("/proc").unwrap_or_default();
+    let pid = pids.into_iter().filter(|name| name.bytes().all(|c| c.is_ascii_digit())).find(|pid| {
+        host.text(Path::new("/proc").join(pid).join("comm")).is_some_and(|comm| comm.trim() == "sm-notify")
+    })?;
+    Some(Finding::loses_locks(
+        "sm-notify-running",
+        format!(
+            "sm-notify runs as process {pid} and notifies this host's clients, for fifteen minutes after its start"
+        ),
+        format!("adopt after its end, or end it: kill {pid}"),
+    ))
+}
+
+fn directory(settings: &Settings, conf: &NfsConf) -> Option<Finding> {
+    let set = conf.get("statd", "state-directory-path")?;
+    if settings.lock_manager.kind != LockManagerKind::Kernel
+        || Path::new(&set.text) == settings.state_directory
+    {
+        return None;
+    }
+    Some(Finding::warning(
+        "state-directory",
+        format!(
+            "rpc.statd keeps its records in {} ({}), and heirlock looks in {}: no client is ever noticed",
+            set.text.escape_debug(),
+            set.file.display(),
+            settings.state_directory.display()
+        ),
+        format!("set state-directory = {:?}", set.text),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::guard::testing::{Tree, settings};
+
+    fn found(tree: &Tree) -> Vec<&'static str> {
+        hazards(&tree.host(), &settings("")).iter().map(|finding| finding.check).collect()
+    }
+
+    /// As `enable` leaves it.
+    fn guarded() -> Tree {
+        let tree = Tree::debian();
+        tree.put("/etc/nfs.conf.d/heirlock.conf", "[sm-notify]\nlift-grace=n\n");
+        tree.put(GUARD_FILE, "");
+        symlink("/dev/null", tree.host().at("/etc/systemd/system").join(UNIT)).unwrap();
+        tree
+    }
+
+    #[test]
+    fn a_host_as_installed_has_three_doors_open_and_a_guarded_one_none() {
+        assert_eq!(found(&Tree::debian()), ["lift-grace", "sm-notify-pid", "rpc-statd-notify"]);
+        assert_eq!(found(&guarded()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_door_is_seen_by_itself() {
+        let tree = guarded();
+        tree.put("/etc/nfs.conf.d/zzz.conf", "[sm-notify]\nlift-grace=y\n");
+        let hazard = &hazards(&tree.host(), &settings(""))[0];
+        assert!(hazard.found.contains("zzz.conf says lift-grace=y"), "{hazard}");
+        assert!(hazard.remedy.as_ref().unwrap().contains("zzz.conf"), "{hazard}");
+
+        let tree = guarded();
+        tree.remove("/etc/systemd/system/rpc-statd-notify.service");
+        assert_eq!(found(&tree), ["rpc-statd-notify"]);
+
+        let tree = guarded();
+        tree.put("/proc/4711/comm", "sm-notify\n");
+        assert_eq!(found(&tree), ["sm-notify-running"]);
+    }
+
+    #[test]
+    fn the_guard_file_is_needed_where_no_mask_can_be() {
+        let tree = guarded();
+        tree.remove(GUARD_FILE);
+        assert_eq!(found(&tree), Vec::<&str>::new(), "the mask still holds");
+        let warned = check(&tree.host(), &settings("")).into_iter().find(|f| f.check == "sm-notify-pid");
+        assert_eq!(warned.unwrap().severity, Severity::Warning);
+        let mut host = tree.host();
+        host.systemctl = None;
+        assert_eq!(hazards(&host, &settings(""))[0].check, "sm-notify-pid");
+        tree.put(GUARD_FILE, "");
+        assert!(hazards(&host, &settings("")).is_empty());
+        tree.put("/etc/nfs.conf", "[sm-notify]\nforce=1\n");
+        assert!(hazards(&host, &settings(""))[0].found.contains("force is set"));
+    }
+
+    #[test]
+    fn where_sm_notify_can_do_no_harm_nothing_is_said() {
+        let tree = Tree::debian();
+        tree.remove("/usr/sbin/sm-notify");
+        assert_eq!(found(&tree), Vec::<&str>::new());
+        let elsewhere =
+            "[lock-manager]\ntype = \"command\"\nincarnation = [\"true\"]\ngrace-period = \"90s\"\n";
+        let mut settings = settings(elsewhere);
+        assert_eq!(hazards(&Tree::debian().host(), &settings).len(), 3, "it reads the same directory");
+        settings.state_directory = "/tmp/demo".into();
+        assert_eq!(hazards(&Tree::debian().host(), &settings), []);
+    }
+
+    #[test]
+    fn a_directory_of_statd_that_is_not_ours_is_said() {
+        let tree = guarded();
+        tree.put("/etc/nfs.conf", "[statd]\nstate-directory-path=/var/lib/nfs/statd\n");
+        let said = check(&tree.host(), &settings("")).into_iter().find(|f| f.check == "state-directory");
+        assert!(said.unwrap().found.contains("looks in /var/lib/nfs:"));
+        tree.put("/etc/nfs.conf", "[statd]\nstate-directory-path=/var/lib/nfs\n");
+        assert!(check(&tree.host(), &settings("")).iter().all(|f| f.check != "state-directory"));
+    }
+
+    #[test]
+    fn hazards_are_found_in_less_than_a_tenth_of_a_second() {
+        let began = Instant::now();
+        hazards(&Host::here(), &settings(""));
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    }
+}

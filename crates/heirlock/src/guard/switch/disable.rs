@@ -1,0 +1,200 @@
+//! Gives a host back as it was.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use heirlock_nsm::StateNumber;
+use heirlock_nsm::state::StateError;
+
+use super::super::host::{Host, Unit};
+use super::super::memory::{self, Before, Memory, Remembered};
+use super::super::{records, rivals};
+use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed};
+use crate::config::Settings;
+use crate::store::Store;
+
+/// See [`crate::guard::disable`].
+pub(in super::super) fn disable(
+    host: &Host,
+    settings: &Settings,
+    plan: bool,
+) -> Result<Vec<Step>, GuardError> {
+    let path = Run::memory_path(host, settings);
+    let Some(memory) = Memory::load(&path).map_err(failed("read", &path))? else {
+        let what = format!("this host is not under heirlock's guard: there is no {}", path.display());
+        return Ok(vec![Step { what, outcome: StepOutcome::AlreadySo }]);
+    };
+    let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
+    run.check_unchanged()?;
+    // The agent first, so that no number is sent any more; then the number, before anybody else may send.
+    run.stop_agent()?;
+    run.raise_state()?;
+    for (path, remembered) in run.memory.files.clone() {
+        run.give_back(&path, &remembered)?;
+    }
+    run.unmask()?;
+    run.drop_store()?;
+    run.forget(&path)?;
+    Ok(run.steps)
+}
+
+impl Run<'_> {
+    fn stop_agent(&mut self) -> Result<(), GuardError> {
+        // A run that was ended may have removed the unit already, and systemctl refuses to disable what is not there.
+        let there = self.is_enabled() || self.host.unit(UNIT) != Unit::Absent;
+        if !self.memory.unit_enabled || self.host.systemctl.is_none() || !there {
+            return Ok(());
+        }
+        self.act(format!("stop and disable {UNIT}"), |run| run.systemctl(&["disable", "--now", UNIT]))
+    }
+
+    /// Clients ignore a number that they saw already, so stock sm-notify must never count up to one of ours.
+    fn raise_state(&mut self) -> Result<(), GuardError> {
+        let path = self.settings.state_directory.join("state");
+        let store = records::store(self.host, self.settings);
+        let highest = match store.and_then(|store| records::highest_number(&store, self.settings)) {
+            Ok(Some(highest)) => highest,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let what = format!(
+                    "{}: the highest number that was sent is unknown ({error}); where this server's clients were notified, disable again with the store in its place",
+                    path.display()
+                );
+                self.say(StepOutcome::Left, what);
+                return Ok(());
+            }
+        };
+        let before = Before::look(self.host, &path).map_err(failed("read", &path))?;
+        let bytes = before.as_ref().map_or(&[][..], |before| before.content.bytes());
+        match StateNumber::parse_file(bytes) {
+            Ok(number) if number >= highest => {
+                let what = format!("{} is {number}, above all that was sent", path.display());
+                self.say(StepOutcome::AlreadySo, what);
+                return Ok(());
+            }
+            Err(StateError::Length(length)) if length > 4 => {
+                let what =
+                    format!("{} is not as nfs-utils writes it; {highest} was sent last", path.display());
+                self.say(StepOutcome::Left, what);
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.act(format!("raise {} to {highest}, the highest number that was sent", path.display()), |run| {
+            let at = run.host.at(&path);
+            let written = match &before {
+                Some(before) => before.with(&highest.render_file()).restore(&at),
+                None => memory::write(&at, &highest.render_file(), 0o644),
+            };
+            written.map_err(failed("write", &at))
+        })
+    }
+
+    fn give_back(&mut self, path: &Path, remembered: &Remembered) -> Result<(), GuardError> {
+        let shown = path.display();
+        if path == Path::new(rivals::GUARD_FILE) && boot(self.host) != self.memory.boot {
+            // sm-notify would have made it at this boot. Without it, it would take this server for just booted and
+            // tell its clients so, in no grace period: they would lose their locks.
+            self.say(
+                StepOutcome::Left,
+                format!("{shown} stays until the next boot, as sm-notify's own would"),
+            );
+            return Ok(());
+        }
+        let at = self.host.at(path);
+        let now = Before::look(self.host, path).map_err(failed("read", path))?;
+        match (&remembered.before, now) {
+            (before, now) if *before == now => {
+                self.say(StepOutcome::AlreadySo, format!("{shown} is as it was"));
+                Ok(())
+            }
+            (Some(before), _) => self.act(format!("put back {shown} as it was"), |_| {
+                before.restore(&at).map_err(failed("write", &at))
+            }),
+            (None, _) => self.act(format!("remove {shown}"), |_| {
+                fs::remove_file(&at).and_then(|()| memory::sync_folder_of(&at)).map_err(failed("remove", &at))
+            }),
+        }
+    }
+
+    fn unmask(&mut self) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() {
+            return Ok(());
+        }
+        if self.memory.masked {
+            self.act(format!("unmask {}", rivals::UNIT), |run| run.systemctl(&["unmask", rivals::UNIT]))?;
+        } else {
+            self.say(StepOutcome::Left, format!("{}: it was not we who masked it", rivals::UNIT));
+        }
+        if self.plan { Ok(()) } else { self.systemctl(&["daemon-reload"]) }
+    }
+
+    /// A store of ours in which nothing was ever kept goes; any other stays.
+    fn drop_store(&mut self) -> Result<(), GuardError> {
+        let path = self.settings.store.path.clone();
+        let Ok(store) = records::store(self.host, self.settings) else { return Ok(()) };
+        let empty = store.services().is_ok_and(|services| services.is_empty())
+            && store.servers().is_ok_and(|servers| servers.is_empty());
+        if !(self.memory.store_created && empty) {
+            let what = format!("{} stays with all its records; remove it yourself", store.describe());
+            self.say(StepOutcome::Left, what);
+            for kept in records::kept(&store, self.settings).unwrap_or_default() {
+                if kept.owner.as_ref() == Some(&self.settings.server) && !kept.service.is_host() {
+                    // Its conveyed records lie in the status monitor's directory, under the service's name.
+                    let what = format!(
+                        "{} is still this server's, and sm-notify will notify its clients from no particular address: release it, or let another server adopt it",
+                        kept.service
+                    );
+                    self.say(StepOutcome::Left, what);
+                }
+            }
+            return Ok(());
+        }
+        self.act(format!("remove {}, which is empty", store.describe()), |run| {
+            let at = run.host.at(&path);
+            store.remove_empty().map_err(failed("remove", &at))?;
+            match run.memory.store_mode {
+                Some(mode) => fs::set_permissions(&at, fs::Permissions::from_mode(mode))
+                    .map_err(failed("give its mode back to", &at)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// The folders that we made and that are empty, and last of all the memory.
+    fn forget(&mut self, memory: &Path) -> Result<(), GuardError> {
+        if self.plan {
+            return Ok(());
+        }
+        let local = self.settings.local_directory.clone();
+        let folders: Vec<PathBuf> = self.memory.folders.iter().rev().cloned().collect();
+        let (last, first): (Vec<_>, Vec<_>) =
+            folders.into_iter().partition(|folder| local.starts_with(folder));
+        for folder in first {
+            self.remove_folder(&folder)?;
+        }
+        fs::remove_file(memory)
+            .and_then(|()| memory::sync_folder_of(memory))
+            .map_err(failed("remove", memory))?;
+        for folder in last {
+            self.remove_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn remove_folder(&mut self, folder: &Path) -> Result<(), GuardError> {
+        let at = self.host.at(folder);
+        let (outcome, what) = match fs::remove_dir(&at) {
+            Ok(()) => (StepOutcome::Done, format!("remove the folder {}", folder.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                (StepOutcome::Left, format!("the folder {} stays: it is not empty", folder.display()))
+            }
+            Err(error) => return Err(failed("remove", &at)(error)),
+        };
+        self.say(outcome, what);
+        Ok(())
+    }
+}

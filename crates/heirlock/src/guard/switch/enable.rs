@@ -1,0 +1,185 @@
+//! Puts a host under guard.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::super::host::{Host, Unit};
+use super::super::memory::{self, Before, Content, Memory, Remembered};
+use super::super::{records, rivals};
+use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, our_files};
+use crate::config::Settings;
+use crate::store::Store;
+use crate::store::dir::DirStore;
+
+/// See [`crate::guard::enable`].
+pub(in super::super) fn enable(
+    host: &Host,
+    settings: &Settings,
+    plan: bool,
+) -> Result<Vec<Step>, GuardError> {
+    let path = Run::memory_path(host, settings);
+    let memory = Memory::load(&path).map_err(failed("read", &path))?;
+    let memory = memory.unwrap_or_else(|| Memory::begin(boot(host)));
+    let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
+    run.check_unchanged()?;
+    let files = our_files(host);
+    for file in &files {
+        // A link or a folder in its place is refused before the first change.
+        Before::look(host, Path::new(file.path)).map_err(failed("read", Path::new(file.path)))?;
+    }
+    run.folder(&settings.local_directory, 0o700)?;
+    run.folder(&settings.runtime_directory, 0o700)?;
+    run.store()?;
+    for file in &files {
+        run.file(file)?;
+    }
+    run.mask()?;
+    run.own_unit()?;
+    if !plan {
+        for hazard in rivals::hazards(host, settings) {
+            run.say(StepOutcome::Left, format!("{}; {}", hazard.found, hazard.remedy.unwrap_or_default()));
+        }
+    }
+    Ok(run.steps)
+}
+
+impl Run<'_> {
+    fn folder(&mut self, path: &Path, mode: u32) -> Result<(), GuardError> {
+        if self.host.at(path).is_dir() {
+            self.say(StepOutcome::AlreadySo, format!("the folder {} is there", path.display()));
+            return Ok(());
+        }
+        self.act(format!("create the folder {}", path.display()), |run| run.create_folder(path, mode))
+    }
+
+    /// A folder with all above it, each remembered before it is made.
+    fn create_folder(&mut self, path: &Path, mode: u32) -> Result<(), GuardError> {
+        let local = &self.settings.local_directory;
+        let missing: Vec<PathBuf> = path
+            .ancestors()
+            .take_while(|folder| !self.host.at(folder).exists())
+            .map(Path::to_owned)
+            .collect();
+        for folder in missing.into_iter().rev() {
+            self.memory.folders.push(folder.clone());
+            // The memory itself lies in the first of them that is made.
+            if self.host.at(local).is_dir() {
+                self.remember()?;
+            }
+            let mode = if folder == path { mode } else { 0o755 };
+            let at = self.host.at(&folder);
+            DirBuilder::new().mode(mode).create(&at).map_err(failed("create", &at))?;
+        }
+        self.remember()
+    }
+
+    fn store(&mut self) -> Result<(), GuardError> {
+        let path = &self.settings.store.path;
+        if let Ok(store) = records::store(self.host, self.settings) {
+            self.say(StepOutcome::AlreadySo, format!("{} is the store", store.describe()));
+            return Ok(());
+        }
+        if let Some(volume) = self.unmounted(path) {
+            // A store made below it would be hidden by the volume, or be used in its stead.
+            let what = format!(
+                "{volume} is not mounted now, so no store was made at {}: repeat it while it is",
+                path.display()
+            );
+            self.say(StepOutcome::Left, what);
+            return Ok(());
+        }
+        self.act(format!("make {} the store", path.display()), |run| {
+            match fs::metadata(run.host.at(path)) {
+                Ok(there) if !run.memory.store_created => {
+                    run.memory.store_mode = Some(there.permissions().mode() & 0o7777);
+                }
+                Ok(_) => {}
+                Err(_) => run.create_folder(path, 0o700)?,
+            }
+            run.memory.store_created = true;
+            run.remember()?;
+            DirStore::create(&run.host.at(path))?;
+            Ok(())
+        })
+    }
+
+    /// The volume of /etc/fstab that a path is on, if it isn't mounted.
+    fn unmounted(&self, path: &Path) -> Option<String> {
+        let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+        let mounts = self.host.text("/proc/mounts").unwrap_or_default();
+        let mounted: Vec<String> = mounts.lines().filter_map(second).collect();
+        let table = self.host.text("/etc/fstab").unwrap_or_default();
+        let volumes = table.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(second);
+        volumes
+            .filter(|volume| volume.starts_with('/') && path.starts_with(volume))
+            .find(|volume| !mounted.contains(volume))
+    }
+
+    fn file(&mut self, file: &OurFile) -> Result<(), GuardError> {
+        let path = Path::new(file.path);
+        let ours = Content::of(file.text.clone().into_bytes());
+        let now = Before::look(self.host, path).map_err(failed("read", path))?;
+        if now.as_ref().is_some_and(|now| file.mere_presence || now.content == ours) {
+            self.say(StepOutcome::AlreadySo, format!("{} is there", file.path));
+            return Ok(());
+        }
+        let verb = if now.is_some() { "replace" } else { "write" };
+        self.act(format!("{verb} {}", file.path), |run| {
+            if let Some(folder) = path.parent().filter(|folder| !run.host.at(folder).is_dir()) {
+                run.create_folder(folder, 0o755)?;
+            }
+            let remembered = run
+                .memory
+                .files
+                .entry(path.to_owned())
+                .or_insert_with(|| Remembered { before: now, ours: Vec::new() });
+            // What an earlier version wrote stays known until the new text is in its place.
+            remembered.ours.retain(|content| *content != ours);
+            remembered.ours.push(ours);
+            let surplus = remembered.ours.len().saturating_sub(2);
+            remembered.ours.drain(..surplus);
+            run.remember()?;
+            let at = run.host.at(path);
+            memory::write(&at, file.text.as_bytes(), 0o644).map_err(failed("write", &at))
+        })
+    }
+
+    fn mask(&mut self) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() {
+            return Ok(());
+        }
+        match self.host.unit(rivals::UNIT) {
+            Unit::Absent => self.say(StepOutcome::AlreadySo, format!("there is no {}", rivals::UNIT)),
+            Unit::Masked(_) => self.say(StepOutcome::AlreadySo, format!("{} is masked", rivals::UNIT)),
+            Unit::Present(_) => self.act(format!("mask {}", rivals::UNIT), |run| {
+                run.memory.masked = true;
+                run.remember()?;
+                run.systemctl(&["mask", rivals::UNIT])
+            })?,
+        }
+        Ok(())
+    }
+
+    fn own_unit(&mut self) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() {
+            let what =
+                "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
+            self.say(StepOutcome::Left, what);
+            return Ok(());
+        }
+        let rewritten =
+            self.steps.iter().any(|step| step.outcome == StepOutcome::Done && step.what.ends_with(UNIT));
+        let enabled = self.is_enabled();
+        if enabled && !rewritten {
+            self.say(StepOutcome::AlreadySo, format!("{UNIT} is enabled"));
+            return Ok(());
+        }
+        self.act(format!("enable and start {UNIT}"), |run| {
+            run.memory.unit_enabled |= !enabled;
+            run.remember()?;
+            run.systemctl(&["daemon-reload"])?;
+            run.systemctl(&["enable", "--now", UNIT])
+        })
+    }
+}

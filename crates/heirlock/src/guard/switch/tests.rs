@@ -1,0 +1,336 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use heirlock_core::claim::Claim;
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::StateNumber;
+
+use super::*;
+use crate::guard::nfs_conf::NfsConf;
+use crate::guard::testing::{SERVICE, Tree, settings};
+use crate::store::dir::DirStore;
+use crate::store::{Contents, Store};
+
+fn on(tree: &Tree) -> Vec<Step> {
+    enable(&tree.host(), &settings(SERVICE), false).unwrap()
+}
+
+fn off(tree: &Tree) -> Vec<Step> {
+    disable(&tree.host(), &settings(SERVICE), false).unwrap()
+}
+
+fn outcomes(steps: &[Step], outcome: StepOutcome) -> Vec<&str> {
+    steps.iter().filter(|step| step.outcome == outcome).map(|step| step.what.as_str()).collect()
+}
+
+/// Makes the named verb fail, before it does its work or after.
+fn break_systemctl(tree: &Tree, verb: &str, after: bool) {
+    let path = tree.host().systemctl.unwrap();
+    let script = fs::read_to_string(&path).unwrap();
+    let fail = format!("[ $1 = {verb} ] && exit 1\n");
+    let broken = if after {
+        format!("{script}{fail}exit 0\n")
+    } else {
+        script.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{fail}"), 1)
+    };
+    fs::write(&path, broken).unwrap();
+}
+
+#[test]
+fn a_host_under_guard_has_no_hazard_and_comes_back_to_the_byte() {
+    let tree = Tree::debian();
+    let before = tree.listing();
+    on(&tree);
+    assert_eq!(rivals::hazards(&tree.host(), &settings(SERVICE)), []);
+    assert!(
+        tree.exists("/srv/heirlock/heirlock-store") && tree.exists("/etc/systemd/system/heirlock.service")
+    );
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+    let enabled = ["mask rpc-statd-notify.service", "daemon-reload", "enable --now heirlock.service"];
+    let disabled = ["disable --now heirlock.service", "unmask rpc-statd-notify.service", "daemon-reload"];
+    assert_eq!(tree.calls(), [enabled, disabled].concat());
+}
+
+#[test]
+fn what_was_in_the_place_of_our_files_comes_back_too() {
+    let tree = Tree::debian();
+    tree.put(NFS_CONF_FILE, [b"# mine, \xff\n[nfsd]\nthreads=64\n".as_slice()].concat());
+    fs::set_permissions(tree.host().at(NFS_CONF_FILE), fs::Permissions::from_mode(0o640)).unwrap();
+    tree.put(rivals::GUARD_FILE, "123\n");
+    fs::create_dir_all(tree.host().at("/srv/heirlock")).unwrap();
+    fs::set_permissions(tree.host().at("/srv/heirlock"), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = tree.listing();
+    on(&tree);
+    assert_ne!(tree.listing(), before);
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+}
+
+#[test]
+fn twice_is_once() {
+    let tree = Tree::debian();
+    on(&tree);
+    let (listing, calls) = (tree.listing(), tree.calls());
+    let again = on(&tree);
+    assert!(again.iter().all(|step| step.outcome == StepOutcome::AlreadySo), "{again:?}");
+    assert_eq!((tree.listing(), tree.calls()), (listing, calls));
+    off(&tree);
+    assert_eq!(outcomes(&off(&tree), StepOutcome::AlreadySo).len(), 1, "nothing is left to give back");
+}
+
+#[test]
+fn a_host_that_was_never_under_guard_is_left_alone() {
+    let tree = Tree::debian();
+    let before = tree.listing();
+    let steps = off(&tree);
+    assert!(steps[0].what.contains("not under heirlock's guard"), "{steps:?}");
+    assert_eq!((tree.listing(), tree.calls()), (before, vec![]));
+}
+
+#[test]
+fn a_plan_says_what_would_be_done_and_does_nothing() {
+    let tree = Tree::debian();
+    let (host, settings) = (tree.host(), settings(SERVICE));
+    let before = tree.listing();
+    let planned = enable(&host, &settings, true).unwrap();
+    assert_eq!((tree.listing(), tree.calls()), (before, vec![]));
+    let done = on(&tree);
+    assert_eq!(outcomes(&planned, StepOutcome::Planned), outcomes(&done, StepOutcome::Done));
+    let (before, calls) = (tree.listing(), tree.calls());
+    let planned = disable(&host, &settings, true).unwrap();
+    assert!(outcomes(&planned, StepOutcome::Planned).contains(&"unmask rpc-statd-notify.service"));
+    assert_eq!((tree.listing(), tree.calls()), (before, calls));
+}
+
+#[test]
+fn what_somebody_changed_since_is_named_and_nothing_is_touched() {
+    let tree = Tree::debian();
+    on(&tree);
+    tree.put(NFS_CONF_FILE, "[sm-notify]\nlift-grace=y\n");
+    tree.put(TMPFILES_FILE, "# edited\n");
+    let (before, calls) = (tree.listing(), tree.calls());
+    for run in [enable, disable] {
+        let refused = run(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&format!("{NFS_CONF_FILE}, {TMPFILES_FILE}: changed since")),
+            "{refused}"
+        );
+    }
+    assert_eq!((tree.listing(), tree.calls()), (before, calls));
+    tree.remove(NFS_CONF_FILE);
+    tree.remove(TMPFILES_FILE);
+    off(&tree);
+    assert!(!tree.exists("/var/lib/heirlock"));
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_refused_before_anything_is_done() {
+    let tree = Tree::debian();
+    symlink("/etc/passwd", tree.host().at(TMPFILES_FILE)).unwrap();
+    let before = tree.listing();
+    let refused = enable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
+    assert!(refused.contains(TMPFILES_FILE) && refused.contains("found a link"), "{refused}");
+    assert_eq!(tree.listing(), before);
+}
+
+#[test]
+fn who_masked_the_unit_before_us_keeps_it_masked() {
+    let tree = Tree::debian();
+    symlink("/dev/null", tree.host().at("/etc/systemd/system/rpc-statd-notify.service")).unwrap();
+    let before = tree.listing();
+    on(&tree);
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+    assert!(!tree.calls().iter().any(|call| call.contains("mask")), "{:?}", tree.calls());
+}
+
+#[test]
+fn a_run_that_failed_half_way_is_taken_back() {
+    let verbs = ["mask", "daemon-reload", "enable"];
+    for (verb, after) in verbs.iter().flat_map(|verb| [(*verb, false), (*verb, true)]) {
+        let tree = Tree::debian();
+        let before = tree.listing();
+        let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
+        break_systemctl(&tree, verb, after);
+        let failed = enable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
+        assert!(failed.contains(verb) && failed.contains("exit status 1"), "{failed}");
+        fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
+        off(&tree);
+        assert_eq!(tree.listing(), before, "after a failed {verb}");
+    }
+}
+
+#[test]
+fn a_giving_back_that_failed_half_way_is_finished_by_the_next() {
+    let tree = Tree::debian();
+    let before = tree.listing();
+    on(&tree);
+    let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
+    break_systemctl(&tree, "unmask", false);
+    disable(&tree.host(), &settings(SERVICE), false).unwrap_err();
+    assert!(!tree.exists(UNIT_FILE) && tree.exists("/var/lib/heirlock/enabled.json"));
+    fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+}
+
+#[test]
+fn a_run_that_failed_half_way_is_finished_by_the_next() {
+    let tree = Tree::debian();
+    let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
+    break_systemctl(&tree, "enable", false);
+    enable(&tree.host(), &settings(SERVICE), false).unwrap_err();
+    fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
+    assert_eq!(outcomes(&on(&tree), StepOutcome::Done), ["enable and start heirlock.service"]);
+}
+
+#[test]
+fn without_systemd_the_rest_is_done_all_the_same() {
+    let tree = Tree::debian();
+    let mut host = tree.host();
+    host.systemctl = None;
+    let before = tree.listing();
+    let steps = enable(&host, &settings(SERVICE), false).unwrap();
+    assert_eq!(rivals::hazards(&host, &settings(SERVICE)), []);
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("have 'heirlock agent' started at boot"));
+    assert!(!tree.exists(UNIT_FILE));
+    disable(&host, &settings(SERVICE), false).unwrap();
+    assert_eq!((tree.listing(), tree.calls()), (before, vec![]));
+}
+
+#[test]
+fn after_a_boot_the_guard_file_stays_as_sm_notifys_own_would() {
+    let tree = Tree::debian();
+    on(&tree);
+    tree.put("/proc/sys/kernel/random/boot_id", "boot-2\n");
+    let steps = off(&tree);
+    assert!(tree.exists(rivals::GUARD_FILE));
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("stays until the next boot"), "{steps:?}");
+}
+
+#[test]
+fn what_a_boot_wiped_is_renewed_on_a_host_under_guard_alone() {
+    let tree = Tree::debian();
+    assert!(!renew(&tree.host(), &settings(SERVICE)).unwrap());
+    assert!(!tree.exists(rivals::GUARD_FILE));
+    on(&tree);
+    assert!(!renew(&tree.host(), &settings(SERVICE)).unwrap(), "it is there");
+    tree.remove(rivals::GUARD_FILE);
+    assert!(renew(&tree.host(), &settings(SERVICE)).unwrap());
+    assert!(tree.exists(rivals::GUARD_FILE));
+}
+
+#[test]
+fn a_setting_that_overrides_ours_is_said_at_once() {
+    let tree = Tree::debian();
+    tree.put("/etc/nfs.conf.d/zzz.conf", "[sm-notify]\nlift-grace=y\n");
+    let left = on(&tree);
+    assert!(outcomes(&left, StepOutcome::Left)[0].contains("zzz.conf says lift-grace=y"), "{left:?}");
+}
+
+#[test]
+fn records_outlive_the_guard_and_their_number_reaches_the_status_monitor() {
+    let tree = Tree::debian();
+    on(&tree);
+    let store = DirStore::open(&tree.host().at("/srv/heirlock")).unwrap();
+    let service: ServiceName = "nfs".parse().unwrap();
+    let owner = "nfs-a".parse().unwrap();
+    let generation = Generation::FIRST;
+    let claim = Claim { generation, owner, agent: "agent".into(), claimed_at_s: 0, released: false };
+    store.claim(&service, &claim).unwrap();
+    let contents = Contents { state: Some(StateNumber(0x0102_0305)), ..Contents::default() };
+    store.begin_generation(&service, generation, &contents).unwrap();
+    let state = tree.host().at("/var/lib/nfs/state");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o604)).unwrap();
+    let steps = off(&tree);
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("stays with all its records"), "{steps:?}");
+    assert!(outcomes(&steps, StepOutcome::Left)[1].starts_with("nfs is still this server's"), "{steps:?}");
+    assert_eq!(store.newest_claim(&service).unwrap(), Some(claim));
+    assert_eq!(fs::read(&state).unwrap(), StateNumber(0x0102_0305).render_file());
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o604);
+    let after = StateNumber::after_restart(StateNumber::parse_file(&fs::read(&state).unwrap()).ok());
+    assert!(after.0 > 0x0102_0305, "sm-notify never repeats it");
+}
+
+#[test]
+fn a_higher_number_stays_and_one_of_a_foreign_format_is_left_alone() {
+    for (bytes, said) in [
+        (&StateNumber(0x7000_0001).render_file()[..], StepOutcome::AlreadySo),
+        (b"101       ".as_slice(), StepOutcome::Left),
+    ] {
+        let tree = Tree::debian();
+        on(&tree);
+        let store = DirStore::open(&tree.host().at("/srv/heirlock")).unwrap();
+        let mut report = crate::guard::testing::report("nfs-a", 1);
+        report.state = Some(101);
+        store.put_server(&report).unwrap();
+        tree.put("/var/lib/nfs/state", bytes);
+        let steps = off(&tree);
+        let about: Vec<_> = steps.iter().filter(|step| step.what.contains("/var/lib/nfs/state")).collect();
+        assert_eq!(about[0].outcome, said, "{steps:?}");
+        assert_eq!(fs::read(tree.host().at("/var/lib/nfs/state")).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_store_that_is_away_is_said_to_hide_the_number() {
+    let tree = Tree::debian();
+    on(&tree);
+    fs::rename(tree.host().at("/srv/heirlock"), tree.host().at("/srv/away")).unwrap();
+    let steps = off(&tree);
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("the highest number that was sent is unknown"));
+}
+
+#[test]
+fn no_store_is_made_in_the_place_of_a_volume_that_is_not_mounted() {
+    let tree = Tree::debian();
+    tree.put("/etc/fstab", "# volumes\n/dev/sda1 / ext4 defaults 0 1\n/dev/drbd0 /srv ext4 noauto 0 2\n");
+    let steps = on(&tree);
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("/srv is not mounted"), "{steps:?}");
+    assert!(!tree.exists("/srv/heirlock"));
+    tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+    on(&tree);
+    assert!(tree.exists("/srv/heirlock/heirlock-store"));
+}
+
+#[test]
+fn a_text_of_an_earlier_version_is_ours_too() {
+    let tree = Tree::debian();
+    let before = tree.listing();
+    on(&tree);
+    let path = Run::memory_path(&tree.host(), &settings(SERVICE));
+    let memory =
+        fs::read_to_string(&path).unwrap().replace("ExecStart=", "# of an earlier version\\nExecStart=");
+    fs::write(&path, memory).unwrap();
+    let unit = fs::read_to_string(tree.host().at(UNIT_FILE)).unwrap();
+    tree.put(UNIT_FILE, unit.replace("ExecStart=", "# of an earlier version\nExecStart="));
+    let done = on(&tree);
+    assert_eq!(
+        outcomes(&done, StepOutcome::Done),
+        ["replace /etc/systemd/system/heirlock.service", "enable and start heirlock.service"]
+    );
+    assert_eq!(fs::read_to_string(tree.host().at(UNIT_FILE)).unwrap(), unit);
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+}
+
+#[test]
+fn what_is_shipped_does_what_it_says() {
+    let tree = Tree::new();
+    tree.put(NFS_CONF_FILE, NFS_CONF_TEXT);
+    assert_eq!(NfsConf::read(&tree.host()).get_bool("sm-notify", "lift-grace"), Some(false));
+    assert!(TMPFILES_TEXT.lines().any(|line| line.starts_with(&format!("f {} ", rivals::GUARD_FILE))));
+    assert!(UNIT_TEXT.contains(&format!("ExecStart={PROGRAM} agent\n")));
+    let before = UNIT_TEXT.lines().find_map(|line| line.strip_prefix("Before=")).unwrap();
+    assert!(before.contains("nfs-server.service") && before.contains("rpc-statd.service"));
+}
+
+#[test]
+fn a_package_brings_its_own_unit() {
+    let tree = Tree::debian();
+    tree.put("/lib/systemd/system/heirlock.service", UNIT_TEXT);
+    on(&tree);
+    assert!(!tree.exists(UNIT_FILE));
+    assert!(tree.calls().contains(&"enable --now heirlock.service".to_owned()));
+}

@@ -1,0 +1,134 @@
+//! A host of files for the tests, with a systemctl that writes down what it is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::host::Host;
+use crate::config::Settings;
+use crate::store::ServerReport;
+
+pub(super) struct Tree {
+    root: tempfile::TempDir,
+    outside: tempfile::TempDir,
+    systemd: bool,
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap(), outside: tempfile::tempdir().unwrap(), systemd: false }
+    }
+
+    /// As Debian installs nfs-kernel-server, where systemd runs.
+    pub(super) fn debian() -> Self {
+        let mut tree = Self::new();
+        tree.systemd = true;
+        tree.folder("/run/systemd/system");
+        tree.folder("/etc/systemd/system");
+        tree.folder("/etc/tmpfiles.d");
+        tree.folder("/etc/nfs.conf.d");
+        tree.folder("/var/lib/nfs/sm");
+        tree.folder("/var/lib/nfs/sm.bak");
+        tree.folder("/proc");
+        tree.put("/var/lib/nfs/state", "");
+        tree.put("/usr/sbin/sm-notify", "program\n");
+        tree.put("/lib/systemd/system/rpc-statd-notify.service", "[Service]\nExecStart=-/sbin/sm-notify\n");
+        tree.put("/etc/nfs.conf", "[sm-notify]\n# lift-grace=y\n");
+        tree.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
+        tree.put("/proc/sys/fs/nfs/nlm_grace_period", "90\n");
+        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >> {log}\ncd {root}/etc/systemd/system || exit 1\ncase $1 in\n\
+             mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
+             enable) mkdir -p multi-user.target.wants; ln -sf ../$3 multi-user.target.wants;;\n\
+             disable) [ -e $3 ] || exit 1; rm -f multi-user.target.wants/$3; rmdir multi-user.target.wants || true;;\nesac\n",
+            log = tree.outside.path().join("log").display(),
+            root = tree.root.path().display()
+        );
+        let path = tree.outside.path().join("systemctl");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        tree
+    }
+
+    pub(super) fn host(&self) -> Host {
+        Host {
+            root: self.root.path().to_owned(),
+            systemctl: self.systemd.then(|| self.outside.path().join("systemctl")),
+            program: PathBuf::from("/usr/bin/heirlock"),
+        }
+    }
+
+    pub(super) fn folder(&self, path: &str) {
+        fs::create_dir_all(self.host().at(path)).unwrap();
+    }
+
+    pub(super) fn put(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.host().at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(super) fn remove(&self, path: &str) {
+        fs::remove_file(self.host().at(path)).unwrap();
+    }
+
+    pub(super) fn exists(&self, path: &str) -> bool {
+        self.host().at(path).symlink_metadata().is_ok()
+    }
+
+    /// What systemctl was asked, a line each.
+    pub(super) fn calls(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.outside.path().join("log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Every name in the tree, with its mode and what is in it.
+    pub(super) fn listing(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let mut found = BTreeMap::new();
+        list(self.root.path(), self.root.path(), &mut found);
+        found
+    }
+}
+
+fn list(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        let bytes = if metadata.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else if metadata.is_dir() {
+            list(root, &path, found);
+            Vec::new()
+        } else {
+            fs::read(&path).unwrap()
+        };
+        found.insert(path.strip_prefix(root).unwrap().to_owned(), (metadata.permissions().mode(), bytes));
+    }
+}
+
+pub(super) const SERVICE: &str = "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n\
+    names = [\"nfs.example.com\"]\nexports = [\"/srv/nfs\"]\nhome = \"nfs-a\"\n";
+
+/// A configuration of the server nfs-a with this added.
+pub(super) fn settings(more: &str) -> Settings {
+    let text = format!("server = \"nfs-a\"\n[store]\npath = \"/srv/heirlock\"\n{more}");
+    Settings::parse(Path::new("test.toml"), &text).unwrap()
+}
+
+/// A heartbeat.
+pub(super) fn report(server: &str, beat: u64) -> ServerReport {
+    ServerReport {
+        server: server.parse().unwrap(),
+        agent: "agent".into(),
+        beat,
+        paused: false,
+        incarnation: None,
+        state: None,
+        written_at_s: 0,
+        ailments: Vec::new(),
+        wants: Vec::new(),
+        facts: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,405 @@
+//! The command line, as administrators and cluster managers use it: the real program, its output and its exit codes.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+#![expect(clippy::host_endian_bytes, reason = "nfs-utils writes `state` as the machine has it")]
+
+#[path = "cli/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use heirlock_nsm::StateNumber;
+use serde_json::{Value, json};
+
+use harness::{Server, line};
+
+fn status() -> Value {
+    json!({"done": {
+        "kind": "status", "server": "nfs-b", "agent": "5f3a", "version": "0.1.0",
+        "store": {"place": "the folder /srv/heirlock", "well": true, "error": null, "unprotected_since_s": null},
+        "lock_manager": {"kind": "kernel", "incarnation": "lockd 812", "serving": true},
+        "services": [{
+            "service": "nfs", "owner": "nfs-b", "held": true, "generation": 4, "state_number": 11,
+            "records": 2, "tombstones": 0, "phase": "settled", "failure": null
+        }],
+        "servers": [], "maintenance": false, "problems": []
+    }})
+}
+
+fn adoption(unreachable: u32) -> Value {
+    let failed =
+        json!({"client": "192.0.2.9", "outcome": "unreachable", "why": "no answer until grace ended"});
+    json!({
+        "kind": "adoption", "service": "nfs", "generation": 4, "state_number": 11, "strategy": "restart-nfs",
+        "phase": "settled", "clients": 3, "re_registered": 2, "acknowledged": 3 - unreachable,
+        "unreachable": unreachable, "lost": 0, "unknown": 0,
+        "timeline": [{"event": "claimed", "at_ms": 4}, {"event": "settled", "at_ms": 91_500}],
+        "slowest": [{"client": "192.0.2.7", "at_ms": 812}],
+        "failed": if unreachable > 0 { vec![failed] } else { vec![] },
+        "others": [], "records_at": "/srv/heirlock/services/nfs/4", "started_at_s": 1_795_598_700
+    })
+}
+
+fn progress(phase: &str, answered: u32) -> Value {
+    json!({"progress": {"phase": phase, "clients": 3, "answered": answered}})
+}
+
+#[test]
+fn the_help_lists_the_exit_codes_and_every_verb() {
+    let said = Server::new().run(&["--help"]);
+    assert_eq!((said.exit, said.err.as_str()), (0, ""));
+    for part in [
+        "0  done, and every client was told",
+        "1  failed",
+        "2  the command line",
+        "3  refused",
+        "4  no agent",
+        "5  the store",
+        "agent",
+        "adopt",
+        "release",
+        "failback",
+        "maintenance",
+        "status",
+        "report",
+        "records",
+        "check-config",
+        "doctor",
+        "enable",
+        "disable",
+        "demo",
+        "HEIRLOCK_CONFIG",
+    ] {
+        assert!(said.out.contains(part), "{part:?} is not in\n{}", said.out);
+    }
+    assert_eq!(Server::new().run(&["--version"]).out, concat!("heirlock ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_command_line_that_cannot_be_is_a_usage_error_in_words_and_as_json() {
+    let server = Server::new();
+    let said = server.run(&["adopt", "nfs", "--prepare", "--finish"]);
+    assert_eq!((said.exit, said.out.as_str()), (2, ""));
+    assert!(said.err.contains("--finish"), "{}", said.err);
+    let said = server.run(&["adopt", "--json"]);
+    assert_eq!((said.exit, &said.json()["exit"]), (2, &json!(2)));
+    let said = server.run(&["adopt", "../../etc"]);
+    assert_eq!(said.exit, 2);
+    assert!(said.err.starts_with("heirlock: a service name is made of letters"), "{}", said.err);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
+    let server = Server::new();
+    let path = server.path("heirlock.toml");
+    let text = fs::read_to_string(&path).unwrap().replace("addresses", "adresses");
+    fs::write(&path, text).unwrap();
+    let said = server.run(&["status", "--json"]);
+    let expected =
+        format!("{}, line 8: there is no key \"adresses\" here; did you mean \"addresses\"?", path.display());
+    assert_eq!((said.exit, said.err), (2, format!("heirlock: {expected}\n")));
+    let document: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(document, json!({"error": expected, "exit": 2}));
+}
+
+#[test]
+fn a_missing_configuration_is_named_and_config_comes_before_the_environment() {
+    let server = Server::new();
+    let said = server.run(&["--config", "/nowhere/heirlock.toml", "status"]);
+    assert_eq!((said.exit, said.out.as_str()), (2, ""));
+    assert!(said.err.contains("/nowhere/heirlock.toml") && said.err.contains("--config"), "{}", said.err);
+}
+
+#[test]
+fn without_an_agent_the_remedy_is_said() {
+    let server = Server::new();
+    let said = server.run(&["status"]);
+    assert_eq!((said.exit, said.out.as_str()), (4, ""));
+    assert!(said.err.starts_with("heirlock: no agent answers at ") && said.err.contains("'heirlock agent'"));
+    let said = server.run(&["adopt", "nfs", "--json"]);
+    assert_eq!((said.exit, &said.json()["exit"]), (4, &json!(4)));
+}
+
+#[test]
+fn status_is_text_or_one_document() {
+    let server = Server::new();
+    let (request, said) = server.run_with_agent(&[status()], &["status"]);
+    assert_eq!(request, json!({"verb": "status"}));
+    assert_eq!((said.exit, said.err.as_str()), (0, ""));
+    assert!(said.out.contains("\n*  nfs      nfs-b    4     11        2     0  settled\n"), "{}", said.out);
+    assert!(!said.out.contains('\u{1b}'), "colours without a terminal: {}", said.out);
+    let (_, said) = server.run_with_agent(&[status()], &["status", "--json"]);
+    assert_eq!(said.json()["services"][0]["state_number"], 11);
+}
+
+#[test]
+fn a_store_that_fails_shows_in_the_exit_code_of_status() {
+    let mut status = status();
+    let store = &mut status["done"]["store"];
+    store["well"] = json!(false);
+    store["unprotected_since_s"] = json!(1_795_598_700);
+    let (_, said) = Server::new().run_with_agent(&[status], &["status"]);
+    assert_eq!(said.exit, 5);
+    assert!(said.out.contains("unprotected since 2026-11-25 "), "{}", said.out);
+}
+
+#[test]
+fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
+    let server = Server::new();
+    let answers = [
+        progress("claimed", 0),
+        progress("notifying", 1),
+        progress("settling", 3),
+        json!({"done": adoption(0)}),
+    ];
+    let (request, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced"]);
+    let expected = json!({
+        "verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "owner-fenced": true, "force": false
+    });
+    assert_eq!(request, expected);
+    assert_eq!((said.exit, said.err.as_str()), (0, ""));
+    assert!(said.out.starts_with("nfs: every client was told\n"), "{}", said.out);
+    let (_, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--json"]);
+    assert_eq!(
+        (said.json()["acknowledged"].as_u64(), said.json()["phase"].as_str()),
+        (Some(3), Some("settled"))
+    );
+}
+
+#[test]
+fn an_adoption_that_missed_a_client_fails_and_names_it() {
+    let (_, said) = Server::new().run_with_agent(&[json!({"done": adoption(1)})], &["adopt", "nfs"]);
+    assert_eq!(said.exit, 1);
+    assert!(said.out.contains("  192.0.2.9: no answer until grace ended\n"), "{}", said.out);
+    assert!(said.out.contains("what to do: "), "{}", said.out);
+}
+
+#[test]
+fn a_refused_adoption_changes_nothing_and_one_that_broke_off_says_what_it_knows() {
+    let server = Server::new();
+    let refused =
+        json!({"failed": {"message": "nfs belongs to nfs-a\u{1b}[2J, release it there", "refused": true}});
+    let (_, said) = server.run_with_agent(&[refused], &["adopt", "nfs"]);
+    let expected = "heirlock: nfs belongs to nfs-a\\u{1b}[2J, release it there\n";
+    assert_eq!((said.exit, said.out.as_str(), said.err.as_str()), (3, "", expected));
+    let broken = json!({"failed": {"message": "grace ended", "refused": false, "report": adoption(1)}});
+    let (_, said) = server.run_with_agent(&[progress("notifying", 0), broken], &["adopt", "nfs", "--json"]);
+    assert_eq!((said.exit, &said.json()["error"]), (1, &json!("grace ended")));
+    assert_eq!(said.json()["report"]["failed"][0]["client"], "192.0.2.9");
+    let (_, said) = server.run_with_agent(&[progress("claimed", 0)], &["adopt", "nfs"]);
+    assert_eq!(said.exit, 1);
+    assert!(said.err.contains("went away before it was done"), "{}", said.err);
+}
+
+#[test]
+fn the_other_verbs_ask_for_what_they_are_called() {
+    let server = Server::new();
+    let done = json!({"done": {"kind": "words", "text": "it is done"}});
+    for (words, request) in [
+        (&["release", "nfs"] as &[&str], json!({"verb": "release", "service": "nfs"})),
+        (&["failback", "nfs"], json!({"verb": "failback", "service": "nfs"})),
+        (&["maintenance", "on"], json!({"verb": "maintenance", "on": true})),
+        (&["maintenance", "off"], json!({"verb": "maintenance", "on": false})),
+        (&["report", "host"], json!({"verb": "report", "service": "host.nfs-b"})),
+        (
+            &["records", "forget", "nfs", "192.0.2.9"],
+            json!({"verb": "forget", "service": "nfs", "client": "192.0.2.9"}),
+        ),
+    ] {
+        let (asked, said) = server.run_with_agent(std::slice::from_ref(&done), words);
+        assert_eq!((asked, said.exit, said.out.as_str()), (request, 0, "it is done\n"), "{words:?}");
+    }
+    let (_, said) = server.run_with_agent(&[done], &["release", "nfs", "--json"]);
+    assert_eq!(said.json(), json!({"text": "it is done"}));
+    assert_eq!(server.run(&["records", "forget", "nfs", "../x"]).exit, 2);
+}
+
+#[test]
+fn records_come_in_are_looked_at_and_go_out_again() {
+    let server = Server::new().with_store();
+    let one = line("192.0.2.1", "nfs-a");
+    let two = line("client2", "nfs-a") + &line("client2", "nfs");
+    let from = server.state_directory("from", &[("192.0.2.1", &one), ("192.0.2.2", &two)], 8);
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
+    assert_eq!((said.exit, said.err.as_str()), (0, ""), "{}", said.out);
+    let document = said.json();
+    assert_eq!(document["imported"], json!(["192.0.2.1", "192.0.2.2"]));
+    assert_eq!((&document["generation"], &document["state_number"]), (&json!(1), &json!(9)));
+
+    let said = server.run(&["records", "list"]);
+    let expected = "SERVICE  OWNER              GEN  STATE  RECORDS  DAMAGED\n\
+                    nfs      (nfs-b, released)    1      9        2        0\n";
+    assert_eq!((said.exit, said.out.as_str()), (0, expected));
+    let said = server.run(&["records", "list", "nfs"]);
+    let expected = "nfs, generation 1: 2 records\n\
+                    CLIENT     REGISTERED AS  WITH       LINES\n\
+                    192.0.2.1  192.0.2.1      nfs-a          1\n\
+                    192.0.2.2  client2        nfs nfs-a      2\n";
+    assert_eq!((said.exit, said.out.as_str()), (0, expected));
+    let said = server.run(&["records", "show", "nfs", "client2"]);
+    assert!(
+        said.out.starts_with("192.0.2.2 of nfs, generation 1\n\nline 1\n  client    client2\n"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.ends_with(&format!("\nraw\n{two}")), "{}", said.out);
+    assert_eq!(server.run(&["records", "show", "nfs", "192.0.2.3"]).exit, 2);
+
+    let to = server.path("to");
+    let said = server.run(&["records", "export", "nfs", to.to_str().unwrap()]);
+    assert_eq!((said.exit, said.err.as_str()), (0, ""), "{}", said.out);
+    assert!(said.out.contains("sm-notify -f -P"), "{}", said.out);
+    assert_eq!(fs::read_to_string(to.join("sm/192.0.2.1")).unwrap(), one);
+    assert_eq!(fs::read_to_string(to.join("sm/192.0.2.2")).unwrap(), two);
+    assert_eq!(fs::read(to.join("state")).unwrap(), StateNumber(9).render_file());
+    assert_eq!(fs::read_dir(to.join("sm.bak")).unwrap().count(), 0);
+    assert_eq!(fs::metadata(to.join("sm/192.0.2.1")).unwrap().permissions().mode() & 0o777, 0o600);
+    let said = server.run(&["records", "export", "nfs", to.to_str().unwrap()]);
+    assert_eq!(said.exit, 3);
+    assert!(said.err.contains("expected an empty directory"), "{}", said.err);
+}
+
+#[test]
+fn what_is_no_record_is_left_alone_and_said() {
+    let server = Server::new().with_store();
+    let torn = &line("192.0.2.3", "nfs-a")[..60];
+    let half = line("192.0.2.4", "nfs-a") + "0100007f 0001";
+    let bad_name = line("192.0.2.5", "nfs-a").replace("192.0.2.5", "a\u{1b}[2Jb");
+    let good = line("192.0.2.1", "nfs-a");
+    let from = server.state_directory(
+        "from",
+        &[
+            ("192.0.2.1", &good),
+            ("192.0.2.2", ""),
+            ("192.0.2.3", torn),
+            ("192.0.2.4", &half),
+            ("192.0.2.5", &bad_name),
+            ("garbage", "hello\n"),
+            ("192.0.2.6.new", &good),
+        ],
+        7,
+    );
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap()]);
+    assert_eq!((said.exit, said.err.as_str()), (1, ""));
+    assert!(said.out.starts_with("nfs, generation 1: 2 clients of "), "{}", said.out);
+    for part in [
+        "  192.0.2.1\n",
+        "  192.0.2.4\n",
+        "sm/192.0.2.2: ",
+        "sm/192.0.2.3: ",
+        "sm/192.0.2.4: line 2",
+        "sm/192.0.2.5: ",
+        "sm/garbage: ",
+    ] {
+        assert!(said.out.contains(part), "{part:?} is not in\n{}", said.out);
+    }
+    assert!(!said.out.contains('\u{1b}') && !said.out.contains("192.0.2.6"), "{}", said.out);
+    // All of it is still there.
+    assert_eq!(fs::read_dir(from.join("sm")).unwrap().count(), 7);
+    assert_eq!(
+        server.run(&["records", "list", "nfs", "--json"]).json()["records"].as_array().unwrap().len(),
+        2
+    );
+    let nothing = server.state_directory("nothing", &[("garbage", "hello\n")], 7);
+    let said = server.run(&["records", "import", "nfs", nothing.to_str().unwrap()]);
+    assert_eq!(said.exit, 3);
+    assert!(said.err.contains("found none; nothing was changed\n  sm/garbage: "), "{}", said.err);
+}
+
+#[test]
+fn an_import_joins_what_the_store_knows_under_a_number_that_nobody_sent() {
+    let server = Server::new().with_store();
+    let old = line("192.0.2.1", "nfs-a");
+    let first = server.state_directory("first", &[("192.0.2.1", &old)], 20);
+    assert_eq!(server.run(&["records", "import", "nfs", first.to_str().unwrap()]).exit, 0);
+    let more = line("192.0.2.1", "nfs");
+    let second = server.state_directory(
+        "second",
+        &[("192.0.2.1", &more), ("192.0.2.2", &line("192.0.2.2", "nfs"))],
+        4,
+    );
+    let document = server.run(&["records", "import", "nfs", second.to_str().unwrap(), "--json"]).json();
+    assert_eq!((&document["generation"], &document["records"]), (&json!(2), &json!(2)));
+    assert_eq!(document["state_number"], 23);
+    let record = server.path("store/services/nfs/2/sm/192.0.2.1");
+    assert_eq!(fs::read_to_string(record).unwrap(), old + &more);
+}
+
+#[test]
+fn an_import_takes_nothing_from_whoever_may_be_serving() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    let import =
+        |more: &[&str]| server.run(&[&["records", "import", "nfs", from.to_str().unwrap()], more].concat());
+    server.claim(1, "nfs-b");
+    let said = import(&["--owner-fenced"]);
+    assert_eq!(said.exit, 3);
+    assert!(
+        said.err.contains("belongs to this server") && said.err.contains("heirlock release nfs"),
+        "{}",
+        said.err
+    );
+    server.claim(2, "nfs-a");
+    let said = import(&[]);
+    assert_eq!(said.exit, 3);
+    assert!(said.err.contains("belongs to nfs-a") && said.err.contains("--owner-fenced"), "{}", said.err);
+    assert!(!server.path("store/services/nfs/claims/3").exists());
+    assert_eq!(import(&["--owner-fenced"]).exit, 0);
+    assert!(server.path("store/services/nfs/claims/3.released").exists());
+}
+
+#[test]
+fn an_unknown_service_is_said_with_those_that_are_known() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    let from = from.to_str().unwrap();
+    let said = server.run(&["records", "import", "nsf", from]);
+    assert_eq!(said.exit, 2);
+    assert!(said.err.contains("expected a service of the configuration (nfs), found nsf"), "{}", said.err);
+    assert_eq!(server.run(&["records", "import", "nfs", from]).exit, 0);
+    let said = server.run(&["records", "list", "nsf"]);
+    assert_eq!(said.exit, 2);
+    assert!(
+        said.err.contains("there is no service nsf in ") && said.err.contains("it holds nfs\n"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_store_that_is_not_there_is_a_failure_of_the_store() {
+    let said = Server::new().run(&["records", "list", "--json"]);
+    assert_eq!((said.exit, &said.json()["exit"]), (5, &json!(5)));
+    assert!(said.err.contains("mount the volume"), "{}", said.err);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let server = Server::new().with_store();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = server.command(&["records", "list"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn a_log_level_that_is_none_is_a_usage_error() {
+    let said = Server::new().run(&["agent", "--log", "heirlock=loud"]);
+    assert_eq!((said.exit, said.out.as_str()), (2, ""));
+    assert!(
+        said.err.contains("--log: expected error, warn, ") && said.err.contains("heirlock=loud"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_state_file_that_is_none_is_said() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    fs::write(from.join("state"), "0000000012").unwrap();
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
+    let left = json!([{"what": "state", "why": "a state file: expected 4 bytes, found 10"}]);
+    assert_eq!((said.exit, &said.json()["left"]), (1, &left));
+}

@@ -1,0 +1,479 @@
+//! heirlock as its users have it: installed, configured by a file, run as an agent, spoken to by its command line.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
+
+use super::report::{AdoptionReport, Failure, StatusReport};
+use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
+use crate::guest_program;
+use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX};
+use crate::wire::Ending;
+
+/// The exit code of heirlock that means: refused, and nothing was changed.
+pub const REFUSED: i32 = 3;
+
+/// The exit code of heirlock that means: failed, or not done for every client.
+pub const FAILED: i32 = 1;
+
+/// The store, in the folder that all guests share.
+const STORE: &str = "/srv/store/heirlock";
+
+/// How heirlock is configured on all servers of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The services that move.
+    pub services: &'static [Service],
+    /// Where they are at home.
+    pub home: Name,
+    /// `lock-manager.strategy`.
+    pub strategy: &'static str,
+    /// `lock-manager.convey`.
+    pub convey: &'static str,
+    /// Whether heirlock has hooks that move volumes and addresses, or the scenario is the cluster manager.
+    pub hooks: bool,
+    /// Whether services move by themselves; this needs hooks.
+    pub automatic: bool,
+    /// `capture.tombstone-delay`.
+    pub tombstone_delay: &'static str,
+}
+
+/// What most scenarios have: all by the operator's word.
+pub const SETUP: Setup = Setup {
+    services: &[HOMES],
+    home: super::NFS_A,
+    strategy: "restart-nfs",
+    convey: "generate",
+    hooks: false,
+    automatic: false,
+    tombstone_delay: "120s",
+};
+
+/// How a call of the command line ended.
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// How it ended.
+    pub ending: Ending,
+    /// Its standard output.
+    pub output: String,
+    /// Its standard error.
+    pub errors: String,
+}
+
+impl Called {
+    fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(&self.output).with_context(|| format!("expected a report, found {self:?}"))
+    }
+}
+
+impl Cluster {
+    /// Configures heirlock on a server, puts it under guard and starts its agent; waits until that is ready.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn protect(&self, server: Name, setup: &Setup) -> Result<()> {
+        self.configure(server, setup)?;
+        let enabled = self.heirlock(server, "enable")?;
+        ensure!(enabled.ending == Ending::Exit(0), "heirlock enable on {server}: {enabled:?}");
+        self.start_agent(server)
+    }
+
+    /// Writes heirlock's configuration and the scripts that it names.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn configure(&self, server: Name, setup: &Setup) -> Result<()> {
+        let address = self.address(server)?;
+        self.write_file(server, "/etc/heirlock/heirlock.toml", &configuration(server, &address, setup))?;
+        for (name, script) in scripts() {
+            let path = format!("/etc/heirlock/{name}");
+            self.write_file(server, &path, &script)?;
+            self.ok(server, &format!("chmod 755 {path}"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the agent and waits until it serves its store.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_agent(&self, server: Name) -> Result<()> {
+        self.ok(
+            server,
+            "(setsid heirlock agent >> /run/heirlock.log 2>&1 < /dev/null & echo $! > /run/lab/agent.pid)",
+        )?;
+        self.wait_for("an agent that is ready", COMMAND_TIME_MAX, || {
+            self.ok(
+                server,
+                "kill -0 \"$(cat /run/lab/agent.pid)\" || { tail -n 5 /run/heirlock.log; false; }",
+            )?;
+            let called = self.heirlock(server, "status --json")?;
+            let ready = called.parsed::<StatusReport>().is_ok_and(|status| {
+                status.store.well && status.services.iter().any(|s| s.held && s.service.starts_with("host."))
+            });
+            Ok(ready.then_some(()))
+        })?;
+        self.say(format!("{server} runs heirlock's agent"));
+        Ok(())
+    }
+
+    /// The agent gets a signal and ends by it.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end_agent(&self, server: Name, signal: &str) -> Result<()> {
+        let command = format!("kill -{signal} \"$(cat /run/lab/agent.pid)\"");
+        self.ok(server, &command)?;
+        self.wait_until(server, "! kill -0 \"$(cat /run/lab/agent.pid)\" 2>/dev/null")?;
+        self.say(format!("{server}'s agent ended by SIG{signal}"));
+        Ok(())
+    }
+
+    /// Calls heirlock's command line.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn heirlock(&self, server: Name, arguments: &str) -> Result<Called> {
+        const MARK: &str = "\n=== standard error\n";
+        let command = format!(
+            "errors=$(mktemp /run/lab/errors.XXXXXX); heirlock {arguments} 2> $errors; code=$?
+             printf %s {}; cat $errors; exit $code",
+            quoted(MARK)
+        );
+        let ran = self.run(server, &command, ADOPTION_TIME_MAX)?;
+        let (output, errors) = ran.output.split_once(MARK).unwrap_or((&ran.output, ""));
+        Ok(Called { ending: ran.ending, output: output.to_owned(), errors: errors.to_owned() })
+    }
+
+    /// `heirlock adopt`, which must succeed.
+    ///
+    /// # Errors
+    /// When it does not, or its report can't be read.
+    pub fn adopt(&self, server: Name, service: &Service, options: &str) -> Result<AdoptionReport> {
+        let (report, ending) = self.adopt_anyhow(server, service, options)?;
+        ensure!(ending == Ending::Exit(0), "expected exit code 0 of adopt, found {ending}: {report:?}");
+        Ok(report)
+    }
+
+    /// `heirlock adopt`, however it ends, as long as it reports.
+    ///
+    /// # Errors
+    /// When there is no report.
+    pub fn adopt_anyhow(
+        &self,
+        server: Name,
+        service: &Service,
+        options: &str,
+    ) -> Result<(AdoptionReport, Ending)> {
+        self.say(format!("{server}: heirlock adopt {} {options}", service.name));
+        let called = self.heirlock(server, &format!("adopt {} {options} --json", service.name))?;
+        let report = if called.ending == Ending::Exit(0) {
+            called.parsed::<AdoptionReport>()?
+        } else {
+            called
+                .parsed::<Failure>()?
+                .report
+                .with_context(|| format!("expected a report, found {called:?}"))?
+        };
+        self.say(format!("{server}: {}", report.in_words()));
+        Ok((report, called.ending))
+    }
+
+    /// `heirlock report`: what became of the last adoption of a service.
+    ///
+    /// # Errors
+    /// When none is known.
+    pub fn report(&self, server: Name, service: &str) -> Result<AdoptionReport> {
+        let called = self.heirlock(server, &format!("report {service} --json"))?;
+        let report: AdoptionReport = called.parsed()?;
+        self.say(format!("{server}: {}", report.in_words()));
+        Ok(report)
+    }
+
+    /// `heirlock adopt`, which must be refused with nothing changed; gives what it said.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn adopt_refused(&self, server: Name, service: &Service, options: &str) -> Result<String> {
+        let owner = |lab: &Self| Ok::<_, anyhow::Error>(lab.status(server)?.of(service)?.claim());
+        let before = owner(self)?;
+        let called = self.heirlock(server, &format!("adopt {} {options}", service.name))?;
+        let said = format!("{}{}", called.output, called.errors);
+        ensure!(
+            called.ending == Ending::Exit(REFUSED),
+            "expected a refusal, exit code {REFUSED}, found {}: {said}",
+            called.ending
+        );
+        let after = owner(self)?;
+        ensure!(
+            before == after,
+            "a refused adoption must claim nothing, found {before:?} and then {after:?}"
+        );
+        self.say(format!("{server} refuses: {}", said.trim()));
+        Ok(said)
+    }
+
+    /// Starts a call in the background, for scenarios that do something meanwhile.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn heirlock_in_background(&self, server: Name, arguments: &str) -> Result<()> {
+        self.say(format!("{server}: heirlock {arguments} &"));
+        let command = format!("(setsid heirlock {arguments} > /run/lab/background 2>&1 < /dev/null & true)");
+        self.ok(server, &command).map(drop)
+    }
+
+    /// Another verb, which must succeed.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn heirlock_ok(&self, server: Name, arguments: &str) -> Result<String> {
+        self.say(format!("{server}: heirlock {arguments}"));
+        let called = self.heirlock(server, arguments)?;
+        ensure!(called.ending == Ending::Exit(0), "heirlock {arguments} on {server}: {called:?}");
+        Ok(called.output)
+    }
+
+    /// What the agent says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self, server: Name) -> Result<StatusReport> {
+        self.heirlock(server, "status --json")?.parsed()
+    }
+
+    /// Waits until the store knows that many clients of a service.
+    ///
+    /// # Errors
+    /// When it does not come to know them.
+    pub fn wait_until_protected(&self, server: Name, service: &Service, clients: usize) -> Result<()> {
+        let what = format!("{clients} clients of {} in the store", service.name);
+        self.wait_for(&what, Duration::from_secs(10), || {
+            let status = self.status(server)?;
+            Ok((status.of(service)?.records == clients && status.store.well).then_some(()))
+        })?;
+        self.say(format!("the store knows {clients} clients of {}", service.name));
+        Ok(())
+    }
+
+    /// Waits until the last adoption of a service on this server is over, and gives its status.
+    ///
+    /// # Errors
+    /// When it does not come to an end.
+    pub fn wait_until_settled(&self, server: Name, service: &str, after: u64) -> Result<()> {
+        let what = format!("a settled generation of {service} after {after} on {server}");
+        self.wait_for(&what, ADOPTION_TIME_MAX, || {
+            let status = self.status(server)?;
+            let settled = status.services.iter().any(|one| {
+                one.service == service
+                    && one.held
+                    && one.generation.is_some_and(|generation| generation > after)
+                    && one.phase.as_deref() == Some("settled")
+            });
+            Ok(settled.then_some(()))
+        })?;
+        self.say(format!("{server} has settled {service}"));
+        Ok(())
+    }
+
+    /// The state number that the server's status monitor has.
+    ///
+    /// # Errors
+    /// When the server does not answer or has none.
+    pub fn state_number(&self, server: Name) -> Result<u32> {
+        let text = self.ok(server, "od -An -tu4 -N4 /var/lib/nfs/state")?;
+        text.trim().parse().with_context(|| format!("expected a state number, found {text:?}"))
+    }
+
+    /// The folder of the newest generation of a service, as guests see it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn newest_generation(&self, service: &Service) -> Result<String> {
+        let folder = self.store().join("heirlock/services").join(service.name);
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+        let newest = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok()).max();
+        let newest = newest.with_context(|| format!("no generation is in {}", folder.display()))?;
+        Ok(format!("{STORE}/services/{}/{newest}", service.name))
+    }
+
+    /// What the store knows of a service's clients: file name to content. Read on the machine, also when all
+    /// servers are off.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn stored(&self, service: &Service) -> Result<super::Records> {
+        let generation = self.newest_generation(service)?;
+        let inside =
+            generation.strip_prefix("/srv/store/").context("the store is not in the shared folder")?;
+        let folder = self.store().join(inside).join("sm");
+        let mut records = super::Records::new();
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') {
+                records.insert(name, std::fs::read_to_string(entry.path())?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Says, as a power switch would, whether a server is off: `fence` asks for it.
+    ///
+    /// # Errors
+    /// When the shared folder can't be written.
+    pub fn power_switch(&self, server: Name, off: bool) -> Result<()> {
+        let folder = self.store().join("power");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(server), if off { "off\n" } else { "on\n" })?;
+        Ok(())
+    }
+}
+
+/// heirlock.toml of one server.
+fn configuration(server: Name, address: &str, setup: &Setup) -> String {
+    let Setup { services, home, strategy, convey, hooks, automatic, tombstone_delay } = setup;
+    let mut text = format!(
+        "server = \"{server}\"
+         # On a disk that a reboot leaves alone: what is in a guest is in its memory.
+         local-directory = \"/srv/store/local/{server}\"
+         [store]
+         path = \"{STORE}\"
+         shared = true
+         [capture]
+         tombstone-delay = \"{tombstone_delay}\"
+         [lock-manager]
+         strategy = \"{strategy}\"
+         convey = \"{convey}\"
+         restart-nfs = [\"/etc/heirlock/restart-nfs\"]
+         restart-status-monitor = [\"/etc/heirlock/restart-status-monitor\"]
+         [heartbeat]
+         interval = \"500ms\"
+         dead-after = \"3s\"
+         [host]
+         addresses = [\"{address}\"]
+         [hooks]
+         fence = {{ command = [\"/etc/heirlock/fence\"], time-limit = \"60s\" }}\n"
+    );
+    if *hooks {
+        for hook in ["volume-up", "address-up", "address-down", "volume-down"] {
+            text.push_str(&format!("{hook} = [\"/etc/heirlock/{hook}\"]\n"));
+        }
+    }
+    let mode = if *automatic { "automatic" } else { "manual" };
+    for Service { name, address, .. } in *services {
+        text.push_str(&format!(
+            "[[service]]
+             name = \"{name}\"
+             addresses = [\"{address}\"]
+             names = [\"{name}\"]
+             exports = [\"/srv/{name}\"]
+             home = \"{home}\"
+             mode = \"{mode}\"\n"
+        ));
+    }
+    text
+}
+
+/// What the configuration names, as an administrator without systemd writes it. The hooks are idempotent.
+fn scripts() -> Vec<(&'static str, String)> {
+    let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
+    let services = format!(
+        "case $HEIRLOCK_SERVICE in
+         {}) disk={} fsid={} ;;
+         {}) disk={} fsid={} ;;
+         esac
+         export=/srv/$HEIRLOCK_SERVICE\n",
+        HOMES.name, HOMES.disk, HOMES.fsid, PROJECTS.name, PROJECTS.disk, PROJECTS.fsid
+    );
+    let guest_program = guest_program::NAME;
+    vec![
+        ("restart-nfs", script("rpc.nfsd 0\nrpc.nfsd 4\n")),
+        (
+            // -L: without telling anybody.
+            "restart-status-monitor",
+            script(
+                "pid=$(cat /run/rpc.statd.pid)
+                 kill $pid
+                 while kill -0 $pid 2>/dev/null; do sleep 0.05; done
+                 rpc.statd -L\n",
+            ),
+        ),
+        (
+            "fence",
+            script(
+                "for i in $(seq 200); do
+                     grep -q off /srv/store/power/$HEIRLOCK_PEER && exit 0
+                     sleep 0.1
+                 done
+                 echo \"$HEIRLOCK_PEER is still on\"; exit 1\n",
+            ),
+        ),
+        (
+            "volume-up",
+            script(&format!(
+                "{services}
+                 mkdir -p $export
+                 grep -q \" $export ext4 \" /proc/mounts || mount -t ext4 $disk $export
+                 exportfs -o rw,no_root_squash,fsid=$fsid,insecure \"*:$export\"\n"
+            )),
+        ),
+        (
+            "volume-down",
+            script(&format!(
+                "{services}
+                 exportfs -u \"*:$export\" || true
+                 exportfs -f
+                 ! grep -q \" $export ext4 \" /proc/mounts || umount $export\n"
+            )),
+        ),
+        (
+            "address-up",
+            script(&format!(
+                "ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr add $HEIRLOCK_ADDRESSES/24 dev vec0
+                 {guest_program} announce $HEIRLOCK_ADDRESSES {}\n",
+                crate::network::NOBODY
+            )),
+        ),
+        (
+            "address-down",
+            script("! ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr del $HEIRLOCK_ADDRESSES/24 dev vec0\n"),
+        ),
+    ]
+}
+
+/// A state number that clients take for a new life of the server: odd, and not one that was sent before.
+///
+/// # Errors
+/// When it is none.
+pub fn check_new_number(number: u32, sent: &[u32]) -> Result<()> {
+    if number.is_multiple_of(2) || sent.contains(&number) {
+        bail!("expected an odd state number that is none of {sent:?}, found {number}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_must_be_odd_and_new() {
+        assert!(check_new_number(7, &[3, 5]).is_ok());
+        assert!(check_new_number(5, &[3, 5]).is_err());
+        assert!(check_new_number(8, &[3, 5]).is_err());
+    }
+
+    /// The shell takes leading blanks in its stride, TOML as well; quotes must be in pairs.
+    #[test]
+    fn a_configuration_names_every_script() {
+        let text = configuration("nfs-a", "10.99.0.1", &Setup { hooks: true, ..SETUP });
+        for (name, script) in scripts() {
+            assert!(text.contains(&format!("\"/etc/heirlock/{name}\"")), "{name}");
+            assert!(script.starts_with("#!/bin/sh\n"));
+        }
+        assert_eq!(text.matches('"').count() % 2, 0);
+    }
+}

@@ -1,0 +1,163 @@
+//! What `heirlock … --json` prints, as far as scenarios ask for it: written from its documentation, not shared with
+//! the program, so that a field that is renamed is noticed here.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::Service;
+
+/// Of an adoption.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct AdoptionReport {
+    pub service: String,
+    pub generation: u64,
+    pub state_number: u32,
+    pub strategy: String,
+    pub phase: String,
+    pub clients: usize,
+    pub re_registered: usize,
+    pub acknowledged: usize,
+    pub unreachable: usize,
+    pub lost: usize,
+    pub failed: Vec<Missed>,
+    pub others: Vec<OtherService>,
+}
+
+/// Of an adoption that could not go on.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Failure {
+    pub error: String,
+    pub report: Option<AdoptionReport>,
+}
+
+/// A client that was not told.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Missed {
+    pub client: String,
+    pub outcome: String,
+}
+
+/// Another service of the same lock manager.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct OtherService {
+    pub service: String,
+    pub state_number: u32,
+    pub clients: usize,
+    pub acknowledged: usize,
+    pub missed: usize,
+}
+
+/// Of an agent.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct StatusReport {
+    pub server: String,
+    pub store: StoreStatus,
+    pub lock_manager: LockManagerStatus,
+    pub services: Vec<ServiceStatus>,
+    pub problems: Vec<String>,
+}
+
+/// Of a store.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct StoreStatus {
+    pub well: bool,
+    pub error: Option<String>,
+}
+
+/// Of a lock manager.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct LockManagerStatus {
+    pub incarnation: Option<String>,
+    pub serving: bool,
+}
+
+/// Of a service.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct ServiceStatus {
+    pub service: String,
+    pub owner: Option<String>,
+    pub held: bool,
+    pub generation: Option<u64>,
+    pub state_number: Option<u32>,
+    pub records: usize,
+    pub tombstones: usize,
+    pub phase: Option<String>,
+    pub failure: Option<String>,
+}
+
+impl AdoptionReport {
+    /// For the story.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let others: Vec<_> = self
+            .others
+            .iter()
+            .map(|other| format!("; {} told {} of {}", other.service, other.acknowledged, other.clients))
+            .collect();
+        format!(
+            "{} {} as generation {} by {}, state number {}: {} clients, {} re-registered, {} acknowledged, \
+             {} unreachable, {} lost{}",
+            self.service,
+            self.phase,
+            self.generation,
+            self.strategy,
+            self.state_number,
+            self.clients,
+            self.re_registered,
+            self.acknowledged,
+            self.unreachable,
+            self.lost,
+            others.concat()
+        )
+    }
+
+    /// Every client must have been told and have registered again.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn expect_all_back(&self, clients: usize) -> Result<()> {
+        let all = [self.clients, self.acknowledged, self.re_registered].iter().all(|count| *count == clients);
+        ensure!(
+            all && self.phase == "settled" && self.unreachable == 0 && self.lost == 0,
+            "expected {clients} clients, all back, found {self:?}"
+        );
+        Ok(())
+    }
+}
+
+impl StatusReport {
+    /// What it says of a service.
+    ///
+    /// # Errors
+    /// When it does not know it.
+    pub fn of(&self, service: &Service) -> Result<&ServiceStatus> {
+        self.of_name(service.name)
+    }
+
+    /// The same for any name, such as that of a server's own service.
+    ///
+    /// # Errors
+    /// When it does not know it.
+    pub fn of_name(&self, name: &str) -> Result<&ServiceStatus> {
+        self.services
+            .iter()
+            .find(|one| one.service == name)
+            .with_context(|| format!("{} knows nothing of {name}: {self:?}", self.server))
+    }
+}
+
+impl ServiceStatus {
+    /// Whose it is, in which generation.
+    #[must_use]
+    pub fn claim(&self) -> (Option<String>, Option<u64>) {
+        (self.owner.clone(), self.generation)
+    }
+}

@@ -1,0 +1,97 @@
+//! No failover at all: the server restarts NFS, or itself. Every lock is dropped and nobody is told; heirlock adopts
+//! from itself. The same happens next door without heirlock, and there the lock is lost.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::stage::RECLAIM_TIME_MAX;
+use crate::cluster::{
+    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, Records, SETUP, check_new_number,
+};
+use crate::scenario::{EVERYWHERE, Scenario};
+
+/// NFS alone.
+pub const RESTART_SERVER: Scenario = Scenario {
+    name: "restart-server",
+    about: "an administrator restarts NFS: the locks come back by self-adoption, and are lost without heirlock",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    run: restart,
+};
+
+/// The whole server.
+pub const REBOOT_PRIMARY: Scenario = Scenario {
+    name: "reboot-primary",
+    about: "the server reboots before anybody takes over: the same, though stock sm-notify runs without heirlock",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    run: reboot,
+};
+
+/// client1 holds a lock on each of two servers: nfs-a has heirlock, nfs-b has not.
+fn begin(lab: &mut Cluster) -> Result<()> {
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    lab.serve(NFS_A, &HOMES)?;
+    lab.serve(NFS_B, &PROJECTS)?;
+    lab.end_grace(NFS_A)?;
+    lab.end_grace(NFS_B)?;
+    lab.protect(NFS_A, &SETUP)?;
+    for service in [&HOMES, &PROJECTS] {
+        lab.mount(CLIENT1, service)?;
+        lab.mount(CLIENT2, service)?;
+        lab.hold(CLIENT1, service, "f")?;
+        lab.expect_denied(CLIENT2, service, "f")?;
+    }
+    lab.wait_until_protected(NFS_A, &HOMES, 2)
+}
+
+fn end(lab: &Cluster, generation: u64, number: u32) -> Result<()> {
+    lab.wait_for_locks(NFS_A, 1, RECLAIM_TIME_MAX)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_grace_is_over(&PROJECTS)?;
+    lab.expect_locked(CLIENT2, &PROJECTS, "f")?; // as in `control`
+    lab.wait_until_settled(NFS_A, HOMES.name, generation)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    let report = lab.report(NFS_A, HOMES.name)?;
+    // client2 was only refused: it is told, and has nothing to reclaim.
+    ensure!(report.clients == 2 && report.acknowledged == 2 && report.lost == 0, "{report:?}");
+    check_new_number(report.state_number, &[number])?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn generation(lab: &Cluster) -> Result<u64> {
+    Ok(lab.status(NFS_A)?.of(&HOMES)?.generation.unwrap_or(0))
+}
+
+fn restart(lab: &mut Cluster) -> Result<()> {
+    begin(lab)?;
+    let (before, number) = (generation(lab)?, lab.state_number(NFS_A)?);
+    lab.ok(NFS_A, RESTART_NFS)?;
+    lab.ok(NFS_B, RESTART_NFS)?;
+    lab.say("NFS is restarted on both servers");
+    end(lab, before, number)
+}
+
+fn reboot(lab: &mut Cluster) -> Result<()> {
+    begin(lab)?;
+    let (before, number) = (generation(lab)?, lab.state_number(NFS_A)?);
+    let kept = [(NFS_A, lab.records(NFS_A)?), (NFS_B, lab.records(NFS_B)?)];
+    lab.power_loss(NFS_A)?;
+    lab.power_loss(NFS_B)?;
+    lab.switch_on(&[NFS_A, NFS_B])?;
+    for (server, records) in &kept {
+        let disk_kept: &Records = records; // a guest keeps nothing, the disk of a server would
+        lab.place_records(server, disk_kept)?;
+    }
+    // As the units have it: the agent before NFS, so that it sees grace open; sm-notify after NFS, where nobody has
+    // forbidden it.
+    lab.configure(NFS_A, &SETUP)?;
+    ensure!(lab.heirlock(NFS_A, "enable")?.ending.to_string() == "exit code 0", "enable failed");
+    lab.start_agent(NFS_A)?;
+    lab.serve(NFS_A, &HOMES)?;
+    lab.serve(NFS_B, &PROJECTS)?;
+    lab.ok_within(NFS_B, "rm -f /run/sm-notify.pid; sm-notify", Duration::from_secs(10))?;
+    end(lab, before, number)
+}

@@ -1,0 +1,65 @@
+//! How most scenarios begin and end.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::cluster::{
+    AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, Name, Service, Setup, check_new_number,
+};
+
+/// How long a client may take to have its locks back after it was told.
+pub(super) const RECLAIM_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The usual primary serves homes under heirlock's eyes; client1 holds the lock on `f`, client2 that on `g`, and is
+/// refused the one on `f`. The store knows both clients.
+pub(super) fn two_locks(lab: &Cluster, setup: &Setup) -> Result<()> {
+    lab.serve(NFS_A, &HOMES)?;
+    lab.end_grace(NFS_A)?;
+    lab.protect(NFS_A, setup)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.hold(CLIENT2, &HOMES, "g")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)
+}
+
+/// A server that waits: NFS runs and grants what it is asked for, but has nothing to serve.
+pub(super) fn stand_by(lab: &Cluster, server: Name, setup: &Setup) -> Result<()> {
+    lab.start_nfs(server)?;
+    lab.end_grace(server)?;
+    lab.protect(server, setup)
+}
+
+/// Both locks are on that server, and nobody else gets them: neither now, in grace, where a request waits for the end
+/// of it, nor afterwards.
+pub(super) fn expect_both_locks(lab: &Cluster, server: Name) -> Result<()> {
+    lab.wait_for_locks(server, 2, RECLAIM_TIME_MAX)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.expect_denied(CLIENT1, &HOMES, "g")?;
+    expect_lock_count(lab, server, 2)
+}
+
+/// And each is let go of in order: what was there is a lock, not a left-over.
+pub(super) fn let_both_go(lab: &Cluster) -> Result<()> {
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")?;
+    lab.let_go(CLIENT2, &HOMES, "g")?;
+    lab.expect_locked(CLIENT1, &HOMES, "g")
+}
+
+pub(super) fn expect_lock_count(lab: &Cluster, server: Name, count: usize) -> Result<()> {
+    let found = lab.locks(server)?;
+    ensure!(found == count, "expected {count} locks on {server}, found {found}");
+    Ok(())
+}
+
+/// Both clients of homes are back, under a number that none of those was.
+pub(super) fn expect_both_back(report: &AdoptionReport, service: &Service, sent: &[u32]) -> Result<()> {
+    ensure!(report.service == service.name, "expected a report of {}, found {report:?}", service.name);
+    report.expect_all_back(2)?;
+    check_new_number(report.state_number, sent)
+}
