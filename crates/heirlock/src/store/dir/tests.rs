@@ -281,7 +281,9 @@ fn a_damaged_claim_is_told_and_never_taken_for_none() {
 fn heartbeats_that_make_no_sense_are_left_out() {
     let (_folder, root, store) = begun();
     store.put_server(&report()).unwrap();
-    fs::copy(root.join("servers/a"), root.join("servers/b")).unwrap();
+    // Under another's name, and with another beat: it must not pass for the newest of its server.
+    let stray = serde_json::to_vec(&ServerReport { beat: 9, ..report() }).unwrap();
+    fs::write(root.join("servers/b"), stray).unwrap();
     fs::write(root.join("servers/c"), "").unwrap();
     let servers = store.servers().unwrap();
     assert_eq!(servers.into_values().collect::<Vec<_>>(), [report()]);
