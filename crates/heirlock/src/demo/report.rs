@@ -8,7 +8,7 @@ use std::time::Instant;
 use heirlock_core::takeover::Milestone;
 use serde::Serialize;
 
-use super::client::{Lock, Notes};
+use super::client::{Lock, Notification};
 use super::crowd::Crowd;
 use super::stage::{NAMES, PRIMARY_STATE};
 use super::{Options, stage};
@@ -16,6 +16,9 @@ use crate::control::report::{AdoptionReport, Missed, Slow};
 
 /// Clients that were not told which are named on the screen.
 const NAMED_MAX: usize = 10;
+
+/// Clients that are named as the slowest.
+const SLOWEST_MAX: usize = 5;
 
 /// What came of a demo, as `--json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,22 +37,40 @@ pub(crate) struct DemoReport {
     pub(crate) state_number: u32,
     /// The number they knew before.
     pub(crate) primary_state_number: u32,
-    /// How many, by their own account, were told under that number and no other.
+    /// How many, by their own account, were told under that number and no other, and from the service's address.
     pub(crate) told: usize,
     /// How many, by their own account, hold their lock again.
     pub(crate) locks_held_again: usize,
     /// What happened when, in milliseconds since the primary's agent was killed.
     pub(crate) timeline: Vec<TimelineEntry>,
-    /// Those that answered last, in milliseconds since the same moment.
+    /// Those that held their lock again last, in milliseconds since the same moment.
     pub(crate) slowest: Vec<Slow>,
     /// Those that were not told, and why.
     pub(crate) failed: Vec<Missed>,
+    /// Where the clients' own account is another than the agent's, in words. There is no such place where all is well.
+    pub(crate) contradictions: Vec<String>,
     /// Where the records lie; gone with the demo's folder unless that is kept.
     pub(crate) records_at: String,
     /// Whether the folder is kept.
     pub(crate) kept: bool,
     #[serde(skip)]
     folder: String,
+}
+
+/// What the clients saw, and nobody else's word for it.
+#[derive(Debug, Default)]
+struct Account {
+    /// How many have not died.
+    living: usize,
+    /// When each was told first, in milliseconds since the primary was killed.
+    told_at: Vec<i64>,
+    /// How many were told as they should be.
+    told: usize,
+    held_again: usize,
+    /// Those that hold their lock again, the last one first.
+    slowest: Vec<Slow>,
+    /// Those that were told as they should be, in vain.
+    without: Vec<String>,
 }
 
 /// One entry of the timeline.
@@ -70,23 +91,20 @@ impl DemoReport {
         options: &Options,
         folder: &Path,
     ) -> Self {
-        let notes: Vec<Notes> = crowd.clients().iter().map(|client| client.notes().clone()).collect();
-        let number = adoption.state_number;
-        let was_told = |notes: &&Notes| {
-            !notes.notifications.is_empty() && notes.notifications.iter().all(|n| n.state.0 == number)
-        };
-        let shift = shift_ms(adoption, &notes, lost_at);
-        let since_lost = |at: Instant| millis(at.saturating_duration_since(lost_at).as_millis());
+        let account = Account::of(crowd, adoption.state_number, lost_at);
+        let shift = shift_ms(adoption, &account);
         let captured = -millis(lost_at.saturating_duration_since(captured_at).as_millis());
         let mut timeline = vec![entry("captured", captured), entry("primary-killed", 0)];
-        for stamp in adoption.timeline.iter().filter(|stamp| stamp.event != Milestone::PrimaryLost) {
+        // When clients were told is theirs to say.
+        let by_the_agent = |event| {
+            !matches!(event, Milestone::PrimaryLost | Milestone::FirstNotified | Milestone::LastNotified)
+        };
+        for stamp in adoption.timeline.iter().filter(|stamp| by_the_agent(stamp.event)) {
             timeline.push(entry(&word(stamp.event), stamp.at_ms + shift));
         }
-        let back = notes.iter().filter_map(|notes| match notes.lock {
-            Lock::HeldAgain(at) => Some(since_lost(at)),
-            _ => None,
-        });
-        timeline.extend(back.clone().max().map(|at| entry("last-lock-held-again", at)));
+        timeline.extend(account.told_at.iter().min().map(|at| entry("first-notified", *at)));
+        timeline.extend(account.told_at.iter().max().map(|at| entry("last-notified", *at)));
+        timeline.extend(account.slowest.first().map(|slow| entry("last-lock-held-again", slow.at_ms)));
         timeline.sort_by_key(|entry| entry.at_ms);
         Self {
             clients: adoption.clients,
@@ -94,17 +112,14 @@ impl DemoReport {
             re_registered: adoption.re_registered,
             unreachable: adoption.unreachable,
             lost: adoption.lost + adoption.unknown,
-            state_number: number,
+            state_number: adoption.state_number,
             primary_state_number: PRIMARY_STATE.0,
-            told: notes.iter().filter(was_told).count(),
-            locks_held_again: back.count(),
+            told: account.told,
+            locks_held_again: account.held_again,
             timeline,
-            slowest: adoption
-                .slowest
-                .iter()
-                .map(|slow| Slow { client: slow.client.clone(), at_ms: slow.at_ms + shift })
-                .collect(),
+            slowest: account.slowest.iter().take(SLOWEST_MAX).cloned().collect(),
             failed: adoption.failed.clone(),
+            contradictions: account.contradictions(adoption, options),
             records_at: adoption.records_at.clone(),
             kept: options.keep,
             folder: folder.display().to_string(),
@@ -114,7 +129,8 @@ impl DemoReport {
     /// Whether every client was told under a new odd number and acknowledged, by both accounts.
     pub(crate) fn all_is_well(&self) -> bool {
         let new = self.state_number != self.primary_state_number && self.state_number % 2 == 1;
-        new && self.acknowledged == self.clients && self.told == self.clients
+        let told = self.acknowledged == self.clients && self.told == self.clients;
+        new && told && self.contradictions.is_empty()
     }
 
     /// For people.
@@ -137,7 +153,7 @@ impl DemoReport {
             self.locks_held_again,
         );
         if !self.slowest.is_empty() {
-            text.push_str("\nThe slowest:\n");
+            text.push_str("\nThe slowest, until they held their lock again:\n");
             for slow in &self.slowest {
                 let _ = writeln!(text, "  {:>8} ms  {}", slow.at_ms, slow.client);
             }
@@ -163,13 +179,68 @@ impl DemoReport {
                 self.records_at
             ),
         };
-        text.push_str(match self.all_is_well() {
-            true => "\nEvery client was told in time, and nobody else could take its lock meanwhile.\n",
-            false => {
-                "\nNot every client was told. Its programs must be restarted: they have lost their locks.\n"
-            }
-        });
+        for contradiction in &self.contradictions {
+            let _ = writeln!(text, "\nThis should not be: {contradiction}.");
+        }
         text
+    }
+
+    /// The last line.
+    pub(crate) fn verdict(&self) -> &'static str {
+        if self.all_is_well() {
+            "Every client was told in time, and nobody else could take its lock meanwhile."
+        } else if self.contradictions.is_empty() {
+            "Not every client was told: whoever still lives among them has lost its locks."
+        } else {
+            "The clients' own account is not the agent's: please report this."
+        }
+    }
+}
+
+impl Account {
+    fn of(crowd: &Crowd, number: u32, lost_at: Instant) -> Self {
+        let since_lost = |at: Instant| millis(at.saturating_duration_since(lost_at).as_millis());
+        let mut account = Self { living: crowd.count(|client| !client.is_dead()), ..Self::default() };
+        for client in crowd.clients() {
+            let notes = client.notes();
+            account.told_at.extend(notes.notifications.first().map(|first| since_lost(first.at)));
+            let as_it_should_be =
+                |n: &Notification| n.state.0 == number && n.from.ip() == std::net::IpAddr::V4(stage::ADDRESS);
+            let told = !notes.notifications.is_empty() && notes.notifications.iter().all(as_it_should_be);
+            account.told += usize::from(told);
+            match notes.lock {
+                Lock::HeldAgain(at) => {
+                    account.held_again += 1;
+                    account.slowest.push(Slow { client: client.address.to_string(), at_ms: since_lost(at) });
+                }
+                _ if told => account.without.push(client.address.to_string()),
+                _ => {}
+            }
+        }
+        account.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.at_ms));
+        account
+    }
+
+    /// What the agent's report says that the clients don't.
+    fn contradictions(&self, adoption: &AdoptionReport, options: &Options) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut expect = |so: bool, what: String| found.extend((!so).then_some(what));
+        let (reported, there) = (adoption.clients, options.clients);
+        expect(reported == there, format!("the agent reports {reported} clients, and there are {there}"));
+        let (acknowledged, told) = (adoption.acknowledged, self.told);
+        expect(
+            acknowledged == told,
+            format!("{acknowledged} clients acknowledged, and {told} were told as they should be"),
+        );
+        let living = self.living;
+        expect(told == living, format!("{living} clients live, and {told} were told as they should be"));
+        let first = self.without.first().map(String::as_str).unwrap_or_default();
+        let count = self.without.len();
+        expect(
+            count == 0,
+            format!("{count} clients were told, and don't hold their lock again; the first is {first}"),
+        );
+        found
     }
 }
 
@@ -192,10 +263,9 @@ pub(super) fn opening(options: &Options, folder: &Path) -> String {
 }
 
 /// What is to be added to the agent's times, which count from the moment at which it began to act, to make them count from
-/// the kill: the first acknowledgement was seen from both sides.
-fn shift_ms(adoption: &AdoptionReport, notes: &[Notes], lost_at: Instant) -> i64 {
-    let first = notes.iter().flat_map(|notes| &notes.notifications).map(|n| n.at).min();
-    let first = first.map(|at| millis(at.saturating_duration_since(lost_at).as_millis()));
+/// the kill: the first notification was seen from both sides.
+fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
+    let first = account.told_at.iter().min();
     let told = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::FirstNotified);
     let lost = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::PrimaryLost);
     match (first, told, lost) {
@@ -254,6 +324,7 @@ mod tests {
             timeline: vec![entry("captured", -12), entry("claimed", 3_010)],
             slowest: vec![Slow { client: "127.201.0.1".into(), at_ms: 3_100 }],
             failed: Vec::new(),
+            contradictions: Vec::new(),
             records_at: "/tmp/x/store/services/homes/2/sm".into(),
             kept: false,
             folder: "/tmp/x".into(),
@@ -268,10 +339,45 @@ mod tests {
             DemoReport { state_number: 8, ..report() },
             DemoReport { acknowledged: 1, unreachable: 1, ..report() },
             DemoReport { told: 1, ..report() },
+            DemoReport { contradictions: vec!["x".into()], ..report() },
         ] {
             assert!(!bad.all_is_well(), "{bad:?}");
-            assert!(bad.text().contains("Not every client was told"));
+            assert!(!bad.verdict().contains("Every client was told"));
         }
+    }
+
+    fn adoption() -> AdoptionReport {
+        serde_json::from_value(serde_json::json!({
+            "service": "homes", "generation": 2, "state_number": 9, "strategy": "command", "phase": "settled",
+            "clients": 2, "re_registered": 2, "acknowledged": 2, "unreachable": 0, "lost": 0, "unknown": 0,
+            "timeline": [{"event": "first-notified", "at_ms": 100}], "slowest": [], "failed": [], "others": [],
+            "records_at": "/x", "started_at_s": 0
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_agents_word_is_held_against_the_clients() {
+        let options = Options { clients: 2, unreachable: 0, keep: false };
+        let account = || Account { living: 2, told: 2, held_again: 2, ..Account::default() };
+        assert_eq!(account().contradictions(&adoption(), &options), Vec::<String>::new());
+        let without = vec!["127.201.0.2".to_owned()];
+        for (account, word) in [
+            (Account { told: 1, ..account() }, "2 clients acknowledged, and 1 were told as they should be"),
+            (Account { without, ..account() }, "the first is 127.201.0.2"),
+        ] {
+            let found = account.contradictions(&adoption(), &options);
+            assert!(found.iter().any(|text| text.contains(word)), "{found:?}");
+        }
+        let one_forgotten = AdoptionReport { clients: 1, acknowledged: 1, ..adoption() };
+        let found = Account { told: 1, living: 2, ..account() }.contradictions(&one_forgotten, &options);
+        assert_eq!(found.len(), 2, "it was never captured, and never told: {found:?}");
+    }
+
+    #[test]
+    fn the_agents_times_are_counted_from_the_kill() {
+        let account = Account { told_at: vec![3_400, 3_350], ..Account::default() };
+        assert_eq!(shift_ms(&adoption(), &account), 3_250);
     }
 
     #[test]

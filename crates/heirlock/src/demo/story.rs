@@ -34,6 +34,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a step that needs no grace period may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long a client may wait for its lock after all else is settled.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Ports that are tried until one is free on every address.
 const PORT_TRIES: usize = 8;
 
@@ -67,6 +70,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     cast.servers.lose_primary();
     let lost_at = Instant::now();
     let adoption = cast.wait_for_the_adoption(options)?;
+    cast.wait_for_the_last_answers();
     let report = DemoReport::of(&adoption, &cast.crowd, captured_at, lost_at, options, cast.stage.path());
     if options.keep {
         cast.stage.keep();
@@ -86,14 +90,20 @@ fn check(options: &Options) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+        let most = limit.maximum.map_or(CLIENTS_MAX, clients_within);
         setrlimit(Resource::Nofile, raised).with_context(|| {
             format!(
-                "{clients} clients need {needed} open files, and this user may have {:?}; take fewer",
-                limit.maximum
+                "{clients} clients need {needed} open files, and the limit of this user allows {most} clients; \
+                 take fewer, or raise the limit (ulimit -n)"
             )
         })?;
     }
     Ok(())
+}
+
+/// How many clients can be played with so many open files.
+fn clients_within(files: u64) -> usize {
+    usize::try_from(files.saturating_sub(OTHER_FILES) / 2).map_or(CLIENTS_MAX, |most| most.min(CLIENTS_MAX))
 }
 
 impl Cast {
@@ -175,6 +185,15 @@ impl Cast {
         Ok(report)
     }
 
+    /// A client registers before its lock is granted, so the adoption may settle while the last answer is on its way.
+    fn wait_for_the_last_answers(&mut self) {
+        let asks = |client: &Client| !client.is_dead() && client.notes().lock == Lock::Reclaiming;
+        let end = Instant::now() + ANSWER_TIME_MAX;
+        while self.crowd.count(asks) > 0 && Instant::now() < end {
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
     fn wait<T>(
         &mut self,
         what: &str,
@@ -191,7 +210,8 @@ impl Cast {
             }
             for host in [&mut self.primary, &mut self.adoptive] {
                 if let Some(said) = host.died() {
-                    bail!("the agent of {} ended: {said}", host.name);
+                    self.stage.keep();
+                    bail!("the agent of {} ended: {said}; its log is {}", host.name, host.log().display());
                 }
             }
             if Instant::now() >= end {
