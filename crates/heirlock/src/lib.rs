@@ -1,4 +1,3 @@
-#![allow(dead_code)] // until every part is wired
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 

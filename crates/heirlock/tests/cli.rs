@@ -1,7 +1,6 @@
 //! The command line, as administrators and cluster managers use it: the real program, its output and its exit codes.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
-#![expect(clippy::host_endian_bytes, reason = "nfs-utils writes `state` as the machine has it")]
 
 #[path = "cli/harness.rs"]
 mod harness;

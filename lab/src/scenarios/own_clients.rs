@@ -24,7 +24,7 @@ pub const OWN_CLIENTS: Scenario = Scenario {
 /// With SIGKILL to lockd. Where that is ignored, crash-restart-lock-manager shows the refusal.
 pub const OWN_CLIENTS_LOCK_MANAGER: Scenario = Scenario {
     name: "own-clients-lock-manager",
-    about: "the same under restart-lock-manager",
+    about: "the adoptive server's own client keeps its lock under restart-lock-manager",
     needs_heirlock: true,
     releases: &[Release::Bookworm],
     run: |lab| own_clients(lab, "restart-lock-manager"),

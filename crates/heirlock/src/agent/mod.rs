@@ -156,7 +156,6 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
-    tracing::info!(server = %settings.server, agent = agent.id, store = agent.store.describe(), "the agent begins");
     agent.serve(&messages)
 }
 
@@ -209,10 +208,12 @@ impl Agent {
             wants: Vec::new(),
             facts: BTreeMap::new(),
         };
+        let lock_manager = lock_manager::open(&settings);
+        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
         let workshop = Workshop {
             settings: Arc::clone(&settings),
             clock,
-            lock_manager: Arc::new(Mutex::new(lock_manager::open(&settings))),
+            lock_manager: Arc::new(Mutex::new(lock_manager)),
             inbox: inbox.clone(),
         };
         let mut agent = Self {

@@ -51,10 +51,10 @@ mod tests {
         let name: ServiceName = "homes".parse().unwrap();
         let elsewhere = service("projects", Path::new("/proc"));
         let leaving = |other: &ServiceSettings, etab: &str| {
-            super::leaving(&[service("homes", &homes), other.clone()], &name, etab)
+            leaving(&[service("homes", &homes), other.clone()], &name, etab)
         };
         let own = format!("{0}\t*(rw)\n{0}/below\t*(rw)\n", homes.display());
-        assert_eq!(leaving(&elsewhere, &own), [homes.clone()]);
+        assert_eq!(leaving(&elsewhere, &own), std::slice::from_ref(&homes));
         let own_clients = format!("{}\t*(rw)\n", projects.display());
         assert!(leaving(&elsewhere, &own_clients).is_empty(), "the server's own clients lock there");
         assert!(leaving(&service("projects", &projects), &own).is_empty(), "another service's do");

@@ -120,8 +120,6 @@ pub(crate) enum Change {
     PutRecord(MonName, Vec<u8>),
     /// Removes a client's record, if it exists.
     RemoveRecord(MonName),
-    /// Writes the state number.
-    PutState(StateNumber),
     /// Replaces the journal.
     PutJournal(String),
     /// Appends a line (without its newline) to the outcomes.

@@ -94,7 +94,6 @@ pub(super) struct Left {
 
 /// The newest generation of a service.
 struct Newest {
-    claim: Claim,
     generation: Generation,
     contents: Contents,
 }
@@ -157,7 +156,7 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
         return Err(Failed::new(Exit::Usage, what));
     };
     match store.newest_generation(service, claim.generation)? {
-        Some(generation) => Ok(Newest { contents: store.load(service, generation)?, claim, generation }),
+        Some(generation) => Ok(Newest { contents: store.load(service, generation)?, generation }),
         None => {
             let Claim { owner, generation, .. } = claim;
             let what = format!(

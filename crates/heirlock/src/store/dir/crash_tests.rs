@@ -92,7 +92,7 @@ fn history() -> Vec<Call> {
         Call::Claim(claim(2, "b")),
         Call::Begin(2, contents(5, 10)),
         Call::Commit(2, vec![outcome("10.0.0.0 acknowledged"), outcome("10.0.0.1 unreachable")]),
-        Call::Commit(2, vec![Change::PutState(StateNumber(7)), Change::PutJournal("settling".into())]),
+        Call::Commit(2, vec![Change::PutJournal("settling".into())]),
         Call::Commit(2, mixed),
         Call::Commit(2, vec![outcome("10.0.0.1 lost"), Change::PutJournal("settled".into())]),
         Call::Claim(claim(3, "a")),
@@ -146,7 +146,6 @@ fn paint(contents: &mut Contents, change: &Change) {
         Change::RemoveRecord(name) => {
             contents.records.remove(&name);
         }
-        Change::PutState(state) => contents.state = Some(state),
         Change::PutJournal(journal) => contents.journal = Some(journal),
         Change::AppendOutcome(line) => contents.outcomes.push(line),
     }

@@ -199,9 +199,12 @@ fn create_makes_all_folders_and_leaves_a_store_as_it_is() {
 #[test]
 fn a_generation_is_a_status_monitor_s_directory() {
     let (_folder, root, store) = begun();
-    let state = Change::PutState(heirlock_nsm::StateNumber(7));
-    store.commit(&service(), Generation(1), &[state]).unwrap();
-    let generation = root.join("services/nfs-a/1");
+    let contents = Contents {
+        state: Some(heirlock_nsm::StateNumber(7)),
+        ..store.load(&service(), Generation(1)).unwrap()
+    };
+    store.begin_generation(&service(), Generation(2), &contents).unwrap();
+    let generation = root.join("services/nfs-a/2");
     assert_eq!(fs::read(generation.join("sm/10.0.0.1")).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(generation.join("state")).unwrap(), heirlock_nsm::StateNumber(7).render_file());
     assert!(generation.join("sm.bak").is_dir());
@@ -278,7 +281,9 @@ fn a_damaged_claim_is_told_and_never_taken_for_none() {
 fn heartbeats_that_make_no_sense_are_left_out() {
     let (_folder, root, store) = begun();
     store.put_server(&report()).unwrap();
-    fs::copy(root.join("servers/a"), root.join("servers/b")).unwrap();
+    // Under another's name, and with another beat: it must not pass for the newest of its server.
+    let stray = serde_json::to_vec(&ServerReport { beat: 9, ..report() }).unwrap();
+    fs::write(root.join("servers/b"), stray).unwrap();
     fs::write(root.join("servers/c"), "").unwrap();
     let servers = store.servers().unwrap();
     assert_eq!(servers.into_values().collect::<Vec<_>>(), [report()]);
