@@ -190,7 +190,7 @@ impl DemoReport {
         if self.all_is_well() {
             "Every client was told in time, and nobody else could take its lock meanwhile."
         } else if self.contradictions.is_empty() {
-            "Not every client was told: whoever still lives among them has lost its locks."
+            "Not every client was told. One that still lives has lost its locks."
         } else {
             "The clients' own account is not the agent's: please report this."
         }
@@ -248,12 +248,12 @@ impl Account {
 pub(super) fn opening(options: &Options, folder: &Path) -> String {
     let dead = match options.unreachable {
         0 => String::new(),
-        dead => format!(" {dead} of them will be dead by then."),
+        dead => format!("{dead} of them will be dead by the time they are to be told.\n"),
     };
     format!(
         "heirlock demo: the locks of {} clients survive the loss of their server\n\n\
          Two agents, nfs-a (primary) and nfs-b (standby), keep a store of files in\n{}.\n\
-         The clients mount {} at {} and take a lock each.{dead}\n\
+         The clients mount {} at {} and take a lock each.\n{dead}\
          Then the primary's agent is killed, and nobody is asked what to do.\n",
         options.clients,
         folder.display(),
@@ -383,6 +383,9 @@ mod tests {
     #[test]
     fn the_screen_fits_and_names_what_is_gone() {
         let text = report().text();
+        let options = Options { clients: 5_000, unreachable: 4_999, keep: false };
+        let opening = opening(&options, Path::new("/tmp/heirlock-demo-abcdef"));
+        assert!(opening.lines().all(|line| line.chars().count() <= 80), "{opening}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("    3010 ms  claimed") && text.contains("are gone with the demo"), "{text}");
     }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
-use crate::control::{Answer, Request, ask, report::StatusReport};
+use crate::control::{Answer, Request, SOCKET, ask, report::StatusReport};
 use crate::store::dir::DirStore;
 
 /// The service that moves.
@@ -24,6 +24,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(15);
 /// The number that the primary's status monitor has, and its clients know.
 pub(super) const PRIMARY_STATE: StateNumber = StateNumber(7);
 const ADOPTIVE_STATE: StateNumber = StateNumber(3);
+
+/// Bytes of a socket's path: sun_path of unix(7), less its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// A new life of the lock manager, whole or not at all. `$0` is its file: a path in the script itself would be read by
 /// the shell.
@@ -50,6 +53,13 @@ impl Stage {
     pub(super) fn set() -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("heirlock-demo-").tempdir().context("can't make a folder")?;
+        let socket = folder.path().join("nfs-a").join("run").join(SOCKET);
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            bail!(
+                "expected a short path for sockets, found {}; set TMPDIR to a shorter one",
+                folder.path().display()
+            );
+        }
         DirStore::create(&folder.path().join("store"))?;
         Ok(Self { folder })
     }

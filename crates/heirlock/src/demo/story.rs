@@ -89,14 +89,15 @@ fn check(options: &Options) -> Result<()> {
     let needed = u64::try_from(clients * 2)? + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
-        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-        let most = limit.maximum.map_or(CLIENTS_MAX, clients_within);
-        setrlimit(Resource::Nofile, raised).with_context(|| {
-            format!(
-                "{clients} clients need {needed} open files, and the limit of this user allows {most} clients; \
+        if limit.maximum.is_some_and(|maximum| maximum < needed) {
+            let most = limit.maximum.map_or(CLIENTS_MAX, clients_within);
+            bail!(
+                "{clients} clients need {needed} open files, and the limit of this user is enough for {most} clients; \
                  take fewer, or raise the limit (ulimit -n)"
-            )
-        })?;
+            );
+        }
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })
+            .context("can't raise the limit of open files; take fewer clients")?;
     }
     Ok(())
 }
@@ -168,9 +169,9 @@ impl Cast {
             let back = cast.crowd.count(|client| matches!(client.notes().lock, Lock::HeldAgain(_)));
             if back > 0 && !counting {
                 counting = true;
-                bar.set_style(bar_style());
-                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
                 bar.set_message("clients have their locks back");
+                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
+                bar.set_style(bar_style());
             }
             bar.set_position(u64::try_from(back).unwrap_or(0));
             let Answer::Adoption(report) =
