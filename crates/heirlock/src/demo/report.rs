@@ -263,17 +263,17 @@ pub(super) fn opening(options: &Options, folder: &Path) -> String {
 }
 
 /// What is to be added to the agent's times, which count from the moment at which it began to act, to make them count from
-/// the kill: the first notification was seen from both sides.
+/// the kill. The agent notes an acknowledgement after its client was told, and settles after the last was: of what both
+/// bounds allow, the earliest.
 fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
-    let first = account.told_at.iter().min();
-    let told = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::FirstNotified);
-    let lost = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::PrimaryLost);
-    match (first, told, lost) {
-        (Some(first), Some(told), _) => first - told.at_ms,
-        // The last sign of life came a heartbeat before the kill at most.
-        (_, _, Some(lost)) => -lost.at_ms,
-        _ => 0,
-    }
+    let at = |event| adoption.timeline.iter().find(|stamp| stamp.event == event).map(|stamp| stamp.at_ms);
+    let bounds = [
+        account.told_at.iter().min().zip(at(Milestone::FirstNotified)),
+        account.told_at.iter().max().zip(at(Milestone::Settled)),
+    ];
+    let shift = bounds.into_iter().flatten().map(|(told_at, noted_at)| told_at - noted_at).max();
+    // Where nobody was told: the last sign of life came a heartbeat before the kill at most.
+    shift.or(at(Milestone::PrimaryLost).map(|lost_at| -lost_at)).unwrap_or(0)
 }
 
 fn millis(ms: u128) -> i64 {
@@ -377,7 +377,15 @@ mod tests {
     #[test]
     fn the_agents_times_are_counted_from_the_kill() {
         let account = Account { told_at: vec![3_400, 3_350], ..Account::default() };
+        let settled_at = |at_ms| {
+            let mut adoption = adoption();
+            let event = Milestone::Settled;
+            adoption.timeline.push(crate::control::report::TimelineEntry { event, at_ms });
+            shift_ms(&adoption, &account)
+        };
         assert_eq!(shift_ms(&adoption(), &account), 3_250);
+        assert_eq!(settled_at(500), 3_250);
+        assert_eq!(settled_at(120), 3_280, "it settled after the last client was told");
     }
 
     #[test]
