@@ -27,6 +27,14 @@ pub struct Claim {
     pub released: bool,
 }
 
+impl Claim {
+    /// A claim as it is made: not given up.
+    #[must_use]
+    pub fn new(generation: Generation, owner: &ServerName, agent: &str, claimed_at_s: u64) -> Self {
+        Self { generation, owner: owner.clone(), agent: agent.to_owned(), claimed_at_s, released: false }
+    }
+}
+
 /// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerHeart {

@@ -47,27 +47,14 @@ pub fn duty(journal: &Journal, has_clients: bool, current: &Incarnation, reborn:
 mod tests {
     use super::*;
     use crate::names::ServerName;
-    use crate::takeover::{Cause, Conveyance, Strategy, Until};
 
     fn life(start: &str) -> Incarnation {
         Incarnation { boot: "b".into(), start: start.into(), reopened: 0 }
     }
 
     fn journal(phase: Phase, life: Option<Incarnation>) -> Journal {
-        Journal {
-            run: "r".into(),
-            server: ServerName::parse("nfs-b").unwrap(),
-            phase,
-            until: Until::Settled,
-            cause: Cause::Asked,
-            strategy: Strategy::RestartNfs,
-            convey: Conveyance::Generate,
-            members: Vec::new(),
-            life,
-            started_at_s: 0,
-            timeline: Vec::new(),
-            failure: None,
-        }
+        let server = ServerName::parse("nfs-b").unwrap();
+        Journal { phase, life, ..Journal::quiet("r", &server, 0) }
     }
 
     fn ask(phase: Phase, known: Option<&str>, has_clients: bool, reborn: bool) -> Duty {

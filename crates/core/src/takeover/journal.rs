@@ -39,6 +39,27 @@ pub struct Journal {
     pub failure: Option<String>,
 }
 
+impl Journal {
+    /// The journal of a generation that no adoption began, and that no life of a lock manager is known to serve yet.
+    #[must_use]
+    pub fn quiet(run: &str, server: &ServerName, started_at_s: u64) -> Self {
+        Self {
+            run: run.to_owned(),
+            server: server.clone(),
+            phase: Phase::Settled,
+            until: Until::Settled,
+            cause: Cause::Asked,
+            strategy: Strategy::Notify,
+            convey: Conveyance::Generate,
+            members: Vec::new(),
+            life: None,
+            started_at_s,
+            timeline: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
 /// A service's part in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

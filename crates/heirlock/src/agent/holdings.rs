@@ -7,11 +7,11 @@ use heirlock_core::claim::Claim;
 use heirlock_core::duty::{Duty, duty};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Entry, Ledger};
-use heirlock_core::takeover::{Cause, Conveyance, Journal, OutcomeLine, Phase, Remains, Strategy, Until};
+use heirlock_core::takeover::{Journal, OutcomeLine, Remains};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::store::{Change, ClaimAnswer, Contents, Store, StoreError};
+use crate::store::{Change, ClaimAnswer, Contents, Store, StoreError, journal_text};
 
 /// One service that this server holds.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(crate) struct Held {
     pub(crate) state: StateNumber,
     /// What became of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
-    /// It is being given away: nothing is written any more.
+    /// It is being given away: arrivals are still recorded, departures aren't believed any more.
     pub(crate) frozen: bool,
 }
 
@@ -58,15 +58,15 @@ impl Held {
         }
     }
 
+    /// The last that was learnt of each client; a run learns only what is better than what it knew.
+    pub(crate) fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
+        self.outcomes.iter().map(|line| (line.client.as_str(), line)).collect()
+    }
+
     /// Clients of which this is the last that was learnt.
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
-        let mut last: BTreeMap<&str, &OutcomeLine> = BTreeMap::new();
-        for line in &self.outcomes {
-            last.insert(line.client.as_str(), line);
-        }
-        let found: Vec<MonName> =
-            last.into_values().filter(|line| line.outcome == wanted).filter_map(OutcomeLine::key).collect();
-        found.into_iter()
+        let lines = self.last_outcomes().into_values();
+        lines.filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
     /// What a run that is resumed needs to know of it.
@@ -113,29 +113,6 @@ fn change(entry: &Entry) -> Change {
     match entry {
         Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
         Entry::Remove(client) => Change::RemoveRecord(client.clone()),
-    }
-}
-
-/// The journal of a generation that no adoption began.
-pub(crate) fn quiet_journal(
-    run: &str,
-    server: &ServerName,
-    life: Option<Incarnation>,
-    now_s: u64,
-) -> Journal {
-    Journal {
-        run: run.to_owned(),
-        server: server.clone(),
-        phase: Phase::Settled,
-        until: Until::Settled,
-        cause: Cause::Asked,
-        strategy: Strategy::Notify,
-        convey: Conveyance::Generate,
-        members: Vec::new(),
-        life,
-        started_at_s: now_s,
-        timeline: Vec::new(),
-        failure: None,
     }
 }
 
@@ -210,10 +187,4 @@ pub(crate) fn begin(
         Contents { state: Some(state), records, journal: Some(journal_text(journal)), ..Contents::default() };
     store.begin_generation(service, generation, &contents)?;
     Ok(contents)
-}
-
-/// A journal as it lies in the store.
-pub(crate) fn journal_text(journal: &Journal) -> String {
-    // Every field is made of strings, numbers and enums: it always serialises.
-    serde_json::to_string_pretty(journal).unwrap_or_default()
 }

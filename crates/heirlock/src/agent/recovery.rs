@@ -8,10 +8,10 @@ use heirlock_core::incarnation::{Change, Incarnation};
 use heirlock_core::takeover::{Cause, Event, Part, Until};
 
 use super::Agent;
-use super::holdings::{Held, journal_text};
+use super::holdings::Held;
 use super::runs::Order;
 use super::watch::Look;
-use crate::store::Change as StoreChange;
+use crate::store::{Change as StoreChange, journal_text};
 
 impl Agent {
     /// The lock manager was looked at.

@@ -56,7 +56,7 @@ impl Agent {
     }
 
     fn check_known(&self, service: &ServiceName) -> Result<(), String> {
-        if self.settings.services.iter().any(|s| s.name == *service) {
+        if self.settings.service(service).is_some() {
             return Ok(());
         }
         let known: Vec<&str> = self.settings.services.iter().map(|s| s.name.as_str()).collect();
@@ -165,7 +165,7 @@ impl Agent {
         if let Err(why) = self.check_known(&service) {
             return responder.failed(&why, true);
         }
-        let home = self.settings.services.iter().find(|s| s.name == service).and_then(|s| s.home.clone());
+        let home = self.settings.service(&service).and_then(|s| s.home.clone());
         if home.as_ref() != Some(&self.settings.server) {
             let home =
                 home.map_or("nowhere: set its home".to_owned(), |home| format!("on {home}: say it there"));

@@ -7,21 +7,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
+use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::duty::Duty;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, End, Event, Journal, Notice, OutcomeLine, Part, Persist, Phase, Plan,
-    Recognition, Strategy, Takeover, Until,
+    Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Recognition,
+    Strategy, Takeover, Until,
 };
 use heirlock_core::{Batch, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
-use super::holdings::{Held, begin, journal_text};
+use super::holdings::{Held, begin};
 use super::work::{RecognisedAt, Telling};
 use super::{Agent, clock};
 use crate::control::{Answer, Responder};
-use crate::store::{Change, ClaimAnswer, StoreError};
+use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 
 /// The run that is on.
 pub(crate) struct Running {
@@ -234,7 +234,8 @@ impl Agent {
                 Persist::Begin { service, generation, state, records, journal } => {
                     let contents =
                         begin(self.store.as_ref(), service, *generation, *state, records.clone(), journal)?;
-                    self.hold(service, *generation, contents, journal.clone());
+                    let claim = Claim::new(*generation, &self.settings.server, &self.id, clock::wall_s());
+                    self.hold(service, claim, contents, journal.clone());
                 }
                 Persist::Journal { service, generation, journal } => {
                     target = Some((service, *generation));
@@ -384,7 +385,7 @@ impl Agent {
 
     /// From which addresses a service's clients are told: those they mount it by.
     pub(crate) fn announcing_addresses(&self, service: &ServiceName) -> Vec<std::net::IpAddr> {
-        match self.settings.services.iter().find(|s| s.name == *service) {
+        match self.settings.service(service) {
             Some(configured) => configured.addresses.clone(),
             None => self.settings.host.addresses.clone(),
         }
@@ -392,7 +393,7 @@ impl Agent {
 
     /// Under which names: those clients may have mounted it by, the full one first, its short form, the addresses.
     pub(crate) fn announced_names(&self, service: &ServiceName) -> Vec<MyName> {
-        let (names, addresses) = match self.settings.services.iter().find(|s| s.name == *service) {
+        let (names, addresses) = match self.settings.service(service) {
             Some(configured) => (&configured.names, &configured.addresses),
             None => (&self.settings.host.names, &self.settings.host.addresses),
         };
@@ -449,21 +450,14 @@ impl Agent {
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| refusal.to_string())?;
-        let claim = Claim {
-            generation,
-            owner: self.settings.server.clone(),
-            agent: self.id.clone(),
-            claimed_at_s: clock::wall_s(),
-            released: false,
-        };
+        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
         if let ClaimAnswer::Taken(other) = store.claim(service, &claim).map_err(said)? {
-            return Err(format!(
-                "{service} was claimed by {} as generation {} at the same moment",
-                other.owner, other.generation
-            ));
+            let Claim { owner, generation, .. } = other;
+            return Err(ClaimRefusal::Overtaken { service: service.clone(), owner, generation }.to_string());
         }
         tracing::info!(%service, %generation, "claimed");
-        let (mut records, mut sent) = (BTreeMap::new(), self.own_numbers());
+        let mut records = BTreeMap::new();
+        let mut sent: Vec<StateNumber> = self.own_state().into_iter().collect();
         // Loaded after the claim: the owner before us adds nothing any more.
         if let Some(base) = store.newest_generation(service, generation).map_err(said)? {
             let contents = store.load(service, base).map_err(said)?;
@@ -478,31 +472,6 @@ impl Agent {
             sent.extend(of_owner.map(StateNumber));
         }
         Ok(Claimed { service: service.clone(), generation, records, sent })
-    }
-
-    /// The numbers that this server itself may have sent.
-    fn own_numbers(&self) -> Vec<StateNumber> {
-        self.own_state().into_iter().collect()
-    }
-
-    /// From now on this service is held under a new generation.
-    fn hold(
-        &mut self,
-        service: &ServiceName,
-        generation: heirlock_core::Generation,
-        contents: crate::store::Contents,
-        journal: Journal,
-    ) {
-        let claim = Claim {
-            generation,
-            owner: self.settings.server.clone(),
-            agent: self.id.clone(),
-            claimed_at_s: clock::wall_s(),
-            released: false,
-        };
-        let held =
-            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
-        self.held.insert(service.clone(), held);
     }
 
     fn prepared(&mut self) {

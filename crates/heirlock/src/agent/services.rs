@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart};
 use heirlock_core::liveness::may_adopt_unasked;
-use heirlock_core::takeover::{Cause, Event, Phase, Until};
+use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::holdings::{self, Found, Held, quiet_journal};
+use super::holdings::{self, Found, Held};
 use super::runs::Order;
 use super::{Agent, clock};
 use crate::config::Mode;
-use crate::store::StoreError;
+use crate::store::{Contents, StoreError};
 
 impl Agent {
     /// Compares what is held with what the store says, service by service.
@@ -60,10 +60,8 @@ impl Agent {
             Found::Unclaimed => Ok(()),
             Found::Ours(claim, contents, journal) => {
                 self.say_damaged(service, &contents.damaged);
-                let (keeps, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
-                let held = Held::new(claim, *contents, journal, keeps, delay);
-                tracing::info!(%service, generation = %held.claim.generation, records = held.ledger.stored().len(), "held");
-                self.held.insert(service.clone(), held);
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
+                self.hold(service, claim, *contents, journal);
                 Ok(())
             }
             Found::Interrupted(claim, base) => {
@@ -88,7 +86,7 @@ impl Agent {
         tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
         sent.extend(self.own_state());
         let state = heirlock_core::state_number::next_unsent(&sent);
-        let mut journal = quiet_journal(&self.id, &self.settings.server, None, clock::wall_s());
+        let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         let was_first = claim.generation == Generation::FIRST;
         // A first claim took over nothing; any other one meant to.
         if !was_first {
@@ -103,36 +101,32 @@ impl Agent {
         }
         let contents =
             holdings::begin(self.store.as_ref(), service, claim.generation, state, records, &journal)?;
-        let held =
-            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
-        self.held.insert(service.clone(), held);
+        self.hold(service, claim, contents, journal);
         Ok(())
+    }
+
+    /// From now on this service is held under this claim.
+    pub(crate) fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+        let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
+        self.held.insert(service.clone(), Held::new(claim, contents, journal, keeps_peers, delay));
     }
 
     fn is_at_home(&self, service: &ServiceName) -> bool {
         let host = *service == ServiceName::host(&self.settings.server);
-        let home = self.settings.services.iter().find(|s| s.name == *service).and_then(|s| s.home.as_ref());
+        let home = self.settings.service(service).and_then(|s| s.home.as_ref());
         host || home == Some(&self.settings.server)
     }
 
     fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
-        let claim = Claim {
-            generation: Generation::FIRST,
-            owner: self.settings.server.clone(),
-            agent: self.id.clone(),
-            claimed_at_s: clock::wall_s(),
-            released: false,
-        };
+        let claim = Claim::new(Generation::FIRST, &self.settings.server, &self.id, clock::wall_s());
         let state = self.own_state().unwrap_or(StateNumber(1));
-        let journal = quiet_journal(&self.id, &self.settings.server, None, clock::wall_s());
+        let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
         else {
             return Ok(());
         };
         tracing::info!(%service, "claimed for the first time: it is at home here");
-        let held =
-            Held::new(claim, contents, journal, service.is_host(), self.settings.capture.tombstone_delay);
-        self.held.insert(service.clone(), held);
+        self.hold(service, claim, contents, journal);
         self.capture.due = None;
         Ok(())
     }

@@ -359,17 +359,9 @@ fn heart_in_words(heart: OwnerHeart) -> String {
 impl Held {
     /// What is known of its clients from the adoption that began its generation.
     fn summary(&self, service: &ServiceName) -> Summary {
-        let mut known: std::collections::BTreeMap<&str, &heirlock_core::takeover::OutcomeLine> =
-            Default::default();
-        for line in &self.outcomes {
-            // The best that was learnt counts, as it did in the run.
-            let entry = known.entry(line.client.as_str()).or_insert(line);
-            if line.outcome < entry.outcome {
-                *entry = line;
-            }
-        }
-        let clients = known
-            .values()
+        let clients = self
+            .last_outcomes()
+            .into_values()
             .filter_map(|line| {
                 let client = line.key()?;
                 Some(ClientSummary {

@@ -195,7 +195,7 @@ impl Workshop {
     }
 
     fn bring_up_one(&self, service: &ServiceName, last_call: Moment) -> Result<(), String> {
-        let Some(configured) = self.settings.services.iter().find(|s| s.name == *service) else {
+        let Some(configured) = self.settings.service(service) else {
             return Ok(()); // what the server serves under its own name has its address
         };
         if !configured.addresses.iter().all(|address| is_present(*address))
@@ -279,7 +279,7 @@ impl Workshop {
     }
 
     fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
-        let configured = self.settings.services.iter().find(|s| s.name == *service);
+        let configured = self.settings.service(service);
         configured.map_or(&[], |service| &service.addresses)
     }
 
@@ -368,7 +368,7 @@ impl Workshop {
         peer: Option<&ServerName>,
     ) -> Option<Result<(), String>> {
         let command = command?;
-        let configured = self.settings.services.iter().find(|s| s.name == *service);
+        let configured = self.settings.service(service);
         let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
         let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
         let environment = [

@@ -43,6 +43,13 @@ pub struct Settings {
     pub(crate) services: Vec<ServiceSettings>,
 }
 
+impl Settings {
+    /// What the configuration says of a service; nothing of a server's implicit one.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+}
+
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoreSettings {

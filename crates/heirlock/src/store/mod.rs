@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Incarnation;
+use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,12 @@ pub(crate) struct Contents {
     pub(crate) outcomes: Vec<String>,
     /// Files that are no records, and why.
     pub(crate) damaged: Vec<(String, String)>,
+}
+
+/// A journal as it lies in the store.
+pub(crate) fn journal_text(journal: &Journal) -> String {
+    // Every field is made of strings, numbers and enums: it always serialises.
+    serde_json::to_string_pretty(journal).unwrap_or_default()
 }
 
 /// One change of a generation.

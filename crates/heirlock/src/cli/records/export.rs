@@ -45,7 +45,7 @@ pub(super) fn export(
         )
     };
     Target::open(directory).and_then(|target| target.write(newest)).map_err(failed)?;
-    let configured = settings.services.iter().find(|configured| configured.name == *service);
+    let configured = settings.service(service);
     Ok(Exported {
         service: service.clone(),
         generation: newest.generation,

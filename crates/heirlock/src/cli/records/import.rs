@@ -13,8 +13,8 @@ use std::time::Duration;
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::ledger::{Addresses, Population, Scan, population};
 use heirlock_core::state_number::next_unsent;
-use heirlock_core::takeover::{Cause, Conveyance, Journal, Phase, Strategy, Until};
-use heirlock_core::{Generation, ServerName, ServiceName, limits as core_limits};
+use heirlock_core::takeover::Journal;
+use heirlock_core::{Generation, ServiceName, limits as core_limits};
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, StateNumber};
@@ -25,7 +25,7 @@ use crate::config::Settings;
 use crate::detector;
 use crate::limits;
 use crate::store::dir::DirStore;
-use crate::store::{ClaimAnswer, Contents, Store};
+use crate::store::{ClaimAnswer, Contents, Store, journal_text};
 
 use super::super::exit::{Exit, Failed};
 use super::super::output::now_s;
@@ -107,7 +107,7 @@ pub(super) fn import(
 
 /// A service that nobody has configured would never be adopted.
 fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Failed> {
-    if settings.services.iter().any(|configured| configured.name == *service) {
+    if settings.service(service).is_some() {
         return Ok(());
     }
     let what = match service.host_of() {
@@ -285,41 +285,15 @@ fn write(
     contents: Contents,
 ) -> Result<(), Failed> {
     let run = format!("import-{:08x}", fastrand::u32(..));
-    let claim = Claim {
-        generation,
-        owner: settings.server.clone(),
-        agent: run.clone(),
-        claimed_at_s: now_s(),
-        released: false,
-    };
+    let claim = Claim::new(generation, &settings.server, &run, now_s());
     if let ClaimAnswer::Taken(Claim { owner, generation, .. }) = store.claim(service, &claim)? {
         let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
         return Err(Failed::new(Exit::Refused, overtaken));
     }
-    let journal = journal(&run, &settings.server, claim.claimed_at_s);
-    // Every field is made of strings, numbers and enums: it always serialises.
-    let journal = Some(serde_json::to_string_pretty(&journal).unwrap_or_default());
+    let journal = Some(journal_text(&Journal::quiet(&run, &settings.server, claim.claimed_at_s)));
     store.begin_generation(service, generation, &Contents { journal, ..contents })?;
     store.release(service, generation)?;
     Ok(())
-}
-
-/// The journal of a generation that no adoption began and no lock manager served.
-fn journal(run: &str, server: &ServerName, now_s: u64) -> Journal {
-    Journal {
-        run: run.to_owned(),
-        server: server.clone(),
-        phase: Phase::Settled,
-        until: Until::Settled,
-        cause: Cause::Asked,
-        strategy: Strategy::Notify,
-        convey: Conveyance::Generate,
-        members: Vec::new(),
-        life: None,
-        started_at_s: now_s,
-        timeline: Vec::new(),
-        failure: None,
-    }
 }
 
 #[cfg(test)]
