@@ -79,6 +79,10 @@ fn of_two_adopters_at_the_same_moment_one_is_refused() {
     let (mut b, mut c) = (site.server("b", "nfs-b"), site.server("c", "nfs-c"));
     b.up();
     c.up();
+    // Whoever comes second then knows that the first one lives; a server that it hasn't watched long enough it would
+    // refuse to claim from for that reason.
+    b.wait_until_it_hears_the_other();
+    c.wait_until_it_hears_the_other();
     let adopters = [&b, &c].map(|server| {
         let mut command = server.command(&["adopt", "new", "--json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -112,10 +116,7 @@ fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
     let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
     a.up();
     b.up();
-    b.wait_for("a heart that beats", |b| {
-        let status = b.try_status()?;
-        status["servers"][0]["heart"].as_str()?.starts_with("beating").then_some(())
-    });
+    b.wait_until_it_hears_the_other();
     let refused = b.run(&["adopt", "nfs"]);
     assert_eq!(refused.status.code(), Some(3));
     let said = text(&refused.stderr);

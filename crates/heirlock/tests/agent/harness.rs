@@ -142,6 +142,14 @@ impl Server {
         });
     }
 
+    /// Waits until it has seen the heart of the one other server beat.
+    pub(super) fn wait_until_it_hears_the_other(&self) {
+        self.wait_for("a heart that beats", |server| {
+            let status = server.try_status()?;
+            status["servers"][0]["heart"].as_str()?.starts_with("beating").then_some(())
+        });
+    }
+
     pub(super) fn wait_for<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
