@@ -359,14 +359,14 @@ impl Agent {
             return;
         };
         let host = ServiceName::host(&self.settings.server);
-        let peers = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports);
+        let roles = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports);
         // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
         let rebooted = self.rebooted;
         let tellings = notices
             .into_iter()
             .map(|mut notice| {
                 if notice.service == host && !rebooted {
-                    notice.clients.retain(|c| !peers.peers.contains(c) || peers.connected.contains(c));
+                    notice.clients.retain(|client| !roles.is_peer(client));
                 }
                 Telling {
                     clients: notice.clients.iter().map(|c| (c.clone(), self.addresses_of(c))).collect(),

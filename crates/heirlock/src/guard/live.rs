@@ -16,7 +16,7 @@ use super::records::{self, Kept};
 use super::{reach, rivals};
 use crate::config::{LockManagerKind, Settings};
 use crate::store::Store;
-use crate::{detector, limits, lock_manager, rpc_client};
+use crate::{detector, limits, lock_manager, mounts, rpc_client};
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
@@ -78,13 +78,12 @@ fn recognition(host: &Host, settings: &Settings) -> Vec<Finding> {
     let strategy = settings.lock_manager.strategy;
     let mut findings = Vec::new();
     if settings.lock_manager.kind == LockManagerKind::Kernel {
-        let mounts = host.text("/proc/mounts").unwrap_or_default();
+        let table = host.text("/proc/mounts").unwrap_or_default();
         // For restart-nfs the lock manager itself refuses.
-        if let Some(mount) = lock_manager::locking_mount(&mounts).filter(|_| strategy != Strategy::RestartNfs)
-        {
+        if let Some(mount) = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs) {
             findings.push(Finding::warning(
                 "nfs-mount",
-                format!("{mount} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace"),
+                format!("{} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace", mount.at),
                 "unmount it, mount it with nolock, or mount it by NFSv4",
             ));
         }
