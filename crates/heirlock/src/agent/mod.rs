@@ -18,7 +18,7 @@ mod beat;
 mod callouts;
 mod capture;
 mod clock;
-mod convey;
+pub(crate) mod convey;
 mod health;
 mod holdings;
 mod monitor;

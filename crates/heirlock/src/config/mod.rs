@@ -11,6 +11,7 @@ use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
+use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
 
@@ -81,7 +82,8 @@ pub(crate) struct CaptureSettings {
 }
 
 /// How records are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum CaptureMode {
     /// By watching the status monitor's directory.
     Watch,
@@ -89,6 +91,17 @@ pub(crate) enum CaptureMode {
     Callout,
     /// heirlock is the status monitor.
     Nsm,
+}
+
+impl CaptureMode {
+    /// As the configuration spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            CaptureMode::Watch => "watch",
+            CaptureMode::Callout => "callout",
+            CaptureMode::Nsm => "nsm",
+        }
+    }
 }
 
 /// `[lock-manager]`

@@ -23,6 +23,7 @@ mod nfs_conf;
 mod reach;
 mod records;
 mod rivals;
+mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;
