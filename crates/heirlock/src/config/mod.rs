@@ -81,6 +81,21 @@ pub(crate) struct CaptureSettings {
     pub(crate) callout_timeout: Duration,
 }
 
+impl CaptureSettings {
+    /// Keys that say something and have no effect in this mode, each with the mode that it is meant for.
+    pub(crate) fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
+        let Some(untouched) = load::untouched_capture() else { return Vec::new() };
+        let keys = [
+            ("mon-timeout", CaptureMode::Nsm, self.mon_timeout != untouched.mon_timeout),
+            ("when-unprotected", CaptureMode::Nsm, self.when_unprotected != untouched.when_unprotected),
+            ("port", CaptureMode::Nsm, self.port != untouched.port),
+            ("callout-timeout", CaptureMode::Callout, self.callout_timeout != untouched.callout_timeout),
+        ];
+        let idle = keys.into_iter().filter(|(_, meant, set)| *set && *meant != self.mode);
+        idle.map(|(key, meant, _)| (key, meant)).collect()
+    }
+}
+
 /// How records are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -33,7 +33,7 @@ impl Run<'_> {
             }
             if let Err(why) = statd::may_run(self.host, self.settings, &self.host.program) {
                 return refuse(format!(
-                    "{why}: rpc.statd could not run its callout; install heirlock where everybody may run it (cargo install --root /usr/local), and enable it from there"
+                    "{why}; install heirlock where everybody may run it (cargo install --root /usr/local), and enable it from there"
                 ));
             }
         }

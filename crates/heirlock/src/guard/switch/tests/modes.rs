@@ -232,8 +232,7 @@ fn a_callout_that_rpc_statds_user_could_not_run_is_refused() {
         return;
     }
     let refused = enable(&tree.host(), &in_mode("callout"), true).unwrap_err().to_string();
-    let expected =
-        "/usr/bin/heirlock can't be run by user 4711, as whom rpc.statd runs (/usr/bin has mode 0700)";
+    let expected = "/usr/bin/heirlock can't be run by rpc.statd, for /usr/bin has mode 0700 and is not open to its user 4711;";
     assert!(refused.starts_with(expected), "{refused}");
     mode("/usr/bin", 0o755);
     enable(&tree.host(), &in_mode("callout"), true).unwrap();
