@@ -6,6 +6,8 @@ use super::*;
 
 const STATE: StateNumber = StateNumber(13);
 const NSM_PORT: u16 = 40_000;
+const UDP: Transport = Transport::Udp;
+const TCP: Transport = Transport::Tcp;
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -25,6 +27,7 @@ fn plan(clients: u32) -> Plan {
         state: STATE,
         clients: (0..clients).map(|c| (key(c), vec![address(c)])).collect(),
         rpcbind_port: 111,
+        in_flight_max: 4096,
         seed: 7,
     }
 }
@@ -134,7 +137,7 @@ impl Network {
             now = next.max(now);
             while let Some(entry) = flying.first_entry().filter(|entry| entry.key().0 <= now) {
                 let (from, bytes) = entry.remove();
-                self.notifier.handle_datagram(now, from, &bytes);
+                self.notifier.handle_reply(now, UDP, from, &bytes);
             }
             while let Some(event) = self.notifier.poll_event() {
                 if let Event::Acknowledged(client) = event {
@@ -205,7 +208,7 @@ fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
         let next = flying.front().map(|f| f.0).into_iter().chain(notifier.next_timeout()).min().unwrap();
         now = next;
         while let Some((_, from, bytes)) = flying.pop_front_if(|f| f.0 <= now) {
-            notifier.handle_datagram(now, from, &bytes);
+            notifier.handle_reply(now, UDP, from, &bytes);
         }
     }
     assert!(notifier.is_done() && now < at(20_000), "{now:?}");
@@ -251,8 +254,9 @@ fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     let call = Call::decode(&asked.payload).unwrap();
     assert_eq!((call.vers, rpcbind::decode_getaddr_args(call.args).unwrap().netid), (4, "udp6"));
     let at = SocketAddr::new(client, 700);
-    notifier.handle_datagram(
+    notifier.handle_reply(
         Moment::START,
+        UDP,
         asked.to,
         &encode_success(call.xid, &rpcbind::encode_getaddr_result(Some(at))),
     );
@@ -284,9 +288,9 @@ proptest! {
     fn no_bytes_from_anywhere_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut notifier = Notifier::new(plan(3));
         let asked = notifier.poll_transmit(Moment::START).unwrap();
-        notifier.handle_datagram(Moment::START, asked.to, &bytes);
+        notifier.handle_reply(Moment::START, UDP, asked.to, &bytes);
         let with_xid = [&asked.payload[..4], &[0, 0, 0, 1], &bytes[..]].concat();
-        notifier.handle_datagram(Moment::START, asked.to, &with_xid);
+        notifier.handle_reply(Moment::START, UDP, asked.to, &with_xid);
         let _ = notifier.stop();
     }
 }

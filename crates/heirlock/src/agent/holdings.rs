@@ -61,7 +61,9 @@ impl Held {
     /// Clients of which this is the last that was learnt.
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
         let mut last: BTreeMap<&str, &OutcomeLine> = BTreeMap::new();
-        for line in &self.outcomes {
+        // Asked at every turn of the loop, for what is rare: then looking once through them is all it costs.
+        let any = self.outcomes.iter().any(|line| line.outcome == wanted);
+        for line in self.outcomes.iter().filter(|_| any) {
             last.insert(line.client.as_str(), line);
         }
         let found: Vec<MonName> =
