@@ -229,19 +229,142 @@ fn a_client_without_an_address_is_named_and_holds_nobody_up() {
 }
 
 #[test]
-fn the_next_address_is_tried_when_one_does_not_answer() {
+fn the_next_address_is_tried_at_once_when_one_does_not_answer() {
     let mut plan = plan(1);
     plan.clients = vec![(key(0), vec![address(8), address(9)])];
     let mut notifier = Notifier::new(plan);
-    let mut asked = BTreeSet::new();
-    let mut now = Moment::START;
-    while now < at(10_000) {
-        while let Some(transmit) = notifier.poll_transmit(now) {
-            asked.insert(transmit.to.ip());
+    let first = notifier.poll_transmit(Moment::START).unwrap();
+    let now = notifier.next_timeout().unwrap();
+    let second = notifier.poll_transmit(now).unwrap();
+    assert_eq!((first.to.ip(), second.to.ip()), (address(8), address(9)));
+    assert!(now < at(600), "{now:?}");
+    // The first answers late: it counts, and is told where it answered.
+    answer_port(&mut notifier, now, &first, UDP, Some(NSM_PORT));
+    assert_eq!(notifier.poll_transmit(now).unwrap().to, SocketAddr::new(address(8), NSM_PORT));
+}
+
+/// Answers a question for a port.
+fn answer_port(notifier: &mut Notifier, now: Moment, asked: &Transmit, over: Transport, port: Option<u16>) {
+    let call = Call::decode(&asked.payload).unwrap();
+    let result = match asked.to {
+        SocketAddr::V4(_) => rpcbind::encode_getport_result(port),
+        SocketAddr::V6(to) => {
+            rpcbind::encode_getaddr_result(port.map(|port| SocketAddr::new((*to.ip()).into(), port)))
         }
-        now = notifier.next_timeout().unwrap();
+    };
+    notifier.handle_reply(now, over, asked.to, &encode_success(call.xid, &result));
+}
+
+/// For which transport rpcbind version 2 is asked.
+fn asks_for(asked: &Transmit) -> u32 {
+    rpcbind::decode_getport_args(Call::decode(&asked.payload).unwrap().args).unwrap().protocol
+}
+
+#[test]
+fn where_rpcbind_knows_only_tcp_the_client_is_told_over_tcp() {
+    let mut notifier = Notifier::new(plan(1));
+    let now = Moment::START;
+    let asked = notifier.poll_transmit(now).unwrap();
+    assert_eq!((asked.transport, asks_for(&asked)), (UDP, 17));
+    answer_port(&mut notifier, now, &asked, UDP, None);
+    let asked = notifier.poll_transmit(now).unwrap();
+    assert_eq!((asked.transport, asks_for(&asked)), (UDP, 6));
+    answer_port(&mut notifier, now, &asked, UDP, Some(NSM_PORT));
+    for name in ["nfs.example.test", "nfs"] {
+        let told = notifier.poll_transmit(now).unwrap();
+        let call = Call::decode(&told.payload).unwrap();
+        assert_eq!((told.transport, told.to.port()), (TCP, NSM_PORT));
+        assert_eq!(sm::Notify::decode(call.args).unwrap().mon_name, name);
+        // The same bytes over the other transport are no answer.
+        notifier.handle_reply(now, UDP, told.to, &encode_success(call.xid, &[]));
+        assert_eq!(notifier.poll_transmit(now), None);
+        notifier.handle_reply(now, TCP, told.to, &encode_success(call.xid, &[]));
     }
-    assert_eq!(asked, BTreeSet::from([address(8), address(9)]));
+    assert!(notifier.is_done());
+}
+
+#[test]
+fn over_ipv6_rpcbind_is_asked_over_the_transport_that_is_wanted() {
+    let client: IpAddr = "2001:db8::5".parse().unwrap();
+    let mut notifier =
+        Notifier::new(Plan { clients: vec![(MonName::from_address(client), vec![client])], ..plan(0) });
+    let now = Moment::START;
+    let asked = notifier.poll_transmit(now).unwrap();
+    answer_port(&mut notifier, now, &asked, UDP, None);
+    let asked = notifier.poll_transmit(now).unwrap();
+    let netid =
+        rpcbind::decode_getaddr_args(Call::decode(&asked.payload).unwrap().args).unwrap().netid.to_owned();
+    assert_eq!((asked.transport, netid.as_str()), (TCP, "tcp6"));
+    answer_port(&mut notifier, now, &asked, TCP, Some(700));
+    let told = notifier.poll_transmit(now).unwrap();
+    assert_eq!((told.transport, told.to), (TCP, SocketAddr::new(client, 700)));
+}
+
+/// Has every client named over TCP alone.
+fn all_over_tcp(clients: u32) -> Notifier {
+    let mut notifier = Notifier::new(plan(clients));
+    for port in [None, Some(NSM_PORT)] {
+        let asked: Vec<_> = std::iter::from_fn(|| notifier.poll_transmit(Moment::START)).collect();
+        assert_eq!(asked.len(), usize::try_from(clients).unwrap());
+        asked.iter().for_each(|asked| answer_port(&mut notifier, Moment::START, asked, UDP, port));
+    }
+    notifier
+}
+
+#[test]
+fn connections_are_few_and_those_that_fail_make_room_for_others() {
+    let mut notifier = all_over_tcp(200);
+    let now = Moment::START;
+    let open: Vec<_> = std::iter::from_fn(|| notifier.poll_transmit(now)).collect();
+    assert_eq!(open.len(), limits::NOTIFY_CONNECTIONS_MAX);
+    for (count, one) in open.iter().enumerate() {
+        notifier.handle_failure(one.xid, "refused".into());
+        let next = notifier.poll_transmit(now).expect("another client's turn");
+        assert!(open.iter().all(|o| o.to != next.to), "{count}: called again at once");
+    }
+    assert_eq!(notifier.poll_transmit(now), None);
+    // Whoever says nothing makes room when its wait is over.
+    let now = at(5_000);
+    let later = std::iter::from_fn(|| notifier.poll_transmit(now)).count();
+    assert_eq!(later, limits::NOTIFY_CONNECTIONS_MAX);
+    let left = notifier.stop();
+    assert!(left.iter().any(|(_, _, why)| why == "refused"), "{left:?}");
+}
+
+#[test]
+fn no_more_calls_are_out_than_the_socket_holds_answers_and_answers_open_the_window() {
+    let mut small = Notifier::new(Plan { in_flight_max: 100, ..plan(300) });
+    assert_eq!(std::iter::from_fn(|| small.poll_transmit(Moment::START)).count(), 100);
+    assert_eq!(small.next_timeout(), Some(Moment::START + limits::NOTIFY_BURST));
+
+    let mut large = Notifier::new(plan(5_000));
+    let first: Vec<_> = std::iter::from_fn(|| large.poll_transmit(Moment::START)).collect();
+    assert_eq!(first.len(), limits::NOTIFY_IN_FLIGHT_AT_FIRST);
+    first.iter().for_each(|asked| answer_port(&mut large, Moment::START, asked, UDP, Some(NSM_PORT)));
+    let second = std::iter::from_fn(|| large.poll_transmit(Moment::START)).count();
+    assert_eq!(second, 2 * limits::NOTIFY_IN_FLIGHT_AT_FIRST);
+}
+
+#[test]
+fn the_dead_are_called_again_at_a_bounded_rate() {
+    let mut network = Network::new(&vec![Habit::Dead; 20_000], 0, 5);
+    network.run(at(10_000));
+    // 20,000 first calls, and then 5,000 a second.
+    assert!(network.sent > 20_000 + 30_000, "{}", network.sent);
+    assert!(network.sent < 20_000 + 51_000, "{}", network.sent);
+}
+
+#[test]
+fn a_client_whose_name_is_resolved_late_is_told_then() {
+    let mut plan = plan(0);
+    let name = MonName::parse("client7.example.test").unwrap();
+    plan.clients = vec![(name.clone(), Vec::new())];
+    let mut notifier = Notifier::new(plan);
+    assert_eq!(notifier.poll_transmit(Moment::START), None);
+    notifier.add_addresses(&name, &[address(7)]);
+    notifier.add_addresses(&name, &[address(7)]);
+    assert_eq!(notifier.poll_transmit(at(10)).unwrap().to.ip(), address(7));
+    assert_eq!(notifier.poll_transmit(at(10)), None);
 }
 
 #[test]

@@ -141,6 +141,3 @@ fn report(notifier: &mut Notifier, principal: &mut impl Principal) {
         principal.acknowledged(acknowledged);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,14 +1,18 @@
-//! Simulated clients: each has an address, an rpcbind and a status monitor of its own, as real sockets, so that an answer
-//! comes from where it should. One thread serves them all.
+//! Simulated clients: each has an address, an rpcbind and a status monitor of its own.
+//!
+//! One thread plays them all, by two raw sockets: on one it sees which address a datagram was sent to, by the other it
+//! answers from there. A socket for each would need hundreds of thousands of open files.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::event::epoll;
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket};
 
 /// The first client's address; the others follow.
 const FIRST: u32 = 0x0ac8_0001;
@@ -18,6 +22,10 @@ pub(super) const NETWORK: &str = "10.200.0.0/14";
 
 /// Where the status monitors are.
 const MONITOR_PORT: u16 = 40_000;
+
+/// Bytes of the headers of IPv4, without options, and of UDP.
+const IP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
 
 /// Answers of an ONC RPC program: accepted, no verifier, success.
 const ACCEPTED: [u8; 20] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -52,31 +60,15 @@ pub(super) fn address(index: usize) -> Ipv4Addr {
 }
 
 impl Clients {
-    /// Begins to serve. `is_dead` ones have their sockets and never answer: nothing comes back, not even an error.
+    /// Begins to serve. Dead ones never answer: nothing comes back, not even an error.
     pub(super) fn start(count: usize, is_dead: impl Fn(usize) -> bool, names: usize) -> Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let (mut sockets, mut dead, mut living) = (Vec::new(), Vec::new(), 0);
-        for index in 0..count {
-            let socket = bind(address(index), 111)?;
-            if is_dead(index) {
-                dead.push(socket);
-                continue;
-            }
-            living += 1;
-            for socket in [socket, bind(address(index), MONITOR_PORT)?] {
-                let data = epoll::EventData::new_u64(u64::try_from(sockets.len())?);
-                epoll::add(&epoll, &socket, data, epoll::EventFlags::IN)?;
-                sockets.push(socket);
-            }
-        }
+        let is_dead: Vec<bool> = (0..count).map(is_dead).collect();
+        let living = is_dead.iter().filter(|dead| !**dead).count();
+        let wire = Wire::open().context("can't open raw sockets (root is needed)")?;
         let (told, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let tally = Tally { told: vec![None; living], numbers: vec![None; living], confused: 0, messages: 0 };
+        let tally = Tally { told: vec![None; count], numbers: vec![None; count], confused: 0, messages: 0 };
         let (counter, asked) = (Arc::clone(&told), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let tally = serve(&epoll, &sockets, tally, names, &counter, &asked);
-            drop(dead);
-            tally
-        });
+        let thread = thread::spawn(move || serve(&wire, &is_dead, tally, names, &counter, &asked));
         Ok(Self { living, told, stop, thread })
     }
 
@@ -95,48 +87,83 @@ impl Clients {
     }
 }
 
-fn bind(address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind((address, port)).with_context(|| format!("can't bind {address}:{port}"))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+/// What the clients are reached by.
+struct Wire {
+    incoming: OwnedFd,
+    outgoing: OwnedFd,
+    /// Nobody reads from these: they keep the kernel from answering that nobody listens.
+    _held: [UdpSocket; 2],
+}
+
+impl Wire {
+    fn open() -> Result<Self> {
+        let incoming = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::UDP))?;
+        set_socket_recv_buffer_size_force(&incoming, 64 * 1024 * 1024)?;
+        set_socket_timeout(&incoming, Timeout::Recv, Some(Duration::from_millis(20)))?;
+        // What is sent by it brings its own header.
+        let outgoing = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+        let held = [UdpSocket::bind(("0.0.0.0", 111))?, UdpSocket::bind(("0.0.0.0", MONITOR_PORT))?];
+        Ok(Self { incoming, outgoing, _held: held })
+    }
+
+    /// Answers as the one who was asked.
+    fn answer(&self, asked: &[u8], payload: &[u8]) {
+        let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX);
+        // The kernel fills in what is zero here: length, identification, checksum.
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+        packet.extend(&asked[16..20]);
+        packet.extend(&asked[12..16]);
+        packet.extend(&asked[IP_HEADER + 2..IP_HEADER + 4]);
+        packet.extend(&asked[IP_HEADER..IP_HEADER + 2]);
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0]); // no checksum
+        packet.extend(payload);
+        let to = Ipv4Addr::new(asked[12], asked[13], asked[14], asked[15]);
+        // What finds no room is lost, as on any network.
+        let _ = sendto(&self.outgoing, &packet, SendFlags::empty(), &SocketAddrV4::new(to, 0));
+    }
 }
 
 fn serve(
-    epoll: &impl std::os::fd::AsFd,
-    sockets: &[UdpSocket],
+    wire: &Wire,
+    is_dead: &[bool],
     mut tally: Tally,
     names: usize,
     told: &AtomicUsize,
     stop: &AtomicBool,
 ) -> Tally {
-    let mut events = Vec::with_capacity(512);
-    let mut seen = vec![Vec::new(); tally.told.len()];
-    let patience = rustix::event::Timespec::try_from(Duration::from_millis(20)).unwrap_or_default();
-    let mut buffer = [0; 1500];
+    let mut seen = vec![Vec::new(); is_dead.len()];
+    let mut buffer = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
-        events.clear();
-        if epoll::wait(epoll, rustix::buffer::spare_capacity(&mut events), Some(&patience)).is_err() {
+        let Ok((length, _)) = recv(&wire.incoming, &mut buffer, RecvFlags::empty()) else { continue };
+        let packet = &buffer[..length];
+        let Some(client) = client_of(packet).filter(|client| is_dead.get(*client) == Some(&false)) else {
             continue;
+        };
+        tally.messages += 1;
+        let Some((payload, notice)) = answer(&packet[IP_HEADER + UDP_HEADER..]) else { continue };
+        wire.answer(packet, &payload);
+        let Some(notice) = notice else { continue };
+        if *tally.numbers[client].get_or_insert(notice.number) != notice.number {
+            tally.confused += 1;
         }
-        for event in &events {
-            let at = usize::try_from(event.data.u64()).unwrap_or(0);
-            let Ok((length, from)) = sockets[at].recv_from(&mut buffer) else { continue };
-            tally.messages += 1;
-            let Some(notice) = answer(&sockets[at], from, &buffer[..length]) else { continue };
-            let client = at / 2;
-            if *tally.numbers[client].get_or_insert(notice.number) != notice.number {
-                tally.confused += 1;
-            }
-            if !seen[client].contains(&notice.name_hash) {
-                seen[client].push(notice.name_hash);
-                if seen[client].len() == names {
-                    tally.told[client] = Some(Instant::now());
-                    told.fetch_add(1, Ordering::Relaxed);
-                }
+        if !seen[client].contains(&notice.name_hash) {
+            seen[client].push(notice.name_hash);
+            if seen[client].len() == names {
+                tally.told[client] = Some(Instant::now());
+                told.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
     tally
+}
+
+/// To whom a packet was sent: their answers to others come by here as well.
+fn client_of(packet: &[u8]) -> Option<usize> {
+    let to = word(packet, 16)?;
+    let port = word(packet, IP_HEADER)? & 0xffff;
+    let is_call = packet.len() > IP_HEADER + UDP_HEADER && (port == 111 || port == u32::from(MONITOR_PORT));
+    is_call.then(|| usize::try_from(to.checked_sub(FIRST)?).ok()).flatten()
 }
 
 /// What a client was told.
@@ -146,29 +173,25 @@ struct Notice {
 }
 
 /// Answers as rpcbind and rpc.statd do.
-fn answer(socket: &UdpSocket, from: SocketAddr, call: &[u8]) -> Option<Notice> {
-    let program = word(call, 12)?;
+fn answer(call: &[u8]) -> Option<(Vec<u8>, Option<Notice>)> {
     let mut reply = call.get(..4)?.to_vec();
     reply.extend(ACCEPTED);
-    let notice = match program {
+    match word(call, 12)? {
         RPCBIND if word(call, 40)? == NSM => {
             let is_udp = word(call, 48)? == 17;
             reply.extend(u32::from(if is_udp { MONITOR_PORT } else { 0 }).to_be_bytes());
-            None
+            Some((reply, None))
         }
         NSM if word(call, 20)? == 6 => {
             let length = usize::try_from(word(call, 40)?).ok()?;
-            let name = call.get(44..44 + length)?;
+            let name = call.get(44..44_usize.checked_add(length)?)?;
             let number = word(call, 44 + length.next_multiple_of(4))?;
             let name_hash =
                 name.iter().fold(7_u64, |hash, b| hash.wrapping_mul(131).wrapping_add(u64::from(*b)));
-            Some(Notice { name_hash, number })
+            Some((reply, Some(Notice { name_hash, number })))
         }
-        _ => return None,
-    };
-    // A full queue of the notifier loses it on the way, as a network would.
-    let _ = socket.send_to(&reply, from);
-    notice
+        _ => None,
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

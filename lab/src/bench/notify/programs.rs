@@ -44,6 +44,9 @@ struct Ended {
     began: Instant,
     prepared_ms: Option<f64>,
     memory_kib: Option<u64>,
+    /// Processor time that it used.
+    cpu_ms: f64,
+    dropped: u64,
 }
 
 pub(super) fn measure(case: &Case, options: &Options) -> Result<Row> {
@@ -52,12 +55,11 @@ pub(super) fn measure(case: &Case, options: &Options) -> Result<Row> {
     let living = clients.living();
     let state = state_directory(case)?;
     let _silent = UdpSocket::bind((NAME_SERVER, 53)).context("can't play a dead name server")?;
-    let dropped_before = dropped();
     let ended = match case.tool {
         Tool::Bare => {
-            let began = Instant::now();
+            let (began, before) = (Instant::now(), own_cpu_ms());
             bare::run(SERVER, case.clients, &NAMES, 3)?;
-            Ended { began, prepared_ms: None, memory_kib: None }
+            Ended { began, prepared_ms: None, memory_kib: None, cpu_ms: own_cpu_ms() - before, dropped: 0 }
         }
         Tool::Heirlock => {
             watch(heirlock(options, &state), &clients, PATIENCE, percent + case.unresolvable == 0)?
@@ -65,10 +67,10 @@ pub(super) fn measure(case: &Case, options: &Options) -> Result<Row> {
         Tool::SmNotify => watch(sm_notify(&state), &clients, options.patience, false)?,
     };
     let tally = clients.stop()?;
-    Ok(row(case, living, &tally, &ended, dropped() - dropped_before))
+    Ok(row(case, living, &tally, &ended))
 }
 
-fn row(case: &Case, living: usize, tally: &Tally, ended: &Ended, dropped: u64) -> Row {
+fn row(case: &Case, living: usize, tally: &Tally, ended: &Ended) -> Row {
     let mut times: Vec<f64> = tally
         .told
         .iter()
@@ -94,7 +96,8 @@ fn row(case: &Case, living: usize, tally: &Tally, ended: &Ended, dropped: u64) -
         last_ms: at(100),
         prepared_ms: ended.prepared_ms,
         memory_kib: ended.memory_kib,
-        dropped,
+        cpu_ms: ended.cpu_ms,
+        dropped: ended.dropped,
         messages: tally.messages,
         confused: tally.confused,
     }
@@ -172,9 +175,11 @@ fn watch(mut command: Command, clients: &Clients, patience: Duration, to_its_end
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("can't start {command:?}"))?;
-    let mut memory_kib = None;
+    let (mut memory_kib, mut cpu_ms, mut lost) = (None, 0.0_f64, 0);
     while began.elapsed() < patience && child.try_wait()?.is_none() {
         memory_kib = memory_kib.max(memory(&child));
+        cpu_ms = cpu_ms.max(used_ms(&child));
+        lost = lost.max(dropped());
         if clients.told() == clients.living() && !to_its_end {
             break;
         }
@@ -185,7 +190,7 @@ fn watch(mut command: Command, clients: &Clients, patience: Duration, to_its_end
     let output = child.wait_with_output()?;
     let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
     let prepared_ms = report.and_then(|report| report.get("prepared-ms")?.as_f64());
-    Ok(Ended { began, prepared_ms, memory_kib })
+    Ok(Ended { began, prepared_ms, memory_kib, cpu_ms, dropped: lost })
 }
 
 /// The most that it ever had.
@@ -195,11 +200,26 @@ fn memory(child: &Child) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Datagrams that found no room, in this thread's namespace.
+/// Processor time that a program has used, in steps of 10 ms.
+fn used_ms(child: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // The second field may hold anything but ends with the last parenthesis.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
+}
+
+/// Processor time that this thread has used.
+fn own_cpu_ms() -> f64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e6
+}
+
+/// Answers that found no room in a socket that is bound to the server's address, in this thread's namespace.
 fn dropped() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap_or_default();
-    let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
-    let (head, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let mut pairs = head.split(' ').zip(values.split(' '));
-    pairs.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    let text = fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    let server = format!("{:08X}:", u32::from(SERVER).swap_bytes());
+    let rows = text.lines().map(str::split_whitespace);
+    rows.filter(|row| row.clone().nth(1).is_some_and(|local| local.starts_with(&server)))
+        .filter_map(|row| row.last()?.parse::<u64>().ok())
+        .sum()
 }
