@@ -111,7 +111,8 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let task = task(options, &names, state, &found.clients);
     let prepared_ms = millis(began);
     let mut errand = Errand::begin(directory, &found.clients, options.retry_time.0);
-    let left = notifier::run(task, &mut errand);
+    let mut left = notifier::run(task, &mut errand);
+    left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
     problems.extend(errand.end());
     let report = Report {
