@@ -2,10 +2,12 @@
 //! to be written, and which deletions are to be believed (I2: nothing forgotten).
 //!
 //! A record that vanishes is not forgotten: it becomes a *tombstone*, and is believed to be gone only when the same
-//! life of the lock manager went on serving for the whole `tombstone-delay` after it. Everything that empties
+//! life of the lock manager served from before it vanished until the whole `tombstone-delay` after it. Everything that empties
 //! the directory without meaning it (an orderly stop of nfsd on 6.12, Ganesha's start, a re-registration as DELETE
 //! and CREATE, sm-notify moving `sm` to `sm.bak`) ends or lacks that life, or is undone within the delay.
-//! Tombstones live in memory alone: an agent that is restarted starts them over, and to any other server an
+//! So what this life never showed can't be deleted in it: a client that was told too late, or could not be reached, has
+//! no record on the adoptive server, and is kept in the store until the next adoption or until it is forgotten by rule.
+//! Tombstones live in memory alone: an agent that is restarted knows of none, and to any other server an
 //! unbelieved tombstone is what it is in the store, a live record.
 
 mod population;
@@ -85,6 +87,8 @@ pub struct Roles {
 pub struct Ledger {
     stored: BTreeMap<MonName, Vec<u8>>,
     tombstones: BTreeMap<MonName, Moment>,
+    /// Clients whose record was there since this life serves: only they can vanish in it.
+    seen: BTreeSet<MonName>,
     /// Keys whose record was there when they became known as a peer and has been there ever since.
     peers: BTreeSet<MonName>,
     keeps_peers: bool,
@@ -101,6 +105,7 @@ impl Ledger {
         Self {
             stored,
             tombstones: BTreeMap::new(),
+            seen: BTreeSet::new(),
             peers: BTreeSet::new(),
             keeps_peers,
             delay,
@@ -121,9 +126,9 @@ impl Ledger {
         roles: &Roles,
         life: Option<&Incarnation>,
     ) -> Vec<Entry> {
-        self.follow_life(life);
+        self.follow_life(life, found);
         let mut entries = self.arrivals(found, roles);
-        entries.extend(self.departures(now, found, life.is_some()));
+        entries.extend(self.departures(now, found));
         entries
     }
 
@@ -138,6 +143,7 @@ impl Ledger {
                 Entry::Remove(name) => {
                     self.stored.remove(name);
                     self.tombstones.remove(name);
+                    self.seen.remove(name);
                 }
             }
         }
@@ -167,11 +173,17 @@ impl Ledger {
         self.refused
     }
 
-    fn follow_life(&mut self, life: Option<&Incarnation>) {
+    fn follow_life(&mut self, life: Option<&Incarnation>, found: &Population) {
         if life.is_none() || self.life.as_ref() != life {
             // What vanished in another life, or while none served, says nothing about this one.
             self.tombstones.clear();
+            self.seen.clear();
             self.life = life.cloned();
+        }
+        if life.is_some() {
+            let new: Vec<_> =
+                found.clients.keys().filter(|name| !self.seen.contains(*name)).cloned().collect();
+            self.seen.extend(new);
         }
     }
 
@@ -208,15 +220,17 @@ impl Ledger {
         self.peers.contains(name)
     }
 
-    fn departures(&mut self, now: Moment, found: &Population, serving: bool) -> Vec<Entry> {
+    fn departures(&mut self, now: Moment, found: &Population) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for name in self.stored.keys().filter(|name| !found.clients.contains_key(*name)) {
+        // Where nobody serves, nobody is seen.
+        let gone = |name: &&MonName| self.seen.contains(*name) && !found.clients.contains_key(*name);
+        for name in self.stored.keys().filter(gone) {
             if found.may_hold(name) {
                 self.tombstones.remove(name);
                 continue;
             }
             let since = *self.tombstones.entry(name.clone()).or_insert(now);
-            if serving && now.since(since) >= self.delay {
+            if now.since(since) >= self.delay {
                 entries.push(Entry::Remove(name.clone()));
             }
         }
@@ -224,5 +238,7 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -47,4 +47,23 @@ mod tests {
         assert_eq!(next(&[u32::MAX, 1, 3]), 5);
         assert_eq!(next(&[u32::MAX - 1]), u32::MAX);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_number_is_sent_twice_however_many_were_sent(
+            sent in proptest::collection::vec(proptest::prelude::prop_oneof![
+                0_u32..40, u32::MAX - 40..=u32::MAX, proptest::prelude::any::<u32>(),
+            ], 0..40),
+        ) {
+            let mut sent = sent;
+            for _ in 0..40 {
+                let next = next(&sent);
+                assert!(next % 2 == 1 && !sent.contains(&next), "{next} after {sent:?}");
+                // A client compares for equality alone, but people read them: they rise until the range ends.
+                let highest = sent.iter().max().copied().unwrap_or(1);
+                assert!(next > highest || highest >= u32::MAX - 1, "{next} after {highest}");
+                sent.push(next);
+            }
+        }
+    }
 }

@@ -1,4 +1,3 @@
-#![allow(dead_code)] // until every part is wired
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
 //! `heirlock-core`; what is here reads, writes, sends, starts and waits.
 
@@ -7,6 +6,7 @@ mod arp;
 pub mod cli;
 pub mod config;
 mod control;
+mod demo;
 mod detector;
 mod guard;
 mod hooks;

@@ -8,6 +8,7 @@ mod harness;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use heirlock_nsm::StateNumber;
 use serde_json::{Value, json};
 
 use harness::{Server, line};
@@ -250,7 +251,7 @@ fn records_come_in_are_looked_at_and_go_out_again() {
     assert!(said.out.contains("sm-notify -f -P"), "{}", said.out);
     assert_eq!(fs::read_to_string(to.join("sm/192.0.2.1")).unwrap(), one);
     assert_eq!(fs::read_to_string(to.join("sm/192.0.2.2")).unwrap(), two);
-    assert_eq!(fs::read(to.join("state")).unwrap(), 9_u32.to_ne_bytes());
+    assert_eq!(fs::read(to.join("state")).unwrap(), StateNumber(9).render_file());
     assert_eq!(fs::read_dir(to.join("sm.bak")).unwrap().count(), 0);
     assert_eq!(fs::metadata(to.join("sm/192.0.2.1")).unwrap().permissions().mode() & 0o777, 0o600);
     let said = server.run(&["records", "export", "nfs", to.to_str().unwrap()]);

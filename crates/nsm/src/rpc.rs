@@ -185,7 +185,7 @@ fn decode_credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, Deco
             let (uid, gid) = (reader.u32("AUTH_SYS uid")?, reader.u32("AUTH_SYS gid")?);
             let count = reader.u32("AUTH_SYS groups")?;
             if usize::try_from(count).map_or(true, |count| count > limits::GROUPS_MAX) {
-                let problem = Problem::TooLong { max: limits::GROUPS_MAX, found: count };
+                let problem = Problem::TooMany { max: limits::GROUPS_MAX, found: count };
                 return Err(DecodeError { type_name: "AUTH_SYS groups", problem });
             }
             let gids = (0..count).map(|_| reader.u32("AUTH_SYS group")).collect::<Result<_, _>>()?;
@@ -326,9 +326,10 @@ impl Deframer {
         while let Some((mark, rest)) = self.bytes.split_first_chunk::<4>() {
             let mark = u32::from_be_bytes(*mark);
             let length = usize::try_from(mark & !LAST_FRAGMENT).unwrap_or(usize::MAX);
-            if length.saturating_add(self.joined.len()) > limits::RECORD_BYTES_MAX {
-                let problem =
-                    Problem::TooLong { max: limits::RECORD_BYTES_MAX, found: mark & !LAST_FRAGMENT };
+            let whole = length.saturating_add(self.joined.len());
+            if whole > limits::RECORD_BYTES_MAX {
+                let found = u32::try_from(whole).unwrap_or(u32::MAX);
+                let problem = Problem::TooLong { max: limits::RECORD_BYTES_MAX, found };
                 return Err(DecodeError { type_name: "TCP record", problem });
             }
             let Some(fragment) = rest.get(..length) else { return Ok(None) };
@@ -356,4 +357,43 @@ fn expect(
 
 fn value(type_name: &'static str, expected: &'static str, found: u32) -> DecodeError {
     DecodeError { type_name, problem: Problem::Value { expected, found } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_too_long_is_refused_with_the_length_it_would_have() {
+        let mut deframer = Deframer::new();
+        let mut fragment = frame(&[0; 60_000]);
+        fragment[0] &= 0x7f;
+        deframer.push(&fragment);
+        assert_eq!(deframer.next_record(), Ok(None), "its first fragment is within the bound");
+        deframer.push(&10_000_u32.to_be_bytes());
+        let error = deframer.next_record().unwrap_err();
+        assert_eq!(error.to_string(), "TCP record: expected at most 65536 bytes, found 70000");
+        deframer.push(&frame(b"more"));
+        assert_eq!(deframer.next_record(), Err(error), "nothing after it is believed");
+    }
+
+    #[test]
+    fn too_many_groups_are_counted_as_groups() {
+        let mut body = Writer::new();
+        body.u32(0).string("client").u32(0).u32(0).u32(17);
+        for group in 0..17 {
+            body.u32(group);
+        }
+        let body = body.into_bytes();
+        let call = encode_call(1, 2, 3, 4, &Credential::Other { flavor: AUTH_SYS, body: &body }, b"");
+        let error = Call::decode(&call).unwrap_err();
+        assert_eq!(error.to_string(), "AUTH_SYS groups: expected at most 16, found 17");
+    }
+
+    #[test]
+    fn a_body_where_none_belongs_is_kept() {
+        let odd = Credential::Other { flavor: AUTH_NONE, body: b"odd!" };
+        let call = encode_call(1, 2, 3, 4, &odd, b"");
+        assert_eq!(Call::decode(&call).unwrap().credential, odd);
+    }
 }

@@ -19,6 +19,9 @@ pub const GETPORT: u32 = 3;
 /// rpcbind's own port.
 pub const PORT: u16 = 111;
 
+/// How much of a text that is no universal address an error shows.
+const SHOWN_CHARS_MAX: usize = 60;
+
 /// How a program is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -169,5 +172,30 @@ pub fn parse_universal_address(text: &str) -> Result<SocketAddr, DecodeError> {
         let port = u16::from_be_bytes([octet(high)?, octet(low)?]);
         Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port))
     };
-    parts().ok_or(DecodeError { type_name: "universal address", problem: Problem::NotText })
+    parts().ok_or_else(|| {
+        let expected = "an address and two octets of a port (h1.h2.h3.h4.p1.p2)";
+        let found = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_default).collect();
+        DecodeError { type_name: "universal address", problem: Problem::Text { expected, found } }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_universal_address_is_shown_with_what_one_is() {
+        let error = |text: &str| parse_universal_address(text).unwrap_err().to_string();
+        let expected = "universal address: expected an address and two octets of a port (h1.h2.h3.h4.p1.p2)";
+        assert_eq!(error("127.0.0.1.3"), format!("{expected}, found \"127.0.0.1.3\""));
+        assert_eq!(error("127.0.0.1.3.256"), format!("{expected}, found \"127.0.0.1.3.256\""));
+        assert_eq!(error("\u{1b}[2J"), format!("{expected}, found \"\\u{{1b}}[2J\""));
+        assert!(error(&"x".repeat(1000)).len() < 200, "it is not repeated at length");
+    }
+
+    #[test]
+    fn a_port_beyond_16_bits_is_none() {
+        let error = decode_getport_result(&65_536_u32.to_be_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "port: expected a port up to 65535, found 65536");
+    }
 }

@@ -30,6 +30,13 @@ pub enum Problem {
         /// what the wire says
         found: u32,
     },
+    /// More of something than its bound.
+    TooMany {
+        /// the bound
+        max: usize,
+        /// what the wire says
+        found: u32,
+    },
     /// A value that has no meaning here.
     Value {
         /// what was expected
@@ -39,8 +46,15 @@ pub enum Problem {
     },
     /// Padding that isn't zero.
     Padding,
-    /// A string that is no printable text.
+    /// A string that is no UTF-8.
     NotText,
+    /// A text that means nothing here.
+    Text {
+        /// what was expected
+        expected: &'static str,
+        /// the start of what was found, escaped
+        found: String,
+    },
 }
 
 impl fmt::Display for DecodeError {
@@ -54,9 +68,11 @@ impl fmt::Display for DecodeError {
             Problem::TooLong { max, found } => {
                 write!(f, "{name}: expected at most {max} bytes, found {found}")
             }
+            Problem::TooMany { max, found } => write!(f, "{name}: expected at most {max}, found {found}"),
             Problem::Value { expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
             Problem::Padding => write!(f, "{name}: expected zero padding, found something else"),
             Problem::NotText => write!(f, "{name}: expected text, found bytes that are none"),
+            Problem::Text { expected, found } => write!(f, "{name}: expected {expected}, found \"{found}\""),
         }
     }
 }
@@ -235,5 +251,44 @@ impl Writer {
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(error: Option<DecodeError>) -> String {
+        error.expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_was_expected() {
+        let reader = Reader::new;
+        assert_eq!(said(reader(b"\0\0\0").u32("a").err()), "a: expected 4 more bytes, found 3");
+        assert_eq!(said(reader(&[0; 7]).u64("a").err()), "a: expected 4 more bytes, found 3");
+        assert_eq!(said(reader(b"\0\0\0\x02").bool("a").err()), "a: expected 0 or 1, found 2");
+        let two = b"\0\0\0\x02ab\0\0";
+        assert_eq!(reader(two).opaque("a", 2), Ok(b"ab".as_slice()));
+        assert_eq!(said(reader(two).opaque("a", 1).err()), "a: expected at most 1 bytes, found 2");
+        assert_eq!(said(reader(&two[..7]).opaque("a", 2).err()), "a: expected 4 more bytes, found 3");
+        assert_eq!(said(reader(two).finish("a").err()), "a: expected its end, found 8 more bytes");
+        let not_text = b"\0\0\0\x02\xff\xfe\0\0";
+        assert_eq!(
+            said(reader(not_text).string("a", 2).err()),
+            "a: expected text, found bytes that are none"
+        );
+        let huge = b"\xff\xff\xff\xff";
+        assert_eq!(said(reader(huge).opaque("a", 9).err()), "a: expected at most 9 bytes, found 4294967295");
+    }
+
+    #[test]
+    fn padding_is_zero_and_anything_else_is_refused() {
+        for at in 5..8 {
+            let mut padded = *b"\0\0\0\x01a\0\0\0";
+            padded[at] = 77;
+            let error = Reader::new(&padded).opaque("a", 9).err();
+            assert_eq!(said(error), "a: expected zero padding, found something else");
+        }
     }
 }

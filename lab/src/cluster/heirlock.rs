@@ -449,7 +449,7 @@ fn scripts() -> Vec<(&'static str, String)> {
 /// # Errors
 /// When it is none.
 pub fn check_new_number(number: u32, sent: &[u32]) -> Result<()> {
-    if number % 2 == 0 || sent.contains(&number) {
+    if number.is_multiple_of(2) || sent.contains(&number) {
         bail!("expected an odd state number that is none of {sent:?}, found {number}");
     }
     Ok(())

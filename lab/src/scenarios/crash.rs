@@ -21,7 +21,7 @@ pub const CRASH_NOTIFY: Scenario = Scenario {
 /// By SIGKILL to lockd, where that is heeded.
 pub const CRASH_RESTART_LOCK_MANAGER: Scenario = Scenario {
     name: "crash-restart-lock-manager",
-    about: "the same by `restart-lock-manager`; refused by name, with nothing changed, where lockd ignores SIGKILL",
+    about: "the primary loses power; SIGKILL to lockd brings both locks back, or is refused by name where lockd ignores it",
     needs_heirlock: true,
     releases: EVERYWHERE,
     run: restart_lock_manager,
@@ -30,7 +30,7 @@ pub const CRASH_RESTART_LOCK_MANAGER: Scenario = Scenario {
 /// By a restart of NFS, and without anybody's word.
 pub const CRASH_RESTART_NFS: Scenario = Scenario {
     name: "crash-restart-nfs",
-    about: "the same by `restart-nfs`, and `automatic`: heartbeats, the fence and hooks do it all",
+    about: "the primary loses power; heartbeats, the fence and hooks do it all, and a restart of NFS brings both locks back",
     needs_heirlock: true,
     releases: EVERYWHERE,
     run: restart_nfs,
@@ -81,7 +81,7 @@ fn restart_lock_manager(lab: &mut Cluster) -> Result<()> {
         ensure!(lab.records(NFS_B)?.is_empty(), "nothing may be conveyed by what was refused");
         return Ok(());
     }
-    let threads = "cat /proc/fs/nfsd/threads; pgrep -x lockd || ps ax | grep '[l]ockd'";
+    let threads = "cat /proc/fs/nfsd/threads; grep -lsx lockd /proc/[0-9]*/comm; grep -lsx nfsd /proc/[0-9]*/comm; true";
     let before = lab.ok(NFS_B, threads)?;
     let report = lab.adopt(NFS_B, &HOMES, "--owner-fenced")?;
     expect_both_back(&report, &HOMES, &[number])?;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::stage::RECLAIM_TIME_MAX;
 use crate::cluster::{
-    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, Records, SETUP, check_new_number,
+    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, SETUP, check_new_number,
 };
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -23,7 +23,7 @@ pub const RESTART_SERVER: Scenario = Scenario {
 /// The whole server.
 pub const REBOOT_PRIMARY: Scenario = Scenario {
     name: "reboot-primary",
-    about: "the server reboots before anybody takes over: the same, though stock sm-notify runs without heirlock",
+    about: "the server reboots: the locks come back by self-adoption, and are lost without heirlock, stock sm-notify or not",
     needs_heirlock: true,
     releases: EVERYWHERE,
     run: reboot,
@@ -81,15 +81,13 @@ fn reboot(lab: &mut Cluster) -> Result<()> {
     lab.power_loss(NFS_A)?;
     lab.power_loss(NFS_B)?;
     lab.switch_on(&[NFS_A, NFS_B])?;
+    // A guest keeps nothing; the disk of a server would.
     for (server, records) in &kept {
-        let disk_kept: &Records = records; // a guest keeps nothing, the disk of a server would
-        lab.place_records(server, disk_kept)?;
+        lab.place_records(server, records)?;
     }
     // As the units have it: the agent before NFS, so that it sees grace open; sm-notify after NFS, where nobody has
-    // forbidden it.
-    lab.configure(NFS_A, &SETUP)?;
-    ensure!(lab.heirlock(NFS_A, "enable")?.ending.to_string() == "exit code 0", "enable failed");
-    lab.start_agent(NFS_A)?;
+    // forbidden it. It tells everybody from the server's own address, by which nobody mounts.
+    lab.protect(NFS_A, &SETUP)?;
     lab.serve(NFS_A, &HOMES)?;
     lab.serve(NFS_B, &PROJECTS)?;
     lab.ok_within(NFS_B, "rm -f /run/sm-notify.pid; sm-notify", Duration::from_secs(10))?;

@@ -63,6 +63,7 @@ fn a_commit_that_failed_is_asked_for_again() {
 #[test]
 fn a_deletion_is_believed_only_after_the_delay_in_one_serving_life() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    assert_eq!(compare(&mut ledger, 0, &["10.0.0.1"], Some(&life)), []);
     assert_eq!(compare(&mut ledger, 0, &[], Some(&life)), []);
     assert_eq!(ledger.tombstones(), 1);
     assert_eq!(ledger.next_burial(), Some(at(120)));
@@ -78,25 +79,42 @@ fn a_deletion_at_an_orderly_stop_is_never_believed() {
     for second in 2..400 {
         assert_eq!(compare(&mut ledger, second, &[], None), [], "nobody serves");
     }
-    assert_eq!(compare(&mut ledger, 400, &[], Some(&life("2"))), [], "another life");
-    assert_eq!(compare(&mut ledger, 401, &[], Some(&life("2"))), []);
+    for second in [400, 401, 520, 5_000] {
+        assert_eq!(compare(&mut ledger, second, &[], Some(&life("2"))), [], "another life");
+    }
+    assert_eq!(ledger.tombstones(), 0);
     assert!(ledger.stored().contains_key(&name("10.0.0.1")));
 }
 
 #[test]
-fn a_life_that_was_interrupted_starts_the_delay_over() {
-    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
-    compare(&mut ledger, 0, &[], Some(&life));
-    compare(&mut ledger, 100, &[], None);
-    compare(&mut ledger, 101, &[], Some(&life));
-    assert_eq!(compare(&mut ledger, 125, &[], Some(&life)), []);
-    assert_eq!(compare(&mut ledger, 221, &[], Some(&life)).len(), 1);
+fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_is_not() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
+    compare(&mut ledger, 1, &["10.0.0.2"], Some(&life));
+    compare(&mut ledger, 100, &["10.0.0.2"], None);
+    compare(&mut ledger, 101, &["10.0.0.2"], Some(&life));
+    assert_eq!(compare(&mut ledger, 102, &[], Some(&life)), []);
+    assert_eq!(compare(&mut ledger, 221, &[], Some(&life)), []);
+    assert_eq!(compare(&mut ledger, 222, &[], Some(&life)), [Entry::Remove(name("10.0.0.2"))]);
+}
+
+/// A client that was told too late, or could not be reached, has no record on the adoptive server. The next failover
+/// must still know of it.
+#[test]
+fn who_never_registered_in_this_life_is_kept() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("2"));
+    for second in [0, 1, 121, 500_000] {
+        assert_eq!(compare(&mut ledger, second, &[], Some(&life)), []);
+    }
+    assert_eq!(ledger.next_burial(), None);
 }
 
 #[test]
 fn a_re_registration_is_no_loss() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     compare(&mut ledger, 0, &[], Some(&life));
+    assert_eq!(ledger.tombstones(), 1);
     compare(&mut ledger, 1, &["10.0.0.1"], Some(&life));
     assert_eq!(ledger.tombstones(), 0);
     assert_eq!(compare(&mut ledger, 500, &["10.0.0.1"], Some(&life)), []);
@@ -105,6 +123,7 @@ fn a_re_registration_is_no_loss() {
 #[test]
 fn a_record_that_moves_to_sm_bak_is_still_there() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     let moved = Scan { files: vec![file(Folder::SmBak, "10.0.0.1", line("10.0.0.1", 1))], problems: vec![] };
     let moved = population(&moved, &BTreeMap::new(), &Addresses::new());
     assert_eq!(ledger.compare(at(0), &moved, &Roles::default(), Some(&life)), []);
@@ -114,6 +133,7 @@ fn a_record_that_moves_to_sm_bak_is_still_there() {
 #[test]
 fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
     let problem = Problem { path: "sm/10.0.0.1".into(), why: "empty".into(), may_be_in_the_making: true };
     let torn = Scan { files: vec![], problems: vec![problem] };
     let torn = population(&torn, &BTreeMap::new(), &Addresses::new());
@@ -125,6 +145,7 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
 #[test]
 fn a_file_nobody_can_place_keeps_everybody() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     let problem = Problem { path: "sm/client1".into(), why: "torn".into(), may_be_in_the_making: false };
     let torn =
         population(&Scan { files: vec![], problems: vec![problem] }, &BTreeMap::new(), &Addresses::new());

@@ -75,7 +75,8 @@ fn answer(habit: Habit, to: SocketAddr, payload: &[u8], told: &mut Told) -> Opti
     }
 }
 
-/// Runs a notifier against clients of these habits until `end`, over a network that loses, doubles and delays.
+/// Runs a notifier against clients of these habits until `end`, over a network that loses, doubles, delays and so reorders.
+/// Where `noisy`, every call also brings what a third party may send.
 struct Network {
     notifier: Notifier,
     habits: Vec<Habit>,
@@ -83,6 +84,7 @@ struct Network {
     random: u64,
     loss_percent: u64,
     late_percent: u64,
+    noisy: bool,
     acknowledged: BTreeMap<MonName, Moment>,
     sent: usize,
 }
@@ -97,6 +99,7 @@ impl Network {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             loss_percent,
             late_percent: 5,
+            noisy: false,
             acknowledged: BTreeMap::new(),
             sent: 0,
         }
@@ -108,6 +111,24 @@ impl Network {
         (self.random >> 33) % below
     }
 
+    /// Good answers from where nobody was asked, or to what was not asked, and garbage from where somebody was.
+    fn noise(&mut self, transmit: &Transmit) -> Vec<(SocketAddr, Vec<u8>)> {
+        let Transmit { to, payload } = transmit;
+        let (other_host, other_port) =
+            (SocketAddr::new(address(65_000), to.port()), SocketAddr::new(to.ip(), 9));
+        let good = |xid: u32| encode_success(xid, &rpcbind::encode_getport_result(Some(9)));
+        let xid = u32::from_be_bytes(*payload.first_chunk().unwrap());
+        let guessed = xid.wrapping_add(1 + u32::try_from(self.draw(1_000)).unwrap());
+        let cut = usize::try_from(self.draw(20)).unwrap();
+        vec![
+            (other_host, good(xid)),
+            (other_port, good(xid)),
+            (*to, good(guessed)),
+            (*to, good(xid)[..cut].to_vec()),
+            (*to, payload.clone()),
+        ]
+    }
+
     fn run(&mut self, end: Moment) {
         let mut flying: BTreeMap<(Moment, usize), (SocketAddr, Vec<u8>)> = BTreeMap::new();
         let mut now = Moment::START;
@@ -116,6 +137,12 @@ impl Network {
                 self.sent += 1;
                 let IpAddr::V4(ip) = transmit.to.ip() else { panic!() };
                 let client = usize::try_from(u32::from(ip) - 0x7f4d_0000).unwrap();
+                if self.noisy {
+                    let delay = Duration::from_millis(self.draw(5));
+                    for (at, noise) in self.noise(&transmit).into_iter().enumerate() {
+                        flying.insert((now + delay, usize::MAX - self.sent * 8 - at), noise);
+                    }
+                }
                 if self.draw(100) < self.loss_percent {
                     continue;
                 }
@@ -180,6 +207,84 @@ fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known(
     assert!(why(3).contains("which was not asked"), "{}", why(3));
     assert!(why(4).contains("no status monitor is registered"), "{}", why(4));
     assert!(why(5).contains("refused the call"), "{}", why(5));
+}
+
+/// Each kind of bad answer by itself: the notifier says at once what came, goes on asking, and reports the client in the end.
+mod bad_answers {
+    use super::*;
+
+    /// What is said of a client of this habit while it is called, and in the end.
+    fn said_of(habit: Habit) -> (Vec<String>, Outcome, String) {
+        let mut notifier = Notifier::new(plan(1));
+        let (mut now, mut told, mut said) = (Moment::START, Told::default(), Vec::new());
+        while now < at(10_000) {
+            while let Some(transmit) = notifier.poll_transmit(now) {
+                if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
+                    notifier.handle_datagram(now, from, &bytes);
+                }
+            }
+            while let Some(event) = notifier.poll_event() {
+                match event {
+                    Event::Strange(client, why) => {
+                        assert_eq!(client, key(0));
+                        said.push(why);
+                    }
+                    Event::Acknowledged(client) => panic!("{client} did not answer as it should"),
+                }
+            }
+            now = notifier.next_timeout().expect("it goes on asking");
+        }
+        assert!(told.0.is_empty(), "{told:?}");
+        match <[_; 1]>::try_from(notifier.stop()) {
+            Ok([(_, outcome, why)]) => (said, outcome, why),
+            Err(left) => panic!("{left:?}"),
+        }
+    }
+
+    #[test]
+    fn a_client_that_answers_garbage() {
+        let (said, outcome, why) = said_of(Habit::Garbage);
+        let garbage = "reply status: expected 4 more bytes, found 2";
+        assert_eq!((said, outcome, why.as_str()), (vec![garbage.to_owned()], Outcome::Unreachable, garbage));
+    }
+
+    #[test]
+    fn a_client_that_answers_with_a_wrong_xid() {
+        let (said, outcome, why) = said_of(Habit::WrongXid);
+        assert_eq!((said, outcome), (Vec::new(), Outcome::Unreachable), "nobody knows whose answer it is");
+        assert_eq!(why, "it does not answer (6 calls)");
+    }
+
+    #[test]
+    fn a_client_that_answers_from_a_wrong_address() {
+        let (said, outcome, why) = said_of(Habit::WrongSource);
+        let wrong = format!("an answer came from {}:111, which was not asked", address(65_000));
+        assert_eq!(
+            (said, outcome, why.as_str()),
+            (vec![wrong.clone()], Outcome::Unreachable, wrong.as_str())
+        );
+    }
+
+    #[test]
+    fn a_client_that_never_answers() {
+        let (said, outcome, why) = said_of(Habit::Dead);
+        assert_eq!((said, outcome), (Vec::new(), Outcome::Unreachable));
+        assert_eq!(why, "it does not answer (6 calls)");
+    }
+
+    #[test]
+    fn a_client_without_a_status_monitor() {
+        let (said, outcome, why) = said_of(Habit::Unregistered);
+        let none = "its rpcbind answers, but no status monitor is registered there";
+        assert_eq!((said, outcome, why.as_str()), (vec![none.to_owned()], Outcome::Unreachable, none));
+    }
+
+    #[test]
+    fn a_client_that_refuses_the_call() {
+        let (said, outcome, why) = said_of(Habit::Refuses);
+        let refused = "it refused the call: the program is not served there";
+        assert_eq!((said, outcome, why.as_str()), (vec![refused.to_owned()], Outcome::Unreachable, refused));
+    }
 }
 
 #[test]
@@ -403,6 +508,39 @@ proptest! {
                 prop_assert!(told.iter().all(|(_, state)| *state == STATE));
                 let names: BTreeSet<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
                 prop_assert_eq!(names.len(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_others_send_everybody_has_one_outcome_and_it_is_the_right_one(
+        seed in any::<u64>(), loss in 0_u64..25,
+        habits in proptest::collection::vec(
+            prop_oneof![
+                4 => Just(Habit::Living), 1 => Just(Habit::Dead), 1 => Just(Habit::Garbage), 1 => Just(Habit::WrongXid),
+                1 => Just(Habit::WrongSource), 1 => Just(Habit::Unregistered), 1 => Just(Habit::Refuses),
+            ],
+            1..60,
+        ),
+    ) {
+        let mut network = Network::new(&habits, loss, seed);
+        network.noisy = true;
+        network.run(at(120_000));
+        let left: BTreeMap<_, _> =
+            network.notifier.stop().into_iter().map(|(client, outcome, why)| (client, (outcome, why))).collect();
+        for (client, habit) in (0_u32..).zip(&habits) {
+            let key = key(client);
+            let told = &network.told[usize::try_from(client).unwrap()].0;
+            prop_assert!(told.iter().all(|(_, state)| *state == STATE));
+            prop_assert_eq!(network.acknowledged.contains_key(&key), *habit == Habit::Living, "{}: {:?}", key, habit);
+            match (habit, left.get(&key)) {
+                (Habit::Living, None) => prop_assert_eq!(told.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 2),
+                (Habit::Living, Some(left)) => prop_assert!(false, "{} lives: {:?}", key, left),
+                (_, Some((outcome, why))) => {
+                    prop_assert_eq!(*outcome, Outcome::Unreachable);
+                    prop_assert!(!why.is_empty());
+                }
+                (_, None) => prop_assert!(false, "{} has no outcome", key),
             }
         }
     }

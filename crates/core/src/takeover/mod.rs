@@ -594,4 +594,6 @@ fn outcomes(member: &Member, lines: Vec<OutcomeLine>) -> Persist {
 }
 
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod tests;

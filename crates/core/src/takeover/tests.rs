@@ -275,6 +275,47 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
     assert!(Takeover::resume(at(0), Duration::ZERO, remains).is_none());
 }
 
+/// What a run leaves whose members' journals show these phases.
+fn remains_in(phases: [Phase; 2]) -> Vec<Remains> {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let mut remains: Vec<Remains> = kept.remains.into_values().collect();
+    for (one, phase) in remains.iter_mut().zip(phases) {
+        one.journal.phase = phase;
+    }
+    remains
+}
+
+#[test]
+fn only_a_run_that_is_bound_to_a_life_is_resumed() {
+    use Phase::{
+        Claimed, Conveyed, Failed, Fenced, Intent, Notifying, Proved, Ready, Recognised, Settled, Settling,
+    };
+    let resumed = |phase| Takeover::resume(at(0), Duration::ZERO, remains_in([phase; 2])).is_some();
+    for phase in [Recognised, Proved, Ready, Notifying, Settling] {
+        assert!(resumed(phase), "{phase}");
+    }
+    for phase in [Intent, Fenced, Claimed, Conveyed, Settled, Failed] {
+        assert!(!resumed(phase), "{phase}");
+    }
+}
+
+#[test]
+fn killed_between_two_members_journals_it_is_resumed_at_the_earlier() {
+    let resume = |phases| Takeover::resume(at(0), Duration::ZERO, remains_in(phases));
+    assert!(resume([Phase::Settled, Phase::Settling]).is_some());
+    assert!(resume([Phase::Settling, Phase::Settled]).is_some());
+    assert!(resume([Phase::Conveyed, Phase::Recognised]).is_none());
+}
+
+#[test]
+fn without_one_of_its_members_no_run_is_resumed() {
+    let mut remains = remains_in([Phase::Notifying; 2]);
+    remains.pop();
+    assert!(Takeover::resume(at(0), Duration::ZERO, remains).is_none());
+}
+
 #[test]
 fn a_restart_in_the_middle_stops_the_notifier_at_once() {
     let (mut run, mut kept) =

@@ -9,8 +9,8 @@ use heirlock_core::{Moment, ServerName, ServiceName};
 
 use crate::store::{ServerReport, Store, StoreError};
 
-/// How many of our own first beats tell whether somebody else lives under our name.
-const NEWCOMER_BEATS: u64 = 5;
+/// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
+const DISPUTED_BEATS: u32 = 10;
 
 /// This server's heart, and its view of the others'.
 #[derive(Debug)]
@@ -18,8 +18,17 @@ pub(crate) struct Pulse {
     report: ServerReport,
     hearts: Hearts,
     servers: BTreeMap<ServerName, ServerReport>,
-    /// The beat that another agent left under our name, until it is seen to move.
-    namesake: Option<String>,
+    namesake: Option<Other>,
+}
+
+/// What another agent left under our name.
+#[derive(Debug)]
+struct Other {
+    beat: String,
+    /// It lay there before our first beat.
+    was_there: bool,
+    /// How often it was seen to move.
+    moves: u32,
 }
 
 /// Another agent lives under this server's name.
@@ -123,14 +132,16 @@ impl Pulse {
     /// run of ours left.
     fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
         let other = ours.filter(|report| report.agent != self.report.agent)?;
-        let beat = beat_of(other);
-        let moved = self.namesake.as_ref().is_some_and(|before| *before != beat);
-        let appeared = self.namesake.is_none() && self.report.beat > 0;
-        self.namesake = Some(beat);
-        if !(moved || appeared) {
+        let (beat, was_there) = (beat_of(other), self.report.beat == 0);
+        let known = self.namesake.get_or_insert(Other { beat: beat.clone(), was_there, moves: 0 });
+        if known.beat == beat && known.was_there {
             return None;
         }
-        Some(if self.report.beat <= NEWCOMER_BEATS { Namesake::WasFirst } else { Namesake::IsNew })
+        known.moves += 1;
+        known.beat = beat;
+        // Started at the same moment each takes the other for the newcomer; then the names of the runs decide.
+        let gives_way = known.moves > DISPUTED_BEATS && self.report.agent > other.agent;
+        Some(if known.was_there || gives_way { Namesake::WasFirst } else { Namesake::IsNew })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Capture: from a scan of the status monitor's directory to durable records of every service that this server holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use heirlock_core::Moment;
 use heirlock_core::ledger::{Addresses, Population, Problem, Scan, population};
-use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::resolve::Resolver;
@@ -141,10 +141,5 @@ impl Agent {
         if !came.is_empty() {
             self.advance(now, heirlock_core::takeover::Event::Registered(came));
         }
-    }
-
-    /// How many records of each service the store holds.
-    pub(crate) fn record_counts(&self) -> BTreeMap<ServiceName, usize> {
-        self.held.iter().map(|(service, held)| (service.clone(), held.ledger.stored().len())).collect()
     }
 }

@@ -9,7 +9,7 @@
 //! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
-//! | `runs.rs`, `convey.rs`, `work.rs` | a run, carried out |
+//! | `runs.rs`, `convey.rs`, `work.rs`, `volumes.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
@@ -27,6 +27,7 @@ mod roles;
 mod runs;
 mod services;
 mod status;
+mod volumes;
 mod watch;
 mod work;
 
@@ -155,7 +156,6 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
-    tracing::info!(server = %settings.server, agent = agent.id, store = agent.store.describe(), "the agent begins");
     agent.serve(&messages)
 }
 
@@ -208,10 +208,12 @@ impl Agent {
             wants: Vec::new(),
             facts: BTreeMap::new(),
         };
+        let lock_manager = lock_manager::open(&settings);
+        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
         let workshop = Workshop {
             settings: Arc::clone(&settings),
             clock,
-            lock_manager: Arc::new(Mutex::new(lock_manager::open(&settings))),
+            lock_manager: Arc::new(Mutex::new(lock_manager)),
             inbox: inbox.clone(),
         };
         let mut agent = Self {

@@ -172,8 +172,11 @@ pub(crate) fn answer(machine: &Takeover, end: End, settings: &Settings) -> Resul
         End::Refused(message) => Err(Failure { message, refused: true, report: None }),
         End::Failed { why, summaries } => {
             let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings)));
-            let targets = names(machine.targets());
-            let message = format!("{targets} could not be adopted as it should: {why}");
+            let message = match machine.targets() {
+                // They were taken from us, which is what it says.
+                [] => why,
+                targets => format!("{} could not be adopted as it should: {why}", names(targets)),
+            };
             Err(Failure { message, refused: false, report: known })
         }
     }
@@ -309,13 +312,15 @@ fn missed(client: &ClientSummary) -> Option<Missed> {
 }
 
 fn other(summary: &Summary) -> OtherService {
-    let good = summary.clients.iter().filter(|c| c.outcome.is_some_and(Outcome::is_good)).count();
+    let count =
+        |good| summary.clients.iter().filter(|c| c.outcome.map(Outcome::is_good) == Some(good)).count();
     OtherService {
         service: summary.service.to_string(),
         state_number: summary.state.0,
         clients: summary.clients.len(),
-        acknowledged: good,
-        missed: summary.clients.len() - good,
+        acknowledged: count(true),
+        // Those that are yet to be told are not missed.
+        missed: count(false),
     }
 }
 

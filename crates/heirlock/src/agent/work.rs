@@ -1,5 +1,6 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,8 +13,8 @@ use heirlock_core::takeover::{Event, Notice, Part, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
-use super::Message;
 use super::clock::Clock;
+use super::{Message, volumes};
 use crate::config::{Command, ServiceSettings, Settings};
 use crate::lock_manager::{LockManager, Recognised};
 use crate::{arp, hooks, limits, notifier, probe};
@@ -289,6 +290,11 @@ impl Workshop {
         let mut lock_manager = self.lock_manager();
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
+        }
+        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
+        let exported = fs::read_to_string(self.settings.state_directory.join("etab")).unwrap_or_default();
+        for export in volumes::leaving(&self.settings.services, service, &exported) {
+            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }
         Ok(())
     }

@@ -143,7 +143,9 @@ impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
         let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
         let done = match report.phase.as_str() {
-            "settled" => report.unknown == 0,
+            "settled" => {
+                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
+            }
             // Its clients are told by --finish.
             "prepared" => true,
             _ => false,
@@ -156,6 +158,7 @@ impl From<&AdoptionReport> for Exit {
 mod tests {
     use super::super::render::tests::report;
     use super::*;
+    use crate::control::report::OtherService;
 
     #[test]
     fn only_an_adoption_that_told_everybody_is_done() {
@@ -165,13 +168,22 @@ mod tests {
             ("lost", |r| r.lost = 1),
             ("unknown", |r| r.unknown = 1),
             ("another service's", |r| r.others[0].missed = 1),
+            ("another service's unknown", |r| r.others[0].clients += 1),
             ("half way", |r| r.phase = "notifying".into()),
         ] {
             let mut report = report();
             spoil(&mut report);
             assert_eq!(Exit::from(&report), Exit::Failed, "{what}");
         }
-        let prepared = AdoptionReport { phase: "prepared".into(), unknown: 200, ..report() };
+        let own = OtherService {
+            service: "host.nfs-b".into(),
+            state_number: 5,
+            clients: 2,
+            acknowledged: 0,
+            missed: 0,
+        };
+        let prepared =
+            AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
         assert_eq!(Exit::from(&prepared), Exit::Done);
     }
 
@@ -179,9 +191,11 @@ mod tests {
     fn a_store_that_fails_is_told_from_other_failures_of_the_agent() {
         let store = StoreError::Io { action: "write", path: "/x".into(), source: io::Error::other("no") };
         let failed = Failed::from(anyhow::Error::new(store).context("can't begin"));
-        assert_eq!(
-            (failed.exit, failed.message.as_str()),
-            (Exit::Store, "can't begin: the store can't write /x: no")
+        assert_eq!(failed.exit, Exit::Store);
+        assert!(
+            failed.message.starts_with("can't begin: the store can't write /x: no; "),
+            "{}",
+            failed.message
         );
         assert_eq!(Failed::from(anyhow::anyhow!("no")).exit, Exit::Failed);
     }

@@ -24,6 +24,11 @@ impl Output {
         Self { json, look: Look { colours, now_s: now_s(), zone: jiff::tz::TimeZone::system() } }
     }
 
+    /// Whether nothing but a document is wanted.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints a value: as a document, or as its text.
     pub(super) fn print<T: Serialize>(
         &self,

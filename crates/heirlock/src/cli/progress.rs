@@ -26,7 +26,7 @@ impl Bar {
             self.finish();
             self.counts = counts;
         }
-        let bar = self.bar.get_or_insert_with(|| new_bar(counts));
+        let bar = self.bar.get_or_insert_with(|| new_bar(counts, in_words(progress.phase)));
         bar.set_length(number(progress.clients));
         bar.set_position(number(progress.answered));
         bar.set_message(in_words(progress.phase));
@@ -45,7 +45,7 @@ impl Drop for Bar {
     }
 }
 
-fn new_bar(counts: bool) -> ProgressBar {
+fn new_bar(counts: bool, message: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let template =
         if counts { "{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}" } else { "{spinner} {msg} {elapsed}" };
@@ -53,6 +53,8 @@ fn new_bar(counts: bool) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
+    // Before it moves: it would show an empty line first.
+    bar.set_message(message);
     bar.enable_steady_tick(TICK);
     bar
 }

@@ -1,12 +1,12 @@
 //! Asks the agent of this server.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use thiserror::Error;
 
-use super::{Answer, Failure, Line, Progress, Request, SOCKET};
+use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -48,13 +48,17 @@ pub(crate) fn ask(
     let mut line = serde_json::to_string(request).map_err(|error| AskError::Gone(error.to_string()))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(gone)?;
-    for line in BufReader::new(stream).lines() {
-        let line = line.map_err(gone)?;
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+        if lines.by_ref().take(limit).read_line(&mut line).map_err(gone)? == 0 {
+            return Err(AskError::Gone("it closed the connection".into()));
+        }
         match serde_json::from_str(&line).map_err(|error| AskError::Gone(error.to_string()))? {
             Line::Progress(step) => progress(step),
             Line::Done(answer) => return Ok(answer),
             Line::Failed(failure) => return Err(AskError::Failed(failure)),
         }
     }
-    Err(AskError::Gone("it closed the connection".into()))
 }

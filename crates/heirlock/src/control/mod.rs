@@ -17,7 +17,7 @@ use report::AdoptionReport;
 /// The socket's name in the runtime directory.
 pub(crate) const SOCKET: &str = "control.sock";
 
-/// Bytes of one line.
+/// Bytes of one line of an answer: a report that names a hundred thousand clients that were not told.
 pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What the agent is asked.

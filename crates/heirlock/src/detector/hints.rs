@@ -1,6 +1,7 @@
 //! inotify's word that something happened in a directory. Hints may be lost, doubled and late; each only causes a look.
 
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,9 +49,10 @@ impl Drop for Hints {
 /// Watches until a directory vanishes, a watch is lost, or the stop.
 fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Result<(), Errno> {
     let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let mut missing = false;
+    // A watch stays on its directory when another takes its place: one above is moved, or a volume mounted over it.
+    let watched = identities(directories);
     for directory in directories {
-        missing |= !add(&queue, directory)?;
+        add(&queue, directory)?;
     }
     // Whatever happened before the watch was set is seen by this look.
     changed();
@@ -62,7 +64,7 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
         let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) };
         let ready = poll(&mut [PollFd::new(&queue, PollFlags::IN)], Some(&patience));
         match ready {
-            Ok(0) if missing && directories.iter().all(|directory| directory.is_dir()) => return Ok(()),
+            Ok(0) if identities(directories) != watched => return Ok(()),
             Ok(0) | Err(Errno::INTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error),
@@ -75,7 +77,14 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
     }
 }
 
-fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<bool, Errno> {
+/// Which directories these are now; `None` where there is none.
+fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
+    let identity = |path: &PathBuf| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    directories.iter().map(identity).collect()
+}
+
+/// Watches a directory, unless there is none.
+fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
     // No OPEN or MODIFY: a look itself would cause the next one.
     let wanted = WatchFlags::ONLYDIR
         | WatchFlags::CREATE
@@ -86,8 +95,7 @@ fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<bool, Errno> {
         | WatchFlags::DELETE_SELF
         | WatchFlags::MOVE_SELF;
     match inotify::add_watch(queue, directory, wanted) {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -3,6 +3,8 @@
 
 mod hints;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use hints::Hints;
 pub(crate) use scan::scan;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -82,6 +83,10 @@ impl LockManager for ByCommand {
 
     /// What it holds goes with its address; no command is asked for more.
     fn let_go(&mut self, _address: IpAddr) -> Result<(), LockManagerError> {
+        Ok(())
+    }
+
+    fn let_go_of_file_system(&mut self, _path: &Path) -> Result<(), LockManagerError> {
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! lockd and nfsd of this kernel, in this network namespace.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -187,6 +187,23 @@ impl Kernel {
         Ok(Recognised { observation: self.look()?, in_place: true })
     }
 
+    /// Writes to a file of nfsd's. Where there is none, or the path does not exist, nothing is locked.
+    fn unlock(&self, file: &str, what: &str) -> Result<(), LockManagerError> {
+        let path = self.proc.join("fs/nfsd").join(file);
+        // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
+        let line = format!("{what}\n");
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        match written {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// lockd takes a signal only when a request wakes it (fs/lockd/svc.c of 6.1); until then even its locks are listed.
     fn wake(&self) -> Result<(), LockManagerError> {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -258,14 +275,11 @@ impl LockManager for Kernel {
 
     /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
     fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
-        let path = self.proc.join("fs/nfsd/unlock_ip");
-        match fs::write(&path, format!("{address}\n")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => {
-                Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
-            }
-            Ok(()) => Ok(()),
-        }
+        self.unlock("unlock_ip", &address.to_string())
+    }
+
+    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError> {
+        self.unlock("unlock_filesystem", &path.display().to_string())
     }
 
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.

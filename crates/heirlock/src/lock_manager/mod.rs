@@ -46,6 +46,9 @@ pub(crate) trait LockManager: Send {
     /// Drops what was locked through this address of the server, for a release. Opens no grace period.
     fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError>;
 
+    /// Drops what is locked on the file system of this path, for a release of all that is exported from it.
+    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError>;
+
     /// How long its grace period lasts, at the least.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError>;
 

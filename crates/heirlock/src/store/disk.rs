@@ -1,10 +1,13 @@
 //! The file operations that the `dir` store is made of. They are a seam for one reason: the tests put a disk under the
 //! store that loses what was not synced, tears writes and fails.
 
+#[cfg(test)]
+pub(super) mod faulty;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// File operations below one folder. Each is either done or an error; what is durable is said by the `sync` ones.
@@ -15,7 +18,12 @@ pub(crate) trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// A folder, mode 0700; one that exists is fine.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
-    /// A new or emptied file, mode 0600, with these bytes; durable if `sync`.
+    /// Whose a folder is, and who may write to it.
+    fn owner(&self, path: &Path) -> io::Result<Owner>;
+    /// Takes every right to a folder from all but its owner.
+    fn protect(&self, path: &Path) -> io::Result<()>;
+    /// A new file, mode 0600, with these bytes; durable if `sync`. One that exists is never touched: it may be another
+    /// name of what is in use.
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()>;
     /// Adds bytes to a file in one write, and makes them durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
@@ -33,6 +41,17 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes everything on the file system durable: one sync for many files.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
+}
+
+/// What is said of a folder before anything in it is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// A folder, and not something else of that name.
+    pub(crate) is_folder: bool,
+    /// The user it belongs to.
+    pub(crate) uid: u32,
+    /// Its permissions.
+    pub(crate) mode: u32,
 }
 
 /// The operating system's.
@@ -62,8 +81,17 @@ impl Disk for RealDisk {
         }
     }
 
+    fn owner(&self, path: &Path) -> io::Result<Owner> {
+        let found = fs::metadata(path)?;
+        Ok(Owner { is_folder: found.is_dir(), uid: found.uid(), mode: found.mode() & 0o7777 })
+    }
+
+    fn protect(&self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    }
+
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
         if sync { file.sync_all() } else { Ok(()) }
     }

@@ -12,6 +12,8 @@
 //!
 //! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete.
 
+#[cfg(test)]
+mod contract;
 pub(crate) mod dir;
 mod disk;
 
@@ -41,10 +43,11 @@ pub(crate) trait Store: Send + Sync {
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
 
     /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
-    /// shared by several servers; repeating a claim that was won is a win.
+    /// shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
+    /// owner the answer then names: the numbers of pruned claims stay used.
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
 
-    /// Marks a claim as given up.
+    /// Marks a claim as given up. One that does not exist is an error.
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
 
     /// The newest complete generation at or below `at_most`.
@@ -63,10 +66,12 @@ pub(crate) trait Store: Send + Sync {
         contents: &Contents,
     ) -> Result<(), StoreError>;
 
-    /// All of one generation. Records that can't be read are named in [`Contents::damaged`] and left alone.
+    /// All of one generation; one that does not exist is an error. Records that can't be read are named in [`Contents::damaged`] and left alone.
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
 
-    /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs.
+    /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs. The
+    /// order between clients, state, journal and outcomes is not kept at a crash: what must come first is committed
+    /// first. An outcome whose commit failed and is repeated may be there twice.
     fn commit(
         &self,
         service: &ServiceName,
@@ -74,7 +79,7 @@ pub(crate) trait Store: Send + Sync {
         changes: &[Change],
     ) -> Result<(), StoreError>;
 
-    /// Removes generations older than `keep_from`, claims included.
+    /// Removes generations older than `keep_from`, claims included, but never the newest of either.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
 
     /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
@@ -115,8 +120,6 @@ pub(crate) enum Change {
     PutRecord(MonName, Vec<u8>),
     /// Removes a client's record, if it exists.
     RemoveRecord(MonName),
-    /// Writes the state number.
-    PutState(StateNumber),
     /// Replaces the journal.
     PutJournal(String),
     /// Appends a line (without its newline) to the outcomes.
@@ -166,6 +169,16 @@ pub(crate) enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no store where one should be: its volume isn't mounted, or it was never made.
+    #[error(
+        "{path}: expected a folder that is a store, found {found}; mount the volume it lies on, or make it a store with 'heirlock enable'"
+    )]
+    Absent {
+        /// where
+        path: String,
+        /// what is there
+        found: String,
+    },
     /// It is not what it should be.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
     Unexpected {
@@ -188,6 +201,9 @@ fn remedy(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
         std::io::ErrorKind::NotFound => "; mount the volume, or create the folder with 'heirlock enable'",
         std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
-        _ => "",
+        std::io::ErrorKind::StaleNetworkFileHandle => "; unmount the volume and mount it again",
+        _ => {
+            "; see what the kernel says of that disk or volume (dmesg): clients are unprotected until it is mended"
+        }
     }
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
+use heirlock_nsm::StateNumber;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -78,7 +79,7 @@ impl Server {
         for (file, text) in records {
             fs::write(directory.join("sm").join(file), text).unwrap();
         }
-        fs::write(directory.join("state"), state.to_ne_bytes()).unwrap();
+        fs::write(directory.join("state"), StateNumber(state).render_file()).unwrap();
         directory
     }
 
@@ -107,10 +108,13 @@ impl Server {
     pub(super) fn run_with_agent(&self, answers: &[Value], words: &[&str]) -> (Value, Said) {
         let agent = self.agent(answers);
         let said = self.run(words);
-        (agent.join().unwrap(), said)
+        // A program that never asked would leave the agent waiting for ever.
+        let _ = UnixStream::connect(self.path("run/control.sock"));
+        let request = agent.join().unwrap();
+        (serde_json::from_str(&request).unwrap_or_else(|_| panic!("it did not ask: {said:?}")), said)
     }
 
-    fn agent(&self, answers: &[Value]) -> JoinHandle<Value> {
+    fn agent(&self, answers: &[Value]) -> JoinHandle<String> {
         let socket = self.path("run/control.sock");
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(socket).unwrap();
@@ -119,8 +123,8 @@ impl Server {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = String::new();
             BufReader::new(&stream).read_line(&mut request).unwrap();
-            stream.write_all(answers.as_bytes()).unwrap();
-            serde_json::from_str(&request).unwrap()
+            let _ = stream.write_all(answers.as_bytes());
+            request
         })
     }
 }

@@ -94,7 +94,6 @@ pub(super) struct Left {
 
 /// The newest generation of a service.
 struct Newest {
-    claim: Claim,
     generation: Generation,
     contents: Contents,
 }
@@ -157,7 +156,7 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
         return Err(Failed::new(Exit::Usage, what));
     };
     match store.newest_generation(service, claim.generation)? {
-        Some(generation) => Ok(Newest { contents: store.load(service, generation)?, claim, generation }),
+        Some(generation) => Ok(Newest { contents: store.load(service, generation)?, generation }),
         None => {
             let Claim { owner, generation, .. } = claim;
             let what = format!(
@@ -228,7 +227,8 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         );
         return Err(Failed::new(Exit::Usage, what));
     };
-    let outcomes = contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
+    let mut outcomes =
+        contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
     let record = Record {
         service: service.clone(),
         generation,
@@ -237,7 +237,7 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: outcomes.filter(|line| line.client == key.as_str()).next_back(),
+        outcome: outcomes.rfind(|line| line.client == key.as_str()),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;

@@ -129,3 +129,20 @@ fn a_command_that_fails_says_what_it_said() {
     let error = kernel.recognise(Strategy::RestartNfs).unwrap_err().to_string();
     assert!(error.contains("exit status 1") && error.contains("no such device"), "{error}");
 }
+
+#[test]
+fn what_is_let_go_of_is_written_in_one_line_and_without_nfsd_there_is_nothing() {
+    let proc = FakeProc::new();
+    let path = Path::new("/srv/nfs");
+    proc.kernel().let_go_of_file_system(path).unwrap();
+    assert!(!proc.0.path().join("fs/nfsd/unlock_filesystem").exists());
+    proc.put("fs/nfsd/unlock_ip", "");
+    proc.put("fs/nfsd/unlock_filesystem", "");
+    proc.kernel().let_go("192.0.2.10".parse().unwrap()).unwrap();
+    proc.kernel().let_go_of_file_system(path).unwrap();
+    let written = |name: &str| fs::read_to_string(proc.0.path().join("fs/nfsd").join(name)).unwrap();
+    assert_eq!(
+        (written("unlock_ip"), written("unlock_filesystem")),
+        ("192.0.2.10\n".into(), "/srv/nfs\n".into())
+    );
+}

@@ -1,15 +1,17 @@
 //! Many changes of one generation in one go: they share their syncs.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use heirlock_nsm::MonName;
+use heirlock_core::limits::RECORD_BYTES_MAX;
 
+use super::generation::whole_lines;
 use super::{Change, DirStore, SYNC_EACH_MAX, StoreError, failed, unexpected};
 
-/// A change as files.
-enum Step<'a> {
-    Put(PathBuf, Vec<u8>),
-    Remove(&'a MonName),
+/// What becomes of a file.
+enum Step {
+    Put(Vec<u8>),
+    Remove,
 }
 
 impl DirStore {
@@ -17,84 +19,103 @@ impl DirStore {
     /// appended comes last. A crash in between leaves each client with its old record or its new one.
     pub(super) fn commit_changes(&self, generation: &Path, changes: &[Change]) -> Result<(), StoreError> {
         let (steps, outcomes) = plan(generation, changes)?;
-        let puts = steps.iter().filter(|step| matches!(step, Step::Put(..))).count();
+        self.tidy(&mut self.tidied(), generation)?;
+        let mut temporaries = Vec::new();
+        let done = self.take_steps(generation, &steps, &mut temporaries);
+        if done.is_err() {
+            self.discard(&temporaries);
+        }
+        done?;
+        if outcomes.is_empty() { Ok(()) } else { self.append(generation, &outcomes) }
+    }
+
+    fn take_steps(
+        &self,
+        generation: &Path,
+        steps: &[(PathBuf, Step)],
+        temporaries: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        let puts = steps.iter().filter(|(_, step)| matches!(step, Step::Put(_))).count();
         let each = puts <= SYNC_EACH_MAX;
-        for step in &steps {
-            if let Step::Put(path, bytes) = step {
-                let temporary = self.temporary(path);
+        for (path, step) in steps {
+            if let Step::Put(bytes) = step {
+                let temporary = self.temporary(path.parent().unwrap_or(generation));
+                temporaries.push(temporary.clone());
                 self.disk.write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
             }
         }
         if !each {
             self.disk.sync_all(generation).map_err(failed("sync", generation))?;
         }
-        let sm = generation.join("sm");
-        for step in &steps {
-            match step {
-                Step::Put(path, _) => {
-                    self.disk.rename(&self.temporary(path), path).map_err(failed("rename", path))?;
+        let mut written = temporaries.iter();
+        for (path, step) in steps {
+            match (step, written.as_slice()) {
+                (Step::Put(_), [temporary, ..]) => {
+                    self.disk.rename(temporary, path).map_err(failed("rename", path))?;
+                    written.next();
                 }
-                Step::Remove(name) => self.remove_if(&sm.join(name.as_str()))?,
+                _ => self.remove_if(path)?,
             }
         }
-        let in_sm = steps.iter().any(|step| {
-            matches!(step, Step::Put(path, _) if path.starts_with(&sm)) || matches!(step, Step::Remove(_))
-        });
-        let above = steps.iter().any(|step| matches!(step, Step::Put(path, _) if !path.starts_with(&sm)));
-        for (folder, changed) in [(sm.as_path(), in_sm), (generation, above)] {
-            if changed {
-                self.disk.sync_folder(folder).map_err(failed("sync", folder))?;
-            }
-        }
-        if !outcomes.is_empty() {
-            let path = generation.join("outcomes");
-            self.disk.append(&path, outcomes.as_bytes()).map_err(failed("append to", &path))?;
-            self.disk.sync_folder(generation).map_err(failed("sync", generation))?;
-        }
-        Ok(())
+        let changed: HashSet<&Path> = steps.iter().filter_map(|(path, _)| path.parent()).collect();
+        changed.into_iter().try_for_each(|folder| self.sync(folder))
     }
 
-    fn remove_if(&self, path: &Path) -> Result<(), StoreError> {
-        match self.disk.remove(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-            _ => Ok(()),
+    fn append(&self, generation: &Path, outcomes: &str) -> Result<(), StoreError> {
+        let mut tidied = self.tidied();
+        self.tidy(&mut tidied, generation)?;
+        let path = generation.join("outcomes");
+        let appended = self.disk.append(&path, outcomes.as_bytes()).map_err(failed("append to", &path));
+        if appended.is_err() {
+            // A part of a line may be there, or be there only in memory.
+            tidied.remove(generation);
         }
+        appended?;
+        self.sync(generation)
+    }
+
+    /// Before the first commit of this run to a generation: removes what an earlier run did not finish. Only the owner
+    /// of a generation writes to it, so nobody is at work there. A torn outcome is cut off, or
+    /// it would pass for a whole one after the next is appended.
+    fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), StoreError> {
+        if tidied.contains(generation) {
+            return Ok(());
+        }
+        for folder in [generation.to_owned(), generation.join("sm")] {
+            for name in self.hidden(&folder)? {
+                if !name[1..].starts_with(&self.unique) {
+                    self.remove_if(&folder.join(name))?;
+                }
+            }
+        }
+        let path = generation.join("outcomes");
+        if let Some(bytes) = self.read_if(&path)? {
+            self.replace(&path, &bytes[..whole_lines(&bytes)])?;
+        }
+        tidied.insert(generation.to_owned());
+        Ok(())
     }
 }
 
 /// The last change of a file is the one that counts, so each file is written once.
-fn plan<'a>(generation: &Path, changes: &'a [Change]) -> Result<(Vec<Step<'a>>, String), StoreError> {
-    let mut steps: Vec<(PathBuf, Step<'a>)> = Vec::with_capacity(changes.len());
-    let mut seen = std::collections::HashMap::new();
+fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, String), StoreError> {
+    let mut steps: Vec<(PathBuf, Step)> = Vec::with_capacity(changes.len());
+    let mut seen = HashMap::new();
     let mut outcomes = String::new();
+    let sm = generation.join("sm");
     for change in changes {
         let (path, step) = match change {
             Change::PutRecord(name, bytes) => {
-                let path = generation.join("sm").join(name.as_str());
-                let (max, found) = (heirlock_core::limits::RECORD_BYTES_MAX, bytes.len());
-                if found > max {
-                    let (expected, found) = (format!("at most {max} bytes"), format!("{found}"));
-                    return Err(unexpected(
-                        &path,
-                        &expected,
-                        &found,
-                        "look at the client's record on its server",
-                    ));
-                }
-                (path.clone(), Step::Put(path, bytes.clone()))
+                let path = sm.join(name.as_str());
+                check_record(&path, bytes)?;
+                (path, Step::Put(bytes.clone()))
             }
-            Change::RemoveRecord(name) => (generation.join("sm").join(name.as_str()), Step::Remove(name)),
-            Change::PutState(state) => {
-                let path = generation.join("state");
-                (path.clone(), Step::Put(path, state.render_file().to_vec()))
-            }
+            Change::RemoveRecord(name) => (sm.join(name.as_str()), Step::Remove),
             Change::PutJournal(text) => {
-                let path = generation.join("journal.json");
-                (path.clone(), Step::Put(path, text.clone().into_bytes()))
+                (generation.join("journal.json"), Step::Put(text.clone().into_bytes()))
             }
             Change::AppendOutcome(line) => {
-                // Begun with a newline as well: the line before may have been torn by a crash.
-                outcomes.extend(["\n", line.as_str(), "\n"]);
+                outcomes.push_str(&outcome_line(&generation.join("outcomes"), line)?);
                 continue;
             }
         };
@@ -106,5 +127,23 @@ fn plan<'a>(generation: &Path, changes: &'a [Change]) -> Result<(Vec<Step<'a>>, 
             }
         }
     }
-    Ok((steps.into_iter().map(|(_, step)| step).collect(), outcomes))
+    Ok((steps, outcomes))
+}
+
+pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let (max, found) = (RECORD_BYTES_MAX, bytes.len());
+    if found <= max {
+        return Ok(());
+    }
+    let (expected, found) = (format!("at most {max} bytes"), found.to_string());
+    Err(unexpected(path, &expected, &found, "look at the client's record on its server"))
+}
+
+/// An outcome as it is appended.
+pub(super) fn outcome_line(path: &Path, line: &str) -> Result<String, StoreError> {
+    if line.contains('\n') {
+        let found = format!("{line:?}");
+        return Err(unexpected(path, "an outcome of one line", &found, "report this as a bug of heirlock"));
+    }
+    Ok(format!("{line}\n"))
 }

@@ -1,0 +1,367 @@
+//! I9: any step may be the last. A run is killed after each thing it makes durable and each thing it does, again and again,
+//! and whoever comes next finishes the work, under numbers that never cross from one life of the lock manager to another.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::{prop, proptest};
+
+use super::*;
+
+const SERVICES: [(&str, &[&str], u32); 3] = [
+    ("nfs", &["10.0.0.1", "10.0.0.2"], 9),
+    ("mail", &["10.0.0.2", "10.0.0.3"], 4),
+    ("home", &["10.0.0.8"], 3),
+];
+const GRACE: Duration = Duration::from_secs(15);
+
+fn service(text: &str) -> ServiceName {
+    ServiceName::parse(text).unwrap()
+}
+
+fn client(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+/// One generation of one service, as it lies in the store.
+#[derive(Debug, Clone)]
+struct Kept {
+    state: StateNumber,
+    records: BTreeSet<MonName>,
+    begun: Option<(Journal, Vec<OutcomeLine>)>,
+}
+
+/// A datagram that left: to whom, under which number, in which life.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Sent {
+    service: ServiceName,
+    client: MonName,
+    state: StateNumber,
+    life: u32,
+}
+
+/// The agent was killed.
+#[derive(Debug)]
+struct Killed;
+
+/// What outlives the agent, and how many steps it has until it is killed.
+struct World {
+    now: Moment,
+    store: BTreeMap<(ServiceName, Generation), Kept>,
+    life: u32,
+    grace_opened: Moment,
+    sent: Vec<Sent>,
+    registered: BTreeSet<MonName>,
+    steps_left: Option<usize>,
+    steps: usize,
+    cause: Cause,
+}
+
+impl World {
+    fn new(cause: Cause) -> Self {
+        let first = |(name, clients, state): &(&str, &[&str], u32)| {
+            let records = clients.iter().map(|c| client(c)).collect();
+            ((service(name), Generation(4)), Kept { state: StateNumber(*state), records, begun: None })
+        };
+        Self {
+            now: Moment::START,
+            store: SERVICES.iter().map(first).collect(),
+            life: 1,
+            grace_opened: Moment::START,
+            sent: Vec::new(),
+            registered: BTreeSet::new(),
+            steps_left: None,
+            steps: 0,
+            cause,
+        }
+    }
+
+    fn step(&mut self) -> Result<(), Killed> {
+        self.steps += 1;
+        match &mut self.steps_left {
+            Some(0) => Err(Killed),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.life += 1;
+        self.grace_opened = self.now;
+        self.registered.clear();
+    }
+
+    fn life(&self) -> Incarnation {
+        Incarnation { boot: "b".into(), start: self.life.to_string(), reopened: 0 }
+    }
+
+    fn newest(&self, name: &ServiceName) -> (Generation, &Kept) {
+        let ((_, generation), kept) = self.store.iter().rfind(|((service, _), _)| service == name).unwrap();
+        (*generation, kept)
+    }
+
+    fn persist(&mut self, one: Persist) {
+        match one {
+            Persist::Begin { service, generation, state, records, journal } => {
+                let kept = Kept {
+                    state,
+                    records: records.into_keys().collect(),
+                    begun: Some((journal, Vec::new())),
+                };
+                assert!(self.newest(&service).0 < generation, "generations only rise");
+                assert!(self.store.insert((service, generation), kept).is_none());
+            }
+            Persist::Journal { service, generation, journal } => {
+                let kept = self.store.get_mut(&(service, generation)).expect("begun");
+                kept.begun.as_mut().expect("begun").0 = journal;
+            }
+            Persist::Outcomes { service, generation, lines } => {
+                let kept = self.store.get_mut(&(service, generation)).expect("begun");
+                kept.begun.as_mut().expect("begun").1.extend(lines);
+            }
+            Persist::Retire { service, generation, clients } => {
+                let kept = self.store.get_mut(&(service.clone(), generation)).expect("begun");
+                for one in clients {
+                    let told = self
+                        .sent
+                        .iter()
+                        .any(|s| s.service == service && s.client == one && s.life == self.life);
+                    assert!(told && kept.records.remove(&one), "{one} retires untold");
+                }
+            }
+        }
+    }
+
+    /// A run that goes on with what the one before left, where that may be, or else a new one.
+    fn next_run(&self) -> Option<(Takeover, Event)> {
+        let newest: Vec<_> =
+            SERVICES.iter().map(|(name, ..)| (service(name), self.newest(&service(name)))).collect();
+        let journal = |kept: &Kept| kept.begun.as_ref().map(|(journal, _)| journal.clone());
+        let unfinished = newest.iter().filter_map(|(_, (_, kept))| journal(kept)).find(|journal| {
+            journal.phase.is_bound_to_a_life() && journal.life.as_ref() == Some(&self.life())
+        });
+        let members = newest.iter().filter_map(|(name, (generation, kept))| {
+            let (journal, outcomes) = kept.begun.clone()?;
+            (journal.run == unfinished.as_ref()?.run).then(|| Remains {
+                service: name.clone(),
+                generation: *generation,
+                state: kept.state,
+                clients: kept.records.iter().cloned().collect(),
+                journal,
+                outcomes,
+            })
+        });
+        let margin = Duration::from_secs(5);
+        if let Some(run) = Takeover::resume(self.now, margin, members.collect()) {
+            let seen =
+                Recognition { life: self.life(), grace_opened: self.grace_opened, grace_length: GRACE };
+            return Some((run, Event::Recognised(Ok(seen))));
+        }
+        let settled = |kept: &Kept| {
+            journal(kept).is_some_and(|j| j.phase == Phase::Settled && j.life == Some(self.life()))
+        };
+        if newest.iter().all(|(_, (_, kept))| settled(kept)) {
+            return None;
+        }
+        let own_restart = self.cause == Cause::OwnRestart;
+        let all = SERVICES.map(|(name, ..)| service(name));
+        let (targets, own) = all.split_at(if own_restart { 0 } else { 2 });
+        let plan = Plan {
+            run: format!("r{}", self.store.len()),
+            server: ServerName::parse("nfs-b").unwrap(),
+            cause: self.cause,
+            targets: targets.to_vec(),
+            own: own.to_vec(),
+            lost: own.iter().filter(|name| !settled(self.newest(name).1)).cloned().collect(),
+            strategy: Strategy::RestartNfs,
+            convey: Conveyance::Generate,
+            until: Until::Settled,
+            authority: Authority::default(),
+            fence: self.cause == Cause::OwnerDead,
+            margin,
+            primary_lost: None,
+            started_at_s: 0,
+        };
+        Some((Takeover::new(self.now, plan), Event::Start))
+    }
+
+    /// Every number that may have been sent for a service, by the store alone.
+    fn numbers(&self, name: &ServiceName) -> Vec<StateNumber> {
+        self.store.iter().filter(|((service, _), _)| service == name).map(|(_, kept)| kept.state).collect()
+    }
+
+    fn claim(&self, services: &[(ServiceName, Part)]) -> Event {
+        let won = services.iter().map(|(name, _)| {
+            let (generation, kept) = self.newest(name);
+            Claimed {
+                service: name.clone(),
+                generation: generation.next(),
+                records: kept.records.iter().map(|c| (c.clone(), b"line\n".to_vec())).collect(),
+                sent: self.numbers(name),
+            }
+        });
+        Event::Claimed { won: won.collect(), refused: Vec::new() }
+    }
+
+    /// Does what a run asks for; the events that come of it.
+    fn act(&mut self, action: Action) -> Result<Vec<Event>, Killed> {
+        Ok(match action {
+            Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
+            Action::Fence(_) => vec![Event::Fenced(Ok(()))],
+            Action::Claim { services, .. } => vec![self.claim(&services)],
+            Action::Convey { services, .. } => vec![Event::Conveyed(Ok(services.len()))],
+            Action::Recognise(strategy) => {
+                if strategy.drops_own_locks() {
+                    self.restart();
+                }
+                let seen =
+                    Recognition { life: self.life(), grace_opened: self.grace_opened, grace_length: GRACE };
+                vec![Event::Recognised(Ok(seen))]
+            }
+            Action::Prove => vec![Event::Proved(Ok(()))],
+            Action::BringUp(_) => vec![Event::BroughtUp(Ok(()))],
+            Action::Notify(notices) => self.notify(notices)?,
+            Action::AwaitFinish => vec![Event::Finish],
+            Action::StopNotifying | Action::CleanUp | Action::Over(_) => Vec::new(),
+        })
+    }
+
+    /// Tells everybody: the first client of each service comes back, the last answers alone.
+    fn notify(&mut self, notices: Vec<Notice>) -> Result<Vec<Event>, Killed> {
+        let mut events = Vec::new();
+        for Notice { service, state, clients, .. } in notices {
+            for client in clients {
+                self.step()?;
+                let durable = self.newest(&service).1.begun.as_ref().map(|(journal, _)| journal.phase);
+                assert_eq!(durable, Some(Phase::Notifying), "told before that was durable");
+                self.sent.push(Sent {
+                    service: service.clone(),
+                    client: client.clone(),
+                    state,
+                    life: self.life,
+                });
+                if client.as_str().ends_with('1') {
+                    self.registered.insert(client.clone());
+                    events.push(Event::Registered(self.registered.clone()));
+                }
+                events.push(Event::Acknowledged { service: service.clone(), client });
+            }
+            events.push(Event::NotifyEnded { service, left: Vec::new() });
+        }
+        Ok(events)
+    }
+
+    /// One life of the agent.
+    fn agent(&mut self) -> Result<(), Killed> {
+        while let Some((mut run, first)) = self.next_run() {
+            let mut events = std::collections::VecDeque::from([first]);
+            while !run.is_over() {
+                let event = events.pop_front().unwrap_or_else(|| {
+                    // Nothing more comes by itself: grace passes.
+                    self.now = run.next_timeout().unwrap_or_else(|| panic!("stuck in {}", run.phase()));
+                    Event::Tick { present: self.registered.clone() }
+                });
+                let Batch { persist, then } = run.step(self.now, event);
+                for one in persist {
+                    self.step()?;
+                    self.persist(one);
+                }
+                for action in then {
+                    self.step()?;
+                    events.extend(self.act(action)?);
+                    self.step()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) {
+        let mut lives: BTreeMap<(&ServiceName, StateNumber), BTreeSet<u32>> = BTreeMap::new();
+        for Sent { service, state, life, .. } in &self.sent {
+            assert!(state.is_odd() && state.0 > SERVICES.iter().find(|s| s.0 == service.as_str()).unwrap().2);
+            lives.entry((service, *state)).or_default().insert(*life);
+        }
+        assert!(
+            lives.values().all(|lives| lives.len() == 1),
+            "a number crossed from one life to another: {lives:?}"
+        );
+        for (name, clients, _) in SERVICES {
+            let name = service(name);
+            let (_, newest) = self.newest(&name);
+            for one in clients.iter().map(|c| client(c)) {
+                let last =
+                    Sent { service: name.clone(), client: one.clone(), state: newest.state, life: self.life };
+                let retired = !newest.records.contains(&one);
+                let told = self.sent.contains(&last);
+                let told_before = self.sent.iter().any(|s| s.service == name && s.client == one);
+                assert!(
+                    told || (retired && told_before),
+                    "{one} of {name} was not told in this life: {:#?}",
+                    self.sent
+                );
+            }
+        }
+    }
+}
+
+/// Kills the agent after each of these numbers of steps, restarts the lock manager where told so, and lets the last one finish.
+fn survive(cause: Cause, kills: &[(usize, bool)]) -> World {
+    let mut world = World::new(cause);
+    for (steps, restarted) in kills {
+        world.steps_left = Some(*steps);
+        let _ = world.agent();
+        if *restarted {
+            world.restart();
+        }
+    }
+    world.steps_left = None;
+    world.agent().expect("nobody kills it");
+    world.check();
+    world
+}
+
+const CAUSES: [Cause; 3] = [Cause::Asked, Cause::OwnerDead, Cause::OwnRestart];
+
+#[test]
+fn killed_once_after_any_step_the_next_run_finishes() {
+    for cause in CAUSES {
+        let whole = survive(cause, &[]).steps;
+        assert!(whole > 25, "a whole run has {whole} steps");
+        for steps in 0..whole {
+            for restarted in [false, true] {
+                survive(cause, &[(steps, restarted)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another_life_under_a_new_one() {
+    let numbers = |restarted| {
+        // Killed right after the first client was told.
+        let mut world = World::new(Cause::Asked);
+        let killed_at = (0..).find(|steps| {
+            world = World::new(Cause::Asked);
+            world.steps_left = Some(*steps);
+            world.agent().is_err() && world.sent.len() == 1
+        });
+        let world = survive(Cause::Asked, &[(killed_at.unwrap(), restarted)]);
+        let of_nfs = world.sent.iter().filter(|s| s.service == service("nfs"));
+        of_nfs.map(|s| s.state.0).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(numbers(false), BTreeSet::from([11]));
+    assert_eq!(numbers(true), BTreeSet::from([11, 13]));
+}
+
+proptest! {
+    #[test]
+    fn killed_ever_again_whoever_comes_last_finishes(
+        kills in vec((0_usize..60, prop::bool::weighted(0.3)), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
+    ) {
+        survive(cause, &kills);
+    }
+}

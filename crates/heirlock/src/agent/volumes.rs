@@ -1,0 +1,64 @@
+//! Which file systems leave with a service.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use heirlock_core::ServiceName;
+
+use crate::config::ServiceSettings;
+
+/// The exports of a service whose file system holds nothing else that is exported: all locks on it are the service's.
+///
+/// `exported` is what exportfs wrote down (`etab`): a path, a tab, and to whom.
+pub(super) fn leaving(services: &[ServiceSettings], service: &ServiceName, exported: &str) -> Vec<PathBuf> {
+    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+    let (own, others): (Vec<_>, Vec<_>) = services.iter().partition(|other| other.name == *service);
+    let own: Vec<&Path> = own.iter().flat_map(|s| &s.exports).map(PathBuf::as_path).collect();
+    let others = others.iter().flat_map(|s| &s.exports).map(PathBuf::as_path);
+    let exported = exported.lines().filter_map(|line| line.split('\t').next()).map(Path::new);
+    let staying: Vec<u64> = others
+        .chain(exported)
+        .filter(|path| !own.iter().any(|own| path.starts_with(own)))
+        .filter_map(device)
+        .collect();
+    let leaves = |path: &&&Path| device(path).is_some_and(|device| !staying.contains(&device));
+    own.iter().filter(leaves).map(|path| path.to_path_buf()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+
+    fn service(name: &str, export: &Path) -> ServiceSettings {
+        ServiceSettings {
+            name: name.parse().unwrap(),
+            addresses: Vec::new(),
+            names: Vec::new(),
+            exports: vec![export.to_owned()],
+            home: None,
+            mode: Mode::Manual,
+        }
+    }
+
+    #[test]
+    fn a_file_system_leaves_unless_something_else_is_exported_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (homes, projects) = (folder.path().join("homes"), folder.path().join("projects"));
+        fs::create_dir_all(homes.join("below")).unwrap();
+        fs::create_dir(&projects).unwrap();
+        let name: ServiceName = "homes".parse().unwrap();
+        let elsewhere = service("projects", Path::new("/proc"));
+        let leaving = |other: &ServiceSettings, etab: &str| {
+            leaving(&[service("homes", &homes), other.clone()], &name, etab)
+        };
+        let own = format!("{0}\t*(rw)\n{0}/below\t*(rw)\n", homes.display());
+        assert_eq!(leaving(&elsewhere, &own), std::slice::from_ref(&homes));
+        let own_clients = format!("{}\t*(rw)\n", projects.display());
+        assert!(leaving(&elsewhere, &own_clients).is_empty(), "the server's own clients lock there");
+        assert!(leaving(&service("projects", &projects), &own).is_empty(), "another service's do");
+        fs::remove_dir_all(&homes).unwrap();
+        assert!(leaving(&elsewhere, &own).is_empty(), "nothing is there");
+    }
+}

@@ -1,0 +1,56 @@
+use std::net::IpAddr;
+
+use heirlock_core::grace::Leave;
+use heirlock_core::{Moment, Outcome};
+use heirlock_nsm::{MonName, MyName};
+
+use super::*;
+use crate::config::NotifySettings;
+use crate::notifier::{self, Task};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(127, 200, 3, 10);
+
+/// The real notifier tells a crowd: the living answer, and move; the dead are found to be dead.
+#[test]
+fn the_living_answer_the_notifier_and_the_dead_do_not() {
+    let port = bind(SERVICE, 0).unwrap().local_addr().unwrap().port();
+    let mounts = Mounts {
+        service: SERVICE,
+        names: vec!["homes".into(), SERVICE.to_string()],
+        primary_state: StateNumber(7),
+    };
+    let nobody = SocketAddr::new(SERVICE.into(), 9);
+    let crowd = Crowd::live(Crowd::gather(12, port, &mounts).unwrap(), nobody).unwrap();
+    crowd.kill_off(2);
+    let addresses = (0..12).map(|number| IpAddr::from(address_of(number)));
+    let task = Task {
+        names: vec![MyName::parse("homes").unwrap()],
+        state: StateNumber(9),
+        clients: addresses.map(|address| (MonName::from_address(address), vec![address])).collect(),
+        from: vec![SERVICE.into()],
+        settings: NotifySettings { rpcbind_port: port, privileged_port: false },
+    };
+    let began = Instant::now();
+    let now = || Moment::at(began.elapsed());
+    let mut told = 0;
+    // Until all that can answer have, and then a moment longer for those that can't.
+    let deadline = std::cell::Cell::new(None);
+    let left = notifier::run(
+        task,
+        &now,
+        |at| match deadline.get() {
+            Some(end) if at >= end => Leave::TooLate,
+            _ if at > Moment::at(Duration::from_secs(20)) => Leave::TooLate,
+            _ => Leave::Granted,
+        },
+        |_| {
+            told += 1;
+            if told == 10 {
+                deadline.set(Some(now() + Duration::from_millis(300)));
+            }
+        },
+    );
+    assert_eq!((told, left.len()), (10, 2));
+    assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Unreachable), "{left:?}");
+    assert_eq!(crowd.count(|client| client.notes().reactions == 1), 10);
+}

@@ -1,0 +1,34 @@
+//! `heirlock demo`: a failover on one machine, without root, packages or configuration.
+//!
+//! The two agents are real: this program, as processes, on a store in a temporary folder. What NFS servers and clients
+//! would do is played, over the real protocols on loopback addresses and unprivileged ports:
+//!
+//! | file | plays |
+//! |---|---|
+//! | `servers.rs`, `monitor.rs` | rpcbind, NFS and the lock manager behind the service's address, and the status monitor's records |
+//! | `client.rs`, `crowd.rs`, `endpoint.rs` | the clients: rpcbind, status monitor, and what they make of a notification |
+//! | `stage.rs` | the folder, the configurations, the agents' processes |
+//! | `story.rs` | what happens, in its order |
+//! | `report.rs` | what is shown of it, and whether all is well by the clients' own account |
+
+mod client;
+mod crowd;
+mod endpoint;
+mod monitor;
+mod report;
+mod servers;
+mod stage;
+mod story;
+
+pub(crate) use story::run;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// How many clients there are.
+    pub(crate) clients: usize,
+    /// How many of them are dead when they are to be told.
+    pub(crate) unreachable: usize,
+    /// Keep the folder.
+    pub(crate) keep: bool,
+}

@@ -1,0 +1,318 @@
+//! What lies behind the service's address: rpcbind, NFS and the lock manager of whichever server serves it now. The
+//! kernel's part is played, since it needs root; what is said over the network is real.
+//!
+//! The primary serves until it is lost. Then nobody does until the adoptive server's lock manager lives a new life: its
+//! address comes up only then.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use heirlock_nsm::MyName;
+use heirlock_nsm::nlm::{self, CancelArgs, LockArgs, Nlm4Result, Nlm4Status, Procedure, UnlockArgs};
+use heirlock_nsm::rpc::{Call, ReplyError, encode_error, encode_success};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::endpoint::{Registered, answer_rpcbind, bind, serve};
+use super::monitor;
+
+/// NFS version 3. Only its NULL procedure is played.
+const NFS: (u32, u32) = (100_003, 3);
+
+/// How long the thread sleeps at most before it looks whether it is to end.
+const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// One server as its lock manager knows it.
+#[derive(Debug)]
+pub(super) struct Server {
+    name: MyName,
+    sm: PathBuf,
+    incarnation: PathBuf,
+    /// The life that it lived when the demo began: no grace period belongs to it.
+    first_life: String,
+}
+
+/// The two servers' kernels, as far as the network sees them.
+#[derive(Debug)]
+pub(super) struct Servers {
+    shared: Arc<Shared>,
+    nlm_at: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    primary: Server,
+    adoptive: Server,
+    grace: Duration,
+    primary_lost: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Server {
+    /// A server of this name whose status monitor keeps its records in `sm`.
+    pub(super) fn new(name: MyName, sm: PathBuf, incarnation: &Path) -> io::Result<Self> {
+        let first_life = fs::read_to_string(incarnation)?;
+        Ok(Self { name, sm, incarnation: incarnation.to_owned(), first_life })
+    }
+
+    fn was_reborn(&self) -> bool {
+        fs::read_to_string(&self.incarnation).is_ok_and(|life| !life.is_empty() && life != self.first_life)
+    }
+
+    fn is_in_grace(&self, length: Duration) -> bool {
+        let age = fs::metadata(&self.incarnation)
+            .and_then(|file| file.modified())
+            .map(|born| born.elapsed().unwrap_or_default());
+        self.was_reborn() && age.is_ok_and(|age| age < length)
+    }
+}
+
+impl Servers {
+    /// Binds the service's endpoints and serves them until it is dropped.
+    ///
+    /// # Errors
+    /// Where the port is taken, or the address isn't there.
+    pub(super) fn start(
+        service: Ipv4Addr,
+        rpcbind_port: u16,
+        grace: Duration,
+        [primary, adoptive]: [Server; 2],
+    ) -> io::Result<Self> {
+        let (rpcbind, programs) = (bind(service, rpcbind_port)?, bind(service, 0)?);
+        let nlm_at = programs.local_addr()?;
+        let (primary_lost, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(Shared { primary, adoptive, grace, primary_lost, stop });
+        let kernel = Kernel {
+            shared: Arc::clone(&shared),
+            rpcbind,
+            programs,
+            port: nlm_at.port(),
+            watched: BTreeSet::new(),
+        };
+        Ok(Self { shared, nlm_at, thread: Some(thread::spawn(move || kernel.run())) })
+    }
+
+    /// Where the lock manager is.
+    pub(super) fn nlm_at(&self) -> SocketAddr {
+        self.nlm_at
+    }
+
+    /// The primary is dead, and its lock manager with it.
+    pub(super) fn lose_primary(&self) {
+        self.shared.primary_lost.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn serving(&self) -> Option<&Server> {
+        if !self.primary_lost.load(Ordering::SeqCst) {
+            return Some(&self.primary);
+        }
+        Some(&self.adoptive).filter(|server| server.was_reborn())
+    }
+}
+
+/// The thread that serves.
+struct Kernel {
+    shared: Arc<Shared>,
+    rpcbind: UdpSocket,
+    programs: UdpSocket,
+    port: u16,
+    /// Whom the status monitors were told to watch: a client is registered once a life, however often it locks.
+    watched: BTreeSet<(MyName, Ipv4Addr)>,
+}
+
+impl Kernel {
+    fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        while !shared.stop.load(Ordering::SeqCst) {
+            let mut ready =
+                [PollFd::new(&self.rpcbind, PollFlags::IN), PollFd::new(&self.programs, PollFlags::IN)];
+            // An interruption is only an early look.
+            let _ = poll(&mut ready, Some(&LOOK_INTERVAL));
+            let registered: [Registered; 2] =
+                [(nlm::PROGRAM, nlm::VERSION_4, self.port), (NFS.0, NFS.1, self.port)];
+            // An address that is nowhere takes in nothing and answers nothing.
+            serve(&self.rpcbind, |call, _| shared.serving().and_then(|_| answer_rpcbind(call, &registered)));
+            let watched = &mut self.watched;
+            serve(&self.programs, |call, from| shared.answer(shared.serving()?, call, from, watched));
+        }
+    }
+}
+
+impl Shared {
+    fn answer(
+        &self,
+        server: &Server,
+        datagram: &[u8],
+        from: SocketAddr,
+        watched: &mut BTreeSet<(MyName, Ipv4Addr)>,
+    ) -> Option<Vec<u8>> {
+        let call = Call::decode(datagram).ok()?;
+        let refuse = |error| Some(encode_error(call.xid, &error));
+        match (call.prog, call.vers) {
+            NFS if call.proc_ == 0 => return Some(encode_success(call.xid, &[])),
+            (nlm::PROGRAM, nlm::VERSION_4) => {}
+            NFS => return refuse(ReplyError::ProcUnavailable),
+            _ => return refuse(ReplyError::ProgUnavailable),
+        }
+        let in_grace = server.is_in_grace(self.grace);
+        // lockd checks grace before it looks for the file, and no file has the handle that a probe makes up.
+        let unknown_file = if in_grace { Nlm4Status::DeniedGracePeriod } else { Nlm4Status::Failed };
+        let (cookie, status) = match Procedure::of(call.proc_) {
+            Some(Procedure::Null) => return Some(encode_success(call.xid, &[])),
+            Some(Procedure::Unlock) => match UnlockArgs::decode(call.args) {
+                Ok(args) => (args.cookie, unknown_file),
+                Err(_) => return refuse(ReplyError::GarbageArgs),
+            },
+            Some(Procedure::Cancel) => match CancelArgs::decode(call.args) {
+                Ok(args) => (args.cookie, unknown_file),
+                Err(_) => return refuse(ReplyError::GarbageArgs),
+            },
+            Some(Procedure::Lock) => match LockArgs::decode(call.args) {
+                Ok(args) => (args.cookie, lock(server, &args, from, in_grace, watched)),
+                Err(_) => return refuse(ReplyError::GarbageArgs),
+            },
+            None => return refuse(ReplyError::ProcUnavailable),
+        };
+        Some(encode_success(call.xid, &Nlm4Result { cookie, status }.encode()))
+    }
+}
+
+/// A lock request: in grace only reclaims are granted, outside of it only new ones. Every client locks a file of its own,
+/// so nobody is in anybody's way. The record is there before the lock is granted.
+fn lock(
+    server: &Server,
+    args: &LockArgs<'_>,
+    from: SocketAddr,
+    in_grace: bool,
+    watched: &mut BTreeSet<(MyName, Ipv4Addr)>,
+) -> Nlm4Status {
+    let IpAddr::V4(client) = from.ip() else { return Nlm4Status::Failed };
+    if args.reclaim != in_grace {
+        return Nlm4Status::DeniedGracePeriod;
+    }
+    let key = (server.name.clone(), client);
+    if watched.contains(&key) {
+        return Nlm4Status::Granted;
+    }
+    match monitor::register(&server.sm, client, &server.name) {
+        Ok(()) => {
+            watched.insert(key);
+            Nlm4Status::Granted
+        }
+        Err(_) => Nlm4Status::DeniedNoLocks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heirlock_core::grace::Probe;
+    use heirlock_nsm::nlm::{Lock4, encode_lock_call};
+    use heirlock_nsm::rpc::Credential;
+    use heirlock_nsm::rpcbind::Transport;
+
+    use super::*;
+    use crate::{probe, rpc_client};
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    struct Place {
+        directory: tempfile::TempDir,
+        servers: Servers,
+        service: Ipv4Addr,
+        port: u16,
+    }
+
+    fn place(grace: Duration) -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        let server = |name: &str| {
+            let sm = directory.path().join(name);
+            fs::create_dir(&sm).unwrap();
+            let life = directory.path().join(format!("{name}.life"));
+            fs::write(&life, "first").unwrap();
+            Server::new(MyName::parse(name).unwrap(), sm, &life).unwrap()
+        };
+        let service = Ipv4Addr::new(127, 200, 1, 10);
+        let port = bind(service, 0).unwrap().local_addr().unwrap().port();
+        let both = [server("nfs-a"), server("nfs-b")];
+        let servers = Servers::start(service, port, grace, both).unwrap();
+        Place { directory, servers, service, port }
+    }
+
+    impl Place {
+        fn probe(&self) -> Probe {
+            probe::grace(self.service.into(), self.port, LIMIT).0
+        }
+
+        fn reborn(&self) {
+            fs::write(self.directory.path().join("nfs-b.life"), "second").unwrap();
+        }
+
+        fn lock(&self, reclaim: bool) -> Nlm4Status {
+            let lock = Lock4 { caller_name: "c", fh: b"f", oh: b"o", svid: 1, offset: 0, length: 0 };
+            let args = LockArgs { cookie: b"1", block: false, exclusive: true, lock, reclaim, state: 1 };
+            let call = encode_lock_call(7, &Credential::None, &args);
+            let answer = rpc_client::call(self.servers.nlm_at(), Transport::Udp, &call, LIMIT).unwrap();
+            Nlm4Result::decode(&answer).unwrap().status
+        }
+
+        fn records(&self, server: &str) -> usize {
+            fs::read_dir(self.directory.path().join(server)).unwrap().count()
+        }
+    }
+
+    #[test]
+    fn the_agents_probe_sees_grace_open_with_a_new_life_and_end_by_itself() {
+        let place = place(Duration::from_millis(400));
+        assert_eq!(place.probe(), Probe::NotInGrace);
+        probe::registered(place.service.into(), place.port, LIMIT).unwrap();
+        place.servers.lose_primary();
+        place.reborn();
+        assert_eq!(place.probe(), Probe::InGrace);
+        let until = std::time::Instant::now() + LIMIT;
+        while place.probe() == Probe::InGrace {
+            assert!(std::time::Instant::now() < until, "grace doesn't end");
+        }
+        assert_eq!(place.probe(), Probe::NotInGrace);
+    }
+
+    #[test]
+    fn between_the_loss_and_the_new_life_nobody_answers() {
+        let place = place(LIMIT);
+        place.servers.lose_primary();
+        let short = Duration::from_millis(300);
+        assert_eq!(probe::grace(place.service.into(), place.port, short).0, Probe::NoAnswer);
+        assert!(probe::registered(place.service.into(), place.port, short).is_err());
+    }
+
+    #[test]
+    fn a_lock_leaves_its_record_with_the_server_that_granted_it_and_grace_is_for_reclaims() {
+        let place = place(Duration::from_secs(60));
+        assert_eq!(place.lock(true), Nlm4Status::DeniedGracePeriod, "nothing to reclaim outside of grace");
+        assert_eq!(place.records("nfs-a"), 0);
+        assert_eq!(place.lock(false), Nlm4Status::Granted);
+        assert_eq!((place.records("nfs-a"), place.records("nfs-b")), (1, 0));
+        place.servers.lose_primary();
+        place.reborn();
+        assert_eq!(place.lock(false), Nlm4Status::DeniedGracePeriod, "nobody steals a lock in grace");
+        assert_eq!(place.lock(true), Nlm4Status::Granted);
+        assert_eq!((place.records("nfs-a"), place.records("nfs-b")), (1, 1));
+    }
+}

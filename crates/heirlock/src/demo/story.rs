@@ -1,0 +1,241 @@
+//! What happens, in its order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use heirlock_core::ServiceName;
+use heirlock_nsm::MyName;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::Options;
+use super::client::{Client, Lock};
+use super::crowd::{Crowd, Mounts};
+use super::endpoint;
+use super::report::{self, DemoReport};
+use super::servers::{Server, Servers};
+use super::stage::{ADDRESS, GRACE, Host, NAMES, PRIMARY_STATE, SERVICE, Stage};
+use crate::control::report::AdoptionReport;
+use crate::control::{Answer, Request};
+
+/// Clients that one machine can play: each is two sockets.
+const CLIENTS_MAX: usize = 5_000;
+
+/// Sockets and files besides those of the clients.
+const OTHER_FILES: u64 = 128;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a step that needs no grace period may take.
+const STEP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Ports that are tried until one is free on every address.
+const PORT_TRIES: usize = 8;
+
+/// The cast of one demo.
+struct Cast {
+    // Dropped in this order: the agents end before the folder goes.
+    primary: Host,
+    adoptive: Host,
+    servers: Servers,
+    crowd: Crowd,
+    stage: Stage,
+    interrupted: Arc<AtomicBool>,
+    quiet: bool,
+}
+
+/// Plays it all and says what came of it. With `quiet` nothing is shown meanwhile.
+///
+/// # Errors
+/// Where something can't be played on this machine, or does not come to its end.
+pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
+    check(options)?;
+    let mut cast = Cast::gather(options, quiet)?;
+    cast.say(&report::opening(options, cast.stage.path()));
+    cast.primary.start()?;
+    cast.adoptive.start()?;
+    cast.wait_until_both_live()?;
+    cast.take_locks(options)?;
+    let captured_at = Instant::now();
+    cast.crowd.kill_off(options.unreachable);
+    cast.primary.kill();
+    cast.servers.lose_primary();
+    let lost_at = Instant::now();
+    let adoption = cast.wait_for_the_adoption(options)?;
+    let report = DemoReport::of(&adoption, &cast.crowd, captured_at, lost_at, options, cast.stage.path());
+    if options.keep {
+        cast.stage.keep();
+    }
+    Ok(report)
+}
+
+fn check(options: &Options) -> Result<()> {
+    let Options { clients, unreachable, .. } = *options;
+    if clients == 0 || clients > CLIENTS_MAX {
+        bail!("expected 1 to {CLIENTS_MAX} clients, found {clients}");
+    }
+    if unreachable > clients {
+        bail!("expected at most as many unreachable clients as there are, found {unreachable} of {clients}");
+    }
+    let needed = u64::try_from(clients * 2)? + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).with_context(|| {
+            format!(
+                "{clients} clients need {needed} open files, and this user may have {:?}; take fewer",
+                limit.maximum
+            )
+        })?;
+    }
+    Ok(())
+}
+
+impl Cast {
+    fn gather(options: &Options, quiet: bool) -> Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
+        let stage = Stage::set()?;
+        let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
+        names.push(ADDRESS.to_string());
+        let mounts = Mounts { service: ADDRESS, names, primary_state: PRIMARY_STATE };
+        let (port, clients) = free_port(options.clients, &mounts)?;
+        let (primary, adoptive) = (stage.host("nfs-a", port)?, stage.host("nfs-b", port)?);
+        let server = |host: &Host| -> Result<Server> {
+            Ok(Server::new(MyName::parse(host.name)?, host.sm(), &host.life())?)
+        };
+        let servers = Servers::start(ADDRESS, port, GRACE, [server(&primary)?, server(&adoptive)?])
+            .with_context(|| format!("port {port} of {ADDRESS} can't be had; start the demo again"))?;
+        let crowd = Crowd::live(clients, servers.nlm_at())?;
+        Ok(Self { primary, adoptive, servers, crowd, stage, interrupted, quiet })
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            println!("{text}");
+        }
+    }
+
+    fn wait_until_both_live(&mut self) -> Result<()> {
+        let bar = self.spinner("two agents start, and the standby hears the primary's heart");
+        self.wait("the standby to hear the primary's heart", STEP_TIME_MAX, |cast| {
+            let status = cast.adoptive.status()?;
+            let heard = status.servers.iter().any(|s| s.server == "nfs-a" && s.heart.starts_with("beating"));
+            heard.then_some(())
+        })?;
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Every client locks a file; its record appears, and is captured.
+    fn take_locks(&mut self, options: &Options) -> Result<()> {
+        let bar = self.bar(options.clients, "locks taken, their records captured");
+        self.crowd.take_locks();
+        self.wait("all records to be captured", STEP_TIME_MAX, |cast| {
+            let status = cast.primary.status()?;
+            let captured = status.services.iter().find(|s| s.service == SERVICE)?.records;
+            bar.set_position(u64::try_from(captured).unwrap_or(0));
+            (captured == cast.crowd.clients().len()).then_some(())
+        })?;
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The standby does it all by itself.
+    fn wait_for_the_adoption(&mut self, options: &Options) -> Result<AdoptionReport> {
+        let bar = self.spinner("the primary is killed; the standby waits for its heart to beat again");
+        let living = options.clients - options.unreachable;
+        let service = ServiceName::parse(SERVICE)?;
+        let mut counting = false;
+        let report = self.wait("the adoption to settle", STEP_TIME_MAX + GRACE, |cast| {
+            let back = cast.crowd.count(|client| matches!(client.notes().lock, Lock::HeldAgain(_)));
+            if back > 0 && !counting {
+                counting = true;
+                bar.set_style(bar_style());
+                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
+                bar.set_message("clients have their locks back");
+            }
+            bar.set_position(u64::try_from(back).unwrap_or(0));
+            let Answer::Adoption(report) =
+                cast.adoptive.ask(&Request::Report { service: service.clone() })?
+            else {
+                return None;
+            };
+            let is_over = matches!(report.phase.as_str(), "settled" | "failed");
+            (is_over && report.generation > 1).then_some(*report)
+        })?;
+        bar.finish_and_clear();
+        Ok(report)
+    }
+
+    fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = look(self) {
+                return Ok(found);
+            }
+            if self.interrupted.load(Ordering::SeqCst) {
+                bail!("interrupted");
+            }
+            for host in [&mut self.primary, &mut self.adoptive] {
+                if let Some(said) = host.died() {
+                    bail!("the agent of {} ended: {said}", host.name);
+                }
+            }
+            if Instant::now() >= end {
+                self.stage.keep();
+                let logs = [self.primary.log(), self.adoptive.log()].map(|path| path.display().to_string());
+                bail!("waited {} s for {what}; look at {}", limit.as_secs(), logs.join(" and "));
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    fn spinner(&self, message: &'static str) -> ProgressBar {
+        let bar = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        bar.set_message(message);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+
+    fn bar(&self, length: usize, message: &'static str) -> ProgressBar {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let bar = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(length) };
+        bar.set_style(bar_style());
+        bar.set_message(message);
+        bar
+    }
+}
+
+fn bar_style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A port that is free on every address, and the clients that have it.
+fn free_port(count: usize, mounts: &Mounts) -> Result<(u16, Vec<Client>)> {
+    let mut last = None;
+    for _ in 0..PORT_TRIES {
+        let port = endpoint::bind(ADDRESS, 0).and_then(|socket| socket.local_addr());
+        let port =
+            port.with_context(|| format!("{ADDRESS} can't be used; is the loopback interface up?"))?.port();
+        match Crowd::gather(count, port, mounts) {
+            Ok(clients) => return Ok((port, clients)),
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map_or_else(String::new, |error| error.to_string());
+    bail!("the sockets of {count} clients can't be had: {why}")
+}

@@ -1,0 +1,394 @@
+//! What every store promises, over every store there is.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::dir::DirStore;
+use super::disk::faulty::FaultyDisk;
+use super::{Change, ClaimAnswer, Contents, ServerReport, Store};
+
+/// Something on which stores can be opened that are one store.
+struct Ground {
+    open: Box<dyn Fn() -> Box<dyn Store> + Sync>,
+}
+
+fn real_disk() -> Ground {
+    let folder = tempfile::tempdir().unwrap();
+    DirStore::create(&folder.path().join("store")).unwrap();
+    Ground { open: Box::new(move || Box::new(DirStore::open(&folder.path().join("store")).unwrap())) }
+}
+
+fn disk_in_memory() -> Ground {
+    let disk = FaultyDisk::new();
+    DirStore::create_on(Path::new("/store"), Box::new(disk.clone())).unwrap();
+    Ground { open: Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone())))) }
+}
+
+macro_rules! contract {
+    ($($promise:ident),* $(,)?) => {
+        mod on_the_real_disk {
+            $(#[test] fn $promise() { super::$promise(&super::real_disk()); })*
+        }
+        mod on_a_disk_in_memory {
+            $(#[test] fn $promise() { super::$promise(&super::disk_in_memory()); })*
+        }
+    };
+}
+
+contract! {
+    exactly_one_of_all_who_claim_wins,
+    one_store_claims_from_many_threads,
+    a_claim_that_was_won_is_won_again_and_by_nobody_else,
+    a_claim_is_released_once_and_for_all,
+    numbers_of_pruned_claims_stay_used,
+    services_are_those_that_were_claimed,
+    a_generation_begins_with_all_it_is_given,
+    a_generation_that_exists_is_left_as_it_is,
+    what_does_not_exist_is_an_error,
+    the_last_change_of_a_client_counts,
+    state_journal_and_outcomes_are_kept,
+    a_damaged_record_is_named_and_left_alone,
+    what_no_store_can_hold_is_refused_whole,
+    every_name_a_client_may_have_is_held,
+    commits_from_many_threads_are_all_done,
+    prune_keeps_the_newest,
+    heartbeats_are_seen_by_others,
+    a_probe_leaves_the_store_as_it_was,
+}
+
+fn service() -> ServiceName {
+    ServiceName::parse("nfs-a").unwrap()
+}
+
+fn server(name: &str) -> ServerName {
+    ServerName::parse(name).unwrap()
+}
+
+fn name(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+fn record(client: &str) -> Vec<u8> {
+    format!("0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 {client} nfs-a\n")
+        .into_bytes()
+}
+
+fn claim(generation: u64, owner: &str, agent: &str) -> Claim {
+    let (generation, owner, agent) = (Generation(generation), server(owner), agent.to_owned());
+    Claim { generation, owner, agent, claimed_at_s: 7, released: false }
+}
+
+fn contents(clients: usize) -> Contents {
+    let clients = (0..clients).map(|i| format!("10.0.0.{i}"));
+    Contents {
+        state: Some(StateNumber(7)),
+        records: clients.map(|client| (name(&client), record(&client))).collect(),
+        journal: Some("{\"phase\": \"claimed\"}".into()),
+        outcomes: vec!["10.0.0.0 acknowledged".into()],
+        damaged: Vec::new(),
+    }
+}
+
+/// A store with a claim and its generation.
+fn begun(ground: &Ground, generation: u64, contents: &Contents) -> Box<dyn Store> {
+    let store = (ground.open)();
+    assert_eq!(store.claim(&service(), &claim(generation, "a", "1")).unwrap(), ClaimAnswer::Won);
+    store.begin_generation(&service(), Generation(generation), contents).unwrap();
+    store
+}
+
+fn race(stores: &[Box<dyn Store>], claims: &[Claim]) -> Vec<ClaimAnswer> {
+    let start = Barrier::new(claims.len());
+    thread::scope(|scope| {
+        let claimants: Vec<_> = claims
+            .iter()
+            .enumerate()
+            .map(|(i, claim)| {
+                let (start, store) = (&start, &stores[i % stores.len()]);
+                scope.spawn(move || {
+                    start.wait();
+                    store.claim(&service(), claim).unwrap()
+                })
+            })
+            .collect();
+        claimants.into_iter().map(|claimant| claimant.join().unwrap()).collect()
+    })
+}
+
+fn one_wins_each_of(stores: &[Box<dyn Store>], rounds: u64) {
+    for generation in 1..=rounds {
+        let claims: Vec<Claim> =
+            (0..8).map(|i| claim(generation, ["a", "b"][i % 2], &format!("run-{i}"))).collect();
+        let answers = race(stores, &claims);
+        let winners: Vec<usize> = (0..8).filter(|i| answers[*i] == ClaimAnswer::Won).collect();
+        assert_eq!(winners.len(), 1, "generation {generation}: {answers:?}");
+        let winner = &claims[winners[0]];
+        assert_eq!(stores[0].newest_claim(&service()).unwrap().as_ref(), Some(winner));
+        for (i, answer) in answers.iter().enumerate() {
+            assert!(i == winners[0] || *answer == ClaimAnswer::Taken(winner.clone()), "{answer:?}");
+        }
+    }
+}
+
+fn exactly_one_of_all_who_claim_wins(ground: &Ground) {
+    one_wins_each_of(&[(ground.open)(), (ground.open)()], 10);
+}
+
+fn one_store_claims_from_many_threads(ground: &Ground) {
+    one_wins_each_of(&[(ground.open)()], 10);
+}
+
+fn a_claim_that_was_won_is_won_again_and_by_nobody_else(ground: &Ground) {
+    let (store, other) = ((ground.open)(), (ground.open)());
+    assert_eq!(store.newest_claim(&service()).unwrap(), None);
+    let ours = claim(1, "a", "run-1");
+    for _ in 0..3 {
+        assert_eq!(store.claim(&service(), &ours).unwrap(), ClaimAnswer::Won);
+    }
+    for rival in [claim(1, "b", "run-1"), claim(1, "a", "run-2")] {
+        assert_eq!(other.claim(&service(), &rival).unwrap(), ClaimAnswer::Taken(ours.clone()));
+    }
+    assert_eq!(other.newest_claim(&service()).unwrap(), Some(ours));
+}
+
+fn a_claim_is_released_once_and_for_all(ground: &Ground) {
+    let store = (ground.open)();
+    assert!(store.release(&service(), Generation(1)).is_err(), "nobody has claimed it");
+    let ours = claim(1, "a", "run-1");
+    store.claim(&service(), &ours).unwrap();
+    store.release(&service(), Generation(1)).unwrap();
+    store.release(&service(), Generation(1)).unwrap();
+    let released = Claim { released: true, ..ours.clone() };
+    assert_eq!((ground.open)().newest_claim(&service()).unwrap(), Some(released.clone()));
+    assert_eq!(store.claim(&service(), &ours).unwrap(), ClaimAnswer::Taken(released));
+    let next = claim(2, "b", "run-9");
+    assert_eq!(store.claim(&service(), &next).unwrap(), ClaimAnswer::Won);
+    assert_eq!(store.newest_claim(&service()).unwrap(), Some(next));
+}
+
+fn numbers_of_pruned_claims_stay_used(ground: &Ground) {
+    let store = (ground.open)();
+    for generation in 1..=4 {
+        store.claim(&service(), &claim(generation, "a", "run-1")).unwrap();
+    }
+    store.prune(&service(), Generation(4)).unwrap();
+    for generation in 1..=3 {
+        let late = claim(generation, "b", "run-2");
+        let newest = claim(4, "a", "run-1");
+        assert_eq!(store.claim(&service(), &late).unwrap(), ClaimAnswer::Taken(newest));
+    }
+}
+
+fn services_are_those_that_were_claimed(ground: &Ground) {
+    let store = (ground.open)();
+    assert_eq!(store.services().unwrap(), []);
+    let names = ["nfs-b", "nfs-a"].map(|name| ServiceName::parse(name).unwrap());
+    let host = ServiceName::host(&server("a"));
+    for service in names.iter().chain([&host]) {
+        store.claim(service, &claim(1, "a", "run-1")).unwrap();
+    }
+    assert_eq!((ground.open)().services().unwrap(), [host, names[1].clone(), names[0].clone()]);
+}
+
+fn a_generation_begins_with_all_it_is_given(ground: &Ground) {
+    // One sync for each file, one for all of them, and nothing at all.
+    for (generation, contents) in [(3, contents(2)), (4, contents(40)), (5, Contents::default())] {
+        begun(ground, generation, &contents);
+        let store = (ground.open)();
+        assert_eq!(store.load(&service(), Generation(generation)).unwrap(), contents);
+    }
+    let newest = |at_most| (ground.open)().newest_generation(&service(), Generation(at_most)).unwrap();
+    assert_eq!([2, 3, 4, 9].map(newest), [None, Some(3), Some(4), Some(5)].map(|n| n.map(Generation)));
+}
+
+fn a_generation_that_exists_is_left_as_it_is(ground: &Ground) {
+    let store = begun(ground, 1, &contents(3));
+    store.begin_generation(&service(), Generation(1), &contents(5)).unwrap();
+    assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(3));
+}
+
+fn what_does_not_exist_is_an_error(ground: &Ground) {
+    let store = begun(ground, 1, &contents(1));
+    assert!(store.load(&service(), Generation(2)).is_err());
+    for change in [Change::PutRecord(name("h"), record("h")), Change::RemoveRecord(name("h"))] {
+        assert!(store.commit(&service(), Generation(2), &[change]).is_err());
+    }
+    assert_eq!(store.newest_generation(&service(), Generation(9)).unwrap(), Some(Generation(1)));
+}
+
+fn the_last_change_of_a_client_counts(ground: &Ground) {
+    let store = begun(ground, 1, &Contents::default());
+    let put = |client: &str, bytes: &str| Change::PutRecord(name(client), record(bytes));
+    let remove = |client: &str| Change::RemoveRecord(name(client));
+    let mut changes = vec![
+        put("one", "first"),
+        put("two", "first"),
+        remove("one"),
+        put("three", "first"),
+        remove("nobody"),
+        put("one", "second"),
+        remove("two"),
+    ];
+    let expect = |clients: &[(&str, &str)]| {
+        let found = (ground.open)().load(&service(), Generation(1)).unwrap().records;
+        assert_eq!(found, clients.iter().map(|(client, bytes)| (name(client), record(bytes))).collect());
+    };
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    expect(&[("one", "second"), ("three", "first")]);
+    store.commit(&service(), Generation(1), &[remove("three"), put("one", "third")]).unwrap();
+    expect(&[("one", "third")]);
+    // Enough of them to share one sync.
+    changes.extend((0..30).map(|i| put("four", &format!("{i}"))));
+    changes.extend((0..30).map(|i| put(&format!("five-{i}"), "first")));
+    changes.extend((0..30).map(|i| remove(&format!("five-{i}"))));
+    changes.extend((0..10).map(|i| put(&format!("six-{i}"), "first")));
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    let six: Vec<String> = (0..10).map(|i| format!("six-{i}")).collect();
+    let mut expected = vec![("one", "second"), ("three", "first"), ("four", "29")];
+    expected.extend(six.iter().map(|client| (client.as_str(), "first")));
+    expect(&expected);
+}
+
+fn state_journal_and_outcomes_are_kept(ground: &Ground) {
+    let store = begun(ground, 1, &Contents { state: Some(StateNumber(5)), ..Contents::default() });
+    for round in 0..3_u32 {
+        let changes = [
+            Change::AppendOutcome(format!("first of {round}")),
+            Change::PutJournal(format!("journal\n{round}\n")),
+            Change::AppendOutcome(format!("second of {round}")),
+        ];
+        store.commit(&service(), Generation(1), &changes).unwrap();
+    }
+    let found = (ground.open)().load(&service(), Generation(1)).unwrap();
+    assert_eq!(found.state, Some(StateNumber(5)));
+    assert_eq!(found.journal.as_deref(), Some("journal\n2\n"));
+    let lines = ["first of 0", "second of 0", "first of 1", "second of 1", "first of 2", "second of 2"];
+    assert_eq!(found.outcomes, lines);
+}
+
+fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
+    let store = begun(ground, 1, &contents(1));
+    let damage = Change::PutRecord(name("10.0.0.9"), b"garbage\n".to_vec());
+    store.commit(&service(), Generation(1), &[damage]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::RemoveRecord(name("10.0.0.0"))]).unwrap();
+    let found = (ground.open)().load(&service(), Generation(1)).unwrap();
+    assert_eq!(found.records.len(), 0);
+    let [(which, why)] = found.damaged.as_slice() else { panic!("one is damaged: {:?}", found.damaged) };
+    assert!(
+        which.contains("10.0.0.9") && why.contains("expected") && why.contains("garbage"),
+        "{which}: {why}"
+    );
+    let mend = Change::PutRecord(name("10.0.0.9"), record("10.0.0.9"));
+    store.commit(&service(), Generation(1), &[mend]).unwrap();
+    let found = store.load(&service(), Generation(1)).unwrap();
+    assert_eq!((found.records.len(), found.damaged.len()), (1, 0));
+}
+
+fn what_no_store_can_hold_is_refused_whole(ground: &Ground) {
+    let store = begun(ground, 1, &contents(1));
+    let good = Change::PutRecord(name("good"), record("good"));
+    for (bad, expected) in [
+        (Change::PutRecord(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]), "at most"),
+        (Change::AppendOutcome("two\nlines".into()), "one line"),
+    ] {
+        let error = store.commit(&service(), Generation(1), &[good.clone(), bad]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(1));
+    let mut huge = contents(1);
+    huge.records.insert(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
+    assert!(store.begin_generation(&service(), Generation(2), &huge).is_err());
+    assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
+}
+
+fn every_name_a_client_may_have_is_held(ground: &Ground) {
+    let store = begun(ground, 1, &Contents::default());
+    let longest = "x".repeat(255);
+    let names = [longest.as_str(), "fe80::1%eth0", "2001:db8::7", "a*?\\\"'$(x)", "state", "claims", "7"];
+    let changes: Vec<Change> =
+        names.iter().map(|client| Change::PutRecord(name(client), record("c"))).collect();
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    let found = (ground.open)().load(&service(), Generation(1)).unwrap();
+    assert_eq!(found.records, names.iter().map(|client| (name(client), record("c"))).collect());
+    assert_eq!(found.damaged, []);
+}
+
+fn commits_from_many_threads_are_all_done(ground: &Ground) {
+    let store = begun(ground, 1, &Contents::default());
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for i in 0..5 {
+                    let client = format!("client-{thread}-{i}");
+                    let changes = [
+                        Change::PutRecord(name(&client), record(&client)),
+                        Change::PutRecord(name("shared"), record(&client)),
+                        Change::AppendOutcome(client),
+                    ];
+                    store.commit(&service(), Generation(1), &changes).unwrap();
+                }
+            });
+        }
+    });
+    let found = store.load(&service(), Generation(1)).unwrap();
+    assert_eq!((found.records.len(), found.outcomes.len(), found.damaged.len()), (21, 20, 0));
+}
+
+fn prune_keeps_the_newest(ground: &Ground) {
+    for generation in 1..=4 {
+        begun(ground, generation, &contents(2));
+    }
+    let store = (ground.open)();
+    store.release(&service(), Generation(1)).unwrap();
+    for _ in 0..2 {
+        store.prune(&service(), Generation(3)).unwrap();
+        assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), None);
+        assert_eq!(store.load(&service(), Generation(3)).unwrap(), contents(2));
+    }
+    store.prune(&service(), Generation(99)).unwrap();
+    assert_eq!(store.newest_generation(&service(), Generation(3)).unwrap(), None);
+    assert_eq!(store.load(&service(), Generation(4)).unwrap(), contents(2));
+    assert_eq!(store.newest_claim(&service()).unwrap(), Some(claim(4, "a", "1")));
+    let unknown = ServiceName::parse("unknown").unwrap();
+    store.prune(&unknown, Generation(3)).unwrap();
+    assert_eq!(store.services().unwrap(), [service()]);
+}
+
+fn heartbeats_are_seen_by_others(ground: &Ground) {
+    let report = |name: &str, beat| ServerReport {
+        server: server(name),
+        agent: "run-1".into(),
+        beat,
+        paused: beat == 2,
+        incarnation: None,
+        state: Some(5),
+        written_at_s: 7,
+        ailments: vec!["a full disk".into()],
+        wants: vec![service()],
+        facts: [("grace-s".to_owned(), "90".to_owned())].into(),
+    };
+    let (ours, theirs) = ((ground.open)(), (ground.open)());
+    assert_eq!(theirs.servers().unwrap().len(), 0);
+    for (name, beat) in [("a", 1), ("b", 1), ("a", 2)] {
+        ours.put_server(&report(name, beat)).unwrap();
+        assert_eq!(theirs.servers().unwrap().get(&server(name)), Some(&report(name, beat)));
+    }
+    let all = theirs.servers().unwrap();
+    assert_eq!(all.into_values().collect::<Vec<_>>(), [report("a", 2), report("b", 1)]);
+}
+
+fn a_probe_leaves_the_store_as_it_was(ground: &Ground) {
+    let store = begun(ground, 1, &contents(1));
+    store.probe().unwrap();
+    (ground.open)().probe().unwrap();
+    assert_eq!(store.services().unwrap(), [service()]);
+    assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(1));
+    assert!(!store.describe().is_empty());
+}

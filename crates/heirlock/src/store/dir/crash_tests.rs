@@ -1,0 +1,427 @@
+//! A scripted history is cut off before every one of its steps, or fails at it; what is found afterwards must be what
+//! was acknowledged.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use heirlock_nsm::{MonName, StateNumber};
+use rustix::io::Errno;
+
+use super::super::disk::faulty::{Fault, FaultyDisk, Survives};
+use super::*;
+
+/// One call of a history.
+#[derive(Debug, Clone)]
+enum Call {
+    Claim(Claim),
+    Begin(u64, Contents),
+    Commit(u64, Vec<Change>),
+    Release(u64),
+    Prune(u64),
+    Beat(u64),
+}
+
+/// What a store shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Picture {
+    claim: Option<Claim>,
+    generations: BTreeMap<u64, Contents>,
+}
+
+const ROOT: &str = "/srv/store";
+const GENERATIONS: u64 = 4;
+
+fn service() -> ServiceName {
+    ServiceName::parse("nfs-a").unwrap()
+}
+
+fn name(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+fn record(client: &str, my_name: &str) -> Vec<u8> {
+    format!("0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 {client} {my_name}\n")
+        .into_bytes()
+}
+
+fn put(client: &str, my_name: &str) -> Change {
+    Change::PutRecord(name(client), record(client, my_name))
+}
+
+fn remove(client: &str) -> Change {
+    Change::RemoveRecord(name(client))
+}
+
+fn outcome(line: &str) -> Change {
+    Change::AppendOutcome(line.into())
+}
+
+fn claim(generation: u64, owner: &str) -> Claim {
+    let owner = ServerName::parse(owner).unwrap();
+    Claim {
+        generation: Generation(generation),
+        owner,
+        agent: "run-1".into(),
+        claimed_at_s: 7,
+        released: false,
+    }
+}
+
+fn contents(state: u32, clients: usize) -> Contents {
+    let clients = (0..clients).map(|i| format!("10.0.0.{i}"));
+    Contents {
+        state: Some(StateNumber(state)),
+        records: clients.map(|client| (name(&client), record(&client, "begun"))).collect(),
+        journal: Some(format!("journal of {state}")),
+        ..Contents::default()
+    }
+}
+
+/// A service that moves twice, with commits that sync each file and such that share one sync.
+fn history() -> Vec<Call> {
+    let many: Vec<Change> = (0..12).map(|i| put(&format!("10.0.1.{i}"), "many")).collect();
+    let mut mixed = vec![put("10.0.1.3", "again"), remove("10.0.1.4"), outcome("10.0.1.4 retired")];
+    mixed.extend((4..13).map(|i| put(&format!("10.0.0.{i}"), "mixed")));
+    vec![
+        Call::Claim(claim(1, "a")),
+        Call::Begin(1, contents(3, 2)),
+        Call::Beat(1),
+        Call::Commit(1, vec![put("10.0.0.7", "one"), put("10.0.0.0", "new"), remove("10.0.0.1")]),
+        Call::Commit(1, many),
+        Call::Release(1),
+        Call::Claim(claim(2, "b")),
+        Call::Begin(2, contents(5, 10)),
+        Call::Commit(2, vec![outcome("10.0.0.0 acknowledged"), outcome("10.0.0.1 unreachable")]),
+        Call::Commit(2, vec![Change::PutJournal("settling".into())]),
+        Call::Commit(2, mixed),
+        Call::Commit(2, vec![outcome("10.0.0.1 lost"), Change::PutJournal("settled".into())]),
+        Call::Claim(claim(3, "a")),
+        Call::Begin(3, contents(9, 3)),
+        Call::Prune(3),
+        Call::Beat(2),
+        Call::Commit(3, vec![put("10.0.0.9", "last")]),
+    ]
+}
+
+impl Call {
+    fn make(&self, store: &DirStore) -> Result<(), StoreError> {
+        match self {
+            Call::Claim(claim) => {
+                assert_eq!(store.claim(&service(), claim)?, ClaimAnswer::Won, "{claim:?}");
+                Ok(())
+            }
+            Call::Begin(generation, contents) => {
+                store.begin_generation(&service(), Generation(*generation), contents)
+            }
+            Call::Commit(generation, changes) => store.commit(&service(), Generation(*generation), changes),
+            Call::Release(generation) => store.release(&service(), Generation(*generation)),
+            Call::Prune(keep_from) => store.prune(&service(), Generation(*keep_from)),
+            Call::Beat(beat) => store.put_server(&report(*beat)),
+        }
+    }
+
+    /// What it does to a picture.
+    fn paint(&self, picture: &mut Picture) {
+        match self {
+            Call::Claim(claim) => picture.claim = Some(claim.clone()),
+            Call::Begin(generation, contents) => {
+                picture.generations.insert(*generation, contents.clone());
+            }
+            Call::Commit(generation, changes) => {
+                let contents = picture.generations.get_mut(generation).unwrap();
+                changes.iter().for_each(|change| paint(contents, change));
+            }
+            Call::Release(_) => picture.claim.as_mut().unwrap().released = true,
+            Call::Prune(keep_from) => picture.generations.retain(|generation, _| generation >= keep_from),
+            Call::Beat(_) => {}
+        }
+    }
+}
+
+fn paint(contents: &mut Contents, change: &Change) {
+    match change.clone() {
+        Change::PutRecord(name, bytes) => {
+            contents.records.insert(name, bytes);
+        }
+        Change::RemoveRecord(name) => {
+            contents.records.remove(&name);
+        }
+        Change::PutJournal(journal) => contents.journal = Some(journal),
+        Change::AppendOutcome(line) => contents.outcomes.push(line),
+    }
+}
+
+fn report(beat: u64) -> ServerReport {
+    ServerReport {
+        server: ServerName::parse("a").unwrap(),
+        agent: "run-1".into(),
+        beat,
+        paused: false,
+        incarnation: None,
+        state: None,
+        written_at_s: 7,
+        ailments: Vec::new(),
+        wants: Vec::new(),
+        facts: BTreeMap::new(),
+    }
+}
+
+/// The pictures after nothing, after the first call, and so on.
+fn pictures() -> Vec<Picture> {
+    let mut pictures = vec![Picture::default()];
+    for call in history() {
+        let mut next = pictures.last().unwrap().clone();
+        call.paint(&mut next);
+        pictures.push(next);
+    }
+    pictures
+}
+
+fn create(disk: &FaultyDisk) -> Result<DirStore, StoreError> {
+    DirStore::create_on(Path::new(ROOT), Box::new(disk.clone()))
+}
+
+fn open(disk: &FaultyDisk) -> DirStore {
+    DirStore::on(Path::new(ROOT), Box::new(disk.clone()))
+}
+
+fn look(store: &DirStore) -> Picture {
+    let mut picture =
+        Picture { claim: store.newest_claim(&service()).unwrap(), generations: BTreeMap::new() };
+    for number in 1..=GENERATIONS {
+        if store.newest_generation(&service(), Generation(number)).unwrap() == Some(Generation(number)) {
+            let mut contents = store.load(&service(), Generation(number)).unwrap();
+            // What is repeated after a failure may have been there already.
+            let mut seen = HashSet::new();
+            contents.outcomes.retain(|line| seen.insert(line.clone()));
+            picture.generations.insert(number, contents);
+        }
+    }
+    picture
+}
+
+/// The steps of a store's creation, and all with the whole history.
+fn count() -> (u64, u64) {
+    let disk = FaultyDisk::new();
+    let store = create(&disk).unwrap();
+    let created = disk.steps();
+    history().iter().for_each(|call| call.make(&store).unwrap());
+    (created, disk.steps())
+}
+
+/// Whether a picture may be found when the call between two others was cut off.
+fn check(found: &Picture, before: &Picture, after: &Picture, place: &str) {
+    assert!(found.claim == before.claim || found.claim == after.claim, "{place}: claim {:?}", found.claim);
+    for number in 1..=GENERATIONS {
+        let [found, before, after] = [found, before, after].map(|picture| picture.generations.get(&number));
+        match (found, before, after) {
+            (Some(found), Some(before), Some(after)) => check_contents(found, before, after, place),
+            _ => assert!(found == before || found == after, "{place}: generation {number}: {found:?}"),
+        }
+    }
+}
+
+fn check_contents(found: &Contents, before: &Contents, after: &Contents, place: &str) {
+    assert_eq!(found.damaged, [], "{place}");
+    assert!(found.state == before.state || found.state == after.state, "{place}: {:?}", found.state);
+    assert!(
+        found.journal == before.journal || found.journal == after.journal,
+        "{place}: {:?}",
+        found.journal
+    );
+    for client in found.records.keys().chain(before.records.keys()) {
+        let [found, before, after] = [found, before, after].map(|contents| contents.records.get(client));
+        assert!(found == before || found == after, "{place}: {client} is {found:?}");
+    }
+    assert!(found.outcomes.starts_with(&before.outcomes), "{place}: {:?}", found.outcomes);
+    assert!(after.outcomes.starts_with(&found.outcomes), "{place}: {:?}", found.outcomes);
+}
+
+fn survivors() -> impl Iterator<Item = Survives> {
+    [Survives::Nothing, Survives::Everything].into_iter().chain((0..6).map(Survives::Some))
+}
+
+#[test]
+fn a_crash_before_any_step_loses_nothing_that_was_acknowledged() {
+    let (created, all) = count();
+    let (history, pictures) = (history(), pictures());
+    for step in created..=all {
+        let disk = FaultyDisk::new();
+        let store = create(&disk).unwrap();
+        disk.set(Fault::CrashBefore(step));
+        let done = history.iter().take_while(|call| call.make(&store).is_ok()).count();
+        let (before, after) = (&pictures[done], pictures.get(done + 1).unwrap_or(&pictures[done]));
+        for survives in survivors() {
+            let place = format!("step {step} of {all}, in {:?}, {survives:?}", history.get(done));
+            let disk = disk.after_crash(survives);
+            let store = open(&disk);
+            check(&look(&store), before, after, &place);
+            // The next run finishes the work, and what it finishes is durable.
+            for call in &history[done..] {
+                call.make(&store).unwrap_or_else(|error| panic!("{place}: {error}"));
+            }
+            let found = look(&open(&disk.after_crash(Survives::Nothing)));
+            assert_eq!(&found, pictures.last().unwrap(), "{place}");
+        }
+    }
+}
+
+#[test]
+fn crash_upon_crash_is_survived() {
+    let (created, all) = count();
+    let (history, pictures) = (history(), pictures());
+    for seed in 0..150 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut disk = FaultyDisk::new();
+        create(&disk).unwrap();
+        let mut done = 0;
+        for life in 0.. {
+            let store = open(&disk);
+            // Later lives have fewer steps before them; the last is not cut off.
+            let ahead = random.u64(1..=(all - created) / 3);
+            disk.set(if life < 6 { Fault::CrashBefore(disk.steps() + ahead) } else { Fault::None });
+            done += history[done..].iter().take_while(|call| call.make(&store).is_ok()).count();
+            disk = disk.after_crash(Survives::Some(random.u64(..)));
+            let (before, after) = (&pictures[done], pictures.get(done + 1).unwrap_or(&pictures[done]));
+            check(&look(&open(&disk)), before, after, &format!("seed {seed}, life {life}"));
+            if done == history.len() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_was_answered_never_changes_its_owner() {
+    let (created, all) = count();
+    for step in created..all {
+        let disk = FaultyDisk::new();
+        let store = create(&disk).unwrap();
+        disk.set(Fault::CrashBefore(step));
+        let answered = store.claim(&service(), &claim(1, "a")).is_ok();
+        for survives in survivors() {
+            let disk = disk.after_crash(survives);
+            let answer = open(&disk).claim(&service(), &claim(1, "b")).unwrap();
+            let owner = if answer == ClaimAnswer::Won { claim(1, "b") } else { claim(1, "a") };
+            assert!(!answered || owner == claim(1, "a"), "step {step}, {survives:?}: {answer:?}");
+            // Whoever lost has been told of somebody who is there to stay.
+            let store = open(&disk.after_crash(Survives::Nothing));
+            assert_eq!(store.newest_claim(&service()).unwrap(), Some(owner), "step {step}, {survives:?}");
+        }
+        if answered {
+            return;
+        }
+    }
+    panic!("the claim was never answered");
+}
+
+#[test]
+fn a_creation_that_was_cut_off_is_begun_again() {
+    let (created, _) = count();
+    for step in 0..created {
+        let disk = FaultyDisk::new();
+        disk.set(Fault::CrashBefore(step));
+        assert!(create(&disk).is_err());
+        for survives in survivors() {
+            let disk = disk.after_crash(survives);
+            let before = open(&disk).probe();
+            create(&disk).unwrap_or_else(|error| panic!("step {step}, {survives:?}: {error}"));
+            open(&disk.after_crash(Survives::Nothing)).probe().unwrap();
+            // Half a store is none.
+            assert!(before.is_err() || disk.paths().contains(&format!("{ROOT}/{MARKER}")));
+        }
+    }
+}
+
+/// Makes a call that may fail; where it does, its error must be of use.
+fn attempt(call: &Call, store: &DirStore, place: &str) -> bool {
+    match call.make(store) {
+        Ok(()) => true,
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains(ROOT), "{place}: no path in {text:?}");
+            assert!(text.contains("; "), "{place}: no remedy in {text:?}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_once_is_told_and_the_call_repeated() {
+    let (created, all) = count();
+    let (history, pictures) = (history(), pictures());
+    for error in [Errno::NOSPC, Errno::IO, Errno::ACCESS, Errno::ROFS, Errno::STALE] {
+        for step in created..all {
+            let place = format!("{error} at step {step}");
+            let disk = FaultyDisk::new();
+            let store = create(&disk).unwrap();
+            disk.set(Fault::Once(step, error));
+            let mut failures = 0;
+            for (i, call) in history.iter().enumerate() {
+                if !attempt(call, &store, &place) {
+                    failures += 1;
+                    check(&look(&store), &pictures[i], &pictures[i + 1], &place);
+                    call.make(&store).unwrap_or_else(|error| panic!("{place}: {error}"));
+                }
+            }
+            assert!(failures <= 1, "{place}");
+            assert_eq!(&look(&store), pictures.last().unwrap(), "{place}");
+            let found = look(&open(&disk.after_crash(Survives::Nothing)));
+            assert_eq!(&found, pictures.last().unwrap(), "{place}, then a crash");
+        }
+    }
+}
+
+#[test]
+fn a_fault_that_stays_fails_every_call_until_it_is_lifted() {
+    let (created, all) = count();
+    let (history, pictures) = (history(), pictures());
+    for error in [Errno::NOSPC, Errno::IO, Errno::ACCESS, Errno::ROFS] {
+        for step in created..all {
+            let place = format!("{error} from step {step}");
+            let disk = FaultyDisk::new();
+            let store = create(&disk).unwrap();
+            disk.set(Fault::From(step, error));
+            let done = history.iter().take_while(|call| attempt(call, &store, &place)).count();
+            if let Some(call) = history.get(done) {
+                assert!(!attempt(call, &store, &place), "{place}: {call:?} can't have been done");
+                assert!(store.probe().is_err(), "{place}: the probe sees nothing");
+                check(&look(&store), &pictures[done], &pictures[done + 1], &place);
+                if error == Errno::NOSPC {
+                    // What fills the disk further would be in the way of its mending.
+                    let left = disk.paths().into_iter().find(|path| path.contains("/."));
+                    assert!(left.is_none() || matches!(call, Call::Prune(_)), "{place}: {left:?}");
+                }
+            }
+            disk.set(Fault::None);
+            store.probe().unwrap();
+            history[done..].iter().for_each(|call| call.make(&store).unwrap());
+            let found = look(&open(&disk.after_crash(Survives::Nothing)));
+            assert_eq!(&found, pictures.last().unwrap(), "{place}, lifted");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_can_t_be_read_never_looks_empty() {
+    for error in [Errno::IO, Errno::ACCESS, Errno::STALE] {
+        let disk = FaultyDisk::new();
+        let store = create(&disk).unwrap();
+        history().iter().for_each(|call| call.make(&store).unwrap());
+        disk.set(Fault::All(error));
+        let errors = [
+            store.probe().unwrap_err(),
+            store.services().unwrap_err(),
+            store.newest_claim(&service()).unwrap_err(),
+            store.newest_generation(&service(), Generation(9)).unwrap_err(),
+            store.load(&service(), Generation(3)).unwrap_err(),
+            store.servers().unwrap_err(),
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.contains(ROOT) && error.contains("; "), "{error}");
+        }
+        disk.set(Fault::None);
+        assert_eq!(&look(&store), pictures().last().unwrap());
+        assert_eq!(store.servers().unwrap().into_values().collect::<Vec<_>>(), [report(2)]);
+    }
+}

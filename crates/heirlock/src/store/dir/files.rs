@@ -1,0 +1,133 @@
+//! How single files and folders of the store come to be, and how they are found.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use heirlock_core::Generation;
+
+use super::{DirStore, FILE_BYTES_MAX, StoreError, failed};
+
+impl DirStore {
+    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+        self.disk.read(path, FILE_BYTES_MAX).map_err(failed("read", path))
+    }
+
+    /// The file, or `None` where there is none.
+    pub(super) fn read_if(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.disk.read(path, FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // The volume may have gone since the call began.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| None),
+            Err(error) => Err(failed("read", path)(error)),
+        }
+    }
+
+    /// The names in a folder that are text; unfinished ones are left out.
+    pub(super) fn list(&self, path: &Path) -> Result<Vec<String>, StoreError> {
+        let names = self.disk.list(path).map_err(failed("list", path))?;
+        let mut names: Vec<String> = names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| !name.starts_with('.'))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The numbers in a folder, falling. A folder that does not exist has none.
+    pub(super) fn numbers(&self, path: &Path) -> Result<Vec<Generation>, StoreError> {
+        let names = match self.list(path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return self.enter().map(|()| Vec::new());
+            }
+            names => names?,
+        };
+        let number = |name: &String| name.parse().ok().map(Generation).filter(|n| n.to_string() == *name);
+        let mut numbers: Vec<Generation> = names.iter().filter_map(number).collect();
+        numbers.sort_by(|a, b| b.cmp(a));
+        Ok(numbers)
+    }
+
+    /// A folder and its name in its parent, durable.
+    pub(super) fn make(&self, path: &Path) -> Result<(), StoreError> {
+        self.disk.make_folder(path).map_err(failed("create", path))?;
+        self.sync_parent(path)
+    }
+
+    pub(super) fn sync_parent(&self, path: &Path) -> Result<(), StoreError> {
+        self.sync(path.parent().unwrap_or(&self.root))
+    }
+
+    pub(super) fn sync(&self, folder: &Path) -> Result<(), StoreError> {
+        self.disk.sync_folder(folder).map_err(failed("sync", folder))
+    }
+
+    /// A file with these bytes, durable, or the one that was there before.
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        self.put(path, bytes, true)?;
+        self.sync_parent(path)
+    }
+
+    /// A file with these bytes or the one that was there before; its name is not durable yet.
+    pub(super) fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), StoreError> {
+        let temporary = self.temporary(path.parent().unwrap_or(&self.root));
+        let written = self.disk.write(&temporary, bytes, sync).map_err(failed("write", &temporary));
+        let put = written.and_then(|()| self.disk.rename(&temporary, path).map_err(failed("rename", path)));
+        put.inspect_err(|_| self.discard(&[temporary]))
+    }
+
+    /// A hidden name in this folder that nobody else uses, and that was never used: a file that became another one by
+    /// link(2) must not be written to again. Shorter than the longest client's name.
+    pub(super) fn temporary(&self, folder: &Path) -> PathBuf {
+        folder.join(format!(".{}", self.suffix()))
+    }
+
+    /// As [`DirStore::temporary`], for a generation: its number can be told from the name.
+    pub(super) fn unfinished(&self, service: &Path, generation: Generation) -> PathBuf {
+        service.join(format!(".{generation}.{}", self.suffix()))
+    }
+
+    fn suffix(&self) -> String {
+        format!("{}.{:x}", self.unique, self.temporaries.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Removes temporary files after a failure: on a full disk they would be in the way of the next attempt.
+    pub(super) fn discard(&self, temporaries: &[PathBuf]) {
+        for temporary in temporaries {
+            // The failure before this one is the one to be told.
+            let _ = self.disk.remove(temporary);
+        }
+    }
+
+    pub(super) fn remove_if(&self, path: &Path) -> Result<(), StoreError> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates a file that nobody else created; `false` where somebody has. Either way it is durable.
+    pub(super) fn create_exclusively(&self, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+        let temporary = self.temporary(path.parent().unwrap_or(&self.root));
+        let created = self.link(&temporary, path, bytes);
+        // A temporary file that stays is only in the way.
+        self.discard(&[temporary]);
+        let won = created?;
+        self.sync_parent(path)?;
+        Ok(won)
+    }
+
+    fn link(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+        self.disk.write(temporary, bytes, true).map_err(failed("write", temporary))?;
+        match self.disk.link(temporary, path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            // Over a network the answer may be lost although the link was made.
+            Err(error) => match self.disk.links(temporary) {
+                Ok(2) => Ok(true),
+                _ => Err(failed("link", path)(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Generations: whole or not at all, from the first to the last.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use heirlock_core::Generation;
+use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::commit::{check_record, outcome_line};
+use super::{Contents, DirStore, SYNC_EACH_MAX, StoreError, failed};
+
+impl DirStore {
+    /// Builds a generation under a hidden name, then gives it its own.
+    pub(super) fn begin(
+        &self,
+        service: &Path,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError> {
+        if self.numbers(service)?.contains(&generation) {
+            // Whoever made it may have failed, or may still be, between the rename and the sync.
+            return self.sync(service);
+        }
+        let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
+        let built =
+            self.build(&unfinished, contents).and_then(|()| match self.disk.rename(&unfinished, &path) {
+                Ok(()) => Ok(true),
+                Err(error) if exists(&error) => Ok(false),
+                Err(error) => Err(failed("rename", &path)(error)),
+            });
+        if !matches!(built, Ok(true)) {
+            // What stays of it is swept when its number is pruned.
+            let _ = self.disk.remove_folder(&unfinished);
+        }
+        built?;
+        self.sync(service)
+    }
+
+    /// Builds a generation that nobody sees yet.
+    fn build(&self, path: &Path, contents: &Contents) -> Result<(), StoreError> {
+        let sm = path.join("sm");
+        for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
+            self.disk.make_folder(&folder).map_err(failed("create", &folder))?;
+        }
+        let each = contents.records.len() <= SYNC_EACH_MAX;
+        let write =
+            |path: PathBuf, bytes: &[u8]| self.disk.write(&path, bytes, each).map_err(failed("write", &path));
+        for (name, bytes) in &contents.records {
+            let path = sm.join(name.as_str());
+            check_record(&path, bytes)?;
+            write(path, bytes)?;
+        }
+        if let Some(state) = contents.state {
+            write(path.join("state"), &state.render_file())?;
+        }
+        if let Some(journal) = &contents.journal {
+            write(path.join("journal.json"), journal.as_bytes())?;
+        }
+        if !contents.outcomes.is_empty() {
+            let outcomes = path.join("outcomes");
+            let mut lines = String::new();
+            for line in &contents.outcomes {
+                lines.push_str(&outcome_line(&outcomes, line)?);
+            }
+            write(outcomes, lines.as_bytes())?;
+        }
+        if !each {
+            self.disk.sync_all(path).map_err(failed("sync", path))?;
+        }
+        [&sm, &path.join("sm.bak"), path].into_iter().try_for_each(|folder| self.sync(folder))
+    }
+
+    pub(super) fn load_all(&self, path: &Path) -> Result<Contents, StoreError> {
+        let mut contents = Contents::default();
+        let sm = path.join("sm");
+        let mut names = self.disk.list(&sm).map_err(failed("list", &sm))?;
+        names.sort();
+        for name in names {
+            let shown = format!("sm/{}", name.as_encoded_bytes().escape_ascii());
+            match name.to_str() {
+                Some(name) if name.starts_with('.') => {}
+                Some(name) => match self.load_record(&sm, name) {
+                    Ok(Some((key, bytes))) => {
+                        contents.records.insert(key, bytes);
+                    }
+                    Ok(None) => {}
+                    Err(why) => contents.damaged.push((shown, why)),
+                },
+                None => contents.damaged.push((shown, "expected a client's name, found other bytes".into())),
+            }
+        }
+        if let Some(bytes) = self.read_if(&path.join("state"))? {
+            match StateNumber::parse_file(&bytes) {
+                Ok(state) => contents.state = Some(state),
+                Err(error) => contents.damaged.push(("state".into(), error.to_string())),
+            }
+        }
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        contents.journal = self.read_if(&path.join("journal.json"))?.map(text);
+        let outcomes = self.read_if(&path.join("outcomes"))?.map(text).unwrap_or_default();
+        let whole = &outcomes[..whole_lines(outcomes.as_bytes())];
+        contents.outcomes = whole.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        // Had the volume gone meanwhile, every record would look as if it had been removed.
+        self.disk.list(&sm).map_err(failed("list", &sm))?;
+        Ok(contents)
+    }
+
+    /// A record, or nothing where its owner removed it meanwhile.
+    fn load_record(&self, sm: &Path, name: &str) -> Result<Option<(MonName, Vec<u8>)>, String> {
+        let key = MonName::parse(name).map_err(|error| error.to_string())?;
+        let max = u64::try_from(RECORD_BYTES_MAX).unwrap_or(u64::MAX);
+        let bytes = match self.disk.read(&sm.join(name), max) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| error.to_string())?,
+        };
+        parse_record(&bytes).map_err(|error| error.to_string())?;
+        Ok(Some((key, bytes)))
+    }
+
+    /// Removes generations below `keep_from` save the newest, and what crashes left of their making or removal.
+    pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), StoreError> {
+        for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
+            // Hidden first: half a generation must not pass for a whole one.
+            let (path, hidden) = (service.join(old.to_string()), self.unfinished(service, old));
+            match self.disk.rename(&path, &hidden) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(failed("rename", &path))?,
+            }
+        }
+        let mut hidden = self.hidden(service)?;
+        hidden.retain(|name| {
+            let number = name.split('.').nth(1).and_then(|number| number.parse().ok()).map(Generation);
+            number.is_some_and(|number| number < keep_from)
+        });
+        if !hidden.is_empty() {
+            // Also for those that an earlier attempt hid: it may have failed before this.
+            self.sync(service)?;
+        }
+        for path in hidden.iter().map(|name| service.join(name)) {
+            match self.disk.remove_folder(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(failed("remove", &path))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is unfinished in a folder. One that does not exist has nothing.
+    pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+        match self.disk.list(folder) {
+            Ok(names) => {
+                let names = names.into_iter().filter_map(|name| name.into_string().ok());
+                Ok(names.filter(|name| name.starts_with('.')).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| Vec::new()),
+            Err(error) => Err(failed("list", folder)(error)),
+        }
+    }
+}
+
+/// Where the last whole line ends: without its newline a line was torn.
+pub(super) fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+}
+
+fn exists(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+}

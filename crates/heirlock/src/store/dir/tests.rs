@@ -1,0 +1,290 @@
+//! What only folders can suffer: other owners, volumes that are not mounted, and what others left in them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use heirlock_nsm::MonName;
+
+use super::*;
+
+const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
+
+fn service() -> ServiceName {
+    ServiceName::parse("nfs-a").unwrap()
+}
+
+fn claim(generation: u64) -> Claim {
+    let owner = ServerName::parse("a").unwrap();
+    Claim {
+        generation: Generation(generation),
+        owner,
+        agent: "run-1".into(),
+        claimed_at_s: 7,
+        released: false,
+    }
+}
+
+fn report() -> ServerReport {
+    let server = ServerName::parse("a").unwrap();
+    let json = format!(
+        "{{\"server\": \"{server}\", \"agent\": \"r\", \"beat\": 1, \"paused\": false, \"written-at-s\": 1}}"
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+/// A temporary folder, and a store in it with one claim and one record.
+fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = DirStore::create(&root).unwrap();
+    store.claim(&service(), &claim(1)).unwrap();
+    let records = [(MonName::parse("10.0.0.1").unwrap(), LINE.into())].into();
+    let contents = Contents { records, outcomes: vec!["one".into()], ..Contents::default() };
+    store.begin_generation(&service(), Generation(1), &contents).unwrap();
+    (folder, root, store)
+}
+
+/// Every call, and its error.
+fn all_fail(store: &DirStore) -> Vec<String> {
+    let (service, first) = (service(), Generation(1));
+    let change = Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into());
+    let answers = [
+        store.probe().err(),
+        store.services().err(),
+        store.newest_claim(&service).err(),
+        store.claim(&service, &claim(2)).err(),
+        store.release(&service, first).err(),
+        store.newest_generation(&service, first).err(),
+        store.begin_generation(&service, first, &Contents::default()).err(),
+        store.load(&service, first).err(),
+        store.commit(&service, first, &[change]).err(),
+        store.prune(&service, first).err(),
+        store.put_server(&report()).err(),
+        store.servers().err(),
+    ];
+    let error = |(i, error): (usize, Option<StoreError>)| {
+        error.unwrap_or_else(|| panic!("call {i} should have failed")).to_string()
+    };
+    answers.into_iter().enumerate().map(error).collect()
+}
+
+fn paths_below(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry.clone());
+            }
+            paths.push(entry);
+        }
+    }
+    paths
+}
+
+#[test]
+fn nothing_is_written_below_a_mount_point_without_its_volume() {
+    let (folder, volume, _) = begun();
+    let mount_point = folder.path().join("mount-point");
+    let store = DirStore::at(&mount_point);
+    let expect = |what: &str, found: &str| {
+        for error in all_fail(&store) {
+            assert!(error.starts_with(&mount_point.display().to_string()), "{what}: {error}");
+            for part in ["expected a folder that is a store", found, "mount the volume"] {
+                assert!(error.contains(part), "{what}: {error}");
+            }
+        }
+    };
+    expect("not even a folder", "found nothing");
+    fs::create_dir(&mount_point).unwrap();
+    fs::set_permissions(&mount_point, Permissions::from_mode(0o700)).unwrap();
+    expect("an empty mount point", "found a folder without the file heirlock-store");
+    assert_eq!(fs::read_dir(&mount_point).unwrap().count(), 0);
+    // Mounted, without a new start.
+    fs::remove_dir(&mount_point).unwrap();
+    fs::rename(&volume, &mount_point).unwrap();
+    store.probe().unwrap();
+    assert_eq!(store.newest_claim(&service()).unwrap(), Some(claim(1)));
+    assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won);
+    // And gone again.
+    fs::rename(&mount_point, &volume).unwrap();
+    expect("a volume that is gone", "found nothing");
+    assert!(!mount_point.exists());
+}
+
+#[test]
+fn a_volume_that_goes_in_the_middle_of_a_call_does_not_look_empty() {
+    let (_folder, root, store) = begun();
+    fs::remove_file(root.join(MARKER)).unwrap();
+    let nowhere = root.join("services/unknown/claims");
+    assert!(store.numbers(&nowhere).is_err());
+    assert!(store.read_if(&nowhere.join("1")).is_err());
+    assert!(store.hidden(&nowhere).is_err());
+}
+
+#[test]
+fn a_store_that_others_may_change_is_refused() {
+    let (_folder, root, store) = begun();
+    for (mode, found) in [(0o770, "mode 0770"), (0o702, "mode 0702"), (0o1777, "mode 1777")] {
+        fs::set_permissions(&root, Permissions::from_mode(mode)).unwrap();
+        assert!(DirStore::open(&root).is_err());
+        for error in all_fail(&store) {
+            let whole = error.contains(&root.display().to_string())
+                && error.contains("expected a folder that only its owner writes")
+                && error.contains(found)
+                && error.contains("chmod 0700");
+            assert!(whole, "{error}");
+        }
+    }
+    fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+    store.probe().unwrap();
+}
+
+#[test]
+fn a_store_of_somebody_else_is_refused() {
+    let us = rustix::process::geteuid().as_raw();
+    let theirs = Owner { is_folder: true, uid: us + 1, mode: 0o700 };
+    let error = check_owner(Path::new("/srv/store"), theirs).unwrap_err().to_string();
+    let expected = format!(
+        "/srv/store: expected a folder of user {us}, found one of user {}; give it to the user the agent runs as",
+        us + 1
+    );
+    assert_eq!(error, expected);
+    check_owner(Path::new("/srv/store"), Owner { uid: us, ..theirs }).unwrap();
+    // For real, where we may give a folder away.
+    let (_folder, root, store) = begun();
+    if std::os::unix::fs::chown(&root, Some(us + 1), None).is_ok() {
+        for error in all_fail(&store) {
+            assert!(error.contains(&format!("found one of user {}", us + 1)), "{error}");
+        }
+        assert!(DirStore::create(&root).is_err());
+    }
+}
+
+#[test]
+fn what_is_no_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let refused = |expected: &str| {
+        let opened = DirStore::open(&root).err().map(|error| error.to_string()).unwrap_or_default();
+        let created = DirStore::create(&root).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(opened.contains(expected) || created.contains(expected), "{opened} / {created}");
+    };
+    fs::write(&root, "").unwrap();
+    refused("found something else; name the folder of the store");
+    fs::remove_file(&root).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("letters"), "").unwrap();
+    refused("expected an empty folder, found \"letters\" in it; choose a folder of its own");
+    assert_eq!(paths_below(&root), [root.join("letters")]);
+    fs::remove_file(root.join("letters")).unwrap();
+    fs::write(root.join(MARKER), "heirlock store, format 9\n").unwrap();
+    refused("found \"heirlock store, format 9\"; use the version that made this store");
+}
+
+#[test]
+fn create_makes_all_folders_and_leaves_a_store_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("var/lib/store");
+    DirStore::create(&root).unwrap().claim(&service(), &claim(1)).unwrap();
+    let again = DirStore::create(&root).unwrap();
+    assert_eq!(again.newest_claim(&service()).unwrap(), Some(claim(1)));
+    for path in paths_below(&root) {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let expected = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_generation_is_a_status_monitor_s_directory() {
+    let (_folder, root, store) = begun();
+    let contents = Contents {
+        state: Some(heirlock_nsm::StateNumber(7)),
+        ..store.load(&service(), Generation(1)).unwrap()
+    };
+    store.begin_generation(&service(), Generation(2), &contents).unwrap();
+    let generation = root.join("services/nfs-a/2");
+    assert_eq!(fs::read(generation.join("sm/10.0.0.1")).unwrap(), LINE.as_bytes());
+    assert_eq!(fs::read(generation.join("state")).unwrap(), heirlock_nsm::StateNumber(7).render_file());
+    assert!(generation.join("sm.bak").is_dir());
+    assert_eq!(fs::read_dir(generation.join("sm")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_torn_outcome_is_left_out_and_never_completed() {
+    let (_folder, root, store) = begun();
+    let path = root.join("services/nfs-a/1/outcomes");
+    fs::write(&path, "one\ntwo\nthr").unwrap();
+    let outcomes = |store: &DirStore| store.load(&service(), Generation(1)).unwrap().outcomes;
+    assert_eq!(outcomes(&store), ["one", "two"]);
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome("four".into())]).unwrap();
+    assert_eq!(outcomes(&store), ["one", "two", "four"]);
+    assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\nfour\n");
+}
+
+#[test]
+fn what_is_foreign_in_a_generation_is_named_and_stays() {
+    use std::os::unix::ffi::OsStrExt;
+    let (_folder, root, store) = begun();
+    let sm = root.join("services/nfs-a/1/sm");
+    fs::write(sm.join(std::ffi::OsStr::from_bytes(b"caf\xe9")), LINE).unwrap();
+    fs::write(sm.join("10.0.0.2"), "").unwrap();
+    fs::write(sm.join("10.0.0.3.new"), LINE).unwrap();
+    fs::create_dir(sm.join("10.0.0.4")).unwrap();
+    fs::write(root.join("services/nfs-a/1/state"), "7         ").unwrap();
+    let found = store.load(&service(), Generation(1)).unwrap();
+    let names: Vec<&str> = found.damaged.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["sm/10.0.0.2", "sm/10.0.0.3.new", "sm/10.0.0.4", "sm/caf\\xe9", "state"]);
+    assert!(found.damaged.iter().all(|(_, why)| !why.is_empty()), "{:?}", found.damaged);
+    assert_eq!((found.records.len(), found.state), (1, None));
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome("x".into())]).unwrap();
+    assert_eq!(store.load(&service(), Generation(1)).unwrap().damaged, found.damaged);
+}
+
+#[test]
+fn what_a_crash_left_is_swept_by_the_next_run() {
+    let (_folder, root, store) = begun();
+    store.claim(&service(), &claim(2)).unwrap();
+    store.begin_generation(&service(), Generation(2), &Contents::default()).unwrap();
+    let services = root.join("services/nfs-a");
+    fs::create_dir_all(services.join(".1.9.00000000.0/sm")).unwrap();
+    // Somebody may be building this one just now.
+    fs::create_dir_all(services.join(".3.9.00000000.0/sm")).unwrap();
+    for left in ["2/sm/.9.00000000.1", "2/.9.00000000.2"] {
+        fs::write(services.join(left), LINE).unwrap();
+    }
+    store.commit(&service(), Generation(2), &[Change::AppendOutcome("x".into())]).unwrap();
+    store.prune(&service(), Generation(2)).unwrap();
+    let hidden: Vec<PathBuf> = paths_below(&services)
+        .into_iter()
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with('.'))
+        .collect();
+    assert_eq!(hidden, [services.join(".3.9.00000000.0")]);
+}
+
+#[test]
+fn a_damaged_claim_is_told_and_never_taken_for_none() {
+    let (_folder, root, store) = begun();
+    let path = root.join("services/nfs-a/claims/1");
+    fs::write(&path, "{\"generation\": 1").unwrap();
+    for error in [store.newest_claim(&service()).err(), store.claim(&service(), &claim(1)).err()] {
+        let error = error.unwrap().to_string();
+        assert!(error.contains(&path.display().to_string()) && error.contains("restore it"), "{error}");
+    }
+    fs::write(root.join("services/nfs-a/claims/+7"), "").unwrap();
+    fs::write(root.join("services/nfs-a/claims/007"), "").unwrap();
+    assert_eq!(store.numbers(&root.join("services/nfs-a/claims")).unwrap(), [Generation(1)]);
+}
+
+#[test]
+fn heartbeats_that_make_no_sense_are_left_out() {
+    let (_folder, root, store) = begun();
+    store.put_server(&report()).unwrap();
+    // Under another's name, and with another beat: it must not pass for the newest of its server.
+    let stray = serde_json::to_vec(&ServerReport { beat: 9, ..report() }).unwrap();
+    fs::write(root.join("servers/b"), stray).unwrap();
+    fs::write(root.join("servers/c"), "").unwrap();
+    let servers = store.servers().unwrap();
+    assert_eq!(servers.into_values().collect::<Vec<_>>(), [report()]);
+}

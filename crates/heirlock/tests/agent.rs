@@ -1,0 +1,261 @@
+//! The real agent, ill-treated: what is lost, forgotten or invented when it is killed, when its folders vanish, when two
+//! of them want the same.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "agent/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use harness::{Site, line, names};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn what_was_captured_survives_a_kill_and_what_came_meanwhile_is_caught_up() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    server.kill();
+    server.register("10.0.0.2");
+    server.up();
+    server.wait_until_captured("nfs", 2);
+    let sm = site.store().join("services/nfs/1/sm");
+    assert_eq!(names(&sm), ["10.0.0.1", "10.0.0.2"], "in the same generation: nothing was adopted");
+    assert_eq!(fs::read_to_string(sm.join("10.0.0.1")).unwrap(), line("10.0.0.1"), "to the byte");
+}
+
+#[test]
+fn an_orderly_stop_says_so_and_forgets_nothing() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    assert_eq!(server.stop(), Some(0));
+    let heartbeat = fs::read_to_string(site.store().join("servers/nfs-a")).unwrap();
+    assert!(heartbeat.contains("\"paused\": true"), "{heartbeat}");
+    assert!(!server.path("run/control.sock").exists(), "its socket goes with it");
+    server.up();
+    server.wait_until_captured("nfs", 1);
+}
+
+#[test]
+fn of_two_agents_under_one_name_the_newcomer_gives_way() {
+    let site = Site::new();
+    let (mut first, mut second) = (site.server("a", "nfs-a"), site.server("b", "nfs-a"));
+    first.up();
+    second.start();
+    let (code, log) = second.ended();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("another agent lives under the name nfs-a"), "{log}");
+    assert!(first.lives());
+    assert_eq!(first.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
+fn two_agents_cannot_share_a_runtime_directory() {
+    let site = Site::new();
+    let mut first = site.server("a", "nfs-a");
+    first.up();
+    let second = first.run(&["agent"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("another agent listens"), "{}", text(&second.stderr));
+    assert!(first.lives());
+}
+
+#[test]
+fn of_two_adopters_at_the_same_moment_one_is_refused() {
+    let site = Site::new();
+    let (mut b, mut c) = (site.server("b", "nfs-b"), site.server("c", "nfs-c"));
+    b.up();
+    c.up();
+    let adopters = [&b, &c].map(|server| {
+        let mut command = server.command(&["adopt", "new", "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    // Nothing answers the winner's question for grace here, so it ends without having told anybody; that is not the point.
+    let outputs = adopters.map(|adopter| adopter.wait_with_output().unwrap());
+    let codes = outputs.each_ref().map(|output| output.status.code());
+    assert!(codes == [Some(1), Some(3)] || codes == [Some(3), Some(1)], "{codes:?}: {outputs:?}");
+    let loser = outputs.iter().find(|output| output.status.code() == Some(3)).unwrap();
+    let said = text(&loser.stderr);
+    assert!(said.contains("at the same moment") || said.contains("belongs to nfs-"), "{said}");
+    assert_eq!(names(&site.store().join("services/new/claims")), ["1"]);
+}
+
+#[test]
+fn a_service_that_nobody_configured_is_refused_and_the_others_are_named() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    for verb in ["adopt", "release", "failback"] {
+        let refused = server.run(&[verb, "nfz"]);
+        assert_eq!(refused.status.code(), Some(3), "{verb}");
+        let said = text(&refused.stderr);
+        assert!(said.contains("there is no service nfz") && said.contains("nfs, new"), "{said}");
+    }
+}
+
+#[test]
+fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
+    let site = Site::new();
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    a.up();
+    b.up();
+    b.wait_for("a heart that beats", |b| {
+        let status = b.try_status()?;
+        status["servers"][0]["heart"].as_str()?.starts_with("beating").then_some(())
+    });
+    let refused = b.run(&["adopt", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    assert!(said.contains("nfs-a, whose heartbeat changed") && said.contains("--owner-fenced"), "{said}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
+}
+
+#[test]
+fn a_status_monitors_directory_that_vanishes_takes_nothing_with_it() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    fs::remove_dir_all(server.path("sm")).unwrap();
+    let problem = server.wait_for("a problem", |server| {
+        let status = server.try_status()?;
+        status["problems"].as_array()?.iter().find_map(|p| Some(p.as_str()?.to_owned()))
+    });
+    assert!(
+        problem.contains("the status monitor's directory") && problem.contains("state-directory"),
+        "{problem}"
+    );
+    assert_eq!(names(&site.store().join("services/nfs/1/sm")), ["10.0.0.1"]);
+    fs::create_dir(server.path("sm")).unwrap();
+    server.register("10.0.0.2");
+    server.wait_until_captured("nfs", 2);
+}
+
+#[test]
+fn a_store_that_vanishes_is_said_at_once_and_caught_up_when_it_is_back() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    let away = site.store().with_file_name("elsewhere");
+    fs::rename(site.store(), &away).unwrap();
+    server.register("10.0.0.1");
+    server.wait_for("an unprotected service", |server| {
+        let status = server.try_status()?;
+        status["store"]["unprotected_since_s"].as_u64().map(drop)
+    });
+    let said = server.run(&["status"]);
+    assert_eq!(said.status.code(), Some(5));
+    assert!(text(&said.stdout).contains("unprotected since"), "{}", text(&said.stdout));
+    assert!(!site.store().exists(), "nothing may be written where the volume was");
+    fs::rename(&away, site.store()).unwrap();
+    server.wait_until_captured("nfs", 1);
+    assert_eq!(server.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_agent_whose_store_is_not_there_yet_waits_for_it() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    let away = site.store().with_file_name("elsewhere");
+    fs::rename(site.store(), &away).unwrap();
+    server.register("10.0.0.1");
+    server.start();
+    server.wait_for("an agent that complains", |server| {
+        let status = server.try_status()?;
+        (status["store"]["well"] == false && status["agent"] != "").then_some(())
+    });
+    fs::rename(&away, site.store()).unwrap();
+    server.wait_until_captured("nfs", 1);
+}
+
+#[test]
+fn a_store_that_others_may_change_is_refused() {
+    let site = Site::new();
+    let server = site.server("a", "nfs-a");
+    fs::set_permissions(site.store(), fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = server.run(&["agent"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("0700"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn what_is_no_record_is_named_once_and_hinders_nobody() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    fs::write(server.path("sm/garbage"), "hello\n").unwrap();
+    fs::write(server.path("sm/empty"), "").unwrap();
+    server.register("10.0.0.1");
+    server.up();
+    server.wait_until_captured("nfs", 1);
+    let problems = server.wait_for("both problems", |server| {
+        // A second look finds that neither is a record in the making.
+        fs::write(server.path("sm/.look"), "").unwrap();
+        let status = server.try_status()?;
+        let problems = status["problems"].to_string();
+        (problems.contains("sm/garbage") && problems.contains("sm/empty")).then_some(problems)
+    });
+    assert!(problems.contains("expected"), "{problems}");
+    assert_eq!(names(&server.path("sm")), [".look", "10.0.0.1", "empty", "garbage"], "they are left alone");
+}
+
+#[test]
+fn a_deletion_is_not_believed_at_once() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    fs::remove_file(server.path("sm/10.0.0.1")).unwrap();
+    server.wait_for("a tombstone", |server| (server.service("nfs")?["tombstones"] == 1).then_some(()));
+    assert_eq!(names(&site.store().join("services/nfs/1/sm")), ["10.0.0.1"]);
+    server.register("10.0.0.1");
+    server.wait_for("no tombstone", |server| (server.service("nfs")?["tombstones"] == 0).then_some(()));
+}
+
+#[test]
+fn maintenance_outlives_the_agent() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    assert_eq!(server.run(&["maintenance", "on"]).status.code(), Some(0));
+    server.kill();
+    server.up();
+    assert_eq!(server.try_status().unwrap()["maintenance"], true);
+    assert_eq!(server.run(&["maintenance", "off"]).status.code(), Some(0));
+    server.wait_for("the end of it", |server| (server.try_status()?["maintenance"] == false).then_some(()));
+}
+
+#[test]
+fn a_restart_of_the_lock_manager_begins_a_generation_with_a_number_of_its_own() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    let before = server.service("nfs").unwrap()["state_number"].as_u64().unwrap();
+    fs::write(server.path("life"), "2\n").unwrap();
+    let after = server.wait_for("the next generation", |server| {
+        let service = server.service("nfs")?;
+        (service["generation"] == 2).then(|| service["state_number"].as_u64().unwrap())
+    });
+    assert!(after > before && after % 2 == 1, "{before} and then {after}");
+    // A kill in the midst of it: whoever comes next goes on or begins anew, and nobody is forgotten.
+    thread::sleep(Duration::from_millis(100));
+    server.kill();
+    server.up();
+    server.wait_until_captured("nfs", 1);
+}
