@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -177,8 +178,11 @@ fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
         &[("127.78.1.1", "127.78.1.1"), ("127.78.1.2", "127.78.1.2"), ("localhost", "localhost")],
         4,
     );
+    let inode = |name: &str| fs::metadata(directory.path().join(name)).unwrap().ino();
+    let sm_before = inode("sm");
     let (exit, report) = run(&directory, clients.port, &[]);
     assert_eq!(exit, 0, "{report}");
+    assert_eq!(inode("sm.bak"), sm_before, "a hundred thousand records are moved by one exchange");
     for client in [udp, tcp, named] {
         assert_eq!(clients.told(client), both_names(7), "{client}");
     }

@@ -113,7 +113,7 @@ impl Network {
 
     /// Good answers from where nobody was asked, or to what was not asked, and garbage from where somebody was.
     fn noise(&mut self, transmit: &Transmit) -> Vec<(SocketAddr, Vec<u8>)> {
-        let Transmit { to, payload } = transmit;
+        let Transmit { to, payload, .. } = transmit;
         let (other_host, other_port) =
             (SocketAddr::new(address(65_000), to.port()), SocketAddr::new(to.ip(), 9));
         let good = |xid: u32| encode_success(xid, &rpcbind::encode_getport_result(Some(9)));
@@ -220,7 +220,7 @@ mod bad_answers {
         while now < at(10_000) {
             while let Some(transmit) = notifier.poll_transmit(now) {
                 if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
-                    notifier.handle_datagram(now, from, &bytes);
+                    notifier.handle_reply(now, UDP, from, &bytes);
                 }
             }
             while let Some(event) = notifier.poll_event() {

@@ -216,10 +216,12 @@ fn own_cpu_ms() -> f64 {
 
 /// Answers that found no room in a socket that is bound to the server's address, in this thread's namespace.
 fn dropped() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    let read = |table: &str| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+    let text = read("udp") + &read("udp6");
+    // An IPv6 socket has the same word at the end of a longer address.
     let server = format!("{:08X}:", u32::from(SERVER).swap_bytes());
     let rows = text.lines().map(str::split_whitespace);
-    rows.filter(|row| row.clone().nth(1).is_some_and(|local| local.starts_with(&server)))
+    rows.filter(|row| row.clone().nth(1).is_some_and(|local| local.contains(&server)))
         .filter_map(|row| row.last()?.parse::<u64>().ok())
         .sum()
 }

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MyName, StateNumber, limits};
-use rustix::fs::{AtFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, RenameFlags, renameat, renameat_with, unlinkat};
 
 use super::super::exit::{Exit, Failed};
 
@@ -20,9 +19,10 @@ use super::super::exit::{Exit, Failed};
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    sm: OwnedFd,
-    /// Its lock is held as long as it is open.
+    sm: File,
     sm_bak: File,
+    /// Its lock is held as long as it is open.
+    _locked: File,
 }
 
 /// What `state` is to do.
@@ -61,33 +61,24 @@ impl Directory {
                 Failed::new(Exit::Usage, format!("{}: {what}: {error}", path.display()))
             })
         };
-        let (sm, sm_bak) = (open("sm")?, open("sm.bak")?);
-        match sm_bak.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), sm: sm.into(), sm_bak }),
+        let (sm, sm_bak, base) = (open("sm")?, open("sm.bak")?, open("")?);
+        match base.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), sm, sm_bak, _locked: base }),
             Err(TryLockError::WouldBlock) => {
                 let what = format!("another 'heirlock notify' tells the clients of {}", path.display());
                 Err(Failed::new(Exit::Refused, what))
             }
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path.join("sm.bak"))(error)),
+            Err(TryLockError::Error(error)) => Err(failed("lock", path)(error)),
         }
     }
 
     /// Moves what is in `sm` to `sm.bak` if `move_records`, and says who is in there. A file whose name is an address is
     /// a client whatever it holds: what a crash tore is told as well. Files are read only where their name is none, or
     /// where `read_names`.
-    pub(super) fn take_over(&self, move_records: bool, read_names: bool) -> Result<Found, Failed> {
+    pub(super) fn take_over(&mut self, move_records: bool, read_names: bool) -> Result<Found, Failed> {
         let mut found = Found::default();
         if move_records {
-            for key in self.records("sm", &mut found.problems)? {
-                renameat(&self.sm, key.as_str(), &self.sm_bak, key.as_str()).map_err(|error| {
-                    failed("move", &self.path.join("sm").join(key.as_str()))(error.into())
-                })?;
-            }
-            for (name, folder) in
-                [("sm.bak", self.sm_bak.try_clone()), ("sm", File::open(self.path.join("sm")))]
-            {
-                folder.and_then(|f| f.sync_all()).map_err(failed("sync", &self.path.join(name)))?;
-            }
+            self.move_records(&mut found.problems)?;
         }
         for key in self.records("sm.bak", &mut found.problems)? {
             let addresses = key.address().into_iter().collect();
@@ -100,6 +91,45 @@ impl Directory {
             }
         }
         Ok(found)
+    }
+
+    fn move_records(&mut self, problems: &mut Vec<String>) -> Result<(), Failed> {
+        let records = self.records("sm", problems)?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        if self.exchange(records.len()) {
+            return self.sync_folder("");
+        }
+        for key in records {
+            renameat(&self.sm, key.as_str(), &self.sm_bak, key.as_str())
+                .map_err(|error| failed("move", &self.path.join("sm").join(key.as_str()))(error.into()))?;
+        }
+        self.sync_folder("sm.bak")?;
+        self.sync_folder("sm")
+    }
+
+    /// Moves all records at once, by exchanging the two folders: a hundred thousand moved one by one take seconds of a
+    /// grace period. Only where nothing else is in either of them and both are the same user's.
+    fn exchange(&mut self, records: usize) -> bool {
+        let entries = |folder: &str| fs::read_dir(self.path.join(folder)).map_or(usize::MAX, Iterator::count);
+        let whose = |file: &File| file.metadata().ok().map(|m| (m.uid(), m.gid(), m.mode()));
+        let alike = whose(&self.sm).is_some() && whose(&self.sm) == whose(&self.sm_bak);
+        if !alike || entries("sm.bak") != 0 || entries("sm") != records {
+            return false;
+        }
+        let (sm, sm_bak) = (self.path.join("sm"), self.path.join("sm.bak"));
+        // Not every file system can; then they are moved one by one.
+        let exchanged = renameat_with(CWD, &sm, CWD, &sm_bak, RenameFlags::EXCHANGE).is_ok();
+        if exchanged {
+            std::mem::swap(&mut self.sm, &mut self.sm_bak);
+        }
+        exchanged
+    }
+
+    fn sync_folder(&self, name: &str) -> Result<(), Failed> {
+        let path = self.path.join(name);
+        File::open(&path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &path))
     }
 
     fn records(&self, folder: &str, problems: &mut Vec<String>) -> Result<Vec<MonName>, Failed> {
@@ -185,7 +215,7 @@ impl Directory {
         file.write_all(&number.render_file())?;
         if let Ok(old) = fs::metadata(&path) {
             // rpc.statd reads it as another user.
-            let _ = std::os::unix::fs::chown(&temporary, Some(uid(&old)), Some(gid(&old)));
+            let _ = std::os::unix::fs::chown(&temporary, Some(old.uid()), Some(old.gid()));
             file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & 0o7777))?;
         }
         file.sync_all()?;
@@ -215,14 +245,6 @@ impl Directory {
 /// What the resolver can be asked for: an address with a scope means nothing here.
 fn is_host_name(key: &MonName) -> bool {
     !key.as_str().contains([':', '%'])
-}
-
-fn uid(metadata: &fs::Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::uid(metadata)
-}
-
-fn gid(metadata: &fs::Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::gid(metadata)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {

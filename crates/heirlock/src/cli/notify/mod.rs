@@ -87,7 +87,7 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let began = Instant::now();
     logging::start("error")?;
     check_addresses(&options.address)?;
-    let directory = Directory::open(&options.state_directory)?;
+    let mut directory = Directory::open(&options.state_directory)?;
     let found = directory.take_over(!options.resume, options.name.is_empty())?;
     let mut problems = found.problems;
     if found.clients.is_empty() {
