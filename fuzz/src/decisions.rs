@@ -48,7 +48,7 @@ pub fn notifier(bytes: &[u8]) {
             2 => notifier.handle_reply(now, *transport, *from, &[xid, &[0, 0, 0, 1], came].concat()),
             3 => notifier.handle_reply(now, *transport, elsewhere, &[xid, &[0, 0, 0, 1], came].concat()),
             4 => {
-                notifier.handle_reply(now, *transport, *from, &[xid, &[0; 3], &[1], &[0; 16], came].concat())
+                notifier.handle_reply(now, *transport, *from, &[xid, &[0; 3], &[1], &[0; 16], came].concat());
             }
             5 if *length % 2 == 0 => notifier.handle_failure(*number, "refused".into()),
             5 => notifier.handle_reply(now, *transport, elsewhere, &good_answer(*from, call)),

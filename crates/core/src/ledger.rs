@@ -149,6 +149,14 @@ impl Ledger {
         }
     }
 
+    /// This client registered since the last scan: it need not be there still at the next one to have been seen in this
+    /// life of the lock manager.
+    pub fn saw(&mut self, client: &MonName) {
+        if self.life.is_some() {
+            self.seen.insert(client.clone());
+        }
+    }
+
     /// What the store holds.
     #[must_use]
     pub fn stored(&self) -> &BTreeMap<MonName, Vec<u8>> {

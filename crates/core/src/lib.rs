@@ -20,6 +20,7 @@
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
+//! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
 
 pub mod claim;
@@ -30,6 +31,7 @@ pub mod ledger;
 pub mod limits;
 pub mod liveness;
 pub mod moment;
+pub mod monitor;
 pub mod names;
 pub mod notify;
 pub mod outcome;

@@ -54,5 +54,17 @@ pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 /// The shortest `dead-after`: three beats of a heart that beats each second.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 
+/// Registrations of one client: one for each name of the server, program version and procedure. One or two are normal.
+pub const MON_LINES_MAX: usize = 16;
+
+/// SM_MONs that wait for the store at the same time. lockd asks one at a time, Ganesha some dozens.
+pub const MON_WAITING_MAX: usize = 4096;
+
+/// SM_MONs that share a commit.
+pub const MON_COMMIT_MAX: usize = 512;
+
+/// Between two looks whether a store that failed works again.
+pub const MON_PROBE_INTERVAL: Duration = Duration::from_millis(200);
+
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
 const _: () = assert!(NAME_BYTES_MAX < 200, "a name and its suffix must fit into one component of a path");

@@ -3,6 +3,7 @@
 
 mod agent;
 mod arp;
+pub mod callout;
 pub mod cli;
 pub mod config;
 mod control;
@@ -12,7 +13,9 @@ mod guard;
 mod hooks;
 mod limits;
 mod lock_manager;
+mod monitor;
 mod notifier;
 mod probe;
 mod rpc_client;
 mod store;
+mod supervise;

@@ -70,3 +70,12 @@ pub(crate) const NOTIFY_ANSWERS_AT_ONCE_MAX: usize = 256;
 
 /// Names that 'heirlock notify' looks up at once.
 pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
+/// How long lockd may be kept waiting for an answer to SM_MON: it waits in its only thread.
+pub(crate) const MON_TIMEOUT_MAX: Duration = Duration::from_millis(500);
+
+/// How long rpc.statd may be kept waiting by its callout; lockd's own call to it ends after some seconds.
+pub(crate) const CALLOUT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// As status monitor: between two syncs of what was written into its directory.
+pub(crate) const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);

@@ -35,6 +35,7 @@ fn every_client_is_told_and_holds_its_lock_again() {
     let (number, before) =
         (report["state_number"].as_u64().unwrap(), report["primary_state_number"].as_u64().unwrap());
     assert!(number % 2 == 1 && number > before, "{report}");
+    assert_eq!(report["contradictions"], serde_json::json!([]));
     let events = [
         "captured",
         "primary-killed",
@@ -47,6 +48,8 @@ fn every_client_is_told_and_holds_its_lock_again() {
     ];
     let times = events.map(|event| at(&report, event));
     assert!(times.is_sorted(), "{events:?} at {times:?}");
+    // Not before "settled" always: a client is registered before the answer that it has its lock is on its way.
+    assert!(at(&report, "last-lock-held-again") >= at(&report, "last-notified"), "{report}");
 }
 
 #[test]
@@ -57,6 +60,7 @@ fn dead_clients_are_reported_and_never_hidden() {
         (&report["acknowledged"], &report["unreachable"], &report["told"]),
         (&9.into(), &3.into(), &9.into())
     );
+    assert_eq!(report["contradictions"], serde_json::json!([]), "both accounts know of the dead");
     let failed = report["failed"].as_array().unwrap();
     assert_eq!(failed.len(), 3);
     assert!(failed.iter().all(|one| one["outcome"] == "unreachable" && one["why"] != ""), "{failed:?}");

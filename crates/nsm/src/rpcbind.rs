@@ -16,6 +16,10 @@ pub const VERSION_3: u32 = 3;
 pub const VERSION_4: u32 = 4;
 /// PMAPPROC_GETPORT, and RPCBPROC_GETADDR of the later versions.
 pub const GETPORT: u32 = 3;
+/// PMAPPROC_SET, and RPCBPROC_SET of the later versions: only from the machine itself.
+pub const SET: u32 = 1;
+/// PMAPPROC_UNSET, and RPCBPROC_UNSET of the later versions: only from the machine itself.
+pub const UNSET: u32 = 2;
 /// rpcbind's own port.
 pub const PORT: u16 = 111;
 
@@ -150,6 +154,36 @@ pub fn encode_getaddr_result(address: Option<SocketAddr>) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.string(&address.map(encode_universal_address).unwrap_or_default());
     writer.into_bytes()
+}
+
+/// Registers a program with version 4. The owner is who rpcbind sees at the other end of its local socket.
+#[must_use]
+pub fn encode_set_call(xid: u32, prog: u32, vers: u32, netid: &str, address: SocketAddr) -> Vec<u8> {
+    let address = encode_universal_address(address);
+    encode_registration(xid, SET, prog, vers, netid, &address)
+}
+
+/// Takes the registration of a program over one transport away, with version 4.
+#[must_use]
+pub fn encode_unset_call(xid: u32, prog: u32, vers: u32, netid: &str) -> Vec<u8> {
+    encode_registration(xid, UNSET, prog, vers, netid, "")
+}
+
+fn encode_registration(xid: u32, proc_: u32, prog: u32, vers: u32, netid: &str, address: &str) -> Vec<u8> {
+    let mut args = Writer::new();
+    args.u32(prog).u32(vers).string(netid).string(address).string("");
+    encode_call(xid, PROGRAM, VERSION_4, proc_, &Credential::None, &args.into_bytes())
+}
+
+/// Whether a registration was made, or taken away.
+///
+/// # Errors
+/// Where the bytes are no such answer.
+pub fn decode_registration_result(result: &[u8]) -> Result<bool, DecodeError> {
+    let mut reader = Reader::new(result);
+    let done = reader.bool("registration result")?;
+    reader.finish("registration result")?;
+    Ok(done)
 }
 
 /// An address as text: `h1.h2.h3.h4.p1.p2`, and for IPv6 `x:x::x.p1.p2` (RFC 5665).

@@ -219,3 +219,16 @@ fn a_peer_is_kept_for_the_host_alone_unless_it_is_a_client_as_well() {
     let mut host = Ledger::new(BTreeMap::new(), true, DELAY);
     assert_eq!(host.compare(at(0), &found(&["10.0.0.9"]), &peer, Some(&life)).len(), 1);
 }
+
+#[test]
+fn who_came_and_went_between_two_looks_was_seen() {
+    let mut ledger = ledger(&["10.0.0.1", "10.0.0.2"]);
+    compare(&mut ledger, 0, &[], Some(&life("1")));
+    ledger.saw(&name("10.0.0.1"));
+    compare(&mut ledger, 1, &[], Some(&life("1")));
+    assert_eq!(ledger.tombstones(), 1, "and whom nobody saw is kept");
+    compare(&mut ledger, 2, &[], None);
+    ledger.saw(&name("10.0.0.2"));
+    compare(&mut ledger, 3, &[], Some(&life("1")));
+    assert_eq!(ledger.tombstones(), 0, "no life, nothing seen");
+}

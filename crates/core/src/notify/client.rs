@@ -65,9 +65,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(key: &MonName, addresses: &[IpAddr]) -> Self {
+    pub(super) fn new(key: MonName, addresses: &[IpAddr]) -> Self {
         let mut peer = Self {
-            key: key.clone(),
+            key,
             addresses: Vec::new(),
             address: 0,
             port: None,

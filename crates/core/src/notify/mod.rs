@@ -119,11 +119,12 @@ impl Notifier {
     /// Nothing is sent yet.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
+        let messages = Messages::new(&plan);
         let peers: Vec<Peer> =
-            plan.clients.iter().map(|(key, addresses)| Peer::new(key, addresses)).collect();
+            plan.clients.into_iter().map(|(key, addresses)| Peer::new(key, &addresses)).collect();
         let named = (0..peers.len()).filter(|at| peers[*at].key().address().is_none());
         Self {
-            messages: Messages::new(&plan),
+            messages,
             in_flight_max: plan.in_flight_max.clamp(1, limits::NOTIFY_IN_FLIGHT_MAX),
             left: peers.len(),
             named: named.map(|at| (peers[at].key().clone(), at)).collect(),

@@ -60,10 +60,13 @@ impl Agent {
             _ => None,
         };
         let (mut failure, mut committed) = (None, false);
-        for (service, held) in &mut self.held {
+        // Taken out while removals are asked about.
+        let mut held_services = std::mem::take(&mut self.held);
+        for (service, held) in &mut held_services {
             // While it is being given away nothing is forgotten any more.
             let life = life.as_ref().filter(|_| !held.frozen);
             let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
+            let entries = self.only_forgettable(entries);
             if entries.is_empty() {
                 continue;
             }
@@ -80,6 +83,7 @@ impl Agent {
                 tracing::error!(%service, refused = held.ledger.refused(), "too many records: these clients are unprotected");
             }
         }
+        self.held = held_services;
         self.capture.behind = failure.is_some();
         if let Some(failure) = failure {
             self.health.failed(now, &failure);

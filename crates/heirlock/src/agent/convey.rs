@@ -42,6 +42,11 @@ impl Conveyor {
         &self.placed
     }
 
+    /// All lines that were placed.
+    pub(crate) fn placed_lines(&self) -> Vec<MonitorLine> {
+        self.placed.values().filter_map(|bytes| parse_record(bytes).ok()).flat_map(|p| p.lines).collect()
+    }
+
     /// Places a service's records. A file that exists belongs to this server's own status monitor and gets the lines
     /// added, as nfs-utils itself adds a line (support/nsm/file.c).
     pub(crate) fn place(

@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
+//! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `work.rs`, `volumes.rs` | a run, carried out |
@@ -14,16 +15,18 @@
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
 mod beat;
+mod callouts;
 mod capture;
 mod clock;
 mod convey;
 mod health;
 mod holdings;
+mod monitor;
 mod recovery;
 mod release;
 mod requests;
 mod resolve;
-mod roles;
+pub(crate) mod roles;
 mod runs;
 mod services;
 mod status;
@@ -49,13 +52,13 @@ use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Settings;
+use crate::config::{CaptureMode, Settings};
 use crate::control::{Answer, Listener, Request, Responder};
 use crate::detector::Hints;
-use crate::guard;
+use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
-use crate::{limits, lock_manager};
+use crate::{callout, guard, limits, lock_manager};
 
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
@@ -88,6 +91,10 @@ pub(crate) enum Message {
     VolumeGone(ServiceName, Result<(), String>),
     /// Somebody asks over the control socket.
     Request(Box<Request>, Responder),
+    /// Our own status monitor wants something of the store.
+    Monitor(Wanted),
+    /// rpc.statd's callout says something, and waits.
+    Callout(callout::Said, callout::Waiting),
     /// Stop in order.
     Stop,
 }
@@ -102,6 +109,8 @@ pub(crate) struct Agent {
     inbox: Sender<Message>,
     workshop: Workshop,
     capture: Capture,
+    /// In mode `nsm`.
+    monitoring: Option<monitor::Monitoring>,
     conveyor: Conveyor,
     follower: Follower,
     /// Clients are served: nfsd has threads.
@@ -154,6 +163,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let _listener = listen(&settings, &inbox, &snapshot)?;
     stop_on_signal(inbox.clone())?;
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
+    let _callouts = agent.begin_capture()?;
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
     agent.serve(&messages)
@@ -223,6 +233,7 @@ impl Agent {
             inbox,
             workshop,
             capture: Capture::default(),
+            monitoring: None,
             conveyor,
             follower: Follower::default(),
             serving: false,
@@ -249,6 +260,15 @@ impl Agent {
         agent.follower = Follower::new(agent.known_life());
         agent.tidy_conveyed();
         Ok(agent)
+    }
+
+    /// Begins to learn of records in the way that is configured, besides looking at the directory.
+    fn begin_capture(&mut self) -> Result<Option<callout::Listener>> {
+        match self.settings.capture.mode {
+            CaptureMode::Watch => Ok(None),
+            CaptureMode::Nsm => self.begin_monitoring().map(|()| None),
+            CaptureMode::Callout => self.listen_to_callouts().map(Some),
+        }
     }
 
     fn watch_directory(&self) -> Hints {
@@ -285,7 +305,7 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Changed => self.capture.due = Some(now),
+            Message::Changed => self.hinted(now),
             Message::Observed(look) => self.observed(now, *look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(event) => self.advance(now, event),
@@ -294,7 +314,17 @@ impl Agent {
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
             Message::Request(request, responder) => self.requested(now, *request, responder),
+            Message::Monitor(wanted) => self.wanted(now, wanted),
+            Message::Callout(said, waiting) => self.called_out(now, &said, waiting),
             Message::Stop => {}
+        }
+    }
+
+    /// Something happened in the status monitor's directory. Where that is ourselves, it was our own writing: a look at
+    /// all of it for each client would grow with their number, and what somebody else did is found by the next one.
+    fn hinted(&mut self, now: Moment) {
+        if self.monitoring.is_none() {
+            self.capture.due = Some(now);
         }
     }
 
@@ -316,9 +346,12 @@ impl Agent {
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;
             self.beat(now);
+            self.take_in_spool(now);
         }
         self.tick_run(now);
         self.recover(now);
+        self.tend_directory(now);
+        self.tell_durable();
         self.publish();
     }
 

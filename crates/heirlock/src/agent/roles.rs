@@ -22,6 +22,13 @@ pub(crate) fn read(proc: &Path, nlm_ports: &[u16]) -> Roles {
     Roles { peers: peers(&table("mounts")), connected }
 }
 
+/// Whether this is a server that we mount from and nothing else. The TCP table is read only if it may be one.
+pub(crate) fn is_peer(proc: &Path, name: &MonName) -> bool {
+    let mounts = fs::read_to_string(proc.join("mounts")).unwrap_or_default();
+    // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
+    peers(&mounts).contains(name) && !read(proc, &[]).connected.contains(name)
+}
+
 /// The servers of NFSv2 and NFSv3 mounts: the ones whose locks go through this server's own lock manager.
 fn peers(mounts: &str) -> BTreeSet<MonName> {
     let mut peers = BTreeSet::new();

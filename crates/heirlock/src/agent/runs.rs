@@ -190,6 +190,7 @@ impl Agent {
                 Todo::Act(action) => self.act(now, action),
                 Todo::Persist(first) => {
                     let portion = take_alike(first, &mut running.todo);
+                    let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };

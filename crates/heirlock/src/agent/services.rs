@@ -186,11 +186,14 @@ impl Agent {
             held.journal.phase.is_over() && age >= forget_after && !held.frozen
         };
         let mut failure = None;
-        for (service, held) in self.held.iter_mut().filter(|(_, held)| due(held)) {
+        let mut held_services = std::mem::take(&mut self.held);
+        for (service, held) in held_services.iter_mut().filter(|(_, held)| due(held)) {
             let gone: Vec<MonName> = held
                 .with_outcome(Outcome::Unreachable)
                 .filter(|client| {
-                    held.ledger.stored().contains_key(client) && !self.capture.found.may_hold(client)
+                    held.ledger.stored().contains_key(client)
+                        && !self.capture.found.may_hold(client)
+                        && self.may_forget(client)
                 })
                 .collect();
             if gone.is_empty() {
@@ -199,6 +202,7 @@ impl Agent {
             tracing::warn!(%service, clients = gone.len(), "unreachable for longer than forget-after: forgotten");
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
+        self.held = held_services;
         if let Some(error) = failure {
             self.health.failed(now, &error.to_string());
         }

@@ -32,6 +32,20 @@ pub(super) enum Verb {
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
     },
+    /// Hold the status monitor's sockets and keep an agent running, where no systemd does
+    Supervise {
+        /// What is logged, as with 'agent'
+        #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
+        log: String,
+    },
+    /// What rpc.statd runs for each client (statd -H); see capture.mode "callout"
+    // Carried out before the command line is read (main.rs); it is here to be listed.
+    #[command(disable_help_flag = true)]
+    Callout {
+        /// What happened, as rpc.statd says it
+        #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Take a service over, with the locks of its clients
     Adopt(Adopt),
     /// Give a service away in order

@@ -9,6 +9,10 @@ use super::output::Output;
 pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
     let Demo { clients, unreachable, keep } = *options;
     let report = demo::run(&demo::Options { clients, unreachable, keep }, output.is_json())?;
-    output.print(&report, |report, _| report.text())?;
-    Ok(if report.all_is_well() { Exit::Done } else { Exit::Failed })
+    let well = report.all_is_well();
+    output.print(&report, |report, look| {
+        let verdict = if well { look.good(report.verdict()) } else { look.bad(report.verdict()) };
+        format!("{}\n{verdict}\n", report.text())
+    })?;
+    Ok(if well { Exit::Done } else { Exit::Failed })
 }

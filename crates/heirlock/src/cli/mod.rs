@@ -49,10 +49,17 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     if let Verb::Notify(options) = &cli.verb {
         return notify::run(options, output);
     }
+    if let Verb::Callout { arguments } = &cli.verb {
+        // Whatever comes of it, rpc.statd goes on.
+        let _ = crate::callout::main(arguments);
+        return Ok(Exit::Done);
+    }
     let settings = Settings::load(&cli.config)?;
     let ask = |request: Request| ask::ask(&settings, &request, output);
     match cli.verb {
         Verb::Agent { log } => agent::run(settings, &log),
+        Verb::Supervise { log } => agent::supervise(&settings, &cli.config, &log),
+        Verb::Callout { .. } => Ok(Exit::Done),
         Verb::Adopt(adopt) => ask(Request::Adopt {
             service: adopt.service.name(&settings.server)?,
             prepare: adopt.prepare,

@@ -60,6 +60,10 @@ pub(super) struct CaptureSection {
     pub(super) scan_interval: Option<String>,
     pub(super) tombstone_delay: Option<String>,
     pub(super) forget_after: Option<String>,
+    pub(super) mon_timeout: Option<String>,
+    pub(super) when_unprotected: Option<String>,
+    pub(super) port: Option<u16>,
+    pub(super) callout_timeout: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -130,6 +134,10 @@ pub(super) const KEYS: &[&str] = &[
     "capture.scan-interval",
     "capture.tombstone-delay",
     "capture.forget-after",
+    "capture.mon-timeout",
+    "capture.when-unprotected",
+    "capture.port",
+    "capture.callout-timeout",
     "lock-manager",
     "lock-manager.type",
     "lock-manager.strategy",

@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName, limits};
 use heirlock_nsm::MyName;
 use thiserror::Error;
 
-use super::file::{CommandEntry, ConfigFile, LockManagerSection, ServiceSection, suggestion};
+use super::file::{CaptureSection, CommandEntry, ConfigFile, LockManagerSection, ServiceSection, suggestion};
 use super::{
-    CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
+    CaptureMode, CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
     LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
+use crate::limits as bounds;
 
 /// Bytes of the largest configuration file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -128,13 +130,6 @@ fn convert(file: &ConfigFile) -> Result<Settings, Wrong> {
         "dir",
         &[("etcd", "the etcd store is not part of this version")],
     )?;
-    let capture = CaptureSettings {
-        scan_interval: duration("capture.scan-interval", file.capture.scan_interval.as_ref(), "10s")?,
-        tombstone_delay: duration("capture.tombstone-delay", file.capture.tombstone_delay.as_ref(), "120s")?,
-        forget_after: duration("capture.forget-after", file.capture.forget_after.as_ref(), "7d")?,
-    };
-    let not_yet = "is not part of this version; records are noticed by watching the directory";
-    one_of("capture.mode", file.capture.mode.as_deref(), "watch", &[("nsm", not_yet), ("callout", not_yet)])?;
     let settings = Settings {
         host: host(file, &server)?,
         server,
@@ -145,7 +140,7 @@ fn convert(file: &ConfigFile) -> Result<Settings, Wrong> {
             path: absolute("store.path", &store.path)?,
             shared: store.shared.unwrap_or(false),
         },
-        capture,
+        capture: capture(&file.capture)?,
         lock_manager: lock_manager(&file.lock_manager)?,
         notify: NotifySettings {
             rpcbind_port: file.notify.rpcbind_port.unwrap_or(heirlock_nsm::rpcbind::PORT),
@@ -156,6 +151,51 @@ fn convert(file: &ConfigFile) -> Result<Settings, Wrong> {
         services: file.service.iter().map(service).collect::<Result<_, _>>()?,
     };
     check_together(&settings)?;
+    Ok(settings)
+}
+
+fn capture(section: &CaptureSection) -> Result<CaptureSettings, Wrong> {
+    let mode = match section.mode.as_deref() {
+        None | Some("watch") => CaptureMode::Watch,
+        Some("callout") => CaptureMode::Callout,
+        Some("nsm") => CaptureMode::Nsm,
+        Some(found) => {
+            return Err(wrong("capture.mode", format!("expected watch, callout or nsm, found {found:?}")));
+        }
+    };
+    let when_unprotected = match section.when_unprotected.as_deref() {
+        None | Some("refuse") => WhenUnprotected::Refuse,
+        Some("grant") => WhenUnprotected::Grant,
+        Some(found) => {
+            return Err(wrong(
+                "capture.when-unprotected",
+                format!("expected refuse or grant, found {found:?}"),
+            ));
+        }
+    };
+    let settings = CaptureSettings {
+        mode,
+        scan_interval: duration("capture.scan-interval", section.scan_interval.as_ref(), "10s")?,
+        tombstone_delay: duration("capture.tombstone-delay", section.tombstone_delay.as_ref(), "120s")?,
+        forget_after: duration("capture.forget-after", section.forget_after.as_ref(), "7d")?,
+        mon_timeout: duration("capture.mon-timeout", section.mon_timeout.as_ref(), "500ms")?,
+        when_unprotected,
+        port: section.port.unwrap_or(0),
+        callout_timeout: duration("capture.callout-timeout", section.callout_timeout.as_ref(), "1s")?,
+    };
+    for (key, found, max) in [
+        ("capture.mon-timeout", settings.mon_timeout, bounds::MON_TIMEOUT_MAX),
+        ("capture.callout-timeout", settings.callout_timeout, bounds::CALLOUT_TIMEOUT_MAX),
+    ] {
+        if found > max {
+            let what = format!(
+                "expected at most {} ms, found {} ms: lockd waits in its only thread, and with it every client",
+                max.as_millis(),
+                found.as_millis()
+            );
+            return Err(wrong(key, what));
+        }
+    }
     Ok(settings)
 }
 

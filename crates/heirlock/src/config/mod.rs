@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
@@ -54,12 +55,33 @@ pub(crate) struct StoreSettings {
 /// `[capture]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CaptureSettings {
+    /// From whom they are learnt.
+    pub(crate) mode: CaptureMode,
     /// How often the directory is scanned even without a hint.
     pub(crate) scan_interval: Duration,
     /// How long a deletion waits before it is believed (I2): 120 s.
     pub(crate) tombstone_delay: Duration,
     /// How long an unreachable client is remembered after an adoption: 7 days.
     pub(crate) forget_after: Duration,
+    /// Mode `nsm`: how long lockd is kept waiting for the store, in its only thread (I1): 500 ms.
+    pub(crate) mon_timeout: Duration,
+    /// Mode `nsm`: what becomes of a client that is not in the store by then.
+    pub(crate) when_unprotected: WhenUnprotected,
+    /// Mode `nsm`: where the status monitor listens, unless its sockets are inherited; 0 is any.
+    pub(crate) port: u16,
+    /// Mode `callout`: how long rpc.statd, and with it lockd, is kept waiting: 1 s.
+    pub(crate) callout_timeout: Duration,
+}
+
+/// How records are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CaptureMode {
+    /// By watching the status monitor's directory.
+    Watch,
+    /// The same, and rpc.statd says so before it answers (statd -H).
+    Callout,
+    /// heirlock is the status monitor.
+    Nsm,
 }
 
 /// `[lock-manager]`

@@ -8,7 +8,7 @@ use std::time::Instant;
 use heirlock_core::takeover::Milestone;
 use serde::Serialize;
 
-use super::client::{Lock, Notes};
+use super::client::{Lock, Notification};
 use super::crowd::Crowd;
 use super::stage::{NAMES, PRIMARY_STATE};
 use super::{Options, stage};
@@ -16,6 +16,9 @@ use crate::control::report::{AdoptionReport, Missed, Slow};
 
 /// Clients that were not told which are named on the screen.
 const NAMED_MAX: usize = 10;
+
+/// Clients that are named as the slowest.
+const SLOWEST_MAX: usize = 5;
 
 /// What came of a demo, as `--json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,22 +37,40 @@ pub(crate) struct DemoReport {
     pub(crate) state_number: u32,
     /// The number they knew before.
     pub(crate) primary_state_number: u32,
-    /// How many, by their own account, were told under that number and no other.
+    /// How many, by their own account, were told under that number and no other, and from the service's address.
     pub(crate) told: usize,
     /// How many, by their own account, hold their lock again.
     pub(crate) locks_held_again: usize,
     /// What happened when, in milliseconds since the primary's agent was killed.
     pub(crate) timeline: Vec<TimelineEntry>,
-    /// Those that answered last, in milliseconds since the same moment.
+    /// Those that held their lock again last, in milliseconds since the same moment.
     pub(crate) slowest: Vec<Slow>,
     /// Those that were not told, and why.
     pub(crate) failed: Vec<Missed>,
+    /// Where the clients' own account is another than the agent's, in words. There is no such place where all is well.
+    pub(crate) contradictions: Vec<String>,
     /// Where the records lie; gone with the demo's folder unless that is kept.
     pub(crate) records_at: String,
     /// Whether the folder is kept.
     pub(crate) kept: bool,
     #[serde(skip)]
     folder: String,
+}
+
+/// What the clients saw, and nobody else's word for it.
+#[derive(Debug, Default)]
+struct Account {
+    /// How many have not died.
+    living: usize,
+    /// When each was told first, in milliseconds since the primary was killed.
+    told_at: Vec<i64>,
+    /// How many were told as they should be.
+    told: usize,
+    held_again: usize,
+    /// Those that hold their lock again, the last one first.
+    slowest: Vec<Slow>,
+    /// Those that were told as they should be, in vain.
+    without: Vec<String>,
 }
 
 /// One entry of the timeline.
@@ -70,23 +91,20 @@ impl DemoReport {
         options: &Options,
         folder: &Path,
     ) -> Self {
-        let notes: Vec<Notes> = crowd.clients().iter().map(|client| client.notes().clone()).collect();
-        let number = adoption.state_number;
-        let was_told = |notes: &&Notes| {
-            !notes.notifications.is_empty() && notes.notifications.iter().all(|n| n.state.0 == number)
-        };
-        let shift = shift_ms(adoption, &notes, lost_at);
-        let since_lost = |at: Instant| millis(at.saturating_duration_since(lost_at).as_millis());
+        let account = Account::of(crowd, adoption.state_number, lost_at);
+        let shift = shift_ms(adoption, &account);
         let captured = -millis(lost_at.saturating_duration_since(captured_at).as_millis());
         let mut timeline = vec![entry("captured", captured), entry("primary-killed", 0)];
-        for stamp in adoption.timeline.iter().filter(|stamp| stamp.event != Milestone::PrimaryLost) {
+        // When clients were told is theirs to say.
+        let by_the_agent = |event| {
+            !matches!(event, Milestone::PrimaryLost | Milestone::FirstNotified | Milestone::LastNotified)
+        };
+        for stamp in adoption.timeline.iter().filter(|stamp| by_the_agent(stamp.event)) {
             timeline.push(entry(&word(stamp.event), stamp.at_ms + shift));
         }
-        let back = notes.iter().filter_map(|notes| match notes.lock {
-            Lock::HeldAgain(at) => Some(since_lost(at)),
-            _ => None,
-        });
-        timeline.extend(back.clone().max().map(|at| entry("last-lock-held-again", at)));
+        timeline.extend(account.told_at.iter().min().map(|at| entry("first-notified", *at)));
+        timeline.extend(account.told_at.iter().max().map(|at| entry("last-notified", *at)));
+        timeline.extend(account.slowest.first().map(|slow| entry("last-lock-held-again", slow.at_ms)));
         timeline.sort_by_key(|entry| entry.at_ms);
         Self {
             clients: adoption.clients,
@@ -94,17 +112,14 @@ impl DemoReport {
             re_registered: adoption.re_registered,
             unreachable: adoption.unreachable,
             lost: adoption.lost + adoption.unknown,
-            state_number: number,
+            state_number: adoption.state_number,
             primary_state_number: PRIMARY_STATE.0,
-            told: notes.iter().filter(was_told).count(),
-            locks_held_again: back.count(),
+            told: account.told,
+            locks_held_again: account.held_again,
             timeline,
-            slowest: adoption
-                .slowest
-                .iter()
-                .map(|slow| Slow { client: slow.client.clone(), at_ms: slow.at_ms + shift })
-                .collect(),
+            slowest: account.slowest.iter().take(SLOWEST_MAX).cloned().collect(),
             failed: adoption.failed.clone(),
+            contradictions: account.contradictions(adoption, options),
             records_at: adoption.records_at.clone(),
             kept: options.keep,
             folder: folder.display().to_string(),
@@ -114,7 +129,8 @@ impl DemoReport {
     /// Whether every client was told under a new odd number and acknowledged, by both accounts.
     pub(crate) fn all_is_well(&self) -> bool {
         let new = self.state_number != self.primary_state_number && self.state_number % 2 == 1;
-        new && self.acknowledged == self.clients && self.told == self.clients
+        let told = self.acknowledged == self.clients && self.told == self.clients;
+        new && told && self.contradictions.is_empty()
     }
 
     /// For people.
@@ -137,7 +153,7 @@ impl DemoReport {
             self.locks_held_again,
         );
         if !self.slowest.is_empty() {
-            text.push_str("\nThe slowest:\n");
+            text.push_str("\nThe slowest, until they held their lock again:\n");
             for slow in &self.slowest {
                 let _ = writeln!(text, "  {:>8} ms  {}", slow.at_ms, slow.client);
             }
@@ -163,13 +179,68 @@ impl DemoReport {
                 self.records_at
             ),
         };
-        text.push_str(match self.all_is_well() {
-            true => "\nEvery client was told in time, and nobody else could take its lock meanwhile.\n",
-            false => {
-                "\nNot every client was told. Its programs must be restarted: they have lost their locks.\n"
-            }
-        });
+        for contradiction in &self.contradictions {
+            let _ = writeln!(text, "\nThis should not be: {contradiction}.");
+        }
         text
+    }
+
+    /// The last line.
+    pub(crate) fn verdict(&self) -> &'static str {
+        if self.all_is_well() {
+            "Every client was told in time, and nobody else could take its lock meanwhile."
+        } else if self.contradictions.is_empty() {
+            "Not every client was told. One that still lives has lost its locks."
+        } else {
+            "The clients' own account is not the agent's: please report this."
+        }
+    }
+}
+
+impl Account {
+    fn of(crowd: &Crowd, number: u32, lost_at: Instant) -> Self {
+        let since_lost = |at: Instant| millis(at.saturating_duration_since(lost_at).as_millis());
+        let mut account = Self { living: crowd.count(|client| !client.is_dead()), ..Self::default() };
+        for client in crowd.clients() {
+            let notes = client.notes();
+            account.told_at.extend(notes.notifications.first().map(|first| since_lost(first.at)));
+            let as_it_should_be =
+                |n: &Notification| n.state.0 == number && n.from.ip() == std::net::IpAddr::V4(stage::ADDRESS);
+            let told = !notes.notifications.is_empty() && notes.notifications.iter().all(as_it_should_be);
+            account.told += usize::from(told);
+            match notes.lock {
+                Lock::HeldAgain(at) => {
+                    account.held_again += 1;
+                    account.slowest.push(Slow { client: client.address.to_string(), at_ms: since_lost(at) });
+                }
+                _ if told => account.without.push(client.address.to_string()),
+                _ => {}
+            }
+        }
+        account.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.at_ms));
+        account
+    }
+
+    /// What the agent's report says that the clients don't.
+    fn contradictions(&self, adoption: &AdoptionReport, options: &Options) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut expect = |so: bool, what: String| found.extend((!so).then_some(what));
+        let (reported, there) = (adoption.clients, options.clients);
+        expect(reported == there, format!("the agent reports {reported} clients, and there are {there}"));
+        let (acknowledged, told) = (adoption.acknowledged, self.told);
+        expect(
+            acknowledged == told,
+            format!("{acknowledged} clients acknowledged, and {told} were told as they should be"),
+        );
+        let living = self.living;
+        expect(told == living, format!("{living} clients live, and {told} were told as they should be"));
+        let first = self.without.first().map(String::as_str).unwrap_or_default();
+        let count = self.without.len();
+        expect(
+            count == 0,
+            format!("{count} clients were told, and don't hold their lock again; the first is {first}"),
+        );
+        found
     }
 }
 
@@ -177,12 +248,12 @@ impl DemoReport {
 pub(super) fn opening(options: &Options, folder: &Path) -> String {
     let dead = match options.unreachable {
         0 => String::new(),
-        dead => format!(" {dead} of them will be dead by then."),
+        dead => format!("{dead} of them will be dead by the time they are to be told.\n"),
     };
     format!(
         "heirlock demo: the locks of {} clients survive the loss of their server\n\n\
          Two agents, nfs-a (primary) and nfs-b (standby), keep a store of files in\n{}.\n\
-         The clients mount {} at {} and take a lock each.{dead}\n\
+         The clients mount {} at {} and take a lock each.\n{dead}\
          Then the primary's agent is killed, and nobody is asked what to do.\n",
         options.clients,
         folder.display(),
@@ -192,18 +263,17 @@ pub(super) fn opening(options: &Options, folder: &Path) -> String {
 }
 
 /// What is to be added to the agent's times, which count from the moment at which it began to act, to make them count from
-/// the kill: the first acknowledgement was seen from both sides.
-fn shift_ms(adoption: &AdoptionReport, notes: &[Notes], lost_at: Instant) -> i64 {
-    let first = notes.iter().flat_map(|notes| &notes.notifications).map(|n| n.at).min();
-    let first = first.map(|at| millis(at.saturating_duration_since(lost_at).as_millis()));
-    let told = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::FirstNotified);
-    let lost = adoption.timeline.iter().find(|stamp| stamp.event == Milestone::PrimaryLost);
-    match (first, told, lost) {
-        (Some(first), Some(told), _) => first - told.at_ms,
-        // The last sign of life came a heartbeat before the kill at most.
-        (_, _, Some(lost)) => -lost.at_ms,
-        _ => 0,
-    }
+/// the kill. The agent notes an acknowledgement after its client was told, and settles after the last was: of what both
+/// bounds allow, the earliest.
+fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
+    let at = |event| adoption.timeline.iter().find(|stamp| stamp.event == event).map(|stamp| stamp.at_ms);
+    let bounds = [
+        account.told_at.iter().min().zip(at(Milestone::FirstNotified)),
+        account.told_at.iter().max().zip(at(Milestone::Settled)),
+    ];
+    let shift = bounds.into_iter().flatten().map(|(told_at, noted_at)| told_at - noted_at).max();
+    // Where nobody was told: the last sign of life came a heartbeat before the kill at most.
+    shift.or(at(Milestone::PrimaryLost).map(|lost_at| -lost_at)).unwrap_or(0)
 }
 
 fn millis(ms: u128) -> i64 {
@@ -237,47 +307,4 @@ fn in_words(event: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> DemoReport {
-        DemoReport {
-            clients: 2,
-            acknowledged: 2,
-            re_registered: 2,
-            unreachable: 0,
-            lost: 0,
-            state_number: 9,
-            primary_state_number: 7,
-            told: 2,
-            locks_held_again: 2,
-            timeline: vec![entry("captured", -12), entry("claimed", 3_010)],
-            slowest: vec![Slow { client: "127.201.0.1".into(), at_ms: 3_100 }],
-            failed: Vec::new(),
-            records_at: "/tmp/x/store/services/homes/2/sm".into(),
-            kept: false,
-            folder: "/tmp/x".into(),
-        }
-    }
-
-    #[test]
-    fn all_is_well_only_under_a_new_odd_number_that_every_client_saw() {
-        assert!(report().all_is_well());
-        for bad in [
-            DemoReport { state_number: 7, ..report() },
-            DemoReport { state_number: 8, ..report() },
-            DemoReport { acknowledged: 1, unreachable: 1, ..report() },
-            DemoReport { told: 1, ..report() },
-        ] {
-            assert!(!bad.all_is_well(), "{bad:?}");
-            assert!(bad.text().contains("Not every client was told"));
-        }
-    }
-
-    #[test]
-    fn the_screen_fits_and_names_what_is_gone() {
-        let text = report().text();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("    3010 ms  claimed") && text.contains("are gone with the demo"), "{text}");
-    }
-}
+mod tests;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
-use crate::control::{Answer, Request, ask, report::StatusReport};
+use crate::control::{Answer, Request, SOCKET, ask, report::StatusReport};
 use crate::store::dir::DirStore;
 
 /// The service that moves.
@@ -24,6 +24,15 @@ pub(super) const GRACE: Duration = Duration::from_secs(15);
 /// The number that the primary's status monitor has, and its clients know.
 pub(super) const PRIMARY_STATE: StateNumber = StateNumber(7);
 const ADOPTIVE_STATE: StateNumber = StateNumber(3);
+
+/// Bytes of a socket's path: sun_path of unix(7), less its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A new life of the lock manager, whole or not at all. `$0` is its file: a path in the script itself would be read by
+/// the shell.
+const RECOGNISE: &str = r#"date +%s%N > "$0.new" && mv "$0.new" "$0""#;
+/// Succeeds exactly where the peer's agent is known and gone; `$0` is the demo's folder.
+const FENCE: &str = r#"pid=$(cat "$0/$HEIRLOCK_PEER/agent.pid") && test -n "$pid" && test ! -e "/proc/$pid""#;
 
 /// All that lies on disk.
 #[derive(Debug)]
@@ -44,6 +53,13 @@ impl Stage {
     pub(super) fn set() -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("heirlock-demo-").tempdir().context("can't make a folder")?;
+        let socket = folder.path().join("nfs-a").join("run").join(SOCKET);
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            bail!(
+                "expected a short path for sockets, found {}; set TMPDIR to a shorter one",
+                folder.path().display()
+            );
+        }
         DirStore::create(&folder.path().join("store"))?;
         Ok(Self { folder })
     }
@@ -66,30 +82,43 @@ impl Stage {
         let state = if name == "nfs-a" { PRIMARY_STATE } else { ADOPTIVE_STATE };
         fs::write(folder.join("state"), state.render_file())?;
         fs::write(folder.join("life"), "the first\n")?;
-        fs::write(folder.join("heirlock.toml"), self.configuration(name, rpcbind_port))?;
+        fs::write(folder.join("heirlock.toml"), self.configuration(name, rpcbind_port)?)?;
         Ok(Host { name, folder, agent: None })
     }
 
     /// What an administrator would write, with times for the impatient.
-    fn configuration(&self, name: &str, rpcbind_port: u16) -> String {
-        let root = self.path().display();
-        let here = format!("{root}/{name}");
+    fn configuration(&self, name: &str, rpcbind_port: u16) -> Result<String> {
+        let root = self.path();
+        let quoted = |path: &Path| -> Result<String> {
+            let text = path.to_str().with_context(|| {
+                format!("expected a folder whose name is text, found {}; set TMPDIR", path.display())
+            })?;
+            // A JSON string of text without control characters is a TOML string.
+            Ok(serde_json::to_string(text)?)
+        };
+        let here = root.join(name);
         let names = NAMES.map(|name| format!("\"{name}\"")).join(", ");
-        format!(
-            "server = \"{name}\"\nstate-directory = \"{here}\"\nruntime-directory = \"{here}/run\"\n\
-             local-directory = \"{here}/local\"\n\n\
-             [store]\npath = \"{root}/store\"\nshared = true\n\n\
+        Ok(format!(
+            "server = \"{name}\"\nstate-directory = {here}\nruntime-directory = {run}\n\
+             local-directory = {local}\n\n\
+             [store]\npath = {store}\nshared = true\n\n\
              [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nsettle-margin = \"5s\"\n\
-             recognise = [\"sh\", \"-c\", \"date +%s%N > {here}/life.new && mv {here}/life.new {here}/life\"]\n\
-             incarnation = [\"cat\", \"{here}/life\"]\ngrace-period = \"{grace}s\"\n\n\
+             recognise = [\"sh\", \"-c\", '{RECOGNISE}', {life}]\n\
+             incarnation = [\"cat\", {life}]\ngrace-period = \"{grace}s\"\n\n\
              [notify]\nrpcbind-port = {rpcbind_port}\n\n\
              [heartbeat]\ninterval = \"500ms\"\ndead-after = \"3s\"\n\n\
              # The fence confirms that the primary's agent is gone; a real one switches its power off.\n\
-             [hooks]\nfence = [\"sh\", \"-c\", \"! kill -0 $(cat {root}/$HEIRLOCK_PEER/agent.pid) 2> /dev/null\"]\n\n\
+             [hooks]\nfence = [\"sh\", \"-c\", '{FENCE}', {root}]\n\n\
              [[service]]\nname = \"{SERVICE}\"\naddresses = [\"{ADDRESS}\"]\nnames = [{names}]\nhome = \"nfs-a\"\n\
              mode = \"automatic\"\n",
+            run = quoted(&here.join("run"))?,
+            local = quoted(&here.join("local"))?,
+            life = quoted(&here.join("life"))?,
+            store = quoted(&root.join("store"))?,
+            here = quoted(&here)?,
+            root = quoted(root)?,
             grace = GRACE.as_secs()
-        )
+        ))
     }
 }
 
@@ -154,5 +183,58 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heirlock_core::ServerName;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::hooks;
+
+    fn settings(stage: &Stage, name: &str) -> Settings {
+        let text = stage.configuration(name, 2_111).unwrap();
+        Settings::parse(Path::new("heirlock.toml"), &text).unwrap()
+    }
+
+    /// A folder whose name a shell and TOML would both trip over.
+    fn stage() -> Stage {
+        let folder = tempfile::Builder::new().prefix("it's $HOME \"here\" ").tempdir().unwrap();
+        Stage { folder }
+    }
+
+    #[test]
+    fn the_configuration_is_one_and_a_recognition_begins_a_new_life() {
+        let stage = stage();
+        let here = stage.path().join("nfs-b");
+        fs::create_dir(&here).unwrap();
+        fs::write(here.join("life"), "the first\n").unwrap();
+        let settings = settings(&stage, "nfs-b");
+        assert_eq!(settings.state_directory, here);
+        hooks::run(&settings.lock_manager.recognise.unwrap(), &[]).unwrap();
+        let life = hooks::run(&settings.lock_manager.incarnation.unwrap(), &[]).unwrap().0;
+        assert!(life.trim().bytes().all(|b| b.is_ascii_digit()), "{life}");
+    }
+
+    #[test]
+    fn the_fence_confirms_an_agent_that_is_gone_and_nothing_else() {
+        let stage = stage();
+        let fence = settings(&stage, "nfs-b").hooks.fence.unwrap();
+        let peer = ServerName::parse("nfs-a").unwrap().to_string();
+        let confirmed = || hooks::run(&fence, &[("HEIRLOCK_PEER", peer.clone())]).is_ok();
+        assert!(!confirmed(), "nothing is known of it");
+        let pid_file = stage.path().join("nfs-a").join("agent.pid");
+        fs::create_dir(stage.path().join("nfs-a")).unwrap();
+        fs::write(&pid_file, "").unwrap();
+        assert!(!confirmed(), "its number was not written yet");
+        let mut agent = Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(&pid_file, agent.id().to_string()).unwrap();
+        let while_it_lives = confirmed();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        assert!(!while_it_lives, "it lives");
+        assert!(confirmed());
     }
 }

@@ -34,6 +34,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a step that needs no grace period may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long a client may wait for its lock after all else is settled.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Ports that are tried until one is free on every address.
 const PORT_TRIES: usize = 8;
 
@@ -67,6 +70,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     cast.servers.lose_primary();
     let lost_at = Instant::now();
     let adoption = cast.wait_for_the_adoption(options)?;
+    cast.wait_for_the_last_answers();
     let report = DemoReport::of(&adoption, &cast.crowd, captured_at, lost_at, options, cast.stage.path());
     if options.keep {
         cast.stage.keep();
@@ -85,15 +89,22 @@ fn check(options: &Options) -> Result<()> {
     let needed = u64::try_from(clients * 2)? + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
-        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).with_context(|| {
-            format!(
-                "{clients} clients need {needed} open files, and this user may have {:?}; take fewer",
-                limit.maximum
-            )
-        })?;
+        if limit.maximum.is_some_and(|maximum| maximum < needed) {
+            let most = limit.maximum.map_or(CLIENTS_MAX, clients_within);
+            bail!(
+                "{clients} clients need {needed} open files, and the limit of this user is enough for {most} clients; \
+                 take fewer, or raise the limit (ulimit -n)"
+            );
+        }
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })
+            .context("can't raise the limit of open files; take fewer clients")?;
     }
     Ok(())
+}
+
+/// How many clients can be played with so many open files.
+fn clients_within(files: u64) -> usize {
+    usize::try_from(files.saturating_sub(OTHER_FILES) / 2).map_or(CLIENTS_MAX, |most| most.min(CLIENTS_MAX))
 }
 
 impl Cast {
@@ -158,9 +169,9 @@ impl Cast {
             let back = cast.crowd.count(|client| matches!(client.notes().lock, Lock::HeldAgain(_)));
             if back > 0 && !counting {
                 counting = true;
-                bar.set_style(bar_style());
-                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
                 bar.set_message("clients have their locks back");
+                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
+                bar.set_style(bar_style());
             }
             bar.set_position(u64::try_from(back).unwrap_or(0));
             let Answer::Adoption(report) =
@@ -173,6 +184,15 @@ impl Cast {
         })?;
         bar.finish_and_clear();
         Ok(report)
+    }
+
+    /// A client registers before its lock is granted, so the adoption may settle while the last answer is on its way.
+    fn wait_for_the_last_answers(&mut self) {
+        let asks = |client: &Client| !client.is_dead() && client.notes().lock == Lock::Reclaiming;
+        let end = Instant::now() + ANSWER_TIME_MAX;
+        while self.crowd.count(asks) > 0 && Instant::now() < end {
+            thread::sleep(LOOK_INTERVAL);
+        }
     }
 
     fn wait<T>(
@@ -191,7 +211,8 @@ impl Cast {
             }
             for host in [&mut self.primary, &mut self.adoptive] {
                 if let Some(said) = host.died() {
-                    bail!("the agent of {} ended: {said}", host.name);
+                    self.stage.keep();
+                    bail!("the agent of {} ended: {said}; its log is {}", host.name, host.log().display());
                 }
             }
             if Instant::now() >= end {

@@ -14,7 +14,7 @@ use heirlock_nsm::rpc::{Credential, encode_call};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LockManager, LockManagerError, Recognised};
-use crate::config::{Command, LockManagerSettings, Settings};
+use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
 use crate::{hooks, limits, rpc_client};
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
@@ -35,6 +35,8 @@ pub(super) struct Kernel {
     rpcbind_port: u16,
     proc: PathBuf,
     systemd: bool,
+    /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
+    is_status_monitor: bool,
 }
 
 /// The lockd thread.
@@ -52,6 +54,7 @@ impl Kernel {
             rpcbind_port: settings.notify.rpcbind_port,
             proc: root.join("proc"),
             systemd: root.join("run/systemd/system").is_dir(),
+            is_status_monitor: settings.capture.mode == CaptureMode::Nsm,
         }
     }
 
@@ -169,9 +172,8 @@ impl Kernel {
     fn restart_lock_manager(&self) -> Result<Recognised, LockManagerError> {
         let lockd = self.check_restart_lock_manager()?;
         let by_systemd = systemctl(&["restart", "rpc-statd.service"]);
-        let status_monitor =
-            self.settings.restart_status_monitor.as_ref().or(self.systemd.then_some(&by_systemd));
-        if let Some(command) = status_monitor {
+        let by_default = (self.systemd && !self.is_status_monitor).then_some(&by_systemd);
+        if let Some(command) = self.settings.restart_status_monitor.as_ref().or(by_default) {
             run(command, "look at the status monitor's log")?;
         }
         let pid = i32::try_from(lockd.pid).ok().and_then(Pid::from_raw);

@@ -163,8 +163,10 @@ impl Report {
     pub fn plot(&self) -> String {
         let colours = [("bare", "#888"), ("heirlock", "#0a6"), ("sm-notify", "#c30")];
         let series = colours.map(|(tool, colour)| {
-            let rows =
-                self.rows.iter().filter(|r| r.tool == tool && r.dead_percent == 0 && r.unresolvable == 0);
+            let rows = self
+                .rows
+                .iter()
+                .filter(|r| r.tool == tool && r.dead_percent == 0 && r.unresolvable == 0 && r.told > 0);
             let points = rows.map(|r| (number(r.clients), r.last_ms, r.told == r.living)).collect();
             Series { name: tool.to_owned(), colour, points }
         });

@@ -111,7 +111,9 @@ fn state_directory(case: &Case) -> Result<TempDir> {
     for folder in ["sm", "sm.bak"] {
         fs::create_dir(path.join(folder))?;
     }
-    fs::write(path.join("state"), 5_u32.to_ne_bytes())?;
+    #[allow(clippy::host_endian_bytes)] // nfs-utils writes an int as the machine has it
+    let state = 5_u32.to_ne_bytes();
+    fs::write(path.join("state"), state)?;
     fs::write(path.join("hosts"), format!("127.0.0.1 localhost\n{SERVER} {}\n", NAMES.join(" ")))?;
     // A socket of ours that never answers: not even an error comes back.
     fs::write(path.join("resolv.conf"), format!("nameserver {NAME_SERVER}\n"))?;

@@ -32,11 +32,11 @@ pub(super) struct Look {
 }
 
 impl Look {
-    fn good(&self, text: &str) -> String {
+    pub(super) fn good(&self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    fn bad(&self, text: &str) -> String {
+    pub(super) fn bad(&self, text: &str) -> String {
         self.paint("1;31", text)
     }
 

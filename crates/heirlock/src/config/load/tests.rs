@@ -54,7 +54,12 @@ fn what_is_wrong_is_said_with_what_was_expected_and_found() {
         ("server = \"a\"\n", "store: the section is missing"),
         ("server = \"a\"\n[store]\npath = \"x\"\n", "store.path: expected a path from the root, found \"x\""),
         ("server = \"a\"\n[store]\ntype = \"etcd\"\npath = \"/x\"\n", "not part of this version"),
-        ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmode = \"nsm\"\n", "not part of this version"),
+        ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmode = \"magic\"\n", "watch, callout or nsm"),
+        ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmon-timeout = \"501ms\"\n", "at most 500 ms"),
+        (
+            "server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nwhen-unprotected = \"pray\"\n",
+            "refuse or grant",
+        ),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\ntombstone-delay = \"soon\"\n", "found \"soon\""),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[heartbeat]\ndead-after = \"1s\"\n", "at least 3 s"),
         (

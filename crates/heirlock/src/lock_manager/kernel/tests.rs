@@ -37,7 +37,13 @@ impl FakeProc {
             incarnation: None,
             grace_period: None,
         };
-        Kernel { settings, rpcbind_port: 111, proc: self.0.path().to_owned(), systemd: false }
+        Kernel {
+            settings,
+            rpcbind_port: 111,
+            proc: self.0.path().to_owned(),
+            systemd: false,
+            is_status_monitor: false,
+        }
     }
 }
 

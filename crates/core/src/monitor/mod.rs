@@ -1,0 +1,444 @@
+//! What a status monitor answers, and when (I1: durable before acknowledged).
+//!
+//! - A client that the store knows is answered at once: no write that waits for a disk.
+//! - Any other waits for a commit. One commit is on at a time; whoever asks meanwhile shares the next one.
+//! - Whoever is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
+//!   from then on all are refused at once, until a commit or a probe shows that the store works. With
+//!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is
+//!   this server's own lock on somebody else's file that would be refused.
+//! - SM_UNMON takes a registration away and says nothing of durability: what the store knows stays until the ledger
+//!   believes the deletion (I2), and it asks [`Monitor::may_forget`] first.
+//! - SM_NOTIFY becomes calls to the lock manager for each registration that the name or the source address matches and
+//!   whose last number is another one.
+
+mod registry;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
+
+use crate::{Batch, Moment, limits};
+
+use registry::Registry;
+
+/// Who waits for an answer: given out by whoever reads the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What becomes of a client that can't be made durable in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnprotected {
+    /// Its process gets ENOLCK.
+    Refuse,
+    /// It gets its lock, and is listed as at risk until the store knows it.
+    Grant,
+}
+
+/// How the machine decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a commit may take.
+    pub mon_timeout: Duration,
+    /// What follows if it takes longer.
+    pub when_unprotected: WhenUnprotected,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// SM_MON.
+    Mon {
+        /// who waits
+        ticket: Ticket,
+        /// what is registered
+        line: MonitorLine,
+        /// it is a server that this one mounts from, and no client
+        peer: bool,
+    },
+    /// SM_UNMON: these names, and this way to be called.
+    Unmon {
+        /// the client
+        mon_name: MonName,
+        /// for whom
+        caller: Caller,
+    },
+    /// SM_UNMON_ALL.
+    UnmonAll(Caller),
+    /// SM_NOTIFY.
+    Notified {
+        /// the name that was announced
+        name: String,
+        /// where it came from, or an address that the name has
+        source: IpAddr,
+        /// the number that was announced
+        state: StateNumber,
+        /// the name has been looked up already
+        looked_up: bool,
+    },
+    /// The lock manager took the call, or didn't in spite of repetitions.
+    Called {
+        /// which client
+        client: MonName,
+        /// the number it was called with
+        state: StateNumber,
+        /// whether it did
+        taken: bool,
+    },
+    /// A commit is over.
+    Committed {
+        /// which
+        batch: u64,
+        /// everything of it is durable in every service that this server holds
+        durable: bool,
+    },
+    /// The store was tried.
+    Probed(bool),
+    /// These and no other clients are durable in every service that this server holds.
+    Durable(BTreeSet<MonName>),
+    /// Time passed.
+    Tick,
+}
+
+/// For whom a client is monitored: my_id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// the server's own name
+    pub my_name: MyName,
+    /// program of the downcall
+    pub prog: u32,
+    /// its version
+    pub vers: u32,
+    /// its procedure
+    pub proc_: u32,
+}
+
+impl Caller {
+    /// Whether a registration is this caller's.
+    #[must_use]
+    pub fn registered(&self, line: &MonitorLine) -> bool {
+        (&self.my_name, self.prog, self.vers, self.proc_) == (&line.my_name, line.prog, line.vers, line.proc_)
+    }
+}
+
+/// What must survive a kill, and need not survive a reboot: the lock manager's memory doesn't either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Persist {
+    /// This registration is there.
+    Keep(MonitorLine),
+    /// This one is gone.
+    Drop(MonitorLine),
+}
+
+/// Who is to be made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// What is registered.
+    pub line: MonitorLine,
+    /// It is a server that this one mounts from: for this server's own sake alone.
+    pub peer: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Answer SM_MON.
+    Answer {
+        /// who waits
+        ticket: Ticket,
+        /// STAT_SUCC or STAT_FAIL
+        granted: bool,
+    },
+    /// Make these durable in every service that this server holds.
+    Commit {
+        /// comes back in [`Event::Committed`]
+        batch: u64,
+        /// who registers
+        arrivals: Vec<Arrival>,
+    },
+    /// Try whether the store works.
+    Probe,
+    /// The registrations of this client are others now: its file in the status monitor's directory is to follow.
+    Changed(MonName),
+    /// Tell the lock manager that a client was restarted.
+    Call {
+        /// who, and what identifies it there
+        line: MonitorLine,
+        /// its new number
+        state: StateNumber,
+    },
+    /// Nothing matches this name; look its addresses up and say [`Event::Notified`] for each.
+    LookUp {
+        /// the name
+        name: String,
+        /// the number that was announced
+        state: StateNumber,
+    },
+}
+
+/// How it stands, for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Registrations.
+    pub registered: usize,
+    /// Clients that were granted although the store does not know them.
+    pub at_risk: Vec<MonName>,
+    /// How many times a client was refused because it could not be protected.
+    pub refused: u64,
+    /// Clients are refused at once.
+    pub failing: bool,
+}
+
+/// Somebody who waits.
+#[derive(Debug, Clone)]
+struct Waiting {
+    ticket: Ticket,
+    line: MonitorLine,
+    client: MonName,
+    peer: bool,
+    deadline: Moment,
+}
+
+/// The commit that is on.
+#[derive(Debug, Clone)]
+struct InFlight {
+    batch: u64,
+    clients: BTreeSet<MonName>,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    rules: Rules,
+    registry: Registry,
+    /// Clients that every service which this server holds knows durably.
+    durable: BTreeSet<MonName>,
+    waiting: Vec<Waiting>,
+    in_flight: Option<InFlight>,
+    batches: u64,
+    /// The store failed: nobody waits for it until it works again. When it is to be tried next.
+    failing: Option<Moment>,
+    probing: bool,
+    at_risk: BTreeSet<MonName>,
+    refused: u64,
+}
+
+/// What leaves a step.
+type Step = Batch<Persist, Action>;
+
+impl Monitor {
+    /// A monitor that knows what an earlier run of it was told.
+    #[must_use]
+    pub fn new(rules: Rules, kept: Vec<MonitorLine>) -> Self {
+        Self {
+            rules,
+            registry: Registry::new(kept),
+            durable: BTreeSet::new(),
+            waiting: Vec::new(),
+            in_flight: None,
+            batches: 0,
+            failing: None,
+            probing: false,
+            at_risk: BTreeSet::new(),
+            refused: 0,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn step(&mut self, now: Moment, event: Event) -> Step {
+        let mut step = Batch::nothing();
+        match event {
+            Event::Mon { ticket, line, peer } => self.mon(now, ticket, line, peer, &mut step),
+            Event::Unmon { mon_name, caller } => {
+                let gone =
+                    self.registry.remove(&key(&mon_name), |l| l.mon_name == mon_name && caller.registered(l));
+                dropped(gone, &mut step);
+            }
+            Event::UnmonAll(caller) => {
+                for client in self.registry.clients() {
+                    dropped(self.registry.remove(&client, |line| caller.registered(line)), &mut step);
+                }
+            }
+            Event::Notified { name, source, state, looked_up } => {
+                let (calls, matched) = self.registry.notified(&name, source, state);
+                step.then.extend(calls.into_iter().map(|line| Action::Call { line, state }));
+                if !matched && !looked_up && name.parse::<IpAddr>().is_err() && !self.registry.is_empty() {
+                    step.then.push(Action::LookUp { name, state });
+                }
+            }
+            Event::Called { client, state, taken } => self.registry.called(&key(&client), state, taken),
+            Event::Committed { batch, durable } => self.committed(now, batch, durable, &mut step),
+            Event::Probed(works) => {
+                self.probing = false;
+                self.failing = if works { None } else { Some(now + limits::MON_PROBE_INTERVAL) };
+            }
+            Event::Durable(clients) => {
+                self.durable = clients;
+                self.take_in_durable(&mut step);
+            }
+            Event::Tick => self.tick(now, &mut step),
+        }
+        step
+    }
+
+    /// When [`Event::Tick`] is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Moment> {
+        let probe = self.failing.filter(|_| !self.probing && self.in_flight.is_none());
+        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).min()
+    }
+
+    /// Whether a client would be answered at once because it is durable.
+    #[must_use]
+    pub fn knows(&self, mon_name: &MonName) -> bool {
+        self.durable.contains(&key(mon_name))
+    }
+
+    /// Before a client is removed from the store: whether it may be. From then on it counts as unknown, and its next
+    /// SM_MON waits for a commit. Whoever is registered or waits stays.
+    pub fn may_forget(&mut self, client: &MonName) -> bool {
+        // What is being committed will be there in a moment, whether somebody still waits for it or not.
+        let lives = self.registry.holds(client)
+            || self.waiting.iter().any(|waiting| waiting.client == *client)
+            || self.in_flight.as_ref().is_some_and(|flight| flight.clients.contains(client));
+        if !lives {
+            self.durable.remove(client);
+        }
+        !lives
+    }
+
+    /// The registrations of a client.
+    #[must_use]
+    pub fn lines(&self, client: &MonName) -> &[MonitorLine] {
+        self.registry.lines(client)
+    }
+
+    /// All registrations.
+    pub fn all_lines(&self) -> impl Iterator<Item = &MonitorLine> {
+        self.registry.all()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            registered: self.registry.len(),
+            at_risk: self.at_risk.iter().cloned().collect(),
+            refused: self.refused,
+            failing: self.failing.is_some(),
+        }
+    }
+
+    fn mon(&mut self, now: Moment, ticket: Ticket, line: MonitorLine, peer: bool, step: &mut Step) {
+        let client = key(&line.mon_name);
+        if !self.registry.has_room(&client) {
+            self.refused += 1;
+            step.then.push(Action::Answer { ticket, granted: false });
+        } else if self.durable.contains(&client) {
+            self.grant(ticket, line, step);
+        } else if self.failing.is_some() || self.waiting.len() >= limits::MON_WAITING_MAX {
+            self.unprotected(ticket, line, peer, step);
+        } else {
+            let deadline = now + self.rules.mon_timeout;
+            self.waiting.push(Waiting { ticket, line, client, peer, deadline });
+            self.begin_commit(step);
+        }
+    }
+
+    fn grant(&mut self, ticket: Ticket, line: MonitorLine, step: &mut Step) {
+        let client = key(&line.mon_name);
+        if self.registry.insert(&client, line.clone()) {
+            step.persist.push(Persist::Keep(line));
+            step.then.push(Action::Changed(client));
+        }
+        step.then.push(Action::Answer { ticket, granted: true });
+    }
+
+    fn unprotected(&mut self, ticket: Ticket, line: MonitorLine, peer: bool, step: &mut Step) {
+        if peer || self.rules.when_unprotected == WhenUnprotected::Grant {
+            self.at_risk.insert(key(&line.mon_name));
+            self.grant(ticket, line, step);
+        } else {
+            self.refused += 1;
+            step.then.push(Action::Answer { ticket, granted: false });
+        }
+    }
+
+    fn begin_commit(&mut self, step: &mut Step) {
+        if self.in_flight.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let portion = &self.waiting[..self.waiting.len().min(limits::MON_COMMIT_MAX)];
+        let clients = portion.iter().map(|waiting| waiting.client.clone()).collect();
+        let arrival = |waiting: &Waiting| Arrival { line: waiting.line.clone(), peer: waiting.peer };
+        let arrivals = portion.iter().map(arrival).collect();
+        self.batches += 1;
+        self.in_flight = Some(InFlight { batch: self.batches, clients });
+        step.then.push(Action::Commit { batch: self.batches, arrivals });
+    }
+
+    fn committed(&mut self, now: Moment, batch: u64, durable: bool, step: &mut Step) {
+        let Some(flight) = self.in_flight.take_if(|flight| flight.batch == batch) else { return };
+        if durable {
+            self.failing = None;
+            self.durable.extend(flight.clients);
+            self.take_in_durable(step);
+            self.begin_commit(step);
+        } else {
+            self.failing = Some(now + limits::MON_PROBE_INTERVAL);
+            self.give_up(step);
+        }
+    }
+
+    /// Whoever waits and is durable now is granted; whoever was at risk and is durable now isn't any more.
+    fn take_in_durable(&mut self, step: &mut Step) {
+        let (granted, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<Vec<_>, _>(|waiting| self.durable.contains(&waiting.client));
+        self.waiting = waiting;
+        for Waiting { ticket, line, .. } in granted {
+            self.grant(ticket, line, step);
+        }
+        self.at_risk.retain(|client| !self.durable.contains(client));
+    }
+
+    fn tick(&mut self, now: Moment, step: &mut Step) {
+        if self.waiting.iter().any(|waiting| now >= waiting.deadline) {
+            // One that took too long is enough: nobody else waits for it.
+            self.failing = Some(now + limits::MON_PROBE_INTERVAL);
+            self.give_up(step);
+        }
+        // A commit that is still on is a probe by itself.
+        if self.failing.is_some_and(|at| now >= at) && !self.probing && self.in_flight.is_none() {
+            self.probing = true;
+            step.then.push(Action::Probe);
+        }
+    }
+
+    /// Nobody waits any longer.
+    fn give_up(&mut self, step: &mut Step) {
+        for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {
+            self.unprotected(ticket, line, peer, step);
+        }
+    }
+}
+
+/// What a client is called in the store: its address where its name is one.
+#[must_use]
+pub fn key(mon_name: &MonName) -> MonName {
+    mon_name.address().map_or_else(|| mon_name.clone(), MonName::from_address)
+}
+
+fn dropped(gone: Vec<MonitorLine>, step: &mut Step) {
+    for line in gone {
+        let changed = Action::Changed(key(&line.mon_name));
+        if !step.then.contains(&changed) {
+            step.then.push(changed);
+        }
+        step.persist.push(Persist::Drop(line));
+    }
+}
+
+#[cfg(test)]
+mod tests;

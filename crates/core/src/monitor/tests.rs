@@ -1,0 +1,304 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const REFUSE: Rules =
+    Rules { mon_timeout: Duration::from_millis(500), when_unprotected: WhenUnprotected::Refuse };
+const GRANT: Rules = Rules { when_unprotected: WhenUnprotected::Grant, ..REFUSE };
+
+fn at(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+fn name(text: &str) -> MonName {
+    MonName::parse(text).unwrap()
+}
+
+fn line(client: &str, cookie: u8) -> MonitorLine {
+    let mut line = MonitorLine::generated(name(client), MyName::parse("nfs-a").unwrap());
+    line.cookie = [cookie; 16];
+    line
+}
+
+fn caller() -> Caller {
+    Caller { my_name: MyName::parse("nfs-a").unwrap(), prog: 100_021, vers: 4, proc_: 16 }
+}
+
+fn mon(ticket: u64, client: &str) -> Event {
+    Event::Mon { ticket: Ticket(ticket), line: line(client, 1), peer: false }
+}
+
+fn answers(step: &Step) -> Vec<(u64, bool)> {
+    let answer = |action: &Action| match action {
+        Action::Answer { ticket, granted } => Some((ticket.0, *granted)),
+        _ => None,
+    };
+    step.then.iter().filter_map(answer).collect()
+}
+
+fn commit(step: &Step) -> Option<(u64, usize)> {
+    step.then.iter().find_map(|action| match action {
+        Action::Commit { batch, arrivals } => Some((*batch, arrivals.len())),
+        _ => None,
+    })
+}
+
+fn calls(step: &Step) -> Vec<(&str, u8)> {
+    let mut found = Vec::new();
+    for action in &step.then {
+        if let Action::Call { line, .. } = action {
+            found.push((line.mon_name.as_str(), line.cookie[0]));
+        }
+    }
+    found
+}
+
+fn notified(name: &str, source: &str, state: u32) -> Event {
+    let source = source.parse().unwrap();
+    Event::Notified { name: name.into(), source, state: StateNumber(state), looked_up: false }
+}
+
+fn registered(rules: Rules, clients: &[&str]) -> Monitor {
+    Monitor::new(rules, clients.iter().map(|client| line(client, 1)).collect())
+}
+
+#[test]
+fn a_new_client_is_answered_only_when_its_record_is_durable() {
+    let mut monitor = registered(REFUSE, &[]);
+    let asked = monitor.step(at(0), mon(1, "10.0.0.1"));
+    assert_eq!((answers(&asked), commit(&asked)), (vec![], Some((1, 1))));
+    let done = monitor.step(at(3), Event::Committed { batch: 1, durable: true });
+    assert_eq!(answers(&done), [(1, true)]);
+    assert_eq!(done.persist, [Persist::Keep(line("10.0.0.1", 1))], "the cookie survives a kill");
+    assert!(done.then.contains(&Action::Changed(name("10.0.0.1"))));
+}
+
+#[test]
+fn a_client_that_is_durable_costs_no_commit_even_with_another_cookie() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    monitor.step(at(0), Event::Durable([name("10.0.0.1")].into()));
+    let again = monitor.step(at(1), mon(1, "10.0.0.1"));
+    assert_eq!((answers(&again), commit(&again), again.persist.len()), (vec![(1, true)], None, 0));
+    let other = Event::Mon { ticket: Ticket(2), line: line("10.0.0.1", 9), peer: false };
+    let other = monitor.step(at(2), other);
+    assert_eq!((answers(&other), commit(&other)), (vec![(2, true)], None));
+    assert_eq!(monitor.lines(&name("10.0.0.1")), [line("10.0.0.1", 9)], "replaced");
+}
+
+#[test]
+fn whoever_asks_while_a_commit_is_on_shares_the_next() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    for ticket in 2..=64 {
+        let step = monitor.step(at(1), mon(ticket, &format!("10.0.0.{ticket}")));
+        assert_eq!(step, Batch::nothing());
+    }
+    // Asked twice: answered twice.
+    monitor.step(at(1), mon(65, "10.0.0.64"));
+    let first = monitor.step(at(2), Event::Committed { batch: 1, durable: true });
+    assert_eq!((answers(&first), commit(&first)), (vec![(1, true)], Some((2, 64))));
+    let second = monitor.step(at(4), Event::Committed { batch: 2, durable: true });
+    assert_eq!(answers(&second).len(), 64);
+}
+
+#[test]
+fn after_one_time_out_clients_are_refused_at_once_until_a_probe_succeeds() {
+    let mut monitor = registered(REFUSE, &["10.0.0.9"]);
+    monitor.step(at(0), Event::Durable([name("10.0.0.9")].into()));
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    assert_eq!(monitor.next_timeout(), Some(at(500)));
+    assert_eq!(monitor.step(at(499), Event::Tick), Batch::nothing());
+    assert_eq!(answers(&monitor.step(at(500), Event::Tick)), [(1, false)]);
+    assert_eq!(answers(&monitor.step(at(501), mon(2, "10.0.0.2"))), [(2, false)], "at once");
+    assert_eq!(answers(&monitor.step(at(501), mon(3, "10.0.0.9"))), [(3, true)], "who is known goes on");
+    // The commit that took too long fails in the end, and then the store is tried.
+    assert_eq!(monitor.next_timeout(), None, "the commit that is on is a probe by itself");
+    monitor.step(at(900), Event::Committed { batch: 1, durable: false });
+    assert_eq!(monitor.next_timeout(), Some(at(1100)));
+    assert_eq!(monitor.step(at(1100), Event::Tick).then, [Action::Probe]);
+    assert_eq!(monitor.step(at(1101), Event::Tick).then, [], "one at a time");
+    monitor.step(at(1200), Event::Probed(false));
+    assert_eq!(answers(&monitor.step(at(1201), mon(4, "10.0.0.2"))), [(4, false)]);
+    assert_eq!(monitor.step(at(1400), Event::Tick).then, [Action::Probe]);
+    monitor.step(at(1401), Event::Probed(true));
+    assert!(commit(&monitor.step(at(1402), mon(5, "10.0.0.2"))).is_some());
+    assert_eq!(monitor.standing().refused, 3);
+}
+
+#[test]
+fn a_commit_that_succeeds_too_late_ends_the_refusals() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    monitor.step(at(500), Event::Tick);
+    let late = monitor.step(at(800), Event::Committed { batch: 1, durable: true });
+    assert_eq!(answers(&late), [], "it was refused already");
+    assert!(!monitor.standing().failing);
+    assert_eq!(answers(&monitor.step(at(801), mon(2, "10.0.0.1"))), [(2, true)], "durable by now");
+}
+
+#[test]
+fn a_commit_that_fails_refuses_all_who_wait() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    monitor.step(at(0), mon(2, "10.0.0.2"));
+    let failed = monitor.step(at(2), Event::Committed { batch: 1, durable: false });
+    assert_eq!((answers(&failed), commit(&failed)), (vec![(1, false), (2, false)], None));
+    assert_eq!(monitor.lines(&name("10.0.0.1")), [], "lockd was told that it isn't monitored");
+}
+
+#[test]
+fn when_told_to_grant_it_lists_who_is_at_risk_until_the_store_catches_up() {
+    let mut monitor = registered(GRANT, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    let granted = monitor.step(at(500), Event::Tick);
+    assert_eq!(answers(&granted), [(1, true)]);
+    assert!(granted.then.contains(&Action::Changed(name("10.0.0.1"))), "so that a look finds it");
+    assert_eq!(monitor.standing().at_risk, [name("10.0.0.1")]);
+    monitor.step(at(900), Event::Durable([name("10.0.0.1")].into()));
+    assert_eq!(monitor.standing().at_risk, []);
+}
+
+#[test]
+fn a_peer_is_never_refused_for_want_of_a_store() {
+    let mut monitor = registered(REFUSE, &[]);
+    let asked = Event::Mon { ticket: Ticket(1), line: line("10.0.0.7", 1), peer: true };
+    monitor.step(at(0), asked.clone());
+    assert_eq!(answers(&monitor.step(at(500), Event::Tick)), [(1, true)]);
+    assert_eq!(answers(&monitor.step(at(501), asked)), [(1, true)]);
+}
+
+#[test]
+fn unmon_takes_the_registration_and_leaves_the_store_alone() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1", "10.0.0.2"]);
+    monitor.step(at(0), Event::Durable([name("10.0.0.1"), name("10.0.0.2")].into()));
+    let gone = monitor.step(at(1), Event::Unmon { mon_name: name("10.0.0.1"), caller: caller() });
+    assert_eq!(gone.persist, [Persist::Drop(line("10.0.0.1", 1))]);
+    assert_eq!(gone.then, [Action::Changed(name("10.0.0.1"))]);
+    assert_eq!(answers(&monitor.step(at(2), mon(1, "10.0.0.1"))), [(1, true)], "still durable");
+    // Of another name: nobody's.
+    let other = Caller { my_name: MyName::parse("other").unwrap(), ..caller() };
+    assert_eq!(monitor.step(at(3), Event::UnmonAll(other)), Batch::nothing());
+    assert_eq!(monitor.step(at(3), Event::UnmonAll(caller())).persist.len(), 2);
+}
+
+#[test]
+fn what_is_registered_or_waits_can_not_be_forgotten_and_what_is_forgotten_is_committed_anew() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    monitor.step(at(0), Event::Durable([name("10.0.0.1")].into()));
+    assert!(!monitor.may_forget(&name("10.0.0.1")));
+    monitor.step(at(0), mon(1, "10.0.0.2"));
+    assert!(!monitor.may_forget(&name("10.0.0.2")));
+    monitor.step(at(1), Event::Unmon { mon_name: name("10.0.0.1"), caller: caller() });
+    assert!(monitor.may_forget(&name("10.0.0.1")));
+    monitor.step(at(2), Event::Committed { batch: 1, durable: true });
+    assert!(commit(&monitor.step(at(3), mon(3, "10.0.0.1"))).is_some());
+}
+
+#[test]
+fn a_notification_calls_for_whoever_its_name_or_source_matches_once_a_number() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1", "client2.example.com"]);
+    let by_source = monitor.step(at(0), notified("whoever", "10.0.0.1", 5));
+    assert_eq!(calls(&by_source), [("10.0.0.1", 1)]);
+    assert_eq!(calls(&monitor.step(at(1), notified("10.0.0.1", "10.9.9.9", 5))), [], "it is being told");
+    let by_name = monitor.step(at(2), notified("CLIENT2.example.com", "10.9.9.9", 5));
+    assert_eq!(calls(&by_name), [("client2.example.com", 1)]);
+    let called = |taken| Event::Called { client: name("10.0.0.1"), state: StateNumber(5), taken };
+    monitor.step(at(3), called(false));
+    assert_eq!(calls(&monitor.step(at(4), notified("x", "10.0.0.1", 5))).len(), 1, "it wasn't taken");
+    monitor.step(at(5), called(true));
+    assert_eq!(calls(&monitor.step(at(6), notified("x", "10.0.0.1", 5))), [], "the same number again");
+    assert_eq!(calls(&monitor.step(at(7), notified("x", "10.0.0.1", 3))).len(), 1, "a lower one differs too");
+    assert_eq!(calls(&monitor.step(at(8), notified("x", "10.0.0.77", 3))), []);
+}
+
+#[test]
+fn a_name_that_matches_nobody_is_looked_up_once() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    let step = monitor.step(at(0), notified("client1", "10.9.9.9", 5));
+    assert_eq!(step.then, [Action::LookUp { name: "client1".into(), state: StateNumber(5) }]);
+    let source = "10.0.0.2".parse().unwrap();
+    let again = Event::Notified { name: "client1".into(), source, state: StateNumber(5), looked_up: true };
+    assert_eq!(monitor.step(at(1), again), Batch::nothing());
+}
+
+#[test]
+fn a_client_has_so_many_registrations_and_no_more() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), Event::Durable([name("10.0.0.1")].into()));
+    for i in 0..=limits::MON_LINES_MAX {
+        let mut line = line("10.0.0.1", 1);
+        line.my_name = MyName::parse(&format!("nfs-{i}")).unwrap();
+        let step = monitor.step(at(1), Event::Mon { ticket: Ticket(1), line, peer: false });
+        assert_eq!(answers(&step), [(1, i < limits::MON_LINES_MAX)], "{i}");
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: everybody is answered exactly once, within the time limit, and a client
+    /// is granted under "refuse" only if a commit made it durable or the store was said to know it.
+    #[test]
+    fn nobody_is_granted_without_being_durable(
+        events in prop::collection::vec((0_u8..8, 0_u8..6, 0_u64..300), 1..80)
+    ) {
+        let mut monitor = registered(REFUSE, &[]);
+        let (mut now, mut tickets) = (0, 0);
+        let mut open: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+        let mut durable: BTreeSet<u8> = BTreeSet::new();
+        let mut flight: Option<(u64, Vec<u8>)> = None;
+        for (kind, who, later) in events {
+            now += later;
+            let client = format!("10.0.0.{who}");
+            // The server never sleeps past a time-out.
+            let mut steps = Vec::new();
+            while let Some(due) = monitor.next_timeout().filter(|due| *due <= at(now)) {
+                steps.push((due, monitor.step(due, Event::Tick)));
+                if monitor.next_timeout() == Some(due) { break; }
+            }
+            let event = match kind {
+                0..=3 => {
+                    tickets += 1;
+                    open.insert(tickets, (who, now));
+                    mon(tickets, &client)
+                }
+                4 => match flight.take() {
+                    Some((batch, clients)) => {
+                        durable.extend(clients);
+                        Event::Committed { batch, durable: true }
+                    }
+                    None => Event::Tick,
+                },
+                5 => match flight.take() {
+                    Some((batch, _)) => Event::Committed { batch, durable: false },
+                    None => Event::Probed(later % 2 == 0),
+                },
+                6 => Event::Unmon { mon_name: name(&client), caller: caller() },
+                _ => {
+                    if monitor.may_forget(&name(&client)) {
+                        durable.remove(&who);
+                    }
+                    Event::Tick
+                }
+            };
+            steps.push((at(now), monitor.step(at(now), event)));
+            for (when, step) in steps {
+                for (ticket, granted) in answers(&step) {
+                    let (who, since) = open.remove(&ticket).expect("answered once");
+                    prop_assert!(when.since(at(since)) <= REFUSE.mon_timeout);
+                    prop_assert!(!granted || durable.contains(&who), "granted though not durable");
+                }
+                if let Some(Action::Commit { batch, arrivals }) =
+                    step.then.iter().find(|action| matches!(action, Action::Commit { .. }))
+                {
+                    prop_assert!(flight.is_none(), "one commit at a time");
+                    let last = |a: &Arrival| a.line.mon_name.as_str().rsplit('.').next().unwrap().parse().unwrap();
+                    flight = Some((*batch, arrivals.iter().map(last).collect()));
+                }
+            }
+        }
+        let end = monitor.step(at(now + 1_000), Event::Tick);
+        for (ticket, _) in answers(&end) { open.remove(&ticket); }
+        prop_assert!(open.is_empty(), "nobody waits for ever");
+    }
+}

@@ -1,0 +1,77 @@
+//! rpc.statd's callouts: each client is made durable before rpc.statd, and lockd behind it, goes on.
+
+use anyhow::{Context, Result};
+use heirlock_core::Moment;
+use heirlock_nsm::MyName;
+
+use super::{Agent, Message};
+use crate::callout::{Listener, Said, Spool, Waiting};
+use crate::config::CaptureMode;
+
+impl Agent {
+    /// Begins to listen.
+    pub(crate) fn listen_to_callouts(&mut self) -> Result<Listener> {
+        let inbox = self.inbox.clone();
+        let sm = self.settings.state_directory.join("sm");
+        let listener = Listener::start(&self.settings.runtime_directory, sm, move |said, waiting| {
+            let _ = inbox.send(Message::Callout(said, waiting));
+        });
+        let runtime = self.settings.runtime_directory.display().to_string();
+        let listener = listener.with_context(|| format!("can't listen for callouts in {runtime}"))?;
+        self.take_in_spool(self.clock.now());
+        Ok(listener)
+    }
+
+    /// rpc.statd says something, and waits.
+    pub(crate) fn called_out(&mut self, now: Moment, said: &Said, waiting: Waiting) {
+        let done = match said {
+            Said::Add { .. } => self.add_client(now, said),
+            // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
+            Said::Del { mon_name } => {
+                tracing::debug!(client = %mon_name, "rpc.statd monitors it no more");
+                Ok(())
+            }
+            Said::Notified(what) => {
+                tracing::info!(?what, "a client says that it was restarted");
+                Ok(())
+            }
+        };
+        waiting.answer(&done);
+    }
+
+    /// What callouts noted while no agent answered. It is tried again until the store has taken it in.
+    pub(crate) fn take_in_spool(&mut self, now: Moment) {
+        if self.settings.capture.mode != CaptureMode::Callout {
+            return;
+        }
+        let spool = Spool::in_state_directory(&self.settings.state_directory);
+        let noted = match spool.take() {
+            Ok(noted) if noted.is_empty() => return,
+            Ok(noted) => noted,
+            Err(error) => {
+                tracing::warn!(%error, "what callouts noted can't be read");
+                return;
+            }
+        };
+        for said in &noted {
+            if let Err(why) = self.add_client(now, said) {
+                tracing::warn!(why, "what callouts noted is not durable yet");
+                return;
+            }
+        }
+        tracing::error!(
+            clients = noted.len(),
+            "clients got locks before they were durable, since no agent answered in time; they are durable now"
+        );
+        if let Err(error) = spool.done() {
+            tracing::warn!(%error, "what callouts noted could not be put away; it will be read again");
+        }
+    }
+
+    fn add_client(&mut self, now: Moment, said: &Said) -> Result<(), String> {
+        let Said::Add { mon_name, my_name } = said else { return Ok(()) };
+        let here = || MyName::parse(self.settings.server.as_str()).map_err(|error| error.to_string());
+        let my_name = my_name.clone().map_or_else(here, Ok)?;
+        self.protect(now, mon_name, &my_name)
+    }
+}

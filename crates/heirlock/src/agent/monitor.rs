@@ -1,0 +1,365 @@
+//! Durable before acknowledged (I1): what the status monitor's thread, or rpc.statd's callout, waits for.
+//!
+//! The loop owns the store, so commits are made here; what comes while one is on shares the next. Files in the status
+//! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+
+use anyhow::{Context, Result};
+use heirlock_core::ledger::Entry;
+use heirlock_core::monitor::{Arrival, Rules, key};
+use heirlock_core::takeover::{Event, Persist};
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+use super::holdings::Held;
+use super::{Agent, Message};
+use crate::limits;
+use crate::monitor::directory::Directory;
+use crate::monitor::sockets::Sockets;
+use crate::monitor::{self, Desk, Options, Wanted};
+use crate::store::Store;
+
+/// Where rpcbind listens for what only the machine itself may ask.
+const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
+
+/// What the loop needs to know of the status monitor that it serves.
+pub(crate) struct Monitoring {
+    desk: Desk,
+    directory: Directory,
+    /// What the services held when the desk was last told who is durable.
+    told: Vec<(ServiceName, Generation, usize)>,
+    /// Clients whose files could not be written.
+    behind: BTreeSet<MonName>,
+    /// Something was written that may not be durable, and when it was last made so.
+    unsynced: bool,
+    synced: Moment,
+}
+
+/// A client to be made durable: its record, and whether it is this server's own peer.
+struct Newcomer {
+    bytes: Vec<u8>,
+    peer: bool,
+}
+
+impl Agent {
+    /// Becomes the status monitor.
+    pub(crate) fn begin_monitoring(&mut self) -> Result<()> {
+        let settings = &self.settings;
+        let state_directory = &settings.state_directory;
+        let (directory, mut kept) = Directory::open(state_directory)
+            .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
+        let placed = self.conveyor.placed_lines();
+        kept.retain(|(line, _)| !placed.contains(line));
+        let options = Options {
+            rules: Rules {
+                mon_timeout: settings.capture.mon_timeout,
+                when_unprotected: settings.capture.when_unprotected,
+            },
+            state_directory: state_directory.clone(),
+            runtime_directory: settings.runtime_directory.clone(),
+            rpcbind_port: settings.notify.rpcbind_port,
+            rpcbind_socket: RPCBIND_SOCKET.into(),
+        };
+        let sockets =
+            Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
+        let inbox = self.inbox.clone();
+        let desk = monitor::start(&options, sockets, kept, move |wanted| {
+            let _ = inbox.send(Message::Monitor(wanted));
+        })?;
+        let clients = desk.clients();
+        tracing::info!(registered = clients.len(), "heirlock is the status monitor");
+        let stale = directory.current().difference(&clients).cloned().collect::<Vec<_>>();
+        self.monitoring = Some(Monitoring {
+            desk,
+            directory,
+            told: Vec::new(),
+            behind: BTreeSet::new(),
+            unsynced: false,
+            synced: Moment::START,
+        });
+        // What an earlier run answered and could not write any more.
+        let now = self.clock.now();
+        for client in clients.into_iter().chain(stale) {
+            self.follow(now, &client);
+        }
+        self.tell_durable();
+        Ok(())
+    }
+
+    /// The status monitor's thread wants something.
+    pub(crate) fn wanted(&mut self, now: Moment, wanted: Wanted) {
+        match wanted {
+            Wanted::Commit { batch, arrivals } => {
+                let in_step = self.is_told();
+                let newcomers = self.newcomers(&arrivals);
+                let durable = self.make_durable(now, &newcomers).is_ok();
+                let sum = self.holdings_in_sum();
+                if let Some(monitoring) = &mut self.monitoring {
+                    monitoring.desk.committed(batch, durable);
+                    // It knows of these already: to tell it of all for each one would grow with their number.
+                    if in_step {
+                        monitoring.told = sum;
+                    }
+                }
+            }
+            Wanted::Probe => {
+                let works = self.store.probe().is_ok() && !self.held.is_empty();
+                if let Some(monitoring) = &self.monitoring {
+                    monitoring.desk.probed(works);
+                }
+            }
+            Wanted::Changed(client) => self.follow(now, &client),
+        }
+    }
+
+    /// rpc.statd says that it monitors a client, and waits.
+    pub(crate) fn protect(
+        &mut self,
+        now: Moment,
+        mon_name: &MonName,
+        my_name: &MyName,
+    ) -> Result<(), String> {
+        let line = MonitorLine::generated(mon_name.clone(), my_name.clone());
+        let newcomer = Newcomer { bytes: render_record(&[line]), peer: false };
+        let client = self.store_key(mon_name);
+        self.make_durable(now, &BTreeMap::from([(client, newcomer)]))
+    }
+
+    /// Whether a client may be removed from the store.
+    pub(crate) fn may_forget(&self, client: &MonName) -> bool {
+        self.monitoring.as_ref().is_none_or(|monitoring| monitoring.desk.may_forget(client))
+    }
+
+    /// The same for all that are to be removed at a time.
+    pub(crate) fn only_forgettable(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let may = |entry: &Entry| match entry {
+            Entry::Put(..) => true,
+            Entry::Remove(client) => self.may_forget(client),
+        };
+        entries.into_iter().filter(may).collect()
+    }
+
+    /// Whoever has registered in the very moment in which it is to be retired stays.
+    pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
+        let spare = |one: Persist| match one {
+            Persist::Retire { service, generation, mut clients } => {
+                clients.retain(|client| self.may_forget(client));
+                Persist::Retire { service, generation, clients }
+            }
+            other => other,
+        };
+        portion.into_iter().map(spare).collect()
+    }
+
+    /// Tells the desk who is durable, where that is not what it knows.
+    pub(crate) fn tell_durable(&mut self) {
+        if self.monitoring.is_none() || self.is_told() {
+            return;
+        }
+        let (durable, sum) = (self.durable_clients(), self.holdings_in_sum());
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.desk.durable(durable);
+            monitoring.told = sum;
+        }
+    }
+
+    /// What could not be written is tried again, and what was written becomes durable in time.
+    pub(crate) fn tend_directory(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let behind = std::mem::take(&mut monitoring.behind);
+        if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
+            (monitoring.unsynced, monitoring.synced) = (false, now);
+            let state_directory = self.settings.state_directory.clone();
+            thread::spawn(move || {
+                if let Err(error) = Directory::sync(&state_directory) {
+                    tracing::warn!(%error, "the status monitor's directory could not be synced");
+                }
+            });
+        }
+        for client in behind {
+            self.follow(now, &client);
+        }
+    }
+
+    /// What `status` says of the status monitor.
+    pub(crate) fn monitor_problems(&self) -> Vec<String> {
+        let Some(monitoring) = &self.monitoring else { return Vec::new() };
+        let standing = monitoring.desk.standing();
+        let mut problems = Vec::new();
+        if !standing.at_risk.is_empty() {
+            let names: Vec<&str> = standing.at_risk.iter().take(10).map(MonName::as_str).collect();
+            problems.push(format!(
+                "{} clients were granted locks that the store does not know of: {}{}",
+                standing.at_risk.len(),
+                names.join(", "),
+                if standing.at_risk.len() > names.len() { ", …" } else { "" }
+            ));
+        }
+        if standing.failing {
+            problems.push(format!(
+                "the store does not take new clients in: {} requests were refused so far",
+                standing.refused
+            ));
+        }
+        if !monitoring.behind.is_empty() {
+            problems.push(format!("the files of {} clients could not be written", monitoring.behind.len()));
+        }
+        problems
+    }
+
+    /// A client's registrations changed: its files follow, and a run that waits for it is told.
+    fn follow(&mut self, now: Moment, client: &MonName) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let lines = monitoring.desk.lines(client);
+        monitoring.unsynced = true;
+        if let Err(error) = monitoring.directory.update(client, &lines, self.conveyor.placed()) {
+            if monitoring.behind.is_empty() {
+                tracing::error!(%client, %error, "the status monitor's directory can't be written; the store has the record");
+            }
+            monitoring.behind.insert(client.clone());
+        }
+        if lines.is_empty() {
+            return;
+        }
+        if !self.is_durable(&self.store_key(client)) {
+            // Granted all the same: a look soon finds what is to be caught up.
+            let soon = now + limits::STORE_RETRY;
+            self.capture.due = Some(self.capture.due.map_or(soon, |due| due.min(soon)));
+        }
+        let (known_as, bytes) = (self.store_key(client), render_record(&lines));
+        self.capture.found.clients.insert(known_as.clone(), bytes.clone());
+        self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
+        let before = self.run.as_ref().and_then(|running| running.before.as_ref());
+        if before.is_some_and(|before| before.get(&known_as) != Some(&bytes)) {
+            self.advance(now, Event::Registered(BTreeSet::from([known_as])));
+        }
+    }
+
+    /// What each arrival's record is to be, with what the client has registered before.
+    fn newcomers(&self, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
+        let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
+        for Arrival { line, peer } in arrivals {
+            let client = key(&line.mon_name);
+            let known = || self.monitoring.as_ref().map(|m| m.desk.lines(&client)).unwrap_or_default();
+            let entry = lines.entry(self.store_key(&client)).or_insert_with(|| (known(), true));
+            entry.1 &= *peer;
+            // The same registration with another cookie takes its place.
+            let same = |other: &MonitorLine| {
+                let caller = (&line.mon_name, &line.my_name, line.prog, line.vers, line.proc_);
+                caller == (&other.mon_name, &other.my_name, other.prog, other.vers, other.proc_)
+            };
+            entry.0.retain(|other| !same(other));
+            entry.0.push(line.clone());
+        }
+        let newcomer =
+            |(lines, peer): (Vec<MonitorLine>, bool)| Newcomer { bytes: render_record(&lines), peer };
+        lines.into_iter().map(|(client, known)| (client, newcomer(known))).collect()
+    }
+
+    /// Makes clients durable in every service that is held, and says whether that came about.
+    fn make_durable(&mut self, now: Moment, newcomers: &BTreeMap<MonName, Newcomer>) -> Result<(), String> {
+        if self.held.is_empty() {
+            return Err("this server holds nothing yet: its store could not be read".into());
+        }
+        let store = self.store.as_ref();
+        let work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
+            .held
+            .iter_mut()
+            .map(|(service, held)| {
+                let entries = missing(service, held, newcomers);
+                (service, held, entries)
+            })
+            .filter(|(_, _, entries)| !entries.is_empty())
+            .collect();
+        if work.is_empty() {
+            return Ok(());
+        }
+        let done = commit_all(store, work);
+        match &done {
+            Ok(()) => {
+                for (client, newcomer) in newcomers {
+                    let found = &mut self.capture.found.clients;
+                    found.entry(client.clone()).or_insert_with(|| newcomer.bytes.clone());
+                }
+                if !self.capture.behind {
+                    self.health.worked();
+                }
+            }
+            Err(why) => self.health.failed(now, why),
+        }
+        done
+    }
+
+    /// Clients that every service knows.
+    fn durable_clients(&self) -> BTreeSet<MonName> {
+        let mut held = self.held.values();
+        let Some(first) = held.next() else { return BTreeSet::new() };
+        let others: Vec<&Held> = held.collect();
+        let by_all = |client: &&MonName| others.iter().all(|held| held.ledger.stored().contains_key(*client));
+        let mut durable: BTreeSet<MonName> = first.ledger.stored().keys().filter(by_all).cloned().collect();
+        let named = self.capture.addresses.iter();
+        let named = named.filter(|(_, address)| durable.contains(&MonName::from_address(**address)));
+        let named: Vec<MonName> = named.map(|(name, _)| name.clone()).collect();
+        durable.extend(named);
+        durable
+    }
+
+    /// Whether every service knows this client. A peer is known to one alone, and looked for once more.
+    fn is_durable(&self, client: &MonName) -> bool {
+        !self.held.is_empty() && self.held.values().all(|held| held.ledger.stored().contains_key(client))
+    }
+
+    fn is_told(&self) -> bool {
+        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told == self.holdings_in_sum())
+    }
+
+    /// Every removal is made known to the desk beforehand, so numbers tell the rest.
+    fn holdings_in_sum(&self) -> Vec<(ServiceName, Generation, usize)> {
+        let sum = |(service, held): (&ServiceName, &Held)| {
+            (service.clone(), held.claim.generation, held.ledger.stored().len())
+        };
+        self.held.iter().map(sum).collect()
+    }
+
+    /// What a client is called in the store.
+    fn store_key(&self, mon_name: &MonName) -> MonName {
+        let address = self.capture.addresses.get(mon_name).copied();
+        address.map_or_else(|| key(mon_name), MonName::from_address)
+    }
+}
+
+/// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.
+fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<Entry> {
+    let concerns = |newcomer: &Newcomer| !newcomer.peer || service.is_host();
+    let lacks = |client: &MonName| !held.ledger.stored().contains_key(client);
+    newcomers
+        .iter()
+        .filter(|(client, newcomer)| concerns(newcomer) && lacks(client))
+        .map(|(client, newcomer)| Entry::Put(client.clone(), newcomer.bytes.clone()))
+        .collect()
+}
+
+/// Each service's records lie in a folder of their own, so their syncs go on side by side.
+fn commit_all(store: &dyn Store, work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>) -> Result<(), String> {
+    let commit = |(service, held, entries): (&ServiceName, &mut Held, Vec<Entry>)| {
+        let room = heirlock_core::limits::RECORDS_MAX.saturating_sub(held.ledger.stored().len());
+        if entries.len() > room {
+            return Err(format!("{service} has as many records as a service may have"));
+        }
+        held.commit(store, service, &entries).map_err(|error| error.to_string())
+    };
+    let mut work = work;
+    let Some(first) = work.pop() else { return Ok(()) };
+    thread::scope(|scope| {
+        let others: Vec<_> = work.into_iter().map(|one| scope.spawn(move || commit(one))).collect();
+        let mut done = commit(first);
+        for other in others {
+            let other = other.join().unwrap_or_else(|_| Err("a commit broke off".into()));
+            done = done.and(other);
+        }
+        done
+    })
+}

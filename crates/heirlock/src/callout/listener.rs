@@ -1,0 +1,101 @@
+//! The agent's end: a socket that the status monitor's user can reach, and nobody else.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::socket_peercred;
+
+use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message};
+
+/// How long a caller may take to say what it has to say: it is one write.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Listens until the agent ends. Its socket file goes with it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    path: PathBuf,
+}
+
+/// Whoever waits for an answer.
+#[derive(Debug)]
+pub(crate) struct Waiting(UnixStream);
+
+impl Listener {
+    /// Listens in this directory. `sm` is the folder whose owner may speak, besides root.
+    ///
+    /// # Errors
+    /// Where the socket can't be made.
+    pub(crate) fn start(
+        runtime_directory: &Path,
+        sm: PathBuf,
+        said: impl Fn(Said, Waiting) + Send + 'static,
+    ) -> io::Result<Self> {
+        let path = runtime_directory.join(SOCKET);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        // The status monitor's user must get there; whom the kernel names at the other end is what counts.
+        let mode = fs::metadata(runtime_directory)?.permissions().mode();
+        fs::set_permissions(runtime_directory, fs::Permissions::from_mode(mode | 0o111))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        thread::spawn(move || {
+            for stream in listener.incoming().filter_map(Result::ok) {
+                let mut waiting = Waiting(stream);
+                match waiting.hear(&sm) {
+                    Ok(heard) => said(heard, waiting),
+                    Err(why) => {
+                        tracing::warn!(why, "a callout was not understood");
+                        waiting.answer(&Err(why));
+                    }
+                }
+            }
+        });
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Waiting {
+    /// It is durable, or isn't.
+    pub(crate) fn answer(mut self, done: &Result<(), String>) {
+        let words = match done {
+            Ok(()) => ACKNOWLEDGED.to_vec(),
+            Err(why) => format!("{why}\n").into_bytes(),
+        };
+        // Whoever waits no longer has noted it in the spool.
+        let _ = self.0.write_all(&words);
+    }
+
+    fn hear(&mut self, sm: &Path) -> Result<Said, String> {
+        let speaker = socket_peercred(&self.0).map_err(|error| error.to_string())?.uid.as_raw();
+        let owner = fs::metadata(sm).map(|meta| meta.uid()).unwrap_or(0);
+        if speaker != 0 && speaker != owner {
+            return Err(format!(
+                "expected root or user {owner}, who owns {}, found user {speaker}",
+                sm.display()
+            ));
+        }
+        let in_words = |error: io::Error| error.to_string();
+        self.0.set_read_timeout(Some(PATIENCE)).map_err(in_words)?;
+        self.0.set_write_timeout(Some(PATIENCE)).map_err(in_words)?;
+        let mut message = Vec::new();
+        let limit = u64::try_from(SAID_BYTES_MAX).unwrap_or(u64::MAX);
+        (&self.0).take(limit + 1).read_to_end(&mut message).map_err(in_words)?;
+        if message.len() > SAID_BYTES_MAX {
+            return Err(format!("expected at most {SAID_BYTES_MAX} bytes, found more"));
+        }
+        Said::parse(&from_message(&message))
+    }
+}

@@ -1,0 +1,130 @@
+//! The machine, where all who have something to tell it meet. A step takes microseconds, so one lock is enough.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use heirlock_core::Moment;
+use heirlock_core::monitor::{Action, Event, Monitor, Rules, Standing};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::book::Book;
+use super::directory::Found;
+
+/// The machine with what it keeps, and the bell of the thread that serves.
+#[derive(Clone)]
+pub(crate) struct Desk(Arc<Shared>);
+
+struct Shared {
+    inner: Mutex<Inner>,
+    bell: OwnedFd,
+    began: Instant,
+}
+
+struct Inner {
+    machine: Monitor,
+    book: Book,
+    outbox: Vec<Action>,
+}
+
+impl Desk {
+    /// Begins with what an earlier run in this boot kept; `kept` is where there was none.
+    pub(super) fn open(runtime_directory: &Path, rules: Rules, kept: Vec<Found>) -> io::Result<Self> {
+        let (book, lines) = Book::open(runtime_directory, kept)?;
+        let inner = Inner { machine: Monitor::new(rules, lines), book, outbox: Vec::new() };
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now() })))
+    }
+
+    /// A commit is over.
+    pub(crate) fn committed(&self, batch: u64, durable: bool) {
+        self.tell(Event::Committed { batch, durable });
+    }
+
+    /// The store was tried.
+    pub(crate) fn probed(&self, works: bool) {
+        self.tell(Event::Probed(works));
+    }
+
+    /// These clients and no others are durable in every service that this server holds.
+    pub(crate) fn durable(&self, clients: BTreeSet<MonName>) {
+        self.tell(Event::Durable(clients));
+    }
+
+    /// The lock manager took a call, or didn't.
+    pub(super) fn called(&self, client: MonName, state: StateNumber, taken: bool) {
+        self.tell(Event::Called { client, state, taken });
+    }
+
+    /// See [`Monitor::may_forget`].
+    pub(crate) fn may_forget(&self, client: &MonName) -> bool {
+        self.lock().machine.may_forget(client)
+    }
+
+    /// See [`Monitor::knows`].
+    pub(super) fn knows(&self, client: &MonName) -> bool {
+        self.lock().machine.knows(client)
+    }
+
+    /// The registrations of a client.
+    pub(crate) fn lines(&self, client: &MonName) -> Vec<MonitorLine> {
+        self.lock().machine.lines(client).to_vec()
+    }
+
+    /// All clients that are registered.
+    pub(crate) fn clients(&self) -> BTreeSet<MonName> {
+        let inner = self.lock();
+        inner.machine.all_lines().map(|line| heirlock_core::monitor::key(&line.mon_name)).collect()
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        self.lock().machine.standing()
+    }
+
+    /// Takes in what happened and rings, so that what follows is done.
+    pub(super) fn tell(&self, event: Event) {
+        self.step(event);
+        // A bell that rings already is as good.
+        let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());
+    }
+
+    /// Takes in what happened. What must survive a kill is written before anything else is done.
+    pub(super) fn step(&self, event: Event) {
+        let now = self.now();
+        let mut inner = self.lock();
+        let step = inner.machine.step(now, event);
+        inner.book.write(&step.persist);
+        inner.outbox.extend(step.then);
+    }
+
+    /// What is to be done.
+    pub(super) fn take(&self) -> Vec<Action> {
+        std::mem::take(&mut self.lock().outbox)
+    }
+
+    /// When time alone is an event.
+    pub(super) fn next_timeout(&self) -> Option<Moment> {
+        self.lock().machine.next_timeout()
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        Moment::at(self.0.began.elapsed())
+    }
+
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.0.bell.as_fd()
+    }
+
+    pub(super) fn silence(&self) {
+        let _ = rustix::io::read(&self.0.bell, &mut [0_u8; 8]);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

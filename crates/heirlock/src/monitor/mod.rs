@@ -1,0 +1,145 @@
+//! heirlock as the status monitor: program 100024 version 1, in place of rpc.statd (`capture.mode = "nsm"`).
+//!
+//! What is answered when is decided by `heirlock_core::monitor`; here are its sockets and what must outlive a kill.
+//! One thread reads requests and sends answers; what takes its time (a commit, the lock manager, a name server) is done
+//! elsewhere and reported back over the [`Desk`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `sockets.rs` | sockets: bound, or inherited from systemd or from `heirlock supervise` |
+//! | `request.rs` | from bytes to what is asked, or straight to an answer |
+//! | `server.rs`, `stream.rs`, `datagram.rs` | the thread that reads and answers |
+//! | `desk.rs`, `book.rs` | the machine, and the registrations that survive a kill |
+//! | `directory.rs` | the same in the status monitor's directory, for everybody else |
+//! | `downcall.rs`, `look_up.rs` | telling the lock manager; asking for a name |
+//! | `registration.rs` | rpcbind knows where we are, always |
+
+mod book;
+mod datagram;
+mod desk;
+pub(crate) mod directory;
+mod downcall;
+mod look_up;
+mod registration;
+mod request;
+mod server;
+pub(crate) mod sockets;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use heirlock_core::monitor::{Arrival, Rules};
+use heirlock_nsm::{MonName, StateNumber};
+
+pub(crate) use desk::Desk;
+use directory::Found;
+use sockets::Sockets;
+
+/// Where things are, and how it decides.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// How the machine decides.
+    pub(crate) rules: Rules,
+    /// Holds `sm` and `state`.
+    pub(crate) state_directory: PathBuf,
+    /// Holds what survives a kill, and means nothing after a reboot.
+    pub(crate) runtime_directory: PathBuf,
+    /// Where rpcbind is on this server.
+    pub(crate) rpcbind_port: u16,
+    /// rpcbind's local socket.
+    pub(crate) rpcbind_socket: PathBuf,
+}
+
+/// What the monitor wants of whoever owns the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Make these durable, and say [`Desk::committed`].
+    Commit {
+        /// which batch
+        batch: u64,
+        /// who
+        arrivals: Vec<Arrival>,
+    },
+    /// Try the store, and say [`Desk::probed`].
+    Probe,
+    /// Registrations of this client changed: its file in the status monitor's directory is to follow.
+    Changed(MonName),
+}
+
+/// This server's number, as every answer carries it.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnState(Arc<AtomicU32>);
+
+impl OwnState {
+    /// Reads it, and makes one where there is none, as rpc.statd does at its start (support/nsm/file.c): 3, and an even
+    /// one becomes odd.
+    pub(crate) fn open(state_directory: &std::path::Path) -> Result<Self> {
+        let path = state_directory.join("state");
+        let found = std::fs::read(&path).ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok());
+        let number = match found {
+            Some(number) if number.is_odd() => number,
+            Some(even) => even.next_odd(),
+            None => StateNumber::after_restart(None),
+        };
+        if found != Some(number) {
+            let temporary = state_directory.join(".state.new");
+            std::fs::write(&temporary, number.render_file())
+                .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+                .and_then(|()| std::fs::rename(&temporary, &path))
+                .with_context(|| format!("can't write {}", path.display()))?;
+        }
+        Ok(Self(Arc::new(AtomicU32::new(number.0))))
+    }
+
+    /// What is answered now.
+    pub(crate) fn get(&self) -> StateNumber {
+        StateNumber(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Looks whether it is another one by now.
+    fn refresh(&self, state_directory: &std::path::Path) {
+        let read = std::fs::read(state_directory.join("state"));
+        if let Some(number) = read.ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok()) {
+            self.0.store(number.0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Begins to be the status monitor. `kept` are registrations that were found in the status monitor's directory and that the
+/// lock manager of this boot still means; what an earlier run of ours was told counts more.
+///
+/// # Errors
+/// Where another status monitor runs, or what it needs can't be opened.
+pub(crate) fn start(
+    options: &Options,
+    sockets: Sockets,
+    kept: Vec<Found>,
+    wanted: impl Fn(Wanted) + Send + 'static,
+) -> Result<Desk> {
+    registration::refuse_a_second_one(options, sockets.port())?;
+    let places = sockets.transports();
+    let (desk, state) = serve(options, sockets, kept, wanted)?;
+    registration::start(options.clone(), places, state);
+    Ok(desk)
+}
+
+/// The same for callers that know where we are, as tests do.
+fn serve(
+    options: &Options,
+    sockets: Sockets,
+    kept: Vec<Found>,
+    wanted: impl Fn(Wanted) + Send + 'static,
+) -> Result<(Desk, OwnState)> {
+    let state = OwnState::open(&options.state_directory)?;
+    let desk = Desk::open(&options.runtime_directory, options.rules, kept)
+        .with_context(|| format!("can't keep registrations in {}", options.runtime_directory.display()))?;
+    let caller = downcall::start(desk.clone(), options.rpcbind_port);
+    server::start(sockets, desk.clone(), state.clone(), caller, wanted)
+        .context("can't serve as status monitor")?;
+    Ok((desk, state))
+}

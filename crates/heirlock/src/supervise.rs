@@ -1,0 +1,174 @@
+//! `heirlock supervise`: a small parent that holds the status monitor's sockets and starts the agent again when it ends,
+//! where no systemd does. However the agent dies, its sockets stay open and registered, and the requests that wait in
+//! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{CaptureMode, Settings};
+use crate::monitor::sockets::{HANDED_OVER, Sockets};
+
+/// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// An agent that lived for so long was a good one: the next is started at once.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to stop in order.
+const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The parent.
+struct Supervisor {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    sockets: Option<Sockets>,
+    child: Option<Child>,
+    started: Instant,
+    due: Instant,
+    pause: Duration,
+}
+
+/// Holds the sockets and keeps an agent running until it is told to stop.
+///
+/// # Errors
+/// Where the sockets can't be had or signals can't be waited for.
+pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
+    let sockets = match settings.capture.mode {
+        CaptureMode::Nsm => {
+            Some(Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?)
+        }
+        CaptureMode::Watch | CaptureMode::Callout => None,
+    };
+    let signals = signals()?;
+    let now = Instant::now();
+    let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
+    let mut supervisor = Supervisor {
+        // By its path: what is found there after an upgrade is the new one.
+        program: std::env::current_exe().context("can't tell where this program lies")?,
+        arguments: arguments.into(),
+        sockets,
+        child: None,
+        started: now,
+        due: now,
+        pause: Duration::ZERO,
+    };
+    supervisor.keep_running(&signals)
+}
+
+fn signals() -> Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).context("can't wait for signals")?;
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+impl Supervisor {
+    fn keep_running(&mut self, signals: &Receiver<i32>) -> Result<()> {
+        loop {
+            if self.child.is_none() && Instant::now() >= self.due {
+                self.start();
+            }
+            let signal = match self.child {
+                Some(_) => signals.recv().ok(),
+                None => match signals.recv_timeout(self.due.saturating_duration_since(Instant::now())) {
+                    Ok(signal) => Some(signal),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => None,
+                },
+            };
+            match signal {
+                Some(SIGCHLD) => self.look_after(),
+                Some(SIGHUP) => {
+                    tracing::info!("the agent is started anew");
+                    self.pause = Duration::ZERO;
+                    self.signal(Signal::TERM);
+                }
+                _ => return self.stop(),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.started = Instant::now();
+        match self.try_start() {
+            Ok(child) => {
+                tracing::info!(pid = child.id(), "the agent is started");
+                self.child = Some(child);
+            }
+            Err(error) => {
+                tracing::error!(program = %self.program.display(), %error, "the agent can't be started");
+                self.put_off();
+            }
+        }
+    }
+
+    fn try_start(&self) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).stdin(Stdio::null());
+        let Some(sockets) = &self.sockets else { return command.spawn() };
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = command.env(HANDED_OVER, "stdin").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        sockets.hand_over(ours.as_fd())?;
+        Ok(child)
+    }
+
+    /// The agent may have ended.
+    fn look_after(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let Some(status) = ended else { return };
+        self.child = None;
+        tracing::warn!(%status, "the agent ended; its sockets stay open");
+        if self.started.elapsed() >= GOOD_LIFE {
+            self.pause = Duration::ZERO;
+        }
+        self.put_off();
+    }
+
+    fn put_off(&mut self) {
+        self.due = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), PAUSE_MAX);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid =
+            self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself a moment ago.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Stops the agent in order. What is registered at rpcbind stays: lockd refuses then, and does not grant unseen.
+    fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::TERM);
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let end = Instant::now() + STOP_TIME_MAX;
+        loop {
+            if child.try_wait().context("can't wait for the agent")?.is_some() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                child.kill().context("can't end the agent")?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

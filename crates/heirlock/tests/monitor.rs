@@ -1,0 +1,167 @@
+//! The agent as status monitor, and behind rpc.statd's callout: the real program, its store and a real rpcbind.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
+
+#[path = "monitor/server.rs"]
+mod server;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use heirlock_nsm::rpcbind::Transport;
+use server::{PATIENCE, Server, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
+
+const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
+
+#[test]
+fn what_is_granted_is_durable_in_every_service_by_then() {
+    if !is_inside("what_is_granted_is_durable_in_every_service_by_then") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Udp).is_some() && port(Transport::Tcp).is_some());
+    for i in 1..=20 {
+        let client = format!("192.0.2.{i}");
+        assert!(mon(&client, 1, PATIENCE).unwrap().ok);
+        assert!(is_stored(&client), "{client} was granted before it was durable");
+    }
+    let file = Path::new("/var/lib/nfs/sm/192.0.2.1");
+    wait_until("statd's own file", || {
+        fs::read_to_string(file).is_ok_and(|t| t.ends_with(" 192.0.2.1 nfs-a\n"))
+    });
+    // lockd lets go of everybody when it stops in order: nobody is forgotten for that.
+    unmon("192.0.2.1");
+    wait_until("the file's removal", || !file.exists());
+    // Seen as gone, in a life that saw it come, and not believed yet.
+    wait_until("a tombstone", || {
+        mon("192.0.2.1", 1, PATIENCE);
+        unmon("192.0.2.1");
+        tombstones() > 0
+    });
+    assert!(is_stored("192.0.2.1"));
+    assert!(mon("192.0.2.1", 2, PATIENCE).unwrap().ok);
+}
+
+fn tombstones() -> u64 {
+    let status = heirlock(&["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let services = status["services"].as_array().unwrap();
+    services.iter().map(|service| service["tombstones"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
+    if !is_inside("killed_and_started_again_it_answers_what_waited_and_knows_its_clients") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("supervise");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let before = port(Transport::Tcp);
+    for round in 0..5 {
+        let child = server.child();
+        sh(&format!("kill -9 {child}"));
+        // Asked while nobody is there: it waits in the socket for whoever comes.
+        let began = Instant::now();
+        let answer = mon(&format!("192.0.3.{round}"), 1, PATIENCE).expect("an answer");
+        // The store may still be being opened when it is read; then it is refused, and asked again.
+        if !answer.ok {
+            wait_until("a grant", || mon(&format!("192.0.3.{round}"), 1, PATIENCE).is_some_and(|a| a.ok));
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(is_stored(&format!("192.0.3.{round}")));
+        assert_eq!(port(Transport::Tcp), before, "registered all the time");
+        assert_ne!(server.child(), child);
+    }
+    let kept = fs::read_to_string("/run/heirlock/registrations").unwrap();
+    assert!(kept.contains("07070707070707070707070707070707 192.0.2.1 nfs-a"), "{kept}");
+}
+
+#[test]
+fn without_its_store_it_refuses_new_clients_in_time_and_no_known_one() {
+    if !is_inside("without_its_store_it_refuses_new_clients_in_time_and_no_known_one") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 1, PATIENCE).unwrap().ok);
+    sh("mv /srv/store /srv/elsewhere");
+    let began = Instant::now();
+    let refused = mon("192.0.2.2", 1, PATIENCE).unwrap();
+    assert!(!refused.ok && refused.state.0 == u32::MAX);
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    assert!(mon("192.0.2.1", 2, PATIENCE).unwrap().ok, "known");
+    sh("mv /srv/elsewhere /srv/store");
+    wait_until("a grant", || mon("192.0.2.2", 1, PATIENCE).unwrap().ok);
+    assert!(is_stored("192.0.2.2"));
+}
+
+#[test]
+fn told_to_grant_it_names_who_is_at_risk_and_catches_up() {
+    if !is_inside("told_to_grant_it_names_who_is_at_risk_and_catches_up") {
+        return;
+    }
+    let mut server = Server::new(&format!("{NSM}\nwhen-unprotected = \"grant\""));
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    sh("mv /srv/store /srv/elsewhere");
+    assert!(mon("192.0.2.2", 1, PATIENCE).unwrap().ok);
+    let status = || String::from_utf8(heirlock(&["status"]).output().unwrap().stdout).unwrap();
+    wait_until("its name in status", || status().contains("192.0.2.2"));
+    sh("mv /srv/elsewhere /srv/store");
+    wait_until("its record", || is_stored("192.0.2.2"));
+    wait_until("the end of the risk", || !status().contains("192.0.2.2"));
+}
+
+#[test]
+fn it_is_registered_again_when_rpcbind_was_restarted() {
+    if !is_inside("it_is_registered_again_when_rpcbind_was_restarted") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    let before = (port(Transport::Udp), port(Transport::Tcp));
+    server.stop_rpcbind();
+    server.start_rpcbind();
+    let began = Instant::now();
+    wait_until("the registration again", || (port(Transport::Udp), port(Transport::Tcp)) == before);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // And a second status monitor is not let in.
+    let second = Command::new("rpc.statd").args(["-F", "-L"]).output();
+    assert!(second.is_err() || !second.unwrap().status.success());
+}
+
+#[test]
+fn a_callout_ends_when_the_client_is_durable_and_without_an_agent_it_is_noted() {
+    if !is_inside("a_callout_ends_when_the_client_is_durable_and_without_an_agent_it_is_noted") {
+        return;
+    }
+    let mut server = Server::new("mode = \"callout\"");
+    server.start("agent");
+    // As rpc.statd runs it: as the user whom the records belong to, in its directory.
+    let callout = |client: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.arg(env!("CARGO_BIN_EXE_heirlock")).args(["callout", "add-client", client, "nfs-a"]);
+        command.env("HEIRLOCK_CONFIG", "/run/heirlock.toml").current_dir("/var/lib/nfs").status().unwrap()
+    };
+    if !callout("192.0.2.1").success() {
+        eprintln!("left out: another user can't run this program from where it was built");
+        return;
+    }
+    assert!(is_stored("192.0.2.1"), "durable when it ended");
+    server.kill();
+    let began = Instant::now();
+    assert!(callout("192.0.2.2").success());
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(!is_stored("192.0.2.2"));
+    server.start("agent");
+    wait_until("what was noted", || is_stored("192.0.2.2"));
+    wait_until("the spool's removal", || !Path::new("/var/lib/nfs/sm/.heirlock-callouts.taken").exists());
+}
