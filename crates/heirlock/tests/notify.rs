@@ -1,5 +1,12 @@
 //! `heirlock notify`, as a user runs it, against clients that are real sockets on loopback addresses.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is the report"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -125,13 +132,15 @@ fn answer(
 
 fn state_directory(records: &[(&str, &str)], state: u32) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
+    #[expect(clippy::host_endian_bytes, reason = "nfs-utils writes an int as the machine has it")]
+    let state = state.to_ne_bytes();
     for folder in ["sm", "sm.bak"] {
         fs::create_dir(directory.path().join(folder)).unwrap();
     }
     for (name, mon_name) in records {
         fs::write(directory.path().join("sm").join(name), line(mon_name)).unwrap();
     }
-    fs::write(directory.path().join("state"), state.to_ne_bytes()).unwrap();
+    fs::write(directory.path().join("state"), state).unwrap();
     directory
 }
 
@@ -148,6 +157,7 @@ fn names_in(path: &Path) -> Vec<String> {
     names
 }
 
+#[expect(clippy::host_endian_bytes, reason = "as above")]
 fn state_of(directory: &TempDir) -> u32 {
     u32::from_ne_bytes(fs::read(directory.path().join("state")).unwrap().try_into().unwrap())
 }
