@@ -51,6 +51,9 @@ pub const NOTIFY_RETRY_MS_MAX: u64 = 3_000;
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.
 pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 
+/// How long after grace the end of an adoption waits for a look at the lock manager.
+pub const LAST_LOOK_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// The shortest `dead-after`: three beats of a heart that beats each second.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 

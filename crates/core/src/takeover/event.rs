@@ -61,6 +61,8 @@ pub enum Event {
     Tick {
         /// keys of all records in the status monitor's directory, conveyed ones left out
         present: BTreeSet<MonName>,
+        /// when the lock manager was last looked at, and was in the same life
+        looked_at: Option<Moment>,
     },
     /// The lock manager was restarted by somebody else: its locks are gone once more.
     LifeChanged,

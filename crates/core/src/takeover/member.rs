@@ -70,6 +70,15 @@ impl Member {
         Self { service, part, generation, state, clients, good: 0, told: false }
     }
 
+    /// These are clients too.
+    pub(super) fn know<'a>(&mut self, clients: impl Iterator<Item = &'a MonName>) {
+        for client in clients {
+            if !self.clients.contains_key(client) {
+                self.clients.insert(client.clone(), Known::default());
+            }
+        }
+    }
+
     /// Takes in outcomes that an earlier run of the same generation left in the store.
     pub(super) fn recall(&mut self, lines: &[OutcomeLine]) {
         for line in lines {
@@ -91,8 +100,23 @@ impl Member {
         self.learn(client, Outcome::Acknowledged, at_ms, None)
     }
 
-    /// It registered with the adoptive lock manager.
-    pub(super) fn registered(&mut self, client: &MonName, at_ms: i64) -> Option<OutcomeLine> {
+    /// Whether it is a client of this service.
+    pub(super) fn has(&self, client: &MonName) -> bool {
+        self.clients.contains_key(client)
+    }
+
+    /// It registered with the adoptive lock manager. Unless that shows by itself that it asked to reclaim from this service,
+    /// it must have been told: after grace it is news of a new lock, say.
+    pub(super) fn registered(
+        &mut self,
+        client: &MonName,
+        at_ms: i64,
+        shows_all: bool,
+    ) -> Option<OutcomeLine> {
+        let known = self.clients.get(client)?;
+        if !shows_all && known.outcome != Some(Outcome::Acknowledged) {
+            return None;
+        }
         self.learn(client, Outcome::ReRegistered, at_ms, None)
     }
 

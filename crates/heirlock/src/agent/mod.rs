@@ -123,6 +123,8 @@ pub(crate) struct Agent {
     grace_seen: Option<Moment>,
     nlm_ports: Vec<u16>,
     held: BTreeMap<ServiceName, Held>,
+    /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
+    holdings_known: bool,
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     run: Option<Running>,
@@ -242,6 +244,7 @@ impl Agent {
             grace_seen: None,
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
+            holdings_known: false,
             others: BTreeMap::new(),
             run: None,
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),

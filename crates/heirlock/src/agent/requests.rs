@@ -69,6 +69,13 @@ impl Agent {
         if let Err(why) = self.check_known(service) {
             return responder.failed(&why, true);
         }
+        if !self.holdings_known {
+            let why = self.health.error().unwrap_or("it was not read yet");
+            let text = format!(
+                "the store doesn't show what this server holds already, whose clients would lose their locks untold: {why}"
+            );
+            return responder.failed(&text, true);
+        }
         if self.is_releasing(service) {
             return responder
                 .failed(&format!("{service} is being released; adopt it when that is done"), true);

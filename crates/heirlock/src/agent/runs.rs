@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
-use heirlock_core::duty::Duty;
-use heirlock_core::incarnation::Incarnation;
+use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
     Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Recognition,
     Strategy, Takeover, Until,
@@ -17,7 +16,7 @@ use heirlock_core::takeover::{
 use heirlock_core::{Batch, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
-use super::holdings::{Held, begin};
+use super::holdings::begin;
 use super::work::{RecognisedAt, Telling};
 use super::{Agent, clock};
 use crate::control::{Answer, Responder};
@@ -32,6 +31,8 @@ pub(crate) struct Running {
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
     stop: Arc<AtomicBool>,
+    /// Another life of the lock manager had begun, and what follows from it was this run's to do.
+    reborn: bool,
     store_retry: Option<Moment>,
     /// The phase that those who wait were told of.
     said: Option<Phase>,
@@ -57,6 +58,20 @@ pub(crate) struct Order {
     pub(crate) primary_lost: Option<Moment>,
 }
 
+/// Why a service was not claimed.
+enum NotClaimed {
+    /// It may not be, or somebody else was faster.
+    Refused(String),
+    /// Nobody knows: a claim may have been made all the same.
+    StoreFails(StoreError),
+}
+
+impl From<StoreError> for NotClaimed {
+    fn from(error: StoreError) -> Self {
+        Self::StoreFails(error)
+    }
+}
+
 impl Running {
     fn new(machine: Takeover, waiting: Vec<Responder>) -> Self {
         Self {
@@ -65,10 +80,28 @@ impl Running {
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            reborn: false,
             store_retry: None,
             said: None,
             said_at: Moment::START,
         }
+    }
+
+    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+        for todo in &mut self.todo {
+            if let Todo::Persist(Persist::Retire { clients, .. }) = todo {
+                clients.retain(|client| !present.contains_key(client));
+            }
+        }
+    }
+
+    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
+    /// the claim: what is captured until then waits for it.
+    pub(crate) fn begins(&self, service: &ServiceName) -> bool {
+        let begins =
+            |todo: &Todo| matches!(todo, Todo::Persist(Persist::Begin { service: of, .. }) if of == service);
+        self.todo.iter().any(begins)
     }
 
     fn enqueue(&mut self, batch: Batch<Persist, Action>) {
@@ -91,7 +124,7 @@ impl Agent {
     /// Begins a run. There must be none.
     pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
         let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
-        let lost = self.follower.current().map(|life| self.to_recover(life)).unwrap_or_default();
+        let lost = self.owed().lost;
         let plan = Plan {
             run: format!("{:016x}", fastrand::u64(..)),
             server: self.settings.server.clone(),
@@ -110,6 +143,7 @@ impl Agent {
         };
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
         let mut running = Running::new(Takeover::new(now, plan), order.waiting);
+        running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
             running.before = Some(self.capture.found.clients.clone());
         }
@@ -118,11 +152,7 @@ impl Agent {
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
-    pub(crate) fn resume_run(&mut self, now: Moment, life: &Incarnation) -> bool {
-        let unfinished = |held: &&Held| held.duty(life, self.reborn) == Duty::Resume;
-        let Some(run) = self.held.values().find(unfinished).map(|held| held.journal.run.clone()) else {
-            return false;
-        };
+    pub(crate) fn resume_run(&mut self, now: Moment, run: String) -> bool {
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
@@ -138,6 +168,7 @@ impl Agent {
     /// Tells the run what happened, and carries out what it asks for.
     pub(crate) fn advance(&mut self, now: Moment, event: Event) {
         let Some(running) = &mut self.run else { return };
+        running.machine.holds(self.held.keys());
         let batch = running.machine.step(now, event);
         running.enqueue(batch);
         self.carry_out(now);
@@ -145,16 +176,24 @@ impl Agent {
 
     /// The lock manager was made to recognise; whose life it lives now is the follower's to say.
     pub(crate) fn recognised(&mut self, now: Moment, done: Result<RecognisedAt, String>) {
+        let asked = self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
         let recognition = done.and_then(|done| {
-            self.follower.observe(&done.recognised.observation);
+            let change = self.follower.observe(&done.recognised.observation);
             if done.recognised.in_place {
                 self.follower.restarted_in_place();
             }
+            // The run that asked for it has ended meanwhile: the locks are gone all the same.
+            self.reborn |= !asked && (done.recognised.in_place || matches!(change, LifeChange::Reborn(_)));
             self.serving = done.recognised.observation.serving;
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
+        if let Some(running) = &mut self.run {
+            for (service, held) in &self.held {
+                running.machine.captured(service, held.ledger.stored().keys());
+            }
+        }
         self.advance(now, Event::Recognised(recognition));
     }
 
@@ -171,10 +210,14 @@ impl Agent {
             running.said_at = now;
             self.say_progress();
         }
-        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout()).is_some();
-        if due {
+        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout());
+        if let Some(due) = due {
+            if now >= due {
+                // Who is retired for having no record is looked for once more.
+                self.scan(now);
+            }
             let present = self.capture.found.clients.keys().cloned().collect();
-            self.advance(now, Event::Tick { present });
+            self.advance(now, Event::Tick { present, looked_at: self.looked_at });
         }
     }
 
@@ -346,9 +389,11 @@ impl Agent {
         self.workshop.recognise(strategy, targets, self.grace_seen);
     }
 
-    pub(crate) fn stop_notifying(&self) {
-        if let Some(running) = &self.run {
+    pub(crate) fn stop_notifying(&mut self) {
+        if let Some(running) = &mut self.run {
             running.stop();
+            // Whoever is told from now on is told by others.
+            running.stop = Arc::default();
         }
     }
 
@@ -434,33 +479,50 @@ impl Agent {
             }
             match self.claim(now, service, authority) {
                 Ok(claimed) => won.push(claimed),
-                Err(why) => refused.push((service.clone(), why)),
+                Err(NotClaimed::Refused(why)) => {
+                    // What is held is looked up again before anybody asks for it another time.
+                    self.beat_due = now;
+                    refused.push((service.clone(), why));
+                }
+                Err(NotClaimed::StoreFails(error)) => {
+                    // Else whoever owes a run would begin the next one at once.
+                    self.health.failed(now, &error.to_string());
+                    refused.push((service.clone(), error.to_string()));
+                }
             }
         }
         (won, refused)
     }
 
-    fn claim(&mut self, now: Moment, service: &ServiceName, authority: Authority) -> Result<Claimed, String> {
+    fn claim(
+        &mut self,
+        now: Moment,
+        service: &ServiceName,
+        authority: Authority,
+    ) -> Result<Claimed, NotClaimed> {
         let store = self.store.as_ref();
-        let said = |error: StoreError| error.to_string();
-        let newest = store.newest_claim(service).map_err(said)?;
+        let newest = store.newest_claim(service)?;
         let heart = match &newest {
             Some(claim) if claim.owner != self.settings.server => self.pulse.heart_of(&claim.owner, now),
             _ => OwnerHeart::NeverSeen,
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
-            .map_err(|refusal| refusal.to_string())?;
-        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
-        if let ClaimAnswer::Taken(other) = store.claim(service, &claim).map_err(said)? {
+            .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
+        let claim = Claim {
+            adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
+            ..Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
+        };
+        if let ClaimAnswer::Taken(other) = store.claim(service, &claim)? {
             let Claim { owner, generation, .. } = other;
-            return Err(ClaimRefusal::Overtaken { service: service.clone(), owner, generation }.to_string());
+            let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
+            return Err(NotClaimed::Refused(overtaken.to_string()));
         }
         tracing::info!(%service, %generation, "claimed");
         let mut records = BTreeMap::new();
         let mut sent: Vec<StateNumber> = self.own_state().into_iter().collect();
         // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(base) = store.newest_generation(service, generation).map_err(said)? {
-            let contents = store.load(service, base).map_err(said)?;
+        if let Some(base) = store.newest_generation(service, generation)? {
+            let contents = store.load(service, base)?;
             for (path, why) in &contents.damaged {
                 tracing::error!(%service, path, why, "a record in the store can't be read: its client can't be told");
             }
@@ -485,6 +547,7 @@ impl Agent {
     fn over(&mut self, now: Moment, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
+        self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
         let answer = super::status::answer(&running.machine, end, &self.settings);
         for responder in running.waiting {

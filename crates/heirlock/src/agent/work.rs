@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Leave, Probe};
+use heirlock_core::grace::{Grace, Leave, Opening, Probe};
 use heirlock_core::takeover::{Event, Notice, Part, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -179,14 +179,10 @@ impl Workshop {
         let recognised = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
         let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
         let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
-        // Whatever makes grace seem older makes us only more careful; what makes it younger would be a lie.
-        let grace_opened = match age {
-            _ if recognised.in_place => before,
-            Some(age) if strategy.drops_own_locks() => before.max(self.clock.now() - age),
-            Some(age) => self.clock.now() - age,
-            None if strategy.drops_own_locks() => before,
-            None => grace_seen.ok_or("nothing tells how long grace has been open already")?,
-        };
+        let forced = (recognised.in_place || strategy.drops_own_locks()).then_some(before);
+        let opening = Opening { now: self.clock.now(), forced, age, seen: grace_seen };
+        let grace_opened =
+            opening.counted_from().ok_or("nothing tells how long grace has been open already")?;
         Ok(RecognisedAt { recognised, grace_opened, grace_length })
     }
 
