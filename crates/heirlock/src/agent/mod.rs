@@ -69,7 +69,7 @@ use holdings::Held;
 use runs::Running;
 use status::Snapshot;
 use watch::Look;
-use work::{RecognisedAt, Workshop};
+use work::{RecognisedAt, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -79,10 +79,10 @@ pub(crate) enum Message {
     Observed(Box<Result<Look, String>>),
     /// Where NLM listens over TCP.
     NlmPorts(Vec<u16>),
-    /// Work of the run is done.
-    Event(Event),
-    /// The lock manager was made to recognise.
-    Recognised(Box<Result<RecognisedAt, String>>),
+    /// Work that a run asked for is done.
+    Event(RunNumber, Event),
+    /// The lock manager was made to recognise, for a run.
+    Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
     Resolved(MonName, Option<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
@@ -225,6 +225,7 @@ impl Agent {
             clock,
             lock_manager: Arc::new(Mutex::new(lock_manager)),
             inbox: inbox.clone(),
+            run: RunNumber::default(),
         };
         let mut agent = Self {
             id,
@@ -308,8 +309,8 @@ impl Agent {
             Message::Changed => self.hinted(now),
             Message::Observed(look) => self.observed(now, *look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
-            Message::Event(event) => self.advance(now, event),
-            Message::Recognised(done) => self.recognised(now, *done),
+            Message::Event(run, event) => self.worked_for(now, run, event),
+            Message::Recognised(run, done) => self.recognised(now, run, *done),
             Message::Resolved(name, address) => self.resolved(now, &name, address),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),

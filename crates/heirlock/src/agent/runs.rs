@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::duty::Duty;
-use heirlock_core::incarnation::Incarnation;
+use heirlock_core::incarnation::{Change as LifeChange, Incarnation};
 use heirlock_core::takeover::{
     Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Recognition,
     Strategy, Takeover, Until,
@@ -18,7 +18,7 @@ use heirlock_core::{Batch, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::holdings::{Held, begin};
-use super::work::{RecognisedAt, Telling};
+use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
@@ -26,6 +26,7 @@ use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 /// The run that is on.
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
+    number: RunNumber,
     todo: VecDeque<Todo>,
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
@@ -58,9 +59,10 @@ pub(crate) struct Order {
 }
 
 impl Running {
-    fn new(machine: Takeover, waiting: Vec<Responder>) -> Self {
+    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Responder>) -> Self {
         Self {
             machine,
+            number,
             todo: VecDeque::new(),
             waiting,
             before: None,
@@ -109,7 +111,7 @@ impl Agent {
             started_at_s: clock::wall_s(),
         };
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
-        let mut running = Running::new(Takeover::new(now, plan), order.waiting);
+        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         if order.cause == Cause::OwnRestart {
             running.before = Some(self.capture.found.clients.clone());
         }
@@ -128,7 +130,7 @@ impl Agent {
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
         let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
-        let mut running = Running::new(machine, Vec::new());
+        let mut running = Running::new(machine, self.workshop.next_run(), Vec::new());
         running.before = Some(self.capture.found.clients.clone());
         self.run = Some(running);
         self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen);
@@ -143,19 +145,34 @@ impl Agent {
         self.carry_out(now);
     }
 
-    /// The lock manager was made to recognise; whose life it lives now is the follower's to say.
-    pub(crate) fn recognised(&mut self, now: Moment, done: Result<RecognisedAt, String>) {
+    /// Work is done, for the run that is on or for one before it, whose threads outlived it.
+    pub(crate) fn worked_for(&mut self, now: Moment, run: RunNumber, event: Event) {
+        match self.is_on(run) {
+            true => self.advance(now, event),
+            false => tracing::debug!(?event, "it comes too late for the run that asked for it"),
+        }
+    }
+
+    fn is_on(&self, run: RunNumber) -> bool {
+        self.run.as_ref().is_some_and(|running| running.number == run)
+    }
+
+    /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
+    /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
+    pub(crate) fn recognised(&mut self, now: Moment, run: RunNumber, done: Result<RecognisedAt, String>) {
         let recognition = done.and_then(|done| {
-            self.follower.observe(&done.recognised.observation);
-            if done.recognised.in_place {
-                self.follower.restarted_in_place();
-            }
+            let change = self.follower.observe(&done.recognised.observation);
+            let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
+            let change = dropped.map_or(change, LifeChange::Reborn);
             self.serving = done.recognised.observation.serving;
+            if !self.is_on(run) {
+                self.life_changed(now, change, Some(done.grace_opened));
+            }
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
-        self.advance(now, Event::Recognised(recognition));
+        self.worked_for(now, run, Event::Recognised(recognition));
     }
 
     /// Time passed.
@@ -537,3 +554,6 @@ fn generation_of(persist: &Persist) -> (&ServiceName, heirlock_core::Generation)
 fn outcome_text(line: &OutcomeLine) -> String {
     serde_json::to_string(line).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
