@@ -307,10 +307,10 @@ impl Agent {
         let now = self.clock.now();
         match message {
             Message::Changed => self.hinted(now),
-            Message::Observed(look) => self.observed(now, *look),
+            Message::Observed(look) => self.observed(*look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
-            Message::Event(run, event) => self.worked_for(now, run, event),
-            Message::Recognised(run, done) => self.recognised(now, run, *done),
+            Message::Event(run, event) => self.worked_for(run, event),
+            Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, address) => self.resolved(now, &name, address),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),

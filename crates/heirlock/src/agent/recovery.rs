@@ -15,7 +15,7 @@ use crate::store::{Change as StoreChange, journal_text};
 
 impl Agent {
     /// The lock manager was looked at.
-    pub(crate) fn observed(&mut self, now: Moment, look: Result<Look, String>) {
+    pub(crate) fn observed(&mut self, look: Result<Look, String>) {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
@@ -27,11 +27,11 @@ impl Agent {
         self.serving = look.observation.serving;
         let change = self.follower.observe(&look.observation);
         // It began after the look before. Where there was none, nothing is known of its age.
-        self.life_changed(now, change, looked_before);
+        self.life_changed(change, looked_before);
     }
 
     /// What became of the life of the lock manager, without a run that made it so. A new one began after `since`.
-    pub(crate) fn life_changed(&mut self, now: Moment, change: Change, since: Option<Moment>) {
+    pub(crate) fn life_changed(&mut self, change: Change, since: Option<Moment>) {
         match change {
             Change::Same => {}
             Change::Stopped => self.grace_seen = None,
@@ -40,7 +40,7 @@ impl Agent {
                 self.grace_seen = since;
                 self.reborn = true;
                 if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
-                    self.advance(now, Event::LifeChanged);
+                    self.advance(Event::LifeChanged);
                 }
             }
         }

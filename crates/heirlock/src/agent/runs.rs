@@ -116,7 +116,7 @@ impl Agent {
             running.before = Some(self.capture.found.clients.clone());
         }
         self.run = Some(running);
-        self.advance(now, Event::Start);
+        self.advance(Event::Start);
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
@@ -137,18 +137,18 @@ impl Agent {
         true
     }
 
-    /// Tells the run what happened, and carries out what it asks for.
-    pub(crate) fn advance(&mut self, now: Moment, event: Event) {
+    /// Tells the run what has happened, now, and carries out what it asks for.
+    pub(crate) fn advance(&mut self, event: Event) {
         let Some(running) = &mut self.run else { return };
-        let batch = running.machine.step(now, event);
+        let batch = running.machine.step(self.clock.now(), event);
         running.enqueue(batch);
-        self.carry_out(now);
+        self.carry_out();
     }
 
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
-    pub(crate) fn worked_for(&mut self, now: Moment, run: RunNumber, event: Event) {
+    pub(crate) fn worked_for(&mut self, run: RunNumber, event: Event) {
         match self.is_on(run) {
-            true => self.advance(now, event),
+            true => self.advance(event),
             false => tracing::debug!(?event, "it comes too late for the run that asked for it"),
         }
     }
@@ -159,20 +159,20 @@ impl Agent {
 
     /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
     /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
-    pub(crate) fn recognised(&mut self, now: Moment, run: RunNumber, done: Result<RecognisedAt, String>) {
+    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
         let recognition = done.and_then(|done| {
             let change = self.follower.observe(&done.recognised.observation);
             let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
             let change = dropped.map_or(change, LifeChange::Reborn);
             self.serving = done.recognised.observation.serving;
             if !self.is_on(run) {
-                self.life_changed(now, change, Some(done.grace_opened));
+                self.life_changed(change, Some(done.grace_opened));
             }
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
-        self.worked_for(now, run, Event::Recognised(recognition));
+        self.worked_for(run, Event::Recognised(recognition));
     }
 
     /// Time passed.
@@ -180,7 +180,7 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         if running.store_retry.is_some_and(|at| now >= at) {
             running.store_retry = None;
-            self.carry_out(now);
+            self.carry_out();
         }
         if let Some(running) =
             self.run.as_mut().filter(|r| now.since(r.said_at) >= crate::limits::PROGRESS_INTERVAL)
@@ -191,12 +191,12 @@ impl Agent {
         let due = self.run.as_ref().and_then(|r| r.machine.next_timeout()).is_some();
         if due {
             let present = self.capture.found.clients.keys().cloned().collect();
-            self.advance(now, Event::Tick { present });
+            self.advance(Event::Tick { present });
         }
     }
 
     /// Carries out what is to be done, in order, as far as the store goes along.
-    fn carry_out(&mut self, now: Moment) {
+    fn carry_out(&mut self) {
         loop {
             let Some(running) = &mut self.run else { return };
             if running.store_retry.is_some() {
@@ -204,11 +204,12 @@ impl Agent {
             }
             let Some(next) = running.todo.pop_front() else { break };
             match next {
-                Todo::Act(action) => self.act(now, action),
+                Todo::Act(action) => self.act(action),
                 Todo::Persist(first) => {
                     let portion = take_alike(first, &mut running.todo);
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
+                        let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
                         running.store_retry = Some(now + crate::limits::STORE_RETRY);
@@ -301,7 +302,7 @@ impl Agent {
         }
     }
 
-    fn act(&mut self, now: Moment, action: Action) {
+    fn act(&mut self, action: Action) {
         match action {
             Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
             Action::Fence(services) => {
@@ -310,8 +311,8 @@ impl Agent {
                 self.workshop.fence(owners.collect());
             }
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(now, &services, authority);
-                self.advance(now, Event::Claimed { won, refused });
+                let (won, refused) = self.claim_all(&services, authority);
+                self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
                 let placed = services.iter().try_fold(0, |sum, (service, records)| {
@@ -324,19 +325,19 @@ impl Agent {
                         )
                     })
                 });
-                self.advance(now, Event::Conveyed(placed));
+                self.advance(Event::Conveyed(placed));
             }
-            Action::Recognise(strategy) => self.recognise(now, strategy),
+            Action::Recognise(strategy) => self.recognise(strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
                 Some(grace) => self.workshop.prove(grace),
-                None => self.advance(now, Event::Proved(Err("no grace period is known".into()))),
+                None => self.advance(Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
                 let last_call = self
                     .run
                     .as_ref()
                     .and_then(|r| r.machine.grace())
-                    .map_or(now, heirlock_core::grace::Grace::last_call);
+                    .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => self.notify(notices),
@@ -347,14 +348,14 @@ impl Agent {
                 }
             }
             Action::AwaitFinish => self.prepared(),
-            Action::Over(end) => self.over(now, end),
+            Action::Over(end) => self.over(end),
         }
     }
 
-    fn recognise(&mut self, now: Moment, strategy: Strategy) {
+    fn recognise(&mut self, strategy: Strategy) {
         if strategy.drops_own_locks() {
             // The last look before everything is dropped: what is there now was there before.
-            self.scan(now);
+            self.scan(self.clock.now());
         }
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
         if let Some(running) = &mut self.run {
@@ -437,19 +438,18 @@ impl Agent {
 
     fn claim_all(
         &mut self,
-        now: Moment,
         services: &[(ServiceName, Part)],
         authority: Authority,
     ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
         // What was captured until this moment belongs into the generation that is left.
-        self.scan(now);
+        self.scan(self.clock.now());
         let (mut won, mut refused) = (Vec::new(), Vec::new());
         for (service, part) in services {
             let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
             if targets_lost {
                 break; // nothing is to be taken over, so nothing of our own is touched
             }
-            match self.claim(now, service, authority) {
+            match self.claim(service, authority) {
                 Ok(claimed) => won.push(claimed),
                 Err(why) => refused.push((service.clone(), why)),
             }
@@ -457,12 +457,14 @@ impl Agent {
         (won, refused)
     }
 
-    fn claim(&mut self, now: Moment, service: &ServiceName, authority: Authority) -> Result<Claimed, String> {
+    fn claim(&mut self, service: &ServiceName, authority: Authority) -> Result<Claimed, String> {
         let store = self.store.as_ref();
         let said = |error: StoreError| error.to_string();
         let newest = store.newest_claim(service).map_err(said)?;
         let heart = match &newest {
-            Some(claim) if claim.owner != self.settings.server => self.pulse.heart_of(&claim.owner, now),
+            Some(claim) if claim.owner != self.settings.server => {
+                self.pulse.heart_of(&claim.owner, self.clock.now())
+            }
             _ => OwnerHeart::NeverSeen,
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
@@ -499,7 +501,7 @@ impl Agent {
         }
     }
 
-    fn over(&mut self, now: Moment, end: End) {
+    fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
         super::status::log_end(&running.machine, &end);
@@ -509,7 +511,7 @@ impl Agent {
         }
         self.rebooted = false;
         self.prune();
-        self.capture.due = Some(now);
+        self.capture.due = Some(self.clock.now());
     }
 
     /// Old generations are kept for a while, to look at after the fact.

@@ -21,7 +21,7 @@ impl Agent {
         let configured = self.settings.services.iter().map(|s| s.name.clone());
         for service in configured.chain([host]).collect::<Vec<_>>() {
             let refreshed = match self.held.contains_key(&service) {
-                true => self.check_claim(now, &service),
+                true => self.check_claim(&service),
                 false => self.look_for(&service),
             };
             if let Err(error) = refreshed {
@@ -32,7 +32,7 @@ impl Agent {
     }
 
     /// Whether a service that we hold is still ours.
-    fn check_claim(&mut self, now: Moment, service: &ServiceName) -> Result<(), StoreError> {
+    fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let newest = self.store.newest_claim(service)?;
         let ours = held.claim.generation;
@@ -41,7 +41,7 @@ impl Agent {
             _ => return Ok(()),
         };
         tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed by another server: it is not ours any more");
-        self.advance(now, Event::Overtaken(service.clone()));
+        self.advance(Event::Overtaken(service.clone()));
         self.held.remove(service);
         Ok(())
     }

@@ -3,7 +3,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use heirlock_core::Generation;
 use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::Milestone;
 use tempfile::TempDir;
 
 use super::*;
@@ -12,6 +14,7 @@ use crate::agent::status::Snapshot;
 use crate::config::Settings;
 use crate::lock_manager::Recognised;
 use crate::store::dir::DirStore;
+use crate::store::{Contents, ServerReport, Store};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -66,7 +69,7 @@ impl Place {
 
     /// The run that is on ends; its threads go on.
     fn supersede(&mut self) {
-        self.agent.over(self.agent.clock.now(), End::Refused("something else is wanted".into()));
+        self.agent.over(End::Refused("something else is wanted".into()));
     }
 
     fn next(&self) -> Message {
@@ -144,4 +147,94 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     let journal = &place.agent.held[&service("new")].journal;
     assert_eq!(journal.phase, Phase::Failed);
     assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
+}
+
+/// A store on a slow disk: a claim takes its time, and the beginning of a generation too.
+struct Slow(DirStore);
+
+const LATENCY: Duration = Duration::from_millis(40);
+
+impl Store for Slow {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.0.probe()
+    }
+
+    fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
+        self.0.services()
+    }
+
+    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
+        self.0.newest_claim(service)
+    }
+
+    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
+        std::thread::sleep(LATENCY);
+        self.0.claim(service, claim)
+    }
+
+    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        self.0.release(service, generation)
+    }
+
+    fn newest_generation(
+        &self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.0.newest_generation(service, at_most)
+    }
+
+    fn begin_generation(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError> {
+        std::thread::sleep(LATENCY);
+        self.0.begin_generation(service, generation, contents)
+    }
+
+    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
+        self.0.load(service, generation)
+    }
+
+    fn commit(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        self.0.commit(service, generation, changes)
+    }
+
+    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
+        self.0.prune(service, keep_from)
+    }
+
+    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
+        self.0.put_server(report)
+    }
+
+    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+        self.0.servers()
+    }
+}
+
+#[test]
+fn each_milestone_has_the_time_at_which_it_was_reached() {
+    let mut place = place();
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    place.agent.store = Box::new(Slow(store));
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
+    let at_ms = |event| timeline.iter().find(|stamp| stamp.event == event).unwrap().at_ms;
+    let latency_ms = i64::try_from(LATENCY.as_millis()).unwrap();
+    let (claimed, conveyed) = (at_ms(Milestone::Claimed), at_ms(Milestone::Conveyed));
+    assert!(claimed >= latency_ms, "the claim took {claimed} ms");
+    assert!(conveyed >= claimed + latency_ms, "{claimed}, {conveyed}: its generation was begun in between");
 }
