@@ -52,7 +52,7 @@ impl Agent {
         let Some(life) = self.follower.current().cloned() else { return };
         let owed = self.owed();
         self.give_life_to_fresh(&owed.fresh, &life);
-        if owed.resume.is_some_and(|run| self.resume_run(now, run)) {
+        if owed.resume.is_some_and(|run| self.resume_run(now, &run)) {
             return;
         }
         let any_lost = !owed.lost.is_empty();

@@ -152,7 +152,7 @@ impl Agent {
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
-    pub(crate) fn resume_run(&mut self, now: Moment, run: String) -> bool {
+    pub(crate) fn resume_run(&mut self, now: Moment, run: &str) -> bool {
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
