@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::notify::Transmit;
-use heirlock_core::takeover::{End, Event, Takeover};
+use heirlock_core::takeover::{End, Event, OutcomeLine, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
@@ -308,7 +308,10 @@ impl World {
             match held.loss {
                 Some(loss) => self.checks.thefts.push((other, file, loss, held.listed)),
                 None => {
-                    self.violated(3, format!("{file:?} is granted to client {to}, and client {other} has it"))
+                    self.violated(
+                        3,
+                        format!("{file:?} is granted to client {to}, and client {other} has it"),
+                    );
                 }
             }
         }
@@ -422,7 +425,7 @@ impl World {
                     .violated(9, format!("generation {} of {name} was never begun", claim.generation));
             };
             let phase = contents.journal.phase;
-            let known: BTreeSet<MonName> = contents.outcomes.iter().filter_map(|line| line.key()).collect();
+            let known: BTreeSet<MonName> = contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
             let silent = contents.begun_with.iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
             if !phase.is_over() {
                 return self.violated(9, format!("the journal of {name} stays at {phase}"));

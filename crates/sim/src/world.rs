@@ -195,7 +195,7 @@ impl World {
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
             Happening::Look { server, agent } => self.look(server, agent),
-            Happening::ToAgent { server, agent, message } => self.to_agent(server, agent, message),
+            Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, message),
             Happening::Wake { server, agent } => {
                 let is_due = self.agents[server]
                     .as_ref()
@@ -236,7 +236,7 @@ impl World {
             }
             Happening::Expire { server, life, client } => self.expire(server, life, client),
             Happening::ToClient { client, service, life, port, payload } => {
-                self.to_client(client, service, life, port, &payload);
+                self.arrive_at_client(client, service, life, port, &payload);
             }
             Happening::ToServer { service, from, payload } => {
                 let Some(server) = self.address_of(service) else { return };
@@ -282,7 +282,7 @@ impl World {
         self.after(500, Happening::Look { server, agent });
     }
 
-    fn to_agent(&mut self, server: usize, agent: u64, message: Message) {
+    fn hand_to_agent(&mut self, server: usize, agent: u64, message: Message) {
         let Some(it) = self.agents[server].as_mut().filter(|a| a.id == agent) else { return };
         it.inbox.push_back(message);
         if it.busy_until <= self.now {
@@ -560,11 +560,10 @@ impl World {
     /// lockd forgets a client that holds nothing, and has it unmonitored.
     fn expire(&mut self, server: usize, life: Life, client: usize) {
         let it = &mut self.servers[server];
-        if it.life() == life && it.serves() && !it.locks.values().any(|holder| *holder == client) {
-            if it.registered.remove(&client) {
-                it.unmonitor(client);
-                self.hint(server);
-            }
+        let holds = it.locks.values().any(|holder| *holder == client);
+        if it.life() == life && it.serves() && !holds && it.registered.remove(&client) {
+            it.unmonitor(client);
+            self.hint(server);
         }
     }
 
@@ -604,7 +603,7 @@ impl World {
             .collect()
     }
 
-    fn to_client(&mut self, client: usize, service: usize, life: Life, port: u16, payload: &[u8]) {
+    fn arrive_at_client(&mut self, client: usize, service: usize, life: Life, port: u16, payload: &[u8]) {
         if self.clients[client].away_until > self.now {
             self.clients[client].disturbed = Some(self.now);
             return;

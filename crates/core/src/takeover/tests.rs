@@ -494,7 +494,7 @@ fn a_record_that_vanished_again_before_the_end_retires_nobody() {
         (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let who = || client("10.0.0.1");
-    kept.persist(&run.step(at(2_000), Event::Acknowledged { service: service("nfs"), client: who() }));
+    kept.persist(&run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![who()] }));
     ended(&mut run, &mut kept, "home", &[]);
     ended(&mut run, &mut kept, "nfs", &[]);
     tick(&mut run, &mut kept, 12_000, &["10.0.0.1"]);
@@ -566,7 +566,7 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
     for event in before.into_iter().chain([recognition(life("2"))]).chain(ready) {
         run.step(at(1_000), event);
     }
-    run.step(at(2_000), Event::Acknowledged { service: service("nfs"), client: client("10.0.0.1") });
+    run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![client("10.0.0.1")] });
     run.step(at(2_500), Event::Registered([client("10.0.0.1")].into()));
     run.step(at(11_000), Event::NotifyEnded { service: service("nfs"), left: vec![] });
     let left = vec![(client("10.0.0.1"), Outcome::Unreachable, "no answer".to_owned())];

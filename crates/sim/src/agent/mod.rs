@@ -154,7 +154,7 @@ impl Agent {
             Message::Recognised(done) => self.recognised(out, now, done),
             Message::AddressGone(service) => self.address_gone(out, now, service),
             Message::Adopt { service, prepare, authority } => {
-                self.adopt(out, now, service, prepare, authority)
+                self.adopt(out, now, service, prepare, authority);
             }
             Message::Finish(service) => self.finish(out, now, service),
             Message::Release(service) => self.release(out, service),

@@ -31,6 +31,7 @@ pub(crate) struct Running {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
 enum Todo {
     Persist(Persist),
     Act(Action),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use heirlock_core::grace::{Grace, Leave, Probe};
-use heirlock_core::notify::{Event as Heard, Notifier, Plan};
+use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
 use heirlock_core::takeover::{Event, Notice};
 use heirlock_core::{Outcome, ServiceName};
 
@@ -45,6 +45,7 @@ impl Agent {
                 state: notice.state,
                 clients: notice.clients.iter().map(|c| (c.clone(), addresses(c))).collect(),
                 rpcbind_port: 111,
+                in_flight_max: BATCH,
                 seed: out.w.rng.u64(..),
             };
             let service = notice.service;
@@ -66,7 +67,13 @@ impl Agent {
                 Leave::Granted => {
                     for _ in 0..BATCH {
                         let Some(transmit) = telling.notifier.poll_transmit(now) else { break };
-                        out.send(&telling.service, &transmit);
+                        match transmit.transport {
+                            Transport::Udp => out.send(&telling.service, &transmit),
+                            // No client here listens; who names no port over UDP had its answer garbled.
+                            Transport::Tcp => {
+                                telling.notifier.handle_failure(transmit.xid, "connection refused".into());
+                            }
+                        }
                     }
                 }
                 Leave::ProveFirst => {}
@@ -88,10 +95,10 @@ impl Agent {
     pub(crate) fn heard(&mut self, out: &mut Out<'_>, service: &ServiceName, from: SocketAddr, bytes: &[u8]) {
         let now = out.now();
         for telling in self.tellings.iter_mut().flatten().filter(|telling| telling.service == *service) {
-            telling.notifier.handle_datagram(now, from, bytes);
+            telling.notifier.handle_reply(now, Transport::Udp, from, bytes);
             while let Some(event) = telling.notifier.poll_event() {
                 if let Heard::Acknowledged(client) = event {
-                    out.later(1, Event::Acknowledged { service: service.clone(), client });
+                    out.later(1, Event::Acknowledged { service: service.clone(), clients: vec![client] });
                 }
             }
         }
