@@ -25,13 +25,18 @@ pub struct Claim {
     /// The owner gave it up in order.
     #[serde(default)]
     pub released: bool,
+    /// It takes the service over, from another owner or after it was given up: no lock of its clients lives in the owner's
+    /// lock manager. Else it follows a claim of the same owner.
+    #[serde(default)]
+    pub adopts: bool,
 }
 
 impl Claim {
-    /// A claim as it is made: not given up.
+    /// A claim as it is made by the owner itself: not given up, and nothing is taken over.
     #[must_use]
     pub fn new(generation: Generation, owner: &ServerName, agent: &str, claimed_at_s: u64) -> Self {
-        Self { generation, owner: owner.clone(), agent: agent.to_owned(), claimed_at_s, released: false }
+        let (owner, agent) = (owner.clone(), agent.to_owned());
+        Self { generation, owner, agent, claimed_at_s, released: false, adopts: false }
     }
 }
 
@@ -152,6 +157,22 @@ pub fn next_generation(
     }
 }
 
+/// Whether a claim whose generation was never begun changed nothing: what the generation `base` says of the clients' locks
+/// is still true. So where it directly follows a claim of the same owner that was not given up.
+#[must_use]
+pub fn goes_on(claim: &Claim, base: Generation) -> bool {
+    !claim.adopts && base.next() == claim.generation
+}
+
+/// Whether a generation that is held is another's now, or needs to be looked up anew.
+///
+/// `run_of` is the agent (this very run of it) whose adoption or recovery of the service is on: until the generation that
+/// it claimed is begun, the newest claim is its own, and not somebody else's.
+#[must_use]
+pub fn is_overtaken(held: Generation, newest: &Claim, run_of: Option<&str>) -> bool {
+    newest.generation > held && run_of != Some(newest.agent.as_str())
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -176,7 +197,25 @@ mod tests {
             agent: "a".into(),
             claimed_at_s: 0,
             released,
+            adopts: false,
         }
+    }
+
+    #[test]
+    fn a_claim_goes_on_where_it_follows_our_own_alone() {
+        let own = claim("nfs-a", false);
+        assert!(goes_on(&own, Generation(3)));
+        assert!(!goes_on(&own, Generation(2)), "the one between took it over, perhaps");
+        assert!(!goes_on(&Claim { adopts: true, ..own }, Generation(3)));
+    }
+
+    #[test]
+    fn a_claim_of_our_own_run_does_not_overtake_it_and_any_other_does() {
+        let newest = claim("nfs-a", false);
+        assert!(!is_overtaken(Generation(4), &newest, None));
+        assert!(!is_overtaken(Generation(3), &newest, Some("a")), "claimed, and not begun yet");
+        assert!(is_overtaken(Generation(3), &newest, None), "by a run that ended before it was begun");
+        assert!(is_overtaken(Generation(3), &newest, Some("another")));
     }
 
     const BEATING: OwnerHeart = OwnerHeart::Beating { last_change: Duration::from_millis(300) };

@@ -4,7 +4,8 @@
 //! by a kill of the agent, a restart of NFS or a reboot, is finished by whoever comes next (I9).
 
 use crate::incarnation::Incarnation;
-use crate::takeover::{Journal, Phase};
+use crate::names::ServiceName;
+use crate::takeover::{Journal, Part, Phase, Until};
 
 /// What is owed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,85 @@ pub fn duty(journal: &Journal, has_clients: bool, current: &Incarnation, reborn:
         },
         (Some(_), _) => Duty::Recover,
     }
+}
+
+/// One service that this server holds, as far as its duties depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Holding<'a> {
+    /// Which.
+    pub service: &'a ServiceName,
+    /// How far its generation has come.
+    pub journal: &'a Journal,
+    /// The store knows clients of it.
+    pub has_clients: bool,
+    /// It is being given away: whoever takes it next owes what is owed.
+    pub frozen: bool,
+}
+
+/// What is owed to all services of one lock manager together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owed {
+    /// Services whose first life is the one that runs: to be noted, nothing else.
+    pub fresh: Vec<ServiceName>,
+    /// The run that may go on.
+    pub resume: Option<String>,
+    /// A run that was interrupted before it had recognised.
+    pub redo: Option<Redo>,
+    /// Services whose clients must be told by whatever run comes next, for their locks are gone. What is to be resumed
+    /// or done anew is among them: where that can't be, it must not be left out.
+    pub lost: Vec<ServiceName>,
+}
+
+/// A run that is begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redo {
+    /// The run that was interrupted.
+    pub run: String,
+    /// What it was to take over; none where it was a self-adoption.
+    pub targets: Vec<ServiceName>,
+    /// Where it was to stop.
+    pub until: Until,
+}
+
+/// What is owed to these services, in the life that runs.
+#[must_use]
+pub fn owed<'a>(
+    holdings: impl IntoIterator<Item = Holding<'a>>,
+    current: &Incarnation,
+    reborn: bool,
+) -> Owed {
+    let holdings: Vec<Holding<'a>> = holdings.into_iter().filter(|holding| !holding.frozen).collect();
+    let mut owed = Owed::default();
+    for holding in &holdings {
+        let service = holding.service.clone();
+        match duty(holding.journal, holding.has_clients, current, reborn) {
+            Duty::Nothing => {}
+            Duty::BeginLife => owed.fresh.push(service),
+            Duty::Recover => owed.lost.push(service),
+            Duty::Resume => {
+                owed.lost.push(service);
+                owed.resume.get_or_insert_with(|| holding.journal.run.clone());
+            }
+            Duty::Redo => {
+                owed.lost.push(service);
+                let redo = redo(holding.journal, &holdings);
+                // What was to be taken over comes first: its run tells the clients of the others as well.
+                if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {
+                    owed.redo = Some(redo);
+                }
+            }
+        }
+    }
+    owed
+}
+
+fn redo(journal: &Journal, holdings: &[Holding<'_>]) -> Redo {
+    let held = |service: &ServiceName| holdings.iter().any(|holding| holding.service == service);
+    let targets = journal.members.iter().filter(|(service, part)| *part == Part::Target && held(service));
+    let targets: Vec<ServiceName> = targets.map(|(service, _)| service.clone()).collect();
+    // Nobody says `--finish` for what isn't taken over any more.
+    let until = if targets.is_empty() { Until::Settled } else { journal.until };
+    Redo { run: journal.run.clone(), targets, until }
 }
 
 #[cfg(test)]
@@ -92,5 +172,72 @@ mod tests {
         assert_eq!(ask(Phase::Failed, None, true, false), Duty::Nothing);
         assert_eq!(ask(Phase::Failed, None, true, true), Duty::Recover);
         assert_eq!(ask(Phase::Failed, Some("2"), true, true), Duty::Recover);
+    }
+
+    fn owed_to(journals: &[(&str, Journal)], reborn: bool) -> Owed {
+        let named: Vec<(ServiceName, &Journal)> =
+            journals.iter().map(|(name, journal)| (ServiceName::parse(name).unwrap(), journal)).collect();
+        let holdings = named.iter().map(|(service, journal)| Holding {
+            service,
+            journal,
+            has_clients: true,
+            frozen: false,
+        });
+        owed(holdings, &life("2"), reborn)
+    }
+
+    fn names(services: &[ServiceName]) -> Vec<&str> {
+        services.iter().map(ServiceName::as_str).collect()
+    }
+
+    #[test]
+    fn a_self_adoption_that_was_interrupted_is_done_anew_for_the_same_services() {
+        let mut interrupted = journal(Phase::Conveyed, None);
+        interrupted.members = vec![(ServiceName::parse("nfs").unwrap(), Part::Own)];
+        interrupted.until = Until::Prepared;
+        let owed = owed_to(&[("nfs", interrupted)], false);
+        let redo = owed.redo.unwrap();
+        assert_eq!((redo.targets, redo.until), (vec![], Until::Settled), "nobody would say --finish");
+        assert_eq!(names(&owed.lost), ["nfs"], "a run without it would tell nobody");
+    }
+
+    #[test]
+    fn an_adoption_that_was_interrupted_is_done_anew_for_what_is_still_ours() {
+        let mut interrupted = journal(Phase::Claimed, None);
+        interrupted.members = ["nfs", "gone", "own"]
+            .into_iter()
+            .map(|name| {
+                (ServiceName::parse(name).unwrap(), if name == "own" { Part::Own } else { Part::Target })
+            })
+            .collect();
+        let owed = owed_to(&[("nfs", interrupted.clone()), ("own", interrupted)], false);
+        assert_eq!(owed.redo.map(|redo| redo.targets), Some(vec![ServiceName::parse("nfs").unwrap()]));
+        assert_eq!(names(&owed.lost), ["nfs", "own"]);
+    }
+
+    #[test]
+    fn what_was_to_be_taken_over_is_done_anew_before_what_was_not() {
+        let interrupted = |name: &str, part| {
+            let service = ServiceName::parse(name).unwrap();
+            Journal { members: vec![(service, part)], ..journal(Phase::Claimed, None) }
+        };
+        let owed =
+            owed_to(&[("a", interrupted("a", Part::Own)), ("b", interrupted("b", Part::Target))], false);
+        assert_eq!(owed.redo.map(|redo| redo.targets), Some(vec![ServiceName::parse("b").unwrap()]));
+    }
+
+    #[test]
+    fn a_new_life_owes_to_what_failed_in_the_one_before() {
+        let failed = journal(Phase::Failed, None);
+        assert_eq!(owed_to(&[("nfs", failed.clone())], false), Owed::default());
+        assert_eq!(names(&owed_to(&[("nfs", failed)], true).lost), ["nfs"]);
+    }
+
+    #[test]
+    fn what_is_given_away_is_owed_nothing() {
+        let service = ServiceName::parse("nfs").unwrap();
+        let journal = journal(Phase::Settled, Some(life("1")));
+        let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };
+        assert_eq!(owed([holding], &life("2"), true), Owed::default());
     }
 }

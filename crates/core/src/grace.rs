@@ -33,6 +33,30 @@ pub struct Grace {
     closed: bool,
 }
 
+/// What is known of a grace period that is open now. Each field is a moment, or leads to one, before which it did not
+/// open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Now.
+    pub now: Moment,
+    /// When the lock manager was made to begin another life, where it was.
+    pub forced: Option<Moment>,
+    /// How long its threads have run. A grace period that opened again without a new start is younger.
+    pub age: Option<Duration>,
+    /// The last look before this life was seen for the first time.
+    pub seen: Option<Moment>,
+}
+
+impl Opening {
+    /// The moment from which grace is to be counted: whatever makes it seem older makes us only more careful, what makes
+    /// it younger would be a lie. `None` where nothing is known.
+    #[must_use]
+    pub fn counted_from(&self) -> Option<Moment> {
+        let started = self.age.map(|age| self.now - age);
+        [self.forced, started, self.seen].into_iter().flatten().max()
+    }
+}
+
 /// May a batch of notifications leave?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -108,6 +132,23 @@ mod tests {
 
     fn grace() -> Grace {
         Grace::new(at(10), Duration::from_secs(15), Duration::from_secs(5))
+    }
+
+    #[test]
+    fn grace_is_counted_from_the_last_moment_before_which_it_was_not_open() {
+        let known = Opening { now: at(100), forced: None, age: None, seen: None };
+        assert_eq!(known.counted_from(), None);
+        let started = Opening { age: Some(Duration::from_secs(4)), ..known };
+        assert_eq!(started.counted_from(), Some(at(96)));
+        assert_eq!(Opening { forced: Some(at(95)), ..started }.counted_from(), Some(at(96)));
+        let old = Opening { age: Some(Duration::from_secs(90)), ..known };
+        assert_eq!(
+            Opening { forced: Some(at(99)), ..old }.counted_from(),
+            Some(at(99)),
+            "SIGKILL: same thread"
+        );
+        let by_others = Opening { seen: Some(at(98)), ..old };
+        assert_eq!(by_others.counted_from(), Some(at(98)), "killed by somebody else, seen to open again");
     }
 
     #[test]

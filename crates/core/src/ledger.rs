@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use heirlock_nsm::MonName;
 
-pub use population::{Addresses, Population, population};
+pub use population::{Addresses, Population, lines_to_place, population};
 
 use crate::incarnation::Incarnation;
 use crate::limits;

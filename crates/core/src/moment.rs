@@ -4,7 +4,11 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time, counted from an origin that only this process knows (its start, say). Two servers' moments
+/// How long before a process's start its time begins. What happened before the start, a grace period that opened, say,
+/// needs a moment of its own: taken for the start it would seem younger than it is.
+const BEFORE_PROCESS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A point in time, counted from an origin that only this process knows. Two servers' moments
 /// can't be compared, and that is the purpose: no decision may rest on two clocks agreeing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(Duration);
@@ -12,6 +16,12 @@ pub struct Moment(Duration);
 impl Moment {
     /// The origin.
     pub const START: Moment = Moment(Duration::ZERO);
+
+    /// Now, in a process that was started `uptime` ago.
+    #[must_use]
+    pub fn of_process(uptime: Duration) -> Self {
+        Self(BEFORE_PROCESS.saturating_add(uptime))
+    }
 
     /// The moment that lies `since_origin` after the origin.
     #[must_use]
@@ -52,5 +62,17 @@ impl Sub<Duration> for Moment {
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_before_the_process_has_a_moment_of_its_own() {
+        let now = Moment::of_process(Duration::from_secs(2));
+        let opened = now - Duration::from_secs(40);
+        assert_eq!(now.since(opened), Duration::from_secs(40));
     }
 }

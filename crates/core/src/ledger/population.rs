@@ -62,6 +62,21 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
     found
 }
 
+/// Which lines of a description are to be placed, and remembered as placed, beside what lies in the client's file already.
+///
+/// A line that the status monitor wrote itself is left to it: where a record comes back to the server that it was
+/// captured on, the copy is that very line, and whoever took it for placed would take a living client for gone, and its
+/// registration away at the end. Nor is a line placed that names this server's own status monitor, `own`: restarted, it
+/// would take the client for registered already, and write no line of its own.
+#[must_use]
+pub fn lines_to_place(there: &[u8], remembered: &[u8], description: &[u8], own: &str) -> Vec<u8> {
+    let (there, remembered) = (lines_of(there), lines_of(remembered));
+    let mut lines = lines_of(description);
+    lines.retain(|line| remembered.contains(line) || !there.contains(line));
+    lines.retain(|line| line.my_name.as_str() != own);
+    render_record(&lines)
+}
+
 impl Population {
     /// Whether this client may be there although no record of it could be read.
     #[must_use]
@@ -120,7 +135,11 @@ impl<'a> Gathered<'a> {
 }
 
 fn placed_lines(conveyed: Option<&Vec<u8>>) -> Vec<MonitorLine> {
-    conveyed.and_then(|bytes| parse_record(bytes).ok()).map(|parsed| parsed.lines).unwrap_or_default()
+    conveyed.map(|bytes| lines_of(bytes)).unwrap_or_default()
+}
+
+fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
+    parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
 }
 
 fn key_of(

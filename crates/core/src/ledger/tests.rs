@@ -221,6 +221,22 @@ fn a_peer_is_kept_for_the_host_alone_unless_it_is_a_client_as_well() {
 }
 
 #[test]
+fn a_line_that_the_status_monitor_wrote_itself_is_never_placed() {
+    let line = |cookie: &str| format!("0100007f 000186b5 00000003 00000010 {cookie:0>32} 10.0.0.1 nfs-a\n");
+    let (own, other) = (line("1"), line("2"));
+    let both = format!("{own}{other}");
+    let place = |there: &str, remembered: &str, description: &str| {
+        let [there, remembered, description] = [there, remembered, description].map(str::as_bytes);
+        String::from_utf8(lines_to_place(there, remembered, description, "nfs-b")).unwrap()
+    };
+    let of_b = own.replace("nfs-a", "nfs-b");
+    assert_eq!(place("", "", &format!("{of_b}{other}")), other, "captured here, and come home");
+    assert_eq!(place("", "", &both), both);
+    assert_eq!(place(&own, "", &both), other, "its own registration came back as a copy");
+    assert_eq!(place(&both, &other, &both), other, "placed by the run before");
+}
+
+#[test]
 fn who_came_and_went_between_two_looks_was_seen() {
     let mut ledger = ledger(&["10.0.0.1", "10.0.0.2"]);
     compare(&mut ledger, 0, &[], Some(&life("1")));

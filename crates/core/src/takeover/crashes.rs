@@ -247,7 +247,7 @@ impl World {
                     self.registered.insert(client.clone());
                     events.push(Event::Registered(self.registered.clone()));
                 }
-                events.push(Event::Acknowledged { service: service.clone(), client });
+                events.push(Event::Acknowledged { service: service.clone(), clients: vec![client] });
             }
             events.push(Event::NotifyEnded { service, left: Vec::new() });
         }
@@ -262,7 +262,7 @@ impl World {
                 let event = events.pop_front().unwrap_or_else(|| {
                     // Nothing more comes by itself: grace passes.
                     self.now = run.next_timeout().unwrap_or_else(|| panic!("stuck in {}", run.phase()));
-                    Event::Tick { present: self.registered.clone() }
+                    Event::Tick { present: self.registered.clone(), looked_at: Some(self.now) }
                 });
                 let Batch { persist, then } = run.step(self.now, event);
                 for one in persist {

@@ -40,12 +40,13 @@ pub enum Event {
     Finish,
     /// What came of [`Action::BringUp`].
     BroughtUp(Result<(), String>),
-    /// A client answered every form of its notification.
+    /// Clients answered every form of their notification. Those that answered together are told of together: their
+    /// outcomes become durable in one go.
     Acknowledged {
         /// of which service
         service: ServiceName,
         /// who
-        client: MonName,
+        clients: Vec<MonName>,
     },
     /// The notifier of a service is through: everybody answered, or it is too late.
     NotifyEnded {
@@ -60,6 +61,8 @@ pub enum Event {
     Tick {
         /// keys of all records in the status monitor's directory, conveyed ones left out
         present: BTreeSet<MonName>,
+        /// when the lock manager was last looked at, and was in the same life
+        looked_at: Option<Moment>,
     },
     /// The lock manager was restarted by somebody else: its locks are gone once more.
     LifeChanged,

@@ -31,6 +31,7 @@ use crate::Batch;
 use crate::claim::Authority;
 use crate::grace::Grace;
 use crate::incarnation::Incarnation;
+use crate::limits;
 use crate::moment::Moment;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::outcome::Outcome;
@@ -99,6 +100,13 @@ pub struct Takeover {
     life: Option<Incarnation>,
     grace: Option<Grace>,
     timeline: Vec<Stamp>,
+    /// What was to be taken over is another's: the run goes on for our own clients alone.
+    overtaken: Option<String>,
+    /// Who was seen registered since it recognised. That a record vanished again is no reason to retire a client: it may
+    /// be the next stop of the lock manager that took it away (I2).
+    seen: BTreeSet<MonName>,
+    /// Grace is over, and since then a look is awaited that shows the same life.
+    looking_since: Option<Moment>,
     over: bool,
 }
 
@@ -118,6 +126,9 @@ impl Takeover {
             life: None,
             grace: None,
             timeline: Vec::new(),
+            overtaken: None,
+            seen: BTreeSet::new(),
+            looking_since: None,
             over: false,
         };
         if let Some(lost) = run.plan.primary_lost {
@@ -218,6 +229,25 @@ impl Takeover {
         self.plan.targets.contains(service) || self.members.iter().any(|member| member.service == *service)
     }
 
+    /// What this server holds now. Until something is claimed, what came to be held since the run began belongs to it
+    /// as well: its locks would be dropped with the others.
+    pub fn holds<'a>(&mut self, held: impl Iterator<Item = &'a ServiceName>) {
+        if matches!(self.phase, Phase::Intent | Phase::Fenced) {
+            self.plan.own = held.filter(|service| !self.plan.targets.contains(service)).cloned().collect();
+        }
+    }
+
+    /// These clients are on record now. Until the lock manager has recognised, whoever is captured has locks in the life
+    /// that ends, and is told like those that were known at the claim.
+    pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a MonName>) {
+        if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) {
+            return;
+        }
+        if let Some(member) = self.members.iter_mut().find(|member| member.service == *service) {
+            member.know(clients);
+        }
+    }
+
     /// The grace period that it recognised in.
     #[must_use]
     pub fn grace(&self) -> Option<&Grace> {
@@ -248,10 +278,23 @@ impl Takeover {
         self.members.iter().map(Member::summary).collect()
     }
 
+    /// How many clients there are, and of how many something good is known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.members.iter().map(Member::counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// When to tell it that time has passed.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
-        (self.phase == Phase::Settling).then(|| self.settled_at())
+        match self.phase {
+            Phase::Settling => Some(match self.looking_since {
+                Some(since) => since + limits::LAST_LOOK_TIME_MAX,
+                None => self.settled_at(),
+            }),
+            Phase::Proved if self.awaits_finish => self.grace.map(|grace| grace.last_call()),
+            _ => None,
+        }
     }
 
     /// Takes in one event.
@@ -284,15 +327,19 @@ impl Takeover {
             (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
+            // Whoever was to say it has forgotten: the wait is bounded, and its end is no silence.
+            (Phase::Proved, Event::Tick { .. }) if self.next_timeout().is_some_and(|at| now >= at) => {
+                self.too_late(now, "nobody said --finish before grace was too short")
+            }
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
-            (Phase::Notifying, Event::Acknowledged { service, client }) => {
-                self.acknowledged(now, &service, &client)
+            (Phase::Notifying, Event::Acknowledged { service, clients }) => {
+                self.acknowledged(now, &service, &clients)
             }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
             (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {
                 self.registered(now, &clients)
             }
-            (Phase::Settling, Event::Tick { present }) => self.settle(now, &present),
+            (Phase::Settling, Event::Tick { present, looked_at }) => self.settle(now, present, looked_at),
             _ => Batch::nothing(),
         }
     }
@@ -301,10 +348,15 @@ impl Takeover {
         self.plan.cause == Cause::OwnRestart
     }
 
+    /// Whether it will drop the locks of this server's own clients.
+    fn drops_own_locks(&self) -> bool {
+        !self.is_own_restart() && self.plan.strategy.drops_own_locks()
+    }
+
     fn claim(&self) -> Action {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
         // What drops our own locks, or has dropped them, makes our own clients members of the run (I7).
-        let drops_all = !self.is_own_restart() && self.plan.strategy.drops_own_locks();
+        let drops_all = self.drops_own_locks();
         let own = self.plan.own.iter().filter(|service| drops_all || self.plan.lost.contains(service));
         let own = own.map(|service| (service.clone(), Part::Own));
         Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority }
@@ -312,7 +364,12 @@ impl Takeover {
 
     fn claimed(&mut self, now: Moment, won: Vec<Claimed>, refused: &[(ServiceName, String)]) -> Steps {
         let any_target = won.iter().any(|c| self.plan.targets.contains(&c.service));
-        if won.is_empty() || !(any_target || self.is_own_restart()) {
+        // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
+        // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
+        let leaves_out = refused.iter().any(|(service, _)| {
+            self.plan.lost.contains(service) || (self.drops_own_locks() && self.plan.own.contains(service))
+        });
+        if won.is_empty() || !(any_target || self.is_own_restart()) || leaves_out {
             let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
             return self.refuse(why);
         }
@@ -397,22 +454,20 @@ impl Takeover {
         self.enter(now, Phase::Ready, Some(Milestone::Ready));
         // Durable before the first datagram leaves: from here on the number may have been sent.
         self.phase = Phase::Notifying;
-        let last_call = self.grace.map_or(now, |grace| grace.last_call());
-        let notices: Vec<Notice> = self
-            .members
-            .iter()
-            .map(|m| Notice { service: m.service.clone(), state: m.state, clients: m.to_tell(), last_call })
-            .collect();
+        let notices = self.notices(now);
         Batch { persist: self.journals(None), then: vec![Action::Notify(notices)] }
     }
 
-    fn acknowledged(&mut self, now: Moment, service: &ServiceName, client: &MonName) -> Steps {
+    fn acknowledged(&mut self, now: Moment, service: &ServiceName, clients: &[MonName]) -> Steps {
         let at_ms = self.since_began(now);
         let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
             return Batch::nothing();
         };
-        let Some(line) = member.acknowledged(client, at_ms) else { return Batch::nothing() };
-        let persist = vec![outcomes(member, vec![line])];
+        let lines: Vec<_> = clients.iter().filter_map(|client| member.acknowledged(client, at_ms)).collect();
+        if lines.is_empty() {
+            return Batch::nothing();
+        }
+        let persist = vec![outcomes(member, lines)];
         if !self.timeline.iter().any(|s| s.event == Milestone::FirstNotified) {
             self.timeline.push(Stamp { event: Milestone::FirstNotified, at_ms });
         }
@@ -444,10 +499,18 @@ impl Takeover {
 
     fn registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Steps {
         let at_ms = self.since_began(now);
+        self.seen.extend(clients.iter().cloned());
+        let in_grace = self.grace.is_some_and(|grace| now < grace.ends());
+        // It registers with the lock manager, not for a service: where it is a client of several, the one it asked for is
+        // any of them. There it must have been told as well.
+        let of_one = |client: &&MonName| self.members.iter().filter(|m| m.has(client)).count() == 1;
+        let alone: BTreeSet<&MonName> = clients.iter().filter(of_one).collect();
         let mut persist = Vec::new();
         for member in &mut self.members {
-            let lines: Vec<_> =
-                clients.iter().filter_map(|client| member.registered(client, at_ms)).collect();
+            let lines: Vec<_> = clients
+                .iter()
+                .filter_map(|client| member.registered(client, at_ms, in_grace && alone.contains(client)))
+                .collect();
             if !lines.is_empty() {
                 persist.push(outcomes(member, lines));
             }
@@ -455,9 +518,17 @@ impl Takeover {
         Batch { persist, then: Vec::new() }
     }
 
-    fn settle(&mut self, now: Moment, present: &BTreeSet<MonName>) -> Steps {
+    fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
+        self.seen.extend(present);
         let grace_over = now >= self.settled_at();
         if !grace_over && !self.members.iter().all(Member::all_registered) {
+            return Batch::nothing();
+        }
+        // A stop of the lock manager takes records away, and may not have been seen yet: whom nothing shows to be here is
+        // retired only if a later look still shows the same life.
+        let since = *self.looking_since.get_or_insert(now);
+        let is_same_life = looked_at.is_some_and(|at| at >= since);
+        if grace_over && !is_same_life && now < since + limits::LAST_LOOK_TIME_MAX {
             return Batch::nothing();
         }
         let mut persist: Vec<Persist> = self
@@ -466,13 +537,18 @@ impl Takeover {
             .map(|m| Persist::Retire {
                 service: m.service.clone(),
                 generation: m.generation,
-                clients: if grace_over { m.retired(present) } else { Vec::new() },
+                clients: if grace_over && is_same_life { m.retired(&self.seen) } else { Vec::new() },
             })
             .collect();
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
         persist.extend(self.journals(None));
-        Batch { persist, then: vec![Action::CleanUp, Action::Over(End::Settled(self.summaries()))] }
+        let summaries = self.summaries();
+        let end = match self.overtaken.take() {
+            Some(why) => End::Failed { why, summaries },
+            None => End::Settled(summaries),
+        };
+        Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
 
     /// Grace is not open, or nothing can be sent inside it: nobody can be told any more. It is not an end in silence:
@@ -489,7 +565,7 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_nobody = self.members.iter().all(|m| m.summary().clients.is_empty());
+        let told_nobody = self.counts().0 == 0;
         persist.extend(self.journals(Some(why.to_owned())));
         let summaries = self.summaries();
         let end = if told_nobody && self.is_own_restart() {
@@ -526,10 +602,37 @@ impl Takeover {
         self.members.retain(|m| m.service != *service);
         let was_target = self.plan.targets.contains(service);
         self.plan.targets.retain(|target| target != service);
-        if self.members.is_empty() || (was_target && self.plan.targets.is_empty()) {
-            return self.fail(now, format!("{service} was claimed by another server meanwhile"));
+        let why = format!("{service} was claimed by another server meanwhile");
+        // Where locks of our own are gone, or are just being dropped, their clients are told all the same (I7).
+        let owes_own = self.phase >= Phase::Conveyed || self.plan.lost.iter().any(|s| self.has_member(s));
+        if self.members.is_empty() || (was_target && self.plan.targets.is_empty() && !owes_own) {
+            return self.fail(now, why);
         }
-        Batch::nothing()
+        if was_target && self.plan.targets.is_empty() {
+            self.overtaken = Some(why);
+        }
+        if self.phase != Phase::Notifying {
+            return Batch::nothing();
+        }
+        // The notifiers stop together; those of the others begin anew with whoever has not answered.
+        let mut steps = Batch::only(Action::StopNotifying);
+        let notices = self.notices(now);
+        if notices.is_empty() {
+            self.phase = Phase::Settling;
+            steps.persist = self.journals(None);
+        } else {
+            steps.then.push(Action::Notify(notices));
+        }
+        steps
+    }
+
+    /// Whom to tell: the members whose notifiers are not through.
+    fn notices(&self, now: Moment) -> Vec<Notice> {
+        let last_call = self.grace.map_or(now, |grace| grace.last_call());
+        let untold = self.members.iter().filter(|member| !member.told);
+        untold
+            .map(|m| Notice { service: m.service.clone(), state: m.state, clients: m.to_tell(), last_call })
+            .collect()
     }
 
     fn enter(&mut self, now: Moment, phase: Phase, milestone: Option<Milestone>) {

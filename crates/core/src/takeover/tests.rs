@@ -115,7 +115,9 @@ fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
 }
 
 fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
-    kept.persist(&run.step(at(1_600), Event::Acknowledged { service: service(name), client: client(who) }));
+    kept.persist(
+        &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),
+    );
 }
 
 fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {
@@ -124,7 +126,8 @@ fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome
 }
 
 fn tick(run: &mut Takeover, kept: &mut Kept, ms: u64, present: &[&str]) -> Steps {
-    let steps = run.step(at(ms), Event::Tick { present: present.iter().map(|c| client(c)).collect() });
+    let present = present.iter().map(|c| client(c)).collect();
+    let steps = run.step(at(ms), Event::Tick { present, looked_at: Some(at(ms)) });
     kept.persist(&steps);
     steps
 }
@@ -330,6 +333,17 @@ fn whoever_learns_of_a_higher_generation_stops() {
         (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
+    let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(
+        notices.iter().map(|n| n.service.as_str()).collect::<Vec<_>>(),
+        ["home"],
+        "ours lost their locks"
+    );
+    run.step(at(4_000), Event::NotifyEnded { service: service("home"), left: vec![] });
+    let steps = tick(&mut run, &mut kept, 30_000, &[]);
+    assert!(matches!(end_of(&steps), End::Failed { .. }), "it was asked to adopt, and has not");
+
+    let steps = run_of_target_alone().step(at(3_000), Event::Overtaken(service("nfs")));
     assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
     assert!(matches!(end_of(&steps), End::Failed { .. }));
 }
@@ -374,4 +388,195 @@ fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
     ended(&mut run, &mut kept, "nfs", &[]);
     assert!(matches!(end_of(&tick(&mut run, &mut kept, 12_100, &[])), End::Settled(_)));
     assert!(kept.retired.is_empty());
+}
+
+#[test]
+fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7])];
+    let refused = vec![(service("home"), "the store fails".to_owned())];
+    let steps = run.step(at(0), Event::Claimed { won, refused });
+    assert_eq!(steps.then, [Action::Over(End::Refused("the store fails".into()))]);
+}
+
+#[test]
+fn a_target_that_was_claimed_by_another_leaves_our_own_clients_to_be_told() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    let mut kept = Kept::default();
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
+    kept.persist(&run.step(at(0), Event::Claimed { won: won.clone(), refused: vec![] }));
+    let mut early = run.clone();
+    assert!(
+        early.step(at(0), Event::Overtaken(service("nfs"))).then.len() == 1,
+        "nothing is dropped yet: it ends"
+    );
+    run.step(at(0), Event::Conveyed(Ok(1)));
+    assert_eq!(run.step(at(0), Event::Overtaken(service("nfs"))), Batch::nothing());
+    run.step(at(1_000), recognition(life("2")));
+    run.step(at(1_000), Event::Proved(Ok(())));
+    let told = run.step(at(1_000), Event::BroughtUp(Ok(()))).then;
+    let [Action::Notify(notices)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(notices.iter().map(|n| n.service.as_str()).collect::<Vec<_>>(), ["home"]);
+}
+
+/// A run without clients of our own, on the point of telling the others.
+fn run_of_target_alone() -> Takeover {
+    let mut run = Takeover::new(at(0), plan(Strategy::Notify, Until::Settled));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7])];
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
+        run.step(at(0), event);
+    }
+    for event in
+        [Event::Conveyed(Ok(1)), recognition(life("2")), Event::Proved(Ok(())), Event::BroughtUp(Ok(()))]
+    {
+        run.step(at(1_500), event);
+    }
+    run
+}
+
+#[test]
+fn a_finish_that_never_comes_is_waited_for_while_it_helps_and_no_longer() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Prepared));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
+    for event in
+        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
+    {
+        run.step(at(0), event);
+    }
+    run.step(at(1_000), recognition(life("2")));
+    run.step(at(1_000), Event::Proved(Ok(())));
+    assert!(run.awaits_finish());
+    assert_eq!(run.next_timeout(), Some(at(11_000)), "grace of 15 s, a margin of 5 s");
+    let tick = || Event::Tick { present: BTreeSet::new(), looked_at: None };
+    assert_eq!(run.step(at(10_900), tick()), Batch::nothing());
+    let steps = run.step(at(11_000), tick());
+    let End::Failed { summaries, .. } = end_of(&steps) else { panic!("{steps:?}") };
+    let outcomes: Vec<_> = summaries.iter().flat_map(|s| &s.clients).map(|c| c.outcome).collect();
+    assert_eq!(outcomes, [Some(Outcome::Lost), Some(Outcome::Lost)]);
+}
+
+#[test]
+fn what_came_to_be_held_since_the_run_began_is_claimed_as_well() {
+    let mut run = Takeover::new(at(0), Plan { fence: true, ..plan(Strategy::RestartNfs, Until::Settled) });
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    run.holds([service("home"), service("late"), service("nfs")].iter());
+    let steps = run.step(at(900), Event::Fenced(Ok(())));
+    let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
+    let names: Vec<&str> = services.iter().map(|(service, _)| service.as_str()).collect();
+    assert_eq!(names, ["nfs", "home", "late"]);
+}
+
+#[test]
+fn a_self_adoption_leaves_none_of_its_services_behind() {
+    let own = Plan {
+        cause: Cause::OwnRestart,
+        targets: vec![],
+        own: vec![service("home"), service("nfs")],
+        lost: vec![service("home"), service("nfs")],
+        ..plan(Strategy::RestartNfs, Until::Settled)
+    };
+    let mut run = Takeover::new(at(0), own);
+    run.step(at(0), Event::Start);
+    let won = vec![claimed("home", 2, &["10.0.0.8"], &[3])];
+    let refused = vec![(service("nfs"), "the store fails".to_owned())];
+    let steps = run.step(at(0), Event::Claimed { won, refused });
+    assert_eq!(steps.then, [Action::Over(End::Refused("the store fails".into()))], "all are asked for again");
+}
+
+#[test]
+fn a_record_that_vanished_again_before_the_end_retires_nobody() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let who = || client("10.0.0.1");
+    kept.persist(&run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![who()] }));
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[]);
+    tick(&mut run, &mut kept, 12_000, &["10.0.0.1"]);
+    assert!(matches!(end_of(&tick(&mut run, &mut kept, 17_100, &[])), End::Settled(_)));
+    assert!(kept.retired.is_empty(), "{:?}", kept.retired);
+}
+
+#[test]
+fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
+        run.step(at(0), event);
+    }
+    run.step(at(0), Event::Conveyed(Ok(1)));
+    run.captured(&service("home"), [client("10.0.0.8"), client("10.0.0.9")].iter());
+    run.step(at(1_000), recognition(life("2")));
+    run.captured(&service("home"), [client("10.0.0.7")].iter());
+    run.step(at(1_000), Event::Proved(Ok(())));
+    let steps = run.step(at(1_000), Event::BroughtUp(Ok(())));
+    let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    let home = notices.iter().find(|notice| notice.service == service("home")).unwrap();
+    assert_eq!(
+        home.clients,
+        [client("10.0.0.8"), client("10.0.0.9")],
+        "the last one's locks are in the new life"
+    );
+}
+
+#[test]
+fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ack(&mut run, &mut kept, "nfs", "10.0.0.2");
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.1", Outcome::Unreachable)]);
+    run.step(at(16_500), Event::Registered([client("10.0.0.1"), client("10.0.0.2")].into()));
+    let end = end_of(&tick(&mut run, &mut kept, 17_100, &[]));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::Unreachable));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.2"), Some(Outcome::ReRegistered));
+}
+
+#[test]
+fn nobody_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[]);
+    let look = |looked_at| Event::Tick { present: BTreeSet::new(), looked_at };
+    assert_eq!(run.step(at(17_100), look(Some(at(16_900)))), Batch::nothing(), "it may have stopped since");
+    let mut blind = run.clone();
+    kept.persist(&run.step(at(17_500), look(Some(at(17_400)))));
+    assert_eq!(kept.retired, [client("10.0.0.1")]);
+    kept.retired.clear();
+    kept.persist(&blind.step(at(27_100), look(None)));
+    assert!(blind.is_over() && kept.retired.is_empty(), "the wait is bounded");
+}
+
+#[test]
+fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other() {
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.1"], &[3])];
+    let ready = [Event::Proved(Ok(())), Event::BroughtUp(Ok(()))];
+    let before =
+        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))];
+    for event in before.into_iter().chain([recognition(life("2"))]).chain(ready) {
+        run.step(at(1_000), event);
+    }
+    run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![client("10.0.0.1")] });
+    run.step(at(2_500), Event::Registered([client("10.0.0.1")].into()));
+    run.step(at(11_000), Event::NotifyEnded { service: service("nfs"), left: vec![] });
+    let left = vec![(client("10.0.0.1"), Outcome::Unreachable, "no answer".to_owned())];
+    run.step(at(11_000), Event::NotifyEnded { service: service("home"), left });
+    let steps = run.step(at(17_100), Event::Tick { present: BTreeSet::new(), looked_at: Some(at(17_100)) });
+    let end = end_of(&steps);
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::ReRegistered));
+    assert_eq!(
+        outcome_of(&end, "home", "10.0.0.1"),
+        Some(Outcome::Unreachable),
+        "its locks there are not back"
+    );
 }

@@ -48,7 +48,7 @@ impl Agent {
         self.capture.resolver.ask(&found.unresolved, now, &self.inbox);
         self.capture.found = found;
         self.record(now);
-        self.report_registrations(now);
+        self.report_registrations();
     }
 
     /// Compares what was found with what the store holds, and commits the difference.
@@ -63,6 +63,9 @@ impl Agent {
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
         for (service, held) in &mut held_services {
+            if self.run.as_ref().is_some_and(|running| running.begins(service)) {
+                continue;
+            }
             // While it is being given away nothing is forgotten any more.
             let life = life.as_ref().filter(|_| !held.frozen);
             let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
@@ -131,8 +134,9 @@ impl Agent {
     }
 
     /// While a run waits for clients to come back: who registered since it recognised.
-    fn report_registrations(&mut self, now: Moment) {
-        let Some(running) = &self.run else { return };
+    fn report_registrations(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        running.spare(&self.capture.found.clients);
         let Some(before) = &running.before else { return };
         let came: BTreeSet<MonName> = self
             .capture
@@ -143,7 +147,7 @@ impl Agent {
             .map(|(client, _)| client.clone())
             .collect();
         if !came.is_empty() {
-            self.advance(now, heirlock_core::takeover::Event::Registered(came));
+            self.advance(heirlock_core::takeover::Event::Registered(came));
         }
     }
 }

@@ -16,7 +16,7 @@ impl Clock {
 
     /// Now.
     pub(crate) fn now(self) -> Moment {
-        Moment::at(self.0.elapsed())
+        Moment::of_process(self.0.elapsed())
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use heirlock_core::ledger::lines_to_place;
 use heirlock_core::takeover::Conveyance;
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
@@ -55,10 +56,22 @@ impl Conveyor {
         how: Conveyance,
         my_name: &MyName,
     ) -> io::Result<usize> {
-        let planned: Vec<(MonName, Vec<u8>)> = records
-            .iter()
-            .map(|(client, record)| (client.clone(), description(client, record, how, my_name)))
-            .collect();
+        // What the kernel registers its clients under.
+        let node = rustix::system::uname();
+        let own = node.nodename().to_str().unwrap_or_default();
+        let mut planned: Vec<(MonName, Vec<u8>)> = Vec::with_capacity(records.len());
+        for (client, record) in records {
+            let bytes = description(client, record, how, my_name);
+            let there = self.read(client)?;
+            let remembered = self.placed.get(client).map(Vec::as_slice).unwrap_or_default();
+            let lines = lines_to_place(&there, remembered, &bytes, own);
+            match parse_record(&bytes) {
+                Ok(_) if lines.is_empty() => {}
+                Ok(parsed) if render_record(&parsed.lines) != lines => planned.push((client.clone(), lines)),
+                // All of it, to the byte.
+                _ => planned.push((client.clone(), bytes)),
+            }
+        }
         for (client, bytes) in &planned {
             let remembered = self.placed.entry(client.clone()).or_default();
             if !holds(remembered, bytes) {
@@ -71,7 +84,7 @@ impl Conveyor {
             self.add(client, bytes)?;
         }
         File::open(&self.sm)?.sync_all()?;
-        Ok(planned.len())
+        Ok(records.len())
     }
 
     /// Takes away all that was placed; lines that the status monitor wrote stay.
@@ -81,6 +94,14 @@ impl Conveyor {
         }
         self.placed.clear();
         self.write_book()
+    }
+
+    /// What lies in a client's file; nothing where there is none.
+    fn read(&self, client: &MonName) -> io::Result<Vec<u8>> {
+        match fs::read(self.sm.join(client.as_str())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        }
     }
 
     fn add(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
@@ -235,6 +256,17 @@ mod tests {
         again.clean_up().unwrap();
         assert_eq!(sm(&place), None);
         assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());
+    }
+
+    #[test]
+    fn a_copy_that_is_the_servers_own_registration_is_neither_placed_nor_taken_away() {
+        let place = place();
+        fs::write(place.state.join("sm/10.0.0.1"), LINE).unwrap();
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+        assert!(conveyor.placed().is_empty(), "it would seem to be gone");
+        conveyor.clean_up().unwrap();
+        assert_eq!(sm(&place).as_deref(), Some(LINE));
     }
 
     #[test]

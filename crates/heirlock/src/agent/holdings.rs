@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
-use heirlock_core::duty::{Duty, duty};
-use heirlock_core::incarnation::Incarnation;
+use heirlock_core::duty::Holding;
 use heirlock_core::ledger::{Entry, Ledger};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -50,11 +49,13 @@ impl Held {
         }
     }
 
-    /// What is owed to its clients.
-    pub(crate) fn duty(&self, current: &Incarnation, reborn: bool) -> Duty {
-        match self.frozen {
-            true => Duty::Nothing,
-            false => duty(&self.journal, !self.ledger.stored().is_empty(), current, reborn),
+    /// What duties depend on.
+    pub(crate) fn holding<'a>(&'a self, service: &'a ServiceName) -> Holding<'a> {
+        Holding {
+            service,
+            journal: &self.journal,
+            has_clients: !self.ledger.stored().is_empty(),
+            frozen: self.frozen,
         }
     }
 
@@ -65,8 +66,10 @@ impl Held {
 
     /// Clients of which this is the last that was learnt.
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
-        let lines = self.last_outcomes().into_values();
-        lines.filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
+        // Asked at every turn of the loop, for what is rare: then looking once through them is all it costs.
+        let any = self.outcomes.iter().any(|line| line.outcome == wanted);
+        let last = if any { self.last_outcomes() } else { BTreeMap::new() };
+        last.into_values().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
     /// What a run that is resumed needs to know of it.

@@ -69,7 +69,7 @@ use holdings::Held;
 use runs::Running;
 use status::Snapshot;
 use watch::Look;
-use work::{RecognisedAt, Workshop};
+use work::{RecognisedAt, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -79,10 +79,10 @@ pub(crate) enum Message {
     Observed(Box<Result<Look, String>>),
     /// Where NLM listens over TCP.
     NlmPorts(Vec<u16>),
-    /// Work of the run is done.
-    Event(Event),
-    /// The lock manager was made to recognise.
-    Recognised(Box<Result<RecognisedAt, String>>),
+    /// Work that a run asked for is done.
+    Event(RunNumber, Event),
+    /// The lock manager was made to recognise, for a run.
+    Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
     Resolved(MonName, Option<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
@@ -123,6 +123,8 @@ pub(crate) struct Agent {
     grace_seen: Option<Moment>,
     nlm_ports: Vec<u16>,
     held: BTreeMap<ServiceName, Held>,
+    /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
+    holdings_known: bool,
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     run: Option<Running>,
@@ -225,6 +227,7 @@ impl Agent {
             clock,
             lock_manager: Arc::new(Mutex::new(lock_manager)),
             inbox: inbox.clone(),
+            run: RunNumber::default(),
         };
         let mut agent = Self {
             id,
@@ -242,6 +245,7 @@ impl Agent {
             grace_seen: None,
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
+            holdings_known: false,
             others: BTreeMap::new(),
             run: None,
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
@@ -282,14 +286,14 @@ impl Agent {
     fn serve(&mut self, messages: &Receiver<Message>) -> Result<()> {
         loop {
             let patience = self.next_due().since(self.clock.now());
-            match messages.recv_timeout(patience) {
-                Ok(Message::Stop) => return self.stop(),
-                Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match messages.recv_timeout(patience) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
-            }
-            // What has come together is looked at together: a burst of hints causes one scan.
-            for message in messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX).collect::<Vec<_>>() {
+            };
+            // What has come together is looked at together: a burst of hints causes one scan, a burst of answers one sync.
+            let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
+            for message in join_alike(first.into_iter().chain(more)) {
                 if matches!(message, Message::Stop) {
                     return self.stop();
                 }
@@ -306,10 +310,10 @@ impl Agent {
         let now = self.clock.now();
         match message {
             Message::Changed => self.hinted(now),
-            Message::Observed(look) => self.observed(now, *look),
+            Message::Observed(look) => self.observed(*look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
-            Message::Event(event) => self.advance(now, event),
-            Message::Recognised(done) => self.recognised(now, *done),
+            Message::Event(run, event) => self.worked_for(run, event),
+            Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, address) => self.resolved(now, &name, address),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
@@ -416,6 +420,21 @@ impl Agent {
     }
 }
 
+/// Clients of one service that answered one after the other answered together.
+fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
+    let mut joined: Vec<Message> = Vec::new();
+    for message in messages {
+        match (joined.last_mut(), message) {
+            (
+                Some(Message::Event(run, Event::Acknowledged { service, clients })),
+                Message::Event(of, Event::Acknowledged { service: same, clients: more }),
+            ) if *run == of && *service == same => clients.extend(more),
+            (_, message) => joined.push(message),
+        }
+    }
+    joined
+}
+
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
 fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
     let path = &settings.store.path;
@@ -432,4 +451,39 @@ fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
 /// As long as it exists, this server is being maintained.
 fn maintenance_file(settings: &Settings) -> PathBuf {
     settings.local_directory.join("maintenance")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(service: &str, client: &str) -> Message {
+        let clients = vec![MonName::parse(client).unwrap()];
+        let service = ServiceName::parse(service).unwrap();
+        Message::Event(RunNumber::default(), Event::Acknowledged { service, clients })
+    }
+
+    #[test]
+    fn answers_that_come_together_are_made_durable_together_and_nothing_overtakes_them() {
+        let service = ServiceName::parse("nfs").unwrap();
+        let ended = Message::Event(RunNumber::default(), Event::NotifyEnded { service, left: vec![] });
+        let came = [
+            answered("nfs", "192.0.2.1"),
+            answered("nfs", "192.0.2.2"),
+            answered("home", "192.0.2.1"),
+            ended,
+            answered("nfs", "192.0.2.3"),
+        ];
+        let said: Vec<String> = join_alike(came.into_iter())
+            .iter()
+            .map(|message| match message {
+                Message::Event(_, Event::Acknowledged { service, clients }) => {
+                    format!("{service} {}", clients.len())
+                }
+                Message::Event(..) => "ended".to_owned(),
+                _ => "other".to_owned(),
+            })
+            .collect();
+        assert_eq!(said, ["nfs 2", "home 1", "ended", "nfs 1"]);
+    }
 }

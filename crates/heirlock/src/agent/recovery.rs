@@ -3,19 +3,18 @@
 use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
-use heirlock_core::duty::Duty;
+use heirlock_core::duty::{Owed, Redo, owed};
 use heirlock_core::incarnation::{Change, Incarnation};
-use heirlock_core::takeover::{Cause, Event, Part, Until};
+use heirlock_core::takeover::{Cause, Event, Until};
 
 use super::Agent;
-use super::holdings::Held;
 use super::runs::Order;
 use super::watch::Look;
 use crate::store::{Change as StoreChange, journal_text};
 
 impl Agent {
     /// The lock manager was looked at.
-    pub(crate) fn observed(&mut self, now: Moment, look: Result<Look, String>) {
+    pub(crate) fn observed(&mut self, look: Result<Look, String>) {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
@@ -25,16 +24,22 @@ impl Agent {
         };
         let looked_before = self.looked_at.replace(look.at);
         self.serving = look.observation.serving;
-        match self.follower.observe(&look.observation) {
+        let change = self.follower.observe(&look.observation);
+        // It began after the look before. Where there was none, nothing is known of its age.
+        self.life_changed(change, looked_before);
+    }
+
+    /// What became of the life of the lock manager, without a run that made it so. A new one began after `since`.
+    pub(crate) fn life_changed(&mut self, change: Change, since: Option<Moment>) {
+        match change {
             Change::Same => {}
             Change::Stopped => self.grace_seen = None,
             Change::Reborn(life) => {
                 tracing::info!(%life, "another life of the lock manager begins: the locks of the one before are gone");
-                // It began after the look before. Where there was none, nothing is known of its age.
-                self.grace_seen = looked_before;
+                self.grace_seen = since;
                 self.reborn = true;
                 if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
-                    self.advance(now, Event::LifeChanged);
+                    self.advance(Event::LifeChanged);
                 }
             }
         }
@@ -42,28 +47,38 @@ impl Agent {
 
     /// Goes on with what was interrupted, and begins what a new life of the lock manager asks for.
     pub(crate) fn recover(&mut self, now: Moment) {
-        if self.run.is_some() || !self.follower.runs() || !self.serving || self.health.error().is_some() {
+        if self.run.is_some()
+            || !self.follower.runs()
+            || !self.serving
+            || self.health.error().is_some()
+            || !self.holdings_known
+        {
             return;
         }
         let Some(life) = self.follower.current().cloned() else { return };
-        self.give_life_to_fresh(&life);
-        if self.resume_run(now, &life) || self.redo_interrupted(now, &life) {
+        let owed = self.owed();
+        self.give_life_to_fresh(&owed.fresh, &life);
+        if owed.resume.is_some_and(|run| self.resume_run(now, &run)) {
             return;
         }
-        let lost = self.to_recover(&life);
-        self.reborn = false;
-        if lost.is_empty() {
-            return;
+        let any_lost = !owed.lost.is_empty();
+        if any_lost {
+            self.rebooted |= owed.lost.iter().any(|service| self.died_with_the_boot(service, &life));
+            let order = match owed.redo {
+                Some(redo) => Order::redo(redo),
+                None => Order::own_restart(),
+            };
+            self.begin_run(now, order);
         }
-        self.rebooted |= lost.iter().any(|service| self.died_with_the_boot(service, &life));
-        self.begin_run(now, Order::own_restart());
+        // Where the run was refused, what the next one must tell of still depends on it.
+        self.reborn &= any_lost && self.run.is_none();
     }
 
-    /// Services whose locks are gone with the life that they lived in.
-    pub(crate) fn to_recover(&self, life: &Incarnation) -> Vec<ServiceName> {
-        // What can't be resumed is recovered: `recover` has tried to.
-        let lost = |held: &Held| matches!(held.duty(life, self.reborn), Duty::Recover | Duty::Resume);
-        self.held.iter().filter(|(_, held)| lost(held)).map(|(service, _)| service.clone()).collect()
+    /// What is owed to the clients of all that is held, in the life that runs.
+    pub(crate) fn owed(&self) -> Owed {
+        let Some(life) = self.follower.current() else { return Owed::default() };
+        let holdings = self.held.iter().map(|(service, held)| held.holding(service));
+        owed(holdings, life, self.reborn)
     }
 
     /// The life that the store knows of, at the agent's start.
@@ -85,9 +100,8 @@ impl Agent {
     }
 
     /// A service without clients and without a life lives in the one that runs.
-    fn give_life_to_fresh(&mut self, life: &Incarnation) {
-        let fresh = self.held.iter_mut().filter(|(_, held)| held.duty(life, false) == Duty::BeginLife);
-        for (service, held) in fresh {
+    fn give_life_to_fresh(&mut self, fresh: &[ServiceName], life: &Incarnation) {
+        for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
             let change = StoreChange::PutJournal(journal_text(&journal));
@@ -100,32 +114,6 @@ impl Agent {
         }
     }
 
-    /// A run that was interrupted before the lock manager recognised is begun anew: with a generation and a number of
-    /// its own, for nothing proves what of it was done (I9).
-    fn redo_interrupted(&mut self, now: Moment, life: &Incarnation) -> bool {
-        let Some(held) = self.held.values().find(|held| held.duty(life, self.reborn) == Duty::Redo) else {
-            return false;
-        };
-        let journal = held.journal.clone();
-        let targets: Vec<ServiceName> = journal
-            .members
-            .iter()
-            .filter(|(service, part)| *part == Part::Target && self.held.contains_key(service))
-            .map(|(service, _)| service.clone())
-            .collect();
-        tracing::info!(run = journal.run, ?targets, "a run that was interrupted is begun anew");
-        let order = Order {
-            cause: if targets.is_empty() { Cause::OwnRestart } else { Cause::Asked },
-            targets,
-            until: journal.until,
-            authority: Authority::default(),
-            waiting: Vec::new(),
-            primary_lost: None,
-        };
-        self.begin_run(now, order);
-        true
-    }
-
     fn died_with_the_boot(&self, service: &ServiceName, life: &Incarnation) -> bool {
         let known = self.held.get(service).and_then(|held| held.journal.life.as_ref());
         known.is_some_and(|known| known.boot != life.boot)
@@ -133,6 +121,15 @@ impl Agent {
 }
 
 impl Order {
+    /// A run that was interrupted before the lock manager recognised is begun anew: with a generation and a number of
+    /// its own, for nothing proves what of it was done (I9).
+    fn redo(redo: Redo) -> Self {
+        tracing::info!(run = redo.run, targets = ?redo.targets, "a run that was interrupted is begun anew");
+        let own = Self::own_restart();
+        let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
+        Self { cause, targets: redo.targets, until: redo.until, ..own }
+    }
+
     /// Nobody asked: the lock manager was restarted.
     fn own_restart() -> Self {
         Self {

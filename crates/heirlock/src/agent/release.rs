@@ -1,4 +1,4 @@
-//! Giving a service away in order: the address goes first, then what was locked through it, and the claim last.
+//! Giving a service away in order: the address goes first, then the claim, then what was locked through it.
 //!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for what lockd unmonitors while it lets go says nothing of the clients.
@@ -88,10 +88,10 @@ impl Agent {
         }
     }
 
-    /// Nobody can reach it any more: what is known is final. The locks go, the copy is checked, the claim is given up.
+    /// Nobody can reach it any more: what is known is final. The copy is checked, the claim is given up, and then the
+    /// locks go. Not before: a service that stays here because the store fails must have its clients' locks.
     fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<(), String> {
         self.scan(now);
-        self.workshop.let_go_of_locks(service)?;
         let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
         let said = |error: crate::store::StoreError| error.to_string();
         let contents = self.store.load(service, held.claim.generation).map_err(said)?;
@@ -101,6 +101,9 @@ impl Agent {
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "released");
         self.held.remove(service);
+        if let Err(why) = self.workshop.let_go_of_locks(service) {
+            tracing::error!(%service, why, "released, but its locks are still held here and may keep its volume busy");
+        }
         Ok(())
     }
 

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
-use heirlock_core::duty::Duty;
-use heirlock_core::incarnation::Incarnation;
+use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
     Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Recognition,
     Strategy, Takeover, Until,
@@ -17,8 +16,8 @@ use heirlock_core::takeover::{
 use heirlock_core::{Batch, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
-use super::holdings::{Held, begin};
-use super::work::{RecognisedAt, Telling};
+use super::holdings::begin;
+use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
@@ -26,12 +25,15 @@ use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 /// The run that is on.
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
+    number: RunNumber,
     todo: VecDeque<Todo>,
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
     stop: Arc<AtomicBool>,
+    /// Another life of the lock manager had begun, and what follows from it was this run's to do.
+    reborn: bool,
     store_retry: Option<Moment>,
     /// The phase that those who wait were told of.
     said: Option<Phase>,
@@ -57,18 +59,51 @@ pub(crate) struct Order {
     pub(crate) primary_lost: Option<Moment>,
 }
 
+/// Why a service was not claimed.
+enum NotClaimed {
+    /// It may not be, or somebody else was faster.
+    Refused(String),
+    /// Nobody knows: a claim may have been made all the same.
+    StoreFails(StoreError),
+}
+
+impl From<StoreError> for NotClaimed {
+    fn from(error: StoreError) -> Self {
+        Self::StoreFails(error)
+    }
+}
+
 impl Running {
-    fn new(machine: Takeover, waiting: Vec<Responder>) -> Self {
+    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Responder>) -> Self {
         Self {
             machine,
+            number,
             todo: VecDeque::new(),
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            reborn: false,
             store_retry: None,
             said: None,
             said_at: Moment::START,
         }
+    }
+
+    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+        for todo in &mut self.todo {
+            if let Todo::Persist(Persist::Retire { clients, .. }) = todo {
+                clients.retain(|client| !present.contains_key(client));
+            }
+        }
+    }
+
+    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
+    /// the claim: what is captured until then waits for it.
+    pub(crate) fn begins(&self, service: &ServiceName) -> bool {
+        let begins =
+            |todo: &Todo| matches!(todo, Todo::Persist(Persist::Begin { service: of, .. }) if of == service);
+        self.todo.iter().any(begins)
     }
 
     fn enqueue(&mut self, batch: Batch<Persist, Action>) {
@@ -91,7 +126,7 @@ impl Agent {
     /// Begins a run. There must be none.
     pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
         let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
-        let lost = self.follower.current().map(|life| self.to_recover(life)).unwrap_or_default();
+        let lost = self.owed().lost;
         let plan = Plan {
             run: format!("{:016x}", fastrand::u64(..)),
             server: self.settings.server.clone(),
@@ -109,53 +144,74 @@ impl Agent {
             started_at_s: clock::wall_s(),
         };
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
-        let mut running = Running::new(Takeover::new(now, plan), order.waiting);
+        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
+        running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
             running.before = Some(self.capture.found.clients.clone());
         }
         self.run = Some(running);
-        self.advance(now, Event::Start);
+        self.advance(Event::Start);
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
-    pub(crate) fn resume_run(&mut self, now: Moment, life: &Incarnation) -> bool {
-        let unfinished = |held: &&Held| held.duty(life, self.reborn) == Duty::Resume;
-        let Some(run) = self.held.values().find(unfinished).map(|held| held.journal.run.clone()) else {
-            return false;
-        };
+    pub(crate) fn resume_run(&mut self, now: Moment, run: &str) -> bool {
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
         let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
-        let mut running = Running::new(machine, Vec::new());
+        let mut running = Running::new(machine, self.workshop.next_run(), Vec::new());
         running.before = Some(self.capture.found.clients.clone());
         self.run = Some(running);
         self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen);
         true
     }
 
-    /// Tells the run what happened, and carries out what it asks for.
-    pub(crate) fn advance(&mut self, now: Moment, event: Event) {
+    /// Tells the run what has happened, now, and carries out what it asks for.
+    pub(crate) fn advance(&mut self, event: Event) {
         let Some(running) = &mut self.run else { return };
-        let batch = running.machine.step(now, event);
+        running.machine.holds(self.held.keys());
+        let batch = running.machine.step(self.clock.now(), event);
         running.enqueue(batch);
-        self.carry_out(now);
+        self.carry_out();
     }
 
-    /// The lock manager was made to recognise; whose life it lives now is the follower's to say.
-    pub(crate) fn recognised(&mut self, now: Moment, done: Result<RecognisedAt, String>) {
+    /// Work is done, for the run that is on or for one before it, whose threads outlived it.
+    pub(crate) fn worked_for(&mut self, run: RunNumber, event: Event) {
+        match self.is_on(run) {
+            true => self.advance(event),
+            false => tracing::debug!(?event, "it comes too late for the run that asked for it"),
+        }
+    }
+
+    fn is_on(&self, run: RunNumber) -> bool {
+        self.run.as_ref().is_some_and(|running| running.number == run)
+    }
+
+    /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
+    /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
+    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
+        // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
+        let asked = self.is_on(run)
+            && self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
         let recognition = done.and_then(|done| {
-            self.follower.observe(&done.recognised.observation);
-            if done.recognised.in_place {
-                self.follower.restarted_in_place();
-            }
+            let change = self.follower.observe(&done.recognised.observation);
+            let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
+            let change = dropped.map_or(change, LifeChange::Reborn);
             self.serving = done.recognised.observation.serving;
+            if !asked {
+                self.life_changed(change, Some(done.grace_opened));
+            }
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
-        self.advance(now, Event::Recognised(recognition));
+        if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
+            for (service, held) in &self.held {
+                running.machine.captured(service, held.ledger.stored().keys());
+            }
+        }
+        self.worked_for(run, Event::Recognised(recognition));
     }
 
     /// Time passed.
@@ -163,7 +219,7 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         if running.store_retry.is_some_and(|at| now >= at) {
             running.store_retry = None;
-            self.carry_out(now);
+            self.carry_out();
         }
         if let Some(running) =
             self.run.as_mut().filter(|r| now.since(r.said_at) >= crate::limits::PROGRESS_INTERVAL)
@@ -171,15 +227,19 @@ impl Agent {
             running.said_at = now;
             self.say_progress();
         }
-        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout()).is_some();
-        if due {
+        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout());
+        if let Some(due) = due {
+            if now >= due {
+                // Who is retired for having no record is looked for once more.
+                self.scan(now);
+            }
             let present = self.capture.found.clients.keys().cloned().collect();
-            self.advance(now, Event::Tick { present });
+            self.advance(Event::Tick { present, looked_at: self.looked_at });
         }
     }
 
     /// Carries out what is to be done, in order, as far as the store goes along.
-    fn carry_out(&mut self, now: Moment) {
+    fn carry_out(&mut self) {
         loop {
             let Some(running) = &mut self.run else { return };
             if running.store_retry.is_some() {
@@ -187,11 +247,12 @@ impl Agent {
             }
             let Some(next) = running.todo.pop_front() else { break };
             match next {
-                Todo::Act(action) => self.act(now, action),
+                Todo::Act(action) => self.act(action),
                 Todo::Persist(first) => {
                     let portion = take_alike(first, &mut running.todo);
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
+                        let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
                         running.store_retry = Some(now + crate::limits::STORE_RETRY);
@@ -284,7 +345,7 @@ impl Agent {
         }
     }
 
-    fn act(&mut self, now: Moment, action: Action) {
+    fn act(&mut self, action: Action) {
         match action {
             Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
             Action::Fence(services) => {
@@ -293,8 +354,8 @@ impl Agent {
                 self.workshop.fence(owners.collect());
             }
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(now, &services, authority);
-                self.advance(now, Event::Claimed { won, refused });
+                let (won, refused) = self.claim_all(&services, authority);
+                self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
                 let placed = services.iter().try_fold(0, |sum, (service, records)| {
@@ -307,19 +368,19 @@ impl Agent {
                         )
                     })
                 });
-                self.advance(now, Event::Conveyed(placed));
+                self.advance(Event::Conveyed(placed));
             }
-            Action::Recognise(strategy) => self.recognise(now, strategy),
+            Action::Recognise(strategy) => self.recognise(strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
                 Some(grace) => self.workshop.prove(grace),
-                None => self.advance(now, Event::Proved(Err("no grace period is known".into()))),
+                None => self.advance(Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
                 let last_call = self
                     .run
                     .as_ref()
                     .and_then(|r| r.machine.grace())
-                    .map_or(now, heirlock_core::grace::Grace::last_call);
+                    .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => self.notify(notices),
@@ -330,14 +391,14 @@ impl Agent {
                 }
             }
             Action::AwaitFinish => self.prepared(),
-            Action::Over(end) => self.over(now, end),
+            Action::Over(end) => self.over(end),
         }
     }
 
-    fn recognise(&mut self, now: Moment, strategy: Strategy) {
+    fn recognise(&mut self, strategy: Strategy) {
         if strategy.drops_own_locks() {
             // The last look before everything is dropped: what is there now was there before.
-            self.scan(now);
+            self.scan(self.clock.now());
         }
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
         if let Some(running) = &mut self.run {
@@ -346,9 +407,11 @@ impl Agent {
         self.workshop.recognise(strategy, targets, self.grace_seen);
     }
 
-    pub(crate) fn stop_notifying(&self) {
-        if let Some(running) = &self.run {
+    pub(crate) fn stop_notifying(&mut self) {
+        if let Some(running) = &mut self.run {
             running.stop();
+            // Whoever is told from now on is told by others.
+            running.stop = Arc::default();
         }
     }
 
@@ -420,47 +483,60 @@ impl Agent {
 
     fn claim_all(
         &mut self,
-        now: Moment,
         services: &[(ServiceName, Part)],
         authority: Authority,
     ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
         // What was captured until this moment belongs into the generation that is left.
-        self.scan(now);
+        self.scan(self.clock.now());
         let (mut won, mut refused) = (Vec::new(), Vec::new());
         for (service, part) in services {
             let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
             if targets_lost {
                 break; // nothing is to be taken over, so nothing of our own is touched
             }
-            match self.claim(now, service, authority) {
+            match self.claim(service, authority) {
                 Ok(claimed) => won.push(claimed),
-                Err(why) => refused.push((service.clone(), why)),
+                Err(NotClaimed::Refused(why)) => {
+                    // What is held is looked up again before anybody asks for it another time.
+                    self.beat_due = self.clock.now();
+                    refused.push((service.clone(), why));
+                }
+                Err(NotClaimed::StoreFails(error)) => {
+                    // Else whoever owes a run would begin the next one at once.
+                    self.health.failed(self.clock.now(), &error.to_string());
+                    refused.push((service.clone(), error.to_string()));
+                }
             }
         }
         (won, refused)
     }
 
-    fn claim(&mut self, now: Moment, service: &ServiceName, authority: Authority) -> Result<Claimed, String> {
+    fn claim(&mut self, service: &ServiceName, authority: Authority) -> Result<Claimed, NotClaimed> {
         let store = self.store.as_ref();
-        let said = |error: StoreError| error.to_string();
-        let newest = store.newest_claim(service).map_err(said)?;
+        let newest = store.newest_claim(service)?;
         let heart = match &newest {
-            Some(claim) if claim.owner != self.settings.server => self.pulse.heart_of(&claim.owner, now),
+            Some(claim) if claim.owner != self.settings.server => {
+                self.pulse.heart_of(&claim.owner, self.clock.now())
+            }
             _ => OwnerHeart::NeverSeen,
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
-            .map_err(|refusal| refusal.to_string())?;
-        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
-        if let ClaimAnswer::Taken(other) = store.claim(service, &claim).map_err(said)? {
+            .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
+        let claim = Claim {
+            adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
+            ..Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
+        };
+        if let ClaimAnswer::Taken(other) = store.claim(service, &claim)? {
             let Claim { owner, generation, .. } = other;
-            return Err(ClaimRefusal::Overtaken { service: service.clone(), owner, generation }.to_string());
+            let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
+            return Err(NotClaimed::Refused(overtaken.to_string()));
         }
         tracing::info!(%service, %generation, "claimed");
         let mut records = BTreeMap::new();
         let mut sent: Vec<StateNumber> = self.own_state().into_iter().collect();
         // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(base) = store.newest_generation(service, generation).map_err(said)? {
-            let contents = store.load(service, base).map_err(said)?;
+        if let Some(base) = store.newest_generation(service, generation)? {
+            let contents = store.load(service, base)?;
             for (path, why) in &contents.damaged {
                 tracing::error!(%service, path, why, "a record in the store can't be read: its client can't be told");
             }
@@ -482,9 +558,10 @@ impl Agent {
         }
     }
 
-    fn over(&mut self, now: Moment, end: End) {
+    fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
+        self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
         let answer = super::status::answer(&running.machine, end, &self.settings);
         for responder in running.waiting {
@@ -492,7 +569,7 @@ impl Agent {
         }
         self.rebooted = false;
         self.prune();
-        self.capture.due = Some(now);
+        self.capture.due = Some(self.clock.now());
     }
 
     /// Old generations are kept for a while, to look at after the fact.
@@ -537,3 +614,6 @@ fn generation_of(persist: &Persist) -> (&ServiceName, heirlock_core::Generation)
 fn outcome_text(line: &OutcomeLine) -> String {
     serde_json::to_string(line).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

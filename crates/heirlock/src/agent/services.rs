@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heirlock_core::claim::{Authority, Claim, OwnerHeart};
+use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, is_overtaken};
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
@@ -17,11 +17,12 @@ use crate::store::{Contents, StoreError};
 impl Agent {
     /// Compares what is held with what the store says, service by service.
     pub(crate) fn refresh_holdings(&mut self, now: Moment) {
+        self.holdings_known = false;
         let host = ServiceName::host(&self.settings.server);
         let configured = self.settings.services.iter().map(|s| s.name.clone());
         for service in configured.chain([host]).collect::<Vec<_>>() {
             let refreshed = match self.held.contains_key(&service) {
-                true => self.check_claim(now, &service),
+                true => self.check_claim(&service),
                 false => self.look_for(&service),
             };
             if let Err(error) = refreshed {
@@ -29,19 +30,25 @@ impl Agent {
                 return;
             }
         }
+        self.holdings_known = true;
     }
 
     /// Whether a service that we hold is still ours.
-    fn check_claim(&mut self, now: Moment, service: &ServiceName) -> Result<(), StoreError> {
+    fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let newest = self.store.newest_claim(service)?;
-        let ours = held.claim.generation;
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
+        let run_of = of_run.then_some(self.id.as_str());
         let other = match newest {
-            Some(claim) if claim.generation > ours => claim,
+            Some(claim) if is_overtaken(held.claim.generation, &claim, run_of) => claim,
             _ => return Ok(()),
         };
+        self.advance(Event::Overtaken(service.clone()));
+        if other.owner == self.settings.server {
+            // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
+            return self.look_for(service);
+        }
         tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed by another server: it is not ours any more");
-        self.advance(now, Event::Overtaken(service.clone()));
         self.held.remove(service);
         Ok(())
     }
@@ -65,11 +72,10 @@ impl Agent {
                 Ok(())
             }
             Found::Interrupted(claim, base) => {
-                let (records, sent) = match base {
-                    Some((_, contents)) => (contents.records, contents.state.into_iter().collect()),
-                    None => Default::default(),
-                };
-                self.finish_interrupted_claim(service, claim, records, sent)
+                let goes_on =
+                    base.as_ref().is_some_and(|(generation, _)| claim::goes_on(&claim, *generation));
+                let base = base.map(|(_, contents)| *contents).unwrap_or_default();
+                self.finish_interrupted_claim(service, claim, base, goes_on)
             }
         }
     }
@@ -80,12 +86,20 @@ impl Agent {
         &mut self,
         service: &ServiceName,
         claim: Claim,
-        records: std::collections::BTreeMap<MonName, Vec<u8>>,
-        mut sent: Vec<StateNumber>,
+        base: Contents,
+        goes_on: bool,
     ) -> Result<(), StoreError> {
         tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
-        sent.extend(self.own_state());
+        let sent: Vec<StateNumber> = base.state.into_iter().chain(self.own_state()).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
+        if let Some(journal) = holdings::parse_journal(&base).filter(|_| goes_on) {
+            // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
+            // stays true.
+            let contents = Contents { state: Some(state), ..base };
+            self.store.begin_generation(service, claim.generation, &contents)?;
+            self.hold(service, claim, contents, journal);
+            return Ok(());
+        }
         let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         let was_first = claim.generation == Generation::FIRST;
         // A first claim took over nothing; any other one meant to.
@@ -100,7 +114,7 @@ impl Agent {
             journal.convey = self.settings.lock_manager.convey;
         }
         let contents =
-            holdings::begin(self.store.as_ref(), service, claim.generation, state, records, &journal)?;
+            holdings::begin(self.store.as_ref(), service, claim.generation, state, base.records, &journal)?;
         self.hold(service, claim, contents, journal);
         Ok(())
     }
@@ -139,7 +153,7 @@ impl Agent {
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
     pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        if self.run.is_some() || self.pulse.is_paused() {
+        if self.run.is_some() || self.pulse.is_paused() || !self.holdings_known {
             return;
         }
         let automatic =
@@ -172,7 +186,7 @@ impl Agent {
         }
     }
 
-    /// Clients that could not be reached at an adoption and did not come back for `forget-after` are forgotten.
+    /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
         let (forget_after, wall_s) = (self.settings.capture.forget_after, clock::wall_s());
         let due = |held: &Held| {
@@ -184,6 +198,7 @@ impl Agent {
         for (service, held) in held_services.iter_mut().filter(|(_, held)| due(held)) {
             let gone: Vec<MonName> = held
                 .with_outcome(Outcome::Unreachable)
+                .chain(held.with_outcome(Outcome::Lost))
                 .filter(|client| {
                     held.ledger.stored().contains_key(client)
                         && !self.capture.found.may_hold(client)
@@ -193,7 +208,7 @@ impl Agent {
             if gone.is_empty() {
                 continue;
             }
-            tracing::warn!(%service, clients = gone.len(), "unreachable for longer than forget-after: forgotten");
+            tracing::warn!(%service, clients = gone.len(), "not told for longer than forget-after: forgotten");
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
         self.held = held_services;

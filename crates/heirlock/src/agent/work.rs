@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Leave, Probe};
+use heirlock_core::grace::{Grace, Leave, Opening, Probe};
 use heirlock_core::takeover::{Event, Notice, Part, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -19,6 +19,11 @@ use crate::config::{Command, ServiceSettings, Settings};
 use crate::lock_manager::{LockManager, Recognised};
 use crate::{arp, hooks, limits, notifier, probe};
 
+/// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
+/// no other one, that the fence has confirmed, say, or that grace is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RunNumber(u64);
+
 /// All that work needs.
 #[derive(Clone)]
 pub(crate) struct Workshop {
@@ -26,6 +31,8 @@ pub(crate) struct Workshop {
     pub(crate) clock: Clock,
     pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
     pub(crate) inbox: Sender<Message>,
+    /// The run that is worked for.
+    pub(crate) run: RunNumber,
 }
 
 /// What a recognition brought about, as its thread saw it.
@@ -45,10 +52,46 @@ pub(crate) struct Telling {
     pub(crate) names: Vec<MyName>,
 }
 
+/// The clients of one service are being told, inside grace.
+struct Errand<'a> {
+    shop: &'a Workshop,
+    service: &'a ServiceName,
+    targets: Vec<IpAddr>,
+    grace: Grace,
+    stop: &'a AtomicBool,
+}
+
+impl notifier::Principal for Errand<'_> {
+    fn now(&self) -> Moment {
+        self.shop.clock.now()
+    }
+
+    fn may_leave(&mut self, now: Moment) -> Leave {
+        if self.stop.load(Ordering::Relaxed) {
+            return Leave::TooLate;
+        }
+        if self.grace.leave(now) == Leave::ProveFirst {
+            let (answer, _) = self.shop.probe(&self.targets);
+            self.grace.prove(self.now(), answer);
+        }
+        self.grace.leave(self.now())
+    }
+
+    fn acknowledged(&mut self, clients: Vec<MonName>) {
+        self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
+    }
+}
+
 impl Workshop {
+    /// From now on work is done for another run.
+    pub(crate) fn next_run(&mut self) -> RunNumber {
+        self.run.0 += 1;
+        self.run
+    }
+
     fn report(&self, event: Event) {
         // The loop is gone only when the whole agent stops.
-        let _ = self.inbox.send(Message::Event(event));
+        let _ = self.inbox.send(Message::Event(self.run, event));
     }
 
     fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
@@ -127,7 +170,7 @@ impl Workshop {
         let shop = self.clone();
         thread::spawn(move || {
             let done = shop.try_recognise(strategy, &targets, grace_seen);
-            let _ = shop.inbox.send(Message::Recognised(Box::new(done)));
+            let _ = shop.inbox.send(Message::Recognised(shop.run, Box::new(done)));
         });
     }
 
@@ -149,14 +192,10 @@ impl Workshop {
         let recognised = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
         let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
         let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
-        // Whatever makes grace seem older makes us only more careful; what makes it younger would be a lie.
-        let grace_opened = match age {
-            _ if recognised.in_place => before,
-            Some(age) if strategy.drops_own_locks() => before.max(self.clock.now() - age),
-            Some(age) => self.clock.now() - age,
-            None if strategy.drops_own_locks() => before,
-            None => grace_seen.ok_or("nothing tells how long grace has been open already")?,
-        };
+        let forced = (recognised.in_place || strategy.drops_own_locks()).then_some(before);
+        let opening = Opening { now: self.clock.now(), forced, age, seen: grace_seen };
+        let grace_opened =
+            opening.counted_from().ok_or("nothing tells how long grace has been open already")?;
         Ok(RecognisedAt { recognised, grace_opened, grace_length })
     }
 
@@ -307,30 +346,17 @@ impl Workshop {
         }
     }
 
-    fn tell(&self, telling: Telling, mut grace: Grace, stop: &AtomicBool) {
+    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool) {
         let service = telling.notice.service.clone();
-        let targets = telling.from.clone();
         let task = notifier::Task {
             names: telling.names,
             state: telling.notice.state,
             clients: telling.clients,
-            from: telling.from,
+            from: telling.from.clone(),
             settings: self.settings.notify.clone(),
         };
-        let guard = |now: Moment| {
-            if stop.load(Ordering::Relaxed) {
-                return Leave::TooLate;
-            }
-            if grace.leave(now) == Leave::ProveFirst {
-                let (answer, _) = self.probe(&targets);
-                grace.prove(self.clock.now(), answer);
-            }
-            grace.leave(self.clock.now())
-        };
-        let told = |client: &MonName| {
-            self.report(Event::Acknowledged { service: service.clone(), client: client.clone() });
-        };
-        let left = notifier::run(task, &|| self.clock.now(), guard, told);
+        let mut errand = Errand { shop: self, service: &service, targets: telling.from, grace, stop };
+        let left = notifier::run(task, &mut errand);
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });
         }

@@ -322,7 +322,8 @@ fn write(
     contents: Contents,
 ) -> Result<(), Failed> {
     let run = format!("import-{:08x}", fastrand::u32(..));
-    let claim = Claim { released: true, ..Claim::new(generation, &settings.server, &run, now_s()) };
+    let new = Claim::new(generation, &settings.server, &run, now_s());
+    let claim = Claim { released: true, adopts: true, ..new };
     if let ClaimAnswer::Taken(Claim { owner, generation, .. }) = store.claim(service, &claim)? {
         let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
         return Err(Failed::new(Exit::Refused, overtaken));

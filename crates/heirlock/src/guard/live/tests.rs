@@ -25,6 +25,7 @@ fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
         agent: "agent".into(),
         claimed_at_s: 0,
         released: false,
+        adopts: false,
     };
     store.claim(&service, &claim).unwrap();
     let contents = Contents { state: Some(StateNumber(state)), ..Contents::default() };

@@ -64,6 +64,7 @@ fn claim(generation: u64, owner: &str) -> Claim {
         agent: "run-1".into(),
         claimed_at_s: 7,
         released: false,
+        adopts: false,
     }
 }
 

@@ -52,6 +52,7 @@ fn work(root: &Path) {
         agent: format!("run-{generation}"),
         claimed_at_s: 7,
         released: false,
+        adopts: false,
     };
     assert_eq!(store.claim(&service(), &claim).unwrap(), ClaimAnswer::Won);
     say(&format!("claim {generation}"));

@@ -21,6 +21,7 @@ fn claim(generation: u64) -> Claim {
         agent: "run-1".into(),
         claimed_at_s: 7,
         released: false,
+        adopts: false,
     }
 }
 

@@ -1,0 +1,416 @@
+//! The agent: the product's machines, driven as its loop drives them (crates/heirlock/src/agent), one message at a time.
+//!
+//! What it decides, `heirlock-core` decides. Where a message is handled in several steps the agent, or its whole
+//! server, may die between any two of them: [`Out::step`] says whether it still lives.
+
+mod runs;
+mod services;
+mod telling;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::duty::{Holding, Owed, owed};
+use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
+use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
+use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use crate::Ms;
+use crate::outside::Out;
+use crate::server::Files;
+use crate::store::{Change, Contents, Report};
+
+pub(crate) use runs::RecognisedAt;
+use runs::Running;
+use telling::Telling;
+pub(crate) use telling::{millis, probe};
+
+/// As in the configuration, but quicker where that costs no truth.
+pub(crate) const MARGIN: Duration = Duration::from_secs(3);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
+const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// What the loop is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Message {
+    Changed,
+    Observed(Moment, Observation),
+    Event(Event),
+    Recognised(Result<RecognisedAt, String>),
+    AddressGone(usize),
+    Adopt { service: usize, prepare: bool, authority: Authority },
+    Finish(usize),
+    Release(usize),
+}
+
+/// One service that is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) claim: Claim,
+    ledger: Ledger,
+    pub(crate) journal: Journal,
+    state: StateNumber,
+    outcomes: Vec<OutcomeLine>,
+    pub(crate) frozen: bool,
+}
+
+/// All that a look into the status monitor's directory depends on.
+#[derive(Debug)]
+struct LookedInto {
+    sm: Files,
+    sm_bak: Files,
+    book: Files,
+    addresses: Addresses,
+}
+
+/// One run of the agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) id: u64,
+    pub(crate) started: Ms,
+    pub(crate) busy_until: Ms,
+    /// What came while it was busy, in order.
+    pub(crate) inbox: VecDeque<Message>,
+    /// When it is woken without a message.
+    pub(crate) wakes_at: Option<Ms>,
+    pub(crate) held: BTreeMap<ServiceName, Held>,
+    holdings_known: bool,
+    follower: Follower,
+    serving: bool,
+    reborn: bool,
+    looked_at: Option<Moment>,
+    grace_seen: Option<Moment>,
+    found: Population,
+    /// What that was found in.
+    looked_into: Option<LookedInto>,
+    addresses: Addresses,
+    scan_due: Option<Moment>,
+    beat_due: Moment,
+    behind: bool,
+    failing: bool,
+    hearts: Hearts,
+    reports: BTreeMap<heirlock_core::ServerName, Report>,
+    beat: u64,
+    run: Option<Running>,
+    tellings: Vec<Option<Telling>>,
+    releasing: BTreeSet<ServiceName>,
+    unasked_not_before: BTreeMap<ServiceName, Moment>,
+    rebooted: bool,
+    pub(crate) runs_begun: u32,
+}
+
+impl Agent {
+    pub(crate) fn start(out: &mut Out<'_>, id: u64) -> Self {
+        let now = out.now();
+        let mut agent = Self {
+            id,
+            started: out.w.now,
+            busy_until: 0,
+            inbox: VecDeque::new(),
+            wakes_at: None,
+            held: BTreeMap::new(),
+            holdings_known: false,
+            follower: Follower::default(),
+            serving: false,
+            reborn: false,
+            looked_at: None,
+            grace_seen: None,
+            found: Population::default(),
+            looked_into: None,
+            addresses: Addresses::new(),
+            scan_due: None,
+            beat_due: now,
+            behind: false,
+            failing: false,
+            hearts: Hearts::new(DEAD_AFTER),
+            reports: BTreeMap::new(),
+            beat: 0,
+            run: None,
+            tellings: Vec::new(),
+            releasing: BTreeSet::new(),
+            unasked_not_before: BTreeMap::new(),
+            rebooted: false,
+            runs_begun: 0,
+        };
+        agent.refresh_holdings(out, now);
+        agent.follower = Follower::new(agent.known_life(out));
+        agent.tidy_conveyed(out);
+        agent
+    }
+
+    pub(crate) fn handle(&mut self, out: &mut Out<'_>, message: Message) {
+        let now = out.now();
+        match message {
+            Message::Changed => self.scan_due = Some(now),
+            Message::Observed(at, seen) => self.observed(out, now, at, &seen),
+            Message::Event(event) => self.advance(out, now, event),
+            Message::Recognised(done) => self.recognised(out, now, done),
+            Message::AddressGone(service) => self.address_gone(out, now, service),
+            Message::Adopt { service, prepare, authority } => {
+                self.adopt(out, now, service, prepare, authority);
+            }
+            Message::Finish(service) => self.finish(out, now, service),
+            Message::Release(service) => self.release(out, service),
+        }
+    }
+
+    pub(crate) fn do_what_is_due(&mut self, out: &mut Out<'_>) {
+        let now = out.now();
+        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).any(|at| now >= at);
+        if burial || self.scan_due.is_none_or(|due| now >= due) {
+            self.scan(out, now);
+        }
+        if now >= self.beat_due {
+            self.beat_due = now + BEAT_INTERVAL;
+            self.beat(out, now);
+        }
+        self.tick_run(out, now);
+        self.recover(out, now);
+    }
+
+    pub(crate) fn next_due(&self, now: Moment) -> Moment {
+        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
+        let burial = burial.map(|at| at.max(now + STORE_RETRY));
+        let run = self.run.as_ref().and_then(Running::due);
+        let due = [burial, run, self.scan_due].into_iter().flatten().chain([self.beat_due]).min();
+        due.unwrap_or(now)
+    }
+
+    /// Whether nothing is going on: no run, nothing owed.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.run.is_none() && self.releasing.is_empty() && self.owed() == Owed::default()
+    }
+
+    fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
+        let looked_before = self.looked_at.replace(at);
+        self.serving = seen.serving;
+        match self.follower.observe(seen) {
+            LifeChange::Same => {}
+            LifeChange::Stopped => self.grace_seen = None,
+            LifeChange::Reborn(life) => {
+                out.say(|| format!("sees another life, {life}"));
+                self.grace_seen = looked_before;
+                self.reborn = true;
+                if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
+                    self.advance(out, now, Event::LifeChanged);
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, out: &mut Out<'_>, now: Moment) {
+        if self.run.is_some()
+            || !self.follower.runs()
+            || !self.serving
+            || self.failing
+            || !self.holdings_known
+            || out.is_dead()
+        {
+            return;
+        }
+        let Some(life) = self.follower.current().cloned() else { return };
+        let owed = self.owed();
+        self.give_life_to_fresh(out, &owed.fresh, &life);
+        if owed.resume.is_some_and(|run| self.resume_run(out, now, &run)) {
+            return;
+        }
+        let any_lost = !owed.lost.is_empty();
+        if any_lost {
+            self.rebooted |= owed.lost.iter().any(|service| {
+                let known = self.held.get(service).and_then(|held| held.journal.life.as_ref());
+                known.is_some_and(|known| known.boot != life.boot)
+            });
+            self.begin_run(out, now, owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo));
+        }
+        self.reborn &= any_lost && self.run.is_none();
+    }
+
+    fn owed(&self) -> Owed {
+        let Some(life) = self.follower.current() else { return Owed::default() };
+        let holdings = self.held.iter().map(|(service, held)| Holding {
+            service,
+            journal: &held.journal,
+            has_clients: !held.ledger.stored().is_empty(),
+            frozen: held.frozen,
+        });
+        owed(holdings, life, self.reborn)
+    }
+
+    fn give_life_to_fresh(&mut self, out: &mut Out<'_>, fresh: &[ServiceName], life: &Incarnation) {
+        for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
+            let journal = Journal { life: Some(life.clone()), ..held.journal.clone() };
+            let change = Change::PutJournal(journal.clone());
+            if out.commit(service, held.claim.generation, vec![change]).is_ok() {
+                held.journal = journal;
+            }
+        }
+    }
+
+    fn known_life(&self, out: &Out<'_>) -> Option<Incarnation> {
+        let boot = out.server().observe(out.w.now).boot;
+        let lives = self.held.values().filter_map(|held| held.journal.life.clone());
+        lives.filter(|life| life.boot == boot).max_by_key(|life| life.reopened)
+    }
+
+    fn scan(&mut self, out: &mut Out<'_>, now: Moment) {
+        self.scan_due = Some(now + SCAN_INTERVAL);
+        self.look_into_directory(out);
+        self.record(out, now);
+        self.report_registrations(out, now);
+    }
+
+    /// Half of the time that a seed takes would go into looks that find what the one before found.
+    fn look_into_directory(&mut self, out: &Out<'_>) {
+        let server = out.server();
+        let is_as_before = |before: &LookedInto| {
+            (&before.sm, &before.sm_bak, &before.book) == (&server.sm, &server.sm_bak, &server.book)
+                && before.addresses == self.addresses
+        };
+        if self.looked_into.as_ref().is_some_and(is_as_before) {
+            return;
+        }
+        let found = population(&server.scan(), &server.book, &self.addresses);
+        self.looked_into = Some(LookedInto {
+            sm: server.sm.clone(),
+            sm_bak: server.sm_bak.clone(),
+            book: server.book.clone(),
+            addresses: self.addresses.clone(),
+        });
+        for name in &found.unresolved {
+            // A file of a client that the line in it doesn't tell: asked, and known at the next look.
+            let number = name.as_str().strip_prefix("client").and_then(|n| n.parse().ok());
+            if let Some(client) = number {
+                self.addresses.insert(name.clone(), crate::server::client_address(client));
+            }
+        }
+        self.found = found;
+    }
+
+    fn record(&mut self, out: &mut Out<'_>, now: Moment) {
+        let roles = out.roles();
+        let life = match self.run {
+            None if self.serving => self.follower.current().cloned(),
+            _ => None,
+        };
+        let mut committed = false;
+        self.behind = false;
+        for (service, held) in &mut self.held {
+            if self.run.as_ref().is_some_and(|running| running.begins(service)) {
+                continue;
+            }
+            let life = life.as_ref().filter(|_| !held.frozen);
+            let entries = held.ledger.compare(now, &self.found, &roles, life);
+            if entries.is_empty() {
+                continue;
+            }
+            match held.commit(out, service, &entries) {
+                Ok(()) => committed = true,
+                Err(_) => self.behind = true,
+            }
+        }
+        if self.behind {
+            self.failing = true;
+            self.scan_due = Some(now + STORE_RETRY);
+        } else if committed {
+            self.failing = false;
+        }
+    }
+
+    fn report_registrations(&mut self, out: &mut Out<'_>, now: Moment) {
+        let Some(running) = &mut self.run else { return };
+        running.spare(&self.found.clients);
+        let Some(before) = &running.before else { return };
+        let came: BTreeSet<MonName> = self
+            .found
+            .clients
+            .iter()
+            .filter(|(client, record)| before.get(*client) != Some(*record))
+            .map(|(client, _)| client.clone())
+            .collect();
+        if !came.is_empty() {
+            self.advance(out, now, Event::Registered(came));
+        }
+    }
+
+    fn beat(&mut self, out: &mut Out<'_>, now: Moment) {
+        let report = Report {
+            agent: self.id.to_string(),
+            beat: self.beat,
+            paused: false,
+            state: out.server().state,
+            wants: Vec::new(),
+        };
+        self.beat += 1;
+        match out.beat(report) {
+            Ok(reports) => {
+                let others = reports.iter().filter(|(name, _)| **name != out.server().name);
+                let beats = others
+                    .map(|(name, r)| {
+                        (name.clone(), Beat { beat: format!("{}/{}", r.agent, r.beat), paused: r.paused })
+                    })
+                    .collect();
+                self.hearts.saw(now, &beats);
+                self.reports = reports;
+            }
+            Err(_) => {
+                self.hearts.blind();
+                self.failing = true;
+                return;
+            }
+        }
+        if !self.behind {
+            self.failing = false;
+        }
+        self.refresh_holdings(out, now);
+        self.look_for_silence(out, now);
+    }
+}
+
+impl Held {
+    fn new(claim: Claim, contents: &Contents, is_host: bool) -> Self {
+        Self {
+            claim,
+            ledger: Ledger::new(contents.records.clone(), is_host, TOMBSTONE_DELAY),
+            journal: contents.journal.clone(),
+            state: contents.state,
+            outcomes: contents.outcomes.clone(),
+            frozen: false,
+        }
+    }
+
+    fn remains(&self, service: &ServiceName) -> Remains {
+        Remains {
+            service: service.clone(),
+            generation: self.claim.generation,
+            state: self.state,
+            clients: self.ledger.stored().keys().cloned().collect(),
+            journal: self.journal.clone(),
+            outcomes: self.outcomes.clone(),
+        }
+    }
+
+    fn commit(&mut self, out: &mut Out<'_>, service: &ServiceName, entries: &[Entry]) -> Result<(), String> {
+        let changes = entries
+            .iter()
+            .map(|entry| match entry {
+                Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
+                Entry::Remove(client) => Change::RemoveRecord(client.clone()),
+            })
+            .collect();
+        out.commit(service, self.claim.generation, changes)?;
+        self.ledger.committed(entries);
+        Ok(())
+    }
+}
+
+/// Which of these are servers that this one mounts from.
+pub(crate) fn roles(peer: &MonName) -> Roles {
+    Roles { peers: BTreeSet::from([peer.clone()]), connected: BTreeSet::new() }
+}

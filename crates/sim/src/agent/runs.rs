@@ -1,0 +1,450 @@
+//! Runs: beginning, resuming and driving an adoption.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
+use heirlock_core::duty::Redo;
+use heirlock_core::incarnation::{Change as LifeChange, Observation};
+use heirlock_core::ledger::Entry;
+use heirlock_core::takeover::{
+    Action, Cause, Claimed, Conveyance, End, Event, Journal, Part, Persist, Phase, Plan, Recognition,
+    Strategy, Takeover, Until,
+};
+use heirlock_core::{Batch, Generation, Moment, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+
+use super::{Agent, Held, MARGIN, STORE_RETRY};
+use crate::cluster::Word;
+use crate::outside::{Out, STORE_FAILS};
+use crate::store::{Change, Contents};
+
+/// The run that is on.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) machine: Takeover,
+    todo: VecDeque<Todo>,
+    pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
+    store_retry: Option<Moment>,
+    reborn: bool,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
+enum Todo {
+    Persist(Persist),
+    Act(Action),
+}
+
+/// What a new run is to do.
+pub(crate) struct Order {
+    pub(crate) cause: Cause,
+    pub(crate) targets: Vec<ServiceName>,
+    pub(crate) until: Until,
+    pub(crate) authority: Authority,
+    pub(crate) primary_lost: Option<Moment>,
+}
+
+/// What a recognition brought about.
+#[derive(Debug, Clone)]
+pub(crate) struct RecognisedAt {
+    pub(crate) observation: Observation,
+    pub(crate) in_place: bool,
+    pub(crate) grace_opened: Moment,
+    pub(crate) grace_length: Duration,
+}
+
+impl Order {
+    pub(super) fn own_restart() -> Self {
+        Self {
+            cause: Cause::OwnRestart,
+            targets: Vec::new(),
+            until: Until::Settled,
+            authority: Authority::default(),
+            primary_lost: None,
+        }
+    }
+
+    pub(super) fn redo(redo: Redo) -> Self {
+        let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
+        Self { cause, targets: redo.targets, until: redo.until, ..Self::own_restart() }
+    }
+}
+
+impl Running {
+    fn new(machine: Takeover) -> Self {
+        Self { machine, todo: VecDeque::new(), before: None, store_retry: None, reborn: false }
+    }
+
+    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+        for todo in &mut self.todo {
+            if let Todo::Persist(Persist::Retire { clients, .. }) = todo {
+                clients.retain(|client| !present.contains_key(client));
+            }
+        }
+    }
+
+    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
+    /// the claim: what is captured until then waits for it.
+    pub(crate) fn begins(&self, service: &ServiceName) -> bool {
+        let begins =
+            |todo: &Todo| matches!(todo, Todo::Persist(Persist::Begin { service: of, .. }) if of == service);
+        self.todo.iter().any(begins)
+    }
+
+    fn enqueue(&mut self, batch: Batch<Persist, Action>) {
+        self.todo.extend(batch.persist.into_iter().map(Todo::Persist));
+        self.todo.extend(batch.then.into_iter().map(Todo::Act));
+    }
+
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+    }
+}
+
+impl Agent {
+    pub(super) fn begin_run(&mut self, out: &mut Out<'_>, now: Moment, order: Order) {
+        let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
+        self.runs_begun += 1;
+        let plan = Plan {
+            run: format!("{}.{}.{}", out.s, self.id, self.runs_begun),
+            server: out.server().name.clone(),
+            cause: order.cause,
+            targets: order.targets,
+            own,
+            lost: self.owed().lost,
+            strategy: out.strategy(),
+            convey: if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate },
+            until: order.until,
+            authority: order.authority,
+            fence: order.cause == Cause::OwnerDead,
+            margin: MARGIN,
+            primary_lost: order.primary_lost,
+            started_at_s: out.wall_s(),
+        };
+        out.say(|| {
+            format!("run {} begins: {:?} {:?}, own lost {:?}", plan.run, plan.cause, plan.targets, plan.lost)
+        });
+        let mut running = Running::new(Takeover::new(now, plan));
+        running.reborn = self.reborn;
+        if order.cause == Cause::OwnRestart {
+            running.before = Some(self.found.clients.clone());
+        }
+        self.run = Some(running);
+        self.advance(out, now, Event::Start);
+    }
+
+    pub(super) fn resume_run(&mut self, out: &mut Out<'_>, now: Moment, run: &str) -> bool {
+        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
+        let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
+        let Some(machine) = Takeover::resume(now, MARGIN, remains) else { return false };
+        out.say(|| format!("run {run} goes on"));
+        let mut running = Running::new(machine);
+        running.before = Some(self.found.clients.clone());
+        self.run = Some(running);
+        out.recognise(Strategy::Notify, self.grace_seen);
+        true
+    }
+
+    pub(super) fn advance(&mut self, out: &mut Out<'_>, now: Moment, event: Event) {
+        let Some(running) = &mut self.run else { return };
+        running.machine.holds(self.held.keys());
+        let before = running.machine.phase();
+        let told = crate::check::event_word(&event);
+        let batch = running.machine.step(now, event);
+        let after = running.machine.phase();
+        if told != "tick" || before != after {
+            out.say(|| format!("run {}: {before} --{told}--> {after}", running.machine.run()));
+        }
+        running.enqueue(batch);
+        self.carry_out(out, now);
+    }
+
+    pub(super) fn recognised(&mut self, out: &mut Out<'_>, now: Moment, done: Result<RecognisedAt, String>) {
+        let asked = self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
+        let recognition = done.and_then(|done| {
+            let change = self.follower.observe(&done.observation);
+            if done.in_place {
+                self.follower.restarted_in_place();
+            }
+            self.reborn |= !asked && (done.in_place || matches!(change, LifeChange::Reborn(_)));
+            self.serving = done.observation.serving;
+            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
+            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
+            Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
+        });
+        if let Some(running) = &mut self.run {
+            for (service, held) in &self.held {
+                running.machine.captured(service, held.ledger.stored().keys());
+            }
+        }
+        self.advance(out, now, Event::Recognised(recognition));
+    }
+
+    pub(super) fn tick_run(&mut self, out: &mut Out<'_>, now: Moment) {
+        let Some(running) = &mut self.run else { return };
+        if running.store_retry.is_some_and(|at| now >= at) {
+            running.store_retry = None;
+            self.carry_out(out, now);
+        }
+        if let Some(due) = self.run.as_ref().and_then(|run| run.machine.next_timeout()) {
+            if now >= due {
+                self.scan(out, now);
+            }
+            let present = self.found.clients.keys().cloned().collect();
+            self.advance(out, now, Event::Tick { present, looked_at: self.looked_at });
+        }
+    }
+
+    fn carry_out(&mut self, out: &mut Out<'_>, now: Moment) {
+        loop {
+            let Some(running) = &mut self.run else { return };
+            if running.store_retry.is_some() || !out.step() {
+                return;
+            }
+            let Some(next) = running.todo.pop_front() else { return };
+            match next {
+                Todo::Act(action) => self.act(out, now, action),
+                Todo::Persist(first) => {
+                    let portion = take_alike(first, &mut running.todo);
+                    if self.persist(out, &portion).is_err() {
+                        self.failing = true;
+                        let Some(running) = &mut self.run else { return };
+                        running.store_retry = Some(now + STORE_RETRY);
+                        for one in portion.into_iter().rev() {
+                            running.todo.push_front(Todo::Persist(one));
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn persist(&mut self, out: &mut Out<'_>, portion: &[Persist]) -> Result<(), String> {
+        let mut changes = Vec::new();
+        for one in portion {
+            match one {
+                Persist::Begin { service, generation, state, records, journal } => {
+                    let contents = self.begin(out, service, *generation, *state, records.clone(), journal)?;
+                    let claim = self.our_claim(out, *generation);
+                    self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+                }
+                Persist::Journal { journal, .. } => changes.push(Change::PutJournal(journal.clone())),
+                Persist::Outcomes { lines, .. } => {
+                    changes.extend(lines.iter().map(|line| Change::AppendOutcome(line.clone())));
+                }
+                Persist::Retire { clients, .. } => {
+                    changes.extend(clients.iter().map(|client| Change::RemoveRecord(client.clone())));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            let (service, generation) = generation_of(&portion[0]);
+            out.commit(service, generation, changes)?;
+        }
+        for one in portion {
+            let Some(held) = self.held.get_mut(generation_of(one).0) else { continue };
+            match one {
+                Persist::Begin { .. } => {}
+                Persist::Journal { journal, .. } => held.journal = journal.clone(),
+                Persist::Outcomes { lines, .. } => held.outcomes.extend(lines.iter().cloned()),
+                Persist::Retire { clients, .. } => {
+                    let removed: Vec<_> = clients.iter().map(|c| Entry::Remove(c.clone())).collect();
+                    held.ledger.committed(&removed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        out: &mut Out<'_>,
+        service: &ServiceName,
+        generation: Generation,
+        state: StateNumber,
+        records: BTreeMap<MonName, Vec<u8>>,
+        journal: &Journal,
+    ) -> Result<Contents, String> {
+        let begun_with = records.keys().cloned().collect();
+        let contents =
+            Contents { state, records, journal: journal.clone(), outcomes: Vec::new(), begun_with };
+        out.begin(service, generation, contents.clone())?;
+        Ok(contents)
+    }
+
+    fn act(&mut self, out: &mut Out<'_>, now: Moment, action: Action) {
+        match action {
+            Action::CheckFit(_) => out.later(20, Event::Fit(Ok(()))),
+            Action::Fence(services) => out.fence(&services),
+            Action::Claim { services, authority } => {
+                let (won, refused) = self.claim_all(out, now, &services, authority);
+                self.advance(out, now, Event::Claimed { won, refused });
+            }
+            Action::Convey { services, how } => {
+                let mut placed = 0;
+                for (service, records) in services {
+                    let Some(name) = out.names_of(&service).into_iter().next() else { continue };
+                    let planned: Vec<(MonName, Vec<u8>)> = records
+                        .into_iter()
+                        .map(|(client, record)| match how {
+                            Conveyance::Copy => (client, record),
+                            Conveyance::Generate => {
+                                let line = MonitorLine::generated(client.clone(), name.clone());
+                                (client, render_record(&[line]))
+                            }
+                        })
+                        .collect();
+                    placed += planned.len();
+                    out.place(&planned);
+                }
+                self.advance(out, now, Event::Conveyed(Ok(placed)));
+            }
+            Action::Recognise(strategy) => {
+                if strategy.drops_own_locks() {
+                    self.scan(out, now);
+                    self.check_members(out);
+                }
+                if let Some(running) = &mut self.run {
+                    running.before.get_or_insert_with(|| self.found.clients.clone());
+                }
+                out.recognise(strategy, self.grace_seen);
+            }
+            Action::Prove => match self.run.as_ref().and_then(|run| run.machine.grace().copied()) {
+                Some(grace) => out.prove(grace),
+                None => self.advance(out, now, Event::Proved(Err("no grace period is known".into()))),
+            },
+            Action::BringUp(services) => {
+                let grace = self.run.as_ref().and_then(|run| run.machine.grace());
+                let last_call = grace.map_or(now, heirlock_core::grace::Grace::last_call);
+                out.bring_up(services, last_call);
+            }
+            Action::Notify(notices) => self.notify(out, notices),
+            Action::StopNotifying => self.tellings.iter_mut().for_each(|telling| *telling = None),
+            Action::CleanUp => out.clean_up(),
+            Action::AwaitFinish => {
+                if let Some(target) = self.run.as_ref().and_then(|run| run.machine.targets().first().cloned())
+                {
+                    out.answer(&target, Word::Prepared);
+                }
+            }
+            Action::Over(end) => self.over(out, now, &end),
+        }
+    }
+
+    /// What drops a server's own locks must tell its own clients (I7).
+    fn check_members(&self, out: &mut Out<'_>) {
+        let Some(running) = &self.run else { return };
+        for (service, held) in &self.held {
+            let lives_here =
+                held.journal.life.is_some() && held.journal.life.as_ref() == self.follower.current();
+            if lives_here
+                && !held.ledger.stored().is_empty()
+                && !running.machine.has_member(service)
+                && !held.frozen
+            {
+                out.w.violated(7, format!("{service} loses its locks, and nobody will tell its clients"));
+            }
+        }
+    }
+
+    fn claim_all(
+        &mut self,
+        out: &mut Out<'_>,
+        now: Moment,
+        services: &[(ServiceName, Part)],
+        authority: Authority,
+    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
+        self.scan(out, now);
+        let (mut won, mut refused) = (Vec::new(), Vec::new());
+        for (service, part) in services {
+            if *part == Part::Own && won.is_empty() && services[0].1 == Part::Target {
+                break;
+            }
+            match self.claim(out, now, service, authority) {
+                Ok(claimed) => won.push(claimed),
+                Err(why) => {
+                    match why == STORE_FAILS {
+                        true => self.failing = true,
+                        false => self.beat_due = now,
+                    }
+                    refused.push((service.clone(), why));
+                }
+            }
+        }
+        (won, refused)
+    }
+
+    fn claim(
+        &mut self,
+        out: &mut Out<'_>,
+        now: Moment,
+        service: &ServiceName,
+        authority: Authority,
+    ) -> Result<Claimed, String> {
+        let newest = out.newest_claim(service)?;
+        let us = out.server().name.clone();
+        let heart = match &newest {
+            Some(claim) if claim.owner != us => self.hearts.heart_of(&claim.owner, now),
+            _ => OwnerHeart::NeverSeen,
+        };
+        let generation = next_generation(service, newest.as_ref(), &us, heart, authority)
+            .map_err(|refusal| refusal.to_string())?;
+        let adopts = newest.as_ref().is_none_or(|c| c.owner != us || c.released);
+        let claim = Claim { adopts, ..self.our_claim(out, generation) };
+        let winner = out.claim(service, &claim, authority)?;
+        if winner.agent != claim.agent || winner.owner != claim.owner {
+            return Err(format!("{service} was claimed by {} at the same moment", winner.owner));
+        }
+        out.say(|| format!("claimed {service} as generation {generation}"));
+        let (mut records, mut sent) = (BTreeMap::new(), vec![StateNumber(out.server().state)]);
+        if let Some(contents) = out.load_newest(service, generation)? {
+            sent.push(contents.state);
+            records = contents.records;
+        }
+        if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
+            sent.push(StateNumber(report.state));
+        }
+        Ok(Claimed { service: service.clone(), generation, records, sent })
+    }
+
+    pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {
+        Claim::new(generation, &out.server().name, &self.id.to_string(), out.wall_s())
+    }
+
+    fn over(&mut self, out: &mut Out<'_>, now: Moment, end: &End) {
+        let Some(running) = self.run.take() else { return };
+        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+        self.tellings.iter_mut().for_each(|telling| *telling = None);
+        out.run_ended(&running.machine, end);
+        self.rebooted = false;
+        self.scan_due = Some(now);
+    }
+}
+
+/// What concerns one generation is written in one commit.
+fn take_alike(first: Persist, todo: &mut VecDeque<Todo>) -> Vec<Persist> {
+    let mut portion = vec![first];
+    while let Some(Todo::Persist(next)) = todo.front() {
+        let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
+        if begins(next) || begins(&portion[0]) || generation_of(next) != generation_of(&portion[0]) {
+            break;
+        }
+        if let Some(Todo::Persist(next)) = todo.pop_front() {
+            portion.push(next);
+        }
+    }
+    portion
+}
+
+fn generation_of(persist: &Persist) -> (&ServiceName, Generation) {
+    match persist {
+        Persist::Begin { service, generation, .. }
+        | Persist::Journal { service, generation, .. }
+        | Persist::Outcomes { service, generation, .. }
+        | Persist::Retire { service, generation, .. } => (service, *generation),
+    }
+}

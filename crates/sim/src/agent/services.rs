@@ -1,0 +1,245 @@
+//! Which services this server holds, and what is asked of it.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
+use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::state_number::next_unsent;
+use heirlock_core::takeover::{Cause, Event, Journal, Part, Phase, Until};
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::StateNumber;
+
+use super::runs::Order;
+use super::{Agent, DEAD_AFTER, Held};
+use crate::cluster::Word;
+use crate::outside::Out;
+use crate::store::Contents;
+
+impl Agent {
+    pub(super) fn refresh_holdings(&mut self, out: &mut Out<'_>, now: Moment) {
+        self.holdings_known = false;
+        for service in out.configured() {
+            let refreshed = match self.held.contains_key(&service) {
+                true => self.check_claim(out, now, &service),
+                false => self.look_for(out, &service),
+            };
+            if refreshed.is_err() {
+                self.failing = true;
+                return;
+            }
+        }
+        self.holdings_known = true;
+    }
+
+    fn check_claim(&mut self, out: &mut Out<'_>, now: Moment, service: &ServiceName) -> Result<(), String> {
+        let Some(ours) = self.held.get(service).map(|held| held.claim.generation) else { return Ok(()) };
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
+        let id = self.id.to_string();
+        let run_of = of_run.then_some(id.as_str());
+        let Some(other) = out.newest_claim(service)?.filter(|claim| is_overtaken(ours, claim, run_of)) else {
+            return Ok(());
+        };
+        out.say(|| format!("{service} was claimed by {} as {}", other.owner, other.generation));
+        self.advance(out, now, Event::Overtaken(service.clone()));
+        if other.owner == out.server().name {
+            return self.look_for(out, service);
+        }
+        self.held.remove(service);
+        Ok(())
+    }
+
+    fn look_for(&mut self, out: &mut Out<'_>, service: &ServiceName) -> Result<(), String> {
+        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
+            return Ok(());
+        }
+        let us = out.server().name.clone();
+        let Some(claim) = out.newest_claim(service)? else {
+            return if out.is_at_home(service) { self.claim_first(out, service) } else { Ok(()) };
+        };
+        if claim.owner != us || claim.released {
+            return Ok(());
+        }
+        let base = out.load_newest(service, claim.generation)?;
+        let whole = out.w.store.contents(service, claim.generation).is_some();
+        if let Some(contents) = base.as_ref().filter(|_| whole) {
+            self.held.insert(service.clone(), Held::new(claim, contents, service.is_host()));
+            return Ok(());
+        }
+        let newest = out.w.store.newest_generation(service, claim.generation);
+        let goes_on = newest.is_some_and(|generation| goes_on(&claim, generation));
+        let ours = base.as_ref().filter(|_| goes_on);
+        if let Some(contents) = ours {
+            let state = next_unsent(&[contents.state, StateNumber(out.server().state)]);
+            let contents = Contents { state, ..contents.clone() };
+            out.begin(service, claim.generation, contents.clone())?;
+            self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+            return Ok(());
+        }
+        let records = base.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
+        let mut sent: Vec<StateNumber> = base.iter().map(|contents| contents.state).collect();
+        sent.push(StateNumber(out.server().state));
+        let mut journal = self.quiet_journal(out);
+        if claim.generation != Generation::FIRST {
+            journal.phase = Phase::Claimed;
+            let part = if service.is_host() { Part::Own } else { Part::Target };
+            journal.members = vec![(service.clone(), part)];
+            journal.strategy = out.strategy();
+        }
+        let contents = self.begin(out, service, claim.generation, next_unsent(&sent), records, &journal)?;
+        self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+        Ok(())
+    }
+
+    fn claim_first(&mut self, out: &mut Out<'_>, service: &ServiceName) -> Result<(), String> {
+        let claim = self.our_claim(out, Generation::FIRST);
+        if out.claim(service, &claim, Authority::default())? != claim {
+            return Ok(());
+        }
+        let state = StateNumber(out.server().state);
+        let journal = self.quiet_journal(out);
+        let contents = self.begin(out, service, claim.generation, state, BTreeMap::new(), &journal)?;
+        self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+        self.scan_due = None;
+        Ok(())
+    }
+
+    fn quiet_journal(&self, out: &Out<'_>) -> Journal {
+        Journal::quiet(&self.id.to_string(), &out.server().name, out.wall_s())
+    }
+
+    pub(super) fn tidy_conveyed(&self, out: &mut Out<'_>) {
+        if self.held.values().all(|held| held.journal.phase.is_over()) {
+            out.clean_up();
+        }
+    }
+
+    pub(super) fn look_for_silence(&mut self, out: &mut Out<'_>, now: Moment) {
+        if self.run.is_some() || !self.holdings_known {
+            return;
+        }
+        for service in out.automatic() {
+            let too_soon = self.unasked_not_before.get(&service).is_some_and(|at| now < *at);
+            if self.held.contains_key(&service) || too_soon {
+                continue;
+            }
+            let Ok(Some(claim)) = out.newest_claim(&service) else { continue };
+            let heart = self.hearts.heart_of(&claim.owner, now);
+            if claim.released || claim.owner == out.server().name || !may_adopt_unasked(heart) {
+                continue;
+            }
+            let OwnerHeart::Silent { for_time } = heart else { continue };
+            self.unasked_not_before.insert(service.clone(), now + DEAD_AFTER);
+            let order = Order {
+                cause: Cause::OwnerDead,
+                targets: vec![service],
+                until: Until::Settled,
+                authority: Authority::default(),
+                primary_lost: Some(now - for_time),
+            };
+            return self.begin_run(out, now, order);
+        }
+    }
+
+    pub(super) fn adopt(
+        &mut self,
+        out: &mut Out<'_>,
+        now: Moment,
+        service: usize,
+        prepare: bool,
+        authority: Authority,
+    ) {
+        let name = out.w.services[service].name.clone();
+        if self.releasing.contains(&name) || !self.holdings_known {
+            return out.answer(&name, Word::Refused);
+        }
+        if let Some(running) = &self.run {
+            if running.machine.targets().contains(&name) {
+                if running.machine.awaits_finish() {
+                    out.answer(&name, Word::Prepared);
+                }
+                return;
+            }
+            if running.machine.cause() != Cause::OwnRestart {
+                return out.answer(&name, Word::Refused);
+            }
+        }
+        if self.is_adopted_already(&name) {
+            return out.answer(&name, Word::Settled);
+        }
+        if self.run.take().is_some() {
+            out.say(|| "a self-adoption makes way".into());
+            self.tellings.iter_mut().for_each(|telling| *telling = None);
+        }
+        let order = Order {
+            cause: Cause::Asked,
+            targets: vec![name],
+            until: if prepare { Until::Prepared } else { Until::Settled },
+            authority,
+            primary_lost: None,
+        };
+        self.begin_run(out, now, order);
+    }
+
+    fn is_adopted_already(&self, service: &ServiceName) -> bool {
+        let Some(held) = self.held.get(service) else { return false };
+        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
+        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
+        let name = out.w.services[service].name.clone();
+        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(&name)) {
+            return self.advance(out, now, Event::Finish);
+        }
+        let word = if self.is_adopted_already(&name) { Word::Settled } else { Word::Refused };
+        out.answer(&name, word);
+    }
+
+    pub(super) fn release(&mut self, out: &mut Out<'_>, service: usize) {
+        let name = out.w.services[service].name.clone();
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(&name));
+        if of_run || self.failing || self.releasing.contains(&name) {
+            return out.answer(&name, Word::Refused);
+        }
+        let Some(held) = self.held.get_mut(&name) else { return out.answer(&name, Word::Refused) };
+        held.frozen = true;
+        self.releasing.insert(name);
+        out.take_address_away(service);
+    }
+
+    pub(super) fn address_gone(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
+        let name = out.w.services[service].name.clone();
+        let given_up = self.give_up(out, now, service, &name);
+        self.releasing.remove(&name);
+        match given_up {
+            Ok(()) => {
+                self.held.remove(&name);
+                out.answer(&name, Word::Released);
+            }
+            Err(_) => {
+                if let Some(held) = self.held.get_mut(&name) {
+                    held.frozen = false;
+                }
+                out.answer(&name, Word::Refused);
+            }
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        out: &mut Out<'_>,
+        now: Moment,
+        service: usize,
+        name: &ServiceName,
+    ) -> Result<(), String> {
+        self.scan(out, now);
+        let held = self.held.get(name).ok_or("not ours any more")?;
+        let contents = out.load_newest(name, held.claim.generation)?;
+        if contents.map(|contents| contents.records).as_ref() != Some(held.ledger.stored()) {
+            return Err("the store does not hold what was captured".into());
+        }
+        out.release(name, held.claim.generation)?;
+        out.let_go(service);
+        Ok(())
+    }
+}

@@ -1,0 +1,482 @@
+//! The checkers: one for each invariant of the design, as far as the model can show it.
+//!
+//! | | holds where |
+//! |---|---|
+//! | I1 | in `watch` mode nothing is promised: the longest time between grant and store is measured |
+//! | I2 | nobody who believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
+//! | I3 | no claim over an owner that lives; nobody writes into another's generation, or tells clients long after a higher claim |
+//! | I4 | no notification leaves outside grace or inside its margin |
+//! | I5 | a number is odd, and reaches a client under one life alone |
+//! | I6 | what lies in the status monitor's directory is in the store soon, whatever hints were lost |
+//! | I7 | who drops a server's locks tells its clients; no peer is told of a mere restart |
+//! | I8 | each client of an adoption has an outcome, in memory and in the store |
+//! | I9 | when faults have ended, everything that is owed gets done |
+//! | I10 | runs and datagrams are bounded |
+//! | I11 | what becomes a file name can't leave its directory |
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::notify::Transmit;
+use heirlock_core::takeover::{End, Event, OutcomeLine, Takeover};
+use heirlock_core::{Generation, ServiceName, limits};
+use heirlock_nsm::rpc::Call as RpcCall;
+use heirlock_nsm::{MonName, StateNumber, sm};
+
+use crate::Ms;
+use crate::agent::{DEAD_AFTER, MARGIN, millis};
+use crate::client::{Ask, Loss};
+use crate::server::{FileAt, GRACE_MS, Life, client_address, client_at};
+use crate::store::{Change, Contents};
+use crate::world::World;
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: u8,
+    /// How.
+    pub what: String,
+    /// When, in milliseconds since the world began.
+    pub at: u64,
+}
+
+/// What the checkers remember.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    pub(crate) violation: Option<Violation>,
+    /// When something went wrong on the side of the servers, and whether it was the store.
+    disturbances: Vec<(Ms, bool)>,
+    /// When each client's record was written by a server's status monitor.
+    pub(crate) recorded_at: BTreeMap<(usize, usize), Ms>,
+    /// When its lock manager last had each client registered.
+    pub(crate) registered_at: BTreeMap<(usize, usize), Ms>,
+    /// When an outcome was stored: of which service, for whom, whether it is a good one.
+    outcomes: Vec<(ServiceName, MonName, bool, Ms)>,
+    /// Locks that were granted to another while their holder believed to have them.
+    thefts: Vec<(usize, FileAt, Loss, bool)>,
+    datagrams: BTreeMap<usize, VecDeque<Ms>>,
+    runs: BTreeMap<(usize, u64), (Ms, u32)>,
+    /// The longest time between a record and its being durable, where nothing stood in the way.
+    pub(crate) window_ms_max: Ms,
+}
+
+/// How long after it lies in the directory a record is to be in the store.
+const CAPTURED_MS_MAX: Ms = 6_000;
+/// After which a server has learnt of a higher claim.
+const LEARNT_MS_MAX: Ms = 3_000;
+/// A number that was sent again in a life that began unseen, and came late.
+const REPEATED_MS_MAX: Ms = 4_500;
+/// Datagrams to one client within a second.
+const DATAGRAMS_MAX: usize = 120;
+/// Runs that one agent begins within a minute.
+const RUNS_MAX: u32 = 40;
+
+impl World {
+    /// Notes the first promise that is broken.
+    pub(crate) fn violated(&mut self, invariant: u8, what: String) {
+        self.say(|| format!("I{invariant} VIOLATED: {what}"));
+        let at = self.now;
+        self.checks.violation.get_or_insert(Violation { invariant, what, at });
+    }
+
+    /// Something went wrong on the side of the servers, other than the death of a server.
+    pub(crate) fn disturbed(&mut self) {
+        let now = self.now;
+        self.checks.disturbances.push((now, false));
+    }
+
+    /// The store began to fail, or stopped.
+    pub(crate) fn store_disturbed(&mut self) {
+        let now = self.now;
+        self.checks.disturbances.push((now, true));
+    }
+
+    fn was_disturbed_since(&self, since: Ms) -> bool {
+        self.checks.disturbances.iter().any(|(at, _)| *at > since)
+    }
+
+    // I3
+
+    pub(crate) fn check_claim(
+        &mut self,
+        server: usize,
+        service: &ServiceName,
+        claim: &Claim,
+        authority: Authority,
+    ) {
+        let Some(newest) = self.store.newest_claim(service) else { return };
+        let us = &self.servers[server].name;
+        if newest.generation >= claim.generation || newest.owner == *us || newest.released {
+            return;
+        }
+        let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
+        let beat = self.beat_at[owner].unwrap_or_default();
+        let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
+        if lives && !authority.owner_fenced {
+            let what = format!("{us} claims {service}, whose owner {} lives", newest.owner);
+            self.violated(3, what);
+        }
+    }
+
+    pub(crate) fn check_writer(&mut self, server: usize, service: &ServiceName, generation: Generation) {
+        let shelf = self.store.shelves.get(service);
+        let owner = shelf.and_then(|shelf| shelf.claims.get(&generation)).map(|claim| claim.owner.clone());
+        if owner.as_ref() != Some(&self.servers[server].name) {
+            let us = &self.servers[server].name;
+            let what = format!("{us} writes into generation {generation} of {service}, which is {owner:?}'s");
+            self.violated(3, what);
+        }
+    }
+
+    // I4, I3, I7, I10
+
+    pub(crate) fn check_datagram(&mut self, server: usize, service: usize, transmit: &Transmit) {
+        let (name, us) = (self.services[service].name.clone(), self.servers[server].name.clone());
+        let client = client_at(transmit.to.ip());
+        if client.is_none() && !name.is_host() {
+            self.violated(7, format!("{us} tells {}, a server that it mounts from, of {name}", transmit.to));
+        }
+        let now = self.now;
+        if let Some(client) = client {
+            let sent = self.checks.datagrams.entry(client).or_default();
+            sent.push_back(now);
+            while sent.front().is_some_and(|at| *at + 1_000 < now) {
+                sent.pop_front();
+            }
+            if sent.len() > DATAGRAMS_MAX {
+                let count = sent.len();
+                self.violated(10, format!("{count} datagrams to client {client} within a second"));
+            }
+        }
+        let is_notify = RpcCall::decode(&transmit.payload).is_ok_and(|call| call.prog == sm::PROGRAM);
+        if !is_notify {
+            return;
+        }
+        let it = &self.servers[server];
+        let left = it.grace_until.saturating_sub(now);
+        // A proof is a second old at most; whoever stops lockd meanwhile can't be seen.
+        let was_stopped = now <= it.stopped_at + millis(limits::GRACE_PROOF_AGE_MAX);
+        if (!it.in_grace(now) || left < millis(MARGIN)) && !was_stopped {
+            let what = format!("{us} notifies {} of {name} with {left} ms of grace left", transmit.to);
+            self.violated(4, what);
+        }
+        let newest = self.store.newest_claim(&name).cloned();
+        if let Some(claim) = newest.filter(|claim| claim.owner != us) {
+            let at = self.claimed_at.get(&(name.clone(), claim.generation)).copied().unwrap_or_default();
+            let is_blind =
+                self.servers[server].is_cut_off || self.was_disturbed_since(at.saturating_sub(3_000));
+            if now > at + LEARNT_MS_MAX && !is_blind {
+                self.violated(
+                    3,
+                    format!("{us} still tells clients of {name}, which {} claimed", claim.owner),
+                );
+            }
+        }
+    }
+
+    // I5
+
+    pub(crate) fn check_number(&mut self, client: usize, service: usize, life: Life, state: StateNumber) {
+        let name = self.services[service].name.clone();
+        if !state.is_odd() {
+            self.violated(5, format!("{name} announces the even number {state}"));
+        }
+        let before = self.clients[client].heard.insert((service, state.0), life);
+        // Between two looks at the lock manager nobody can know; the next run's number follows soon.
+        let began = self.servers[life.0].grace_until.saturating_sub(GRACE_MS);
+        let is_known = self.now > began + REPEATED_MS_MAX;
+        if let Some(before) = before.filter(|before| *before != life && is_known) {
+            let what =
+                format!("{name} tells client {client} number {state} in {life:?}, and did in {before:?}");
+            self.violated(5, what);
+        }
+    }
+
+    pub(crate) fn check_begin(&mut self, service: &ServiceName, generation: Generation, contents: &Contents) {
+        // I2: a generation begins with all of the one before.
+        let base = self.store.newest_generation(service, Generation(generation.0 - 1));
+        let Some(before) = base.and_then(|base| self.store.contents(service, base)) else { return };
+        let missing = before.records.keys().find(|client| !contents.records.contains_key(*client)).cloned();
+        if let Some(client) = missing {
+            self.violated(2, format!("a generation of {service} begins without {client}"));
+        }
+    }
+
+    // I2, I8
+
+    pub(crate) fn check_change(&mut self, server: usize, service: &ServiceName, change: &Change) {
+        match change {
+            Change::AppendOutcome(line) => {
+                let Some(client) = line.key() else { return };
+                let entry = (service.clone(), client, line.outcome.is_good(), self.now);
+                self.checks.outcomes.push(entry);
+            }
+            Change::RemoveRecord(name) => {
+                let Some(client) = name.address().and_then(client_at) else { return };
+                let Some(at) = self.service(service) else { return };
+                let it = &self.clients[client];
+                let is_fresh =
+                    self.checks.recorded_at.get(&(server, client)).is_some_and(|at| at + 3_000 > self.now);
+                if is_fresh {
+                    return; // too new for the last look; the next one brings it back
+                }
+                // It came back for another lock and gave that up: its lock manager knows that it holds none.
+                let since = self.checks.registered_at.get(&(server, client)).copied().unwrap_or_default();
+                let held = it.locks.iter().find(|(file, held)| {
+                    // It asks for it again, or gives it up.
+                    let is_reclaiming = it.calls.contains_key(file);
+                    let is_told = |loss: &Loss| {
+                        let bad =
+                            self.checks.outcomes.iter().filter(|outcome| !outcome.2 && outcome.3 > loss.at);
+                        bad.into_iter().any(|(of, who, _, _)| of == service && who == name)
+                    };
+                    let was_there = self.checks.recorded_at.contains_key(&(server, client));
+                    let came_back = held
+                        .loss
+                        .as_ref()
+                        .is_some_and(|loss| since > loss.at || loss.unseen || (was_there && is_told(loss)));
+                    file.0 == at && held.listed && !is_reclaiming && !came_back
+                });
+                if let Some((file, held)) = held {
+                    self.say(|| self.servers[server].files_of(client));
+                    let what = format!(
+                        "{} forgets client {client} of {service}, which believes to hold {file:?} ({held:?})",
+                        self.servers[server].name
+                    );
+                    self.violated(2, what);
+                }
+            }
+            Change::PutRecord(name, _) => self.check_name(&name.clone()),
+            Change::PutJournal(_) => {}
+        }
+    }
+
+    /// I11
+    pub(crate) fn check_name(&mut self, name: &MonName) {
+        let text = name.as_str();
+        if text.contains('/') || text.starts_with('.') || text.contains(char::is_control) {
+            self.violated(11, format!("{text:?} becomes a file name"));
+        }
+    }
+
+    // I8
+
+    pub(crate) fn check_end(&mut self, machine: &Takeover, end: &End) {
+        let (End::Settled(summaries) | End::Failed { summaries, .. }) = end else { return };
+        // A run that failed on its way is done anew; one that settled, or was too late, is not.
+        if machine.phase() != heirlock_core::takeover::Phase::Settled {
+            return;
+        }
+        let silent = summaries.iter().find_map(|summary| {
+            let client = summary.clients.iter().find(|c| c.outcome.is_none() && is_client(&c.client))?;
+            Some((summary.service.clone(), client.client.clone()))
+        });
+        if let Some((service, client)) = silent {
+            self.violated(8, format!("nothing is said of {client}, a client of {service}"));
+        }
+    }
+
+    // I10
+
+    pub(crate) fn check_bounds(&mut self, server: usize, begun: u32) {
+        let (now, agent) = (self.now, self.servers[server].agent);
+        let entry = self.checks.runs.entry((server, agent)).or_insert((now, begun));
+        if now > entry.0 + 60_000 {
+            *entry = (now, begun);
+        }
+        let runs = begun - entry.1;
+        if runs > RUNS_MAX {
+            self.violated(10, format!("{} began {runs} runs within a minute", self.servers[server].name));
+        }
+    }
+
+    // Locks
+
+    /// A lock is granted: does somebody else believe to hold it?
+    pub(crate) fn check_grant(&mut self, to: usize, file: FileAt) {
+        for other in 0..self.clients.len() {
+            let is_leaving = self.clients[other].calls.get(&file).is_some_and(|call| call.ask == Ask::Unlock);
+            if other == to || is_leaving {
+                continue;
+            }
+            let Some(held) = self.clients[other].locks.remove(&file) else { continue };
+            self.clients[other].calls.remove(&file);
+            self.say(|| {
+                format!("{file:?} is granted to client {to}, and client {other} believes to hold it")
+            });
+            match held.loss {
+                Some(loss) => self.checks.thefts.push((other, file, loss, held.listed)),
+                None => {
+                    self.violated(
+                        3,
+                        format!("{file:?} is granted to client {to}, and client {other} has it"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Every lock that was lost must have been beyond help, or its loss must have been told.
+    pub(crate) fn check_losses(&mut self) {
+        let mut lost = std::mem::take(&mut self.checks.thefts);
+        for (client, it) in self.clients.iter().enumerate() {
+            let is_leaving = |file: &FileAt| it.calls.get(file).is_some_and(|call| call.ask == Ask::Unlock);
+            for (file, held) in it.locks.iter().filter(|(file, _)| !is_leaving(file)) {
+                lost.extend(held.loss.clone().map(|loss| (client, *file, loss, held.listed)));
+            }
+        }
+        for (client, file, loss, listed) in lost {
+            let name = &self.services[file.0].name;
+            let key = MonName::from_address(client_address(client));
+            let told: Vec<(bool, Ms)> = self
+                .checks
+                .outcomes
+                .iter()
+                .filter(|(service, who, _, at)| service == name && *who == key && *at > loss.at)
+                .map(|outcome| (outcome.2, outcome.3))
+                .collect();
+            let was_away = self.clients[client].disturbed.is_some_and(|at| at + 3_000 > loss.at);
+            let is_told =
+                told.iter().any(|told| !told.0) && self.was_disturbed_since(loss.at.saturating_sub(3_000));
+            let between = |from: Ms, to: Ms| {
+                self.checks.disturbances.iter().filter(move |(at, _)| (from + 1..to).contains(at))
+            };
+            let is_unseen = loss.in_place && between(loss.at, loss.at + 15_000).next().is_some();
+            // One failure during the recovery from another is made good or told; of two at once, or where the store
+            // fails meanwhile, the second may come before anything is told, and who comes next knows nothing of it.
+            let until = told.first().map_or(Ms::MAX, |told| told.1);
+            let is_too_much =
+                between(loss.at, until).any(|(_, store)| *store) || between(loss.at, until).count() > 1;
+            let told: Vec<bool> = told.into_iter().map(|told| told.0).collect();
+            let is_excused = loss.unseen || is_unseen || was_away || is_told || is_too_much;
+            if loss.captured && !is_excused {
+                let (silent, at) = (told.is_empty(), loss.at);
+                let what = format!(
+                    "client {client} lost {file:?} of {name} at {at} ms: on record, reachable, {}, {}",
+                    if listed { "never reclaimed" } else { "its reclaim was refused" },
+                    match (silent, told.contains(&false)) {
+                        (true, _) => "nobody told of it",
+                        (_, true) => "though nothing stood in the way",
+                        _ => "and its outcome says that it was told in time",
+                    }
+                );
+                self.violated(2, what);
+            }
+        }
+    }
+
+    // I6
+
+    pub(crate) fn check_each_second(&mut self) {
+        let now = self.now;
+        for server in 0..self.servers.len() {
+            let quiet = now.saturating_sub(CAPTURED_MS_MAX);
+            let it = &self.servers[server];
+            let Some(agent) = self.agents[server].as_ref().filter(|agent| agent.started < quiet) else {
+                continue;
+            };
+            if !it.on || it.is_cut_off || self.faults.store_is_away || self.was_disturbed_since(quiet) {
+                continue;
+            }
+            for (name, held) in &agent.held {
+                let newest = self.store.newest(name);
+                let ours =
+                    self.store.newest_claim(name).is_some_and(|c| c.generation == held.claim.generation);
+                let Some(contents) = newest.filter(|_| ours) else { continue };
+                let known: BTreeSet<usize> =
+                    contents.records.keys().filter_map(|key| client_at(key.address()?)).collect();
+                let missing = it.remembered.iter().find(|client| {
+                    let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(now);
+                    !known.contains(client) && at < quiet && it.has_record(**client)
+                });
+                if let Some(client) = missing {
+                    let what =
+                        format!("client {client} is registered at {}, and {name} doesn't know it", it.name);
+                    self.violated(6, what);
+                    return;
+                }
+            }
+        }
+    }
+
+    // I9
+
+    /// Faults have ended long ago: nothing may be left to do.
+    pub(crate) fn check_rest(&mut self) {
+        for server in 0..self.servers.len() {
+            let name = self.servers[server].name.clone();
+            let Some(agent) = &self.agents[server] else {
+                return self.violated(9, format!("{name} has no agent, long after everything was repaired"));
+            };
+            if !agent.is_at_rest() {
+                return self
+                    .violated(9, format!("{name} is not at rest, long after everything was repaired"));
+            }
+        }
+        for at in 0..self.services.len() {
+            let name = self.services[at].name.clone();
+            let claim = self.store.newest_claim(&name).cloned();
+            let Some(claim) = claim.filter(|claim| !claim.released) else {
+                return self.violated(9, format!("nobody has {name}, long after everything was repaired"));
+            };
+            let Some(contents) = self.store.contents(&name, claim.generation) else {
+                return self
+                    .violated(9, format!("generation {} of {name} was never begun", claim.generation));
+            };
+            let phase = contents.journal.phase;
+            let known: BTreeSet<MonName> = contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
+            let silent = contents.begun_with.iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
+            if !phase.is_over() {
+                return self.violated(9, format!("the journal of {name} stays at {phase}"));
+            }
+            if let Some(client) = silent.filter(|_| !contents.journal.members.is_empty()) {
+                self.violated(8, format!("no outcome of {client}, a client of {name}, is in the store"));
+            }
+        }
+    }
+}
+
+/// A peer is told of a reboot alone, and has no outcome otherwise.
+fn is_client(name: &MonName) -> bool {
+    name.address().and_then(client_at).is_some()
+}
+
+/// How a run ended.
+pub(crate) fn in_words(end: &End) -> String {
+    let summaries = match end {
+        End::Refused(why) => return format!("refused: {why}"),
+        End::Failed { summaries, .. } | End::Settled(summaries) => summaries,
+    };
+    let why = if let End::Failed { why, .. } = end { format!(" failed: {why}") } else { String::new() };
+    let mut text = String::new();
+    for summary in summaries {
+        text += &format!(" {} {}:", summary.service, summary.state);
+        for client in &summary.clients {
+            let outcome = client.outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
+            text += &format!(" {} {outcome}", client.client);
+        }
+    }
+    why + &text
+}
+
+/// What a run was told, for the trace.
+pub(crate) fn event_word(event: &Event) -> &'static str {
+    match event {
+        Event::Start => "start",
+        Event::Fit(_) => "fit",
+        Event::Fenced(_) => "fenced",
+        Event::Claimed { .. } => "claimed",
+        Event::Conveyed(_) => "conveyed",
+        Event::Recognised(_) => "recognised",
+        Event::Proved(_) => "proved",
+        Event::Finish => "finish",
+        Event::BroughtUp(_) => "brought up",
+        Event::Acknowledged { .. } => "acknowledged",
+        Event::NotifyEnded { .. } => "notify ended",
+        Event::Registered(_) => "registered",
+        Event::Tick { .. } => "tick",
+        Event::LifeChanged => "life changed",
+        Event::Overtaken(_) => "overtaken",
+    }
+}

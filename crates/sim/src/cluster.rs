@@ -1,0 +1,180 @@
+//! The cluster manager: it moves addresses, keeps a dead server off while it is adopted, and says the verbs.
+
+use heirlock_core::ServiceName;
+use heirlock_core::claim::Authority;
+use heirlock_core::takeover::{Part, Phase};
+
+use crate::Ms;
+use crate::agent::Message;
+use crate::world::{Happening, World};
+
+/// What an agent answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    Prepared,
+    Settled,
+    Failed,
+    Refused,
+    Released,
+}
+
+/// What is going on with one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Idle,
+    Adopting { on: usize, since: Ms, prepare: bool, fenced: bool },
+    Releasing { from: usize, to: usize, since: Ms },
+}
+
+/// The cluster manager.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    tasks: Vec<(ServiceName, TaskOf)>,
+    pub(crate) words: Vec<(ServiceName, usize, Word)>,
+    /// It moves services for the sake of it.
+    pub(crate) is_restless: bool,
+    /// It lets two servers adopt at the same moment.
+    pub(crate) is_hasty: bool,
+}
+
+#[derive(Debug)]
+struct TaskOf(Task);
+
+impl Cluster {
+    pub(crate) fn new(services: impl Iterator<Item = ServiceName>) -> Self {
+        Self { tasks: services.map(|name| (name, TaskOf(Task::Idle))).collect(), ..Self::default() }
+    }
+
+    /// Whether anything is adopted from servers that must stay off meanwhile.
+    pub(crate) fn holds_off(&self) -> bool {
+        self.tasks.iter().any(|(_, task)| matches!(task.0, Task::Adopting { fenced: true, .. }))
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tasks.iter().all(|(_, task)| task.0 == Task::Idle)
+    }
+}
+
+impl World {
+    /// Once a second.
+    pub(crate) fn manage(&mut self) {
+        for at in 0..self.cluster.tasks.len() {
+            let (name, before) = (self.cluster.tasks[at].0.clone(), self.cluster.tasks[at].1.0);
+            let Some(service) = self.service(&name) else { continue };
+            let words: Vec<(usize, Word)> = self
+                .cluster
+                .words
+                .iter()
+                .filter(|word| word.0 == name)
+                .map(|(_, server, word)| (*server, *word))
+                .collect();
+            self.cluster.words.retain(|word| word.0 != name);
+            let after = self.go_on(service, &name, before, &words);
+            if after != before {
+                self.say(|| format!("cluster manager, {name}: {after:?}"));
+            }
+            self.cluster.tasks[at].1 = TaskOf(after);
+        }
+    }
+
+    fn go_on(&mut self, service: usize, name: &ServiceName, task: Task, words: &[(usize, Word)]) -> Task {
+        let said = |server: usize| words.iter().filter(move |w| w.0 == server).map(|w| w.1).next_back();
+        match task {
+            Task::Idle => self.idle(service, name),
+            Task::Adopting { on, since, .. } if !self.servers[on].on || self.now > since + 60_000 => {
+                Task::Idle
+            }
+            Task::Adopting { on, since, prepare, fenced } => match said(on) {
+                Some(Word::Settled | Word::Failed | Word::Refused) => Task::Idle,
+                Some(Word::Prepared) => {
+                    self.move_address(service, Some(on));
+                    self.ask(on, Message::Finish(service));
+                    task
+                }
+                _ => {
+                    // The verbs may be repeated; an agent that was restarted hears them again.
+                    if (self.now - since) % 5_000 < 1_000 && self.now > since + 1_000 {
+                        let authority = Authority { owner_fenced: fenced, insisted: false };
+                        self.ask(on, Message::Adopt { service, prepare, authority });
+                    }
+                    task
+                }
+            },
+            Task::Releasing { from, to, since } => match said(from) {
+                Some(Word::Released) => self.adopt_on(service, to, false),
+                Some(_) => Task::Idle,
+                None if self.now > since + 20_000 || !self.servers[from].on => Task::Idle,
+                None => task,
+            },
+        }
+    }
+
+    fn idle(&mut self, service: usize, name: &ServiceName) -> Task {
+        let claim = self.store.newest_claim(name).cloned();
+        let owner = claim.as_ref().and_then(|c| self.servers.iter().position(|s| s.name == c.owner));
+        let released = claim.as_ref().is_none_or(|claim| claim.released);
+        let living: Vec<usize> = (0..self.servers.len())
+            .filter(|at| self.servers[*at].on && self.agents[*at].is_some() && !self.servers[*at].is_cut_off)
+            .collect();
+        match owner {
+            Some(owner) if !released && self.servers[owner].on => {
+                if self.address_of(service) != Some(owner) {
+                    // Before grace is open again an address is a free steal.
+                    let journal = claim
+                        .and_then(|claim| self.store.contents(name, claim.generation))
+                        .map(|contents| contents.journal.clone());
+                    let Some(journal) = journal else { return Task::Idle };
+                    let is_own = journal.members.contains(&(name.clone(), Part::Own));
+                    // What failed is said again first: the clients may have their locks where the address is now.
+                    let is_there = journal.phase == Phase::Settled || is_own;
+                    if is_there || (journal.phase.is_over() && self.services[service].automatic) {
+                        self.move_address(service, Some(owner));
+                    } else if !self.services[service].automatic {
+                        return self.adopt_on(service, owner, false);
+                    }
+                    return Task::Idle;
+                }
+                // Somebody asks for it while its owner lives: to be refused.
+                if self.cluster.is_restless && !living.is_empty() && self.rng.u8(0..60) == 0 {
+                    let on = living[self.rng.usize(0..living.len())];
+                    let authority = Authority::default();
+                    self.ask(on, Message::Adopt { service, prepare: false, authority });
+                }
+                let elsewhere: Vec<usize> = living.into_iter().filter(|at| *at != owner).collect();
+                if !self.cluster.is_restless || elsewhere.is_empty() || self.rng.u8(0..40) != 0 {
+                    return Task::Idle;
+                }
+                let to = elsewhere[self.rng.usize(0..elsewhere.len())];
+                self.ask(owner, Message::Release(service));
+                Task::Releasing { from: owner, to, since: self.now }
+            }
+            None if claim.is_none() => Task::Idle, // its home claims it first
+            // Where the agents decide, they see the silence themselves.
+            Some(_) if !released && self.services[service].automatic => Task::Idle,
+            _ if living.is_empty() || self.rng.u8(0..3) == 0 => Task::Idle,
+            _ => {
+                let on = living[self.rng.usize(0..living.len())];
+                if self.cluster.is_hasty && !released && living.len() > 1 {
+                    let other = living.into_iter().find(|at| *at != on).unwrap_or(on);
+                    let authority = Authority { owner_fenced: true, insisted: false };
+                    self.ask(other, Message::Adopt { service, prepare: false, authority });
+                }
+                self.adopt_on(service, on, !released)
+            }
+        }
+    }
+
+    fn adopt_on(&mut self, service: usize, on: usize, fenced: bool) -> Task {
+        // With a plain adopt the agent's hooks would move the address; a cluster manager prepares and finishes.
+        let prepare = true;
+        let authority = Authority { owner_fenced: fenced, insisted: false };
+        self.ask(on, Message::Adopt { service, prepare, authority });
+        Task::Adopting { on, since: self.now, prepare, fenced }
+    }
+
+    fn ask(&mut self, server: usize, message: Message) {
+        let agent = self.servers[server].agent;
+        let after = self.rng.u64(1..30);
+        self.after(after, Happening::ToAgent { server, agent, message });
+    }
+}

@@ -1,0 +1,116 @@
+//! `heirlock-sim`: runs seeds, and says how to replay the first that breaks a promise.
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use clap::Parser;
+use heirlock_sim::Violation;
+
+/// Simulates servers, agents and clients, and checks every promise of the design.
+#[derive(Debug, Parser)]
+#[command(name = "heirlock-sim")]
+struct Arguments {
+    /// Replays this seed.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Runs many seeds: A..B.
+    #[arg(long, value_parser = parse_range)]
+    seeds: Option<Range<u64>>,
+    /// Prints what happens when.
+    #[arg(long)]
+    trace: bool,
+    /// Goes on after a broken promise, and counts which invariants were broken.
+    #[arg(long)]
+    survey: bool,
+    /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires.
+    #[arg(long, value_name = "INVARIANT")]
+    expect: Option<u8>,
+    /// Threads, each with seeds of its own.
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seeds = match arguments.seed {
+        Some(seed) => seed..seed + 1,
+        None => arguments.seeds.clone().unwrap_or(0..1_000),
+    };
+    let began = Instant::now();
+    let (broken, count) = run_all(&arguments, seeds);
+    let took = began.elapsed().as_secs_f64();
+    if arguments.survey {
+        let mut counts = std::collections::BTreeMap::<u8, (u64, u64)>::new();
+        for (seed, violation) in &broken {
+            let entry = counts.entry(violation.invariant).or_insert((0, *seed));
+            entry.0 += 1;
+        }
+        for (invariant, (times, first)) in counts {
+            println!("I{invariant}: {times} of {count} seeds, the first is {first}");
+        }
+    }
+    let first = broken.first();
+    if let Some((seed, violation)) = first {
+        println!(
+            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed} --trace",
+            violation.invariant,
+            std::time::Duration::from_millis(violation.at).as_secs_f64(),
+            violation.what
+        );
+    }
+    println!("{count} seeds in {took:.1} s");
+    match (arguments.expect, first) {
+        (None, None) => ExitCode::SUCCESS,
+        (Some(expected), Some((_, violation))) if violation.invariant == expected => ExitCode::SUCCESS,
+        (Some(expected), _) => {
+            println!("expected I{expected} to be broken first");
+            ExitCode::FAILURE
+        }
+        (None, Some(_)) => ExitCode::FAILURE,
+    }
+}
+
+/// The seeds that break a promise, in order, and how many were run.
+fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, u64) {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new(Vec::new());
+    // Seeds after the first broken one need not be run.
+    let end = AtomicU64::new(seeds.end);
+    let threads = if arguments.trace { 1 } else { arguments.threads.max(1) };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let Some(violation) = heirlock_sim::run(seed, arguments.trace).violation else {
+                        continue;
+                    };
+                    if !arguments.survey {
+                        end.fetch_min(seed, Ordering::Relaxed);
+                    }
+                    if let Ok(mut found) = found.lock() {
+                        found.push((seed, violation));
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_default();
+    found.sort_by_key(|(seed, _)| *seed);
+    let count = next.into_inner().min(seeds.end) - seeds.start;
+    (found, count)
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("expected A..B, found {text:?}");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let range = from.parse().map_err(|_| wrong())?..to.parse().map_err(|_| wrong())?;
+    if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}

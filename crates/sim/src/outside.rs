@@ -1,0 +1,416 @@
+//! All that an agent can do to the world, one step at a time. It may die at any of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::grace::{Grace, Probe};
+use heirlock_core::ledger::{Roles, lines_to_place};
+use heirlock_core::notify::Transmit;
+use heirlock_core::takeover::{End, Event, Part, Strategy, Takeover};
+use heirlock_core::{Generation, Moment, ServerName, ServiceName};
+use heirlock_nsm::{MonName, MyName};
+
+use crate::Ms;
+use crate::agent::{self, Message};
+use crate::cluster::Word;
+use crate::server::Server;
+use crate::store::{Change, Contents, Report};
+use crate::world::{Death, Happening, World};
+
+/// What every call of a store that fails answers.
+pub(crate) const STORE_FAILS: &str = "the store fails";
+
+/// The world as one run of one agent sees it.
+pub(crate) struct Out<'a> {
+    pub(crate) w: &'a mut World,
+    /// Which server's.
+    pub(crate) s: usize,
+    pub(crate) id: u64,
+    pub(crate) started: Ms,
+    pub(crate) died: Option<Death>,
+    /// How long the store kept it waiting.
+    pub(crate) delay: Ms,
+}
+
+/// What became of a call to the store.
+enum Fate {
+    Works,
+    /// It fails, or the agent dies in it; this much of it is there all the same.
+    Fails(Applied),
+}
+
+#[derive(Clone, Copy)]
+enum Applied {
+    Nothing,
+    Something,
+    Everything,
+}
+
+impl Out<'_> {
+    pub(crate) fn now(&self) -> Moment {
+        self.w.moment(self.started)
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.w.servers[self.s]
+    }
+
+    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+        let name = self.w.servers[self.s].name.clone();
+        self.w.say(|| format!("{name}: {}", what()));
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.died.is_some()
+    }
+
+    /// One step further; whether it still lives.
+    pub(crate) fn step(&mut self) -> bool {
+        if self.died.is_none() {
+            self.died = self.w.faults.one_step(self.s);
+            if let Some(death) = self.died {
+                self.say(|| format!("dies right here: {death:?}"));
+            }
+        }
+        self.died.is_none()
+    }
+
+    pub(crate) fn wall_s(&self) -> u64 {
+        self.w.faults.wall_s(self.s, self.w.now)
+    }
+
+    pub(crate) fn strategy(&self) -> Strategy {
+        match self.server().is_newer || self.s == 1 {
+            true => Strategy::RestartNfs,
+            false => Strategy::RestartLockManager,
+        }
+    }
+
+    pub(crate) fn roles(&self) -> Roles {
+        agent::roles(&self.server().peer)
+    }
+
+    // The store.
+
+    fn fate(&mut self) -> Fate {
+        let lived = self.died.is_none();
+        let applied = match self.w.rng.u8(0..3) {
+            0 => Applied::Nothing,
+            1 => Applied::Something,
+            _ => Applied::Everything,
+        };
+        if !self.step() {
+            return Fate::Fails(if lived { applied } else { Applied::Nothing });
+        }
+        if self.w.faults.store_is_away || self.server().is_cut_off {
+            self.w.store_disturbed();
+            return Fate::Fails(Applied::Nothing);
+        }
+        let delay = self.w.faults.store_delay(&mut self.w.rng);
+        if delay > 100 {
+            self.w.store_disturbed();
+        }
+        self.delay += delay;
+        if self.w.faults.store_fails(&mut self.w.rng) {
+            self.w.store_disturbed();
+            return Fate::Fails(applied);
+        }
+        Fate::Works
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        match self.fate() {
+            Fate::Works => Ok(()),
+            Fate::Fails(_) => Err(STORE_FAILS.into()),
+        }
+    }
+
+    pub(crate) fn newest_claim(&mut self, service: &ServiceName) -> Result<Option<Claim>, String> {
+        self.read()?;
+        Ok(self.w.store.newest_claim(service).cloned())
+    }
+
+    pub(crate) fn load_newest(
+        &mut self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Contents>, String> {
+        self.read()?;
+        let newest = self.w.store.newest_generation(service, at_most);
+        Ok(newest.and_then(|generation| self.w.store.contents(service, generation)).cloned())
+    }
+
+    /// The claim that has the generation.
+    pub(crate) fn claim(
+        &mut self,
+        service: &ServiceName,
+        claim: &Claim,
+        authority: Authority,
+    ) -> Result<Claim, String> {
+        let fate = self.fate();
+        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
+            self.w.check_claim(self.s, service, claim, authority);
+            let winner = self.w.store.claim(service, claim);
+            self.w.claimed_at.entry((service.clone(), claim.generation)).or_insert(self.w.now);
+            if matches!(fate, Fate::Works) {
+                return Ok(winner);
+            }
+        }
+        Err(STORE_FAILS.into())
+    }
+
+    pub(crate) fn release(&mut self, service: &ServiceName, generation: Generation) -> Result<(), String> {
+        let fate = self.fate();
+        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
+            self.w.store.release(service, generation);
+        }
+        if matches!(fate, Fate::Works) { Ok(()) } else { Err(STORE_FAILS.into()) }
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: Contents,
+    ) -> Result<(), String> {
+        let fate = self.fate();
+        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
+            self.w.check_writer(self.s, service, generation);
+            self.w.check_begin(service, generation, &contents);
+            self.w.store.begin(service, generation, contents);
+        }
+        if matches!(fate, Fate::Works) { Ok(()) } else { Err(STORE_FAILS.into()) }
+    }
+
+    pub(crate) fn commit(
+        &mut self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: Vec<Change>,
+    ) -> Result<(), String> {
+        let applied = match self.fate() {
+            Fate::Works => None,
+            Fate::Fails(applied) => Some(applied),
+        };
+        for change in changes {
+            let kept = match applied {
+                None | Some(Applied::Everything) => true,
+                Some(Applied::Something) => self.w.rng.bool(),
+                Some(Applied::Nothing) => false,
+            };
+            if kept {
+                self.w.check_writer(self.s, service, generation);
+                self.w.check_change(self.s, service, &change);
+                self.w.store.apply(service, generation, change);
+            }
+        }
+        if applied.is_none() { Ok(()) } else { Err(STORE_FAILS.into()) }
+    }
+
+    /// Writes our heartbeat and reads all of them.
+    pub(crate) fn beat(&mut self, report: Report) -> Result<BTreeMap<ServerName, Report>, String> {
+        self.read()?;
+        let name = self.server().name.clone();
+        self.w.store.reports.insert(name, report);
+        self.w.beat_at[self.s] = Some(self.w.now);
+        Ok(self.w.store.reports.clone())
+    }
+
+    // What is configured.
+
+    pub(crate) fn configured(&self) -> Vec<ServiceName> {
+        let ours = |at: &&crate::world::Service| at.host_of.is_none_or(|server| server == self.s);
+        self.w.services.iter().filter(ours).map(|service| service.name.clone()).collect()
+    }
+
+    pub(crate) fn is_at_home(&self, service: &ServiceName) -> bool {
+        self.w.service(service).is_some_and(|at| self.w.services[at].home == self.s)
+    }
+
+    pub(crate) fn automatic(&self) -> Vec<ServiceName> {
+        self.w.services.iter().filter(|service| service.automatic).map(|s| s.name.clone()).collect()
+    }
+
+    pub(crate) fn names_of(&self, service: &ServiceName) -> Vec<MyName> {
+        self.w.service(service).map(|at| self.w.services[at].names.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn has_address(&self, service: &ServiceName) -> bool {
+        self.w.service(service).is_some_and(|at| self.w.address_of(at) == Some(self.s))
+    }
+
+    // Work that takes its time, and reports by an event.
+
+    fn message(&mut self, after: Ms, message: Message) {
+        let (server, agent) = (self.s, self.id);
+        self.w.after(after, Happening::ToAgent { server, agent, message });
+    }
+
+    pub(crate) fn later(&mut self, after: Ms, event: Event) {
+        if !self.is_dead() {
+            self.message(after, Message::Event(event));
+        }
+    }
+
+    pub(crate) fn tell_later(&mut self, index: usize, after: Ms) {
+        let (server, agent) = (self.s, self.id);
+        self.w.after(after, Happening::Tell { server, agent, index });
+    }
+
+    pub(crate) fn fence(&mut self, services: &[ServiceName]) {
+        if !self.step() {
+            return;
+        }
+        let owners: Vec<ServerName> =
+            services.iter().filter_map(|s| Some(self.w.store.newest_claim(s)?.owner.clone())).collect();
+        let confirmed = !self.w.faults.fence_fails(&mut self.w.rng);
+        if confirmed {
+            for owner in owners {
+                if let Some(at) = self.w.servers.iter().position(|server| server.name == owner) {
+                    self.say(|| format!("fences {owner}"));
+                    self.w.power_off(at);
+                    self.w.servers[at].fenced_until = self.w.now + 5_000;
+                }
+            }
+        }
+        let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".into()) };
+        self.later(900, Event::Fenced(outcome));
+    }
+
+    pub(crate) fn place(&mut self, planned: &[(MonName, Vec<u8>)]) {
+        if !self.step() {
+            return;
+        }
+        let mut lines = Vec::new();
+        for (client, bytes) in planned {
+            self.w.check_name(client);
+            let it = &mut self.w.servers[self.s];
+            let there = it.sm.get(client).map(Vec::as_slice).unwrap_or_default();
+            let remembered = it.book.get(client).map(Vec::as_slice).unwrap_or_default();
+            let to_place = lines_to_place(there, remembered, bytes, it.name.as_str());
+            if !to_place.is_empty() {
+                let remembered = it.book.entry(client.clone()).or_default();
+                if !crate::server::holds(remembered, &to_place) {
+                    remembered.extend(&to_place);
+                }
+                lines.push((client, to_place));
+            }
+        }
+        for (client, bytes) in &lines {
+            if !self.step() {
+                return;
+            }
+            self.w.servers[self.s].place(client, bytes);
+        }
+    }
+
+    pub(crate) fn clean_up(&mut self) {
+        for (client, bytes) in self.server().book.clone() {
+            if !self.step() {
+                return;
+            }
+            self.w.servers[self.s].take_away(&client, &bytes);
+        }
+        self.w.servers[self.s].book.clear();
+    }
+
+    pub(crate) fn recognise(&mut self, strategy: Strategy, grace_seen: Option<Moment>) {
+        if !self.step() {
+            return;
+        }
+        let (server, agent, before) = (self.s, self.id, self.w.now);
+        self.w.servers[server].is_worked_on = true;
+        let takes = match strategy {
+            Strategy::RestartNfs => {
+                self.w.after(150, Happening::StopNfs(server));
+                self.w.after(600, Happening::StartNfs(server));
+                650
+            }
+            Strategy::RestartLockManager => {
+                self.w.after(100, Happening::KillLockd(server));
+                self.w.after(150, Happening::WakeLockd(server));
+                160
+            }
+            Strategy::Notify | Strategy::Command => 5,
+        };
+        self.w.after(takes, Happening::Recognised { server, agent, strategy, before, grace_seen });
+    }
+
+    pub(crate) fn probe(&mut self) -> Probe {
+        self.w.wake_lockd(self.s);
+        agent::probe(self.server().serves(), self.server().in_grace(self.w.now))
+    }
+
+    pub(crate) fn prove(&mut self, grace: Grace) {
+        let (server, agent, until) = (self.s, self.id, self.w.now + 10_000);
+        self.w.after(10, Happening::Prove { server, agent, grace, until });
+    }
+
+    pub(crate) fn bring_up(&mut self, services: Vec<(ServiceName, Part)>, last_call: Moment) {
+        if !self.step() {
+            return;
+        }
+        // Where the agents decide, their hooks move the address; elsewhere the cluster manager does.
+        for (service, part) in &services {
+            let Some(at) = self.w.service(service) else { continue };
+            if self.w.services[at].automatic && *part == Part::Target {
+                self.w.move_address(at, Some(self.s));
+            }
+        }
+        let (server, agent) = (self.s, self.id);
+        self.w.after(100, Happening::BringUp { server, agent, services, last_call });
+    }
+
+    pub(crate) fn take_address_away(&mut self, service: usize) {
+        if self.step() {
+            self.w.lift_address(service);
+            self.message(200, Message::AddressGone(service));
+        }
+    }
+
+    pub(crate) fn let_go(&mut self, service: usize) {
+        if self.step() {
+            self.w.let_go(self.s, service);
+        }
+    }
+
+    pub(crate) fn send(&mut self, service: &ServiceName, transmit: &Transmit) {
+        if !self.is_dead() {
+            self.w.send(self.s, service, transmit);
+        }
+    }
+
+    pub(crate) fn answer(&mut self, service: &ServiceName, word: Word) {
+        if !self.is_dead() {
+            self.say(|| format!("answers for {service}: {word:?}"));
+            let server = self.s;
+            self.w.cluster.words.push((service.clone(), server, word));
+        }
+    }
+
+    pub(crate) fn run_ended(&mut self, machine: &Takeover, end: &End) {
+        self.say(|| format!("run {} is over: {}", machine.run(), crate::check::in_words(end)));
+        if self.is_dead() {
+            return;
+        }
+        self.w.check_end(machine, end);
+        if matches!(end, End::Failed { why, .. } if why.contains("address")) {
+            // Whoever moves addresses was too slow, and all clients of the run had to wait for it.
+            self.w.store_disturbed();
+        }
+        let word = match end {
+            End::Settled(_) => Word::Settled,
+            End::Failed { .. } => Word::Failed,
+            End::Refused(_) => Word::Refused,
+        };
+        for target in machine.targets().to_vec() {
+            self.answer(&target, word);
+        }
+    }
+}
+
+/// How long a grace period lasts at the least.
+pub(crate) fn grace_length() -> Duration {
+    Duration::from_millis(crate::server::GRACE_MS)
+}

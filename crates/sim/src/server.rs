@@ -1,0 +1,286 @@
+//! One server: its lock manager and its status monitor, as Linux has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use heirlock_core::ServerName;
+use heirlock_core::incarnation::Observation;
+use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
+use heirlock_nsm::record::{parse_record, render_record};
+use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+use crate::Ms;
+
+/// How long a grace period lasts.
+pub(crate) const GRACE_MS: Ms = 12_000;
+
+/// A file of a service.
+pub(crate) type FileAt = (usize, u8);
+
+/// What tells one life of a lock manager from another, in truth.
+pub(crate) type Life = (usize, u32, u32, u32);
+
+/// Folders of a status monitor.
+pub(crate) type Files = BTreeMap<MonName, Vec<u8>>;
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) index: usize,
+    pub(crate) name: ServerName,
+    pub(crate) on: bool,
+    pub(crate) boot: u32,
+    /// 6.12: lockd ignores SIGKILL, and an orderly stop of nfsd unmonitors everybody. Else 6.1.
+    pub(crate) is_newer: bool,
+    /// lockd's start in this boot; `None` while it doesn't run.
+    pub(crate) lockd: Option<u32>,
+    starts: u32,
+    reopened: u32,
+    /// SIGKILL was sent and nobody has woken lockd since: until then the files lie.
+    pub(crate) kill_pends: bool,
+    pub(crate) grace_until: Ms,
+    pub(crate) lockd_started: Ms,
+    /// When somebody last stopped it.
+    pub(crate) stopped_at: Ms,
+    pub(crate) locks: BTreeMap<FileAt, usize>,
+    /// Clients that this life of lockd has registered with the status monitor.
+    pub(crate) registered: BTreeSet<usize>,
+    pub(crate) sm: Files,
+    pub(crate) sm_bak: Files,
+    /// Whom the status monitor remembers: it writes no file for those.
+    pub(crate) remembered: BTreeSet<usize>,
+    cookies: u64,
+    /// NSM state number.
+    pub(crate) state: u32,
+    /// What the conveyor remembers to have placed; on the server's own disk.
+    pub(crate) book: Files,
+    /// Work on the lock manager that is being done: nobody looks at it meanwhile.
+    pub(crate) is_worked_on: bool,
+    /// The server can't reach the store.
+    pub(crate) is_cut_off: bool,
+    /// A fence holds it off.
+    pub(crate) fenced_until: Ms,
+    /// The run of the agent.
+    pub(crate) agent: u64,
+    /// A filer that this server mounts from.
+    pub(crate) peer: MonName,
+}
+
+impl Server {
+    pub(crate) fn new(index: usize, name: ServerName, is_newer: bool, state: u32) -> Self {
+        let peer = MonName::from_address(peer_address(index));
+        Self {
+            index,
+            name,
+            on: false,
+            boot: 0,
+            is_newer,
+            lockd: None,
+            starts: 0,
+            reopened: 0,
+            kill_pends: false,
+            grace_until: 0,
+            lockd_started: 0,
+            stopped_at: 0,
+            locks: BTreeMap::new(),
+            registered: BTreeSet::new(),
+            sm: Files::new(),
+            sm_bak: Files::new(),
+            remembered: BTreeSet::new(),
+            cookies: 0,
+            state,
+            book: Files::new(),
+            is_worked_on: false,
+            is_cut_off: false,
+            fenced_until: 0,
+            agent: 0,
+            peer,
+        }
+    }
+
+    /// The life that runs.
+    pub(crate) fn life(&self) -> Life {
+        (self.index, self.boot, self.starts, self.reopened)
+    }
+
+    /// lockd begins another life, with new threads.
+    pub(crate) fn start_lockd(&mut self, now: Ms) {
+        self.starts += 1;
+        self.lockd = Some(self.starts);
+        (self.grace_until, self.lockd_started) = (now + GRACE_MS, now);
+        (self.kill_pends, self.registered) = (false, BTreeSet::new());
+    }
+
+    /// The locks are gone: who held which.
+    pub(crate) fn drop_locks(&mut self) -> Vec<(FileAt, usize)> {
+        std::mem::take(&mut self.locks).into_iter().collect()
+    }
+
+    /// A request reaches lockd: a SIGKILL that was sent takes effect now.
+    pub(crate) fn wake(&mut self, now: Ms) -> Vec<(FileAt, usize)> {
+        if !std::mem::take(&mut self.kill_pends) {
+            return Vec::new();
+        }
+        self.reopened += 1;
+        self.grace_until = now + GRACE_MS;
+        self.drop_locks()
+    }
+
+    pub(crate) fn serves(&self) -> bool {
+        self.on && self.lockd.is_some()
+    }
+
+    pub(crate) fn in_grace(&self, now: Ms) -> bool {
+        self.serves() && now < self.grace_until
+    }
+
+    /// What a look at `/proc` shows.
+    pub(crate) fn observe(&self, now: Ms) -> Observation {
+        Observation {
+            boot: format!("boot{}", self.boot),
+            start: self.lockd.map(|start| format!("{start}@{}", self.lockd_started)),
+            in_grace: Some(self.in_grace(now) && !self.kill_pends),
+            serving: self.lockd.is_some(),
+        }
+    }
+
+    /// The status monitor creates a client's file; it is empty until [`Server::write_record`].
+    pub(crate) fn create_record(&mut self, client: usize) {
+        self.sm.entry(file_name(client)).or_default();
+    }
+
+    /// The status monitor has written the line of a registration: appended where the file exists.
+    pub(crate) fn write_record(&mut self, client: usize) {
+        self.cookies += 1;
+        let mut cookie = [0; 16];
+        cookie[..8].copy_from_slice(&self.cookies.to_be_bytes());
+        cookie[8] = u8::try_from(self.index).unwrap_or_default();
+        let mon_name = MonName::from_address(client_address(client));
+        let Ok(my_name) = MyName::parse(self.name.as_str()) else { return };
+        let line = MonitorLine { cookie, vers: 3, ..MonitorLine::generated(mon_name, my_name) };
+        line.render(self.sm.entry(file_name(client)).or_default());
+        self.remembered.insert(client);
+    }
+
+    /// What lies in the directory for a client, and what of it was placed. For the trace.
+    pub(crate) fn files_of(&self, client: usize) -> String {
+        let named = |name: &&MonName| {
+            name.address() == Some(client_address(client)) || name.as_str() == format!("client{client}")
+        };
+        let show = |files: &Files| {
+            let found = files.iter().filter(|(name, _)| named(name));
+            found
+                .map(|(name, bytes)| format!("{name}={}", String::from_utf8_lossy(bytes)))
+                .collect::<String>()
+        };
+        format!(
+            "remembered {} sm [{}] bak [{}] placed [{}]",
+            self.remembered.contains(&client),
+            show(&self.sm),
+            show(&self.sm_bak),
+            show(&self.book)
+        )
+    }
+
+    /// Whether the status monitor's directory holds the client's own registration.
+    pub(crate) fn has_record(&self, client: usize) -> bool {
+        self.sm.get(&file_name(client)).is_some_and(|bytes| lines(bytes).iter().any(|line| self.is_own(line)))
+    }
+
+    /// SM_UNMON: the line of the registration goes.
+    pub(crate) fn unmonitor(&mut self, client: usize) {
+        if !self.remembered.remove(&client) {
+            return;
+        }
+        let name = file_name(client);
+        let own = self.sm.get(&name).map(|bytes| lines(bytes)).unwrap_or_default();
+        let own: Vec<MonitorLine> = own.into_iter().filter(|line| self.is_own(line)).collect();
+        self.take_away(&name, &render_record(&own));
+    }
+
+    /// The status monitor starts: it remembers whom its files name as its own.
+    pub(crate) fn start_status_monitor(&mut self) {
+        let own = self.sm.values().flat_map(|bytes| lines(bytes)).filter(|line| self.is_own(line));
+        self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();
+    }
+
+    fn is_own(&self, line: &MonitorLine) -> bool {
+        line.my_name.as_str() == self.name.as_str() && line.vers == 3
+    }
+
+    /// What the detector sees.
+    pub(crate) fn scan(&self) -> Scan {
+        let mut scan = Scan::default();
+        for (folder, files) in [(Folder::Sm, &self.sm), (Folder::SmBak, &self.sm_bak)] {
+            for (name, bytes) in files {
+                match parse_record(bytes) {
+                    Ok(_) => {
+                        scan.files.push(ScannedFile { folder, name: name.clone(), bytes: bytes.clone() });
+                    }
+                    Err(error) => scan.problems.push(Problem {
+                        path: format!("sm/{name}"),
+                        why: error.to_string(),
+                        may_be_in_the_making: true,
+                    }),
+                }
+            }
+        }
+        scan
+    }
+
+    /// The conveyor adds lines to a file that may be the status monitor's.
+    pub(crate) fn place(&mut self, client: &MonName, bytes: &[u8]) {
+        let there = self.sm.entry(client.clone()).or_default();
+        if !holds(there, bytes) {
+            there.extend(bytes);
+        }
+    }
+
+    /// The conveyor takes its lines away again.
+    pub(crate) fn take_away(&mut self, client: &MonName, bytes: &[u8]) {
+        let Some(there) = self.sm.get(client).and_then(|there| parse_record(there).ok()) else { return };
+        let placed = lines(bytes);
+        let kept: Vec<MonitorLine> = there.lines.into_iter().filter(|line| !placed.contains(line)).collect();
+        match kept.is_empty() {
+            true => drop(self.sm.remove(client)),
+            false => drop(self.sm.insert(client.clone(), render_record(&kept))),
+        }
+    }
+}
+
+/// Whether all of these lines are there already.
+pub(crate) fn holds(there: &[u8], wanted: &[u8]) -> bool {
+    let there = lines(there);
+    lines(wanted).iter().all(|line| there.contains(line))
+}
+
+fn lines(bytes: &[u8]) -> Vec<MonitorLine> {
+    parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
+}
+
+/// A client's address.
+pub(crate) fn client_address(client: usize) -> IpAddr {
+    Ipv4Addr::new(10, 1, 0, u8::try_from(client + 1).unwrap_or_default()).into()
+}
+
+/// The client that has an address.
+pub(crate) fn client_at(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(v4) if v4.octets()[..3] == [10, 1, 0] => usize::from(v4.octets()[3]).checked_sub(1),
+        _ => None,
+    }
+}
+
+/// The address of the filer that a server mounts from.
+pub(crate) fn peer_address(server: usize) -> IpAddr {
+    Ipv4Addr::new(10, 3, 0, u8::try_from(server + 1).unwrap_or_default()).into()
+}
+
+/// As the resolver calls it: every second client has a name there.
+fn file_name(client: usize) -> MonName {
+    match client % 2 {
+        0 => MonName::from_address(client_address(client)),
+        _ => MonName::parse(&format!("client{client}"))
+            .unwrap_or(MonName::from_address(client_address(client))),
+    }
+}

@@ -1,0 +1,883 @@
+//! The world: one queue of what happens when, and everybody it happens to.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fastrand::Rng;
+use heirlock_core::grace::{Grace, Opening};
+use heirlock_core::notify::Transmit;
+use heirlock_core::takeover::{Event, Part, Strategy};
+use heirlock_core::{Generation, Moment, ServerName, ServiceName};
+use heirlock_nsm::rpc::{Call as RpcCall, encode_success};
+use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
+
+use crate::Ms;
+use crate::agent::{Agent, Message, RecognisedAt};
+use crate::check::Checks;
+use crate::client::{Ask, Client, Loss, Verdict};
+use crate::cluster::Cluster;
+use crate::faults::{FAULTS_END, Faults};
+use crate::outside::{Out, grace_length};
+use crate::server::{FileAt, Life, Server, client_address, client_at};
+use crate::store::SharedStore;
+
+/// How an agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Alone.
+    Agent,
+    /// With its whole server.
+    Server,
+}
+
+/// One service as everybody is configured to know it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) address: IpAddr,
+    pub(crate) names: Vec<MyName>,
+    pub(crate) home: usize,
+    pub(crate) automatic: bool,
+    /// The server whose implicit service it is.
+    pub(crate) host_of: Option<usize>,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Second,
+    Boot(usize),
+    StartAgent { server: usize, boot: u32 },
+    Look { server: usize, agent: u64 },
+    ToAgent { server: usize, agent: u64, message: Message },
+    Wake { server: usize, agent: u64 },
+    Tell { server: usize, agent: u64, index: usize },
+    StopNfs(usize),
+    StartNfs(usize),
+    KillLockd(usize),
+    WakeLockd(usize),
+    Recognised { server: usize, agent: u64, strategy: Strategy, before: Ms, grace_seen: Option<Moment> },
+    Prove { server: usize, agent: u64, grace: Grace, until: Ms },
+    BringUp { server: usize, agent: u64, services: Vec<(ServiceName, Part)>, last_call: Moment },
+    Recorded { server: usize, life: Life, client: usize },
+    Expire { server: usize, life: Life, client: usize },
+    ToClient { client: usize, service: usize, life: Life, port: u16, payload: Vec<u8> },
+    ToServer { service: usize, from: SocketAddr, payload: Vec<u8> },
+    Act(usize),
+    Call { client: usize, file: FileAt, number: u64 },
+    Answer { client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life },
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Ms,
+    queue: BTreeMap<(Ms, u64), Happening>,
+    happened: u64,
+    pub(crate) rng: Rng,
+    pub(crate) faults: Faults,
+    pub(crate) services: Vec<Service>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) agents: Vec<Option<Agent>>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) store: SharedStore,
+    pub(crate) cluster: Cluster,
+    /// Where each service's address is.
+    addresses: Vec<Option<usize>>,
+    /// When each generation was claimed, and when each server last wrote its heartbeat. For the checkers.
+    pub(crate) claimed_at: BTreeMap<(ServiceName, Generation), Ms>,
+    pub(crate) beat_at: Vec<Option<Ms>>,
+    pub(crate) checks: Checks,
+    /// Clients take and give up locks.
+    pub(crate) is_busy: bool,
+    runs: u64,
+    trace: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let count = rng.usize(2..=3);
+        let faults = Faults::draw(&mut rng, count);
+        let servers: Vec<Server> = (0..count)
+            .map(|at| Server::new(at, server_name(at), rng.bool(), 3 + 2 * rng.u32(0..20)))
+            .collect();
+        let floating = rng.usize(1..=2);
+        let mut services: Vec<Service> =
+            (0..floating).map(|at| floating_service(at, &mut rng, count)).collect();
+        services.extend(servers.iter().map(host_service));
+        let clients = (0..rng.usize(2..=4))
+            .map(|_| {
+                let mut mounts: Vec<usize> = (0..services.len()).filter(|_| rng.bool()).collect();
+                if mounts.is_empty() {
+                    mounts.push(0);
+                }
+                Client::new(mounts, if rng.bool() { faults.loss } else { 0 })
+            })
+            .collect();
+        let mut cluster =
+            Cluster::new(services.iter().filter(|s| s.host_of.is_none()).map(|s| s.name.clone()));
+        (cluster.is_restless, cluster.is_hasty) = (rng.bool(), rng.u8(0..5) == 0);
+        let mut world = Self {
+            now: 0,
+            queue: BTreeMap::new(),
+            happened: 0,
+            rng,
+            addresses: vec![None; services.len()],
+            agents: (0..count).map(|_| None).collect(),
+            beat_at: vec![None; count],
+            faults,
+            services,
+            servers,
+            clients,
+            store: SharedStore::default(),
+            cluster,
+            claimed_at: BTreeMap::new(),
+            checks: Checks::default(),
+            is_busy: true,
+            runs: 0,
+            trace,
+        };
+        world.say(|| format!("seed {seed}: {count} servers, {floating} floating services"));
+        let faults = world.faults.clone();
+        world.say(|| format!("{faults:?}"));
+        (0..count).for_each(|server| world.after(10, Happening::Boot(server)));
+        (0..world.clients.len()).for_each(|client| world.after(5_000, Happening::Act(client)));
+        world.after(1_000, Happening::Second);
+        world
+    }
+
+    /// Lets time pass until `end`, or until a checker fires. How much happened.
+    pub(crate) fn run_until(&mut self, end: Ms) {
+        while let Some(entry) = self.queue.first_entry() {
+            let (at, _) = *entry.key();
+            if at > end || self.checks.violation.is_some() {
+                break;
+            }
+            let happening = entry.remove();
+            self.now = at;
+            self.happen(happening);
+        }
+        self.now = self.now.max(end);
+    }
+
+    pub(crate) fn after(&mut self, after: Ms, happening: Happening) {
+        self.happened += 1;
+        self.queue.insert((self.now + after, self.happened), happening);
+    }
+
+    pub(crate) fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            let (seconds, millis) = (self.now / 1000, self.now % 1000);
+            println!("{seconds:>4}.{millis:03} {}", what());
+        }
+    }
+
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<usize> {
+        self.services.iter().position(|service| service.name == *name)
+    }
+
+    /// Now, as an agent that was started then tells it.
+    pub(crate) fn moment(&self, started: Ms) -> Moment {
+        Moment::of_process(Duration::from_millis(self.now - started))
+    }
+
+    /// The server that has this service's address now.
+    pub(crate) fn address_of(&self, service: usize) -> Option<usize> {
+        let at = self.services[service].host_of.or(self.addresses[service])?;
+        self.servers[at].on.then_some(at)
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Second => self.second(),
+            Happening::Boot(server) => self.boot(server),
+            Happening::StartAgent { server, boot } => self.start_agent(server, boot),
+            Happening::Look { server, agent } => self.look(server, agent),
+            Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, message),
+            Happening::Wake { server, agent } => {
+                let is_due = self.agents[server]
+                    .as_ref()
+                    .is_some_and(|a| a.id == agent && a.wakes_at == Some(self.now));
+                if is_due {
+                    self.with_agent(server, agent, |_, _| {});
+                    self.take_in(server, agent);
+                }
+            }
+            Happening::Tell { server, agent, index } => {
+                self.beside(server, agent, |agent, out| agent.tell(out, index));
+            }
+            Happening::StopNfs(server) => self.stop_nfs(server),
+            Happening::StartNfs(server) if self.servers[server].on => {
+                let now = self.now;
+                self.servers[server].start_lockd(now);
+            }
+            Happening::StartNfs(_) => {}
+            Happening::KillLockd(server) => self.kill_lockd(server),
+            Happening::WakeLockd(server) => self.wake_lockd(server),
+            Happening::Recognised { server, agent, strategy, before, grace_seen } => {
+                self.recognised(server, agent, strategy, before, grace_seen);
+            }
+            Happening::Prove { server, agent, grace, until } => self.prove(server, agent, grace, until),
+            Happening::BringUp { server, agent, services, last_call } => {
+                self.bring_up(server, agent, services, last_call);
+            }
+            Happening::Recorded { server, life, client } => {
+                if self.servers[server].on && self.servers[server].boot == life.1 {
+                    self.servers[server].write_record(client);
+                    if self.servers[server].life() == life {
+                        self.servers[server].registered.insert(client);
+                        self.checks.registered_at.insert((server, client), self.now);
+                    }
+                    self.checks.recorded_at.insert((server, client), self.now);
+                    self.hint(server);
+                }
+            }
+            Happening::Expire { server, life, client } => self.expire(server, life, client),
+            Happening::ToClient { client, service, life, port, payload } => {
+                self.arrive_at_client(client, service, life, port, &payload);
+            }
+            Happening::ToServer { service, from, payload } => {
+                let Some(server) = self.address_of(service) else { return };
+                let (agent, name) = (self.servers[server].agent, self.services[service].name.clone());
+                self.beside(server, agent, |agent, out| agent.heard(out, &name, from, &payload));
+            }
+            Happening::Act(client) => self.act(client),
+            Happening::Call { client, file, number } => self.call(client, file, number),
+            Happening::Answer { client, file, number, verdict, life } => {
+                self.answer(client, file, number, verdict, life);
+            }
+        }
+    }
+
+    // Agents.
+
+    fn start_agent(&mut self, server: usize, boot: u32) {
+        if !self.servers[server].on || self.servers[server].boot != boot || self.agents[server].is_some() {
+            return;
+        }
+        self.runs += 1;
+        let id = self.runs;
+        self.servers[server].agent = id;
+        self.faults.spare(server);
+        self.say(|| format!("agent {id} starts on {}", server_name(server)));
+        let started = self.now;
+        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
+        let agent = Agent::start(&mut out, id);
+        self.agents[server] = Some(agent);
+        self.after(1, Happening::Look { server, agent: id });
+        self.after(0, Happening::ToAgent { server, agent: id, message: Message::Changed });
+    }
+
+    fn look(&mut self, server: usize, agent: u64) {
+        if self.agents[server].as_ref().is_none_or(|a| a.id != agent) {
+            return;
+        }
+        if !self.servers[server].is_worked_on {
+            let at = self.moment(self.agents[server].as_ref().map_or(0, |agent| agent.started));
+            let message = Message::Observed(at, self.servers[server].observe(self.now));
+            self.after(1, Happening::ToAgent { server, agent, message });
+        }
+        self.after(500, Happening::Look { server, agent });
+    }
+
+    fn hand_to_agent(&mut self, server: usize, agent: u64, message: Message) {
+        let Some(it) = self.agents[server].as_mut().filter(|a| a.id == agent) else { return };
+        it.inbox.push_back(message);
+        if it.busy_until <= self.now {
+            self.take_in(server, agent);
+        }
+    }
+
+    /// The agent takes in what came, one after the other, until something keeps it waiting.
+    fn take_in(&mut self, server: usize, agent: u64) {
+        loop {
+            let it = self.agents[server].as_mut().filter(|a| a.id == agent && a.busy_until <= self.now);
+            let Some(message) = it.and_then(|agent| agent.inbox.pop_front()) else { return };
+            self.with_agent(server, agent, |agent, out| agent.handle(out, message));
+        }
+    }
+
+    fn with_agent(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
+        let Some(mut agent) = self.agents[server].take_if(|agent| agent.id == id) else { return };
+        let started = agent.started;
+        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
+        work(&mut agent, &mut out);
+        if !out.is_dead() {
+            agent.do_what_is_due(&mut out);
+        }
+        let (died, delay) = (out.died, out.delay);
+        if let Some(death) = died {
+            self.died(server, death);
+            return;
+        }
+        agent.busy_until = self.now + delay;
+        let now = self.moment(started);
+        let due = crate::agent::millis(agent.next_due(now).since(now)).max(delay).max(1);
+        let wakes_at = self.now + due;
+        if agent.wakes_at.is_none_or(|at| at <= self.now || at > wakes_at) {
+            agent.wakes_at = Some(wakes_at);
+            self.after(due, Happening::Wake { server, agent: id });
+        }
+        self.check_bounds(server, agent.runs_begun);
+        self.agents[server] = Some(agent);
+    }
+
+    /// What a thread of the agent does beside its loop.
+    fn beside(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
+        let Some(mut agent) = self.agents[server].take_if(|agent| agent.id == id) else { return };
+        let started = agent.started;
+        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
+        work(&mut agent, &mut out);
+        self.agents[server] = Some(agent);
+    }
+
+    pub(crate) fn died(&mut self, server: usize, death: Death) {
+        self.disturbed();
+        self.agents[server] = None;
+        self.faults.spare(server);
+        match death {
+            Death::Server => self.power_off(server),
+            Death::Agent => {
+                let (after, boot) = (self.rng.u64(200..6_000), self.servers[server].boot);
+                self.after(after, Happening::StartAgent { server, boot });
+            }
+        }
+    }
+
+    // Servers.
+
+    fn boot(&mut self, server: usize) {
+        if self.servers[server].on {
+            return;
+        }
+        if self.cluster.holds_off() || self.now < self.servers[server].fenced_until {
+            return self.after(2_000, Happening::Boot(server));
+        }
+        self.say(|| format!("{} boots", server_name(server)));
+        let now = self.now;
+        let it = &mut self.servers[server];
+        (it.on, it.boot, it.is_worked_on) = (true, it.boot + 1, false);
+        it.start_lockd(now);
+        it.start_status_monitor();
+        let peer = it.peer.clone();
+        if let Ok(name) = MyName::parse(it.name.as_str()) {
+            let line = heirlock_nsm::MonitorLine::generated(peer.clone(), name);
+            it.sm.insert(peer, heirlock_nsm::record::render_record(&[line]));
+        }
+        if self.faults.garbage {
+            self.plant_hostile_texts(server);
+        }
+        let (after, boot) = (self.rng.u64(100..2_500), self.servers[server].boot);
+        self.after(after, Happening::StartAgent { server, boot });
+    }
+
+    /// What a hostile client registers under, and what a hostile server says in the store.
+    fn plant_hostile_texts(&mut self, server: usize) {
+        const LINE: &str = "0100007f 000186b5 00000003 00000010 00000000000000000000000000000000";
+        if let Ok(file) = MonName::parse("hostile") {
+            self.servers[server].sm.insert(file, format!("{LINE} ../../etc/passwd nfs-a\n").into_bytes());
+        }
+        for text in ["../../etc", "a/b", ".hidden", "a\n", ""] {
+            let name = ServiceName::try_from(text.to_owned());
+            if let Ok(name) = name {
+                self.violated(11, format!("{name:?} becomes the name of a directory"));
+            }
+        }
+    }
+
+    pub(crate) fn power_off(&mut self, server: usize) {
+        if !self.servers[server].on {
+            return;
+        }
+        self.say(|| format!("{} is off", server_name(server)));
+        self.disturbed();
+        let dropped = self.servers[server].drop_locks();
+        self.lose(dropped, false, false);
+        let it = &mut self.servers[server];
+        (it.on, it.lockd) = (false, None);
+        // What was being written is cut short, or not there at all.
+        it.sm.retain(|_, bytes| !bytes.is_empty());
+        self.agents[server] = None;
+        self.faults.spare(server);
+        for address in &mut self.addresses {
+            address.take_if(|at| *at == server);
+        }
+        let after = self.rng.u64(1_500..25_000);
+        self.after(after, Happening::Boot(server));
+    }
+
+    /// An orderly stop: what the kernel unmonitors on the way, its status monitor forgets.
+    fn stop_nfs(&mut self, server: usize) {
+        if self.servers[server].lockd.is_none() {
+            return;
+        }
+        self.say(|| format!("NFS stops on {}", server_name(server)));
+        let it = &mut self.servers[server];
+        let holding: Vec<usize> = it.locks.values().copied().collect();
+        let gone: Vec<usize> =
+            it.registered.iter().copied().filter(|c| it.is_newer || !holding.contains(c)).collect();
+        gone.into_iter().for_each(|client| it.unmonitor(client));
+        let dropped = it.drop_locks();
+        it.lockd = None;
+        it.stopped_at = self.now;
+        self.lose(dropped, false, false);
+        self.hint(server);
+    }
+
+    fn kill_lockd(&mut self, server: usize) {
+        let it = &mut self.servers[server];
+        if it.lockd.is_some() && !it.is_newer {
+            it.start_status_monitor();
+            it.kill_pends = true;
+        }
+    }
+
+    pub(crate) fn wake_lockd(&mut self, server: usize) {
+        let now = self.now;
+        // lockd that is killed while grace is open, or was at the last look, opens another: from outside they can't be
+        // told apart.
+        let unseen = now < self.servers[server].grace_until + 1_000 || self.agents[server].is_none();
+        let dropped = self.servers[server].wake(now);
+        let by_us = self.servers[server].is_worked_on;
+        self.lose(dropped, unseen && !by_us, !by_us);
+    }
+
+    pub(crate) fn let_go(&mut self, server: usize, service: usize) {
+        let it = &mut self.servers[server];
+        let gone: Vec<(FileAt, usize)> =
+            it.locks.iter().filter(|(file, _)| file.0 == service).map(|(f, c)| (*f, *c)).collect();
+        it.locks.retain(|file, _| file.0 != service);
+        self.lose(gone, false, false);
+    }
+
+    pub(crate) fn lift_address(&mut self, service: usize) {
+        self.addresses[service] = None;
+    }
+
+    pub(crate) fn move_address(&mut self, service: usize, to: Option<usize>) {
+        if self.addresses[service] == to {
+            return;
+        }
+        self.addresses[service] = to;
+        // Whoever had it keeps locks that nobody can reach any more.
+        for from in (0..self.servers.len()).filter(|from| Some(*from) != to) {
+            self.let_go(from, service);
+        }
+        let (name, to) = (self.services[service].name.clone(), to.map(server_name));
+        self.say(|| format!("the address of {name} is on {to:?}"));
+    }
+
+    /// These locks are gone, and their holders don't know.
+    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool, in_place: bool) {
+        for (file, client) in dropped {
+            // What was left behind by a service that has moved on is no loss.
+            let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
+            if holder.is_some_and(|at| self.servers[at].locks.get(&file) == Some(&client)) {
+                continue;
+            }
+            let key = MonName::from_address(client_address(client));
+            let newest = self.store.newest(&self.services[file.0].name);
+            let captured = newest.is_some_and(|contents| contents.records.contains_key(&key));
+            let at = self.now;
+            if let Some(held) = self.clients[client].locks.get_mut(&file) {
+                held.loss.get_or_insert(Loss { at, captured, unseen, in_place });
+                self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
+            }
+        }
+    }
+
+    fn hint(&mut self, server: usize) {
+        if self.rng.u8(0..100) >= self.faults.hints_lost {
+            let (agent, after) = (self.servers[server].agent, self.rng.u64(1..20));
+            for _ in 0..1 + u8::from(self.rng.u8(0..10) == 0) {
+                self.after(after, Happening::ToAgent { server, agent, message: Message::Changed });
+            }
+        }
+    }
+
+    fn recognised(
+        &mut self,
+        server: usize,
+        agent: u64,
+        strategy: Strategy,
+        before: Ms,
+        seen: Option<Moment>,
+    ) {
+        self.servers[server].is_worked_on = false;
+        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
+            return;
+        };
+        let it = &self.servers[server];
+        let now = self.moment(started);
+        let before = Moment::of_process(Duration::from_millis(before - started));
+        let in_place = strategy == Strategy::RestartLockManager;
+        let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
+        let forced = (in_place || strategy.drops_own_locks()).then_some(before);
+        let grace_opened = Opening { now, forced, age, seen }.counted_from();
+        let observation = it.observe(self.now);
+        let done =
+            grace_opened.ok_or("nothing tells how long grace has been open".to_owned()).map(|grace_opened| {
+                RecognisedAt { observation, in_place, grace_opened, grace_length: grace_length() }
+            });
+        let after = self.rng.u64(1..15);
+        self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(done) });
+    }
+
+    fn prove(&mut self, server: usize, agent: u64, grace: Grace, until: Ms) {
+        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
+            return;
+        };
+        self.wake_lockd(server);
+        let proved = match self.servers[server].in_grace(self.now) {
+            true => Ok(()),
+            false if grace.is_over(self.moment(started)) => Err("grace is over".to_owned()),
+            false if self.now >= until => Err("grace is not open".to_owned()),
+            false => return self.after(100, Happening::Prove { server, agent, grace, until }),
+        };
+        let message = Message::Event(Event::Proved(proved));
+        self.after(2, Happening::ToAgent { server, agent, message });
+    }
+
+    fn bring_up(&mut self, server: usize, agent: u64, services: Vec<(ServiceName, Part)>, last_call: Moment) {
+        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
+            return;
+        };
+        let there = services
+            .iter()
+            .filter_map(|(name, _)| self.service(name))
+            .all(|service| self.address_of(service) == Some(server));
+        let brought = match there && self.servers[server].serves() {
+            true => Ok(()),
+            false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
+            false => return self.after(100, Happening::BringUp { server, agent, services, last_call }),
+        };
+        let message = Message::Event(Event::BroughtUp(brought));
+        self.after(2, Happening::ToAgent { server, agent, message });
+    }
+
+    /// lockd forgets a client that holds nothing, and has it unmonitored.
+    fn expire(&mut self, server: usize, life: Life, client: usize) {
+        let it = &mut self.servers[server];
+        let holds = it.locks.values().any(|holder| *holder == client);
+        if it.life() == life && it.serves() && !holds && it.registered.remove(&client) {
+            it.unmonitor(client);
+            self.hint(server);
+        }
+    }
+
+    // The network.
+
+    pub(crate) fn send(&mut self, server: usize, service: &ServiceName, transmit: &Transmit) {
+        let Some(at) = self.service(service) else { return };
+        if self.address_of(at) != Some(server) {
+            return; // no such address here: the call to the kernel fails
+        }
+        self.check_datagram(server, at, transmit);
+        let Some(client) = client_at(transmit.to.ip()).filter(|c| *c < self.clients.len()) else { return };
+        let (life, port) = (self.servers[server].life(), transmit.to.port());
+        for after in self.deliveries(client) {
+            let payload = transmit.payload.clone();
+            self.after(after, Happening::ToClient { client, service: at, life, port, payload });
+        }
+    }
+
+    /// When the copies of one datagram arrive: none where it is lost, two where it is doubled.
+    fn deliveries(&mut self, client: usize) -> Vec<Ms> {
+        let now = self.now;
+        let it = &mut self.clients[client];
+        if it.away_until > now {
+            it.disturbed = Some(now);
+            return Vec::new();
+        }
+        if self.rng.u8(0..100) < it.loss {
+            return Vec::new();
+        }
+        let copies = 1 + u8::from(self.rng.u8(0..100) < self.faults.doubled);
+        (0..copies)
+            .map(|_| match self.rng.u8(0..100) < self.faults.late {
+                true => self.rng.u64(200..2_000),
+                false => self.rng.u64(1..30),
+            })
+            .collect()
+    }
+
+    fn arrive_at_client(&mut self, client: usize, service: usize, life: Life, port: u16, payload: &[u8]) {
+        if self.clients[client].away_until > self.now {
+            self.clients[client].disturbed = Some(self.now);
+            return;
+        }
+        let Ok(call) = RpcCall::decode(payload) else { return };
+        let status_monitor = 4_000 + u16::try_from(client).unwrap_or_default();
+        let reply = match (port, call.prog) {
+            (111, rpcbind::PROGRAM) => {
+                encode_success(call.xid, &rpcbind::encode_getport_result(Some(status_monitor)))
+            }
+            (port, sm::PROGRAM) if port == status_monitor => {
+                let Ok(notify) = sm::Notify::decode(call.args) else { return };
+                self.hear(client, service, life, notify.state);
+                encode_success(call.xid, &[])
+            }
+            _ => return,
+        };
+        let from = SocketAddr::new(client_address(client), port);
+        for after in self.deliveries(client) {
+            let mut payload = reply.clone();
+            if self.faults.garbage && self.rng.u8(0..5) == 0 {
+                payload.truncate(self.rng.usize(0..payload.len()));
+            }
+            self.after(after, Happening::ToServer { service, from, payload });
+        }
+    }
+
+    fn hear(&mut self, client: usize, service: usize, life: Life, state: StateNumber) {
+        self.check_number(client, service, life, state);
+        let files = self.clients[client].notified(service, state);
+        if !files.is_empty() {
+            self.say(|| format!("client {client} heard number {state} and reclaims {files:?}"));
+        }
+        for file in files {
+            let number = self.clients[client].call(file, Ask::Reclaim);
+            let after = self.rng.u64(1..40);
+            self.after(after, Happening::Call { client, file, number });
+        }
+    }
+
+    // Clients and lock managers.
+
+    fn act(&mut self, client: usize) {
+        let after = self.rng.u64(300..4_000);
+        self.after(after, Happening::Act(client));
+        let it = &self.clients[client];
+        let service = it.mounts[self.rng.usize(0..it.mounts.len())];
+        let file = (service, self.rng.u8(0..2));
+        if !self.is_busy || it.away_until > self.now || it.calls.contains_key(&file) {
+            return;
+        }
+        let ask = match it.locks.contains_key(&file) {
+            true if self.rng.u8(0..4) > 0 => return,
+            true => Ask::Unlock,
+            false => Ask::Lock,
+        };
+        let number = self.clients[client].call(file, ask);
+        self.after(1, Happening::Call { client, file, number });
+    }
+
+    fn call(&mut self, client: usize, file: FileAt, number: u64) {
+        let Some(call) = self.clients[client].calls.get(&file).filter(|c| c.number == number).cloned() else {
+            return;
+        };
+        self.after(1_000, Happening::Call { client, file, number });
+        if self.clients[client].away_until > self.now {
+            self.clients[client].disturbed = Some(self.now);
+            return;
+        }
+        let Some(server) = self.address_of(file.0).filter(|server| self.servers[*server].serves()) else {
+            return;
+        };
+        self.wake_lockd(server);
+        let (in_grace, life) = (self.servers[server].in_grace(self.now), self.servers[server].life());
+        let verdict = match call.ask {
+            Ask::Lock | Ask::Unlock if in_grace => Verdict::WrongTime,
+            Ask::Reclaim if !in_grace => Verdict::WrongTime,
+            Ask::Unlock => {
+                if self.servers[server].locks.get(&file) == Some(&client) {
+                    self.servers[server].locks.remove(&file);
+                }
+                let after = self.rng.u64(8_000..30_000);
+                self.after(after, Happening::Expire { server, life, client });
+                Verdict::Granted
+            }
+            Ask::Lock | Ask::Reclaim => match self.grant(server, client, file) {
+                Some(verdict) => verdict,
+                None => return self.after(25, Happening::Call { client, file, number }),
+            },
+        };
+        if verdict == Verdict::WrongTime && call.ask == Ask::Reclaim {
+            self.say(|| format!("client {client} may not reclaim {file:?}: grace is over"));
+        }
+        let after = self.rng.u64(1..20);
+        self.after(after, Happening::Answer { client, file, number, verdict, life });
+    }
+
+    /// `None` while the client is being registered with the status monitor.
+    fn grant(&mut self, server: usize, client: usize, file: FileAt) -> Option<Verdict> {
+        let life = self.servers[server].life();
+        let it = &mut self.servers[server];
+        if !it.registered.contains(&client) {
+            if !it.remembered.contains(&client) {
+                it.create_record(client);
+                self.after(15, Happening::Recorded { server, life, client });
+                return None;
+            }
+            it.registered.insert(client);
+            self.checks.registered_at.insert((server, client), self.now);
+        }
+        let it = &mut self.servers[server];
+        match it.locks.get(&file) {
+            Some(holder) if *holder != client => return Some(Verdict::Denied),
+            Some(_) => {}
+            None => {
+                it.locks.insert(file, client);
+                self.check_grant(client, file);
+            }
+        }
+        Some(Verdict::Granted)
+    }
+
+    fn answer(&mut self, client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life) {
+        let server = &self.servers[life.0];
+        // A connection ends with the life that it leads to, or with the address.
+        if !server.serves() || server.life() != life || self.address_of(file.0) != Some(life.0) {
+            return;
+        }
+        if self.clients[client].away_until > self.now {
+            self.clients[client].disturbed = Some(self.now);
+            return;
+        }
+        let asked = self.clients[client].answered(file, number, verdict);
+        if asked == Some(Ask::Lock) && verdict == Verdict::Granted {
+            self.say(|| format!("client {client} has {file:?}"));
+        }
+    }
+
+    // Once a second.
+
+    fn second(&mut self) {
+        self.after(1_000, Happening::Second);
+        self.manage();
+        self.check_each_second();
+        if self.now > FAULTS_END {
+            return;
+        }
+        let faults = self.faults.clone();
+        for server in 0..self.servers.len() {
+            let mut now_and_then = |per_mille: u16| self.rng.u16(0..1000) < per_mille;
+            let (crash, death) = (now_and_then(faults.crashes), now_and_then(faults.agent_deaths));
+            let (restart, kill) = (now_and_then(faults.nfs_restarts), now_and_then(faults.lockd_kills));
+            let (cut, jump, bak) = (
+                now_and_then(faults.partitions),
+                now_and_then(faults.clock_jumps),
+                now_and_then(faults.to_bak),
+            );
+            self.harm(server, crash, death, cut);
+            if !self.servers[server].on || self.servers[server].is_worked_on {
+                continue;
+            }
+            if restart && self.servers[server].lockd.is_some() {
+                self.disturbed();
+                self.stop_nfs(server);
+                let after = self.rng.u64(100..3_000);
+                self.after(after, Happening::StartNfs(server));
+            } else if kill {
+                self.disturbed();
+                self.kill_lockd(server);
+            }
+            if jump {
+                self.faults.jump(server, &mut self.rng);
+            }
+            if bak {
+                let it = &mut self.servers[server];
+                let moved = std::mem::take(&mut it.sm);
+                it.sm_bak.extend(moved);
+            }
+        }
+        if self.rng.u16(0..1000) < faults.outages || (self.faults.store_is_away && self.rng.u8(0..4) == 0) {
+            self.store_disturbed();
+            self.faults.store_is_away = !self.faults.store_is_away;
+        }
+        for client in 0..self.clients.len() {
+            if self.rng.u16(0..1000) < faults.absences {
+                let (now, away) = (self.now, self.rng.u64(1_000..30_000));
+                self.clients[client].away_until = now + away;
+                self.clients[client].disturbed = Some(now);
+                self.say(|| format!("client {client} can't be reached for {away} ms"));
+            }
+        }
+    }
+
+    fn harm(&mut self, server: usize, crash: bool, death: bool, cut: bool) {
+        if !self.servers[server].on {
+            return;
+        }
+        if crash || death {
+            // Not now, but in the midst of something.
+            let how = if crash { Death::Server } else { Death::Agent };
+            match self.agents[server] {
+                Some(_) => self.faults.let_die(server, self.rng.u32(0..60), how),
+                None if crash => self.power_off(server),
+                None => {}
+            }
+        }
+        if cut || (self.servers[server].is_cut_off && self.rng.u8(0..6) == 0) {
+            self.store_disturbed();
+            let it = &mut self.servers[server];
+            it.is_cut_off = !it.is_cut_off;
+            let cut_off = it.is_cut_off;
+            self.say(|| format!("{} is cut off from the store: {cut_off}", server_name(server)));
+        }
+    }
+
+    /// One failover without any fault: whatever was lost in silence before shows now.
+    pub(crate) fn fail_over_once_more(&mut self) {
+        self.is_busy = false;
+        let owners: Vec<usize> = (0..self.servers.len())
+            .filter(|server| (0..self.services.len()).any(|at| self.address_of(at) == Some(*server)))
+            .collect();
+        let server = owners[self.rng.usize(0..owners.len())];
+        self.say(|| format!("once more: {} fails", server_name(server)));
+        self.power_off(server);
+    }
+
+    /// Everything is repaired.
+    pub(crate) fn repair(&mut self) {
+        self.say(|| "everything is repaired".into());
+        self.disturbed();
+        self.faults.end();
+        self.cluster.is_restless = false;
+        self.cluster.is_hasty = false;
+        for server in 0..self.servers.len() {
+            self.servers[server].is_cut_off = false;
+            self.wake_lockd(server);
+        }
+        for client in &mut self.clients {
+            client.loss = 0;
+            client.away_until = client.away_until.min(self.now);
+        }
+    }
+}
+
+pub(crate) fn server_name(at: usize) -> ServerName {
+    ServerName::try_from(format!("nfs-{}", ["a", "b", "c"][at])).unwrap_or_else(|_| server_name(at))
+}
+
+fn my_names(names: &[String]) -> Vec<MyName> {
+    names.iter().filter_map(|name| MyName::parse(name).ok()).collect()
+}
+
+fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
+    let address = IpAddr::from(Ipv4Addr::new(10, 2, 0, u8::try_from(at + 1).unwrap_or_default()));
+    let name =
+        ServiceName::try_from(format!("svc{at}")).unwrap_or_else(|_| ServiceName::host(&server_name(0)));
+    Service {
+        names: my_names(&[format!("{name}.example.org"), address.to_string()]),
+        name,
+        address,
+        home: rng.usize(0..servers),
+        automatic: rng.bool(),
+        host_of: None,
+    }
+}
+
+fn host_service(server: &Server) -> Service {
+    let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, u8::try_from(server.index + 1).unwrap_or_default()));
+    Service {
+        name: ServiceName::host(&server.name),
+        address,
+        names: my_names(&[server.name.to_string()]),
+        home: server.index,
+        automatic: false,
+        host_of: Some(server.index),
+    }
+}
