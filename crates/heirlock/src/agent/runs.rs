@@ -503,7 +503,10 @@ impl Agent {
         let store = self.store.as_ref();
         let newest = store.newest_claim(service)?;
         let heart = match &newest {
-            Some(claim) if claim.owner != self.settings.server => self.pulse.heart_of(&claim.owner, now),
+            Some(claim) if claim.owner != self.settings.server => {
+                self.pulse.look(now, store)?;
+                self.pulse.heart_of(&claim.owner, now)
+            }
             _ => OwnerHeart::NeverSeen,
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
