@@ -29,6 +29,10 @@ struct Arguments {
     /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires.
     #[arg(long, value_name = "INVARIANT")]
     expect: Option<u8>,
+    /// Plants this bug in the core first (built with the feature `plants`): its checker must fire.
+    #[cfg(feature = "plants")]
+    #[arg(long, value_parser = parse_bug)]
+    plant: Option<heirlock_core::planted::Bug>,
     /// Threads, each with seeds of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -36,6 +40,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "plants")]
+    arguments.plant.into_iter().for_each(heirlock_core::planted::plant);
     let seeds = match arguments.seed {
         Some(seed) => seed..seed + 1,
         None => arguments.seeds.clone().unwrap_or(0..1_000),
@@ -89,7 +95,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let Some(violation) = heirlock_sim::run(seed, arguments.trace).violation else {
+                    let Some(violation) = heirlock_sim::run(seed, arguments.trace) else {
                         continue;
                     };
                     if !arguments.survey {
@@ -106,6 +112,28 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
     found.sort_by_key(|(seed, _)| *seed);
     let count = next.into_inner().min(seeds.end) - seeds.start;
     (found, count)
+}
+
+/// Bugs by the names that the code has for them, spelled as options are.
+#[cfg(feature = "plants")]
+fn parse_bug(text: &str) -> Result<heirlock_core::planted::Bug, String> {
+    use heirlock_core::planted::Bug;
+    let bugs = [
+        ("answer-first", Bug::AnswerFirst),
+        ("believe-deletions", Bug::BelieveDeletions),
+        ("claim-over-living", Bug::ClaimOverLiving),
+        ("flood", Bug::Flood),
+        ("forget-own", Bug::ForgetOwn),
+        ("forget-redo", Bug::ForgetRedo),
+        ("notify-after-grace", Bug::NotifyAfterGrace),
+        ("reuse-number", Bug::ReuseNumber),
+        ("silent-outcome", Bug::SilentOutcome),
+        ("tell-peers", Bug::TellPeers),
+        ("trust-hint", Bug::TrustHint),
+        ("trust-names", Bug::TrustNames),
+    ];
+    let found = bugs.iter().find(|(name, _)| *name == text).map(|(_, bug)| *bug);
+    found.ok_or_else(|| format!("expected one of {}, found {text:?}", bugs.map(|(name, _)| name).join(", ")))
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {

@@ -35,7 +35,6 @@ pub(crate) enum Death {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
-    pub(crate) address: IpAddr,
     pub(crate) names: Vec<MyName>,
     pub(crate) home: usize,
     pub(crate) automatic: bool,
@@ -438,9 +437,14 @@ impl World {
         let now = self.now;
         // lockd that is killed while grace is open, or was at the last look, opens another: from outside they can't be
         // told apart.
-        let unseen = now < self.servers[server].grace_until + 1_000 || self.agents[server].is_none();
+        let (grace_before, has_agent) = (self.servers[server].grace_until, self.agents[server].is_some());
+        let unseen = now < grace_before + 1_000 || !has_agent;
+        let (by_us, reopened) = (self.servers[server].is_worked_on, self.servers[server].kill_pends);
         let dropped = self.servers[server].wake(now);
-        let by_us = self.servers[server].is_worked_on;
+        if unseen && !by_us && reopened {
+            let it = &mut self.servers[server];
+            it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
+        }
         self.lose(dropped, unseen && !by_us, !by_us);
     }
 
@@ -863,7 +867,6 @@ fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
     Service {
         names: my_names(&[format!("{name}.example.org"), address.to_string()]),
         name,
-        address,
         home: rng.usize(0..servers),
         automatic: rng.bool(),
         host_of: None,
@@ -871,10 +874,8 @@ fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
 }
 
 fn host_service(server: &Server) -> Service {
-    let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, u8::try_from(server.index + 1).unwrap_or_default()));
     Service {
         name: ServiceName::host(&server.name),
-        address,
         names: my_names(&[server.name.to_string()]),
         home: server.index,
         automatic: false,

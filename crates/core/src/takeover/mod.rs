@@ -35,6 +35,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::outcome::Outcome;
+use crate::planted::{Bug, planted};
 use crate::state_number::next_unsent;
 
 /// What a run is to do.
@@ -350,7 +351,7 @@ impl Takeover {
 
     /// Whether it will drop the locks of this server's own clients.
     fn drops_own_locks(&self) -> bool {
-        !self.is_own_restart() && self.plan.strategy.drops_own_locks()
+        !self.is_own_restart() && self.plan.strategy.drops_own_locks() && !planted(Bug::ForgetOwn)
     }
 
     fn claim(&self) -> Action {
@@ -484,6 +485,7 @@ impl Takeover {
         member.told = true;
         let lines: Vec<_> = left
             .into_iter()
+            .filter(|_| !planted(Bug::SilentOutcome))
             .filter_map(|(client, outcome, why)| member.left(&client, outcome, at_ms, why))
             .collect();
         let mut persist = Vec::new();
