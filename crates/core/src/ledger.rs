@@ -83,6 +83,14 @@ pub struct Roles {
     pub connected: BTreeSet<MonName>,
 }
 
+impl Roles {
+    /// Whether this is a server that we mount from and nothing else.
+    #[must_use]
+    pub fn is_peer(&self, name: &MonName) -> bool {
+        self.peers.contains(name) && !self.connected.contains(name)
+    }
+}
+
 /// What the store knows of one service's clients, and what it is still to learn.
 #[derive(Debug, Clone)]
 pub struct Ledger {

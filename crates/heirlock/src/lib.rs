@@ -14,6 +14,7 @@ mod hooks;
 mod limits;
 mod lock_manager;
 mod monitor;
+mod mounts;
 mod notifier;
 mod probe;
 mod rpc_client;

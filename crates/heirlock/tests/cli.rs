@@ -345,7 +345,24 @@ fn an_import_takes_nothing_from_whoever_may_be_serving() {
     assert!(said.err.contains("belongs to nfs-a") && said.err.contains("--owner-fenced"), "{}", said.err);
     assert!(!server.path("store/services/nfs/claims/3").exists());
     assert_eq!(import(&["--owner-fenced"]).exit, 0);
-    assert!(server.path("store/services/nfs/claims/3.released").exists());
+    let service = &server.run(&["records", "list", "--json"]).json()[0];
+    assert_eq!((&service["generation"], &service["released"]), (&json!(3), &json!(true)));
+}
+
+#[test]
+fn an_import_that_was_ended_right_after_its_claim_is_run_again() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    server.claim(1, "nfs-b");
+    let claim = server.path("store/services/nfs/claims/1");
+    let ended = fs::read_to_string(&claim).unwrap().replace("\"released\":false", "\"released\":true");
+    fs::write(&claim, ended).unwrap();
+    let said = server.run(&["records", "list", "nfs"]);
+    assert_eq!(said.exit, 1);
+    assert!(said.err.ends_with("was interrupted before it held a record; import again\n"), "{}", said.err);
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
+    assert_eq!((said.exit, &said.json()["generation"]), (0, &json!(2)), "{}", said.err);
+    assert_eq!(server.run(&["records", "list", "--json"]).json()[0]["records"], 1);
 }
 
 #[test]

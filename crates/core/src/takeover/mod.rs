@@ -307,9 +307,7 @@ impl Takeover {
         }
         match (self.phase, event) {
             (_, Event::Overtaken(service)) => self.overtaken(now, &service),
-            (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => {
-                self.fail(now, "the lock manager was restarted meanwhile: all is to be done again".into())
-            }
+            (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
             (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
             (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
             (Phase::Intent, Event::Fit(Ok(()))) if self.plan.fence => {
@@ -594,6 +592,19 @@ impl Takeover {
         let persist = self.journals(Some(why.clone()));
         then.push(Action::Over(End::Failed { why, summaries: self.summaries() }));
         Batch { persist, then }
+    }
+
+    /// All is to be done again, by whoever comes next: where lockd was killed in place an agent that is started now can't
+    /// see that this life isn't the one that was recognised. So the generations are left as if no life had served them yet.
+    fn life_changed(&mut self, now: Moment) -> Steps {
+        let why = "the lock manager was restarted meanwhile: all is to be done again";
+        let mut steps = self.fail(now, why.into());
+        for one in &mut steps.persist {
+            if let Persist::Journal { journal, .. } = one {
+                (journal.phase, journal.life) = (Phase::Settled, None);
+            }
+        }
+        steps
     }
 
     /// A higher generation exists: what we still wrote or sent for this service would be another server's business.

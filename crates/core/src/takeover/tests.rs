@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::duty::{Duty, duty};
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -578,5 +579,27 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
         outcome_of(&end, "home", "10.0.0.1"),
         Some(Outcome::Unreachable),
         "its locks there are not back"
+    );
+}
+
+#[test]
+fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(3_000), Event::LifeChanged);
+    assert!(matches!(end_of(&steps), End::Failed { .. }));
+    let duties: Vec<Duty> = steps
+        .persist
+        .iter()
+        .filter_map(|one| match one {
+            Persist::Journal { journal, .. } => Some(duty(journal, true, &life("2"), false)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        duties,
+        [Duty::Recover, Duty::Recover],
+        "killed in place it looks like the life that was recognised"
     );
 }

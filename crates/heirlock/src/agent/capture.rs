@@ -48,7 +48,7 @@ impl Agent {
         self.capture.resolver.ask(&found.unresolved, now, &self.inbox);
         self.capture.found = found;
         self.record(now);
-        self.report_registrations(now);
+        self.report_registrations();
     }
 
     /// Compares what was found with what the store holds, and commits the difference.
@@ -134,7 +134,7 @@ impl Agent {
     }
 
     /// While a run waits for clients to come back: who registered since it recognised.
-    fn report_registrations(&mut self, now: Moment) {
+    fn report_registrations(&mut self) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);
         let Some(before) = &running.before else { return };
@@ -147,7 +147,7 @@ impl Agent {
             .map(|(client, _)| client.clone())
             .collect();
         if !came.is_empty() {
-            self.advance(now, heirlock_core::takeover::Event::Registered(came));
+            self.advance(heirlock_core::takeover::Event::Registered(came));
         }
     }
 }

@@ -18,7 +18,7 @@ mod beat;
 mod callouts;
 mod capture;
 mod clock;
-mod convey;
+pub(crate) mod convey;
 mod health;
 mod holdings;
 mod monitor;
@@ -69,7 +69,7 @@ use holdings::Held;
 use runs::Running;
 use status::Snapshot;
 use watch::Look;
-use work::{RecognisedAt, Workshop};
+use work::{RecognisedAt, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -79,10 +79,10 @@ pub(crate) enum Message {
     Observed(Box<Result<Look, String>>),
     /// Where NLM listens over TCP.
     NlmPorts(Vec<u16>),
-    /// Work of the run is done.
-    Event(Event),
-    /// The lock manager was made to recognise.
-    Recognised(Box<Result<RecognisedAt, String>>),
+    /// Work that a run asked for is done.
+    Event(RunNumber, Event),
+    /// The lock manager was made to recognise, for a run.
+    Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
     Resolved(MonName, Option<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
@@ -227,6 +227,7 @@ impl Agent {
             clock,
             lock_manager: Arc::new(Mutex::new(lock_manager)),
             inbox: inbox.clone(),
+            run: RunNumber::default(),
         };
         let mut agent = Self {
             id,
@@ -309,10 +310,10 @@ impl Agent {
         let now = self.clock.now();
         match message {
             Message::Changed => self.hinted(now),
-            Message::Observed(look) => self.observed(now, *look),
+            Message::Observed(look) => self.observed(*look),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
-            Message::Event(event) => self.advance(now, event),
-            Message::Recognised(done) => self.recognised(now, *done),
+            Message::Event(run, event) => self.worked_for(run, event),
+            Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, address) => self.resolved(now, &name, address),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
@@ -425,9 +426,9 @@ fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
     for message in messages {
         match (joined.last_mut(), message) {
             (
-                Some(Message::Event(Event::Acknowledged { service, clients })),
-                Message::Event(Event::Acknowledged { service: same, clients: more }),
-            ) if *service == same => clients.extend(more),
+                Some(Message::Event(run, Event::Acknowledged { service, clients })),
+                Message::Event(of, Event::Acknowledged { service: same, clients: more }),
+            ) if *run == of && *service == same => clients.extend(more),
             (_, message) => joined.push(message),
         }
     }
@@ -458,13 +459,14 @@ mod tests {
 
     fn answered(service: &str, client: &str) -> Message {
         let clients = vec![MonName::parse(client).unwrap()];
-        Message::Event(Event::Acknowledged { service: ServiceName::parse(service).unwrap(), clients })
+        let service = ServiceName::parse(service).unwrap();
+        Message::Event(RunNumber::default(), Event::Acknowledged { service, clients })
     }
 
     #[test]
     fn answers_that_come_together_are_made_durable_together_and_nothing_overtakes_them() {
-        let ended =
-            Message::Event(Event::NotifyEnded { service: ServiceName::parse("nfs").unwrap(), left: vec![] });
+        let service = ServiceName::parse("nfs").unwrap();
+        let ended = Message::Event(RunNumber::default(), Event::NotifyEnded { service, left: vec![] });
         let came = [
             answered("nfs", "192.0.2.1"),
             answered("nfs", "192.0.2.2"),
@@ -475,10 +477,10 @@ mod tests {
         let said: Vec<String> = join_alike(came.into_iter())
             .iter()
             .map(|message| match message {
-                Message::Event(Event::Acknowledged { service, clients }) => {
+                Message::Event(_, Event::Acknowledged { service, clients }) => {
                     format!("{service} {}", clients.len())
                 }
-                Message::Event(_) => "ended".to_owned(),
+                Message::Event(..) => "ended".to_owned(),
                 _ => "other".to_owned(),
             })
             .collect();

@@ -234,7 +234,7 @@ impl Agent {
         self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
         if before.is_some_and(|before| before.get(&known_as) != Some(&bytes)) {
-            self.advance(now, Event::Registered(BTreeSet::from([known_as])));
+            self.advance(Event::Registered(BTreeSet::from([known_as])));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::store::{Change as StoreChange, journal_text};
 
 impl Agent {
     /// The lock manager was looked at.
-    pub(crate) fn observed(&mut self, now: Moment, look: Result<Look, String>) {
+    pub(crate) fn observed(&mut self, look: Result<Look, String>) {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
@@ -24,16 +24,22 @@ impl Agent {
         };
         let looked_before = self.looked_at.replace(look.at);
         self.serving = look.observation.serving;
-        match self.follower.observe(&look.observation) {
+        let change = self.follower.observe(&look.observation);
+        // It began after the look before. Where there was none, nothing is known of its age.
+        self.life_changed(change, looked_before);
+    }
+
+    /// What became of the life of the lock manager, without a run that made it so. A new one began after `since`.
+    pub(crate) fn life_changed(&mut self, change: Change, since: Option<Moment>) {
+        match change {
             Change::Same => {}
             Change::Stopped => self.grace_seen = None,
             Change::Reborn(life) => {
                 tracing::info!(%life, "another life of the lock manager begins: the locks of the one before are gone");
-                // It began after the look before. Where there was none, nothing is known of its age.
-                self.grace_seen = looked_before;
+                self.grace_seen = since;
                 self.reborn = true;
                 if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
-                    self.advance(now, Event::LifeChanged);
+                    self.advance(Event::LifeChanged);
                 }
             }
         }

@@ -36,7 +36,7 @@ impl Agent {
         tracing::debug!(?request, "asked");
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
-            Request::Adopt { service, finish: true, .. } => self.finish(now, &service, responder),
+            Request::Adopt { service, finish: true, .. } => self.finish(&service, responder),
             Request::Adopt { service, prepare, owner_fenced, force, .. } => {
                 let authority = Authority { owner_fenced, insisted: force };
                 self.adopt(now, Adoption { service, prepare, authority }, responder);
@@ -153,11 +153,11 @@ impl Agent {
         held.journal.phase == Phase::Settled && lives && self.follower.runs()
     }
 
-    fn finish(&mut self, now: Moment, service: &ServiceName, responder: Responder) {
+    fn finish(&mut self, service: &ServiceName, responder: Responder) {
         let running = self.run.as_mut().filter(|running| running.machine.targets().contains(service));
         if let Some(running) = running {
             running.waiting.push(responder);
-            return self.advance(now, Event::Finish);
+            return self.advance(Event::Finish);
         }
         match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
             Some(report) => responder.done(Answer::Adoption(Box::new(report))),

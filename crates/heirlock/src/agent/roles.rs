@@ -8,6 +8,8 @@ use std::path::Path;
 use heirlock_core::ledger::Roles;
 use heirlock_nsm::MonName;
 
+use crate::mounts;
+
 /// NFS's own port. lockd's differs from boot to boot and is asked for at rpcbind.
 const NFS_PORT: u16 = 2049;
 
@@ -26,23 +28,11 @@ pub(crate) fn read(proc: &Path, nlm_ports: &[u16]) -> Roles {
 pub(crate) fn is_peer(proc: &Path, name: &MonName) -> bool {
     let mounts = fs::read_to_string(proc.join("mounts")).unwrap_or_default();
     // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
-    peers(&mounts).contains(name) && !read(proc, &[]).connected.contains(name)
+    peers(&mounts).contains(name) && read(proc, &[]).is_peer(name)
 }
 
-/// The servers of NFSv2 and NFSv3 mounts: the ones whose locks go through this server's own lock manager.
-fn peers(mounts: &str) -> BTreeSet<MonName> {
-    let mut peers = BTreeSet::new();
-    for line in mounts.lines() {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [source, _, kind, options, ..] = fields.as_slice() else { continue };
-        if *kind != "nfs" || options.split(',').any(|o| o == "nolock" || o.starts_with("vers=4")) {
-            continue;
-        }
-        let by_address = options.split(',').find_map(|o| o.strip_prefix("addr="));
-        let by_name = source.rsplit_once(':').map(|(server, _)| server.trim_matches(['[', ']']));
-        peers.extend(by_address.into_iter().chain(by_name).filter_map(|name| MonName::parse(name).ok()));
-    }
-    peers
+fn peers(table: &str) -> BTreeSet<MonName> {
+    mounts::locking(table).flat_map(|mount| mount.servers).collect()
 }
 
 fn connected(table: &str, nlm_ports: &[u16]) -> BTreeSet<MonName> {
@@ -89,13 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn an_nfsv3_mount_makes_its_server_a_peer_and_v4_and_nolock_do_not() {
-        let mounts = "10.0.0.7:/x /mnt/x nfs rw,vers=3,hard,addr=10.0.0.7 0 0\n\
-                      filer:/y /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n\
-                      10.0.0.9:/z /mnt/z nfs4 rw,vers=4.2,addr=10.0.0.9 0 0\n\
-                      10.0.0.5:/n /mnt/n nfs rw,vers=3,nolock,addr=10.0.0.5 0 0\n\
-                      /dev/sda1 / ext4 rw 0 0\n";
-        assert_eq!(names(&peers(mounts)), ["10.0.0.7", "10.0.0.8", "filer"]);
+    fn whoever_we_mount_from_with_locks_is_a_peer() {
+        let table = "10.0.0.7:/x /mnt/x nfs rw,vers=3,hard,addr=10.0.0.7 0 0\n\
+                     filer:/y /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n\
+                     10.0.0.5:/n /mnt/n nfs rw,vers=3,local_lock=all,addr=10.0.0.5 0 0\n\
+                     /dev/sda1 / ext4 rw 0 0\n";
+        assert_eq!(names(&peers(table)), ["10.0.0.7", "10.0.0.8", "filer"]);
     }
 
     #[test]

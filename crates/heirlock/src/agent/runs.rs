@@ -17,7 +17,7 @@ use heirlock_core::{Batch, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::holdings::begin;
-use super::work::{RecognisedAt, Telling};
+use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
@@ -25,6 +25,7 @@ use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 /// The run that is on.
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
+    number: RunNumber,
     todo: VecDeque<Todo>,
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
@@ -73,9 +74,10 @@ impl From<StoreError> for NotClaimed {
 }
 
 impl Running {
-    fn new(machine: Takeover, waiting: Vec<Responder>) -> Self {
+    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Responder>) -> Self {
         Self {
             machine,
+            number,
             todo: VecDeque::new(),
             waiting,
             before: None,
@@ -142,13 +144,13 @@ impl Agent {
             started_at_s: clock::wall_s(),
         };
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
-        let mut running = Running::new(Takeover::new(now, plan), order.waiting);
+        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
             running.before = Some(self.capture.found.clients.clone());
         }
         self.run = Some(running);
-        self.advance(now, Event::Start);
+        self.advance(Event::Start);
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
@@ -158,43 +160,58 @@ impl Agent {
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
         let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
-        let mut running = Running::new(machine, Vec::new());
+        let mut running = Running::new(machine, self.workshop.next_run(), Vec::new());
         running.before = Some(self.capture.found.clients.clone());
         self.run = Some(running);
         self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen);
         true
     }
 
-    /// Tells the run what happened, and carries out what it asks for.
-    pub(crate) fn advance(&mut self, now: Moment, event: Event) {
+    /// Tells the run what has happened, now, and carries out what it asks for.
+    pub(crate) fn advance(&mut self, event: Event) {
         let Some(running) = &mut self.run else { return };
         running.machine.holds(self.held.keys());
-        let batch = running.machine.step(now, event);
+        let batch = running.machine.step(self.clock.now(), event);
         running.enqueue(batch);
-        self.carry_out(now);
+        self.carry_out();
     }
 
-    /// The lock manager was made to recognise; whose life it lives now is the follower's to say.
-    pub(crate) fn recognised(&mut self, now: Moment, done: Result<RecognisedAt, String>) {
-        let asked = self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
+    /// Work is done, for the run that is on or for one before it, whose threads outlived it.
+    pub(crate) fn worked_for(&mut self, run: RunNumber, event: Event) {
+        match self.is_on(run) {
+            true => self.advance(event),
+            false => tracing::debug!(?event, "it comes too late for the run that asked for it"),
+        }
+    }
+
+    fn is_on(&self, run: RunNumber) -> bool {
+        self.run.as_ref().is_some_and(|running| running.number == run)
+    }
+
+    /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
+    /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
+    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
+        // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
+        let asked = self.is_on(run)
+            && self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
         let recognition = done.and_then(|done| {
             let change = self.follower.observe(&done.recognised.observation);
-            if done.recognised.in_place {
-                self.follower.restarted_in_place();
-            }
-            // The run that asked for it has ended meanwhile: the locks are gone all the same.
-            self.reborn |= !asked && (done.recognised.in_place || matches!(change, LifeChange::Reborn(_)));
+            let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
+            let change = dropped.map_or(change, LifeChange::Reborn);
             self.serving = done.recognised.observation.serving;
+            if !asked {
+                self.life_changed(change, Some(done.grace_opened));
+            }
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
-        if let Some(running) = &mut self.run {
+        if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
                 running.machine.captured(service, held.ledger.stored().keys());
             }
         }
-        self.advance(now, Event::Recognised(recognition));
+        self.worked_for(run, Event::Recognised(recognition));
     }
 
     /// Time passed.
@@ -202,7 +219,7 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         if running.store_retry.is_some_and(|at| now >= at) {
             running.store_retry = None;
-            self.carry_out(now);
+            self.carry_out();
         }
         if let Some(running) =
             self.run.as_mut().filter(|r| now.since(r.said_at) >= crate::limits::PROGRESS_INTERVAL)
@@ -217,12 +234,12 @@ impl Agent {
                 self.scan(now);
             }
             let present = self.capture.found.clients.keys().cloned().collect();
-            self.advance(now, Event::Tick { present, looked_at: self.looked_at });
+            self.advance(Event::Tick { present, looked_at: self.looked_at });
         }
     }
 
     /// Carries out what is to be done, in order, as far as the store goes along.
-    fn carry_out(&mut self, now: Moment) {
+    fn carry_out(&mut self) {
         loop {
             let Some(running) = &mut self.run else { return };
             if running.store_retry.is_some() {
@@ -230,11 +247,12 @@ impl Agent {
             }
             let Some(next) = running.todo.pop_front() else { break };
             match next {
-                Todo::Act(action) => self.act(now, action),
+                Todo::Act(action) => self.act(action),
                 Todo::Persist(first) => {
                     let portion = take_alike(first, &mut running.todo);
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
+                        let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
                         running.store_retry = Some(now + crate::limits::STORE_RETRY);
@@ -327,7 +345,7 @@ impl Agent {
         }
     }
 
-    fn act(&mut self, now: Moment, action: Action) {
+    fn act(&mut self, action: Action) {
         match action {
             Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
             Action::Fence(services) => {
@@ -336,8 +354,8 @@ impl Agent {
                 self.workshop.fence(owners.collect());
             }
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(now, &services, authority);
-                self.advance(now, Event::Claimed { won, refused });
+                let (won, refused) = self.claim_all(&services, authority);
+                self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
                 let placed = services.iter().try_fold(0, |sum, (service, records)| {
@@ -350,19 +368,19 @@ impl Agent {
                         )
                     })
                 });
-                self.advance(now, Event::Conveyed(placed));
+                self.advance(Event::Conveyed(placed));
             }
-            Action::Recognise(strategy) => self.recognise(now, strategy),
+            Action::Recognise(strategy) => self.recognise(strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
                 Some(grace) => self.workshop.prove(grace),
-                None => self.advance(now, Event::Proved(Err("no grace period is known".into()))),
+                None => self.advance(Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
                 let last_call = self
                     .run
                     .as_ref()
                     .and_then(|r| r.machine.grace())
-                    .map_or(now, heirlock_core::grace::Grace::last_call);
+                    .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => self.notify(notices),
@@ -373,14 +391,14 @@ impl Agent {
                 }
             }
             Action::AwaitFinish => self.prepared(),
-            Action::Over(end) => self.over(now, end),
+            Action::Over(end) => self.over(end),
         }
     }
 
-    fn recognise(&mut self, now: Moment, strategy: Strategy) {
+    fn recognise(&mut self, strategy: Strategy) {
         if strategy.drops_own_locks() {
             // The last look before everything is dropped: what is there now was there before.
-            self.scan(now);
+            self.scan(self.clock.now());
         }
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
         if let Some(running) = &mut self.run {
@@ -404,14 +422,14 @@ impl Agent {
             return;
         };
         let host = ServiceName::host(&self.settings.server);
-        let peers = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports);
+        let roles = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports);
         // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
         let rebooted = self.rebooted;
         let tellings = notices
             .into_iter()
             .map(|mut notice| {
                 if notice.service == host && !rebooted {
-                    notice.clients.retain(|c| !peers.peers.contains(c) || peers.connected.contains(c));
+                    notice.clients.retain(|client| !roles.is_peer(client));
                 }
                 Telling {
                     clients: notice.clients.iter().map(|c| (c.clone(), self.addresses_of(c))).collect(),
@@ -465,28 +483,27 @@ impl Agent {
 
     fn claim_all(
         &mut self,
-        now: Moment,
         services: &[(ServiceName, Part)],
         authority: Authority,
     ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
         // What was captured until this moment belongs into the generation that is left.
-        self.scan(now);
+        self.scan(self.clock.now());
         let (mut won, mut refused) = (Vec::new(), Vec::new());
         for (service, part) in services {
             let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
             if targets_lost {
                 break; // nothing is to be taken over, so nothing of our own is touched
             }
-            match self.claim(now, service, authority) {
+            match self.claim(service, authority) {
                 Ok(claimed) => won.push(claimed),
                 Err(NotClaimed::Refused(why)) => {
                     // What is held is looked up again before anybody asks for it another time.
-                    self.beat_due = now;
+                    self.beat_due = self.clock.now();
                     refused.push((service.clone(), why));
                 }
                 Err(NotClaimed::StoreFails(error)) => {
                     // Else whoever owes a run would begin the next one at once.
-                    self.health.failed(now, &error.to_string());
+                    self.health.failed(self.clock.now(), &error.to_string());
                     refused.push((service.clone(), error.to_string()));
                 }
             }
@@ -494,16 +511,12 @@ impl Agent {
         (won, refused)
     }
 
-    fn claim(
-        &mut self,
-        now: Moment,
-        service: &ServiceName,
-        authority: Authority,
-    ) -> Result<Claimed, NotClaimed> {
+    fn claim(&mut self, service: &ServiceName, authority: Authority) -> Result<Claimed, NotClaimed> {
         let store = self.store.as_ref();
         let newest = store.newest_claim(service)?;
         let heart = match &newest {
             Some(claim) if claim.owner != self.settings.server => {
+                let now = self.clock.now();
                 self.pulse.look(now, store)?;
                 self.pulse.heart_of(&claim.owner, now)
             }
@@ -547,7 +560,7 @@ impl Agent {
         }
     }
 
-    fn over(&mut self, now: Moment, end: End) {
+    fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
@@ -558,7 +571,7 @@ impl Agent {
         }
         self.rebooted = false;
         self.prune();
-        self.capture.due = Some(now);
+        self.capture.due = Some(self.clock.now());
     }
 
     /// Old generations are kept for a while, to look at after the fact.
@@ -603,3 +616,6 @@ fn generation_of(persist: &Persist) -> (&ServiceName, heirlock_core::Generation)
 fn outcome_text(line: &OutcomeLine) -> String {
     serde_json::to_string(line).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

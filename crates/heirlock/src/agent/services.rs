@@ -22,7 +22,7 @@ impl Agent {
         let configured = self.settings.services.iter().map(|s| s.name.clone());
         for service in configured.chain([host]).collect::<Vec<_>>() {
             let refreshed = match self.held.contains_key(&service) {
-                true => self.check_claim(now, &service),
+                true => self.check_claim(&service),
                 false => self.look_for(&service),
             };
             if let Err(error) = refreshed {
@@ -34,7 +34,7 @@ impl Agent {
     }
 
     /// Whether a service that we hold is still ours.
-    fn check_claim(&mut self, now: Moment, service: &ServiceName) -> Result<(), StoreError> {
+    fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let newest = self.store.newest_claim(service)?;
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
@@ -43,7 +43,7 @@ impl Agent {
             Some(claim) if is_overtaken(held.claim.generation, &claim, run_of) => claim,
             _ => return Ok(()),
         };
-        self.advance(now, Event::Overtaken(service.clone()));
+        self.advance(Event::Overtaken(service.clone()));
         if other.owner == self.settings.server {
             // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
             return self.look_for(service);

@@ -19,6 +19,11 @@ use crate::config::{Command, ServiceSettings, Settings};
 use crate::lock_manager::{LockManager, Recognised};
 use crate::{arp, hooks, limits, notifier, probe};
 
+/// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
+/// no other one, that the fence has confirmed, say, or that grace is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RunNumber(u64);
+
 /// All that work needs.
 #[derive(Clone)]
 pub(crate) struct Workshop {
@@ -26,6 +31,8 @@ pub(crate) struct Workshop {
     pub(crate) clock: Clock,
     pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
     pub(crate) inbox: Sender<Message>,
+    /// The run that is worked for.
+    pub(crate) run: RunNumber,
 }
 
 /// What a recognition brought about, as its thread saw it.
@@ -76,9 +83,15 @@ impl notifier::Principal for Errand<'_> {
 }
 
 impl Workshop {
+    /// From now on work is done for another run.
+    pub(crate) fn next_run(&mut self) -> RunNumber {
+        self.run.0 += 1;
+        self.run
+    }
+
     fn report(&self, event: Event) {
         // The loop is gone only when the whole agent stops.
-        let _ = self.inbox.send(Message::Event(event));
+        let _ = self.inbox.send(Message::Event(self.run, event));
     }
 
     fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
@@ -157,7 +170,7 @@ impl Workshop {
         let shop = self.clone();
         thread::spawn(move || {
             let done = shop.try_recognise(strategy, &targets, grace_seen);
-            let _ = shop.inbox.send(Message::Recognised(Box::new(done)));
+            let _ = shop.inbox.send(Message::Recognised(shop.run, Box::new(done)));
         });
     }
 

@@ -25,10 +25,10 @@ pub(crate) use listener::{Listener, Waiting};
 pub(crate) use spool::Spool;
 
 /// The socket's name in the runtime directory.
-const SOCKET: &str = "callout.sock";
+pub(crate) const SOCKET: &str = "callout.sock";
 
 /// Under this name the program is a callout, since statd -H takes no arguments.
-const PROGRAM: &str = "heirlock-callout";
+pub(crate) const PROGRAM: &str = "heirlock-callout";
 
 /// Bytes of everything that is said: two names, and what is around them.
 const SAID_BYTES_MAX: usize = 4 * 1024;

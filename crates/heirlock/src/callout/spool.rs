@@ -58,6 +58,17 @@ impl Spool {
         Ok(lines.filter_map(|line| Said::parse(&from_message(line)).ok()).collect())
     }
 
+    /// Nobody will read it any more. What it notes lies in the records as well.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for name in [NAME, TAKEN] {
+            match fs::remove_file(self.sm.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// All of it is durable.
     pub(crate) fn done(&self) -> io::Result<()> {
         fs::remove_file(self.sm.join(TAKEN))

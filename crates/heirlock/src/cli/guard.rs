@@ -38,7 +38,7 @@ fn steps(steps: &[Step], output: &Output) -> Result<Exit, Failed> {
 impl From<GuardError> for Failed {
     fn from(error: GuardError) -> Self {
         match error {
-            GuardError::Changed { .. } => Self::new(Exit::Refused, error),
+            GuardError::Changed { .. } | GuardError::Refused { .. } => Self::new(Exit::Refused, error),
             GuardError::Store(error) => error.into(),
             GuardError::Io { .. } | GuardError::Systemctl(_) => Self::new(Exit::Failed, error),
         }

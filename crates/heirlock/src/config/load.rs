@@ -199,6 +199,11 @@ fn capture(section: &CaptureSection) -> Result<CaptureSettings, Wrong> {
     Ok(settings)
 }
 
+/// As it is where the file says nothing.
+pub(super) fn untouched_capture() -> Option<CaptureSettings> {
+    capture(&CaptureSection::default()).ok()
+}
+
 fn heartbeat(file: &ConfigFile) -> Result<HeartbeatSettings, Wrong> {
     let interval = duration("heartbeat.interval", file.heartbeat.interval.as_ref(), "1s")?;
     let dead_after = duration("heartbeat.dead-after", file.heartbeat.dead_after.as_ref(), "10s")?;

@@ -11,6 +11,7 @@ use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
+use serde::{Deserialize, Serialize};
 
 pub use load::ConfigError;
 
@@ -80,8 +81,24 @@ pub(crate) struct CaptureSettings {
     pub(crate) callout_timeout: Duration,
 }
 
+impl CaptureSettings {
+    /// Keys that say something and have no effect in this mode, each with the mode that it is meant for.
+    pub(crate) fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
+        let Some(untouched) = load::untouched_capture() else { return Vec::new() };
+        let keys = [
+            ("mon-timeout", CaptureMode::Nsm, self.mon_timeout != untouched.mon_timeout),
+            ("when-unprotected", CaptureMode::Nsm, self.when_unprotected != untouched.when_unprotected),
+            ("port", CaptureMode::Nsm, self.port != untouched.port),
+            ("callout-timeout", CaptureMode::Callout, self.callout_timeout != untouched.callout_timeout),
+        ];
+        let idle = keys.into_iter().filter(|(_, meant, set)| *set && *meant != self.mode);
+        idle.map(|(key, meant, _)| (key, meant)).collect()
+    }
+}
+
 /// How records are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum CaptureMode {
     /// By watching the status monitor's directory.
     Watch,
@@ -89,6 +106,17 @@ pub(crate) enum CaptureMode {
     Callout,
     /// heirlock is the status monitor.
     Nsm,
+}
+
+impl CaptureMode {
+    /// As the configuration spells it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            CaptureMode::Watch => "watch",
+            CaptureMode::Callout => "callout",
+            CaptureMode::Nsm => "nsm",
+        }
+    }
 }
 
 /// `[lock-manager]`

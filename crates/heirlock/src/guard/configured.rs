@@ -21,7 +21,7 @@ const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Everything of this file.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = super::capture::configured(settings);
     for service in &settings.services {
         findings.extend(addresses(settings, service));
         findings.extend(names(settings, service));

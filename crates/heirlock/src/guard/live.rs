@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
 use heirlock_core::takeover::Strategy;
+use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
 
@@ -13,10 +14,10 @@ use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::Finding;
 use super::host::Host;
 use super::records::{self, Kept};
-use super::{reach, rivals};
-use crate::config::{LockManagerKind, Settings};
+use super::{capture, reach, rivals};
+use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::store::Store;
-use crate::{detector, limits, lock_manager, rpc_client};
+use crate::{detector, limits, lock_manager, mounts, rpc_client};
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
@@ -25,6 +26,7 @@ const NAMES_SHOWN: usize = 5;
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = rivals::check(host, settings);
     findings.extend(registrations(settings));
+    findings.extend(capture::live(host, settings));
     findings.extend(recognition(host, settings));
     findings.extend(directory(host, settings));
     // That there is none has been said already.
@@ -51,14 +53,28 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 /// What lockd needs to find at rpcbind, and what clients do.
 fn registrations(settings: &Settings) -> Vec<Finding> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let find =
-        |program| rpc_client::find(loopback, settings.notify.rpcbind_port, program, limits::PROBE_TIME_MAX);
-    let monitor = match find((sm::PROGRAM, sm::VERSION)) {
+    let port = settings.notify.rpcbind_port;
+    let find = |program| rpc_client::find(loopback, port, program, limits::PROBE_TIME_MAX);
+    let monitor = (sm::PROGRAM, sm::VERSION);
+    if let Err(why) = rpc_client::find_over(loopback, port, monitor, Transport::Udp, limits::PROBE_TIME_MAX) {
+        let found = format!(
+            "{why}: lockd finds no status monitor and grants locks after a minute, and clients find nothing here"
+        );
+        return vec![Finding::loses_locks(
+            "rpcbind",
+            found,
+            "start it (systemctl enable --now rpcbind.socket)",
+        )];
+    }
+    let monitor = match find(monitor) {
         Ok((at, _)) => Finding::ok("status-monitor", format!("registered, at port {}", at.port())),
         Err(why) => {
             let found =
                 format!("{why}; without one lockd grants locks after a minute and nobody knows of them");
-            let remedy = "start rpc.statd (rpc-statd.service)";
+            let remedy = match settings.capture.mode {
+                CaptureMode::Nsm => "start the agent (systemctl start heirlock)",
+                _ => "start rpc.statd (rpc-statd.service)",
+            };
             match settings.lock_manager.kind {
                 LockManagerKind::Kernel => Finding::loses_locks("status-monitor", found, remedy),
                 LockManagerKind::Command => Finding::warning("status-monitor", found, remedy),
@@ -78,13 +94,12 @@ fn recognition(host: &Host, settings: &Settings) -> Vec<Finding> {
     let strategy = settings.lock_manager.strategy;
     let mut findings = Vec::new();
     if settings.lock_manager.kind == LockManagerKind::Kernel {
-        let mounts = host.text("/proc/mounts").unwrap_or_default();
+        let table = host.text("/proc/mounts").unwrap_or_default();
         // For restart-nfs the lock manager itself refuses.
-        if let Some(mount) = lock_manager::locking_mount(&mounts).filter(|_| strategy != Strategy::RestartNfs)
-        {
+        if let Some(mount) = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs) {
             findings.push(Finding::warning(
                 "nfs-mount",
-                format!("{mount} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace"),
+                format!("{} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace", mount.at),
                 "unmount it, mount it with nolock, or mount it by NFSv4",
             ));
         }

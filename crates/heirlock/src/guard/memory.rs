@@ -2,7 +2,7 @@
 //!
 //! It is written before each change that it remembers, so that a run that was ended between the two is taken back as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::host::Host;
+use crate::config::CaptureMode;
 
 /// Its name in the local directory.
 pub(super) const FILE: &str = "enabled.json";
@@ -29,10 +30,18 @@ pub(super) struct Memory {
     pub(super) files: BTreeMap<PathBuf, Remembered>,
     /// The folders that were not there, the outer ones first.
     pub(super) folders: Vec<PathBuf>,
-    /// We masked sm-notify's unit; it was not masked before.
-    pub(super) masked: bool,
-    /// We enabled our own unit.
-    pub(super) unit_enabled: bool,
+    /// The units that we masked; they were not masked before.
+    pub(super) masks: BTreeSet<String>,
+    /// The units of our own that we enabled.
+    pub(super) units: BTreeSet<String>,
+    /// The links that are ours.
+    pub(super) links: BTreeSet<PathBuf>,
+    /// The capture mode that the agent was last started for.
+    pub(super) mode: Option<CaptureMode>,
+    /// We are in rpc.statd's place, or were about to be.
+    pub(super) replaces_statd: bool,
+    /// rpc.statd was started before its callout changed.
+    pub(super) statd_behind: bool,
     /// We made the folder a store.
     pub(super) store_created: bool,
     /// The mode of that folder, where it was there before.

@@ -12,6 +12,7 @@
 //! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
+mod capture;
 mod configured;
 mod exports;
 mod facts;
@@ -23,6 +24,7 @@ mod nfs_conf;
 mod reach;
 mod records;
 mod rivals;
+mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;

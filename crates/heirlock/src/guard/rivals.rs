@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Severity};
 use super::host::{Host, Unit};
 use super::nfs_conf::NfsConf;
-use crate::config::{LockManagerKind, Settings};
+use super::statd;
+use crate::config::{CaptureMode, LockManagerKind, Settings};
 
 /// Its unit: nfs-server and rpc-statd want it.
 pub(super) const UNIT: &str = "rpc-statd-notify.service";
@@ -130,10 +131,7 @@ fn unit_state(unit: &Unit) -> Finding {
 
 /// One that runs now goes on for fifteen minutes, whatever was locked behind it.
 fn running(host: &Host) -> Option<Finding> {
-    let pids = host.list("/proc").unwrap_or_default();
-    let pid = pids.into_iter().filter(|name| name.bytes().all(|c| c.is_ascii_digit())).find(|pid| {
-        host.text(Path::new("/proc").join(pid).join("comm")).is_some_and(|comm| comm.trim() == "sm-notify")
-    })?;
+    let pid = statd::process(host, "sm-notify")?;
     Some(Finding::loses_locks(
         "sm-notify-running",
         format!(
@@ -150,10 +148,14 @@ fn directory(settings: &Settings, conf: &NfsConf) -> Option<Finding> {
     {
         return None;
     }
+    let harm = match settings.capture.mode {
+        CaptureMode::Nsm => "rpc.statd would know nobody when heirlock is left",
+        _ => "no client is ever noticed",
+    };
     Some(Finding::warning(
         "state-directory",
         format!(
-            "rpc.statd keeps its records in {} ({}), and heirlock looks in {}: no client is ever noticed",
+            "rpc.statd keeps its records in {} ({}), and heirlock looks in {}: {harm}",
             set.text.escape_debug(),
             set.file.display(),
             settings.state_directory.display()

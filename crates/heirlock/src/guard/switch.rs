@@ -5,6 +5,7 @@
 
 mod disable;
 mod enable;
+mod mode;
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,8 @@ use thiserror::Error;
 
 use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
-use super::rivals;
-use crate::config::{Command, Settings};
+use super::{rivals, statd};
+use crate::config::{CaptureMode, Command, Settings};
 use crate::hooks::{self, CommandError};
 use crate::limits;
 use crate::store::StoreError;
@@ -29,6 +30,14 @@ const UNIT: &str = "heirlock.service";
 const UNIT_FILE: &str = "/etc/systemd/system/heirlock.service";
 const UNIT_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.service");
 
+/// It holds the status monitor's sockets while the agent is restarted (`capture.mode = "nsm"`).
+const SOCKET: &str = "heirlock.socket";
+const SOCKET_FILE: &str = "/etc/systemd/system/heirlock.socket";
+const SOCKET_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.socket");
+
+/// The port that the shipped unit names, as its lines end.
+const SOCKET_PORT: &str = ":662\n";
+
 /// The program, as the shipped unit names it.
 const PROGRAM: &str = "/usr/bin/heirlock";
 
@@ -39,6 +48,10 @@ const NFS_CONF_FILE: &str = "/etc/nfs.conf.d/heirlock.conf";
 const NFS_CONF_TEXT: &str = "# Written by 'heirlock enable' and taken back by 'heirlock disable'.\n\
     # On this host heirlock tells the clients. sm-notify with nobody to notify would end the grace period in which they\n\
     # reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
+
+/// Added to it where rpc.statd has a callout.
+const NFS_CONF_CALLOUT: &str =
+    "# rpc.statd waits until a client is on record before lockd grants it a lock.\n[statd]\n";
 
 /// One thing that was done, or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,6 +87,12 @@ pub(crate) enum GuardError {
     Changed {
         /// which, apart by commas
         paths: String,
+    },
+    /// It would contradict what is here; nothing was touched.
+    #[error("{what}")]
+    Refused {
+        /// what was found, and what to do
+        what: String,
     },
     /// A file can't be read or written.
     #[error("can't {action} {path}: {source}; {}", remedy(.source))]
@@ -150,8 +169,9 @@ impl Run<'_> {
     }
 
     /// Told by the link that enabling makes.
-    fn is_enabled(&self) -> bool {
-        let link = Path::new("/etc/systemd/system/multi-user.target.wants").join(UNIT);
+    fn is_enabled(&self, unit: &str) -> bool {
+        let wants = if unit == SOCKET { "sockets.target.wants" } else { "multi-user.target.wants" };
+        let link = Path::new("/etc/systemd/system").join(wants).join(unit);
         self.host.at(link).symlink_metadata().is_ok()
     }
 
@@ -173,19 +193,45 @@ impl Run<'_> {
 }
 
 /// The files that put this host under guard.
-fn our_files(host: &Host) -> Vec<OurFile> {
+fn our_files(host: &Host, settings: &Settings) -> Vec<OurFile> {
     let mut files = vec![
-        OurFile { path: NFS_CONF_FILE, text: NFS_CONF_TEXT.into(), mere_presence: false },
+        OurFile { path: NFS_CONF_FILE, text: nfs_conf(host, settings), mere_presence: false },
         OurFile { path: TMPFILES_FILE, text: TMPFILES_TEXT.into(), mere_presence: false },
         OurFile { path: rivals::GUARD_FILE, text: String::new(), mere_presence: true },
     ];
-    // A package brings its own unit.
-    let packaged = matches!(host.unit(UNIT), Unit::Present(at) if at != Path::new(UNIT_FILE));
-    if host.systemctl.is_some() && !packaged {
+    // A package brings its own units.
+    let packaged = |unit, file| matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file));
+    if host.systemctl.is_some() && !packaged(UNIT, UNIT_FILE) {
         let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
         files.push(OurFile { path: UNIT_FILE, text, mere_presence: false });
     }
+    let nsm = settings.capture.mode == CaptureMode::Nsm;
+    if nsm && host.systemctl.is_some() && !packaged(SOCKET, SOCKET_FILE) {
+        files.push(OurFile { path: SOCKET_FILE, text: socket_unit(host, settings), mere_presence: false });
+    }
     files
+}
+
+fn nfs_conf(host: &Host, settings: &Settings) -> String {
+    match settings.capture.mode {
+        CaptureMode::Callout => format!(
+            "{NFS_CONF_TEXT}{NFS_CONF_CALLOUT}{}={}\n",
+            statd::HA_CALLOUT,
+            statd::callout(host).display()
+        ),
+        CaptureMode::Watch | CaptureMode::Nsm => NFS_CONF_TEXT.into(),
+    }
+}
+
+/// systemd opens all of a unit's sockets or none, so what this kernel doesn't have must not be in it.
+fn socket_unit(host: &Host, settings: &Settings) -> String {
+    let has_v6 = host.text("/proc/net/if_inet6").is_some();
+    let lines = SOCKET_TEXT.lines().filter(|line| has_v6 || !line.contains("=[::]:"));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    match settings.capture.port {
+        0 => text,
+        port => text.replace(SOCKET_PORT, &format!(":{port}\n")),
+    }
 }
 
 /// See [`crate::guard::renew`].

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::host::Host;
 use crate::config::Settings;
@@ -34,21 +36,34 @@ impl Tree {
         tree.put("/var/lib/nfs/state", "");
         tree.put("/usr/sbin/sm-notify", "program\n");
         tree.put("/lib/systemd/system/rpc-statd-notify.service", "[Service]\nExecStart=-/sbin/sm-notify\n");
+        tree.put("/lib/systemd/system/rpc-statd.service", "[Service]\nExecStart=/sbin/rpc.statd\n");
+        tree.put("/usr/bin/heirlock", "program\n");
         tree.put("/etc/nfs.conf", "[sm-notify]\n# lift-grace=y\n");
         tree.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
         tree.put("/proc/sys/fs/nfs/nlm_grace_period", "90\n");
         tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         let script = format!(
-            "#!/bin/sh\necho \"$*\" >> {log}\ncd {root}/etc/systemd/system || exit 1\ncase $1 in\n\
+            "#!/bin/sh\necho \"$*\" >> {log}\ncd {root}/etc/systemd/system || exit 1\n\
+             case $3 in *.socket) wants=sockets.target.wants;; *) wants=multi-user.target.wants;; esac\ncase $1 in\n\
              mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
-             enable) mkdir -p multi-user.target.wants; ln -sf ../$3 multi-user.target.wants;;\n\
-             disable) [ -e $3 ] || exit 1; rm -f multi-user.target.wants/$3; rmdir multi-user.target.wants || true;;\nesac\n",
+             enable) mkdir -p $wants; ln -sf ../$3 $wants;;\n\
+             disable) [ -e $3 ] || exit 1; rm -f $wants/$3; rmdir $wants || true;;\n\
+             stop) [ $2 != rpc-statd.service ] || rm -r {statd};;\n\
+             start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; echo rpc.statd > {statd}/comm; }};;\nesac\n",
+            statd = tree.root.path().join("proc/4711").display(),
             log = tree.outside.path().join("log").display(),
             root = tree.root.path().display()
         );
         let path = tree.outside.path().join("systemctl");
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        tree
+    }
+
+    /// The same with an rpc.statd that runs.
+    pub(super) fn with_statd() -> Self {
+        let tree = Self::debian();
+        tree.put("/proc/4711/comm", "rpc.statd\n");
         tree
     }
 
@@ -108,8 +123,30 @@ fn list(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)
     }
 }
 
+/// An rpcbind on a loopback address that names this port for every program; 0 stands for none.
+pub(super) fn rpcbind(address: &str, at: u16, names: u32) -> u16 {
+    let socket = UdpSocket::bind((address, at)).unwrap();
+    let at = socket.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut buffer = [0; 256];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let mut reply = buffer[..4].to_vec();
+            for word in [1_u32, 0, 0, 0, 0, names] {
+                reply.extend(word.to_be_bytes());
+            }
+            socket.send_to(&reply, from).unwrap();
+        }
+    });
+    at
+}
+
 pub(super) const SERVICE: &str = "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n\
     names = [\"nfs.example.com\"]\nexports = [\"/srv/nfs\"]\nhome = \"nfs-a\"\n";
+
+/// A configuration of that service in this capture mode.
+pub(super) fn in_mode(mode: &str) -> Settings {
+    settings(&format!("[capture]\nmode = \"{mode}\"\n{SERVICE}"))
+}
 
 /// A configuration of the server nfs-a with this added.
 pub(super) fn settings(more: &str) -> Settings {

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LockManager, LockManagerError, Recognised};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
-use crate::{hooks, limits, rpc_client};
+use crate::{hooks, limits, mounts, rpc_client};
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
 const NLM_TIMEOUT_S: u64 = 10;
@@ -104,10 +104,11 @@ impl Kernel {
                 instead: instead.to_owned(),
             })
         };
-        if let Some(mount) = locking_mount(&self.read("mounts")?) {
+        if let Some(mount) = mounts::locking(&self.read("mounts")?).next() {
             return refuse(
                 format!(
-                    "{mount} is mounted here by NFSv3, which keeps lockd running while NFS is restarted: no lock would be dropped and no grace opened"
+                    "{} is mounted here by NFSv3, which keeps lockd running while NFS is restarted: no lock would be dropped and no grace opened",
+                    mount.at
                 ),
                 "unmount it, mount it with nolock or by NFSv4, or use 'restart-lock-manager' where lockd obeys SIGKILL",
             );
@@ -335,18 +336,6 @@ fn lockd_start(stat: &str) -> Option<u64> {
     let flags: u64 = fields.get(6)?.parse().ok()?;
     let started = fields.get(19)?.parse().ok()?;
     (name == "lockd" && flags & PF_KTHREAD != 0).then_some(started)
-}
-
-/// An NFSv2 or NFSv3 mount with locking: a user of lockd besides nfsd.
-pub(crate) fn locking_mount(mounts: &str) -> Option<&str> {
-    mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [_, at, "nfs", options, ..] = fields.as_slice() else { return None };
-        let locks = !options
-            .split(',')
-            .any(|o| o == "nolock" || o.starts_with("local_lock=all") || o.starts_with("vers=4"));
-        locks.then_some(*at)
-    })
 }
 
 #[cfg(test)]

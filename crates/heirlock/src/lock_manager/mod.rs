@@ -13,8 +13,6 @@ use thiserror::Error;
 
 use crate::config::{LockManagerKind, Settings};
 
-pub(crate) use kernel::locking_mount;
-
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
     open_at(settings, Path::new("/"))

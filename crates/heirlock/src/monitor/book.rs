@@ -81,6 +81,17 @@ impl Book {
     }
 }
 
+/// What the last agent of this boot was told; `None` where there was none.
+pub(super) fn take_up(directory: &Path) -> io::Result<Option<Vec<MonitorLine>>> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    read(&directory.join(NAME), boot.trim())
+}
+
+/// From now on it would not be true any more.
+pub(super) fn close(directory: &Path) -> io::Result<()> {
+    fs::remove_file(directory.join(NAME))
+}
+
 /// What a book of this boot says; `None` where there is none.
 fn read(path: &Path, boot: &str) -> io::Result<Option<Vec<MonitorLine>>> {
     let mut text = Vec::new();

@@ -28,17 +28,20 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use heirlock_core::monitor::{Arrival, Rules};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::monitor::{Arrival, Rules, key};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 pub(crate) use desk::Desk;
-use directory::Found;
+use directory::{Directory, Found};
 use sockets::Sockets;
+
+use crate::agent::convey::Conveyor;
 
 /// Where things are, and how it decides.
 #[derive(Debug, Clone)]
@@ -78,7 +81,7 @@ pub(crate) struct OwnState(Arc<AtomicU32>);
 impl OwnState {
     /// Reads it, and makes one where there is none, as rpc.statd does at its start (support/nsm/file.c): 3, and an even
     /// one becomes odd.
-    pub(crate) fn open(state_directory: &std::path::Path) -> Result<Self> {
+    pub(crate) fn open(state_directory: &Path) -> Result<Self> {
         let path = state_directory.join("state");
         let found = std::fs::read(&path).ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok());
         let number = match found {
@@ -102,7 +105,7 @@ impl OwnState {
     }
 
     /// Looks whether it is another one by now.
-    fn refresh(&self, state_directory: &std::path::Path) {
+    fn refresh(&self, state_directory: &Path) {
         let read = std::fs::read(state_directory.join("state"));
         if let Some(number) = read.ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok()) {
             self.0.store(number.0, Ordering::Relaxed);
@@ -126,6 +129,31 @@ pub(crate) fn start(
     let (desk, state) = serve(options, sockets, kept, wanted)?;
     registration::start(options.clone(), places, state);
     Ok(desk)
+}
+
+/// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins
+/// where it ended. The agent must have ended, and its book goes: from now on somebody else is told.
+///
+/// # Errors
+/// Where the directory or the book can't be read or written; it may be repeated.
+pub(crate) fn hand_back(
+    state_directory: &Path,
+    runtime_directory: &Path,
+    local_directory: &Path,
+) -> std::io::Result<()> {
+    let Some(lines) = book::take_up(runtime_directory)? else { return Ok(()) };
+    let (mut directory, _) = Directory::open(state_directory)?;
+    let conveyed = Conveyor::open(state_directory, local_directory)?;
+    let mut clients: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
+    for line in lines {
+        clients.entry(key(&line.mon_name)).or_default().push(line);
+    }
+    // Whoever is there and not among them stays: to be told once too often costs nothing.
+    for (client, lines) in &clients {
+        directory.update(client, lines, conveyed.placed())?;
+    }
+    Directory::sync(state_directory)?;
+    book::close(runtime_directory)
 }
 
 /// The same for callers that know where we are, as tests do.

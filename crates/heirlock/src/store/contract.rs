@@ -46,6 +46,7 @@ contract! {
     one_store_claims_from_many_threads,
     a_claim_that_was_won_is_won_again_and_by_nobody_else,
     a_claim_is_released_once_and_for_all,
+    a_claim_may_be_nobodys_from_its_beginning,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
     a_generation_begins_with_all_it_is_given,
@@ -170,6 +171,15 @@ fn a_claim_is_released_once_and_for_all(ground: &Ground) {
     let next = claim(2, "b", "run-9");
     assert_eq!(store.claim(&service(), &next).unwrap(), ClaimAnswer::Won);
     assert_eq!(store.newest_claim(&service()).unwrap(), Some(next));
+}
+
+fn a_claim_may_be_nobodys_from_its_beginning(ground: &Ground) {
+    let store = (ground.open)();
+    let passing = Claim { released: true, ..claim(1, "a", "run-1") };
+    assert_eq!(store.claim(&service(), &passing).unwrap(), ClaimAnswer::Won);
+    assert_eq!((ground.open)().newest_claim(&service()).unwrap(), Some(passing.clone()));
+    assert_eq!(store.claim(&service(), &claim(1, "b", "run-2")).unwrap(), ClaimAnswer::Taken(passing));
+    assert_eq!(store.claim(&service(), &claim(2, "b", "run-2")).unwrap(), ClaimAnswer::Won);
 }
 
 fn numbers_of_pruned_claims_stay_used(ground: &Ground) {

@@ -73,7 +73,7 @@ impl DirStore {
     }
 
     /// On a disk that may be a test's.
-    pub(super) fn on(root: &Path, disk: Box<dyn Disk>) -> Self {
+    pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Self {
         Self {
             root: root.to_owned(),
             disk,
@@ -83,7 +83,7 @@ impl DirStore {
         }
     }
 
-    pub(super) fn create_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
+    pub(crate) fn create_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self::on(root, disk);
         let missing = |path: &Path| matches!(store.disk.owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
         let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
@@ -159,7 +159,7 @@ impl DirStore {
         let path = self.claims(service).join(generation.to_string());
         let mut claim: Claim = parse_json(&path, &self.read(&path)?)?;
         let mark = self.claims(service).join(format!("{generation}.released"));
-        claim.released = self.read_if(&mark)?.is_some();
+        claim.released |= self.read_if(&mark)?.is_some();
         Ok(claim)
     }
 

@@ -2,7 +2,7 @@
 //! store that loses what was not synced, tears writes and fails.
 
 #[cfg(test)]
-pub(super) mod faulty;
+pub(crate) mod faulty;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -16,6 +16,8 @@
 mod contract;
 pub(crate) mod dir;
 mod disk;
+#[cfg(test)]
+pub(crate) use disk::faulty;
 
 use std::collections::BTreeMap;
 
@@ -45,7 +47,8 @@ pub(crate) trait Store: Send + Sync {
 
     /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
     /// shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
-    /// owner the answer then names: the numbers of pruned claims stay used.
+    /// owner the answer then names: the numbers of pruned claims stay used. A claim that is made as a released one takes the
+    /// number and leaves the service nobody's, in one step.
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
 
     /// Marks a claim as given up. One that does not exist is an error.

@@ -3,15 +3,16 @@
 //! come into the store.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
-use heirlock_core::ledger::{Addresses, Population, Scan, population};
+use heirlock_core::ledger::{Addresses, Population, Roles, Scan, population};
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServiceName, limits as core_limits};
@@ -21,6 +22,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 
+use crate::agent::roles;
 use crate::config::Settings;
 use crate::detector;
 use crate::limits;
@@ -47,6 +49,8 @@ pub(in crate::cli) struct Imported {
     pub(in crate::cli) known: usize,
     /// All that the service has now.
     pub(in crate::cli) records: usize,
+    /// Servers that this server mounts from, which are none of the service's clients (I7).
+    pub(in crate::cli) peers: Vec<String>,
     /// Clients that were brought in, but can't be told until their name has an address.
     pub(in crate::cli) unresolved: Vec<String>,
     /// What was left alone, and why.
@@ -55,7 +59,9 @@ pub(in crate::cli) struct Imported {
 
 /// What the directory says.
 struct Source {
+    directory: String,
     population: Population,
+    roles: Roles,
     state: Option<StateNumber>,
     left: Vec<Left>,
 }
@@ -69,28 +75,43 @@ pub(super) fn import(
 ) -> Result<Imported, Failed> {
     check_service(settings, service)?;
     let store = DirStore::open(&settings.store.path)?;
+    import_into(&store, settings, service, owner_fenced, || {
+        read(directory, roles_in(directory, &settings.state_directory))
+    })
+}
+
+fn import_into(
+    store: &dyn Store,
+    settings: &Settings,
+    service: &ServiceName,
+    owner_fenced: bool,
+    read: impl FnOnce() -> Result<Source, Failed>,
+) -> Result<Imported, Failed> {
     let newest = store.newest_claim(service)?;
     let generation = may_claim(settings, service, newest.as_ref(), owner_fenced)?;
-    let source = read(directory)?;
+    let source = read()?;
     let base = match &newest {
         Some(claim) => store.newest_generation(service, claim.generation)?,
         None => None,
     };
     let base = base.map(|base| store.load(service, base)).transpose()?.unwrap_or_default();
-    let state = next_unsent(&sent(&store, &base, &source)?);
+    let state = next_unsent(&sent(store, &base, &source)?);
+    let nameless = nameless(&source.population);
+    let unresolved = nameless.iter().filter(|name| !source.roles.is_peer(name));
     let mut imported = Imported {
         service: service.clone(),
         generation,
         state_number: state.0,
-        directory: directory.display().to_string(),
+        directory: source.directory,
         imported: Vec::new(),
         known: 0,
         records: 0,
-        unresolved: nameless(&source.population).iter().map(ToString::to_string).collect(),
+        peers: Vec::new(),
+        unresolved: unresolved.map(ToString::to_string).collect(),
         left: source.left,
     };
     imported.left.extend(left_of(&base));
-    let records = unite(base.records, source.population.clients, &mut imported);
+    let records = unite(base.records, source.population.clients, &source.roles, &mut imported);
     imported.records = records.len();
     if records.len() > core_limits::RECORDS_MAX {
         let what = format!(
@@ -101,7 +122,7 @@ pub(super) fn import(
         return Err(Failed::new(Exit::Refused, what));
     }
     let contents = Contents { state: Some(state), records, ..Contents::default() };
-    write(&store, settings, service, generation, contents)?;
+    write(store, settings, service, generation, contents)?;
     Ok(imported)
 }
 
@@ -155,7 +176,17 @@ fn may_claim(
     })
 }
 
-fn read(directory: &Path) -> Result<Source, Failed> {
+/// Who is a peer, where it is this server's own directory: what another server knew, its own mounts must be asked.
+fn roles_in(directory: &Path, own: &Path) -> Roles {
+    if is_own(directory, own) { roles::read(Path::new("/proc"), &[]) } else { Roles::default() }
+}
+
+fn is_own(directory: &Path, own: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path.join("sm")).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(directory).is_some_and(|here| identity(own) == Some(here))
+}
+
+fn read(directory: &Path, roles: Roles) -> Result<Source, Failed> {
     let scan = detector::scan(directory).map_err(|error| Failed::new(Exit::Usage, error))?;
     let mut left: Vec<Left> =
         scan.problems.iter().map(|p| Left { what: p.path.clone(), why: p.why.clone() }).collect();
@@ -171,7 +202,7 @@ fn read(directory: &Path) -> Result<Source, Failed> {
         );
         return Err(Failed::new(Exit::Refused, what));
     }
-    Ok(Source { population, state, left })
+    Ok(Source { directory: directory.display().to_string(), population, roles, state, left })
 }
 
 /// The number that the directory's server sent last.
@@ -233,7 +264,7 @@ fn address_of(name: &MonName) -> Option<IpAddr> {
 }
 
 /// Every number that may have been sent to these clients by anybody (I5).
-fn sent(store: &DirStore, base: &Contents, source: &Source) -> Result<Vec<StateNumber>, Failed> {
+fn sent(store: &dyn Store, base: &Contents, source: &Source) -> Result<Vec<StateNumber>, Failed> {
     let servers = store.servers()?;
     let theirs = servers.values().filter_map(|report| report.state).map(StateNumber);
     Ok(base.state.into_iter().chain(source.state).chain(theirs).collect())
@@ -243,10 +274,15 @@ fn sent(store: &DirStore, base: &Contents, source: &Source) -> Result<Vec<StateN
 fn unite(
     mut records: BTreeMap<MonName, Vec<u8>>,
     found: BTreeMap<MonName, Vec<u8>>,
+    roles: &Roles,
     imported: &mut Imported,
 ) -> BTreeMap<MonName, Vec<u8>> {
     for (client, bytes) in found {
         let Some(there) = records.get_mut(&client) else {
+            if roles.is_peer(&client) {
+                imported.peers.push(client.to_string());
+                continue;
+            }
             imported.imported.push(client.to_string());
             records.insert(client, bytes);
             continue;
@@ -276,29 +312,51 @@ fn added_lines(old: &[u8], new: &[u8]) -> Vec<u8> {
     render_record(&new)
 }
 
-/// Claims, begins, gives up: whoever adopts next finds a service that is nobody's, with all its records.
+/// Takes a number and begins its generation. The claim is nobody's from its beginning, so an import that ends between the
+/// two has changed nothing that anybody goes by, and is simply run again.
 fn write(
-    store: &DirStore,
+    store: &dyn Store,
     settings: &Settings,
     service: &ServiceName,
     generation: Generation,
     contents: Contents,
 ) -> Result<(), Failed> {
     let run = format!("import-{:08x}", fastrand::u32(..));
-    let claim = Claim { adopts: true, ..Claim::new(generation, &settings.server, &run, now_s()) };
+    let new = Claim::new(generation, &settings.server, &run, now_s());
+    let claim = Claim { released: true, adopts: true, ..new };
     if let ClaimAnswer::Taken(Claim { owner, generation, .. }) = store.claim(service, &claim)? {
         let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
         return Err(Failed::new(Exit::Refused, overtaken));
     }
     let journal = Some(journal_text(&Journal::quiet(&run, &settings.server, claim.claimed_at_s)));
-    store.begin_generation(service, generation, &Contents { journal, ..contents })?;
-    store.release(service, generation)?;
-    Ok(())
+    begin(store, service, generation, &Contents { journal, ..contents })
+}
+
+/// Begins what was claimed; whoever claimed on meanwhile may not have seen it.
+fn begin(
+    store: &dyn Store,
+    service: &ServiceName,
+    generation: Generation,
+    contents: &Contents,
+) -> Result<(), Failed> {
+    store.begin_generation(service, generation, contents)?;
+    match store.newest_claim(service)?.filter(|newest| newest.generation > generation) {
+        None => Ok(()),
+        Some(Claim { owner, generation, .. }) => Err(Failed::new(
+            Exit::Failed,
+            format!(
+                "{owner} claimed {service} as generation {generation} during the import, perhaps without these records: \
+                 'heirlock records list {service}' shows what it has; release it, import again and adopt it again for \
+                 those that it lacks"
+            ),
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::faulty::{Fault, FaultyDisk, Survives};
 
     const LINE: &str =
         "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 127.1.0.1 nfs-a\n";
@@ -309,5 +367,105 @@ mod tests {
         assert!(added_lines(LINE.as_bytes(), LINE.as_bytes()).is_empty());
         let both = format!("{LINE}{other}");
         assert_eq!(added_lines(LINE.as_bytes(), both.as_bytes()), other.as_bytes());
+    }
+
+    const ROOT: &str = "/store";
+
+    fn settings() -> Settings {
+        let text = "server = \"nfs-a\"\n[store]\npath = \"/store\"\n\
+                    [[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n";
+        Settings::parse(Path::new("test.toml"), text).unwrap()
+    }
+
+    fn nfs() -> ServiceName {
+        ServiceName::parse("nfs").unwrap()
+    }
+
+    fn source(clients: &[&str], roles: Roles) -> Source {
+        let client =
+            |name: &&str| (MonName::parse(name).unwrap(), LINE.replace("127.1.0.1", name).into_bytes());
+        let population =
+            Population { clients: clients.iter().map(client).collect(), ..Population::default() };
+        Source {
+            directory: "/var/lib/nfs".into(),
+            population,
+            roles,
+            state: Some(StateNumber(7)),
+            left: Vec::new(),
+        }
+    }
+
+    fn import(store: &DirStore, source: Source) -> Result<Imported, Failed> {
+        import_into(store, &settings(), &nfs(), false, || Ok(source))
+    }
+
+    #[test]
+    fn whom_this_server_mounts_from_is_none_of_the_services_clients() {
+        let store = DirStore::create_on(Path::new(ROOT), Box::new(FaultyDisk::new())).unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| MonName::parse(name).unwrap()).collect();
+        let peers = ["10.0.0.7", "10.0.0.8", "filer"];
+        import(&store, source(&["10.0.0.8"], Roles::default())).unwrap();
+        let roles = Roles {
+            peers: names(&["10.0.0.7", "10.0.0.8", "10.0.0.9", "filer"]),
+            connected: names(&["10.0.0.9"]),
+        };
+        let done = import(&store, source(&[&peers[..], &["10.0.0.1", "10.0.0.9"]].concat(), roles)).unwrap();
+        assert_eq!(done.peers, ["10.0.0.7", "filer"], "and who is a client as well stays one");
+        assert_eq!((done.imported, done.known), (vec!["10.0.0.1".to_owned(), "10.0.0.9".into()], 1));
+        assert_eq!((done.unresolved, done.records), (vec![], 3));
+    }
+
+    #[test]
+    fn only_this_servers_own_directory_is_judged_by_its_mounts() {
+        let tree = tempfile::tempdir().unwrap();
+        let path = |name: &str| tree.path().join(name);
+        for name in ["own", "own/sm", "other", "other/sm"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("own", path("link")).unwrap();
+        assert!(is_own(&path("link"), &path("own")));
+        assert!(!is_own(&path("other"), &path("own")) && !is_own(&path("none"), &path("none")));
+    }
+
+    #[test]
+    fn an_import_that_ended_at_any_step_belongs_to_nobody_and_is_finished_by_the_next() {
+        let mut step = 0;
+        loop {
+            let disk = FaultyDisk::new();
+            let store = DirStore::create_on(Path::new(ROOT), Box::new(disk.clone())).unwrap();
+            import(&store, source(&["10.0.0.1"], Roles::default())).unwrap();
+            disk.set(Fault::CrashBefore(disk.steps() + step));
+            let ended = import(&store, source(&["10.0.0.2", "10.0.0.3"], Roles::default()));
+            if ended.is_ok() {
+                break;
+            }
+            for survives in [Survives::Nothing, Survives::Everything, Survives::Some(step)] {
+                let store = DirStore::on(Path::new(ROOT), Box::new(disk.after_crash(survives)));
+                let claim = store.newest_claim(&nfs()).unwrap().unwrap();
+                assert!(claim.released, "step {step}, {survives:?}: {claim:?}");
+                let done = import(&store, source(&["10.0.0.2", "10.0.0.3"], Roles::default())).unwrap();
+                assert_eq!(done.records, 3, "step {step}, {survives:?}");
+                assert!(store.newest_claim(&nfs()).unwrap().unwrap().released);
+                let newest = store.newest_generation(&nfs(), done.generation).unwrap();
+                assert_eq!(newest, Some(done.generation), "step {step}, {survives:?}");
+            }
+            step += 1;
+        }
+        assert!(step > 10, "an import has more steps than {step}");
+    }
+
+    #[test]
+    fn an_adoption_during_an_import_is_said() {
+        let store = DirStore::create_on(Path::new(ROOT), Box::new(FaultyDisk::new())).unwrap();
+        import(&store, source(&["10.0.0.1"], Roles::default())).unwrap();
+        let ours =
+            Claim { released: true, ..Claim::new(Generation(2), &"nfs-a".parse().unwrap(), "import", 0) };
+        let adopter = Claim::new(Generation(3), &"nfs-b".parse().unwrap(), "run", 0);
+        for claim in [ours, adopter] {
+            assert_eq!(store.claim(&nfs(), &claim).unwrap(), ClaimAnswer::Won);
+        }
+        let contents = Contents { state: Some(StateNumber(9)), ..Contents::default() };
+        let refused = begin(&store, &nfs(), Generation(2), &contents).unwrap_err();
+        assert!(refused.message.contains("nfs-b claimed nfs as generation 3 during"), "{refused:?}");
     }
 }

@@ -158,10 +158,11 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
     match store.newest_generation(service, claim.generation)? {
         Some(generation) => Ok(Newest { contents: store.load(service, generation)?, generation }),
         None => {
-            let Claim { owner, generation, .. } = claim;
+            let Claim { owner, generation, released, .. } = claim;
+            let remedy = if released { "import again" } else { "start its agent again" };
             let what = format!(
                 "{owner} claimed {service} as generation {generation} and was interrupted before it held a record; \
-                 start its agent again"
+                 {remedy}"
             );
             Err(Failed::new(Exit::Failed, what))
         }

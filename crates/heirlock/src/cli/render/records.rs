@@ -149,6 +149,14 @@ pub(in crate::cli) fn imported(imported: &Imported, look: &Look) -> String {
         }
         text.push_str("  what to do: give the name an address (/etc/hosts) and import again\n");
     }
+    if !imported.peers.is_empty() {
+        text.push_str(
+            "\nthis server mounts from them and they don't mount from it, so they are no clients\n",
+        );
+        for peer in &imported.peers {
+            text.push_str(&format!("  {}\n", plain(peer)));
+        }
+    }
     text.push_str(&left("was left alone", &imported.left, look));
     text.push_str(&format!(
         "\nthe service has {} now, and the state number {}\n",
@@ -194,6 +202,7 @@ mod tests {
             imported: vec!["192.0.2.1".into(), "client2".into()],
             known: 4,
             records: 6,
+            peers: vec!["192.0.2.7".into()],
             unresolved: vec!["client2".into()],
             left: damaged(),
         };
@@ -205,6 +214,9 @@ nfs, generation 3: 2 clients of /var/lib/nfs imported, 4 known before
 no address is known; nobody can tell them of an adoption
   client2
   what to do: give the name an address (/etc/hosts) and import again
+
+this server mounts from them and they don't mount from it, so they are no clients
+  192.0.2.7
 
 was left alone
   sm/x\\u{1b}: expected a monitor record, found an empty file

@@ -1,6 +1,5 @@
 use std::net::UdpSocket;
 use std::os::unix::fs::chown;
-use std::thread;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::{Generation, ServiceName};
@@ -8,26 +7,9 @@ use heirlock_nsm::MonName;
 
 use super::super::finding::Severity;
 use super::*;
-use crate::guard::testing::{SERVICE, Tree, report, settings};
+use crate::guard::testing::{SERVICE, Tree, report, rpcbind, settings};
 use crate::store::dir::DirStore;
 use crate::store::{Change, Contents};
-
-/// An rpcbind on a loopback address that names this port for every program; 0 stands for none.
-fn rpcbind(address: &str, at: u16, names: u32) -> u16 {
-    let socket = UdpSocket::bind((address, at)).unwrap();
-    let at = socket.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let mut buffer = [0; 256];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            let mut reply = buffer[..4].to_vec();
-            for word in [1_u32, 0, 0, 0, 0, names] {
-                reply.extend(word.to_be_bytes());
-            }
-            socket.send_to(&reply, from).unwrap();
-        }
-    });
-    at
-}
 
 fn at_port(port: u16, more: &str) -> Settings {
     settings(&format!("[notify]\nrpcbind-port = {port}\n{more}"))
@@ -69,6 +51,9 @@ fn a_status_monitor_that_is_not_registered_loses_locks() {
         |port| registrations(&at_port(port, "")).iter().map(|finding| finding.severity).collect::<Vec<_>>();
     assert_eq!(severities(rpcbind("127.0.0.1", 0, 4045)), [Severity::Ok, Severity::Ok]);
     assert_eq!(severities(rpcbind("127.0.0.1", 0, 0)), [Severity::LosesLocks, Severity::Note]);
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let found = registrations(&at_port(nobody.local_addr().unwrap().port(), ""));
+    assert_eq!((found.len(), found[0].check, found[0].severity), (1, "rpcbind", Severity::LosesLocks));
 }
 
 #[test]

@@ -28,13 +28,19 @@ pub(in super::super) fn disable(
     };
     let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
     run.check_unchanged()?;
-    // The agent first, so that no number is sent any more; then the number, before anybody else may send.
+    run.check_agent_ended()?;
+    // The agent first, so that no number is sent any more, and before it what would start it again; then the number, before
+    // anybody else may send.
+    run.stop_socket()?;
     run.stop_agent()?;
     run.raise_state()?;
+    run.hand_back()?;
     for (path, remembered) in run.memory.files.clone() {
         run.give_back(&path, &remembered)?;
     }
-    run.unmask()?;
+    run.give_back_statd()?;
+    run.unmask(rivals::UNIT)?;
+    run.reload()?;
     run.drop_store()?;
     run.forget(&path)?;
     Ok(run.steps)
@@ -43,8 +49,8 @@ pub(in super::super) fn disable(
 impl Run<'_> {
     fn stop_agent(&mut self) -> Result<(), GuardError> {
         // A run that was ended may have removed the unit already, and systemctl refuses to disable what is not there.
-        let there = self.is_enabled() || self.host.unit(UNIT) != Unit::Absent;
-        if !self.memory.unit_enabled || self.host.systemctl.is_none() || !there {
+        let there = self.is_enabled(UNIT) || self.host.unit(UNIT) != Unit::Absent;
+        if !self.memory.units.contains(UNIT) || self.host.systemctl.is_none() || !there {
             return Ok(());
         }
         self.act(format!("stop and disable {UNIT}"), |run| run.systemctl(&["disable", "--now", UNIT]))
@@ -92,7 +98,7 @@ impl Run<'_> {
         })
     }
 
-    fn give_back(&mut self, path: &Path, remembered: &Remembered) -> Result<(), GuardError> {
+    pub(super) fn give_back(&mut self, path: &Path, remembered: &Remembered) -> Result<(), GuardError> {
         let shown = path.display();
         if path == Path::new(rivals::GUARD_FILE) && boot(self.host) != self.memory.boot {
             // sm-notify would have made it at this boot. Without it, it would take this server for just booted and
@@ -119,15 +125,20 @@ impl Run<'_> {
         }
     }
 
-    fn unmask(&mut self) -> Result<(), GuardError> {
+    pub(super) fn unmask(&mut self, unit: &str) -> Result<(), GuardError> {
         if self.host.systemctl.is_none() {
             return Ok(());
         }
-        if self.memory.masked {
-            self.act(format!("unmask {}", rivals::UNIT), |run| run.systemctl(&["unmask", rivals::UNIT]))?;
+        if self.memory.masks.contains(unit) {
+            self.act(format!("unmask {unit}"), |run| run.systemctl(&["unmask", unit]))
         } else {
-            self.say(StepOutcome::Left, format!("{}: it was not we who masked it", rivals::UNIT));
+            self.say(StepOutcome::Left, format!("{unit}: it was not we who masked it"));
+            Ok(())
         }
+    }
+
+    /// systemd forgets our units.
+    fn reload(&mut self) -> Result<(), GuardError> {
         if self.plan { Ok(()) } else { self.systemctl(&["daemon-reload"]) }
     }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::super::host::{Host, Unit};
 use super::super::memory::{self, Before, Content, Memory, Remembered};
-use super::super::{records, rivals};
+use super::super::{records, rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, our_files};
-use crate::config::Settings;
+use crate::config::{CaptureMode, Settings};
 use crate::store::Store;
 use crate::store::dir::DirStore;
 
@@ -23,7 +23,8 @@ pub(in super::super) fn enable(
     let memory = memory.unwrap_or_else(|| Memory::begin(boot(host)));
     let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
     run.check_unchanged()?;
-    let files = our_files(host);
+    run.check_mode()?;
+    let files = our_files(host, settings);
     for file in &files {
         // A link or a folder in its place is refused before the first change.
         Before::look(host, Path::new(file.path)).map_err(failed("read", Path::new(file.path)))?;
@@ -31,11 +32,22 @@ pub(in super::super) fn enable(
     run.folder(&settings.local_directory, 0o700)?;
     run.folder(&settings.runtime_directory, 0o700)?;
     run.store()?;
+    run.leave_other_modes()?;
+    if settings.capture.mode == CaptureMode::Callout {
+        run.link_callout()?;
+    }
+    let behind = run.will_be_behind(&files);
     for file in &files {
         run.file(file)?;
     }
-    run.mask()?;
+    run.mask(rivals::UNIT)?;
+    if settings.capture.mode == CaptureMode::Nsm {
+        run.take_statds_place()?;
+    }
     run.own_unit()?;
+    if behind {
+        run.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
+    }
     if !plan {
         for hazard in rivals::hazards(host, settings) {
             run.say(StepOutcome::Left, format!("{}; {}", hazard.found, hazard.remedy.unwrap_or_default()));
@@ -54,7 +66,7 @@ impl Run<'_> {
     }
 
     /// A folder with all above it, each remembered before it is made.
-    fn create_folder(&mut self, path: &Path, mode: u32) -> Result<(), GuardError> {
+    pub(super) fn create_folder(&mut self, path: &Path, mode: u32) -> Result<(), GuardError> {
         let local = &self.settings.local_directory;
         let missing: Vec<PathBuf> = path
             .ancestors()
@@ -145,41 +157,65 @@ impl Run<'_> {
         })
     }
 
-    fn mask(&mut self) -> Result<(), GuardError> {
+    /// Whether rpc.statd was started with another callout in nfs.conf than the one that is written now.
+    fn will_be_behind(&mut self, files: &[OurFile]) -> bool {
+        let names_callout = |text: &str| text.contains(statd::HA_CALLOUT);
+        let now = self.host.text(super::NFS_CONF_FILE).is_some_and(|text| names_callout(&text));
+        let wanted = files.iter().any(|file| file.path == super::NFS_CONF_FILE && names_callout(&file.text));
+        // Kept with the next step that is remembered, which is the writing of that file.
+        self.memory.statd_behind |= now != wanted;
+        self.memory.statd_behind
+    }
+
+    pub(super) fn mask(&mut self, unit: &str) -> Result<(), GuardError> {
         if self.host.systemctl.is_none() {
             return Ok(());
         }
-        match self.host.unit(rivals::UNIT) {
-            Unit::Absent => self.say(StepOutcome::AlreadySo, format!("there is no {}", rivals::UNIT)),
-            Unit::Masked(_) => self.say(StepOutcome::AlreadySo, format!("{} is masked", rivals::UNIT)),
-            Unit::Present(_) => self.act(format!("mask {}", rivals::UNIT), |run| {
-                run.memory.masked = true;
+        match self.host.unit(unit) {
+            Unit::Absent => self.say(StepOutcome::AlreadySo, format!("there is no {unit}")),
+            Unit::Masked(_) => self.say(StepOutcome::AlreadySo, format!("{unit} is masked")),
+            Unit::Present(_) => self.act(format!("mask {unit}"), |run| {
+                run.memory.masks.insert(unit.to_owned());
                 run.remember()?;
-                run.systemctl(&["mask", rivals::UNIT])
+                run.systemctl(&["mask", unit])
             })?,
         }
         Ok(())
     }
 
     fn own_unit(&mut self) -> Result<(), GuardError> {
+        let mode = self.mode();
         if self.host.systemctl.is_none() {
-            let what =
-                "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
-            self.say(StepOutcome::Left, what);
+            if mode != CaptureMode::Nsm {
+                let what = "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
+                self.say(StepOutcome::Left, what);
+            }
             return Ok(());
         }
-        let rewritten =
-            self.steps.iter().any(|step| step.outcome == StepOutcome::Done && step.what.ends_with(UNIT));
-        let enabled = self.is_enabled();
-        if enabled && !rewritten {
+        let rewritten = self
+            .steps
+            .iter()
+            .any(|step| step.outcome == StepOutcome::Done && step.what.ends_with(&format!("/{UNIT}")));
+        let enabled = self.is_enabled(UNIT);
+        let for_this_mode = self.memory.mode == Some(mode);
+        if enabled && !rewritten && for_this_mode {
             self.say(StepOutcome::AlreadySo, format!("{UNIT} is enabled"));
             return Ok(());
         }
-        self.act(format!("enable and start {UNIT}"), |run| {
-            run.memory.unit_enabled |= !enabled;
+        let again = enabled && !for_this_mode;
+        let what = match again {
+            true => format!("restart {UNIT}, for capture.mode = \"{}\"", mode.as_str()),
+            false => format!("enable and start {UNIT}"),
+        };
+        self.act(what, |run| {
+            if !enabled {
+                run.memory.units.insert(UNIT.into());
+            }
             run.remember()?;
             run.systemctl(&["daemon-reload"])?;
-            run.systemctl(&["enable", "--now", UNIT])
+            run.systemctl(if again { &["restart", UNIT] } else { &["enable", "--now", UNIT] })?;
+            run.memory.mode = Some(mode);
+            run.remember()
         })
     }
 }

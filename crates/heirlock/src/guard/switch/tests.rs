@@ -11,6 +11,8 @@ use crate::guard::testing::{SERVICE, Tree, settings};
 use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
+mod modes;
+
 fn on(tree: &Tree) -> Vec<Step> {
     enable(&tree.host(), &settings(SERVICE), false).unwrap()
 }

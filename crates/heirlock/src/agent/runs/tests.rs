@@ -1,0 +1,240 @@
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use heirlock_core::Generation;
+use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::Milestone;
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::Message;
+use crate::agent::status::Snapshot;
+use crate::config::Settings;
+use crate::lock_manager::Recognised;
+use crate::store::dir::DirStore;
+use crate::store::{Contents, ServerReport, Store};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An agent whose loop the test is.
+struct Place {
+    directory: TempDir,
+    agent: Agent,
+    messages: Receiver<Message>,
+}
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+fn place() -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
+        fs::create_dir(here.join(folder)).unwrap();
+    }
+    fs::write(here.join("nfs/state"), StateNumber(5).render_file()).unwrap();
+    fs::write(here.join("life"), "1\n").unwrap();
+    DirStore::create(&here.join("store")).unwrap();
+    let at = here.display();
+    let text = format!(
+        "server = \"nfs-b\"\nstate-directory = \"{at}/nfs\"\nruntime-directory = \"{at}/run\"\n\
+         local-directory = \"{at}/local\"\n[store]\npath = \"{at}/store\"\n\
+         [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
+         incarnation = [\"cat\", \"{at}/life\"]\ngrace-period = \"20s\"\n[notify]\nrpcbind-port = 9\n\
+         [[service]]\nname = \"nfs\"\naddresses = [\"127.0.0.1\"]\n\
+         [[service]]\nname = \"new\"\naddresses = [\"127.0.0.2\"]\n"
+    );
+    let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
+    let (inbox, messages) = channel();
+    let snapshot = Arc::new(Snapshot::new(&settings));
+    let agent = Agent::new(settings, inbox, snapshot).unwrap();
+    Place { directory, agent, messages }
+}
+
+impl Place {
+    fn begin(&mut self, target: &str) {
+        let order = Order {
+            cause: Cause::Asked,
+            targets: vec![service(target)],
+            until: Until::Settled,
+            authority: Authority::default(),
+            waiting: Vec::new(),
+            primary_lost: None,
+        };
+        self.agent.begin_run(self.agent.clock.now(), order);
+    }
+
+    /// The run that is on ends; its threads go on.
+    fn supersede(&mut self) {
+        self.agent.over(End::Refused("something else is wanted".into()));
+    }
+
+    fn next(&self) -> Message {
+        self.messages.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.agent.run.as_ref().map(|running| running.machine.phase())
+    }
+
+    /// Lets the run go on until it has come so far.
+    fn drive(&mut self, phase: Phase) {
+        while self.phase() != Some(phase) {
+            let message = self.next();
+            self.agent.handle(message);
+        }
+    }
+
+    fn claims(&self, of: &str) -> usize {
+        let claims = self.directory.path().join("store/services").join(of).join("claims");
+        fs::read_dir(claims).map_or(0, Iterator::count)
+    }
+}
+
+#[test]
+fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
+    let mut place = place();
+    place.begin("nfs");
+    let late = place.next();
+    assert!(matches!(&late, Message::Event(_, Event::Fit(Ok(())))));
+    place.supersede();
+    place.begin("new");
+    place.agent.handle(late);
+    assert_eq!((place.phase(), place.claims("new")), (Some(Phase::Intent), 0), "it has not been looked for");
+    place.drive(Phase::Conveyed);
+    assert_eq!(place.claims("new"), 1);
+}
+
+/// The lock manager was restarted, for this run.
+fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
+    let recognised = Recognised { observation, in_place: false };
+    let now = place.agent.clock.now();
+    let done = RecognisedAt { recognised, grace_opened: now, grace_length: Duration::from_secs(20) };
+    Message::Recognised(run, Box::new(Ok(done)))
+}
+
+#[test]
+fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_are_gone_all_the_same() {
+    let mut place = place();
+    place.begin("nfs");
+    let first = place.agent.run.as_ref().unwrap().number;
+    place.supersede();
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    let late = restarted(&place, first, "2");
+    place.agent.handle(late);
+    assert_eq!(place.phase(), Some(Phase::Conveyed), "its own is still to come");
+    assert_eq!(place.agent.follower.current().unwrap().start, "2");
+    assert!(place.agent.reborn, "what lived in the life before is owed a recovery");
+}
+
+#[test]
+fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
+    let mut place = place();
+    place.begin("nfs");
+    let first = place.agent.run.as_ref().unwrap().number;
+    place.supersede();
+    place.begin("new");
+    place.drive(Phase::Recognised);
+    let late = restarted(&place, first, "2");
+    place.agent.handle(late);
+    assert_eq!(place.phase(), None, "its number belongs to a life that has ended");
+    let journal = &place.agent.held[&service("new")].journal;
+    assert_eq!(journal.phase, Phase::Failed);
+    assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
+}
+
+/// A store on a slow disk: a claim takes its time, and the beginning of a generation too.
+struct Slow(DirStore);
+
+const LATENCY: Duration = Duration::from_millis(40);
+
+impl Store for Slow {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.0.probe()
+    }
+
+    fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
+        self.0.services()
+    }
+
+    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
+        self.0.newest_claim(service)
+    }
+
+    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
+        std::thread::sleep(LATENCY);
+        self.0.claim(service, claim)
+    }
+
+    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        self.0.release(service, generation)
+    }
+
+    fn newest_generation(
+        &self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.0.newest_generation(service, at_most)
+    }
+
+    fn begin_generation(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError> {
+        std::thread::sleep(LATENCY);
+        self.0.begin_generation(service, generation, contents)
+    }
+
+    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
+        self.0.load(service, generation)
+    }
+
+    fn commit(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        self.0.commit(service, generation, changes)
+    }
+
+    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
+        self.0.prune(service, keep_from)
+    }
+
+    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
+        self.0.put_server(report)
+    }
+
+    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+        self.0.servers()
+    }
+}
+
+#[test]
+fn each_milestone_has_the_time_at_which_it_was_reached() {
+    let mut place = place();
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    place.agent.store = Box::new(Slow(store));
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
+    let at_ms = |event| timeline.iter().find(|stamp| stamp.event == event).unwrap().at_ms;
+    let latency_ms = i64::try_from(LATENCY.as_millis()).unwrap();
+    let (claimed, conveyed) = (at_ms(Milestone::Claimed), at_ms(Milestone::Conveyed));
+    assert!(claimed >= latency_ms, "the claim took {claimed} ms");
+    assert!(conveyed >= claimed + latency_ms, "{claimed}, {conveyed}: its generation was begun in between");
+}
