@@ -5,6 +5,7 @@
 //! killed while a commit is on; clients register, are unmonitored, are forgotten and come again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -100,7 +101,9 @@ impl Desk {
 
     fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
-            println!("desk {:>3}.{:03} {}", self.now / 1000, self.now % 1000, what());
+            // Whoever reads the story may stop before its end.
+            let _ =
+                writeln!(std::io::stdout(), "desk {:>3}.{:03} {}", self.now / 1000, self.now % 1000, what());
         }
     }
 

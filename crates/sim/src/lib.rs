@@ -39,6 +39,7 @@ mod faults;
 mod outside;
 mod server;
 mod store;
+mod traffic;
 mod world;
 
 pub use check::Violation;

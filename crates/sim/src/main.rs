@@ -14,13 +14,13 @@ use heirlock_sim::Violation;
 #[derive(Debug, Parser)]
 #[command(name = "heirlock-sim")]
 struct Arguments {
-    /// Replays this seed.
+    /// Replays this seed, and tells what happens when.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Runs many seeds: A..B.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
-    /// Prints what happens when.
+    /// Tells what happens when, of many seeds too.
     #[arg(long)]
     trace: bool,
     /// Goes on after a broken promise, and counts which invariants were broken.
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     let first = broken.first();
     if let Some((seed, violation)) = first {
         println!(
-            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed} --trace",
+            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed}",
             violation.invariant,
             std::time::Duration::from_millis(violation.at).as_secs_f64(),
             violation.what
@@ -80,13 +80,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the story is told, and not its end alone.
+fn tells(arguments: &Arguments) -> bool {
+    arguments.trace || arguments.seed.is_some()
+}
+
 /// The seeds that break a promise, in order, and how many were run.
 fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, u64) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Vec::new());
     // Seeds after the first broken one need not be run.
     let end = AtomicU64::new(seeds.end);
-    let threads = if arguments.trace { 1 } else { arguments.threads.max(1) };
+    let threads = if tells(arguments) { 1 } else { arguments.threads.max(1) };
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -95,7 +100,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let Some(violation) = heirlock_sim::run(seed, arguments.trace) else {
+                    let Some(violation) = heirlock_sim::run(seed, tells(arguments)) else {
                         continue;
                     };
                     if !arguments.survey {
