@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::names::{Generation, ServerName, ServiceName};
+use crate::planted::{Bug, planted};
 
 /// The durable, exclusive right of one server to act for one service in one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +144,7 @@ pub fn next_generation(
         OwnerHeart::Paused => {
             Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 })
         }
+        OwnerHeart::Beating { .. } if planted(Bug::ClaimOverLiving) => Ok(next),
         OwnerHeart::Beating { last_change } => Err(ClaimRefusal::OwnerAlive {
             service: service.clone(),
             owner: claim.owner.clone(),

@@ -5,6 +5,7 @@
 
 use crate::incarnation::Incarnation;
 use crate::names::ServiceName;
+use crate::planted::{Bug, planted};
 use crate::takeover::{Journal, Part, Phase, Until};
 
 /// What is owed.
@@ -30,6 +31,7 @@ pub enum Duty {
 #[must_use]
 pub fn duty(journal: &Journal, has_clients: bool, current: &Incarnation, reborn: bool) -> Duty {
     match (&journal.life, journal.phase) {
+        (None, Phase::Claimed | Phase::Conveyed) if planted(Bug::ForgetRedo) => Duty::Nothing,
         (None, Phase::Claimed | Phase::Conveyed) => Duty::Redo,
         // What failed was said and is a person's to repeat; a restart of the lock manager is another matter.
         (_, Phase::Failed) if reborn => Duty::Recover,

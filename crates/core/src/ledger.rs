@@ -22,6 +22,7 @@ pub use population::{Addresses, Population, lines_to_place, population};
 use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
+use crate::planted::{Bug, planted};
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -209,6 +210,9 @@ impl Ledger {
         let mut entries = Vec::new();
         for (name, bytes) in &found.clients {
             self.tombstones.remove(name);
+            if planted(Bug::TrustHint) && !roles.connected.contains(name) {
+                continue;
+            }
             if self.stored.get(name) == Some(bytes) {
                 continue;
             }
@@ -225,7 +229,7 @@ impl Ledger {
     }
 
     fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
-        if roles.connected.contains(name) {
+        if roles.connected.contains(name) || planted(Bug::TellPeers) {
             self.peers.remove(name);
             return false;
         }
@@ -246,7 +250,7 @@ impl Ledger {
                 continue;
             }
             let since = *self.tombstones.entry(name.clone()).or_insert(now);
-            if now.since(since) >= self.delay {
+            if now.since(since) >= self.delay || planted(Bug::BelieveDeletions) {
                 entries.push(Entry::Remove(name.clone()));
             }
         }

@@ -35,6 +35,7 @@ pub mod monitor;
 pub mod names;
 pub mod notify;
 pub mod outcome;
+pub mod planted;
 pub mod state_number;
 pub mod takeover;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::limits;
+use crate::planted::{Bug, planted};
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -127,6 +128,9 @@ fn check(what: &'static str, text: &str) -> Result<(), NameError> {
     let Some(first) = text.chars().next() else { return Err(NameError::Empty(what)) };
     if text.len() > limits::NAME_BYTES_MAX {
         return Err(NameError::TooLong { what, found: text.len() });
+    }
+    if planted(Bug::TrustNames) {
+        return Ok(());
     }
     if !first.is_ascii_alphanumeric() {
         return Err(NameError::Character { what, found: first });

@@ -6,6 +6,8 @@
 
 use heirlock_nsm::StateNumber;
 
+use crate::planted::{Bug, planted};
+
 /// The smallest odd number above everything that may ever have been sent for a service: the numbers in the store,
 /// the primary's own `state`, ours.
 ///
@@ -14,6 +16,9 @@ use heirlock_nsm::StateNumber;
 #[must_use]
 pub fn next_unsent(sent: &[StateNumber]) -> StateNumber {
     let highest = sent.iter().map(|n| n.0).max().unwrap_or(1);
+    if planted(Bug::ReuseNumber) {
+        return StateNumber(highest | 1);
+    }
     let mut next = next_odd(highest);
     while sent.contains(&StateNumber(next)) {
         next = next_odd(next);

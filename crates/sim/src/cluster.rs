@@ -49,10 +49,6 @@ impl Cluster {
     pub(crate) fn holds_off(&self) -> bool {
         self.tasks.iter().any(|(_, task)| matches!(task.0, Task::Adopting { fenced: true, .. }))
     }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.tasks.iter().all(|(_, task)| task.0 == Task::Idle)
-    }
 }
 
 impl World {

@@ -14,13 +14,13 @@ use heirlock_sim::Violation;
 #[derive(Debug, Parser)]
 #[command(name = "heirlock-sim")]
 struct Arguments {
-    /// Replays this seed.
+    /// Replays this seed, and tells what happens when.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Runs many seeds: A..B.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
-    /// Prints what happens when.
+    /// Tells what happens when, of many seeds too.
     #[arg(long)]
     trace: bool,
     /// Goes on after a broken promise, and counts which invariants were broken.
@@ -29,6 +29,10 @@ struct Arguments {
     /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires.
     #[arg(long, value_name = "INVARIANT")]
     expect: Option<u8>,
+    /// Plants this bug in the core first (built with the feature `plants`): its checker must fire.
+    #[cfg(feature = "plants")]
+    #[arg(long, value_parser = parse_bug)]
+    plant: Option<heirlock_core::planted::Bug>,
     /// Threads, each with seeds of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -36,6 +40,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "plants")]
+    arguments.plant.into_iter().for_each(heirlock_core::planted::plant);
     let seeds = match arguments.seed {
         Some(seed) => seed..seed + 1,
         None => arguments.seeds.clone().unwrap_or(0..1_000),
@@ -56,7 +62,7 @@ fn main() -> ExitCode {
     let first = broken.first();
     if let Some((seed, violation)) = first {
         println!(
-            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed} --trace",
+            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed}",
             violation.invariant,
             std::time::Duration::from_millis(violation.at).as_secs_f64(),
             violation.what
@@ -74,13 +80,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the story is told, and not its end alone.
+fn tells(arguments: &Arguments) -> bool {
+    arguments.trace || arguments.seed.is_some()
+}
+
 /// The seeds that break a promise, in order, and how many were run.
 fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, u64) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Vec::new());
     // Seeds after the first broken one need not be run.
     let end = AtomicU64::new(seeds.end);
-    let threads = if arguments.trace { 1 } else { arguments.threads.max(1) };
+    let threads = if tells(arguments) { 1 } else { arguments.threads.max(1) };
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -89,7 +100,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let Some(violation) = heirlock_sim::run(seed, arguments.trace).violation else {
+                    let Some(violation) = heirlock_sim::run(seed, tells(arguments)) else {
                         continue;
                     };
                     if !arguments.survey {
@@ -106,6 +117,28 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
     found.sort_by_key(|(seed, _)| *seed);
     let count = next.into_inner().min(seeds.end) - seeds.start;
     (found, count)
+}
+
+/// Bugs by the names that the code has for them, spelled as options are.
+#[cfg(feature = "plants")]
+fn parse_bug(text: &str) -> Result<heirlock_core::planted::Bug, String> {
+    use heirlock_core::planted::Bug;
+    let bugs = [
+        ("answer-first", Bug::AnswerFirst),
+        ("believe-deletions", Bug::BelieveDeletions),
+        ("claim-over-living", Bug::ClaimOverLiving),
+        ("flood", Bug::Flood),
+        ("forget-own", Bug::ForgetOwn),
+        ("forget-redo", Bug::ForgetRedo),
+        ("notify-after-grace", Bug::NotifyAfterGrace),
+        ("reuse-number", Bug::ReuseNumber),
+        ("silent-outcome", Bug::SilentOutcome),
+        ("tell-peers", Bug::TellPeers),
+        ("trust-hint", Bug::TrustHint),
+        ("trust-names", Bug::TrustNames),
+    ];
+    let found = bugs.iter().find(|(name, _)| *name == text).map(|(_, bug)| *bug);
+    found.ok_or_else(|| format!("expected one of {}, found {text:?}", bugs.map(|(name, _)| name).join(", ")))
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {

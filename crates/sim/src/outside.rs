@@ -217,6 +217,12 @@ impl Out<'_> {
         Ok(self.w.store.reports.clone())
     }
 
+    /// All heartbeats.
+    pub(crate) fn reports(&mut self) -> Result<BTreeMap<ServerName, Report>, String> {
+        self.read()?;
+        Ok(self.w.store.reports.clone())
+    }
+
     // What is configured.
 
     pub(crate) fn configured(&self) -> Vec<ServiceName> {

@@ -39,6 +39,8 @@ pub(crate) struct Server {
     /// SIGKILL was sent and nobody has woken lockd since: until then the files lie.
     pub(crate) kill_pends: bool,
     pub(crate) grace_until: Ms,
+    /// Until then nothing that can be seen tells this life from the one before. For the checker.
+    pub(crate) unseen_until: Ms,
     pub(crate) lockd_started: Ms,
     /// When somebody last stopped it.
     pub(crate) stopped_at: Ms,
@@ -80,6 +82,7 @@ impl Server {
             reopened: 0,
             kill_pends: false,
             grace_until: 0,
+            unseen_until: 0,
             lockd_started: 0,
             stopped_at: 0,
             locks: BTreeMap::new(),

@@ -40,7 +40,6 @@ pub(crate) struct Report {
     pub(crate) beat: u64,
     pub(crate) paused: bool,
     pub(crate) state: u32,
-    pub(crate) wants: Vec<ServiceName>,
 }
 
 /// One change of a generation.

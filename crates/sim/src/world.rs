@@ -1,25 +1,24 @@
 //! The world: one queue of what happens when, and everybody it happens to.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
 use heirlock_core::grace::{Grace, Opening};
-use heirlock_core::notify::Transmit;
 use heirlock_core::takeover::{Event, Part, Strategy};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
-use heirlock_nsm::rpc::{Call as RpcCall, encode_success};
-use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
+use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
 use crate::agent::{Agent, Message, RecognisedAt};
 use crate::check::Checks;
-use crate::client::{Ask, Client, Loss, Verdict};
+use crate::client::{Client, Loss, Verdict};
 use crate::cluster::Cluster;
 use crate::faults::{FAULTS_END, Faults};
 use crate::outside::{Out, grace_length};
-use crate::server::{FileAt, Life, Server, client_address, client_at};
+use crate::server::{FileAt, Life, Server, client_address};
 use crate::store::SharedStore;
 
 /// How an agent ends.
@@ -35,7 +34,6 @@ pub(crate) enum Death {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
-    pub(crate) address: IpAddr,
     pub(crate) names: Vec<MyName>,
     pub(crate) home: usize,
     pub(crate) automatic: bool,
@@ -170,7 +168,8 @@ impl World {
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             let (seconds, millis) = (self.now / 1000, self.now % 1000);
-            println!("{seconds:>4}.{millis:03} {}", what());
+            // Whoever reads the story may stop before its end.
+            let _ = writeln!(std::io::stdout(), "{seconds:>4}.{millis:03} {}", what());
         }
     }
 
@@ -438,9 +437,14 @@ impl World {
         let now = self.now;
         // lockd that is killed while grace is open, or was at the last look, opens another: from outside they can't be
         // told apart.
-        let unseen = now < self.servers[server].grace_until + 1_000 || self.agents[server].is_none();
+        let (grace_before, has_agent) = (self.servers[server].grace_until, self.agents[server].is_some());
+        let unseen = now < grace_before + 1_000 || !has_agent;
+        let (by_us, reopened) = (self.servers[server].is_worked_on, self.servers[server].kill_pends);
         let dropped = self.servers[server].wake(now);
-        let by_us = self.servers[server].is_worked_on;
+        if unseen && !by_us && reopened {
+            let it = &mut self.servers[server];
+            it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
+        }
         self.lose(dropped, unseen && !by_us, !by_us);
     }
 
@@ -567,181 +571,6 @@ impl World {
         }
     }
 
-    // The network.
-
-    pub(crate) fn send(&mut self, server: usize, service: &ServiceName, transmit: &Transmit) {
-        let Some(at) = self.service(service) else { return };
-        if self.address_of(at) != Some(server) {
-            return; // no such address here: the call to the kernel fails
-        }
-        self.check_datagram(server, at, transmit);
-        let Some(client) = client_at(transmit.to.ip()).filter(|c| *c < self.clients.len()) else { return };
-        let (life, port) = (self.servers[server].life(), transmit.to.port());
-        for after in self.deliveries(client) {
-            let payload = transmit.payload.clone();
-            self.after(after, Happening::ToClient { client, service: at, life, port, payload });
-        }
-    }
-
-    /// When the copies of one datagram arrive: none where it is lost, two where it is doubled.
-    fn deliveries(&mut self, client: usize) -> Vec<Ms> {
-        let now = self.now;
-        let it = &mut self.clients[client];
-        if it.away_until > now {
-            it.disturbed = Some(now);
-            return Vec::new();
-        }
-        if self.rng.u8(0..100) < it.loss {
-            return Vec::new();
-        }
-        let copies = 1 + u8::from(self.rng.u8(0..100) < self.faults.doubled);
-        (0..copies)
-            .map(|_| match self.rng.u8(0..100) < self.faults.late {
-                true => self.rng.u64(200..2_000),
-                false => self.rng.u64(1..30),
-            })
-            .collect()
-    }
-
-    fn arrive_at_client(&mut self, client: usize, service: usize, life: Life, port: u16, payload: &[u8]) {
-        if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
-            return;
-        }
-        let Ok(call) = RpcCall::decode(payload) else { return };
-        let status_monitor = 4_000 + u16::try_from(client).unwrap_or_default();
-        let reply = match (port, call.prog) {
-            (111, rpcbind::PROGRAM) => {
-                encode_success(call.xid, &rpcbind::encode_getport_result(Some(status_monitor)))
-            }
-            (port, sm::PROGRAM) if port == status_monitor => {
-                let Ok(notify) = sm::Notify::decode(call.args) else { return };
-                self.hear(client, service, life, notify.state);
-                encode_success(call.xid, &[])
-            }
-            _ => return,
-        };
-        let from = SocketAddr::new(client_address(client), port);
-        for after in self.deliveries(client) {
-            let mut payload = reply.clone();
-            if self.faults.garbage && self.rng.u8(0..5) == 0 {
-                payload.truncate(self.rng.usize(0..payload.len()));
-            }
-            self.after(after, Happening::ToServer { service, from, payload });
-        }
-    }
-
-    fn hear(&mut self, client: usize, service: usize, life: Life, state: StateNumber) {
-        self.check_number(client, service, life, state);
-        let files = self.clients[client].notified(service, state);
-        if !files.is_empty() {
-            self.say(|| format!("client {client} heard number {state} and reclaims {files:?}"));
-        }
-        for file in files {
-            let number = self.clients[client].call(file, Ask::Reclaim);
-            let after = self.rng.u64(1..40);
-            self.after(after, Happening::Call { client, file, number });
-        }
-    }
-
-    // Clients and lock managers.
-
-    fn act(&mut self, client: usize) {
-        let after = self.rng.u64(300..4_000);
-        self.after(after, Happening::Act(client));
-        let it = &self.clients[client];
-        let service = it.mounts[self.rng.usize(0..it.mounts.len())];
-        let file = (service, self.rng.u8(0..2));
-        if !self.is_busy || it.away_until > self.now || it.calls.contains_key(&file) {
-            return;
-        }
-        let ask = match it.locks.contains_key(&file) {
-            true if self.rng.u8(0..4) > 0 => return,
-            true => Ask::Unlock,
-            false => Ask::Lock,
-        };
-        let number = self.clients[client].call(file, ask);
-        self.after(1, Happening::Call { client, file, number });
-    }
-
-    fn call(&mut self, client: usize, file: FileAt, number: u64) {
-        let Some(call) = self.clients[client].calls.get(&file).filter(|c| c.number == number).cloned() else {
-            return;
-        };
-        self.after(1_000, Happening::Call { client, file, number });
-        if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
-            return;
-        }
-        let Some(server) = self.address_of(file.0).filter(|server| self.servers[*server].serves()) else {
-            return;
-        };
-        self.wake_lockd(server);
-        let (in_grace, life) = (self.servers[server].in_grace(self.now), self.servers[server].life());
-        let verdict = match call.ask {
-            Ask::Lock | Ask::Unlock if in_grace => Verdict::WrongTime,
-            Ask::Reclaim if !in_grace => Verdict::WrongTime,
-            Ask::Unlock => {
-                if self.servers[server].locks.get(&file) == Some(&client) {
-                    self.servers[server].locks.remove(&file);
-                }
-                let after = self.rng.u64(8_000..30_000);
-                self.after(after, Happening::Expire { server, life, client });
-                Verdict::Granted
-            }
-            Ask::Lock | Ask::Reclaim => match self.grant(server, client, file) {
-                Some(verdict) => verdict,
-                None => return self.after(25, Happening::Call { client, file, number }),
-            },
-        };
-        if verdict == Verdict::WrongTime && call.ask == Ask::Reclaim {
-            self.say(|| format!("client {client} may not reclaim {file:?}: grace is over"));
-        }
-        let after = self.rng.u64(1..20);
-        self.after(after, Happening::Answer { client, file, number, verdict, life });
-    }
-
-    /// `None` while the client is being registered with the status monitor.
-    fn grant(&mut self, server: usize, client: usize, file: FileAt) -> Option<Verdict> {
-        let life = self.servers[server].life();
-        let it = &mut self.servers[server];
-        if !it.registered.contains(&client) {
-            if !it.remembered.contains(&client) {
-                it.create_record(client);
-                self.after(15, Happening::Recorded { server, life, client });
-                return None;
-            }
-            it.registered.insert(client);
-            self.checks.registered_at.insert((server, client), self.now);
-        }
-        let it = &mut self.servers[server];
-        match it.locks.get(&file) {
-            Some(holder) if *holder != client => return Some(Verdict::Denied),
-            Some(_) => {}
-            None => {
-                it.locks.insert(file, client);
-                self.check_grant(client, file);
-            }
-        }
-        Some(Verdict::Granted)
-    }
-
-    fn answer(&mut self, client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life) {
-        let server = &self.servers[life.0];
-        // A connection ends with the life that it leads to, or with the address.
-        if !server.serves() || server.life() != life || self.address_of(file.0) != Some(life.0) {
-            return;
-        }
-        if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
-            return;
-        }
-        let asked = self.clients[client].answered(file, number, verdict);
-        if asked == Some(Ask::Lock) && verdict == Verdict::Granted {
-            self.say(|| format!("client {client} has {file:?}"));
-        }
-    }
-
     // Once a second.
 
     fn second(&mut self) {
@@ -863,7 +692,6 @@ fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
     Service {
         names: my_names(&[format!("{name}.example.org"), address.to_string()]),
         name,
-        address,
         home: rng.usize(0..servers),
         automatic: rng.bool(),
         host_of: None,
@@ -871,10 +699,8 @@ fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
 }
 
 fn host_service(server: &Server) -> Service {
-    let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, u8::try_from(server.index + 1).unwrap_or_default()));
     Service {
         name: ServiceName::host(&server.name),
-        address,
         names: my_names(&[server.name.to_string()]),
         home: server.index,
         automatic: false,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
+use crate::planted::{Bug, planted};
 use crate::{Batch, Moment, limits};
 
 use registry::Registry;
@@ -335,7 +336,7 @@ impl Monitor {
         if !self.registry.has_room(&client) {
             self.refused += 1;
             step.then.push(Action::Answer { ticket, granted: false });
-        } else if self.durable.contains(&client) {
+        } else if self.durable.contains(&client) || planted(Bug::AnswerFirst) {
             self.grant(ticket, line, step);
         } else if self.failing.is_some() || self.waiting.len() >= limits::MON_WAITING_MAX {
             self.unprotected(ticket, line, peer, step);

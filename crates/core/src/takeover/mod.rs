@@ -35,6 +35,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::outcome::Outcome;
+use crate::planted::{Bug, planted};
 use crate::state_number::next_unsent;
 
 /// What a run is to do.
@@ -306,9 +307,7 @@ impl Takeover {
         }
         match (self.phase, event) {
             (_, Event::Overtaken(service)) => self.overtaken(now, &service),
-            (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => {
-                self.fail(now, "the lock manager was restarted meanwhile: all is to be done again".into())
-            }
+            (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
             (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
             (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
             (Phase::Intent, Event::Fit(Ok(()))) if self.plan.fence => {
@@ -350,7 +349,7 @@ impl Takeover {
 
     /// Whether it will drop the locks of this server's own clients.
     fn drops_own_locks(&self) -> bool {
-        !self.is_own_restart() && self.plan.strategy.drops_own_locks()
+        !self.is_own_restart() && self.plan.strategy.drops_own_locks() && !planted(Bug::ForgetOwn)
     }
 
     fn claim(&self) -> Action {
@@ -484,6 +483,7 @@ impl Takeover {
         member.told = true;
         let lines: Vec<_> = left
             .into_iter()
+            .filter(|_| !planted(Bug::SilentOutcome))
             .filter_map(|(client, outcome, why)| member.left(&client, outcome, at_ms, why))
             .collect();
         let mut persist = Vec::new();
@@ -592,6 +592,19 @@ impl Takeover {
         let persist = self.journals(Some(why.clone()));
         then.push(Action::Over(End::Failed { why, summaries: self.summaries() }));
         Batch { persist, then }
+    }
+
+    /// All is to be done again, by whoever comes next: where lockd was killed in place an agent that is started now can't
+    /// see that this life isn't the one that was recognised. So the generations are left as if no life had served them yet.
+    fn life_changed(&mut self, now: Moment) -> Steps {
+        let why = "the lock manager was restarted meanwhile: all is to be done again";
+        let mut steps = self.fail(now, why.into());
+        for one in &mut steps.persist {
+            if let Persist::Journal { journal, .. } = one {
+                (journal.phase, journal.life) = (Phase::Settled, None);
+            }
+        }
+        steps
     }
 
     /// A higher generation exists: what we still wrote or sent for this service would be another server's business.

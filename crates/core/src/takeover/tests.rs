@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::duty::{Duty, duty};
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -599,4 +600,26 @@ fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
     let remains = kept.remains.values().cloned().collect();
     let again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
     assert_eq!(known(&again), registered);
+}
+
+#[test]
+fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(3_000), Event::LifeChanged);
+    assert!(matches!(end_of(&steps), End::Failed { .. }));
+    let duties: Vec<Duty> = steps
+        .persist
+        .iter()
+        .filter_map(|one| match one {
+            Persist::Journal { journal, .. } => Some(duty(journal, true, &life("2"), false)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        duties,
+        [Duty::Recover, Duty::Recover],
+        "killed in place it looks like the life that was recognised"
+    );
 }

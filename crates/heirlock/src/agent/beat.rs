@@ -62,13 +62,9 @@ impl Pulse {
         store: &dyn Store,
         condition: Condition,
     ) -> Result<Option<Namesake>, StoreError> {
-        let seen = self.try_beat(store, condition);
-        match seen {
+        match self.try_beat(store, condition) {
             Ok((namesake, servers)) => {
-                let beats =
-                    servers.iter().filter(|(name, _)| **name != self.report.server).map(as_beat).collect();
-                self.hearts.saw(now, &beats);
-                self.servers = servers;
+                self.saw(now, servers);
                 Ok(namesake)
             }
             Err(error) => {
@@ -76,6 +72,20 @@ impl Pulse {
                 Err(error)
             }
         }
+    }
+
+    /// Reads the others' hearts between two beats: a silence ends at any moment, and whoever claims on its strength must
+    /// not be up to a whole interval behind.
+    pub(crate) fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
+        let servers = store.servers().inspect_err(|_| self.hearts.blind())?;
+        self.saw(now, servers);
+        Ok(())
+    }
+
+    fn saw(&mut self, now: Moment, servers: BTreeMap<ServerName, ServerReport>) {
+        let others = servers.iter().filter(|(name, _)| **name != self.report.server);
+        self.hearts.saw(now, &others.map(as_beat).collect());
+        self.servers = servers;
     }
 
     /// What is known of the owner of a service.
@@ -151,4 +161,44 @@ fn as_beat((server, report): (&ServerName, &ServerReport)) -> (ServerName, Beat)
 
 fn beat_of(report: &ServerReport) -> String {
     format!("{}/{}", report.agent, report.beat)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::dir::DirStore;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn who_came_back_since_the_last_beat_is_seen_to_live_before_anything_is_claimed() {
+        let place = tempfile::tempdir().unwrap();
+        let store = DirStore::create(&place.path().join("store")).unwrap();
+        let report = |server: &str| ServerReport {
+            server: server.parse().unwrap(),
+            agent: "run-1".into(),
+            beat: 0,
+            paused: false,
+            incarnation: None,
+            state: None,
+            written_at_s: 0,
+            ailments: Vec::new(),
+            wants: Vec::new(),
+            facts: BTreeMap::new(),
+        };
+        let other = "nfs-b".parse().unwrap();
+        let mut pulse = Pulse::new(report("nfs-a"), Hearts::new(Duration::from_secs(5)));
+        for (second, beat) in [(0, 1), (1, 2), (2, 3), (20, 3)] {
+            store.put_server(&ServerReport { beat, ..report("nfs-b") }).unwrap();
+            pulse.beat(at(second), &store, Condition::default()).unwrap();
+        }
+        assert!(matches!(pulse.heart_of(&other, at(20)), OwnerHeart::Silent { .. }));
+        store.put_server(&ServerReport { beat: 4, ..report("nfs-b") }).unwrap();
+        pulse.look(at(20), &store).unwrap();
+        assert!(matches!(pulse.heart_of(&other, at(20)), OwnerHeart::Beating { .. }));
+    }
 }

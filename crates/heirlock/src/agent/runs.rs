@@ -516,7 +516,9 @@ impl Agent {
         let newest = store.newest_claim(service)?;
         let heart = match &newest {
             Some(claim) if claim.owner != self.settings.server => {
-                self.pulse.heart_of(&claim.owner, self.clock.now())
+                let now = self.clock.now();
+                self.pulse.look(now, store)?;
+                self.pulse.heart_of(&claim.owner, now)
             }
             _ => OwnerHeart::NeverSeen,
         };

@@ -16,7 +16,7 @@ use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Ob
 use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
@@ -96,7 +96,7 @@ pub(crate) struct Agent {
     behind: bool,
     failing: bool,
     hearts: Hearts,
-    reports: BTreeMap<heirlock_core::ServerName, Report>,
+    reports: BTreeMap<ServerName, Report>,
     beat: u64,
     run: Option<Running>,
     tellings: Vec<Option<Telling>>,
@@ -340,25 +340,11 @@ impl Agent {
     }
 
     fn beat(&mut self, out: &mut Out<'_>, now: Moment) {
-        let report = Report {
-            agent: self.id.to_string(),
-            beat: self.beat,
-            paused: false,
-            state: out.server().state,
-            wants: Vec::new(),
-        };
+        let report =
+            Report { agent: self.id.to_string(), beat: self.beat, paused: false, state: out.server().state };
         self.beat += 1;
         match out.beat(report) {
-            Ok(reports) => {
-                let others = reports.iter().filter(|(name, _)| **name != out.server().name);
-                let beats = others
-                    .map(|(name, r)| {
-                        (name.clone(), Beat { beat: format!("{}/{}", r.agent, r.beat), paused: r.paused })
-                    })
-                    .collect();
-                self.hearts.saw(now, &beats);
-                self.reports = reports;
-            }
+            Ok(reports) => self.saw(out, now, reports),
             Err(_) => {
                 self.hearts.blind();
                 self.failing = true;
@@ -370,6 +356,15 @@ impl Agent {
         }
         self.refresh_holdings(out, now);
         self.look_for_silence(out, now);
+    }
+
+    fn saw(&mut self, out: &Out<'_>, now: Moment, reports: BTreeMap<ServerName, Report>) {
+        let others = reports.iter().filter(|(name, _)| **name != out.server().name);
+        let beats = others.map(|(name, r)| {
+            (name.clone(), Beat { beat: format!("{}/{}", r.agent, r.beat), paused: r.paused })
+        });
+        self.hearts.saw(now, &beats.collect());
+        self.reports = reports;
     }
 }
 

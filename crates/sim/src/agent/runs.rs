@@ -388,7 +388,11 @@ impl Agent {
         let newest = out.newest_claim(service)?;
         let us = out.server().name.clone();
         let heart = match &newest {
-            Some(claim) if claim.owner != us => self.hearts.heart_of(&claim.owner, now),
+            Some(claim) if claim.owner != us => {
+                let reports = out.reports().inspect_err(|_| self.hearts.blind())?;
+                self.saw(out, now, reports);
+                self.hearts.heart_of(&claim.owner, now)
+            }
             _ => OwnerHeart::NeverSeen,
         };
         let generation = next_generation(service, newest.as_ref(), &us, heart, authority)
