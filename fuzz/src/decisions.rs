@@ -9,7 +9,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{
     Addresses, Entry, Folder, Ledger, Problem, Roles, Scan, ScannedFile, population as clients_of,
 };
-use heirlock_core::notify::{Event, Notifier, Plan};
+use heirlock_core::notify::{Event, Notifier, Plan, Transmit};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::rpc::{Call, encode_success};
 use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
@@ -23,9 +23,9 @@ pub fn notifier(bytes: &[u8]) {
     let names: Vec<_> =
         ["nfs.example.test", "nfs"].iter().map(|n| MyName::parse(n).expect("a name")).collect();
     let state = StateNumber(13);
-    let plan = Plan { names, state, clients: clients.clone(), rpcbind_port: 111, seed: 7 };
+    let plan = Plan { names, state, clients: clients.clone(), rpcbind_port: 111, in_flight_max: 64, seed: 7 };
     let (mut notifier, mut now) = (Notifier::new(plan), Moment::START);
-    let (mut calls, mut acknowledged): (Vec<(SocketAddr, Vec<u8>)>, _) = (Vec::new(), BTreeSet::new());
+    let (mut calls, mut acknowledged): (Vec<Transmit>, _) = (Vec::new(), BTreeSet::new());
     let mut rest = bytes;
     while let [what, length, more @ ..] = rest {
         while let Some(transmit) = notifier.poll_transmit(now) {
@@ -34,21 +34,25 @@ pub fn notifier(bytes: &[u8]) {
             if call.prog == sm::PROGRAM {
                 assert_eq!(sm::Notify::decode(call.args).map(|notify| notify.state), Ok(state));
             }
-            calls.push((transmit.to, transmit.payload));
+            calls.push(transmit);
         }
         let (came, later) = more.split_at(more.len().min(usize::from(*length)));
         rest = if what & 7 == 0 { more } else { later };
-        let (from, call) = &calls[usize::from(what >> 3) % calls.len()];
+        let Transmit { to: from, transport, xid: number, payload: call } =
+            &calls[usize::from(what >> 3) % calls.len()];
         let xid = &call[..4];
         let elsewhere = SocketAddr::new(addresses[0], 9);
         match what & 7 {
             0 => now = now + Duration::from_millis(u64::from(*length) * 16),
-            1 => notifier.handle_datagram(now, *from, came),
-            2 => notifier.handle_datagram(now, *from, &[xid, &[0, 0, 0, 1], came].concat()),
-            3 => notifier.handle_datagram(now, elsewhere, &[xid, &[0, 0, 0, 1], came].concat()),
-            4 => notifier.handle_datagram(now, *from, &[xid, &[0; 3], &[1], &[0; 16], came].concat()),
-            5 => notifier.handle_datagram(now, elsewhere, &good_answer(*from, call)),
-            _ => notifier.handle_datagram(now, *from, &good_answer(*from, call)),
+            1 => notifier.handle_reply(now, *transport, *from, came),
+            2 => notifier.handle_reply(now, *transport, *from, &[xid, &[0, 0, 0, 1], came].concat()),
+            3 => notifier.handle_reply(now, *transport, elsewhere, &[xid, &[0, 0, 0, 1], came].concat()),
+            4 => {
+                notifier.handle_reply(now, *transport, *from, &[xid, &[0; 3], &[1], &[0; 16], came].concat());
+            }
+            5 if *length % 2 == 0 => notifier.handle_failure(*number, "refused".into()),
+            5 => notifier.handle_reply(now, *transport, elsewhere, &good_answer(*from, call)),
+            _ => notifier.handle_reply(now, *transport, *from, &good_answer(*from, call)),
         }
         while let Some(event) = notifier.poll_event() {
             if let Event::Acknowledged(client) = event {

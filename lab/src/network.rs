@@ -61,7 +61,7 @@ impl Network {
 
 /// A short-lived process makes the namespace and answers once to show that it is inside; this thread follows
 /// it there. (`ip netns add` would leave a name and a mount on the machine.)
-fn enter_new_namespace() -> Result<()> {
+pub(crate) fn enter_new_namespace() -> Result<()> {
     let mut maker = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--net", "cat"])
         .stdin(Stdio::piped())
@@ -89,6 +89,6 @@ fn follow(maker: &mut std::process::Child) -> Result<()> {
     Ok(())
 }
 
-fn ip(arguments: &str) -> Result<()> {
+pub(crate) fn ip(arguments: &str) -> Result<()> {
     run(Command::new("ip").args(arguments.split(' '))).map(drop)
 }

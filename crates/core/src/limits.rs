@@ -21,9 +21,22 @@ pub const CLIENT_ADDRESSES_MAX: usize = 8;
 /// Names of one service that are announced to each client.
 pub const ANNOUNCED_NAMES_MAX: usize = 8;
 
-/// Calls of the notifier within [`NOTIFY_BURST`] that may be unanswered: at worst their answers all come at once, and the
-/// socket must hold them. 1,024 with 256 bytes of bookkeeping each need 256 KiB, which Linux grants without privilege.
-pub const NOTIFY_IN_FLIGHT_MAX: usize = 1024;
+/// Calls of the notifier within [`NOTIFY_BURST`] that may be unanswered, whatever the socket holds: at worst their
+/// answers all come at once.
+pub const NOTIFY_IN_FLIGHT_MAX: usize = 8192;
+
+/// As many may be unanswered before the first answer came; each answer makes room for one more.
+pub const NOTIFY_IN_FLIGHT_AT_FIRST: usize = 1024;
+
+/// Between two repeated calls: with a hundred thousand dead clients, what is sent in vain stays below what a network
+/// notices.
+pub const NOTIFY_REPEAT_SPACING: Duration = Duration::from_micros(200);
+
+/// Connections of one notifier: to those clients whose rpcbind knows a status monitor over TCP alone.
+pub const NOTIFY_CONNECTIONS_MAX: usize = 64;
+
+/// How long one connection may take, answer included.
+pub const NOTIFY_CONNECTION_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What is answered later than this no longer comes in one burst with what is sent now.
 pub const NOTIFY_BURST: Duration = Duration::from_millis(50);

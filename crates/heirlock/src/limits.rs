@@ -59,6 +59,18 @@ pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 /// How long systemd may take for one change of a unit.
 pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// What the receive buffer of a notifier's socket is asked to be; Linux grants twice that to root, and less to others.
+pub(crate) const NOTIFY_RECEIVE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What one answer takes up in it: network drivers hand on buffers of a whole frame, however little is in them.
+pub(crate) const NOTIFY_ANSWER_BYTES: usize = 2304;
+
+/// Answers that the notifier takes out of a socket before it sends again.
+pub(crate) const NOTIFY_ANSWERS_AT_ONCE_MAX: usize = 256;
+
+/// Names that 'heirlock notify' looks up at once.
+pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
 /// How long lockd may be kept waiting for an answer to SM_MON: it waits in its only thread.
 pub(crate) const MON_TIMEOUT_MAX: Duration = Duration::from_millis(500);
 

@@ -170,6 +170,51 @@ pub(crate) fn bind_udp(address: IpAddr, must_be_privileged: bool) -> io::Result<
     Ok(socket.into())
 }
 
+/// Begins a connection, from this address where one is given and from a privileged port where one can be had. It is not
+/// waited for.
+///
+/// # Errors
+/// Where the address isn't on this server, a privileged port is demanded and can't be had, or there is no route.
+pub(crate) fn begin_tcp(
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    must_be_privileged: bool,
+) -> io::Result<TcpStream> {
+    let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let from = from.unwrap_or_else(|| any_like(to));
+    let ports = PRIVILEGED_PORTS.rev().skip(usize::from(fastrand::u16(..64)));
+    let ports = ports.filter(|port| !TAKEN_PORTS.contains(port)).map(Some);
+    let ports = ports.chain((!must_be_privileged).then_some(None));
+    for port in ports {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        // A port that served another client a moment ago serves this one as well.
+        socket.set_reuse_address(true)?;
+        match socket.bind(&SocketAddr::new(from, port.unwrap_or(0)).into()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && port.is_some() => continue,
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && port.is_some()
+                    && !must_be_privileged =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        match socket.connect(&to.into()) {
+            Ok(()) => return Ok(socket.into()),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+                return Ok(socket.into());
+            }
+            // The same two ports were connected a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && port.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no privileged port is free"))
+}
+
 fn any_like(to: SocketAddr) -> IpAddr {
     if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() }
 }

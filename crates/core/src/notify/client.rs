@@ -3,16 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use heirlock_nsm::MonName;
 use heirlock_nsm::rpc::ReplyError;
 use heirlock_nsm::rpcbind::{self, Transport};
-use heirlock_nsm::{MonName, sm};
 
-use super::{Plan, Transmit};
+use super::message::Question;
 use crate::limits;
 use crate::moment::Moment;
 use crate::outcome::Outcome;
 
-/// After so many calls without an answer the client's next address is tried.
+/// After so many calls without an answer the client's next address is tried, though this one has answered before.
 const CALLS_AN_ADDRESS: u32 = 3;
 
 /// After so many notifications without an answer its rpcbind is asked again: the port may be another one since a restart.
@@ -28,6 +28,8 @@ pub(super) enum Answer {
     NotNow(String),
     /// It is no answer.
     Strange(String),
+    /// It says what is known already.
+    Old,
 }
 
 /// One client.
@@ -36,18 +38,24 @@ pub(super) struct Peer {
     key: MonName,
     addresses: Vec<IpAddr>,
     address: usize,
-    port: Option<u16>,
+    /// Where its status monitor is.
+    port: Option<(Transport, u16)>,
+    /// For which transport its rpcbind is asked.
+    asks_for: Transport,
+    /// Something came from this address.
+    lives: bool,
     /// Names under which it was told.
     told: usize,
     done: bool,
-    /// Where the call that is out went.
-    called: Option<SocketAddr>,
     /// The last transaction, and the one before of the same question.
     xids: [Option<u32>; 2],
     pub(super) waits_until: Option<Moment>,
-    pub(super) sent_at: Moment,
+    /// When the call was sent whose answer may come in one burst with others.
+    pub(super) in_flight: Option<Moment>,
     /// Its wait was over, and it stands in the row of those to be called again.
     pub(super) is_silent: bool,
+    /// A connection to it is open.
+    pub(super) is_connected: bool,
     calls: u32,
     /// Calls in a row that were not answered in time.
     unanswered: u32,
@@ -57,38 +65,48 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(key: &MonName, addresses: &[IpAddr]) -> Self {
-        let addresses = addresses.iter().copied().take(limits::CLIENT_ADDRESSES_MAX).collect();
-        Self {
-            key: key.clone(),
-            addresses,
+    pub(super) fn new(key: MonName, addresses: &[IpAddr]) -> Self {
+        let mut peer = Self {
+            key,
+            addresses: Vec::new(),
             address: 0,
             port: None,
+            asks_for: Transport::Udp,
+            lives: false,
             told: 0,
             done: false,
-            called: None,
             xids: [None, None],
             waits_until: None,
-            sent_at: Moment::START,
+            in_flight: None,
             is_silent: false,
+            is_connected: false,
             calls: 0,
             unanswered: 0,
             slow: 0,
             reason: None,
-        }
+        };
+        peer.add_addresses(addresses);
+        peer
     }
 
     pub(super) fn key(&self) -> &MonName {
         &self.key
     }
 
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
     pub(super) fn has_address(&self) -> bool {
         !self.addresses.is_empty()
     }
 
-    /// Where an answer must come from.
-    pub(super) fn called(&self) -> Option<SocketAddr> {
-        self.called
+    pub(super) fn add_addresses(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            if self.addresses.len() < limits::CLIENT_ADDRESSES_MAX && !self.addresses.contains(address) {
+                self.addresses.push(*address);
+            }
+        }
     }
 
     /// A call begins; the transaction that nobody waits for any more comes back.
@@ -102,69 +120,107 @@ impl Peer {
     /// The question is answered.
     pub(super) fn end_calls(&mut self) -> impl Iterator<Item = u32> + use<> {
         self.unanswered = 0;
+        self.lives = true;
         std::mem::take(&mut self.xids).into_iter().flatten()
     }
 
-    pub(super) fn message(&mut self, xid: u32, plan: &Plan) -> Transmit {
+    /// What it is asked next, and where.
+    pub(super) fn question(&self, rpcbind_port: u16) -> (Question, SocketAddr) {
         let address = self.addresses[self.address];
-        let (port, payload) = match (self.port, plan.names.get(self.told)) {
-            (Some(port), Some(name)) => (port, sm::encode_notify_call(xid, name.as_str(), plan.state)),
-            _ if address.is_ipv4() => {
-                let question = rpcbind::encode_getport_call(xid, sm::PROGRAM, sm::VERSION, Transport::Udp);
-                (plan.rpcbind_port, question)
+        match self.port {
+            Some((transport, port)) => {
+                (Question::Notice(transport, self.told), SocketAddr::new(address, port))
             }
-            _ => (plan.rpcbind_port, rpcbind::encode_getaddr_call(xid, sm::PROGRAM, sm::VERSION, "udp6")),
-        };
-        let to = SocketAddr::new(address, port);
-        self.called = Some(to);
-        Transmit { to, payload }
+            None => (Question::Port(self.asks_for, self.address), SocketAddr::new(address, rpcbind_port)),
+        }
     }
 
-    /// How long to wait for an answer.
-    pub(super) fn wait(&self) -> Duration {
+    /// Over what it is asked next.
+    pub(super) fn next_transport(&self) -> Transport {
+        let (question, to) = self.question(0);
+        question.over(to)
+    }
+
+    /// How long to wait for an answer. Whoever opens connections gives each up before that.
+    pub(super) fn wait(&self, transport: Transport) -> Duration {
         let doubled = limits::NOTIFY_RETRY_MS_MIN << self.slow.min(8);
-        Duration::from_millis(doubled.min(limits::NOTIFY_RETRY_MS_MAX))
+        let wait = Duration::from_millis(doubled.min(limits::NOTIFY_RETRY_MS_MAX));
+        match transport {
+            Transport::Udp => wait,
+            Transport::Tcp => wait.max(limits::NOTIFY_CONNECTION_TIME_MAX + limits::NOTIFY_BURST),
+        }
     }
 
-    /// Its wait was over without an answer. Where another question follows, the transactions whose answers mean nothing
-    /// any more come back.
-    pub(super) fn unanswered(&mut self) -> impl Iterator<Item = u32> + use<> {
+    /// Its wait was over without an answer. Late ones are welcome all the same.
+    pub(super) fn unanswered(&mut self) {
         self.unanswered += 1;
         self.slow += 1;
-        let ask_again = self.port.is_some() && self.unanswered.is_multiple_of(CALLS_A_PORT);
-        let elsewhere = self.addresses.len() > 1 && self.unanswered.is_multiple_of(CALLS_AN_ADDRESS);
-        if elsewhere {
+        let elsewhere = !self.lives || self.unanswered.is_multiple_of(CALLS_AN_ADDRESS);
+        if self.addresses.len() > 1 && elsewhere {
             self.address = (self.address + 1) % self.addresses.len();
+            self.lives = false;
+            self.ask_again();
+        } else if self.port.is_some() && self.unanswered.is_multiple_of(CALLS_A_PORT) {
+            self.ask_again();
         }
-        let mut forgotten = [None, None];
-        if ask_again || elsewhere {
-            (self.port, self.called) = (None, None);
-            forgotten = std::mem::take(&mut self.xids);
-        }
-        forgotten.into_iter().flatten()
     }
 
-    pub(super) fn answer(&mut self, outcome: Result<&[u8], ReplyError>, names: usize) -> Answer {
+    fn ask_again(&mut self) {
+        (self.port, self.asks_for) = (None, Transport::Udp);
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        question: Question,
+        from: SocketAddr,
+        outcome: Result<&[u8], ReplyError>,
+        names: usize,
+    ) -> Answer {
         let result = match outcome {
             Ok(result) => result,
             Err(error) => return Answer::NotNow(format!("it refused the call: {error}")),
         };
-        if self.port.is_some() {
+        match question {
             // SM_NOTIFY has no result; what comes with it says nothing.
-            self.told += 1;
-            self.done = self.told >= names;
-            return if self.done { Answer::Done } else { Answer::GoOn };
+            Question::Notice(_, name) if name == self.told => {
+                self.told += 1;
+                self.done = self.told >= names;
+                if self.done { Answer::Done } else { Answer::GoOn }
+            }
+            Question::Port(transport, address) if self.port.is_none() => {
+                self.port_is_known(transport, address, from, result)
+            }
+            _ => Answer::Old,
         }
-        let port = match self.called {
-            Some(SocketAddr::V4(_)) => rpcbind::decode_getport_result(result),
-            _ => rpcbind::decode_getaddr_result(result).map(|address| address.map(|a| a.port())),
+    }
+
+    fn port_is_known(
+        &mut self,
+        transport: Transport,
+        address: usize,
+        from: SocketAddr,
+        result: &[u8],
+    ) -> Answer {
+        let port = match from {
+            SocketAddr::V4(_) => rpcbind::decode_getport_result(result),
+            SocketAddr::V6(_) => {
+                rpcbind::decode_getaddr_result(result).map(|address| address.map(|a| a.port()))
+            }
         };
         match port {
             Ok(Some(port)) if port != 0 => {
-                self.port = Some(port);
+                self.address = address;
+                self.port = Some((transport, port));
                 Answer::GoOn
             }
-            Ok(_) => Answer::NotNow("its rpcbind answers, but no status monitor is registered there".into()),
+            Ok(_) if transport == Transport::Udp && self.asks_for == Transport::Udp => {
+                self.asks_for = Transport::Tcp;
+                Answer::GoOn
+            }
+            Ok(_) => {
+                self.asks_for = Transport::Udp;
+                Answer::NotNow("its rpcbind answers, but no status monitor is registered there".into())
+            }
             Err(error) => Answer::Strange(format!("its rpcbind answered what is no port: {error}")),
         }
     }

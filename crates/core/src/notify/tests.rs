@@ -6,6 +6,8 @@ use super::*;
 
 const STATE: StateNumber = StateNumber(13);
 const NSM_PORT: u16 = 40_000;
+const UDP: Transport = Transport::Udp;
+const TCP: Transport = Transport::Tcp;
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -25,6 +27,7 @@ fn plan(clients: u32) -> Plan {
         state: STATE,
         clients: (0..clients).map(|c| (key(c), vec![address(c)])).collect(),
         rpcbind_port: 111,
+        in_flight_max: 4096,
         seed: 7,
     }
 }
@@ -110,7 +113,7 @@ impl Network {
 
     /// Good answers from where nobody was asked, or to what was not asked, and garbage from where somebody was.
     fn noise(&mut self, transmit: &Transmit) -> Vec<(SocketAddr, Vec<u8>)> {
-        let Transmit { to, payload } = transmit;
+        let Transmit { to, payload, .. } = transmit;
         let (other_host, other_port) =
             (SocketAddr::new(address(65_000), to.port()), SocketAddr::new(to.ip(), 9));
         let good = |xid: u32| encode_success(xid, &rpcbind::encode_getport_result(Some(9)));
@@ -161,7 +164,7 @@ impl Network {
             now = next.max(now);
             while let Some(entry) = flying.first_entry().filter(|entry| entry.key().0 <= now) {
                 let (from, bytes) = entry.remove();
-                self.notifier.handle_datagram(now, from, &bytes);
+                self.notifier.handle_reply(now, UDP, from, &bytes);
             }
             while let Some(event) = self.notifier.poll_event() {
                 if let Event::Acknowledged(client) = event {
@@ -217,7 +220,7 @@ mod bad_answers {
         while now < at(10_000) {
             while let Some(transmit) = notifier.poll_transmit(now) {
                 if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
-                    notifier.handle_datagram(now, from, &bytes);
+                    notifier.handle_reply(now, UDP, from, &bytes);
                 }
             }
             while let Some(event) = notifier.poll_event() {
@@ -310,7 +313,7 @@ fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
         let next = flying.front().map(|f| f.0).into_iter().chain(notifier.next_timeout()).min().unwrap();
         now = next;
         while let Some((_, from, bytes)) = flying.pop_front_if(|f| f.0 <= now) {
-            notifier.handle_datagram(now, from, &bytes);
+            notifier.handle_reply(now, UDP, from, &bytes);
         }
     }
     assert!(notifier.is_done() && now < at(20_000), "{now:?}");
@@ -331,19 +334,142 @@ fn a_client_without_an_address_is_named_and_holds_nobody_up() {
 }
 
 #[test]
-fn the_next_address_is_tried_when_one_does_not_answer() {
+fn the_next_address_is_tried_at_once_when_one_does_not_answer() {
     let mut plan = plan(1);
     plan.clients = vec![(key(0), vec![address(8), address(9)])];
     let mut notifier = Notifier::new(plan);
-    let mut asked = BTreeSet::new();
-    let mut now = Moment::START;
-    while now < at(10_000) {
-        while let Some(transmit) = notifier.poll_transmit(now) {
-            asked.insert(transmit.to.ip());
+    let first = notifier.poll_transmit(Moment::START).unwrap();
+    let now = notifier.next_timeout().unwrap();
+    let second = notifier.poll_transmit(now).unwrap();
+    assert_eq!((first.to.ip(), second.to.ip()), (address(8), address(9)));
+    assert!(now < at(600), "{now:?}");
+    // The first answers late: it counts, and is told where it answered.
+    answer_port(&mut notifier, now, &first, UDP, Some(NSM_PORT));
+    assert_eq!(notifier.poll_transmit(now).unwrap().to, SocketAddr::new(address(8), NSM_PORT));
+}
+
+/// Answers a question for a port.
+fn answer_port(notifier: &mut Notifier, now: Moment, asked: &Transmit, over: Transport, port: Option<u16>) {
+    let call = Call::decode(&asked.payload).unwrap();
+    let result = match asked.to {
+        SocketAddr::V4(_) => rpcbind::encode_getport_result(port),
+        SocketAddr::V6(to) => {
+            rpcbind::encode_getaddr_result(port.map(|port| SocketAddr::new((*to.ip()).into(), port)))
         }
-        now = notifier.next_timeout().unwrap();
+    };
+    notifier.handle_reply(now, over, asked.to, &encode_success(call.xid, &result));
+}
+
+/// For which transport rpcbind version 2 is asked.
+fn asks_for(asked: &Transmit) -> u32 {
+    rpcbind::decode_getport_args(Call::decode(&asked.payload).unwrap().args).unwrap().protocol
+}
+
+#[test]
+fn where_rpcbind_knows_only_tcp_the_client_is_told_over_tcp() {
+    let mut notifier = Notifier::new(plan(1));
+    let now = Moment::START;
+    let asked = notifier.poll_transmit(now).unwrap();
+    assert_eq!((asked.transport, asks_for(&asked)), (UDP, 17));
+    answer_port(&mut notifier, now, &asked, UDP, None);
+    let asked = notifier.poll_transmit(now).unwrap();
+    assert_eq!((asked.transport, asks_for(&asked)), (UDP, 6));
+    answer_port(&mut notifier, now, &asked, UDP, Some(NSM_PORT));
+    for name in ["nfs.example.test", "nfs"] {
+        let told = notifier.poll_transmit(now).unwrap();
+        let call = Call::decode(&told.payload).unwrap();
+        assert_eq!((told.transport, told.to.port()), (TCP, NSM_PORT));
+        assert_eq!(sm::Notify::decode(call.args).unwrap().mon_name, name);
+        // The same bytes over the other transport are no answer.
+        notifier.handle_reply(now, UDP, told.to, &encode_success(call.xid, &[]));
+        assert_eq!(notifier.poll_transmit(now), None);
+        notifier.handle_reply(now, TCP, told.to, &encode_success(call.xid, &[]));
     }
-    assert_eq!(asked, BTreeSet::from([address(8), address(9)]));
+    assert!(notifier.is_done());
+}
+
+#[test]
+fn over_ipv6_rpcbind_is_asked_over_the_transport_that_is_wanted() {
+    let client: IpAddr = "2001:db8::5".parse().unwrap();
+    let mut notifier =
+        Notifier::new(Plan { clients: vec![(MonName::from_address(client), vec![client])], ..plan(0) });
+    let now = Moment::START;
+    let asked = notifier.poll_transmit(now).unwrap();
+    answer_port(&mut notifier, now, &asked, UDP, None);
+    let asked = notifier.poll_transmit(now).unwrap();
+    let netid =
+        rpcbind::decode_getaddr_args(Call::decode(&asked.payload).unwrap().args).unwrap().netid.to_owned();
+    assert_eq!((asked.transport, netid.as_str()), (TCP, "tcp6"));
+    answer_port(&mut notifier, now, &asked, TCP, Some(700));
+    let told = notifier.poll_transmit(now).unwrap();
+    assert_eq!((told.transport, told.to), (TCP, SocketAddr::new(client, 700)));
+}
+
+/// Has every client named over TCP alone.
+fn all_over_tcp(clients: u32) -> Notifier {
+    let mut notifier = Notifier::new(plan(clients));
+    for port in [None, Some(NSM_PORT)] {
+        let asked: Vec<_> = std::iter::from_fn(|| notifier.poll_transmit(Moment::START)).collect();
+        assert_eq!(asked.len(), usize::try_from(clients).unwrap());
+        asked.iter().for_each(|asked| answer_port(&mut notifier, Moment::START, asked, UDP, port));
+    }
+    notifier
+}
+
+#[test]
+fn connections_are_few_and_those_that_fail_make_room_for_others() {
+    let mut notifier = all_over_tcp(200);
+    let now = Moment::START;
+    let open: Vec<_> = std::iter::from_fn(|| notifier.poll_transmit(now)).collect();
+    assert_eq!(open.len(), limits::NOTIFY_CONNECTIONS_MAX);
+    for (count, one) in open.iter().enumerate() {
+        notifier.handle_failure(one.xid, "refused".into());
+        let next = notifier.poll_transmit(now).expect("another client's turn");
+        assert!(open.iter().all(|o| o.to != next.to), "{count}: called again at once");
+    }
+    assert_eq!(notifier.poll_transmit(now), None);
+    // Whoever says nothing makes room when its wait is over.
+    let now = at(5_000);
+    let later = std::iter::from_fn(|| notifier.poll_transmit(now)).count();
+    assert_eq!(later, limits::NOTIFY_CONNECTIONS_MAX);
+    let left = notifier.stop();
+    assert!(left.iter().any(|(_, _, why)| why == "refused"), "{left:?}");
+}
+
+#[test]
+fn no_more_calls_are_out_than_the_socket_holds_answers_and_answers_open_the_window() {
+    let mut small = Notifier::new(Plan { in_flight_max: 100, ..plan(300) });
+    assert_eq!(std::iter::from_fn(|| small.poll_transmit(Moment::START)).count(), 100);
+    assert_eq!(small.next_timeout(), Some(Moment::START + limits::NOTIFY_BURST));
+
+    let mut large = Notifier::new(plan(5_000));
+    let first: Vec<_> = std::iter::from_fn(|| large.poll_transmit(Moment::START)).collect();
+    assert_eq!(first.len(), limits::NOTIFY_IN_FLIGHT_AT_FIRST);
+    first.iter().for_each(|asked| answer_port(&mut large, Moment::START, asked, UDP, Some(NSM_PORT)));
+    let second = std::iter::from_fn(|| large.poll_transmit(Moment::START)).count();
+    assert_eq!(second, 2 * limits::NOTIFY_IN_FLIGHT_AT_FIRST);
+}
+
+#[test]
+fn the_dead_are_called_again_at_a_bounded_rate() {
+    let mut network = Network::new(&vec![Habit::Dead; 20_000], 0, 5);
+    network.run(at(10_000));
+    // 20,000 first calls, and then 5,000 a second.
+    assert!(network.sent > 20_000 + 30_000, "{}", network.sent);
+    assert!(network.sent < 20_000 + 51_000, "{}", network.sent);
+}
+
+#[test]
+fn a_client_whose_name_is_resolved_late_is_told_then() {
+    let mut plan = plan(0);
+    let name = MonName::parse("client7.example.test").unwrap();
+    plan.clients = vec![(name.clone(), Vec::new())];
+    let mut notifier = Notifier::new(plan);
+    assert_eq!(notifier.poll_transmit(Moment::START), None);
+    notifier.add_addresses(&name, &[address(7)]);
+    notifier.add_addresses(&name, &[address(7)]);
+    assert_eq!(notifier.poll_transmit(at(10)).unwrap().to.ip(), address(7));
+    assert_eq!(notifier.poll_transmit(at(10)), None);
 }
 
 #[test]
@@ -356,8 +482,9 @@ fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     let call = Call::decode(&asked.payload).unwrap();
     assert_eq!((call.vers, rpcbind::decode_getaddr_args(call.args).unwrap().netid), (4, "udp6"));
     let at = SocketAddr::new(client, 700);
-    notifier.handle_datagram(
+    notifier.handle_reply(
         Moment::START,
+        UDP,
         asked.to,
         &encode_success(call.xid, &rpcbind::encode_getaddr_result(Some(at))),
     );
@@ -422,9 +549,9 @@ proptest! {
     fn no_bytes_from_anywhere_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut notifier = Notifier::new(plan(3));
         let asked = notifier.poll_transmit(Moment::START).unwrap();
-        notifier.handle_datagram(Moment::START, asked.to, &bytes);
+        notifier.handle_reply(Moment::START, UDP, asked.to, &bytes);
         let with_xid = [&asked.payload[..4], &[0, 0, 0, 1], &bytes[..]].concat();
-        notifier.handle_datagram(Moment::START, asked.to, &with_xid);
+        notifier.handle_reply(Moment::START, UDP, asked.to, &with_xid);
         let _ = notifier.stop();
     }
 }

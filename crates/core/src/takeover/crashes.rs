@@ -247,7 +247,7 @@ impl World {
                     self.registered.insert(client.clone());
                     events.push(Event::Registered(self.registered.clone()));
                 }
-                events.push(Event::Acknowledged { service: service.clone(), client });
+                events.push(Event::Acknowledged { service: service.clone(), clients: vec![client] });
             }
             events.push(Event::NotifyEnded { service, left: Vec::new() });
         }

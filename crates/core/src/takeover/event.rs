@@ -40,12 +40,13 @@ pub enum Event {
     Finish,
     /// What came of [`Action::BringUp`].
     BroughtUp(Result<(), String>),
-    /// A client answered every form of its notification.
+    /// Clients answered every form of their notification. Those that answered together are told of together: their
+    /// outcomes become durable in one go.
     Acknowledged {
         /// of which service
         service: ServiceName,
         /// who
-        client: MonName,
+        clients: Vec<MonName>,
     },
     /// The notifier of a service is through: everybody answered, or it is too late.
     NotifyEnded {

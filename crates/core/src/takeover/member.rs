@@ -16,6 +16,8 @@ pub(super) struct Member {
     pub(super) generation: Generation,
     pub(super) state: StateNumber,
     clients: BTreeMap<MonName, Known>,
+    /// Of how many clients something good is known.
+    good: usize,
     /// The notifier of this service is through.
     pub(super) told: bool,
 }
@@ -65,13 +67,15 @@ impl Member {
         clients: impl IntoIterator<Item = MonName>,
     ) -> Self {
         let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
-        Self { service, part, generation, state, clients, told: false }
+        Self { service, part, generation, state, clients, good: 0, told: false }
     }
 
     /// Takes in outcomes that an earlier run of the same generation left in the store.
     pub(super) fn recall(&mut self, lines: &[OutcomeLine]) {
         for line in lines {
             if let Some(known) = line.key().and_then(|key| self.clients.get_mut(&key)) {
+                let (before, after) = (known.outcome.is_some_and(Outcome::is_good), line.outcome.is_good());
+                self.good = self.good - usize::from(before) + usize::from(after);
                 *known = Known { outcome: Some(line.outcome), at_ms: line.at_ms, why: line.why.clone() };
             }
         }
@@ -124,6 +128,11 @@ impl Member {
         told
     }
 
+    /// How many clients there are, and of how many something good is known.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.clients.len(), self.good)
+    }
+
     pub(super) fn summary(&self) -> Summary {
         Summary {
             service: self.service.clone(),
@@ -155,6 +164,9 @@ impl Member {
         // The order of outcomes is from the best to the worst.
         if known.outcome.is_some_and(|before| before <= outcome) {
             return None;
+        }
+        if outcome.is_good() && !known.outcome.is_some_and(Outcome::is_good) {
+            self.good += 1;
         }
         *known = Known { outcome: Some(outcome), at_ms, why: why.clone() };
         Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why })

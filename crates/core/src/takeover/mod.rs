@@ -248,6 +248,12 @@ impl Takeover {
         self.members.iter().map(Member::summary).collect()
     }
 
+    /// How many clients there are, and of how many something good is known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.members.iter().map(Member::counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// When to tell it that time has passed.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
@@ -285,8 +291,8 @@ impl Takeover {
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
-            (Phase::Notifying, Event::Acknowledged { service, client }) => {
-                self.acknowledged(now, &service, &client)
+            (Phase::Notifying, Event::Acknowledged { service, clients }) => {
+                self.acknowledged(now, &service, &clients)
             }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
             (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {
@@ -406,13 +412,16 @@ impl Takeover {
         Batch { persist: self.journals(None), then: vec![Action::Notify(notices)] }
     }
 
-    fn acknowledged(&mut self, now: Moment, service: &ServiceName, client: &MonName) -> Steps {
+    fn acknowledged(&mut self, now: Moment, service: &ServiceName, clients: &[MonName]) -> Steps {
         let at_ms = self.since_began(now);
         let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
             return Batch::nothing();
         };
-        let Some(line) = member.acknowledged(client, at_ms) else { return Batch::nothing() };
-        let persist = vec![outcomes(member, vec![line])];
+        let lines: Vec<_> = clients.iter().filter_map(|client| member.acknowledged(client, at_ms)).collect();
+        if lines.is_empty() {
+            return Batch::nothing();
+        }
+        let persist = vec![outcomes(member, lines)];
         if !self.timeline.iter().any(|s| s.event == Milestone::FirstNotified) {
             self.timeline.push(Stamp { event: Milestone::FirstNotified, at_ms });
         }
@@ -489,7 +498,7 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_nobody = self.members.iter().all(|m| m.summary().clients.is_empty());
+        let told_nobody = self.counts().0 == 0;
         persist.extend(self.journals(Some(why.to_owned())));
         let summaries = self.summaries();
         let end = if told_nobody && self.is_own_restart() {

@@ -115,7 +115,9 @@ fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
 }
 
 fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
-    kept.persist(&run.step(at(1_600), Event::Acknowledged { service: service(name), client: client(who) }));
+    kept.persist(
+        &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),
+    );
 }
 
 fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {

@@ -65,8 +65,10 @@ impl Held {
 
     /// Clients of which this is the last that was learnt.
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
-        let lines = self.last_outcomes().into_values();
-        lines.filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
+        // Asked at every turn of the loop, for what is rare: then looking once through them is all it costs.
+        let any = self.outcomes.iter().any(|line| line.outcome == wanted);
+        let lines = any.then(|| self.last_outcomes().into_values());
+        lines.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
     /// What a run that is resumed needs to know of it.

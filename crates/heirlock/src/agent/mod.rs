@@ -282,14 +282,14 @@ impl Agent {
     fn serve(&mut self, messages: &Receiver<Message>) -> Result<()> {
         loop {
             let patience = self.next_due().since(self.clock.now());
-            match messages.recv_timeout(patience) {
-                Ok(Message::Stop) => return self.stop(),
-                Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match messages.recv_timeout(patience) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
-            }
-            // What has come together is looked at together: a burst of hints causes one scan.
-            for message in messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX).collect::<Vec<_>>() {
+            };
+            // What has come together is looked at together: a burst of hints causes one scan, a burst of answers one sync.
+            let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
+            for message in join_alike(first.into_iter().chain(more)) {
                 if matches!(message, Message::Stop) {
                     return self.stop();
                 }
@@ -416,6 +416,21 @@ impl Agent {
     }
 }
 
+/// Clients of one service that answered one after the other answered together.
+fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
+    let mut joined: Vec<Message> = Vec::new();
+    for message in messages {
+        match (joined.last_mut(), message) {
+            (
+                Some(Message::Event(Event::Acknowledged { service, clients })),
+                Message::Event(Event::Acknowledged { service: same, clients: more }),
+            ) if *service == same => clients.extend(more),
+            (_, message) => joined.push(message),
+        }
+    }
+    joined
+}
+
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
 fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
     let path = &settings.store.path;
@@ -432,4 +447,38 @@ fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
 /// As long as it exists, this server is being maintained.
 fn maintenance_file(settings: &Settings) -> PathBuf {
     settings.local_directory.join("maintenance")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(service: &str, client: &str) -> Message {
+        let clients = vec![MonName::parse(client).unwrap()];
+        Message::Event(Event::Acknowledged { service: ServiceName::parse(service).unwrap(), clients })
+    }
+
+    #[test]
+    fn answers_that_come_together_are_made_durable_together_and_nothing_overtakes_them() {
+        let ended =
+            Message::Event(Event::NotifyEnded { service: ServiceName::parse("nfs").unwrap(), left: vec![] });
+        let came = [
+            answered("nfs", "192.0.2.1"),
+            answered("nfs", "192.0.2.2"),
+            answered("home", "192.0.2.1"),
+            ended,
+            answered("nfs", "192.0.2.3"),
+        ];
+        let said: Vec<String> = join_alike(came.into_iter())
+            .iter()
+            .map(|message| match message {
+                Message::Event(Event::Acknowledged { service, clients }) => {
+                    format!("{service} {}", clients.len())
+                }
+                Message::Event(_) => "ended".to_owned(),
+                _ => "other".to_owned(),
+            })
+            .collect();
+        assert_eq!(said, ["nfs 2", "home 1", "ended", "nfs 1"]);
+    }
 }

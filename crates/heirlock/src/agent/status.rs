@@ -157,10 +157,8 @@ impl Agent {
 
 /// How far a run is.
 pub(crate) fn progress(machine: &Takeover) -> Progress {
-    let summaries = machine.summaries();
-    let clients = summaries.iter().flat_map(|summary| &summary.clients);
-    let answered = clients.clone().filter(|client| client.outcome.is_some_and(Outcome::is_good)).count();
-    Progress { phase: machine.phase(), clients: clients.count(), answered }
+    let (clients, answered) = machine.counts();
+    Progress { phase: machine.phase(), clients, answered }
 }
 
 /// What a run has reached.

@@ -45,6 +45,36 @@ pub(crate) struct Telling {
     pub(crate) names: Vec<MyName>,
 }
 
+/// The clients of one service are being told, inside grace.
+struct Errand<'a> {
+    shop: &'a Workshop,
+    service: &'a ServiceName,
+    targets: Vec<IpAddr>,
+    grace: Grace,
+    stop: &'a AtomicBool,
+}
+
+impl notifier::Principal for Errand<'_> {
+    fn now(&self) -> Moment {
+        self.shop.clock.now()
+    }
+
+    fn may_leave(&mut self, now: Moment) -> Leave {
+        if self.stop.load(Ordering::Relaxed) {
+            return Leave::TooLate;
+        }
+        if self.grace.leave(now) == Leave::ProveFirst {
+            let (answer, _) = self.shop.probe(&self.targets);
+            self.grace.prove(self.now(), answer);
+        }
+        self.grace.leave(self.now())
+    }
+
+    fn acknowledged(&mut self, clients: Vec<MonName>) {
+        self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
+    }
+}
+
 impl Workshop {
     fn report(&self, event: Event) {
         // The loop is gone only when the whole agent stops.
@@ -307,30 +337,17 @@ impl Workshop {
         }
     }
 
-    fn tell(&self, telling: Telling, mut grace: Grace, stop: &AtomicBool) {
+    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool) {
         let service = telling.notice.service.clone();
-        let targets = telling.from.clone();
         let task = notifier::Task {
             names: telling.names,
             state: telling.notice.state,
             clients: telling.clients,
-            from: telling.from,
+            from: telling.from.clone(),
             settings: self.settings.notify.clone(),
         };
-        let guard = |now: Moment| {
-            if stop.load(Ordering::Relaxed) {
-                return Leave::TooLate;
-            }
-            if grace.leave(now) == Leave::ProveFirst {
-                let (answer, _) = self.probe(&targets);
-                grace.prove(self.clock.now(), answer);
-            }
-            grace.leave(self.clock.now())
-        };
-        let told = |client: &MonName| {
-            self.report(Event::Acknowledged { service: service.clone(), client: client.clone() });
-        };
-        let left = notifier::run(task, &|| self.clock.now(), guard, told);
+        let mut errand = Errand { shop: self, service: &service, targets: telling.from, grace, stop };
+        let left = notifier::run(task, &mut errand);
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });
         }

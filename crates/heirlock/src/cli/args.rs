@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heirlock_core::{ServerName, ServiceName};
 
 use super::exit;
+use super::notify::Notify;
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]
@@ -81,6 +82,8 @@ pub(super) enum Verb {
     Enable(Guard),
     /// Give this host back as it was before 'enable'
     Disable(Guard),
+    /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
+    Notify(Notify),
     /// Show a failover with simulated clients; needs no root and no configuration
     Demo(Demo),
 }

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod guard;
 mod logging;
+mod notify;
 mod output;
 mod progress;
 mod records;
@@ -44,6 +45,10 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     if let Verb::Demo(options) = &cli.verb {
         return demo::run(options, output);
     }
+    // Used where no agent runs, and nothing is configured.
+    if let Verb::Notify(options) = &cli.verb {
+        return notify::run(options, output);
+    }
     if let Verb::Callout { arguments } = &cli.verb {
         // Whatever comes of it, rpc.statd goes on.
         let _ = crate::callout::main(arguments);
@@ -72,6 +77,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Doctor => guard::doctor(&settings, output),
         Verb::Enable(how) => guard::enable(&settings, how.plan, output),
         Verb::Disable(how) => guard::disable(&settings, how.plan, output),
+        Verb::Notify(options) => notify::run(&options, output),
         Verb::Demo(options) => demo::run(&options, output),
     }
 }

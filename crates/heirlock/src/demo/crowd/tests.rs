@@ -6,9 +6,33 @@ use heirlock_nsm::{MonName, MyName};
 
 use super::*;
 use crate::config::NotifySettings;
-use crate::notifier::{self, Task};
+use crate::notifier::{self, Principal, Task};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(127, 200, 3, 10);
+
+/// Has the crowd told until all that can answer have, and then a moment longer for those that can't.
+struct Patient {
+    began: Instant,
+    told: usize,
+    ends: Duration,
+}
+
+impl Principal for Patient {
+    fn now(&self) -> Moment {
+        Moment::at(self.began.elapsed())
+    }
+
+    fn may_leave(&mut self, now: Moment) -> Leave {
+        if now >= Moment::at(self.ends) { Leave::TooLate } else { Leave::Granted }
+    }
+
+    fn acknowledged(&mut self, clients: Vec<MonName>) {
+        self.told += clients.len();
+        if self.told == 10 {
+            self.ends = self.began.elapsed() + Duration::from_millis(300);
+        }
+    }
+}
 
 /// The real notifier tells a crowd: the living answer, and move; the dead are found to be dead.
 #[test]
@@ -30,27 +54,9 @@ fn the_living_answer_the_notifier_and_the_dead_do_not() {
         from: vec![SERVICE.into()],
         settings: NotifySettings { rpcbind_port: port, privileged_port: false },
     };
-    let began = Instant::now();
-    let now = || Moment::at(began.elapsed());
-    let mut told = 0;
-    // Until all that can answer have, and then a moment longer for those that can't.
-    let deadline = std::cell::Cell::new(None);
-    let left = notifier::run(
-        task,
-        &now,
-        |at| match deadline.get() {
-            Some(end) if at >= end => Leave::TooLate,
-            _ if at > Moment::at(Duration::from_secs(20)) => Leave::TooLate,
-            _ => Leave::Granted,
-        },
-        |_| {
-            told += 1;
-            if told == 10 {
-                deadline.set(Some(now() + Duration::from_millis(300)));
-            }
-        },
-    );
-    assert_eq!((told, left.len()), (10, 2));
+    let mut patient = Patient { began: Instant::now(), told: 0, ends: Duration::from_secs(20) };
+    let left = notifier::run(task, &mut patient);
+    assert_eq!((patient.told, left.len()), (10, 2));
     assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Unreachable), "{left:?}");
     assert_eq!(crowd.count(|client| client.notes().reactions == 1), 10);
 }

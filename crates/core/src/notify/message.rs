@@ -1,0 +1,74 @@
+//! The few messages of the notifier. All clients get the same ones but for the transaction, so each is encoded once.
+
+use std::net::SocketAddr;
+
+use heirlock_nsm::rpcbind::{self, Transport};
+use heirlock_nsm::sm;
+
+use super::Plan;
+
+/// What a client is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Where its status monitor is reached over this transport. The address is the one of that number.
+    Port(Transport, usize),
+    /// To take notice, under the name of that number, over this transport.
+    Notice(Transport, usize),
+}
+
+impl Question {
+    /// Over what it is asked. rpcbind's later versions answer for the transport that they are asked over; version 2 for
+    /// the one it is asked for, so it is spared the connection.
+    pub(super) fn over(self, to: SocketAddr) -> Transport {
+        match self {
+            Question::Port(_, _) if to.is_ipv4() => Transport::Udp,
+            Question::Port(transport, _) | Question::Notice(transport, _) => transport,
+        }
+    }
+}
+
+/// Messages with a transaction of zero.
+#[derive(Debug)]
+pub(super) struct Messages {
+    rpcbind_port: u16,
+    getport: [Vec<u8>; 2],
+    getaddr: [Vec<u8>; 2],
+    notices: Vec<Vec<u8>>,
+}
+
+impl Messages {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let getport = |transport| rpcbind::encode_getport_call(0, sm::PROGRAM, sm::VERSION, transport);
+        let getaddr = |netid| rpcbind::encode_getaddr_call(0, sm::PROGRAM, sm::VERSION, netid);
+        Self {
+            rpcbind_port: plan.rpcbind_port,
+            getport: [getport(Transport::Udp), getport(Transport::Tcp)],
+            getaddr: [getaddr("udp6"), getaddr("tcp6")],
+            notices: plan
+                .names
+                .iter()
+                .map(|name| sm::encode_notify_call(0, name.as_str(), plan.state))
+                .collect(),
+        }
+    }
+
+    pub(super) fn rpcbind_port(&self) -> u16 {
+        self.rpcbind_port
+    }
+
+    pub(super) fn names(&self) -> usize {
+        self.notices.len()
+    }
+
+    pub(super) fn render(&self, question: Question, to: SocketAddr, xid: u32) -> Vec<u8> {
+        let which = |transport| usize::from(transport == Transport::Tcp);
+        let message = match question {
+            Question::Port(transport, _) if to.is_ipv4() => &self.getport[which(transport)],
+            Question::Port(transport, _) => &self.getaddr[which(transport)],
+            Question::Notice(_, name) => &self.notices[name],
+        };
+        let mut message = message.clone();
+        message[..4].copy_from_slice(&xid.to_be_bytes());
+        message
+    }
+}

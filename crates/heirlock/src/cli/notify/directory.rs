@@ -1,0 +1,253 @@
+//! A status monitor's directory, taken over for one round of notifications.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use heirlock_core::limits::RECORDS_MAX;
+use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
+use heirlock_nsm::state::StateError;
+use heirlock_nsm::{MonName, MyName, StateNumber, limits};
+use rustix::fs::{AtFlags, CWD, RenameFlags, renameat, renameat_with, unlinkat};
+
+use super::super::exit::{Exit, Failed};
+
+/// A directory with `sm`, `sm.bak` and `state`. Only one of these programs at a time works on it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    sm: File,
+    sm_bak: File,
+    /// Its lock is held as long as it is open.
+    _locked: File,
+}
+
+/// What `state` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// Go on to the number of the next life.
+    Up,
+    /// Stay.
+    Keep,
+}
+
+/// One that is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    /// The name of its file.
+    pub(super) key: MonName,
+    /// Its addresses, as far as they are known without asking anybody.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// Who is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) clients: Vec<Client>,
+    /// The server's own names in the records; only where they were asked for.
+    pub(super) my_names: BTreeSet<MyName>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Directory {
+    pub(super) fn open(path: &Path) -> Result<Self, Failed> {
+        let open = |name: &str| {
+            let path = path.join(name);
+            File::open(&path).map_err(|error| {
+                let what = "expected a directory with sm and sm.bak, as rpc.statd keeps it";
+                Failed::new(Exit::Usage, format!("{}: {what}: {error}", path.display()))
+            })
+        };
+        let (sm, sm_bak, base) = (open("sm")?, open("sm.bak")?, open("")?);
+        match base.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), sm, sm_bak, _locked: base }),
+            Err(TryLockError::WouldBlock) => {
+                let what = format!("another 'heirlock notify' tells the clients of {}", path.display());
+                Err(Failed::new(Exit::Refused, what))
+            }
+            Err(TryLockError::Error(error)) => Err(failed("lock", path)(error)),
+        }
+    }
+
+    /// Moves what is in `sm` to `sm.bak` if `move_records`, and says who is in there. A file whose name is an address is
+    /// a client whatever it holds: what a crash tore is told as well. Files are read only where their name is none, or
+    /// where `read_names`.
+    pub(super) fn take_over(&mut self, move_records: bool, read_names: bool) -> Result<Found, Failed> {
+        let mut found = Found::default();
+        if move_records {
+            self.move_records(&mut found.problems)?;
+        }
+        for key in self.records("sm.bak", &mut found.problems)? {
+            let addresses = key.address().into_iter().collect();
+            let mut client = Client { key, addresses };
+            if client.addresses.is_empty() || read_names {
+                self.read(&mut client, &mut found);
+            }
+            if !client.addresses.is_empty() || is_host_name(&client.key) {
+                found.clients.push(client);
+            }
+        }
+        Ok(found)
+    }
+
+    fn move_records(&mut self, problems: &mut Vec<String>) -> Result<(), Failed> {
+        let records = self.records("sm", problems)?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        if self.exchange(records.len()) {
+            return self.sync_folder("");
+        }
+        for key in records {
+            renameat(&self.sm, key.as_str(), &self.sm_bak, key.as_str())
+                .map_err(|error| failed("move", &self.path.join("sm").join(key.as_str()))(error.into()))?;
+        }
+        self.sync_folder("sm.bak")?;
+        self.sync_folder("sm")
+    }
+
+    /// Moves all records at once, by exchanging the two folders: a hundred thousand moved one by one take seconds of a
+    /// grace period. Only where nothing else is in either of them and both are the same user's.
+    fn exchange(&mut self, records: usize) -> bool {
+        let entries = |folder: &str| fs::read_dir(self.path.join(folder)).map_or(usize::MAX, Iterator::count);
+        let whose = |file: &File| file.metadata().ok().map(|m| (m.uid(), m.gid(), m.mode()));
+        let alike = whose(&self.sm).is_some() && whose(&self.sm) == whose(&self.sm_bak);
+        if !alike || entries("sm.bak") != 0 || entries("sm") != records {
+            return false;
+        }
+        let (sm, sm_bak) = (self.path.join("sm"), self.path.join("sm.bak"));
+        // Not every file system can; then they are moved one by one.
+        let exchanged = renameat_with(CWD, &sm, CWD, &sm_bak, RenameFlags::EXCHANGE).is_ok();
+        if exchanged {
+            std::mem::swap(&mut self.sm, &mut self.sm_bak);
+        }
+        exchanged
+    }
+
+    fn sync_folder(&self, name: &str) -> Result<(), Failed> {
+        let path = self.path.join(name);
+        File::open(&path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &path))
+    }
+
+    fn records(&self, folder: &str, problems: &mut Vec<String>) -> Result<Vec<MonName>, Failed> {
+        let path = self.path.join(folder);
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
+            let entry = entry.map_err(failed("read", &path))?;
+            let shown = || path.join(entry.file_name()).display().to_string();
+            match classify_file_name(&entry.file_name()) {
+                FileKind::Record(_) if records.len() >= RECORDS_MAX => {
+                    let what = format!("{} holds more than {RECORDS_MAX} records", path.display());
+                    return Err(Failed::new(Exit::Refused, what));
+                }
+                FileKind::Record(key) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {
+                    records.push(key);
+                }
+                FileKind::Hidden | FileKind::Temporary => {}
+                FileKind::Record(_) => problems.push(format!("{}: not a file, left alone", shown())),
+                FileKind::Refused(error) => problems.push(format!("{}: {error}; left alone", shown())),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The address that a client registered under, and the names under which it knows this server.
+    fn read(&self, client: &mut Client, found: &mut Found) {
+        let path = self.path.join("sm.bak").join(client.key.as_str());
+        let read = File::open(&path).and_then(|file| {
+            let mut bytes = Vec::new();
+            let max = u64::try_from(limits::RECORD_FILE_BYTES_MAX).unwrap_or(u64::MAX);
+            io::Read::read_to_end(&mut io::Read::take(file, max.saturating_add(1)), &mut bytes)?;
+            Ok(bytes)
+        });
+        let parsed = read.map_err(|error| error.to_string());
+        match parsed.and_then(|bytes| parse_record(&bytes).map_err(|error| error.to_string())) {
+            Ok(record) => {
+                for line in record.lines {
+                    client.addresses.extend(line.mon_name.address());
+                    found.my_names.insert(line.my_name);
+                }
+                client.addresses.sort_unstable();
+                client.addresses.dedup();
+                // The file's own name comes first: it is where sm-notify sends to.
+                if let Some(own) = client.key.address() {
+                    client.addresses.retain(|address| *address != own);
+                    client.addresses.insert(0, own);
+                }
+            }
+            Err(why) => found.problems.push(format!("{}: {why}", path.display())),
+        }
+    }
+
+    /// The number to send. It is durable before this returns.
+    pub(super) fn count_state(&self, counting: Counting) -> Result<StateNumber, Failed> {
+        let path = self.path.join("state");
+        let before = match fs::read(&path) {
+            Ok(bytes) => match StateNumber::parse_file(&bytes) {
+                Ok(number) => Some(number),
+                Err(StateError::Empty) => None,
+                Err(error) => {
+                    let what = "write the number of its last life there, or remove it: then clients are told under 3";
+                    return Err(Failed::new(Exit::Refused, format!("{}: {error}; {what}", path.display())));
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        match (before, counting) {
+            (Some(number), Counting::Keep) if number.is_odd() => return Ok(number),
+            // As sm-notify -n does: the file stays as it is.
+            (Some(number), Counting::Keep) => return Ok(number.next_odd()),
+            _ => {}
+        }
+        let number = StateNumber::after_restart(before);
+        self.write_state(number).map_err(failed("write", &path))?;
+        Ok(number)
+    }
+
+    fn write_state(&self, number: StateNumber) -> io::Result<()> {
+        let (path, temporary) = (self.path.join("state"), self.path.join(".state.new"));
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&number.render_file())?;
+        if let Ok(old) = fs::metadata(&path) {
+            // rpc.statd reads it as another user.
+            let _ = std::os::unix::fs::chown(&temporary, Some(old.uid()), Some(old.gid()));
+            file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & 0o7777))?;
+        }
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Takes a client off the list.
+    pub(super) fn remove(&self, client: &MonName) -> Result<(), String> {
+        match unlinkat(&self.sm_bak, client.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => {
+                let path = self.path.join("sm.bak").join(client.as_str());
+                Err(format!("can't remove {}: {error}; it will be told again", path.display()))
+            }
+        }
+    }
+
+    /// Makes removals durable.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        self.sm_bak
+            .sync_all()
+            .map_err(|error| format!("can't sync {}: {error}", self.path.join("sm.bak").display()))
+    }
+}
+
+/// What the resolver can be asked for: an address with a scope means nothing here.
+fn is_host_name(key: &MonName) -> bool {
+    !key.as_str().contains([':', '%'])
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {
+    let path = path.display().to_string();
+    move |error| Failed::new(Exit::Failed, format!("can't {action} {path}: {error}"))
+}
