@@ -111,7 +111,8 @@ impl Held {
     }
 }
 
-fn change(entry: &Entry) -> Change {
+/// An entry as the store is told of it.
+pub(crate) fn change(entry: &Entry) -> Change {
     match entry {
         Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
         Entry::Remove(client) => Change::RemoveRecord(client.clone()),

@@ -171,8 +171,9 @@ impl Agent {
             running.said_at = now;
             self.say_progress();
         }
-        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout()).is_some();
-        if due {
+        // Who is present is asked of all there are, so not before it matters.
+        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout());
+        if due.is_some_and(|at| now >= at) {
             let present = self.capture.found.clients.keys().cloned().collect();
             self.advance(now, Event::Tick { present });
         }
@@ -322,7 +323,10 @@ impl Agent {
                     .map_or(now, heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
-            Action::Notify(notices) => self.notify(notices),
+            Action::Notify(notices) => {
+                self.notify(notices);
+                self.share_adopted();
+            }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => {
                 if let Err(error) = self.conveyor.clean_up() {
