@@ -37,6 +37,14 @@ impl Store {
         fs::write(path.join("heirlock-store"), "heirlock store, format 1\n")?;
         Ok(Self(path))
     }
+
+    /// Where a service's newest records are.
+    pub(super) fn records(&self, service: &str) -> Option<PathBuf> {
+        let service = self.0.join("services").join(service);
+        let entries = fs::read_dir(&service).ok()?.flatten();
+        let newest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max()?;
+        Some(service.join(newest.to_string()).join("sm"))
+    }
 }
 
 impl Server {
@@ -91,6 +99,14 @@ impl Server {
     pub(super) fn status(&self) -> Option<Value> {
         let output = self.heirlock(&["status", "--json"]).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Whether the store knows so many clients of every service that is held.
+    pub(super) fn knows(&self, records: usize) -> bool {
+        let Some(status) = self.status() else { return false };
+        let services = status["services"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+        let mut held = services.iter().filter(|service| service["held"] == true).peekable();
+        held.peek().is_some() && held.all(|service| service["records"] == records)
     }
 
     fn serves(&self, status: &Value) -> bool {

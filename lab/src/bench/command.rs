@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, document, mon, notify};
+use super::{Options, adopt, capture, document, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Arguments {
     /// How often each quick case is measured; the median counts.
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: usize,
-    /// Seconds after which a peer is given up. Default: 60, and 36 for "all".
+    /// Seconds after which a peer is given up. Default: 60, and 30 for "all".
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
     /// The heirlock binary to measure, instead of the one that cargo builds.
@@ -42,8 +42,14 @@ pub struct Arguments {
 enum Name {
     /// Until SM_MON is answered: heirlock, rpc.statd, rpc.statd with a callout.
     Mon,
+    /// From a record's appearance in rpc.statd's directory until it is durable: heirlock, and a copy every 5 s.
+    Capture,
     /// Until every living client was told: heirlock, sm-notify, and a bare loop that sends the same.
     Notify,
+    /// From the loss of the primary until the last client is told: heirlock, and a copy with sm-notify.
+    Adopt,
+    /// Memory and start-up of an agent with many records.
+    Scale,
     /// All of them.
     All,
 }
@@ -57,13 +63,16 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
     let options = Options {
         clients: arguments.clients,
         repeat: arguments.repeat,
-        patience: Duration::from_secs(arguments.patience.unwrap_or(if all { 36 } else { 60 })),
+        patience: Duration::from_secs(arguments.patience.unwrap_or(if all { 30 } else { 60 })),
         heirlock: arguments.heirlock.map_or_else(build, Ok)?,
     };
     let wanted: Vec<fn(&Options) -> Result<Report>> = match arguments.name {
         Name::Mon => vec![mon::run],
+        Name::Capture => vec![capture::run],
         Name::Notify => vec![notify::run],
-        Name::All => vec![mon::run, notify::run],
+        Name::Adopt => vec![adopt::run],
+        Name::Scale => vec![scale::run],
+        Name::All => vec![mon::run, capture::run, notify::run, adopt::run, scale::run],
     };
     let mut reports = Vec::new();
     for bench in wanted {

@@ -2,11 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mon/`, `notify/` | one bench each |
+//! | `mon/`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs` | one bench each |
 //! | `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
+pub mod adopt;
 mod agent;
+pub mod capture;
 mod clients;
 pub mod command;
 pub mod document;
@@ -15,6 +17,7 @@ pub mod notify;
 mod played;
 pub mod plot;
 pub mod report;
+pub mod scale;
 mod site;
 
 use std::path::PathBuf;

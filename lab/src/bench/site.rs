@@ -25,7 +25,7 @@ pub(super) const STATD: &str = "/usr/sbin/rpc.statd";
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 199, 0, 1);
 
 /// How long a program may take to be ready.
-const READY_TIME_MAX: Duration = Duration::from_secs(20);
+const READY_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How often is looked whether it is.
 const LOOK: Duration = Duration::from_millis(5);
@@ -130,6 +130,13 @@ impl Host {
         Ok(())
     }
 
+    /// Makes more names known here.
+    pub(super) fn know(&self, lines: &str) -> Result<()> {
+        let path = self.folder.join("hosts");
+        let hosts = fs::read_to_string(&path)? + lines;
+        Ok(fs::write(path, hosts)?)
+    }
+
     /// A program that sees this server's folders. What it could change in the machine's kernel is out of its reach.
     pub(super) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         self.wrapped(&[], "exec \"$@\"", program.as_ref(), arguments)
@@ -179,6 +186,11 @@ impl Running {
             command.stderr(Stdio::null());
         }
         Ok(Self(command.spawn().with_context(|| format!("can't start {command:?}"))?))
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// Whether it is still there.

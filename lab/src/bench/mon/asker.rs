@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::bench::clients::address;
 use crate::rpc::{opaque, word};
 
 /// Bytes of an accepted answer: mark, header, result, number.
@@ -19,18 +20,13 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What was asked, and how long each answer took.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(in crate::bench) struct Asked {
     /// Microseconds for each that was granted.
-    pub(super) micros: Vec<f64>,
+    pub(in crate::bench) micros: Vec<f64>,
     /// From the first question to the last answer.
     pub(super) total: Duration,
     /// Questions that were answered by STAT_FAIL, and asked again.
     pub(super) refused: usize,
-}
-
-/// The address of the client of this index, as lockd names it.
-pub(super) fn client(index: usize) -> String {
-    Ipv4Addr::from(0x0ac8_0001_u32.saturating_add(u32::try_from(index).unwrap_or(u32::MAX))).to_string()
 }
 
 /// Registers the clients, so many at a time; gives up what is left when time is up.
@@ -134,7 +130,7 @@ fn connect(port: u16) -> Result<TcpStream> {
 fn question(index: usize, cookie: u8) -> Vec<u8> {
     let mut call: Vec<u8> =
         [u32::try_from(index).unwrap_or(0), 0, 2, 100_024, 1, 2, 0, 0, 0, 0].map(u32::to_be_bytes).concat();
-    call.extend(opaque(client(index).as_bytes()));
+    call.extend(opaque(address(index).to_string().as_bytes()));
     call.extend(opaque(b"nfs-a"));
     call.extend([100_021_u32, 3, 16].map(u32::to_be_bytes).concat());
     call.extend([cookie; 16]);

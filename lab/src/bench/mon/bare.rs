@@ -12,22 +12,21 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::asker::{Asked, client};
+use super::asker::Asked;
+use crate::bench::clients::{address, record};
 
 /// Writes a record for each client, durable under its own name; so many share their syncs.
-pub(super) fn syncs(folder: &Path, clients: usize, at_once: usize) -> Result<Asked> {
+pub(in crate::bench) fn syncs(folder: &Path, clients: usize, at_once: usize) -> Result<Asked> {
     fs::create_dir_all(folder)?;
     let began = Instant::now();
     let mut micros = Vec::with_capacity(clients);
     for first in (0..clients).step_by(at_once) {
         let asked = Instant::now();
-        let portion: Vec<String> = (first..clients.min(first + at_once)).map(client).collect();
+        let portion: Vec<String> =
+            (first..clients.min(first + at_once)).map(|index| address(index).to_string()).collect();
         for name in &portion {
-            let line = format!(
-                "0100007f 000186b5 00000003 00000010 01010101010101010101010101010101 {name} nfs-a\n"
-            );
             let mut file = File::create(folder.join(format!(".{name}")))?;
-            file.write_all(line.as_bytes())?;
+            file.write_all(record(name).as_bytes())?;
             if at_once == 1 {
                 file.sync_all()?;
             }

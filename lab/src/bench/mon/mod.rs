@@ -7,6 +7,8 @@ mod asker;
 mod bare;
 mod rounds;
 
+pub(super) use bare::syncs;
+
 use std::time::Instant;
 
 use anyhow::Result;
