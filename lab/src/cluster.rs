@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::capture::Capture;
 use crate::guest::{Boot, Guest, INIT, make_disk};
 use crate::guest_program;
 use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
@@ -76,6 +77,8 @@ pub struct Programs<'a> {
     pub lab: &'a Path,
     /// The heirlock under test, where the scenario needs one.
     pub heirlock: Option<&'a Path>,
+    /// How heirlock learns of records on every server that has it.
+    pub capture: Capture,
 }
 
 /// What a scenario gets to play with.
@@ -85,6 +88,7 @@ pub struct Cluster {
     guests: Vec<Guest>,
     network: Network,
     release: Release,
+    capture: Capture,
     root: Root,
     folder: PathBuf,
     disks: Vec<String>,
@@ -119,6 +123,7 @@ impl Cluster {
             guests,
             network,
             release,
+            capture: programs.capture,
             root: root.clone(),
             folder: folder.to_owned(),
             disks: DISKS.map(str::to_owned).to_vec(),
@@ -132,6 +137,12 @@ impl Cluster {
     #[must_use]
     pub fn release(&self) -> Release {
         self.release
+    }
+
+    /// How servers learn of records.
+    #[must_use]
+    pub fn capture(&self) -> Capture {
+        self.capture
     }
 
     /// The folder that all guests share read-write, as the machine sees it; guests see it as /srv/store.
@@ -288,6 +299,7 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
     if let Some(heirlock) = programs.heirlock {
         copy(heirlock, &folder.join("bin/heirlock"))?;
+        std::os::unix::fs::symlink("heirlock", folder.join("bin/heirlock-callout"))?;
     }
     let mut hosts = "127.0.0.1 localhost\n".to_owned();
     hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));

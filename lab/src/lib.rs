@@ -10,6 +10,7 @@
 //! needs them, every kernel is ended by id until none of its processes is left, and ends with the thread that
 //! started it even when the lab itself is killed.
 
+pub mod capture;
 pub mod cluster;
 pub mod grace;
 pub mod guest;

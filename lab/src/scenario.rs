@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::capture::{Capture, Captures};
 use crate::cluster::Cluster;
 use crate::release::Release;
 use crate::scenarios;
@@ -17,8 +18,21 @@ pub struct Scenario {
     pub needs_heirlock: bool,
     /// The releases that it can run on.
     pub releases: &'static [Release],
+    /// How servers learn of records in it.
+    pub captures: Captures,
     /// Tells the story; an error is a failure.
     pub run: fn(&mut Cluster) -> Result<()>,
+}
+
+impl Scenario {
+    /// What it is called in the lab's output and in the names of its folders.
+    #[must_use]
+    pub fn label(&self, capture: Capture) -> String {
+        match capture {
+            Capture::Watch => self.name.to_owned(),
+            Capture::Nsm | Capture::Callout => format!("{}-{capture}", self.name),
+        }
+    }
 }
 
 /// Both releases.
@@ -71,6 +85,8 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             );
             assert!(!scenario.releases.is_empty() && !scenario.about.is_empty());
+            let Captures { usual, possible } = &scenario.captures;
+            assert!(!usual.is_empty() && usual.iter().all(|capture| possible.contains(capture)));
             assert!(named(scenario.name).is_some());
         }
         assert!(named("no such").is_none());

@@ -301,6 +301,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a reboot leaves on the disk of a server, and not in a guest's memory: the records that its status monitor
+    /// had, written before the boot.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn restore_records(&self, server: Name, records: &Records) -> Result<()> {
+        self.place_records(server, records)?;
+        self.ok(server, "find /var/lib/nfs/sm -type f -exec touch -d '10 minutes ago' {} +").map(drop)
+    }
+
     /// How many POSIX locks the server's kernel holds, for all clients.
     ///
     /// # Errors
