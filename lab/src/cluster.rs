@@ -7,17 +7,19 @@ mod report;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::capture::Capture;
 use crate::guest::{Boot, Guest, INIT, make_disk};
 use crate::guest_program;
-use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
-use crate::network::Network;
+use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
+use crate::network::{LAB_ADDRESS, Network};
+use crate::process::PidNamespace;
 use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
@@ -43,8 +45,12 @@ pub const CLIENT1: Name = "client1";
 /// The client that wants it too.
 pub const CLIENT2: Name = "client2";
 
+/// A third client, for a third round.
+pub const CLIENT3: Name = "client3";
+
 /// Everybody, with the last byte of their own address.
-const CAST: [(Name, u8); 5] = [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22)];
+const CAST: [(Name, u8); 6] =
+    [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22), (CLIENT3, 23)];
 
 /// What moves between servers: a floating address and a volume.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,6 +202,40 @@ impl Cluster {
         Ok(())
     }
 
+    /// A process on the client takes a lock on a file of the service, as `hold` has it, and the server loses power the
+    /// moment the client has it. Gives how long the client had it by then.
+    ///
+    /// # Errors
+    /// When the client does not get the lock, and as `power_loss`.
+    pub fn hold_and_lose_power(
+        &mut self,
+        client: Name,
+        service: &Service,
+        file: &str,
+        server: Name,
+    ) -> Result<Duration> {
+        let ear = UdpSocket::bind((LAB_ADDRESS, 0))?;
+        ear.set_read_timeout(Some(LOCK_TIME_MAX))?;
+        let listener = format!("{LAB_ADDRESS}:{}", ear.local_addr()?.port());
+        let processes = self.guest(server)?.processes();
+        let switch = thread::spawn(move || -> Result<Duration> {
+            let (asked, heard) = (word(&ear)?, Instant::now());
+            let granted = word(&ear)?;
+            PidNamespace::kill(&processes);
+            // The guest's clock is another one, so only what it says of the time between counts.
+            Ok(heard.elapsed().saturating_sub(Duration::from_micros(granted.saturating_sub(asked))))
+        });
+        self.begin_to_hold(client, service, file, &listener)?;
+        let had = switch.join().map_err(|_| anyhow!("the power switch broke"))??;
+        self.power_loss(server)?;
+        self.say(format!(
+            "{client} has the lock on {}/{file}, and {server} lost power {:.1} ms later",
+            service.name,
+            had.as_secs_f64() * 1000.0
+        ));
+        Ok(had)
+    }
+
     /// Pulls a guest's network cable, or puts it back.
     ///
     /// # Errors
@@ -286,6 +326,13 @@ impl Cluster {
             .find(|guest| guest.name() == name)
             .with_context(|| format!("no guest is named {name}"))
     }
+}
+
+/// A time that a guest tells.
+fn word(ear: &UdpSocket) -> Result<u64> {
+    let mut word = [0; 32];
+    let length = ear.recv(&mut word).context("expected word of a client that asks for a lock and gets it")?;
+    Ok(String::from_utf8_lossy(&word[..length]).parse()?)
 }
 
 /// Puts what guests need into the scenario's folder, which they see as /opt.

@@ -40,6 +40,7 @@ pub const EVERYWHERE: &[Release] = &[Release::Bookworm, Release::Trixie];
 
 /// All scenarios, in the order of `list` and `all`: long ones first, so that few wait for the last.
 pub const ALL: &[Scenario] = &[
+    scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::two_services::TWO_SERVICES,
     scenarios::home_again::FAILBACK,

@@ -46,6 +46,8 @@ pub struct Setup {
     pub hooks: bool,
     /// Whether services move by themselves; this needs hooks.
     pub automatic: bool,
+    /// `capture.when-unprotected`.
+    pub when_unprotected: &'static str,
     /// `capture.tombstone-delay`.
     pub tombstone_delay: &'static str,
 }
@@ -58,6 +60,7 @@ pub const SETUP: Setup = Setup {
     convey: "generate",
     hooks: false,
     automatic: false,
+    when_unprotected: "refuse",
     tombstone_delay: "120s",
 };
 
@@ -386,7 +389,8 @@ impl Cluster {
 
 /// heirlock.toml of one server.
 fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -> String {
-    let Setup { services, home, strategy, convey, hooks, automatic, tombstone_delay } = setup;
+    let Setup { services, home, strategy, convey, hooks, automatic, when_unprotected, tombstone_delay } =
+        setup;
     // Where heirlock is the status monitor itself, there is none to restart.
     let restart_status_monitor = match capture {
         Capture::Watch | Capture::Callout => {
@@ -403,6 +407,7 @@ fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -
          shared = true
          [capture]
          mode = \"{capture}\"
+         when-unprotected = \"{when_unprotected}\"
          tombstone-delay = \"{tombstone_delay}\"
          [lock-manager]
          strategy = \"{strategy}\"

@@ -12,3 +12,4 @@ mod stage;
 pub mod stock_rival;
 pub mod twice;
 pub mod two_services;
+pub mod window;
