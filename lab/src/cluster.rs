@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::capture::Capture;
+use crate::crowd;
 use crate::guest::{Boot, Guest, INIT, make_disk};
 use crate::guest_program;
 use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
@@ -306,7 +307,7 @@ impl Cluster {
         const FACTS: &str = "dmesg | tail -n 60; for file in /proc/locks /proc/fs/lockd/nlm_end_grace /proc/fs/nfsd/threads; do \
                              echo \"== $file\"; cat $file; done; echo == records; grep -r . /var/lib/nfs/sm /var/lib/nfs/sm.bak; \
                              echo == addresses; ip -br addr; echo == processes; ps ax || ls /proc; echo == registered; rpcinfo -p; \
-                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; cat /run/heirlock*.log";
+                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; tail -n 2000 /run/heirlock*.log";
         for guest in self.guests.iter().filter(|guest| guest.is_on()) {
             if self.stop.asked() {
                 return;
@@ -351,6 +352,7 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     let mut hosts = "127.0.0.1 localhost\n".to_owned();
     hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));
     hosts.extend([HOMES, PROJECTS].iter().map(|service| format!("{} {}\n", service.address, service.name)));
+    hosts.extend(crowd::hosts());
     fs::write(folder.join("hosts"), hosts)?;
     DISKS.iter().try_for_each(|disk| make_disk(&folder.join(disk), DISK_MIB))
 }

@@ -12,6 +12,7 @@
 
 pub mod capture;
 pub mod cluster;
+pub mod crowd;
 pub mod grace;
 pub mod guest;
 pub mod guest_program;
