@@ -334,7 +334,12 @@ impl Agent {
         let scan = self.capture.due.or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
-        [burial, run, scan].into_iter().flatten().chain([self.beat_due]).min().unwrap_or(Moment::START)
+        [burial, run, scan, self.who_came_due()]
+            .into_iter()
+            .flatten()
+            .chain([self.beat_due])
+            .min()
+            .unwrap_or(Moment::START)
     }
 
     fn do_what_is_due(&mut self) {
@@ -348,6 +353,7 @@ impl Agent {
             self.beat(now);
             self.take_in_spool(now);
         }
+        self.say_who_came(now);
         self.tick_run(now);
         self.recover(now);
         self.tend_directory(now);

@@ -31,6 +31,9 @@ pub(crate) struct Monitoring {
     directory: Directory,
     /// What the services held when the desk was last told who is durable.
     told: Vec<(ServiceName, Generation, usize)>,
+    /// Clients that came back and that the run has not been told of.
+    came: BTreeSet<MonName>,
+    said_who_came: Moment,
     /// Clients whose files could not be written.
     behind: BTreeSet<MonName>,
     /// Something was written that may not be durable, and when it was last made so.
@@ -76,6 +79,8 @@ impl Agent {
             desk,
             directory,
             told: Vec::new(),
+            came: BTreeSet::new(),
+            said_who_came: Moment::START,
             behind: BTreeSet::new(),
             unsynced: false,
             synced: Moment::START,
@@ -152,6 +157,30 @@ impl Agent {
             other => other,
         };
         portion.into_iter().map(spare).collect()
+    }
+
+    /// Clients of an adopted service are made durable in every service beside it, all in one commit and before they are
+    /// told: lockd asks about each that reclaims, and monitors clients, not addresses (I7). Else each reclaim would wait for
+    /// a commit of its own in lockd's only thread, and many would come too late for the grace period. Who does not come
+    /// back is a tombstone there, and forgotten in time.
+    pub(crate) fn share_clients(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        // Whoever registered before this moment has not come back since.
+        monitoring.came.clear();
+        let of_services = self.held.iter().filter(|(service, _)| !service.is_host());
+        let clients: BTreeMap<MonName, Newcomer> = of_services
+            .flat_map(|(_, held)| held.ledger.stored())
+            .map(|(client, bytes)| (client.clone(), Newcomer { bytes: bytes.clone(), peer: false }))
+            .collect();
+        // Not taken for registrations that were found: nobody has come back yet.
+        if let Err(why) = self.commit_missing(&clients) {
+            tracing::warn!(
+                why,
+                "clients could not be made durable beforehand; each one's reclaim waits for it"
+            );
+            self.health.failed(now, &why);
+        }
+        self.tell_durable();
     }
 
     /// Tells the desk who is durable, where that is not what it knows.
@@ -233,9 +262,28 @@ impl Agent {
         self.capture.found.clients.insert(known_as.clone(), bytes.clone());
         self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
-        if before.is_some_and(|before| before.get(&known_as) != Some(&bytes)) {
-            self.advance(now, Event::Registered(BTreeSet::from([known_as])));
+        let is_back = before.is_some_and(|before| before.get(&known_as) != Some(&bytes));
+        if let Some(monitoring) = self.monitoring.as_mut().filter(|_| is_back) {
+            monitoring.came.insert(known_as);
         }
+    }
+
+    /// The run is told of all who came back in a while at once: each word costs a sync, and many come back at a time.
+    pub(crate) fn say_who_came(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;
+        if monitoring.came.is_empty() || !due {
+            return;
+        }
+        monitoring.said_who_came = now;
+        let came = std::mem::take(&mut monitoring.came);
+        self.advance(now, Event::Registered(came));
+    }
+
+    /// When somebody who came back is to be spoken of.
+    pub(crate) fn who_came_due(&self) -> Option<Moment> {
+        let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.came.is_empty())?;
+        Some(monitoring.said_who_came + limits::PROGRESS_INTERVAL)
     }
 
     /// What each arrival's record is to be, with what the client has registered before.
@@ -264,6 +312,25 @@ impl Agent {
         if self.held.is_empty() {
             return Err("this server holds nothing yet: its store could not be read".into());
         }
+        let done = self.commit_missing(newcomers);
+        match &done {
+            Ok(true) => {
+                for (client, newcomer) in newcomers {
+                    let found = &mut self.capture.found.clients;
+                    found.entry(client.clone()).or_insert_with(|| newcomer.bytes.clone());
+                }
+                if !self.capture.behind {
+                    self.health.worked();
+                }
+            }
+            Ok(false) => {}
+            Err(why) => self.health.failed(now, why),
+        }
+        done.map(drop)
+    }
+
+    /// Commits what services lack of these clients; `false` where they lack nothing.
+    fn commit_missing(&mut self, newcomers: &BTreeMap<MonName, Newcomer>) -> Result<bool, String> {
         let store = self.store.as_ref();
         let work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
             .held
@@ -275,22 +342,9 @@ impl Agent {
             .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
         if work.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        let done = commit_all(store, work);
-        match &done {
-            Ok(()) => {
-                for (client, newcomer) in newcomers {
-                    let found = &mut self.capture.found.clients;
-                    found.entry(client.clone()).or_insert_with(|| newcomer.bytes.clone());
-                }
-                if !self.capture.behind {
-                    self.health.worked();
-                }
-            }
-            Err(why) => self.health.failed(now, why),
-        }
-        done
+        commit_all(store, work).map(|()| true)
     }
 
     /// Clients that every service knows.

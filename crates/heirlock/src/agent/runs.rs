@@ -155,6 +155,7 @@ impl Agent {
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
+        self.share_clients(now);
         self.advance(now, Event::Recognised(recognition));
     }
 
