@@ -7,16 +7,20 @@ mod report;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
+use crate::capture::Capture;
+use crate::crowd;
 use crate::guest::{Boot, Guest, INIT, make_disk};
 use crate::guest_program;
-use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
-use crate::network::Network;
+use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
+use crate::network::{LAB_ADDRESS, Network};
+use crate::process::PidNamespace;
 use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
@@ -42,8 +46,12 @@ pub const CLIENT1: Name = "client1";
 /// The client that wants it too.
 pub const CLIENT2: Name = "client2";
 
+/// A third client, for a third round.
+pub const CLIENT3: Name = "client3";
+
 /// Everybody, with the last byte of their own address.
-const CAST: [(Name, u8); 5] = [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22)];
+const CAST: [(Name, u8); 6] =
+    [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22), (CLIENT3, 23)];
 
 /// What moves between servers: a floating address and a volume.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +84,8 @@ pub struct Programs<'a> {
     pub lab: &'a Path,
     /// The heirlock under test, where the scenario needs one.
     pub heirlock: Option<&'a Path>,
+    /// How heirlock learns of records on every server that has it.
+    pub capture: Capture,
 }
 
 /// What a scenario gets to play with.
@@ -85,6 +95,7 @@ pub struct Cluster {
     guests: Vec<Guest>,
     network: Network,
     release: Release,
+    capture: Capture,
     root: Root,
     folder: PathBuf,
     disks: Vec<String>,
@@ -119,6 +130,7 @@ impl Cluster {
             guests,
             network,
             release,
+            capture: programs.capture,
             root: root.clone(),
             folder: folder.to_owned(),
             disks: DISKS.map(str::to_owned).to_vec(),
@@ -132,6 +144,12 @@ impl Cluster {
     #[must_use]
     pub fn release(&self) -> Release {
         self.release
+    }
+
+    /// How servers learn of records.
+    #[must_use]
+    pub fn capture(&self) -> Capture {
+        self.capture
     }
 
     /// The folder that all guests share read-write, as the machine sees it; guests see it as /srv/store.
@@ -183,6 +201,40 @@ impl Cluster {
         guest.power_loss()?;
         self.say(format!("{name} lost power"));
         Ok(())
+    }
+
+    /// A process on the client takes a lock on a file of the service, as `hold` has it, and the server loses power the
+    /// moment the client has it. Gives how long the client had it by then.
+    ///
+    /// # Errors
+    /// When the client does not get the lock, and as `power_loss`.
+    pub fn hold_and_lose_power(
+        &mut self,
+        client: Name,
+        service: &Service,
+        file: &str,
+        server: Name,
+    ) -> Result<Duration> {
+        let ear = UdpSocket::bind((LAB_ADDRESS, 0))?;
+        ear.set_read_timeout(Some(LOCK_TIME_MAX))?;
+        let listener = format!("{LAB_ADDRESS}:{}", ear.local_addr()?.port());
+        let processes = self.guest(server)?.processes();
+        let switch = thread::spawn(move || -> Result<Duration> {
+            let (asked, heard) = (word(&ear)?, Instant::now());
+            let granted = word(&ear)?;
+            PidNamespace::kill(&processes);
+            // The guest's clock is another one, so only what it says of the time between counts.
+            Ok(heard.elapsed().saturating_sub(Duration::from_micros(granted.saturating_sub(asked))))
+        });
+        self.begin_to_hold(client, service, file, &listener)?;
+        let had = switch.join().map_err(|_| anyhow!("the power switch broke"))??;
+        self.power_loss(server)?;
+        self.say(format!(
+            "{client} has the lock on {}/{file}, and {server} lost power {:.1} ms later",
+            service.name,
+            had.as_secs_f64() * 1000.0
+        ));
+        Ok(had)
     }
 
     /// Pulls a guest's network cable, or puts it back.
@@ -255,7 +307,7 @@ impl Cluster {
         const FACTS: &str = "dmesg | tail -n 60; for file in /proc/locks /proc/fs/lockd/nlm_end_grace /proc/fs/nfsd/threads; do \
                              echo \"== $file\"; cat $file; done; echo == records; grep -r . /var/lib/nfs/sm /var/lib/nfs/sm.bak; \
                              echo == addresses; ip -br addr; echo == processes; ps ax || ls /proc; echo == registered; rpcinfo -p; \
-                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; cat /run/heirlock*.log";
+                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; tail -n 2000 /run/heirlock*.log";
         for guest in self.guests.iter().filter(|guest| guest.is_on()) {
             if self.stop.asked() {
                 return;
@@ -277,6 +329,13 @@ impl Cluster {
     }
 }
 
+/// A time that a guest tells.
+fn word(ear: &UdpSocket) -> Result<u64> {
+    let mut word = [0; 32];
+    let length = ear.recv(&mut word).context("expected word of a client that asks for a lock and gets it")?;
+    Ok(String::from_utf8_lossy(&word[..length]).parse()?)
+}
+
 /// Puts what guests need into the scenario's folder, which they see as /opt.
 fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     for name in ["bin", "store", "memory", "modules/lib/modules"] {
@@ -288,10 +347,12 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
     if let Some(heirlock) = programs.heirlock {
         copy(heirlock, &folder.join("bin/heirlock"))?;
+        std::os::unix::fs::symlink("heirlock", folder.join("bin/heirlock-callout"))?;
     }
     let mut hosts = "127.0.0.1 localhost\n".to_owned();
     hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));
     hosts.extend([HOMES, PROJECTS].iter().map(|service| format!("{} {}\n", service.address, service.name)));
+    hosts.extend(crowd::hosts());
     fs::write(folder.join("hosts"), hosts)?;
     DISKS.iter().try_for_each(|disk| make_disk(&folder.join(disk), DISK_MIB))
 }

@@ -246,6 +246,12 @@ impl Guest {
         outcome.with_context(|| format!("can't end the kernel of {}", self.name))
     }
 
+    /// The processes that are to be killed for a power loss that must not wait for a look at who there is.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        self.kernel.as_ref().map(|kernel| kernel.namespace.members()).unwrap_or_default()
+    }
+
     /// The end of what the guest's kernel and its first process printed.
     #[must_use]
     pub fn console_tail(&self) -> String {

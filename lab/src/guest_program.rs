@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -27,12 +27,14 @@ pub fn main(arguments: &[String]) -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
         ["agent"] => agent(),
-        ["lock", file, seconds] => lock(file, seconds),
-        ["try-lock", file] => lock(file, "0"),
+        ["lock", file, seconds] => lock(file, seconds, None),
+        ["lock", file, seconds, listener] => lock(file, seconds, Some(listener)),
+        ["try-lock", file] => lock(file, "0", None),
+        ["time-lock", file] => time_lock(file),
         ["announce", address, neighbour] => announce(address, neighbour),
         ["unmonitor", client, server] => unmonitor(client, server),
         _ => Err(anyhow::anyhow!(
-            "usage: {NAME} agent | lock FILE SECONDS | try-lock FILE | announce ADDRESS NEIGHBOUR \
+            "usage: {NAME} agent | lock FILE SECONDS [LISTENER] | try-lock FILE | time-lock FILE | announce ADDRESS NEIGHBOUR \
              | unmonitor CLIENT SERVER"
         )),
     };
@@ -106,13 +108,17 @@ fn ending_of(status: ExitStatus) -> Ending {
 
 /// Asks for an exclusive POSIX lock on the whole file and says what came of it, in one line; holds it for
 /// that many seconds. `LOCKED`: exit code 0. `DENIED` (somebody else has it): 1. `FAILED <why>`: 3, e.g.
-/// ENOLCK where the server can't protect the lock.
-fn lock(file: &str, seconds: &str) -> Result<ExitCode> {
+/// ENOLCK where the server can't protect the lock. Whoever listens at an address hears that it is asked for, and of
+/// the lock before anybody else does; both words are this guest's time in microseconds.
+fn lock(file: &str, seconds: &str, listener: Option<&str>) -> Result<ExitCode> {
     let seconds = seconds.parse().with_context(|| format!("expected seconds, found {seconds:?}"))?;
+    let listener = listener.map(connected).transpose()?;
     let file =
         OpenOptions::new().read(true).write(true).open(file).with_context(|| format!("can't open {file}"))?;
+    tell(listener.as_ref())?;
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
+            tell(listener.as_ref())?;
             println!("LOCKED");
             thread::sleep(Duration::from_secs(seconds));
             Ok(ExitCode::SUCCESS)
@@ -126,6 +132,28 @@ fn lock(file: &str, seconds: &str) -> Result<ExitCode> {
             Ok(ExitCode::from(3))
         }
     }
+}
+
+/// As `try-lock`, and how long the answer took, in microseconds, in a second line: how long a process is started
+/// doesn't count.
+fn time_lock(file: &str) -> Result<ExitCode> {
+    let began = Instant::now();
+    let ending = lock(file, "0", None)?;
+    println!("{}", began.elapsed().as_micros());
+    Ok(ending)
+}
+
+fn tell(listener: Option<&UdpSocket>) -> Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    listener.send(now.as_micros().to_string().as_bytes())?;
+    Ok(())
+}
+
+fn connected(listener: &str) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(listener).with_context(|| format!("nobody can listen at {listener}"))?;
+    Ok(socket)
 }
 
 /// Tells the whole network where `address` lives now. `ip addr add` announces nothing, and clients would go

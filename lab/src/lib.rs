@@ -11,7 +11,9 @@
 //! started it even when the lab itself is killed.
 
 pub mod bench;
+pub mod capture;
 pub mod cluster;
+pub mod crowd;
 pub mod grace;
 pub mod guest;
 pub mod guest_program;

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use heirlock_lab::capture::{Capture, Captures};
 use heirlock_lab::release::Release;
 use heirlock_lab::runner::{Outcome, Plan, run};
 use heirlock_lab::scenario::{self, Scenario};
@@ -49,6 +50,10 @@ struct Options {
     /// The Debian that the guests run.
     #[arg(long, value_enum, default_value_t = Release::Bookworm)]
     release: Release,
+    /// How servers learn of records: these capture modes of heirlock, instead of what is usual for each
+    /// scenario.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
+    capture: Vec<Capture>,
     /// How many scenarios run side by side.
     #[arg(long, default_value_t = 2, value_name = "N")]
     jobs: usize,
@@ -114,6 +119,9 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             {
                 bail!("{} can't run on {}", other.name, options.release.codename());
             }
+            if let Some(other) = scenarios.iter().find(|scenario| captures(scenario, &options).is_empty()) {
+                bail!("{} makes no sense under another capture mode", other.name);
+            }
             run_scenarios(&scenarios, &options)
         }
         Verb::All { options } => {
@@ -128,6 +136,15 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Under which capture modes a scenario is run.
+fn captures(scenario: &Scenario, options: &Options) -> Vec<Capture> {
+    let Captures { usual, possible } = &scenario.captures;
+    match options.capture.as_slice() {
+        [] => usual.to_vec(),
+        asked => asked.iter().copied().filter(|capture| possible.contains(capture)).collect(),
+    }
+}
+
 fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("root is needed, for network namespaces and tap devices");
@@ -138,8 +155,12 @@ fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<E
         None if scenarios.iter().any(|scenario| scenario.needs_heirlock) => Some(build_heirlock()?),
         None => None,
     };
+    let once: Vec<_> = scenarios
+        .iter()
+        .flat_map(|scenario| captures(scenario, options).into_iter().map(|capture| (*scenario, capture)))
+        .collect();
     let plan = Plan {
-        scenarios: scenarios.repeat(options.repeat),
+        scenarios: once.repeat(options.repeat),
         release: options.release,
         root: options.release.root(options.mirror.as_deref())?,
         jobs: options.jobs,

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
@@ -17,6 +18,9 @@ use crate::process::run;
 
 /// The lab's own address in every network, on the bridge.
 pub const LAB_ADDRESS: &str = "10.99.0.254";
+
+/// The network of the addresses that a crowd has, `/20`: the lab answers for all of them.
+pub const CROWD_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 16, 0);
 
 /// A free address of the network: nobody answers to it.
 pub const NOBODY: &str = "10.99.0.253";
@@ -37,6 +41,7 @@ impl Network {
         ip("link add br0 type bridge")?;
         ip(&format!("addr add {LAB_ADDRESS}/24 dev br0"))?;
         ip("link set br0 up")?;
+        ip(&format!("route add local {CROWD_ADDRESS}/20 dev lo"))?;
         Ok(Self(()))
     }
 

@@ -76,6 +76,14 @@ impl PidNamespace {
             .collect()
     }
 
+    /// SIGKILL to members, once.
+    pub fn kill(members: &[i32]) {
+        for id in members {
+            // Gone between the look and the kill is as good as killed.
+            Pid::from_raw(*id).map(|id| kill_process(id, Signal::KILL));
+        }
+    }
+
     /// SIGKILL to every member, again and again until none is left: a traced child that loses its tracer may
     /// still fork, and would spin for ever.
     ///
@@ -94,10 +102,7 @@ impl PidNamespace {
             if Instant::now() > deadline {
                 bail!("processes {members:?} are still there {} s after SIGKILL", KILL_TIME_MAX.as_secs());
             }
-            for id in members {
-                // Gone between the look and the kill is as good as killed.
-                Pid::from_raw(id).map(|id| kill_process(id, Signal::KILL));
-            }
+            Self::kill(&members);
             std::thread::sleep(POLL / 10);
         }
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
+use crate::capture::Capture;
 use crate::cluster::{Cluster, Programs, Story};
 use crate::release::{Release, Root};
 use crate::scenario::Scenario;
@@ -18,8 +19,8 @@ use crate::stop::Stop;
 /// How to run.
 #[derive(Debug)]
 pub struct Plan {
-    /// What to run, in this order; one scenario may come several times.
-    pub scenarios: Vec<&'static Scenario>,
+    /// What to run, in this order, and under which capture mode; one scenario may come several times.
+    pub scenarios: Vec<(&'static Scenario, Capture)>,
     /// The Debian that the guests run.
     pub release: Release,
     /// Its root.
@@ -39,6 +40,8 @@ pub struct Plan {
 pub struct Outcome {
     /// The scenario.
     pub name: &'static str,
+    /// How servers learned of records.
+    pub capture: Capture,
     /// Did it prove its claim?
     pub passed: bool,
     /// How long it took.
@@ -59,12 +62,13 @@ pub fn run(plan: &Plan, stop: &Stop) -> Vec<Outcome> {
     thread::scope(|scope| {
         for _ in 0..plan.jobs.clamp(1, plan.scenarios.len().max(1)) {
             scope.spawn(|| {
-                while let Some(scenario) = plan.scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((scenario, capture)) = plan.scenarios.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     if stop.asked() {
                         return;
                     }
-                    let outcome = run_one(scenario, plan, stop);
-                    tell(&outcome);
+                    let outcome = run_one(scenario, *capture, plan, stop);
+                    tell(&scenario.label(*capture), &outcome);
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes.push(outcome);
                     }
@@ -75,21 +79,21 @@ pub fn run(plan: &Plan, stop: &Stop) -> Vec<Outcome> {
     outcomes.into_inner().unwrap_or_default()
 }
 
-fn tell(outcome: &Outcome) {
+fn tell(label: &str, outcome: &Outcome) {
     let mark = if outcome.passed { "ok" } else { "FAILED" };
-    eprintln!("{:26} {:7.2} {mark}", outcome.name, outcome.seconds);
+    eprintln!("{label:26} {:7.2} {mark}", outcome.seconds);
     if let Some(error) = &outcome.error {
         eprintln!("{}", error.trim_end());
     }
     if let Some(logs) = &outcome.logs {
-        eprintln!("{:26} logs are kept in {}", outcome.name, logs.display());
+        eprintln!("{label:26} logs are kept in {}", logs.display());
     }
 }
 
-fn run_one(scenario: &'static Scenario, plan: &Plan, stop: &Stop) -> Outcome {
+fn run_one(scenario: &'static Scenario, capture: Capture, plan: &Plan, stop: &Stop) -> Outcome {
     let started = Instant::now();
-    let (result, folder) = match make_folder(scenario.name) {
-        Ok(folder) => (in_own_thread(scenario, plan, folder.path(), stop), Some(folder)),
+    let (result, folder) = match make_folder(&scenario.label(capture)) {
+        Ok(folder) => (in_own_thread(scenario, capture, plan, folder.path(), stop), Some(folder)),
         Err(error) => (Err(error), None),
     };
     let keep = plan.keep || (result.is_err() && !stop.asked());
@@ -100,6 +104,7 @@ fn run_one(scenario: &'static Scenario, plan: &Plan, stop: &Stop) -> Outcome {
     });
     Outcome {
         name: scenario.name,
+        capture,
         passed: result.is_ok(),
         seconds: started.elapsed().as_secs_f64(),
         error: result.err().map(|error| format!("{error:#}")),
@@ -116,12 +121,18 @@ fn make_folder(name: &str) -> Result<tempfile::TempDir> {
 
 /// A scenario's thread moves into its network and never leaves it, so it is a new one each time. A panic is a
 /// failure like any other: the guests are ended while it unwinds.
-fn in_own_thread(scenario: &'static Scenario, plan: &Plan, folder: &Path, stop: &Stop) -> Result<()> {
+fn in_own_thread(
+    scenario: &'static Scenario,
+    capture: Capture,
+    plan: &Plan,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<()> {
     thread::scope(|scope| {
         let story = || -> Result<()> {
-            let story = Story::new(scenario.name, true, folder)?;
+            let story = Story::new(&scenario.label(capture), true, folder)?;
             let heirlock = plan.heirlock.as_deref().filter(|_| scenario.needs_heirlock);
-            let programs = Programs { lab: &plan.program, heirlock };
+            let programs = Programs { lab: &plan.program, heirlock, capture };
             let mut cluster = Cluster::new(plan.release, &plan.root, folder, programs, stop, story)?;
             let result = (scenario.run)(&mut cluster);
             if let Err(error) = &result {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::capture::{Capture, Captures};
 use crate::cluster::Cluster;
 use crate::release::Release;
 use crate::scenarios;
@@ -17,8 +18,21 @@ pub struct Scenario {
     pub needs_heirlock: bool,
     /// The releases that it can run on.
     pub releases: &'static [Release],
+    /// How servers learn of records in it.
+    pub captures: Captures,
     /// Tells the story; an error is a failure.
     pub run: fn(&mut Cluster) -> Result<()>,
+}
+
+impl Scenario {
+    /// What it is called in the lab's output and in the names of its folders.
+    #[must_use]
+    pub fn label(&self, capture: Capture) -> String {
+        match capture {
+            Capture::Watch => self.name.to_owned(),
+            Capture::Nsm | Capture::Callout => format!("{}-{capture}", self.name),
+        }
+    }
 }
 
 /// Both releases.
@@ -26,6 +40,7 @@ pub const EVERYWHERE: &[Release] = &[Release::Bookworm, Release::Trixie];
 
 /// All scenarios, in the order of `list` and `all`: long ones first, so that few wait for the last.
 pub const ALL: &[Scenario] = &[
+    scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::two_services::TWO_SERVICES,
     scenarios::home_again::FAILBACK,
@@ -40,6 +55,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::crash::CRASH_RESTART_LOCK_MANAGER,
     scenarios::convey::CONVEY_COPY,
     scenarios::convey::BY_HAND,
+    scenarios::monitor_gone::MONITOR_GONE,
+    scenarios::refused::REFUSED,
     scenarios::control::CONTROL,
     scenarios::selftest::SELFTEST,
     scenarios::stock_rival::STOCK_RIVAL,
@@ -71,6 +88,8 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
             );
             assert!(!scenario.releases.is_empty() && !scenario.about.is_empty());
+            let Captures { usual, possible } = &scenario.captures;
+            assert!(!usual.is_empty() && usual.iter().all(|capture| possible.contains(capture)));
             assert!(named(scenario.name).is_some());
         }
         assert!(named("no such").is_none());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::ensure;
+use heirlock_lab::capture::{Capture, WATCH_ALONE};
 use heirlock_lab::cluster::{CLIENT1, Cluster, NFS_A, NFS_B, NFS_C};
 use heirlock_lab::release::Release;
 use heirlock_lab::runner::{Plan, run};
@@ -18,6 +19,7 @@ const FURNITURE: Scenario = Scenario {
     about: "guests have what scenarios need",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: WATCH_ALONE,
     run: furniture,
 };
 
@@ -70,7 +72,7 @@ fn guests_have_what_scenarios_need() {
         return;
     }
     let plan = Plan {
-        scenarios: vec![&FURNITURE],
+        scenarios: vec![(&FURNITURE, Capture::Watch)],
         release: Release::Bookworm,
         root: Release::Bookworm.root(None).unwrap(),
         jobs: 1,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use heirlock_lab::capture::{Capture, WATCH_ALONE};
 use heirlock_lab::cluster::{CLIENT1, Cluster};
 use heirlock_lab::process::PidNamespace;
 use heirlock_lab::release::Release;
@@ -41,6 +42,7 @@ fn a_panic_and_a_failure_end_their_guests_and_keep_their_logs() {
         about: "panics while a guest runs",
         needs_heirlock: false,
         releases: EVERYWHERE,
+        captures: WATCH_ALONE,
         run: |lab: &mut Cluster| {
             lab.switch_on(&[CLIENT1])?;
             panic!("as planned")
@@ -51,6 +53,7 @@ fn a_panic_and_a_failure_end_their_guests_and_keep_their_logs() {
         about: "a command in a guest fails, and one takes too long",
         needs_heirlock: false,
         releases: EVERYWHERE,
+        captures: WATCH_ALONE,
         run: |lab: &mut Cluster| {
             lab.switch_on(&[CLIENT1])?;
             let late = lab.run(CLIENT1, "echo begun; sleep 60", Duration::from_secs(1))?;
@@ -62,7 +65,7 @@ fn a_panic_and_a_failure_end_their_guests_and_keep_their_logs() {
         return;
     }
     let plan = Plan {
-        scenarios: vec![&PANICS, &FAILS],
+        scenarios: vec![(&PANICS, Capture::Watch), (&FAILS, Capture::Watch)],
         release: Release::Bookworm,
         root: Release::Bookworm.root(None).unwrap(),
         jobs: 2,

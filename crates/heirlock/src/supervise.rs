@@ -1,24 +1,31 @@
 //! `heirlock supervise`: a small parent that holds the status monitor's sockets and starts the agent again when it ends,
 //! where no systemd does. However the agent dies, its sockets stay open and registered, and the requests that wait in
-//! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced.
+//! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced. One that
+//! hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread: it is asked
+//! all the time whether it answers, and killed where it does not.
 
 use std::ffi::OsString;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use heirlock_nsm::rpc::{Credential, encode_call};
+use heirlock_nsm::rpcbind::Transport;
+use heirlock_nsm::sm;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, Settings};
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
+use crate::rpc_client;
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -29,6 +36,24 @@ const GOOD_LIFE: Duration = Duration::from_secs(10);
 /// How long an agent may take to stop in order.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How long an agent that has answered may be silent. Its thread that answers waits for nothing, so it is long; a machine
+/// that is too busy for it gets more each time.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// What it may come to.
+const SILENCE_LIMIT: Duration = Duration::from_secs(16);
+
+/// Between two questions.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the parent hears.
+enum Heard {
+    /// A signal.
+    Signal(i32),
+    /// Whether the agent answered a question that was put at that time.
+    Answered(Instant, bool),
+}
+
 /// The parent.
 struct Supervisor {
     program: PathBuf,
@@ -38,6 +63,11 @@ struct Supervisor {
     started: Instant,
     due: Instant,
     pause: Duration,
+    /// This agent has answered: one that is just starting is given its time.
+    answered: bool,
+    /// Since when it has not.
+    silent: Option<Instant>,
+    silence_max: Duration,
 }
 
 /// Holds the sockets and keeps an agent running until it is told to stop.
@@ -51,7 +81,11 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
         }
         CaptureMode::Watch | CaptureMode::Callout => None,
     };
-    let signals = signals()?;
+    let (sender, heard) = channel();
+    hear_signals(sender.clone())?;
+    if let Some(sockets) = &sockets {
+        ask_all_the_time(sockets.port(), sender);
+    }
     let now = Instant::now();
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
@@ -63,40 +97,59 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
         started: now,
         due: now,
         pause: Duration::ZERO,
+        answered: false,
+        silent: None,
+        silence_max: SILENCE_MAX,
     };
-    supervisor.keep_running(&signals)
+    supervisor.keep_running(&heard)
 }
 
-fn signals() -> Result<Receiver<i32>> {
+fn hear_signals(sender: Sender<Heard>) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).context("can't wait for signals")?;
-    let (sender, receiver) = channel();
     thread::spawn(move || {
         for signal in signals.forever() {
-            if sender.send(signal).is_err() {
+            if sender.send(Heard::Signal(signal)).is_err() {
                 return;
             }
         }
     });
-    Ok(receiver)
+    Ok(())
+}
+
+/// Calls the status monitor's procedure that does nothing, at the sockets that the agent reads.
+fn ask_all_the_time(port: u16, sender: Sender<Heard>) {
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    thread::spawn(move || {
+        loop {
+            let asked = Instant::now();
+            let null = encode_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, 0, &Credential::None, &[]);
+            let answered = rpc_client::call(here, Transport::Udp, &null, SILENCE_MAX).is_ok();
+            if sender.send(Heard::Answered(asked, answered)).is_err() {
+                return;
+            }
+            thread::sleep(ASK_INTERVAL);
+        }
+    });
 }
 
 impl Supervisor {
-    fn keep_running(&mut self, signals: &Receiver<i32>) -> Result<()> {
+    fn keep_running(&mut self, heard: &Receiver<Heard>) -> Result<()> {
         loop {
             if self.child.is_none() && Instant::now() >= self.due {
                 self.start();
             }
-            let signal = match self.child {
-                Some(_) => signals.recv().ok(),
-                None => match signals.recv_timeout(self.due.saturating_duration_since(Instant::now())) {
-                    Ok(signal) => Some(signal),
+            let heard = match self.child {
+                Some(_) => heard.recv().ok(),
+                None => match heard.recv_timeout(self.due.saturating_duration_since(Instant::now())) {
+                    Ok(heard) => Some(heard),
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => None,
                 },
             };
-            match signal {
-                Some(SIGCHLD) => self.look_after(),
-                Some(SIGHUP) => {
+            match heard {
+                Some(Heard::Answered(asked, answered)) => self.judge(asked, answered),
+                Some(Heard::Signal(SIGCHLD)) => self.look_after(),
+                Some(Heard::Signal(SIGHUP)) => {
                     tracing::info!("the agent is started anew");
                     self.pause = Duration::ZERO;
                     self.signal(Signal::TERM);
@@ -106,8 +159,28 @@ impl Supervisor {
         }
     }
 
+    /// An agent that answered once and does so no more is killed; SIGCHLD brings the next one.
+    fn judge(&mut self, asked: Instant, answered: bool) {
+        // What was asked of the one before says nothing of this one.
+        if self.child.is_none() || asked < self.started {
+            return;
+        }
+        if answered {
+            (self.answered, self.silent) = (true, None);
+            return;
+        }
+        let silent = *self.silent.get_or_insert(asked);
+        if self.answered && silent.elapsed() >= self.silence_max {
+            tracing::error!(silent = ?silent.elapsed(), "the agent hangs: it is killed, and another one started");
+            self.silence_max = (self.silence_max * 2).min(SILENCE_LIMIT);
+            (self.answered, self.silent) = (false, None);
+            self.signal(Signal::KILL);
+        }
+    }
+
     fn start(&mut self) {
         self.started = Instant::now();
+        (self.answered, self.silent) = (false, None);
         match self.try_start() {
             Ok(child) => {
                 tracing::info!(pid = child.id(), "the agent is started");
@@ -137,7 +210,7 @@ impl Supervisor {
         self.child = None;
         tracing::warn!(%status, "the agent ended; its sockets stay open");
         if self.started.elapsed() >= GOOD_LIFE {
-            self.pause = Duration::ZERO;
+            (self.pause, self.silence_max) = (Duration::ZERO, SILENCE_MAX);
         }
         self.put_off();
     }

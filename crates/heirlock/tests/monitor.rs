@@ -82,6 +82,22 @@ fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
 }
 
 #[test]
+fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
+    if !is_inside("one_that_hangs_is_replaced_and_who_waited_is_answered") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("supervise");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let child = server.child();
+    sh(&format!("kill -STOP {child}"));
+    wait_until("a grant by another one", || mon("192.0.2.2", 1, PATIENCE).is_some_and(|answer| answer.ok));
+    assert!(is_stored("192.0.2.2"));
+    assert_ne!(server.child(), child);
+}
+
+#[test]
 fn without_its_store_it_refuses_new_clients_in_time_and_no_known_one() {
     if !is_inside("without_its_store_it_refuses_new_clients_in_time_and_no_known_one") {
         return;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::report::{AdoptionReport, Failure, StatusReport};
 use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
+use crate::capture::Capture;
 use crate::guest_program;
 use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX};
 use crate::wire::Ending;
@@ -19,6 +20,16 @@ pub const FAILED: i32 = 1;
 
 /// The store, in the folder that all guests share.
 const STORE: &str = "/srv/store/heirlock";
+
+/// rpc.statd ends, if it runs.
+const STOP_STATUS_MONITOR: &str = "! [ -s /run/rpc.statd.pid ] || {
+    pid=$(cat /run/rpc.statd.pid)
+    kill $pid
+    while kill -0 $pid 2>/dev/null; do sleep 0.05; done
+}";
+
+/// It starts with heirlock's callout, and, as heirlock does that, without telling anybody.
+const START_WITH_CALLOUT: &str = "rpc.statd -L -H /usr/local/bin/heirlock-callout";
 
 /// How heirlock is configured on all servers of a scenario.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +46,8 @@ pub struct Setup {
     pub hooks: bool,
     /// Whether services move by themselves; this needs hooks.
     pub automatic: bool,
+    /// `capture.when-unprotected`.
+    pub when_unprotected: &'static str,
     /// `capture.tombstone-delay`.
     pub tombstone_delay: &'static str,
 }
@@ -47,6 +60,7 @@ pub const SETUP: Setup = Setup {
     convey: "generate",
     hooks: false,
     automatic: false,
+    when_unprotected: "refuse",
     tombstone_delay: "120s",
 };
 
@@ -74,6 +88,7 @@ impl Cluster {
     /// When a step fails.
     pub fn protect(&self, server: Name, setup: &Setup) -> Result<()> {
         self.configure(server, setup)?;
+        self.make_room(server)?;
         let enabled = self.heirlock(server, "enable")?;
         ensure!(enabled.ending == Ending::Exit(0), "heirlock enable on {server}: {enabled:?}");
         self.start_agent(server)
@@ -85,8 +100,12 @@ impl Cluster {
     /// When a step fails.
     pub fn configure(&self, server: Name, setup: &Setup) -> Result<()> {
         let address = self.address(server)?;
-        self.write_file(server, "/etc/heirlock/heirlock.toml", &configuration(server, &address, setup))?;
-        for (name, script) in scripts() {
+        self.write_file(
+            server,
+            "/etc/heirlock/heirlock.toml",
+            &configuration(server, &address, setup, self.capture),
+        )?;
+        for (name, script) in scripts(self.capture) {
             let path = format!("/etc/heirlock/{name}");
             self.write_file(server, &path, &script)?;
             self.ok(server, &format!("chmod 755 {path}"))?;
@@ -94,14 +113,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// rpc.statd ends, as an administrator ends it who makes heirlock the status monitor, or begins anew with
+    /// heirlock's callout.
+    fn make_room(&self, server: Name) -> Result<()> {
+        let stop = match self.capture {
+            Capture::Watch => return Ok(()),
+            Capture::Nsm => STOP_STATUS_MONITOR.to_owned(),
+            Capture::Callout => format!("{STOP_STATUS_MONITOR}; {START_WITH_CALLOUT}"),
+        };
+        self.ok(server, &stop).map(drop)
+    }
+
     /// Starts the agent and waits until it serves its store.
     ///
     /// # Errors
     /// When it does not come up.
     pub fn start_agent(&self, server: Name) -> Result<()> {
+        let verb = if self.capture == Capture::Nsm { "supervise" } else { "agent" };
         self.ok(
             server,
-            "(setsid heirlock agent >> /run/heirlock.log 2>&1 < /dev/null & echo $! > /run/lab/agent.pid)",
+            &format!(
+                "(setsid heirlock {verb} >> /run/heirlock.log 2>&1 < /dev/null & echo $! > /run/lab/agent.pid)"
+            ),
         )?;
         self.wait_for("an agent that is ready", COMMAND_TIME_MAX, || {
             self.ok(
@@ -118,16 +151,38 @@ impl Cluster {
         Ok(())
     }
 
-    /// The agent gets a signal and ends by it.
+    /// The agent gets a signal and ends by it. Its supervisor, where it has one, is killed before: it would start
+    /// another.
     ///
     /// # Errors
     /// When it does not end.
     pub fn end_agent(&self, server: Name, signal: &str) -> Result<()> {
-        let command = format!("kill -{signal} \"$(cat /run/lab/agent.pid)\"");
-        self.ok(server, &command)?;
-        self.wait_until(server, "! kill -0 \"$(cat /run/lab/agent.pid)\" 2>/dev/null")?;
+        let agent = self.agent_pid(server)?;
+        let supervisor = self.ok(server, "cat /run/lab/agent.pid")?.trim().to_owned();
+        if supervisor != agent {
+            self.ok(server, &format!("kill -KILL {supervisor}"))?;
+        }
+        self.ok(server, &format!("kill -{signal} {agent}"))?;
+        self.wait_until(server, &format!("! kill -0 {agent} 2>/dev/null"))?;
         self.say(format!("{server}'s agent ended by SIG{signal}"));
         Ok(())
+    }
+
+    /// The agent's process, whether a supervisor started it or the lab.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn agent_pid(&self, server: Name) -> Result<String> {
+        // Of a process, the line has its number first and its parent's fourth; no process of ours has a blank in
+        // its name.
+        const CHILD: &str = "started=$(cat /run/lab/agent.pid); kill -0 $started || exit 1
+            [ \"$(tr '\\0' ' ' < /proc/$started/cmdline | cut -d' ' -f2)\" = supervise ] || { echo $started; exit; }
+            grep -hs '(heirlock)' /proc/[0-9]*/stat | while read -r pid name state parent rest; do
+                [ $parent != $started ] || echo $pid
+            done";
+        let found = self.ok(server, CHILD)?;
+        let pid = found.split_whitespace().next().context("no agent runs")?;
+        Ok(pid.to_owned())
     }
 
     /// Calls heirlock's command line.
@@ -333,8 +388,16 @@ impl Cluster {
 }
 
 /// heirlock.toml of one server.
-fn configuration(server: Name, address: &str, setup: &Setup) -> String {
-    let Setup { services, home, strategy, convey, hooks, automatic, tombstone_delay } = setup;
+fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -> String {
+    let Setup { services, home, strategy, convey, hooks, automatic, when_unprotected, tombstone_delay } =
+        setup;
+    // Where heirlock is the status monitor itself, there is none to restart.
+    let restart_status_monitor = match capture {
+        Capture::Watch | Capture::Callout => {
+            "restart-status-monitor = [\"/etc/heirlock/restart-status-monitor\"]"
+        }
+        Capture::Nsm => "",
+    };
     let mut text = format!(
         "server = \"{server}\"
          # On a disk that a reboot leaves alone: what is in a guest is in its memory.
@@ -343,12 +406,14 @@ fn configuration(server: Name, address: &str, setup: &Setup) -> String {
          path = \"{STORE}\"
          shared = true
          [capture]
+         mode = \"{capture}\"
+         when-unprotected = \"{when_unprotected}\"
          tombstone-delay = \"{tombstone_delay}\"
          [lock-manager]
          strategy = \"{strategy}\"
          convey = \"{convey}\"
          restart-nfs = [\"/etc/heirlock/restart-nfs\"]
-         restart-status-monitor = [\"/etc/heirlock/restart-status-monitor\"]
+         {restart_status_monitor}
          [heartbeat]
          interval = \"500ms\"
          dead-after = \"3s\"
@@ -378,7 +443,7 @@ fn configuration(server: Name, address: &str, setup: &Setup) -> String {
 }
 
 /// What the configuration names, as an administrator without systemd writes it. The hooks are idempotent.
-fn scripts() -> Vec<(&'static str, String)> {
+fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
     let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
     let services = format!(
         "case $HEIRLOCK_SERVICE in
@@ -389,17 +454,16 @@ fn scripts() -> Vec<(&'static str, String)> {
         HOMES.name, HOMES.disk, HOMES.fsid, PROJECTS.name, PROJECTS.disk, PROJECTS.fsid
     );
     let guest_program = guest_program::NAME;
+    let start_status_monitor = match capture {
+        Capture::Watch | Capture::Nsm => "rpc.statd -L",
+        Capture::Callout => START_WITH_CALLOUT,
+    };
     vec![
         ("restart-nfs", script("rpc.nfsd 0\nrpc.nfsd 4\n")),
         (
             // -L: without telling anybody.
             "restart-status-monitor",
-            script(
-                "pid=$(cat /run/rpc.statd.pid)
-                 kill $pid
-                 while kill -0 $pid 2>/dev/null; do sleep 0.05; done
-                 rpc.statd -L\n",
-            ),
+            script(&format!("{STOP_STATUS_MONITOR}\n{start_status_monitor}\n")),
         ),
         (
             "fence",
@@ -469,11 +533,15 @@ mod tests {
     /// The shell takes leading blanks in its stride, TOML as well; quotes must be in pairs.
     #[test]
     fn a_configuration_names_every_script() {
-        let text = configuration("nfs-a", "10.99.0.1", &Setup { hooks: true, ..SETUP });
-        for (name, script) in scripts() {
-            assert!(text.contains(&format!("\"/etc/heirlock/{name}\"")), "{name}");
-            assert!(script.starts_with("#!/bin/sh\n"));
+        for capture in [Capture::Watch, Capture::Nsm, Capture::Callout] {
+            let text = configuration("nfs-a", "10.99.0.1", &Setup { hooks: true, ..SETUP }, capture);
+            for (name, script) in scripts(capture) {
+                let named = text.contains(&format!("\"/etc/heirlock/{name}\""));
+                let needed = capture != Capture::Nsm || name != "restart-status-monitor";
+                assert_eq!(named, needed, "{name}");
+                assert!(script.starts_with("#!/bin/sh\n"));
+            }
+            assert_eq!(text.matches('"').count() % 2, 0);
         }
-        assert_eq!(text.matches('"').count() % 2, 0);
     }
 }

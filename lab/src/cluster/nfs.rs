@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{Cluster, Name, Service, quoted};
 use crate::grace::{Grace, probe};
@@ -168,13 +168,7 @@ impl Cluster {
     /// When it does not get it.
     pub fn hold(&self, client: Name, service: &Service, file: &str) -> Result<()> {
         let name = service.name;
-        let guest_program = guest_program::NAME;
-        let output = format!("/run/lab/hold.{name}.{file}");
-        let command = format!(
-            ": > {output}
-             (setsid {guest_program} lock /mnt/{name}/{file} 100000 >> {output} 2>&1 < /dev/null & echo $! > {output}.pid)"
-        );
-        self.ok(client, &command)?;
+        let output = self.begin_to_hold(client, service, file, "")?;
         let got = self.wait_for("an answer to a lock request", LOCK_TIME_MAX, || {
             let output = self.ok(client, &format!("cat {output}"))?;
             Ok(output.ends_with('\n').then(|| Lock::parse(&output)))
@@ -184,6 +178,25 @@ impl Cluster {
         }
         self.say(format!("{client} holds the lock on {name}/{file}"));
         Ok(())
+    }
+
+    /// What `hold` begins with; gives where the answer will be. Whoever listens at `listener` hears of the lock at once.
+    pub(super) fn begin_to_hold(
+        &self,
+        client: Name,
+        service: &Service,
+        file: &str,
+        listener: &str,
+    ) -> Result<String> {
+        let (name, guest_program) = (service.name, guest_program::NAME);
+        let output = format!("/run/lab/hold.{name}.{file}");
+        let lock = format!("{guest_program} lock /mnt/{name}/{file} 100000 {listener}");
+        let command = format!(
+            ": > {output}
+             (setsid {lock} >> {output} 2>&1 < /dev/null & echo $! > {output}.pid)"
+        );
+        self.ok(client, &command)?;
+        Ok(output)
     }
 
     /// The process that `hold` left ends, and its lock with it.
@@ -206,6 +219,23 @@ impl Cluster {
         let got = Lock::parse(&self.run(client, &command, LOCK_TIME_MAX)?.output);
         self.say(format!("{client} asks for the lock on {}/{file} and is told: {got:?}", service.name));
         Ok(got)
+    }
+
+    /// The same, with how long its process waited.
+    ///
+    /// # Errors
+    /// When the client does not answer.
+    pub fn time_lock(&self, client: Name, service: &Service, file: &str) -> Result<(Lock, Duration)> {
+        let command = format!("{} time-lock /mnt/{}/{file}", guest_program::NAME, service.name);
+        let output = self.run(client, &command, LOCK_TIME_MAX * 2)?.output;
+        let (got, took) = output.trim_end().rsplit_once('\n').with_context(|| format!("found {output:?}"))?;
+        let (got, took) = (Lock::parse(got), Duration::from_micros(took.parse()?));
+        self.say(format!(
+            "{client} asks for the lock on {}/{file} and is told after {:.2} s: {got:?}",
+            service.name,
+            took.as_secs_f64()
+        ));
+        Ok((got, took))
     }
 
     /// The conflicting client must be refused.
@@ -299,6 +329,16 @@ impl Cluster {
             )?;
         }
         Ok(())
+    }
+
+    /// What a reboot leaves on the disk of a server, and not in a guest's memory: the records that its status monitor
+    /// had, written before the boot.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn restore_records(&self, server: Name, records: &Records) -> Result<()> {
+        self.place_records(server, records)?;
+        self.ok(server, "find /var/lib/nfs/sm -type f -exec touch -d '10 minutes ago' {} +").map(drop)
     }
 
     /// How many POSIX locks the server's kernel holds, for all clients.

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use crate::capture::WATCH_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B};
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -12,6 +13,7 @@ pub const CONTROL: Scenario = Scenario {
     about: "without heirlock both clients end up with the same exclusive lock",
     needs_heirlock: false,
     releases: EVERYWHERE,
+    captures: WATCH_ALONE,
     run,
 };
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_both_back, expect_both_locks, stand_by, two_locks};
+use crate::capture::MOSTLY_WATCH;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Records, SETUP, Setup};
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -14,6 +15,7 @@ pub const CONVEY_COPY: Scenario = Scenario {
     about: "the primary's client lock description files lie on the adoptive server byte for byte, until it has settled",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: copy,
 };
 
@@ -23,6 +25,7 @@ pub const BY_HAND: Scenario = Scenario {
     about: "heirlock is stopped everywhere; stock sm-notify on a copy of the store's newest generation recovers the locks",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: by_hand,
 };
 

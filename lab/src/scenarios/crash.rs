@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::stage::{expect_both_back, expect_both_locks, let_both_go, stand_by, two_locks};
+use crate::capture::{EACH, MOSTLY_WATCH};
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, SETUP, Setup, check_new_number};
 use crate::limits::ADOPTION_TIME_MAX;
 use crate::release::Release;
@@ -15,6 +16,7 @@ pub const CRASH_NOTIFY: Scenario = Scenario {
     about: "the primary loses power; NFS is just being started elsewhere, and `notify` brings both locks back",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: EACH,
     run: notify,
 };
 
@@ -24,6 +26,7 @@ pub const CRASH_RESTART_LOCK_MANAGER: Scenario = Scenario {
     about: "the primary loses power; SIGKILL to lockd brings both locks back, or is refused by name where lockd ignores it",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: restart_lock_manager,
 };
 
@@ -33,6 +36,7 @@ pub const CRASH_RESTART_NFS: Scenario = Scenario {
     about: "the primary loses power; heartbeats, the fence and hooks do it all, and a restart of NFS brings both locks back",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: EACH,
     run: restart_nfs,
 };
 

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::stage::{expect_both_back, expect_both_locks, let_both_go, stand_by, two_locks};
+use crate::capture::EACH;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, SETUP, Setup, check_new_number};
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -12,6 +13,7 @@ pub const FAILBACK: Scenario = Scenario {
     about: "release, adopt elsewhere, failback: who asks for the lock all the time never gets it",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: EACH,
     run,
 };
 

@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_both_back, expect_both_locks, stand_by, two_locks};
+use crate::capture::MOSTLY_WATCH;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, PROJECTS, SETUP, Setup};
 use crate::guest_program;
 use crate::release::Release;
@@ -15,6 +16,7 @@ pub const ORDERLY: Scenario = Scenario {
     about: "an orderly stop of NFS deletes every record while locks are held: tombstones keep them, and only they do",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run,
 };
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 
 use super::stage::RECLAIM_TIME_MAX;
+use crate::capture::MOSTLY_WATCH;
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, SETUP, Service, Setup, check_new_number,
 };
@@ -18,6 +19,7 @@ pub const OWN_CLIENTS: Scenario = Scenario {
     about: "the adoptive server's own client keeps its lock under restart-nfs; notify refuses where no grace is open",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: |lab| own_clients(lab, "restart-nfs"),
 };
 
@@ -27,6 +29,7 @@ pub const OWN_CLIENTS_LOCK_MANAGER: Scenario = Scenario {
     about: "the adoptive server's own client keeps its lock under restart-lock-manager",
     needs_heirlock: true,
     releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
     run: |lab| own_clients(lab, "restart-lock-manager"),
 };
 

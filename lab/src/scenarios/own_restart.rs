@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::stage::RECLAIM_TIME_MAX;
+use crate::capture::{EACH, MOSTLY_WATCH};
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, SETUP, check_new_number,
 };
@@ -17,6 +18,7 @@ pub const RESTART_SERVER: Scenario = Scenario {
     about: "an administrator restarts NFS: the locks come back by self-adoption, and are lost without heirlock",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: restart,
 };
 
@@ -26,6 +28,7 @@ pub const REBOOT_PRIMARY: Scenario = Scenario {
     about: "the server reboots: the locks come back by self-adoption, and are lost without heirlock, stock sm-notify or not",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: EACH,
     run: reboot,
 };
 
@@ -83,7 +86,7 @@ fn reboot(lab: &mut Cluster) -> Result<()> {
     lab.switch_on(&[NFS_A, NFS_B])?;
     // A guest keeps nothing; the disk of a server would.
     for (server, records) in &kept {
-        lab.place_records(server, records)?;
+        lab.restore_records(server, records)?;
     }
     // As the units have it: the agent before NFS, so that it sees grace open; sm-notify after NFS, where nobody has
     // forbidden it. It tells everybody from the server's own address, by which nobody mounts.

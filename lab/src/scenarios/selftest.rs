@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::capture::WATCH_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B};
 use crate::grace::Grace;
 use crate::release::Release;
@@ -16,6 +17,7 @@ pub const SELFTEST: Scenario = Scenario {
     about: "records placed by hand and stock sm-notify recover the lock: the lab sees a lock that survives",
     needs_heirlock: false,
     releases: EVERYWHERE,
+    captures: WATCH_ALONE,
     run,
 };
 

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 
+use crate::capture::WATCH_ALONE;
 use crate::cluster::{Cluster, HOMES, NFS_A, NFS_B, PROJECTS, SETUP};
 use crate::grace::Grace;
 use crate::scenario::{EVERYWHERE, Scenario};
@@ -13,6 +14,7 @@ pub const STOCK_RIVAL: Scenario = Scenario {
     about: "sm-notify, as distributions start it, ends grace on an unguarded host; `heirlock enable` keeps it from that",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: WATCH_ALONE,
     run,
 };
 

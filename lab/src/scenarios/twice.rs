@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_both_back, expect_both_locks, let_both_go, stand_by, two_locks};
+use crate::capture::MOSTLY_WATCH;
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, SETUP, Setup, check_new_number,
 };
@@ -18,6 +19,7 @@ pub const DOUBLE: Scenario = Scenario {
     about: "the adoptive server loses power when one of two clients was told: a third one finishes, under a new number",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: double,
 };
 
@@ -27,6 +29,7 @@ pub const LATE: Scenario = Scenario {
     about: "a kill delays the notification past grace: it is not sent, the client is lost, and the next failover serves it",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run: late,
 };
 

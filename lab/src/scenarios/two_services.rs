@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, stand_by};
+use crate::capture::MOSTLY_WATCH;
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, PROJECTS, SETUP, Setup, check_new_number,
 };
@@ -15,6 +16,7 @@ pub const TWO_SERVICES: Scenario = Scenario {
     about: "a client's one record serves both services: adopted alone, and then the other elsewhere, each keeps its lock",
     needs_heirlock: true,
     releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
     run,
 };
 

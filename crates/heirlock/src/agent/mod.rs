@@ -341,7 +341,7 @@ impl Agent {
         let scan = self.capture.due.or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
-        [burial, run, scan, self.shared.due()]
+        [burial, run, scan, self.shared.due(), self.who_came_due()]
             .into_iter()
             .flatten()
             .chain([self.beat_due])
@@ -360,6 +360,7 @@ impl Agent {
             self.beat(now);
             self.take_in_spool(now);
         }
+        self.say_who_came(now);
         self.tick_run(now);
         self.share_a_portion(now);
         self.recover(now);

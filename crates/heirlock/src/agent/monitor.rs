@@ -31,6 +31,9 @@ pub(crate) struct Monitoring {
     directory: Directory,
     /// What the services held when the desk was last told who is durable.
     told: Vec<(ServiceName, Generation, usize)>,
+    /// Clients that came back and that the run has not been told of.
+    came: BTreeSet<MonName>,
+    said_who_came: Moment,
     /// Clients whose files could not be written.
     behind: BTreeSet<MonName>,
     /// Something was written that may not be durable, and when it was last made so.
@@ -76,6 +79,8 @@ impl Agent {
             desk,
             directory,
             told: Vec::new(),
+            came: BTreeSet::new(),
+            said_who_came: Moment::START,
             behind: BTreeSet::new(),
             unsynced: false,
             synced: Moment::START,
@@ -152,6 +157,13 @@ impl Agent {
             other => other,
         };
         portion.into_iter().map(spare).collect()
+    }
+
+    /// A life of the lock manager begins. Whoever registered before it has not come back since.
+    pub(crate) fn forget_who_came(&mut self) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.came.clear();
+        }
     }
 
     /// Tells the desk who is durable, where that is not what it knows.
@@ -233,9 +245,28 @@ impl Agent {
         self.capture.found.clients.insert(known_as.clone(), bytes.clone());
         self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
-        if before.is_some_and(|before| before.get(&known_as) != Some(&bytes)) {
-            self.advance(Event::Registered(BTreeSet::from([known_as])));
+        let is_back = before.is_some_and(|before| before.get(&known_as) != Some(&bytes));
+        if let Some(monitoring) = self.monitoring.as_mut().filter(|_| is_back) {
+            monitoring.came.insert(known_as);
         }
+    }
+
+    /// The run is told of all who came back in a while at once: each word costs a sync, and many come back at a time.
+    pub(crate) fn say_who_came(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;
+        if monitoring.came.is_empty() || !due {
+            return;
+        }
+        monitoring.said_who_came = now;
+        let came = std::mem::take(&mut monitoring.came);
+        self.advance(Event::Registered(came));
+    }
+
+    /// When somebody who came back is to be spoken of.
+    pub(crate) fn who_came_due(&self) -> Option<Moment> {
+        let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.came.is_empty())?;
+        Some(monitoring.said_who_came + limits::PROGRESS_INTERVAL)
     }
 
     /// What each arrival's record is to be, with what the client has registered before.

@@ -211,6 +211,7 @@ impl Agent {
                 running.machine.captured(service, held.ledger.stored().keys());
             }
         }
+        self.forget_who_came();
         self.worked_for(run, Event::Recognised(recognition));
     }
 

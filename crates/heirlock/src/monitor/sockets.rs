@@ -108,7 +108,7 @@ impl Sockets {
     }
 
     /// The port, where all have the same.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.udp4.local_addr().map_or(0, |address| address.port())
     }
 

@@ -1,0 +1,50 @@
+//! How servers learn of their clients: what `capture.mode` of heirlock's configuration is.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// One of heirlock's capture modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capture {
+    /// heirlock follows the directory of rpc.statd.
+    Watch,
+    /// heirlock is the status monitor, under its own supervisor.
+    Nsm,
+    /// The same as `watch`, and rpc.statd waits for heirlock's callout.
+    Callout,
+}
+
+impl fmt::Display for Capture {
+    /// As heirlock's configuration spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Watch => "watch",
+            Self::Nsm => "nsm",
+            Self::Callout => "callout",
+        })
+    }
+}
+
+/// All of them.
+const ALL: &[Capture] = &[Capture::Watch, Capture::Nsm, Capture::Callout];
+
+/// Under which captures a scenario is told.
+#[derive(Debug)]
+pub struct Captures {
+    /// Unless others are asked for.
+    pub usual: &'static [Capture],
+    /// All that it makes sense under.
+    pub possible: &'static [Capture],
+}
+
+/// What every change of heirlock is to be seen under.
+pub const EACH: Captures = Captures { usual: ALL, possible: ALL };
+
+/// What differs little between them: the others are for `./test --full`.
+pub const MOSTLY_WATCH: Captures = Captures { usual: &[Capture::Watch], possible: ALL };
+
+/// What is about rpc.statd, or has no heirlock at all.
+pub const WATCH_ALONE: Captures = Captures { usual: &[Capture::Watch], possible: &[Capture::Watch] };
