@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -42,42 +41,7 @@ enum Verb {
         #[command(flatten)]
         options: Options,
     },
-    /// Measures heirlock beside the programs that do the same.
-    Bench {
-        /// What is measured.
-        #[arg(value_enum)]
-        name: Bench,
-        #[command(flatten)]
-        options: BenchOptions,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Bench {
-    /// Until every living client was told: heirlock, sm-notify, and a bare loop that sends the same.
-    Notify,
-}
-
-#[derive(Args)]
-struct BenchOptions {
-    /// Numbers of clients.
-    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000,10000,100000", value_name = "N,N,…")]
-    clients: Vec<usize>,
-    /// How often each case is measured; the median counts.
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    repeat: usize,
-    /// Seconds after which sm-notify is ended.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    patience: u64,
-    /// The heirlock binary to measure, instead of the one that cargo builds.
-    #[arg(long, value_name = "PATH")]
-    heirlock: Option<PathBuf>,
-    /// Write a plot into this file.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-    /// Write the figures to standard output as one JSON document.
-    #[arg(long)]
-    json: bool,
+    Bench(bench::command::Arguments),
 }
 
 #[derive(Args)]
@@ -157,29 +121,11 @@ fn execute(cli: Cli) -> Result<ExitCode> {
                 ALL.iter().filter(|scenario| scenario.releases.contains(&options.release)).collect();
             run_scenarios(&scenarios, &options)
         }
-        Verb::Bench { name: Bench::Notify, options } => run_notify_bench(options),
+        Verb::Bench(arguments) => {
+            bench::command::run(arguments, build_heirlock)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-}
-
-fn run_notify_bench(options: BenchOptions) -> Result<ExitCode> {
-    let heirlock = options.heirlock.map_or_else(build_heirlock, Ok)?;
-    let plan = bench::notify::Options {
-        clients: options.clients,
-        repeat: options.repeat,
-        patience: Duration::from_secs(options.patience),
-        heirlock,
-    };
-    let report = bench::notify::run(&plan, |row| {
-        eprintln!(
-            "{} {} clients: {} told, the last after {:.1} ms",
-            row.tool, row.clients, row.told, row.last_ms
-        );
-    })?;
-    if let Some(path) = options.svg {
-        std::fs::write(&path, report.plot()).with_context(|| format!("can't write {}", path.display()))?;
-    }
-    println!("{}", if options.json { serde_json::to_string_pretty(&report)? } else { report.text() });
-    Ok(ExitCode::SUCCESS)
 }
 
 fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<ExitCode> {

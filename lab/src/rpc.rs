@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 /// Tried locally before it is sent: the socket must come from a privileged port, which lockd and rpc.statd ask for.
 const PRIVILEGED_PORTS: std::ops::Range<u16> = 700..1000;
 
+const UDP: u32 = 17;
+
 /// A socket that a lock manager or status monitor listens to.
 ///
 /// # Errors
@@ -27,7 +29,22 @@ pub fn privileged_socket() -> Result<UdpSocket> {
 /// # Errors
 /// When it is not registered there.
 pub fn port_of(socket: &UdpSocket, address: Ipv4Addr, program: u32, version: u32) -> Result<u16> {
-    let arguments: Vec<u8> = [program, version, 17, 0].iter().flat_map(|word| word.to_be_bytes()).collect();
+    port_over(socket, address, program, version, UDP)
+}
+
+/// The same over UDP (17) or TCP (6).
+///
+/// # Errors
+/// When it is not registered there.
+pub fn port_over(
+    socket: &UdpSocket,
+    address: Ipv4Addr,
+    program: u32,
+    version: u32,
+    protocol: u32,
+) -> Result<u16> {
+    let arguments: Vec<u8> =
+        [program, version, protocol, 0].iter().flat_map(|word| word.to_be_bytes()).collect();
     let reply = call(socket, address, 111, [100_000, 2, 3], &arguments)?;
     match word(&reply, 24).map(u16::try_from) {
         Some(Ok(port)) if port > 0 => Ok(port),

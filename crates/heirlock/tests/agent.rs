@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
+#[expect(dead_code, reason = "the tests that kill it at every step use the rest")]
 mod harness;
 
 use std::fs;

@@ -34,7 +34,7 @@ fn adoption(unreachable: u32) -> Value {
         "phase": "settled", "clients": 3, "re_registered": 2, "acknowledged": 3 - unreachable,
         "unreachable": unreachable, "lost": 0, "unknown": 0,
         "timeline": [{"event": "claimed", "at_ms": 4}, {"event": "settled", "at_ms": 91_500}],
-        "slowest": [{"client": "192.0.2.7", "at_ms": 812}],
+        "slowest": [{"client": "192.0.2.7", "took_ms": 812}],
         "failed": if unreachable > 0 { vec![failed] } else { vec![] },
         "others": [], "records_at": "/srv/heirlock/services/nfs/4", "started_at_s": 1_795_598_700
     })

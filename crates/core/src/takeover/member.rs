@@ -28,6 +28,8 @@ struct Known {
     outcome: Option<Outcome>,
     at_ms: i64,
     why: Option<String>,
+    /// When it was first heard of.
+    answered_ms: Option<i64>,
 }
 
 /// What became of a service's clients.
@@ -54,8 +56,18 @@ pub struct ClientSummary {
     pub outcome: Option<Outcome>,
     /// Milliseconds since the run began until that was known.
     pub at_ms: i64,
+    /// Until it first gave a sign of having been told: it answered, or registered before its answer arrived. What became
+    /// of it may be known later: a client that has answered registers when it asks for its locks.
+    pub answered_ms: Option<i64>,
     /// Why, where it isn't good.
     pub why: Option<String>,
+}
+
+impl Known {
+    fn take_in(&mut self, outcome: Outcome, at_ms: i64, why: Option<String>) {
+        let answered_ms = self.answered_ms.or(outcome.is_good().then_some(at_ms));
+        *self = Self { outcome: Some(outcome), at_ms, why, answered_ms };
+    }
 }
 
 impl Member {
@@ -85,7 +97,7 @@ impl Member {
             if let Some(known) = line.key().and_then(|key| self.clients.get_mut(&key)) {
                 let (before, after) = (known.outcome.is_some_and(Outcome::is_good), line.outcome.is_good());
                 self.good = self.good - usize::from(before) + usize::from(after);
-                *known = Known { outcome: Some(line.outcome), at_ms: line.at_ms, why: line.why.clone() };
+                known.take_in(line.outcome, line.at_ms, line.why.clone());
             }
         }
     }
@@ -170,6 +182,7 @@ impl Member {
                     client: client.clone(),
                     outcome: known.outcome,
                     at_ms: known.at_ms,
+                    answered_ms: known.answered_ms,
                     why: known.why.clone(),
                 })
                 .collect(),
@@ -192,7 +205,7 @@ impl Member {
         if outcome.is_good() && !known.outcome.is_some_and(Outcome::is_good) {
             self.good += 1;
         }
-        *known = Known { outcome: Some(outcome), at_ms, why: why.clone() };
+        known.take_in(outcome, at_ms, why.clone());
         Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why })
     }
 

@@ -583,6 +583,26 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
 }
 
 #[test]
+fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    let known = |run: &Takeover| {
+        let nfs = run.summaries().into_iter().find(|s| s.service == service("nfs")).unwrap();
+        let one = nfs.clients.into_iter().find(|c| c.client == client("10.0.0.1")).unwrap();
+        (one.outcome, one.at_ms, one.answered_ms)
+    };
+    assert_eq!(known(&run), (Some(Outcome::Acknowledged), 1_600, Some(1_600)));
+    kept.persist(&run.step(at(9_000), Event::Registered([client("10.0.0.1")].into())));
+    let registered = (Some(Outcome::ReRegistered), 9_000, Some(1_600));
+    assert_eq!(known(&run), registered);
+    let remains = kept.remains.values().cloned().collect();
+    let again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
+    assert_eq!(known(&again), registered);
+}
+
+#[test]
 fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
     let (mut run, mut kept) =
         (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());

@@ -18,6 +18,9 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 /// The file below the local directory that remembers what was placed.
 const BOOK: &str = "conveyed.json";
 
+/// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
+const SYNC_EACH_MAX: usize = 8;
+
 /// What was placed into one status-monitor directory.
 #[derive(Debug)]
 pub(crate) struct Conveyor {
@@ -80,18 +83,21 @@ impl Conveyor {
         }
         // Remembered before it is placed: a line that nobody remembers would count as a registration.
         self.write_book()?;
+        let mut files = Vec::new();
         for (client, bytes) in &planned {
-            self.add(client, bytes)?;
+            files.extend(self.with_added(client, bytes)?.map(|whole| (client, whole)));
         }
-        File::open(&self.sm)?.sync_all()?;
+        self.replace(&files)?;
         Ok(records.len())
     }
 
     /// Takes away all that was placed; lines that the status monitor wrote stay.
     pub(crate) fn clean_up(&mut self) -> io::Result<()> {
+        let mut files = Vec::new();
         for (client, bytes) in &self.placed {
-            self.remove(client, bytes)?;
+            files.extend(self.without(client, bytes)?.map(|kept| (client, kept)));
         }
+        self.replace(&files)?;
         self.placed.clear();
         self.write_book()
     }
@@ -104,52 +110,75 @@ impl Conveyor {
         }
     }
 
-    fn add(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
-        let path = self.sm.join(client.as_str());
-        match fs::read(&path) {
-            Ok(there) if holds(&there, bytes) => Ok(()),
-            Ok(there) => self.replace(client, &[there.as_slice(), bytes].concat()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.replace(client, bytes),
-            Err(error) => Err(error),
-        }
+    /// A client's file with these lines added; `None` where it has them already.
+    fn with_added(&self, client: &MonName, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let there = self.read(client)?;
+        Ok((!holds(&there, bytes)).then(|| [there.as_slice(), bytes].concat()))
     }
 
-    fn remove(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
+    /// Removes a client's file; what is to be kept of it, where that is not all and not nothing.
+    fn without(&self, client: &MonName, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let path = self.sm.join(client.as_str());
         let there = match fs::read(&path) {
             Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         if there == bytes {
-            return fs::remove_file(&path);
+            return fs::remove_file(&path).map(|()| None);
         }
-        let Ok(parsed) = parse_record(&there) else { return Ok(()) };
+        let Ok(parsed) = parse_record(&there) else { return Ok(None) };
         let placed = parse_record(bytes).map(|p| p.lines).unwrap_or_default();
         let kept: Vec<MonitorLine> =
             parsed.lines.iter().filter(|line| !placed.contains(line)).cloned().collect();
         if kept.len() == parsed.lines.len() {
-            return Ok(());
+            return Ok(None);
         }
-        if kept.is_empty() { fs::remove_file(&path) } else { self.replace(client, &render_record(&kept)) }
+        if kept.is_empty() { fs::remove_file(&path).map(|()| None) } else { Ok(Some(render_record(&kept))) }
     }
 
-    /// By a hidden temporary name, which every status monitor ignores; owner and mode as statd's own.
-    fn replace(&self, client: &MonName, bytes: &[u8]) -> io::Result<()> {
-        let mut hidden = OsString::from(".");
-        hidden.push(client.as_str());
-        hidden.push(".heirlock");
-        let temporary = self.sm.join(hidden);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        let owner = fs::metadata(&self.sm)?;
+    /// Writes files by hidden temporary names, which every status monitor ignores. None takes its name before the bytes of
+    /// all are durable; many share one sync.
+    fn replace(&self, files: &[(&MonName, Vec<u8>)]) -> io::Result<()> {
+        let folder = File::open(&self.sm)?;
+        let owner = folder.metadata()?;
+        let each = files.len() <= SYNC_EACH_MAX;
+        for (client, bytes) in files {
+            self.write_hidden(client, bytes, &owner, each)?;
+        }
+        if !each {
+            rustix::fs::syncfs(&folder)?;
+        }
+        for (client, _) in files {
+            fs::rename(self.hidden(client), self.sm.join(client.as_str()))?;
+        }
+        folder.sync_all()
+    }
+
+    /// Owner and mode as statd's own.
+    fn write_hidden(
+        &self,
+        client: &MonName,
+        bytes: &[u8],
+        owner: &fs::Metadata,
+        sync: bool,
+    ) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.hidden(client))?;
         // Only root may give a file away; in a folder of our own there is nothing to give.
         if file.metadata()?.uid() != owner.uid() {
             fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.sm.join(client.as_str()))
+        if sync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn hidden(&self, client: &MonName) -> PathBuf {
+        let mut hidden = OsString::from(".");
+        hidden.push(client.as_str());
+        hidden.push(".heirlock");
+        self.sm.join(hidden)
     }
 
     fn write_book(&self) -> io::Result<()> {
@@ -279,5 +308,30 @@ mod tests {
         assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")), "placed once");
         conveyor.clean_up().unwrap();
         assert_eq!(sm(&place).as_deref(), Some(OWN));
+    }
+
+    #[test]
+    fn many_are_placed_together_beside_what_is_there_and_leave_nothing_behind() {
+        let place = place();
+        fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
+        let many: BTreeMap<MonName, Vec<u8>> = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
+            .map(|i| MonName::from_address([10, 0, 0, i].into()))
+            .map(|client| (client.clone(), LINE.replace("10.0.0.1", client.as_str()).into_bytes()))
+            .collect();
+        let names = || {
+            let entries = fs::read_dir(place.state.join("sm")).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        assert_eq!(conveyor.place(&many, Conveyance::Copy, &name()).unwrap(), many.len());
+        assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")));
+        for (client, record) in many.iter().skip(1) {
+            let path = place.state.join("sm").join(client.as_str());
+            assert_eq!(fs::read(&path).unwrap(), *record);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        }
+        assert_eq!(names().len(), many.len(), "no temporary one stays");
+        conveyor.clean_up().unwrap();
+        assert_eq!((names(), sm(&place)), (vec!["10.0.0.1".to_owned()], Some(OWN.to_owned())));
     }
 }

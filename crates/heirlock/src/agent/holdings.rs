@@ -68,8 +68,8 @@ impl Held {
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
         // Asked at every turn of the loop, for what is rare: then looking once through them is all it costs.
         let any = self.outcomes.iter().any(|line| line.outcome == wanted);
-        let last = if any { self.last_outcomes() } else { BTreeMap::new() };
-        last.into_values().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
+        let lines = any.then(|| self.last_outcomes().into_values());
+        lines.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
     /// What a run that is resumed needs to know of it.
@@ -112,7 +112,8 @@ impl Held {
     }
 }
 
-fn change(entry: &Entry) -> Change {
+/// An entry as the store is told of it.
+pub(crate) fn change(entry: &Entry) -> Change {
     match entry {
         Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
         Entry::Remove(client) => Change::RemoveRecord(client.clone()),

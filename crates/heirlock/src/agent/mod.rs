@@ -10,7 +10,7 @@
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
-//! | `runs.rs`, `convey.rs`, `work.rs`, `volumes.rs` | a run, carried out |
+//! | `runs.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
@@ -29,6 +29,7 @@ mod resolve;
 pub(crate) mod roles;
 mod runs;
 mod services;
+mod shared;
 mod status;
 mod volumes;
 mod watch;
@@ -128,6 +129,7 @@ pub(crate) struct Agent {
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     run: Option<Running>,
+    shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
     /// What other servers compare with their own, and when it was gathered.
@@ -248,6 +250,7 @@ impl Agent {
             holdings_known: false,
             others: BTreeMap::new(),
             run: None,
+            shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
             facts: None,
@@ -338,7 +341,12 @@ impl Agent {
         let scan = self.capture.due.or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
-        [burial, run, scan].into_iter().flatten().chain([self.beat_due]).min().unwrap_or(Moment::START)
+        [burial, run, scan, self.shared.due()]
+            .into_iter()
+            .flatten()
+            .chain([self.beat_due])
+            .min()
+            .unwrap_or(Moment::START)
     }
 
     fn do_what_is_due(&mut self) {
@@ -353,6 +361,7 @@ impl Agent {
             self.take_in_spool(now);
         }
         self.tick_run(now);
+        self.share_a_portion(now);
         self.recover(now);
         self.tend_directory(now);
         self.tell_durable();

@@ -14,13 +14,13 @@ use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
-use super::holdings::Held;
+use super::holdings::{Held, change};
 use super::{Agent, Message};
 use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Wanted};
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 /// Where rpcbind listens for what only the machine itself may ask.
 const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
@@ -342,24 +342,23 @@ fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, New
         .collect()
 }
 
-/// Each service's records lie in a folder of their own, so their syncs go on side by side.
+/// One commit for all services: a client's record is one file, however many of them keep it.
 fn commit_all(store: &dyn Store, work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>) -> Result<(), String> {
-    let commit = |(service, held, entries): (&ServiceName, &mut Held, Vec<Entry>)| {
+    for (service, held, entries) in &work {
         let room = heirlock_core::limits::RECORDS_MAX.saturating_sub(held.ledger.stored().len());
         if entries.len() > room {
             return Err(format!("{service} has as many records as a service may have"));
         }
-        held.commit(store, service, &entries).map_err(|error| error.to_string())
-    };
-    let mut work = work;
-    let Some(first) = work.pop() else { return Ok(()) };
-    thread::scope(|scope| {
-        let others: Vec<_> = work.into_iter().map(|one| scope.spawn(move || commit(one))).collect();
-        let mut done = commit(first);
-        for other in others {
-            let other = other.join().unwrap_or_else(|_| Err("a commit broke off".into()));
-            done = done.and(other);
-        }
-        done
-    })
+    }
+    let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = work
+        .iter()
+        .map(|(service, held, entries)| {
+            (*service, held.claim.generation, entries.iter().map(change).collect())
+        })
+        .collect();
+    store.commit_each(&changes).map_err(|error| error.to_string())?;
+    for (_, held, entries) in work {
+        held.ledger.committed(&entries);
+    }
+    Ok(())
 }

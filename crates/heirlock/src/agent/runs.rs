@@ -227,12 +227,11 @@ impl Agent {
             running.said_at = now;
             self.say_progress();
         }
+        // Who is present is asked of all there are, so not before it matters.
         let due = self.run.as_ref().and_then(|r| r.machine.next_timeout());
-        if let Some(due) = due {
-            if now >= due {
-                // Who is retired for having no record is looked for once more.
-                self.scan(now);
-            }
+        if due.is_some_and(|at| now >= at) {
+            // Who is retired for having no record is looked for once more.
+            self.scan(now);
             let present = self.capture.found.clients.keys().cloned().collect();
             self.advance(Event::Tick { present, looked_at: self.looked_at });
         }
@@ -383,7 +382,10 @@ impl Agent {
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.workshop.bring_up(services, last_call);
             }
-            Action::Notify(notices) => self.notify(notices),
+            Action::Notify(notices) => {
+                self.notify(notices);
+                self.share_adopted();
+            }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => {
                 if let Err(error) = self.conveyor.clean_up() {

@@ -1,5 +1,6 @@
 //! What is reported: of a run, of an adoption that is over, and of the agent.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -234,7 +235,7 @@ fn of_run(machine: &Takeover, service: Option<&ServiceName>, settings: &Settings
         .or_else(|| summaries.iter().max_by_key(|summary| summary.clients.len()));
     let phase = if machine.awaits_finish() { "prepared".to_owned() } else { machine.phase().to_string() };
     let mut report = match main {
-        Some(main) => of_summary(main, settings),
+        Some(main) => of_summary(main, machine.timeline(), settings),
         None => empty(&names(machine.targets())),
     };
     report.strategy = machine.strategy().as_str().into();
@@ -249,7 +250,7 @@ fn of_run(machine: &Takeover, service: Option<&ServiceName>, settings: &Settings
 fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
     let Journal { phase, strategy, timeline: stamps, started_at_s, .. } = &held.journal;
     let summary = held.summary(service);
-    let mut report = of_summary(&summary, settings);
+    let mut report = of_summary(&summary, stamps, settings);
     let prepared = *phase == Phase::Proved;
     report.phase = if prepared { "prepared".into() } else { phase.to_string() };
     report.strategy = strategy.as_str().into();
@@ -258,11 +259,10 @@ fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> Adopti
     report
 }
 
-fn of_summary(summary: &Summary, settings: &Settings) -> AdoptionReport {
+/// `stamps` tell when its clients began to be told.
+fn of_summary(summary: &Summary, stamps: &[Stamp], settings: &Settings) -> AdoptionReport {
     let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
     let good = |client: &&ClientSummary| client.outcome.is_some_and(Outcome::is_good);
-    let mut slowest: Vec<&ClientSummary> = summary.clients.iter().filter(good).collect();
-    slowest.sort_by_key(|client| std::cmp::Reverse(client.at_ms));
     AdoptionReport {
         service: summary.service.to_string(),
         generation: summary.generation.0,
@@ -273,15 +273,25 @@ fn of_summary(summary: &Summary, settings: &Settings) -> AdoptionReport {
         unreachable: count(Outcome::Unreachable),
         lost: count(Outcome::Lost),
         unknown: summary.clients.iter().filter(|client| client.outcome.is_none()).count(),
-        slowest: slowest
-            .into_iter()
-            .take(SLOWEST)
-            .map(|client| Slow { client: client.client.to_string(), at_ms: client.at_ms })
-            .collect(),
+        slowest: slowest(summary, stamps),
         failed: summary.clients.iter().filter_map(missed).collect(),
         records_at: records_at(&settings.store.path, &summary.service, summary.generation),
         ..empty(summary.service.as_str())
     }
+}
+
+/// Who took longest to answer. A run that was resumed began to tell its clients more than once; the first time counts.
+fn slowest(summary: &Summary, stamps: &[Stamp]) -> Vec<Slow> {
+    let ready = stamps.iter().filter(|stamp| stamp.event == Milestone::Ready).map(|stamp| stamp.at_ms).min();
+    let Some(ready) = ready else { return Vec::new() };
+    let took = |client: &ClientSummary| {
+        let took_ms = client.answered_ms?.saturating_sub(ready).max(0);
+        Some(Slow { client: client.client.to_string(), took_ms })
+    };
+    let mut slowest: Vec<Slow> = summary.clients.iter().filter_map(took).collect();
+    slowest.sort_by_key(|slow| std::cmp::Reverse(slow.took_ms));
+    slowest.truncate(SLOWEST);
+    slowest
 }
 
 fn empty(service: &str) -> AdoptionReport {
@@ -357,6 +367,10 @@ fn heart_in_words(heart: OwnerHeart) -> String {
 impl Held {
     /// What is known of its clients from the adoption that began its generation.
     fn summary(&self, service: &ServiceName) -> Summary {
+        let mut answered: BTreeMap<&str, i64> = BTreeMap::new();
+        for line in self.outcomes.iter().filter(|line| line.outcome.is_good()) {
+            answered.entry(&line.client).or_insert(line.at_ms);
+        }
         let clients = self
             .last_outcomes()
             .into_values()
@@ -366,6 +380,7 @@ impl Held {
                     client,
                     outcome: Some(line.outcome),
                     at_ms: line.at_ms,
+                    answered_ms: answered.get(line.client.as_str()).copied(),
                     why: line.why.clone(),
                 })
             })
@@ -385,3 +400,6 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,8 @@ pub(crate) struct TimelineEntry {
 pub(crate) struct Slow {
     /// Which.
     pub(crate) client: String,
-    /// Milliseconds since the adoption began until it answered.
-    pub(crate) at_ms: i64,
+    /// Milliseconds from the first notification of the adoption until it answered.
+    pub(crate) took_ms: i64,
 }
 
 /// A client that was not told.

@@ -12,7 +12,7 @@ use super::client::{Lock, Notification};
 use super::crowd::Crowd;
 use super::stage::{NAMES, PRIMARY_STATE};
 use super::{Options, stage};
-use crate::control::report::{AdoptionReport, Missed, Slow};
+use crate::control::report::{AdoptionReport, Missed};
 
 /// Clients that were not told which are named on the screen.
 const NAMED_MAX: usize = 10;
@@ -71,6 +71,15 @@ struct Account {
     slowest: Vec<Slow>,
     /// Those that were told as they should be, in vain.
     without: Vec<String>,
+}
+
+/// A client, and when it held its lock again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Slow {
+    /// Which.
+    pub(crate) client: String,
+    /// When, in milliseconds since the primary's agent was killed.
+    pub(crate) at_ms: i64,
 }
 
 /// One entry of the timeline.

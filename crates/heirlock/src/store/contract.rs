@@ -53,6 +53,7 @@ contract! {
     a_generation_that_exists_is_left_as_it_is,
     what_does_not_exist_is_an_error,
     the_last_change_of_a_client_counts,
+    what_several_services_keep_is_there_in_each_of_them,
     state_journal_and_outcomes_are_kept,
     a_damaged_record_is_named_and_left_alone,
     what_no_store_can_hold_is_refused_whole,
@@ -263,6 +264,36 @@ fn the_last_change_of_a_client_counts(ground: &Ground) {
     let mut expected = vec![("one", "second"), ("three", "first"), ("four", "29")];
     expected.extend(six.iter().map(|client| (client.as_str(), "first")));
     expect(&expected);
+}
+
+/// Few of them, and enough to share one sync.
+fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
+    let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
+    let store = (ground.open)();
+    for service in &services {
+        store.claim(service, &claim(1, "a", "run-1")).unwrap();
+        store.begin_generation(service, Generation(1), &contents(1)).unwrap();
+    }
+    for count in [2, 40] {
+        let put = |i: usize, my: &str| Change::PutRecord(name(&format!("client-{count}-{i}")), record(my));
+        let alike = || (0..count).map(|i| put(i, "both"));
+        let first: Vec<Change> = alike().chain([put(count, "first")]).collect();
+        let other: Vec<Change> =
+            alike().chain([put(count, "other"), Change::RemoveRecord(name("10.0.0.0"))]).collect();
+        let work = [(&services[0], Generation(1), first), (&services[1], Generation(1), other)];
+        store.commit_each(&work).unwrap();
+        for (service, own) in services.iter().zip(["first", "other"]) {
+            let found = (ground.open)().load(service, Generation(1)).unwrap().records;
+            for (i, bytes) in (0..count).map(|i| (i, "both")).chain([(count, own)]) {
+                assert_eq!(found[&name(&format!("client-{count}-{i}"))], record(bytes));
+            }
+            assert_eq!(found.contains_key(&name("10.0.0.0")), own == "first");
+        }
+        // What is changed in one of them is no change in the other.
+        store.commit(&services[0], Generation(1), &[put(0, "changed")]).unwrap();
+        let found = (ground.open)().load(&services[1], Generation(1)).unwrap().records;
+        assert_eq!(found[&name(&format!("client-{count}-0"))], record("both"));
+    }
 }
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {

@@ -274,7 +274,18 @@ impl Store for DirStore {
         changes: &[Change],
     ) -> Result<(), StoreError> {
         self.enter()?;
-        self.commit_changes(&self.generation(service, generation), changes)
+        self.commit_changes(&[(self.generation(service, generation), changes)])
+    }
+
+    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+        self.enter()?;
+        let place = |(service, generation, changes): &'_ (&ServiceName, Generation, Vec<Change>)| {
+            (self.generation(service, *generation), changes.clone())
+        };
+        let work: Vec<(PathBuf, Vec<Change>)> = work.iter().map(place).collect();
+        let places: Vec<(PathBuf, &[Change])> =
+            work.iter().map(|(generation, changes)| (generation.clone(), changes.as_slice())).collect();
+        self.commit_changes(&places)
     }
 
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {

@@ -83,6 +83,9 @@ pub(crate) trait Store: Send + Sync {
         changes: &[Change],
     ) -> Result<(), StoreError>;
 
+    /// The same for several services at once. A record that several of them keep is made durable once.
+    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
+
     /// Removes generations older than `keep_from`, claims included, but never the newest of either.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
 

@@ -75,19 +75,38 @@ impl Server {
     }
 
     pub(super) fn start(&mut self) {
+        self.start_by(&[]);
+    }
+
+    /// Starts it by a program that becomes the agent.
+    pub(super) fn start_by(&mut self, runner: &[String]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let agent = self.command(&["agent"]).stdin(Stdio::null()).stderr(log).spawn().unwrap();
-        self.agent = Some(agent);
+        let agent = self.command(&["agent"]);
+        let words = runner.iter().map(AsRef::as_ref).chain([agent.get_program()]).chain(agent.get_args());
+        let words: Vec<_> = words.collect();
+        let mut command = Command::new(words[0]);
+        self.agent = Some(command.args(&words[1..]).stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Changes its configuration.
+    pub(super) fn configure(&self, from: &str, to: &str) {
+        let path = self.path("heirlock.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
     }
 
     /// Starts it and waits until it serves.
     pub(super) fn up(&mut self) {
         self.start();
-        self.wait_for("an agent that answers", |server| {
-            let status = server.try_status()?;
-            let held = status["services"].as_array()?.iter().any(|s| s["held"] == true);
-            (held && status["store"]["well"] == true).then_some(())
-        });
+        self.wait_for("an agent that answers", |server| server.serves().then_some(()));
+    }
+
+    /// Whether it answers, and knows what it holds.
+    pub(super) fn serves(&self) -> bool {
+        let Some(status) = self.try_status() else { return false };
+        let held = status["services"].as_array().is_some_and(|all| all.iter().any(|s| s["held"] == true));
+        held && status["store"]["well"] == true
     }
 
     pub(super) fn kill(&mut self) {
@@ -166,7 +185,7 @@ impl Server {
         }
     }
 
-    fn wait_for_mut<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub(super) fn wait_for_mut<T>(&mut self, what: &str, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look(self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::clients::address;
+use crate::bench::clients::address;
 
 /// Calls that are out at a time.
 const WINDOW: usize = 1024;

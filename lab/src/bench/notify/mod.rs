@@ -5,18 +5,17 @@
 //! to the moment at which the client had been told under both names, as the client saw it.
 
 mod bare;
-mod clients;
 mod programs;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::plot::{Series, log_log};
-use super::{Machine, table};
+use super::report::{Goal, Machine, Report, Table, count, number, short};
+use super::{Options, clients};
 use crate::network::{enter_new_namespace, ip};
 use programs::{Case, Tool};
 
@@ -24,18 +23,8 @@ use programs::{Case, Tool};
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 199, 0, 1);
 const NAMES: [&str; 2] = ["nfs.example.test", "nfs"];
 
-/// What is to be measured.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Numbers of clients.
-    pub clients: Vec<usize>,
-    /// How often heirlock and the bare loop run; the median counts.
-    pub repeat: usize,
-    /// How long sm-notify may take.
-    pub patience: Duration,
-    /// The heirlock program.
-    pub heirlock: PathBuf,
-}
+/// Numbers of clients.
+const CLIENTS: [usize; 5] = [100, 1_000, 5_000, 10_000, 100_000];
 
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
@@ -72,23 +61,12 @@ pub struct Row {
     pub confused: usize,
 }
 
-/// All rows, and where they come from.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// The bench.
-    pub bench: &'static str,
-    /// The machine.
-    pub machine: Machine,
-    /// What was measured.
-    pub rows: Vec<Row>,
-}
-
 /// Measures.
 ///
 /// # Errors
 /// When namespaces or sockets can't be had, or a program can't be started.
-pub fn run(options: &Options, mut said: impl FnMut(&Row)) -> Result<Report> {
-    let machine = Machine::this();
+pub fn run(options: &Options) -> Result<Report> {
+    let (machine, began) = (Machine::this(), Instant::now());
     enter_new_namespace().context("can't make a network namespace (root is needed)")?;
     ip("link set lo up")?;
     ip(&format!("addr add {SERVER}/32 dev lo"))?;
@@ -101,23 +79,52 @@ pub fn run(options: &Options, mut said: impl FnMut(&Row)) -> Result<Report> {
         }
         tries.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
         let row = tries.swap_remove(tries.len() / 2);
-        said(&row);
+        eprintln!(
+            "notify: {} {} clients: {} told, the last after {:.1} ms",
+            row.tool, row.clients, row.told, row.last_ms
+        );
         rows.push(row);
     }
-    Ok(Report { bench: "notify", machine, rows })
+    Ok(Report {
+        bench: "notify",
+        machine,
+        seconds: began.elapsed().as_secs_f64(),
+        rows: rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
+        goals: goals(&rows),
+        table: Table {
+            head: vec![
+                "program",
+                "on record",
+                "dead",
+                "told",
+                "half, ms",
+                "99 %, ms",
+                "last, ms",
+                "µs each",
+                "CPU µs each",
+                "prepared, ms",
+                "memory, MiB",
+                "dropped",
+            ],
+            rows: rows.iter().map(Row::cells).collect(),
+        },
+        plot: plot(&rows),
+        caption: "Until the last client is told".to_owned(),
+    })
 }
 
 fn cases(options: &Options) -> Vec<Case> {
     let mut cases = Vec::new();
     let living = |tool, clients| Case { tool, clients, dead_percent: 0, unresolvable: 0 };
-    for clients in &options.clients {
+    let numbers = options.clients.clone().unwrap_or_else(|| CLIENTS.to_vec());
+    for clients in &numbers {
         cases.extend([Tool::Bare, Tool::Heirlock, Tool::SmNotify].map(|tool| living(tool, *clients)));
     }
-    let middle = options.clients.iter().copied().filter(|c| *c <= 10_000).max().unwrap_or(1_000);
+    let middle = numbers.iter().copied().filter(|c| *c <= 10_000).max().unwrap_or(1_000);
     for dead_percent in [10, 50] {
         for (tool, clients) in [
             (Tool::Heirlock, middle),
-            (Tool::Heirlock, options.clients.iter().copied().max().unwrap_or(middle)),
+            (Tool::Heirlock, numbers.iter().copied().max().unwrap_or(middle)),
             (Tool::SmNotify, 1_000),
         ] {
             cases.push(Case { dead_percent, ..living(tool, clients) });
@@ -129,80 +136,103 @@ fn cases(options: &Options) -> Vec<Case> {
     cases
 }
 
-impl Report {
-    /// As a table.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let head = [
-            "tool",
-            "clients",
-            "dead",
-            "told",
-            "half ms",
-            "99 % ms",
-            "last ms",
-            "µs a client",
-            "CPU µs a client",
-            "prepared ms",
-            "memory MiB",
-            "drops",
-        ];
-        let rows: Vec<Vec<String>> = self.rows.iter().map(Row::cells).collect();
-        let machine = &self.machine;
-        format!(
-            "Linux {}, {}, load {} at the start\n\n{}",
-            machine.kernel,
-            machine.processors,
-            machine.load,
-            table(&head, &rows)
-        )
-    }
+/// The cases in which all live.
+fn plot(rows: &[Row]) -> String {
+    let colours = [("bare", "#888"), ("heirlock", "#0a6"), ("sm-notify", "#c30")];
+    let series = colours.map(|(tool, colour)| {
+        let rows = rows.iter().filter(|r| r.tool == tool && r.is_plain() && r.told > 0);
+        let points = rows.map(|r| (number(r.clients), r.last_ms, r.told == r.living)).collect();
+        Series { name: tool.to_owned(), colour, points }
+    });
+    log_log(
+        "Until the last client is told (hollow: some never were)",
+        "living clients",
+        "milliseconds from the start of the program",
+        &series,
+    )
+}
 
-    /// As a plot of the cases in which all live.
-    #[must_use]
-    pub fn plot(&self) -> String {
-        let colours = [("bare", "#888"), ("heirlock", "#0a6"), ("sm-notify", "#c30")];
-        let series = colours.map(|(tool, colour)| {
-            let rows = self
-                .rows
-                .iter()
-                .filter(|r| r.tool == tool && r.dead_percent == 0 && r.unresolvable == 0 && r.told > 0);
-            let points = rows.map(|r| (number(r.clients), r.last_ms, r.told == r.living)).collect();
-            Series { name: tool.to_owned(), colour, points }
-        });
-        log_log(
-            "Until the last client is told (hollow: some never were)",
-            "living clients",
-            "milliseconds from the start of the program",
-            &series,
-        )
-    }
+fn goals(rows: &[Row]) -> Vec<Goal> {
+    let find = |tool: &str, clients: usize| {
+        rows.iter().find(|r| r.tool == tool && r.clients == clients && r.is_plain())
+    };
+    let within = |clients: usize, limit_ms: f64| {
+        let row = find("heirlock", clients);
+        Goal {
+            goal: format!("{} living clients told in under {} s", count(clients), limit_ms / 1e3),
+            measured: row.map_or_else(String::new, |row| format!("{} ms", short(row.last_ms))),
+            met: row.map(|row| row.last_ms < limit_ms && row.told == clients),
+        }
+    };
+    let at = 5_000;
+    let peer = find("heirlock", at).zip(find("sm-notify", at));
+    let mut goals = vec![within(10_000, 500.0), within(100_000, 5_000.0)];
+    goals.push(Goal {
+        goal: format!("at {} at least 100 times faster than sm-notify's last success", count(at)),
+        measured: peer.map_or_else(String::new, |(ours, theirs)| {
+            let (ours, last, missed) = (ours.last_ms, theirs.last_ms, theirs.living - theirs.told);
+            let (times, missed) = (short(last / ours), count(missed));
+            format!(
+                "{} ms against {} ms, at which {missed} were still not told: {times} times",
+                short(ours),
+                short(last)
+            )
+        }),
+        met: peer.map(|(ours, theirs)| theirs.last_ms / ours.last_ms >= 100.0),
+    });
+    let beside: Vec<(usize, f64)> = [5_000, 10_000, 100_000]
+        .into_iter()
+        .filter_map(|clients| {
+            Some((clients, find("heirlock", clients)?.last_ms / find("bare", clients)?.last_ms))
+        })
+        .collect();
+    goals.push(Goal {
+        goal: "within 4 times of the bare loop".to_owned(),
+        measured: beside
+            .iter()
+            .map(|(n, times)| format!("{times:.1} times at {}", count(*n)))
+            .collect::<Vec<_>>()
+            .join(", "),
+        met: (!beside.is_empty()).then(|| beside.iter().all(|(_, times)| *times <= 4.0)),
+    });
+    let each: Vec<f64> = [1_000, 5_000, 10_000, 100_000]
+        .into_iter()
+        .filter_map(|clients| Some(find("heirlock", clients)?.last_ms * 1e3 / number(clients)))
+        .collect();
+    goals.push(Goal {
+        goal: "cost per client constant from 1,000 to 100,000".to_owned(),
+        measured: each.iter().map(|us| short(*us)).collect::<Vec<_>>().join(", ") + " µs",
+        // It may fall, since starting the program is part of it.
+        met: each.first().zip(each.last()).map(|(first, last)| each.len() == 4 && *last <= first * 1.2),
+    });
+    goals
 }
 
 impl Row {
+    fn is_plain(&self) -> bool {
+        self.dead_percent == 0 && self.unresolvable == 0
+    }
+
     fn cells(&self) -> Vec<String> {
         let dead = match self.unresolvable {
             0 => format!("{} %", self.dead_percent),
             names => format!("{names} names"),
         };
-        let optional = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+        let optional = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), short);
+        let each = |ms: f64| short(ms * 1_000.0 / number(self.told));
         vec![
             self.tool.to_owned(),
-            self.clients.to_string(),
+            count(self.clients),
             dead,
-            format!("{} of {}", self.told, self.living),
-            format!("{:.1}", self.half_ms),
-            format!("{:.1}", self.most_ms),
-            format!("{:.1}", self.last_ms),
-            format!("{:.1}", self.last_ms * 1_000.0 / number(self.told.max(1))),
-            format!("{:.1}", self.cpu_ms * 1_000.0 / number(self.told.max(1))),
-            optional(self.prepared_ms.map(|ms| format!("{ms:.0}"))),
-            optional(self.memory_kib.map(|kib| format!("{}", kib / 1024))),
-            self.dropped.to_string(),
+            format!("{} of {}", count(self.told), count(self.living)),
+            short(self.half_ms),
+            short(self.most_ms),
+            short(self.last_ms),
+            each(self.last_ms),
+            each(if self.cpu_ms > 0.0 { self.cpu_ms } else { f64::NAN }),
+            optional(self.prepared_ms),
+            self.memory_kib.map_or_else(|| "–".to_owned(), |kib| (kib / 1024).to_string()),
+            count(usize::try_from(self.dropped).unwrap_or(usize::MAX)),
         ]
     }
-}
-
-fn number(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::clients::{Clients, Tally, address};
-use super::{NAMES, Options, Row, SERVER, bare};
+use super::{NAMES, Row, SERVER, bare};
+use crate::bench::Options;
+use crate::bench::clients::{Clients, Tally, address};
 
 /// How long heirlock may take.
 const PATIENCE: Duration = Duration::from_secs(60);

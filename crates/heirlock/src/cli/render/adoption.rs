@@ -19,9 +19,9 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
     text.push_str(&timeline(report));
     text.push_str(&counts(report, look));
     if !report.slowest.is_empty() {
-        text.push_str("\nslowest answers\n");
+        text.push_str("\nslowest answers, from the first notification on\n");
         for slow in &report.slowest {
-            text.push_str(&format!("  {:>12}  {}\n", offset(slow.at_ms), plain(&slow.client)));
+            text.push_str(&format!("  {:>12}  {}\n", offset(slow.took_ms), plain(&slow.client)));
         }
     }
     for outcome in [Outcome::Unreachable, Outcome::Lost] {
@@ -171,7 +171,7 @@ pub(super) mod tests {
                 at(Milestone::Claimed, 4),
                 at(Milestone::Settled, 91_500),
             ],
-            slowest: vec![Slow { client: "192.0.2.17".into(), at_ms: 2_104 }],
+            slowest: vec![Slow { client: "192.0.2.17".into(), took_ms: 2_104 }],
             failed: Vec::new(),
             others: vec![OtherService {
                 service: "host.nfs-b".into(),
@@ -205,7 +205,7 @@ timeline
   unreachable            0
   lost                   0
 
-slowest answers
+slowest answers, from the first notification on
       +2.104 s  192.0.2.17
 
 told as well, since the same lock manager dropped their locks

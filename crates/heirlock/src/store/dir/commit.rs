@@ -1,6 +1,7 @@
-//! Many changes of one generation in one go: they share their syncs.
+//! Many changes in one go, of one generation or of several: they share their syncs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORD_BYTES_MAX;
@@ -14,38 +15,51 @@ enum Step {
     Remove,
 }
 
+/// Changes of one generation.
+type Place<'a> = (PathBuf, &'a [Change]);
+
 impl DirStore {
     /// First all new files are written and synced, then they take their names, then the folders are synced; what is
     /// appended comes last. A crash in between leaves each client with its old record or its new one.
-    pub(super) fn commit_changes(&self, generation: &Path, changes: &[Change]) -> Result<(), StoreError> {
-        let (steps, outcomes) = plan(generation, changes)?;
-        self.tidy(&mut self.tidied(), generation)?;
+    pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), StoreError> {
+        let (mut steps, mut appended) = (Vec::new(), Vec::new());
+        for (generation, changes) in places {
+            let (more, outcomes) = plan(generation, changes)?;
+            steps.extend(more);
+            appended.extend(Some((generation, outcomes)).filter(|(_, outcomes)| !outcomes.is_empty()));
+        }
+        places.iter().try_for_each(|(generation, _)| self.tidy(&mut self.tidied(), generation))?;
         let mut temporaries = Vec::new();
-        let done = self.take_steps(generation, &steps, &mut temporaries);
+        let done = self.take_steps(&steps, &mut temporaries);
         if done.is_err() {
             self.discard(&temporaries);
         }
         done?;
-        if outcomes.is_empty() { Ok(()) } else { self.append(generation, &outcomes) }
+        appended.iter().try_for_each(|(generation, outcomes)| self.append(generation, outcomes))
     }
 
     fn take_steps(
         &self,
-        generation: &Path,
         steps: &[(PathBuf, Step)],
         temporaries: &mut Vec<PathBuf>,
     ) -> Result<(), StoreError> {
         let puts = steps.iter().filter(|(_, step)| matches!(step, Step::Put(_))).count();
         let each = puts <= SYNC_EACH_MAX;
+        let mut alike: HashMap<(Option<&OsStr>, &[u8]), PathBuf> = HashMap::new();
         for (path, step) in steps {
             if let Step::Put(bytes) = step {
-                let temporary = self.temporary(path.parent().unwrap_or(generation));
+                let temporary = self.temporary(path.parent().unwrap_or(&self.root));
                 temporaries.push(temporary.clone());
-                self.disk.write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
+                // What another service keeps of the same client is the same file: it needs no sync of its own.
+                let file = alike.entry((path.file_name(), bytes)).or_insert_with(|| temporary.clone());
+                if *file == temporary || self.disk.link(file, &temporary).is_err() {
+                    self.disk.write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
+                }
             }
         }
-        if !each {
-            self.disk.sync_all(generation).map_err(failed("sync", generation))?;
+        if let Some((path, _)) = steps.first().filter(|_| !each) {
+            let folder = path.parent().unwrap_or(&self.root);
+            self.disk.sync_all(folder).map_err(failed("sync", folder))?;
         }
         let mut written = temporaries.iter();
         for (path, step) in steps {
@@ -57,7 +71,7 @@ impl DirStore {
                 _ => self.remove_if(path)?,
             }
         }
-        let changed: HashSet<&Path> = steps.iter().filter_map(|(path, _)| path.parent()).collect();
+        let changed: BTreeSet<&Path> = steps.iter().filter_map(|(path, _)| path.parent()).collect();
         changed.into_iter().try_for_each(|folder| self.sync(folder))
     }
 

@@ -426,3 +426,42 @@ fn a_store_that_can_t_be_read_never_looks_empty() {
         assert_eq!(store.servers().unwrap().into_values().collect::<Vec<_>>(), [report(2)]);
     }
 }
+
+/// Two clients of two services, each record one file with two names; few, and enough to share one sync.
+#[test]
+fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged() {
+    let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
+    for clients in [2, 12] {
+        let put = |i: usize| Change::PutRecord(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
+        let work =
+            services.each_ref().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
+        let begun = || {
+            let disk = FaultyDisk::new();
+            let store = create(&disk).unwrap();
+            for service in &services {
+                store.claim(service, &claim(1, "a")).unwrap();
+                store.begin_generation(service, Generation(1), &contents(1, 0)).unwrap();
+            }
+            (disk, store)
+        };
+        let (disk, store) = begun();
+        let first = disk.steps();
+        store.commit_each(&work).unwrap();
+        for step in first..=disk.steps() {
+            let (disk, store) = begun();
+            disk.set(Fault::CrashBefore(step));
+            let acknowledged = store.commit_each(&work).is_ok();
+            for survives in survivors() {
+                let store = open(&disk.after_crash(survives));
+                for service in &services {
+                    let found = store.load(service, Generation(1)).unwrap();
+                    assert_eq!(found.damaged, [], "step {step}, {survives:?}");
+                    assert!(
+                        !acknowledged || found.records.len() == clients,
+                        "step {step}, {survives:?}: {found:?}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What only folders can suffer: other owners, volumes that are not mounted, and what others left in them.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use heirlock_nsm::MonName;
 
@@ -210,6 +210,20 @@ fn a_generation_is_a_status_monitor_s_directory() {
     assert_eq!(fs::read(generation.join("state")).unwrap(), heirlock_nsm::StateNumber(7).render_file());
     assert!(generation.join("sm.bak").is_dir());
     assert_eq!(fs::read_dir(generation.join("sm")).unwrap().count(), 1);
+}
+
+/// One file, so that it is written and synced once.
+#[test]
+fn what_two_services_keep_of_a_client_is_one_file() {
+    let (_folder, root, store) = begun();
+    let other = ServiceName::parse("nfs-b").unwrap();
+    store.claim(&other, &claim(1)).unwrap();
+    store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
+    let put = || vec![Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
+    store.commit_each(&[(&service(), Generation(1), put()), (&other, Generation(1), put())]).unwrap();
+    let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
+    assert_eq!(kept("nfs-a").ino(), kept("nfs-b").ino());
+    assert_eq!(kept("nfs-a").nlink(), 2, "and nothing else is left of it");
 }
 
 #[test]

@@ -59,6 +59,11 @@ pub(super) fn address(index: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)))
 }
 
+/// What rpc.statd writes of a client.
+pub(super) fn record(client: &str) -> String {
+    format!("0100007f 000186b5 00000003 00000010 01010101010101010101010101010101 {client} nfs-a\n")
+}
+
 impl Clients {
     /// Begins to serve. Dead ones never answer: nothing comes back, not even an error.
     pub(super) fn start(count: usize, is_dead: impl Fn(usize) -> bool, names: usize) -> Result<Self> {

@@ -1,0 +1,84 @@
+//! A record belongs to every service of its lock manager (I7). What an adoption brings is made known to the services that
+//! this server holds already, in portions, as soon as its clients are being told: whoever then registers again is durable
+//! everywhere, and waits for no disk. One that comes before its portion waits for a commit like any newcomer.
+
+use std::collections::VecDeque;
+
+use heirlock_core::ledger::Entry;
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::Agent;
+use super::holdings::{Held, change};
+use crate::limits;
+use crate::store::Change;
+
+/// What is still to be shared.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    left: VecDeque<(MonName, Vec<u8>)>,
+    /// The store failed; when it is tried again.
+    retry: Option<Moment>,
+}
+
+impl Shared {
+    /// When the next portion is due.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        (!self.left.is_empty()).then(|| self.retry.unwrap_or(Moment::START))
+    }
+}
+
+impl Agent {
+    /// The clients of the services that were taken over are being told.
+    pub(crate) fn share_adopted(&mut self) {
+        if self.monitoring.is_none() {
+            // Whoever registers with rpc.statd does not wait for us, and the next look at its directory shares it.
+            return;
+        }
+        let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
+        let adopted = targets.iter().filter_map(|service| self.held.get(service));
+        let records = adopted.flat_map(|held| held.ledger.stored());
+        self.shared.left.extend(records.map(|(client, bytes)| (client.clone(), bytes.clone())));
+    }
+
+    /// Shares what one commit carries, so that heartbeats and newcomers get their turn in between.
+    pub(crate) fn share_a_portion(&mut self, now: Moment) {
+        if self.shared.due().is_none_or(|due| now < due) {
+            return;
+        }
+        let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
+        let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
+        let lacking: Vec<(ServiceName, Vec<Entry>)> = self
+            .held
+            .iter()
+            .map(|(service, held)| (service.clone(), lacks(held, &portion)))
+            .filter(|(_, entries)| !entries.is_empty())
+            .collect();
+        let work: Vec<_> = lacking
+            .iter()
+            .filter_map(|(service, entries)| {
+                let changes: Vec<Change> = entries.iter().map(change).collect();
+                Some((service, self.held.get(service)?.claim.generation, changes))
+            })
+            .collect();
+        if let Err(error) = self.store.commit_each(&work) {
+            self.health.failed(now, &error.to_string());
+            portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
+            self.shared.retry = Some(now + limits::STORE_RETRY);
+            return;
+        }
+        self.shared.retry = None;
+        for (service, entries) in lacking {
+            if let Some(held) = self.held.get_mut(&service) {
+                held.ledger.committed(&entries);
+            }
+        }
+    }
+}
+
+/// What a service does not know yet, as far as it has room.
+fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<Entry> {
+    let room = heirlock_core::limits::RECORDS_MAX.saturating_sub(held.ledger.stored().len());
+    let unknown = portion.iter().filter(|(client, _)| !held.ledger.stored().contains_key(client));
+    unknown.take(room).map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect()
+}

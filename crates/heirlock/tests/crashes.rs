@@ -1,0 +1,436 @@
+//! The real agent, killed at every step of what it does: the store is looked at as the kill left it, the next agent
+//! finishes the work, and the store is looked at again.
+//!
+//! `./test` tries some of the steps and `./test --full` all; without strace there is no test, so by itself none is run:
+//! `cargo nextest run -p heirlock --test crashes --run-ignored all`.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "agent/harness.rs"]
+#[expect(dead_code, reason = "the tests of the agent as a whole use the rest")]
+mod harness;
+#[path = "crashes/network.rs"]
+mod network;
+#[path = "crashes/steps.rs"]
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::{Server, Site, line, names};
+use heirlock_nsm::rpc::{Credential, Reply, encode_call};
+use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
+use network::Network;
+use steps::{Killer, LINK, MKDIR, RENAME, SEND, SYNC, UNLINK, at_every_step};
+
+const CLIENTS: [&str; 3] = ["127.1.0.1", "127.1.0.2", "127.1.0.3"];
+
+/// Waits until it is so, or the agent is killed; `false` where it is.
+fn wait_unless_killed(
+    server: &mut Server,
+    killer: &Killer,
+    what: &str,
+    there: impl Fn(&Server) -> bool,
+) -> bool {
+    let lives = server.wait_for_mut(what, |server| match (server.lives(), there(server)) {
+        (false, _) => Some(false),
+        (true, there) => there.then_some(true),
+    });
+    if !lives {
+        killer.has_struck();
+    }
+    lives
+}
+
+/// Starts an agent that is to be killed; `false` where that happened before it served.
+fn up_unless_killed(server: &mut Server, killer: &Killer) -> bool {
+    server.start_by(&killer.runner());
+    wait_unless_killed(server, killer, "an agent that answers, or a kill", Server::serves)
+}
+
+/// Where the newest generation of a service lies, and its number.
+fn newest(site: &Site, service: &str) -> (u64, PathBuf) {
+    let folder = site.store().join("services").join(service);
+    let newest = names(&folder).iter().filter_map(|name| name.parse().ok()).max().unwrap();
+    (newest, folder.join(newest.to_string()))
+}
+
+/// The records of the newest generation; what is hidden is unfinished and nobody reads it.
+fn records(site: &Site, service: &str) -> BTreeMap<String, String> {
+    let sm = newest(site, service).1.join("sm");
+    let found = names(&sm).into_iter().filter(|name| !name.starts_with('.'));
+    found.map(|name| (name.clone(), fs::read_to_string(sm.join(name)).unwrap())).collect()
+}
+
+/// The claims of a service, oldest first: one a generation, without a gap.
+fn claims(site: &Site, service: &str) -> Vec<u64> {
+    let found = names(&site.store().join("services").join(service).join("claims"));
+    let mut numbers: Vec<u64> = found.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    let whole = numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    assert!(whole && numbers.last() >= Some(&newest(site, service).0), "{found:?}");
+    numbers
+}
+
+/// A site whose service has these clients, and whose primary is dead.
+fn captured(clients: &[&str]) -> (Site, Server) {
+    let site = Site::new();
+    let mut a = site.server("a", "nfs-a");
+    a.up();
+    for client in clients {
+        a.register(client);
+    }
+    a.wait_until_captured("nfs", clients.len() as u64);
+    a.kill();
+    (site, a)
+}
+
+fn line_with_cookie(client: &str, cookie: u32) -> String {
+    format!("0100007f 000186b5 00000003 00000010 {cookie:032x} {client} nfs-a\n")
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn capture() {
+    at_every_step(&[SYNC, RENAME, UNLINK], (4, 4), |killer| {
+        let (site, mut a) = captured(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        a.configure("[lock-manager]", "[capture]\ntombstone-delay = \"500ms\"\n[lock-manager]");
+        let before = records(&site, "nfs");
+        let changed = line_with_cookie("10.0.0.1", 7);
+        let expected = BTreeMap::from([
+            ("10.0.0.1".to_owned(), changed.clone()),
+            ("10.0.0.3".to_owned(), line("10.0.0.3")),
+            ("10.0.0.4".to_owned(), line("10.0.0.4")),
+        ]);
+        if up_unless_killed(&mut a, killer) {
+            // A look that finds the last one saw all in this life: only then is a deletion believed.
+            let serving = |a: &Server| a.try_status().is_some_and(|s| s["lock_manager"]["serving"] == true);
+            let looked = wait_unless_killed(&mut a, killer, "a lock manager", serving) && {
+                a.register("10.0.0.4");
+                let found = |_: &Server| records(&site, "nfs").contains_key("10.0.0.4");
+                wait_unless_killed(&mut a, killer, "a look", found)
+            };
+            if looked {
+                fs::write(a.path("sm/10.0.0.1"), &changed).unwrap();
+                fs::remove_file(a.path("sm/10.0.0.2")).unwrap();
+                wait_unless_killed(&mut a, killer, "all of it", |_| records(&site, "nfs") == expected);
+            }
+        }
+        a.kill();
+        // As the kill left it: each record is one that there was, to the byte, and who is there was never gone.
+        for (client, text) in records(&site, "nfs") {
+            let known = [before.get(&client), expected.get(&client)];
+            assert!(known.contains(&Some(&text)), "{client}: {text:?}");
+        }
+        let kept = records(&site, "nfs");
+        assert!(["10.0.0.1", "10.0.0.3"].iter().all(|client| kept.contains_key(*client)), "{kept:?}");
+        a.up();
+        a.wait_for("what is there", |_| {
+            let mut found = records(&site, "nfs");
+            // Nobody saw it go in this life of the agent, so it may be kept.
+            found.remove("10.0.0.2");
+            let there: BTreeMap<_, _> = names(&a.path("sm"))
+                .into_iter()
+                .map(|name| (name.clone(), fs::read_to_string(a.path("sm").join(name)).unwrap()))
+                .filter(|(name, _)| name != "10.0.0.2")
+                .collect();
+            (found == there).then_some(())
+        });
+        assert_eq!(claims(&site, "nfs"), [1], "nothing was adopted");
+    });
+}
+
+/// A second server, to which the clients come back, and what it speaks to.
+fn adoptive(site: &Site) -> (Server, Network) {
+    let b = site.server("b", "nfs-b");
+    let network = adopts(&b, "nfs-b");
+    (b, network)
+}
+
+/// Makes a server one that the clients come back to.
+fn adopts(server: &Server, name: &'static str) -> Network {
+    let network = Network::new(&CLIENTS, name, server.path(""));
+    let life = server.path("life").display().to_string();
+    let port = format!("rpcbind-port = {}\nprivileged-port = false", network.rpcbind_port);
+    server.configure("rpcbind-port = 9", &port);
+    let recognise = format!("recognise = [\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]");
+    server.configure("recognise = [\"true\"]", &recognise);
+    server.configure("grace-period = \"20s\"", "grace-period = \"6s\"\nsettle-margin = \"1s\"");
+    network
+}
+
+/// Every client was told, under numbers that rise and belong to one life each, and the last is that of the newest
+/// generation, whose records, journal and claims are whole.
+fn check_adoption(site: &Site, b: &Server, network: &Network) {
+    let status = b.service("nfs").unwrap();
+    assert_eq!(
+        (status["phase"].as_str(), status["held"].as_bool()),
+        (Some("settled"), Some(true)),
+        "{status}"
+    );
+    let number = u32::try_from(status["state_number"].as_u64().unwrap()).unwrap();
+    let mut lives: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+    for client in CLIENTS {
+        let told = network.told(client);
+        assert_eq!(told.last().map(|told| told.state), Some(number), "{client}: {told:?}");
+        assert!(told.iter().all(|told| told.state % 2 == 1 && told.state > 5), "{client}: {told:?}");
+        assert!(told.windows(2).all(|pair| pair[0].state <= pair[1].state), "{client}: {told:?}");
+        for told in told {
+            lives.entry(told.state).or_default().insert(told.life);
+        }
+    }
+    assert!(
+        lives.values().all(|lives| lives.len() == 1),
+        "a number crossed from one life to another: {lives:?}"
+    );
+    let (generation, folder) = newest(site, "nfs");
+    assert_eq!(status["generation"].as_u64(), Some(generation));
+    assert_eq!(claims(site, "nfs").last(), Some(&generation), "the newest claim is begun");
+    assert_eq!(records(site, "nfs").into_keys().collect::<Vec<_>>(), CLIENTS);
+    let journal: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("journal.json")).unwrap()).unwrap();
+    assert_eq!(journal["phase"], "settled", "{journal}");
+    assert_eq!(journal["life"]["start"], fs::read_to_string(b.path("life")).unwrap().trim(), "{journal}");
+    for client in CLIENTS {
+        let registered = fs::read_to_string(b.path("sm").join(client)).unwrap();
+        assert!(
+            registered.lines().all(|line| line.ends_with(network.server)),
+            "conveyed, and still there: {registered}"
+        );
+    }
+}
+
+/// What was interrupted goes on by itself, and whoever asks for it waits for its end; what was not begun is asked for.
+fn adopt_to_the_end(b: &Server) {
+    let adopt = || b.run(&["adopt", "nfs", "--owner-fenced"]);
+    let mut adopted = adopt();
+    // A lock manager that is known by commands alone doesn't tell how long grace has been open. In it a run that is
+    // resumed can't go on: it says so, and is asked for again.
+    if String::from_utf8_lossy(&adopted.stderr).contains("how long grace has been open") {
+        adopted = adopt();
+    }
+    let log = || fs::read_to_string(b.path("log")).unwrap();
+    assert_eq!(adopted.status.code(), Some(0), "{adopted:?}\n{}", log());
+}
+
+fn adoption(kinds: &[&'static str], sample: (usize, usize)) {
+    at_every_step(kinds, sample, |killer| {
+        let (site, _a) = captured(&CLIENTS);
+        let (mut b, network) = adoptive(&site);
+        if up_unless_killed(&mut b, killer) {
+            let adopted = b.run(&["adopt", "nfs", "--owner-fenced"]);
+            // Where it failed there was a kill.
+            let done = adopted.status.code() == Some(0);
+            wait_unless_killed(&mut b, killer, &format!("an end: {adopted:?}"), |_| done);
+        }
+        b.kill();
+        b.up();
+        adopt_to_the_end(&b);
+        check_adoption(&site, &b, &network);
+    });
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn adoption_between_its_syncs() {
+    adoption(&[SYNC], (10, 5));
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn adoption_between_its_changes() {
+    adoption(&[RENAME, LINK, UNLINK, MKDIR], (10, 5));
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn adoption_between_its_datagrams() {
+    adoption(&[SEND], (2, 1));
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn giving_way() {
+    at_every_step(&[SYNC, RENAME], (1, 2), |killer| {
+        let (site, mut a) = captured(&CLIENTS);
+        let (mut b, network) = adoptive(&site);
+        b.up();
+        let began = up_unless_killed(&mut a, killer);
+        adopt_to_the_end(&b);
+        if began {
+            wait_unless_killed(&mut a, killer, "an owner that gave way", gave_way);
+        }
+        a.kill();
+        a.up();
+        a.wait_for("an owner that gave way", |a| gave_way(a).then_some(()));
+        // Its life goes on, and nothing of it comes into what is another's.
+        a.register("10.0.0.9");
+        a.wait_for("its own record", |_| records(&site, "host.nfs-a").contains_key("10.0.0.9").then_some(()));
+        check_adoption(&site, &b, &network);
+    });
+}
+
+fn gave_way(server: &Server) -> bool {
+    server.service("nfs").is_some_and(|status| status["held"] == false && status["owner"] == "nfs-b")
+}
+
+/// An address that no server has: as if it had been taken away.
+const GONE: &str = "192.0.2.77";
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn release() {
+    at_every_step(&[SYNC, RENAME, LINK, UNLINK], (3, 3), |killer| {
+        let (site, mut a) = captured(&CLIENTS);
+        a.configure("\"127.0.0.1\"", &format!("\"{GONE}\""));
+        let before = records(&site, "nfs");
+        if up_unless_killed(&mut a, killer) {
+            let released = a.run(&["release", "nfs"]);
+            let done = released.status.code() == Some(0);
+            wait_unless_killed(&mut a, killer, &format!("an end: {released:?}"), |_| done);
+        }
+        a.kill();
+        a.up();
+        // What was not released is, and what was is not held any more.
+        let released = a.run(&["release", "nfs"]);
+        assert!(matches!(released.status.code(), Some(0 | 3)), "{released:?}");
+        let mut claims = names(&site.store().join("services/nfs/claims"));
+        claims.retain(|name| !name.starts_with('.'));
+        assert_eq!(claims, ["1", "1.released"]);
+        assert_eq!(records(&site, "nfs"), before);
+        // And whoever takes it needs nobody's word for its owner's end.
+        let (mut b, network) = adoptive(&site);
+        b.up();
+        let adopted = b.run(&["adopt", "nfs"]);
+        assert_eq!(adopted.status.code(), Some(0), "{adopted:?}");
+        check_adoption(&site, &b, &network);
+    });
+}
+
+/// The service was taken over, and its home asks for it.
+fn failback(kinds: &[&'static str], sample: (usize, usize), kill_the_home: bool) {
+    at_every_step(kinds, sample, |killer| {
+        let (site, mut a) = captured(&CLIENTS);
+        let (mut b, network) = adoptive(&site);
+        b.up();
+        adopt_to_the_end(&b);
+        b.kill();
+        drop(network);
+        b.configure("\"127.0.0.1\"", &format!("\"{GONE}\""));
+        let network = adopts(&a, "nfs-a");
+        let began = match kill_the_home {
+            true => {
+                b.up();
+                up_unless_killed(&mut a, killer)
+            }
+            false => {
+                a.up();
+                up_unless_killed(&mut b, killer)
+            }
+        };
+        if began && kill_the_home {
+            let done = a.run(&["failback", "nfs"]).status.code() == Some(0);
+            wait_unless_killed(&mut a, killer, "an end", |_| done);
+        } else if began {
+            let mut asked = a.command(&["failback", "nfs"]).spawn().unwrap();
+            let ended = std::cell::RefCell::new(&mut asked);
+            let done = |_: &Server| ended.borrow_mut().try_wait().unwrap().is_some();
+            wait_unless_killed(&mut b, killer, "an end", done);
+            // Whoever asked waits until the next agent gives it up.
+            let restarted = if b.lives() {
+                false
+            } else {
+                b.kill();
+                b.up();
+                true
+            };
+            assert!(asked.wait().unwrap().success(), "restarted: {restarted}");
+        }
+        for server in [&mut a, &mut b] {
+            if !server.lives() {
+                server.kill();
+                server.up();
+            }
+        }
+        let mut home = a.run(&["failback", "nfs"]);
+        if String::from_utf8_lossy(&home.stderr).contains("how long grace has been open") {
+            home = a.run(&["failback", "nfs"]);
+        }
+        assert_eq!(home.status.code(), Some(0), "{home:?}");
+        a.wait_for("its end", |a| (a.service("nfs")?["phase"] == "settled").then_some(()));
+        check_adoption(&site, &a, &network);
+        b.wait_for("an owner that gave it up", |b| (b.service("nfs")?["held"] == false).then_some(()));
+    });
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn failback_whose_home_is_killed() {
+    failback(&[SYNC, RENAME, LINK], (20, 4), true);
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn failback_whose_owner_is_killed() {
+    failback(&[SYNC, RENAME, LINK], (4, 3), false);
+}
+
+/// SM_MON, as lockd asks; whether it was granted.
+fn mon(port: u16, client: &str) -> bool {
+    let my_id = MyId { my_name: "nfs-a", prog: 100_021, vers: 3, proc_: 16 };
+    let args = MonArgs { mon_id: MonId { mon_name: client, my_id }, cookie: [7; 16] };
+    let call =
+        encode_call(9, sm::PROGRAM, sm::VERSION, Procedure::Mon as u32, &Credential::None, &args.encode());
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.send_to(&call, ("127.0.0.1", port)).unwrap();
+    let mut buffer = [0; 512];
+    // No answer is no grant: the agent may have been killed.
+    let Ok((count, _)) = socket.recv_from(&mut buffer) else { return false };
+    let reply = Reply::decode(&buffer[..count]).unwrap();
+    StatResult::decode(reply.outcome.unwrap()).unwrap().ok
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn registration() {
+    at_every_step(&[SYNC, RENAME], (12, 3), |killer| {
+        let site = Site::new();
+        let mut a = site.server("a", "nfs-a");
+        let port = UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        a.configure("[lock-manager]", &format!("[capture]\nmode = \"nsm\"\nport = {port}\n[lock-manager]"));
+        a.up();
+        a.kill();
+        let clients: Vec<String> = (1..=6).map(|i| format!("10.0.0.{i}")).collect();
+        let mut granted = Vec::new();
+        if up_unless_killed(&mut a, killer) {
+            for client in &clients {
+                if !wait_unless_killed(&mut a, killer, "a grant", |_| mon(port, client)) {
+                    break;
+                }
+                granted.push(client);
+            }
+        }
+        a.kill();
+        let all_there = || {
+            for service in ["nfs", "host.nfs-a"] {
+                let records = records(&site, service);
+                for client in &granted {
+                    let record =
+                        records.get(*client).unwrap_or_else(|| panic!("{client} was granted: {records:?}"));
+                    assert!(record.ends_with(&format!("{client} nfs-a\n")), "{record:?}");
+                }
+            }
+        };
+        all_there();
+        a.up();
+        for client in &clients {
+            a.wait_for("a grant", |_| mon(port, client).then_some(()));
+        }
+        all_there();
+        assert_eq!(records(&site, "nfs").into_keys().collect::<Vec<_>>(), clients);
+    });
+}

@@ -1,0 +1,186 @@
+//! `bench adopt`: from the loss of the primary until the last client is told, by heirlock, and by what is done without it:
+//! the directory is copied, and sm-notify is run. The lock manager is played and recognises at once, so that what is
+//! measured is the work of those who take over and not the restart of NFS, which costs both the same.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::Options;
+use super::agent::{NAMES, SERVICE, Server, Store};
+use super::clients::{Clients, Tally, address, record};
+use super::played::Kernel;
+use super::plot::{Series, log_log};
+use super::report::{Goal, Machine, Report, Table, count, number, percentile, short};
+use super::site::{ADDRESS, Running, Site, wait_for};
+
+/// Records that are taken over.
+const RECORDS: [usize; 2] = [1_000, 10_000];
+
+/// Names that each client is told: heirlock announces the address as well.
+const HEIRLOCK_NAMES: usize = 3;
+
+/// How long heirlock may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether all are told.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// One measured case.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Who took over.
+    pub tool: &'static str,
+    /// Records.
+    pub records: usize,
+    /// Clients that were told before time was up.
+    pub told: usize,
+    /// Milliseconds from the loss until the first was told, half, and the last of those that were.
+    pub first_ms: f64,
+    /// See above.
+    pub half_ms: f64,
+    /// See above.
+    pub last_ms: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When namespaces can't be had, or an adoption fails.
+pub fn run(options: &Options) -> Result<Report> {
+    let (machine, began) = (Machine::this(), Instant::now());
+    let mut rows = Vec::new();
+    for records in options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()) {
+        let mut tries = Vec::new();
+        for _ in 0..options.repeat.max(1) {
+            tries.push(heirlock(options, records)?);
+        }
+        tries.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
+        rows.push(tries.swap_remove(tries.len() / 2));
+        rows.push(copy_and_sm_notify(options, records)?);
+    }
+    Ok(Report {
+        bench: "adopt",
+        machine,
+        seconds: began.elapsed().as_secs_f64(),
+        rows: rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
+        goals: goals(&rows),
+        table: Table {
+            head: vec!["taken over by", "records", "told", "first, ms", "half, ms", "last, ms"],
+            rows: rows.iter().map(Row::cells).collect(),
+        },
+        plot: plot(&rows),
+        caption: "From the loss of the primary until the last client is told".to_owned(),
+    })
+}
+
+fn heirlock(options: &Options, records: usize) -> Result<Row> {
+    let site = Site::new()?;
+    let store = Store::new(&site)?;
+    let primary = Server::new(&site, &store, &options.heirlock, "nfs-a", "watch")?;
+    write_records(&primary.host.folder.join("nfs/sm"), records)?;
+    let agent = primary.start()?;
+    wait_for("a store of all records", || primary.knows(records))?;
+    let _kernel = Kernel::start()?;
+    let adoptive = Server::new(&site, &store, &options.heirlock, "nfs-b", "watch")?;
+    let _agent = adoptive.start()?;
+    let clients = site.among_clients(|| Clients::start(records, |_| false, HEIRLOCK_NAMES))?;
+    let lost = Instant::now();
+    drop(agent);
+    let adopting = Running::start(adoptive.heirlock(&["adopt", SERVICE, "--owner-fenced"]))?;
+    let tally = wait(adopting, clients, PATIENCE)?;
+    let row = row("heirlock", records, &tally, lost);
+    ensure!(row.told == records, "{} of {records} clients were told by an adoption", row.told);
+    Ok(row)
+}
+
+fn copy_and_sm_notify(options: &Options, records: usize) -> Result<Row> {
+    let site = Site::new()?;
+    let primary = site.host("nfs-a")?;
+    write_records(&primary.folder.join("nfs/sm"), records)?;
+    let adoptive = site.host("nfs-b")?;
+    adoptive.know(&format!("{ADDRESS} {}\n", NAMES.join(" ")))?;
+    let clients = site.among_clients(|| Clients::start(records, |_| false, NAMES.len()))?;
+    let lost = Instant::now();
+    let (from, to) = (primary.folder.join("nfs/sm/."), adoptive.folder.join("nfs/sm"));
+    let copied = Command::new("cp").arg("-a").arg(from).arg(&to).status()?;
+    ensure!(copied.success(), "cp: {copied}");
+    let arguments = ["-d", "-f", "-m", "0", "-v", NAMES[0]];
+    let telling = Running::start(adoptive.command("/usr/sbin/sm-notify", &arguments))?;
+    Ok(row("copy and sm-notify", records, &wait(telling, clients, options.patience)?, lost))
+}
+
+/// Until all clients were told, or time is up; the program is ended.
+fn wait(program: Running, clients: Clients, patience: Duration) -> Result<Tally> {
+    let until = Instant::now() + patience;
+    while clients.told() < clients.living() && Instant::now() < until {
+        thread::sleep(LOOK);
+    }
+    drop(program);
+    clients.stop()
+}
+
+pub(super) fn write_records(folder: &Path, count: usize) -> Result<()> {
+    for index in 0..count {
+        let name = address(index).to_string();
+        fs::write(folder.join(&name), record(&name))?;
+    }
+    Ok(())
+}
+
+fn row(tool: &'static str, records: usize, tally: &Tally, lost: Instant) -> Row {
+    let told = tally.told.iter().flatten();
+    let mut millis: Vec<f64> = told.map(|at| at.duration_since(lost).as_secs_f64() * 1e3).collect();
+    let [first_ms, half_ms, last_ms] = [0, 50, 100].map(|percent| percentile(&mut millis, percent));
+    eprintln!("adopt: {tool}: {} of {records} told, the last after {last_ms:.1} ms", millis.len());
+    Row { tool, records, told: millis.len(), first_ms, half_ms, last_ms }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let told = format!("{} of {}", count(self.told), count(self.records));
+        let [first, half, last] = [self.first_ms, self.half_ms, self.last_ms].map(short);
+        vec![self.tool.to_owned(), count(self.records), told, first, half, last]
+    }
+}
+
+fn goals(rows: &[Row]) -> Vec<Goal> {
+    let find = |tool: &str, records| rows.iter().find(|r| r.tool == tool && r.records == records);
+    let of = |records: usize| {
+        let found = find("heirlock", records).zip(find("copy and sm-notify", records));
+        Goal {
+            goal: format!("{} clients told before a copy and sm-notify have told theirs", count(records)),
+            measured: found.map_or_else(String::new, |(ours, theirs)| {
+                let missed = count(theirs.records - theirs.told);
+                format!(
+                    "{} ms against {} ms, at which {missed} were not told: {} times",
+                    short(ours.last_ms),
+                    short(theirs.last_ms),
+                    short(theirs.last_ms / ours.last_ms)
+                )
+            }),
+            met: found.map(|(ours, theirs)| ours.told >= theirs.told && ours.last_ms < theirs.last_ms),
+        }
+    };
+    RECORDS.map(of).to_vec()
+}
+
+fn plot(rows: &[Row]) -> String {
+    let colours = [("heirlock", "#0a6"), ("copy and sm-notify", "#c30")];
+    let series = colours.map(|(tool, colour)| {
+        let rows = rows.iter().filter(|row| row.tool == tool && row.told > 0);
+        let points = rows.map(|r| (number(r.records), r.last_ms, r.told == r.records)).collect();
+        Series { name: tool.to_owned(), colour, points }
+    });
+    log_log(
+        "Primary lost until the last client is told (hollow: some never were)",
+        "records",
+        "milliseconds",
+        &series,
+    )
+}

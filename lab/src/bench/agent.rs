@@ -1,0 +1,119 @@
+//! heirlock's agent on a server of a bench, configured as an administrator would.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use super::site::{ADDRESS, Host, Running, Site, wait_for};
+
+/// The service that moves, and what stands for it.
+pub(super) const SERVICE: &str = "nfs";
+/// The names that clients mount it by.
+pub(super) const NAMES: [&str; 2] = ["nfs.example.test", "nfs"];
+
+/// A store that all servers of a site see.
+#[derive(Debug, Clone)]
+pub(super) struct Store(PathBuf);
+
+/// A server with its agent's configuration.
+pub(super) struct Server {
+    pub(super) host: Host,
+    name: &'static str,
+    heirlock: PathBuf,
+}
+
+impl Store {
+    /// An empty one.
+    pub(super) fn new(site: &Site) -> Result<Self> {
+        let path = site.path("store");
+        for inner in ["services", "servers"] {
+            fs::create_dir_all(path.join(inner))?;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        fs::write(path.join("heirlock-store"), "heirlock store, format 1\n")?;
+        Ok(Self(path))
+    }
+
+    /// Where a service's newest records are.
+    pub(super) fn records(&self, service: &str) -> Option<PathBuf> {
+        let service = self.0.join("services").join(service);
+        let entries = fs::read_dir(&service).ok()?.flatten();
+        let newest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max()?;
+        Some(service.join(newest.to_string()).join("sm"))
+    }
+}
+
+impl Server {
+    /// A server that learns of its clients in this way.
+    pub(super) fn new(
+        site: &Site,
+        store: &Store,
+        heirlock: &Path,
+        name: &'static str,
+        capture: &str,
+    ) -> Result<Self> {
+        let host = site.host(name)?;
+        let here = host.folder.display();
+        fs::write(host.folder.join("life"), "1\n")?;
+        let names = NAMES.map(|name| format!("\"{name}\"")).join(", ");
+        let text = format!(
+            "server = \"{name}\"\nstate-directory = \"/var/lib/nfs\"\nruntime-directory = \"{here}/run\"\n\
+             local-directory = \"{here}/local\"\n\
+             [store]\npath = \"{store}\"\nshared = true\n\
+             [capture]\nmode = \"{capture}\"\n\
+             [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nincarnation = [\"cat\", \"{here}/life\"]\n\
+             recognise = [\"sh\", \"-c\", \"date +%s%N > $0\", \"{here}/life\"]\ngrace-period = \"90s\"\n\
+             [[service]]\nname = \"{SERVICE}\"\naddresses = [\"{ADDRESS}\"]\nnames = [{names}]\nhome = \"nfs-a\"\n",
+            store = store.0.display(),
+        );
+        fs::write(host.folder.join("heirlock.toml"), text)?;
+        Ok(Self { host, name, heirlock: heirlock.to_owned() })
+    }
+
+    /// heirlock's command line on this server.
+    pub(super) fn heirlock(&self, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(&self.heirlock, arguments);
+        command.env("HEIRLOCK_CONFIG", self.host.folder.join("heirlock.toml")).env("NO_COLOR", "1");
+        command
+    }
+
+    /// Starts the agent and waits until it serves.
+    pub(super) fn start(&self) -> Result<Running> {
+        let mut agent = Running::start(self.heirlock(&["agent"]))?;
+        let mut ended = false;
+        wait_for("an agent that serves", || {
+            ended = !agent.lives();
+            ended || self.status().is_some_and(|status| self.serves(&status))
+        })?;
+        if ended {
+            bail!("the agent of {} ended; HEIRLOCK_BENCH_VERBOSE=1 shows what it says", self.name);
+        }
+        Ok(agent)
+    }
+
+    /// What `heirlock status` says, if anything.
+    pub(super) fn status(&self) -> Option<Value> {
+        let output = self.heirlock(&["status", "--json"]).output().ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Whether the store knows so many clients of every service that is held.
+    pub(super) fn knows(&self, records: usize) -> bool {
+        let Some(status) = self.status() else { return false };
+        let services = status["services"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+        let mut held = services.iter().filter(|service| service["held"] == true).peekable();
+        held.peek().is_some() && held.all(|service| service["records"] == records)
+    }
+
+    fn serves(&self, status: &Value) -> bool {
+        let services = status["services"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+        let held = services.iter().filter(|service| service["held"] == true).count();
+        status["store"]["well"] == true
+            && status["lock_manager"]["serving"] == true
+            && held >= if self.name == "nfs-a" { 2 } else { 1 }
+    }
+}
