@@ -211,6 +211,10 @@ impl Store for Slow {
         self.0.commit(service, generation, changes)
     }
 
+    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+        self.0.commit_each(work)
+    }
+
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
         self.0.prune(service, keep_from)
     }
