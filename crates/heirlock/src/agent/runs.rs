@@ -234,7 +234,9 @@ impl Agent {
             // Who is retired for having no record is looked for once more.
             self.scan(now);
             let present = self.capture.found.clients.keys().cloned().collect();
-            self.advance(Event::Tick { present, looked_at: self.looked_at });
+            // A look at one that has stopped shows no life that goes on.
+            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            self.advance(Event::Tick { present, looked_at });
         }
     }
 

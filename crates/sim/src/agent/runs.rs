@@ -194,7 +194,9 @@ impl Agent {
                 self.scan(out, now);
             }
             let present = self.found.clients.keys().cloned().collect();
-            self.advance(out, now, Event::Tick { present, looked_at: self.looked_at });
+            // A look at one that has stopped shows no life that goes on.
+            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            self.advance(out, now, Event::Tick { present, looked_at });
         }
     }
 
