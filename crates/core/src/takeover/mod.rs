@@ -298,6 +298,22 @@ impl Takeover {
         }
     }
 
+    /// Whether it may matter now that time has passed, or that another look was taken. To be asked whenever anything
+    /// happened: that everybody is back, or that a look shows the same life, no time announces.
+    #[must_use]
+    pub fn is_due(&self, now: Moment) -> bool {
+        match self.phase {
+            Phase::Settling => {
+                self.looking_since.is_some() || now >= self.settled_at() || self.is_everybody_back()
+            }
+            _ => self.next_timeout().is_some_and(|at| now >= at),
+        }
+    }
+
+    fn is_everybody_back(&self) -> bool {
+        self.members.iter().all(Member::all_registered)
+    }
+
     /// Takes in one event.
     ///
     /// An event that doesn't belong to the phase is ignored: hints may come twice or late (I6).
@@ -327,7 +343,7 @@ impl Takeover {
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // Whoever was to say it has forgotten: the wait is bounded, and its end is no silence.
-            (Phase::Proved, Event::Tick { .. }) if self.next_timeout().is_some_and(|at| now >= at) => {
+            (Phase::Proved, Event::Tick { .. }) if self.is_due(now) => {
                 self.too_late(now, "nobody said --finish before grace was too short")
             }
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
@@ -521,7 +537,7 @@ impl Takeover {
     fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
         self.seen.extend(present);
         let grace_over = now >= self.settled_at();
-        if !grace_over && !self.members.iter().all(Member::all_registered) {
+        if !grace_over && !self.is_everybody_back() {
             return Batch::nothing();
         }
         // A stop of the lock manager takes records away, and may not have been seen yet: whom nothing shows to be here is

@@ -392,6 +392,25 @@ fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
 }
 
 #[test]
+fn everybody_back_and_a_look_after_grace_are_due_at_once() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[]);
+    let mut alone = run.clone();
+    assert!(!run.is_due(at(12_000)), "grace goes on, and they may come");
+    let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
+    kept.persist(&run.step(at(12_000), Event::Registered(all.into())));
+    assert!(run.is_due(at(12_000)), "nothing is left to wait for");
+
+    assert!(alone.is_due(at(17_000)));
+    let blind = Event::Tick { present: BTreeSet::new(), looked_at: Some(at(16_900)) };
+    assert_eq!(alone.step(at(17_000), blind), Batch::nothing());
+    assert!(alone.is_due(at(17_100)), "the next look ends it, and not the end of the wait for one");
+}
+
+#[test]
 fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     run.step(at(0), Event::Start);

@@ -229,8 +229,7 @@ impl Agent {
             self.say_progress();
         }
         // Who is present is asked of all there are, so not before it matters.
-        let due = self.run.as_ref().and_then(|r| r.machine.next_timeout());
-        if due.is_some_and(|at| now >= at) {
+        if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
             // Who is retired for having no record is looked for once more.
             self.scan(now);
             let present = self.capture.found.clients.keys().cloned().collect();

@@ -189,10 +189,8 @@ impl Agent {
             running.store_retry = None;
             self.carry_out(out, now);
         }
-        if let Some(due) = self.run.as_ref().and_then(|run| run.machine.next_timeout()) {
-            if now >= due {
-                self.scan(out, now);
-            }
+        if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
+            self.scan(out, now);
             let present = self.found.clients.keys().cloned().collect();
             // A look at one that has stopped shows no life that goes on.
             let looked_at = self.looked_at.filter(|_| self.follower.runs());
