@@ -139,6 +139,19 @@ pub enum Persist {
     },
 }
 
+impl Persist {
+    /// Which generation it concerns.
+    #[must_use]
+    pub fn generation(&self) -> (&ServiceName, Generation) {
+        match self {
+            Persist::Begin { service, generation, .. }
+            | Persist::Journal { service, generation, .. }
+            | Persist::Outcomes { service, generation, .. }
+            | Persist::Retire { service, generation, .. } => (service, *generation),
+        }
+    }
+}
+
 /// What is to be done. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

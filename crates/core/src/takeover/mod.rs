@@ -12,6 +12,7 @@ mod event;
 mod journal;
 mod member;
 mod phase;
+mod queue;
 mod strategy;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Until};
 pub use member::{ClientSummary, Summary};
 pub use phase::Phase;
+pub use queue::{Queue, Todo};
 pub use strategy::{Conveyance, Strategy, UnknownWord};
 
 use member::Member;

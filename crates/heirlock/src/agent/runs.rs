@@ -3,17 +3,17 @@
 //! The machine in `heirlock-core` decides; here its batches are carried out. What must be durable is written in
 //! order and tried again until the store takes it, and only then what follows is begun.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Recognition,
-    Strategy, Takeover, Until,
+    Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue, Recognition,
+    Strategy, Takeover, Todo, Until,
 };
-use heirlock_core::{Batch, Moment, ServerName, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::holdings::begin;
@@ -26,7 +26,7 @@ use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
     number: RunNumber,
-    todo: VecDeque<Todo>,
+    todo: Queue,
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
@@ -39,14 +39,6 @@ pub(crate) struct Running {
     said: Option<Phase>,
     /// When they were last told how many have answered.
     said_at: Moment,
-}
-
-/// One thing to be carried out, in order.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
-enum Todo {
-    Persist(Persist),
-    Act(Action),
 }
 
 /// What a new run is to do.
@@ -78,7 +70,7 @@ impl Running {
         Self {
             machine,
             number,
-            todo: VecDeque::new(),
+            todo: Queue::default(),
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
@@ -89,26 +81,14 @@ impl Running {
         }
     }
 
-    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    /// See [`Queue::spare`].
     pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
-        for todo in &mut self.todo {
-            if let Todo::Persist(Persist::Retire { clients, .. }) = todo {
-                clients.retain(|client| !present.contains_key(client));
-            }
-        }
+        self.todo.spare(present);
     }
 
-    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
-    /// the claim: what is captured until then waits for it.
+    /// See [`Queue::begins`].
     pub(crate) fn begins(&self, service: &ServiceName) -> bool {
-        let begins =
-            |todo: &Todo| matches!(todo, Todo::Persist(Persist::Begin { service: of, .. }) if of == service);
-        self.todo.iter().any(begins)
-    }
-
-    fn enqueue(&mut self, batch: Batch<Persist, Action>) {
-        self.todo.extend(batch.persist.into_iter().map(Todo::Persist));
-        self.todo.extend(batch.then.into_iter().map(Todo::Act));
+        self.todo.begins(service)
     }
 
     /// Nothing more is sent.
@@ -172,7 +152,7 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         running.machine.holds(self.held.keys());
         let batch = running.machine.step(self.clock.now(), event);
-        running.enqueue(batch);
+        running.todo.extend(batch);
         self.carry_out();
     }
 
@@ -246,20 +226,17 @@ impl Agent {
             if running.store_retry.is_some() {
                 return;
             }
-            let Some(next) = running.todo.pop_front() else { break };
+            let Some(next) = running.todo.take() else { break };
             match next {
                 Todo::Act(action) => self.act(action),
-                Todo::Persist(first) => {
-                    let portion = take_alike(first, &mut running.todo);
+                Todo::Persist(portion) => {
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
                         let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
                         running.store_retry = Some(now + crate::limits::STORE_RETRY);
-                        for one in portion.into_iter().rev() {
-                            running.todo.push_front(Todo::Persist(one));
-                        }
+                        running.todo.put_back(portion);
                         return;
                     }
                 }
@@ -588,32 +565,6 @@ impl Agent {
                 tracing::warn!(%service, %error, "old generations could not be removed");
             }
         }
-    }
-}
-
-/// Outcomes and such of one generation are written in one commit.
-fn take_alike(first: Persist, todo: &mut VecDeque<Todo>) -> Vec<Persist> {
-    let mut portion = vec![first];
-    while let Some(Todo::Persist(next)) = todo.front() {
-        if matches!(next, Persist::Begin { .. })
-            || generation_of(next) != generation_of(&portion[0])
-            || matches!(portion[0], Persist::Begin { .. })
-        {
-            break;
-        }
-        if let Some(Todo::Persist(next)) = todo.pop_front() {
-            portion.push(next);
-        }
-    }
-    portion
-}
-
-fn generation_of(persist: &Persist) -> (&ServiceName, heirlock_core::Generation) {
-    match persist {
-        Persist::Begin { service, generation, .. }
-        | Persist::Journal { service, generation, .. }
-        | Persist::Outcomes { service, generation, .. }
-        | Persist::Retire { service, generation, .. } => (service, *generation),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Runs: beginning, resuming and driving an adoption.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
@@ -8,10 +8,10 @@ use heirlock_core::duty::Redo;
 use heirlock_core::incarnation::{Change as LifeChange, Observation};
 use heirlock_core::ledger::Entry;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Journal, Part, Persist, Phase, Plan, Recognition,
-    Strategy, Takeover, Until,
+    Action, Cause, Claimed, Conveyance, End, Event, Journal, Part, Persist, Phase, Plan, Queue, Recognition,
+    Strategy, Takeover, Todo, Until,
 };
-use heirlock_core::{Batch, Generation, Moment, ServiceName};
+use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
@@ -24,17 +24,10 @@ use crate::store::{Change, Contents};
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
-    todo: VecDeque<Todo>,
+    todo: Queue,
     pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
     store_retry: Option<Moment>,
     reborn: bool,
-}
-
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
-enum Todo {
-    Persist(Persist),
-    Act(Action),
 }
 
 /// What a new run is to do.
@@ -74,29 +67,17 @@ impl Order {
 
 impl Running {
     fn new(machine: Takeover) -> Self {
-        Self { machine, todo: VecDeque::new(), before: None, store_retry: None, reborn: false }
+        Self { machine, todo: Queue::default(), before: None, store_retry: None, reborn: false }
     }
 
-    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    /// See [`Queue::spare`].
     pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
-        for todo in &mut self.todo {
-            if let Todo::Persist(Persist::Retire { clients, .. }) = todo {
-                clients.retain(|client| !present.contains_key(client));
-            }
-        }
+        self.todo.spare(present);
     }
 
-    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
-    /// the claim: what is captured until then waits for it.
+    /// See [`Queue::begins`].
     pub(crate) fn begins(&self, service: &ServiceName) -> bool {
-        let begins =
-            |todo: &Todo| matches!(todo, Todo::Persist(Persist::Begin { service: of, .. }) if of == service);
-        self.todo.iter().any(begins)
-    }
-
-    fn enqueue(&mut self, batch: Batch<Persist, Action>) {
-        self.todo.extend(batch.persist.into_iter().map(Todo::Persist));
-        self.todo.extend(batch.then.into_iter().map(Todo::Act));
+        self.todo.begins(service)
     }
 
     pub(super) fn due(&self) -> Option<Moment> {
@@ -158,7 +139,7 @@ impl Agent {
         if told != "tick" || before != after {
             out.say(|| format!("run {}: {before} --{told}--> {after}", running.machine.run()));
         }
-        running.enqueue(batch);
+        running.todo.extend(batch);
         self.carry_out(out, now);
     }
 
@@ -204,18 +185,15 @@ impl Agent {
             if running.store_retry.is_some() || !out.step() {
                 return;
             }
-            let Some(next) = running.todo.pop_front() else { return };
+            let Some(next) = running.todo.take() else { return };
             match next {
                 Todo::Act(action) => self.act(out, now, action),
-                Todo::Persist(first) => {
-                    let portion = take_alike(first, &mut running.todo);
+                Todo::Persist(portion) => {
                     if self.persist(out, &portion).is_err() {
                         self.failing = true;
                         let Some(running) = &mut self.run else { return };
                         running.store_retry = Some(now + STORE_RETRY);
-                        for one in portion.into_iter().rev() {
-                            running.todo.push_front(Todo::Persist(one));
-                        }
+                        running.todo.put_back(portion);
                         return;
                     }
                 }
@@ -242,11 +220,11 @@ impl Agent {
             }
         }
         if !changes.is_empty() {
-            let (service, generation) = generation_of(&portion[0]);
+            let (service, generation) = portion[0].generation();
             out.commit(service, generation, changes)?;
         }
         for one in portion {
-            let Some(held) = self.held.get_mut(generation_of(one).0) else { continue };
+            let Some(held) = self.held.get_mut(one.generation().0) else { continue };
             match one {
                 Persist::Begin { .. } => {}
                 Persist::Journal { journal, .. } => held.journal = journal.clone(),
@@ -426,29 +404,5 @@ impl Agent {
         out.run_ended(&running.machine, end);
         self.rebooted = false;
         self.scan_due = Some(now);
-    }
-}
-
-/// What concerns one generation is written in one commit.
-fn take_alike(first: Persist, todo: &mut VecDeque<Todo>) -> Vec<Persist> {
-    let mut portion = vec![first];
-    while let Some(Todo::Persist(next)) = todo.front() {
-        let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
-        if begins(next) || begins(&portion[0]) || generation_of(next) != generation_of(&portion[0]) {
-            break;
-        }
-        if let Some(Todo::Persist(next)) = todo.pop_front() {
-            portion.push(next);
-        }
-    }
-    portion
-}
-
-fn generation_of(persist: &Persist) -> (&ServiceName, Generation) {
-    match persist {
-        Persist::Begin { service, generation, .. }
-        | Persist::Journal { service, generation, .. }
-        | Persist::Outcomes { service, generation, .. }
-        | Persist::Retire { service, generation, .. } => (service, *generation),
     }
 }

@@ -1,0 +1,123 @@
+//! What a run has asked for and has not been done yet.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use heirlock_nsm::MonName;
+
+use super::{Action, Persist};
+use crate::Batch;
+use crate::names::ServiceName;
+
+/// What is done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Todo {
+    /// All of it concerns one generation, and becomes durable together.
+    Persist(Vec<Persist>),
+    /// To be done when all that came before is durable.
+    Act(Action),
+}
+
+/// In the order in which it was asked for.
+#[derive(Debug, Default)]
+pub struct Queue(VecDeque<One>);
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
+enum One {
+    Persist(Persist),
+    Act(Action),
+}
+
+impl Queue {
+    /// A step of the machine asks for more.
+    pub fn extend(&mut self, batch: Batch<Persist, Action>) {
+        self.0.extend(batch.persist.into_iter().map(One::Persist));
+        self.0.extend(batch.then.into_iter().map(One::Act));
+    }
+
+    /// Takes out what is to be done next. A new generation is a portion of its own.
+    pub fn take(&mut self) -> Option<Todo> {
+        let first = match self.0.pop_front()? {
+            One::Act(action) => return Some(Todo::Act(action)),
+            One::Persist(first) => first,
+        };
+        let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
+        let mut portion = vec![first];
+        while let Some(One::Persist(next)) = self.0.front()
+            && !begins(next)
+            && !begins(&portion[0])
+            && next.generation() == portion[0].generation()
+        {
+            if let Some(One::Persist(next)) = self.0.pop_front() {
+                portion.push(next);
+            }
+        }
+        Some(Todo::Persist(portion))
+    }
+
+    /// The store failed: it is to be done again, before anything else.
+    pub fn put_back(&mut self, portion: Vec<Persist>) {
+        for one in portion.into_iter().rev() {
+            self.0.push_front(One::Persist(one));
+        }
+    }
+
+    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+        for one in &mut self.0 {
+            if let One::Persist(Persist::Retire { clients, .. }) = one {
+                clients.retain(|client| !present.contains_key(client));
+            }
+        }
+    }
+
+    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
+    /// the claim: what is captured until then waits for it.
+    #[must_use]
+    pub fn begins(&self, service: &ServiceName) -> bool {
+        let begins =
+            |one: &One| matches!(one, One::Persist(Persist::Begin { service: of, .. }) if of == service);
+        self.0.iter().any(begins)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Generation;
+
+    fn retire(service: &str, client: &str) -> Persist {
+        Persist::Retire {
+            service: ServiceName::parse(service).unwrap(),
+            generation: Generation(2),
+            clients: vec![MonName::parse(client).unwrap()],
+        }
+    }
+
+    #[test]
+    fn what_concerns_one_generation_is_one_portion_and_goes_back_in_its_order() {
+        let mut queue = Queue::default();
+        let (a, b, other) =
+            (retire("nfs", "10.0.0.1"), retire("nfs", "10.0.0.2"), retire("home", "10.0.0.1"));
+        queue.extend(Batch {
+            persist: vec![a.clone(), b.clone(), other.clone()],
+            then: vec![Action::CleanUp],
+        });
+        let portion = queue.take();
+        assert_eq!(portion, Some(Todo::Persist(vec![a.clone(), b.clone()])));
+        queue.put_back(vec![a, b]);
+        assert_eq!(queue.take(), portion);
+        assert_eq!(queue.take(), Some(Todo::Persist(vec![other])));
+        assert_eq!(queue.take(), Some(Todo::Act(Action::CleanUp)));
+        assert_eq!(queue.take(), None);
+    }
+
+    #[test]
+    fn whoever_came_while_the_store_kept_it_waiting_is_spared() {
+        let mut queue = Queue::default();
+        queue.extend(Batch { persist: vec![retire("nfs", "10.0.0.1")], then: Vec::new() });
+        queue.spare(&BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));
+        let Some(Todo::Persist(portion)) = queue.take() else { panic!() };
+        assert!(matches!(portion.as_slice(), [Persist::Retire { clients, .. }] if clients.is_empty()));
+    }
+}
