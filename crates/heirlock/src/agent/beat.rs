@@ -178,18 +178,7 @@ mod tests {
     fn who_came_back_since_the_last_beat_is_seen_to_live_before_anything_is_claimed() {
         let place = tempfile::tempdir().unwrap();
         let store = DirStore::create(&place.path().join("store")).unwrap();
-        let report = |server: &str| ServerReport {
-            server: server.parse().unwrap(),
-            agent: "run-1".into(),
-            beat: 0,
-            paused: false,
-            incarnation: None,
-            state: None,
-            written_at_s: 0,
-            ailments: Vec::new(),
-            wants: Vec::new(),
-            facts: BTreeMap::new(),
-        };
+        let report = |server: &str| ServerReport::new(server.parse().unwrap(), "run-1");
         let other = "nfs-b".parse().unwrap();
         let mut pulse = Pulse::new(report("nfs-a"), Hearts::new(Duration::from_secs(5)));
         for (second, beat) in [(0, 1), (1, 2), (2, 3), (20, 3)] {

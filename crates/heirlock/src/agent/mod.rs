@@ -211,16 +211,9 @@ impl Agent {
                 format!("can't read what was conveyed, in {}", settings.local_directory.display())
             })?;
         let report = ServerReport {
-            server: settings.server.clone(),
-            agent: id.clone(),
-            beat: 0,
             paused: maintenance_file(&settings).exists(),
-            incarnation: None,
-            state: None,
             written_at_s: clock::wall_s(),
-            ailments: Vec::new(),
-            wants: Vec::new(),
-            facts: BTreeMap::new(),
+            ..ServerReport::new(settings.server.clone(), &id)
         };
         let lock_manager = lock_manager::open(&settings);
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");

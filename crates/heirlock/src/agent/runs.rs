@@ -172,8 +172,8 @@ impl Agent {
     /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
     pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
         // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
-        let asked = self.is_on(run)
-            && self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
+        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
+        let asked = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
             let change = self.follower.observe(&done.recognised.observation);
             let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();

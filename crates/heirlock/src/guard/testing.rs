@@ -156,16 +156,5 @@ pub(super) fn settings(more: &str) -> Settings {
 
 /// A heartbeat.
 pub(super) fn report(server: &str, beat: u64) -> ServerReport {
-    ServerReport {
-        server: server.parse().unwrap(),
-        agent: "agent".into(),
-        beat,
-        paused: false,
-        incarnation: None,
-        state: None,
-        written_at_s: 0,
-        ailments: Vec::new(),
-        wants: Vec::new(),
-        facts: BTreeMap::new(),
-    }
+    ServerReport { beat, ..ServerReport::new(server.parse().unwrap(), "agent") }
 }

@@ -168,6 +168,24 @@ pub(crate) struct ServerReport {
     pub(crate) facts: BTreeMap<String, String>,
 }
 
+impl ServerReport {
+    /// Before its first heartbeat: nothing is known to ail it.
+    pub(crate) fn new(server: ServerName, agent: &str) -> Self {
+        Self {
+            server,
+            agent: agent.to_owned(),
+            beat: 0,
+            paused: false,
+            incarnation: None,
+            state: None,
+            written_at_s: 0,
+            ailments: Vec::new(),
+            wants: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+}
+
 /// Why the store failed.
 #[derive(Debug, Error)]
 pub(crate) enum StoreError {

@@ -153,18 +153,7 @@ fn paint(contents: &mut Contents, change: &Change) {
 }
 
 fn report(beat: u64) -> ServerReport {
-    ServerReport {
-        server: ServerName::parse("a").unwrap(),
-        agent: "run-1".into(),
-        beat,
-        paused: false,
-        incarnation: None,
-        state: None,
-        written_at_s: 7,
-        ailments: Vec::new(),
-        wants: Vec::new(),
-        facts: BTreeMap::new(),
-    }
+    ServerReport { beat, written_at_s: 7, ..ServerReport::new(ServerName::parse("a").unwrap(), "run-1") }
 }
 
 /// The pictures after nothing, after the first call, and so on.
