@@ -72,6 +72,11 @@ impl Held {
         lines.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
+    /// How many more records it may keep.
+    pub(crate) fn room(&self) -> usize {
+        heirlock_core::limits::RECORDS_MAX.saturating_sub(self.ledger.stored().len())
+    }
+
     /// What a run that is resumed needs to know of it.
     pub(crate) fn remains(&self, service: &ServiceName) -> Remains {
         Remains {
@@ -112,8 +117,27 @@ impl Held {
     }
 }
 
+/// Makes entries of several services durable in one commit and takes them in: a client's record is one file, however many
+/// of them keep it.
+pub(crate) fn commit_all(
+    store: &dyn Store,
+    work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
+) -> Result<(), StoreError> {
+    let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = work
+        .iter()
+        .map(|(service, held, entries)| {
+            (*service, held.claim.generation, entries.iter().map(change).collect())
+        })
+        .collect();
+    store.commit_each(&changes)?;
+    for (_, held, entries) in work {
+        held.ledger.committed(&entries);
+    }
+    Ok(())
+}
+
 /// An entry as the store is told of it.
-pub(crate) fn change(entry: &Entry) -> Change {
+fn change(entry: &Entry) -> Change {
     match entry {
         Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
         Entry::Remove(client) => Change::RemoveRecord(client.clone()),

@@ -14,13 +14,12 @@ use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
-use super::holdings::{Held, change};
+use super::holdings::{Held, commit_all};
 use super::{Agent, Message};
 use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Wanted};
-use crate::store::{Change, Store};
 
 /// Where rpcbind listens for what only the machine itself may ask.
 const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
@@ -308,7 +307,8 @@ impl Agent {
         if work.is_empty() {
             return Ok(());
         }
-        let done = commit_all(store, work);
+        let done =
+            check_room(&work).and_then(|()| commit_all(store, work).map_err(|error| error.to_string()));
         match &done {
             Ok(()) => {
                 for (client, newcomer) in newcomers {
@@ -373,23 +373,9 @@ fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, New
         .collect()
 }
 
-/// One commit for all services: a client's record is one file, however many of them keep it.
-fn commit_all(store: &dyn Store, work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>) -> Result<(), String> {
-    for (service, held, entries) in &work {
-        let room = heirlock_core::limits::RECORDS_MAX.saturating_sub(held.ledger.stored().len());
-        if entries.len() > room {
-            return Err(format!("{service} has as many records as a service may have"));
-        }
+fn check_room(work: &[(&ServiceName, &mut Held, Vec<Entry>)]) -> Result<(), String> {
+    match work.iter().find(|(_, held, entries)| entries.len() > held.room()) {
+        Some((service, ..)) => Err(format!("{service} has as many records as a service may have")),
+        None => Ok(()),
     }
-    let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = work
-        .iter()
-        .map(|(service, held, entries)| {
-            (*service, held.claim.generation, entries.iter().map(change).collect())
-        })
-        .collect();
-    store.commit_each(&changes).map_err(|error| error.to_string())?;
-    for (_, held, entries) in work {
-        held.ledger.committed(&entries);
-    }
-    Ok(())
 }

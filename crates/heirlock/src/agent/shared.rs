@@ -9,9 +9,8 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Agent;
-use super::holdings::{Held, change};
+use super::holdings::{Held, commit_all};
 use crate::limits;
-use crate::store::Change;
 
 /// What is still to be shared.
 #[derive(Debug, Default)]
@@ -48,37 +47,27 @@ impl Agent {
         }
         let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
         let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
-        let lacking: Vec<(ServiceName, Vec<Entry>)> = self
+        let work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
             .held
-            .iter()
-            .map(|(service, held)| (service.clone(), lacks(held, &portion)))
-            .filter(|(_, entries)| !entries.is_empty())
-            .collect();
-        let work: Vec<_> = lacking
-            .iter()
-            .filter_map(|(service, entries)| {
-                let changes: Vec<Change> = entries.iter().map(change).collect();
-                Some((service, self.held.get(service)?.claim.generation, changes))
+            .iter_mut()
+            .map(|(service, held)| {
+                let entries = lacks(held, &portion);
+                (service, held, entries)
             })
+            .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
-        if let Err(error) = self.store.commit_each(&work) {
+        if let Err(error) = commit_all(self.store.as_ref(), work) {
             self.health.failed(now, &error.to_string());
             portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
             self.shared.retry = Some(now + limits::STORE_RETRY);
             return;
         }
         self.shared.retry = None;
-        for (service, entries) in lacking {
-            if let Some(held) = self.held.get_mut(&service) {
-                held.ledger.committed(&entries);
-            }
-        }
     }
 }
 
 /// What a service does not know yet, as far as it has room.
 fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<Entry> {
-    let room = heirlock_core::limits::RECORDS_MAX.saturating_sub(held.ledger.stored().len());
     let unknown = portion.iter().filter(|(client, _)| !held.ledger.stored().contains_key(client));
-    unknown.take(room).map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect()
+    unknown.take(held.room()).map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect()
 }
