@@ -251,6 +251,14 @@ impl Takeover {
         }
     }
 
+    /// These clients are registered now. Whoever was at any moment of the wait is not retired at its end: a record that
+    /// came may vanish with the next stop of the lock manager.
+    pub fn saw<'a>(&mut self, clients: impl Iterator<Item = &'a MonName>) {
+        if matches!(self.phase, Phase::Notifying | Phase::Settling) {
+            self.seen.extend(clients.cloned());
+        }
+    }
+
     /// The grace period that it recognised in.
     #[must_use]
     pub fn grace(&self) -> Option<&Grace> {

@@ -523,6 +523,21 @@ fn a_record_that_vanished_again_before_the_end_retires_nobody() {
 }
 
 #[test]
+fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    ack(&mut run, &mut kept, "nfs", "10.0.0.2");
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[]);
+    run.saw([client("10.0.0.1")].iter());
+    assert!(!run.is_due(at(12_000)), "no time tells it");
+    assert!(matches!(end_of(&tick(&mut run, &mut kept, 17_100, &[])), End::Settled(_)));
+    assert_eq!(kept.retired, [client("10.0.0.2")]);
+}
+
+#[test]
 fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];

@@ -137,6 +137,7 @@ impl Agent {
     fn report_registrations(&mut self) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);
+        running.machine.saw(self.capture.found.clients.keys());
         let Some(before) = &running.before else { return };
         let came: BTreeSet<MonName> = self
             .capture

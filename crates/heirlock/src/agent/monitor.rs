@@ -243,6 +243,9 @@ impl Agent {
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
         self.capture.found.clients.insert(known_as.clone(), bytes.clone());
         self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
+        if let Some(running) = &mut self.run {
+            running.machine.saw(std::iter::once(&known_as));
+        }
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
         let is_back = before.is_some_and(|before| before.get(&known_as) != Some(&bytes));
         if let Some(monitoring) = self.monitoring.as_mut().filter(|_| is_back) {

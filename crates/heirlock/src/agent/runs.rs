@@ -210,8 +210,15 @@ impl Agent {
         }
         // Who is present is asked of all there are, so not before it matters.
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            // Who is retired for having no record is looked for once more.
-            self.scan(now);
+            if self
+                .run
+                .as_ref()
+                .and_then(|running| running.machine.next_timeout())
+                .is_some_and(|at| now >= at)
+            {
+                // Who is retired for having no record is looked for once more.
+                self.scan(now);
+            }
             let present = self.capture.found.clients.keys().cloned().collect();
             // A look at one that has stopped shows no life that goes on.
             let looked_at = self.looked_at.filter(|_| self.follower.runs());

@@ -326,6 +326,7 @@ impl Agent {
     fn report_registrations(&mut self, out: &mut Out<'_>, now: Moment) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.found.clients);
+        running.machine.saw(self.found.clients.keys());
         let Some(before) = &running.before else { return };
         let came: BTreeSet<MonName> = self
             .found

@@ -171,7 +171,14 @@ impl Agent {
             self.carry_out(out, now);
         }
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            self.scan(out, now);
+            if self
+                .run
+                .as_ref()
+                .and_then(|running| running.machine.next_timeout())
+                .is_some_and(|at| now >= at)
+            {
+                self.scan(out, now);
+            }
             let present = self.found.clients.keys().cloned().collect();
             // A look at one that has stopped shows no life that goes on.
             let looked_at = self.looked_at.filter(|_| self.follower.runs());
