@@ -181,10 +181,11 @@ impl World {
             self.violated(5, format!("{name} announces the even number {state}"));
         }
         let before = self.clients[client].heard.insert((service, state.0), life);
-        // Between two looks at the lock manager nobody can know; the next run's number follows soon.
+        // Between two looks at its own lock manager a server can't know; the next run's number follows soon. That another
+        // server took over, whoever tells knows.
         let began = self.servers[life.0].grace_until.saturating_sub(GRACE_MS);
         let is_known = self.now > self.servers[life.0].unseen_until.max(began + REPEATED_MS_MAX);
-        if let Some(before) = before.filter(|before| *before != life && is_known) {
+        if let Some(before) = before.filter(|before| *before != life && (is_known || before.0 != life.0)) {
             let what =
                 format!("{name} tells client {client} number {state} in {life:?}, and did in {before:?}");
             self.violated(5, what);
