@@ -275,6 +275,8 @@ impl Cluster {
     /// When one was not, or there were few.
     pub fn expect_always_denied(&self, client: Name, service: &Service, file: &str) -> Result<()> {
         let output = format!("/run/lab/asked.{}.{file}", service.name);
+        // While the address moves and in grace the kernel keeps a question to itself, for long: few are answered then.
+        self.wait_until(client, &format!("[ \"$(wc -l < {output})\" -gt 2 ]"))?;
         self.ok(client, &format!("kill \"$(cat {output}.pid)\""))?;
         let answers = self.ok(client, &format!("sort {output} | uniq -c"))?;
         let answers: Vec<&str> = answers.split_whitespace().collect();
