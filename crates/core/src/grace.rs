@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
@@ -55,6 +58,34 @@ impl Opening {
     pub fn counted_from(&self) -> Option<Moment> {
         let started = self.age.map(|age| self.now - age);
         [self.forced, started, self.seen].into_iter().flatten().max()
+    }
+}
+
+/// Since when grace has been open, as one process leaves it to the next on the same server. Not every lock manager can tell:
+/// one that is known by commands alone never does, and lockd's thread is older than a grace period that SIGKILL opened.
+/// Without it a run that goes on after the agent's death could not count grace, and would have to give its clients up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Remembered {
+    /// Whose grace.
+    life: Incarnation,
+    /// How long after the boot it had not opened yet.
+    opened_ms: u64,
+}
+
+impl Remembered {
+    /// Grace of this life did not open before `opened`; now is both `now` and so long after the boot.
+    #[must_use]
+    pub fn new(life: Incarnation, opened: Moment, now: Moment, since_boot: Duration) -> Self {
+        let opened = since_boot.saturating_sub(now.since(opened));
+        Self { life, opened_ms: u64::try_from(opened.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// The moment before which it did not open, to a process of its own clock. `None` where it is another life's.
+    #[must_use]
+    pub fn recall(&self, life: &Incarnation, now: Moment, since_boot: Duration) -> Option<Moment> {
+        let open_for = since_boot.checked_sub(Duration::from_millis(self.opened_ms))?;
+        (self.life == *life).then(|| now - open_for)
     }
 }
 
@@ -153,6 +184,18 @@ mod tests {
         );
         let by_others = Opening { seen: Some(at(98)), ..old };
         assert_eq!(by_others.counted_from(), Some(at(98)), "killed by somebody else, seen to open again");
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_grace_period_is_for_the_same_life_alone() {
+        let life = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 1 };
+        let seconds = Duration::from_secs;
+        let remembered = Remembered::new(life.clone(), at(96), at(100), seconds(5_000));
+        // The process ends, and another begins, whose time has another origin.
+        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_006)), Some(at(993)), "10 s ago");
+        let next = Incarnation { reopened: 2, ..life.clone() };
+        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_006)), None);
+        assert_eq!(remembered.recall(&life, at(1_003), seconds(7)), None, "the clock of another boot");
     }
 
     #[test]

@@ -205,13 +205,7 @@ fn check_adoption(site: &Site, b: &Server, network: &Network) {
 
 /// What was interrupted goes on by itself, and whoever asks for it waits for its end; what was not begun is asked for.
 fn adopt_to_the_end(b: &Server) {
-    let adopt = || b.run(&["adopt", "nfs", "--owner-fenced"]);
-    let mut adopted = adopt();
-    // A lock manager that is known by commands alone doesn't tell how long grace has been open. In it a run that is
-    // resumed can't go on: it says so, and is asked for again.
-    if String::from_utf8_lossy(&adopted.stderr).contains("how long grace has been open") {
-        adopted = adopt();
-    }
+    let adopted = b.run(&["adopt", "nfs", "--owner-fenced"]);
     let log = || fs::read_to_string(b.path("log")).unwrap();
     assert_eq!(adopted.status.code(), Some(0), "{adopted:?}\n{}", log());
 }
@@ -355,10 +349,7 @@ fn failback(kinds: &[&'static str], sample: (usize, usize), kill_the_home: bool)
                 server.up();
             }
         }
-        let mut home = a.run(&["failback", "nfs"]);
-        if String::from_utf8_lossy(&home.stderr).contains("how long grace has been open") {
-            home = a.run(&["failback", "nfs"]);
-        }
+        let home = a.run(&["failback", "nfs"]);
         assert_eq!(home.status.code(), Some(0), "{home:?}");
         a.wait_for("its end", |a| (a.service("nfs")?["phase"] == "settled").then_some(()));
         check_adoption(&site, &a, &network);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::grace::{Grace, Probe};
+use heirlock_core::grace::{Grace, Probe, Remembered};
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::notify::Transmit;
 use heirlock_core::takeover::{End, Event, Part, Strategy, Takeover};
@@ -319,6 +320,16 @@ impl Out<'_> {
             self.w.servers[self.s].take_away(&client, &bytes);
         }
         self.w.servers[self.s].book.clear();
+    }
+
+    /// What the agent before this one left of the same life, in a file that a boot takes away.
+    pub(crate) fn recall_grace(&self, life: &Incarnation) -> Option<Moment> {
+        self.server().grace.as_ref()?.recall(life, self.now(), Duration::from_millis(self.w.now))
+    }
+
+    pub(crate) fn note_grace(&mut self, life: &Incarnation, since: Moment) {
+        let noted = Remembered::new(life.clone(), since, self.now(), Duration::from_millis(self.w.now));
+        self.w.servers[self.s].grace = Some(noted);
     }
 
     pub(crate) fn recognise(&mut self, strategy: Strategy, grace_seen: Option<Moment>) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use heirlock_core::ServerName;
+use heirlock_core::grace::Remembered;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
 use heirlock_nsm::record::{parse_record, render_record};
@@ -56,6 +57,8 @@ pub(crate) struct Server {
     pub(crate) state: u32,
     /// What the conveyor remembers to have placed; on the server's own disk.
     pub(crate) book: Files,
+    /// What an agent noted of the grace period that it saw open; a boot takes it away.
+    pub(crate) grace: Option<Remembered>,
     /// Work on the lock manager that is being done: nobody looks at it meanwhile.
     pub(crate) is_worked_on: bool,
     /// The server can't reach the store.
@@ -93,6 +96,7 @@ impl Server {
             cookies: 0,
             state,
             book: Files::new(),
+            grace: None,
             is_worked_on: false,
             is_cut_off: false,
             fenced_until: 0,

@@ -357,7 +357,7 @@ impl World {
         self.say(|| format!("{} boots", server_name(server)));
         let now = self.now;
         let it = &mut self.servers[server];
-        (it.on, it.boot, it.is_worked_on) = (true, it.boot + 1, false);
+        (it.on, it.boot, it.is_worked_on, it.grace) = (true, it.boot + 1, false, None);
         it.start_lockd(now);
         it.start_status_monitor();
         let peer = it.peer.clone();

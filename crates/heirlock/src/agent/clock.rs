@@ -1,8 +1,9 @@
 //! The agent's clocks: one to decide by, one for people.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heirlock_core::Moment;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Monotonic time since the agent's start.
 #[derive(Debug, Clone, Copy)]
@@ -23,4 +24,11 @@ impl Clock {
 /// Seconds since 1970 by this server's clock. Nothing is decided by it.
 pub(crate) fn wall_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Time since this server's boot, which all its processes count alike.
+pub(crate) fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

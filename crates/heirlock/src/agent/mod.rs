@@ -9,7 +9,7 @@
 //! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
-//! | `recovery.rs`, `watch.rs` | the lives of the lock manager, and self-adoption |
+//! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
@@ -19,6 +19,7 @@ mod callouts;
 mod capture;
 mod clock;
 pub(crate) mod convey;
+mod grace;
 mod health;
 mod holdings;
 mod monitor;
@@ -120,8 +121,7 @@ pub(crate) struct Agent {
     reborn: bool,
     /// When the lock manager was last looked at.
     looked_at: Option<Moment>,
-    /// When a life of the lock manager began under our eyes, at the latest.
-    grace_seen: Option<Moment>,
+    grace_seen: grace::GraceSeen,
     nlm_ports: Vec<u16>,
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
@@ -237,7 +237,7 @@ impl Agent {
             serving: false,
             reborn: false,
             looked_at: None,
-            grace_seen: None,
+            grace_seen: grace::GraceSeen::recall(&settings.runtime_directory, None, clock),
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
             holdings_known: false,
@@ -257,7 +257,10 @@ impl Agent {
             settings,
         };
         agent.refresh_holdings(clock.now());
-        agent.follower = Follower::new(agent.known_life());
+        let known = agent.known_life();
+        let runtime_directory = &agent.settings.runtime_directory;
+        agent.grace_seen = grace::GraceSeen::recall(runtime_directory, known.as_ref(), clock);
+        agent.follower = Follower::new(known);
         agent.tidy_conveyed();
         Ok(agent)
     }

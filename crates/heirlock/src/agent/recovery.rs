@@ -33,10 +33,13 @@ impl Agent {
     pub(crate) fn life_changed(&mut self, change: Change, since: Option<Moment>) {
         match change {
             Change::Same => {}
-            Change::Stopped => self.grace_seen = None,
+            Change::Stopped => self.grace_seen.forget(),
             Change::Reborn(life) => {
                 tracing::info!(%life, "another life of the lock manager begins: the locks of the one before are gone");
-                self.grace_seen = since;
+                match since {
+                    Some(since) => self.grace_seen.note(&life, since, self.clock),
+                    None => self.grace_seen.forget(),
+                }
                 self.reborn = true;
                 if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
                     self.advance(Event::LifeChanged);

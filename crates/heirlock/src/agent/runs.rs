@@ -143,7 +143,7 @@ impl Agent {
         let mut running = Running::new(machine, self.workshop.next_run(), Vec::new());
         running.before = Some(self.capture.found.clients.clone());
         self.run = Some(running);
-        self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen);
+        self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen.since());
         true
     }
 
@@ -184,6 +184,8 @@ impl Agent {
             }
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
+            // Before the run is said to have got here: whoever goes on with it has to count this grace period.
+            self.grace_seen.note(&life, done.grace_opened, self.clock);
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
@@ -392,7 +394,7 @@ impl Agent {
         if let Some(running) = &mut self.run {
             running.before.get_or_insert_with(|| self.capture.found.clients.clone());
         }
-        self.workshop.recognise(strategy, targets, self.grace_seen);
+        self.workshop.recognise(strategy, targets, self.grace_seen.since());
     }
 
     pub(crate) fn stop_notifying(&mut self) {

@@ -140,7 +140,9 @@ impl Agent {
             runs_begun: 0,
         };
         agent.refresh_holdings(out, now);
-        agent.follower = Follower::new(agent.known_life(out));
+        let known = agent.known_life(out);
+        agent.grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
+        agent.follower = Follower::new(known);
         agent.tidy_conveyed(out);
         agent
     }
@@ -197,6 +199,9 @@ impl Agent {
             LifeChange::Reborn(life) => {
                 out.say(|| format!("sees another life, {life}"));
                 self.grace_seen = looked_before;
+                if let Some(since) = looked_before {
+                    out.note_grace(&life, since);
+                }
                 self.reborn = true;
                 if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
                     self.advance(out, now, Event::LifeChanged);

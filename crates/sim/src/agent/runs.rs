@@ -154,6 +154,8 @@ impl Agent {
             self.serving = done.observation.serving;
             let life = self.follower.current().cloned().filter(|_| self.follower.runs());
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
+            self.grace_seen = Some(done.grace_opened);
+            out.note_grace(&life, done.grace_opened);
             Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
         });
         if let Some(running) = &mut self.run {

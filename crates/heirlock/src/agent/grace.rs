@@ -1,0 +1,85 @@
+//! Since when grace has been open, kept where the agent's next start finds it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use heirlock_core::Moment;
+use heirlock_core::grace::Remembered;
+use heirlock_core::incarnation::Incarnation;
+
+use super::clock::{Clock, since_boot};
+
+/// In the runtime directory: a boot ends every life, and empties it.
+const NAME: &str = "grace.json";
+
+/// When a life of the lock manager began under our eyes, at the latest.
+#[derive(Debug)]
+pub(crate) struct GraceSeen {
+    file: PathBuf,
+    since: Option<Moment>,
+}
+
+impl GraceSeen {
+    /// What the agent before us saw of the life that the store knows.
+    pub(crate) fn recall(runtime_directory: &Path, known: Option<&Incarnation>, clock: Clock) -> Self {
+        let file = runtime_directory.join(NAME);
+        // What can't be read was torn by nobody's fault: then nothing is known, as before the first start.
+        let remembered =
+            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
+        let since = known.and_then(|life| remembered?.recall(life, clock.now(), since_boot()));
+        Self { file, since }
+    }
+
+    /// The moment before which grace was not open; `None` where nothing is known.
+    pub(crate) fn since(&self) -> Option<Moment> {
+        self.since
+    }
+
+    /// Nothing is known any more.
+    pub(crate) fn forget(&mut self) {
+        self.since = None;
+    }
+
+    /// Grace of this life did not open before `since`.
+    pub(crate) fn note(&mut self, life: &Incarnation, since: Moment, clock: Clock) {
+        self.since = Some(since);
+        let remembered = Remembered::new(life.clone(), since, clock.now(), since_boot());
+        let temporary = self.file.with_extension("new");
+        // No sync: it is of use to this boot alone.
+        let written = serde_json::to_vec(&remembered)
+            .map_err(Into::into)
+            .and_then(|bytes| fs::write(&temporary, bytes))
+            .and_then(|()| fs::rename(&temporary, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted: a run that is interrupted now may not go on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_next_agent_of_this_boot_knows_it_and_one_that_meets_another_life_does_not() {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::start());
+        let life = Incarnation { boot: "b".into(), start: "1@2".into(), reopened: 0 };
+        let mut first = GraceSeen::recall(folder.path(), Some(&life), clock);
+        assert_eq!(first.since(), None);
+        first.note(&life, clock.now() - Duration::from_secs(4), clock);
+
+        let next_clock = Clock::start();
+        let next = GraceSeen::recall(folder.path(), Some(&life), next_clock);
+        let open_for = next_clock.now().since(next.since().unwrap());
+        assert!(
+            open_for >= Duration::from_millis(3_999) && open_for < Duration::from_secs(60),
+            "{open_for:?}"
+        );
+
+        let another = Incarnation { reopened: 1, ..life };
+        assert_eq!(GraceSeen::recall(folder.path(), Some(&another), clock).since(), None);
+        assert_eq!(GraceSeen::recall(folder.path(), None, clock).since(), None);
+    }
+}
