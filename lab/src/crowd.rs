@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::network::CROWD_ADDRESS;
 use crate::rpc::{call, opaque, port_of, privileged_socket, word};
 
-/// After how long without an answer a client asks again, as kernel clients do over UDP.
-const RETRANSMIT: Duration = Duration::from_secs(5);
+/// After how long without an answer a client asks again. lockd drops datagrams that come all at once.
+const RETRANSMIT: Duration = Duration::from_secs(1);
 
 /// As many as any scenario needs.
 const CLIENTS_MAX: usize = 300;
