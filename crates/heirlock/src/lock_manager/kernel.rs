@@ -1,5 +1,6 @@
 //! lockd and nfsd of this kernel, in this network namespace.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,6 +38,8 @@ pub(super) struct Kernel {
     systemd: bool,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
+    /// Where lockd was seen last: a look at all processes, twice a second, would be paid for by the whole server.
+    last_seen: Cell<Option<u32>>,
 }
 
 /// The lockd thread.
@@ -55,6 +58,7 @@ impl Kernel {
             proc: root.join("proc"),
             systemd: root.join("run/systemd/system").is_dir(),
             is_status_monitor: settings.capture.mode == CaptureMode::Nsm,
+            last_seen: Cell::new(None),
         }
     }
 
@@ -66,6 +70,21 @@ impl Kernel {
 
     /// The kernel thread `lockd`, of which there is one in a kernel: network namespaces share it.
     fn lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
+        let again = self.last_seen.get().and_then(|pid| self.lockd_at(pid));
+        let lockd = match again {
+            Some(lockd) => Some(lockd),
+            None => self.find_lockd()?,
+        };
+        self.last_seen.set(lockd.as_ref().map(|lockd| lockd.pid));
+        Ok(lockd)
+    }
+
+    fn lockd_at(&self, pid: u32) -> Option<Lockd> {
+        let stat = fs::read_to_string(self.proc.join(pid.to_string()).join("stat")).ok()?;
+        lockd_start(&stat).map(|started| Lockd { pid, started })
+    }
+
+    fn find_lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
         let unreadable =
             |source: io::Error| LockManagerError::Read { what: self.proc.display().to_string(), source };
         for entry in fs::read_dir(&self.proc).map_err(unreadable)? {
@@ -73,9 +92,8 @@ impl Kernel {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-            if let Some(started) = lockd_start(&stat) {
-                return Ok(Some(Lockd { pid, started }));
+            if let Some(lockd) = self.lockd_at(pid) {
+                return Ok(Some(lockd));
             }
         }
         Ok(None)
@@ -293,8 +311,11 @@ impl LockManager for Kernel {
                 let timeout = number("sys/fs/nfs/nlm_timeout").unwrap_or(NLM_TIMEOUT_S);
                 Ok(Duration::from_secs(5 * timeout))
             }
-            // lockd rounds it up; what it says is what lasts at the least.
-            Some(seconds) => Ok(Duration::from_secs(seconds)),
+            // In whole timeouts (fs/lockd/svc.c, get_lockd_grace_period).
+            Some(seconds) => {
+                let timeout = number("sys/fs/nfs/nlm_timeout").unwrap_or(1).max(1);
+                Ok(Duration::from_secs(seconds.div_ceil(timeout).saturating_mul(timeout)))
+            }
             None => self.settings.grace_period.ok_or_else(|| LockManagerError::Read {
                 what: "/proc/sys/fs/nfs/nlm_grace_period (load lockd, or set lock-manager.grace-period)"
                     .into(),

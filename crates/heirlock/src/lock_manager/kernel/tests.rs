@@ -43,6 +43,7 @@ impl FakeProc {
             proc: self.0.path().to_owned(),
             systemd: false,
             is_status_monitor: false,
+            last_seen: Cell::new(None),
         }
     }
 }
@@ -69,10 +70,27 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
 }
 
 #[test]
+fn a_lockd_that_ended_is_not_taken_for_who_has_its_number_now() {
+    let proc = FakeProc::new();
+    proc.lockd(91, 8_000, "0");
+    let mut kernel = proc.kernel();
+    let mut start = || kernel.observe().unwrap().start;
+    assert_eq!(start().as_deref(), Some("91@8000"));
+    proc.put("91/stat", "91 (sh) S 1 91 91 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 9000 0 0\n");
+    assert_eq!(start(), None);
+    proc.lockd(95, 9_100, "0");
+    assert_eq!(start().as_deref(), Some("95@9100"), "and the next one is found");
+    proc.lockd(95, 9_200, "0");
+    assert_eq!(start().as_deref(), Some("95@9200"));
+}
+
+#[test]
 fn grace_is_as_long_as_lockd_says_and_as_old_as_its_thread() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
     assert_eq!(proc.kernel().grace_length().unwrap(), Duration::from_secs(15));
+    proc.put("sys/fs/nfs/nlm_timeout", "10\n");
+    assert_eq!(proc.kernel().grace_length().unwrap(), Duration::from_secs(20), "in whole timeouts");
     assert_eq!(proc.kernel().grace_age().unwrap(), Some(Duration::from_millis(20_500)));
     proc.put("sys/fs/nfs/nlm_grace_period", "0\n");
     assert_eq!(proc.kernel().grace_length().unwrap(), Duration::from_secs(50));
