@@ -29,12 +29,20 @@ pub const STORM: Scenario = Scenario {
 /// How many.
 const CLIENTS: usize = 300;
 
+/// The lab's grace is short, for it is waited for; this one is nearer to what servers have (lockd's own default is 50 s). In
+/// whole nlm_timeouts of 10 s.
+const GRACE: Duration = Duration::from_secs(50);
+
 /// How long all first locks may take together; what rpc.statd has not answered by then is not waited for.
 const FIRST_LOCKS_TIME_MAX: Duration = Duration::from_secs(90);
 
 fn run(lab: &mut Cluster) -> Result<()> {
     let setup = Setup { hooks: true, ..SETUP };
     lab.switch_on(&[NFS_A, NFS_B])?;
+    for server in [NFS_A, NFS_B] {
+        lab.start_nfs(server)?;
+        lab.ok(server, &format!("sysctl -qw fs.nfs.nlm_grace_period={}", GRACE.as_secs()))?;
+    }
     stand_by(lab, NFS_B, &setup)?;
     lab.serve(NFS_A, &HOMES)?;
     lab.end_grace(NFS_A)?;
