@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Answer, Failure, Line, Progress, Request, SOCKET};
 
@@ -17,6 +17,13 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// How long a client may take to say what it wants, and to take in what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long whoever listens where we want to may be the rest of an agent that is gone: a command that it was starting
+/// when it was killed holds its socket until execve.
+const REMAINS_MAX: Duration = Duration::from_secs(2);
+
+/// How often we look whether the rest is gone.
+const REMAINS_LOOK: Duration = Duration::from_millis(20);
 
 /// Bytes of a request.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -37,14 +44,14 @@ impl Listener {
     /// Listens in this directory and hands every request on.
     ///
     /// # Errors
-    /// Where another agent listens there already, or the socket can't be made.
+    /// Where another agent listens there and goes on to, or the socket can't be made.
     pub(crate) fn start(
         runtime_directory: &Path,
         requested: impl Fn(Request, Responder) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         fs::create_dir_all(runtime_directory)?;
         let path = runtime_directory.join(SOCKET);
-        if UnixStream::connect(&path).is_ok() {
+        if goes_on_listening(&path) {
             let what = format!("another agent listens at {}: one server has one agent", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
@@ -65,6 +72,18 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Somebody listens there, and not only because a part of a dead agent is not gone yet.
+fn goes_on_listening(path: &Path) -> bool {
+    let end = Instant::now() + REMAINS_MAX;
+    while UnixStream::connect(path).is_ok() {
+        if Instant::now() >= end {
+            return true;
+        }
+        thread::sleep(REMAINS_LOOK);
+    }
+    false
 }
 
 fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(listener: &UnixListener, requested: &Arc<F>) {
@@ -183,6 +202,18 @@ mod tests {
         drop(first);
         fs::write(directory.path().join(SOCKET), "").unwrap();
         start().unwrap();
+    }
+
+    #[test]
+    fn what_is_left_of_a_killed_agent_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let rest = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+        let gone = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            drop(rest);
+        });
+        Listener::start(directory.path(), |_, responder| responder.failed("no", true)).unwrap();
+        gone.join().unwrap();
     }
 
     #[test]
