@@ -306,15 +306,13 @@ impl LockManager for Kernel {
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
     fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let timeout = number("sys/fs/nfs/nlm_timeout");
         match number("sys/fs/nfs/nlm_grace_period") {
-            Some(0) => {
-                let timeout = number("sys/fs/nfs/nlm_timeout").unwrap_or(NLM_TIMEOUT_S);
-                Ok(Duration::from_secs(5 * timeout))
-            }
-            // In whole timeouts (fs/lockd/svc.c, get_lockd_grace_period).
+            Some(0) => Ok(Duration::from_secs(5 * timeout.unwrap_or(NLM_TIMEOUT_S))),
+            // In whole timeouts (fs/lockd/svc.c, get_lockd_grace_period); where those are unknown, as it is said.
             Some(seconds) => {
-                let timeout = number("sys/fs/nfs/nlm_timeout").unwrap_or(1).max(1);
-                Ok(Duration::from_secs(seconds.div_ceil(timeout).saturating_mul(timeout)))
+                let whole = timeout.and_then(|timeout| seconds.checked_next_multiple_of(timeout));
+                Ok(Duration::from_secs(whole.unwrap_or(seconds)))
             }
             None => self.settings.grace_period.ok_or_else(|| LockManagerError::Read {
                 what: "/proc/sys/fs/nfs/nlm_grace_period (load lockd, or set lock-manager.grace-period)"
