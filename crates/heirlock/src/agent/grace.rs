@@ -20,14 +20,17 @@ pub(crate) struct GraceSeen {
 }
 
 impl GraceSeen {
-    /// What the agent before us saw of the life that the store knows.
-    pub(crate) fn recall(runtime_directory: &Path, known: Option<&Incarnation>, clock: Clock) -> Self {
-        let file = runtime_directory.join(NAME);
+    /// Nothing was seen yet.
+    pub(crate) fn new(runtime_directory: &Path) -> Self {
+        Self { file: runtime_directory.join(NAME), since: None }
+    }
+
+    /// Takes up what the agent before us saw of the life that the store knows.
+    pub(crate) fn recall(&mut self, known: Option<&Incarnation>, clock: Clock) {
         // What can't be read was torn by nobody's fault: then nothing is known, as before the first start.
         let remembered =
-            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
-        let since = known.and_then(|life| remembered?.recall(life, clock.now(), since_boot()));
-        Self { file, since }
+            fs::read(&self.file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
+        self.since = known.and_then(|life| remembered?.recall(life, clock.now(), since_boot()));
     }
 
     /// The moment before which grace was not open; `None` where nothing is known.
@@ -66,12 +69,17 @@ mod tests {
     fn the_next_agent_of_this_boot_knows_it_and_one_that_meets_another_life_does_not() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::start());
         let life = Incarnation { boot: "b".into(), start: "1@2".into(), reopened: 0 };
-        let mut first = GraceSeen::recall(folder.path(), Some(&life), clock);
+        let recall = |life: Option<&Incarnation>, clock: Clock| {
+            let mut seen = GraceSeen::new(folder.path());
+            seen.recall(life, clock);
+            seen
+        };
+        let mut first = recall(Some(&life), clock);
         assert_eq!(first.since(), None);
         first.note(&life, clock.now() - Duration::from_secs(4), clock);
 
         let next_clock = Clock::start();
-        let next = GraceSeen::recall(folder.path(), Some(&life), next_clock);
+        let next = recall(Some(&life), next_clock);
         let open_for = next_clock.now().since(next.since().unwrap());
         assert!(
             open_for >= Duration::from_millis(3_999) && open_for < Duration::from_secs(60),
@@ -79,7 +87,7 @@ mod tests {
         );
 
         let another = Incarnation { reopened: 1, ..life };
-        assert_eq!(GraceSeen::recall(folder.path(), Some(&another), clock).since(), None);
-        assert_eq!(GraceSeen::recall(folder.path(), None, clock).since(), None);
+        assert_eq!(recall(Some(&another), clock).since(), None);
+        assert_eq!(recall(None, clock).since(), None);
     }
 }

@@ -237,7 +237,7 @@ impl Agent {
             serving: false,
             reborn: false,
             looked_at: None,
-            grace_seen: grace::GraceSeen::recall(&settings.runtime_directory, None, clock),
+            grace_seen: grace::GraceSeen::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
             holdings_known: false,
@@ -258,8 +258,7 @@ impl Agent {
         };
         agent.refresh_holdings(clock.now());
         let known = agent.known_life();
-        let runtime_directory = &agent.settings.runtime_directory;
-        agent.grace_seen = grace::GraceSeen::recall(runtime_directory, known.as_ref(), clock);
+        agent.grace_seen.recall(known.as_ref(), clock);
         agent.follower = Follower::new(known);
         agent.tidy_conveyed();
         Ok(agent)
