@@ -208,8 +208,12 @@ impl World {
         match change {
             Change::AppendOutcome(line) => {
                 let Some(client) = line.key() else { return };
-                let entry = (service.clone(), client, line.outcome.is_good(), self.now);
-                self.checks.outcomes.push(entry);
+                let is_good = line.outcome.is_good();
+                // Of a life that is over, but whose end its server has yet to see, it says nothing about a later loss.
+                if is_good && !self.is_of_the_life_that_runs(server, service) {
+                    return;
+                }
+                self.checks.outcomes.push((service.clone(), client, is_good, self.now));
             }
             Change::RemoveRecord(name) => {
                 let Some(client) = name.address().and_then(client_at) else { return };
@@ -249,6 +253,13 @@ impl World {
             Change::PutRecord(name, _) => self.check_name(&name.clone()),
             Change::PutJournal(_) => {}
         }
+    }
+
+    /// The newest generation of a service tells of locks in the life that this server's lock manager lives now.
+    fn is_of_the_life_that_runs(&self, server: usize, service: &ServiceName) -> bool {
+        let seen = self.servers[server].observe(self.now);
+        let noted = self.store.newest(service).and_then(|contents| contents.journal.life.as_ref());
+        noted.is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
     }
 
     /// I11
