@@ -3,6 +3,7 @@
 //! It is asked after every start of the agent and after every look at the lock manager, so that whatever was interrupted,
 //! by a kill of the agent, a restart of NFS or a reboot, is finished by whoever comes next (I9).
 
+use crate::grace::Probe;
 use crate::incarnation::Incarnation;
 use crate::names::ServiceName;
 use crate::planted::{Bug, planted};
@@ -13,8 +14,10 @@ use crate::takeover::{Journal, Part, Phase, Until};
 pub enum Duty {
     /// Its clients' locks live in the lock manager that runs, or there are none.
     Nothing,
-    /// It has no clients and was never served: the life that runs is simply its first.
+    /// It was never served in another life, or has no clients: the life that runs is simply its first.
     BeginLife,
+    /// Its clients were recorded before any life was noted, and nobody knows yet in which one they locked.
+    FindOut,
     /// Its clients were being told in this very life: the same run may go on, with its numbers and outcomes.
     Resume,
     /// An adoption was interrupted before the lock manager recognised: nothing proves what of it was done, so it is done
@@ -24,17 +27,55 @@ pub enum Duty {
     Recover,
 }
 
+/// What is known of the locks of strangers: clients of a service that was never adopted, recorded before any life of the
+/// lock manager was noted for it. That is so where the agent is started for the first time beside a lock manager that
+/// serves already, and where it was killed between its first look at the clients and its first look at the lock manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strangers {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// They may have locked in the life before the one that runs: it began under our eyes, or its grace is open, and
+    /// whoever is told now can reclaim.
+    Lost,
+    /// They live in the life that runs, or nothing can be done for them: its grace is over.
+    AtHome,
+}
+
+impl Strangers {
+    /// What the lock manager's answer tells of them.
+    #[must_use]
+    pub fn told_by(probe: Probe) -> Self {
+        match probe {
+            Probe::InGrace => Self::Lost,
+            Probe::NotInGrace => Self::AtHome,
+            Probe::NoAnswer => Self::Unknown,
+        }
+    }
+}
+
 /// What is owed to the clients of a service with this journal.
 ///
-/// `has_clients` says whether the store knows any; `reborn` whether the life that runs began under our eyes, and
+/// `has_clients` says whether the store knows any; `reborn` whether another life than the one that was known runs, and
 /// nothing was done about it yet.
 #[must_use]
-pub fn duty(journal: &Journal, has_clients: bool, current: &Incarnation, reborn: bool) -> Duty {
+pub fn duty(
+    journal: &Journal,
+    has_clients: bool,
+    current: &Incarnation,
+    reborn: bool,
+    strangers: Strangers,
+) -> Duty {
     match (&journal.life, journal.phase) {
         (None, Phase::Claimed | Phase::Conveyed) if planted(Bug::ForgetRedo) => Duty::Nothing,
         (None, Phase::Claimed | Phase::Conveyed) => Duty::Redo,
         // What failed was said and is a person's to repeat; a restart of the lock manager is another matter.
         (_, Phase::Failed) if reborn => Duty::Recover,
+        (None, Phase::Settled) if has_clients && journal.members.is_empty() => match strangers {
+            Strangers::Unknown => Duty::FindOut,
+            Strangers::Lost => Duty::Recover,
+            Strangers::AtHome => Duty::BeginLife,
+        },
         (None, Phase::Settled) if has_clients => Duty::Recover,
         (None, Phase::Settled) => Duty::BeginLife,
         (None, _) => Duty::Nothing,
@@ -71,6 +112,17 @@ pub struct Owed {
     /// Services whose clients must be told by whatever run comes next, for their locks are gone. What is to be resumed
     /// or done anew is among them: where that can't be, it must not be left out.
     pub lost: Vec<ServiceName>,
+    /// Services whose clients are strangers of whom nothing is known yet. A run that begins anyhow tells them too: inside
+    /// grace that takes nothing from anybody.
+    pub unknown: Vec<ServiceName>,
+}
+
+impl Owed {
+    /// Services whose clients a run that begins now must not leave out.
+    #[must_use]
+    pub fn to_be_told(self) -> Vec<ServiceName> {
+        self.lost.into_iter().chain(self.unknown).collect()
+    }
 }
 
 /// A run that is begun anew.
@@ -90,14 +142,16 @@ pub fn owed<'a>(
     holdings: impl IntoIterator<Item = Holding<'a>>,
     current: &Incarnation,
     reborn: bool,
+    strangers: Strangers,
 ) -> Owed {
     let holdings: Vec<Holding<'a>> = holdings.into_iter().filter(|holding| !holding.frozen).collect();
     let mut owed = Owed::default();
     for holding in &holdings {
         let service = holding.service.clone();
-        match duty(holding.journal, holding.has_clients, current, reborn) {
+        match duty(holding.journal, holding.has_clients, current, reborn, strangers) {
             Duty::Nothing => {}
             Duty::BeginLife => owed.fresh.push(service),
+            Duty::FindOut => owed.unknown.push(service),
             Duty::Recover => owed.lost.push(service),
             Duty::Resume => {
                 owed.lost.push(service);
@@ -140,7 +194,7 @@ mod tests {
     }
 
     fn ask(phase: Phase, known: Option<&str>, has_clients: bool, reborn: bool) -> Duty {
-        duty(&journal(phase, known.map(life)), has_clients, &life("2"), reborn)
+        duty(&journal(phase, known.map(life)), has_clients, &life("2"), reborn, Strangers::Unknown)
     }
 
     #[test]
@@ -163,9 +217,39 @@ mod tests {
     }
 
     #[test]
-    fn records_that_belong_to_no_life_are_told_and_a_fresh_service_begins_one() {
-        assert_eq!(ask(Phase::Settled, None, true, false), Duty::Recover);
+    fn after_an_adoption_records_that_belong_to_no_life_are_told() {
+        let service = ServiceName::parse("nfs").unwrap();
+        let adopted = Journal { members: vec![(service, Part::Own)], ..journal(Phase::Settled, None) };
+        for strangers in [Strangers::Unknown, Strangers::Lost, Strangers::AtHome] {
+            assert_eq!(duty(&adopted, true, &life("2"), false, strangers), Duty::Recover);
+        }
+    }
+
+    #[test]
+    fn a_fresh_service_begins_a_life() {
         assert_eq!(ask(Phase::Settled, None, false, true), Duty::BeginLife);
+    }
+
+    #[test]
+    fn strangers_are_told_only_where_they_may_have_locked_in_another_life() {
+        let met =
+            |strangers, reborn| duty(&journal(Phase::Settled, None), true, &life("2"), reborn, strangers);
+        for reborn in [false, true] {
+            assert_eq!(met(Strangers::Unknown, reborn), Duty::FindOut);
+            assert_eq!(met(Strangers::told_by(Probe::NoAnswer), reborn), Duty::FindOut);
+            assert_eq!(met(Strangers::told_by(Probe::InGrace), reborn), Duty::Recover);
+            assert_eq!(met(Strangers::told_by(Probe::NotInGrace), reborn), Duty::BeginLife);
+        }
+    }
+
+    #[test]
+    fn a_run_that_begins_while_nothing_is_known_of_strangers_tells_them_too() {
+        let owed = owed_to(
+            &[("new", journal(Phase::Settled, None)), ("nfs", journal(Phase::Settled, Some(life("1"))))],
+            false,
+        );
+        assert_eq!((names(&owed.unknown), names(&owed.lost)), (vec!["new"], vec!["nfs"]));
+        assert_eq!(names(&owed.to_be_told()), ["nfs", "new"]);
     }
 
     #[test]
@@ -185,7 +269,7 @@ mod tests {
             has_clients: true,
             frozen: false,
         });
-        owed(holdings, &life("2"), reborn)
+        owed(holdings, &life("2"), reborn, Strangers::Unknown)
     }
 
     fn names(services: &[ServiceName]) -> Vec<&str> {
@@ -240,6 +324,6 @@ mod tests {
         let service = ServiceName::parse("nfs").unwrap();
         let journal = journal(Phase::Settled, Some(life("1")));
         let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };
-        assert_eq!(owed([holding], &life("2"), true), Owed::default());
+        assert_eq!(owed([holding], &life("2"), true, Strangers::Lost), Owed::default());
     }
 }

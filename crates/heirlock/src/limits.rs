@@ -17,6 +17,10 @@ pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often the lock manager is asked whether grace is open, where it is the only one who can tell whether clients have
+/// lost their locks.
+pub(crate) const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long after a store that failed it is tried again.
 pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
 

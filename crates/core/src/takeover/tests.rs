@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::duty::{Duty, duty};
+use crate::duty::{Duty, Strangers, duty};
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -647,7 +647,9 @@ fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin(
         .persist
         .iter()
         .filter_map(|one| match one {
-            Persist::Journal { journal, .. } => Some(duty(journal, true, &life("2"), false)),
+            Persist::Journal { journal, .. } => {
+                Some(duty(journal, true, &life("2"), false, Strangers::AtHome))
+            }
             _ => None,
         })
         .collect();

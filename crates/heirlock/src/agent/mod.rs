@@ -32,6 +32,8 @@ mod runs;
 mod services;
 mod shared;
 mod status;
+#[cfg(test)]
+mod testing;
 mod volumes;
 mod watch;
 mod work;
@@ -46,7 +48,8 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
-use heirlock_core::incarnation::Follower;
+use heirlock_core::grace::Probe;
+use heirlock_core::incarnation::{Follower, Incarnation};
 use heirlock_core::liveness::Hearts;
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName};
@@ -79,6 +82,8 @@ pub(crate) enum Message {
     Changed,
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
+    /// The lock manager of this life was asked whether grace is open.
+    GraceAsked(Incarnation, (Probe, String)),
     /// Where NLM listens over TCP.
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
@@ -119,6 +124,7 @@ pub(crate) struct Agent {
     serving: bool,
     /// The lock manager was reborn, and what follows from it isn't done yet.
     reborn: bool,
+    meeting: recovery::Meeting,
     /// When the lock manager was last looked at.
     looked_at: Option<Moment>,
     grace_seen: grace::GraceSeen,
@@ -236,6 +242,7 @@ impl Agent {
             follower: Follower::default(),
             serving: false,
             reborn: false,
+            meeting: recovery::Meeting::default(),
             looked_at: None,
             grace_seen: grace::GraceSeen::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
@@ -309,6 +316,7 @@ impl Agent {
         match message {
             Message::Changed => self.hinted(now),
             Message::Observed(look) => self.observed(*look),
+            Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
             Message::Recognised(run, done) => self.recognised(run, *done),

@@ -3,14 +3,33 @@
 use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
-use heirlock_core::duty::{Owed, Redo, owed};
+use heirlock_core::duty::{Owed, Redo, Strangers, owed};
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Change, Incarnation};
 use heirlock_core::takeover::{Cause, Event, Until};
 
 use super::Agent;
 use super::runs::Order;
 use super::watch::Look;
+use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
+
+/// What is known of clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
+#[derive(Debug, Default)]
+pub(crate) struct Meeting {
+    /// What the lock manager's answer told, in the life that runs.
+    told: Strangers,
+    /// The life that runs began after an earlier look, and what follows from that isn't done yet.
+    began_under_our_eyes: bool,
+    /// When it was last asked.
+    asked_at: Option<Moment>,
+}
+
+impl Meeting {
+    fn strangers(&self) -> Strangers {
+        if self.began_under_our_eyes { Strangers::Lost } else { self.told }
+    }
+}
 
 impl Agent {
     /// The lock manager was looked at.
@@ -41,6 +60,7 @@ impl Agent {
                     None => self.grace_seen.forget(),
                 }
                 self.reborn = true;
+                self.meeting = Meeting { began_under_our_eyes: since.is_some(), ..Meeting::default() };
                 if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
                     self.advance(Event::LifeChanged);
                 }
@@ -61,6 +81,7 @@ impl Agent {
         let Some(life) = self.follower.current().cloned() else { return };
         let owed = self.owed();
         self.give_life_to_fresh(&owed.fresh, &life);
+        self.find_out_about(now, &owed.unknown, &life);
         if owed.resume.is_some_and(|run| self.resume_run(now, &run)) {
             return;
         }
@@ -72,16 +93,51 @@ impl Agent {
                 None => Order::own_restart(),
             };
             self.begin_run(now, order);
+            // What grace was open for is being done. Whoever is met later is asked about again.
+            if self.meeting.told == Strangers::Lost {
+                self.meeting.told = Strangers::Unknown;
+            }
         }
         // Where the run was refused, what the next one must tell of still depends on it.
         self.reborn &= any_lost && self.run.is_none();
+        self.meeting.began_under_our_eyes &= self.reborn;
+    }
+
+    /// Asks the lock manager whether the clients of these services can have locked in a life before the one that runs.
+    fn find_out_about(&mut self, now: Moment, unknown: &[ServiceName], life: &Incarnation) {
+        let asked_lately = |at: Moment| now.since(at) < limits::ASK_GRACE_INTERVAL;
+        if unknown.is_empty() || self.meeting.asked_at.is_some_and(asked_lately) {
+            return;
+        }
+        if self.meeting.asked_at.replace(now).is_none() {
+            tracing::info!(services = ?unknown, "clients were recorded before a life of the lock manager was noted: it is asked whether grace is open");
+        }
+        self.workshop.ask_grace(life.clone());
+    }
+
+    /// The lock manager was asked whether grace is open.
+    pub(crate) fn grace_asked(&mut self, life: &Incarnation, (answer, why): (Probe, String)) {
+        if self.follower.current() != Some(life) {
+            return; // another life has begun meanwhile
+        }
+        self.meeting.told = Strangers::told_by(answer);
+        match self.meeting.told {
+            Strangers::Unknown => tracing::warn!(
+                why,
+                "whether clients that were recorded before this agent knew the lock manager have lost their locks can't be told: it doesn't say whether it is in grace"
+            ),
+            Strangers::Lost => tracing::info!("grace is open: the clients are told"),
+            Strangers::AtHome => {
+                tracing::info!("no grace is open: the clients' locks belong to the life that runs")
+            }
+        }
     }
 
     /// What is owed to the clients of all that is held, in the life that runs.
     pub(crate) fn owed(&self) -> Owed {
         let Some(life) = self.follower.current() else { return Owed::default() };
         let holdings = self.held.iter().map(|(service, held)| held.holding(service));
-        owed(holdings, life, self.reborn)
+        owed(holdings, life, self.reborn, self.meeting.strangers())
     }
 
     /// The life that the store knows of, at the agent's start.
@@ -145,3 +201,6 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

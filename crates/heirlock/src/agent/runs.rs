@@ -106,7 +106,7 @@ impl Agent {
     /// Begins a run. There must be none.
     pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
         let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
-        let lost = self.owed().lost;
+        let lost = self.owed().to_be_told();
         let plan = Plan {
             run: format!("{:016x}", fastrand::u64(..)),
             server: self.settings.server.clone(),
@@ -550,7 +550,7 @@ impl Agent {
         }
     }
 
-    fn over(&mut self, end: End) {
+    pub(crate) fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
         self.reborn |= running.reborn && matches!(end, End::Refused(_));

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use heirlock_core::grace::{Grace, Leave, Opening, Probe};
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::takeover::{Event, Notice, Part, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -218,6 +219,15 @@ impl Workshop {
                 thread::sleep(limits::PROBE_INTERVAL);
             };
             shop.report(Event::Proved(proved));
+        });
+    }
+
+    /// Asks the lock manager of this life once whether grace is open.
+    pub(crate) fn ask_grace(&self, life: Incarnation) {
+        let shop = self.clone();
+        thread::spawn(move || {
+            let answer = shop.probe(&[]);
+            let _ = shop.inbox.send(Message::GraceAsked(life, answer));
         });
     }
 

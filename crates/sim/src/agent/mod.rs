@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::duty::{Holding, Owed, owed};
+use heirlock_core::duty::{Holding, Owed, Strangers, owed};
 use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
 use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
 use heirlock_core::liveness::{Beat, Hearts};
@@ -85,6 +85,8 @@ pub(crate) struct Agent {
     follower: Follower,
     serving: bool,
     reborn: bool,
+    began_under_our_eyes: bool,
+    strangers: Strangers,
     looked_at: Option<Moment>,
     grace_seen: Option<Moment>,
     found: Population,
@@ -120,6 +122,8 @@ impl Agent {
             follower: Follower::default(),
             serving: false,
             reborn: false,
+            began_under_our_eyes: false,
+            strangers: Strangers::default(),
             looked_at: None,
             grace_seen: None,
             found: Population::default(),
@@ -203,6 +207,8 @@ impl Agent {
                     out.note_grace(&life, since);
                 }
                 self.reborn = true;
+                self.began_under_our_eyes = looked_before.is_some();
+                self.strangers = Strangers::default();
                 if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
                     self.advance(out, now, Event::LifeChanged);
                 }
@@ -223,6 +229,9 @@ impl Agent {
         let Some(life) = self.follower.current().cloned() else { return };
         let owed = self.owed();
         self.give_life_to_fresh(out, &owed.fresh, &life);
+        if !owed.unknown.is_empty() {
+            self.strangers = Strangers::told_by(out.probe());
+        }
         if owed.resume.is_some_and(|run| self.resume_run(out, now, &run)) {
             return;
         }
@@ -233,8 +242,12 @@ impl Agent {
                 known.is_some_and(|known| known.boot != life.boot)
             });
             self.begin_run(out, now, owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo));
+            if self.strangers == Strangers::Lost {
+                self.strangers = Strangers::Unknown;
+            }
         }
         self.reborn &= any_lost && self.run.is_none();
+        self.began_under_our_eyes &= self.reborn;
     }
 
     fn owed(&self) -> Owed {
@@ -245,7 +258,8 @@ impl Agent {
             has_clients: !held.ledger.stored().is_empty(),
             frozen: held.frozen,
         });
-        owed(holdings, life, self.reborn)
+        let strangers = if self.began_under_our_eyes { Strangers::Lost } else { self.strangers };
+        owed(holdings, life, self.reborn, strangers)
     }
 
     fn give_life_to_fresh(&mut self, out: &mut Out<'_>, fresh: &[ServiceName], life: &Incarnation) {

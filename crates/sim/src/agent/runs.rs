@@ -95,7 +95,7 @@ impl Agent {
             cause: order.cause,
             targets: order.targets,
             own,
-            lost: self.owed().lost,
+            lost: self.owed().to_be_told(),
             strategy: out.strategy(),
             convey: if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate },
             until: order.until,

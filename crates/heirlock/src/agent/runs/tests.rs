@@ -1,98 +1,16 @@
 use std::fs;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use heirlock_core::Generation;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Milestone;
-use tempfile::TempDir;
 
 use super::*;
 use crate::agent::Message;
-use crate::agent::status::Snapshot;
-use crate::config::Settings;
+use crate::agent::testing::{Place, place, service};
 use crate::lock_manager::Recognised;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport, Store};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An agent whose loop the test is.
-struct Place {
-    directory: TempDir,
-    agent: Agent,
-    messages: Receiver<Message>,
-}
-
-fn service(name: &str) -> ServiceName {
-    ServiceName::parse(name).unwrap()
-}
-
-fn place() -> Place {
-    let directory = tempfile::tempdir().unwrap();
-    let here = directory.path();
-    for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
-        fs::create_dir(here.join(folder)).unwrap();
-    }
-    fs::write(here.join("nfs/state"), StateNumber(5).render_file()).unwrap();
-    fs::write(here.join("life"), "1\n").unwrap();
-    DirStore::create(&here.join("store")).unwrap();
-    let at = here.display();
-    let text = format!(
-        "server = \"nfs-b\"\nstate-directory = \"{at}/nfs\"\nruntime-directory = \"{at}/run\"\n\
-         local-directory = \"{at}/local\"\n[store]\npath = \"{at}/store\"\n\
-         [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
-         incarnation = [\"cat\", \"{at}/life\"]\ngrace-period = \"20s\"\n[notify]\nrpcbind-port = 9\n\
-         [[service]]\nname = \"nfs\"\naddresses = [\"127.0.0.1\"]\n\
-         [[service]]\nname = \"new\"\naddresses = [\"127.0.0.2\"]\n"
-    );
-    let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
-    let (inbox, messages) = channel();
-    let snapshot = Arc::new(Snapshot::new(&settings));
-    let agent = Agent::new(settings, inbox, snapshot).unwrap();
-    Place { directory, agent, messages }
-}
-
-impl Place {
-    fn begin(&mut self, target: &str) {
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![service(target)],
-            until: Until::Settled,
-            authority: Authority::default(),
-            waiting: Vec::new(),
-            primary_lost: None,
-        };
-        self.agent.begin_run(self.agent.clock.now(), order);
-    }
-
-    /// The run that is on ends; its threads go on.
-    fn supersede(&mut self) {
-        self.agent.over(End::Refused("something else is wanted".into()));
-    }
-
-    fn next(&self) -> Message {
-        self.messages.recv_timeout(PATIENCE).unwrap()
-    }
-
-    fn phase(&self) -> Option<Phase> {
-        self.agent.run.as_ref().map(|running| running.machine.phase())
-    }
-
-    /// Lets the run go on until it has come so far.
-    fn drive(&mut self, phase: Phase) {
-        while self.phase() != Some(phase) {
-            let message = self.next();
-            self.agent.handle(message);
-        }
-    }
-
-    fn claims(&self, of: &str) -> usize {
-        let claims = self.directory.path().join("store/services").join(of).join("claims");
-        fs::read_dir(claims).map_or(0, Iterator::count)
-    }
-}
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {

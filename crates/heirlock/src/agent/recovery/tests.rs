@@ -1,0 +1,73 @@
+use std::fs;
+
+use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::Phase;
+
+use super::*;
+use crate::agent::Message;
+use crate::agent::testing::{Place, place_with, service};
+
+/// A server whose client has locked before its agent knew the lock manager.
+fn with_a_stranger() -> Place {
+    let mut place = place_with("home = \"nfs-b\"\n");
+    let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
+    fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), line).unwrap();
+    place.agent.handle(Message::Changed);
+    place.agent.do_what_is_due();
+    assert_eq!(place.agent.held[&service("nfs")].ledger.stored().len(), 1);
+    place
+}
+
+fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving };
+    let look = Look { at: place.agent.clock.now(), observation };
+    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+    place.agent.do_what_is_due();
+    place.agent.follower.current().cloned().unwrap()
+}
+
+fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {
+    place.agent.handle(Message::GraceAsked(life.clone(), (answer, "so it says".into())));
+    place.agent.do_what_is_due();
+}
+
+fn life_noted(place: &Place) -> Option<&Incarnation> {
+    place.agent.held[&service("nfs")].journal.life.as_ref()
+}
+
+#[test]
+fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_alone_outside_grace() {
+    let mut place = with_a_stranger();
+    let life = look(&mut place, "1", true);
+    let asked = loop {
+        if let Message::GraceAsked(of, answer) = place.next() {
+            break (of, answer);
+        }
+    };
+    assert_eq!((&asked.0, asked.1.0), (&life, Probe::NoAnswer), "nobody is there to be asked");
+    for answer in [Probe::NoAnswer, Probe::NotInGrace] {
+        assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, None));
+        answers(&mut place, &life, answer);
+    }
+    assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, Some(&life)));
+}
+
+#[test]
+fn strangers_are_told_while_grace_is_open() {
+    let mut place = with_a_stranger();
+    let life = look(&mut place, "1", true);
+    answers(&mut place, &life, Probe::InGrace);
+    assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Conveyed), 2));
+}
+
+#[test]
+fn strangers_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_the_one_before_counts() {
+    let mut place = with_a_stranger();
+    let first = look(&mut place, "1", false);
+    look(&mut place, "2", false);
+    answers(&mut place, &first, Probe::NotInGrace);
+    assert_eq!((place.phase(), life_noted(&place)), (None, None), "it does not serve yet");
+    look(&mut place, "2", true);
+    assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Conveyed), 2));
+}

@@ -1,0 +1,104 @@
+//! An agent whose loop the test is.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use heirlock_core::ServiceName;
+use heirlock_core::claim::Authority;
+use heirlock_core::takeover::{Cause, End, Phase, Until};
+use heirlock_nsm::StateNumber;
+use tempfile::TempDir;
+
+use super::runs::Order;
+use super::status::Snapshot;
+use super::{Agent, Message};
+use crate::config::Settings;
+use crate::store::dir::DirStore;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An agent whose loop the test is.
+pub(crate) struct Place {
+    pub(crate) directory: TempDir,
+    pub(crate) agent: Agent,
+    messages: Receiver<Message>,
+}
+
+/// A service of this name.
+pub(crate) fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+/// A server with a lock manager that is known by commands, and with nobody to ask about grace.
+pub(crate) fn place() -> Place {
+    place_with("")
+}
+
+/// The same; the first service has these keys besides.
+pub(crate) fn place_with(keys: &str) -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
+        fs::create_dir(here.join(folder)).unwrap();
+    }
+    fs::write(here.join("nfs/state"), StateNumber(5).render_file()).unwrap();
+    fs::write(here.join("life"), "1\n").unwrap();
+    DirStore::create(&here.join("store")).unwrap();
+    let at = here.display();
+    let text = format!(
+        "server = \"nfs-b\"\nstate-directory = \"{at}/nfs\"\nruntime-directory = \"{at}/run\"\n\
+         local-directory = \"{at}/local\"\n[store]\npath = \"{at}/store\"\n\
+         [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
+         incarnation = [\"cat\", \"{at}/life\"]\ngrace-period = \"20s\"\n[notify]\nrpcbind-port = 9\n\
+         [[service]]\nname = \"nfs\"\n{keys}addresses = [\"127.0.0.1\"]\n\
+         [[service]]\nname = \"new\"\naddresses = [\"127.0.0.2\"]\n"
+    );
+    let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
+    let (inbox, messages) = channel();
+    let snapshot = Arc::new(Snapshot::new(&settings));
+    let agent = Agent::new(settings, inbox, snapshot).unwrap();
+    Place { directory, agent, messages }
+}
+
+impl Place {
+    pub(crate) fn begin(&mut self, target: &str) {
+        let order = Order {
+            cause: Cause::Asked,
+            targets: vec![service(target)],
+            until: Until::Settled,
+            authority: Authority::default(),
+            waiting: Vec::new(),
+            primary_lost: None,
+        };
+        self.agent.begin_run(self.agent.clock.now(), order);
+    }
+
+    /// The run that is on ends; its threads go on.
+    pub(crate) fn supersede(&mut self) {
+        self.agent.over(End::Refused("something else is wanted".into()));
+    }
+
+    pub(crate) fn next(&self) -> Message {
+        self.messages.recv_timeout(PATIENCE).unwrap()
+    }
+
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.agent.run.as_ref().map(|running| running.machine.phase())
+    }
+
+    /// Lets the run go on until it has come so far.
+    pub(crate) fn drive(&mut self, phase: Phase) {
+        while self.phase() != Some(phase) {
+            let message = self.next();
+            self.agent.handle(message);
+        }
+    }
+
+    pub(crate) fn claims(&self, of: &str) -> usize {
+        let claims = self.directory.path().join("store/services").join(of).join("claims");
+        fs::read_dir(claims).map_or(0, Iterator::count)
+    }
+}
