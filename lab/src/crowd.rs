@@ -14,11 +14,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::network::CROWD_ADDRESS;
 use crate::rpc::{call, opaque, port_of, privileged_socket, word};
 
-/// After how long without an answer a client asks again, as kernel clients do over UDP.
-const RETRANSMIT: Duration = Duration::from_secs(5);
+/// After how long without an answer a client asks again. lockd drops datagrams that come all at once.
+const RETRANSMIT: Duration = Duration::from_secs(1);
 
 /// As many as any scenario needs.
 const CLIENTS_MAX: usize = 300;
+
+/// Locks that are asked for and not answered at a time: what lockd's socket takes in without dropping any.
+const AT_ONCE_MAX: usize = 64;
 
 /// Who gets an answer from mountd and nfsd.
 fn credential() -> Credential<'static> {
@@ -39,6 +42,13 @@ pub struct Crowd {
     lock_manager: SocketAddrV4,
 }
 
+/// What became of a client that was told of a restart.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    state: u32,
+    at: Instant,
+}
+
 /// An answer that is waited for.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -55,8 +65,7 @@ struct Client {
     socket: UdpSocket,
     asked: Option<Asked>,
     answer: Option<Answer>,
-    /// Of which state number of the server it was told last.
-    told: Option<u32>,
+    told: Option<Told>,
 }
 
 /// What came of a lock that was asked for.
@@ -109,6 +118,18 @@ impl Crowd {
         self.clients[client].address.to_string()
     }
 
+    /// All answers that there are.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Answer> {
+        self.clients.iter().filter_map(|client| client.answer).collect()
+    }
+
+    /// When the clients were told of a restart, and under which state number.
+    #[must_use]
+    pub fn told(&self) -> Vec<(Instant, u32)> {
+        self.clients.iter().filter_map(|client| client.told.map(|told| (told.at, told.state))).collect()
+    }
+
     /// One client asks for its byte and waits for the answer.
     ///
     /// # Errors
@@ -138,6 +159,53 @@ impl Crowd {
             self.turn()?;
         }
         self.clients[client].answer.context("an answer")
+    }
+
+    /// All ask for their bytes, [`AT_ONCE_MAX`] at a time, and again as long as they are refused for want of protection;
+    /// until all have them, or `limit` is over. Gives how many refusals there were.
+    ///
+    /// # Errors
+    /// When a message can't be sent.
+    pub fn lock_all(&mut self, limit: Duration) -> Result<usize> {
+        let deadline = Instant::now() + limit;
+        let (mut next, mut refused) = (0, 0);
+        self.clients.iter_mut().for_each(|client| client.answer = None);
+        while self.answers().len() < self.clients.len() && Instant::now() < deadline {
+            let open = self.clients.iter().filter(|client| client.asked.is_some()).count();
+            let end = self.clients.len().min(next + AT_ONCE_MAX.saturating_sub(open));
+            (next..end).try_for_each(|client| self.ask(client, false))?;
+            next = end;
+            self.turn()?;
+            for client in 0..next {
+                let answer = self.clients[client].answer.map(|answer| answer.status);
+                if answer == Some(Nlm4Status::DeniedNoLocks) {
+                    refused += 1;
+                    self.begin(client)?;
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Until all are told and have an answer to their reclaim, or `done` says that it is enough.
+    ///
+    /// # Errors
+    /// When a message can't be sent.
+    pub fn reclaim_until(&mut self, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        for client in &mut self.clients {
+            (client.answer, client.told) = (None, None);
+        }
+        let mut looked = Instant::now();
+        while self.answers().len() < self.clients.len() {
+            self.turn()?;
+            if looked.elapsed() > Duration::from_millis(500) {
+                looked = Instant::now();
+                if done()? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads what has come, for a moment, and asks again what was asked long ago.
@@ -215,7 +283,8 @@ impl Client {
             (rpcbind::PROGRAM, rpcbind::GETPORT) => rpcbind::encode_getport_result(Some(rpcbind::PORT)),
             (sm::PROGRAM, 6) => {
                 let state = sm::Notify::decode(asked.args)?.state.0;
-                news = self.told.replace(state) != Some(state);
+                news = self.told.is_none_or(|told| told.state != state);
+                self.told = Some(Told { state, at: now });
                 Vec::new()
             }
             _ => Vec::new(),

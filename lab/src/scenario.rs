@@ -55,6 +55,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::crash::CRASH_RESTART_LOCK_MANAGER,
     scenarios::convey::CONVEY_COPY,
     scenarios::convey::BY_HAND,
+    scenarios::storm::STORM,
     scenarios::monitor_gone::MONITOR_GONE,
     scenarios::refused::REFUSED,
     scenarios::control::CONTROL,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{Cluster, Name, Service, quoted};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
-use crate::limits::{COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
+use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
 use crate::network::NOBODY;
 
 /// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
@@ -135,9 +135,9 @@ impl Cluster {
     /// Waits until the lock manager behind the service's address says that grace is over.
     ///
     /// # Errors
-    /// When it does not end within twice its length.
+    /// When it does not end within [`ADOPTION_TIME_MAX`].
     pub fn wait_until_grace_is_over(&self, service: &Service) -> Result<()> {
-        let limit = Duration::from_secs(GRACE_SECONDS * 2);
+        let limit = ADOPTION_TIME_MAX;
         // No answer is no proof: a server that is just being started says nothing yet.
         self.wait_for("the end of grace", limit, || {
             Ok(matches!(self.grace(service), Ok(Grace::Over)).then_some(()))

@@ -12,6 +12,7 @@ pub mod refused;
 pub mod selftest;
 mod stage;
 pub mod stock_rival;
+pub mod storm;
 pub mod twice;
 pub mod two_services;
 pub mod window;
