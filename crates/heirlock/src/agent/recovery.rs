@@ -122,13 +122,15 @@ impl Agent {
         }
         self.meeting.told = Strangers::told_by(answer);
         match self.meeting.told {
-            Strangers::Unknown => tracing::warn!(
-                why,
-                "whether clients that were recorded before this agent knew the lock manager have lost their locks can't be told: it doesn't say whether it is in grace"
-            ),
+            Strangers::Unknown => {
+                tracing::warn!(
+                    why,
+                    "clients were recorded before this agent knew the lock manager, and it doesn't say whether it is in grace: whether they have lost their locks is not known"
+                );
+            }
             Strangers::Lost => tracing::info!("grace is open: the clients are told"),
             Strangers::AtHome => {
-                tracing::info!("no grace is open: the clients' locks belong to the life that runs")
+                tracing::info!("no grace is open: the clients' locks belong to the life that runs");
             }
         }
     }
