@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
 pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 
+/// Clients whose files the agent, as status monitor, writes between two turns of its loop.
+pub(crate) const FOLLOWED_AT_ONCE_MAX: usize = 16;
+
 /// Messages that the agent's loop takes in before it looks at what is due.
 pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 

@@ -34,6 +34,7 @@ impl Agent {
     /// Looks at the directory and makes the store know what it shows.
     pub(crate) fn scan(&mut self, now: Moment) {
         self.capture.due = Some(now + self.settings.capture.scan_interval);
+        self.follow_all(now);
         let scan = match detector::scan(&self.settings.state_directory) {
             Ok(scan) => scan,
             Err(error) => {

@@ -344,7 +344,7 @@ impl Agent {
         let scan = self.capture.due.or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
-        [burial, run, scan, self.shared.due(), self.who_came_due()]
+        [burial, run, scan, self.shared.due(), self.who_came_due(), self.files_due()]
             .into_iter()
             .flatten()
             .chain([self.beat_due])
@@ -366,6 +366,8 @@ impl Agent {
         self.say_who_came(now);
         self.tick_run(now);
         self.share_a_portion(now);
+        self.notify_once_shared();
+        self.follow_some(now);
         self.recover(now);
         self.tend_directory(now);
         self.tell_durable();
@@ -426,6 +428,7 @@ impl Agent {
     fn stop(&mut self) -> Result<()> {
         tracing::info!("the agent stops");
         self.stop_notifying();
+        self.follow_all(self.clock.now());
         self.pulse.pause(true);
         let last = self.pulse.beat(self.clock.now(), self.store.as_ref(), Condition::default());
         last.map(drop)

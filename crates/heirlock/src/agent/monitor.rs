@@ -33,6 +33,8 @@ pub(crate) struct Monitoring {
     /// Clients that came back and that the run has not been told of.
     came: BTreeSet<MonName>,
     said_who_came: Moment,
+    /// Clients whose registrations changed, and whose files are to follow.
+    changed: BTreeSet<MonName>,
     /// Clients whose files could not be written.
     behind: BTreeSet<MonName>,
     /// Something was written that may not be durable, and when it was last made so.
@@ -80,6 +82,7 @@ impl Agent {
             told: Vec::new(),
             came: BTreeSet::new(),
             said_who_came: Moment::START,
+            changed: BTreeSet::new(),
             behind: BTreeSet::new(),
             unsynced: false,
             synced: Moment::START,
@@ -115,8 +118,34 @@ impl Agent {
                     monitoring.desk.probed(works);
                 }
             }
-            Wanted::Changed(client) => self.follow(now, &client),
+            Wanted::Changed(client) => {
+                if let Some(monitoring) = &mut self.monitoring {
+                    monitoring.changed.insert(client);
+                }
+            }
         }
+    }
+
+    /// Some files follow. The store has all that counts, and in a storm of registrations whoever still waits for it comes
+    /// first.
+    pub(crate) fn follow_some(&mut self, now: Moment) {
+        for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
+            let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
+            let Some(client) = next else { return };
+            self.follow(now, &client);
+        }
+    }
+
+    /// All files follow, before somebody looks at them.
+    pub(crate) fn follow_all(&mut self, now: Moment) {
+        while self.files_due().is_some() {
+            self.follow_some(now);
+        }
+    }
+
+    /// When files are to follow.
+    pub(crate) fn files_due(&self) -> Option<Moment> {
+        self.monitoring.as_ref().filter(|monitoring| !monitoring.changed.is_empty()).map(|_| Moment::START)
     }
 
     /// rpc.statd says that it monitors a client, and waits.

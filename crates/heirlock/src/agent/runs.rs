@@ -25,13 +25,15 @@ use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 /// The run that is on.
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
-    number: RunNumber,
+    pub(crate) number: RunNumber,
     todo: Queue,
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
     stop: Arc<AtomicBool>,
+    /// What clients are to be told once they are durable in every service.
+    pub(crate) untold: Option<Vec<Notice>>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
     reborn: bool,
     store_retry: Option<Moment>,
@@ -74,6 +76,7 @@ impl Running {
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            untold: None,
             reborn: false,
             store_retry: None,
             said: None,
@@ -194,6 +197,9 @@ impl Agent {
             }
         }
         self.forget_who_came();
+        if self.is_on(run) && recognition.is_ok() {
+            self.share_adopted();
+        }
         self.worked_for(run, Event::Recognised(recognition));
     }
 
@@ -371,8 +377,10 @@ impl Agent {
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => {
-                self.notify(notices);
-                self.share_adopted();
+                if let Some(running) = &mut self.run {
+                    running.untold = Some(notices);
+                }
+                self.notify_once_shared();
             }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => {
@@ -400,12 +408,13 @@ impl Agent {
     pub(crate) fn stop_notifying(&mut self) {
         if let Some(running) = &mut self.run {
             running.stop();
+            running.untold = None;
             // Whoever is told from now on is told by others.
             running.stop = Arc::default();
         }
     }
 
-    fn notify(&mut self, notices: Vec<Notice>) {
+    pub(crate) fn notify(&mut self, notices: Vec<Notice>) {
         let Some((grace, stop)) =
             self.run.as_ref().and_then(|r| Some((*r.machine.grace()?, Arc::clone(&r.stop))))
         else {

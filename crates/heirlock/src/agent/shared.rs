@@ -1,6 +1,7 @@
 //! A record belongs to every service of its lock manager (I7). What an adoption brings is made known to the services that
-//! this server holds already, in portions, as soon as its clients are being told: whoever then registers again is durable
-//! everywhere, and waits for no disk. One that comes before its portion waits for a commit like any newcomer.
+//! this server holds already, in portions, from the moment on in which the lock manager recognises, and before the first
+//! client is told: whoever then registers again is durable everywhere, and waits for no disk. Of a crowd that has to
+//! wait for commits, the last would wait longer than lockd does, and lose their locks.
 
 use std::collections::VecDeque;
 
@@ -10,6 +11,7 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
+use crate::config::CaptureMode;
 use crate::limits;
 
 /// What is still to be shared.
@@ -28,9 +30,9 @@ impl Shared {
 }
 
 impl Agent {
-    /// The clients of the services that were taken over are being told.
+    /// The lock manager has recognised: the clients of the services that were taken over will be told.
     pub(crate) fn share_adopted(&mut self) {
-        if self.monitoring.is_none() {
+        if self.settings.capture.mode == CaptureMode::Watch {
             // Whoever registers with rpc.statd does not wait for us, and the next look at its directory shares it.
             return;
         }
@@ -64,6 +66,17 @@ impl Agent {
         }
         self.shared.retry = None;
     }
+
+    /// Tells the clients that the run wants told, once they are shared. Where the store fails nobody waits for it: told
+    /// in grace, and made to wait for a commit, a client is better off than told too late.
+    pub(crate) fn notify_once_shared(&mut self) {
+        if !self.shared.left.is_empty() && self.shared.retry.is_none() {
+            return;
+        }
+        if let Some(notices) = self.run.as_mut().and_then(|running| running.untold.take()) {
+            self.notify(notices);
+        }
+    }
 }
 
 /// What a service does not know yet, as far as it has room.
@@ -71,3 +84,6 @@ fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<Entry> {
     let unknown = portion.iter().filter(|(client, _)| !held.ledger.stored().contains_key(client));
     unknown.take(held.room()).map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

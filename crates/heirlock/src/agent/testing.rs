@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
-use heirlock_core::takeover::{Cause, End, Phase, Until};
+use heirlock_core::takeover::{Cause, End, Event, Phase, Until};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
@@ -34,11 +34,20 @@ pub(crate) fn service(name: &str) -> ServiceName {
 
 /// A server with a lock manager that is known by commands, and with nobody to ask about grace.
 pub(crate) fn place() -> Place {
-    place_with("")
+    configured("", "watch")
 }
 
-/// The same; the first service has these keys besides.
+/// The same; its first service has these keys besides.
 pub(crate) fn place_with(keys: &str) -> Place {
+    configured(keys, "watch")
+}
+
+/// The same, in another capture mode.
+pub(crate) fn place_in_mode(mode: &str) -> Place {
+    configured("", mode)
+}
+
+fn configured(keys: &str, mode: &str) -> Place {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
@@ -51,6 +60,7 @@ pub(crate) fn place_with(keys: &str) -> Place {
     let text = format!(
         "server = \"nfs-b\"\nstate-directory = \"{at}/nfs\"\nruntime-directory = \"{at}/run\"\n\
          local-directory = \"{at}/local\"\n[store]\npath = \"{at}/store\"\n\
+         [capture]\nmode = \"{mode}\"\n\
          [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
          incarnation = [\"cat\", \"{at}/life\"]\ngrace-period = \"20s\"\n[notify]\nrpcbind-port = 9\n\
          [[service]]\nname = \"nfs\"\n{keys}addresses = [\"127.0.0.1\"]\n\
@@ -69,7 +79,7 @@ impl Place {
             cause: Cause::Asked,
             targets: vec![service(target)],
             until: Until::Settled,
-            authority: Authority::default(),
+            authority: Authority { owner_fenced: true, insisted: false },
             waiting: Vec::new(),
             primary_lost: None,
         };
@@ -83,6 +93,12 @@ impl Place {
 
     pub(crate) fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// What the run waits for has come about.
+    pub(crate) fn event(&mut self, event: Event) {
+        let number = self.agent.run.as_ref().unwrap().number;
+        self.agent.worked_for(number, event);
     }
 
     pub(crate) fn phase(&self) -> Option<Phase> {
