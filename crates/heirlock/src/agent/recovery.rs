@@ -23,6 +23,8 @@ pub(crate) struct Meeting {
     began_under_our_eyes: bool,
     /// When it was last asked.
     asked_at: Option<Moment>,
+    /// Why the last answer told nothing.
+    silent: Option<String>,
 }
 
 impl Meeting {
@@ -121,18 +123,30 @@ impl Agent {
             return; // another life has begun meanwhile
         }
         self.meeting.told = Strangers::told_by(answer);
+        let silent = (self.meeting.told == Strangers::Unknown).then_some(why);
+        let is_news = self.meeting.silent.is_some() != silent.is_some();
+        self.meeting.silent = silent;
         match self.meeting.told {
-            Strangers::Unknown => {
-                tracing::warn!(
-                    why,
-                    "clients were recorded before this agent knew the lock manager, and it doesn't say whether it is in grace: whether they have lost their locks is not known"
-                );
+            Strangers::Unknown if is_news => {
+                self.stranger_problems().iter().for_each(|problem| tracing::warn!("{problem}"));
             }
+            Strangers::Unknown => {}
             Strangers::Lost => tracing::info!("grace is open: the clients are told"),
             Strangers::AtHome => {
                 tracing::info!("no grace is open: the clients' locks belong to the life that runs");
             }
         }
+    }
+
+    /// What `status` says of clients of whom nobody knows whether their locks are gone.
+    pub(crate) fn stranger_problems(&self) -> Vec<String> {
+        let Some(why) = &self.meeting.silent else { return Vec::new() };
+        let problem = |service| {
+            format!(
+                "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}"
+            )
+        };
+        self.owed().unknown.iter().map(problem).collect()
     }
 
     /// What is owed to the clients of all that is held, in the life that runs.

@@ -130,6 +130,7 @@ impl Agent {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.ailments();
         problems.extend(self.monitor_problems());
+        problems.extend(self.stranger_problems());
         problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
         for (service, held) in &self.held {
             if held.ledger.refused() > 0 {
