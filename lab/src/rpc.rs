@@ -10,6 +10,9 @@ const PRIVILEGED_PORTS: std::ops::Range<u16> = 700..1000;
 
 const UDP: u32 = 17;
 
+/// How often a call is sent before nobody is there.
+const ATTEMPTS: usize = 3;
+
 /// A socket that a lock manager or status monitor listens to.
 ///
 /// # Errors
@@ -52,7 +55,8 @@ pub fn port_over(
     }
 }
 
-/// An ONC RPC call with AUTH_NONE (RFC 5531); gives the whole reply where it was accepted and carried out.
+/// An ONC RPC call with AUTH_NONE (RFC 5531); gives the whole reply where it was accepted and carried out. A busy guest loses
+/// datagrams, so it is sent more than once.
 ///
 /// # Errors
 /// When no such reply comes.
@@ -63,6 +67,31 @@ pub fn call(
     procedure: [u32; 3],
     arguments: &[u8],
 ) -> Result<Vec<u8>> {
+    exchange(socket, address, port, procedure, arguments, ATTEMPTS)
+}
+
+/// The same, sent once: for whoever asks again and again anyhow.
+///
+/// # Errors
+/// When no such reply comes.
+pub fn call_once(
+    socket: &UdpSocket,
+    address: Ipv4Addr,
+    port: u16,
+    procedure: [u32; 3],
+    arguments: &[u8],
+) -> Result<Vec<u8>> {
+    exchange(socket, address, port, procedure, arguments, 1)
+}
+
+fn exchange(
+    socket: &UdpSocket,
+    address: Ipv4Addr,
+    port: u16,
+    procedure: [u32; 3],
+    arguments: &[u8],
+    attempts: usize,
+) -> Result<Vec<u8>> {
     let xid = fastrand::u32(..);
     let [program, version, number] = procedure;
     let mut message: Vec<u8> = [xid, 0, 2, program, version, number, 0, 0, 0, 0]
@@ -70,10 +99,18 @@ pub fn call(
         .flat_map(|word| word.to_be_bytes())
         .collect();
     message.extend_from_slice(arguments);
-    socket.send_to(&message, (address, port))?;
     let mut reply = vec![0; 4096];
-    let (length, from) =
-        socket.recv_from(&mut reply).with_context(|| format!("no answer from {address}:{port}"))?;
+    let mut attempt = || {
+        socket.send_to(&message, (address, port))?;
+        socket.recv_from(&mut reply)
+    };
+    let mut received = attempt();
+    for _ in 1..attempts {
+        if received.is_err() {
+            received = attempt();
+        }
+    }
+    let (length, from) = received.with_context(|| format!("no answer from {address}:{port}"))?;
     reply.truncate(length);
     let accepted = (1..6).all(|index| word(&reply, index * 4) == Some(u32::from(index == 1)));
     if from.ip() != address || word(&reply, 0) != Some(xid) || !accepted {

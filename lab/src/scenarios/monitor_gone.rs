@@ -9,7 +9,7 @@ use heirlock_nsm::nlm::Nlm4Status;
 use crate::capture::{Capture, Captures};
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, SETUP};
 use crate::crowd::Crowd;
-use crate::rpc::{call, port_of, privileged_socket};
+use crate::rpc::{call_once, port_of, privileged_socket};
 use crate::scenario::{EVERYWHERE, Scenario};
 
 /// Killed, stopped, hung, upgraded, and rpcbind restarted.
@@ -145,7 +145,7 @@ fn when_another_answers(lab: &Cluster, crowd: &mut Crowd, agent: &str) -> Result
         crowd.turn()?;
         let is_another = lab.agent_pid(NFS_A).is_ok_and(|found| found != agent);
         // A socket of its own each time: a late answer is none to another question.
-        let answers = || call(&privileged_socket()?, address, port, [100_024, 1, 0], &[]);
+        let answers = || call_once(&privileged_socket()?, address, port, [100_024, 1, 0], &[]);
         Ok((is_another && answers().is_ok()).then(Instant::now))
     })
 }

@@ -13,10 +13,10 @@ use crate::crowd::{Answer, Crowd};
 use crate::limits::ADOPTION_TIME_MAX;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// heirlock and rpc.statd as status monitor.
+/// heirlock as status monitor. rpc.statd is too slow for such a crowd, whoever stands behind it.
 pub const STORM: Scenario = Scenario {
     name: "storm",
-    about: "300 clients reclaim at once after an adoption, inside grace (watch: rpc.statd's figures, for comparison)",
+    about: "300 clients reclaim at once after an adoption, inside grace (watch, callout: rpc.statd's figures, for comparison)",
     needs_heirlock: true,
     releases: EVERYWHERE,
     captures: Captures {
@@ -52,7 +52,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     let refused = crowd.lock_all(FIRST_LOCKS_TIME_MAX)?;
     say(lab, &format!("first locks, {refused} refusals"), began, &crowd.answers());
     let all = granted(&crowd.answers(), false);
-    if lab.capture() != Capture::Watch {
+    if lab.capture() == Capture::Nsm {
         ensure!(all == CLIENTS, "expected {CLIENTS} first locks, found {all}");
         lab.wait_until_protected(NFS_A, &HOMES, CLIENTS)?;
     }
@@ -76,7 +76,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.wait_until_settled(NFS_B, HOMES.name, 1)?;
     lab.wait_until_grace_is_over(&HOMES)?;
     lab.say(format!("{kept} of {CLIENTS} clients have their locks back"));
-    if lab.capture() == Capture::Watch {
+    if lab.capture() != Capture::Nsm {
         return Ok(());
     }
     ensure!(kept == CLIENTS, "expected all {CLIENTS} to reclaim inside grace, found {kept}");
