@@ -68,11 +68,12 @@ pub enum OwnerHeart {
 }
 
 /// What permits a claim over an owner that lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Authority {
-    /// The cluster manager says that the owner is off (`--owner-fenced`).
-    pub owner_fenced: bool,
+    /// The cluster manager says that this server is off (`--owner-fenced`). It permits nothing over another one that has
+    /// become the owner meanwhile.
+    pub fenced: Option<ServerName>,
     /// The operator insists (`--force`).
     pub insisted: bool,
 }
@@ -131,11 +132,12 @@ pub fn next_generation(
     newest: Option<&Claim>,
     who: &ServerName,
     heart: OwnerHeart,
-    authority: Authority,
+    authority: &Authority,
 ) -> Result<Generation, ClaimRefusal> {
     let Some(claim) = newest else { return Ok(Generation::FIRST) };
     let next = claim.generation.next();
-    if claim.owner == *who || claim.released || authority.owner_fenced || authority.insisted {
+    let is_fenced = authority.fenced.as_ref() == Some(&claim.owner);
+    if claim.owner == *who || claim.released || is_fenced || authority.insisted {
         return Ok(next);
     }
     match heart {
@@ -186,7 +188,7 @@ mod tests {
     fn ask(
         newest: Option<&Claim>,
         heart: OwnerHeart,
-        authority: Authority,
+        authority: &Authority,
     ) -> Result<Generation, ClaimRefusal> {
         let service = ServiceName::parse("nfs").unwrap();
         next_generation(&service, newest, &ServerName::parse("nfs-b").unwrap(), heart, authority)
@@ -224,25 +226,25 @@ mod tests {
 
     #[test]
     fn the_first_claim_needs_nobodys_leave() {
-        assert_eq!(ask(None, OwnerHeart::NeverSeen, Authority::default()), Ok(Generation(1)));
+        assert_eq!(ask(None, OwnerHeart::NeverSeen, &Authority::default()), Ok(Generation(1)));
     }
 
     #[test]
     fn a_living_owner_keeps_its_service() {
-        let refused = ask(Some(&claim("nfs-a", false)), BEATING, Authority::default()).unwrap_err();
+        let refused = ask(Some(&claim("nfs-a", false)), BEATING, &Authority::default()).unwrap_err();
         assert!(
             refused.to_string().contains("nfs-a") && refused.to_string().contains("--owner-fenced"),
             "{refused}"
         );
         let unknown = OwnerHeart::Unknown { watched: Duration::from_secs(1), needed: Duration::from_secs(6) };
-        assert!(ask(Some(&claim("nfs-a", false)), unknown, Authority::default()).is_err());
-        assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, Authority::default()).is_err());
+        assert!(ask(Some(&claim("nfs-a", false)), unknown, &Authority::default()).is_err());
+        assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &Authority::default()).is_err());
     }
 
     #[test]
     fn a_service_given_up_or_fenced_or_silent_or_our_own_can_be_claimed() {
-        let fenced = Authority { owner_fenced: true, insisted: false };
-        let insisted = Authority { owner_fenced: false, insisted: true };
+        let fenced = fenced("nfs-a");
+        let insisted = Authority { fenced: None, insisted: true };
         let silent = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
         for (newest, heart, authority) in [
             (claim("nfs-a", true), BEATING, Authority::default()),
@@ -251,7 +253,18 @@ mod tests {
             (claim("nfs-a", false), silent, Authority::default()),
             (claim("nfs-b", false), BEATING, Authority::default()),
         ] {
-            assert_eq!(ask(Some(&newest), heart, authority), Ok(Generation(5)), "{newest:?}");
+            assert_eq!(ask(Some(&newest), heart, &authority), Ok(Generation(5)), "{newest:?}");
         }
+    }
+
+    fn fenced(server: &str) -> Authority {
+        Authority { fenced: Some(ServerName::parse(server).unwrap()), insisted: false }
+    }
+
+    #[test]
+    fn the_fence_of_one_server_permits_nothing_over_the_next_owner() {
+        let newest = claim("nfs-c", false);
+        assert!(ask(Some(&newest), BEATING, &fenced("nfs-a")).is_err());
+        assert!(ask(Some(&newest), BEATING, &fenced("nfs-c")).is_ok());
     }
 }

@@ -154,9 +154,11 @@ fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
     ];
     let (request, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced"]);
     let expected = json!({
-        "verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "owner-fenced": true, "force": false
+        "verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "fenced": "owner", "force": false
     });
     assert_eq!(request, expected);
+    let (request, _) = server.run_with_agent(&answers, &["adopt", "--owner-fenced=nfs-a", "nfs"]);
+    assert_eq!(request["fenced"], json!({"server": "nfs-a"}));
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
     assert!(said.out.starts_with("nfs: every client was told\n"), "{}", said.out);
     let (_, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--json"]);

@@ -101,7 +101,7 @@ impl World {
         server: usize,
         service: &ServiceName,
         claim: &Claim,
-        authority: Authority,
+        authority: &Authority,
     ) {
         let Some(newest) = self.store.newest_claim(service) else { return };
         let us = &self.servers[server].name;
@@ -111,7 +111,7 @@ impl World {
         let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
         let beat = self.beat_at[owner].unwrap_or_default();
         let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
-        if lives && !authority.owner_fenced {
+        if lives && authority.fenced.as_ref() != Some(&newest.owner) {
             let what = format!("{us} claims {service}, whose owner {} lives", newest.owner);
             self.violated(3, what);
         }

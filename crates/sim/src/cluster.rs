@@ -22,7 +22,7 @@ pub(crate) enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
     Idle,
-    Adopting { on: usize, since: Ms, prepare: bool, fenced: bool },
+    Adopting { on: usize, since: Ms, prepare: bool, fenced: Option<usize> },
     Releasing { from: usize, to: usize, since: Ms },
 }
 
@@ -47,7 +47,7 @@ impl Cluster {
 
     /// Whether anything is adopted from servers that must stay off meanwhile.
     pub(crate) fn holds_off(&self) -> bool {
-        self.tasks.iter().any(|(_, task)| matches!(task.0, Task::Adopting { fenced: true, .. }))
+        self.tasks.iter().any(|(_, task)| matches!(task.0, Task::Adopting { fenced: Some(_), .. }))
     }
 }
 
@@ -90,14 +90,14 @@ impl World {
                 _ => {
                     // The verbs may be repeated; an agent that was restarted hears them again.
                     if (self.now - since) % 5_000 < 1_000 && self.now > since + 1_000 {
-                        let authority = Authority { owner_fenced: fenced, insisted: false };
+                        let authority = self.fenced(fenced);
                         self.ask(on, Message::Adopt { service, prepare, authority });
                     }
                     task
                 }
             },
             Task::Releasing { from, to, since } => match said(from) {
-                Some(Word::Released) => self.adopt_on(service, to, false),
+                Some(Word::Released) => self.adopt_on(service, to, None),
                 Some(_) => Task::Idle,
                 None if self.now > since + 20_000 || !self.servers[from].on => Task::Idle,
                 None => task,
@@ -126,7 +126,7 @@ impl World {
                     if is_there || (journal.phase.is_over() && self.services[service].automatic) {
                         self.move_address(service, Some(owner));
                     } else if !self.services[service].automatic {
-                        return self.adopt_on(service, owner, false);
+                        return self.adopt_on(service, owner, None);
                     }
                     return Task::Idle;
                 }
@@ -150,20 +150,26 @@ impl World {
             _ if living.is_empty() || self.rng.u8(0..3) == 0 => Task::Idle,
             _ => {
                 let on = living[self.rng.usize(0..living.len())];
+                let fenced = owner.filter(|_| !released);
                 if self.cluster.is_hasty && !released && living.len() > 1 {
                     let other = living.into_iter().find(|at| *at != on).unwrap_or(on);
-                    let authority = Authority { owner_fenced: true, insisted: false };
+                    let authority = self.fenced(fenced);
                     self.ask(other, Message::Adopt { service, prepare: false, authority });
                 }
-                self.adopt_on(service, on, !released)
+                self.adopt_on(service, on, fenced)
             }
         }
     }
 
-    fn adopt_on(&mut self, service: usize, on: usize, fenced: bool) -> Task {
+    /// What it may say of a server that it keeps off.
+    fn fenced(&self, server: Option<usize>) -> Authority {
+        Authority { fenced: server.map(|server| self.servers[server].name.clone()), insisted: false }
+    }
+
+    fn adopt_on(&mut self, service: usize, on: usize, fenced: Option<usize>) -> Task {
         // With a plain adopt the agent's hooks would move the address; a cluster manager prepares and finishes.
         let prepare = true;
-        let authority = Authority { owner_fenced: fenced, insisted: false };
+        let authority = self.fenced(fenced);
         self.ask(on, Message::Adopt { service, prepare, authority });
         Task::Adopting { on, since: self.now, prepare, fenced }
     }

@@ -147,7 +147,7 @@ impl Out<'_> {
         &mut self,
         service: &ServiceName,
         claim: &Claim,
-        authority: Authority,
+        authority: &Authority,
     ) -> Result<Claim, String> {
         let fate = self.fate();
         if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {

@@ -384,7 +384,7 @@ impl Takeover {
         let drops_all = self.drops_own_locks();
         let own = self.plan.own.iter().filter(|service| drops_all || self.plan.lost.contains(service));
         let own = own.map(|service| (service.clone(), Part::Own));
-        Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority }
+        Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority.clone() }
     }
 
     fn claimed(&mut self, now: Moment, won: Vec<Claimed>, refused: &[(ServiceName, String)]) -> Steps {

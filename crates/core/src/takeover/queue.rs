@@ -22,7 +22,6 @@ pub enum Todo {
 pub struct Queue(VecDeque<One>);
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none for long")]
 enum One {
     Persist(Persist),
     Act(Action),

@@ -37,8 +37,10 @@ impl Agent {
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
             Request::Adopt { service, finish: true, .. } => self.finish(&service, responder),
-            Request::Adopt { service, prepare, owner_fenced, force, .. } => {
-                let authority = Authority { owner_fenced, insisted: force };
+            Request::Adopt { service, prepare, fenced, force, .. } => {
+                // The owner of this moment, and not whoever is faster than we are.
+                let fenced = fenced.and_then(|fenced| fenced.server(|| self.owner_of(&service)));
+                let authority = Authority { fenced, insisted: force };
                 self.adopt(now, Adoption { service, prepare, authority }, responder);
             }
             Request::Release { service } => match self.check_known(&service) {

@@ -347,7 +347,7 @@ impl Agent {
                 self.workshop.fence(owners.collect());
             }
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(&services, authority);
+                let (won, refused) = self.claim_all(&services, &authority);
                 self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
@@ -476,14 +476,14 @@ impl Agent {
         announced
     }
 
-    fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
+    pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
         self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
     }
 
     fn claim_all(
         &mut self,
         services: &[(ServiceName, Part)],
-        authority: Authority,
+        authority: &Authority,
     ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
         // What was captured until this moment belongs into the generation that is left.
         self.scan(self.clock.now());
@@ -510,7 +510,7 @@ impl Agent {
         (won, refused)
     }
 
-    fn claim(&mut self, service: &ServiceName, authority: Authority) -> Result<Claimed, NotClaimed> {
+    fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
         let store = self.store.as_ref();
         let newest = store.newest_claim(service)?;
         let heart = match &newest {

@@ -79,7 +79,7 @@ impl Place {
             cause: Cause::Asked,
             targets: vec![service(target)],
             until: Until::Settled,
-            authority: Authority { owner_fenced: true, insisted: false },
+            authority: Authority { fenced: None, insisted: true },
             waiting: Vec::new(),
             primary_lost: None,
         };

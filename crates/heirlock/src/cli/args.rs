@@ -7,6 +7,7 @@ use heirlock_core::{ServerName, ServiceName};
 
 use super::exit;
 use super::notify::Notify;
+use crate::control::Fenced;
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]
@@ -105,9 +106,9 @@ pub(super) struct Adopt {
     /// Go on where --prepare stopped: tell the clients
     #[arg(long)]
     pub(super) finish: bool,
-    /// The owner is confirmed off: its claim doesn't count any more
-    #[arg(long)]
-    pub(super) owner_fenced: bool,
+    /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
+    #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(super) owner_fenced: Option<Fenced>,
     /// Adopt in spite of what speaks against it; locks may be lost, or granted twice
     #[arg(long)]
     pub(super) force: bool,
@@ -155,9 +156,9 @@ pub(super) enum Records {
         service: ServiceArgument,
         /// A directory with sm, sm.bak and state, such as /var/lib/nfs
         directory: PathBuf,
-        /// The owner is confirmed off: its claim doesn't count any more
-        #[arg(long)]
-        owner_fenced: bool,
+        /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
+        #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        owner_fenced: Option<Fenced>,
     },
 }
 

@@ -64,7 +64,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
             service: adopt.service.name(&settings.server)?,
             prepare: adopt.prepare,
             finish: adopt.finish,
-            owner_fenced: adopt.owner_fenced,
+            fenced: adopt.owner_fenced,
             force: adopt.force,
         }),
         Verb::Release { service } => ask(Request::Release { service: service.name(&settings.server)? }),

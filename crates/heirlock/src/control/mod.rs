@@ -5,8 +5,11 @@ mod client;
 mod listener;
 pub(crate) mod report;
 
-use heirlock_core::ServiceName;
+use std::str::FromStr;
+
+use heirlock_core::names::NameError;
 use heirlock_core::takeover::Phase;
+use heirlock_core::{ServerName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{AskError, ask};
@@ -19,6 +22,35 @@ pub(crate) const SOCKET: &str = "control.sock";
 
 /// Bytes of one line of an answer: a report that names a hundred thousand clients that were not told.
 pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Who is confirmed off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fenced {
+    /// Whoever owns the service when this is said.
+    Owner,
+    /// This server, and no other one.
+    Server(ServerName),
+}
+
+impl Fenced {
+    /// The server, where the owner is this one.
+    pub(crate) fn server(self, owner: impl FnOnce() -> Option<ServerName>) -> Option<ServerName> {
+        match self {
+            Self::Owner => owner(),
+            Self::Server(server) => Some(server),
+        }
+    }
+}
+
+/// As on the command line, where no name stands for the owner.
+impl FromStr for Fenced {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
+    }
+}
 
 /// What the agent is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +66,8 @@ pub(crate) enum Request {
         prepare: bool,
         /// go on from there
         finish: bool,
-        /// the owner is confirmed off
-        owner_fenced: bool,
+        /// who is confirmed off
+        fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
     },

@@ -268,7 +268,7 @@ impl Agent {
             Action::CheckFit(_) => out.later(20, Event::Fit(Ok(()))),
             Action::Fence(services) => out.fence(&services),
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(out, now, &services, authority);
+                let (won, refused) = self.claim_all(out, now, &services, &authority);
                 self.advance(out, now, Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
@@ -343,7 +343,7 @@ impl Agent {
         out: &mut Out<'_>,
         now: Moment,
         services: &[(ServiceName, Part)],
-        authority: Authority,
+        authority: &Authority,
     ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
         self.scan(out, now);
         let (mut won, mut refused) = (Vec::new(), Vec::new());
@@ -370,7 +370,7 @@ impl Agent {
         out: &mut Out<'_>,
         now: Moment,
         service: &ServiceName,
-        authority: Authority,
+        authority: &Authority,
     ) -> Result<Claimed, String> {
         let newest = out.newest_claim(service)?;
         let us = out.server().name.clone();

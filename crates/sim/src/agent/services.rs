@@ -92,7 +92,7 @@ impl Agent {
 
     fn claim_first(&mut self, out: &mut Out<'_>, service: &ServiceName) -> Result<(), String> {
         let claim = self.our_claim(out, Generation::FIRST);
-        if out.claim(service, &claim, Authority::default())? != claim {
+        if out.claim(service, &claim, &Authority::default())? != claim {
             return Ok(());
         }
         let state = StateNumber(out.server().state);

@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::agent::roles;
 use crate::config::Settings;
+use crate::control::Fenced;
 use crate::detector;
 use crate::limits;
 use crate::store::dir::DirStore;
@@ -71,11 +72,11 @@ pub(super) fn import(
     settings: &Settings,
     service: &ServiceName,
     directory: &Path,
-    owner_fenced: bool,
+    fenced: Option<Fenced>,
 ) -> Result<Imported, Failed> {
     check_service(settings, service)?;
     let store = DirStore::open(&settings.store.path)?;
-    import_into(&store, settings, service, owner_fenced, || {
+    import_into(&store, settings, service, fenced, || {
         read(directory, roles_in(directory, &settings.state_directory))
     })
 }
@@ -84,11 +85,11 @@ fn import_into(
     store: &dyn Store,
     settings: &Settings,
     service: &ServiceName,
-    owner_fenced: bool,
+    fenced: Option<Fenced>,
     read: impl FnOnce() -> Result<Source, Failed>,
 ) -> Result<Imported, Failed> {
     let newest = store.newest_claim(service)?;
-    let generation = may_claim(settings, service, newest.as_ref(), owner_fenced)?;
+    let generation = may_claim(settings, service, newest.as_ref(), fenced)?;
     let source = read()?;
     let base = match &newest {
         Some(claim) => store.newest_generation(service, claim.generation)?,
@@ -152,7 +153,7 @@ fn may_claim(
     settings: &Settings,
     service: &ServiceName,
     newest: Option<&Claim>,
-    owner_fenced: bool,
+    fenced: Option<Fenced>,
 ) -> Result<Generation, Failed> {
     if newest.is_some_and(|claim| claim.owner == settings.server && !claim.released) {
         let what = format!(
@@ -163,8 +164,9 @@ fn may_claim(
     }
     // Nobody has watched the owner's heart: this is a short run of a program.
     let heart = OwnerHeart::Unknown { watched: Duration::ZERO, needed: settings.heartbeat.dead_after * 2 };
-    let authority = Authority { owner_fenced, insisted: false };
-    next_generation(service, newest, &settings.server, heart, authority).map_err(|refusal| match refusal {
+    let fenced = fenced.and_then(|fenced| fenced.server(|| newest.map(|claim| claim.owner.clone())));
+    let authority = Authority { fenced, insisted: false };
+    next_generation(service, newest, &settings.server, heart, &authority).map_err(|refusal| match refusal {
         ClaimRefusal::OwnerUnknown { service, owner, .. } => {
             let what = format!(
                 "{service} belongs to {owner}, which may be serving it: release it there, or make sure that {owner} is \
@@ -396,7 +398,7 @@ mod tests {
     }
 
     fn import(store: &DirStore, source: Source) -> Result<Imported, Failed> {
-        import_into(store, &settings(), &nfs(), false, || Ok(source))
+        import_into(store, &settings(), &nfs(), None, || Ok(source))
     }
 
     #[test]
