@@ -40,7 +40,10 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 /// that is too busy for it gets more each time.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// What it may come to.
+/// How long an agent may take to answer for the first time: it reads all records of its services before.
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// What [`SILENCE_MAX`] may come to.
 const SILENCE_LIMIT: Duration = Duration::from_secs(16);
 
 /// Between two questions.
@@ -159,7 +162,7 @@ impl Supervisor {
         }
     }
 
-    /// An agent that answered once and does so no more is killed; SIGCHLD brings the next one.
+    /// An agent that answers no more, or does not begin to, is killed; SIGCHLD brings the next one.
     fn judge(&mut self, asked: Instant, answered: bool) {
         // What was asked of the one before says nothing of this one.
         if self.child.is_none() || asked < self.started {
@@ -170,9 +173,12 @@ impl Supervisor {
             return;
         }
         let silent = *self.silent.get_or_insert(asked);
-        if self.answered && silent.elapsed() >= self.silence_max {
+        let patience = if self.answered { self.silence_max } else { START_TIME_MAX };
+        if silent.elapsed() >= patience {
             tracing::error!(silent = ?silent.elapsed(), "the agent hangs: it is killed, and another one started");
-            self.silence_max = (self.silence_max * 2).min(SILENCE_LIMIT);
+            if self.answered {
+                self.silence_max = (self.silence_max * 2).min(SILENCE_LIMIT);
+            }
             (self.answered, self.silent) = (false, None);
             self.signal(Signal::KILL);
         }
@@ -243,5 +249,41 @@ impl Supervisor {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// What ended an agent that has been silent for so long.
+    fn end_of(answered: bool, silent: Duration) -> Option<i32> {
+        let child = Command::new("sleep").arg("0.3").spawn().unwrap();
+        let now = Instant::now();
+        let mut supervisor = Supervisor {
+            program: PathBuf::new(),
+            arguments: Vec::new(),
+            sockets: None,
+            child: Some(child),
+            started: now.checked_sub(silent * 2).unwrap(),
+            due: now,
+            pause: Duration::ZERO,
+            answered,
+            silent: None,
+            silence_max: SILENCE_MAX,
+        };
+        supervisor.judge(now.checked_sub(silent).unwrap(), false);
+        supervisor.child.unwrap().wait().unwrap().signal()
+    }
+
+    #[test]
+    fn one_that_answers_no_more_is_killed_soon_and_one_that_is_starting_gets_its_time() {
+        let killed = Some(Signal::KILL.as_raw());
+        assert_eq!(end_of(true, SILENCE_MAX / 2), None);
+        assert_eq!(end_of(true, SILENCE_MAX), killed);
+        assert_eq!(end_of(false, START_TIME_MAX / 2), None);
+        assert_eq!(end_of(false, START_TIME_MAX), killed);
     }
 }

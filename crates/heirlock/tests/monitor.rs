@@ -91,6 +91,8 @@ fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
     wait_until("the registration", || port(Transport::Tcp).is_some());
     assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
     let child = server.child();
+    // One that has not answered its supervisor yet is given time to start: it is asked five times a second.
+    std::thread::sleep(Duration::from_secs(2));
     sh(&format!("kill -STOP {child}"));
     wait_until("a grant by another one", || mon("192.0.2.2", 1, PATIENCE).is_some_and(|answer| answer.ok));
     assert!(is_stored("192.0.2.2"));
