@@ -1,9 +1,10 @@
 //! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in
-//! `nfs.rs`, what with heirlock in `heirlock.rs`.
+//! `nfs.rs`, what with heirlock in `heirlock.rs`, and what is different where systemd runs it in `systemd.rs`.
 
 mod heirlock;
 mod nfs;
 mod report;
+mod systemd;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::capture::Capture;
 use crate::crowd;
-use crate::guest::{Boot, Guest, INIT, make_disk};
+use crate::guest::{Boot, Guest, INIT, UNDER_SYSTEMD, make_disk};
 use crate::guest_program;
 use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
 use crate::network::{LAB_ADDRESS, Network};
@@ -100,6 +101,7 @@ pub struct Cluster {
     folder: PathBuf,
     disks: Vec<String>,
     words: Vec<String>,
+    run_by_systemd: Vec<Name>,
     stop: Stop,
     story: Story,
 }
@@ -135,6 +137,7 @@ impl Cluster {
             folder: folder.to_owned(),
             disks: DISKS.map(str::to_owned).to_vec(),
             words: Vec::new(),
+            run_by_systemd: Vec::new(),
             stop: stop.within(SCENARIO_TIME_MAX),
             story,
         })
@@ -176,10 +179,13 @@ impl Cluster {
     /// # Errors
     /// When one of them is on already or does not come up.
     pub fn switch_on(&mut self, names: &[Name]) -> Result<()> {
-        let Self { guests, root, folder, disks, words, stop, .. } = self;
-        let boot = Boot { root, folder, disks, words };
+        let Self { guests, root, folder, disks, words, run_by_systemd, stop, .. } = self;
         for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
-            guest.switch_on(&boot)?;
+            let mut words = words.clone();
+            if run_by_systemd.iter().any(|name| *name == guest.name()) {
+                words.push(systemd::WORD.to_owned());
+            }
+            guest.switch_on(&Boot { root, folder, disks, words: &words })?;
         }
         for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
             guest.wait_until_up(stop)?;
@@ -307,7 +313,8 @@ impl Cluster {
         const FACTS: &str = "dmesg | tail -n 60; for file in /proc/locks /proc/fs/lockd/nlm_end_grace /proc/fs/nfsd/threads; do \
                              echo \"== $file\"; cat $file; done; echo == records; grep -r . /var/lib/nfs/sm /var/lib/nfs/sm.bak; \
                              echo == addresses; ip -br addr; echo == processes; ps ax || ls /proc; echo == registered; rpcinfo -p; \
-                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; tail -n 2000 /run/heirlock*.log";
+                             echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; tail -n 2000 /run/heirlock*.log; \
+                             [ ! -d /run/systemd/system ] || { echo == systemd; systemctl --no-pager --all list-units; journalctl --no-pager -n 1000; }";
         for guest in self.guests.iter().filter(|guest| guest.is_on()) {
             if self.stop.asked() {
                 return;
@@ -344,6 +351,7 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     let modules = format!("/usr/lib/uml/modules/{}", root.kernel);
     std::os::unix::fs::symlink(&modules, folder.join("modules/lib/modules").join(&root.kernel))?;
     write_executable(&folder.join("init"), INIT)?;
+    write_executable(&folder.join("under-systemd"), UNDER_SYSTEMD)?;
     copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
     if let Some(heirlock) = programs.heirlock {
         copy(heirlock, &folder.join("bin/heirlock"))?;

@@ -21,6 +21,9 @@ use crate::wire::{self, AGENT_PORT, Ending, Ran};
 /// The first process of every guest.
 pub const INIT: &str = include_str!("guest/init");
 
+/// What it becomes on a server that systemd runs.
+pub const UNDER_SYSTEMD: &str = include_str!("guest/under-systemd");
+
 /// Starts a guest's kernel in namespaces of its own.
 const START: &str = include_str!("guest/start.sh");
 

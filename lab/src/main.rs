@@ -16,7 +16,7 @@ use serde::Serialize;
 /// Real kernel NFS servers and clients on one machine, and the scenarios that prove heirlock on them.
 ///
 /// Needs root, /dev/net/tun and Debian's packages user-mode-linux nfs-kernel-server nfs-common rpcbind
-/// iproute2 kmod e2fsprogs (and debootstrap for another release). Exit code 0: all passed; 1: some failed; 2:
+/// iproute2 kmod e2fsprogs systemd (and debootstrap for another release). Exit code 0: all passed; 1: some failed; 2:
 /// could not run; 130: interrupted.
 #[derive(Parser)]
 #[command(version)]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -12,7 +13,10 @@ use serde::Serialize;
 use crate::process::run;
 
 /// Packages that a tree needs beyond the base system. Nothing is interpreted in a guest but shell.
-const PACKAGES: &str = "user-mode-linux,nfs-kernel-server,nfs-common,rpcbind,iproute2,kmod";
+const PACKAGES: &str = "user-mode-linux,nfs-kernel-server,nfs-common,rpcbind,iproute2,kmod,systemd";
+
+/// In a tree: the packages that it was made with. It lies inside, so that it is there when the tree is.
+const MADE_WITH: &str = "var/lib/heirlock-lab.packages";
 
 /// A Debian release with its kernel and its nfs-utils.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -41,8 +45,11 @@ impl Release {
     /// When a package is missing on the machine or the tree can't be made.
     pub fn root(self, mirror: Option<&str>) -> Result<Root> {
         match self {
-            Self::Bookworm => Root::of(None),
-            Self::Trixie => Root::of(Some(ensure_tree(self.codename(), mirror)?)),
+            Self::Bookworm => Root::of(None, None),
+            Self::Trixie => {
+                let (tree, in_use) = ensure_tree(self.codename(), mirror)?;
+                Root::of(Some(tree), Some(in_use))
+            }
         }
     }
 }
@@ -54,10 +61,12 @@ pub struct Root {
     pub tree: Option<PathBuf>,
     /// The kernel's release, e.g. `6.1.176`: the name of its folder of modules.
     pub kernel: String,
+    /// Held as long as somebody runs on the tree, so that nobody replaces it meanwhile.
+    _in_use: Option<Arc<File>>,
 }
 
 impl Root {
-    fn of(tree: Option<PathBuf>) -> Result<Self> {
+    fn of(tree: Option<PathBuf>, in_use: Option<File>) -> Result<Self> {
         let modules = tree.as_deref().unwrap_or(Path::new("/")).join("usr/lib/uml/modules");
         let kernel = fs::read_dir(&modules)
             .ok()
@@ -69,29 +78,43 @@ impl Root {
                     modules.display()
                 )
             })?;
-        Ok(Self { tree, kernel })
+        Ok(Self { tree, kernel, _in_use: in_use.map(Arc::new) })
     }
 }
 
-/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no
-/// half tree to be believed in.
-fn ensure_tree(codename: &str, mirror: Option<&str>) -> Result<PathBuf> {
+/// Finds a tree that was made with the packages of today, or makes it; and locks it, shared, against being replaced.
+fn ensure_tree(codename: &str, mirror: Option<&str>) -> Result<(PathBuf, File)> {
     let cache = cache_folder()?;
     fs::create_dir_all(&cache).with_context(|| format!("can't make {}", cache.display()))?;
     let tree = cache.join(codename);
     let lock = File::create(cache.join(format!("{codename}.lock")))?;
-    flock(&lock, FlockOperation::LockExclusive)?; // another lab may be making it
-    if tree.join("usr/bin/linux.uml").exists() {
-        return Ok(tree);
+    flock(&lock, FlockOperation::LockShared)?; // another lab may be making it
+    if !is_current(&tree) {
+        // Waits for those that run on the old one.
+        flock(&lock, FlockOperation::LockExclusive)?;
+        if !is_current(&tree) {
+            make_tree(&cache, codename, mirror)?;
+        }
+        flock(&lock, FlockOperation::LockShared)?;
     }
+    Ok((tree, lock))
+}
+
+/// Is there a tree, and was it made with the same packages?
+fn is_current(tree: &Path) -> bool {
+    tree.join("usr/bin/linux.uml").exists()
+        && fs::read_to_string(tree.join(MADE_WITH)).is_ok_and(|made_with| made_with.trim_end() == PACKAGES)
+}
+
+/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no
+/// half tree to be believed in. One that was made with other packages stays until then.
+fn make_tree(cache: &Path, codename: &str, mirror: Option<&str>) -> Result<()> {
+    let (tree, partial) = (cache.join(codename), cache.join(format!("{codename}.partial")));
     let mirror = match mirror {
         Some(mirror) => mirror.to_owned(),
         None => apt_mirror()?,
     };
-    let partial = cache.join(format!("{codename}.partial"));
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("can't remove {}", partial.display()))?;
-    }
+    remove_tree(&partial)?;
     eprintln!("making a tree of {codename} in {} (once; a few minutes)", tree.display());
     // In namespaces of its own: what debootstrap mounts and starts ends with it, also after Ctrl-C.
     run(Command::new("setpriv")
@@ -101,8 +124,18 @@ fn ensure_tree(codename: &str, mirror: Option<&str>) -> Result<PathBuf> {
         .arg(codename)
         .arg(&partial)
         .arg(mirror))?;
-    fs::rename(&partial, &tree).with_context(|| format!("can't rename {}", partial.display()))?;
-    Ok(tree)
+    let made_with = partial.join(MADE_WITH);
+    fs::write(&made_with, format!("{PACKAGES}\n"))
+        .with_context(|| format!("can't write {}", made_with.display()))?;
+    remove_tree(&tree)?;
+    fs::rename(&partial, &tree).with_context(|| format!("can't rename {}", partial.display()))
+}
+
+fn remove_tree(tree: &Path) -> Result<()> {
+    if tree.exists() {
+        fs::remove_dir_all(tree).with_context(|| format!("can't remove {}", tree.display()))?;
+    }
+    Ok(())
 }
 
 /// XDG Base Directory Specification: `$XDG_CACHE_HOME`, or `~/.cache`.
@@ -162,6 +195,24 @@ fn mirror_in(text: &str, codename: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_of_other_packages_is_not_current() {
+        let tree = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = tree.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("usr/bin/linux.uml", "");
+        assert!(!is_current(tree.path()), "made before lists were kept");
+        put(MADE_WITH, "user-mode-linux,kmod\n");
+        assert!(!is_current(tree.path()));
+        put(MADE_WITH, &format!("{PACKAGES}\n"));
+        assert!(is_current(tree.path()));
+        fs::remove_file(tree.path().join("usr/bin/linux.uml")).unwrap();
+        assert!(!is_current(tree.path()));
+    }
 
     #[test]
     fn the_mirror_is_found_in_both_formats() {

@@ -50,6 +50,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::own_clients::OWN_CLIENTS,
     scenarios::own_clients::OWN_CLIENTS_LOCK_MANAGER,
     scenarios::orderly::ORDERLY,
+    scenarios::systemd::STOCK_RIVAL_SYSTEMD,
+    scenarios::systemd::CRASH_SYSTEMD,
     scenarios::crash::CRASH_RESTART_NFS,
     scenarios::crash::CRASH_NOTIFY,
     scenarios::crash::CRASH_RESTART_LOCK_MANAGER,

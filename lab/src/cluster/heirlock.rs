@@ -88,10 +88,13 @@ impl Cluster {
     /// When a step fails.
     pub fn protect(&self, server: Name, setup: &Setup) -> Result<()> {
         self.configure(server, setup)?;
-        self.make_room(server)?;
+        if !self.is_run_by_systemd(server) {
+            self.make_room(server)?;
+        }
         let enabled = self.heirlock(server, "enable")?;
         ensure!(enabled.ending == Ending::Exit(0), "heirlock enable on {server}: {enabled:?}");
-        self.start_agent(server)
+        // Where systemd runs, it has started the agent, and made room for it.
+        if self.is_run_by_systemd(server) { self.wait_for_agent(server) } else { self.start_agent(server) }
     }
 
     /// Writes heirlock's configuration and the scripts that it names.
@@ -103,9 +106,11 @@ impl Cluster {
         self.write_file(
             server,
             "/etc/heirlock/heirlock.toml",
-            &configuration(server, &address, setup, self.capture),
+            &configuration(server, &address, setup, self.capture, self.is_run_by_systemd(server)),
         )?;
-        for (name, script) in scripts(self.capture) {
+        let unexport = self.unexport(server, "$export");
+        let export = self.export(server, "$export", "$fsid");
+        for (name, script) in scripts(self.capture, &export, &unexport) {
             let path = format!("/etc/heirlock/{name}");
             self.write_file(server, &path, &script)?;
             self.ok(server, &format!("chmod 755 {path}"))?;
@@ -136,11 +141,20 @@ impl Cluster {
                 "(setsid heirlock {verb} >> /run/heirlock.log 2>&1 < /dev/null & echo $! > /run/lab/agent.pid)"
             ),
         )?;
+        self.wait_for_agent(server)
+    }
+
+    /// Waits until the agent serves its store.
+    ///
+    /// # Errors
+    /// When it does not, or when one that the lab has started ends.
+    pub fn wait_for_agent(&self, server: Name) -> Result<()> {
+        let alive = match self.is_run_by_systemd(server) {
+            true => "true", // systemd starts another
+            false => "kill -0 \"$(cat /run/lab/agent.pid)\" || { tail -n 5 /run/heirlock.log; false; }",
+        };
         self.wait_for("an agent that is ready", COMMAND_TIME_MAX, || {
-            self.ok(
-                server,
-                "kill -0 \"$(cat /run/lab/agent.pid)\" || { tail -n 5 /run/heirlock.log; false; }",
-            )?;
+            self.ok(server, alive)?;
             let called = self.heirlock(server, "status --json")?;
             let ready = called.parsed::<StatusReport>().is_ok_and(|status| {
                 status.store.well && status.services.iter().any(|s| s.held && s.service.starts_with("host."))
@@ -173,6 +187,9 @@ impl Cluster {
     /// # Errors
     /// When none runs.
     pub fn agent_pid(&self, server: Name) -> Result<String> {
+        if self.is_run_by_systemd(server) {
+            return self.main_process(server, "heirlock.service");
+        }
         // Of a process, the line has its number first and its parent's fourth; no process of ours has a blank in
         // its name.
         const CHILD: &str = "started=$(cat /run/lab/agent.pid); kill -0 $started || exit 1
@@ -387,17 +404,25 @@ impl Cluster {
     }
 }
 
-/// heirlock.toml of one server.
-fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -> String {
+/// heirlock.toml of one server. Where systemd runs it, NFS and rpc.statd are restarted as heirlock does that unless it is
+/// told otherwise.
+fn configuration(
+    server: Name,
+    address: &str,
+    setup: &Setup,
+    capture: Capture,
+    run_by_systemd: bool,
+) -> String {
     let Setup { services, home, strategy, convey, hooks, automatic, when_unprotected, tombstone_delay } =
         setup;
     // Where heirlock is the status monitor itself, there is none to restart.
     let restart_status_monitor = match capture {
-        Capture::Watch | Capture::Callout => {
+        Capture::Watch | Capture::Callout if !run_by_systemd => {
             "restart-status-monitor = [\"/etc/heirlock/restart-status-monitor\"]"
         }
-        Capture::Nsm => "",
+        _ => "",
     };
+    let restart_nfs = if run_by_systemd { "" } else { "restart-nfs = [\"/etc/heirlock/restart-nfs\"]" };
     let mut text = format!(
         "server = \"{server}\"
          # On a disk that a reboot leaves alone: what is in a guest is in its memory.
@@ -412,7 +437,7 @@ fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -
          [lock-manager]
          strategy = \"{strategy}\"
          convey = \"{convey}\"
-         restart-nfs = [\"/etc/heirlock/restart-nfs\"]
+         {restart_nfs}
          {restart_status_monitor}
          [heartbeat]
          interval = \"500ms\"
@@ -442,8 +467,8 @@ fn configuration(server: Name, address: &str, setup: &Setup, capture: Capture) -
     text
 }
 
-/// What the configuration names, as an administrator without systemd writes it. The hooks are idempotent.
-fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
+/// What the configuration names, as an administrator writes it. The hooks are idempotent.
+fn scripts(capture: Capture, export: &str, unexport: &str) -> Vec<(&'static str, String)> {
     let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
     let services = format!(
         "case $HEIRLOCK_SERVICE in
@@ -481,14 +506,14 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
                 "{services}
                  mkdir -p $export
                  grep -q \" $export ext4 \" /proc/mounts || mount -t ext4 $disk $export
-                 exportfs -o rw,no_root_squash,fsid=$fsid,insecure \"*:$export\"\n"
+                 {export}\n"
             )),
         ),
         (
             "volume-down",
             script(&format!(
                 "{services}
-                 exportfs -u \"*:$export\" || true
+                 {unexport} || true
                  exportfs -f
                  ! grep -q \" $export ext4 \" /proc/mounts || umount $export\n"
             )),
@@ -534,14 +559,17 @@ mod tests {
     #[test]
     fn a_configuration_names_every_script() {
         for capture in [Capture::Watch, Capture::Nsm, Capture::Callout] {
-            let text = configuration("nfs-a", "10.99.0.1", &Setup { hooks: true, ..SETUP }, capture);
-            for (name, script) in scripts(capture) {
+            let setup = Setup { hooks: true, ..SETUP };
+            let text = configuration("nfs-a", "10.99.0.1", &setup, capture, false);
+            for (name, script) in scripts(capture, "true", "true") {
                 let named = text.contains(&format!("\"/etc/heirlock/{name}\""));
                 let needed = capture != Capture::Nsm || name != "restart-status-monitor";
                 assert_eq!(named, needed, "{name}");
                 assert!(script.starts_with("#!/bin/sh\n"));
             }
             assert_eq!(text.matches('"').count() % 2, 0);
+            let text = configuration("nfs-a", "10.99.0.1", &setup, capture, true);
+            assert!(!text.contains("restart-"), "systemd's are heirlock's own: {text}");
         }
     }
 }

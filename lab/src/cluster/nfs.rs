@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Cluster, Name, Service, quoted};
+use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
 use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
@@ -58,10 +58,11 @@ impl Cluster {
     /// When a step fails.
     pub fn attach(&self, server: Name, service: &Service) -> Result<()> {
         let Service { name, disk, fsid, .. } = service;
+        let export = self.export(server, &format!("/srv/{name}"), &fsid.to_string());
         let command = format!(
             "set -e; mkdir -p /srv/{name}; mount -t ext4 {disk} /srv/{name}; chmod 777 /srv/{name}
              for file in f g h; do touch /srv/{name}/$file; chmod 666 /srv/{name}/$file; done; sync
-             exportfs -o rw,no_root_squash,fsid={fsid},insecure '*:/srv/{name}'"
+             {export}"
         );
         self.ok(server, &command).map(drop)
     }
@@ -71,11 +72,15 @@ impl Cluster {
     /// # Errors
     /// When it does not start.
     pub fn start_nfs(&self, server: Name) -> Result<()> {
+        let start = match self.is_run_by_systemd(server) {
+            true => systemd::START_NFS,
+            false => "rpc.mountd; rpc.nfsd 4",
+        };
         let command = format!(
             "set -e; [ \"$(cat /proc/fs/nfsd/threads)\" -eq 0 ] || exit 0
              sysctl -qw fs.nfs.nlm_grace_period={GRACE_SECONDS}
              echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4leasetime; echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4gracetime
-             rpc.mountd; rpc.nfsd 4; [ \"$(cat /proc/fs/nfsd/threads)\" -gt 0 ]"
+             {start}; [ \"$(cat /proc/fs/nfsd/threads)\" -gt 0 ]"
         );
         self.ok(server, &command).map(drop)
     }
@@ -106,11 +111,8 @@ impl Cluster {
     /// When the volume is in use.
     pub fn detach(&self, server: Name, service: &Service) -> Result<()> {
         let Service { name, .. } = service;
-        self.ok(
-            server,
-            &format!("set -e; exportfs -u '*:/srv/{name}'; exportfs -f; sync; umount /srv/{name}"),
-        )
-        .map(drop)
+        let unexport = self.unexport(server, &format!("/srv/{name}"));
+        self.ok(server, &format!("set -e; {unexport}; exportfs -f; sync; umount /srv/{name}")).map(drop)
     }
 
     /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of

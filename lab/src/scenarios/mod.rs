@@ -13,6 +13,7 @@ pub mod selftest;
 mod stage;
 pub mod stock_rival;
 pub mod storm;
+pub mod systemd;
 pub mod twice;
 pub mod two_services;
 pub mod window;
