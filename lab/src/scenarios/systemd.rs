@@ -129,12 +129,12 @@ fn given_back(lab: &Cluster, before: &str) -> Result<()> {
     lab.wait_until(NFS_B, &format!("systemctl is-active --quiet {NOTIFY} && [ -e /run/sm-notify.pid ]"))
 }
 
-/// What `enable` and `disable` may change of a host: files with their content, and what systemd makes of them.
+/// What `enable` and `disable` may change of a host: files with their content, folders, and what systemd makes of the units.
 fn host(lab: &Cluster, server: Name) -> Result<String> {
-    let files = "cd / && find etc/systemd etc/nfs.conf etc/nfs.conf.d etc/tmpfiles.d run/sm-notify.pid usr/local/lib \
-                 ! -type d -printf '%p %y %m %u %l\\n' -exec sh -c '[ -L \"$1\" ] || md5sum \"$1\"' - {} ';' 2>/dev/null | sort
-                 for unit in rpc-statd-notify rpc-statd nfs-server rpcbind; do echo $unit $(systemctl is-enabled $unit); done; true";
-    lab.ok(server, files)
+    const LOOK: &str = "cd / && find etc/systemd etc/nfs.conf etc/nfs.conf.d etc/tmpfiles.d run/sm-notify.pid usr/local/lib/heirlock \
+             -printf '%p %y %m %u %l\n' -type f -exec md5sum {} ';' 2>/dev/null | sort
+         for unit in rpc-statd-notify rpc-statd nfs-server rpcbind; do echo $unit $(systemctl is-enabled $unit); done";
+    lab.ok(server, LOOK)
 }
 
 fn expect_state(lab: &Cluster, unit: &str, expected: &str) -> Result<()> {
