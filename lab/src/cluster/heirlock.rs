@@ -569,7 +569,7 @@ mod tests {
             }
             assert_eq!(text.matches('"').count() % 2, 0);
             let text = configuration("nfs-a", "10.99.0.1", &setup, capture, true);
-            assert!(!text.contains("restart-"), "systemd's are heirlock's own: {text}");
+            assert!(!text.contains("/etc/heirlock/restart-"), "heirlock knows how systemd restarts: {text}");
         }
     }
 }

@@ -65,4 +65,13 @@ impl Cluster {
         ensure!(process != "0", "expected {unit} of {server} to run, found no process");
         Ok(process)
     }
+
+    /// Waits until systemd has done all that it was asked for: a unit that another one only wants is started behind the
+    /// back of whoever started that one.
+    ///
+    /// # Errors
+    /// When it does not come to an end.
+    pub fn wait_until_systemd_rests(&self, server: Name) -> Result<()> {
+        self.wait_until(server, "[ -z \"$(systemctl list-jobs --no-legend)\" ]")
+    }
 }

@@ -76,6 +76,7 @@ fn guarded(lab: &Cluster) -> Result<()> {
     lab.protect(NFS_B, &setup)?;
     expect_state(lab, NOTIFY, "masked")?;
     lab.serve(NFS_B, &PROJECTS)?;
+    lab.wait_until_systemd_rests(NFS_B)?;
     ensure!(lab.grace(&PROJECTS)? == Grace::Open, "grace was ended on a guarded host");
     let started = lab.run(NFS_B, &format!("systemctl start {NOTIFY}"), RECLAIM_TIME_MAX)?;
     ensure!(started.output.contains("masked"), "expected {NOTIFY} to be refused, found {started:?}");
@@ -91,6 +92,7 @@ fn guarded(lab: &Cluster) -> Result<()> {
     lab.wait_until_protected(NFS_B, &PROJECTS, 2)?;
     let generation = lab.status(NFS_B)?.of(&PROJECTS)?.generation.unwrap_or(0);
     lab.ok(NFS_B, &format!("systemctl restart {NFS}"))?;
+    lab.wait_until_systemd_rests(NFS_B)?;
     ensure!(lab.grace(&PROJECTS)? == Grace::Open, "grace was ended when NFS was restarted on a guarded host");
     lab.say("systemd restarted NFS, and grace is open");
     lab.wait_for_locks(NFS_B, 1, RECLAIM_TIME_MAX)?;
