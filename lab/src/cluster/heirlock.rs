@@ -108,9 +108,7 @@ impl Cluster {
             "/etc/heirlock/heirlock.toml",
             &configuration(server, &address, setup, self.capture, self.is_run_by_systemd(server)),
         )?;
-        let unexport = self.unexport(server, "$export");
-        let export = self.export(server, "$export", "$fsid");
-        for (name, script) in scripts(self.capture, &export, &unexport) {
+        for (name, script) in scripts(self.capture) {
             let path = format!("/etc/heirlock/{name}");
             self.write_file(server, &path, &script)?;
             self.ok(server, &format!("chmod 755 {path}"))?;
@@ -468,7 +466,7 @@ fn configuration(
 }
 
 /// What the configuration names, as an administrator writes it. The hooks are idempotent.
-fn scripts(capture: Capture, export: &str, unexport: &str) -> Vec<(&'static str, String)> {
+fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
     let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
     let services = format!(
         "case $HEIRLOCK_SERVICE in
@@ -506,14 +504,14 @@ fn scripts(capture: Capture, export: &str, unexport: &str) -> Vec<(&'static str,
                 "{services}
                  mkdir -p $export
                  grep -q \" $export ext4 \" /proc/mounts || mount -t ext4 $disk $export
-                 {export}\n"
+                 exportfs -o rw,no_root_squash,fsid=$fsid,insecure \"*:$export\"\n"
             )),
         ),
         (
             "volume-down",
             script(&format!(
                 "{services}
-                 {unexport} || true
+                 exportfs -u \"*:$export\" || true
                  exportfs -f
                  ! grep -q \" $export ext4 \" /proc/mounts || umount $export\n"
             )),
@@ -561,7 +559,7 @@ mod tests {
         for capture in [Capture::Watch, Capture::Nsm, Capture::Callout] {
             let setup = Setup { hooks: true, ..SETUP };
             let text = configuration("nfs-a", "10.99.0.1", &setup, capture, false);
-            for (name, script) in scripts(capture, "true", "true") {
+            for (name, script) in scripts(capture) {
                 let named = text.contains(&format!("\"/etc/heirlock/{name}\""));
                 let needed = capture != Capture::Nsm || name != "restart-status-monitor";
                 assert_eq!(named, needed, "{name}");

@@ -221,7 +221,8 @@ impl Agent {
             written_at_s: clock::wall_s(),
             ..ServerReport::new(settings.server.clone(), &id)
         };
-        let lock_manager = lock_manager::open(&settings);
+        let mut lock_manager = lock_manager::open(&settings);
+        lock_manager.tidy();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
         let workshop = Workshop {
             settings: Arc::clone(&settings),

@@ -73,7 +73,7 @@ fn fsid(options: &str) -> Option<String> {
 }
 
 /// The words of a line: apart by blanks, save within quotes; `\040` is a blank; `#` begins a comment.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
     let mut rest = line;
     while let Some(c) = rest.chars().next() {

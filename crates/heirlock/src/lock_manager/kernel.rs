@@ -1,5 +1,7 @@
 //! lockd and nfsd of this kernel, in this network namespace.
 
+mod exports;
+
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, Write};
@@ -17,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{LockManager, LockManagerError, Recognised};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
 use crate::{hooks, limits, mounts, rpc_client};
+use exports::Exports;
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
 const NLM_TIMEOUT_S: u64 = 10;
@@ -36,6 +39,7 @@ pub(super) struct Kernel {
     rpcbind_port: u16,
     proc: PathBuf,
     systemd: bool,
+    exports: Exports,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
     /// Where lockd was seen last: a look at all processes, twice a second, would be paid for by the whole server.
@@ -53,6 +57,7 @@ struct Lockd {
 impl Kernel {
     pub(super) fn new(settings: &Settings, root: &Path) -> Self {
         Self {
+            exports: Exports::new(root, &settings.state_directory),
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
             proc: root.join("proc"),
@@ -163,6 +168,7 @@ impl Kernel {
         let before = self.lockd()?;
         let by_systemd = systemctl(&["restart", "nfs-server.service"]);
         let command = self.settings.restart_nfs.as_ref().unwrap_or(&by_systemd);
+        let _kept = self.exports.keep();
         run(command, "look at the command and at the kernel's log")?;
         let end = Instant::now() + SERVE_TIME_MAX;
         loop {
@@ -255,6 +261,10 @@ impl Kernel {
 impl LockManager for Kernel {
     fn describe(&self) -> String {
         "lockd of this kernel".into()
+    }
+
+    fn tidy(&mut self) {
+        self.exports.forget();
     }
 
     fn observe(&mut self) -> Result<Observation, LockManagerError> {

@@ -31,6 +31,9 @@ pub(crate) trait LockManager: Send {
     /// For people: "kernel lockd", …
     fn describe(&self) -> String;
 
+    /// Takes away what a recognition left that was killed in the middle. Only the agent asks for it, when it begins.
+    fn tidy(&mut self) {}
+
     /// One look, without side effect.
     fn observe(&mut self) -> Result<Observation, LockManagerError>;
 

@@ -42,6 +42,7 @@ impl FakeProc {
             rpcbind_port: 111,
             proc: self.0.path().to_owned(),
             systemd: false,
+            exports: Exports::new(self.0.path(), self.0.path()),
             is_status_monitor: false,
             last_seen: Cell::new(None),
         }

@@ -1,0 +1,170 @@
+//! Keeps what is exported while NFS is restarted.
+//!
+//! nfs-server.service takes all exports back when it stops, and exports what files name when it starts (`exportfs -au` and
+//! `exportfs -r`; nfs-utils, systemd/nfs-server.service). Cluster managers export by `exportfs -o`, which is in no file:
+//! without help a restart would leave their clients with stale handles in the middle of grace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::guard::exports_words as words;
+
+/// Read after all others: what they say of an export counts.
+const NAME: &str = "zz-heirlock-restart.exports";
+
+const REMARK: &str =
+    "# What was exported when heirlock restarted NFS, and is in no other file. It may be removed.\n";
+
+/// Where exports are written down.
+#[derive(Debug, Clone)]
+pub(super) struct Exports {
+    /// What is exported now (`etab`).
+    table: PathBuf,
+    /// `exports`.
+    file: PathBuf,
+    /// `exports.d`.
+    folder: PathBuf,
+}
+
+/// As long as it lives, every export that there was is in a file.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Kept<'a>(&'a Exports);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.forget();
+    }
+}
+
+impl Exports {
+    pub(super) fn new(root: &Path, state_directory: &Path) -> Self {
+        Self {
+            table: state_directory.join("etab"),
+            file: root.join("etc/exports"),
+            folder: root.join("etc/exports.d"),
+        }
+    }
+
+    /// Writes what is in no file into one. Where that fails it is said, and only what is in files survives.
+    pub(super) fn keep(&self) -> Kept<'_> {
+        if let Err(error) = self.write() {
+            tracing::error!(%error, folder = %self.folder.display(), "exports that are in no file can't be kept while NFS is restarted");
+        }
+        Kept(self)
+    }
+
+    /// Takes the file away, also one that an agent left that was killed.
+    pub(super) fn forget(&self) {
+        let path = self.folder.join(NAME);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %path.display(), %error, "it can't be removed; it is of no use any more");
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let table = match fs::read_to_string(&self.table) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            table => table?,
+        };
+        let in_files = self.in_files()?;
+        let is_in_a_file = |line: &str| clients(line).iter().all(|export| in_files.contains(export));
+        let missing: Vec<&str> = table.lines().filter(|line| !is_in_a_file(line)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            exports = missing.len(),
+            "exports that are in no file are kept while NFS is restarted"
+        );
+        fs::create_dir_all(&self.folder)?;
+        let (path, temporary) = (self.folder.join(NAME), self.folder.join(format!("{NAME}.new")));
+        fs::write(&temporary, format!("{REMARK}{}\n", missing.join("\n")))?;
+        fs::rename(temporary, path)
+    }
+
+    /// Which path is exported to whom by files.
+    fn in_files(&self) -> io::Result<BTreeSet<(String, String)>> {
+        let mut files = vec![self.file.clone()];
+        match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            entries => {
+                for entry in entries? {
+                    let path = entry?.path();
+                    let counts = path.extension().is_some_and(|extension| extension == "exports");
+                    let is_ours = path.file_name().is_some_and(|name| name == NAME);
+                    files.extend((counts && !is_ours).then_some(path));
+                }
+            }
+        }
+        let texts = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+        Ok(texts
+            .flat_map(|text| text.replace("\\\n", " ").lines().flat_map(clients).collect::<Vec<_>>())
+            .collect())
+    }
+}
+
+/// A line's path with each client that it is exported to; without any it is exported to all (exports(5)).
+fn clients(line: &str) -> Vec<(String, String)> {
+    let mut words = words(line).into_iter();
+    let Some(path) = words.next() else { return Vec::new() };
+    let clients = words.filter(|word| !word.starts_with('-'));
+    let name = |client: String| match client.split_once('(').map_or(client.as_str(), |(name, _)| name) {
+        "" => "*".to_owned(),
+        name => name.to_owned(),
+    };
+    let clients: Vec<(String, String)> = clients.map(|client| (path.clone(), name(client))).collect();
+    if clients.is_empty() { vec![(path, "*".to_owned())] } else { clients }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place(tempfile::TempDir, Exports);
+
+    fn place(exports: &str, table: &str) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("etc/exports.d")).unwrap();
+        fs::write(root.join("etc/exports"), exports).unwrap();
+        fs::write(root.join("etc/exports.d/one.exports"), "/srv/one *(rw)\n").unwrap();
+        fs::write(root.join("etab"), table).unwrap();
+        let exports = Exports::new(root, root);
+        Place(folder, exports)
+    }
+
+    impl Place {
+        fn kept(&self) -> Option<String> {
+            fs::read_to_string(self.0.path().join("etc/exports.d").join(NAME)).ok()
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_manager_exports_is_in_a_file_until_nfs_runs_again() {
+        let table = "/srv/one\t*(rw,sync,fsid=1)\n/srv/homes\t*(rw,sync,fsid=2)\n\
+                     /srv/a\\040b\t10.0.0.0/8(rw,fsid=3)\n/srv/all\t*(ro)\n";
+        let place = place("\"/srv/a b\" host(rw)\n/srv/all\n", table);
+        let kept = place.1.keep();
+        let text = place.kept().unwrap();
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines, ["/srv/homes\t*(rw,sync,fsid=2)", "/srv/a\\040b\t10.0.0.0/8(rw,fsid=3)"]);
+        drop(kept);
+        assert_eq!(place.kept(), None);
+    }
+
+    #[test]
+    fn nothing_is_written_where_files_name_all_or_nothing_is_exported() {
+        let place = place("/srv/two host(rw) *(ro)\n", "/srv/one\t*(rw)\n/srv/two\thost(rw,fsid=1)\n");
+        let _kept = place.1.keep();
+        assert_eq!(place.kept(), None);
+        fs::remove_file(place.0.path().join("etab")).unwrap();
+        let _kept = place.1.keep();
+        assert_eq!(place.kept(), None);
+    }
+}
