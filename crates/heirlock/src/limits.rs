@@ -33,6 +33,10 @@ pub(crate) const PROVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long one grace probe waits for its answer.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
 
+/// How long an adoption's clients are made durable in this server's other services before the first is told: it is
+/// taken from the grace period, in which all of them reclaim.
+pub(crate) const SHARED_BEFORE_TOLD_MAX: Duration = Duration::from_secs(3);
+
 /// Between two grace probes while grace is awaited.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -367,7 +367,7 @@ impl Agent {
         self.say_who_came(now);
         self.tick_run(now);
         self.share_a_portion(now);
-        self.notify_once_shared();
+        self.notify_once_shared(now);
         self.follow_some(now);
         self.recover(now);
         self.tend_directory(now);

@@ -33,7 +33,7 @@ pub(crate) struct Running {
     pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
     stop: Arc<AtomicBool>,
     /// What clients are to be told once they are durable in every service.
-    pub(crate) untold: Option<Vec<Notice>>,
+    pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
     reborn: bool,
     store_retry: Option<Moment>,
@@ -41,6 +41,13 @@ pub(crate) struct Running {
     said: Option<Phase>,
     /// When they were last told how many have answered.
     said_at: Moment,
+}
+
+/// What clients are to be told.
+pub(crate) struct Untold {
+    pub(crate) notices: Vec<Notice>,
+    /// When they are told, come what may.
+    pub(crate) until: Moment,
 }
 
 /// What a new run is to do.
@@ -377,10 +384,12 @@ impl Agent {
                 self.workshop.bring_up(services, last_call);
             }
             Action::Notify(notices) => {
+                let now = self.clock.now();
                 if let Some(running) = &mut self.run {
-                    running.untold = Some(notices);
+                    let until = now + crate::limits::SHARED_BEFORE_TOLD_MAX;
+                    running.untold = Some(Untold { notices, until });
                 }
-                self.notify_once_shared();
+                self.notify_once_shared(now);
             }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => {

@@ -67,15 +67,24 @@ impl Agent {
         self.shared.retry = None;
     }
 
-    /// Tells the clients that the run wants told, once they are shared. Where the store fails nobody waits for it: told
-    /// in grace, and made to wait for a commit, a client is better off than told too late.
-    pub(crate) fn notify_once_shared(&mut self) {
-        if !self.shared.left.is_empty() && self.shared.retry.is_none() {
+    /// Tells the clients that the run wants told, once they are shared. Where the store fails nobody waits for it, nor
+    /// long for one that is slow: told in grace, and made to wait for a commit, a client is better off than told too late.
+    pub(crate) fn notify_once_shared(&mut self, now: Moment) {
+        let Some(untold) = self.run.as_mut().and_then(|running| running.untold.take()) else { return };
+        let left = self.shared.left.len();
+        if left > 0 && self.shared.retry.is_none() && now < untold.until {
+            if let Some(running) = &mut self.run {
+                running.untold = Some(untold);
+            }
             return;
         }
-        if let Some(notices) = self.run.as_mut().and_then(|running| running.untold.take()) {
-            self.notify(notices);
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "clients are told before all of them are durable in every service: the store is slow"
+            );
         }
+        self.notify(untold.notices);
     }
 }
 

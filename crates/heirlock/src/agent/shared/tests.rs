@@ -73,6 +73,18 @@ fn nobody_waits_for_a_store_that_fails() {
 }
 
 #[test]
+fn nobody_waits_long_for_a_store_that_is_slow() {
+    let mut place = about_to_tell("callout");
+    let until = place.agent.run.as_ref().unwrap().untold.as_ref().unwrap().until;
+    place.agent.notify_once_shared(place.agent.clock.now());
+    assert!(waits(&place));
+    place.agent.notify_once_shared(until);
+    assert_eq!((waits(&place), known_to_new(&place)), (false, 0));
+    place.agent.do_what_is_due();
+    assert_eq!(known_to_new(&place), CLIENTS, "the rest follows");
+}
+
+#[test]
 fn where_the_directory_is_watched_the_next_look_shares() {
     assert!(!waits(&about_to_tell("watch")));
 }
