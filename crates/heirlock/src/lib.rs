@@ -9,6 +9,7 @@ pub mod config;
 mod control;
 mod demo;
 mod detector;
+mod exports_syntax;
 mod guard;
 mod hooks;
 mod limits;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
+use crate::exports_syntax::words;
 
 const FILE: &str = "/etc/exports";
 const FOLDER: &str = "/etc/exports.d";
@@ -70,36 +71,6 @@ impl Exports {
 fn fsid(options: &str) -> Option<String> {
     let found = options.split(',').filter_map(|option| option.trim().strip_prefix("fsid=")).next_back()?;
     Some(if found == "root" { "0" } else { found }.to_ascii_lowercase())
-}
-
-/// The words of a line: apart by blanks, save within quotes; `\040` is a blank; `#` begins a comment.
-pub(crate) fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
-    let mut rest = line;
-    while let Some(c) = rest.chars().next() {
-        let octal =
-            rest.get(1..4).filter(|_| c == '\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(byte) = octal.filter(u8::is_ascii) {
-            word.push(char::from(byte));
-            rest = &rest[4..];
-            continue;
-        }
-        rest = &rest[c.len_utf8()..];
-        match c {
-            '"' => quoted = !quoted,
-            '#' if !quoted => break,
-            ' ' | '\t' if !quoted => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => word.push(c),
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
 }
 
 #[cfg(test)]

@@ -33,7 +33,6 @@ use std::collections::BTreeMap;
 
 use crate::config::Settings;
 
-pub(crate) use exports::words as exports_words;
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use switch::{GuardError, Step, StepOutcome};
 

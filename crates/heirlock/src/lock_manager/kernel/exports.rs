@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::guard::exports_words as words;
+use crate::exports_syntax::words;
 
 /// Read after all others: what they say of an export counts.
 const NAME: &str = "zz-heirlock-restart.exports";
