@@ -28,6 +28,9 @@ const STOP_STATUS_MONITOR: &str = "! [ -s /run/rpc.statd.pid ] || {
     while kill -0 $pid 2>/dev/null; do sleep 0.05; done
 }";
 
+/// It starts. -L: without telling anybody.
+const START_STATUS_MONITOR: &str = "rpc.statd -L";
+
 /// It starts with heirlock's callout, and, as heirlock does that, without telling anybody.
 const START_WITH_CALLOUT: &str = "rpc.statd -L -H /usr/local/bin/heirlock-callout";
 
@@ -177,6 +180,19 @@ impl Cluster {
         self.ok(server, &format!("kill -{signal} {agent}"))?;
         self.wait_until(server, &format!("! kill -0 {agent} 2>/dev/null"))?;
         self.say(format!("{server}'s agent ended by SIG{signal}"));
+        Ok(())
+    }
+
+    /// Heirlock is stopped for good: where it was the status monitor, rpc.statd takes its place, as somebody who goes on
+    /// without heirlock starts it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn go_on_without_heirlock(&self, server: Name) -> Result<()> {
+        self.end_agent(server, "TERM")?;
+        if self.capture == Capture::Nsm {
+            self.ok(server, START_STATUS_MONITOR)?;
+        }
         Ok(())
     }
 
@@ -478,13 +494,12 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
     );
     let guest_program = guest_program::NAME;
     let start_status_monitor = match capture {
-        Capture::Watch | Capture::Nsm => "rpc.statd -L",
+        Capture::Watch | Capture::Nsm => START_STATUS_MONITOR,
         Capture::Callout => START_WITH_CALLOUT,
     };
     vec![
         ("restart-nfs", script("rpc.nfsd 0\nrpc.nfsd 4\n")),
         (
-            // -L: without telling anybody.
             "restart-status-monitor",
             script(&format!("{STOP_STATUS_MONITOR}\n{start_status_monitor}\n")),
         ),

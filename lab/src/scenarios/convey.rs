@@ -72,7 +72,7 @@ fn by_hand(lab: &mut Cluster) -> Result<()> {
     lab.protect(NFS_B, &SETUP)?;
     two_locks(lab, &SETUP)?;
     lab.power_loss(NFS_A)?;
-    lab.end_agent(NFS_B, "TERM")?;
+    lab.go_on_without_heirlock(NFS_B)?;
 
     lab.serve(NFS_B, &HOMES)?;
     let newest = lab.newest_generation(&HOMES)?;
