@@ -49,6 +49,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::own_restart::RESTART_SERVER,
     scenarios::own_clients::OWN_CLIENTS,
     scenarios::own_clients::OWN_CLIENTS_LOCK_MANAGER,
+    scenarios::own_mounts::OWN_MOUNTS,
     scenarios::orderly::ORDERLY,
     scenarios::systemd::STOCK_RIVAL_SYSTEMD,
     scenarios::systemd::CRASH_SYSTEMD,

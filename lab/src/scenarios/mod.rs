@@ -7,6 +7,7 @@ pub mod home_again;
 pub mod monitor_gone;
 pub mod orderly;
 pub mod own_clients;
+pub mod own_mounts;
 pub mod own_restart;
 pub mod refused;
 pub mod selftest;
