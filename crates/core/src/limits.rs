@@ -66,6 +66,10 @@ pub const MON_WAITING_MAX: usize = 4096;
 /// SM_MONs that share a commit.
 pub const MON_COMMIT_MAX: usize = 512;
 
+/// How long a commit waits for those who shared the last one and are about to ask again: a fraction of the two syncs that
+/// they would else wait for one after the other.
+pub const MON_GATHER_TIME: Duration = Duration::from_millis(1);
+
 /// Between two looks whether a store that failed works again.
 pub const MON_PROBE_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -1,7 +1,9 @@
 //! What a status monitor answers, and when (I1: durable before acknowledged).
 //!
 //! - A client that the store knows is answered at once: no write that waits for a disk.
-//! - Any other waits for a commit. One commit is on at a time; whoever asks meanwhile shares the next one.
+//! - Any other waits for a commit. One commit is on at a time; whoever asks meanwhile shares the next one. Where many
+//!   shared the last one, as Ganesha's workers do, the next waits a moment until as many have asked again; lockd, which
+//!   asks one at a time, waits for nobody.
 //! - Whoever is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
 //!   from then on all are refused at once, until a commit or a probe shows that the store works. With
 //!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is
@@ -218,6 +220,10 @@ pub struct Monitor {
     waiting: Vec<Waiting>,
     in_flight: Option<InFlight>,
     batches: u64,
+    /// How many shared the last commit.
+    shared_by: usize,
+    /// Until when the next one waits for as many.
+    gathering: Option<Moment>,
     /// The store failed: nobody waits for it until it works again. When it is to be tried next.
     failing: Option<Moment>,
     probing: bool,
@@ -239,6 +245,8 @@ impl Monitor {
             waiting: Vec::new(),
             in_flight: None,
             batches: 0,
+            shared_by: 0,
+            gathering: None,
             failing: None,
             probing: false,
             at_risk: BTreeSet::new(),
@@ -287,7 +295,8 @@ impl Monitor {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
         let probe = self.failing.filter(|_| !self.probing && self.in_flight.is_none());
-        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).min()
+        let gathering = self.gathering.filter(|_| self.in_flight.is_none() && !self.waiting.is_empty());
+        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).chain(gathering).min()
     }
 
     /// Whether a client would be answered at once because it is durable.
@@ -343,7 +352,7 @@ impl Monitor {
         } else {
             let deadline = now + self.rules.mon_timeout;
             self.waiting.push(Waiting { ticket, line, client, peer, deadline });
-            self.begin_commit(step);
+            self.begin_commit(now, step);
         }
     }
 
@@ -366,14 +375,21 @@ impl Monitor {
         }
     }
 
-    fn begin_commit(&mut self, step: &mut Step) {
+    fn begin_commit(&mut self, now: Moment, step: &mut Step) {
         if self.in_flight.is_some() || self.waiting.is_empty() {
             return;
         }
+        if self.waiting.len() < self.shared_by
+            && now < *self.gathering.get_or_insert(now + limits::MON_GATHER_TIME)
+        {
+            return;
+        }
+        self.gathering = None;
         let portion = &self.waiting[..self.waiting.len().min(limits::MON_COMMIT_MAX)];
         let clients = portion.iter().map(|waiting| waiting.client.clone()).collect();
         let arrival = |waiting: &Waiting| Arrival { line: waiting.line.clone(), peer: waiting.peer };
         let arrivals = portion.iter().map(arrival).collect();
+        self.shared_by = portion.len();
         self.batches += 1;
         self.in_flight = Some(InFlight { batch: self.batches, clients });
         step.then.push(Action::Commit { batch: self.batches, arrivals });
@@ -385,7 +401,7 @@ impl Monitor {
             self.failing = None;
             self.durable.extend(flight.clients);
             self.take_in_durable(step);
-            self.begin_commit(step);
+            self.begin_commit(now, step);
         } else {
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);
@@ -410,6 +426,7 @@ impl Monitor {
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);
         }
+        self.begin_commit(now, step);
         // A commit that is still on is a probe by itself.
         if self.failing.is_some_and(|at| now >= at) && !self.probing && self.in_flight.is_none() {
             self.probing = true;
@@ -419,6 +436,7 @@ impl Monitor {
 
     /// Nobody waits any longer.
     fn give_up(&mut self, step: &mut Step) {
+        self.gathering = None;
         for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {
             self.unprotected(ticket, line, peer, step);
         }

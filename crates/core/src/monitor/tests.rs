@@ -104,6 +104,29 @@ fn whoever_asks_while_a_commit_is_on_shares_the_next() {
 }
 
 #[test]
+fn where_many_shared_a_commit_the_next_waits_a_moment_for_as_many() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    (2..=4).for_each(|n| assert_eq!(commit(&monitor.step(at(1), mon(n, &format!("10.0.0.{n}")))), None));
+    let shared = monitor.step(at(2), Event::Committed { batch: 1, durable: true });
+    assert_eq!(commit(&shared), Some((2, 3)));
+    monitor.step(at(4), Event::Committed { batch: 2, durable: true });
+    // As many ask again: they wait for the last of them, and for nothing else.
+    for n in 11..=12 {
+        assert_eq!(commit(&monitor.step(at(5), mon(n, &format!("10.0.0.{n}")))), None);
+        assert_eq!(monitor.next_timeout(), Some(at(5) + limits::MON_GATHER_TIME));
+    }
+    assert_eq!(commit(&monitor.step(at(5), mon(13, "10.0.0.13"))), Some((3, 3)));
+    monitor.step(at(8), Event::Committed { batch: 3, durable: true });
+    // Fewer ask: they wait for a moment, and the next for fewer.
+    monitor.step(at(10), mon(21, "10.0.0.21"));
+    let late = at(10) + limits::MON_GATHER_TIME;
+    assert_eq!(commit(&monitor.step(late, Event::Tick)), Some((4, 1)));
+    monitor.step(at(14), Event::Committed { batch: 4, durable: true });
+    assert_eq!(commit(&monitor.step(at(15), mon(31, "10.0.0.31"))), Some((5, 1)));
+}
+
+#[test]
 fn after_one_time_out_clients_are_refused_at_once_until_a_probe_succeeds() {
     let mut monitor = registered(REFUSE, &["10.0.0.9"]);
     monitor.step(at(0), Event::Durable([name("10.0.0.9")].into()));
