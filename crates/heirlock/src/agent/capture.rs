@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use heirlock_core::Moment;
-use heirlock_core::ledger::{Addresses, Population, Problem, Scan, population};
+use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
+use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::holdings::{Held, commit_in_portions};
 use super::resolve::Resolver;
 use super::{Agent, roles};
 use crate::detector;
+use crate::store::{Store, StoreError};
 
 /// What capturing needs to remember between scans.
 #[derive(Debug, Default)]
@@ -60,9 +62,9 @@ impl Agent {
             None if self.serving => self.follower.current().cloned(),
             _ => None,
         };
-        let (mut failure, mut committed) = (None, false);
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = Vec::new();
         for (service, held) in &mut held_services {
             if self.run.as_ref().is_some_and(|running| running.begins(service)) {
                 continue;
@@ -71,26 +73,19 @@ impl Agent {
             let life = life.as_ref().filter(|_| !held.frozen);
             let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
             let entries = self.only_forgettable(entries);
-            if entries.is_empty() {
-                continue;
-            }
-            let (before, count) = (held.ledger.stored().len(), entries.len());
-            match held.commit(self.store.as_ref(), service, &entries) {
-                Ok(()) => {
-                    committed = true;
-                    let records = held.ledger.stored().len();
-                    tracing::info!(%service, changes = count, before, records, "captured");
-                }
-                Err(error) => failure = Some(error.to_string()),
-            }
             if held.ledger.refused() > 0 {
                 tracing::error!(%service, refused = held.ledger.refused(), "too many records: these clients are unprotected");
             }
+            if !entries.is_empty() {
+                work.push((service, held, entries));
+            }
         }
+        let committed = !work.is_empty();
+        let failure = commit_captured(self.store.as_ref(), work).err();
         self.held = held_services;
         self.capture.behind = failure.is_some();
         if let Some(failure) = failure {
-            self.health.failed(now, &failure);
+            self.health.failed(now, &failure.to_string());
             self.capture.due = Some(now + crate::limits::STORE_RETRY);
         } else if committed {
             self.health.worked();
@@ -151,5 +146,63 @@ impl Agent {
         if !came.is_empty() {
             self.advance(heirlock_core::takeover::Event::Registered(came));
         }
+    }
+}
+
+/// All of it together. Where that fails each service is tried by itself: one that is damaged takes no other with it.
+fn commit_captured(
+    store: &dyn Store,
+    mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
+) -> Result<(), StoreError> {
+    let before: Vec<usize> = work.iter().map(|(_, held, _)| held.ledger.stored().len()).collect();
+    let mut outcome = commit_in_portions(store, &mut work);
+    if outcome.is_err() && work.len() > 1 {
+        outcome = Ok(());
+        for (service, held, entries) in &mut work {
+            outcome = held.commit(store, service, entries).and(outcome);
+        }
+    }
+    if outcome.is_ok() {
+        for ((service, held, entries), before) in work.iter().zip(before) {
+            let (changes, records) = (entries.len(), held.ledger.stored().len());
+            tracing::info!(%service, changes, before, records, "captured");
+        }
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use heirlock_core::Generation;
+    use heirlock_core::claim::Claim;
+    use heirlock_core::takeover::Journal;
+    use heirlock_nsm::StateNumber;
+
+    use super::*;
+    use crate::agent::holdings::claim_first;
+    use crate::agent::testing::{place, service};
+
+    const LINE: &str =
+        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
+
+    #[test]
+    fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {
+        let mut place = place();
+        let us = place.agent.settings.server.clone();
+        let (claim, journal) =
+            (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
+        let store = place.agent.store.as_ref();
+        claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
+        place.agent.do_what_is_due();
+        let (whole, damaged) = (ServiceName::host(&us), service("new"));
+        let services = place.directory.path().join("store/services");
+        fs::remove_dir_all(services.join("new/1/sm")).unwrap();
+        fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), LINE).unwrap();
+        place.agent.scan(place.agent.clock.now());
+        let known = |of| place.agent.held[of].ledger.stored().len();
+        assert_eq!((known(&whole), known(&damaged), place.agent.capture.behind), (1, 0, true));
+        assert!(services.join("host.nfs-b/1/sm/10.0.0.1").exists());
     }
 }

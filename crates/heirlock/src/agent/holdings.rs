@@ -10,6 +10,7 @@ use heirlock_core::takeover::{Journal, OutcomeLine, Remains};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store::{Change, ClaimAnswer, Contents, Store, StoreError, journal_text};
 
 /// One service that this server holds.
@@ -96,11 +97,8 @@ impl Held {
         service: &ServiceName,
         entries: &[Entry],
     ) -> Result<(), StoreError> {
-        // In portions, so that a burst of ten thousand doesn't hold up what comes between.
-        for portion in entries.chunks(crate::limits::COMMIT_RECORDS_MAX) {
-            let changes: Vec<Change> = portion.iter().map(change).collect();
-            store.commit(service, self.claim.generation, &changes)?;
-            self.ledger.committed(portion);
+        for portion in entries.chunks(COMMIT_RECORDS_MAX) {
+            commit_all(store, vec![(service, self, portion.to_vec())])?;
         }
         Ok(())
     }
@@ -115,6 +113,23 @@ impl Held {
         let entries: Vec<Entry> = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
         self.commit(store, service, &entries)
     }
+}
+
+/// Makes entries of several services durable and takes them in, as many at a time as one commit carries.
+pub(crate) fn commit_in_portions(
+    store: &dyn Store,
+    work: &mut [(&ServiceName, &mut Held, Vec<Entry>)],
+) -> Result<(), StoreError> {
+    let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
+    for at in (0..most).step_by(COMMIT_RECORDS_MAX) {
+        let portion = work.iter_mut().filter_map(|(service, held, entries)| {
+            let part =
+                entries.get(at..entries.len().min(at + COMMIT_RECORDS_MAX)).filter(|p| !p.is_empty())?;
+            Some((*service, &mut **held, part.to_vec()))
+        });
+        commit_all(store, portion.collect())?;
+    }
+    Ok(())
 }
 
 /// Makes entries of several services durable in one commit and takes them in: a client's record is one file, however many
