@@ -184,6 +184,12 @@ impl Ledger {
         self.tombstones.values().min().map(|since| *since + self.delay)
     }
 
+    /// Whether it knows peers, mounted still or not: whoever is connected may be none any more.
+    #[must_use]
+    pub fn remembers_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// Records that found no place because the service has [`limits::RECORDS_MAX`] of them.
     #[must_use]
     pub fn refused(&self) -> usize {

@@ -56,7 +56,8 @@ impl Agent {
 
     /// Compares what was found with what the store holds, and commits the difference.
     pub(crate) fn record(&mut self, now: Moment) {
-        let roles = roles::read(Path::new("/proc"), &self.nlm_ports);
+        let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
+        let roles = roles::read(Path::new("/proc"), &self.nlm_ports, remembers);
         // While a run drops and opens what it will, no deletion means anything.
         let life = match self.run {
             None if self.serving => self.follower.current().cloned(),

@@ -1,12 +1,14 @@
 //! Who is a peer, and who is certainly a client: read from the mount table and the TCP table.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::Roles;
 use heirlock_nsm::MonName;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::mounts;
 
@@ -17,18 +19,60 @@ const NFS_PORT: u16 = 2049;
 const ESTABLISHED: &str = "01";
 
 /// Reads the roles from `/proc`. What can't be read says nothing: a record is a client's unless it is known better.
-pub(crate) fn read(proc: &Path, nlm_ports: &[u16]) -> Roles {
+///
+/// Who is connected is asked only where it may take a peer's role from it: one that is mounted now, or one that somebody
+/// remembers. For each piece that is read of `net/tcp` the kernel walks through all of its table, which takes milliseconds.
+pub(crate) fn read(proc: &Path, nlm_ports: &[u16], remembers: bool) -> Roles {
     let table = |name: &str| fs::read_to_string(proc.join(name)).unwrap_or_default();
+    let peers = peers(&table("mounts"));
+    if peers.is_empty() && !remembers {
+        return Roles::default();
+    }
     let mut connected = connected(&table("net/tcp"), nlm_ports);
     connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
-    Roles { peers: peers(&table("mounts")), connected }
+    Roles { peers, connected }
 }
 
-/// Whether this is a server that we mount from and nothing else. The TCP table is read only if it may be one.
-pub(crate) fn is_peer(proc: &Path, name: &MonName) -> bool {
-    let mounts = fs::read_to_string(proc.join("mounts")).unwrap_or_default();
-    // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
-    peers(&mounts).contains(name) && read(proc, &[]).is_peer(name)
+/// The servers that this host mounts from, of which the kernel says when they have become others: asked for each
+/// newcomer of a storm, the whole mount table would be most of the work.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    proc: PathBuf,
+    mounts: Option<File>,
+    names: BTreeSet<MonName>,
+}
+
+impl Peers {
+    /// Those that this folder, `/proc`, tells of.
+    pub(crate) fn of(proc: &Path) -> Self {
+        Self { proc: proc.to_owned(), mounts: None, names: BTreeSet::new() }
+    }
+
+    /// Whether this is a server that we mount from and nothing else. The TCP table is read only if it may be one.
+    pub(crate) fn contain(&mut self, name: &MonName) -> bool {
+        if self.mounts.as_ref().is_none_or(has_changed) {
+            self.look();
+        }
+        // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
+        self.names.contains(name) && read(&self.proc, &[], false).is_peer(name)
+    }
+
+    fn look(&mut self) {
+        let mut table = String::new();
+        let mut open = File::open(self.proc.join("mounts")).ok();
+        if open.as_mut().is_none_or(|file| file.read_to_string(&mut table).is_err()) {
+            open = None;
+        }
+        self.names = peers(&table);
+        self.mounts = open;
+    }
+}
+
+/// Whether the mount table is another one than when it was opened (proc(5): `/proc/pid/mounts`).
+fn has_changed(mounts: &File) -> bool {
+    let mut asked = [PollFd::new(mounts, PollFlags::PRI)];
+    let answer = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    answer.is_err() || asked[0].revents().intersects(PollFlags::PRI | PollFlags::ERR)
 }
 
 fn peers(table: &str) -> BTreeSet<MonName> {

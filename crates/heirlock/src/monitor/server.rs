@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use heirlock_core::Moment;
 use heirlock_core::monitor::{Action, Event, Ticket};
-use heirlock_nsm::MonName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::datagram::{Back, Datagrams};
@@ -22,7 +21,7 @@ use super::request::{self, Asked};
 use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
-use crate::agent::roles;
+use crate::agent::roles::Peers;
 
 /// How long at most between two looks at silent connections.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -53,6 +52,7 @@ struct Server<W> {
     state: OwnState,
     caller: Caller,
     look_up: LookUp,
+    peers: Peers,
     wanted: W,
     open: HashMap<Ticket, (u32, Reply)>,
     tickets: u64,
@@ -75,6 +75,7 @@ pub(super) fn start(
         tcp6,
         streams: Streams::default(),
         look_up: LookUp::new(desk.clone()),
+        peers: Peers::of(Path::new("/proc")),
         desk,
         state,
         caller,
@@ -171,8 +172,8 @@ impl<W: Fn(Wanted)> Server<W> {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 self.open.insert(ticket, (xid, reply));
-                // Only who isn't known needs to be looked at: a storm of reclaims reads no table.
-                let peer = !self.desk.knows(&line.mon_name) && is_peer(&line.mon_name);
+                // Only who isn't known needs to be looked at: a storm of reclaims looks at nothing.
+                let peer = !self.desk.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
                 self.desk.step(Event::Mon { ticket, line, peer });
             }
             Asked::Unmon { mon_name, caller, answer } => {
@@ -222,11 +223,6 @@ impl<W: Fn(Wanted)> Server<W> {
             Reply::Stream(id) => self.streams.answer(id, bytes),
         }
     }
-}
-
-/// Whether this server mounts from there and is not mounted from there itself.
-fn is_peer(mon_name: &MonName) -> bool {
-    roles::is_peer(Path::new("/proc"), mon_name)
 }
 
 fn unmapped(address: IpAddr) -> IpAddr {

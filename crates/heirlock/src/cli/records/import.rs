@@ -180,7 +180,7 @@ fn may_claim(
 
 /// Who is a peer, where it is this server's own directory: what another server knew, its own mounts must be asked.
 fn roles_in(directory: &Path, own: &Path) -> Roles {
-    if is_own(directory, own) { roles::read(Path::new("/proc"), &[]) } else { Roles::default() }
+    if is_own(directory, own) { roles::read(Path::new("/proc"), &[], false) } else { Roles::default() }
 }
 
 fn is_own(directory: &Path, own: &Path) -> bool {
