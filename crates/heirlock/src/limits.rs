@@ -8,6 +8,12 @@ pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 /// Clients whose files the agent, as status monitor, writes between two turns of its loop.
 pub(crate) const FOLLOWED_AT_ONCE_MAX: usize = 16;
 
+/// How long nobody must have asked the status monitor for anything before files follow.
+pub(crate) const FOLLOWED_AFTER: Duration = Duration::from_millis(5);
+
+/// How long files wait for that.
+pub(crate) const FOLLOWED_AFTER_MAX: Duration = Duration::from_secs(1);
+
 /// Messages that the agent's loop takes in before it looks at what is due.
 pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 

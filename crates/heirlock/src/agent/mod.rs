@@ -281,12 +281,17 @@ impl Agent {
         }
     }
 
-    fn watch_directory(&self) -> Hints {
+    /// Where heirlock is the status monitor, what happens there is its own writing, and what somebody else does is found by
+    /// the next look: nobody has to be told of each file.
+    fn watch_directory(&self) -> Option<Hints> {
+        if self.settings.capture.mode == CaptureMode::Nsm {
+            return None;
+        }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
         let inbox = self.inbox.clone();
-        Hints::start(directories, move || {
+        Some(Hints::start(directories, move || {
             let _ = inbox.send(Message::Changed);
-        })
+        }))
     }
 
     fn serve(&mut self, messages: &Receiver<Message>) -> Result<()> {
@@ -315,7 +320,7 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Changed => self.hinted(now),
+            Message::Changed => self.capture.due = Some(now),
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
@@ -328,14 +333,6 @@ impl Agent {
             Message::Monitor(wanted) => self.wanted(now, wanted),
             Message::Callout(said, waiting) => self.called_out(now, &said, waiting),
             Message::Stop => {}
-        }
-    }
-
-    /// Something happened in the status monitor's directory. Where that is ourselves, it was our own writing: a look at
-    /// all of it for each client would grow with their number, and what somebody else did is found by the next one.
-    fn hinted(&mut self, now: Moment) {
-        if self.monitoring.is_none() {
-            self.capture.due = Some(now);
         }
     }
 
@@ -368,7 +365,7 @@ impl Agent {
         self.tick_run(now);
         self.share_a_portion(now);
         self.notify_once_shared(now);
-        self.follow_some(now);
+        self.follow_when_quiet(now);
         self.recover(now);
         self.tend_directory(now);
         self.tell_durable();

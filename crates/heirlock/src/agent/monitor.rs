@@ -33,8 +33,11 @@ pub(crate) struct Monitoring {
     /// Clients that came back and that the run has not been told of.
     came: BTreeSet<MonName>,
     said_who_came: Moment,
-    /// Clients whose registrations changed, and whose files are to follow.
+    /// Clients whose registrations changed, and whose files are to follow; since when there are any.
     changed: BTreeSet<MonName>,
+    changed_since: Moment,
+    /// When the desk last wanted something.
+    wanted_at: Moment,
     /// Clients whose files could not be written.
     behind: BTreeSet<MonName>,
     /// Something was written that may not be durable, and when it was last made so.
@@ -83,6 +86,8 @@ impl Agent {
             came: BTreeSet::new(),
             said_who_came: Moment::START,
             changed: BTreeSet::new(),
+            changed_since: Moment::START,
+            wanted_at: Moment::START,
             behind: BTreeSet::new(),
             unsynced: false,
             synced: Moment::START,
@@ -98,6 +103,9 @@ impl Agent {
 
     /// The status monitor's thread wants something.
     pub(crate) fn wanted(&mut self, now: Moment, wanted: Wanted) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.wanted_at = now;
+        }
         match wanted {
             Wanted::Commit { batch, arrivals } => {
                 let in_step = self.is_told();
@@ -120,19 +128,30 @@ impl Agent {
             }
             Wanted::Changed(client) => {
                 if let Some(monitoring) = &mut self.monitoring {
-                    monitoring.changed.insert(client);
+                    if monitoring.changed.is_empty() {
+                        monitoring.changed_since = now;
+                    }
+                    monitoring.changed.insert(client.clone());
                 }
+                self.saw(&client);
             }
         }
     }
 
-    /// Some files follow. The store has all that counts, and in a storm of registrations whoever still waits for it comes
-    /// first.
-    pub(crate) fn follow_some(&mut self, now: Moment) {
-        for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
-            let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
-            let Some(client) = next else { return };
-            self.follow(now, &client);
+    /// Whoever registers was there in this life of the lock manager, even where it is gone again before its file follows.
+    fn saw(&mut self, client: &MonName) {
+        let registered = self.monitoring.as_ref().is_some_and(|m| !m.desk.lines(client).is_empty());
+        if registered {
+            let known_as = self.store_key(client);
+            self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
+        }
+    }
+
+    /// Some files follow, once nobody asks any more. The store has all that counts, and in a storm of registrations whoever
+    /// still waits for it comes first.
+    pub(crate) fn follow_when_quiet(&mut self, now: Moment) {
+        if self.files_due().is_some_and(|due| now >= due) {
+            self.follow_some(now);
         }
     }
 
@@ -143,9 +162,19 @@ impl Agent {
         }
     }
 
+    fn follow_some(&mut self, now: Moment) {
+        for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
+            let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
+            let Some(client) = next else { return };
+            self.follow(now, &client);
+        }
+    }
+
     /// When files are to follow.
     pub(crate) fn files_due(&self) -> Option<Moment> {
-        self.monitoring.as_ref().filter(|monitoring| !monitoring.changed.is_empty()).map(|_| Moment::START)
+        let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.changed.is_empty())?;
+        let quiet = monitoring.wanted_at + limits::FOLLOWED_AFTER;
+        Some(quiet.min(monitoring.changed_since + limits::FOLLOWED_AFTER_MAX))
     }
 
     /// rpc.statd says that it monitors a client, and waits.
@@ -271,7 +300,6 @@ impl Agent {
         }
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
         self.capture.found.clients.insert(known_as.clone(), bytes.clone());
-        self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
         if let Some(running) = &mut self.run {
             running.machine.saw(std::iter::once(&known_as));
         }
