@@ -17,13 +17,13 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::Options;
 use super::agent::{SERVICE, Server, Store};
 use super::clients::{address, record};
 use super::mon::syncs;
 use super::plot::{Series, log_log};
 use super::report::{Goal, Machine, Report, Table, count, number, percentile, short};
 use super::site::{Running, Site};
+use super::{Options, ground};
 
 /// Records that appear at once, and how often.
 const BURSTS: [(usize, usize); 4] = [(1, 100), (10, 20), (1_000, 1), (10_000, 1)];
@@ -93,9 +93,9 @@ fn row(tool: &'static str, burst: usize, rounds: usize, mut millis: Vec<f64>) ->
 fn bare(burst: usize, rounds: usize) -> Result<Row> {
     let mut millis = Vec::new();
     for _ in 0..rounds {
-        let folder = tempfile::tempdir()?;
+        let folder = ground::folder()?;
         let mut so_far = 0.0;
-        for micros in syncs(&folder.path().join("sm"), burst, 1)?.micros {
+        for micros in syncs(&folder.join("sm"), burst, 1)?.micros {
             so_far += micros / 1e3;
             millis.push(so_far);
         }
@@ -126,8 +126,8 @@ fn heirlock(options: &Options, burst: usize, rounds: usize) -> Result<Row> {
 
 /// As cluster managers do it; the records appear evenly between two copies.
 fn copied() -> Result<Row> {
-    let folder = tempfile::tempdir()?;
-    let (sm, kept) = (folder.path().join("sm"), folder.path().join("kept"));
+    let folder = ground::folder()?;
+    let (sm, kept) = (folder.join("sm"), folder.join("kept"));
     fs::create_dir(&sm)?;
     fs::create_dir(&kept)?;
     let script = format!(
@@ -135,7 +135,7 @@ fn copied() -> Result<Row> {
         POLL.as_secs()
     );
     let mut copy = Command::new("setpriv");
-    copy.args(["--pdeathsig", "KILL", "sh", "-c", &script]).arg(folder.path());
+    copy.args(["--pdeathsig", "KILL", "sh", "-c", &script]).arg(&folder);
     let watch = Watch::on(&kept)?;
     let _copy = Running::start(copy)?;
     let (burst, began) = (1_000_u32, Instant::now());

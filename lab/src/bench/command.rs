@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, adopt, capture, document, mon, notify, scale};
+use super::{Options, adopt, capture, document, ground, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -75,9 +75,12 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
         Name::All => vec![mon::run, capture::run, notify::run, adopt::run, scale::run],
     };
     let mut reports = Vec::new();
-    for bench in wanted {
+    let measured: Result<()> = wanted.into_iter().try_for_each(|bench| {
         reports.push(bench(&options)?);
-    }
+        Ok(())
+    });
+    ground::clear();
+    measured?;
     if let Some(folder) = &arguments.svg {
         reports.iter().try_for_each(|report| draw(folder, report))?;
     }

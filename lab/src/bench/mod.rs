@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mon/`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs` | one bench each |
-//! | `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
+//! | `ground.rs`, `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
 pub mod adopt;
@@ -12,6 +12,7 @@ pub mod capture;
 mod clients;
 pub mod command;
 pub mod document;
+mod ground;
 pub mod mon;
 pub mod notify;
 mod played;

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tempfile::TempDir;
 
-use super::clients;
+use super::{clients, ground};
 use crate::network::{enter_new_namespace, ip};
 use crate::rpc;
 
@@ -37,7 +36,7 @@ const TCP: u32 = 6;
 
 /// A network for servers, another for their clients, and a folder on a disk.
 pub(super) struct Site {
-    folder: TempDir,
+    folder: PathBuf,
     servers: File,
     clients: File,
     _rpcbind: Running,
@@ -70,15 +69,13 @@ impl Site {
         enter(&servers)?;
         ip("route add 10.198.0.2/32 dev near")?;
         ip(&format!("route add {} via 10.198.0.2 dev near", clients::NETWORK))?;
-        let folder = tempfile::Builder::new().prefix("heirlock-bench-").tempdir()?;
-        // Programs that drop their privileges must get through.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        fs::create_dir_all(folder.path().join("run/rpcbind"))?;
-        let here = Host { folder: folder.path().to_owned(), run: folder.path().join("run") };
+        let folder = ground::folder()?;
+        fs::create_dir_all(folder.join("run/rpcbind"))?;
+        let here = Host { folder: folder.clone(), run: folder.join("run") };
         here.name_service()?;
-        fs::create_dir(folder.path().join("nfs"))?;
+        fs::create_dir(folder.join("nfs"))?;
         let rpcbind = here.daemon("rpcbind", &["-f"])?;
-        let socket = folder.path().join("run/rpcbind.sock");
+        let socket = folder.join("run/rpcbind.sock");
         wait_for("rpcbind", || socket.exists() && TcpListener::bind((Ipv4Addr::UNSPECIFIED, 111)).is_err())?;
         Ok(Self { folder, servers, clients, _rpcbind: rpcbind })
     }
@@ -93,7 +90,7 @@ impl Site {
 
     /// A folder of the site.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// A server with a status monitor's directory as Debian's package makes it.

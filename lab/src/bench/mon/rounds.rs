@@ -13,6 +13,7 @@ use super::{Row, Tool};
 use crate::bench::Options;
 use crate::bench::agent::{SERVICE, Server, Store};
 use crate::bench::clients::Clients;
+use crate::bench::ground;
 use crate::bench::played::Kernel;
 use crate::bench::report::percentile;
 use crate::bench::site::{Host, Running, Site, monitor_port, wait_for};
@@ -64,8 +65,7 @@ fn row(tool: Tool, clients: usize, at_once: usize, mut asked: Asked) -> Row {
 }
 
 fn bare(clients: usize, at_once: usize) -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
-    let syncs = bare::syncs(&folder.path().join("sm"), clients, at_once)?;
+    let syncs = bare::syncs(&ground::folder()?.join("sm"), clients, at_once)?;
     let granter = Granter::start()?;
     let granted = ask(granter.port, clients, 1, at_once, PATIENCE)?;
     Ok(vec![row(Tool::BareSyncs, clients, at_once, syncs), row(Tool::BareRpc, clients, at_once, granted)])

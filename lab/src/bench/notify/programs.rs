@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tempfile::TempDir;
 
 use super::{NAMES, Row, SERVER, bare};
-use crate::bench::Options;
 use crate::bench::clients::{Clients, Tally, address};
+use crate::bench::{Options, ground};
 
 /// How long heirlock may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,9 +105,8 @@ fn row(case: &Case, living: usize, tally: &Tally, ended: &Ended) -> Row {
 
 /// A record for each client, as rpc.statd writes it; those that can't be resolved are the newest, which sm-notify calls
 /// first. Beside it what the programs take for the machine's own name service.
-fn state_directory(case: &Case) -> Result<TempDir> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path();
+fn state_directory(case: &Case) -> Result<PathBuf> {
+    let path = ground::folder()?;
     for folder in ["sm", "sm.bak"] {
         fs::create_dir(path.join(folder))?;
     }
@@ -119,7 +117,7 @@ fn state_directory(case: &Case) -> Result<TempDir> {
     // A socket of ours that never answers: not even an error comes back.
     fs::write(path.join("resolv.conf"), format!("nameserver {NAME_SERVER}\n"))?;
     if case.tool == Tool::Bare {
-        return Ok(directory);
+        return Ok(path);
     }
     let write = |client: &str| {
         let line = format!(
@@ -134,20 +132,20 @@ fn state_directory(case: &Case) -> Result<TempDir> {
     for index in 0..case.unresolvable {
         write(&format!("client{index}.example.test"))?;
     }
-    Ok(directory)
+    Ok(path)
 }
 
 /// In a mount namespace of its own, where names are resolved as the case wants it.
-fn with_names(state: &TempDir, program: &Path, arguments: &[&str]) -> Command {
+fn with_names(state: &Path, program: &Path, arguments: &[&str]) -> Command {
     let script = "mount --bind \"$0/hosts\" /etc/hosts && mount --bind \"$0/resolv.conf\" /etc/resolv.conf && exec \"$@\"";
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", script]);
-    command.arg(state.path()).arg(program).args(arguments);
+    command.arg(state).arg(program).args(arguments);
     command
 }
 
-fn heirlock(options: &Options, state: &TempDir) -> Command {
-    let (directory, server) = (state.path().display().to_string(), SERVER.to_string());
+fn heirlock(options: &Options, state: &Path) -> Command {
+    let (directory, server) = (state.display().to_string(), SERVER.to_string());
     let arguments = [
         "notify",
         "--json",
@@ -163,8 +161,8 @@ fn heirlock(options: &Options, state: &TempDir) -> Command {
     with_names(state, &options.heirlock, &arguments)
 }
 
-fn sm_notify(state: &TempDir) -> Command {
-    let directory = state.path().display().to_string();
+fn sm_notify(state: &Path) -> Command {
+    let directory = state.display().to_string();
     let arguments = ["-d", "-f", "-m", "0", "-P", &directory, "-v", NAMES[0]];
     with_names(state, Path::new("/usr/sbin/sm-notify"), &arguments)
 }
