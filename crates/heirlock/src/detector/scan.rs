@@ -82,6 +82,9 @@ fn scan_folder(state_directory: &Path, folder: Folder, scan: &mut Scan) -> Resul
     Ok(())
 }
 
+/// `read_to_end` reads into what is left of a vector if that is more than this, and else tries a few bytes first.
+const READ_AHEAD: usize = 64;
+
 /// rpc.statd creates a file, then writes it; anything short may be on its way to a record.
 fn may_grow(error: &RecordError) -> bool {
     matches!(error, RecordError::Empty | RecordError::Line { .. })
@@ -97,14 +100,15 @@ fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<Vec<u8>>, S
         Err(Errno::LOOP) => return Err("expected a file, found a symbolic link; it is not followed".into()),
         Err(error) => return Err(format!("can't open it: {}", io::Error::from(error))),
     };
-    let kind = rustix::fs::fstat(&file).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    match kind {
-        Ok(FileType::RegularFile) => {}
+    let size = match rustix::fs::fstat(&file) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_size,
         Ok(_) => return Ok(None),
         Err(error) => return Err(format!("can't look at it: {}", io::Error::from(error))),
-    }
+    };
     let max = nsm_limits::RECORD_FILE_BYTES_MAX;
-    let mut bytes = Vec::new();
+    // Room for all of it and for seeing its end: reading is most of a look.
+    let room = usize::try_from(size).unwrap_or(0).min(max).saturating_add(READ_AHEAD);
+    let mut bytes = Vec::with_capacity(room);
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     File::from(file)
         .take(limit)
