@@ -64,6 +64,19 @@ pub fn log_log(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> 
     for one in series {
         add(draw(one, &x_axis, &y_axis));
     }
+    let ends = series.iter().filter_map(|one| {
+        let (x, y, _) = one.points.last()?;
+        Some((x_axis.place(*x), y_axis.place(*y), one))
+    });
+    for (x, y, one) in apart(ends.collect()) {
+        add(format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{}\">{}</text>",
+            x + 10.0,
+            y + 4.0,
+            one.colour,
+            one.name
+        ));
+    }
     svg + "</svg>\n"
 }
 
@@ -84,16 +97,23 @@ fn draw(series: &Series, x_axis: &Axis, y_axis: &Axis) -> String {
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
         );
     }
-    if let Some((x, y, _)) = placed.last() {
-        let _ = write!(
-            text,
-            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
-            x + 10.0,
-            y + 4.0,
-            series.name
-        );
-    }
     text
+}
+
+/// Where names stand beside the ends of their lines: none upon another.
+fn apart(mut ends: Vec<(f64, f64, &Series)>) -> Vec<(f64, f64, &Series)> {
+    const LINE: f64 = 14.0;
+    const NAME: f64 = 130.0;
+    ends.sort_by(|a, b| a.1.total_cmp(&b.1));
+    for at in 1..ends.len() {
+        let (above, y) = (ends[at - 1], ends[at].1);
+        if y - above.1 < LINE && (ends[at].0 - above.0).abs() < NAME {
+            ends[at].1 = above.1 + LINE;
+            let right = ends[at].0.max(above.0);
+            (ends[at - 1].0, ends[at].0) = (right, right);
+        }
+    }
+    ends
 }
 
 /// Whole decades, from one end of the paper to the other.
@@ -146,5 +166,21 @@ mod tests {
         let svg = log_log("t", "x", "y", &[Series { name: "a".into(), colour: "#000", points }]);
         assert!(svg.contains("points=\"80.0,420.0 345.0,235.0 610.0,50.0\""), "{svg}");
         assert_eq!((svg.matches("fill=\"white\"").count(), svg.matches("<circle").count()), (2, 3));
+    }
+
+    #[test]
+    fn names_stand_apart_where_lines_end_together() {
+        let one = |name: &str, last: (f64, f64)| Series {
+            name: name.into(),
+            colour: "#000",
+            points: vec![(100.0, 1.0, true), (last.0, last.1, true)],
+        };
+        let svg = log_log("t", "x", "y", &[one("a", (9_000.0, 100.0)), one("b", (10_000.0, 99.0))]);
+        assert!(svg.contains(">a</text>") && svg.contains(">b</text>"), "{svg}");
+        let stands = |name: &str| {
+            let line = svg.lines().find(|line| line.ends_with(&format!(">{name}</text>"))).unwrap();
+            line.split('"').nth(3).unwrap().parse::<f64>().unwrap()
+        };
+        assert!((stands("a") - stands("b")).abs() >= 13.9, "{svg}");
     }
 }
