@@ -7,7 +7,7 @@ use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, populat
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::holdings::{Held, commit_in_portions};
+use super::holdings::{Held, commit_all};
 use super::resolve::Resolver;
 use super::{Agent, roles};
 use crate::detector;
@@ -156,18 +156,19 @@ fn commit_captured(
     mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
 ) -> Result<(), StoreError> {
     let before: Vec<usize> = work.iter().map(|(_, held, _)| held.ledger.stored().len()).collect();
-    let mut outcome = commit_in_portions(store, &mut work);
-    if outcome.is_err() && work.len() > 1 {
-        outcome = Ok(());
-        for (service, held, entries) in &mut work {
-            outcome = held.commit(store, service, entries).and(outcome);
+    let together = match commit_all(store, &mut work) {
+        Err(error) if work.len() == 1 => return Err(error),
+        together => together.is_ok(),
+    };
+    let mut outcome = Ok(());
+    for (one, before) in work.iter_mut().zip(before) {
+        if !together && let Err(error) = commit_all(store, std::slice::from_mut(one)) {
+            outcome = Err(error);
+            continue;
         }
-    }
-    if outcome.is_ok() {
-        for ((service, held, entries), before) in work.iter().zip(before) {
-            let (changes, records) = (entries.len(), held.ledger.stored().len());
-            tracing::info!(%service, changes, before, records, "captured");
-        }
+        let (service, held, entries) = one;
+        let (changes, records) = (entries.len(), held.ledger.stored().len());
+        tracing::info!(%service, changes, before, records, "captured");
     }
     outcome
 }

@@ -90,19 +90,6 @@ impl Held {
         }
     }
 
-    /// Makes entries durable and takes them in.
-    pub(crate) fn commit(
-        &mut self,
-        store: &dyn Store,
-        service: &ServiceName,
-        entries: &[Entry],
-    ) -> Result<(), StoreError> {
-        for portion in entries.chunks(COMMIT_RECORDS_MAX) {
-            commit_all(store, vec![(service, self, portion.to_vec())])?;
-        }
-        Ok(())
-    }
-
     /// Removes clients from the store.
     pub(crate) fn remove(
         &mut self,
@@ -110,43 +97,34 @@ impl Held {
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
-        let entries: Vec<Entry> = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
-        self.commit(store, service, &entries)
+        let entries = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
+        commit_all(store, &mut [(service, self, entries)])
     }
 }
 
-/// Makes entries of several services durable and takes them in, as many at a time as one commit carries.
-pub(crate) fn commit_in_portions(
+/// Makes entries of several services durable and takes them in, as many at a time as one commit carries: a client's record
+/// is one file, however many of them keep it.
+pub(crate) fn commit_all(
     store: &dyn Store,
     work: &mut [(&ServiceName, &mut Held, Vec<Entry>)],
 ) -> Result<(), StoreError> {
     let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
-    for at in (0..most).step_by(COMMIT_RECORDS_MAX) {
-        let portion = work.iter_mut().filter_map(|(service, held, entries)| {
-            let part =
-                entries.get(at..entries.len().min(at + COMMIT_RECORDS_MAX)).filter(|p| !p.is_empty())?;
-            Some((*service, &mut **held, part.to_vec()))
-        });
-        commit_all(store, portion.collect())?;
-    }
-    Ok(())
-}
-
-/// Makes entries of several services durable in one commit and takes them in: a client's record is one file, however many
-/// of them keep it.
-pub(crate) fn commit_all(
-    store: &dyn Store,
-    work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
-) -> Result<(), StoreError> {
-    let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = work
-        .iter()
-        .map(|(service, held, entries)| {
-            (*service, held.claim.generation, entries.iter().map(change).collect())
-        })
-        .collect();
-    store.commit_each(&changes)?;
-    for (_, held, entries) in work {
-        held.ledger.committed(&entries);
+    // In portions, so that a burst of ten thousand doesn't hold up what comes between.
+    for portion in 0..most.div_ceil(COMMIT_RECORDS_MAX) {
+        let mut parts: Vec<(&ServiceName, &mut Held, &[Entry])> = work
+            .iter_mut()
+            .filter_map(|(service, held, entries)| {
+                Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
+            })
+            .collect();
+        let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = parts
+            .iter()
+            .map(|(service, held, part)| (*service, held.claim.generation, part.iter().map(change).collect()))
+            .collect();
+        store.commit_each(&changes)?;
+        for (_, held, part) in &mut parts {
+            held.ledger.committed(part);
+        }
     }
     Ok(())
 }

@@ -355,7 +355,7 @@ impl Agent {
             return Err("this server holds nothing yet: its store could not be read".into());
         }
         let store = self.store.as_ref();
-        let work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
             .held
             .iter_mut()
             .map(|(service, held)| {
@@ -368,7 +368,7 @@ impl Agent {
             return Ok(());
         }
         let done =
-            check_room(&work).and_then(|()| commit_all(store, work).map_err(|error| error.to_string()));
+            check_room(&work).and_then(|()| commit_all(store, &mut work).map_err(|error| error.to_string()));
         match &done {
             Ok(()) => {
                 for (client, newcomer) in newcomers {

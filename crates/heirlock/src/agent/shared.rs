@@ -49,7 +49,7 @@ impl Agent {
         }
         let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
         let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
-        let work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
             .held
             .iter_mut()
             .map(|(service, held)| {
@@ -58,7 +58,7 @@ impl Agent {
             })
             .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
-        if let Err(error) = commit_all(self.store.as_ref(), work) {
+        if let Err(error) = commit_all(self.store.as_ref(), &mut work) {
             self.health.failed(now, &error.to_string());
             portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
             self.shared.retry = Some(now + limits::STORE_RETRY);
