@@ -70,14 +70,11 @@ impl Agent {
     /// Tells the clients that the run wants told, once they are shared. Where the store fails nobody waits for it, nor
     /// long for one that is slow: told in grace, and made to wait for a commit, a client is better off than told too late.
     pub(crate) fn notify_once_shared(&mut self, now: Moment) {
-        let Some(untold) = self.run.as_mut().and_then(|running| running.untold.take()) else { return };
         let left = self.shared.left.len();
-        if left > 0 && self.shared.retry.is_none() && now < untold.until {
-            if let Some(running) = &mut self.run {
-                running.untold = Some(untold);
-            }
-            return;
-        }
+        let may_wait = left > 0 && self.shared.retry.is_none();
+        let due =
+            self.run.as_mut().and_then(|running| running.untold.take_if(|u| !may_wait || now >= u.until));
+        let Some(untold) = due else { return };
         if left > 0 {
             tracing::warn!(
                 left,
