@@ -295,7 +295,7 @@ impl Monitor {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
         let probe = self.failing.filter(|_| !self.probing && self.in_flight.is_none());
-        let gathering = self.gathering.filter(|_| self.in_flight.is_none() && !self.waiting.is_empty());
+        let gathering = self.gathering.filter(|_| !self.waiting.is_empty());
         self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).chain(gathering).min()
     }
 
