@@ -46,5 +46,8 @@ pub const EACH: Captures = Captures { usual: ALL, possible: ALL };
 /// What differs little between them: the others are for `./test --full`.
 pub const MOSTLY_WATCH: Captures = Captures { usual: &[Capture::Watch], possible: ALL };
 
+/// What is about heirlock as status monitor.
+pub const NSM_ALONE: Captures = Captures { usual: &[Capture::Nsm], possible: &[Capture::Nsm] };
+
 /// What is about rpc.statd, or has no heirlock at all.
 pub const WATCH_ALONE: Captures = Captures { usual: &[Capture::Watch], possible: &[Capture::Watch] };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use heirlock_nsm::nlm::Nlm4Status;
 
-use crate::capture::{Capture, Captures};
+use crate::capture::NSM_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, SETUP};
 use crate::crowd::Crowd;
 use crate::rpc::{call_once, port_of, privileged_socket};
@@ -18,7 +18,7 @@ pub const MONITOR_GONE: Scenario = Scenario {
     about: "heirlock's status monitor is killed, stopped, hung, upgraded, rpcbind restarted: no lock is granted without a record",
     needs_heirlock: true,
     releases: EVERYWHERE,
-    captures: Captures { usual: &[Capture::Nsm], possible: &[Capture::Nsm] },
+    captures: NSM_ALONE,
     run,
 };
 

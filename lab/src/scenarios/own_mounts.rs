@@ -2,12 +2,10 @@
 //! heirlock's to do, even while the store is gone. Next to it a client whose status monitor died shows what happens to who
 //! isn't told.
 
-use std::fs;
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, ensure};
-
-use super::stage::{RECLAIM_TIME_MAX, stand_by};
-use crate::capture::{Capture, Captures};
+use super::stage::{RECLAIM_TIME_MAX, stand_by, without_store};
+use crate::capture::NSM_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, SETUP};
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -17,7 +15,7 @@ pub const OWN_MOUNTS: Scenario = Scenario {
     about: "a server reboots that heirlock's host mounts from: heirlock is told, tells lockd, and the host reclaims its lock",
     needs_heirlock: true,
     releases: EVERYWHERE,
-    captures: Captures { usual: &[Capture::Nsm], possible: &[Capture::Nsm] },
+    captures: NSM_ALONE,
     run,
 };
 
@@ -31,12 +29,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     }
 
     // Whom a host mounts from is no client of its services: its record needs no store.
-    let (store, away) = (lab.store().join("heirlock"), lab.store().join("heirlock.away"));
-    fs::rename(&store, &away).context("can't take the store away")?;
-    lab.say("the store is gone");
-    lab.hold(NFS_B, &HOMES, "f")?;
-    fs::rename(&away, &store).context("can't bring the store back")?;
-    lab.say("the store is back");
+    without_store(lab, || lab.hold(NFS_B, &HOMES, "f"))?;
 
     lab.hold(CLIENT1, &HOMES, "g")?;
     lab.ok(CLIENT1, "kill -KILL $(cat /run/rpc.statd.pid)")?;

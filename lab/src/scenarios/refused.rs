@@ -1,12 +1,11 @@
 //! The store is gone. heirlock as status monitor refuses the lock that it could not protect, and nobody else suffers.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::stage::expect_lock_count;
-use crate::capture::{Capture, Captures};
+use super::stage::{expect_lock_count, without_store};
+use crate::capture::NSM_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, CLIENT3, Cluster, HOMES, Lock, NFS_A, NFS_B, PROJECTS, SETUP, Setup};
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -16,7 +15,7 @@ pub const REFUSED: Scenario = Scenario {
     about: "the store is gone: a new client's process gets ENOLCK, known ones go on; or, as configured, it is granted and named",
     needs_heirlock: true,
     releases: EVERYWHERE,
-    captures: Captures { usual: &[Capture::Nsm], possible: &[Capture::Nsm] },
+    captures: NSM_ALONE,
     run,
 };
 
@@ -44,16 +43,10 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.hold(CLIENT1, &HOMES, "f")?;
     lab.wait_until_protected(NFS_A, &HOMES, 1)?;
 
-    let (store, away) = (lab.store().join("heirlock"), lab.store().join("heirlock.away"));
-    fs::rename(&store, &away).context("can't take the store away")?;
-    lab.say("the store is gone");
-    refuses(lab)?;
-    grants_and_names(lab)?;
-
-    // A server that finds no store must not begin another one in its place.
-    ensure!(!store.exists(), "somebody made a store where there was none");
-    fs::rename(&away, &store).context("can't bring the store back")?;
-    lab.say("the store is back");
+    without_store(lab, || {
+        refuses(lab)?;
+        grants_and_names(lab)
+    })?;
     lab.wait_for("a server that grants again", Duration::from_secs(10), || {
         Ok((lab.try_lock(CLIENT2, &HOMES, "g")? == Lock::Locked).then_some(()))
     })?;

@@ -1,8 +1,9 @@
 //! How most scenarios begin and end.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cluster::{
     AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, Name, Service, Setup, check_new_number,
@@ -49,6 +50,18 @@ pub(super) fn let_both_go(lab: &Cluster) -> Result<()> {
     lab.expect_locked(CLIENT2, &HOMES, "f")?;
     lab.let_go(CLIENT2, &HOMES, "g")?;
     lab.expect_locked(CLIENT1, &HOMES, "g")
+}
+
+/// Does something while the store is gone. A server that finds none must not begin another one in its place.
+pub(super) fn without_store(lab: &Cluster, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (store, away) = (lab.store().join("heirlock"), lab.store().join("heirlock.away"));
+    fs::rename(&store, &away).context("can't take the store away")?;
+    lab.say("the store is gone");
+    meanwhile()?;
+    ensure!(!store.exists(), "somebody made a store where there was none");
+    fs::rename(&away, &store).context("can't bring the store back")?;
+    lab.say("the store is back");
+    Ok(())
 }
 
 pub(super) fn expect_lock_count(lab: &Cluster, server: Name, count: usize) -> Result<()> {
