@@ -74,13 +74,9 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
         Name::Scale => vec![scale::run],
         Name::All => vec![mon::run, capture::run, notify::run, adopt::run, scale::run],
     };
-    let mut reports = Vec::new();
-    let measured: Result<()> = wanted.into_iter().try_for_each(|bench| {
-        reports.push(bench(&options)?);
-        Ok(())
-    });
+    let reports: Result<Vec<Report>> = wanted.into_iter().map(|bench| bench(&options)).collect();
     ground::clear();
-    measured?;
+    let reports = reports?;
     if let Some(folder) = &arguments.svg {
         reports.iter().try_for_each(|report| draw(folder, report))?;
     }

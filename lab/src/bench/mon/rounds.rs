@@ -10,13 +10,12 @@ use anyhow::{Result, ensure};
 use super::asker::{Asked, ask};
 use super::bare::{self, Granter};
 use super::{Row, Tool};
-use crate::bench::Options;
 use crate::bench::agent::{SERVICE, Server, Store};
 use crate::bench::clients::Clients;
-use crate::bench::ground;
 use crate::bench::played::Kernel;
 use crate::bench::report::percentile;
 use crate::bench::site::{Host, Running, Site, monitor_port, wait_for};
+use crate::bench::{Options, ground};
 
 /// Names that an adoption announces to each client.
 const NAMES: usize = 3;
