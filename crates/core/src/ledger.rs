@@ -135,7 +135,12 @@ impl Ledger {
         roles: &Roles,
         life: Option<&Incarnation>,
     ) -> Vec<Entry> {
-        self.follow_life(life, found);
+        self.follow_life(life);
+        if life.is_some() {
+            let new = found.clients.keys().filter(|name| !self.seen.contains(*name));
+            let new: Vec<_> = new.cloned().collect();
+            self.seen.extend(new);
+        }
         let mut entries = self.arrivals(found, roles);
         entries.extend(self.departures(now, found));
         entries
@@ -158,10 +163,11 @@ impl Ledger {
         }
     }
 
-    /// This client registered since the last scan: it need not be there still at the next one to have been seen in this
-    /// life of the lock manager.
-    pub fn saw(&mut self, client: &MonName) {
-        if self.life.is_some() {
+    /// This client is registered in this life of the lock manager, as [`Ledger::compare`] has it: it need not be there
+    /// still at the next scan to have been seen.
+    pub fn saw(&mut self, client: &MonName, life: Option<&Incarnation>) {
+        self.follow_life(life);
+        if life.is_some() {
             self.seen.insert(client.clone());
         }
     }
@@ -196,17 +202,12 @@ impl Ledger {
         self.refused
     }
 
-    fn follow_life(&mut self, life: Option<&Incarnation>, found: &Population) {
+    fn follow_life(&mut self, life: Option<&Incarnation>) {
         if life.is_none() || self.life.as_ref() != life {
             // What vanished in another life, or while none served, says nothing about this one.
             self.tombstones.clear();
             self.seen.clear();
             self.life = life.cloned();
-        }
-        if life.is_some() {
-            let new: Vec<_> =
-                found.clients.keys().filter(|name| !self.seen.contains(*name)).cloned().collect();
-            self.seen.extend(new);
         }
     }
 

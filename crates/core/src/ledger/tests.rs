@@ -238,13 +238,20 @@ fn a_line_that_the_status_monitor_wrote_itself_is_never_placed() {
 
 #[test]
 fn who_came_and_went_between_two_looks_was_seen() {
-    let mut ledger = ledger(&["10.0.0.1", "10.0.0.2"]);
-    compare(&mut ledger, 0, &[], Some(&life("1")));
-    ledger.saw(&name("10.0.0.1"));
-    compare(&mut ledger, 1, &[], Some(&life("1")));
+    let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
+    compare(&mut ledger, 0, &[], None);
+    ledger.saw(&name("10.0.0.1"), Some(&life));
+    compare(&mut ledger, 1, &[], Some(&life));
     assert_eq!(ledger.tombstones(), 1, "and whom nobody saw is kept");
-    compare(&mut ledger, 2, &[], None);
-    ledger.saw(&name("10.0.0.2"));
-    compare(&mut ledger, 3, &[], Some(&life("1")));
+}
+
+#[test]
+fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
+    let (mut ledger, first, second) = (ledger(&["10.0.0.1"]), life("1"), life("2"));
+    ledger.saw(&name("10.0.0.1"), None);
+    compare(&mut ledger, 0, &[], Some(&first));
     assert_eq!(ledger.tombstones(), 0, "no life, nothing seen");
+    ledger.saw(&name("10.0.0.1"), Some(&first));
+    compare(&mut ledger, 1, &[], Some(&second));
+    assert_eq!(ledger.tombstones(), 0, "another life saw it");
 }

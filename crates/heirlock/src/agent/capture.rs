@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
@@ -58,11 +59,7 @@ impl Agent {
     pub(crate) fn record(&mut self, now: Moment) {
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
         let roles = roles::read(Path::new("/proc"), &self.nlm_ports, remembers);
-        // While a run drops and opens what it will, no deletion means anything.
-        let life = match self.run {
-            None if self.serving => self.follower.current().cloned(),
-            _ => None,
-        };
+        let life = self.life_that_deletes();
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
         let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = Vec::new();
@@ -70,8 +67,7 @@ impl Agent {
             if self.run.as_ref().is_some_and(|running| running.begins(service)) {
                 continue;
             }
-            // While it is being given away nothing is forgotten any more.
-            let life = life.as_ref().filter(|_| !held.frozen);
+            let life = held.where_deletions_count(life.as_ref());
             let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
             let entries = self.only_forgettable(entries);
             if held.ledger.refused() > 0 {
@@ -90,6 +86,15 @@ impl Agent {
             self.capture.due = Some(now + crate::limits::STORE_RETRY);
         } else if committed {
             self.health.worked();
+        }
+    }
+
+    /// The life of the lock manager in which a deletion may mean something. While a run drops and opens what it will,
+    /// none does.
+    pub(crate) fn life_that_deletes(&self) -> Option<Incarnation> {
+        match self.run {
+            None if self.serving => self.follower.current().cloned(),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Entry, Ledger};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -48,6 +49,12 @@ impl Held {
             outcomes,
             frozen: false,
         }
+    }
+
+    /// The life in which a deletion here may mean something, of the one in which it may at all. While it is being given
+    /// away nothing is forgotten any more.
+    pub(crate) fn where_deletions_count<'a>(&self, life: Option<&'a Incarnation>) -> Option<&'a Incarnation> {
+        life.filter(|_| !self.frozen)
     }
 
     /// What duties depend on.

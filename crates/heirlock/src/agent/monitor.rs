@@ -142,8 +142,11 @@ impl Agent {
     fn saw(&mut self, client: &MonName) {
         let registered = self.monitoring.as_ref().is_some_and(|m| !m.desk.lines(client).is_empty());
         if registered {
-            let known_as = self.store_key(client);
-            self.held.values_mut().for_each(|held| held.ledger.saw(&known_as));
+            let (known_as, life) = (self.store_key(client), self.life_that_deletes());
+            for held in self.held.values_mut() {
+                let life = held.where_deletions_count(life.as_ref());
+                held.ledger.saw(&known_as, life);
+            }
         }
     }
 
