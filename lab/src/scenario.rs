@@ -60,6 +60,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::convey::BY_HAND,
     scenarios::storm::STORM,
     scenarios::monitor_gone::MONITOR_GONE,
+    scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,
     scenarios::refused::REFUSED,
     scenarios::control::CONTROL,
     scenarios::selftest::SELFTEST,

@@ -21,3 +21,4 @@ mod probe;
 mod rpc_client;
 mod store;
 mod supervise;
+mod watchdog;

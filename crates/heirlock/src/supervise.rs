@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,16 +15,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use heirlock_nsm::rpc::{Credential, encode_call};
-use heirlock_nsm::rpcbind::Transport;
-use heirlock_nsm::sm;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, Settings};
+use crate::monitor;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
-use crate::rpc_client;
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -119,14 +115,12 @@ fn hear_signals(sender: Sender<Heard>) -> Result<()> {
     Ok(())
 }
 
-/// Calls the status monitor's procedure that does nothing, at the sockets that the agent reads.
+/// Asks at the sockets that the agent reads.
 fn ask_all_the_time(port: u16, sender: Sender<Heard>) {
-    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     thread::spawn(move || {
         loop {
             let asked = Instant::now();
-            let null = encode_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, 0, &Credential::None, &[]);
-            let answered = rpc_client::call(here, Transport::Udp, &null, SILENCE_MAX).is_ok();
+            let answered = monitor::answers(port, SILENCE_MAX);
             if sender.send(Heard::Answered(asked, answered)).is_err() {
                 return;
             }

@@ -19,28 +19,67 @@ pub const MONITOR_GONE: Scenario = Scenario {
     needs_heirlock: true,
     releases: EVERYWHERE,
     captures: NSM_ALONE,
-    run,
+    run: |lab| story(lab, &BY_SUPERVISOR),
 };
 
-/// What befalls the status monitor, and how.
-const BLOWS: [(&str, &str); 5] = [
-    ("killed", "kill -KILL $agent"),
-    ("stopped in order", "kill -TERM $agent"),
-    ("hung", "kill -STOP $agent"),
-    // As a package manager does it: a new file takes the name, then the service is told.
-    (
-        "upgraded",
-        "cp /usr/local/bin/heirlock /usr/local/bin/heirlock.new
-         mv /usr/local/bin/heirlock.new /usr/local/bin/heirlock; kill -HUP $(cat /run/lab/agent.pid)",
-    ),
-    ("killed once more", "kill -KILL $agent"),
-];
+/// The same where systemd holds the sockets.
+pub const MONITOR_GONE_SYSTEMD: Scenario = Scenario {
+    name: "monitor-gone-systemd",
+    about: "the same under heirlock's units, which systemd runs: their sockets stay, and its watchdog ends the one that hangs",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    captures: NSM_ALONE,
+    run: |lab| {
+        lab.under_systemd(NFS_A);
+        story(lab, &BY_SYSTEMD)
+    },
+};
 
-/// rpcbind that remembers, as Debian's unit runs it, and one that forgets.
-const RPCBIND: [(&str, &str); 2] = [
-    ("rpcbind is restarted", "kill $(pidof rpcbind); while pidof rpcbind; do sleep 0.02; done; rpcbind -w"),
-    ("rpcbind forgets", "kill -KILL $(pidof rpcbind); while pidof rpcbind; do sleep 0.02; done; rpcbind"),
-];
+/// What is done on a server that one or the other looks after.
+struct Blows {
+    /// Starts the agent that a package manager has just installed.
+    upgraded: &'static str,
+    /// rpcbind that remembers, as Debian's unit runs it.
+    rpcbind_restarted: &'static str,
+    /// One that forgets.
+    rpcbind_forgets: &'static str,
+}
+
+const BY_SUPERVISOR: Blows = Blows {
+    upgraded: "kill -HUP $(cat /run/lab/agent.pid)",
+    rpcbind_restarted: "kill $(pidof rpcbind); while pidof rpcbind; do sleep 0.02; done; rpcbind -w",
+    rpcbind_forgets: "kill -KILL $(pidof rpcbind); while pidof rpcbind; do sleep 0.02; done; rpcbind",
+};
+
+const BY_SYSTEMD: Blows = Blows {
+    upgraded: "systemctl restart heirlock.service",
+    rpcbind_restarted: "systemctl restart rpcbind.service",
+    rpcbind_forgets: "systemctl kill --signal=KILL rpcbind.service; rm -f /run/rpcbind/*.xdr
+        while systemctl is-active --quiet rpcbind.service; do sleep 0.02; done; systemctl start rpcbind.service",
+};
+
+impl Blows {
+    /// What befalls the status monitor, and how.
+    fn on_the_monitor(&self) -> [(&'static str, String); 5] {
+        // As a package manager does it: a new file takes the name, then whoever runs it is told.
+        let upgraded = format!(
+            "cp /usr/local/bin/heirlock /usr/local/bin/heirlock.new
+             mv /usr/local/bin/heirlock.new /usr/local/bin/heirlock; {}",
+            self.upgraded
+        );
+        [
+            ("killed", "kill -KILL $agent".to_owned()),
+            ("stopped in order", "kill -TERM $agent".to_owned()),
+            ("hung", "kill -STOP $agent".to_owned()),
+            ("upgraded", upgraded),
+            ("killed once more", "kill -KILL $agent".to_owned()),
+        ]
+    }
+
+    fn on_rpcbind(&self) -> [(&'static str, &'static str); 2] {
+        [("rpcbind is restarted", self.rpcbind_restarted), ("rpcbind forgets", self.rpcbind_forgets)]
+    }
+}
 
 /// How much longer than it must a process may wait.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -54,7 +93,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
 /// How many clients there are: each blow needs some that nobody knows.
 const CLIENTS: usize = 32;
 
-fn run(lab: &mut Cluster) -> Result<()> {
+fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
     lab.switch_on(&[NFS_A, CLIENT1, CLIENT2])?;
     lab.serve(NFS_A, &HOMES)?;
     lab.end_grace(NFS_A)?;
@@ -68,7 +107,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
         first_lock(lab, &mut crowd, newcomers.next().context("no client is left")?, Instant::now())?;
     lab.say(format!("a first lock takes {:.3} s", took.as_secs_f64()));
 
-    for (what, blow) in BLOWS {
+    for (what, blow) in blows.on_the_monitor() {
         let agent = lab.agent_pid(NFS_A)?;
         let command = format!("agent={agent}; {blow}");
         // One is in the middle of it, one comes right after.
@@ -99,7 +138,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     }
 
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
-    for (what, blow) in RPCBIND {
+    for (what, blow) in blows.on_rpcbind() {
         lab.ok(NFS_A, blow)?;
         let began = Instant::now();
         let (took, _) = first_lock(lab, &mut crowd, newcomers.next().context("no client is left")?, began)?;

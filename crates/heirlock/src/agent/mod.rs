@@ -63,6 +63,7 @@ use crate::detector::Hints;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
+use crate::watchdog::Watchdog;
 use crate::{callout, guard, limits, lock_manager};
 
 use beat::{Condition, Namesake, Pulse};
@@ -158,6 +159,7 @@ pub(crate) struct Agent {
 /// Where something it can't do without is missing, or another agent lives under its name.
 pub(crate) fn run(settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
+    let watchdog = Watchdog::start();
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
     }
@@ -173,7 +175,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let _listener = listen(&settings, &inbox, &snapshot)?;
     stop_on_signal(inbox.clone())?;
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
-    let _callouts = agent.begin_capture()?;
+    let _callouts = agent.begin_capture(&watchdog)?;
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
     agent.serve(&messages)
@@ -273,10 +275,13 @@ impl Agent {
     }
 
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
-    fn begin_capture(&mut self) -> Result<Option<callout::Listener>> {
+    fn begin_capture(&mut self, watchdog: &Watchdog) -> Result<Option<callout::Listener>> {
         match self.settings.capture.mode {
             CaptureMode::Watch => Ok(None),
-            CaptureMode::Nsm => self.begin_monitoring().map(|()| None),
+            CaptureMode::Nsm => {
+                watchdog.follow(self.begin_monitoring()?);
+                Ok(None)
+            }
             CaptureMode::Callout => self.listen_to_callouts().map(Some),
         }
     }

@@ -52,8 +52,8 @@ struct Newcomer {
 }
 
 impl Agent {
-    /// Becomes the status monitor.
-    pub(crate) fn begin_monitoring(&mut self) -> Result<()> {
+    /// Becomes the status monitor, at the port that is returned.
+    pub(crate) fn begin_monitoring(&mut self) -> Result<u16> {
         let settings = &self.settings;
         let state_directory = &settings.state_directory;
         let (directory, mut kept) = Directory::open(state_directory)
@@ -72,6 +72,7 @@ impl Agent {
         };
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
+        let port = sockets.port();
         let inbox = self.inbox.clone();
         let desk = monitor::start(&options, sockets, kept, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
@@ -98,7 +99,7 @@ impl Agent {
             self.follow(now, &client);
         }
         self.tell_durable();
-        Ok(())
+        Ok(port)
     }
 
     /// The status monitor's thread wants something.

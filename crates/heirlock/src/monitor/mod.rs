@@ -29,19 +29,24 @@ mod stream;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::monitor::{Arrival, Rules, key};
-use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+use heirlock_nsm::rpc::{Credential, encode_call};
+use heirlock_nsm::rpcbind::Transport;
+use heirlock_nsm::{MonName, MonitorLine, StateNumber, sm};
 
 pub(crate) use desk::Desk;
 use directory::{Directory, Found};
 use sockets::Sockets;
 
 use crate::agent::convey::Conveyor;
+use crate::rpc_client;
 
 /// Where things are, and how it decides.
 #[derive(Debug, Clone)]
@@ -129,6 +134,14 @@ pub(crate) fn start(
     let (desk, state) = serve(options, sockets, kept, wanted)?;
     registration::start(options.clone(), places, state);
     Ok(desk)
+}
+
+/// Whether the status monitor at this port answers: its procedure that does nothing is called, over the sockets that lockd's
+/// requests come over. The thread that answers waits for nothing, so one that is silent hangs.
+pub(crate) fn answers(port: u16, patience: Duration) -> bool {
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let null = encode_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, 0, &Credential::None, &[]);
+    rpc_client::call(here, Transport::Udp, &null, patience).is_ok()
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins
