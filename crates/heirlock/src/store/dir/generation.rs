@@ -12,24 +12,27 @@ use super::commit::{check_record, outcome_line};
 use super::{Contents, DirStore, SYNC_EACH_MAX, StoreError, failed};
 
 impl DirStore {
-    /// Builds a generation under a hidden name, then gives it its own.
+    /// Builds a generation under a hidden name, then gives it its own. What it has from the one before it shares with it.
     pub(super) fn begin(
         &self,
         service: &Path,
         generation: Generation,
         contents: &Contents,
     ) -> Result<(), StoreError> {
-        if self.numbers(service)?.contains(&generation) {
+        let numbers = self.numbers(service)?;
+        if numbers.contains(&generation) {
             // Whoever made it may have failed, or may still be, between the rename and the sync.
             return self.sync(service);
         }
+        let before = numbers.first().map(|newest| service.join(newest.to_string()).join("sm"));
         let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
-        let built =
-            self.build(&unfinished, contents).and_then(|()| match self.disk.rename(&unfinished, &path) {
+        let built = self.build(&unfinished, contents, before.as_deref()).and_then(|()| {
+            match self.disk.rename(&unfinished, &path) {
                 Ok(()) => Ok(true),
                 Err(error) if exists(&error) => Ok(false),
                 Err(error) => Err(failed("rename", &path)(error)),
-            });
+            }
+        });
         if !matches!(built, Ok(true)) {
             // What stays of it is swept when its number is pruned.
             let _ = self.disk.remove_folder(&unfinished);
@@ -39,19 +42,24 @@ impl DirStore {
     }
 
     /// Builds a generation that nobody sees yet.
-    fn build(&self, path: &Path, contents: &Contents) -> Result<(), StoreError> {
+    fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), StoreError> {
         let sm = path.join("sm");
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
             self.disk.make_folder(&folder).map_err(failed("create", &folder))?;
         }
-        let each = contents.records.len() <= SYNC_EACH_MAX;
-        let write =
-            |path: PathBuf, bytes: &[u8]| self.disk.write(&path, bytes, each).map_err(failed("write", &path));
+        let mut new: Vec<(PathBuf, &[u8])> = Vec::new();
         for (name, bytes) in &contents.records {
             let path = sm.join(name.as_str());
             check_record(&path, bytes)?;
-            write(path, bytes)?;
+            let known = before.map(|before| before.join(name.as_str()));
+            if !known.map_or(Ok(false), |known| self.share(&known, &path, bytes))? {
+                new.push((path, bytes));
+            }
         }
+        let each = new.len() <= SYNC_EACH_MAX;
+        let write =
+            |path: PathBuf, bytes: &[u8]| self.disk.write(&path, bytes, each).map_err(failed("write", &path));
+        new.into_iter().try_for_each(|(path, bytes)| write(path, bytes))?;
         if let Some(state) = contents.state {
             write(path.join("state"), &state.render_file())?;
         }
@@ -70,6 +78,22 @@ impl DirStore {
             self.disk.sync_all(path).map_err(failed("sync", path))?;
         }
         [&sm, &path.join("sm.bak"), path].into_iter().try_for_each(|folder| self.sync(folder))
+    }
+
+    /// Gives a record that is in use a name in another generation too, and says whether it holds these bytes. A file that
+    /// has its name is never written to, and was durable before it got it: so the name is all that is to be synced, where
+    /// thousands of files would keep the clients of an adoption waiting.
+    fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+        match self.disk.link(known, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // Read by its new name: the owner of the one before may put another file in this one's place.
+            Ok(()) if self.read(path).is_ok_and(|found| found == bytes) => return Ok(true),
+            // A file system without links, or a file with too many. Over a network the answer may be lost although the link
+            // was made.
+            _ => {}
+        }
+        self.remove_if(path)?;
+        Ok(false)
     }
 
     pub(super) fn load_all(&self, path: &Path) -> Result<Contents, StoreError> {

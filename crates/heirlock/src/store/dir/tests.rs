@@ -226,6 +226,35 @@ fn what_two_services_keep_of_a_client_is_one_file() {
     assert_eq!(kept("nfs-a").nlink(), 2, "and nothing else is left of it");
 }
 
+/// So that ten thousand clients don't wait for as many files to be written.
+#[test]
+fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
+    let (_folder, root, store) = begun();
+    let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
+    let another = LINE.replace("10.0.0.1", "10.0.0.2");
+    store.commit(&service(), Generation(1), &[Change::PutRecord(other.clone(), LINE.into())]).unwrap();
+    let mut records: BTreeMap<_, Vec<u8>> = [(same.clone(), LINE.into())].into();
+    records.extend([other.clone(), new.clone()].map(|name| (name, another.clone().into())));
+    store
+        .begin_generation(
+            &service(),
+            Generation(2),
+            &Contents { records: records.clone(), ..Contents::default() },
+        )
+        .unwrap();
+    let at = |generation: u32, name: &MonName| root.join(format!("services/nfs-a/{generation}/sm/{name}"));
+    let inode = |generation, name| fs::metadata(at(generation, name)).unwrap().ino();
+    assert_eq!(inode(1, &same), inode(2, &same));
+    assert_ne!(inode(1, &other), inode(2, &other));
+    assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
+    // Who changes one leaves the other as it is.
+    store
+        .commit(&service(), Generation(2), &[Change::PutRecord(same.clone(), another.clone().into())])
+        .unwrap();
+    assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
+    assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
+}
+
 #[test]
 fn a_torn_outcome_is_left_out_and_never_completed() {
     let (_folder, root, store) = begun();
