@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
@@ -31,6 +33,9 @@ pub(crate) struct Capture {
     /// The directory itself can't be read.
     pub(crate) blind: Option<String>,
     pub(crate) due: Option<Moment>,
+    /// A hint waits in the agent's inbox. One is enough for all that happened until it is heard: a thousand would each cost a
+    /// look.
+    pub(crate) hint_waits: Arc<AtomicBool>,
 }
 
 impl Agent {
@@ -181,6 +186,7 @@ fn commit_captured(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use heirlock_core::Generation;
     use heirlock_core::claim::Claim;
@@ -188,11 +194,29 @@ mod tests {
     use heirlock_nsm::StateNumber;
 
     use super::*;
+    use crate::agent::Message;
     use crate::agent::holdings::claim_first;
     use crate::agent::testing::{place, service};
 
     const LINE: &str =
         "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
+
+    /// A conveyed crowd, or one that registers, is thousands of hints while the agent is at work.
+    #[test]
+    fn hints_that_come_while_one_waits_are_that_one() {
+        let mut place = place();
+        let sm = place.directory.path().join("nfs/sm");
+        let _hints = place.agent.watch_directory();
+        assert!(matches!(place.next(), Message::Changed), "from the watch itself, when it is set");
+        for i in 0..200 {
+            fs::write(sm.join(format!("10.0.0.{i}")), LINE).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(place.messages.try_recv().is_err(), "the agent has not heard that one yet");
+        place.agent.handle(Message::Changed);
+        fs::write(sm.join("10.0.1.1"), LINE).unwrap();
+        assert!(matches!(place.next(), Message::Changed), "what comes later may be missed by the look");
+    }
 
     #[test]
     fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {

@@ -42,6 +42,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -293,9 +294,11 @@ impl Agent {
             return None;
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
-        let inbox = self.inbox.clone();
+        let (inbox, waits) = (self.inbox.clone(), Arc::clone(&self.capture.hint_waits));
         Some(Hints::start(directories, move || {
-            let _ = inbox.send(Message::Changed);
+            if !waits.swap(true, Ordering::AcqRel) {
+                let _ = inbox.send(Message::Changed);
+            }
         }))
     }
 
@@ -325,7 +328,11 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Changed => self.capture.due = Some(now),
+            Message::Changed => {
+                // Before the look: what happens from now on may not be seen by it.
+                self.capture.hint_waits.store(false, Ordering::Release);
+                self.capture.due = Some(now);
+            }
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
     pub(crate) agent: Agent,
-    messages: Receiver<Message>,
+    pub(crate) messages: Receiver<Message>,
 }
 
 /// A service of this name.
