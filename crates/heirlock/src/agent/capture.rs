@@ -1,7 +1,6 @@
 //! Capture: from a scan of the status monitor's directory to durable records of every service that this server holds.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,9 +9,9 @@ use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, populat
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::Agent;
 use super::holdings::{Held, commit_all};
 use super::resolve::Resolver;
-use super::{Agent, roles};
 use crate::detector;
 use crate::store::{Store, StoreError};
 
@@ -32,18 +31,30 @@ pub(crate) struct Capture {
     pub(crate) behind: bool,
     /// The directory itself can't be read.
     pub(crate) blind: Option<String>,
+    /// When everything is read anew, whatever hints say; `None`: now.
     pub(crate) due: Option<Moment>,
     /// A hint waits in the agent's inbox. One is enough for all that happened until it is heard: a thousand would each cost a
     /// look.
     pub(crate) hint_waits: Arc<AtomicBool>,
+    /// A hint came since the last look.
+    pub(crate) hinted: bool,
+    /// What looks have read since everything was read anew.
+    memory: detector::Memory,
 }
 
 impl Agent {
-    /// Looks at the directory and makes the store know what it shows.
+    /// Looks at the directory, reads all of it, and makes the store know what it shows.
     pub(crate) fn scan(&mut self, now: Moment) {
         self.capture.due = Some(now + self.settings.capture.scan_interval);
+        self.capture.memory = detector::Memory::default();
+        self.look(now);
+    }
+
+    /// The same after a hint, but opens only those files that may have changed since earlier looks.
+    pub(crate) fn look(&mut self, now: Moment) {
+        self.capture.hinted = false;
         self.follow_all(now);
-        let scan = match detector::scan(&self.settings.state_directory) {
+        let scan = match detector::look(&self.settings.state_directory, &mut self.capture.memory) {
             Ok(scan) => scan,
             Err(error) => {
                 // What can't be seen is not gone.
@@ -51,6 +62,7 @@ impl Agent {
                 return;
             }
         };
+        tracing::debug!(files = scan.files.len(), opened = self.capture.memory.opened(), "looked");
         self.say_blind(None);
         self.speak_of_problems(&scan);
         let found = population(&scan, self.conveyor.placed(), &self.capture.addresses);
@@ -63,7 +75,7 @@ impl Agent {
     /// Compares what was found with what the store holds, and commits the difference.
     pub(crate) fn record(&mut self, now: Moment) {
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
-        let roles = roles::read(Path::new("/proc"), &self.nlm_ports, remembers);
+        let roles = self.peers.roles(&self.nlm_ports, remembers);
         let life = self.life_that_deletes();
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
@@ -88,7 +100,9 @@ impl Agent {
         self.capture.behind = failure.is_some();
         if let Some(failure) = failure {
             self.health.failed(now, &failure.to_string());
-            self.capture.due = Some(now + crate::limits::STORE_RETRY);
+            // Not put off by the hints that come meanwhile.
+            let retry = now + crate::limits::STORE_RETRY;
+            self.capture.due = self.capture.due.map(|due| due.min(retry));
         } else if committed {
             self.health.worked();
         }
@@ -235,5 +249,31 @@ mod tests {
         let known = |of| place.agent.held[of].ledger.stored().len();
         assert_eq!((known(&whole), known(&damaged), place.agent.capture.behind), (1, 0, true));
         assert!(services.join("host.nfs-b/1/sm/10.0.0.1").exists());
+    }
+
+    #[test]
+    fn a_hinted_look_opens_what_changed_and_any_other_opens_all() {
+        let mut place = place();
+        let sm = place.directory.path().join("nfs/sm");
+        let register = |name: &str| fs::write(sm.join(name), LINE.replace("10.0.0.1", name)).unwrap();
+        register("10.0.0.1");
+        register("10.0.0.2");
+        std::thread::sleep(Duration::from_millis(100));
+        place.agent.do_what_is_due();
+        assert_eq!(place.agent.capture.memory.opened(), 2, "the first");
+        let due = place.agent.capture.due;
+        register("10.0.0.3");
+        place.agent.handle(Message::Changed);
+        assert_eq!(place.agent.next_due(), Moment::START);
+        place.agent.do_what_is_due();
+        assert_eq!(place.agent.capture.memory.opened(), 1, "hinted");
+        assert!(place.agent.capture.found.clients.len() == 3 && !place.agent.capture.hinted);
+        // However many hints come.
+        assert_eq!(place.agent.capture.due, due);
+        place.agent.handle(Message::Changed);
+        place.agent.capture.due = Some(place.agent.clock.now());
+        place.agent.do_what_is_due();
+        assert_eq!(place.agent.capture.memory.opened(), 3, "due");
+        assert!(!place.agent.capture.hinted);
     }
 }

@@ -41,7 +41,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +80,7 @@ use work::{RecognisedAt, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
-    /// Something happened in the status monitor's directory.
+    /// Something happened in the status monitor's directory: a hint.
     Changed,
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
@@ -131,6 +131,7 @@ pub(crate) struct Agent {
     looked_at: Option<Moment>,
     grace_seen: grace::GraceSeen,
     nlm_ports: Vec<u16>,
+    peers: roles::Peers,
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
     holdings_known: bool,
@@ -250,6 +251,7 @@ impl Agent {
             looked_at: None,
             grace_seen: grace::GraceSeen::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
+            peers: roles::Peers::of(Path::new("/proc")),
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),
@@ -331,7 +333,7 @@ impl Agent {
             Message::Changed => {
                 // Before the look: what happens from now on may not be seen by it.
                 self.capture.hint_waits.store(false, Ordering::Release);
-                self.capture.due = Some(now);
+                self.capture.hinted = true;
             }
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
@@ -351,7 +353,7 @@ impl Agent {
     fn next_due(&self) -> Moment {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
         let run = self.run.as_ref().and_then(Running::due);
-        let scan = self.capture.due.or(Some(Moment::START));
+        let scan = self.capture.due.filter(|_| !self.capture.hinted).or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
         [burial, run, scan, self.shared.due(), self.who_came_due(), self.files_due()]
@@ -367,6 +369,8 @@ impl Agent {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).any(|at| now >= at);
         if burial || self.capture.due.is_none_or(|due| now >= due) {
             self.scan(now);
+        } else if self.capture.hinted {
+            self.look(now);
         }
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;

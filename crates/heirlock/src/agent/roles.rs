@@ -18,23 +18,9 @@ const NFS_PORT: u16 = 2049;
 /// TCP state `ESTABLISHED` in `/proc/net/tcp` (include/net/tcp_states.h).
 const ESTABLISHED: &str = "01";
 
-/// Reads the roles from `/proc`. What can't be read says nothing: a record is a client's unless it is known better.
-///
-/// Who is connected is asked only where it may take a peer's role from it: one that is mounted now, or one that somebody
-/// remembers. For each piece that is read of `net/tcp` the kernel walks through all of its table, which takes milliseconds.
-pub(crate) fn read(proc: &Path, nlm_ports: &[u16], remembers: bool) -> Roles {
-    let table = |name: &str| fs::read_to_string(proc.join(name)).unwrap_or_default();
-    let peers = peers(&table("mounts"));
-    if peers.is_empty() && !remembers {
-        return Roles::default();
-    }
-    let mut connected = connected(&table("net/tcp"), nlm_ports);
-    connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
-    Roles { peers, connected }
-}
-
-/// The servers that this host mounts from, of which the kernel says when they have become others: asked for each
-/// newcomer of a storm, the whole mount table would be most of the work.
+/// Who is a peer, as `/proc` says. The servers that this host mounts from are remembered until the kernel says that they
+/// have become others: asked for at each look, and for each newcomer of a storm, the whole mount table would be most of
+/// the work.
 #[derive(Debug)]
 pub(crate) struct Peers {
     proc: PathBuf,
@@ -48,23 +34,45 @@ impl Peers {
         Self { proc: proc.to_owned(), mounts: None, names: BTreeSet::new() }
     }
 
-    /// Whether this is a server that we mount from and nothing else. The TCP table is read only if it may be one.
-    pub(crate) fn contain(&mut self, name: &MonName) -> bool {
-        if self.mounts.as_ref().is_none_or(has_changed) {
-            self.look();
+    /// The roles now. What can't be read says nothing: a record is a client's unless it is known better.
+    ///
+    /// Who is connected is asked only where it may take a peer's role from it: one that is mounted now, or one that somebody
+    /// remembers. For each piece that is read of `net/tcp` the kernel walks through all of its table, which takes
+    /// milliseconds.
+    pub(crate) fn roles(&mut self, nlm_ports: &[u16], remembers: bool) -> Roles {
+        self.look_if_changed();
+        if self.names.is_empty() && !remembers {
+            return Roles::default();
         }
-        // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
-        self.names.contains(name) && read(&self.proc, &[], false).is_peer(name)
+        Roles { peers: self.names.clone(), connected: self.connected(nlm_ports) }
     }
 
-    fn look(&mut self) {
+    /// Whether this is a server that we mount from and nothing else.
+    pub(crate) fn contain(&mut self, name: &MonName) -> bool {
+        self.look_if_changed();
+        // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
+        self.names.contains(name) && !self.connected(&[]).contains(name)
+    }
+
+    fn look_if_changed(&mut self) {
+        if self.mounts.as_ref().is_some_and(|mounts| !has_changed(mounts)) {
+            return;
+        }
         let mut table = String::new();
         let mut open = File::open(self.proc.join("mounts")).ok();
         if open.as_mut().is_none_or(|file| file.read_to_string(&mut table).is_err()) {
-            open = None;
+            // Nor does the piece that came before the failure say anything.
+            (open, table) = (None, String::new());
         }
         self.names = peers(&table);
         self.mounts = open;
+    }
+
+    fn connected(&self, nlm_ports: &[u16]) -> BTreeSet<MonName> {
+        let table = |name: &str| fs::read_to_string(self.proc.join(name)).unwrap_or_default();
+        let mut connected = connected(&table("net/tcp"), nlm_ports);
+        connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
+        connected
     }
 }
 
@@ -146,5 +154,79 @@ mod tests {
         let table = "  sl\n0: 0000000000000000FFFF00000A00630A:0801 0000000000000000FFFF00001500630A:03E7 01 0\n\
                      1: X:0801 B80D0120000000000000000005000000:03E7 01 0\n";
         assert_eq!(names(&connected_v6(table, &[])), ["10.99.0.21", "2001:db8::5"]);
+    }
+
+    /// A folder that looks like `/proc`. What lies in it is an ordinary file, of which the kernel never says that it changed.
+    fn proc(mounts: &str, tcp: &str) -> tempfile::TempDir {
+        let proc = tempfile::tempdir().unwrap();
+        fs::create_dir(proc.path().join("net")).unwrap();
+        fs::write(proc.path().join("mounts"), mounts).unwrap();
+        fs::write(proc.path().join("net/tcp"), tcp).unwrap();
+        proc
+    }
+
+    const MOUNTS: &str = "10.0.0.7:/x /mnt/x nfs rw,vers=3,addr=10.0.0.7 0 0\n\
+                          10.0.0.8:/x /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n";
+    const TCP: &str = "  sl  local_address rem_address   st\n\
+                       0: 0A00630A:0801 0800000A:03E7 01 0 0\n\
+                       1: 0A00630A:A28B 0900000A:03E8 01 0 0\n";
+
+    #[test]
+    fn the_mount_table_is_read_once_while_it_stays_the_same() {
+        let proc = proc(MOUNTS, TCP);
+        let mut peers = Peers::of(proc.path());
+        let roles = peers.roles(&[], false);
+        assert_eq!(
+            (names(&roles.peers), names(&roles.connected)),
+            (vec!["10.0.0.7", "10.0.0.8"], vec!["10.0.0.8"])
+        );
+        fs::remove_file(proc.path().join("mounts")).unwrap();
+        assert_eq!(peers.roles(&[], false), roles);
+        let [peer, client, stranger] =
+            ["10.0.0.7", "10.0.0.8", "10.0.0.9"].map(|n| MonName::parse(n).unwrap());
+        assert!(peers.contain(&peer) && !peers.contain(&client) && !peers.contain(&stranger));
+        // Who is connected changes without a word.
+        fs::remove_file(proc.path().join("net/tcp")).unwrap();
+        assert!(peers.contain(&client));
+    }
+
+    #[test]
+    fn without_peers_who_is_connected_is_asked_for_those_that_are_remembered() {
+        let proc = proc("/dev/sda1 / ext4 rw 0 0\n", TCP);
+        let mut peers = Peers::of(proc.path());
+        assert_eq!(peers.roles(&[0xA28B], false), Roles::default());
+        assert_eq!(names(&peers.roles(&[0xA28B], true).connected), ["10.0.0.8", "10.0.0.9"]);
+        // A table that can't be read is none, and is asked for again.
+        let mut peers = Peers::of(&proc.path().join("nowhere"));
+        assert_eq!(peers.roles(&[], true), Roles::default());
+        fs::create_dir(proc.path().join("nowhere")).unwrap();
+        fs::write(proc.path().join("nowhere/mounts"), MOUNTS).unwrap();
+        assert_eq!(names(&peers.roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
+    }
+
+    #[test]
+    fn the_kernel_says_when_the_mount_table_changed() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Command, Stdio};
+        let script = "echo begun && read go && mount -t tmpfs none /mnt && echo mounted && read go";
+        let mut other = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
+        // Where namespaces are not to be had, there is nobody to ask.
+        if said.next().is_some() {
+            let mut peers = Peers::of(&Path::new("/proc").join(other.id().to_string()));
+            assert_eq!(peers.roles(&[], false), Roles::default());
+            let table = peers.mounts.as_ref().unwrap();
+            assert!(!has_changed(table) && !has_changed(table));
+            other.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+            assert_eq!(said.next().unwrap().unwrap(), "mounted");
+            assert!(has_changed(table));
+        }
+        drop(other.stdin.take());
+        other.wait().unwrap();
     }
 }

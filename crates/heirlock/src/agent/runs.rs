@@ -430,7 +430,7 @@ impl Agent {
             return;
         };
         let host = ServiceName::host(&self.settings.server);
-        let roles = super::roles::read(std::path::Path::new("/proc"), &self.nlm_ports, false);
+        let roles = self.peers.roles(&self.nlm_ports, false);
         // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
         let rebooted = self.rebooted;
         let tellings = notices

@@ -2,9 +2,11 @@
 //! when to look (I6).
 
 mod hints;
+mod memory;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use hints::Hints;
-pub(crate) use scan::scan;
+pub(crate) use memory::Memory;
+pub(crate) use scan::{look, scan};

@@ -13,6 +13,8 @@ use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::memory::{Memory, Stamp, WallTime};
+
 /// Why a directory can't be looked at.
 #[derive(Debug, Error)]
 pub(crate) enum ScanError {
@@ -35,16 +37,30 @@ pub(crate) enum ScanError {
 
 /// Looks at both folders of a state directory. A missing `sm.bak` is an empty one; without `sm` there is no look.
 pub(crate) fn scan(state_directory: &Path) -> Result<Scan, ScanError> {
+    look(state_directory, &mut Memory::default())
+}
+
+/// The same, but opens only those files that may hold something else than what is remembered of them.
+pub(crate) fn look(state_directory: &Path, memory: &mut Memory) -> Result<Scan, ScanError> {
     let mut scan = Scan::default();
-    scan_folder(state_directory, Folder::Sm, &mut scan)?;
-    match scan_folder(state_directory, Folder::SmBak, &mut scan) {
+    look_at_folder(state_directory, Folder::Sm, memory, &mut scan)?;
+    match look_at_folder(state_directory, Folder::SmBak, memory, &mut scan) {
         Err(ScanError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        scanned => scanned?,
+        looked => looked?,
     }
     Ok(scan)
 }
 
-fn scan_folder(state_directory: &Path, folder: Folder, scan: &mut Scan) -> Result<(), ScanError> {
+fn look_at_folder(
+    state_directory: &Path,
+    folder: Folder,
+    memory: &mut Memory,
+    scan: &mut Scan,
+) -> Result<(), ScanError> {
+    let records = memory.of(folder);
+    records.begin();
+    // Before any file is looked at: what changes during the look is not old.
+    let began = WallTime::now();
     let name = match folder {
         Folder::Sm => "sm",
         Folder::SmBak => "sm.bak",
@@ -57,28 +73,42 @@ fn scan_folder(state_directory: &Path, folder: Folder, scan: &mut Scan) -> Resul
         if count >= limits::RECORDS_MAX {
             return Err(ScanError::TooMany { path });
         }
-        let entry = entry.map_err(unreadable)?;
-        let shown = format!("{name}/{}", entry.file_name().as_encoded_bytes().escape_ascii());
-        let problem =
-            |why: String, may_be_in_the_making| Problem { path: shown.clone(), why, may_be_in_the_making };
-        match classify_file_name(&entry.file_name()) {
-            FileKind::Temporary | FileKind::Hidden => {}
-            FileKind::Refused(error) => scan.problems.push(problem(error.to_string(), false)),
-            FileKind::Record(client) => match read_record(&directory, &client) {
-                Ok(Some(bytes)) => match parse_record(&bytes) {
-                    Ok(parsed) => {
-                        // Lines that are torn are spoken of; those that are whole count.
-                        scan.problems
-                            .extend(parsed.problems.iter().map(|error| problem(error.to_string(), true)));
-                        scan.files.push(ScannedFile { folder, name: client, bytes });
+        let file_name = entry.map_err(unreadable)?.file_name();
+        let problem = |why: String, may_be_in_the_making| {
+            let path = format!("{name}/{}", file_name.as_encoded_bytes().escape_ascii());
+            Problem { path, why, may_be_in_the_making }
+        };
+        let client = match classify_file_name(&file_name) {
+            FileKind::Temporary | FileKind::Hidden => continue,
+            FileKind::Refused(error) => {
+                scan.problems.push(problem(error.to_string(), false));
+                continue;
+            }
+            FileKind::Record(client) => client,
+        };
+        if let Some(bytes) = records.recall(&directory, &client) {
+            scan.files.push(ScannedFile { folder, name: client, bytes });
+            continue;
+        }
+        records.opening();
+        match read_record(&directory, &client) {
+            Ok(Some((stamp, bytes))) => match parse_record(&bytes) {
+                Ok(parsed) => {
+                    if parsed.problems.is_empty() {
+                        records.keep(&client, stamp, &bytes, began);
                     }
-                    Err(error) => scan.problems.push(problem(error.to_string(), may_grow(&error))),
-                },
-                Ok(None) => {}
-                Err(why) => scan.problems.push(problem(why, false)),
+                    // Lines that are torn are spoken of; those that are whole count.
+                    scan.problems
+                        .extend(parsed.problems.iter().map(|error| problem(error.to_string(), true)));
+                    scan.files.push(ScannedFile { folder, name: client, bytes });
+                }
+                Err(error) => scan.problems.push(problem(error.to_string(), may_grow(&error))),
             },
+            Ok(None) => {}
+            Err(why) => scan.problems.push(problem(why, false)),
         }
     }
+    records.end();
     Ok(())
 }
 
@@ -90,8 +120,8 @@ fn may_grow(error: &RecordError) -> bool {
     matches!(error, RecordError::Empty | RecordError::Line { .. })
 }
 
-/// A record's bytes; `None` where the file vanished meanwhile, or is no file.
-fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<Vec<u8>>, String> {
+/// A record's bytes, and the file's stamp from before they were read; `None` where the file vanished meanwhile, or is no file.
+fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<(Stamp, Vec<u8>)>, String> {
     // A link would lead out of the directory, and a pipe would make us wait for its writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match openat(directory, name.as_str(), flags, Mode::empty()) {
@@ -100,14 +130,14 @@ fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<Vec<u8>>, S
         Err(Errno::LOOP) => return Err("expected a file, found a symbolic link; it is not followed".into()),
         Err(error) => return Err(format!("can't open it: {}", io::Error::from(error))),
     };
-    let size = match rustix::fs::fstat(&file) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat.st_size,
+    let stat = match rustix::fs::fstat(&file) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat,
         Ok(_) => return Ok(None),
         Err(error) => return Err(format!("can't look at it: {}", io::Error::from(error))),
     };
     let max = nsm_limits::RECORD_FILE_BYTES_MAX;
     // Room for all of it and for seeing its end: reading is most of a look.
-    let room = usize::try_from(size).unwrap_or(0).min(max).saturating_add(READ_AHEAD);
+    let room = usize::try_from(stat.st_size).unwrap_or(0).min(max).saturating_add(READ_AHEAD);
     let mut bytes = Vec::with_capacity(room);
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     File::from(file)
@@ -117,7 +147,7 @@ fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<Vec<u8>>, S
     if bytes.len() > max {
         return Err(format!("expected a monitor record of at most {max} bytes, found more"));
     }
-    Ok(Some(bytes))
+    Ok(Some((Stamp::of(&stat), bytes)))
 }
 
 #[cfg(test)]

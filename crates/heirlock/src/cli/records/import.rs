@@ -22,7 +22,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 
-use crate::agent::roles;
+use crate::agent::roles::Peers;
 use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
@@ -180,7 +180,7 @@ fn may_claim(
 
 /// Who is a peer, where it is this server's own directory: what another server knew, its own mounts must be asked.
 fn roles_in(directory: &Path, own: &Path) -> Roles {
-    if is_own(directory, own) { roles::read(Path::new("/proc"), &[], false) } else { Roles::default() }
+    if is_own(directory, own) { Peers::of(Path::new("/proc")).roles(&[], false) } else { Roles::default() }
 }
 
 fn is_own(directory: &Path, own: &Path) -> bool {

@@ -1,0 +1,344 @@
+//! What earlier looks read, so that a hinted one opens only what may have changed since.
+//!
+//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with
+//! another ctime: that is the present, and unlike mtime nobody can set it back. But the kernel's clock for it goes on by
+//! ticks, and two changes in one tick look like one. So, as in git's index ("racily clean"), what was read is remembered
+//! only where the file had last changed some ticks before the look began: whatever changes it from then on, before, while
+//! or after it is read, gives it a later ctime than the one that is remembered.
+//!
+//! What this can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
+//! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock
+//! is another. No status monitor writes like that (rpc.statd creates a file, or renames a new one onto it), and a look that
+//! no hint causes begins with an empty memory: it finds them.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use heirlock_core::ledger::Folder;
+use heirlock_nsm::MonName;
+use rustix::fs::{AtFlags, Stat, statat};
+use rustix::time::{ClockId, clock_gettime};
+
+/// How long a file must have been left alone: two ticks of the slowest kernel.
+const SETTLED_AFTER: Duration = Duration::from_millis(20);
+
+/// The same where the ctime has no fraction: it may come from a file system that counts whole seconds, as ext4 with
+/// inodes of 128 bytes.
+const SETTLED_AFTER_IN_SECONDS: Duration = Duration::from_secs(2);
+
+const SECOND: i128 = 1_000_000_000;
+
+/// The records that earlier looks read.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    sm: Records,
+    sm_bak: Records,
+}
+
+impl Memory {
+    /// How many files the last look had to open.
+    pub(crate) fn opened(&self) -> usize {
+        self.sm.opened + self.sm_bak.opened
+    }
+
+    pub(super) fn of(&mut self, folder: Folder) -> &mut Records {
+        match folder {
+            Folder::Sm => &mut self.sm,
+            Folder::SmBak => &mut self.sm_bak,
+        }
+    }
+}
+
+/// Those of one folder.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    known: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    /// Of an earlier look, and not yet found by this one.
+    earlier: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    opened: usize,
+}
+
+impl Records {
+    /// A look begins: what it doesn't find is forgotten.
+    pub(super) fn begin(&mut self) {
+        self.earlier = std::mem::take(&mut self.known);
+        self.known.reserve(self.earlier.len());
+        self.opened = 0;
+    }
+
+    /// A look is over.
+    pub(super) fn end(&mut self) {
+        self.earlier = HashMap::new();
+    }
+
+    /// What this file holds, if that is known without opening it.
+    pub(super) fn recall(&mut self, directory: &OwnedFd, name: &MonName) -> Option<Vec<u8>> {
+        let (name, (stamp, bytes)) = self.earlier.remove_entry(name)?;
+        let there = statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if Stamp::of(&there) != stamp {
+            return None;
+        }
+        let copy = bytes.to_vec();
+        self.known.insert(name, (stamp, bytes));
+        Some(copy)
+    }
+
+    /// A file is being opened.
+    pub(super) fn opening(&mut self) {
+        self.opened += 1;
+    }
+
+    /// This was read of the file by a look that began at that time. The stamp was taken before it was read: one taken
+    /// afterwards would be that of a change in between, and vouch for what is no longer there.
+    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, bytes: &[u8], began: WallTime) {
+        if stamp.is_settled(began) {
+            self.known.insert(name.clone(), (stamp, bytes.into()));
+        }
+    }
+}
+
+/// Nanoseconds since 1970, by the clock that the kernel stamps files with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WallTime(i128);
+
+impl WallTime {
+    fn new(seconds: impl Into<i128>, nanos: impl Into<i128>) -> Self {
+        Self(seconds.into() * SECOND + nanos.into())
+    }
+
+    /// Now. The precise clock runs ahead of the stamps, by far where a host takes processors away: by it, a file could seem
+    /// settled in the very tick of its last change.
+    pub(super) fn now() -> Self {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        Self::new(now.tv_sec, now.tv_nsec)
+    }
+}
+
+/// What tells whether a file is still the one that was read. Each architecture has its own types for these; all of them fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: i128,
+    inode: i128,
+    size: i128,
+    modified: WallTime,
+    changed: WallTime,
+}
+
+impl Stamp {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
+            device: i128::from(stat.st_dev),
+            inode: i128::from(stat.st_ino),
+            size: i128::from(stat.st_size),
+            modified: WallTime::new(stat.st_mtime, stat.st_mtime_nsec),
+            changed: WallTime::new(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// Whether the last change was long enough ago that the next one can't pass for it. One in the future never is.
+    fn is_settled(&self, now: WallTime) -> bool {
+        let in_seconds = self.changed.0 % SECOND == 0;
+        let margin = if in_seconds { SETTLED_AFTER_IN_SECONDS } else { SETTLED_AFTER };
+        i128::try_from(margin.as_nanos()).is_ok_and(|margin| now.0 - self.changed.0 >= margin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::{self, File, FileTimes};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+    use std::thread;
+
+    use heirlock_core::ledger::Scan;
+
+    use super::super::{look, scan};
+    use super::*;
+
+    /// All lines are of one size.
+    fn line(cookie: usize) -> String {
+        format!("0100007f 000186b5 00000003 00000010 {cookie:032x} 127.1.0.1 nfs-a\n")
+    }
+
+    struct Ground {
+        above: tempfile::TempDir,
+        memory: Memory,
+    }
+
+    impl Ground {
+        fn new() -> Self {
+            let above = tempfile::tempdir().unwrap();
+            for folder in ["sm", "sm.bak"] {
+                fs::create_dir(above.path().join(folder)).unwrap();
+            }
+            Self { above, memory: Memory::default() }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.above.path().join(path)
+        }
+
+        fn write(&self, path: &str, cookie: usize) {
+            fs::write(self.at(path), line(cookie)).unwrap();
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            fs::rename(self.at(from), self.at(to)).unwrap();
+        }
+
+        /// Looks, and answers how many files it opened. It must show what a look without memory shows.
+        fn look(&mut self) -> usize {
+            let seen = look(self.above.path(), &mut self.memory).unwrap();
+            assert_eq!(sorted(&seen), sorted(&scan(self.above.path()).unwrap()));
+            self.memory.opened()
+        }
+
+        /// Looks when all files are old enough to be remembered.
+        fn settle(&mut self) {
+            thread::sleep(SETTLED_AFTER * 2);
+            self.look();
+        }
+    }
+
+    fn sorted(scan: &Scan) -> (BTreeSet<String>, BTreeSet<String>) {
+        let files = scan.files.iter().map(|file| format!("{file:?}")).collect();
+        (files, scan.problems.iter().map(|problem| format!("{problem:?}")).collect())
+    }
+
+    #[test]
+    fn what_was_left_alone_is_not_opened_again() {
+        let mut ground = Ground::new();
+        for (cookie, path) in ["sm/10.0.0.1", "sm/10.0.0.2", "sm.bak/10.0.0.1"].into_iter().enumerate() {
+            ground.write(path, cookie);
+        }
+        ground.settle();
+        assert_eq!((ground.memory.opened(), ground.look(), ground.look()), (3, 0, 0));
+        ground.write("sm/10.0.0.3", 3);
+        assert_eq!(ground.look(), 1);
+    }
+
+    #[test]
+    fn what_is_young_or_no_record_is_opened_again() {
+        let mut ground = Ground::new();
+        fs::write(ground.at("sm/10.0.0.1"), line(1).repeat(2) + "torn").unwrap();
+        fs::write(ground.at("sm/10.0.0.2"), "").unwrap();
+        ground.settle();
+        assert_eq!((ground.look(), ground.look()), (2, 2));
+        let young = Stamp::of(&rustix::fs::stat(ground.above.path()).unwrap());
+        let settled = |changed: i128, now: i128| {
+            let stamp = Stamp { changed: WallTime(changed), ..young.clone() };
+            stamp.is_settled(WallTime(now))
+        };
+        let (millis, long_ago) = (1_000_000, 1_795_598_700 * SECOND);
+        assert!(!settled(long_ago + 1, long_ago + 1 + 19 * millis), "a tick or two");
+        assert!(settled(long_ago + 1, long_ago + 1 + 20 * millis));
+        assert!(!settled(long_ago, long_ago + 1999 * millis), "a file system that counts seconds");
+        assert!(settled(long_ago, long_ago + 2000 * millis));
+        assert!(!settled(long_ago + 1, long_ago), "a clock that was set back");
+        assert!(!settled(long_ago + 1, 0), "no clock at all");
+    }
+
+    #[test]
+    fn what_is_rewritten_right_after_a_look_is_seen_by_the_next() {
+        let mut ground = Ground::new();
+        for cookie in 0..500 {
+            ground.write("sm/10.0.0.1", cookie);
+            assert_eq!(ground.look(), 1, "{cookie}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_opened_again_once_it_changed() {
+        let mut ground = Ground::new();
+        ground.write("sm/10.0.0.1", 0);
+        for cookie in 1..20 {
+            ground.settle();
+            assert_eq!(ground.look(), 0);
+            ground.write("sm/10.0.0.1", cookie);
+            assert_eq!(ground.look(), 1);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_an_old_file_is_none() {
+        let mut ground = Ground::new();
+        ground.write("sm/10.0.0.1", 0);
+        ground.write("sm/10.0.0.2", 1);
+        ground.settle();
+        let before = fs::metadata(ground.at("sm/10.0.0.1")).unwrap();
+        ground.write("sm/10.0.0.1", 2);
+        let file = File::options().write(true).open(ground.at("sm/10.0.0.1")).unwrap();
+        file.set_times(FileTimes::new().set_modified(before.modified().unwrap())).unwrap();
+        let after = fs::metadata(ground.at("sm/10.0.0.1")).unwrap();
+        let alike = |of: &fs::Metadata| (of.ino(), of.size(), of.mtime(), of.mtime_nsec());
+        assert_eq!(alike(&before), alike(&after), "only the ctime gives it away");
+        assert_eq!(ground.look(), 1);
+        ground.settle();
+        // Two files of one size change places; then one of them is another's link.
+        for (from, to) in [("1", "x.new"), ("2", "1"), ("x.new", "2")] {
+            ground.rename(&format!("sm/10.0.0.{from}"), &format!("sm/10.0.0.{to}"));
+        }
+        assert_eq!(ground.look(), 2);
+        ground.settle();
+        fs::remove_file(ground.at("sm/10.0.0.1")).unwrap();
+        fs::hard_link(ground.at("sm/10.0.0.2"), ground.at("sm/10.0.0.1")).unwrap();
+        ground.look();
+    }
+
+    #[test]
+    fn what_replaces_a_file_or_goes_is_seen() {
+        let mut ground = Ground::new();
+        for cookie in 0..50 {
+            ground.write("sm/10.0.0.1.new", 2 * cookie);
+            ground.rename("sm/10.0.0.1.new", "sm/10.0.0.1");
+            assert_eq!(ground.look(), 1, "renamed onto");
+            // Where the inode is given out again, it has the same number.
+            fs::remove_file(ground.at("sm/10.0.0.1")).unwrap();
+            ground.write("sm/10.0.0.1", 2 * cookie + 1);
+            assert_eq!(ground.look(), 1, "removed and created");
+        }
+        for cookie in 100..105 {
+            ground.settle();
+            ground.write("sm/10.0.0.1.new", 2 * cookie);
+            ground.rename("sm/10.0.0.1.new", "sm/10.0.0.1");
+            assert_eq!(ground.look(), 1, "renamed onto an old one");
+            ground.settle();
+            fs::remove_file(ground.at("sm/10.0.0.1")).unwrap();
+            ground.write("sm/10.0.0.1", 2 * cookie + 1);
+            assert_eq!(ground.look(), 1, "an old one, removed and created");
+        }
+        ground.settle();
+        ground.rename("sm/10.0.0.1", "sm.bak/10.0.0.1");
+        assert_eq!(ground.look(), 1, "moved by sm-notify");
+        fs::remove_file(ground.at("sm.bak/10.0.0.1")).unwrap();
+        assert_eq!(ground.look(), 0);
+        assert!(ground.memory.sm.known.is_empty() && ground.memory.sm_bak.known.is_empty());
+    }
+
+    #[test]
+    fn whatever_happens_memory_shows_what_is_there() {
+        let mut ground = Ground::new();
+        let mut random = fastrand::Rng::with_seed(7);
+        let path = |random: &mut fastrand::Rng| {
+            format!("{}/10.0.0.{}", ["sm", "sm.bak"][random.usize(..2)], random.usize(..4))
+        };
+        for step in 0..2_000 {
+            let (one, other) = (path(&mut random), path(&mut random));
+            match random.usize(..7) {
+                0 | 1 => ground.write(&one, step),
+                2 => fs::write(ground.at(&one), line(step).repeat(random.usize(..3))).unwrap(),
+                3 => drop(fs::remove_file(ground.at(&one))),
+                4 => drop(fs::rename(ground.at(&one), ground.at(&other))),
+                5 => {
+                    ground.write("sm/another.new", step);
+                    ground.rename("sm/another.new", &one);
+                }
+                _ if random.usize(..10) == 0 => thread::sleep(SETTLED_AFTER + Duration::from_millis(10)),
+                _ => {}
+            }
+            ground.look();
+        }
+    }
+}
