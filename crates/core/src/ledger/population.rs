@@ -104,33 +104,47 @@ impl Population {
 #[derive(Default)]
 struct Gathered<'a> {
     lines: Vec<MonitorLine>,
-    sources: Vec<Option<&'a Vec<u8>>>,
+    /// All lines, as they are kept.
+    rendered: Vec<u8>,
+    source: Source<'a>,
+}
+
+/// Where lines came from.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Source<'a> {
+    #[default]
+    Nowhere,
+    /// One file, or several that are the same to the byte.
+    File(&'a [u8]),
+    /// Several, or a part of one.
+    Several,
 }
 
 impl<'a> Gathered<'a> {
+    /// Lines beyond what is kept for one client ([`limits::RECORD_BYTES_MAX`]) are left out, however many files there are.
     fn add(&mut self, line: MonitorLine, whole_file: Option<&'a Vec<u8>>) {
-        if !self.sources.contains(&whole_file) {
-            self.sources.push(whole_file);
+        let source = whole_file.map_or(Source::Several, |file| Source::File(file));
+        self.source = if [Source::Nowhere, source].contains(&self.source) { source } else { Source::Several };
+        if self.lines.contains(&line) {
+            return;
         }
-        if !self.lines.contains(&line) {
-            self.lines.push(line);
+        let kept = self.rendered.len();
+        line.render(&mut self.rendered);
+        if self.rendered.len() > limits::RECORD_BYTES_MAX {
+            self.rendered.truncate(kept);
+            return;
         }
+        self.lines.push(line);
     }
 
     /// Byte for byte where the client is exactly one file; else statd's lines, one after the other.
     fn into_bytes(self) -> Vec<u8> {
-        if let [Some(file)] = self.sources.as_slice() {
-            let same = parse_record(file).is_ok_and(|parsed| parsed.lines == self.lines);
-            if same {
-                return (*file).clone();
+        match self.source {
+            Source::File(file) if parse_record(file).is_ok_and(|parsed| parsed.lines == self.lines) => {
+                file.to_vec()
             }
+            _ => self.rendered,
         }
-        let mut lines = self.lines;
-        let mut bytes = render_record(&lines);
-        while bytes.len() > limits::RECORD_BYTES_MAX && lines.pop().is_some() {
-            bytes = render_record(&lines);
-        }
-        bytes
     }
 }
 

@@ -255,3 +255,16 @@ fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     compare(&mut ledger, 1, &[], Some(&second));
     assert_eq!(ledger.tombstones(), 0, "another life saw it");
 }
+
+/// A directory that somebody fills holds a look up no longer than one of as many clients.
+#[test]
+fn of_a_client_with_countless_files_the_first_lines_are_kept() {
+    let line =
+        |i: usize| format!("0100007f 000186b5 00000003 00000010 {i:032x} 10.0.0.1 nfs-a\n").into_bytes();
+    let files = (0..20_000).map(|i| file(Folder::Sm, &format!("name{i:05}"), line(i)));
+    let scan = Scan { files: files.collect(), problems: Vec::new() };
+    let found = population(&scan, &BTreeMap::new(), &Addresses::new());
+    let kept = &found.clients[&name("10.0.0.1")];
+    let expected: Vec<u8> = (0..limits::RECORD_BYTES_MAX / line(0).len()).flat_map(line).collect();
+    assert!(*kept == expected, "{} bytes are kept, of {}", kept.len(), expected.len());
+}
