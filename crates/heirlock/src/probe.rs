@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
-use heirlock_nsm::rpc::{Credential, encode_call};
+use heirlock_nsm::rpc::Credential;
 
-use crate::rpc_client::{call, find};
+use crate::rpc_client::{call, call_null, find};
 
 /// NFS, which is registered while the server serves.
 const NFS: (u32, u32) = (100_003, 3);
-const NLM: (u32, u32) = (nlm::PROGRAM, nlm::VERSION_4);
+/// The lock manager.
+pub(crate) const NLM: (u32, u32) = (nlm::PROGRAM, nlm::VERSION_4);
 
 /// No file has this handle.
 const MADE_UP_HANDLE: [u8; 28] = [0; 28];
@@ -62,10 +63,9 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
 /// # Errors
 /// What is missing, in words.
 pub(crate) fn registered(at: IpAddr, rpcbind_port: u16, limit: Duration) -> Result<(), String> {
-    for (program, version) in [NLM, NFS] {
-        let (server, transport) = find(at, rpcbind_port, (program, version), limit)?;
-        let null = encode_call(fastrand::u32(..), program, version, 0, &Credential::None, &[]);
-        call(server, transport, &null, limit)?;
+    for program in [NLM, NFS] {
+        let (server, transport) = find(at, rpcbind_port, program, limit)?;
+        call_null(server, transport, program, limit)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use heirlock_nsm::rpc::{Deframer, Reply, frame};
+use heirlock_nsm::rpc::{Credential, Deframer, Reply, encode_call, frame};
 use heirlock_nsm::rpcbind::{self, Transport};
 use socket2::{Domain, Socket, Type};
 
@@ -33,6 +33,20 @@ pub(crate) fn call(
     let reply = reply.map_err(|error| format!("no answer from {to}: {}", in_words(&error)))?;
     let reply = Reply::decode(&reply).map_err(|error| format!("no RPC answer from {to}: {error}"))?;
     reply.outcome.map(<[u8]>::to_vec).map_err(|error| format!("refused by {to}: {error}"))
+}
+
+/// Calls the procedure that does nothing and that every program has, number 0 (RFC 5531, 12): whoever serves it answers.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn call_null(
+    to: SocketAddr,
+    transport: Transport,
+    (program, version): (u32, u32),
+    limit: Duration,
+) -> Result<(), String> {
+    let null = encode_call(fastrand::u32(..), program, version, 0, &Credential::None, &[]);
+    call(to, transport, &null, limit).map(drop)
 }
 
 /// Asks rpcbind where a program is, over UDP first.

@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
-use heirlock_nsm::nlm;
-use heirlock_nsm::rpc::{Credential, encode_call};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LockManager, LockManagerError, Recognised};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
-use crate::{hooks, limits, mounts, rpc_client};
+use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
@@ -237,12 +235,9 @@ impl Kernel {
         let limit = limits::PROBE_TIME_MAX;
         let end = Instant::now() + limits::PROVE_TIME_MAX;
         loop {
-            let found = rpc_client::find(loopback, self.rpcbind_port, (nlm::PROGRAM, nlm::VERSION_4), limit);
-            let woken = found.and_then(|(at, transport)| {
-                let null =
-                    encode_call(fastrand::u32(..), nlm::PROGRAM, nlm::VERSION_4, 0, &Credential::None, &[]);
-                rpc_client::call(at, transport, &null, limit)
-            });
+            let found = rpc_client::find(loopback, self.rpcbind_port, probe::NLM, limit);
+            let woken =
+                found.and_then(|(at, transport)| rpc_client::call_null(at, transport, probe::NLM, limit));
             match woken {
                 Ok(_) => return Ok(()),
                 Err(_) if Instant::now() < end => thread::sleep(limits::PROBE_INTERVAL),

@@ -37,9 +37,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::monitor::{Arrival, Rules, key};
-use heirlock_nsm::rpc::{Credential, encode_call};
 use heirlock_nsm::rpcbind::Transport;
-use heirlock_nsm::{MonName, MonitorLine, StateNumber, sm};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 pub(crate) use desk::Desk;
 use directory::{Directory, Found};
@@ -140,8 +139,7 @@ pub(crate) fn start(
 /// requests come over. The thread that answers waits for nothing, so one that is silent hangs.
 pub(crate) fn answers(port: u16, patience: Duration) -> bool {
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let null = encode_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, 0, &Credential::None, &[]);
-    rpc_client::call(here, Transport::Udp, &null, patience).is_ok()
+    rpc_client::call_null(here, Transport::Udp, registration::STATUS_MONITOR, patience).is_ok()
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use heirlock_nsm::rpc::{Credential, Deframer, Reply, encode_call, frame};
+use heirlock_nsm::rpc::{Deframer, Reply, frame};
 use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm;
 
@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long rpcbind, or another status monitor, may take to answer.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
+pub(super) const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
 
 /// Two status monitors would each know half of the clients.
 ///
@@ -34,9 +34,8 @@ pub(super) fn refuse_a_second_one(options: &Options, port: u16) -> Result<()> {
     for transport in [Transport::Udp, Transport::Tcp] {
         let found = rpc_client::find_over(here, options.rpcbind_port, STATUS_MONITOR, transport, PATIENCE);
         let Ok(Some(other)) = found else { continue };
-        let null = encode_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, 0, &Credential::None, &[]);
         let address = SocketAddr::new(here, other);
-        if other != port && rpc_client::call(address, transport, &null, PATIENCE).is_ok() {
+        if other != port && rpc_client::call_null(address, transport, STATUS_MONITOR, PATIENCE).is_ok() {
             bail!(
                 "another status monitor answers at port {other}: stop it first (systemctl disable --now rpc-statd.service; 'heirlock enable' does), or say capture.mode = \"watch\""
             );
