@@ -51,8 +51,11 @@ impl DirStore {
         for (name, bytes) in &contents.records {
             let path = sm.join(name.as_str());
             check_record(&path, bytes)?;
-            let known = before.map(|before| before.join(name.as_str()));
-            if !known.map_or(Ok(false), |known| self.share(&known, &path, bytes))? {
+            let is_shared = match before {
+                Some(before) => self.share(&before.join(name.as_str()), &path, bytes)?,
+                None => false,
+            };
+            if !is_shared {
                 new.push((path, bytes));
             }
         }
