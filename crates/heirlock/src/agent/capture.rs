@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
@@ -33,11 +33,9 @@ pub(crate) struct Capture {
     pub(crate) blind: Option<String>,
     /// When everything is read anew, whatever hints say; `None`: now.
     pub(crate) due: Option<Moment>,
-    /// A hint waits in the agent's inbox. One is enough for all that happened until it is heard: a thousand would each cost a
-    /// look.
-    pub(crate) hint_waits: Arc<AtomicBool>,
-    /// A hint came since the last look.
-    pub(crate) hinted: bool,
+    /// A hint came since the last look began. The watch sets it: one hint is enough for all that happens until the next look,
+    /// a thousand in the inbox would each cost one.
+    pub(crate) hinted: Arc<AtomicBool>,
     /// What looks have read since everything was read anew.
     memory: detector::Memory,
 }
@@ -52,7 +50,8 @@ impl Agent {
 
     /// The same after a hint, but opens only those files that may have changed since earlier looks.
     pub(crate) fn look(&mut self, now: Moment) {
-        self.capture.hinted = false;
+        // Before the look: what happens from now on may not be seen by it.
+        self.capture.hinted.swap(false, Ordering::SeqCst);
         self.follow_all(now);
         let scan = match detector::look(&self.settings.state_directory, &mut self.capture.memory) {
             Ok(scan) => scan,
@@ -228,6 +227,7 @@ mod tests {
         }
         assert!(place.messages.try_recv().is_err(), "the agent has not heard that one yet");
         place.agent.handle(Message::Changed);
+        place.agent.do_what_is_due();
         fs::write(sm.join("10.0.1.1"), LINE).unwrap();
         assert!(matches!(place.next(), Message::Changed), "what comes later may be missed by the look");
     }
@@ -263,17 +263,18 @@ mod tests {
         assert_eq!(place.agent.capture.memory.opened(), 2, "the first");
         let due = place.agent.capture.due;
         register("10.0.0.3");
-        place.agent.handle(Message::Changed);
+        place.hint();
         assert_eq!(place.agent.next_due(), Moment::START);
         place.agent.do_what_is_due();
         assert_eq!(place.agent.capture.memory.opened(), 1, "hinted");
-        assert!(place.agent.capture.found.clients.len() == 3 && !place.agent.capture.hinted);
+        let hinted = Arc::clone(&place.agent.capture.hinted);
+        assert!(place.agent.capture.found.clients.len() == 3 && !hinted.load(Ordering::SeqCst));
         // However many hints come.
         assert_eq!(place.agent.capture.due, due);
-        place.agent.handle(Message::Changed);
+        place.hint();
         place.agent.capture.due = Some(place.agent.clock.now());
         place.agent.do_what_is_due();
         assert_eq!(place.agent.capture.memory.opened(), 3, "due");
-        assert!(!place.agent.capture.hinted);
+        assert!(!hinted.load(Ordering::SeqCst));
     }
 }

@@ -296,9 +296,9 @@ impl Agent {
             return None;
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
-        let (inbox, waits) = (self.inbox.clone(), Arc::clone(&self.capture.hint_waits));
+        let (inbox, hinted) = (self.inbox.clone(), Arc::clone(&self.capture.hinted));
         Some(Hints::start(directories, move || {
-            if !waits.swap(true, Ordering::AcqRel) {
+            if !hinted.swap(true, Ordering::SeqCst) {
                 let _ = inbox.send(Message::Changed);
             }
         }))
@@ -330,11 +330,6 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Changed => {
-                // Before the look: what happens from now on may not be seen by it.
-                self.capture.hint_waits.store(false, Ordering::Release);
-                self.capture.hinted = true;
-            }
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
@@ -346,14 +341,16 @@ impl Agent {
             Message::Request(request, responder) => self.requested(now, *request, responder),
             Message::Monitor(wanted) => self.wanted(now, wanted),
             Message::Callout(said, waiting) => self.called_out(now, &said, waiting),
-            Message::Stop => {}
+            // The watch has noted its hint where the next look finds it; this only wakes the loop.
+            Message::Changed | Message::Stop => {}
         }
     }
 
     fn next_due(&self) -> Moment {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
         let run = self.run.as_ref().and_then(Running::due);
-        let scan = self.capture.due.filter(|_| !self.capture.hinted).or(Some(Moment::START));
+        let hinted = self.capture.hinted.load(Ordering::SeqCst);
+        let scan = self.capture.due.filter(|_| !hinted).or(Some(Moment::START));
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
         [burial, run, scan, self.shared.due(), self.who_came_due(), self.files_due()]
@@ -369,7 +366,7 @@ impl Agent {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).any(|at| now >= at);
         if burial || self.capture.due.is_none_or(|due| now >= due) {
             self.scan(now);
-        } else if self.capture.hinted {
+        } else if self.capture.hinted.load(Ordering::SeqCst) {
             self.look(now);
         }
         if now >= self.beat_due {

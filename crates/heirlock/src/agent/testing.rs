@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -89,6 +90,12 @@ impl Place {
     /// The run that is on ends; its threads go on.
     pub(crate) fn supersede(&mut self) {
         self.agent.over(End::Refused("something else is wanted".into()));
+    }
+
+    /// Something happened in the status monitor's directory.
+    pub(crate) fn hint(&mut self) {
+        self.agent.capture.hinted.store(true, Ordering::SeqCst);
+        self.agent.handle(Message::Changed);
     }
 
     pub(crate) fn next(&self) -> Message {

@@ -12,7 +12,7 @@ fn with_a_stranger() -> Place {
     let mut place = place_with("home = \"nfs-b\"\n");
     let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), line).unwrap();
-    place.agent.handle(Message::Changed);
+    place.hint();
     place.agent.do_what_is_due();
     assert_eq!(place.agent.held[&service("nfs")].ledger.stored().len(), 1);
     place
