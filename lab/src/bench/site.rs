@@ -2,7 +2,7 @@
 //! program sees its server's folders where it looks for them in production, by a mount namespace of its own.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
@@ -76,7 +76,8 @@ impl Site {
         fs::create_dir(folder.join("nfs"))?;
         let rpcbind = here.daemon("rpcbind", &["-f"])?;
         let socket = folder.join("run/rpcbind.sock");
-        wait_for("rpcbind", || socket.exists() && TcpListener::bind((Ipv4Addr::UNSPECIFIED, 111)).is_err())?;
+        // To try whether the port is free would take it from rpcbind now and then.
+        wait_for("rpcbind", || socket.exists() && TcpStream::connect((Ipv4Addr::LOCALHOST, 111)).is_ok())?;
         Ok(Self { folder, servers, clients, _rpcbind: rpcbind })
     }
 
