@@ -355,7 +355,7 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
     if let Some(heirlock) = programs.heirlock {
         copy(heirlock, &folder.join("bin/heirlock"))?;
-        std::os::unix::fs::symlink("heirlock", folder.join("bin/heirlock-callout"))?;
+        copy(&heirlock.with_file_name("heirlock-callout"), &folder.join("bin/heirlock-callout"))?;
     }
     let mut hosts = "127.0.0.1 localhost\n".to_owned();
     hosts.extend(CAST.iter().map(|(name, last)| format!("10.99.0.{last} {name}\n")));

@@ -63,7 +63,7 @@ struct Options {
     /// Keep the logs of passed scenarios too.
     #[arg(long)]
     keep: bool,
-    /// The heirlock binary to test, instead of the one that cargo builds.
+    /// The heirlock binary to test, heirlock-callout beside it, instead of those that cargo builds.
     #[arg(long, value_name = "PATH")]
     heirlock: Option<PathBuf>,
     /// The Debian mirror to make another release's tree from, instead of the one that apt uses here.

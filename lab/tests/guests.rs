@@ -25,8 +25,11 @@ const FURNITURE: Scenario = Scenario {
 
 fn furniture(lab: &mut Cluster) -> anyhow::Result<()> {
     lab.switch_on(&[NFS_A, NFS_B, CLIENT1])?;
-    // The binary under test is on the path; here a stand-in.
-    ensure!(lab.ok(NFS_A, "command -v heirlock; heirlock it runs")? == "/usr/local/bin/heirlock\nit runs\n");
+    // The programs under test are on the path; here stand-ins.
+    for program in ["heirlock", "heirlock-callout"] {
+        let found = lab.ok(NFS_A, &format!("command -v {program}; {program} it runs"))?;
+        ensure!(found == format!("/usr/local/bin/{program}\nit runs\n"), "{found}");
+    }
     let config = "[services.homes]\naddresses = ['10.99.0.10'] # it's \"quoted\" $HOME\n";
     lab.write_file(NFS_A, "/etc/heirlock/heirlock.toml", config)?;
     ensure!(lab.ok(NFS_A, "cat /etc/heirlock/heirlock.toml")? == config);
@@ -71,6 +74,10 @@ fn guests_have_what_scenarios_need() {
         eprintln!("left out: needs root, /dev/net/tun and the package user-mode-linux");
         return;
     }
+    let built = tempfile::tempdir().unwrap();
+    for program in ["heirlock", "heirlock-callout"] {
+        fs::copy("/bin/echo", built.path().join(program)).unwrap();
+    }
     let plan = Plan {
         scenarios: vec![(&FURNITURE, Capture::Watch)],
         release: Release::Bookworm,
@@ -78,7 +85,7 @@ fn guests_have_what_scenarios_need() {
         jobs: 1,
         keep: false,
         program: PathBuf::from(env!("CARGO_BIN_EXE_heirlock-lab")),
-        heirlock: Some(PathBuf::from("/bin/echo")),
+        heirlock: Some(built.path().join("heirlock")),
     };
     let outcomes = run(&plan, &Stop::on_signals().unwrap());
     assert_eq!(outcomes.len(), 1);

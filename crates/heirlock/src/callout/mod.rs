@@ -27,7 +27,7 @@ pub(crate) use spool::Spool;
 /// The socket's name in the runtime directory.
 pub(crate) const SOCKET: &str = "callout.sock";
 
-/// Under this name the program is a callout, since statd -H takes no arguments.
+/// The callout as a program of its own; under this name heirlock itself is one too, since statd -H takes no arguments.
 pub(crate) const PROGRAM: &str = "heirlock-callout";
 
 /// Bytes of everything that is said: two names, and what is around them.
@@ -101,7 +101,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
             "usage: heirlock callout add-client CLIENT [SERVER] | del-client CLIENT [SERVER] | sm-notify NAME ADDRESS [STATE]"
         );
         println!(
-            "what rpc.statd runs: link heirlock-callout to heirlock, and say 'rpc.statd -H' with its path"
+            "what rpc.statd runs: heirlock-callout, the same as a small program; say 'rpc.statd -H' with its path"
         );
         return ExitCode::SUCCESS;
     }

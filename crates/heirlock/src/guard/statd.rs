@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::host::Host;
 use super::nfs_conf::{NfsConf, Value};
+use crate::callout;
 use crate::config::Settings;
 
 /// Its unit. Nothing enables it: nfs-server wants it, and mounts start it.
@@ -38,6 +39,13 @@ pub(super) fn process(host: &Host, name: &str) -> Option<u32> {
 pub(super) fn callout(host: &Host) -> PathBuf {
     let packaged = host.at(PACKAGED).symlink_metadata().is_ok();
     PathBuf::from(if packaged { PACKAGED } else { LINKED })
+}
+
+/// What a link to our callout leads to: the program that is nothing else, where it was installed beside heirlock. Under
+/// the link's name heirlock itself is one too, at more cost for each start.
+pub(super) fn callout_program(host: &Host) -> PathBuf {
+    let small = host.program.with_file_name(callout::PROGRAM);
+    if host.at(&small).is_file() { small } else { host.program.clone() }
 }
 
 /// A callout in nfs.conf that is not ours.

@@ -31,7 +31,7 @@ impl Run<'_> {
                     other.text.escape_debug()
                 ));
             }
-            if let Err(why) = statd::may_run(self.host, self.settings, &self.host.program) {
+            if let Err(why) = statd::may_run(self.host, self.settings, &statd::callout_program(self.host)) {
                 return refuse(format!(
                     "{why}; install heirlock where everybody may run it (cargo install --root /usr/local), and enable it from there"
                 ));
@@ -125,7 +125,7 @@ impl Run<'_> {
     pub(super) fn link_callout(&mut self) -> Result<(), GuardError> {
         let link = statd::callout(self.host);
         let at = self.host.at(&link);
-        let program = self.host.program.clone();
+        let program = statd::callout_program(self.host);
         match fs::read_link(&at) {
             Ok(to) if to == program => {
                 self.say(StepOutcome::AlreadySo, format!("{} is there", link.display()));

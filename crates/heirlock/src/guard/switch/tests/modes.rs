@@ -104,10 +104,11 @@ fn every_registration_is_handed_back_to_rpc_statd_and_nothing_else_is_taken() {
 fn a_callout_is_linked_named_and_rpc_statd_restarted_after_the_agent() {
     let tree = Tree::with_statd();
     enter(&tree, "callout");
-    assert_eq!(
-        fs::read_link(tree.host().at("/usr/local/lib/heirlock/heirlock-callout")).unwrap(),
-        Path::new("/usr/bin/heirlock")
-    );
+    let link = tree.host().at("/usr/local/lib/heirlock/heirlock-callout");
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/usr/bin/heirlock"));
+    tree.put("/usr/bin/heirlock-callout", "program\n");
+    enable(&tree.host(), &in_mode("callout"), false).unwrap();
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/usr/bin/heirlock-callout"));
     let named = NfsConf::read(&tree.host()).get("statd", "ha-callout").unwrap();
     assert_eq!(named.text, "/usr/local/lib/heirlock/heirlock-callout");
     tree.put("/var/lib/nfs/sm/.heirlock-callouts", "add-client\0x\n");
