@@ -70,14 +70,14 @@ impl Server {
              [[service]]\nname = \"{SERVICE}\"\naddresses = [\"{ADDRESS}\"]\nnames = [{names}]\nhome = \"nfs-a\"\n",
             store = store.0.display(),
         );
-        fs::write(host.folder.join("heirlock.toml"), text)?;
+        fs::write(host.configuration(), text)?;
         Ok(Self { host, name, heirlock: heirlock.to_owned() })
     }
 
     /// heirlock's command line on this server.
     pub(super) fn heirlock(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command(&self.heirlock, arguments);
-        command.env("HEIRLOCK_CONFIG", self.host.folder.join("heirlock.toml")).env("NO_COLOR", "1");
+        command.env("NO_COLOR", "1");
         command
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, adopt, capture, document, ground, mon, notify, scale};
+use super::{Options, adopt, callout, capture, document, ground, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Seconds after which a peer is given up. Default: 60, and 30 for "all".
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
-    /// The heirlock binary to measure, instead of the one that cargo builds.
+    /// The heirlock binary to measure, heirlock-callout beside it, instead of those that cargo builds.
     #[arg(long, value_name = "PATH")]
     heirlock: Option<PathBuf>,
     /// Write each plot into this folder.
@@ -42,6 +42,8 @@ pub struct Arguments {
 enum Name {
     /// Until SM_MON is answered: heirlock, rpc.statd, rpc.statd with a callout.
     Mon,
+    /// What a callout adds to rpc.statd's answer: heirlock's, and /bin/true.
+    Callout,
     /// From a record's appearance in rpc.statd's directory until it is durable: heirlock, and a copy every 5 s.
     Capture,
     /// Until every living client was told: heirlock, sm-notify, and a bare loop that sends the same.
@@ -68,11 +70,12 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
     };
     let wanted: Vec<fn(&Options) -> Result<Report>> = match arguments.name {
         Name::Mon => vec![mon::run],
+        Name::Callout => vec![callout::run],
         Name::Capture => vec![capture::run],
         Name::Notify => vec![notify::run],
         Name::Adopt => vec![adopt::run],
         Name::Scale => vec![scale::run],
-        Name::All => vec![mon::run, capture::run, notify::run, adopt::run, scale::run],
+        Name::All => vec![mon::run, callout::run, capture::run, notify::run, adopt::run, scale::run],
     };
     let reports: Result<Vec<Report>> = wanted.into_iter().map(|bench| bench(&options)).collect();
     ground::clear();

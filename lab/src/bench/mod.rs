@@ -2,12 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mon/`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs` | one bench each |
+//! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs` | one bench each |
 //! | `ground.rs`, `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
 pub mod adopt;
 mod agent;
+pub mod callout;
 pub mod capture;
 mod clients;
 pub mod command;

@@ -128,6 +128,11 @@ impl Host {
         Ok(())
     }
 
+    /// Where heirlock's configuration is on this server, if it has any; a callout looks there too.
+    pub(super) fn configuration(&self) -> PathBuf {
+        self.folder.join("heirlock.toml")
+    }
+
     /// Makes more names known here.
     pub(super) fn know(&self, lines: &str) -> Result<()> {
         let path = self.folder.join("hosts");
@@ -161,7 +166,7 @@ impl Host {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount"]).args(namespaces);
         command.args(["sh", "-c", &script]).arg(&self.folder).arg(program).args(arguments);
-        command.env("RUN", &self.run);
+        command.env("RUN", &self.run).env("HEIRLOCK_CONFIG", self.configuration());
         command
     }
 

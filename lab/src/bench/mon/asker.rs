@@ -52,18 +52,20 @@ fn one_by_one(port: u16, clients: usize, cookie: u8, until: Instant) -> Result<(
         if asked >= until {
             break;
         }
-        loop {
-            let mut stream = connect(port)?;
-            stream.write_all(&question(index, cookie))?;
-            if answered(&mut stream)? {
-                break;
-            }
+        while !register(port, index, cookie)? {
             refused += 1;
             thread::sleep(REFUSED_PAUSE);
         }
         micros.push(asked.elapsed().as_secs_f64() * 1e6);
     }
     Ok((micros, refused))
+}
+
+/// Asks for one client over a connection of its own: whether it is monitored.
+pub(in crate::bench) fn register(port: u16, index: usize, cookie: u8) -> Result<bool> {
+    let mut stream = connect(port)?;
+    stream.write_all(&question(index, cookie))?;
+    answered(&mut stream)
 }
 
 /// A connection, and what it waits for.
