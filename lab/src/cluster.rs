@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::capture::Capture;
 use crate::crowd;
-use crate::guest::{Boot, Guest, INIT, UNDER_SYSTEMD, make_disk};
+use crate::guest::{Boot, Guest, INIT, UNDER_SYSTEMD, make_disk, make_ptrace};
 use crate::guest_program;
 use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
 use crate::network::{LAB_ADDRESS, Network};
@@ -352,6 +352,7 @@ fn furnish(folder: &Path, root: &Root, programs: Programs) -> Result<()> {
     std::os::unix::fs::symlink(&modules, folder.join("modules/lib/modules").join(&root.kernel))?;
     write_executable(&folder.join("init"), INIT)?;
     write_executable(&folder.join("under-systemd"), UNDER_SYSTEMD)?;
+    make_ptrace(folder)?;
     copy(programs.lab, &folder.join("bin").join(guest_program::NAME))?;
     if let Some(heirlock) = programs.heirlock {
         copy(heirlock, &folder.join("bin/heirlock"))?;

@@ -1,7 +1,7 @@
 //! One guest: a User-Mode Linux kernel, which is a whole Linux that runs as an ordinary program.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::limits::{
-    ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, GUEST_MEMORY_MIB, POLL,
+    ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, GUEST_MEMORY_MIB,
+    PANIC_CONTEXT_LINES, POLL,
 };
 use crate::process::PidNamespace;
 use crate::release::Root;
@@ -27,6 +28,9 @@ pub const UNDER_SYSTEMD: &str = include_str!("guest/under-systemd");
 /// Starts a guest's kernel in namespaces of its own.
 const START: &str = include_str!("guest/start.sh");
 
+/// What its kernel needs to run on today's processors.
+const PTRACE: &str = include_str!("guest/ptrace.c");
+
 /// A real server or client.
 #[derive(Debug)]
 pub struct Guest {
@@ -40,6 +44,8 @@ pub struct Guest {
 /// What runs on the machine while a guest is on.
 #[derive(Debug)]
 struct Kernel {
+    /// How much was on the console before.
+    console_start: u64,
     /// unshare(1); it ends with the kernel, and the kernel with it.
     parent: Child,
     namespace: PidNamespace,
@@ -106,6 +112,7 @@ impl Guest {
             bail!("{} is on already", self.name);
         }
         let console = OpenOptions::new().create(true).append(true).open(&self.console)?;
+        let console_start = console.metadata()?.len();
         let mut parent = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
             .args(["sh", "-c", START, "lab-guest"])
@@ -121,7 +128,7 @@ impl Guest {
             .context("can't start setpriv")?;
         match wait_for_namespace(&mut parent) {
             Ok(namespace) => {
-                self.kernel = Some(Kernel { parent, namespace });
+                self.kernel = Some(Kernel { console_start, parent, namespace });
                 Ok(())
             }
             Err(error) => {
@@ -183,9 +190,9 @@ impl Guest {
                 bail!("{} ended while it booted ({status})\n{}", self.name, self.console_tail());
             }
             // A kernel that panics does not end; it would be waited for in vain.
-            let tail = self.console_tail();
-            if tail.contains("Kernel panic") {
-                bail!("{} did not boot\n{tail}", self.name);
+            let (start, path) = (kernel.console_start, &self.console);
+            if let Some(why) = panic_on(path, start)? {
+                bail!("{} did not boot\n--- console ({})\n{why}", self.name, path.display());
             }
             let limit = Duration::from_millis(500);
             if exchange(self.agent(), "true", limit, limit, stop).is_ok() {
@@ -278,6 +285,36 @@ impl Drop for Guest {
     }
 }
 
+/// What the kernel said last before it panicked, if it did; what follows is a stack of some fifty lines, which
+/// tells less.
+fn panic_on(console: &Path, start: u64) -> Result<Option<String>> {
+    let mut file = File::open(console)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+    Ok(panic.map(|at| lines[at.saturating_sub(PANIC_CONTEXT_LINES)..=at].join("\n")))
+}
+
+/// Compiles what every guest's kernel is started with, with the C compiler that Rust links with.
+///
+/// # Errors
+/// When there is none, or it fails.
+pub fn make_ptrace(folder: &Path) -> Result<()> {
+    let source = folder.join("ptrace.c");
+    fs::write(&source, PTRACE)?;
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    crate::process::run(
+        Command::new(compiler)
+            .args(["-O2", "-shared", "-fPIC", "-o"])
+            .arg(folder.join("ptrace.so"))
+            .arg(&source),
+    )
+    .map(drop)
+}
+
 /// unshare(1) makes the namespace a moment after its start.
 fn wait_for_namespace(parent: &mut Child) -> Result<PidNamespace> {
     let own = PidNamespace::own()?;
@@ -333,4 +370,23 @@ fn exchange(
 pub fn make_disk(path: &Path, mebibytes: u64) -> Result<()> {
     File::create(path)?.set_len(mebibytes << 20)?;
     crate::process::run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(path)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_however_long_the_stack_and_only_of_this_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = folder.path().join("console");
+        let stack = "  [<6002c0dd>] new_thread_handler+0xae/0xb0\n".repeat(60);
+        let before = format!("Kernel panic - not syncing: earlier\n{stack}");
+        let now =
+            "ptrace set fp regs failed, errno = 14\nKernel panic - not syncing: Attempted to kill init!";
+        fs::write(&console, format!("{before}{now}\n{stack}")).unwrap();
+        assert_eq!(panic_on(&console, before.len() as u64).unwrap().as_deref(), Some(now));
+        fs::write(&console, format!("{before}Core dump limits\n")).unwrap();
+        assert_eq!(panic_on(&console, before.len() as u64).unwrap(), None);
+    }
 }

@@ -12,4 +12,4 @@ mount -t proc proc "$tree/proc"
 [ -z "$tree" ] || mount --bind /dev "$tree/dev"
 TMPDIR=/opt/memory
 export TMPDIR
-exec chroot "${tree:-/}" /usr/bin/linux.uml "$@"
+exec chroot "${tree:-/}" /usr/bin/env LD_PRELOAD=/opt/ptrace.so /usr/bin/linux.uml "$@"
