@@ -1,7 +1,7 @@
 //! One guest: a User-Mode Linux kernel, which is a whole Linux that runs as an ordinary program.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::limits::{
-    ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, GUEST_MEMORY_MIB,
-    PANIC_CONTEXT_LINES, POLL,
+    ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, GUEST_MEMORY_MIB, POLL,
 };
 use crate::process::PidNamespace;
 use crate::release::Root;
@@ -31,6 +30,9 @@ const START: &str = include_str!("guest/start.sh");
 /// What its kernel needs to run on today's processors.
 const PTRACE: &str = include_str!("guest/ptrace.c");
 
+/// What a kernel prints that can't go on (kernel/panic.c).
+const PANIC: &str = "Kernel panic";
+
 /// A real server or client.
 #[derive(Debug)]
 pub struct Guest {
@@ -38,14 +40,14 @@ pub struct Guest {
     address: IpAddr,
     tap: String,
     console: PathBuf,
+    /// How many bytes were on the console before it was switched on.
+    console_start: usize,
     kernel: Option<Kernel>,
 }
 
 /// What runs on the machine while a guest is on.
 #[derive(Debug)]
 struct Kernel {
-    /// How much was on the console before.
-    console_start: u64,
     /// unshare(1); it ends with the kernel, and the kernel with it.
     parent: Child,
     namespace: PidNamespace,
@@ -73,6 +75,7 @@ impl Guest {
             address,
             tap: tap.to_owned(),
             console: folder.join(format!("console.{name}")),
+            console_start: 0,
             kernel: None,
         }
     }
@@ -112,7 +115,7 @@ impl Guest {
             bail!("{} is on already", self.name);
         }
         let console = OpenOptions::new().create(true).append(true).open(&self.console)?;
-        let console_start = console.metadata()?.len();
+        self.console_start = usize::try_from(console.metadata()?.len())?;
         let mut parent = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
             .args(["sh", "-c", START, "lab-guest"])
@@ -128,7 +131,7 @@ impl Guest {
             .context("can't start setpriv")?;
         match wait_for_namespace(&mut parent) {
             Ok(namespace) => {
-                self.kernel = Some(Kernel { console_start, parent, namespace });
+                self.kernel = Some(Kernel { parent, namespace });
                 Ok(())
             }
             Err(error) => {
@@ -190,9 +193,9 @@ impl Guest {
                 bail!("{} ended while it booted ({status})\n{}", self.name, self.console_tail());
             }
             // A kernel that panics does not end; it would be waited for in vain.
-            let (start, path) = (kernel.console_start, &self.console);
-            if let Some(why) = panic_on(path, start)? {
-                bail!("{} did not boot\n--- console ({})\n{why}", self.name, path.display());
+            let tail = self.console_tail();
+            if tail.contains(PANIC) {
+                bail!("{} did not boot\n{tail}", self.name);
             }
             let limit = Duration::from_millis(500);
             if exchange(self.agent(), "true", limit, limit, stop).is_ok() {
@@ -262,13 +265,16 @@ impl Guest {
         self.kernel.as_ref().map(|kernel| kernel.namespace.members()).unwrap_or_default()
     }
 
-    /// The end of what the guest's kernel and its first process printed.
+    /// The end of what the guest's kernel and its first process printed since it was switched on. Where the kernel panicked
+    /// that is the end: the stack which follows is longer and tells less.
     #[must_use]
     pub fn console_tail(&self) -> String {
         let bytes = fs::read(&self.console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8_lossy(bytes.get(self.console_start..).unwrap_or_default());
         let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join("\n");
+        let panic = lines.iter().position(|line| line.contains(PANIC));
+        let end = panic.map_or(lines.len(), |at| at + 1);
+        let tail = lines[end.saturating_sub(CONSOLE_TAIL_LINES)..end].join("\n");
         format!("--- console of {} ({})\n{tail}", self.name, self.console.display())
     }
 
@@ -283,19 +289,6 @@ impl Drop for Guest {
             eprintln!("heirlock-lab: {error:#}");
         }
     }
-}
-
-/// What the kernel said last before it panicked, if it did; what follows is a stack of some fifty lines, which
-/// tells less.
-fn panic_on(console: &Path, start: u64) -> Result<Option<String>> {
-    let mut file = File::open(console)?;
-    file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
-    Ok(panic.map(|at| lines[at.saturating_sub(PANIC_CONTEXT_LINES)..=at].join("\n")))
 }
 
 /// Compiles what every guest's kernel is started with, with the C compiler that Rust links with.
@@ -379,14 +372,17 @@ mod tests {
     #[test]
     fn a_panic_is_found_however_long_the_stack_and_only_of_this_start() {
         let folder = tempfile::tempdir().unwrap();
-        let console = folder.path().join("console");
+        let mut guest = Guest::new("nfs-a", IpAddr::from([10, 99, 0, 1]), "tap0", folder.path());
         let stack = "  [<6002c0dd>] new_thread_handler+0xae/0xb0\n".repeat(60);
         let before = format!("Kernel panic - not syncing: earlier\n{stack}");
         let now =
             "ptrace set fp regs failed, errno = 14\nKernel panic - not syncing: Attempted to kill init!";
-        fs::write(&console, format!("{before}{now}\n{stack}")).unwrap();
-        assert_eq!(panic_on(&console, before.len() as u64).unwrap().as_deref(), Some(now));
-        fs::write(&console, format!("{before}Core dump limits\n")).unwrap();
-        assert_eq!(panic_on(&console, before.len() as u64).unwrap(), None);
+        guest.console_start = before.len();
+        let told = |printed: String| {
+            fs::write(&guest.console, before.clone() + &printed).unwrap();
+            guest.console_tail().split_once('\n').unwrap().1.to_owned()
+        };
+        assert_eq!(told(format!("{now}\n{stack}")), now);
+        assert_eq!(told("Core dump limits\n".to_owned()), "Core dump limits");
     }
 }

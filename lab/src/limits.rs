@@ -51,6 +51,3 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Lines of a guest's console that a failure prints.
 pub const CONSOLE_TAIL_LINES: usize = 30;
-
-/// Lines before a guest's panic that are shown with it.
-pub const PANIC_CONTEXT_LINES: usize = 5;
