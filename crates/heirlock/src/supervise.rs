@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -32,11 +33,11 @@ const GOOD_LIFE: Duration = Duration::from_secs(10);
 /// How long an agent may take to stop in order.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How long an agent that has answered may be silent. Its thread that answers waits for nothing, so it is long; a machine
+/// How long an agent that reads its sockets may be silent. Its thread that answers waits for nothing, so it is long; a machine
 /// that is too busy for it gets more each time.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// How long an agent may take to answer for the first time: it reads all records of its services before.
+/// How long an agent may take until it reads its sockets: it reads all records of its services before.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// What [`SILENCE_MAX`] may come to.
@@ -58,15 +59,22 @@ struct Supervisor {
     program: PathBuf,
     arguments: Vec<OsString>,
     sockets: Option<Sockets>,
-    child: Option<Child>,
-    started: Instant,
+    agent: Option<Agent>,
     due: Instant,
     pause: Duration,
-    /// This agent has answered: one that is just starting is given its time.
-    answered: bool,
-    /// Since when it has not.
-    silent: Option<Instant>,
     silence_max: Duration,
+}
+
+/// An agent, from its start to its end.
+struct Agent {
+    child: Child,
+    started: Instant,
+    /// It says here that it begins to read its sockets.
+    says: Option<UnixStream>,
+    /// It does: one that is just starting is given its time.
+    begun: bool,
+    /// Since when it has not answered.
+    silent: Option<Instant>,
 }
 
 /// Holds the sockets and keeps an agent running until it is told to stop.
@@ -85,19 +93,15 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
     if let Some(sockets) = &sockets {
         ask_all_the_time(sockets.port(), sender);
     }
-    let now = Instant::now();
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
         // By its path: what is found there after an upgrade is the new one.
         program: std::env::current_exe().context("can't tell where this program lies")?,
         arguments: arguments.into(),
         sockets,
-        child: None,
-        started: now,
-        due: now,
+        agent: None,
+        due: Instant::now(),
         pause: Duration::ZERO,
-        answered: false,
-        silent: None,
         silence_max: SILENCE_MAX,
     };
     supervisor.keep_running(&heard)
@@ -132,10 +136,10 @@ fn ask_all_the_time(port: u16, sender: Sender<Heard>) {
 impl Supervisor {
     fn keep_running(&mut self, heard: &Receiver<Heard>) -> Result<()> {
         loop {
-            if self.child.is_none() && Instant::now() >= self.due {
+            if self.agent.is_none() && Instant::now() >= self.due {
                 self.start();
             }
-            let heard = match self.child {
+            let heard = match self.agent {
                 Some(_) => heard.recv().ok(),
                 None => match heard.recv_timeout(self.due.saturating_duration_since(Instant::now())) {
                     Ok(heard) => Some(heard),
@@ -149,7 +153,9 @@ impl Supervisor {
                 Some(Heard::Signal(SIGHUP)) => {
                     tracing::info!("the agent is started anew");
                     self.pause = Duration::ZERO;
-                    self.signal(Signal::TERM);
+                    if let Some(agent) = &self.agent {
+                        agent.signal(Signal::TERM);
+                    }
                 }
                 _ => return self.stop(),
             }
@@ -158,33 +164,33 @@ impl Supervisor {
 
     /// An agent that answers no more, or does not begin to, is killed; SIGCHLD brings the next one.
     fn judge(&mut self, asked: Instant, answered: bool) {
+        let Some(agent) = &mut self.agent else { return };
         // What was asked of the one before says nothing of this one.
-        if self.child.is_none() || asked < self.started {
+        if asked < agent.started {
             return;
         }
-        if answered {
-            (self.answered, self.silent) = (true, None);
+        // Nor does it say much if this one has begun since.
+        if answered || (!agent.begun && agent.begins()) {
+            (agent.begun, agent.silent) = (true, None);
             return;
         }
-        let silent = *self.silent.get_or_insert(asked);
-        let patience = if self.answered { self.silence_max } else { START_TIME_MAX };
+        let silent = *agent.silent.get_or_insert(asked);
+        let patience = if agent.begun { self.silence_max } else { START_TIME_MAX };
         if silent.elapsed() >= patience {
             tracing::error!(silent = ?silent.elapsed(), "the agent hangs: it is killed, and another one started");
-            if self.answered {
+            if agent.begun {
                 self.silence_max = (self.silence_max * 2).min(SILENCE_LIMIT);
             }
-            (self.answered, self.silent) = (false, None);
-            self.signal(Signal::KILL);
+            (agent.begun, agent.silent) = (false, None);
+            agent.signal(Signal::KILL);
         }
     }
 
     fn start(&mut self) {
-        self.started = Instant::now();
-        (self.answered, self.silent) = (false, None);
         match self.try_start() {
-            Ok(child) => {
-                tracing::info!(pid = child.id(), "the agent is started");
-                self.child = Some(child);
+            Ok(agent) => {
+                tracing::info!(pid = agent.child.id(), "the agent is started");
+                self.agent = Some(agent);
             }
             Err(error) => {
                 tracing::error!(program = %self.program.display(), %error, "the agent can't be started");
@@ -193,25 +199,30 @@ impl Supervisor {
         }
     }
 
-    fn try_start(&self) -> io::Result<Child> {
+    fn try_start(&self) -> io::Result<Agent> {
+        let started = Instant::now();
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null());
-        let Some(sockets) = &self.sockets else { return command.spawn() };
-        let (ours, theirs) = UnixStream::pair()?;
-        let child = command.env(HANDED_OVER, "stdin").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-        sockets.hand_over(ours.as_fd())?;
-        Ok(child)
+        let mut says = None;
+        if let Some(sockets) = &self.sockets {
+            let (ours, theirs) = UnixStream::pair()?;
+            // They wait there for the agent: nothing can fail any more once it lives.
+            sockets.hand_over(ours.as_fd())?;
+            command.env(HANDED_OVER, "stdin").stdin(Stdio::from(OwnedFd::from(theirs)));
+            says = Some(ours);
+        }
+        Ok(Agent { child: command.spawn()?, started, says, begun: false, silent: None })
     }
 
     /// The agent may have ended.
     fn look_after(&mut self) {
-        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-        let Some(status) = ended else { return };
-        self.child = None;
+        let Some(agent) = &mut self.agent else { return };
+        let Some(status) = agent.child.try_wait().ok().flatten() else { return };
         tracing::warn!(%status, "the agent ended; its sockets stay open");
-        if self.started.elapsed() >= GOOD_LIFE {
+        if agent.started.elapsed() >= GOOD_LIFE {
             (self.pause, self.silence_max) = (Duration::ZERO, SILENCE_MAX);
         }
+        self.agent = None;
         self.put_off();
     }
 
@@ -220,64 +231,105 @@ impl Supervisor {
         self.pause = (self.pause * 2).clamp(Duration::from_millis(50), PAUSE_MAX);
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid =
-            self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended by itself a moment ago.
-            let _ = kill_process(pid, signal);
-        }
-    }
-
     /// Stops the agent in order. What is registered at rpcbind stays: lockd refuses then, and does not grant unseen.
     fn stop(&mut self) -> Result<()> {
-        self.signal(Signal::TERM);
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        agent.signal(Signal::TERM);
         let end = Instant::now() + STOP_TIME_MAX;
         loop {
-            if child.try_wait().context("can't wait for the agent")?.is_some() {
+            if agent.child.try_wait().context("can't wait for the agent")?.is_some() {
                 return Ok(());
             }
             if Instant::now() >= end {
-                child.kill().context("can't end the agent")?;
+                agent.child.kill().context("can't end the agent")?;
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
+impl Agent {
+    /// Whether it has just said that it reads its sockets. It says so before it reads: who was answered by it may take
+    /// it for one that answers.
+    fn begins(&self) -> bool {
+        let heard = |says| rustix::net::recv(says, &mut [0; 1], RecvFlags::DONTWAIT);
+        // A line that is closed says nothing.
+        self.says.as_ref().is_some_and(|says| heard(says).is_ok_and(|(_, bytes)| bytes > 0))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself a moment ago.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
 
-    /// What ended an agent that has been silent for so long.
-    fn end_of(answered: bool, silent: Duration) -> Option<i32> {
+    /// A supervisor, its agent that has begun or not, and the agent's end of the line.
+    fn watch_over(begun: bool, age: Duration) -> (Supervisor, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new("sleep").arg("0.3").spawn().unwrap();
-        let now = Instant::now();
-        let mut supervisor = Supervisor {
+        let started = Instant::now().checked_sub(age).unwrap();
+        let supervisor = Supervisor {
             program: PathBuf::new(),
             arguments: Vec::new(),
             sockets: None,
-            child: Some(child),
-            started: now.checked_sub(silent * 2).unwrap(),
-            due: now,
+            agent: Some(Agent { child, started, says: Some(ours), begun, silent: None }),
+            due: Instant::now(),
             pause: Duration::ZERO,
-            answered,
-            silent: None,
             silence_max: SILENCE_MAX,
         };
-        supervisor.judge(now.checked_sub(silent).unwrap(), false);
-        supervisor.child.unwrap().wait().unwrap().signal()
+        (supervisor, theirs)
     }
+
+    /// What ended it.
+    fn end_of(supervisor: Supervisor) -> Option<i32> {
+        supervisor.agent.unwrap().child.wait().unwrap().signal()
+    }
+
+    fn ago(time: Duration) -> Instant {
+        Instant::now().checked_sub(time).unwrap()
+    }
+
+    const KILLED: Option<i32> = Some(Signal::KILL.as_raw());
 
     #[test]
     fn one_that_answers_no_more_is_killed_soon_and_one_that_is_starting_gets_its_time() {
-        let killed = Some(Signal::KILL.as_raw());
-        assert_eq!(end_of(true, SILENCE_MAX / 2), None);
-        assert_eq!(end_of(true, SILENCE_MAX), killed);
-        assert_eq!(end_of(false, START_TIME_MAX / 2), None);
-        assert_eq!(end_of(false, START_TIME_MAX), killed);
+        let end_after = |begun, silent| {
+            let (mut supervisor, _theirs) = watch_over(begun, silent * 2);
+            supervisor.judge(ago(silent), false);
+            end_of(supervisor)
+        };
+        assert_eq!(end_after(true, SILENCE_MAX / 2), None);
+        assert_eq!(end_after(true, SILENCE_MAX), KILLED);
+        assert_eq!(end_after(false, START_TIME_MAX / 2), None);
+        assert_eq!(end_after(false, START_TIME_MAX), KILLED);
+    }
+
+    #[test]
+    fn one_that_hangs_as_soon_as_it_has_begun_is_killed_soon_and_not_for_its_time_before() {
+        let (mut supervisor, mut theirs) = watch_over(false, START_TIME_MAX);
+        supervisor.judge(ago(START_TIME_MAX / 2), false);
+        theirs.write_all(b"r").unwrap();
+        supervisor.judge(ago(SILENCE_MAX), false);
+        assert!(supervisor.agent.as_mut().unwrap().child.try_wait().unwrap().is_none(), "it has only begun");
+        supervisor.judge(ago(SILENCE_MAX), false);
+        assert_eq!(end_of(supervisor), KILLED);
+    }
+
+    #[test]
+    fn one_whose_line_is_closed_has_not_begun() {
+        let (mut supervisor, theirs) = watch_over(false, START_TIME_MAX);
+        drop(theirs);
+        supervisor.judge(ago(SILENCE_MAX), false);
+        supervisor.judge(ago(SILENCE_MAX), false);
+        assert_eq!(end_of(supervisor), None);
     }
 }

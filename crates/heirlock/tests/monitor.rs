@@ -90,12 +90,20 @@ fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
     server.start("supervise");
     wait_until("the registration", || port(Transport::Tcp).is_some());
     assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
-    let child = server.child();
-    // One that has not answered its supervisor yet is given time to start: it is asked five times a second.
+    // Its supervisor asks it all the time, and has heard it.
     std::thread::sleep(Duration::from_secs(2));
+    let child = server.child();
     sh(&format!("kill -STOP {child}"));
     wait_until("a grant by another one", || mon("192.0.2.2", 1, PATIENCE).is_some_and(|answer| answer.ok));
     assert!(is_stored("192.0.2.2"));
+    assert_ne!(server.child(), child);
+    // The next hangs right after its first answer, before its supervisor asks it for the first time.
+    sh(&format!("kill -KILL {}", server.child()));
+    wait_until("an answer", || mon("192.0.2.3", 1, PATIENCE).is_some());
+    let child = server.child();
+    sh(&format!("kill -STOP {child}"));
+    wait_until("a grant by another one", || mon("192.0.2.4", 1, PATIENCE).is_some_and(|answer| answer.ok));
+    assert!(is_stored("192.0.2.4"));
     assert_ne!(server.child(), child);
 }
 

@@ -61,13 +61,15 @@ struct Server<W> {
 
 /// Begins to serve.
 pub(super) fn start(
-    sockets: Sockets,
+    mut sockets: Sockets,
     desk: Desk,
     state: OwnState,
     caller: Caller,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> io::Result<()> {
-    let Sockets { udp4, tcp4, udp6, tcp6 } = sockets;
+    // Before the first answer: who hangs right after it is known as one that answered.
+    sockets.say_that_they_are_read();
+    let Sockets { udp4, tcp4, udp6, tcp6, .. } = sockets;
     let mut server = Server {
         udp4: Datagrams::new(udp4)?,
         udp6: udp6.map(Datagrams::new).transpose()?,

@@ -2,10 +2,11 @@
 //! without a record after a minute. So they are held by somebody who outlives the agent (systemd, or
 //! `heirlock supervise`) and handed to each new one, together with the requests that wait in them.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use heirlock_nsm::rpcbind::Transport;
 use listenfd::ListenFd;
@@ -37,6 +38,8 @@ pub(crate) struct Sockets {
     pub(super) tcp4: TcpListener,
     pub(super) udp6: Option<UdpSocket>,
     pub(super) tcp6: Option<TcpListener>,
+    /// To `heirlock supervise`, where that handed them over.
+    pub(super) holder: Option<UnixStream>,
 }
 
 /// What rpcbind is told of one.
@@ -53,7 +56,8 @@ impl Sockets {
     /// Where none can be had, or what was handed over is something else.
     pub(crate) fn open(port: u16) -> io::Result<Self> {
         if std::env::var_os(HANDED_OVER).is_some() {
-            return receive(io::stdin().as_fd()).and_then(sort);
+            let holder = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+            return Ok(Self { holder: Some(holder), ..sort(receive(io::stdin().as_fd())?)? });
         }
         let mut inherited = ListenFd::from_env();
         if inherited.len() == 0 {
@@ -104,7 +108,7 @@ impl Sockets {
         };
         let udp6 = optional(new(any6, Type::DGRAM))?.map(Into::into);
         let tcp6 = optional(new(any6, Type::STREAM))?.map(Into::into);
-        Ok(Self { udp4, tcp4, udp6, tcp6 })
+        Ok(Self { udp4, tcp4, udp6, tcp6, holder: None })
     }
 
     /// The port, where all have the same.
@@ -128,7 +132,15 @@ impl Sockets {
         .collect()
     }
 
-    /// Hands them to a child at the other end of this socket; they stay ours as well.
+    /// Says to `heirlock supervise`, where that handed them over, that they are read from now on.
+    pub(super) fn say_that_they_are_read(&mut self) {
+        if let Some(mut holder) = self.holder.take() {
+            // One of an earlier version does not listen: it hears of us by our first answer.
+            let _ = holder.write_all(b"r");
+        }
+    }
+
+    /// Hands them to whoever reads the other end of this socket; they stay ours as well.
     ///
     /// # Errors
     /// Where the other end is gone.
@@ -181,7 +193,7 @@ fn sort(fds: Vec<OwnedFd>) -> io::Result<Sockets> {
         }
     }
     match (udp4, tcp4) {
-        (Some(udp4), Some(tcp4)) => Ok(Sockets { udp4, tcp4, udp6, tcp6 }),
+        (Some(udp4), Some(tcp4)) => Ok(Sockets { udp4, tcp4, udp6, tcp6, holder: None }),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "expected a UDP and a TCP socket of IPv4 from whoever holds them (heirlock.socket: ListenDatagram and ListenStream)",
@@ -210,8 +222,6 @@ fn new(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
-
     use super::*;
 
     #[test]
