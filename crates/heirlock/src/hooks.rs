@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,38 +107,48 @@ fn how_it_ended(status: ExitStatus) -> String {
     }
 }
 
-/// Reads both streams in threads, so that neither fills up, and keeps their ends.
-struct Tail(Receiver<Vec<u8>>);
+/// Reads both streams in threads, so that neither fills up. Only the end of the output is kept, while it is read: a command
+/// may print without end.
+struct Tail {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Disconnected when both streams have ended.
+    ended: Receiver<()>,
+}
 
 impl Tail {
     fn of(child: &mut Child) -> Self {
-        let (sender, receiver) = channel();
+        let (open, ended) = channel();
+        let bytes = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
             child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
         ];
-        for mut stream in streams.into_iter().flatten() {
-            let sender = sender.clone();
+        for stream in streams.into_iter().flatten() {
+            let (bytes, open) = (Arc::downgrade(&bytes), open.clone());
             thread::spawn(move || {
-                let mut buffer = [0; 1024];
-                while let Ok(count @ 1..) = stream.read(&mut buffer) {
-                    if sender.send(buffer[..count].to_vec()).is_err() {
-                        return;
-                    }
-                }
+                keep_end(stream, &bytes);
+                drop(open);
             });
         }
-        Self(receiver)
+        Self { bytes, ended }
     }
 
     fn text(&self) -> String {
-        let end = Instant::now() + OUTPUT_PATIENCE;
-        let mut bytes = Vec::new();
-        while let Ok(more) = self.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            bytes.extend(more);
-            bytes.drain(..bytes.len().saturating_sub(OUTPUT_BYTES_MAX));
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
+        // Nothing is ever sent: this waits for the end of both streams.
+        let _ = self.ended.recv_timeout(OUTPUT_PATIENCE);
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+/// Reads until the stream ends, or until nobody wants the output any more.
+fn keep_end(mut stream: impl Read, kept: &Weak<Mutex<Vec<u8>>>) {
+    let mut buffer = [0; OUTPUT_BYTES_MAX];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        let Some(kept) = kept.upgrade() else { return };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(&buffer[..count]);
+        let excess = kept.len().saturating_sub(OUTPUT_BYTES_MAX);
+        kept.drain(..excess);
     }
 }
 
@@ -188,5 +199,32 @@ mod tests {
     fn much_output_is_cut_to_its_end() {
         let output = run(&command(&["sh", "-c", "seq 1 100000"], 10_000), &[]).unwrap();
         assert!(output.0.len() <= OUTPUT_BYTES_MAX && output.0.ends_with("99999\n100000\n"));
+    }
+
+    /// Prints without end, and counts what it printed.
+    struct Endless(u64);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0 += 1;
+            buffer.fill(b'x');
+            Ok(if self.0 > 10_000 { 0 } else { buffer.len() })
+        }
+    }
+
+    #[test]
+    fn endless_output_is_never_kept_whole_while_it_is_read() {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        keep_end(Endless(0), &Arc::downgrade(&kept));
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.len(), OUTPUT_BYTES_MAX);
+        assert!(kept.capacity() <= 4 * OUTPUT_BYTES_MAX, "{} bytes", kept.capacity());
+    }
+
+    #[test]
+    fn output_that_nobody_waits_for_is_not_read_on() {
+        let mut endless = Endless(0);
+        keep_end(&mut endless, &Weak::new());
+        assert_eq!(endless.0, 1);
     }
 }
