@@ -102,11 +102,12 @@ impl Server {
         self.wait_for("an agent that answers", |server| server.serves().then_some(()));
     }
 
-    /// Whether it answers, and knows what it holds.
+    /// Whether it answers, knows what it holds, and has seen its lock manager: a record that goes before that is no
+    /// deletion to it.
     pub(super) fn serves(&self) -> bool {
         let Some(status) = self.try_status() else { return false };
         let held = status["services"].as_array().is_some_and(|all| all.iter().any(|s| s["held"] == true));
-        held && status["store"]["well"] == true
+        held && status["store"]["well"] == true && !status["lock_manager"]["incarnation"].is_null()
     }
 
     pub(super) fn kill(&mut self) {
