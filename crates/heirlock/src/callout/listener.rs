@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -41,10 +41,14 @@ impl Listener {
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
-        // The status monitor's user must get there; whom the kernel names at the other end is what counts.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        // The status monitor's user must get there, and root. Another user who could connect could make callouts wait.
         let mode = fs::metadata(runtime_directory)?.permissions().mode();
         fs::set_permissions(runtime_directory, fs::Permissions::from_mode(mode | 0o111))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        let owner = owner_of(&sm);
+        if owner != rustix::process::geteuid().as_raw() {
+            chown(&path, Some(owner), None)?;
+        }
         thread::spawn(move || {
             for stream in listener.incoming().filter_map(Result::ok) {
                 let mut waiting = Waiting(stream);
@@ -59,6 +63,11 @@ impl Listener {
         });
         Ok(Self { path })
     }
+}
+
+/// The status monitor's user. Where there is no such folder yet, root.
+fn owner_of(sm: &Path) -> u32 {
+    fs::metadata(sm).map(|meta| meta.uid()).unwrap_or(0)
 }
 
 impl Drop for Listener {
@@ -80,7 +89,7 @@ impl Waiting {
 
     fn hear(&mut self, sm: &Path) -> Result<Said, String> {
         let speaker = socket_peercred(&self.0).map_err(|error| error.to_string())?.uid.as_raw();
-        let owner = fs::metadata(sm).map(|meta| meta.uid()).unwrap_or(0);
+        let owner = owner_of(sm);
         if speaker != 0 && speaker != owner {
             return Err(format!(
                 "expected root or user {owner}, who owns {}, found user {speaker}",

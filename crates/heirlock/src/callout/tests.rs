@@ -117,3 +117,23 @@ fn a_spool_that_is_a_link_or_a_pipe_is_not_followed() {
     assert!(spool.take().is_err());
     assert_eq!(fs::read_to_string(&target).unwrap(), "add-client\u{0}10.0.0.1\n");
 }
+
+#[test]
+fn only_root_and_the_status_monitors_user_can_connect() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let directory = directory();
+    let is_root = rustix::process::geteuid().is_root();
+    let sm = directory.path().join("sm");
+    if is_root {
+        chown(&sm, Some(4_711), None).unwrap();
+    }
+    let owner = fs::metadata(&sm).unwrap().uid();
+    let _listener = Listener::start(directory.path(), sm, |_, waiting| waiting.answer(&Ok(()))).unwrap();
+    let socket = fs::metadata(directory.path().join(SOCKET)).unwrap();
+    assert_eq!((socket.uid(), socket.permissions().mode() & 0o777), (owner, 0o600));
+    assert_eq!(
+        tell(directory.path(), &words("add-client 10.0.0.1 nfs-a"), soon()),
+        Ok(()),
+        "root may always"
+    );
+}
