@@ -59,7 +59,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, Settings};
-use crate::control::{Answer, Listener, Request, Responder};
+use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
@@ -163,7 +163,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
     let watchdog = Watchdog::start();
     for directory in [&settings.local_directory, &settings.runtime_directory] {
-        fs::create_dir_all(directory).with_context(|| format!("can't create {}", directory.display()))?;
+        trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
     }
     match guard::renew(&settings) {
         Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),

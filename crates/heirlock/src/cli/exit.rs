@@ -111,7 +111,7 @@ impl From<AskError> for Failed {
                     format!("the agent at {path} can't be asked: {source}; run this as root"),
                 )
             }
-            AskError::NoAgent { .. } => Self::new(Exit::NoAgent, error),
+            AskError::NoAgent { .. } | AskError::Untrusted { .. } => Self::new(Exit::NoAgent, error),
             AskError::Gone(_) => Self::new(Exit::Failed, error),
             AskError::Failed(failure) => Self {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET};
+use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, trust};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -19,6 +19,15 @@ pub(crate) enum AskError {
         /// where
         path: String,
         /// why
+        #[source]
+        source: io::Error,
+    },
+    /// Another user may have put a socket of their own there.
+    #[error("the agent at {path} is not asked, since another user may have taken its place: {source}")]
+    Untrusted {
+        /// where
+        path: String,
+        /// what was expected and found
         #[source]
         source: io::Error,
     },
@@ -35,7 +44,7 @@ pub(crate) enum AskError {
 /// Asks, hands on what goes on, and returns the answer.
 ///
 /// # Errors
-/// Where no agent answers, or it could not do what it was asked.
+/// Where no agent answers, another user could answer in its place, or it could not do what it was asked.
 pub(crate) fn ask(
     runtime_directory: &Path,
     request: &Request,
@@ -44,7 +53,13 @@ pub(crate) fn ask(
     let path = runtime_directory.join(SOCKET);
     let no_agent = |source| AskError::NoAgent { path: path.display().to_string(), source };
     let gone = |error: io::Error| AskError::Gone(error.to_string());
+    let untrusted = |source| AskError::Untrusted { path: path.display().to_string(), source };
+    match trust::check_folder(runtime_directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_agent(error)),
+        checked => checked.map_err(untrusted)?,
+    }
     let mut stream = UnixStream::connect(&path).map_err(no_agent)?;
+    trust::check_peer(&stream).map_err(untrusted)?;
     let mut line = serde_json::to_string(request).map_err(|error| AskError::Gone(error.to_string()))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(gone)?;

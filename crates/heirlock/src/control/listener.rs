@@ -1,25 +1,44 @@
 //! The agent's end of the control socket.
+//!
+//! Each connection has a thread of its own, which reads the request and writes the answers. The agent's loop only hands
+//! lines over: a client that does not read its answer makes nobody wait. A connection that asks nothing gives way to the
+//! next one.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Failure, Line, Progress, Request, SOCKET};
+use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
 
-/// Connections at the same time: each has a thread.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections whose request was read and whose answer is not written yet: each has a thread.
+const WAITING_MAX: usize = 128;
+
+/// Connections that have asked nothing yet. One more ends the oldest of them.
+const SILENT_MAX: usize = 32;
+
+/// Lines of progress that wait for a client to read them. Those that come meanwhile are left out.
+const PROGRESS_MAX: usize = 16;
 
 /// How long a client may take to say what it wants, and to take in what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long whoever listens where we want to may be the rest of an agent that is gone: a command that it was starting
-/// when it was killed holds its socket until execve.
+/// How long the end of the agent waits for answers to be written.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether they are.
+const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
+
+/// How long a listener in our place may be the rest of an agent that is gone: a command that the agent was starting when
+/// it was killed holds its socket until execve.
 const REMAINS_MAX: Duration = Duration::from_secs(2);
 
 /// How often we look whether the rest is gone.
@@ -32,24 +51,38 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Listener {
     path: PathBuf,
+    connections: Arc<Connections>,
 }
 
-/// Answers one request.
+/// Answers one request. Nothing that it does waits for the client.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    stream: UnixStream,
+    lines: Sender<Line>,
+    /// Lines that are handed over and not written yet.
+    unwritten: Arc<AtomicUsize>,
+}
+
+/// The connections of this moment.
+#[derive(Debug, Default)]
+struct Connections {
+    /// Those that have asked nothing yet, oldest first.
+    silent: Mutex<VecDeque<Arc<UnixStream>>>,
+    /// How many wait for their answer.
+    waiting: AtomicUsize,
 }
 
 impl Listener {
     /// Listens in this directory and hands every request on.
     ///
     /// # Errors
-    /// Where another agent listens there and goes on to, or the socket can't be made.
+    /// Where another user may change the directory, another agent listens there and goes on to, or the socket can't be
+    /// made.
     pub(crate) fn start(
         runtime_directory: &Path,
         requested: impl Fn(Request, Responder) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        fs::create_dir_all(runtime_directory)?;
+        trust::make_folder(runtime_directory)?;
+        trust::check_folder(runtime_directory)?;
         let path = runtime_directory.join(SOCKET);
         if goes_on_listening(&path) {
             let what = format!("another agent listens at {}: one server has one agent", path.display());
@@ -62,15 +95,21 @@ impl Listener {
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        let requested = Arc::new(requested);
-        thread::spawn(move || accept(&listener, &requested));
-        Ok(Self { path })
+        let connections = Arc::new(Connections::default());
+        let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
+        thread::spawn(move || accept(&listener, &accepted, &requested));
+        Ok(Self { path, connections })
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        // The answers that were handed over are written before the program ends.
+        let end = Instant::now() + LAST_WORDS_MAX;
+        while self.connections.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            thread::sleep(LAST_WORDS_LOOK);
+        }
     }
 }
 
@@ -86,36 +125,96 @@ fn goes_on_listening(path: &Path) -> bool {
     false
 }
 
-fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(listener: &UnixListener, requested: &Arc<F>) {
-    let connections = Arc::new(AtomicUsize::new(0));
+fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
+    listener: &UnixListener,
+    connections: &Arc<Connections>,
+    requested: &Arc<F>,
+) {
     for stream in listener.incoming().filter_map(Result::ok) {
-        if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            connections.fetch_sub(1, Ordering::Relaxed);
-            Responder { stream }.failed("too many questions at once; ask again later", true);
+        // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
+        if let Err(error) = trust::check_peer(&stream) {
+            tracing::debug!(%error, "a connection to the control socket was refused");
             continue;
         }
-        let (requested, connections) = (Arc::clone(requested), Arc::clone(&connections));
+        let stream = Arc::new(stream);
+        connections.enter(&stream);
+        let (requested, connections) = (Arc::clone(requested), Arc::clone(connections));
         thread::spawn(move || {
-            let responder = Responder { stream };
-            match responder.read_request() {
+            let request = read_request(&stream);
+            let waiting = connections.ask(&stream);
+            let (responder, lines, unwritten) = Responder::new();
+            match request {
+                Ok(_) if waiting > WAITING_MAX => {
+                    responder.failed("too many questions at once; ask again later", true);
+                }
                 Ok(request) => requested(request, responder),
                 Err(error) => responder.failed(&format!("expected a request, found none: {error}"), true),
             }
-            connections.fetch_sub(1, Ordering::Relaxed);
+            write_lines(&stream, &lines, &unwritten);
+            connections.waiting.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
 
+impl Connections {
+    /// A connection came. Where too many have asked nothing, the oldest of them is read no longer: what it has sent by
+    /// then still counts.
+    fn enter(&self, stream: &Arc<UnixStream>) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.push_back(Arc::clone(stream));
+        if silent.len() > SILENT_MAX
+            && let Some(oldest) = silent.pop_front()
+        {
+            let _ = oldest.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// A connection has asked, or will not. Returns how many wait for an answer, this one included.
+    fn ask(&self, stream: &Arc<UnixStream>) -> usize {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|one| !Arc::ptr_eq(one, stream));
+        self.waiting.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
+
+fn read_request(stream: &UnixStream) -> io::Result<Request> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Writes what the client is told, until the end of its answer, or until it does not read.
+fn write_lines(mut stream: &UnixStream, lines: &Receiver<Line>, unwritten: &AtomicUsize) {
+    for line in lines {
+        let Ok(mut text) = serde_json::to_string(&line) else { return };
+        text.push('\n');
+        if stream.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+        unwritten.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Responder {
-    /// Says how far it is; `false` where nobody listens any more.
+    /// One responder, and what a connection's thread writes for it.
+    fn new() -> (Self, Receiver<Line>, Arc<AtomicUsize>) {
+        let (lines, written) = channel();
+        let unwritten = Arc::new(AtomicUsize::new(0));
+        (Self { lines, unwritten: Arc::clone(&unwritten) }, written, unwritten)
+    }
+
+    /// Says how far it is; `false` where nobody listens any more. A client that reads slowly misses some of it.
     pub(crate) fn progress(&mut self, progress: &Progress) -> bool {
-        self.send(&Line::Progress(progress.clone())).is_ok()
+        let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;
+        is_behind || self.send(Line::Progress(progress.clone()))
     }
 
     /// It is done.
-    pub(crate) fn done(mut self, answer: Answer) {
-        // Whoever asked may be gone; what was done is done.
-        let _ = self.send(&Line::Done(answer));
+    pub(crate) fn done(self, answer: Answer) {
+        // The client may be gone. What was done is done.
+        self.send(Line::Done(answer));
     }
 
     /// A run that was waited for is over, for this one and perhaps for others.
@@ -132,22 +231,13 @@ impl Responder {
     }
 
     /// It is not done, and this is known.
-    pub(crate) fn fail(mut self, failure: Failure) {
-        let _ = self.send(&Line::Failed(failure));
+    pub(crate) fn fail(self, failure: Failure) {
+        self.send(Line::Failed(failure));
     }
 
-    fn read_request(&self) -> io::Result<Request> {
-        self.stream.set_read_timeout(Some(PATIENCE))?;
-        self.stream.set_write_timeout(Some(PATIENCE))?;
-        let mut line = String::new();
-        BufReader::new((&self.stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    fn send(&mut self, line: &Line) -> io::Result<()> {
-        let mut text = serde_json::to_string(line)?;
-        text.push('\n');
-        self.stream.write_all(text.as_bytes())
+    fn send(&self, line: Line) -> bool {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        self.lines.send(line).is_ok()
     }
 }
 
@@ -221,5 +311,58 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = ask(directory.path(), &Request::Status, |_| ()).unwrap_err().to_string();
         assert!(error.starts_with("no agent answers at ") && error.contains("heirlock agent"), "{error}");
+    }
+
+    #[test]
+    fn connections_that_ask_nothing_hold_no_question_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let _listener = Listener::start(directory.path(), |_, responder| {
+            responder.done(Answer::Words { text: "so be it".into() });
+        })
+        .unwrap();
+        let path = directory.path().join(SOCKET);
+        let silent: Vec<UnixStream> = (0..500).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        let answer = ask(directory.path(), &Request::Maintenance { on: true }, |_| ()).unwrap();
+        assert_eq!(answer, Answer::Words { text: "so be it".into() });
+        // The youngest of them are still listened to.
+        let mut last = silent.last().unwrap();
+        last.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(last).read_line(&mut line).unwrap();
+        assert!(line.contains("so be it"), "{line}");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_makes_the_loop_wait_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (handed_over, responders) = channel();
+        let handed_over = Mutex::new(handed_over);
+        let _listener = Listener::start(directory.path(), move |_, responder| {
+            handed_over.lock().unwrap().send(responder).unwrap();
+        })
+        .unwrap();
+        let mut deaf = UnixStream::connect(directory.path().join(SOCKET)).unwrap();
+        deaf.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+        let mut responder = responders.recv().unwrap();
+        let step = Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1 };
+        // Far more than a socket's buffer holds. Were a line written here, this would never end within the patience.
+        for _ in 0..1_000_000 {
+            assert!(responder.progress(&step));
+        }
+        assert!(responder.unwritten.load(Ordering::Relaxed) <= PROGRESS_MAX);
+        responder.done(Answer::Words { text: "so be it".into() });
+        let lines = BufReader::new(deaf).lines().map(Result::unwrap);
+        assert!(lines.last().unwrap().contains("so be it"), "the end of an answer is never left out");
+    }
+
+    #[test]
+    fn an_agent_does_not_listen_where_others_could_take_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error =
+            Listener::start(directory.path(), |_, responder| responder.failed("no", true)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let error = ask(directory.path(), &Request::Status, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("writable by its owner alone"), "{error}");
     }
 }

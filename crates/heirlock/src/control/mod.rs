@@ -4,6 +4,7 @@
 mod client;
 mod listener;
 pub(crate) mod report;
+pub(crate) mod trust;
 
 use std::str::FromStr;
 

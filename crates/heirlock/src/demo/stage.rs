@@ -77,7 +77,8 @@ impl Stage {
     pub(super) fn host(&self, name: &'static str, rpcbind_port: u16) -> Result<Host> {
         let folder = self.path().join(name);
         for inner in ["sm", "sm.bak", "run", "local"] {
-            fs::create_dir_all(folder.join(inner))?;
+            // An agent listens in no folder that others may write, and a umask may say otherwise.
+            crate::control::trust::make_folder(&folder.join(inner))?;
         }
         let state = if name == "nfs-a" { PRIMARY_STATE } else { ADOPTIVE_STATE };
         fs::write(folder.join("state"), state.render_file())?;
