@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test may
 
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -36,6 +40,8 @@ fn every_client_is_told_and_holds_its_lock_again() {
         (report["state_number"].as_u64().unwrap(), report["primary_state_number"].as_u64().unwrap());
     assert!(number % 2 == 1 && number > before, "{report}");
     assert_eq!(report["contradictions"], serde_json::json!([]));
+    let harm = serde_json::json!({"granted_to_another": true, "holder_still_believes": true});
+    assert_eq!((&report["without_heirlock"], &report["rival"]["granted"]), (&harm, &0.into()));
     let events = [
         "captured",
         "primary-killed",
@@ -64,4 +70,52 @@ fn dead_clients_are_reported_and_never_hidden() {
     let failed = report["failed"].as_array().unwrap();
     assert_eq!(failed.len(), 3);
     assert!(failed.iter().all(|one| one["outcome"] == "unreachable" && one["why"] != ""), "{failed:?}");
+}
+
+/// Waits for what must come, however slow the machine is.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// A demo that is killed can clear nothing up by itself.
+#[test]
+fn a_demo_that_is_killed_leaves_neither_agents_nor_a_folder_behind() {
+    let place = tempfile::Builder::new().prefix("d").tempdir_in("/tmp").unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_heirlock"))
+        .args(["demo", "--clients", "5"])
+        .env("TMPDIR", place.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let agents = wait_for("two agents", || {
+        let pids = ["nfs-a", "nfs-b"].map(|server| {
+            let folder = entries(place.path()).into_iter().find(|folder| folder.join(server).exists())?;
+            let pid = fs::read_to_string(folder.join(server).join("agent.pid")).ok()?;
+            Some(pid).filter(|pid| Path::new("/proc").join(pid).exists() && !pid.is_empty())
+        });
+        let [Some(one), Some(other)] = pids else { return None };
+        Some([one, other])
+    });
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    wait_for("an empty folder", || entries(place.path()).is_empty().then_some(()));
+    for pid in agents {
+        wait_for("the end of an agent", || {
+            // Its number may belong to another process by then.
+            let command = fs::read(Path::new("/proc").join(&pid).join("cmdline")).unwrap_or_default();
+            (!String::from_utf8_lossy(&command).contains("--ends-with")).then_some(())
+        });
+    }
 }

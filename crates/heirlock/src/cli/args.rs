@@ -32,6 +32,9 @@ pub(super) enum Verb {
         /// What is logged: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
+        /// The parent process with which this agent ends; for the demo
+        #[arg(long, value_name = "PID", hide = true)]
+        ends_with: Option<i32>,
     },
     /// Hold the status monitor's sockets and keep an agent running, where no systemd does
     Supervise {
@@ -179,6 +182,9 @@ pub(super) struct Demo {
     /// Keep the folder with the store and the logs
     #[arg(long)]
     pub(super) keep: bool,
+    /// What a demo starts beside itself: removes its folder when it is gone
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(super) sweep: Option<PathBuf>,
 }
 
 impl ServiceArgument {

@@ -7,7 +7,11 @@ use super::exit::{Exit, Failed};
 use super::output::Output;
 
 pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
-    let Demo { clients, unreachable, keep } = *options;
+    if let Some(folder) = &options.sweep {
+        demo::sweep(folder)?;
+        return Ok(Exit::Done);
+    }
+    let Demo { clients, unreachable, keep, .. } = *options;
     let report = demo::run(&demo::Options { clients, unreachable, keep }, output.is_json())?;
     let well = report.all_is_well();
     output.print(&report, |report, look| {

@@ -57,7 +57,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     let settings = Settings::load(&cli.config)?;
     let ask = |request: Request| ask::ask(&settings, &request, output);
     match cli.verb {
-        Verb::Agent { log } => agent::run(settings, &log),
+        Verb::Agent { log, ends_with } => agent::run(settings, &log, ends_with),
         Verb::Supervise { log } => agent::supervise(&settings, &cli.config, &log),
         Verb::Callout { .. } => Ok(Exit::Done),
         Verb::Adopt(adopt) => ask(Request::Adopt {

@@ -7,20 +7,25 @@
 //! |---|---|
 //! | `servers.rs`, `monitor.rs` | rpcbind, NFS and the lock manager behind the service's address, and the status monitor's records |
 //! | `client.rs`, `crowd.rs`, `endpoint.rs` | the clients: rpcbind, status monitor, and what they make of a notification |
-//! | `stage.rs` | the folder, the configurations, the agents' processes |
-//! | `story.rs` | what happens, in its order |
-//! | `report.rs` | what is shown of it, and whether all is well by the clients' own account |
+//! | `rival.rs` | a program on another machine that wants a lock which a client holds |
+//! | `stage.rs`, `sweeper.rs` | the folder, the configurations, the agents' processes, and their end |
+//! | `story.rs` | what happens, in its order: without heirlock, and with it |
+//! | `report.rs`, `picture.rs` | what is shown of it, and whether all is well by the clients' own account |
 
 mod client;
 mod crowd;
 mod endpoint;
 mod monitor;
+mod picture;
 mod report;
+mod rival;
 mod servers;
 mod stage;
 mod story;
+mod sweeper;
 
 pub(crate) use story::run;
+pub(crate) use sweeper::sweep;
 
 /// What is asked for.
 #[derive(Debug, Clone)]

@@ -5,12 +5,15 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use heirlock_core::Outcome;
 use heirlock_core::takeover::Milestone;
 use serde::Serialize;
 
 use super::client::{Lock, Notification};
-use super::crowd::Crowd;
-use super::stage::{NAMES, PRIMARY_STATE};
+use super::crowd::{Crowd, address_of};
+use super::picture::{self, Stretch};
+use super::rival::{self, Answers};
+use super::stage::PRIMARY_STATE;
 use super::{Options, stage};
 use crate::control::report::{AdoptionReport, Missed};
 
@@ -41,6 +44,10 @@ pub(crate) struct DemoReport {
     pub(crate) told: usize,
     /// How many, by their own account, hold their lock again.
     pub(crate) locks_held_again: usize,
+    /// What happened without heirlock.
+    pub(crate) without_heirlock: Harm,
+    /// What a program on another machine was told that asked for one of the locks from the kill on.
+    pub(crate) rival: Answers,
     /// What happened when, in milliseconds since the primary's agent was killed.
     pub(crate) timeline: Vec<TimelineEntry>,
     /// Those that held their lock again last, in milliseconds since the same moment.
@@ -55,6 +62,26 @@ pub(crate) struct DemoReport {
     pub(crate) kept: bool,
     #[serde(skip)]
     folder: String,
+}
+
+/// What happened to one lock without heirlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Harm {
+    /// Another client got the lock.
+    pub(crate) granted_to_another: bool,
+    /// The client that held it was told nothing, and believes that it holds it.
+    pub(crate) holder_still_believes: bool,
+}
+
+/// What the story knows besides the agent's report and the clients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene {
+    pub(super) harm: Harm,
+    pub(super) rival: Answers,
+    /// When the last record was captured.
+    pub(super) captured_at: Instant,
+    /// When the primary was lost.
+    pub(super) lost_at: Instant,
 }
 
 /// What the clients saw, and nobody else's word for it.
@@ -95,11 +122,11 @@ impl DemoReport {
     pub(super) fn of(
         adoption: &AdoptionReport,
         crowd: &Crowd,
-        captured_at: Instant,
-        lost_at: Instant,
+        scene: Scene,
         options: &Options,
         folder: &Path,
     ) -> Self {
+        let Scene { harm, rival, captured_at, lost_at } = scene;
         let account = Account::of(crowd, adoption.state_number, lost_at);
         let shift = shift_ms(adoption, &account);
         let captured = -millis(lost_at.saturating_duration_since(captured_at).as_millis());
@@ -115,20 +142,23 @@ impl DemoReport {
         timeline.extend(account.told_at.iter().max().map(|at| entry("last-notified", *at)));
         timeline.extend(account.slowest.first().map(|slow| entry("last-lock-held-again", slow.at_ms)));
         timeline.sort_by_key(|entry| entry.at_ms);
+        let silent = silent(adoption, crowd);
         Self {
             clients: adoption.clients,
             acknowledged: adoption.acknowledged,
             re_registered: adoption.re_registered,
-            unreachable: adoption.unreachable,
-            lost: adoption.lost + adoption.unknown,
+            unreachable: adoption.unreachable + silent.len(),
+            lost: adoption.lost + adoption.unknown.saturating_sub(silent.len()),
             state_number: adoption.state_number,
             primary_state_number: PRIMARY_STATE.0,
             told: account.told,
             locks_held_again: account.held_again,
+            without_heirlock: harm,
+            rival,
             timeline,
             slowest: account.slowest.iter().take(SLOWEST_MAX).cloned().collect(),
-            failed: adoption.failed.clone(),
-            contradictions: account.contradictions(adoption, options),
+            failed: [adoption.failed.clone(), silent].concat(),
+            contradictions: [account.contradictions(adoption, options), scene.contradictions()].concat(),
             records_at: adoption.records_at.clone(),
             kept: options.keep,
             folder: folder.display().to_string(),
@@ -144,29 +174,23 @@ impl DemoReport {
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::from("What happened, counted from the kill:\n\n");
-        for entry in &self.timeline {
-            let _ = writeln!(text, "  {:>8} ms  {}", entry.at_ms, in_words(&entry.event));
+        let mut text = picture::draw(&self.stretches());
+        let row = |text: &mut String, count: usize, what: &str| {
+            let _ = writeln!(text, "  {count:>5}  {what}");
+        };
+        text.push('\n');
+        row(&mut text, self.clients, "clients had a lock when nfs-a lost power");
+        row(&mut text, self.told, "were told by nfs-b that their server was replaced");
+        row(&mut text, self.locks_held_again, "have their lock back");
+        if self.unreachable > 0 {
+            row(&mut text, self.unreachable, "could not be told: they did not answer");
         }
-        let _ = writeln!(
-            text,
-            "\nOf {} clients {} acknowledged the new state number {} (before: {}), {} were\nunreachable, {} lost. \
-             By their own account {} were told, and {} hold\ntheir lock again.",
-            self.clients,
-            self.acknowledged,
-            self.state_number,
-            self.primary_state_number,
-            self.unreachable,
-            self.lost,
-            self.told,
-            self.locks_held_again,
-        );
-        if !self.slowest.is_empty() {
-            text.push_str("\nThe slowest, until they held their lock again:\n");
-            for slow in &self.slowest {
-                let _ = writeln!(text, "  {:>8} ms  {}", slow.at_ms, slow.client);
-            }
+        if self.lost > 0 {
+            row(&mut text, self.lost, "lost their lock: they were not told in time");
         }
+        let Answers { refused, granted } = self.rival;
+        let stolen = format!("locks went to another client meanwhile; it was refused {refused} times");
+        row(&mut text, granted, &stolen);
         if !self.failed.is_empty() {
             text.push_str("\nNot told:\n");
             for missed in self.failed.iter().take(NAMED_MAX) {
@@ -179,13 +203,12 @@ impl DemoReport {
         let _ = match self.kept {
             true => writeln!(
                 text,
-                "\nThe records lie in {}\nand the agents' logs beside them in {}.",
-                self.records_at, self.folder
+                "\nThe store lies in {}/store\nand the agents' logs beside it in {}.",
+                self.folder, self.folder
             ),
             false => writeln!(
                 text,
-                "\nThe records lay in\n  {}\nand are gone with the demo; with --keep they stay, and the agents' logs too.",
-                self.records_at
+                "\n--keep keeps the store and the agents' logs to look at; --json has each step in\nmilliseconds."
             ),
         };
         for contradiction in &self.contradictions {
@@ -194,15 +217,58 @@ impl DemoReport {
         text
     }
 
+    /// The timeline in three parts. A part whose beginning or end did not happen is left out.
+    fn stretches(&self) -> Vec<Stretch> {
+        let at =
+            |event: &str| self.timeline.iter().find(|entry| entry.event == event).map(|entry| entry.at_ms);
+        let parts = [
+            ("nfs-b makes sure: nfs-a is gone", Some(0), at("claimed")),
+            ("nfs-b takes over its records", at("claimed"), at("first-notified")),
+            ("clients get their locks back", at("first-notified"), at("last-lock-held-again")),
+        ];
+        let whole = parts.into_iter().filter_map(|(what, from, until)| {
+            from.zip(until).map(|(from_ms, until_ms)| Stretch { what, from_ms, until_ms })
+        });
+        whole.collect()
+    }
+
     /// The last line.
     pub(crate) fn verdict(&self) -> &'static str {
         if self.all_is_well() {
-            "Every client was told in time, and nobody else could take its lock meanwhile."
+            "Every client has its lock back, and nobody else could take it meanwhile."
         } else if self.contradictions.is_empty() {
-            "Not every client was told. One that still lives has lost its locks."
+            "Some clients could not be told. heirlock names them, and its exit code says so."
         } else {
             "The clients' own account is not the agent's: please report this."
         }
+    }
+}
+
+/// Clients without power that the agent still calls: they never answer.
+fn silent(adoption: &AdoptionReport, crowd: &Crowd) -> Vec<Missed> {
+    let known = |address: &str| adoption.failed.iter().any(|missed| missed.client == address);
+    let dead = crowd.clients().iter().filter(|client| client.is_dead());
+    let silent = dead.map(|client| client.address.to_string()).filter(|address| !known(address));
+    let missed = silent.map(|client| Missed {
+        client,
+        outcome: Outcome::Unreachable,
+        why: "it has lost its power, and does not answer".to_owned(),
+    });
+    missed.take(adoption.unknown).collect()
+}
+
+impl Scene {
+    /// What should have happened besides, and did not.
+    fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let Harm { granted_to_another, holder_still_believes } = self.harm;
+        if !(granted_to_another && holder_still_believes) {
+            found.push("without heirlock the lock was not granted twice".to_owned());
+        }
+        if self.rival.granted > 0 {
+            found.push("another client got a lock that was to survive".to_owned());
+        }
+        found
     }
 }
 
@@ -254,20 +320,54 @@ impl Account {
 }
 
 /// What the screen says first.
-pub(super) fn opening(options: &Options, folder: &Path) -> String {
-    let dead = match options.unreachable {
-        0 => String::new(),
-        dead => format!("{dead} of them will be dead by the time they are to be told.\n"),
+pub(super) fn first_part() -> String {
+    format!(
+        "What happens to file locks when an NFS server dies?\n\n\
+         A lock keeps two programs from writing to the same file at the same time. The\n\
+         NFS server keeps the list of locks in its memory, and nowhere else.\n\
+         Servers and clients are played on this machine. The heirlock agents are real,\n\
+         and so is every message on the network.\n\n\
+         1. Without heirlock\n\n\
+         \x20  A program on client {} locks a file.\n\
+         \x20  Its server nfs-a loses power. nfs-b takes over, and its list is empty.",
+        address_of(0)
+    )
+}
+
+/// What it says of the end of the first part.
+pub(super) fn outcome_of_the_first_part(harm: Harm) -> String {
+    let answer = if harm.granted_to_another { "and gets it" } else { "and is refused" };
+    let belief = match harm.holder_still_believes {
+        true => "was told nothing, and believes that it still has the lock.",
+        false => "knows that it has lost the lock.",
+    };
+    let end = match harm {
+        Harm { granted_to_another: true, holder_still_believes: true } => {
+            "\n   Two programs write to the same file now. Nobody notices."
+        }
+        _ => "",
     };
     format!(
-        "heirlock demo: the locks of {} clients survive the loss of their server\n\n\
-         Two agents, nfs-a (primary) and nfs-b (standby), keep a store of files in\n{}.\n\
-         The clients mount {} at {} and take a lock each.\n{dead}\
-         Then the primary's agent is killed, and nobody is asked what to do.\n",
-        options.clients,
-        folder.display(),
-        NAMES[0],
-        stage::ADDRESS,
+        "   A program on {} asks for the same lock, {answer}.\n   {} {belief}{end}\n",
+        rival::ADDRESS,
+        address_of(0)
+    )
+}
+
+/// What it says before the second part.
+pub(super) fn second_part(options: &Options) -> String {
+    let clients = match options.clients {
+        1 => "1 client locks a file".to_owned(),
+        clients => format!("{clients} clients lock a file each"),
+    };
+    let dead = match options.unreachable {
+        0 => String::new(),
+        dead => format!("   {dead} of them lose power at the same time.\n"),
+    };
+    format!(
+        "2. With heirlock\n\n   {clients}. The agent on nfs-a notes each client in a\n   \
+         store that survives nfs-a. Then nfs-a loses power. The agent on nfs-b does\n   \
+         the rest by itself.\n{dead}"
     )
 }
 
@@ -295,24 +395,6 @@ fn entry(event: &str, at_ms: i64) -> TimelineEntry {
 
 fn word(event: Milestone) -> String {
     serde_json::to_value(event).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn in_words(event: &str) -> &str {
-    match event {
-        "captured" => "captured: the last record is durable in the store",
-        "primary-killed" => "primary lost: its agent gets SIGKILL",
-        "fenced" => "fenced: the primary is confirmed off",
-        "claimed" => "claimed: the next generation belongs to the standby",
-        "conveyed" => "conveyed: the records lie with its status monitor",
-        "recognised" => "recognised: its lock manager opened a grace period",
-        "proved" => "proved: the lock manager itself says that it is in grace",
-        "ready" => "ready: the service's address answers",
-        "first-notified" => "first client notified",
-        "last-notified" => "last client notified",
-        "last-lock-held-again" => "the last lock is held again",
-        "settled" => "settled: every client's outcome is known",
-        other => other,
-    }
 }
 
 #[cfg(test)]

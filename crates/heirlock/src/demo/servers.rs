@@ -2,9 +2,9 @@
 //! kernel's part is played, since it needs root; what is said over the network is real.
 //!
 //! The primary serves until it is lost. Then nobody does until the adoptive server's lock manager lives a new life: its
-//! address comes up only then.
+//! address comes up only then. Without heirlock the address comes up at once, and no grace period is open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -52,6 +52,8 @@ struct Shared {
     adoptive: Server,
     grace: Duration,
     primary_lost: AtomicBool,
+    /// The service's address came up on the adoptive server, and nobody made its lock manager recognise anything.
+    address_moved: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -87,14 +89,20 @@ impl Servers {
     ) -> io::Result<Self> {
         let (rpcbind, programs) = (bind(service, rpcbind_port)?, bind(service, 0)?);
         let nlm_at = programs.local_addr()?;
-        let (primary_lost, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-        let shared = Arc::new(Shared { primary, adoptive, grace, primary_lost, stop });
+        let shared = Arc::new(Shared {
+            primary,
+            adoptive,
+            grace,
+            primary_lost: AtomicBool::new(false),
+            address_moved: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
         let kernel = Kernel {
             shared: Arc::clone(&shared),
             rpcbind,
             programs,
             port: nlm_at.port(),
-            watched: BTreeSet::new(),
+            table: Table::default(),
         };
         Ok(Self { shared, nlm_at, thread: Some(thread::spawn(move || kernel.run())) })
     }
@@ -107,6 +115,11 @@ impl Servers {
     /// The primary is dead, and its lock manager with it.
     pub(super) fn lose_primary(&self) {
         self.shared.primary_lost.store(true, Ordering::SeqCst);
+    }
+
+    /// The adoptive server serves, as it does where nothing but the address moves.
+    pub(super) fn move_the_address_alone(&self) {
+        self.shared.address_moved.store(true, Ordering::SeqCst);
     }
 }
 
@@ -124,7 +137,8 @@ impl Shared {
         if !self.primary_lost.load(Ordering::SeqCst) {
             return Some(&self.primary);
         }
-        Some(&self.adoptive).filter(|server| server.was_reborn())
+        let moved = self.address_moved.load(Ordering::SeqCst);
+        Some(&self.adoptive).filter(|server| moved || server.was_reborn())
     }
 }
 
@@ -134,8 +148,16 @@ struct Kernel {
     rpcbind: UdpSocket,
     programs: UdpSocket,
     port: u16,
-    /// Whom the status monitors were told to watch: a client is registered once a life, however often it locks.
+    table: Table,
+}
+
+/// What the lock managers keep in memory, each for itself.
+#[derive(Debug, Default)]
+struct Table {
+    /// Clients that the status monitors were told to watch: one is registered once a life, however often it locks.
     watched: BTreeSet<(MyName, Ipv4Addr)>,
+    /// Which client has locked which file, by the file's handle.
+    holders: BTreeMap<(MyName, Vec<u8>), Ipv4Addr>,
 }
 
 impl Kernel {
@@ -150,8 +172,8 @@ impl Kernel {
                 [(nlm::PROGRAM, nlm::VERSION_4, self.port), (NFS.0, NFS.1, self.port)];
             // An address that is nowhere takes in nothing and answers nothing.
             serve(&self.rpcbind, |call, _| shared.serving().and_then(|_| answer_rpcbind(call, &registered)));
-            let watched = &mut self.watched;
-            serve(&self.programs, |call, from| shared.answer(shared.serving()?, call, from, watched));
+            let table = &mut self.table;
+            serve(&self.programs, |call, from| shared.answer(shared.serving()?, call, from, table));
         }
     }
 }
@@ -162,7 +184,7 @@ impl Shared {
         server: &Server,
         datagram: &[u8],
         from: SocketAddr,
-        watched: &mut BTreeSet<(MyName, Ipv4Addr)>,
+        table: &mut Table,
     ) -> Option<Vec<u8>> {
         let call = Call::decode(datagram).ok()?;
         let refuse = |error| Some(encode_error(call.xid, &error));
@@ -186,7 +208,7 @@ impl Shared {
                 Err(_) => return refuse(ReplyError::GarbageArgs),
             },
             Some(Procedure::Lock) => match LockArgs::decode(call.args) {
-                Ok(args) => (args.cookie, lock(server, &args, from, in_grace, watched)),
+                Ok(args) => (args.cookie, table.lock(server, &args, from, in_grace)),
                 Err(_) => return refuse(ReplyError::GarbageArgs),
             },
             None => return refuse(ReplyError::ProcUnavailable),
@@ -195,29 +217,27 @@ impl Shared {
     }
 }
 
-/// A lock request: in grace only reclaims are granted, outside of it only new ones. Every client locks a file of its own,
-/// so nobody is in anybody's way. The record is there before the lock is granted.
-fn lock(
-    server: &Server,
-    args: &LockArgs<'_>,
-    from: SocketAddr,
-    in_grace: bool,
-    watched: &mut BTreeSet<(MyName, Ipv4Addr)>,
-) -> Nlm4Status {
-    let IpAddr::V4(client) = from.ip() else { return Nlm4Status::Failed };
-    if args.reclaim != in_grace {
-        return Nlm4Status::DeniedGracePeriod;
-    }
-    let key = (server.name.clone(), client);
-    if watched.contains(&key) {
-        return Nlm4Status::Granted;
-    }
-    match monitor::register(&server.sm, client, &server.name) {
-        Ok(()) => {
-            watched.insert(key);
-            Nlm4Status::Granted
+impl Table {
+    /// A lock request: in grace only reclaims are granted, outside of it only new ones, and those only while no other client
+    /// has the file. The record is there before the lock is granted.
+    fn lock(&mut self, server: &Server, args: &LockArgs<'_>, from: SocketAddr, in_grace: bool) -> Nlm4Status {
+        let IpAddr::V4(client) = from.ip() else { return Nlm4Status::Failed };
+        if args.reclaim != in_grace {
+            return Nlm4Status::DeniedGracePeriod;
         }
-        Err(_) => Nlm4Status::DeniedNoLocks,
+        let file = (server.name.clone(), args.lock.fh.to_vec());
+        if self.holders.get(&file).is_some_and(|holder| *holder != client) {
+            return Nlm4Status::Denied;
+        }
+        let key = (server.name.clone(), client);
+        if !self.watched.contains(&key) {
+            if monitor::register(&server.sm, client, &server.name).is_err() {
+                return Nlm4Status::DeniedNoLocks;
+            }
+            self.watched.insert(key);
+        }
+        self.holders.insert(file, client);
+        Nlm4Status::Granted
     }
 }
 
@@ -314,5 +334,17 @@ mod tests {
         assert_eq!(place.lock(false), Nlm4Status::DeniedGracePeriod, "nobody steals a lock in grace");
         assert_eq!(place.lock(true), Nlm4Status::Granted);
         assert_eq!((place.records("nfs-a"), place.records("nfs-b")), (1, 1));
+    }
+
+    #[test]
+    fn another_client_gets_a_held_lock_only_from_a_server_that_knows_nothing_of_it() {
+        let place = place(Duration::from_secs(60));
+        let rival = super::super::rival::Rival::new(place.servers.nlm_at(), b"f").unwrap();
+        assert_eq!(place.lock(false), Nlm4Status::Granted);
+        assert_eq!(rival.ask(), Some(Nlm4Status::Denied));
+        assert_eq!(place.records("nfs-a"), 1, "it was refused");
+        place.servers.lose_primary();
+        place.servers.move_the_address_alone();
+        assert_eq!(rival.ask(), Some(Nlm4Status::Granted), "two programs have it now");
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
+use super::sweeper::{FOLDER_PREFIX, Sweeper};
 use crate::control::{Answer, Request, SOCKET, ask, report::StatusReport};
 use crate::store::dir::DirStore;
 
@@ -38,6 +39,8 @@ const FENCE: &str = r#"pid=$(cat "$0/$HEIRLOCK_PEER/agent.pid") && test -n "$pid
 #[derive(Debug)]
 pub(super) struct Stage {
     folder: TempDir,
+    /// For the case that the demo is killed. Tests have none.
+    sweeper: Option<Sweeper>,
 }
 
 /// One server: its folder and, while it lives, its agent.
@@ -52,7 +55,7 @@ impl Stage {
     /// Makes the folder with an empty store.
     pub(super) fn set() -> Result<Self> {
         let folder =
-            tempfile::Builder::new().prefix("heirlock-demo-").tempdir().context("can't make a folder")?;
+            tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir().context("can't make a folder")?;
         let socket = folder.path().join("nfs-a").join("run").join(SOCKET);
         if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             bail!(
@@ -60,8 +63,9 @@ impl Stage {
                 folder.path().display()
             );
         }
+        let sweeper = Sweeper::start(folder.path())?;
         DirStore::create(&folder.path().join("store"))?;
-        Ok(Self { folder })
+        Ok(Self { folder, sweeper: Some(sweeper) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -71,6 +75,9 @@ impl Stage {
     /// From now on the folder outlives the demo.
     pub(super) fn keep(&mut self) {
         self.folder.disable_cleanup(true);
+        if let Some(sweeper) = &mut self.sweeper {
+            sweeper.keep();
+        }
     }
 
     /// Furnishes a server.
@@ -141,7 +148,7 @@ impl Host {
         let program = std::env::current_exe().context("can't find this program's own file")?;
         let log = File::create(self.log())?;
         let agent = Command::new(program)
-            .args(["agent", "--config"])
+            .args(["agent", "--ends-with", &std::process::id().to_string(), "--config"])
             .arg(self.folder.join("heirlock.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -203,7 +210,7 @@ mod tests {
     /// A folder whose name a shell and TOML would both trip over.
     fn stage() -> Stage {
         let folder = tempfile::Builder::new().prefix("it's $HOME \"here\" ").tempdir().unwrap();
-        Stage { folder }
+        Stage { folder, sweeper: None }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use heirlock_core::ServiceName;
 use heirlock_nsm::MyName;
+use heirlock_nsm::nlm::Nlm4Status;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -16,7 +17,8 @@ use super::Options;
 use super::client::{Client, Lock};
 use super::crowd::{Crowd, Mounts};
 use super::endpoint;
-use super::report::{self, DemoReport};
+use super::report::{self, DemoReport, Harm, Scene};
+use super::rival::{self, Rival};
 use super::servers::{Server, Servers};
 use super::stage::{ADDRESS, GRACE, Host, NAMES, PRIMARY_STATE, SERVICE, Stage};
 use crate::control::report::AdoptionReport;
@@ -58,8 +60,9 @@ struct Cast {
 /// Where something can't be played on this machine, or does not come to its end.
 pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     check(options)?;
+    let harm = without_heirlock(quiet)?;
     let mut cast = Cast::gather(options, quiet)?;
-    cast.say(&report::opening(options, cast.stage.path()));
+    cast.say(&report::second_part(options));
     cast.primary.start()?;
     cast.adoptive.start()?;
     cast.wait_until_both_live()?;
@@ -69,13 +72,39 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     cast.primary.kill();
     cast.servers.lose_primary();
     let lost_at = Instant::now();
-    let adoption = cast.wait_for_the_adoption(options)?;
+    let rival = cast.rival()?.keep_asking();
+    let adoption = cast.wait_for_the_adoption(options, lost_at)?;
     cast.wait_for_the_last_answers();
-    let report = DemoReport::of(&adoption, &cast.crowd, captured_at, lost_at, options, cast.stage.path());
+    let scene = Scene { harm, rival: rival.stop(), captured_at, lost_at };
+    let report = DemoReport::of(&adoption, &cast.crowd, scene, options, cast.stage.path());
     if options.keep {
         cast.stage.keep();
     }
     Ok(report)
+}
+
+/// One client holds a lock; its server dies; another serves in its place, and nobody tells the client.
+fn without_heirlock(quiet: bool) -> Result<Harm> {
+    let one = Options { clients: 1, unreachable: 0, keep: false };
+    let mut cast = Cast::gather(&one, quiet)?;
+    cast.say(&report::first_part());
+    cast.crowd.take_locks();
+    cast.wait("a client to lock its file", STEP_TIME_MAX, |cast| {
+        let holds = |client: &Client| client.notes().lock == Lock::Held;
+        (cast.crowd.count(holds) == 1).then_some(())
+    })?;
+    cast.servers.lose_primary();
+    cast.servers.move_the_address_alone();
+    let rival = cast.rival()?;
+    let answer = cast.wait("the lock manager to answer", STEP_TIME_MAX, |_| rival.ask())?;
+    let believes = cast.crowd.count(|client| {
+        let notes = client.notes();
+        notes.lock == Lock::Held && notes.notifications.is_empty()
+    });
+    let harm =
+        Harm { granted_to_another: answer == Nlm4Status::Granted, holder_still_believes: believes == 1 };
+    cast.say(&report::outcome_of_the_first_part(harm));
+    Ok(harm)
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -128,6 +157,13 @@ impl Cast {
         Ok(Self { primary, adoptive, servers, crowd, stage, interrupted, quiet })
     }
 
+    /// It wants the file of the last client, which is never among the first that die.
+    fn rival(&self) -> Result<Rival> {
+        let file = self.crowd.clients().last().map(|client| client.address.to_string()).unwrap_or_default();
+        Rival::new(self.servers.nlm_at(), file.as_bytes())
+            .with_context(|| format!("{} can't be used; is the loopback interface up?", rival::ADDRESS))
+    }
+
     fn say(&self, text: &str) {
         if !self.quiet {
             println!("{text}");
@@ -135,7 +171,7 @@ impl Cast {
     }
 
     fn wait_until_both_live(&mut self) -> Result<()> {
-        let bar = self.spinner("two agents start, and the standby hears the primary's heart");
+        let bar = self.spinner("the agents of nfs-a and nfs-b start, and nfs-b waits for nfs-a's heartbeat");
         self.wait("the standby to hear the primary's heart", STEP_TIME_MAX, |cast| {
             let status = cast.adoptive.status()?;
             let heard = status.servers.iter().any(|s| s.server == "nfs-a" && s.heart.starts_with("beating"));
@@ -147,7 +183,7 @@ impl Cast {
 
     /// Every client locks a file; its record appears, and is captured.
     fn take_locks(&mut self, options: &Options) -> Result<()> {
-        let bar = self.bar(options.clients, "locks taken, their records captured");
+        let bar = self.bar(options.clients, "clients have a lock, and the store knows them");
         self.crowd.take_locks();
         self.wait("all records to be captured", STEP_TIME_MAX, |cast| {
             let status = cast.primary.status()?;
@@ -160,27 +196,22 @@ impl Cast {
     }
 
     /// The standby does it all by itself.
-    fn wait_for_the_adoption(&mut self, options: &Options) -> Result<AdoptionReport> {
-        let bar = self.spinner("the primary is killed; the standby waits for its heart to beat again");
+    fn wait_for_the_adoption(&mut self, options: &Options, lost_at: Instant) -> Result<AdoptionReport> {
+        let bar = self.spinner("");
         let living = options.clients - options.unreachable;
         let service = ServiceName::parse(SERVICE)?;
-        let mut counting = false;
         let report = self.wait("the adoption to settle", STEP_TIME_MAX + GRACE, |cast| {
             let back = cast.crowd.count(|client| matches!(client.notes().lock, Lock::HeldAgain(_)));
-            if back > 0 && !counting {
-                counting = true;
-                bar.set_message("clients have their locks back");
-                bar.set_length(u64::try_from(living).unwrap_or(u64::MAX));
-                bar.set_style(bar_style());
-            }
-            bar.set_position(u64::try_from(back).unwrap_or(0));
+            bar.set_message(waits_for(back, living, options.unreachable, lost_at.elapsed()));
             let Answer::Adoption(report) =
                 cast.adoptive.ask(&Request::Report { service: service.clone() })?
             else {
                 return None;
             };
             let is_over = matches!(report.phase.as_str(), "settled" | "failed");
-            (is_over && report.generation > 1).then_some(*report)
+            // What becomes of clients without power is certain. The agent can't know, and calls them until grace ends.
+            let is_certain = options.unreachable > 0 && back == living && report.acknowledged == living;
+            ((is_over || is_certain) && report.generation > 1).then_some(*report)
         })?;
         bar.finish_and_clear();
         Ok(report)
@@ -238,6 +269,16 @@ impl Cast {
         bar.set_message(message);
         bar
     }
+}
+
+/// What the demo waits for, and for whom.
+fn waits_for(back: usize, living: usize, dead: usize, since: Duration) -> String {
+    let seconds = since.as_secs_f64();
+    if back == 0 {
+        return format!("nfs-a lost power {seconds:.1} s ago; nfs-b waits to be sure that it is gone");
+    }
+    let dead = if dead == 0 { String::new() } else { format!("; {dead} without power don't answer") };
+    format!("{back} of {living} clients have their lock back, {seconds:.1} s after the power loss{dead}")
 }
 
 fn bar_style() -> ProgressStyle {

@@ -1,5 +1,7 @@
 use super::*;
 
+const HARM: Harm = Harm { granted_to_another: true, holder_still_believes: true };
+
 fn report() -> DemoReport {
     DemoReport {
         clients: 2,
@@ -11,7 +13,14 @@ fn report() -> DemoReport {
         primary_state_number: 7,
         told: 2,
         locks_held_again: 2,
-        timeline: vec![entry("captured", -12), entry("claimed", 3_010)],
+        without_heirlock: HARM,
+        rival: Answers { refused: 7, granted: 0 },
+        timeline: vec![
+            entry("captured", -12),
+            entry("claimed", 3_010),
+            entry("first-notified", 3_050),
+            entry("last-lock-held-again", 3_100),
+        ],
         slowest: vec![Slow { client: "127.201.0.1".into(), at_ms: 3_100 }],
         failed: Vec::new(),
         contradictions: Vec::new(),
@@ -79,11 +88,35 @@ fn the_agents_times_are_counted_from_the_kill() {
 }
 
 #[test]
-fn the_screen_fits_and_names_what_is_gone() {
-    let text = report().text();
+fn a_demo_without_its_harm_or_with_a_stolen_lock_is_not_well() {
+    let now = Instant::now();
+    let scene = |harm, granted| Scene {
+        harm,
+        rival: Answers { refused: 1, granted },
+        captured_at: now,
+        lost_at: now,
+    };
+    assert_eq!(scene(HARM, 0).contradictions(), Vec::<String>::new());
+    assert_eq!(scene(HARM, 1).contradictions().len(), 1);
+    assert_eq!(scene(Harm { granted_to_another: false, ..HARM }, 0).contradictions().len(), 1);
+}
+
+#[test]
+fn the_screen_fits_and_tells_the_whole_story() {
     let options = Options { clients: 5_000, unreachable: 4_999, keep: false };
-    let opening = opening(&options, Path::new("/tmp/heirlock-demo-abcdef"));
-    assert!(opening.lines().all(|line| line.chars().count() <= 80), "{opening}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("    3010 ms  claimed") && text.contains("are gone with the demo"), "{text}");
+    let missed = |client: &str| Missed {
+        client: client.into(),
+        outcome: Outcome::Unreachable,
+        why: "it has lost its power, and does not answer".into(),
+    };
+    let report = DemoReport { failed: vec![missed("127.201.0.249")], unreachable: 1, ..report() };
+    let screen = [first_part(), outcome_of_the_first_part(HARM), second_part(&options), report.text()];
+    let screen = screen.join("\n");
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    for part in
+        ["127.202.0.1 asks for the same lock, and gets it", "Two programs write", "have their lock back"]
+    {
+        assert!(screen.contains(part), "{part} in {screen}");
+    }
+    assert_eq!(report.stretches().len(), 3);
 }
