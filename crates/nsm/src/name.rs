@@ -2,7 +2,7 @@
 //! a value that exists can't leave its directory.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::limits;
@@ -55,16 +55,32 @@ impl MonName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name of a client that is known by its address.
+    /// The name of a client that is known by its address. An address has one name, however it was spelled: a v4-mapped
+    /// one (RFC 4291, 2.5.5.2) is the IPv4 address that it stands for.
     #[must_use]
     pub fn from_address(address: IpAddr) -> Self {
-        Self(address.to_string())
+        Self(address.to_canonical().to_string())
     }
 
-    /// The address, where the name is one that means the same on every server: a scoped one (`fe80::1%eth0`) does not.
+    /// The address, where the name is one that means the same on every server: a scoped one (`fe80::1%eth0`) does not. A
+    /// v4-mapped one is the IPv4 address that it stands for.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.0.parse().ok()
+        self.0.parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+
+    /// The address and the interface of a scoped one (RFC 4007, 11): it means somebody on the link of that interface of the
+    /// server that wrote it down, by the interface's name or number.
+    #[must_use]
+    pub fn scoped(&self) -> Option<(Ipv6Addr, &str)> {
+        let (address, zone) = self.0.split_once('%')?;
+        Some((address.parse().ok()?, zone)).filter(|(_, zone)| !zone.is_empty())
+    }
+
+    /// Whether a name service can know it: it is no address in any spelling.
+    #[must_use]
+    pub fn is_host_name(&self) -> bool {
+        self.address().is_none() && !self.0.contains([':', '%'])
     }
 
     /// The name as text.
@@ -88,6 +104,18 @@ impl MyName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Why no client can be at this address, where none can: what is sent there comes back to the sender, or goes to many.
+#[must_use]
+pub fn no_clients_address(address: IpAddr) -> Option<&'static str> {
+    let address = address.to_canonical();
+    match address {
+        _ if address.is_unspecified() => Some("it is the unspecified address"),
+        _ if address.is_multicast() => Some("it is a multicast address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("it is the broadcast address"),
+        _ => None,
     }
 }
 
@@ -166,5 +194,38 @@ mod tests {
         assert_eq!(MonName::parse("127.1.0.1").unwrap().address(), "127.1.0.1".parse().ok());
         assert_eq!(MonName::parse("fe80::1%lo").unwrap().address(), None);
         assert_eq!(MonName::parse("client1").unwrap().address(), None);
+    }
+
+    #[test]
+    fn one_client_has_one_address_however_it_is_spelled() {
+        let address = |text: &str| MonName::parse(text).unwrap().address().map(MonName::from_address);
+        for (spelled, meant) in [
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::FFFF:0a00:1", "10.0.0.1"),
+            ("2001:DB8:0::5", "2001:db8::5"),
+            ("2001:0db8:0000:0000:0000:0000:0000:0005", "2001:db8::5"),
+        ] {
+            assert_eq!(address(spelled).unwrap().as_str(), meant, "{spelled}");
+        }
+        assert_eq!(MonName::from_address("::ffff:10.0.0.1".parse().unwrap()).as_str(), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_scoped_address_names_its_link() {
+        let name = |text: &str| MonName::parse(text).unwrap();
+        assert_eq!(name("fe80::1%eth0").scoped(), Some(("fe80::1".parse().unwrap(), "eth0")));
+        for other in ["fe80::1%", "fe80::1", "%eth0", "client%eth0", "10.0.0.1%eth0"] {
+            assert_eq!(name(other).scoped(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_at_an_address_that_means_the_sender_or_many() {
+        for nobody in ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"] {
+            assert!(no_clients_address(nobody.parse().unwrap()).is_some(), "{nobody}");
+        }
+        for client in ["127.0.0.1", "10.255.255.255", "fe80::1", "2001:db8::1"] {
+            assert_eq!(no_clients_address(client.parse().unwrap()), None, "{client}");
+        }
     }
 }
