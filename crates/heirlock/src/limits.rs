@@ -43,6 +43,9 @@ pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
 /// taken from the grace period, in which all of them reclaim.
 pub(crate) const SHARED_BEFORE_TOLD_MAX: Duration = Duration::from_secs(3);
 
+/// How long rpcbind may take to answer over UDP before it is asked over TCP as well.
+pub(crate) const RPCBIND_TCP_AFTER: Duration = Duration::from_millis(50);
+
 /// Between two grace probes while grace is awaited.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -70,6 +73,10 @@ pub(crate) const BEAT_SEEN_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long the clients of one address family may take to answer, when it is asked who can be reached.
 pub(crate) const REACH_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How long those that are silent over UDP are asked over TCP, and how long each connection may take.
+pub(crate) const REACH_TCP_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const REACH_CONNECTION_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// Clients that are asked whether they can be reached.
 pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 
@@ -85,8 +92,17 @@ pub(crate) const NOTIFY_ANSWER_BYTES: usize = 2304;
 /// Answers that the notifier takes out of a socket before it sends again.
 pub(crate) const NOTIFY_ANSWERS_AT_ONCE_MAX: usize = 256;
 
-/// Names that 'heirlock notify' looks up at once.
+/// File descriptors that a process is to be allowed while it notifies: the connections of several services at a time.
+pub(crate) const NOTIFY_DESCRIPTORS: u64 = 16_384;
+
+/// Connections of one notifier where so many descriptors are not allowed.
+pub(crate) const NOTIFY_CONNECTIONS_FEW: usize = 64;
+
+/// Names that one notifier looks up at once.
 pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
+/// How long after a name was not found a notifier looks it up again: a grace period is short.
+pub(crate) const NOTIFY_LOOKUP_RETRY: Duration = Duration::from_secs(5);
 
 /// How long lockd may be kept waiting for an answer to SM_MON: it waits in its only thread.
 pub(crate) const MON_TIMEOUT_MAX: Duration = Duration::from_millis(500);

@@ -5,13 +5,13 @@
 //! the file), and has no side effect.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
 use heirlock_nsm::rpc::Credential;
 
-use crate::rpc_client::{call, call_null, find};
+use crate::rpc_client::{Rpcbind, call, call_null};
 
 /// NFS, which is registered while the server serves.
 const NFS: (u32, u32) = (100_003, 3);
@@ -23,8 +23,8 @@ const MADE_UP_HANDLE: [u8; 28] = [0; 28];
 
 /// Whether the lock manager at this address is in grace, and what made us say so.
 pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, String) {
-    let (lock_manager, transport) = match find(at, rpcbind_port, NLM, limit) {
-        Ok(found) => found,
+    let places = match Rpcbind::new(at, rpcbind_port, limit).places(NLM) {
+        Ok(places) => places,
         Err(why) => return (Probe::NoAnswer, why),
     };
     let lock = Lock4 {
@@ -42,8 +42,14 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
         nlm::encode_cancel_call(fastrand::u32(..), &credential(), &cancel),
     ];
     let mut why = String::new();
-    for question in questions {
-        let answer = call(lock_manager, transport, &question, limit);
+    // One that says nothing over one transport may answer over the other.
+    let asked = questions.iter().flat_map(|question| places.iter().map(move |place| (place, question)));
+    let end = Instant::now() + limit * 2;
+    for ((lock_manager, transport), question) in asked {
+        if Instant::now() >= end {
+            break;
+        }
+        let answer = call(*lock_manager, *transport, question, limit);
         match answer.and_then(|bytes| status(&bytes)) {
             Ok(Nlm4Status::DeniedGracePeriod) => {
                 return (Probe::InGrace, "it answers that it is in grace".into());
@@ -63,9 +69,16 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
 /// # Errors
 /// What is missing, in words.
 pub(crate) fn registered(at: IpAddr, rpcbind_port: u16, limit: Duration) -> Result<(), String> {
+    let mut rpcbind = Rpcbind::new(at, rpcbind_port, limit);
     for program in [NLM, NFS] {
-        let (server, transport) = find(at, rpcbind_port, program, limit)?;
-        call_null(server, transport, program, limit)?;
+        let mut answer = Ok(());
+        for (server, transport) in rpcbind.places(program)? {
+            answer = call_null(server, transport, program, limit);
+            if answer.is_ok() {
+                break; // over either transport
+            }
+        }
+        answer?;
     }
     Ok(())
 }

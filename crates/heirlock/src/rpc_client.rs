@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use heirlock_nsm::rpc::{Credential, Deframer, Reply, encode_call, frame};
 use heirlock_nsm::rpcbind::{self, Transport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
+
+use crate::limits;
 
 /// The privileged ports that are tried, from the highest: lockd trusts no other for some of its calls, and neither
 /// do status monitors other than Linux's.
@@ -26,13 +29,19 @@ pub(crate) fn call(
     message: &[u8],
     limit: Duration,
 ) -> Result<Vec<u8>, String> {
-    let reply = match transport {
-        Transport::Udp => over_udp(to, message, limit),
-        Transport::Tcp => over_tcp(to, message, limit),
-    };
-    let reply = reply.map_err(|error| format!("no answer from {to}: {}", in_words(&error)))?;
-    let reply = Reply::decode(&reply).map_err(|error| format!("no RPC answer from {to}: {error}"))?;
-    reply.outcome.map(<[u8]>::to_vec).map_err(|error| format!("refused by {to}: {error}"))
+    let message = Some(message);
+    let (udp, tcp) = if transport == Transport::Udp { (message, None) } else { (None, message) };
+    result_of(to, ask(to, udp, tcp, limit)).map(|(_, result)| result)
+}
+
+fn result_of(
+    from: SocketAddr,
+    reply: io::Result<(Transport, Vec<u8>)>,
+) -> Result<(Transport, Vec<u8>), String> {
+    let (transport, reply) = reply.map_err(|error| format!("no answer from {from}: {}", in_words(&error)))?;
+    let reply = Reply::decode(&reply).map_err(|error| format!("no RPC answer from {from}: {error}"))?;
+    let result = reply.outcome.map_err(|error| format!("refused by {from}: {error}"))?;
+    Ok((transport, result.to_vec()))
 }
 
 /// Calls the procedure that does nothing and that every program has, number 0 (RFC 5531, 12): whoever serves it answers.
@@ -49,7 +58,7 @@ pub(crate) fn call_null(
     call(to, transport, &null, limit).map(drop)
 }
 
-/// Asks rpcbind where a program is, over UDP first.
+/// Asks rpcbind where a program is; UDP is preferred.
 ///
 /// # Errors
 /// Where rpcbind doesn't answer, or doesn't know the program; in words.
@@ -59,13 +68,7 @@ pub(crate) fn find(
     program: (u32, u32),
     limit: Duration,
 ) -> Result<(SocketAddr, Transport), String> {
-    for transport in [Transport::Udp, Transport::Tcp] {
-        if let Some(port) = find_over(at, rpcbind_port, program, transport, limit)? {
-            return Ok((SocketAddr::new(at, port), transport));
-        }
-    }
-    let rpcbind_at = SocketAddr::new(at, rpcbind_port);
-    Err(format!("program {} version {} is not registered at {rpcbind_at}", program.0, program.1))
+    Rpcbind::new(at, rpcbind_port, limit).find(program)
 }
 
 /// Asks rpcbind at which port a program is over one transport; `None` where it isn't.
@@ -75,82 +78,267 @@ pub(crate) fn find(
 pub(crate) fn find_over(
     at: IpAddr,
     rpcbind_port: u16,
-    (program, version): (u32, u32),
+    program: (u32, u32),
     transport: Transport,
     limit: Duration,
 ) -> Result<Option<u16>, String> {
-    let rpcbind_at = SocketAddr::new(at, rpcbind_port);
-    let xid = fastrand::u32(..);
-    if rpcbind_at.is_ipv4() {
-        // Version 2 honours the protocol that it is asked for; later ones answer for the one they are asked over.
-        let question = rpcbind::encode_getport_call(xid, program, version, transport);
-        let answer = call(rpcbind_at, Transport::Udp, &question, limit)?;
-        return rpcbind::decode_getport_result(&answer).map_err(|error| error.to_string());
-    }
-    let netid = if transport == Transport::Udp { "udp6" } else { "tcp6" };
-    let question = rpcbind::encode_getaddr_call(xid, program, version, netid);
-    let answer = call(rpcbind_at, transport, &question, limit)?;
-    let found = rpcbind::decode_getaddr_result(&answer).map_err(|error| error.to_string())?;
-    Ok(found.map(|address| address.port()))
+    Rpcbind::new(at, rpcbind_port, limit).port_of(program, transport)
 }
 
-fn over_udp(to: SocketAddr, message: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
-    let socket = bind_udp(any_like(to), false)?;
-    let end = Instant::now() + limit;
-    let mut buffer = vec![0; 9 * 1024];
-    // A datagram may be lost even on this machine: its socket's queue can be full.
-    let mut resend = Instant::now();
+/// The rpcbind of one address. Some answer over UDP alone, some over TCP alone (a server that is hardened against UDP
+/// reflection): both are asked until it is known over which it answers.
+pub(crate) struct Rpcbind {
+    at: SocketAddr,
+    limit: Duration,
+    /// Over what it answered.
+    answers_over: Option<Transport>,
+}
+
+impl Rpcbind {
+    pub(crate) fn new(at: IpAddr, port: u16, limit: Duration) -> Self {
+        Self { at: SocketAddr::new(at, port), limit, answers_over: None }
+    }
+
+    /// Where a program is; UDP is preferred.
+    ///
+    /// # Errors
+    /// Where it doesn't answer, or doesn't know the program; in words.
+    pub(crate) fn find(&mut self, program: (u32, u32)) -> Result<(SocketAddr, Transport), String> {
+        self.places(program).map(|places| places[0])
+    }
+
+    /// Where a program is, at least one place: over UDP first, as far as both are known.
+    ///
+    /// # Errors
+    /// As [`Rpcbind::find`].
+    pub(crate) fn places(&mut self, program: (u32, u32)) -> Result<Vec<(SocketAddr, Transport)>, String> {
+        let mut places = Vec::new();
+        let mut silent = None;
+        for transport in self.worth_asking() {
+            match self.port_of(program, transport) {
+                Ok(port) => places.extend(port.map(|port| (SocketAddr::new(self.at.ip(), port), transport))),
+                Err(why) => silent = silent.or(Some(why)),
+            }
+        }
+        match silent {
+            _ if !places.is_empty() => Ok(places),
+            Some(why) => Err(why),
+            None => {
+                let (program, version) = program;
+                Err(format!("program {program} version {version} is not registered at {}", self.at))
+            }
+        }
+    }
+
+    /// The transports of which it can speak. The later versions speak of the one that they are asked over, so over IPv6
+    /// it is found out which that is.
+    fn worth_asking(&mut self) -> Vec<Transport> {
+        let both = vec![Transport::Udp, Transport::Tcp];
+        if self.at.is_ipv4() {
+            return both;
+        }
+        let null =
+            encode_call(fastrand::u32(..), rpcbind::PROGRAM, rpcbind::VERSION_4, 0, &Credential::None, &[]);
+        match ask(self.at, Some(&null), Some(&null), self.limit) {
+            Ok((Transport::Tcp, _)) => vec![Transport::Tcp],
+            _ => both,
+        }
+    }
+
+    /// At which port a program is over one transport; `None` where it isn't.
+    ///
+    /// # Errors
+    /// Where it doesn't answer; in words.
+    pub(crate) fn port_of(
+        &mut self,
+        (program, version): (u32, u32),
+        transport: Transport,
+    ) -> Result<Option<u16>, String> {
+        let xid = fastrand::u32(..);
+        if self.at.is_ipv4() {
+            // Version 2 honours the protocol that it is asked for; later ones answer for the one they are asked over.
+            let question = rpcbind::encode_getport_call(xid, program, version, transport);
+            let answer = self.ask_over_both(&question)?;
+            return rpcbind::decode_getport_result(&answer).map_err(|error| error.to_string());
+        }
+        let netid = if transport == Transport::Udp { "udp6" } else { "tcp6" };
+        let question = rpcbind::encode_getaddr_call(xid, program, version, netid);
+        let answer = call(self.at, transport, &question, self.limit)?;
+        let found = rpcbind::decode_getaddr_result(&answer).map_err(|error| error.to_string())?;
+        Ok(found.map(|address| address.port()))
+    }
+
+    fn ask_over_both(&mut self, question: &[u8]) -> Result<Vec<u8>, String> {
+        let over = |transport| self.answers_over.is_none_or(|known| known == transport).then_some(question);
+        let reply = ask(self.at, over(Transport::Udp), over(Transport::Tcp), self.limit);
+        let (transport, result) = result_of(self.at, reply)?;
+        self.answers_over = Some(transport);
+        Ok(result)
+    }
+}
+
+/// Sends a call over UDP and over TCP, each as far as it is given, and returns the first reply. TCP begins a short moment
+/// after UDP, or when nobody can be reached over that.
+fn ask(
+    to: SocketAddr,
+    udp: Option<&[u8]>,
+    tcp: Option<&[u8]>,
+    limit: Duration,
+) -> io::Result<(Transport, Vec<u8>)> {
+    let began = Instant::now();
+    let end = began + limit;
+    let mut datagrams = None;
+    let mut failure: Option<io::Error> = None;
+    if let Some(message) = udp {
+        match Datagrams::begin(to, message, limit) {
+            Ok(begun) => datagrams = Some(begun),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let mut to_connect = tcp;
+    let mut connection: Option<(&[u8], Connection)> = None;
     loop {
         let now = Instant::now();
         if now >= end {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        if now >= resend {
-            socket.send_to(message, to)?;
-            resend = now + limit / 3;
-        }
-        let wait = resend.min(end).saturating_duration_since(now).max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait))?;
-        match socket.recv_from(&mut buffer) {
-            // Only what comes from where we asked, and answers this call, is an answer.
-            Ok((count, from)) if from == to && same_xid(&buffer[..count], message) => {
-                buffer.truncate(count);
-                return Ok(buffer);
+        let tcp_from = if datagrams.is_some() { began + limits::RPCBIND_TCP_AFTER } else { began };
+        if let Some(message) = to_connect.take_if(|_| now >= tcp_from) {
+            match begin_tcp(None, to, false) {
+                Ok(socket) => connection = Some((message, Connection::new(socket, message))),
+                Err(error) => failure = Some(error),
             }
-            Ok(_) => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-                ) => {}
-            Err(error) => return Err(error),
+        }
+        if let Some(begun) = &mut datagrams {
+            match begun.go_on(now) {
+                Ok(Some(reply)) => return Ok((Transport::Udp, reply)),
+                Ok(None) => {}
+                Err(error) => (datagrams, failure) = (None, failure.or(Some(error))),
+            }
+        }
+        if let Some((message, begun)) = &mut connection {
+            match begun.go_on() {
+                Ok(Some(reply)) if same_xid(&reply, message) => return Ok((Transport::Tcp, reply)),
+                Ok(_) => {}
+                Err(error) => (connection, failure) = (None, Some(error)),
+            }
+        }
+        let mut ready: Vec<PollFd<'_>> = Vec::with_capacity(2);
+        ready.extend(datagrams.as_ref().map(|begun| PollFd::new(&begun.socket, PollFlags::IN)));
+        ready.extend(connection.as_ref().map(|(_, begun)| begun.awaited()));
+        if ready.is_empty() {
+            match failure {
+                Some(error) if to_connect.is_none() => return Err(error),
+                _ => continue,
+            }
+        }
+        let tcp_due = to_connect.map(|_| tcp_from);
+        let resend = datagrams.as_ref().map(|begun| begun.resend);
+        let due = [tcp_due, resend].into_iter().flatten().fold(end, Instant::min);
+        wait(&mut ready, due.saturating_duration_since(now).max(Duration::from_millis(1)));
+    }
+}
+
+/// Sleeps until one of these is ready, for `limit` at most. An interruption ends it early, which does no harm.
+fn wait(ready: &mut [PollFd<'_>], limit: Duration) {
+    let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+    let limit = Timespec { tv_sec: seconds, tv_nsec: i64::from(limit.subsec_nanos()) };
+    let _ = poll(ready, Some(&limit));
+}
+
+/// One call over UDP. The socket is connected, so that the kernel says where nobody listens, and nobody else's datagram is
+/// taken for an answer.
+struct Datagrams<'a> {
+    socket: UdpSocket,
+    message: &'a [u8],
+    /// A datagram may be lost even on this machine: its socket's queue can be full.
+    resend: Instant,
+    every: Duration,
+}
+
+impl<'a> Datagrams<'a> {
+    fn begin(to: SocketAddr, message: &'a [u8], limit: Duration) -> io::Result<Self> {
+        let socket = bind_udp(any_like(to), false)?;
+        socket.connect(to)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, message, resend: Instant::now(), every: limit / 3 })
+    }
+
+    fn go_on(&mut self, now: Instant) -> io::Result<Option<Vec<u8>>> {
+        if now >= self.resend {
+            self.resend = now + self.every;
+            self.socket.send(self.message)?;
+        }
+        let mut buffer = vec![0; 9 * 1024];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(count) if same_xid(&buffer[..count], self.message) => {
+                    buffer.truncate(count);
+                    return Ok(Some(buffer));
+                }
+                Ok(_) => {}
+                Err(error) if is_early(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
 
-fn over_tcp(to: SocketAddr, message: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + limit;
-    let mut stream = TcpStream::connect_timeout(&to, limit)?;
-    stream.set_write_timeout(Some(limit))?;
-    stream.write_all(&frame(message))?;
-    let mut deframer = Deframer::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+/// One call over a connection that is being made: nothing waits for it.
+pub(crate) struct Connection {
+    socket: TcpStream,
+    unsent: Vec<u8>,
+    answer: Deframer,
+}
+
+impl Connection {
+    /// What is to be sent over a connection that was begun ([`begin_tcp`]).
+    pub(crate) fn new(socket: TcpStream, message: &[u8]) -> Self {
+        Self { socket, unsent: frame(message), answer: Deframer::new() }
+    }
+
+    /// What is waited for.
+    pub(crate) fn awaited(&self) -> PollFd<'_> {
+        let wanted = if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT };
+        PollFd::new(&self.socket, wanted)
+    }
+
+    /// Sends and takes in what can be now; the reply, once it is whole.
+    ///
+    /// # Errors
+    /// Where the connection could not be made, or was closed.
+    pub(crate) fn go_on(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
         }
-        stream.set_read_timeout(Some(left))?;
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        while !self.unsent.is_empty() {
+            match self.socket.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if is_early(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
-        deframer.push(&buffer[..count]);
-        let record = deframer.next_record().map_err(io::Error::other)?;
-        if let Some(record) = record.filter(|record| same_xid(record, message)) {
-            return Ok(record);
+        let mut buffer = [0; 2048];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.answer.push(&buffer[..count]),
+                Err(error) if is_early(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if let Some(record) = self.answer.next_record().map_err(io::Error::other)? {
+                return Ok(Some(record));
+            }
         }
     }
+}
+
+/// Nothing is wrong, it only isn't there yet.
+fn is_early(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
+    )
 }
 
 fn same_xid(reply: &[u8], call: &[u8]) -> bool {
@@ -239,3 +427,6 @@ fn in_words(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

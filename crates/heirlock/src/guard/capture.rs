@@ -261,15 +261,21 @@ fn over_v6(host: &Host, settings: &Settings) -> Option<Finding> {
     let check = "status-monitor-ipv6";
     let here = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let port = settings.notify.rpcbind_port;
-    let found = rpc_client::find_over(here, port, STATUS_MONITOR, Transport::Udp, limits::PROBE_TIME_MAX);
-    Some(match found {
-        Ok(Some(port)) => Finding::ok(check, format!("registered for IPv6, at port {port}")),
-        Ok(None) => Finding::warning(
+    let found = [Transport::Udp, Transport::Tcp].map(|transport| {
+        rpc_client::find_over(here, port, STATUS_MONITOR, transport, limits::PROBE_TIME_MAX)
+    });
+    let [udp, tcp] = found;
+    Some(match udp.clone().ok().flatten().or(tcp.clone().ok().flatten()) {
+        Some(port) => Finding::ok(check, format!("registered for IPv6, at port {port}")),
+        None if udp.is_ok() || tcp.is_ok() => Finding::warning(
             check,
             "the status monitor is not registered for IPv6: locks of a client that mounted by IPv6 and was restarted stay until this server is",
             "let heirlock.socket listen at [::] ('heirlock enable' writes it so), and restart heirlock",
         ),
-        Err(why) => Finding::note(check, format!("rpcbind doesn't answer over IPv6: {why}")),
+        None => {
+            let why = udp.err().unwrap_or_default();
+            Finding::note(check, format!("rpcbind doesn't answer over IPv6: {why}"))
+        }
     })
 }
 

@@ -56,7 +56,8 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
     let port = settings.notify.rpcbind_port;
     let find = |program| rpc_client::find(loopback, port, program, limits::PROBE_TIME_MAX);
     let monitor = (sm::PROGRAM, sm::VERSION);
-    if let Err(why) = rpc_client::find_over(loopback, port, monitor, Transport::Udp, limits::PROBE_TIME_MAX) {
+    // lockd asks for it over TCP.
+    if let Err(why) = rpc_client::find_over(loopback, port, monitor, Transport::Tcp, limits::PROBE_TIME_MAX) {
         let found = format!(
             "{why}: lockd finds no status monitor and grants locks after a minute, and clients find nothing here"
         );
@@ -299,7 +300,7 @@ fn reached(
             silent.len(),
             asked.len()
         ),
-        "let this server through their firewalls to UDP port 111 and to their status monitor; 'heirlock records forget' drops those that are gone",
+        "let this server through their firewalls to port 111 and to their status monitor, over UDP or TCP; 'heirlock records forget' drops those that are gone",
     )
 }
 

@@ -40,14 +40,14 @@ struct Call {
 struct Work {
     desk: Desk,
     rpcbind_port: u16,
-    ports: HashMap<(u32, u32), (u16, Instant)>,
+    places: HashMap<(u32, u32), (SocketAddr, Transport, Instant)>,
     later: VecDeque<Call>,
 }
 
 /// Begins to call. One thread: the lock manager takes one call at a time in any case.
 pub(super) fn start(desk: Desk, rpcbind_port: u16) -> Caller {
     let (sender, calls) = channel();
-    let mut work = Work { desk, rpcbind_port, ports: HashMap::new(), later: VecDeque::new() };
+    let mut work = Work { desk, rpcbind_port, places: HashMap::new(), later: VecDeque::new() };
     thread::spawn(move || work.run(&calls));
     Caller(sender)
 }
@@ -103,24 +103,21 @@ impl Work {
     fn call(&mut self, line: &MonitorLine, state: StateNumber) -> Result<(), String> {
         let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let program = (line.prog, line.vers);
-        let port = match self.ports.get(&program) {
-            Some((port, found)) if found.elapsed() < PORT_AGE_MAX => *port,
+        let (place, transport) = match self.places.get(&program) {
+            Some((place, transport, found)) if found.elapsed() < PORT_AGE_MAX => (*place, *transport),
             _ => {
-                let found =
-                    rpc_client::find_over(here, self.rpcbind_port, program, Transport::Udp, PATIENCE)?;
-                let port = found.ok_or_else(|| {
-                    format!("program {} version {} is not registered", line.prog, line.vers)
-                })?;
-                self.ports.insert(program, (port, Instant::now()));
-                port
+                // Where rpcbind serves TCP alone, so does lockd.
+                let (place, transport) = rpc_client::find(here, self.rpcbind_port, program, PATIENCE)?;
+                self.places.insert(program, (place, transport, Instant::now()));
+                (place, transport)
             }
         };
         let args = Downcall { mon_name: line.mon_name.as_str(), state, cookie: line.cookie }.encode();
         let message =
             encode_call(fastrand::u32(..), line.prog, line.vers, line.proc_, &Credential::None, &args);
-        let called = rpc_client::call(SocketAddr::new(here, port), Transport::Udp, &message, PATIENCE);
+        let called = rpc_client::call(place, transport, &message, PATIENCE);
         if called.is_err() {
-            self.ports.remove(&program);
+            self.places.remove(&program);
         }
         called.map(drop)
     }
