@@ -3,6 +3,9 @@
 /// Bytes of a name or string: SM_MAXSTRLEN and LM_MAXSTRLEN of X/Open NSM and NLM.
 pub const STRING_BYTES_MAX: usize = 1024;
 
+/// Programs that one rpcbind knows, once for each version and transport: a busy server has about a hundred.
+pub const REGISTERED_MAX: usize = 1024;
+
 /// Bytes of a netobj: MAXNETOBJ_SZ.
 pub const NETOBJ_BYTES_MAX: usize = 1024;
 

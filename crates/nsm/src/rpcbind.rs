@@ -20,6 +20,8 @@ pub const GETPORT: u32 = 3;
 pub const SET: u32 = 1;
 /// PMAPPROC_UNSET, and RPCBPROC_UNSET of the later versions: only from the machine itself.
 pub const UNSET: u32 = 2;
+/// RPCBPROC_DUMP: all that is registered.
+pub const DUMP: u32 = 4;
 /// rpcbind's own port.
 pub const PORT: u16 = 111;
 
@@ -175,6 +177,49 @@ fn encode_registration(xid: u32, proc_: u32, prog: u32, vers: u32, netid: &str, 
     encode_call(xid, PROGRAM, VERSION_4, proc_, &Credential::None, &args.into_bytes())
 }
 
+/// One program that is registered over one transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// which program
+    pub prog: u32,
+    /// in which version
+    pub vers: u32,
+    /// `udp`, `tcp`, `udp6`, `tcp6`, `local`
+    pub netid: String,
+    /// its universal address, or the path of a local socket
+    pub address: String,
+}
+
+/// Asks version 4 for all that is registered, over whatever transport. rpcbind itself is among it, once for each transport
+/// that it serves.
+#[must_use]
+pub fn encode_dump_call(xid: u32) -> Vec<u8> {
+    encode_call(xid, PROGRAM, VERSION_4, DUMP, &Credential::None, &[])
+}
+
+/// All that is registered.
+///
+/// # Errors
+/// Where the bytes are no such list, or one of more than [`limits::REGISTERED_MAX`].
+pub fn decode_dump_result(result: &[u8]) -> Result<Vec<Registered>, DecodeError> {
+    let mut reader = Reader::new(result);
+    let mut registered = Vec::new();
+    while reader.bool("registered programs")? {
+        if registered.len() >= limits::REGISTERED_MAX {
+            let registered_count = u32::try_from(registered.len() + 1).unwrap_or(u32::MAX);
+            let problem = Problem::TooMany { max: limits::REGISTERED_MAX, found: registered_count };
+            return Err(DecodeError { type_name: "registered programs", problem });
+        }
+        let (prog, vers) = (reader.u32("rpcb")?, reader.u32("rpcb")?);
+        let mut text = |what| reader.string(what, limits::STRING_BYTES_MAX).map(str::to_owned);
+        let (netid, address) = (text("rpcb netid")?, text("rpcb address")?);
+        text("rpcb owner")?;
+        registered.push(Registered { prog, vers, netid, address });
+    }
+    reader.finish("registered programs")?;
+    Ok(registered)
+}
+
 /// Whether a registration was made, or taken away.
 ///
 /// # Errors
@@ -225,6 +270,21 @@ mod tests {
         assert_eq!(error("127.0.0.1.3.256"), format!("{expected}, found \"127.0.0.1.3.256\""));
         assert_eq!(error("\u{1b}[2J"), format!("{expected}, found \"\\u{{1b}}[2J\""));
         assert!(error(&"x".repeat(1000)).len() < 200, "it is not repeated at length");
+    }
+
+    #[test]
+    fn all_that_is_registered_is_read_and_a_list_without_end_is_not() {
+        let mut writer = Writer::new();
+        for (netid, address) in [("tcp", "0.0.0.0.0.111"), ("local", "/run/rpcbind.sock")] {
+            writer.u32(1).u32(PROGRAM).u32(VERSION_4).string(netid).string(address).string("superuser");
+        }
+        let more = writer.into_bytes();
+        let registered = decode_dump_result(&[&more[..], &[0; 4]].concat()).unwrap();
+        let read: Vec<_> = registered.iter().map(|one| (one.netid.as_str(), one.address.as_str())).collect();
+        assert_eq!(read, [("tcp", "0.0.0.0.0.111"), ("local", "/run/rpcbind.sock")]);
+        assert!(decode_dump_result(&more).is_err(), "cut short");
+        let endless = more.repeat(limits::REGISTERED_MAX);
+        assert!(decode_dump_result(&[&endless[..], &[0; 4]].concat()).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use heirlock_nsm::rpc::{Deframer, Reply, frame};
-use heirlock_nsm::rpcbind::{self, Transport};
+use heirlock_nsm::rpcbind::{self, Registered, Transport};
 use heirlock_nsm::sm;
 
 use super::sockets::Place;
@@ -22,6 +22,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long rpcbind, or another status monitor, may take to answer.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// The transport over which lockd asks rpcbind for the status monitor (fs/lockd/mon.c).
+const LOCKD_ASKS_OVER: &str = "tcp";
 
 pub(super) const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
 
@@ -47,21 +50,19 @@ pub(super) fn refuse_a_second_one(options: &Options, port: u16) -> Result<()> {
 /// Begins to look after it.
 pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) {
     thread::spawn(move || {
-        let mut said = Vec::new();
+        let mut said = None;
         loop {
-            let problems: Vec<String> =
-                places.iter().filter_map(|place| keep(&options, *place).err()).collect();
-            if problems != said {
-                match problems.is_empty() {
-                    true => tracing::info!("the status monitor is registered at rpcbind"),
-                    false => {
-                        tracing::error!(
-                            ?problems,
-                            "the status monitor is not registered at rpcbind: lockd would grant without it after a minute"
-                        );
-                    }
+            let (problems, left_out) = keep_all(&options, &places);
+            if said.as_ref() != Some(&(problems.clone(), left_out.clone())) {
+                if problems.is_empty() {
+                    tracing::info!(?left_out, "the status monitor is registered at rpcbind");
+                } else {
+                    tracing::error!(
+                        ?problems,
+                        "the status monitor is not registered at rpcbind: lockd would grant without it after a minute"
+                    );
                 }
-                said = problems;
+                said = Some((problems, left_out));
             }
             state.refresh(&options.state_directory);
             thread::sleep(INTERVAL);
@@ -69,26 +70,57 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) {
     });
 }
 
-fn keep(options: &Options, place: Place) -> Result<(), String> {
+/// Registers what is not. Says what is wrong, and which transports are left out because rpcbind serves them to nobody.
+fn keep_all(options: &Options, places: &[Place]) -> (Vec<String>, Vec<&'static str>) {
+    // Over its local socket rpcbind tells of all transports at once, whatever it serves to the network.
+    let known = registered(options).ok();
+    let (mut problems, mut left_out) = (Vec::new(), Vec::new());
+    for place in places {
+        let serves = |known: &Vec<Registered>| {
+            known.iter().any(|one| one.prog == rpcbind::PROGRAM && one.netid == netid(*place))
+        };
+        if known.as_ref().is_none_or(serves) {
+            problems.extend(keep(options, *place, known.as_deref()).err());
+        } else if netid(*place) == LOCKD_ASKS_OVER {
+            problems.push(format!("rpcbind does not serve {LOCKD_ASKS_OVER}, over which lockd asks for it"));
+        } else {
+            left_out.push(netid(*place));
+        }
+    }
+    (problems, left_out)
+}
+
+fn keep(options: &Options, place: Place, known: Option<&[Registered]>) -> Result<(), String> {
     let port = place.address.port();
-    match found(options, place) {
-        Ok(Some(known)) if known == port => return Ok(()),
-        Ok(Some(other)) => {
+    let before = match known {
+        Some(known) => port_in(known, place),
+        None => found(options, place)?,
+    };
+    match before {
+        Some(known) if known == port => return Ok(()),
+        Some(other) => {
             tracing::warn!(other, "another port was registered for the status monitor; it is set right");
             register(options, place, true)?;
         }
-        Ok(None) => {
+        None => {
             tracing::info!(port, transport = netid(place), "the status monitor is being registered");
             register(options, place, false)?;
         }
-        Err(why) => return Err(why),
     }
-    match found(options, place)? {
+    let after = registered(options).map(|known| port_in(&known, place)).or_else(|_| found(options, place))?;
+    match after {
         Some(known) if known == port => Ok(()),
         other => Err(format!("rpcbind took {} at port {port} in, and says {other:?}", netid(place))),
     }
 }
 
+fn port_in(known: &[Registered], place: Place) -> Option<u16> {
+    let ours = |one: &&Registered| (one.prog, one.vers) == STATUS_MONITOR && one.netid == netid(place);
+    let one = known.iter().find(ours)?;
+    rpcbind::parse_universal_address(&one.address).ok().map(|address| address.port())
+}
+
+/// Asked over the network, where there is no local socket.
 fn found(options: &Options, place: Place) -> Result<Option<u16>, String> {
     let here = match place.address {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -97,10 +129,16 @@ fn found(options: &Options, place: Place) -> Result<Option<u16>, String> {
     rpc_client::find_over(here, options.rpcbind_port, STATUS_MONITOR, place.transport, PATIENCE)
 }
 
+fn registered(options: &Options) -> Result<Vec<Registered>, String> {
+    let dump = rpcbind::encode_dump_call(fastrand::u32(..));
+    let result = local_call(options, &dump).map_err(|error| in_words(options, &error))?;
+    rpcbind::decode_dump_result(&result).map_err(|error| error.to_string())
+}
+
 fn register(options: &Options, place: Place, instead: bool) -> Result<(), String> {
     let ask = |message: &[u8]| {
-        local_call(options, message)
-            .map_err(|error| format!("rpcbind at {}: {error}", options.rpcbind_socket.display()))
+        let result = local_call(options, message).map_err(|error| in_words(options, &error))?;
+        rpcbind::decode_registration_result(&result).map_err(|error| error.to_string())
     };
     if instead {
         ask(&rpcbind::encode_unset_call(fastrand::u32(..), sm::PROGRAM, sm::VERSION, netid(place)))?;
@@ -122,8 +160,12 @@ fn netid(place: Place) -> &'static str {
     }
 }
 
+fn in_words(options: &Options, error: &io::Error) -> String {
+    format!("rpcbind at {}: {error}", options.rpcbind_socket.display())
+}
+
 /// Over rpcbind's local socket, where it sees who asks.
-fn local_call(options: &Options, message: &[u8]) -> io::Result<bool> {
+fn local_call(options: &Options, message: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(&options.rpcbind_socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -138,8 +180,109 @@ fn local_call(options: &Options, message: &[u8]) -> io::Result<bool> {
         deframer.push(&buffer[..count]);
         if let Some(record) = deframer.next_record().map_err(io::Error::other)? {
             let reply = Reply::decode(&record).map_err(io::Error::other)?;
-            let result = reply.outcome.map_err(io::Error::other)?;
-            return rpcbind::decode_registration_result(result).map_err(io::Error::other);
+            return reply.outcome.map(<[u8]>::to_vec).map_err(io::Error::other);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::{Arc, Mutex};
+
+    use heirlock_core::monitor::{Rules, WhenUnprotected};
+    use heirlock_nsm::rpc::{Call, encode_success};
+    use heirlock_nsm::xdr::{Reader, Writer};
+
+    use super::*;
+
+    type Table = Arc<Mutex<Vec<(u32, String, String)>>>;
+
+    /// An rpcbind that is reached by its local socket, serves these transports to the network, and knows no other.
+    fn rpcbind(at: &std::path::Path, serves: &[&str]) -> Table {
+        let table: Vec<_> =
+            serves.iter().map(|netid| (rpcbind::PROGRAM, (*netid).to_owned(), String::new())).collect();
+        let (table, listener) = (Arc::new(Mutex::new(table)), UnixListener::bind(at).unwrap());
+        let shared = Arc::clone(&table);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut deframer, mut buffer) = (stream.unwrap(), Deframer::new(), [0; 1024]);
+                let call = loop {
+                    let count = stream.read(&mut buffer).unwrap();
+                    deframer.push(&buffer[..count]);
+                    if let Some(call) = deframer.next_record().unwrap() {
+                        break call;
+                    }
+                };
+                let call = Call::decode(&call).unwrap();
+                let result = answer(&call, &mut shared.lock().unwrap());
+                stream.write_all(&frame(&encode_success(call.xid, &result))).unwrap();
+            }
+        });
+        table
+    }
+
+    fn answer(call: &Call<'_>, table: &mut Vec<(u32, String, String)>) -> Vec<u8> {
+        let mut writer = Writer::new();
+        if call.proc_ == rpcbind::DUMP {
+            for (prog, netid, address) in table.iter() {
+                writer.u32(1).u32(*prog).u32(1).string(netid).string(address).string("superuser");
+            }
+            writer.u32(0);
+            return writer.into_bytes();
+        }
+        assert_eq!(call.proc_, rpcbind::SET);
+        let mut reader = Reader::new(call.args);
+        let (prog, _) = (reader.u32("prog").unwrap(), reader.u32("vers").unwrap());
+        let (netid, address) = (reader.string("netid", 64).unwrap(), reader.string("address", 64).unwrap());
+        let served = table.iter().any(|(_, other, _)| other == netid);
+        if served {
+            table.push((prog, netid.to_owned(), address.to_owned()));
+        }
+        writer.u32(u32::from(served));
+        writer.into_bytes()
+    }
+
+    fn keep_with(serves: &[&str]) -> (Vec<String>, Vec<&'static str>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("rpcbind.sock");
+        let table = rpcbind(&socket, serves);
+        let options = Options {
+            rules: Rules {
+                mon_timeout: Duration::from_millis(500),
+                when_unprotected: WhenUnprotected::Refuse,
+            },
+            state_directory: directory.path().into(),
+            runtime_directory: directory.path().into(),
+            rpcbind_port: 9,
+            rpcbind_socket: socket,
+        };
+        let place = |transport, address: &str| Place { transport, address: address.parse().unwrap() };
+        let places = [
+            place(Transport::Udp, "0.0.0.0:662"),
+            place(Transport::Tcp, "0.0.0.0:662"),
+            place(Transport::Udp, "[::]:662"),
+            place(Transport::Tcp, "[::]:662"),
+        ];
+        let (problems, left_out) = keep_all(&options, &places);
+        let table = table.lock().unwrap();
+        let ours = table.iter().filter(|(prog, ..)| *prog == sm::PROGRAM);
+        let ours = ours.map(|(_, netid, address)| format!("{netid} {address}")).collect();
+        (problems, left_out, ours)
+    }
+
+    #[test]
+    fn what_rpcbind_serves_is_registered_and_what_it_does_not_is_no_fault() {
+        let (problems, left_out, ours) = keep_with(&["tcp", "tcp6", "local"]);
+        assert_eq!((problems, left_out), (Vec::new(), vec!["udp", "udp6"]));
+        assert_eq!(ours, ["tcp 0.0.0.0.2.150", "tcp6 ::.2.150"]);
+        let (problems, left_out, ours) = keep_with(&["udp", "tcp"]);
+        assert_eq!((problems.len(), left_out.len(), ours.len()), (0, 2, 2));
+    }
+
+    #[test]
+    fn without_what_lockd_asks_over_it_is_a_fault() {
+        let (problems, ..) = keep_with(&["udp"]);
+        assert_eq!(problems, ["rpcbind does not serve tcp, over which lockd asks for it"]);
     }
 }
