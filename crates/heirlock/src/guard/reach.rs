@@ -1,15 +1,17 @@
 //! Which clients can be reached: an empty call to the rpcbind of each, from where a notification would leave. All at once
-//! over one socket an address family, as the notifier does it.
+//! over one socket an address family, as the notifier does it, and then over TCP those that are silent over UDP.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use heirlock_nsm::rpc::{Credential, Reply, encode_call};
 use heirlock_nsm::rpcbind;
+use rustix::event::{PollFd, Timespec, poll};
 
-use crate::rpc_client;
+use crate::limits;
+use crate::rpc_client::{self, Connection};
 
 /// Calls that leave before answers are looked for: at worst they all come at once, and the socket must hold them.
 const BURST: usize = 64;
@@ -34,9 +36,46 @@ pub(super) fn answering(
             continue;
         }
         let socket = bind(from.iter().copied().filter(|a| a.is_ipv4() == v4), v4)?;
-        answered.extend(ask(&socket, &family, port, limit)?);
+        let over_udp = ask(&socket, &family, port, limit)?;
+        let silent = family.difference(&over_udp).copied().collect();
+        answered.extend(ask_over_tcp(socket.local_addr()?.ip(), silent, port));
+        answered.extend(over_udp);
     }
     Ok(answered)
+}
+
+/// Those of these clients that answer over TCP.
+fn ask_over_tcp(from: IpAddr, mut silent: VecDeque<IpAddr>, port: u16) -> BTreeSet<IpAddr> {
+    let mut answered = BTreeSet::new();
+    let mut open: Vec<(IpAddr, Instant, Connection)> = Vec::new();
+    let end = Instant::now() + limits::REACH_TCP_TIME_MAX;
+    while (!silent.is_empty() || !open.is_empty()) && Instant::now() < end {
+        let room = limits::NOTIFY_CONNECTIONS_FEW.saturating_sub(open.len()).min(silent.len());
+        for address in silent.drain(..room) {
+            let call = null_call(fastrand::u32(..));
+            if let Ok(socket) = rpc_client::begin_tcp(Some(from), SocketAddr::new(address, port), false) {
+                let gives_up = Instant::now() + limits::REACH_CONNECTION_TIME_MAX;
+                open.push((address, gives_up, Connection::new(socket, &call)));
+            }
+        }
+        let mut awaited: Vec<PollFd<'_>> = open.iter().map(|(.., one)| one.awaited()).collect();
+        let _ = poll(&mut awaited, Some(&Timespec { tv_sec: 0, tv_nsec: 50_000_000 }));
+        let ready: Vec<bool> = awaited.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = ready.into_iter();
+        open.retain_mut(|(address, gives_up, connection)| {
+            let went = if ready.next() == Some(true) { connection.go_on() } else { Ok(None) };
+            // Even a refusal is an answer.
+            if let Ok(Some(_)) = went {
+                answered.insert(*address);
+            }
+            matches!(went, Ok(None)) && Instant::now() < *gives_up
+        });
+    }
+    answered
+}
+
+fn null_call(xid: u32) -> Vec<u8> {
+    encode_call(xid, rpcbind::PROGRAM, rpcbind::VERSION_2, 0, &Credential::None, &[])
 }
 
 /// On the first of these addresses that this host has, else on any.
@@ -57,13 +96,8 @@ fn ask(
     limit: Duration,
 ) -> io::Result<BTreeSet<IpAddr>> {
     socket.set_read_timeout(Some(LOOK))?;
-    let calls: BTreeMap<IpAddr, Vec<u8>> = asked
-        .iter()
-        .map(|address| {
-            let xid = fastrand::u32(..);
-            (*address, encode_call(xid, rpcbind::PROGRAM, rpcbind::VERSION_2, 0, &Credential::None, &[]))
-        })
-        .collect();
+    let calls: BTreeMap<IpAddr, Vec<u8>> =
+        asked.iter().map(|address| (*address, null_call(fastrand::u32(..)))).collect();
     let mut answered = BTreeSet::new();
     let began = Instant::now();
     // A datagram may be lost: each is sent three times.
@@ -114,6 +148,7 @@ fn listen(
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
     use std::thread;
 
     use super::*;
@@ -141,6 +176,20 @@ mod tests {
         port
     }
 
+    /// Answers over TCP alone.
+    fn over_tcp(address: &str, port: u16) {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind((address, port)).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut buffer = [0; 256];
+                let count = stream.read(&mut buffer).unwrap();
+                stream.write_all(&heirlock_nsm::rpc::frame(&reply_to(&buffer[4..count]))).unwrap();
+            }
+        });
+    }
+
     fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
         addresses.iter().map(|address| address.parse().unwrap()).collect()
     }
@@ -150,17 +199,18 @@ mod tests {
         let port = client("127.9.0.1", 0, reply_to);
         client("127.9.0.2", port, reply_to);
         client("127.9.0.3", port, |_| b"garbage".to_vec());
+        over_tcp("127.9.0.6", port);
         client("127.9.0.4", port, |call| {
             let mut other = reply_to(call);
             other[0] ^= 0xff;
             other
         });
-        let asked = set(&["127.9.0.1", "127.9.0.2", "127.9.0.3", "127.9.0.4", "127.9.0.5"]);
+        let asked = set(&["127.9.0.1", "127.9.0.2", "127.9.0.3", "127.9.0.4", "127.9.0.5", "127.9.0.6"]);
         let from = ["192.0.2.77".parse().unwrap()];
         let began = Instant::now();
         let answered = answering(&asked, &from, port, Duration::from_millis(300)).unwrap();
-        assert_eq!(answered, set(&["127.9.0.1", "127.9.0.2"]));
-        assert!(began.elapsed() < Duration::from_secs(2), "the limit holds: {:?}", began.elapsed());
+        assert_eq!(answered, set(&["127.9.0.1", "127.9.0.2", "127.9.0.6"]));
+        assert!(began.elapsed() < Duration::from_secs(20), "the limit holds: {:?}", began.elapsed());
     }
 
     #[test]
