@@ -19,11 +19,20 @@ use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
 pub fn notifier(bytes: &[u8]) {
     let addresses: [IpAddr; 3] =
         [[127, 0, 0, 1].into(), [127, 0, 0, 2].into(), "2001:db8::3".parse().expect("one")];
-    let clients: Vec<_> = addresses.iter().map(|a| (MonName::from_address(*a), vec![*a])).collect();
+    let clients: Vec<_> = addresses.iter().map(|a| (MonName::from_address(*a), vec![(*a).into()])).collect();
     let names: Vec<_> =
         ["nfs.example.test", "nfs"].iter().map(|n| MyName::parse(n).expect("a name")).collect();
     let state = StateNumber(13);
-    let plan = Plan { names, state, clients: clients.clone(), rpcbind_port: 111, in_flight_max: 64, seed: 7 };
+    let plan = Plan {
+        names,
+        state,
+        clients: clients.clone(),
+        sources: vec![[127, 0, 0, 9].into(), "2001:db8::9".parse().expect("one")],
+        rpcbind_port: 111,
+        in_flight_max: 64,
+        connections_max: 2,
+        seed: 7,
+    };
     let (mut notifier, mut now) = (Notifier::new(plan), Moment::START);
     let (mut calls, mut acknowledged): (Vec<Transmit>, _) = (Vec::new(), BTreeSet::new());
     let mut rest = bytes;
@@ -38,7 +47,7 @@ pub fn notifier(bytes: &[u8]) {
         }
         let (came, later) = more.split_at(more.len().min(usize::from(*length)));
         rest = if what & 7 == 0 { more } else { later };
-        let Transmit { to: from, transport, xid: number, payload: call } =
+        let Transmit { to: from, transport, xid: number, payload: call, .. } =
             &calls[usize::from(what >> 3) % calls.len()];
         let xid = &call[..4];
         let elsewhere = SocketAddr::new(addresses[0], 9);
@@ -61,7 +70,7 @@ pub fn notifier(bytes: &[u8]) {
         }
     }
     assert_eq!(notifier.is_done(), acknowledged.len() == clients.len());
-    let left: BTreeSet<MonName> = notifier.stop().into_iter().map(|(client, ..)| client).collect();
+    let left: BTreeSet<MonName> = notifier.stop("").into_iter().map(|(client, ..)| client).collect();
     assert!(left.is_disjoint(&acknowledged));
     assert_eq!(left.len() + acknowledged.len(), clients.len(), "a client has no outcome");
 }

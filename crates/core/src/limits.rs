@@ -32,11 +32,19 @@ pub const NOTIFY_IN_FLIGHT_AT_FIRST: usize = 1024;
 /// notices.
 pub const NOTIFY_REPEAT_SPACING: Duration = Duration::from_micros(200);
 
-/// Connections of one notifier: to those clients whose rpcbind knows a status monitor over TCP alone.
-pub const NOTIFY_CONNECTIONS_MAX: usize = 64;
+/// Connections of one notifier: to those clients that are heard over TCP alone. Each costs a file descriptor. With
+/// [`NOTIFY_CONNECTION_MS_MIN`] ten thousand clients that are switched off take 8 s of a grace period.
+pub const NOTIFY_CONNECTIONS_MAX: usize = 512;
 
 /// How long one connection may take, answer included.
 pub const NOTIFY_CONNECTION_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long the first connection to a client's rpcbind may take, where it is silent over UDP; each further one twice as
+/// long.
+pub const NOTIFY_CONNECTION_MS_MIN: u64 = 400;
+
+/// Ways to one client: from each of the service's addresses to each of its own.
+pub const NOTIFY_ROUTES_MAX: usize = 32;
 
 /// What is answered later than this no longer comes in one burst with what is sent now.
 pub const NOTIFY_BURST: Duration = Duration::from_millis(50);

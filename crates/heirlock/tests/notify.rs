@@ -31,7 +31,10 @@ type Told = Arc<Mutex<BTreeMap<Ipv4Addr, Vec<(String, u32)>>>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Udp,
+    /// Its status monitor is registered over TCP alone.
     TcpAlone,
+    /// Its rpcbind is heard over TCP alone, as its status monitor is.
+    SilentOverUdp,
     Dead,
 }
 
@@ -58,7 +61,11 @@ impl Clients {
             .expect("a port that is free at every client's address");
         for ((address, kind), socket) in clients.iter().zip(sockets) {
             let (address, kind, told) = (*address, *kind, Arc::clone(&told));
-            let stream = (kind == Kind::TcpAlone).then(|| TcpListener::bind((address, 0)).unwrap());
+            let stream = match kind {
+                Kind::TcpAlone => Some(TcpListener::bind((address, 0)).unwrap()),
+                Kind::SilentOverUdp => Some(TcpListener::bind((address, port)).unwrap()),
+                Kind::Udp | Kind::Dead => None,
+            };
             let tcp_port = stream.as_ref().map(|listener| listener.local_addr().unwrap().port());
             if let Some(listener) = stream {
                 let told = Arc::clone(&told);
@@ -67,7 +74,7 @@ impl Clients {
             thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                    if kind != Kind::Dead {
+                    if matches!(kind, Kind::Udp | Kind::TcpAlone) {
                         let reply = answer(
                             &buffer[..count],
                             from,
@@ -102,7 +109,8 @@ fn serve_tcp(listener: &TcpListener, address: Ipv4Addr, told: &Told) {
             }
         };
         // In two pieces, as a network may deliver it.
-        let reply = frame(&answer(&call, from, address, None, None, told));
+        let own = stream.local_addr().unwrap().port();
+        let reply = frame(&answer(&call, from, address, None, Some(own), told));
         stream.write_all(&reply[..10]).unwrap();
         stream.write_all(&reply[10..]).unwrap();
     }
@@ -182,10 +190,21 @@ fn both_names(number: u32) -> Vec<(String, u32)> {
 
 #[test]
 fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
-    let [udp, tcp, named] = [[127, 78, 1, 1], [127, 78, 1, 2], [127, 0, 0, 1]].map(Ipv4Addr::from);
-    let clients = Clients::start(&[(udp, Kind::Udp), (tcp, Kind::TcpAlone), (named, Kind::Udp)]);
+    let [udp, tcp, silent, named] =
+        [[127, 78, 1, 1], [127, 78, 1, 2], [127, 78, 1, 3], [127, 0, 0, 1]].map(Ipv4Addr::from);
+    let clients = Clients::start(&[
+        (udp, Kind::Udp),
+        (tcp, Kind::TcpAlone),
+        (silent, Kind::SilentOverUdp),
+        (named, Kind::Udp),
+    ]);
     let directory = state_directory(
-        &[("127.78.1.1", "127.78.1.1"), ("127.78.1.2", "127.78.1.2"), ("localhost", "localhost")],
+        &[
+            ("127.78.1.1", "127.78.1.1"),
+            ("127.78.1.2", "127.78.1.2"),
+            ("127.78.1.3", "127.78.1.3"),
+            ("localhost", "localhost"),
+        ],
         4,
     );
     let inode = |name: &str| fs::metadata(directory.path().join(name)).unwrap().ino();
@@ -193,10 +212,10 @@ fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
     let (exit, report) = run(&directory, clients.port, &[]);
     assert_eq!(exit, 0, "{report}");
     assert_eq!(inode("sm.bak"), sm_before, "a hundred thousand records are moved by one exchange");
-    for client in [udp, tcp, named] {
+    for client in [udp, tcp, silent, named] {
         assert_eq!(clients.told(client), both_names(7), "{client}");
     }
-    assert_eq!((&report["state-number"], &report["acknowledged"]), (&7.into(), &3.into()));
+    assert_eq!((&report["state-number"], &report["acknowledged"]), (&7.into(), &4.into()));
     assert_eq!(state_of(&directory), 7);
     assert!(names_in(&directory.path().join("sm")).is_empty());
     assert!(names_in(&directory.path().join("sm.bak")).is_empty());

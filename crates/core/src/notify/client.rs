@@ -4,19 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use heirlock_nsm::MonName;
+use heirlock_nsm::name::no_clients_address;
 use heirlock_nsm::rpc::ReplyError;
 use heirlock_nsm::rpcbind::{self, Transport};
 
 use super::message::Question;
+use super::route::{Destination, Route, routes};
 use crate::limits;
 use crate::moment::Moment;
 use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
 
-/// After so many calls without an answer the client's next address is tried, though this one has answered before.
-const CALLS_AN_ADDRESS: u32 = 3;
+/// After so many calls without an answer the client's next route is tried, though this one has answered before.
+const CALLS_A_ROUTE: u32 = 3;
 
-/// After so many notifications without an answer its rpcbind is asked again: the port may be another one since a restart.
+/// After so many notifications without an answer its rpcbind is asked again: the port may be another one since a restart,
+/// or its status monitor may be heard over the other transport alone.
 const CALLS_A_PORT: u32 = 2;
 
 /// What an answer means.
@@ -33,17 +36,31 @@ pub(super) enum Answer {
     Old,
 }
 
+/// The question to rpcbind over TCP that goes beside the one over UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// It is not asked.
+    No,
+    /// It waits for a place among the connections.
+    InRow,
+    /// A connection is open for it, for this transaction.
+    Out(u32),
+}
+
 /// One client.
 #[derive(Debug)]
 pub(super) struct Peer {
     key: MonName,
-    addresses: Vec<IpAddr>,
-    address: usize,
+    addresses: Vec<Destination>,
+    routes: Vec<Route>,
+    route: usize,
     /// Where its status monitor is.
     port: Option<(Transport, u16)>,
     /// For which transport its rpcbind is asked.
     asks_for: Transport,
-    /// Something came from this address.
+    /// Over this transport no status monitor is registered, as its rpcbind said since it was last asked anew.
+    missing: Option<Transport>,
+    /// Something came by this route.
     lives: bool,
     /// Names under which it was told.
     told: usize,
@@ -55,8 +72,13 @@ pub(super) struct Peer {
     pub(super) in_flight: Option<Moment>,
     /// Its wait was over, and it stands in the row of those to be called again.
     pub(super) is_silent: bool,
-    /// A connection to it is open.
+    /// A connection to it is open, for what it is asked next.
     pub(super) is_connected: bool,
+    pub(super) beside: Beside,
+    beside_calls: usize,
+    /// For which transport its rpcbind is asked there.
+    beside_asks_for: Transport,
+    beside_reason: Option<String>,
     calls: u32,
     /// Calls in a row that were not answered in time.
     unanswered: u32,
@@ -66,13 +88,15 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(key: MonName, addresses: &[IpAddr]) -> Self {
+    pub(super) fn new(key: MonName, addresses: &[Destination], sources: &[IpAddr]) -> Self {
         let mut peer = Self {
             key,
             addresses: Vec::new(),
-            address: 0,
+            routes: Vec::new(),
+            route: 0,
             port: None,
             asks_for: Transport::Udp,
+            missing: None,
             lives: false,
             told: 0,
             done: false,
@@ -81,12 +105,16 @@ impl Peer {
             in_flight: None,
             is_silent: false,
             is_connected: false,
+            beside: Beside::No,
+            beside_calls: 0,
+            beside_asks_for: Transport::Tcp,
+            beside_reason: None,
             calls: 0,
             unanswered: 0,
             slow: 0,
             reason: None,
         };
-        peer.add_addresses(addresses);
+        peer.add_addresses(addresses, sources);
         peer
     }
 
@@ -98,14 +126,25 @@ impl Peer {
         self.done
     }
 
-    pub(super) fn has_address(&self) -> bool {
-        !self.addresses.is_empty()
+    /// Whether there is a way to it: an address of its own, and one of the service that reaches it.
+    pub(super) fn has_route(&self) -> bool {
+        !self.routes.is_empty()
     }
 
-    pub(super) fn add_addresses(&mut self, addresses: &[IpAddr]) {
-        for address in addresses {
+    pub(super) fn add_addresses(&mut self, addresses: &[Destination], sources: &[IpAddr]) {
+        for address in addresses.iter().filter(|address| no_clients_address(address.ip).is_none()) {
             if self.addresses.len() < limits::CLIENT_ADDRESSES_MAX && !self.addresses.contains(address) {
                 self.addresses.push(*address);
+            }
+        }
+        self.find_routes(sources);
+    }
+
+    /// Routes that are known keep their numbers.
+    pub(super) fn find_routes(&mut self, sources: &[IpAddr]) {
+        for route in routes(&self.addresses, sources) {
+            if self.routes.len() < limits::NOTIFY_ROUTES_MAX && !self.routes.contains(&route) {
+                self.routes.push(route);
             }
         }
     }
@@ -125,21 +164,55 @@ impl Peer {
         std::mem::take(&mut self.xids).into_iter().flatten()
     }
 
-    /// What it is asked next, and where.
-    pub(super) fn question(&self, rpcbind_port: u16) -> (Question, SocketAddr) {
-        let address = self.addresses[self.address];
+    /// What it is asked next, from where, and where.
+    pub(super) fn question(&self, rpcbind_port: u16) -> (Question, IpAddr, SocketAddr) {
+        let route = self.routes[self.route];
         match self.port {
-            Some((transport, port)) => {
-                (Question::Notice(transport, self.told), SocketAddr::new(address, port))
+            Some((over, port)) => {
+                (Question::Notice { over, name: self.told }, route.from, route.to.socket(port))
             }
-            None => (Question::Port(self.asks_for, self.address), SocketAddr::new(address, rpcbind_port)),
+            None => {
+                // Version 2 is spared the connection: over UDP it answers for both.
+                let over = if route.to.ip.is_ipv4() { Transport::Udp } else { self.asks_for };
+                let question = Question::Port { wants: self.asks_for, over, route: self.route };
+                (question, route.from, route.to.socket(rpcbind_port))
+            }
         }
     }
 
     /// Over what it is asked next.
     pub(super) fn next_transport(&self) -> Transport {
-        let (question, to) = self.question(0);
-        question.over(to)
+        self.question(0).0.over()
+    }
+
+    /// What its rpcbind is asked over TCP beside that. The routes are taken in turn, one each time.
+    pub(super) fn question_beside(&self, rpcbind_port: u16) -> (Question, IpAddr, SocketAddr) {
+        let at = self.beside_calls % self.routes.len();
+        let route = self.routes[at];
+        // The later versions answer for TCP in any case.
+        let wants = if route.to.ip.is_ipv4() { self.beside_asks_for } else { Transport::Tcp };
+        let question = Question::Port { wants, over: Transport::Tcp, route: at };
+        (question, route.from, route.to.socket(rpcbind_port))
+    }
+
+    /// Whether its rpcbind, asked over UDP, may be heard over TCP alone.
+    pub(super) fn may_be_asked_beside(&self) -> bool {
+        let asked = !self.done && self.has_route() && self.port.is_none();
+        asked && self.beside == Beside::No && self.next_transport() == Transport::Udp
+    }
+
+    /// How long the connection for it may take: short at first, so that the dead cost the living little.
+    pub(super) fn begin_beside(&mut self, xid: u32) -> Duration {
+        let doubled = limits::NOTIFY_CONNECTION_MS_MIN << self.beside_calls.min(8);
+        self.beside = Beside::Out(xid);
+        Duration::from_millis(doubled).min(limits::NOTIFY_CONNECTION_TIME_MAX)
+    }
+
+    /// Nothing came of it.
+    pub(super) fn failed_beside(&mut self, why: String) {
+        self.beside = Beside::No;
+        self.beside_calls += 1;
+        self.beside_reason = Some(why);
     }
 
     /// How long to wait for an answer. Whoever opens connections gives each up before that.
@@ -159,23 +232,28 @@ impl Peer {
     pub(super) fn unanswered(&mut self) {
         self.unanswered += 1;
         self.slow += 1;
-        let elsewhere = !self.lives || self.unanswered.is_multiple_of(CALLS_AN_ADDRESS);
-        if self.addresses.len() > 1 && elsewhere {
-            self.address = (self.address + 1) % self.addresses.len();
+        let elsewhere = !self.lives || self.unanswered.is_multiple_of(CALLS_A_ROUTE);
+        if self.routes.len() > 1 && elsewhere {
+            self.route = (self.route + 1) % self.routes.len();
             self.lives = false;
-            self.ask_again();
-        } else if self.port.is_some() && self.unanswered.is_multiple_of(CALLS_A_PORT) {
-            self.ask_again();
+            self.ask_again(Transport::Udp);
+        } else if let Some((silent, _)) = self.port
+            && self.unanswered.is_multiple_of(CALLS_A_PORT)
+        {
+            self.ask_again(other(silent));
+            self.beside_asks_for = other(silent);
         }
     }
 
-    fn ask_again(&mut self) {
-        (self.port, self.asks_for) = (None, Transport::Udp);
+    fn ask_again(&mut self, asks_for: Transport) {
+        (self.port, self.asks_for, self.missing) = (None, asks_for, None);
+        self.beside_asks_for = Transport::Tcp;
     }
 
     pub(super) fn answer(
         &mut self,
         question: Question,
+        is_beside: bool,
         from: SocketAddr,
         outcome: Result<&[u8], ReplyError>,
         names: usize,
@@ -186,63 +264,56 @@ impl Peer {
         };
         match question {
             // SM_NOTIFY has no result; what comes with it says nothing.
-            Question::Notice(_, name) if name == self.told => {
+            Question::Notice { name, .. } if name == self.told => {
                 self.told += 1;
                 self.done = self.told >= names;
                 if self.done { Answer::Done } else { Answer::GoOn }
             }
-            Question::Port(transport, address) if self.port.is_none() => {
-                self.port_is_known(transport, address, from, result)
-            }
+            Question::Port { wants, route, .. } if self.port.is_none() => match port_in(from, result) {
+                Ok(Some(port)) => {
+                    self.route = route;
+                    self.port = Some((wants, port));
+                    Answer::GoOn
+                }
+                Ok(None) => self.not_registered(wants, from, is_beside),
+                Err(error) => Answer::Strange(format!("its rpcbind answered what is no port: {error}")),
+            },
             _ => Answer::Old,
         }
     }
 
-    fn port_is_known(
-        &mut self,
-        transport: Transport,
-        address: usize,
-        from: SocketAddr,
-        result: &[u8],
-    ) -> Answer {
-        let port = match from {
-            SocketAddr::V4(_) => rpcbind::decode_getport_result(result),
-            SocketAddr::V6(_) => {
-                rpcbind::decode_getaddr_result(result).map(|address| address.map(|a| a.port()))
-            }
-        };
-        match port {
-            Ok(Some(port)) if port != 0 => {
-                self.address = address;
-                self.port = Some((transport, port));
-                Answer::GoOn
-            }
-            Ok(_) if transport == Transport::Udp && self.asks_for == Transport::Udp => {
-                self.asks_for = Transport::Tcp;
-                Answer::GoOn
-            }
-            Ok(_) => {
-                self.asks_for = Transport::Udp;
-                Answer::NotNow("its rpcbind answers, but no status monitor is registered there".into())
-            }
-            Err(error) => Answer::Strange(format!("its rpcbind answered what is no port: {error}")),
+    /// Its rpcbind answers, and knows no status monitor over this transport: there may be one over the other.
+    fn not_registered(&mut self, wanted: Transport, from: SocketAddr, is_beside: bool) -> Answer {
+        // An old answer, to a question that was asked for both since.
+        if !is_beside && wanted != self.asks_for {
+            return Answer::Old;
         }
+        // Asked over TCP, the later versions speak of TCP alone.
+        let is_all = is_beside && from.is_ipv6();
+        if self.missing == Some(other(wanted)) || is_all {
+            self.ask_again(Transport::Udp);
+            return Answer::NotNow("its rpcbind answers, but no status monitor is registered there".into());
+        }
+        self.missing = Some(wanted);
+        match is_beside {
+            true => self.beside_asks_for = other(wanted),
+            false => self.asks_for = other(wanted),
+        }
+        Answer::GoOn
     }
 
     pub(super) fn remember(&mut self, why: String) {
         self.reason = Some(why);
     }
 
-    /// What to say of it if it has not acknowledged.
-    pub(super) fn left_over(&self) -> Option<(MonName, Outcome, String)> {
+    /// What to say of it if it has not acknowledged. `unready` says which addresses of the service were not ready.
+    pub(super) fn left_over(&self, unready: &str) -> Option<(MonName, Outcome, String)> {
         if self.done {
             return None;
         }
         let (outcome, why) = match &self.reason {
-            _ if self.addresses.is_empty() => (
-                Outcome::Unreachable,
-                "no numeric address of it is known: its name could not be resolved".to_owned(),
-            ),
+            _ if self.addresses.is_empty() => (Outcome::Unreachable, self.no_address()),
+            _ if self.routes.is_empty() => (Outcome::Lost, self.no_route(unready)),
             _ if self.calls == 0 => {
                 (Outcome::Lost, "it was not called before grace was too short".to_owned())
             }
@@ -250,8 +321,51 @@ impl Peer {
             None if self.port.is_some() || self.told > 0 => {
                 (Outcome::Unreachable, "its status monitor does not answer".to_owned())
             }
-            None => (Outcome::Unreachable, format!("it does not answer ({} calls)", self.calls)),
+            None => {
+                let over_tcp = self.beside_reason.iter().map(|why| format!("; over TCP: {why}"));
+                let why =
+                    format!("it does not answer ({} calls){}", self.calls, over_tcp.collect::<String>());
+                (Outcome::Unreachable, why)
+            }
         };
         Some((self.key.clone(), outcome, why))
     }
+
+    fn no_address(&self) -> String {
+        match (self.key.address().and_then(no_clients_address), self.key.scoped()) {
+            (Some(why), _) => format!("no client can be told there: {why}"),
+            (None, Some((_, zone))) => {
+                format!("this server has no interface {zone}, on whose link it would be")
+            }
+            (None, None) => "no numeric address of it is known: its name could not be resolved".to_owned(),
+        }
+    }
+
+    fn no_route(&self, unready: &str) -> String {
+        let (v4, v6) =
+            (self.addresses.iter().any(|a| a.ip.is_ipv4()), self.addresses.iter().any(|a| a.ip.is_ipv6()));
+        let family = match (v4, v6) {
+            (true, false) => "IPv4 ",
+            (false, true) => "IPv6 ",
+            _ => "",
+        };
+        let why = if unready.is_empty() { String::new() } else { format!(": {unready}") };
+        format!("no {family}address of the service was ready to tell it from{why}")
+    }
+}
+
+fn other(transport: Transport) -> Transport {
+    match transport {
+        Transport::Udp => Transport::Tcp,
+        Transport::Tcp => Transport::Udp,
+    }
+}
+
+/// The port in rpcbind's answer; `None` where nothing is registered.
+fn port_in(from: SocketAddr, result: &[u8]) -> Result<Option<u16>, heirlock_nsm::xdr::DecodeError> {
+    let port = match from {
+        SocketAddr::V4(_) => rpcbind::decode_getport_result(result)?,
+        SocketAddr::V6(_) => rpcbind::decode_getaddr_result(result)?.map(|address| address.port()),
+    };
+    Ok(port.filter(|port| *port != 0))
 }

@@ -10,19 +10,30 @@ use super::Plan;
 /// What a client is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Where its status monitor is reached over this transport. The address is the one of that number.
-    Port(Transport, usize),
-    /// To take notice, under the name of that number, over this transport.
-    Notice(Transport, usize),
+    /// Where its status monitor is.
+    Port {
+        /// Reached over what.
+        wants: Transport,
+        /// Asked over what. rpcbind's later versions answer for the transport that they are asked over, version 2 for the
+        /// one that it is asked for.
+        over: Transport,
+        /// The number of the route by which it is asked.
+        route: usize,
+    },
+    /// To take notice, under the name of that number.
+    Notice {
+        /// Told over what.
+        over: Transport,
+        /// The number of the name.
+        name: usize,
+    },
 }
 
 impl Question {
-    /// Over what it is asked. rpcbind's later versions answer for the transport that they are asked over; version 2 for
-    /// the one it is asked for, so it is spared the connection.
-    pub(super) fn over(self, to: SocketAddr) -> Transport {
+    /// Over what it is asked.
+    pub(super) fn over(self) -> Transport {
         match self {
-            Question::Port(_, _) if to.is_ipv4() => Transport::Udp,
-            Question::Port(transport, _) | Question::Notice(transport, _) => transport,
+            Question::Port { over, .. } | Question::Notice { over, .. } => over,
         }
     }
 }
@@ -63,9 +74,9 @@ impl Messages {
     pub(super) fn render(&self, question: Question, to: SocketAddr, xid: u32) -> Vec<u8> {
         let which = |transport| usize::from(transport == Transport::Tcp);
         let message = match question {
-            Question::Port(transport, _) if to.is_ipv4() => &self.getport[which(transport)],
-            Question::Port(transport, _) => &self.getaddr[which(transport)],
-            Question::Notice(_, name) => &self.notices[name],
+            Question::Port { wants, .. } if to.is_ipv4() => &self.getport[which(wants)],
+            Question::Port { wants, .. } => &self.getaddr[which(wants)],
+            Question::Notice { name, .. } => &self.notices[name],
         };
         let mut message = message.clone();
         message[..4].copy_from_slice(&xid.to_be_bytes());

@@ -10,11 +10,15 @@
 //! - The window is what the socket can hold if all answers come at once ([`Plan::in_flight_max`]); it opens by what
 //!   comes back.
 //! - An answer counts only if its transaction and its source are those of the call: anybody can send datagrams.
-//! - A client is told over UDP, and over TCP where its rpcbind knows no other; at its next address where one is silent.
+//! - rpcbind is asked over UDP, and a short moment later over TCP as well where it has not answered; the first answer
+//!   counts. The client is told over the transport that is registered there, and over the other one where that is silent.
+//! - Connections are bounded, and a first one is given up early: what nobody answers costs the others little.
+//! - Where a client is silent its next route is tried: another address of its own, or another one of the service.
 //! - No I/O, no clock; transactions are drawn from a seed.
 
 mod client;
 mod message;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -24,11 +28,12 @@ use heirlock_nsm::rpc::Reply;
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 pub use heirlock_nsm::rpcbind::Transport;
+pub use route::Destination;
 
 use crate::limits;
 use crate::moment::Moment;
 use crate::outcome::Outcome;
-use client::{Answer, Peer};
+use client::{Answer, Beside, Peer};
 use message::{Messages, Question};
 
 /// Whom to tell, and what.
@@ -39,11 +44,15 @@ pub struct Plan {
     /// The number: odd, and never sent before.
     pub state: StateNumber,
     /// The clients, each with its addresses.
-    pub clients: Vec<(MonName, Vec<IpAddr>)>,
+    pub clients: Vec<(MonName, Vec<Destination>)>,
+    /// The addresses from which they are told, as far as they are ready: see [`Notifier::add_source`].
+    pub sources: Vec<IpAddr>,
     /// Where clients have their rpcbind: 111.
     pub rpcbind_port: u16,
     /// Answers that the socket holds if nobody takes them out: more calls are never out at a time.
     pub in_flight_max: usize,
+    /// Connections that may be open at a time.
+    pub connections_max: usize,
     /// Makes transactions hard to guess.
     pub seed: u64,
 }
@@ -51,11 +60,15 @@ pub struct Plan {
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
+    /// From which address; an unspecified one is whatever the route has.
+    pub from: IpAddr,
     /// Where to.
     pub to: SocketAddr,
     /// Over what. Over TCP each message has a connection of its own, and [`Notifier::handle_failure`] is told if that
     /// comes to nothing.
     pub transport: Transport,
+    /// How long its connection may take, answer included.
+    pub time_max: Duration,
     /// Its transaction.
     pub xid: u32,
     /// What; over TCP still to be framed.
@@ -76,6 +89,8 @@ pub enum Event {
 pub struct Notifier {
     messages: Messages,
     in_flight_max: usize,
+    connections_max: usize,
+    sources: Vec<IpAddr>,
     peers: Vec<Peer>,
     /// Those whose key is no address: more of their addresses may become known.
     named: BTreeMap<MonName, usize>,
@@ -87,6 +102,8 @@ pub struct Notifier {
     going_on: VecDeque<usize>,
     /// Due for a call over TCP, for which there was no place yet.
     for_tcp: VecDeque<usize>,
+    /// Their rpcbind did not answer at once over UDP: it is to be asked over TCP as well.
+    to_ask_beside: VecDeque<usize>,
     /// Connections that are open.
     connections: usize,
     /// Their wait is over without an answer.
@@ -113,6 +130,8 @@ struct Call {
     at: usize,
     to: SocketAddr,
     question: Question,
+    /// It goes beside another one.
+    is_beside: bool,
 }
 
 impl Notifier {
@@ -120,18 +139,22 @@ impl Notifier {
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         let messages = Messages::new(&plan);
+        let sources = plan.sources;
         let peers: Vec<Peer> =
-            plan.clients.into_iter().map(|(key, addresses)| Peer::new(key, &addresses)).collect();
+            plan.clients.into_iter().map(|(key, addresses)| Peer::new(key, &addresses, &sources)).collect();
         let named = (0..peers.len()).filter(|at| peers[*at].key().address().is_none());
         Self {
             messages,
             in_flight_max: plan.in_flight_max.clamp(1, limits::NOTIFY_IN_FLIGHT_MAX),
+            connections_max: plan.connections_max.clamp(1, limits::NOTIFY_CONNECTIONS_MAX),
+            sources,
             left: peers.len(),
             named: named.map(|at| (peers[at].key().clone(), at)).collect(),
             calls: HashMap::new(),
-            fresh: (0..peers.len()).filter(|at| peers[*at].has_address()).collect(),
+            fresh: (0..peers.len()).filter(|at| peers[*at].has_route()).collect(),
             going_on: VecDeque::new(),
             for_tcp: VecDeque::new(),
+            to_ask_beside: VecDeque::new(),
             connections: 0,
             silent: VecDeque::new(),
             repeat_from: Moment::START,
@@ -147,13 +170,30 @@ impl Notifier {
         }
     }
 
-    /// More addresses of a client that is known by a name. Where none was known, it is called from now on.
-    pub fn add_addresses(&mut self, client: &MonName, addresses: &[IpAddr]) {
+    /// More addresses of a client that is known by a name. Where there was no route to it, it is called from now on.
+    pub fn add_addresses(&mut self, client: &MonName, addresses: &[Destination]) {
         let Some(at) = self.named.get(client).copied() else { return };
-        let had_none = !self.peers[at].has_address();
-        self.peers[at].add_addresses(addresses);
-        if had_none && self.peers[at].has_address() {
+        let had_none = !self.peers[at].has_route();
+        self.peers[at].add_addresses(addresses, &self.sources);
+        if had_none && self.peers[at].has_route() {
             self.fresh.push_back(at);
+        }
+    }
+
+    /// One more address from which clients can be told: it is ready now. Those to whom there was no route are called from
+    /// now on.
+    pub fn add_source(&mut self, source: IpAddr) {
+        if self.sources.contains(&source) {
+            return;
+        }
+        self.sources.push(source);
+        for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            let had_none = !peer.has_route();
+            peer.find_routes(&self.sources);
+            if had_none && peer.has_route() {
+                self.fresh.push_back(at);
+            }
         }
     }
 
@@ -162,23 +202,60 @@ impl Notifier {
     pub fn poll_transmit(&mut self, now: Moment) -> Option<Transmit> {
         self.end_waits(now);
         self.forget_old(now);
+        if let Some(next) = self.next_datagram(now, Self::next_first) {
+            return Some(self.call(now, next));
+        }
+        if let Some(transmit) = self.next_connection(now) {
+            return Some(transmit);
+        }
+        if let Some(next) = self.next_datagram(now, Self::next_silent) {
+            return Some(self.call(now, next));
+        }
+        self.next_connection(now)
+    }
+
+    /// The next in this row that is called over UDP, as far as the window has room. Those that are called over TCP go into
+    /// the row for it.
+    fn next_datagram(&mut self, now: Moment, row: fn(&mut Self, Moment) -> Option<usize>) -> Option<usize> {
         if self.in_flight >= self.window() {
             return None;
         }
-        while let Some(next) = self.next_due(now) {
-            if self.peers[next].next_transport() == Transport::Tcp {
-                self.for_tcp.push_back(next);
-            } else if !self.peers[next].is_done() {
+        while let Some(next) = row(self, now) {
+            if self.peers[next].is_done() {
+                continue;
+            }
+            if self.peers[next].next_transport() == Transport::Udp {
+                return Some(next);
+            }
+            self.for_tcp.push_back(next);
+        }
+        None
+    }
+
+    /// The next message over TCP, as far as connections are left. Whose status monitor is known comes first.
+    fn next_connection(&mut self, now: Moment) -> Option<Transmit> {
+        if self.connections >= self.connections_max {
+            return None;
+        }
+        while let Some(next) = self.for_tcp.pop_front() {
+            if !self.peers[next].is_done() && self.peers[next].next_transport() == Transport::Tcp {
                 return Some(self.call(now, next));
             }
         }
-        let place = self.connections < limits::NOTIFY_CONNECTIONS_MAX;
-        let next = if place { self.for_tcp.pop_front() } else { None }?;
-        Some(self.call(now, next))
+        while let Some(next) = self.to_ask_beside.pop_front() {
+            // It may have answered meanwhile.
+            if self.peers[next].beside == Beside::InRow {
+                self.peers[next].beside = Beside::No;
+                if self.peers[next].may_be_asked_beside() {
+                    return Some(self.ask_beside(next));
+                }
+            }
+        }
+        None
     }
 
-    fn next_due(&mut self, now: Moment) -> Option<usize> {
-        self.going_on.pop_front().or_else(|| self.fresh.pop_front()).or_else(|| self.next_silent(now))
+    fn next_first(&mut self, _: Moment) -> Option<usize> {
+        self.going_on.pop_front().or_else(|| self.fresh.pop_front())
     }
 
     /// The next whose wait was over, unless its answer came late.
@@ -207,7 +284,9 @@ impl Notifier {
     pub fn next_timeout(&self) -> Option<Moment> {
         let wait = self.waits.first().map(|(end, _)| *end);
         let full = self.in_flight >= self.window();
-        let room = self.recent.front().filter(|_| full).map(|(sent, _)| *sent + limits::NOTIFY_BURST);
+        // Then the window has room again, or rpcbind is asked over TCP as well.
+        let counts = full || self.connections < self.connections_max;
+        let room = self.recent.front().filter(|_| counts).map(|(sent, _)| *sent + limits::NOTIFY_BURST);
         let repeat = (!full && !self.silent.is_empty()).then_some(self.repeat_from);
         wait.into_iter().chain(room).chain(repeat).min()
     }
@@ -215,23 +294,42 @@ impl Notifier {
     /// An answer came over this transport.
     pub fn handle_reply(&mut self, now: Moment, transport: Transport, from: SocketAddr, bytes: &[u8]) {
         let Some(xid) = Reply::xid_of(bytes) else { return };
-        let Some(Call { at, to, question }) = self.calls.get(&xid).copied() else { return };
-        if to != from || question.over(to) != transport {
+        let Some(Call { at, to, question, is_beside }) = self.calls.get(&xid).copied() else { return };
+        if to != from || question.over() != transport {
             self.strange(at, "wrong source", format!("an answer came from {from}, which was not asked"));
             return;
         }
-        if transport == Transport::Tcp {
+        if is_beside {
+            self.calls.remove(&xid);
+            self.end_beside(at);
+        } else if transport == Transport::Tcp {
             self.close_connection(at);
         }
         let answer = match Reply::decode(bytes) {
-            Ok(reply) => self.peers[at].answer(question, to, reply.outcome, self.messages.names()),
+            Ok(reply) => self.peers[at].answer(question, is_beside, to, reply.outcome, self.messages.names()),
             Err(error) => Answer::Strange(error.to_string()),
         };
+        self.take_in(at, is_beside, answer);
+        self.end_waits(now);
+    }
+
+    fn take_in(&mut self, at: usize, is_beside: bool, answer: Answer) {
         match answer {
             Answer::Old => {}
+            Answer::Strange(why) if is_beside => self.peers[at].failed_beside(why),
             Answer::Strange(why) => self.strange(at, "garbage", why),
             // It lives, but can't be told now: called again when its wait is over.
-            Answer::NotNow(why) => self.strange(at, "not now", why),
+            Answer::NotNow(why) => {
+                if is_beside {
+                    self.peers[at].failed_beside(why.clone());
+                }
+                self.strange(at, "not now", why);
+            }
+            // There is more to ask of rpcbind over TCP, and whoever is spoken to does not stand at the end of the row.
+            Answer::GoOn if is_beside && self.peers[at].may_be_asked_beside() => {
+                self.peers[at].beside = Beside::InRow;
+                self.to_ask_beside.push_front(at);
+            }
             Answer::GoOn => {
                 self.end_call(at);
                 self.going_on.push_back(at);
@@ -242,14 +340,24 @@ impl Notifier {
                 self.events.push_back(Event::Acknowledged(self.peers[at].key().clone()));
             }
         }
-        self.end_waits(now);
     }
 
     /// The connection for a call came to nothing. The client is called again when its wait is over.
     pub fn handle_failure(&mut self, xid: u32, why: String) {
-        let Some(Call { at, .. }) = self.calls.remove(&xid) else { return };
+        let Some(Call { at, is_beside, .. }) = self.calls.remove(&xid) else { return };
+        if is_beside {
+            self.end_beside(at);
+            self.peers[at].failed_beside(why);
+            return;
+        }
         self.close_connection(at);
         self.strange(at, "no connection", why);
+    }
+
+    /// Whether an answer to this call is still of use. Where none is, its connection can be closed.
+    #[must_use]
+    pub fn is_awaited(&self, xid: u32) -> bool {
+        self.calls.contains_key(&xid)
     }
 
     /// What became known since the last time.
@@ -263,10 +371,11 @@ impl Notifier {
         self.left == 0
     }
 
-    /// Ends it: nothing may be sent any more. Says what became of those that have not acknowledged.
+    /// Ends it: nothing may be sent any more. Says what became of those that have not acknowledged; of those to whom there
+    /// was no route also why addresses of the service were not `ready`, where that is known.
     #[must_use]
-    pub fn stop(self) -> Vec<(MonName, Outcome, String)> {
-        self.peers.iter().filter_map(Peer::left_over).collect()
+    pub fn stop(self, unready: &str) -> Vec<(MonName, Outcome, String)> {
+        self.peers.iter().filter_map(|peer| peer.left_over(unready)).collect()
     }
 
     fn call(&mut self, now: Moment, at: usize) -> Transmit {
@@ -278,8 +387,8 @@ impl Notifier {
         if let Some(forgotten) = peer.begin_call(xid) {
             self.calls.remove(&forgotten);
         }
-        let (question, to) = peer.question(self.messages.rpcbind_port());
-        let transport = question.over(to);
+        let (question, from, to) = peer.question(self.messages.rpcbind_port());
+        let transport = question.over();
         let wait = spread(peer.wait(transport), jitter);
         peer.waits_until = Some(now + wait);
         peer.in_flight = Some(now);
@@ -287,16 +396,37 @@ impl Notifier {
             peer.is_connected = true;
             self.connections += 1;
         }
-        self.calls.insert(xid, Call { at, to, question });
+        self.calls.insert(xid, Call { at, to, question, is_beside: false });
         self.waits.insert((now + wait, at));
         self.recent.push_back((now, at));
         self.in_flight += 1;
-        Transmit { to, transport, xid, payload: self.messages.render(question, to, xid) }
+        let payload = self.messages.render(question, to, xid);
+        Transmit { from, to, transport, time_max: limits::NOTIFY_CONNECTION_TIME_MAX, xid, payload }
+    }
+
+    /// Asks a client's rpcbind over TCP, while the question over UDP is out.
+    fn ask_beside(&mut self, at: usize) -> Transmit {
+        let xid = self.draw_xid();
+        let (question, from, to) = self.peers[at].question_beside(self.messages.rpcbind_port());
+        let time_max = self.peers[at].begin_beside(xid);
+        self.connections += 1;
+        self.calls.insert(xid, Call { at, to, question, is_beside: true });
+        let payload = self.messages.render(question, to, xid);
+        Transmit { from, to, transport: Transport::Tcp, time_max, xid, payload }
+    }
+
+    /// Nobody waits for the question that went beside another one any more, if one did.
+    fn end_beside(&mut self, at: usize) {
+        if let Beside::Out(xid) = std::mem::replace(&mut self.peers[at].beside, Beside::No) {
+            self.calls.remove(&xid);
+            self.connections -= 1;
+        }
     }
 
     fn end_call(&mut self, at: usize) {
         self.answers += 1;
         self.forget_call(at);
+        self.end_beside(at);
         for xid in self.peers[at].end_calls() {
             self.calls.remove(&xid);
         }
@@ -345,6 +475,10 @@ impl Notifier {
             if is_out {
                 self.peers[at].in_flight = None;
                 self.in_flight -= 1;
+                if self.peers[at].may_be_asked_beside() {
+                    self.peers[at].beside = Beside::InRow;
+                    self.to_ask_beside.push_back(at);
+                }
             }
             self.recent.pop_front();
         }

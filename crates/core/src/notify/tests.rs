@@ -25,9 +25,11 @@ fn plan(clients: u32) -> Plan {
     Plan {
         names: ["nfs.example.test", "nfs"].map(|n| MyName::parse(n).unwrap()).to_vec(),
         state: STATE,
-        clients: (0..clients).map(|c| (key(c), vec![address(c)])).collect(),
+        clients: (0..clients).map(|c| (key(c), vec![address(c).into()])).collect(),
+        sources: vec![std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()],
         rpcbind_port: 111,
         in_flight_max: 4096,
+        connections_max: 64,
         seed: 7,
     }
 }
@@ -134,6 +136,10 @@ impl Network {
         let mut now = Moment::START;
         while now < end && !self.notifier.is_done() {
             while let Some(transmit) = self.notifier.poll_transmit(now) {
+                if transmit.transport == TCP {
+                    self.notifier.handle_failure(transmit.xid, "refused".into());
+                    continue;
+                }
                 self.sent += 1;
                 let IpAddr::V4(ip) = transmit.to.ip() else { panic!() };
                 let client = usize::try_from(u32::from(ip) - 0x7f4d_0000).unwrap();
@@ -198,7 +204,7 @@ fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known(
     let mut network = Network::new(&habits, 0, 1);
     network.run(at(8_000));
     assert_eq!(network.acknowledged.keys().collect::<Vec<_>>(), [&key(6)]);
-    let left = network.notifier.stop();
+    let left = network.notifier.stop("");
     let why = |client: u32| left.iter().find(|(k, ..)| *k == key(client)).unwrap().2.clone();
     assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Unreachable));
     assert!(why(0).starts_with("it does not answer ("), "{}", why(0));
@@ -219,7 +225,9 @@ mod bad_answers {
         let (mut now, mut told, mut said) = (Moment::START, Told::default(), Vec::new());
         while now < at(10_000) {
             while let Some(transmit) = notifier.poll_transmit(now) {
-                if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
+                if transmit.transport == TCP {
+                    notifier.handle_failure(transmit.xid, "refused".into());
+                } else if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
                     notifier.handle_reply(now, UDP, from, &bytes);
                 }
             }
@@ -235,7 +243,7 @@ mod bad_answers {
             now = notifier.next_timeout().expect("it goes on asking");
         }
         assert!(told.0.is_empty(), "{told:?}");
-        match <[_; 1]>::try_from(notifier.stop()) {
+        match <[_; 1]>::try_from(notifier.stop("")) {
             Ok([(_, outcome, why)]) => (said, outcome, why),
             Err(left) => panic!("{left:?}"),
         }
@@ -252,7 +260,7 @@ mod bad_answers {
     fn a_client_that_answers_with_a_wrong_xid() {
         let (said, outcome, why) = said_of(Habit::WrongXid);
         assert_eq!((said, outcome), (Vec::new(), Outcome::Unreachable), "nobody knows whose answer it is");
-        assert_eq!(why, "it does not answer (6 calls)");
+        assert_eq!(why, "it does not answer (6 calls); over TCP: refused");
     }
 
     #[test]
@@ -269,7 +277,7 @@ mod bad_answers {
     fn a_client_that_never_answers() {
         let (said, outcome, why) = said_of(Habit::Dead);
         assert_eq!((said, outcome), (Vec::new(), Outcome::Unreachable));
-        assert_eq!(why, "it does not answer (6 calls)");
+        assert_eq!(why, "it does not answer (6 calls); over TCP: refused");
     }
 
     #[test]
@@ -307,6 +315,10 @@ fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
     let mut flying: VecDeque<(Moment, SocketAddr, Vec<u8>)> = VecDeque::new();
     while !notifier.is_done() && now < at(60_000) {
         while let Some(transmit) = notifier.poll_transmit(now) {
+            if transmit.transport == TCP {
+                notifier.handle_failure(transmit.xid, "refused".into());
+                continue;
+            }
             let (from, bytes) = answer(Habit::Living, transmit.to, &transmit.payload, &mut told).unwrap();
             flying.push_back((now + Duration::from_millis(1_900), from, bytes));
         }
@@ -321,7 +333,7 @@ fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
 
 #[test]
 fn nobody_who_was_not_called_is_said_to_be_unreachable() {
-    let left = Notifier::new(plan(2)).stop();
+    let left = Notifier::new(plan(2)).stop("");
     assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Lost), "{left:?}");
 }
 
@@ -329,23 +341,34 @@ fn nobody_who_was_not_called_is_said_to_be_unreachable() {
 fn a_client_without_an_address_is_named_and_holds_nobody_up() {
     let mut plan = plan(1);
     plan.clients.push((MonName::parse("client7").unwrap(), Vec::new()));
-    let left = Notifier::new(plan).stop();
+    let left = Notifier::new(plan).stop("");
     assert!(left[1].2.contains("no numeric address"), "{left:?}");
 }
 
 #[test]
 fn the_next_address_is_tried_at_once_when_one_does_not_answer() {
     let mut plan = plan(1);
-    plan.clients = vec![(key(0), vec![address(8), address(9)])];
+    plan.clients = vec![(key(0), vec![address(8).into(), address(9).into()])];
     let mut notifier = Notifier::new(plan);
     let first = notifier.poll_transmit(Moment::START).unwrap();
-    let now = notifier.next_timeout().unwrap();
-    let second = notifier.poll_transmit(now).unwrap();
+    let (second, now) = next_over(&mut notifier, UDP);
     assert_eq!((first.to.ip(), second.to.ip()), (address(8), address(9)));
     assert!(now < at(600), "{now:?}");
     // The first answers late: it counts, and is told where it answered.
     answer_port(&mut notifier, now, &first, UDP, Some(NSM_PORT));
     assert_eq!(notifier.poll_transmit(now).unwrap().to, SocketAddr::new(address(8), NSM_PORT));
+}
+
+/// The next message over this transport, and when it leaves. Others come to nothing.
+fn next_over(notifier: &mut Notifier, transport: Transport) -> (Transmit, Moment) {
+    let mut now = Moment::START;
+    loop {
+        match notifier.poll_transmit(now) {
+            Some(transmit) if transmit.transport == transport => return (transmit, now),
+            Some(transmit) => notifier.handle_failure(transmit.xid, "refused".into()),
+            None => now = notifier.next_timeout().expect("it goes on asking"),
+        }
+    }
 }
 
 /// Answers a question for a port.
@@ -391,8 +414,10 @@ fn where_rpcbind_knows_only_tcp_the_client_is_told_over_tcp() {
 #[test]
 fn over_ipv6_rpcbind_is_asked_over_the_transport_that_is_wanted() {
     let client: IpAddr = "2001:db8::5".parse().unwrap();
-    let mut notifier =
-        Notifier::new(Plan { clients: vec![(MonName::from_address(client), vec![client])], ..plan(0) });
+    let mut notifier = Notifier::new(Plan {
+        clients: vec![(MonName::from_address(client), vec![client.into()])],
+        ..plan(0)
+    });
     let now = Moment::START;
     let asked = notifier.poll_transmit(now).unwrap();
     answer_port(&mut notifier, now, &asked, UDP, None);
@@ -421,7 +446,7 @@ fn connections_are_few_and_those_that_fail_make_room_for_others() {
     let mut notifier = all_over_tcp(200);
     let now = Moment::START;
     let open: Vec<_> = std::iter::from_fn(|| notifier.poll_transmit(now)).collect();
-    assert_eq!(open.len(), limits::NOTIFY_CONNECTIONS_MAX);
+    assert_eq!(open.len(), 64);
     for (count, one) in open.iter().enumerate() {
         notifier.handle_failure(one.xid, "refused".into());
         let next = notifier.poll_transmit(now).expect("another client's turn");
@@ -431,8 +456,8 @@ fn connections_are_few_and_those_that_fail_make_room_for_others() {
     // Whoever says nothing makes room when its wait is over.
     let now = at(5_000);
     let later = std::iter::from_fn(|| notifier.poll_transmit(now)).count();
-    assert_eq!(later, limits::NOTIFY_CONNECTIONS_MAX);
-    let left = notifier.stop();
+    assert_eq!(later, 64);
+    let left = notifier.stop("");
     assert!(left.iter().any(|(_, _, why)| why == "refused"), "{left:?}");
 }
 
@@ -466,8 +491,8 @@ fn a_client_whose_name_is_resolved_late_is_told_then() {
     plan.clients = vec![(name.clone(), Vec::new())];
     let mut notifier = Notifier::new(plan);
     assert_eq!(notifier.poll_transmit(Moment::START), None);
-    notifier.add_addresses(&name, &[address(7)]);
-    notifier.add_addresses(&name, &[address(7)]);
+    notifier.add_addresses(&name, &[address(7).into()]);
+    notifier.add_addresses(&name, &[address(7).into()]);
     assert_eq!(notifier.poll_transmit(at(10)).unwrap().to.ip(), address(7));
     assert_eq!(notifier.poll_transmit(at(10)), None);
 }
@@ -476,7 +501,7 @@ fn a_client_whose_name_is_resolved_late_is_told_then() {
 fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     let mut plan = plan(0);
     let client: IpAddr = "2001:db8::5".parse().unwrap();
-    plan.clients = vec![(MonName::from_address(client), vec![client])];
+    plan.clients = vec![(MonName::from_address(client), vec![client.into()])];
     let mut notifier = Notifier::new(plan);
     let asked = notifier.poll_transmit(Moment::START).unwrap();
     let call = Call::decode(&asked.payload).unwrap();
@@ -490,6 +515,8 @@ fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     );
     assert_eq!(notifier.poll_transmit(Moment::START).unwrap().to, at);
 }
+
+mod transports;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
@@ -527,7 +554,7 @@ proptest! {
         network.noisy = true;
         network.run(at(120_000));
         let left: BTreeMap<_, _> =
-            network.notifier.stop().into_iter().map(|(client, outcome, why)| (client, (outcome, why))).collect();
+            network.notifier.stop("").into_iter().map(|(client, outcome, why)| (client, (outcome, why))).collect();
         for (client, habit) in (0_u32..).zip(&habits) {
             let key = key(client);
             let told = &network.told[usize::try_from(client).unwrap()].0;
@@ -552,6 +579,6 @@ proptest! {
         notifier.handle_reply(Moment::START, UDP, asked.to, &bytes);
         let with_xid = [&asked.payload[..4], &[0, 0, 0, 1], &bytes[..]].concat();
         notifier.handle_reply(Moment::START, UDP, asked.to, &with_xid);
-        let _ = notifier.stop();
+        let _ = notifier.stop("");
     }
 }

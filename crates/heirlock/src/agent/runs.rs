@@ -450,8 +450,9 @@ impl Agent {
         self.workshop.notify(tellings, grace, &stop);
     }
 
-    fn addresses_of(&self, client: &MonName) -> Vec<std::net::IpAddr> {
-        client.address().or_else(|| self.capture.addresses.get(client).copied()).into_iter().collect()
+    fn addresses_of(&self, client: &MonName) -> Vec<heirlock_core::notify::Destination> {
+        let resolved = || self.capture.addresses.get(client).copied().map(Into::into);
+        crate::notifier::destination_of(client).or_else(resolved).into_iter().collect()
     }
 
     /// From which addresses a service's clients are told: those they mount it by.

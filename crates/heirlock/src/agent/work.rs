@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use heirlock_core::grace::{Grace, Leave, Opening, Probe};
 use heirlock_core::incarnation::Incarnation;
+use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Event, Notice, Part, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -48,7 +49,7 @@ pub(crate) struct RecognisedAt {
 #[derive(Debug, Clone)]
 pub(crate) struct Telling {
     pub(crate) notice: Notice,
-    pub(crate) clients: Vec<(MonName, Vec<IpAddr>)>,
+    pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
     pub(crate) from: Vec<IpAddr>,
     pub(crate) names: Vec<MyName>,
 }

@@ -1,21 +1,26 @@
 //! The notifier's sockets: carries messages between `heirlock_core::notify` and the network.
 //!
-//! One thread, one UDP socket for each family. It sends in portions, takes all answers out between two of them, and
+//! One thread, one UDP socket for each address of the service. It sends in portions, takes all answers out between two of them, and
 //! sleeps only when nothing may be sent; so the socket never holds more answers than its buffer does, and a hundred
 //! thousand clients cost each what one costs.
 
+mod destination;
+mod look_up;
 mod sockets;
 mod streams;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use heirlock_core::grace::Leave;
-use heirlock_core::notify::{Event, Notifier, Plan, Transport};
+use heirlock_core::notify::{Destination, Event, Notifier, Plan, Transport};
 use heirlock_core::{Moment, Outcome};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use crate::config::NotifySettings;
+
+pub(crate) use destination::destination_of;
+pub(crate) use look_up::LookUp;
 
 use sockets::Sockets;
 use streams::Streams;
@@ -34,9 +39,9 @@ pub(crate) struct Task {
     /// The number.
     pub(crate) state: StateNumber,
     /// The clients and their addresses.
-    pub(crate) clients: Vec<(MonName, Vec<IpAddr>)>,
-    /// The service's addresses. A client is told from the first of its own family; without one, from whatever address
-    /// the route to it has.
+    pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
+    /// The service's addresses. A client is told from those of its own family, in turn until it answers; where the service
+    /// has none of that family, from whatever address the route to the client has.
     pub(crate) from: Vec<IpAddr>,
     /// Ports.
     pub(crate) settings: NotifySettings,
@@ -54,31 +59,68 @@ pub(crate) trait Principal {
     fn acknowledged(&mut self, clients: Vec<MonName>);
 
     /// Addresses of clients known by a name that were found out since the last time.
-    fn resolved(&mut self) -> Vec<(MonName, Vec<IpAddr>)> {
+    fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
         Vec::new()
+    }
+
+    /// Whether clients can be told from this address of the service now, or else what is missing. Asked again and again
+    /// until it can be.
+    fn is_ready(&mut self, _address: IpAddr) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The addresses from which clients are told, each as soon as it is ready.
+struct Sources {
+    sockets: Sockets,
+    awaited: Vec<IpAddr>,
+    /// Why those are not ready.
+    unready: Vec<String>,
+}
+
+impl Sources {
+    fn new(task: &Task) -> Self {
+        let any = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+        let lacks = |any: &IpAddr| task.from.iter().all(|from| from.is_ipv4() != any.is_ipv4());
+        let awaited = task.from.iter().copied().chain(any.into_iter().filter(lacks)).collect();
+        Self { sockets: Sockets::new(task.settings.privileged_port), awaited, unready: Vec::new() }
+    }
+
+    /// Those that have become ready since the last time.
+    fn newly_ready(&mut self, principal: &mut impl Principal) -> Vec<IpAddr> {
+        let (mut ready, mut unready) = (Vec::new(), Vec::new());
+        self.awaited.retain(|address| {
+            let is_any = address.is_unspecified();
+            let there = if is_any { Ok(()) } else { principal.is_ready(*address) };
+            // Without IPv6 on this server nobody can be told over it, and nobody else need suffer.
+            let bound = there.and_then(|()| {
+                let bound = self.sockets.bind(*address);
+                bound.map_err(|error| format!("no socket could be bound to {address}: {error}"))
+            });
+            match bound {
+                Ok(()) => ready.push(*address),
+                Err(why) => unready.push(why),
+            }
+            !ready.contains(address)
+        });
+        self.unready = unready;
+        ready
     }
 }
 
 /// Tells the clients until all have acknowledged or the principal says that it is too late. Answers who has not, and why.
 pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, Outcome, String)> {
-    let sockets = match Sockets::bind(&task) {
-        Ok(sockets) => sockets,
-        Err(error) => {
-            let why = format!("no socket for it could be bound to the service's address: {error}");
-            return task
-                .clients
-                .into_iter()
-                .map(|(client, _)| (client, Outcome::Lost, why.clone()))
-                .collect();
-        }
-    };
-    let mut streams = Streams::new(&task);
+    let mut sources = Sources::new(&task);
+    let ready = sources.newly_ready(principal);
+    let mut streams = Streams::new(task.settings.privileged_port);
     let plan = Plan {
         names: task.names,
         state: task.state,
         clients: task.clients,
+        sources: ready,
         rpcbind_port: task.settings.rpcbind_port,
-        in_flight_max: sockets.holds(),
+        in_flight_max: sources.sockets.holds(),
+        connections_max: streams::connections_max(),
         seed: fastrand::u64(..),
     };
     let mut notifier = Notifier::new(plan);
@@ -87,30 +129,34 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
             notifier.add_addresses(&client, &addresses);
         }
         let sent_all = match principal.may_leave(principal.now()) {
-            Leave::Granted => send_batch(&mut notifier, &sockets, &mut streams, principal),
+            Leave::Granted => send_batch(&mut notifier, &mut sources.sockets, &mut streams, principal),
             // No proof now: what was sent may still be answered.
             Leave::ProveFirst => true,
             Leave::TooLate => {
-                sockets.drain(&mut notifier, principal);
+                sources.sockets.drain(&mut notifier, principal);
                 report(&mut notifier, principal);
                 break;
             }
         };
         if sent_all {
             let due = notifier.next_timeout().map_or(PATIENCE, |at| at.since(principal.now()));
-            sockets::wait(&sockets, &streams, due.clamp(Duration::from_millis(1), PATIENCE));
+            let due = due.clamp(Duration::from_millis(1), PATIENCE);
+            sockets::wait(&sources.sockets, &mut streams, due);
+            for address in sources.newly_ready(principal) {
+                notifier.add_source(address);
+            }
         }
-        sockets.drain(&mut notifier, principal);
+        sources.sockets.drain(&mut notifier, principal);
         streams.go_on(&mut notifier, principal.now());
         report(&mut notifier, principal);
     }
-    notifier.stop()
+    notifier.stop(&sources.unready.join("; "))
 }
 
 /// Sends a portion, and says whether nothing more may leave now.
 fn send_batch(
     notifier: &mut Notifier,
-    sockets: &Sockets,
+    sockets: &mut Sockets,
     streams: &mut Streams,
     principal: &impl Principal,
 ) -> bool {
@@ -122,7 +168,7 @@ fn send_batch(
             continue;
         }
         // What can't be sent (no route, a full queue) is as good as lost on the way: it is repeated.
-        if let Err(error) = sockets.send(&transmit.payload, transmit.to) {
+        if let Err(error) = sockets.send(&transmit.payload, transmit.from, transmit.to) {
             tracing::debug!(to = %transmit.to, %error, "a datagram could not be sent; it will be repeated");
         }
     }

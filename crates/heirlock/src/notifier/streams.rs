@@ -1,121 +1,110 @@
-//! Calls over TCP, to clients whose rpcbind knows their status monitor over nothing else: a connection for each call, none
-//! of which anybody waits for.
+//! Calls over TCP, to clients that are heard over nothing else: a connection for each call, none of which anybody waits for.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 
 use heirlock_core::Moment;
-use heirlock_core::limits::NOTIFY_CONNECTION_TIME_MAX;
+use heirlock_core::limits::NOTIFY_CONNECTIONS_MAX;
 use heirlock_core::notify::{Notifier, Transmit, Transport};
-use heirlock_nsm::rpc::{Deframer, frame};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Task;
-use crate::rpc_client::begin_tcp;
+use crate::limits;
+use crate::rpc_client::{Connection, begin_tcp};
 
 /// Connections that are open; the machine in the core says how many at most.
 pub(super) struct Streams {
-    from: Vec<IpAddr>,
     privileged: bool,
     open: Vec<Stream>,
 }
 
 struct Stream {
-    socket: TcpStream,
+    connection: Connection,
     xid: u32,
     to: SocketAddr,
-    unsent: Vec<u8>,
-    answer: Deframer,
     ends: Moment,
+    /// Something can be sent or taken in.
+    is_ready: bool,
+}
+
+/// How many connections this process can have for one notifier. Its bound of descriptors is raised where it is low and
+/// may be: systemd's is 1,024 for all that the agent has open.
+pub(super) fn connections_max() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(limits::NOTIFY_DESCRIPTORS, |most| most.min(limits::NOTIFY_DESCRIPTORS));
+    let mut allowed = current;
+    if current.is_some_and(|now| now < wanted)
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok()
+    {
+        allowed = Some(wanted);
+    }
+    match allowed.is_none_or(|now| now >= limits::NOTIFY_DESCRIPTORS / 4) {
+        true => NOTIFY_CONNECTIONS_MAX,
+        false => limits::NOTIFY_CONNECTIONS_FEW,
+    }
 }
 
 impl Streams {
-    pub(super) fn new(task: &Task) -> Self {
-        Self { from: task.from.clone(), privileged: task.settings.privileged_port, open: Vec::new() }
+    pub(super) fn new(privileged: bool) -> Self {
+        Self { privileged, open: Vec::new() }
     }
 
     /// Begins a call.
     pub(super) fn open(&mut self, transmit: &Transmit, notifier: &mut Notifier, now: Moment) {
-        let from = self.from.iter().copied().find(|a| a.is_ipv4() == transmit.to.is_ipv4());
-        match begin_tcp(from, transmit.to, self.privileged) {
+        match begin_tcp(Some(transmit.from), transmit.to, self.privileged) {
             Ok(socket) => self.open.push(Stream {
-                socket,
+                connection: Connection::new(socket, &transmit.payload),
                 xid: transmit.xid,
                 to: transmit.to,
-                unsent: frame(&transmit.payload),
-                answer: Deframer::new(),
-                ends: now + NOTIFY_CONNECTION_TIME_MAX,
+                ends: now + transmit.time_max,
+                is_ready: false,
             }),
             Err(error) => notifier.handle_failure(transmit.xid, in_words(transmit.to, &error)),
         }
     }
 
-    /// What is waited for.
+    /// What is waited for, in the order that [`Streams::are_ready`] is told of.
     pub(super) fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.open.iter().map(|stream| {
-            let wanted = if stream.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT };
-            PollFd::new(&stream.socket, wanted)
-        })
+        self.open.iter().map(|stream| stream.connection.awaited())
     }
 
-    /// Sends and takes in what can be now; ends what takes too long.
+    /// Which of those can go on.
+    pub(super) fn are_ready(&mut self, ready: impl Iterator<Item = bool>) {
+        for (stream, is_ready) in self.open.iter_mut().zip(ready) {
+            stream.is_ready = is_ready;
+        }
+    }
+
+    /// Sends and takes in what can be now; ends what takes too long, and what nobody waits for any more.
     pub(super) fn go_on(&mut self, notifier: &mut Notifier, now: Moment) {
-        self.open.retain_mut(|stream| match stream.go_on() {
-            Ok(Some(answer)) => {
-                notifier.handle_reply(now, Transport::Tcp, stream.to, &answer);
-                false
+        self.open.retain_mut(|stream| {
+            if !notifier.is_awaited(stream.xid) {
+                return false;
             }
-            Ok(None) if now < stream.ends => true,
-            Ok(None) => {
-                notifier.handle_failure(stream.xid, in_words(stream.to, &io::ErrorKind::TimedOut.into()));
-                false
-            }
-            Err(error) => {
-                notifier.handle_failure(stream.xid, in_words(stream.to, &error));
-                false
+            let went =
+                if std::mem::take(&mut stream.is_ready) { stream.connection.go_on() } else { Ok(None) };
+            match went {
+                Ok(Some(answer)) => {
+                    notifier.handle_reply(now, Transport::Tcp, stream.to, &answer);
+                    false
+                }
+                Ok(None) if now < stream.ends => true,
+                Ok(None) => {
+                    notifier.handle_failure(stream.xid, in_words(stream.to, &io::ErrorKind::TimedOut.into()));
+                    false
+                }
+                Err(error) => {
+                    notifier.handle_failure(stream.xid, in_words(stream.to, &error));
+                    false
+                }
             }
         });
     }
 }
 
-impl Stream {
-    fn go_on(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        while !self.unsent.is_empty() {
-            match self.socket.write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if is_early(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-        let mut buffer = [0; 2048];
-        loop {
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.answer.push(&buffer[..count]),
-                Err(error) if is_early(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-            if let Some(record) = self.answer.next_record().map_err(io::Error::other)? {
-                return Ok(Some(record));
-            }
-        }
-    }
-}
-
-/// Nothing is wrong, it only isn't there yet.
-fn is_early(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
-    )
-}
-
 fn in_words(to: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::TimedOut => format!("{to} does not answer over TCP"),
+        io::ErrorKind::TimedOut => format!("{to} does not answer"),
         io::ErrorKind::UnexpectedEof => format!("{to} closed the connection without an answer"),
         _ => format!("no connection to {to}: {error}"),
     }

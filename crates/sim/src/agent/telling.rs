@@ -1,6 +1,6 @@
 //! Telling the clients of one service, as `heirlock`'s notifier does with its sockets.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
@@ -39,13 +39,16 @@ impl Agent {
                 out.later(1, Event::NotifyEnded { service: notice.service, left });
                 continue;
             }
-            let addresses = |client: &heirlock_nsm::MonName| client.address().into_iter().collect();
+            let addresses =
+                |client: &heirlock_nsm::MonName| client.address().into_iter().map(Into::into).collect();
             let plan = Plan {
                 names: out.names_of(&notice.service),
                 state: notice.state,
                 clients: notice.clients.iter().map(|c| (c.clone(), addresses(c))).collect(),
+                sources: vec![Ipv4Addr::UNSPECIFIED.into()],
                 rpcbind_port: 111,
                 in_flight_max: BATCH,
+                connections_max: BATCH,
                 seed: out.w.rng.u64(..),
             };
             let service = notice.service;
@@ -86,7 +89,7 @@ impl Agent {
             return;
         }
         if let Some(telling) = self.tellings[index].take() {
-            let left = telling.notifier.stop();
+            let left = telling.notifier.stop("");
             out.later(1, Event::NotifyEnded { service: telling.service, left });
         }
     }

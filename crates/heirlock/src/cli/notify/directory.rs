@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORDS_MAX;
+use heirlock_core::notify::Destination;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MyName, StateNumber, limits};
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat, renameat_with, unlinkat};
 
 use super::super::exit::{Exit, Failed};
+use crate::notifier::destination_of;
 
 /// A directory with `sm`, `sm.bak` and `state`. Only one of these programs at a time works on it.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub(super) struct Client {
     /// The name of its file.
     pub(super) key: MonName,
     /// Its addresses, as far as they are known without asking anybody.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<Destination>,
 }
 
 /// Who is to be told.
@@ -81,14 +82,13 @@ impl Directory {
             self.move_records(&mut found.problems)?;
         }
         for key in self.records("sm.bak", &mut found.problems)? {
-            let addresses = key.address().into_iter().collect();
+            let addresses = destination_of(&key).into_iter().collect();
             let mut client = Client { key, addresses };
             if client.addresses.is_empty() || read_names {
                 self.read(&mut client, &mut found);
             }
-            if !client.addresses.is_empty() || is_host_name(&client.key) {
-                found.clients.push(client);
-            }
+            // Also where no way to it is known: it is told of then.
+            found.clients.push(client);
         }
         Ok(found)
     }
@@ -167,13 +167,13 @@ impl Directory {
         match parsed.and_then(|bytes| parse_record(&bytes).map_err(|error| error.to_string())) {
             Ok(record) => {
                 for line in record.lines {
-                    client.addresses.extend(line.mon_name.address());
+                    client.addresses.extend(destination_of(&line.mon_name));
                     found.my_names.insert(line.my_name);
                 }
                 client.addresses.sort_unstable();
                 client.addresses.dedup();
                 // The file's own name comes first: it is where sm-notify sends to.
-                if let Some(own) = client.key.address() {
+                if let Some(own) = destination_of(&client.key) {
                     client.addresses.retain(|address| *address != own);
                     client.addresses.insert(0, own);
                 }
@@ -240,11 +240,6 @@ impl Directory {
             .sync_all()
             .map_err(|error| format!("can't sync {}: {error}", self.path.join("sm.bak").display()))
     }
-}
-
-/// What the resolver can be asked for: an address with a scope means nothing here.
-fn is_host_name(key: &MonName) -> bool {
-    !key.as_str().contains([':', '%'])
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {

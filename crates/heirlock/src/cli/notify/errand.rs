@@ -1,19 +1,16 @@
 //! What happens beside the sending: names are looked up, and who has answered is taken off the list. Both in threads that
 //! nothing waits for.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use heirlock_core::Moment;
 use heirlock_core::grace::Leave;
+use heirlock_core::notify::Destination;
 use heirlock_nsm::MonName;
 
-use crate::limits;
-use crate::notifier::Principal;
+use crate::notifier::{LookUp, Principal};
 
 use super::directory::{Client, Directory};
 use super::to_look_up;
@@ -22,7 +19,7 @@ use super::to_look_up;
 pub(super) struct Errand {
     began: Instant,
     until: Option<Duration>,
-    resolved: Receiver<(MonName, Vec<IpAddr>)>,
+    names: LookUp,
     told: Sender<Vec<MonName>>,
     taker_off: JoinHandle<Vec<String>>,
 }
@@ -33,7 +30,7 @@ impl Errand {
         Self {
             began: Instant::now(),
             until,
-            resolved: look_up(to_look_up(clients)),
+            names: LookUp::begin(to_look_up(clients)),
             told,
             taker_off: thread::spawn(move || take_off(&directory, &answered)),
         }
@@ -61,8 +58,8 @@ impl Principal for Errand {
         let _ = self.told.send(clients);
     }
 
-    fn resolved(&mut self) -> Vec<(MonName, Vec<IpAddr>)> {
-        self.resolved.try_iter().collect()
+    fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
+        self.names.found()
     }
 }
 
@@ -73,36 +70,4 @@ fn take_off(directory: &Directory, answered: &Receiver<Vec<MonName>>) -> Vec<Str
     }
     problems.extend(directory.sync().err());
     problems
-}
-
-/// Asks for all names, a few at a time, and for those that were not found again after a while. The threads end with the
-/// program.
-fn look_up(names: Vec<MonName>) -> Receiver<(MonName, Vec<IpAddr>)> {
-    let (found, resolved) = channel();
-    let threads = names.len().min(limits::NOTIFY_LOOKUPS_AT_ONCE_MAX);
-    let due = Instant::now();
-    let row: VecDeque<(Instant, MonName)> = names.into_iter().map(|name| (due, name)).collect();
-    let row = Arc::new(Mutex::new(row));
-    for _ in 0..threads {
-        let (row, found) = (Arc::clone(&row), found.clone());
-        thread::spawn(move || {
-            loop {
-                // Not held while a name server is waited for.
-                let next = row.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some((due, name)) = next else { return };
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                let addresses: Vec<IpAddr> = (name.as_str(), 0)
-                    .to_socket_addrs()
-                    .map(|list| list.map(|address| address.ip()).collect())
-                    .unwrap_or_default();
-                if addresses.is_empty() {
-                    let again = Instant::now() + limits::RESOLVE_RETRY;
-                    row.lock().unwrap_or_else(PoisonError::into_inner).push_back((again, name));
-                } else if found.send((name, addresses)).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    resolved
 }

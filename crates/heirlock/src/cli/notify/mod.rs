@@ -229,9 +229,9 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Clients' names that have to be looked up.
+/// Clients' names that have to be looked up. An address on a link is none.
 fn to_look_up(clients: &[Client]) -> Vec<MonName> {
-    clients.iter().filter(|client| client.key.address().is_none()).map(|client| client.key.clone()).collect()
+    clients.iter().map(|client| &client.key).filter(|key| key.is_host_name()).cloned().collect()
 }
 
 #[cfg(test)]

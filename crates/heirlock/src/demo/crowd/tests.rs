@@ -50,7 +50,7 @@ fn the_living_answer_the_notifier_and_the_dead_do_not() {
     let task = Task {
         names: vec![MyName::parse("homes").unwrap()],
         state: StateNumber(9),
-        clients: addresses.map(|address| (MonName::from_address(address), vec![address])).collect(),
+        clients: addresses.map(|address| (MonName::from_address(address), vec![address.into()])).collect(),
         from: vec![SERVICE.into()],
         settings: NotifySettings { rpcbind_port: port, privileged_port: false },
     };
