@@ -232,10 +232,35 @@ fn who_does_not_answer_is_named_and_stays_on_the_list() {
     assert_eq!(clients.told(alive), both_names(7));
     let left: Vec<&str> =
         report["left"].as_array().unwrap().iter().map(|l| l["client"].as_str().unwrap()).collect();
-    assert_eq!(left, ["127.78.2.2", "no.such.name.invalid"]);
+    assert_eq!(left, ["127.78.2.2", "no.such.name.invalid", "sm/a.new"]);
     assert!(report["problems"].to_string().contains("no.such.name.invalid"), "{report}");
     assert_eq!(names_in(&directory.path().join("sm.bak")), ["127.78.2.2", "no.such.name.invalid"]);
     assert_eq!(names_in(&directory.path().join("sm")), ["a.new"]);
+}
+
+#[test]
+fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
+    for (file, mon_name, shown, why) in [
+        ("fe80::21%no-such-if", "fe80::21%no-such-if", "fe80::21%no-such-if", "no interface no-such-if"),
+        ("255.255.255.255", "255.255.255.255", "255.255.255.255", "broadcast"),
+        ("0.0.0.0", "0.0.0.0", "0.0.0.0", "unspecified"),
+        ("caf\u{e9}.example", "127.78.5.1", "sm/caf\\xc3\\xa9.example", "found one with 'é' in it"),
+        ("client.new", "client.new", "sm/client.new", "temporary file"),
+    ] {
+        let directory = state_directory(&[], 5);
+        fs::write(directory.path().join("sm").join(file), line("127.78.5.1").replace("127.78.5.1", mon_name))
+            .unwrap();
+        let (exit, report) = run(&directory, 9, &["--retry-time", "1s"]);
+        assert_eq!(exit, 1, "{file}: {report}");
+        let left = &report["left"][0];
+        assert_eq!(left["client"], shown, "{report}");
+        assert!(left["why"].as_str().unwrap().contains(why), "{report}");
+    }
+    // What nfs-utils did not come to rename is no client.
+    let directory = state_directory(&[], 5);
+    fs::write(directory.path().join("sm/127.78.5.1.new"), "0100007f 00").unwrap();
+    let (exit, report) = run(&directory, 9, &[]);
+    assert_eq!((exit, &report["left"]), (0, &Value::Array(Vec::new())));
 }
 
 #[test]

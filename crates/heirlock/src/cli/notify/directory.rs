@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::notify::Destination;
-use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
+use heirlock_nsm::record::{FileKind, RecordError, classify_file_name, parse_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MyName, StateNumber, limits};
-use rustix::fs::{AtFlags, CWD, RenameFlags, renameat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, renameat, renameat_with, unlinkat};
 
 use super::super::exit::{Exit, Failed};
 use crate::notifier::destination_of;
@@ -50,6 +50,8 @@ pub(super) struct Found {
     pub(super) clients: Vec<Client>,
     /// The server's own names in the records; only where they were asked for.
     pub(super) my_names: BTreeSet<MyName>,
+    /// Files that are somebody's record, it may be, and can't be told, and why.
+    pub(super) passed_over: Vec<(String, String)>,
     pub(super) problems: Vec<String>,
 }
 
@@ -79,9 +81,9 @@ impl Directory {
     pub(super) fn take_over(&mut self, move_records: bool, read_names: bool) -> Result<Found, Failed> {
         let mut found = Found::default();
         if move_records {
-            self.move_records(&mut found.problems)?;
+            self.move_records(&mut found.passed_over)?;
         }
-        for key in self.records("sm.bak", &mut found.problems)? {
+        for key in self.records("sm.bak", &mut found.passed_over)? {
             let addresses = destination_of(&key).into_iter().collect();
             let mut client = Client { key, addresses };
             if client.addresses.is_empty() || read_names {
@@ -93,8 +95,8 @@ impl Directory {
         Ok(found)
     }
 
-    fn move_records(&mut self, problems: &mut Vec<String>) -> Result<(), Failed> {
-        let records = self.records("sm", problems)?;
+    fn move_records(&mut self, passed_over: &mut Vec<(String, String)>) -> Result<(), Failed> {
+        let records = self.records("sm", passed_over)?;
         if records.is_empty() {
             return Ok(());
         }
@@ -132,12 +134,12 @@ impl Directory {
         File::open(&path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &path))
     }
 
-    fn records(&self, folder: &str, problems: &mut Vec<String>) -> Result<Vec<MonName>, Failed> {
+    fn records(&self, folder: &str, passed_over: &mut Vec<(String, String)>) -> Result<Vec<MonName>, Failed> {
         let path = self.path.join(folder);
-        let mut records = Vec::new();
+        let (mut records, mut temporary) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
             let entry = entry.map_err(failed("read", &path))?;
-            let shown = || path.join(entry.file_name()).display().to_string();
+            let shown = format!("{folder}/{}", entry.file_name().as_encoded_bytes().escape_ascii());
             match classify_file_name(&entry.file_name()) {
                 FileKind::Record(_) if records.len() >= RECORDS_MAX => {
                     let what = format!("{} holds more than {RECORDS_MAX} records", path.display());
@@ -146,9 +148,27 @@ impl Directory {
                 FileKind::Record(key) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {
                     records.push(key);
                 }
-                FileKind::Hidden | FileKind::Temporary => {}
-                FileKind::Record(_) => problems.push(format!("{}: not a file, left alone", shown())),
-                FileKind::Refused(error) => problems.push(format!("{}: {error}; left alone", shown())),
+                FileKind::Hidden => {}
+                FileKind::Temporary => temporary.push(entry.file_name()),
+                FileKind::Record(_) => {
+                    passed_over
+                        .push((shown, "expected a file, found something else; it is left alone".into()));
+                }
+                FileKind::Refused(error) => passed_over.push((shown, format!("{error}; it is left alone"))),
+            }
+        }
+        // One that nfs-utils did not come to rename is empty or torn, or the client is on record beside it. Another one is a
+        // client of that name.
+        let known: BTreeSet<&str> = records.iter().map(MonName::as_str).collect();
+        for name in temporary {
+            let text = name.to_string_lossy();
+            let is_known = text
+                .strip_suffix(".new")
+                .is_some_and(|client| known.contains(client.trim_start_matches('.')));
+            if !is_known && read_file(&path.join(&name)).is_ok_and(|bytes| is_whole(&bytes)) {
+                let why = "it holds a whole record under the name of a temporary file; rename it, and tell the client";
+                passed_over
+                    .push((format!("{folder}/{}", name.as_encoded_bytes().escape_ascii()), why.into()));
             }
         }
         Ok(records)
@@ -157,13 +177,7 @@ impl Directory {
     /// The address that a client registered under, and the names under which it knows this server.
     fn read(&self, client: &mut Client, found: &mut Found) {
         let path = self.path.join("sm.bak").join(client.key.as_str());
-        let read = File::open(&path).and_then(|file| {
-            let mut bytes = Vec::new();
-            let max = u64::try_from(limits::RECORD_FILE_BYTES_MAX).unwrap_or(u64::MAX);
-            io::Read::read_to_end(&mut io::Read::take(file, max.saturating_add(1)), &mut bytes)?;
-            Ok(bytes)
-        });
-        let parsed = read.map_err(|error| error.to_string());
+        let parsed = read_file(&path).map_err(|error| error.to_string());
         match parsed.and_then(|bytes| parse_record(&bytes).map_err(|error| error.to_string())) {
             Ok(record) => {
                 for line in record.lines {
@@ -240,6 +254,23 @@ impl Directory {
             .sync_all()
             .map_err(|error| format!("can't sync {}: {error}", self.path.join("sm.bak").display()))
     }
+}
+
+/// Whether there is a whole line, whatever its names are.
+fn is_whole(bytes: &[u8]) -> bool {
+    matches!(parse_record(bytes), Ok(_) | Err(RecordError::Name { .. }))
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file, found something else"));
+    }
+    let mut bytes = Vec::new();
+    let max = u64::try_from(limits::RECORD_FILE_BYTES_MAX).unwrap_or(u64::MAX);
+    io::Read::read_to_end(&mut io::Read::take(file, max.saturating_add(1)), &mut bytes)?;
+    Ok(bytes)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {

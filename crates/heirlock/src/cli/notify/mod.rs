@@ -69,9 +69,10 @@ struct Report {
     /// Milliseconds from the start to the first datagram, and to the end.
     prepared_ms: u64,
     ended_ms: u64,
-    /// Who has not answered, and why.
+    /// Who has not answered or could not be called, and why; the path of a file that may be a client's record and can't be read
+    /// as one is among them.
     left: Vec<Left>,
-    /// Files that are no records, and records that could not be taken off the list.
+    /// Records of which no server's name could be read, and those that could not be taken off the list.
     problems: Vec<String>,
 }
 
@@ -90,7 +91,10 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let mut directory = Directory::open(&options.state_directory)?;
     let found = directory.take_over(!options.resume, options.name.is_empty())?;
     let mut problems = found.problems;
+    let passed_over = found.passed_over.into_iter().map(|(client, why)| Left { client, why });
     if found.clients.is_empty() {
+        let left: Vec<Left> = passed_over.collect();
+        let exit = if left.is_empty() { Exit::Done } else { Exit::Failed };
         let report = Report {
             state_number: None,
             names: Vec::new(),
@@ -98,11 +102,11 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
             acknowledged: 0,
             prepared_ms: millis(began),
             ended_ms: millis(began),
-            left: Vec::new(),
+            left,
             problems,
         };
         output.print(&report, |report, _| in_words(report))?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     let names = announced(&options.name, &found.my_names, &options.address, &mut problems)?;
     let keep = options.keep_state || options.resume;
@@ -122,7 +126,11 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
         acknowledged: clients - left.len(),
         prepared_ms,
         ended_ms,
-        left: left.into_iter().map(|(client, _, why)| Left { client: client.to_string(), why }).collect(),
+        left: left
+            .into_iter()
+            .map(|(client, _, why)| Left { client: client.to_string(), why })
+            .chain(passed_over)
+            .collect(),
         problems,
     };
     output.print(&report, |report, _| in_words(report))?;
@@ -207,6 +215,7 @@ fn parse_retry_time(text: &str) -> Result<RetryTime, String> {
 
 fn in_words(report: &Report) -> String {
     let mut text = match report.state_number {
+        None if !report.left.is_empty() => "no client was told\n".to_owned(),
         None => "nobody is on record: nobody was told\n".to_owned(),
         Some(number) => format!(
             "{} of {} clients told under number {number}, as {}, in {:.3} s\n",
