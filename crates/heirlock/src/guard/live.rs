@@ -11,10 +11,10 @@ use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
 
 use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::records::{self, Kept};
-use super::{capture, reach, rivals};
+use super::{capture, reach, rivals, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::store::Store;
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
@@ -28,15 +28,24 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings.extend(registrations(settings));
     findings.extend(capture::live(host, settings));
     findings.extend(recognition(host, settings));
-    findings.extend(directory(host, settings));
+    let unwritable = writable::check(host, settings);
+    let mut directory = directory(host, settings);
+    directory.retain(|finding| {
+        // A folder that can be read is well only where it can be written as well.
+        finding.severity != Severity::Ok || unwritable.iter().all(|other| other.check != finding.check)
+    });
+    findings.extend(directory);
+    findings.extend(unwritable);
     // That there is none has been said already.
     let Ok(store) = records::store(host, settings) else { return findings };
-    if let Err(error) = store.probe() {
-        findings.push(Finding::loses_locks(
-            "store-writable",
-            error.to_string(),
-            "mend it: nothing new is kept",
-        ));
+    let tried = store.probe().map_err(|error| error.to_string()).and_then(|()| {
+        // The store's own probe is a few bytes, for which there may be room where there is none for a record.
+        writable::try_folder(&host.at(&settings.store.path)).map_err(|error| {
+            format!("no file can be written in {}: {error}", settings.store.path.display())
+        })
+    });
+    if let Err(why) = tried {
+        findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
     }
     findings.extend(differences(&facts::of(host, settings), &store, settings));
     match records::kept(&store, settings) {

@@ -10,6 +10,7 @@
 //! | [`hazards`] | who else may notify; a few files | `adopt`, which refuses what is known to lose locks |
 //! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
 //! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
+//! | [`unwritable`] | the folders that an adoption writes into | `adopt`, before it claims |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
 mod capture;
@@ -28,6 +29,7 @@ mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;
+mod writable;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +62,13 @@ pub(crate) fn hazards(settings: &Settings) -> Vec<Finding> {
     findings.extend(configured::times(&host, settings));
     findings.retain(|finding| finding.severity == Severity::LosesLocks);
     findings
+}
+
+/// What an adoption would write into and can't, a finding each: for `adopt` to ask before anything is claimed. Makes small
+/// files and removes them; no network. On a disk that hangs it hangs as well.
+#[allow(dead_code, reason = "asked by the adopt verb")]
+pub(crate) fn unwritable(settings: &Settings) -> Vec<Finding> {
+    writable::check(&Host::here(), settings)
 }
 
 /// What the other servers compare with their own; the agent puts it into its heartbeat.

@@ -5,7 +5,6 @@ use heirlock_core::claim::Claim;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::super::finding::Severity;
 use super::*;
 use crate::guard::testing::{SERVICE, Tree, report, rpcbind, settings};
 use crate::store::dir::DirStore;
