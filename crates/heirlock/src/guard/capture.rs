@@ -70,10 +70,53 @@ fn promise(settings: &Settings) -> Finding {
 /// What the live host says of it.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     match settings.capture.mode {
-        CaptureMode::Watch => left_over(host),
+        CaptureMode::Watch => [left_over(host), as_started(host, settings)].concat(),
         CaptureMode::Callout => callout(host, settings),
         CaptureMode::Nsm => nsm(host, settings),
     }
+}
+
+/// What the rpc.statd that runs was started with, whatever the files say.
+fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let Some(running) = statd::running(host, settings) else { return Vec::new() };
+    let check = "state-directory";
+    let (pid, mut findings) = (running.pid, Vec::new());
+    let ours = &settings.state_directory;
+    if let Some(directory) = running.directory.filter(|directory| !host.is_same(directory, ours)) {
+        findings.push(Finding::loses_locks(
+            check,
+            format!(
+                "rpc.statd (process {pid}) keeps its records in {}, and heirlock looks in {}: no client is ever noticed",
+                directory.display(),
+                ours.display()
+            ),
+            format!("set state-directory = {:?}", directory.display().to_string()),
+        ));
+    } else if let Some(owner) =
+        statd::user(host, settings).filter(|owner| ![0, *owner].contains(&running.user))
+    {
+        let sm = ours.join("sm");
+        findings.push(Finding::loses_locks(
+            check,
+            format!(
+                "{} belongs to user {owner}, and rpc.statd (process {pid}) runs as user {}: neither can read what the other writes there",
+                sm.display(),
+                running.user
+            ),
+            format!("chown -R {} {}, or restart rpc.statd, which runs as the owner", running.user, sm.display()),
+        ));
+    }
+    if let Some(name) = running.name {
+        findings.push(Finding::warning(
+            "status-monitor-address",
+            format!(
+                "rpc.statd (process {pid}) was started with -n {} and listens there alone: a client that mounted by another address and was restarted is not heard, and its locks stay",
+                name.escape_debug()
+            ),
+            "start it without -n",
+        ));
+    }
+    findings
 }
 
 /// rpc.statd must be what answers; what kept it away in another mode must be gone.
@@ -98,8 +141,9 @@ fn left_over(host: &Host) -> Vec<Finding> {
 
 fn callout(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = left_over(host);
+    findings.extend(as_started(host, settings));
     findings.push(configured_callout(host, settings));
-    findings.extend(behind(host));
+    findings.extend(behind(host, settings));
     findings.push(reachable(host, settings));
     findings
 }
@@ -110,7 +154,7 @@ const AS_WATCH: &str = "clients are on record some milliseconds late, as by capt
 fn configured_callout(host: &Host, settings: &Settings) -> Finding {
     let check = "ha-callout";
     let ours = statd::callout(host);
-    let Some(value) = NfsConf::read(host).get("statd", statd::HA_CALLOUT) else {
+    let Some(value) = statd::named_callout(host, settings) else {
         let found =
             format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd tells nobody: {AS_WATCH}");
         return Finding::warning(check, found, "run 'heirlock enable'");
@@ -140,8 +184,9 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
 }
 
 /// rpc.statd reads nfs.conf at its start, and never again.
-fn behind(host: &Host) -> Option<Finding> {
-    let pid = statd::running(host)?;
+fn behind(host: &Host, settings: &Settings) -> Option<Finding> {
+    let running = statd::running(host, settings).filter(|running| running.callout.is_none())?;
+    let pid = running.pid;
     let started = statd::started_at(host, pid)?;
     let value = NfsConf::read(host).get("statd", statd::HA_CALLOUT)?;
     let written = fs::metadata(host.at(&value.file)).ok()?.mtime();
@@ -182,11 +227,18 @@ fn reachable(host: &Host, settings: &Settings) -> Finding {
 
 fn nsm(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(pid) = statd::running(host) {
+    if let Some(statd::Running { pid, in_container, .. }) = statd::running(host, settings) {
+        let remedy = match in_container {
+            true => "it is a container's, on this host's network: end it with that one's own tools".into(),
+            false => format!(
+                "run 'heirlock enable', which stops and masks {}; one that systemd didn't start: kill {pid}",
+                statd::UNIT
+            ),
+        };
         findings.push(Finding::loses_locks(
             "rpc-statd",
             format!("rpc.statd runs as process {pid} beside heirlock: of two status monitors each knows half of the clients"),
-            format!("run 'heirlock enable', which stops and masks {}; one that systemd didn't start: kill {pid}", statd::UNIT),
+            remedy,
         ));
     }
     if let (Unit::Present(at), Some(_)) = (host.unit(statd::UNIT), &host.systemctl) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the largest file of the host that is read.
@@ -86,6 +86,15 @@ impl Host {
             entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Whether two paths lead to the same place; where one can't be seen, whether they are spelt alike.
+    pub(super) fn is_same(&self, one: &Path, other: &Path) -> bool {
+        let place = |path: &Path| fs::metadata(self.at(path)).map(|meta| (meta.dev(), meta.ino()));
+        match (place(one), place(other)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        }
     }
 
     /// What systemd would make of a unit, told from the files alone: asking systemctl takes too long.

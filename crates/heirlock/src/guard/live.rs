@@ -40,9 +40,8 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let Ok(store) = records::store(host, settings) else { return findings };
     let tried = store.probe().map_err(|error| error.to_string()).and_then(|()| {
         // The store's own probe is a few bytes, for which there may be room where there is none for a record.
-        writable::try_folder(&host.at(&settings.store.path)).map_err(|error| {
-            format!("no file can be written in {}: {error}", settings.store.path.display())
-        })
+        writable::try_folder(&host.at(&settings.store.path))
+            .map_err(|error| format!("no file can be written in {}: {error}", settings.store.path.display()))
     });
     if let Err(why) = tried {
         findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));

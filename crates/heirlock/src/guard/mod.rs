@@ -22,6 +22,7 @@ mod host;
 mod live;
 mod memory;
 mod nfs_conf;
+mod process;
 mod reach;
 mod records;
 mod rivals;

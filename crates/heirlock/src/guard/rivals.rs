@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Severity};
 use super::host::{Host, Unit};
 use super::nfs_conf::NfsConf;
-use super::statd;
+use super::{process, statd};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 
 /// Its unit: nfs-server and rpc-statd want it.
@@ -20,9 +20,6 @@ pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
 
 /// Where distributions install it.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/sm-notify", "/sbin/sm-notify", "/usr/local/sbin/sm-notify"];
-
-/// Where it looks for records, unless nfs.conf says otherwise: as Debian and as Red Hat build it.
-const DIRECTORIES: [&str; 2] = ["/var/lib/nfs", "/var/lib/nfs/statd"];
 
 const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
 
@@ -42,8 +39,8 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let unit = host.systemctl.as_ref().map(|_| host.unit(UNIT));
     let mut findings = vec![lift_grace(&conf), guard_file(host, &conf, unit.as_ref())];
     findings.extend(unit.map(|unit| unit_state(&unit)));
-    findings.extend(running(host));
-    findings.extend(directory(settings, &conf));
+    findings.extend(running(host, settings));
+    findings.extend(directory(host, settings, &conf));
     findings.extend(conf.problems.iter().map(|problem| {
         Finding::warning("nfs-conf", problem.clone(), "nfs-utils' programs ignore it too: mend the file")
     }));
@@ -60,7 +57,7 @@ fn matters(host: &Host, settings: &Settings, conf: &NfsConf) -> bool {
 fn directories(conf: &NfsConf) -> Vec<PathBuf> {
     match conf.get("statd", "state-directory-path") {
         Some(set) => vec![PathBuf::from(set.text)],
-        None => DIRECTORIES.iter().map(PathBuf::from).collect(),
+        None => statd::DIRECTORIES.iter().map(PathBuf::from).collect(),
     }
 }
 
@@ -130,21 +127,31 @@ fn unit_state(unit: &Unit) -> Finding {
 }
 
 /// One that runs now goes on for fifteen minutes, whatever was locked behind it.
-fn running(host: &Host) -> Option<Finding> {
-    let pid = statd::process(host, "sm-notify")?;
+fn running(host: &Host, settings: &Settings) -> Option<Finding> {
+    let found = process::find(host, "sm-notify", &statd::users(host, settings))?;
+    let (whose, remedy) = if found.in_container {
+        (
+            "of a container on this host's network ",
+            "adopt after its end, or end it with the container's own tools".into(),
+        )
+    } else {
+        ("", format!("adopt after its end, or end it: kill {}", found.pid))
+    };
     Some(Finding::loses_locks(
         "sm-notify-running",
         format!(
-            "sm-notify runs as process {pid} and notifies this host's clients, for fifteen minutes after its start"
+            "sm-notify {whose}runs as process {} and notifies this host's clients, for fifteen minutes after its start",
+            found.pid
         ),
-        format!("adopt after its end, or end it: kill {pid}"),
+        remedy,
     ))
 }
 
-fn directory(settings: &Settings, conf: &NfsConf) -> Option<Finding> {
+/// Where the files say that rpc.statd keeps its records; one that runs is asked itself, by another check.
+fn directory(host: &Host, settings: &Settings, conf: &NfsConf) -> Option<Finding> {
     let set = conf.get("statd", "state-directory-path")?;
     if settings.lock_manager.kind != LockManagerKind::Kernel
-        || Path::new(&set.text) == settings.state_directory
+        || host.is_same(Path::new(&set.text), &settings.state_directory)
     {
         return None;
     }
@@ -204,8 +211,23 @@ mod tests {
         assert_eq!(found(&tree), ["rpc-statd-notify"]);
 
         let tree = guarded();
-        tree.put("/proc/4711/comm", "sm-notify\n");
+        tree.process(4711, "/usr/sbin/sm-notify", 0);
         assert_eq!(found(&tree), ["sm-notify-running"]);
+        let remedy = |tree: &Tree| hazards(&tree.host(), &settings(""))[0].remedy.clone().unwrap();
+        assert!(remedy(&tree).contains("kill 4711"), "{}", remedy(&tree));
+        tree.relink("/proc/4711/ns/pid", "pid:[2]");
+        assert!(!remedy(&tree).contains("kill"), "{}", remedy(&tree));
+    }
+
+    #[test]
+    fn nobody_stops_an_adoption_by_a_process_of_sm_notifys_name() {
+        let tree = guarded();
+        tree.process(4711, "/home/user/sm-notify", 1000);
+        tree.process(4712, "/usr/sbin/sm-notify", 0);
+        tree.relink("/proc/4712/ns/net", "net:[2]");
+        tree.process(4713, "/usr/bin/python3", 0);
+        tree.put("/proc/4713/comm", "sm-notify\n");
+        assert_eq!(found(&tree), Vec::<&str>::new());
     }
 
     #[test]

@@ -1,16 +1,21 @@
-//! rpc.statd on this host: whether it runs, which callout it runs, and whether it could.
+//! rpc.statd on this host: whether it runs, with what it was started, which callout it runs, and whether it could.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
 use super::nfs_conf::{NfsConf, Value};
+use super::process;
 use crate::callout;
 use crate::config::Settings;
 
 /// Its unit. Nothing enables it: nfs-server wants it, and mounts start it.
 pub(super) const UNIT: &str = "rpc-statd.service";
+
+/// Where it looks for records, unless told otherwise: as Debian and as Red Hat build it.
+pub(super) const DIRECTORIES: [&str; 2] = ["/var/lib/nfs", "/var/lib/nfs/statd"];
 
 /// The key of nfs.conf, in `[statd]`, that names its callout.
 pub(super) const HA_CALLOUT: &str = "ha-callout";
@@ -22,17 +27,83 @@ const LISTEN: &str = "0A";
 const PACKAGED: &str = "/usr/lib/heirlock/heirlock-callout";
 const LINKED: &str = "/usr/local/lib/heirlock/heirlock-callout";
 
-/// The process that it runs as.
-pub(super) fn running(host: &Host) -> Option<u32> {
-    process(host, "rpc.statd")
+/// rpc.statd as it runs, whatever the files say: what it was started with decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Its number.
+    pub(super) pid: u32,
+    /// As whom it runs.
+    pub(super) user: u32,
+    /// Where it keeps its records, where that can be seen.
+    pub(super) directory: Option<PathBuf>,
+    /// The callout that its command line names (`-H`).
+    pub(super) callout: Option<String>,
+    /// The only address or name that it listens at (`-n`).
+    pub(super) name: Option<String>,
+    /// It is a container's: its own tools end it.
+    pub(super) in_container: bool,
 }
 
-/// A process of this name.
-pub(super) fn process(host: &Host, name: &str) -> Option<u32> {
-    host.list("/proc").unwrap_or_default().iter().filter_map(|entry| entry.parse::<u32>().ok()).find(|pid| {
-        let comm = host.text(Path::new("/proc").join(pid.to_string()).join("comm"));
-        comm.is_some_and(|comm| comm.trim() == name)
+/// Options of rpc.statd that have a value (nfs-utils, utils/statd/statd.c), the short one and the long one.
+const VALUED: [(char, &str); 7] = [
+    ('H', "ha-callout"),
+    ('n', "name"),
+    ('p', "port"),
+    ('o', "outgoing-port"),
+    ('P', "state-directory-path"),
+    ('T', "nlm-port"),
+    ('U', "nlm-udp-port"),
+];
+
+/// This host's rpc.statd.
+pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
+    let found = process::find(host, "rpc.statd", &users(host, settings))?;
+    let options = options(&process::arguments(host, found.pid));
+    // It works in its directory (nfs-utils, support/nsm/file.c); what it was started with says where that was meant to be.
+    let works_in = process::working_directory(host, found.pid).filter(|folder| folder != Path::new("/"));
+    Some(Running {
+        pid: found.pid,
+        user: found.user,
+        directory: works_in.or_else(|| options.get(&'P').map(PathBuf::from)),
+        callout: options.get(&'H').cloned(),
+        name: options.get(&'n').cloned(),
+        in_container: found.in_container,
     })
+}
+
+/// As whom rpc.statd and sm-notify may run besides root: the owners of the directories where they keep their records, which
+/// only root can give away.
+pub(super) fn users(host: &Host, settings: &Settings) -> Vec<u32> {
+    let mut folders = vec![settings.state_directory.join("sm")];
+    folders.extend(DIRECTORIES.iter().map(|folder| Path::new(folder).join("sm")));
+    folders.iter().filter_map(|folder| fs::metadata(host.at(folder)).ok()).map(|meta| meta.uid()).collect()
+}
+
+/// The values that a command line of rpc.statd sets, by the short options, as getopt_long(3) reads it: the last one counts.
+fn options(arguments: &[String]) -> BTreeMap<char, String> {
+    let mut found = BTreeMap::new();
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "--" {
+            break;
+        }
+        let (option, value) = if let Some(long) = word.strip_prefix("--") {
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+            let exact = VALUED.iter().find(|(_, known)| *known == name);
+            let mut alike = VALUED.iter().filter(|(_, known)| known.starts_with(name));
+            let Some((short, _)) = exact.or_else(|| alike.next()) else { continue };
+            (*short, value)
+        } else {
+            let cluster = word.strip_prefix('-').unwrap_or_default();
+            let valued = |(_, c): &(usize, char)| VALUED.iter().any(|(short, _)| short == c);
+            let Some((at, short)) = cluster.char_indices().find(valued) else { continue };
+            (short, cluster.get(at + 1..).filter(|value| !value.is_empty()))
+        };
+        let value = value.map(str::to_owned).or_else(|| words.next().cloned());
+        found.extend(value.map(|value| (option, value)));
+    }
+    found
 }
 
 /// The callout that rpc.statd is to run.
@@ -48,9 +119,14 @@ pub(super) fn callout_program(host: &Host) -> PathBuf {
     if host.at(&small).is_file() { small } else { host.program.clone() }
 }
 
-/// A callout in nfs.conf that is not ours.
-pub(super) fn foreign_callout(host: &Host) -> Option<Value> {
-    NfsConf::read(host).get("statd", HA_CALLOUT).filter(|value| Path::new(&value.text) != callout(host))
+/// The callout that rpc.statd runs, or will at its next start: what it was started with comes before nfs.conf.
+pub(super) fn named_callout(host: &Host, settings: &Settings) -> Option<Value> {
+    let running = running(host, settings);
+    let on_command_line = running.and_then(|running| {
+        let file = format!("the command line of rpc.statd (process {})", running.pid).into();
+        Some(Value { text: running.callout?, file })
+    });
+    on_command_line.or_else(|| NfsConf::read(host).get("statd", HA_CALLOUT))
 }
 
 /// As whom rpc.statd runs: the owner of its records.
@@ -93,7 +169,7 @@ pub(super) fn started_at(host: &Host, pid: u32) -> Option<i64> {
     Some(boot + i64::try_from(seconds).ok()?)
 }
 
-/// The processes that hold the TCP socket which listens at this port of IPv4, with their names.
+/// The processes that hold the TCP socket which listens at this port of IPv4, with the programs that they are.
 pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
     let table = host.text("/proc/net/tcp").unwrap_or_default();
     let sockets: Vec<String> = table
@@ -105,9 +181,7 @@ pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
             (at == port).then(|| format!("socket:[{inode}]"))
         })
         .collect();
-    let pids = host.list("/proc").unwrap_or_default();
-    let mut pids: Vec<u32> = pids.iter().filter_map(|entry| entry.parse().ok()).collect();
-    pids.sort_unstable();
+    let pids = process::numbers(host);
     let holds = |pid: &u32| {
         let folder = Path::new("/proc").join(pid.to_string()).join("fd");
         let fds = host.list(&folder).unwrap_or_default();
@@ -116,9 +190,40 @@ pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
             to.is_ok_and(|to| sockets.iter().any(|socket| to == Path::new(socket)))
         })
     };
-    let name = |pid: u32| {
-        let comm = host.text(Path::new("/proc").join(pid.to_string()).join("comm"));
-        (pid, comm.unwrap_or_default().trim().to_owned())
-    };
+    let name = |pid: u32| (pid, process::program(host, pid).unwrap_or_default());
     if sockets.is_empty() { Vec::new() } else { pids.into_iter().filter(holds).map(name).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::{Tree, settings};
+
+    #[test]
+    fn what_rpc_statd_was_started_with_is_read_as_it_reads_it() {
+        let of = |line: &str| options(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for (line, option, expected) in [
+            ("rpc.statd --no-notify -P /run/x -n 127.0.0.1", 'P', Some("/run/x")),
+            ("rpc.statd -FLP/run/x", 'P', Some("/run/x")),
+            ("rpc.statd --state-directory-path=/a --state=/b", 'P', Some("/b")),
+            ("rpc.statd --no-notify", 'n', None),
+            ("rpc.statd --na nfs", 'n', Some("nfs")),
+            ("rpc.statd -p 662 --ha-callout /usr/sbin/c", 'H', Some("/usr/sbin/c")),
+            ("rpc.statd -o 2 -- -H x", 'H', None),
+            ("rpc.statd -H", 'H', None),
+        ] {
+            assert_eq!(of(line).get(&option).map(String::as_str), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn where_it_works_comes_before_where_it_was_told_to() {
+        let tree = Tree::with_statd();
+        let directory = || running(&tree.host(), &settings("")).unwrap().directory;
+        assert_eq!(directory(), None);
+        tree.put("/proc/4711/cmdline", "rpc.statd\0-P\0/srv/nfs-state\0");
+        assert_eq!(directory(), Some("/srv/nfs-state".into()));
+        tree.relink("/proc/4711/cwd", "/srv/elsewhere");
+        assert_eq!(directory(), Some("/srv/elsewhere".into()));
+    }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::thread;
+
+use rustix::process::geteuid;
 
 use super::host::Host;
 use crate::config::Settings;
@@ -42,15 +45,18 @@ impl Tree {
         tree.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
         tree.put("/proc/sys/fs/nfs/nlm_grace_period", "90\n");
         tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        tree.process(4711, "/usr/sbin/rpc.statd", geteuid().as_raw());
+        fs::rename(tree.host().at("/proc/4711"), tree.outside.path().join("statd")).unwrap();
         let script = format!(
             "#!/bin/sh\necho \"$*\" >> {log}\ncd {root}/etc/systemd/system || exit 1\n\
              case $3 in *.socket) wants=sockets.target.wants;; *) wants=multi-user.target.wants;; esac\ncase $1 in\n\
              mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
              enable) mkdir -p $wants; ln -sf ../$3 $wants;;\n\
              disable) [ -e $3 ] || exit 1; rm -f $wants/$3; rmdir $wants || true;;\n\
-             stop) [ $2 != rpc-statd.service ] || rm -r {statd};;\n\
-             start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; echo rpc.statd > {statd}/comm; }};;\nesac\n",
+             stop) [ $2 != rpc-statd.service ] || rm -rf {statd};;\n\
+             start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; cp -a {kept}/. {statd}; }};;\nesac\n",
             statd = tree.root.path().join("proc/4711").display(),
+            kept = tree.outside.path().join("statd").display(),
             log = tree.outside.path().join("log").display(),
             root = tree.root.path().display()
         );
@@ -63,8 +69,33 @@ impl Tree {
     /// The same with an rpc.statd that runs.
     pub(super) fn with_statd() -> Self {
         let tree = Self::debian();
-        tree.put("/proc/4711/comm", "rpc.statd\n");
+        tree.process(4711, "/usr/sbin/rpc.statd", geteuid().as_raw());
         tree
+    }
+
+    /// A process of the host that is this program and runs as this user.
+    pub(super) fn process(&self, pid: u32, program: &str, user: u32) {
+        let name = program.rsplit('/').next().unwrap_or_default().split(' ').next().unwrap_or_default();
+        let folder = format!("/proc/{pid}");
+        self.put(&format!("{folder}/comm"), format!("{name}\n"));
+        self.put(&format!("{folder}/cmdline"), format!("{program}\0"));
+        self.put(
+            &format!("{folder}/status"),
+            format!("Name:\t{name}\nUid:\t{user}\t{user}\t{user}\t{user}\n"),
+        );
+        self.relink(&format!("{folder}/exe"), program);
+        for folder in ["/proc/self", &folder] {
+            self.relink(&format!("{folder}/ns/net"), "net:[1]");
+            self.relink(&format!("{folder}/ns/pid"), "pid:[1]");
+        }
+    }
+
+    /// A link, also in the place of another.
+    pub(super) fn relink(&self, path: &str, to: &str) {
+        let path = self.host().at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        symlink(to, path).unwrap();
     }
 
     pub(super) fn host(&self) -> Host {
@@ -121,6 +152,12 @@ fn list(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)
         };
         found.insert(path.strip_prefix(root).unwrap().to_owned(), (metadata.permissions().mode(), bytes));
     }
+}
+
+/// Ends a process that a test started.
+pub(super) fn ended(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// An rpcbind on a loopback address that names this port for every program; 0 stands for none.

@@ -76,7 +76,9 @@ fn judge(host: &Host, place: &Place) -> Option<Finding> {
 
 fn remedy(error: &io::Error, folder: &Path) -> String {
     match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => "mount it writable, and find in the kernel's log why it is not".into(),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount it writable, and find in the kernel's log why it is not".into()
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room there: both bytes (df) and inodes (df -i), or a larger quota".into()
         }
@@ -165,7 +167,8 @@ mod tests {
         for (options, expected) in [("size=4k", "space"), ("ro", "Read-only")] {
             let tree = Tree::debian();
             let sm = tree.host().at("/var/lib/nfs/sm");
-            let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&sm).status();
+            let mounted =
+                Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&sm).status();
             if !mounted.is_ok_and(|status| status.success()) {
                 return;
             }

@@ -18,7 +18,7 @@ fn with(mode: &str, more: &str) -> Settings {
 
 /// A process that holds the socket with this number of an inode.
 fn holder(tree: &Tree, pid: u32, name: &str, inode: u32) {
-    tree.put(&format!("/proc/{pid}/comm"), format!("{name}\n"));
+    tree.process(pid, &format!("/usr/bin/{name}"), 0);
     tree.folder(&format!("/proc/{pid}/fd"));
     symlink(format!("socket:[{inode}]"), tree.host().at(format!("/proc/{pid}/fd/7"))).unwrap();
 }
@@ -90,9 +90,10 @@ fn a_host_under_nsm_is_well_and_a_second_status_monitor_loses_locks() {
     let found = under_nsm(&tree);
     assert_eq!(wrong(&found), []);
     assert!(found.iter().any(|f| f.found.contains("held by systemd (1), heirlock (900)")), "{found:?}");
-    tree.put("/proc/4711/comm", "rpc.statd\n");
+    tree.process(4711, "/usr/sbin/rpc.statd", 0);
     assert_eq!(wrong(&under_nsm(&tree)), [("rpc-statd", Severity::LosesLocks)]);
-    tree.remove("/proc/4711/comm");
+    tree.relink("/proc/4711/ns/net", "net:[2]");
+    assert_eq!(wrong(&under_nsm(&tree)), [], "a container's");
     tree.remove("/etc/systemd/system/rpc-statd.service");
     let found = under_nsm(&tree);
     assert_eq!(wrong(&found), [("rpc-statd", Severity::LosesLocks)]);
@@ -113,7 +114,8 @@ fn whose_socket_lockd_is_sent_to_is_said() {
     holder(&tree, 902, "heirlock", 5001);
     assert_eq!(wrong(&under_nsm(&tree)), [], "'heirlock supervise' holds it as well");
     tree.remove("/proc/900/fd/7");
-    tree.put("/proc/902/comm", "unfsd\n");
+    tree.process(902, "/usr/bin/unfsd", 0);
+    tree.put("/proc/902/comm", "heirlock\n");
     let found = under_nsm(&tree);
     assert_eq!(wrong(&found), [("status-monitor-socket", Severity::LosesLocks)]);
     assert!(found[0].found.contains("held by unfsd (902) and not by heirlock"), "{}", found[0]);
@@ -182,7 +184,7 @@ fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_nobody_is_said() {
 #[test]
 fn an_rpc_statd_that_is_older_than_its_configuration_is_said() {
     let (tree, _listener) = called_out();
-    tree.put("/proc/4711/comm", "rpc.statd\n");
+    tree.process(4711, "/usr/sbin/rpc.statd", 0);
     let written = fs::metadata(tree.host().at("/etc/nfs.conf.d/heirlock.conf")).unwrap().mtime();
     let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).unwrap();
     let started = |seconds: i64| {
@@ -206,4 +208,41 @@ fn a_status_monitor_that_another_mode_keeps_away_is_said() {
         assert!(!found(&tree), "{mode}");
         assert!(found(&monitored()), "{mode}");
     }
+}
+
+#[test]
+fn what_rpc_statd_was_started_with_counts_whatever_the_files_say() {
+    let said = |tree: &Tree, mode: &str| wrong(&live(&tree.host(), &in_mode(mode)));
+    let tree = Tree::with_statd();
+    assert_eq!(said(&tree, "watch"), []);
+    tree.relink("/proc/4711/cwd", "/var/lib/nfs/statd");
+    assert_eq!(said(&tree, "watch"), [("state-directory", Severity::LosesLocks)]);
+    // The same place under another name.
+    symlink("nfs", tree.host().at("/var/lib/state")).unwrap();
+    tree.relink("/proc/4711/cwd", "/var/lib/state");
+    assert_eq!(said(&tree, "watch"), []);
+    tree.put("/proc/4711/cmdline", "rpc.statd\0-n\x00192.0.2.10\0");
+    assert_eq!(said(&tree, "watch"), [("status-monitor-address", Severity::Warning)]);
+    let (tree, _listener) = called_out();
+    tree.process(4711, "/usr/sbin/rpc.statd", 0);
+    assert_eq!(said(&tree, "callout"), []);
+    tree.put("/proc/4711/cmdline", "rpc.statd\0--ha-callout=/usr/sbin/other\0");
+    let found = live(&tree.host(), &in_mode("callout"));
+    assert_eq!(wrong(&found), [("ha-callout", Severity::Warning)]);
+    assert!(found.iter().any(|f| f.found.contains("command line of rpc.statd (process 4711)")), "{found:?}");
+}
+
+#[test]
+fn a_state_directory_of_somebody_elses_is_said() {
+    let tree = Tree::with_statd();
+    // Only root can give a folder away.
+    if chown(tree.host().at("/var/lib/nfs/sm"), Some(4711), None).is_err() {
+        return;
+    }
+    tree.process(4711, "/usr/sbin/rpc.statd", 4711);
+    assert_eq!(wrong(&live(&tree.host(), &in_mode("watch"))), []);
+    tree.folder("/var/lib/nfs/statd/sm");
+    chown(tree.host().at("/var/lib/nfs/statd/sm"), Some(4712), None).unwrap();
+    tree.process(4711, "/usr/sbin/rpc.statd", 4712);
+    assert_eq!(wrong(&live(&tree.host(), &in_mode("watch"))), [("state-directory", Severity::LosesLocks)]);
 }

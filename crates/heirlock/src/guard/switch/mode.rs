@@ -24,7 +24,8 @@ impl Run<'_> {
     pub(super) fn check_mode(&self) -> Result<(), GuardError> {
         let refuse = |what: String| Err(GuardError::Refused { what });
         if self.mode() == CaptureMode::Callout {
-            if let Some(other) = statd::foreign_callout(self.host) {
+            let named = statd::named_callout(self.host, self.settings);
+            if let Some(other) = named.filter(|named| Path::new(&named.text) != statd::callout(self.host)) {
                 return refuse(format!(
                     "{} says ha-callout={}, and rpc.statd runs one callout only; take the line out, or use capture.mode = \"nsm\" or \"watch\"",
                     other.file.display(),
@@ -103,7 +104,7 @@ impl Run<'_> {
             )?;
         }
         self.mask(statd::UNIT)?;
-        if statd::running(self.host).is_some() {
+        if statd::running(self.host, self.settings).is_some() {
             self.stop(statd::UNIT)?;
         }
         if !self.plan {
@@ -113,7 +114,11 @@ impl Run<'_> {
     }
 
     fn say_statd_runs(&mut self, remedy: &str) {
-        if let Some(pid) = statd::running(self.host) {
+        if let Some(running) = statd::running(self.host, self.settings) {
+            let (pid, remedy) = match running.in_container {
+                true => (running.pid, "it is a container's: end it with that one's tools"),
+                false => (running.pid, remedy),
+            };
             self.say(
                 StepOutcome::Left,
                 format!("rpc.statd runs as process {pid}, in heirlock's place; {remedy}"),
@@ -154,7 +159,7 @@ impl Run<'_> {
 
     /// rpc.statd reads its callout's name when it starts.
     pub(super) fn tell_statd(&mut self, why: &str) -> Result<(), GuardError> {
-        if statd::running(self.host).is_none() {
+        if statd::running(self.host, self.settings).is_none() {
             return if self.plan { Ok(()) } else { self.statd_knows() };
         }
         if self.host.systemctl.is_none() {

@@ -1,0 +1,176 @@
+//! Processes of this host, known by more than a name: anybody may run a program of any name, and a container's programs are
+//! seen among the host's own.
+//!
+//! What counts runs in our network namespace, for root or for another user that is named, and is the program behind
+//! `/proc/<pid>/exe`. What the kernel doesn't let us see counts against us: only root sees everything.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::host::Host;
+
+/// What the kernel adds to the path of a program that was replaced while it runs (proc(5)).
+const REPLACED: &str = " (deleted)";
+
+/// One that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Process {
+    /// Its number.
+    pub(super) pid: u32,
+    /// As whom it runs.
+    pub(super) user: u32,
+    /// It is a container's, though it speaks on this host's network: its own tools end it.
+    pub(super) in_container: bool,
+}
+
+/// The first process that is this program and runs for root or for one of these users, in our network namespace.
+pub(super) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process> {
+    let net = fs::read_link(host.at("/proc/self/ns/net"));
+    numbers(host).into_iter().find_map(|pid| {
+        if !is_program(host, pid, program) || !shares(&net, &link(host, pid, "ns/net")) {
+            return None;
+        }
+        let user = user(host, pid).filter(|user| *user == 0 || users.contains(user))?;
+        let own = fs::read_link(host.at("/proc/self/ns/pid"));
+        let in_container = !shares(&own, &link(host, pid, "ns/pid"));
+        Some(Process { pid, user, in_container })
+    })
+}
+
+/// All processes, in their order.
+pub(super) fn numbers(host: &Host) -> Vec<u32> {
+    let mut pids: Vec<u32> =
+        host.list("/proc").unwrap_or_default().iter().filter_map(|entry| entry.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// What a process was started with, its own name first.
+pub(super) fn arguments(host: &Host, pid: u32) -> Vec<String> {
+    let text = host.text(folder(pid).join("cmdline")).unwrap_or_default();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Where it works.
+pub(super) fn working_directory(host: &Host, pid: u32) -> Option<PathBuf> {
+    link(host, pid, "cwd").ok()
+}
+
+/// The file name of the program that a process is; where we may not see that, the name that it gives itself.
+pub(super) fn program(host: &Host, pid: u32) -> Option<String> {
+    match link(host, pid, "exe") {
+        Ok(path) => {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            Some(name.strip_suffix(REPLACED).map_or(name.clone(), str::to_owned))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            host.text(folder(pid).join("comm")).map(|comm| comm.trim_end().to_owned())
+        }
+        // A thread of the kernel is no program.
+        Err(_) => None,
+    }
+}
+
+/// Whose process it is: the user that started it, where it didn't give itself away for somebody else. A program that takes
+/// its owner's rights from whom it belongs to is still its starter's.
+fn user(host: &Host, pid: u32) -> Option<u32> {
+    let status = host.text(folder(pid).join("status"))?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let mut users = users.split_whitespace().map_while(|user| user.parse::<u32>().ok());
+    let (real, effective) = (users.next()?, users.next()?);
+    Some(if real == 0 { effective } else { real })
+}
+
+fn is_program(host: &Host, pid: u32, name: &str) -> bool {
+    let Some(found) = program(host, pid) else { return false };
+    // Nix starts many a program by another of a hidden name.
+    found == name || found.strip_prefix('.').and_then(|found| found.strip_suffix("-wrapped")) == Some(name)
+}
+
+/// Whether two links to namespaces lead to the same one; one that can't be seen may be.
+fn shares(ours: &io::Result<PathBuf>, theirs: &io::Result<PathBuf>) -> bool {
+    match (ours, theirs) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        // It has ended in the meantime.
+        (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
+        _ => true,
+    }
+}
+
+fn link(host: &Host, pid: u32, name: &str) -> io::Result<PathBuf> {
+    fs::read_link(host.at(folder(pid).join(name)))
+}
+
+fn folder(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+    use crate::guard::testing::{Tree, ended};
+
+    #[test]
+    fn only_a_program_of_ours_or_of_a_named_user_in_our_network_counts() {
+        let tree = Tree::new();
+        let users = [4711];
+        let found = || find(&tree.host(), "sm-notify", &users).map(|process| (process.pid, process.user));
+        assert_eq!(found(), None);
+        tree.process(10, "/usr/bin/sleep", 0);
+        tree.put("/proc/10/comm", "sm-notify\n");
+        tree.process(11, "/tmp/sm-notify", 1000);
+        tree.process(12, "/usr/sbin/sm-notify", 0);
+        tree.relink("/proc/12/ns/net", "net:[2]");
+        assert_eq!(found(), None, "its name alone, somebody's, a container's");
+        tree.process(13, "/usr/sbin/sm-notify", 4711);
+        assert_eq!(found(), Some((13, 4711)));
+        tree.process(9, "/opt/nfs/sm-notify (deleted)", 0);
+        assert_eq!(found(), Some((9, 0)), "replaced while it runs");
+        tree.put("/proc/9/status", "Name:\tx\nUid:\t1000\t0\t0\t0\n");
+        assert_eq!(found(), Some((13, 4711)), "who runs a program of root's is not root");
+        tree.process(8, "/nix/store/x/bin/.sm-notify-wrapped", 0);
+        assert_eq!(found(), Some((8, 0)));
+    }
+
+    #[test]
+    fn one_of_a_container_on_our_network_is_told_from_our_own() {
+        let tree = Tree::new();
+        tree.process(13, "/usr/sbin/sm-notify", 0);
+        assert!(!find(&tree.host(), "sm-notify", &[]).unwrap().in_container);
+        tree.relink("/proc/13/ns/pid", "pid:[2]");
+        assert!(find(&tree.host(), "sm-notify", &[]).unwrap().in_container);
+    }
+
+    /// On the real /proc, with a program of a name that nobody else runs.
+    #[test]
+    fn a_process_of_this_host_is_found_and_one_of_another_network_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("h-{:08x}", fastrand::u32(..));
+        let program = folder.path().join(&name);
+        fs::copy("/bin/sleep", &program).unwrap();
+        let host = Host::here();
+        let own = rustix::process::getuid().as_raw();
+        // execve is done when the program is seen with what it was given.
+        let awaited = |child: &Child| {
+            while super::program(&host, child.id()).as_ref() != Some(&name)
+                || arguments(&host, child.id()).len() != 2
+            {}
+        };
+        let child = Command::new(&program).arg("600").spawn().unwrap();
+        awaited(&child);
+        assert_eq!(find(&host, &name, &[own]).map(|process| process.pid), Some(child.id()));
+        assert_eq!(arguments(&host, child.id()), [program.to_str().unwrap(), "600"]);
+        ended(child);
+        assert_eq!(find(&host, &name, &[own]), None);
+        if own != 0 {
+            return;
+        }
+        let child = Command::new("unshare").arg("-n").arg(&program).arg("600").spawn().unwrap();
+        awaited(&child);
+        assert_eq!(find(&host, &name, &[own]), None, "in a network of its own");
+        ended(child);
+    }
+}
