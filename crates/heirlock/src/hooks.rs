@@ -33,7 +33,15 @@ pub(crate) struct Output(pub(crate) String);
 pub(crate) struct CommandError {
     command: String,
     how: String,
+    status: Option<i32>,
     said: Said,
+}
+
+impl CommandError {
+    /// The exit status of a command that ended by itself.
+    pub(crate) fn exit_status(&self) -> Option<i32> {
+        self.status
+    }
 }
 
 #[derive(Debug)]
@@ -52,7 +60,12 @@ impl fmt::Display for Said {
 /// Where it can't be started, fails, or isn't done in time: then its whole process group is ended.
 pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<Output, CommandError> {
     let shown = command.argv.join(" ");
-    let fail = |how: String, said: String| CommandError { command: shown.clone(), how, said: Said(said) };
+    let fail = |how: String, said: String| CommandError {
+        command: shown.clone(),
+        how,
+        status: None,
+        said: Said(said),
+    };
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err(fail("no command is given".into(), String::new()));
     };
@@ -70,7 +83,7 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
     let said = output.text();
     match ended {
         Ok(Some(status)) if status.success() => Ok(Output(said)),
-        Ok(Some(status)) => Err(fail(how_it_ended(status), said)),
+        Ok(Some(status)) => Err(CommandError { status: status.code(), ..fail(how_it_ended(status), said) }),
         Ok(None) => Err(fail(
             format!("not done within {} s, so it was ended", command.time_limit.as_secs_f32()),
             said,

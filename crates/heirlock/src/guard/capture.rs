@@ -165,11 +165,7 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
             "{file} says ha-callout={}, which is not heirlock's: {AS_WATCH}",
             value.text.escape_debug()
         );
-        return Finding::warning(
-            check,
-            found,
-            format!("take the line out of {file}, then run 'heirlock enable'"),
-        );
+        return Finding::warning(check, found, format!("take it out of {file}, then run 'heirlock enable'"));
     }
     // What a link names is what is run.
     let program = fs::read_link(host.at(&named)).unwrap_or_else(|_| named.clone());

@@ -9,13 +9,39 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Where systemd looks for a unit; the first one that has it decides (systemd.unit(5)).
-const UNIT_FOLDERS: [&str; 5] = [
-    "/etc/systemd/system",
+const UNIT_FOLDERS: [&str; 13] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    ADMINISTRATORS_UNITS,
+    "/etc/systemd/system.attached",
     "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
+    "/run/systemd/generator.late",
 ];
+
+/// Where an administrator's units and masks lie. NixOS has all units there.
+pub(super) const ADMINISTRATORS_UNITS: &str = "/etc/systemd/system";
+
+/// Where programs of nfs-utils are installed, besides where their units and PATH say.
+const PROGRAM_FOLDERS: [&str; 8] = [
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/run/current-system/sw/bin",
+    "/run/current-system/sw/sbin",
+];
+
+/// Units that start programs of nfs-utils.
+const PROGRAM_UNITS: [&str; 3] = ["rpc-statd.service", "rpc-statd-notify.service", "nfs-server.service"];
 
 /// A host: `/` and its systemctl, or a test's.
 #[derive(Debug, Clone)]
@@ -26,6 +52,8 @@ pub(super) struct Host {
     pub(super) systemctl: Option<PathBuf>,
     /// The program that the unit starts.
     pub(super) program: PathBuf,
+    /// Where programs lie that are asked; the host's own where it is `None`.
+    pub(super) tools: Option<PathBuf>,
 }
 
 /// What systemd would make of a unit.
@@ -47,7 +75,40 @@ impl Host {
             root: PathBuf::from("/"),
             systemctl: systemd.then(|| PathBuf::from("systemctl")),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/heirlock")),
+            tools: None,
         }
+    }
+
+    /// A program that can be asked.
+    pub(super) fn tool(&self, name: &str) -> Option<PathBuf> {
+        match &self.tools {
+            Some(folder) => Some(folder.join(name)).filter(|path| path.is_file()),
+            None => self.installed(name),
+        }
+    }
+
+    /// Where a program of nfs-utils is installed: in one of the usual folders, beside what their units start, or in PATH.
+    pub(super) fn installed(&self, name: &str) -> Option<PathBuf> {
+        let usual = PROGRAM_FOLDERS.iter().map(PathBuf::from);
+        let of_units =
+            PROGRAM_UNITS.iter().filter_map(|unit| self.started_by(unit)?.parent().map(Path::to_owned));
+        let path = std::env::var_os("PATH").filter(|_| self.root == Path::new("/")).unwrap_or_default();
+        let of_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect::<Vec<_>>();
+        usual
+            .chain(of_units)
+            .chain(of_path)
+            .map(|folder| folder.join(name))
+            .find(|path| self.at(path).is_file())
+    }
+
+    /// The program that a unit starts, as its file says.
+    fn started_by(&self, unit: &str) -> Option<PathBuf> {
+        let Unit::Present(path) = self.unit(unit) else { return None };
+        let text = self.text(path)?;
+        let line = text.lines().rev().find_map(|line| line.trim().strip_prefix("ExecStart="))?;
+        let program =
+            line.trim_start_matches(['-', '@', ':', '+', '!', '|', ' ']).split_whitespace().next()?;
+        Some(PathBuf::from(program)).filter(|path| path.is_absolute())
     }
 
     /// Where a path of the host lies.
@@ -149,5 +210,20 @@ mod tests {
         assert!(tree.host().list("/etc/nfs.conf.d").unwrap().is_empty());
         tree.put("/etc/nfs.conf", "x");
         assert_eq!(tree.host().text("/etc/nfs.conf").as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn programs_are_found_where_units_start_them() {
+        let tree = Tree::new();
+        let host = tree.host();
+        assert_eq!(host.installed("sm-notify"), None);
+        tree.put("/nix/store/x/sbin/sm-notify", "program\n");
+        tree.put(
+            "/etc/systemd/system/rpc-statd.service",
+            "[Service]\nExecStart=-/nix/store/x/sbin/rpc.statd -L\n",
+        );
+        assert_eq!(host.installed("sm-notify"), Some("/nix/store/x/sbin/sm-notify".into()));
+        tree.put("/usr/local/bin/sm-notify", "program\n");
+        assert_eq!(host.installed("sm-notify"), Some("/usr/local/bin/sm-notify".into()));
     }
 }

@@ -1,16 +1,60 @@
-//! nfs-utils' configuration, read as its own reader does (support/nfs/conffile.c; checked against nfsconf of 2.6.2):
-//! `/etc/nfs.conf`, then `/etc/nfs.conf.d/*.conf` in the order of versionsort; later wins. Its oddities matter, since an
-//! assignment that it ignores is a setting that isn't one: above all, it ignores a last line without its newline.
+//! nfs-utils' configuration. What is in force is asked of the installed nfsconf, for which files count differs from version
+//! to version; our own reading then says which file made a setting, and stands in where there is no nfsconf.
+//!
+//! It is read as nfs-utils' own reader does (support/nfs/conffile.c; checked against nfsconf of 2.6.2): `/etc/nfs.conf`, then
+//! `/etc/nfs.conf.d/*.conf` in the order of versionsort; later wins. Its oddities matter, since an assignment that it ignores
+//! is a setting that isn't one: above all, it ignores a last line without its newline. The folder is read since 2.5.3. The
+//! same two below /usr/etc are read before since 2.7.1, and count only where there is no /etc/nfs.conf, since loading that
+//! one drops what was there.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
+use crate::config::Command;
+use crate::{hooks, limits};
 
 /// The file, and what the folder beside it is called.
 pub(super) const FILE: &str = "/etc/nfs.conf";
-pub(super) const FOLDER: &str = "/etc/nfs.conf.d";
+const FOLDER: &str = "/etc/nfs.conf.d";
+
+/// The same as a distribution ships them.
+const USR_FILE: &str = "/usr/etc/nfs.conf";
+const USR_FOLDER: &str = "/usr/etc/nfs.conf.d";
+
+/// Since which version the folder is read, and since which what lies below /usr/etc.
+const FOLDER_SINCE: Version = Version(2, 5, 3);
+const USR_SINCE: Version = Version(2, 7, 1);
+
+/// The settings that matter here, by section and key.
+const KEYS: [(&str, &str); 4] = [
+    ("sm-notify", "lift-grace"),
+    ("sm-notify", "force"),
+    ("statd", "state-directory-path"),
+    ("statd", "ha-callout"),
+];
+
+/// A version of nfs-utils.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version(u32, u32, u32);
+
+/// Who was asked what is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The installed nfsconf.
+    Nfsconf(PathBuf),
+    /// The files, as an rpc.statd of this version reads them.
+    Version(Version),
+    /// The files, as nfs-utils of 2.5.3 to 2.6.4 read them: nothing that is installed says which version it is.
+    #[default]
+    Files,
+}
+
+/// The program that says what is in force.
+const NFSCONF: &str = "nfsconf";
 
 /// How deep files may include each other.
 const INCLUDE_DEPTH_MAX: usize = 8;
@@ -19,6 +63,10 @@ const INCLUDE_DEPTH_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct NfsConf {
     values: BTreeMap<(String, String), Value>,
+    /// Files that a file includes.
+    includes: Vec<PathBuf>,
+    /// Who was asked.
+    pub(super) asked: Asked,
     /// What could not be read, in words.
     pub(super) problems: Vec<String>,
 }
@@ -40,21 +88,74 @@ struct Section {
 }
 
 impl NfsConf {
-    /// Reads the host's.
+    /// What is in force on this host.
     pub(super) fn read(host: &Host) -> Self {
+        let asked = Asked::of(host);
         let mut conf = Self::default();
+        if asked.reads(USR_SINCE) {
+            conf.read_file(host, Path::new(USR_FILE), Section::default(), 0);
+            conf.read_folder(host, USR_FOLDER);
+            if host.at(FILE).exists() {
+                conf.values.clear();
+            }
+        }
         conf.read_file(host, Path::new(FILE), Section::default(), 0);
-        match host.list(FOLDER) {
+        if asked.reads(FOLDER_SINCE) {
+            conf.read_folder(host, FOLDER);
+        }
+        conf.asked = asked;
+        conf.correct();
+        conf
+    }
+
+    fn read_folder(&mut self, host: &Host, folder: &str) {
+        match host.list(folder) {
             Ok(mut names) => {
                 names.retain(|name| !name.starts_with('.') && name.len() > 5 && name.ends_with(".conf"));
                 names.sort_by(|a, b| versionsort(a, b));
                 for name in names {
-                    conf.read_file(host, &Path::new(FOLDER).join(name), Section::default(), 0);
+                    self.read_file(host, &Path::new(folder).join(name), Section::default(), 0);
                 }
             }
-            Err(error) => conf.problems.push(format!("can't read {FOLDER}: {error}")),
+            Err(error) => self.problems.push(format!("can't read {folder}: {error}")),
         }
-        conf
+    }
+
+    /// What nfsconf says counts; our own reading only knows which file says so.
+    fn correct(&mut self) {
+        let Asked::Nfsconf(program) = self.asked.clone() else { return };
+        for (section, key) in KEYS {
+            let place = (section.to_owned(), key.to_owned());
+            match ask(&program, &["--get", section, key]) {
+                Ok(Some(text)) => {
+                    let read = self.get(section, key).filter(|read| read.text == text);
+                    let file = read.map_or_else(|| program.clone(), |read| read.file);
+                    self.values.insert(place, Value { text, file });
+                }
+                Ok(None) => {
+                    self.values.remove(&place);
+                }
+                Err(why) => {
+                    self.problems.push(format!("{why}; the files were read instead"));
+                    self.asked = Asked::Files;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether what lies in /etc/nfs.conf.d counts here. nfsconf is asked by an example, for vendors carry newer ways into
+    /// older versions.
+    pub(super) fn reads_folder(&self) -> bool {
+        match &self.asked {
+            Asked::Nfsconf(program) => reads_folder_beside(program).unwrap_or(true),
+            asked => asked.reads(FOLDER_SINCE),
+        }
+    }
+
+    /// The file that nfs.conf includes for what the administrator sets himself (SUSE), if it does.
+    pub(super) fn local_file(&self) -> Option<&Path> {
+        self.includes.iter().map(PathBuf::as_path).find(|path| path.ends_with("nfs.conf.local"))
     }
 
     /// A setting; `$NAME` stands for what `[environment]` says.
@@ -65,14 +166,9 @@ impl NfsConf {
         Some(Value { text: named.text.clone(), file: value.file.clone() })
     }
 
-    /// A yes or no; anything else counts as not set, as it does for nfs-utils.
+    /// A yes or no.
     pub(super) fn get_bool(&self, section: &str, key: &str) -> Option<bool> {
-        let text = self.get(section, key)?.text.to_ascii_lowercase();
-        match text.as_str() {
-            "1" | "t" | "true" | "y" | "yes" | "on" => Some(true),
-            "0" | "f" | "false" | "n" | "no" | "off" => Some(false),
-            _ => None,
-        }
+        self.get(section, key)?.as_bool()
     }
 
     fn read_file(&mut self, host: &Host, path: &Path, mut section: Section, depth: usize) {
@@ -116,6 +212,7 @@ impl NfsConf {
             let included = Path::new(value.strip_prefix('-').unwrap_or(&value)).to_owned();
             // A relative one is beside the file that includes it.
             let included = path.parent().unwrap_or(Path::new("/")).join(included);
+            self.includes.push(included.clone());
             if depth < INCLUDE_DEPTH_MAX {
                 self.read_file(host, &included, section.clone(), depth + 1);
             }
@@ -131,6 +228,93 @@ impl NfsConf {
             self.values.insert(place, Value { text: value, file: path.to_owned() });
         }
     }
+}
+
+impl Value {
+    /// A yes or no; anything else counts as not set, as it does for nfs-utils.
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        match self.text.to_ascii_lowercase().as_str() {
+            "1" | "t" | "true" | "y" | "yes" | "on" => Some(true),
+            "0" | "f" | "false" | "n" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// How it is taken back.
+    pub(super) fn remedy(&self) -> String {
+        if self.file.ends_with(NFSCONF) {
+            // It counts, and no file that we know of says so.
+            return "find the line in nfs.conf and in what it includes, and take it out".into();
+        }
+        format!("take the line out of {}", self.file.display())
+    }
+}
+
+impl Asked {
+    fn of(host: &Host) -> Self {
+        if let Some(program) = host.tool(NFSCONF) {
+            return Asked::Nfsconf(program);
+        }
+        let version = host.tool("rpc.statd").and_then(|statd| ask(&statd, &["-v"]).ok().flatten());
+        version.and_then(|text| Version::parse(&text)).map_or(Asked::Files, Asked::Version)
+    }
+
+    /// Whether what is read since a version may count here.
+    fn reads(&self, since: Version) -> bool {
+        match self {
+            Asked::Nfsconf(_) => true,
+            Asked::Version(version) => *version >= since,
+            Asked::Files => since <= FOLDER_SINCE,
+        }
+    }
+}
+
+/// In words, for a finding.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asked::Nfsconf(program) => write!(f, "{} was asked what is in force", program.display()),
+            Asked::Version(Version(major, minor, patch)) => {
+                write!(f, "there is no nfsconf to ask: the files were read as nfs-utils {major}.{minor}.{patch} reads them")
+            }
+            Asked::Files => f.write_str(
+                "neither nfsconf nor rpc.statd is here to ask: the files were read as nfs-utils 2.5.3 reads them",
+            ),
+        }
+    }
+}
+
+impl Version {
+    /// Of what rpc.statd says of itself: `rpc.statd version 2.6.2`.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, version) = text.split_once("version ")?;
+        let mut numbers =
+            version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+        Some(Self(numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
+    }
+}
+
+/// What a program of nfs-utils says; `None` where it says no, by exit status 1.
+fn ask(program: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
+    let words = arguments.iter().map(|argument| (*argument).to_owned());
+    let argv = std::iter::once(program.display().to_string()).chain(words).collect();
+    match hooks::run(&Command { argv, time_limit: limits::NFS_UTILS_TIME_MAX }, &[]) {
+        Ok(output) => Ok(Some(output.0.trim_end_matches('\n').to_owned())),
+        Err(error) if error.exit_status() == Some(1) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether this nfsconf reads the folder beside a file; `None` where it can't be tried.
+fn reads_folder_beside(program: &Path) -> Option<bool> {
+    let folder = tempfile::tempdir().ok()?;
+    let file = folder.path().join("nfs.conf");
+    let beside = folder.path().join("nfs.conf.d");
+    fs::write(&file, "[general]\n").ok()?;
+    fs::create_dir(&beside).ok()?;
+    fs::write(beside.join("heirlock.conf"), "[heirlock]\nread=yes\n").ok()?;
+    let said = ask(program, &["--file", file.to_str()?, "--get", "heirlock", "read"]).ok()?;
+    Some(said.as_deref() == Some("yes"))
 }
 
 fn parse_header(header: &str) -> Section {
@@ -261,5 +445,74 @@ mod tests {
         let tree = Tree::new();
         tree.put("/etc/nfs.conf", "[sm-notify]\ninclude=/etc/nfs.conf\nlift-grace=n\n");
         assert_eq!(NfsConf::read(&tree.host()).get_bool("sm-notify", "lift-grace"), Some(false));
+    }
+
+    #[test]
+    fn what_the_installed_version_does_not_read_is_not_in_force() {
+        for (reads_folder, expected) in [(true, Some(false)), (false, None)] {
+            let tree = Tree::new();
+            tree.put("/etc/nfs.conf", "[statd]\nha-callout=/usr/sbin/c\n");
+            tree.put("/etc/nfs.conf.d/heirlock.conf", BEFORE);
+            tree.nfsconf(reads_folder);
+            let conf = NfsConf::read(&tree.host());
+            assert_eq!(conf.get_bool("sm-notify", "lift-grace"), expected);
+            assert_eq!(conf.reads_folder(), reads_folder);
+            let callout = conf.get("statd", "ha-callout").unwrap();
+            assert_eq!((callout.text.as_str(), callout.file.as_path()), ("/usr/sbin/c", Path::new(FILE)));
+            assert!(conf.asked.to_string().ends_with("nfsconf was asked what is in force"), "{}", conf.asked);
+        }
+    }
+
+    /// With the real one, where nfs-utils is installed.
+    #[test]
+    fn the_installed_nfsconf_is_asked() {
+        let host = Host::here();
+        let conf = NfsConf::read(&host);
+        let Some(program) = host.tool(NFSCONF) else {
+            assert!(!matches!(conf.asked, Asked::Nfsconf(_)));
+            return;
+        };
+        assert_eq!((&conf.asked, &conf.problems), (&Asked::Nfsconf(program.clone()), &Vec::new()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nfs.conf");
+        fs::write(&file, "[sm-notify]\nlift-grace=$LG\n[environment]\nLG=env\n").unwrap();
+        let file = file.to_str().unwrap();
+        let get = |key| ask(&program, &["--file", file, "--get", "sm-notify", key]);
+        assert_eq!((get("lift-grace"), get("force")), (Ok(Some("env".into())), Ok(None)));
+    }
+
+    #[test]
+    fn what_counts_and_stands_in_no_file_that_we_read_counts() {
+        let tree = Tree::new();
+        tree.tool(NFSCONF, "[ $2 = sm-notify ] && echo y");
+        let value = NfsConf::read(&tree.host()).get("sm-notify", "force").unwrap();
+        assert!(value.as_bool() == Some(true) && value.file.ends_with(NFSCONF), "{value:?}");
+        assert!(value.remedy().starts_with("find the line"), "{}", value.remedy());
+        tree.tool(NFSCONF, "exit 7");
+        tree.put("/etc/nfs.conf.d/heirlock.conf", BEFORE);
+        let conf = NfsConf::read(&tree.host());
+        assert_eq!((conf.get_bool("sm-notify", "lift-grace"), &conf.asked), (Some(false), &Asked::Files));
+        assert!(conf.problems[0].contains("exit status 7"), "{:?}", conf.problems);
+    }
+
+    #[test]
+    fn without_nfsconf_the_files_of_the_installed_version_are_read() {
+        let tree = Tree::new();
+        tree.put("/etc/nfs.conf.d/heirlock.conf", BEFORE);
+        tree.put("/usr/etc/nfs.conf.d/site.conf", "[sm-notify]\nforce=1\n");
+        let said = |version: &str| {
+            tree.tool("rpc.statd", &format!("echo rpc.statd version {version}"));
+            let conf = NfsConf::read(&tree.host());
+            [conf.get_bool("sm-notify", "lift-grace"), conf.get_bool("sm-notify", "force")]
+        };
+        assert_eq!(said("2.1.1"), [None, None]);
+        assert_eq!(said("2.5.3"), [Some(false), None]);
+        assert_eq!(said("2.6.4-rc1"), [Some(false), None]);
+        assert_eq!(said("2.7.1"), [Some(false), Some(true)]);
+        assert_eq!(said("10.0.0"), [Some(false), Some(true)]);
+        assert_eq!(said("unknown"), [Some(false), None]);
+        // Loading the file of /etc drops what was there.
+        tree.put("/etc/nfs.conf", "");
+        assert_eq!(said("2.8.3"), [Some(false), None]);
     }
 }

@@ -18,8 +18,8 @@ pub(super) const UNIT: &str = "rpc-statd-notify.service";
 /// What it makes sure of running once a boot with, and never removes.
 pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
 
-/// Where distributions install it.
-const PROGRAMS: [&str; 3] = ["/usr/sbin/sm-notify", "/sbin/sm-notify", "/usr/local/sbin/sm-notify"];
+/// The program.
+const PROGRAM: &str = "sm-notify";
 
 const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
 
@@ -37,7 +37,12 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
         return vec![Finding::ok("other-sender", "no stock sm-notify shares this lock manager's clients")];
     }
     let unit = host.systemctl.as_ref().map(|_| host.unit(UNIT));
-    let mut findings = vec![lift_grace(&conf), guard_file(host, &conf, unit.as_ref())];
+    let mut findings = vec![
+        Finding::ok("nfs-conf", conf.asked.to_string()),
+        lift_grace(&conf),
+        guard_file(host, &conf, unit.as_ref()),
+    ];
+    findings.extend(deaf(host, unit.as_ref()));
     findings.extend(unit.map(|unit| unit_state(&unit)));
     findings.extend(running(host, settings));
     findings.extend(directory(host, settings, &conf));
@@ -49,7 +54,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 /// Whether stock sm-notify is here, and would hit the lock manager that we look after.
 fn matters(host: &Host, settings: &Settings, conf: &NfsConf) -> bool {
-    let installed = PROGRAMS.iter().any(|program| host.at(program).exists());
+    let installed = host.installed(PROGRAM).is_some();
     let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
     installed && (kernel || directories(conf).contains(&settings.state_directory))
 }
@@ -63,12 +68,11 @@ fn directories(conf: &NfsConf) -> Vec<PathBuf> {
 
 fn lift_grace(conf: &NfsConf) -> Finding {
     let check = "lift-grace";
-    let value = conf.get("sm-notify", check);
-    match (value, conf.get_bool("sm-notify", check)) {
-        (Some(value), Some(false)) => {
+    match conf.get("sm-notify", check) {
+        Some(value) if value.as_bool() == Some(false) => {
             Finding::ok(check, format!("{} keeps sm-notify from ending grace", value.file.display()))
         }
-        (Some(value), _) => Finding::loses_locks(
+        Some(value) => Finding::loses_locks(
             check,
             format!(
                 "{} says lift-grace={}: sm-notify with nobody to notify ends the grace period of an adoption",
@@ -78,10 +82,10 @@ fn lift_grace(conf: &NfsConf) -> Finding {
             if value.file.ends_with("heirlock.conf") {
                 REMEDY.to_owned()
             } else {
-                format!("take the line out of {}, then {REMEDY}", value.file.display())
+                format!("{}, then {REMEDY}", value.remedy())
             },
         ),
-        (None, _) => Finding::loses_locks(
+        None => Finding::loses_locks(
             check,
             "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify with nobody to notify ends the grace period of an adoption",
             REMEDY,
@@ -89,20 +93,46 @@ fn lift_grace(conf: &NfsConf) -> Finding {
     }
 }
 
+/// An sm-notify that is older than the key goes by nothing that is said of it.
+fn deaf(host: &Host, unit: Option<&Unit>) -> Option<Finding> {
+    let program = host.installed(PROGRAM)?;
+    let bytes = host.read(&program).ok().flatten()?;
+    if holds(&bytes, b"lift-grace") {
+        return None;
+    }
+    let found = format!(
+        "{} is older than the key lift-grace and takes no notice of it: whatever starts it with nobody to notify ends the grace period of an adoption",
+        program.display()
+    );
+    let remedy = "update nfs-utils to 2.2 or newer";
+    let kept_out = matches!(unit, Some(Unit::Masked(_))) && host.at(GUARD_FILE).exists();
+    Some(if kept_out {
+        Finding::warning("lift-grace", found, remedy)
+    } else {
+        Finding::loses_locks("lift-grace", found, format!("{REMEDY}; {remedy}"))
+    })
+}
+
+fn holds(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
 fn guard_file(host: &Host, conf: &NfsConf, unit: Option<&Unit>) -> Finding {
     let check = "sm-notify-pid";
-    let forced = conf.get_bool("sm-notify", "force") == Some(true);
+    let set = conf.get("sm-notify", "force").filter(|value| value.as_bool() == Some(true));
+    let forced = set.is_some();
     if host.at(GUARD_FILE).exists() && !forced {
         return Finding::ok(check, format!("{GUARD_FILE} keeps sm-notify from running in this boot"));
     }
     let found = if forced {
         format!(
-            "[sm-notify] force is set in nfs.conf, so sm-notify runs whether {GUARD_FILE} is there or not"
+            "[sm-notify] force is set by {}, so sm-notify runs whether {GUARD_FILE} is there or not",
+            set.as_ref().map(|value| value.file.display().to_string()).unwrap_or_default()
         )
     } else {
         format!("{GUARD_FILE} is missing: whatever starts rpc.statd or sm-notify notifies once more")
     };
-    let remedy = if forced { "take the line out of nfs.conf" } else { REMEDY };
+    let remedy = set.map_or_else(|| REMEDY.to_owned(), |value| value.remedy());
     match unit {
         // Then nothing that is installed starts it; a person still may.
         Some(Unit::Masked(_)) => Finding::warning(check, found, remedy),
@@ -243,7 +273,41 @@ mod tests {
         tree.put(GUARD_FILE, "");
         assert!(hazards(&host, &settings("")).is_empty());
         tree.put("/etc/nfs.conf", "[sm-notify]\nforce=1\n");
-        assert!(hazards(&host, &settings(""))[0].found.contains("force is set"));
+        assert!(hazards(&host, &settings(""))[0].found.contains("force is set by /etc/nfs.conf"));
+    }
+
+    #[test]
+    fn an_sm_notify_that_is_older_than_the_key_is_kept_out_by_the_other_two_locks_alone() {
+        let tree = guarded();
+        tree.put("/usr/sbin/sm-notify", "an older program\n");
+        let said = |tree: &Tree| {
+            let found = check(&tree.host(), &settings(""));
+            let deaf = found.into_iter().find(|f| f.found.contains("is older than the key"));
+            deaf.map(|finding| finding.severity)
+        };
+        assert_eq!(said(&tree), Some(Severity::Warning));
+        tree.remove(GUARD_FILE);
+        assert_eq!(said(&tree), Some(Severity::LosesLocks));
+        assert_eq!(said(&guarded()), None);
+    }
+
+    #[test]
+    fn what_a_distribution_ships_below_usr_etc_counts_as_if_it_lay_in_etc() {
+        let tree = guarded();
+        tree.tool("rpc.statd", "echo rpc.statd version 2.8.3");
+        tree.remove("/etc/nfs.conf");
+        let site = "[statd]\nstate-directory-path=/srv/shared/nfs\n[sm-notify]\nforce=1\n";
+        let said = |tree: &Tree| {
+            let found = check(&tree.host(), &settings(""));
+            let wrong = found.into_iter().filter(|finding| finding.severity > Severity::Note);
+            wrong.map(|finding| (finding.check, finding.severity)).collect::<Vec<_>>()
+        };
+        tree.put("/etc/nfs.conf.d/site.conf", site);
+        let in_etc = said(&tree);
+        assert_eq!(in_etc, [("sm-notify-pid", Severity::Warning), ("state-directory", Severity::Warning)]);
+        tree.remove("/etc/nfs.conf.d/site.conf");
+        tree.put("/usr/etc/nfs.conf.d/site.conf", site);
+        assert_eq!(said(&tree), in_etc);
     }
 
     #[test]

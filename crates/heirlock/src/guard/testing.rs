@@ -37,7 +37,7 @@ impl Tree {
         tree.folder("/var/lib/nfs/sm.bak");
         tree.folder("/proc");
         tree.put("/var/lib/nfs/state", "");
-        tree.put("/usr/sbin/sm-notify", "program\n");
+        tree.put("/usr/sbin/sm-notify", "program that knows lift-grace\n");
         tree.put("/lib/systemd/system/rpc-statd-notify.service", "[Service]\nExecStart=-/sbin/sm-notify\n");
         tree.put("/lib/systemd/system/rpc-statd.service", "[Service]\nExecStart=/sbin/rpc.statd\n");
         tree.put("/usr/bin/heirlock", "program\n");
@@ -90,6 +90,32 @@ impl Tree {
         }
     }
 
+    /// A program of nfs-utils that can be asked, as a script.
+    pub(super) fn tool(&self, name: &str, script: &str) {
+        let path = self.outside.path().join(name);
+        // Not over one that may still be run.
+        let _ = fs::remove_file(&path);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// An nfsconf of a version that reads the folder beside nfs.conf, or of one that reads the file alone.
+    pub(super) fn nfsconf(&self, reads_folder: bool) {
+        let folder = if reads_folder { "$file.d/*.conf" } else { "" };
+        let root = self.root.path().display();
+        self.tool(
+            "nfsconf",
+            &format!(
+                "file={root}/etc/nfs.conf\nif [ $1 = --file ]; then file=$2; shift 2; fi\n\
+                 local=$(sed -n 's|^include = |{root}|p' $file)\n\
+                 cat $local $file {folder} 2> /dev/null | awk -v s=$2 -v k=$3 '\
+                 /^\\[/ {{ section = substr($0, 2, length($0) - 2) }}\n\
+                 section == s && index($0, k \"=\") == 1 {{ value = substr($0, length(k) + 2); found = 1 }}\n\
+                 END {{ if (!found) exit 1; print value }}'"
+            ),
+        );
+    }
+
     /// A link, also in the place of another.
     pub(super) fn relink(&self, path: &str, to: &str) {
         let path = self.host().at(path);
@@ -103,6 +129,7 @@ impl Tree {
             root: self.root.path().to_owned(),
             systemctl: self.systemd.then(|| self.outside.path().join("systemctl")),
             program: PathBuf::from("/usr/bin/heirlock"),
+            tools: Some(self.outside.path().to_owned()),
         }
     }
 
