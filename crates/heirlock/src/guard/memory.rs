@@ -55,6 +55,9 @@ pub(super) struct Remembered {
     pub(super) before: Option<Before>,
     /// What we wrote, the newest last: that and the one before may be there after a run that was ended.
     pub(super) ours: Vec<Content>,
+    /// What we added, where the rest of the file is somebody else's and may change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) block: Option<String>,
 }
 
 /// A file of somebody else's.
@@ -133,6 +136,11 @@ impl Before {
         replace(path, self.content.bytes(), self.mode, Some((self.uid, self.gid)))
     }
 
+    /// Its mode.
+    pub(super) fn mode(&self) -> u32 {
+        self.mode
+    }
+
     /// The same file with other bytes.
     pub(super) fn with(&self, bytes: &[u8]) -> Self {
         Self { content: Content::of(bytes.to_vec()), ..self.clone() }
@@ -185,7 +193,7 @@ mod tests {
         let mut memory = Memory::begin("boot-1".into());
         let before = Before { content: Content::of(vec![0xff, 0]), mode: 0o640, uid: 0, gid: 5 };
         let ours = vec![Content::of(b"text".to_vec())];
-        memory.files.insert("/etc/x".into(), Remembered { before: Some(before), ours });
+        memory.files.insert("/etc/x".into(), Remembered { before: Some(before), ours, block: None });
         memory.save(&path).unwrap();
         assert_eq!(Memory::load(&path).unwrap().as_ref(), Some(&memory));
         memory.format = 2;

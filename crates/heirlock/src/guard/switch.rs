@@ -6,6 +6,7 @@
 mod disable;
 mod enable;
 mod mode;
+mod nfs_conf_file;
 
 use std::fmt;
 use std::io;
@@ -16,7 +17,7 @@ use thiserror::Error;
 
 use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
-use super::{rivals, statd};
+use super::rivals;
 use crate::config::{CaptureMode, Command, Settings};
 use crate::hooks::{self, CommandError};
 use crate::limits;
@@ -43,15 +44,6 @@ const PROGRAM: &str = "/usr/bin/heirlock";
 
 const TMPFILES_FILE: &str = "/etc/tmpfiles.d/heirlock.conf";
 const TMPFILES_TEXT: &str = include_str!("../../../../dist/tmpfiles/heirlock.conf");
-
-const NFS_CONF_FILE: &str = "/etc/nfs.conf.d/heirlock.conf";
-const NFS_CONF_TEXT: &str = "# Written by 'heirlock enable' and taken back by 'heirlock disable'.\n\
-    # On this host heirlock tells the clients. sm-notify with nobody to notify would end the grace period in which they\n\
-    # reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
-
-/// Added to it where rpc.statd has a callout.
-const NFS_CONF_CALLOUT: &str =
-    "# rpc.statd waits until a client is on record before lockd grants it a lock.\n[statd]\n";
 
 /// One thing that was done, or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,8 +107,10 @@ pub(crate) enum GuardError {
 
 /// A file of ours.
 struct OurFile {
-    path: &'static str,
+    path: PathBuf,
     text: String,
+    /// It is added to a file of somebody else's, at its end, and taken out of it again.
+    is_block: bool,
     /// Its existence is all that counts: one that is there already is as good as ours.
     mere_presence: bool,
 }
@@ -182,7 +176,11 @@ impl Run<'_> {
             let now = Before::look(self.host, path).map_err(failed("read", path))?;
             let Some(now) = now else { continue };
             let known = remembered.ours.contains(&now.content)
-                || remembered.before.as_ref().is_some_and(|before| before.content == now.content);
+                || remembered.before.as_ref().is_some_and(|before| before.content == now.content)
+                || remembered
+                    .block
+                    .as_ref()
+                    .is_some_and(|block| nfs_conf_file::is_whole(&now.content, block));
             // Whoever made the guard file, and whatever is in it: it does its work.
             if !known && path != Path::new(rivals::GUARD_FILE) {
                 changed.push(path.display().to_string());
@@ -194,33 +192,24 @@ impl Run<'_> {
 
 /// The files that put this host under guard.
 fn our_files(host: &Host, settings: &Settings) -> Vec<OurFile> {
+    let whole =
+        |path: &str, text: String| OurFile { path: path.into(), text, is_block: false, mere_presence: false };
     let mut files = vec![
-        OurFile { path: NFS_CONF_FILE, text: nfs_conf(host, settings), mere_presence: false },
-        OurFile { path: TMPFILES_FILE, text: TMPFILES_TEXT.into(), mere_presence: false },
-        OurFile { path: rivals::GUARD_FILE, text: String::new(), mere_presence: true },
+        nfs_conf_file::ours(host, settings),
+        whole(TMPFILES_FILE, TMPFILES_TEXT.into()),
+        OurFile { mere_presence: true, ..whole(rivals::GUARD_FILE, String::new()) },
     ];
     // A package brings its own units.
     let packaged = |unit, file| matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file));
     if host.systemctl.is_some() && !packaged(UNIT, UNIT_FILE) {
         let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
-        files.push(OurFile { path: UNIT_FILE, text, mere_presence: false });
+        files.push(whole(UNIT_FILE, text));
     }
     let nsm = settings.capture.mode == CaptureMode::Nsm;
     if nsm && host.systemctl.is_some() && !packaged(SOCKET, SOCKET_FILE) {
-        files.push(OurFile { path: SOCKET_FILE, text: socket_unit(host, settings), mere_presence: false });
+        files.push(whole(SOCKET_FILE, socket_unit(host, settings)));
     }
     files
-}
-
-fn nfs_conf(host: &Host, settings: &Settings) -> String {
-    match settings.capture.mode {
-        CaptureMode::Callout => format!(
-            "{NFS_CONF_TEXT}{NFS_CONF_CALLOUT}{}={}\n",
-            statd::HA_CALLOUT,
-            statd::callout(host).display()
-        ),
-        CaptureMode::Watch | CaptureMode::Nsm => NFS_CONF_TEXT.into(),
-    }
 }
 
 /// systemd opens all of a unit's sockets or none, so what this kernel doesn't have must not be in it.

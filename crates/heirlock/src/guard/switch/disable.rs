@@ -11,7 +11,7 @@ use heirlock_nsm::state::StateError;
 use super::super::host::{Host, Unit};
 use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
-use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed};
+use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::store::Store;
 
@@ -111,6 +111,12 @@ impl Run<'_> {
         }
         let at = self.host.at(path);
         let now = Before::look(self.host, path).map_err(failed("read", path))?;
+        let others = now.as_ref().and_then(|now| nfs_conf_file::what_others_wrote(now, remembered));
+        if let (Some(now), Some(others)) = (&now, others) {
+            return self.act(format!("take our lines out of {shown}, which others changed since"), |_| {
+                now.with(&others).restore(&at).map_err(failed("write", &at))
+            });
+        }
         match (&remembered.before, now) {
             (before, now) if *before == now => {
                 self.say(StepOutcome::AlreadySo, format!("{shown} is as it was"));

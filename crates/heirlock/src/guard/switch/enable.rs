@@ -4,10 +4,11 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::super::host::{Host, Unit};
+use super::super::host::{ADMINISTRATORS_UNITS, Host, Unit};
 use super::super::memory::{self, Before, Content, Memory, Remembered};
+use super::super::nfs_conf::{Asked, NfsConf};
 use super::super::{records, rivals, statd};
-use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, our_files};
+use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
 use crate::config::{CaptureMode, Settings};
 use crate::store::Store;
 use crate::store::dir::DirStore;
@@ -27,7 +28,7 @@ pub(in super::super) fn enable(
     let files = our_files(host, settings);
     for file in &files {
         // A link or a folder in its place is refused before the first change.
-        Before::look(host, Path::new(file.path)).map_err(failed("read", Path::new(file.path)))?;
+        Before::look(host, &file.path).map_err(failed("read", &file.path))?;
     }
     run.folder(&settings.local_directory, 0o700)?;
     run.folder(&settings.runtime_directory, 0o700)?;
@@ -40,6 +41,7 @@ pub(in super::super) fn enable(
     for file in &files {
         run.file(file)?;
     }
+    run.leave_other_nfs_conf(&files)?;
     run.mask(rivals::UNIT)?;
     if settings.capture.mode == CaptureMode::Nsm {
         run.take_statds_place()?;
@@ -49,6 +51,7 @@ pub(in super::super) fn enable(
         run.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
     }
     if !plan {
+        run.say_in_force();
         for hazard in rivals::hazards(host, settings) {
             run.say(StepOutcome::Left, format!("{}; {}", hazard.found, hazard.remedy.unwrap_or_default()));
         }
@@ -129,15 +132,26 @@ impl Run<'_> {
     }
 
     fn file(&mut self, file: &OurFile) -> Result<(), GuardError> {
-        let path = Path::new(file.path);
-        let ours = Content::of(file.text.clone().into_bytes());
+        let (path, shown) = (file.path.as_path(), file.path.display());
         let now = Before::look(self.host, path).map_err(failed("read", path))?;
+        let wanted = if file.is_block {
+            let there = now.as_ref().map_or(&[][..], |now| now.content.bytes());
+            nfs_conf_file::with_block(there, self.memory.files.get(path), &file.text)
+        } else {
+            file.text.clone().into_bytes()
+        };
+        let ours = Content::of(wanted.clone());
         if now.as_ref().is_some_and(|now| file.mere_presence || now.content == ours) {
-            self.say(StepOutcome::AlreadySo, format!("{} is there", file.path));
+            self.say(StepOutcome::AlreadySo, format!("{shown} is there"));
             return Ok(());
         }
-        let verb = if now.is_some() { "replace" } else { "write" };
-        self.act(format!("{verb} {}", file.path), |run| {
+        let verb = match (&now, file.is_block) {
+            (Some(_), true) => "add our lines to",
+            (Some(_), false) => "replace",
+            (None, _) => "write",
+        };
+        let mode = now.as_ref().map_or(0o644, |now| if file.is_block { now.mode() } else { 0o644 });
+        self.act(format!("{verb} {shown}"), |run| {
             if let Some(folder) = path.parent().filter(|folder| !run.host.at(folder).is_dir()) {
                 run.create_folder(folder, 0o755)?;
             }
@@ -145,7 +159,10 @@ impl Run<'_> {
                 .memory
                 .files
                 .entry(path.to_owned())
-                .or_insert_with(|| Remembered { before: now, ours: Vec::new() });
+                .or_insert_with(|| Remembered { before: now, ..Remembered::default() });
+            if file.is_block {
+                remembered.block = Some(file.text.clone());
+            }
             // What an earlier version wrote stays known until the new text is in its place.
             remembered.ours.retain(|content| *content != ours);
             remembered.ours.push(ours);
@@ -153,15 +170,14 @@ impl Run<'_> {
             remembered.ours.drain(..surplus);
             run.remember()?;
             let at = run.host.at(path);
-            memory::write(&at, file.text.as_bytes(), 0o644).map_err(failed("write", &at))
+            memory::write(&at, &wanted, mode).map_err(failed("write", &at))
         })
     }
 
     /// Whether rpc.statd was started with another callout in nfs.conf than the one that is written now.
     fn will_be_behind(&mut self, files: &[OurFile]) -> bool {
-        let names_callout = |text: &str| text.contains(statd::HA_CALLOUT);
-        let now = self.host.text(super::NFS_CONF_FILE).is_some_and(|text| names_callout(&text));
-        let wanted = files.iter().any(|file| file.path == super::NFS_CONF_FILE && names_callout(&file.text));
+        let now = files.iter().any(|file| nfs_conf_file::has_callout(self.host, &self.memory, file));
+        let wanted = files.iter().any(|file| file.text.contains(statd::HA_CALLOUT));
         // Kept with the next step that is remembered, which is the writing of that file.
         self.memory.statd_behind |= now != wanted;
         self.memory.statd_behind
@@ -174,6 +190,14 @@ impl Run<'_> {
         match self.host.unit(unit) {
             Unit::Absent => self.say(StepOutcome::AlreadySo, format!("there is no {unit}")),
             Unit::Masked(_) => self.say(StepOutcome::AlreadySo, format!("{unit} is masked")),
+            // systemctl masks by a link of that name, and takes no file of the administrator's away for it.
+            Unit::Present(at) if at.parent() == Some(Path::new(ADMINISTRATORS_UNITS)) => {
+                let what = format!(
+                    "{} stays and can't be masked; take it away, or disable it where this host's configuration is made (NixOS), then repeat",
+                    at.display()
+                );
+                self.say(StepOutcome::Left, what);
+            }
             Unit::Present(_) => self.act(format!("mask {unit}"), |run| {
                 run.memory.masks.insert(unit.to_owned());
                 run.remember()?;
@@ -181,6 +205,16 @@ impl Run<'_> {
             })?,
         }
         Ok(())
+    }
+
+    /// What was written counts only where the installed version reads it: it is asked.
+    fn say_in_force(&mut self) {
+        let conf = NfsConf::read(self.host);
+        if let (Asked::Nfsconf(program), Some(false)) =
+            (&conf.asked, conf.get_bool("sm-notify", "lift-grace"))
+        {
+            self.say(StepOutcome::AlreadySo, format!("{} confirms lift-grace=n", program.display()));
+        }
     }
 
     fn own_unit(&mut self) -> Result<(), GuardError> {

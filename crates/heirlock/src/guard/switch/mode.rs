@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::super::host::Unit;
 use super::super::memory;
 use super::super::statd;
-use super::{GuardError, NFS_CONF_FILE, Run, SOCKET, SOCKET_FILE, StepOutcome, UNIT, failed};
+use super::{GuardError, Run, SOCKET, SOCKET_FILE, StepOutcome, UNIT, failed, nfs_conf_file};
 use crate::callout::Spool;
 use crate::config::CaptureMode;
 use crate::control;
@@ -27,7 +27,7 @@ impl Run<'_> {
             let named = statd::named_callout(self.host, self.settings);
             if let Some(other) = named.filter(|named| Path::new(&named.text) != statd::callout(self.host)) {
                 return refuse(format!(
-                    "{} says ha-callout={}, and rpc.statd runs one callout only; take the line out, or use capture.mode = \"nsm\" or \"watch\"",
+                    "{} says ha-callout={}, and rpc.statd runs one callout only; take it out there, or use capture.mode = \"nsm\" or \"watch\"",
                     other.file.display(),
                     other.text.escape_debug()
                 ));
@@ -182,9 +182,7 @@ impl Run<'_> {
         if self.memory.replaces_statd {
             self.return_statd()?;
         }
-        let ours = self.memory.files.get(Path::new(NFS_CONF_FILE)).into_iter().flat_map(|file| &file.ours);
-        let was_callout =
-            ours.into_iter().any(|text| String::from_utf8_lossy(text.bytes()).contains(statd::HA_CALLOUT));
+        let was_callout = self.memory.files.values().any(nfs_conf_file::names_callout);
         self.remove_links()?;
         if !was_callout {
             return Ok(());
@@ -265,7 +263,7 @@ impl Run<'_> {
         self.remember()
     }
 
-    fn give_back_file(&mut self, path: &Path) -> Result<(), GuardError> {
+    pub(super) fn give_back_file(&mut self, path: &Path) -> Result<(), GuardError> {
         let Some(remembered) = self.memory.files.get(path).cloned() else { return Ok(()) };
         self.give_back(path, &remembered)?;
         if self.plan {

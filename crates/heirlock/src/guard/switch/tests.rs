@@ -5,6 +5,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
+use super::nfs_conf_file::DROP_IN as NFS_CONF_FILE;
 use super::*;
 use crate::guard::nfs_conf::NfsConf;
 use crate::guard::testing::{SERVICE, Tree, settings};
@@ -321,7 +322,9 @@ fn a_text_of_an_earlier_version_is_ours_too() {
 #[test]
 fn what_is_shipped_does_what_it_says() {
     let tree = Tree::new();
-    tree.put(NFS_CONF_FILE, NFS_CONF_TEXT);
+    let ours = nfs_conf_file::ours(&tree.host(), &settings(SERVICE));
+    assert_eq!(ours.path, Path::new(NFS_CONF_FILE));
+    tree.put(NFS_CONF_FILE, ours.text);
     assert_eq!(NfsConf::read(&tree.host()).get_bool("sm-notify", "lift-grace"), Some(false));
     assert!(TMPFILES_TEXT.lines().any(|line| line.starts_with(&format!("f {} ", rivals::GUARD_FILE))));
     assert!(UNIT_TEXT.contains(&format!("ExecStart={PROGRAM} agent\n")));
@@ -336,4 +339,88 @@ fn a_package_brings_its_own_unit() {
     on(&tree);
     assert!(!tree.exists(UNIT_FILE));
     assert!(tree.calls().contains(&"enable --now heirlock.service".to_owned()));
+}
+
+/// SUSE's, shortened: nfs-utils before 2.5.3, which read no folder beside it.
+const WITHOUT_FOLDER: &str =
+    "[environment]\ninclude = /etc/sysconfig/nfs\ninclude = /etc/nfs.conf.local\n[statd]\nport=$STATD_PORT\n";
+
+#[test]
+fn where_no_folder_is_read_our_lines_go_where_they_count_and_come_out_again() {
+    for (main, local, written) in [
+        (WITHOUT_FOLDER, None, "/etc/nfs.conf.local"),
+        (WITHOUT_FOLDER, Some("[nfsd]\nthreads=8\n"), "/etc/nfs.conf.local"),
+        (&format!("{WITHOUT_FOLDER}[sm-notify]\nlift-grace=y\n"), Some("# none\n"), "/etc/nfs.conf"),
+        ("[nfsd]\nthreads=8\n# no newline", None, "/etc/nfs.conf"),
+    ] {
+        let tree = Tree::debian();
+        tree.nfsconf(false);
+        tree.put("/etc/nfs.conf", main);
+        if let Some(local) = local {
+            tree.put("/etc/nfs.conf.local", local);
+        }
+        fs::set_permissions(tree.host().at("/etc/nfs.conf"), fs::Permissions::from_mode(0o640)).unwrap();
+        let before = tree.listing();
+        let planned = enable(&tree.host(), &settings(SERVICE), true).unwrap();
+        assert_eq!(tree.listing(), before);
+        let done = on(&tree);
+        assert_eq!(outcomes(&planned, StepOutcome::Planned), outcomes(&done, StepOutcome::Done));
+        assert!(done.iter().any(|step| step.what.ends_with("nfsconf confirms lift-grace=n")), "{done:?}");
+        assert!(done.iter().any(|step| step.what.ends_with(written)), "{done:?}");
+        assert!(!tree.exists(NFS_CONF_FILE));
+        assert_eq!(rivals::hazards(&tree.host(), &settings(SERVICE)), []);
+        assert!(on(&tree).iter().all(|step| step.outcome == StepOutcome::AlreadySo));
+        off(&tree);
+        assert_eq!(tree.listing(), before, "{main:?} {local:?}");
+    }
+}
+
+#[test]
+fn what_others_write_beside_our_lines_stays_theirs() {
+    let tree = Tree::debian();
+    tree.nfsconf(false);
+    tree.put("/etc/nfs.conf", "[nfsd]\nthreads=8\n");
+    on(&tree);
+    let text = fs::read_to_string(tree.host().at("/etc/nfs.conf")).unwrap();
+    tree.put("/etc/nfs.conf", format!("{}[mountd]\nport=1\n", text.replace("threads=8", "threads=16")));
+    assert!(
+        on(&tree).iter().all(|step| step.outcome == StepOutcome::AlreadySo || step.what.contains("nfs.conf"))
+    );
+    off(&tree);
+    let text = fs::read_to_string(tree.host().at("/etc/nfs.conf")).unwrap();
+    assert_eq!(text, "[nfsd]\nthreads=16\n[mountd]\nport=1\n");
+
+    on(&tree);
+    let text = fs::read_to_string(tree.host().at("/etc/nfs.conf")).unwrap();
+    tree.put("/etc/nfs.conf", text.replace("lift-grace=n", "lift-grace=y"));
+    let refused = disable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
+    assert!(refused.starts_with("/etc/nfs.conf: changed since"), "{refused}");
+}
+
+#[test]
+fn where_the_folder_is_read_since_an_update_our_lines_move_there() {
+    let tree = Tree::debian();
+    tree.nfsconf(false);
+    let callout = crate::guard::testing::in_mode("callout");
+    fs::set_permissions(tree.host().at("/usr/bin/heirlock"), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = tree.listing();
+    enable(&tree.host(), &callout, false).unwrap();
+    assert!(tree.host().text("/etc/nfs.conf").unwrap().contains("ha-callout="));
+    tree.nfsconf(true);
+    on(&tree);
+    assert!(tree.exists(NFS_CONF_FILE) && !tree.host().text("/etc/nfs.conf").unwrap().contains("heirlock"));
+    off(&tree);
+    assert_eq!(tree.listing(), before);
+}
+
+#[test]
+fn a_unit_of_the_administrators_own_is_left_and_said() {
+    let tree = Tree::debian();
+    tree.put("/etc/systemd/system/rpc-statd-notify.service", "[Service]\nExecStart=/usr/sbin/sm-notify\n");
+    let before = tree.listing();
+    let steps = on(&tree);
+    let left = outcomes(&steps, StepOutcome::Left);
+    assert!(left[0].contains("can't be masked") && left[1].contains("is not masked"), "{left:?}");
+    off(&tree);
+    assert_eq!(tree.listing(), before);
 }

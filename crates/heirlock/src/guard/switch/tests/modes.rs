@@ -129,7 +129,8 @@ fn a_package_brings_its_own_callout_and_socket() {
     let before = tree.listing();
     enter(&tree, "callout");
     assert!(
-        nfs_conf(&tree.host(), &in_mode("callout"))
+        nfs_conf_file::ours(&tree.host(), &in_mode("callout"))
+            .text
             .ends_with("ha-callout=/usr/lib/heirlock/heirlock-callout\n")
     );
     assert!(!tree.exists("/usr/local/lib/heirlock"));
