@@ -83,6 +83,9 @@ pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 /// How long systemd may take for one change of a unit.
 pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long an agent may take to say how it is.
+pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// How long a program of nfs-utils may take to say what is in force, or which version it is.
 pub(crate) const NFS_UTILS_TIME_MAX: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
-#[expect(dead_code, reason = "the tests that kill it at every step use the rest")]
 mod harness;
 
 use std::fs;
@@ -260,4 +259,32 @@ fn a_restart_of_the_lock_manager_begins_a_generation_with_a_number_of_its_own() 
     server.kill();
     server.up();
     server.wait_until_captured("nfs", 1);
+}
+
+#[test]
+fn doctor_says_of_its_agent_whether_it_runs_is_the_one_that_is_meant_and_works() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    let doctor = |server: &harness::Server| {
+        let output = server.run(&["doctor", "--json"]);
+        let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        let of_agent = findings.iter().filter(|finding| finding["check"] == "agent");
+        let said: Vec<_> = of_agent.map(|f| (word(f, "severity"), word(f, "found"))).collect();
+        (output.status.code(), said)
+    };
+    let says = |server: &harness::Server, severity: &str, words: &str| {
+        let (code, said) = doctor(server);
+        said.iter().any(|(is, found)| is == severity && found.contains(words)).then_some(code)
+    };
+    assert_eq!(says(&server, "loses-locks", "no agent answers"), Some(Some(1)));
+    server.up();
+    server.wait_for("a word that all is well", |server| says(server, "ok", "it runs, of this version"));
+    server.configure("interval = \"200ms\"", "interval = \"300ms\"");
+    let (_, said) = doctor(&server);
+    assert!(says(&server, "warning", "another configuration").is_some(), "{said:?}");
+    server.signal("STOP");
+    let code = says(&server, "loses-locks", "is stopped, or hangs");
+    server.signal("CONT");
+    assert_eq!(code, Some(Some(1)));
 }

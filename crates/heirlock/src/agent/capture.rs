@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
@@ -31,6 +32,8 @@ pub(crate) struct Capture {
     pub(crate) behind: bool,
     /// The directory itself can't be read.
     pub(crate) blind: Option<String>,
+    /// When the directory was last seen.
+    pub(crate) looked: Option<Instant>,
     /// When everything is read anew, whatever hints say; `None`: now.
     pub(crate) due: Option<Moment>,
     /// A hint came since the last look began. The watch sets it: one hint is enough for all that happens until the next look,
@@ -62,6 +65,7 @@ impl Agent {
             }
         };
         tracing::debug!(files = scan.files.len(), opened = self.capture.memory.opened(), "looked");
+        self.capture.looked = Some(Instant::now());
         self.say_blind(None);
         self.speak_of_problems(&scan);
         let found = population(&scan, self.conveyor.placed(), &self.capture.addresses);

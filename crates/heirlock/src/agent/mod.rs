@@ -75,6 +75,8 @@ use health::Health;
 use holdings::Held;
 use runs::Running;
 use status::Snapshot;
+#[cfg(test)]
+pub(crate) use status::first as first_status;
 use watch::Look;
 use work::{RecognisedAt, RunNumber, Workshop};
 
@@ -151,6 +153,8 @@ pub(crate) struct Agent {
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     snapshot: Arc<Snapshot>,
+    /// Tells this configuration from others.
+    fingerprint: String,
     /// Why the agent must end.
     fatal: Option<String>,
 }
@@ -266,6 +270,7 @@ impl Agent {
             wishes: requests::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
             snapshot,
+            fingerprint: settings.fingerprint(),
             fatal: None,
             settings,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::takeover::{
@@ -24,36 +25,59 @@ const SLOWEST: usize = 5;
 
 /// The last status, for whoever asks while the loop is busy.
 #[derive(Debug)]
-pub(crate) struct Snapshot(Mutex<StatusReport>);
+pub(crate) struct Snapshot(Mutex<Known>);
+
+/// What was known at the last turn of the loop; how long that is ago is told when it is asked for.
+#[derive(Debug)]
+struct Known {
+    report: StatusReport,
+    turned: Option<Instant>,
+    looked: Option<Instant>,
+}
 
 impl Snapshot {
     /// Before anything is known.
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self(Mutex::new(StatusReport {
-            server: settings.server.to_string(),
-            agent: String::new(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            store: StoreStatus {
-                place: settings.store.path.display().to_string(),
-                well: false,
-                error: Some("the agent is starting".into()),
-                unprotected_since_s: None,
-            },
-            lock_manager: LockManagerStatus { kind: String::new(), incarnation: None, serving: false },
-            services: Vec::new(),
-            servers: Vec::new(),
-            maintenance: false,
-            problems: Vec::new(),
-        }))
+        Self(Mutex::new(Known { report: first(settings), turned: None, looked: None }))
     }
 
     /// The last one.
     pub(crate) fn report(&self) -> StatusReport {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ms_ago = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        StatusReport {
+            loop_turned_ms_ago: known.turned.map(ms_ago),
+            looked_ms_ago: known.looked.map(ms_ago),
+            ..known.report.clone()
+        }
     }
 
-    fn set(&self, report: StatusReport) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    fn set(&self, report: StatusReport, looked: Option<Instant>) {
+        let known = Known { report, turned: Some(Instant::now()), looked };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+}
+
+/// Before anything is known.
+pub(crate) fn first(settings: &Settings) -> StatusReport {
+    StatusReport {
+        server: settings.server.to_string(),
+        agent: String::new(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        configuration: settings.fingerprint(),
+        loop_turned_ms_ago: None,
+        looked_ms_ago: None,
+        store: StoreStatus {
+            place: settings.store.path.display().to_string(),
+            well: false,
+            error: Some("the agent is starting".into()),
+            unprotected_since_s: None,
+        },
+        lock_manager: LockManagerStatus { kind: String::new(), incarnation: None, serving: false },
+        services: Vec::new(),
+        servers: Vec::new(),
+        maintenance: false,
+        problems: Vec::new(),
     }
 }
 
@@ -62,10 +86,13 @@ impl Agent {
     pub(crate) fn publish(&self) {
         let now = self.clock.now();
         let life = self.follower.current().filter(|_| self.follower.runs());
-        self.snapshot.set(StatusReport {
+        let report = StatusReport {
             server: self.settings.server.to_string(),
             agent: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            configuration: self.fingerprint.clone(),
+            loop_turned_ms_ago: None,
+            looked_ms_ago: None,
             store: StoreStatus {
                 place: self.store.describe(),
                 well: self.health.error().is_none(),
@@ -91,7 +118,8 @@ impl Agent {
                 .collect(),
             maintenance: self.pulse.is_paused(),
             problems: self.problems(),
-        });
+        };
+        self.snapshot.set(report, self.capture.looked);
     }
 
     fn service_statuses(&self) -> Vec<ServiceStatus> {

@@ -111,7 +111,9 @@ impl From<AskError> for Failed {
                     format!("the agent at {path} can't be asked: {source}; run this as root"),
                 )
             }
-            AskError::NoAgent { .. } | AskError::Untrusted { .. } => Self::new(Exit::NoAgent, error),
+            AskError::NoAgent { .. } | AskError::Silent { .. } | AskError::Untrusted { .. } => {
+                Self::new(Exit::NoAgent, error)
+            }
             AskError::Gone(_) => Self::new(Exit::Failed, error),
             AskError::Failed(failure) => Self {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },

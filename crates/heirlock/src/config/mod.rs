@@ -49,6 +49,14 @@ impl Settings {
     pub(crate) fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
         self.services.iter().find(|service| service.name == *name)
     }
+
+    /// Tells one configuration from another, for a program of the same version (FNV-1a, 64 bits).
+    pub(crate) fn fingerprint(&self) -> String {
+        let hash = format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
 }
 
 /// `[store]`

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use crate::limits;
+
 use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, trust};
 
 /// Why there is no answer.
@@ -31,6 +33,12 @@ pub(crate) enum AskError {
         #[source]
         source: io::Error,
     },
+    /// It listens and says nothing.
+    #[error("the agent at {path} does not answer within {} s: it is stopped, or hangs", limits::STATUS_TIME_MAX.as_secs())]
+    Silent {
+        /// where
+        path: String,
+    },
     /// It went away in the middle.
     #[error(
         "the agent went away before it was done: {0}; start it again: it goes on where it was, see 'heirlock status'"
@@ -52,7 +60,12 @@ pub(crate) fn ask(
 ) -> Result<Answer, AskError> {
     let path = runtime_directory.join(SOCKET);
     let no_agent = |source| AskError::NoAgent { path: path.display().to_string(), source };
-    let gone = |error: io::Error| AskError::Gone(error.to_string());
+    let gone = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::Silent { path: path.display().to_string() }
+        }
+        _ => AskError::Gone(error.to_string()),
+    };
     let untrusted = |source| AskError::Untrusted { path: path.display().to_string(), source };
     match trust::check_folder(runtime_directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_agent(error)),
@@ -60,6 +73,10 @@ pub(crate) fn ask(
     }
     let mut stream = UnixStream::connect(&path).map_err(no_agent)?;
     trust::check_peer(&stream).map_err(untrusted)?;
+    if *request == Request::Status {
+        // Everything else takes as long as it takes; this one is answered even while the agent's loop is busy.
+        stream.set_read_timeout(Some(limits::STATUS_TIME_MAX)).map_err(gone)?;
+    }
     let mut line = serde_json::to_string(request).map_err(|error| AskError::Gone(error.to_string()))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(gone)?;

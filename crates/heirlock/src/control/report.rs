@@ -96,6 +96,15 @@ pub(crate) struct StatusReport {
     pub(crate) agent: String,
     /// The version of the program.
     pub(crate) version: String,
+    /// Tells its configuration from others.
+    #[serde(default)]
+    pub(crate) configuration: String,
+    /// Milliseconds since its loop last turned; nothing before the first turn.
+    #[serde(default)]
+    pub(crate) loop_turned_ms_ago: Option<u64>,
+    /// Milliseconds since it last saw the status monitor's directory.
+    #[serde(default)]
+    pub(crate) looked_ms_ago: Option<u64>,
     /// The store.
     pub(crate) store: StoreStatus,
     /// The lock manager.

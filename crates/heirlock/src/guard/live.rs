@@ -14,7 +14,7 @@ use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::records::{self, Kept};
-use super::{capture, reach, rivals, writable};
+use super::{agent, capture, reach, rivals, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::store::Store;
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
@@ -24,7 +24,8 @@ const NAMES_SHOWN: usize = 5;
 
 /// Everything of this file, and the other senders.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let mut findings = rivals::check(host, settings);
+    let mut findings = agent::check(host, settings);
+    findings.extend(rivals::check(host, settings));
     findings.extend(registrations(settings));
     findings.extend(capture::live(host, settings));
     findings.extend(recognition(host, settings));

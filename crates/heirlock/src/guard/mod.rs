@@ -13,6 +13,7 @@
 //! | [`unwritable`] | the folders that an adoption writes into | `adopt`, before it claims |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
+mod agent;
 mod capture;
 mod configured;
 mod exports;

@@ -27,12 +27,12 @@ pub(super) use disable::disable;
 pub(super) use enable::enable;
 
 /// Our unit.
-const UNIT: &str = "heirlock.service";
+pub(super) const UNIT: &str = "heirlock.service";
 const UNIT_FILE: &str = "/etc/systemd/system/heirlock.service";
 const UNIT_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.service");
 
 /// It holds the status monitor's sockets while the agent is restarted (`capture.mode = "nsm"`).
-const SOCKET: &str = "heirlock.socket";
+pub(super) const SOCKET: &str = "heirlock.socket";
 const SOCKET_FILE: &str = "/etc/systemd/system/heirlock.socket";
 const SOCKET_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.socket");
 

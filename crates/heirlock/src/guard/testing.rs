@@ -52,6 +52,7 @@ impl Tree {
              case $3 in *.socket) wants=sockets.target.wants;; *) wants=multi-user.target.wants;; esac\ncase $1 in\n\
              mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
              enable) mkdir -p $wants; ln -sf ../$3 $wants;;\n\
+             is-enabled) ls -d *.wants/$2 > /dev/null 2>&1 || {{ echo disabled; exit 1; }}; echo enabled;;\n\
              disable) [ -e $3 ] || exit 1; rm -f $wants/$3; rmdir $wants || true;;\n\
              stop) [ $2 != rpc-statd.service ] || rm -rf {statd};;\n\
              start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; cp -a {kept}/. {statd}; }};;\nesac\n",

@@ -125,6 +125,12 @@ impl Server {
         agent.wait().unwrap().code()
     }
 
+    /// Sends it a signal, by name.
+    pub(super) fn signal(&self, name: &str) {
+        let pid = self.agent.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Waits until it ends by itself.
     pub(super) fn ended(&mut self) -> (Option<i32>, String) {
         let code =

@@ -145,6 +145,9 @@ mod tests {
             server: "nfs-b".into(),
             agent: "5f3a91c2".into(),
             version: "0.1.0".into(),
+            configuration: String::new(),
+            loop_turned_ms_ago: Some(100),
+            looked_ms_ago: Some(100),
             store: StoreStatus {
                 place: "the folder /srv/heirlock".into(),
                 well: true,
