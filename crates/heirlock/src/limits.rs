@@ -1,5 +1,6 @@
 //! Every bound of the program, in one place. Reaching one is reported.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
@@ -110,11 +111,47 @@ pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
 /// How long after a name was not found a notifier looks it up again: a grace period is short.
 pub(crate) const NOTIFY_LOOKUP_RETRY: Duration = Duration::from_secs(5);
 
-/// How long lockd may be kept waiting for an answer to SM_MON: it waits in its only thread.
-pub(crate) const MON_TIMEOUT_MAX: Duration = Duration::from_millis(500);
+/// How long lockd may be kept waiting for an answer to SM_MON: it waits in its only thread. Shorter than the sync of a slow
+/// disk, and every new client would come too late.
+pub(crate) const MON_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_millis(500);
 
 /// How long rpc.statd may be kept waiting by its callout; lockd's own call to it ends after some seconds.
-pub(crate) const CALLOUT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CALLOUT_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(5);
+
+/// Between two looks at all records: one look at a hundred thousand takes some hundred milliseconds, and what a lost hint was
+/// for is unprotected until the next.
+pub(crate) const SCAN_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
+
+/// How long a deletion waits: the lock manager must be looked at before it and after. Until it is believed, its client is
+/// told of every adoption.
+pub(crate) const TOMBSTONE_DELAY: RangeInclusive<Duration> = OBSERVE_INTERVAL..=Duration::from_secs(86_400);
+
+/// The longest grace period of the kernel (nlm_grace_period_max in fs/lockd/svc.c).
+const KERNEL_GRACE_MAX: Duration = Duration::from_secs(240);
+
+/// How long an unreachable client is remembered: past the grace period in which it was cut off.
+pub(crate) const FORGET_AFTER: RangeInclusive<Duration> =
+    KERNEL_GRACE_MAX..=Duration::from_secs(3650 * 86_400);
+
+/// How much of grace is kept free: no finer than it is looked at, and a part of it.
+pub(crate) const SETTLE_MARGIN: RangeInclusive<Duration> = PROBE_INTERVAL..=KERNEL_GRACE_MAX;
+
+/// How long the grace period of a lock manager of commands lasts.
+pub(crate) const GRACE_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Between two heartbeats, which are each written to the store: a silence counts after at least three.
+pub(crate) const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(60);
+
+/// After how long a silence a server counts as dead, at most: until then nobody serves its clients.
+pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a command of the configuration may take.
+pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// As status monitor: between two syncs of what was written into its directory.
 pub(crate) const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,11 +1,10 @@
-//! From the file's words to [`Settings`]: every value is checked here, and an error names the file, the place, what was
-//! expected and found, and what to do.
+//! From the file's words to [`Settings`]: every value is checked here, and every mistake names the file, the line, the key,
+//! what was expected and found, and how it is written.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use heirlock_core::monitor::WhenUnprotected;
@@ -14,9 +13,9 @@ use heirlock_core::{ServerName, ServiceName, limits};
 use heirlock_nsm::MyName;
 use thiserror::Error;
 
-use super::file::{CaptureSection, CommandEntry, ConfigFile, LockManagerSection, ServiceSection, suggestion};
+use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
-    CaptureMode, CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
+    CaptureMode, CaptureSettings, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
     LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use crate::limits as bounds;
@@ -24,8 +23,8 @@ use crate::limits as bounds;
 /// Bytes of the largest configuration file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How long a command may take, unless told otherwise.
-const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Mistakes that are told at once.
+const MISTAKES_TOLD_MAX: usize = 50;
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error)]
@@ -41,28 +40,33 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// It is no TOML, or holds a key that doesn't exist.
-    #[error("{path}, line {line}: {what}{hint}")]
-    Text {
-        /// which file
-        path: PathBuf,
-        /// where, from 1
-        line: usize,
-        /// what is wrong
-        what: String,
-        /// what to do
-        hint: String,
-    },
-    /// A value can't be.
-    #[error("{path}: {key}: {what}")]
-    Value {
-        /// which file
-        path: PathBuf,
-        /// which key
-        key: String,
-        /// what was expected and found, and what to do
-        what: String,
-    },
+    /// What it says can't be: all of it, a line each.
+    #[error("{0}")]
+    Wrong(Mistakes),
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Mistakes {
+    path: PathBuf,
+    found: Vec<Mistake>,
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        for (number, mistake) in self.found.iter().take(MISTAKES_TOLD_MAX).enumerate() {
+            let newline = if number == 0 { "" } else { "\n" };
+            match mistake.line {
+                Some(line) => write!(f, "{newline}{path}, line {line}: {}", mistake.what)?,
+                None => write!(f, "{newline}{path}: {}", mistake.what)?,
+            }
+        }
+        match self.found.len().saturating_sub(MISTAKES_TOLD_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n{path}: {more} more mistakes, which are told when these are mended"),
+        }
+    }
 }
 
 impl Settings {
@@ -83,376 +87,368 @@ impl Settings {
     /// Checks the text of a configuration; `path` is for its errors.
     ///
     /// # Errors
-    /// Where anything in it can't be.
+    /// Where anything in it can't be; all that can't is told.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let file: ConfigFile = toml::from_str(text).map_err(|error| in_text(path, text, &error))?;
-        convert(&file).map_err(|Wrong { key, what }| ConfigError::Value { path: path.to_owned(), key, what })
+        let (table, reader) = reader::read(text);
+        let settings = convert(reader.whole(table.get_ref()));
+        let found = reader.mistakes();
+        let wrong = |found| ConfigError::Wrong(Mistakes { path: path.to_owned(), found });
+        // Without a mistake there are settings.
+        settings.filter(|_| found.is_empty()).ok_or_else(|| wrong(found))
     }
 }
 
-/// A key and what is wrong with it.
-struct Wrong {
-    key: String,
-    what: String,
-}
-
-fn wrong(key: impl Display, what: impl Display) -> Wrong {
-    Wrong { key: key.to_string(), what: what.to_string() }
-}
-
-fn in_text(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.get(..start).map_or(0, |before| before.matches('\n').count());
-    let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    let (what, hint) = match unknown {
-        Some(key) => (
-            format!("there is no key {key:?} here"),
-            suggestion(key).map(|known| format!("; did you mean {known:?}?")).unwrap_or_default(),
-        ),
-        None => (error.message().replace('\n', " "), String::new()),
-    };
-    ConfigError::Text { path: path.to_owned(), line, what, hint }
-}
-
-fn convert(file: &ConfigFile) -> Result<Settings, Wrong> {
-    let server = match &file.server {
-        Some(name) => parse("server", name)?,
-        None => node_name()?,
-    };
-    let folder =
-        |key, given: &Option<String>, default: &str| absolute(key, given.as_deref().unwrap_or(default));
-    let store = file.store.as_ref().ok_or_else(|| {
-        wrong("store", "the section is missing: say where records are kept, e.g. path = \"/srv/heirlock\"")
-    })?;
-    one_of(
-        "store.type",
-        store.kind.as_deref(),
-        "dir",
-        &[("etcd", "the etcd store is not part of this version")],
-    )?;
-    let settings = Settings {
-        host: host(file, &server)?,
-        server,
-        state_directory: folder("state-directory", &file.state_directory, "/var/lib/nfs")?,
-        runtime_directory: folder("runtime-directory", &file.runtime_directory, "/run/heirlock")?,
-        local_directory: folder("local-directory", &file.local_directory, "/var/lib/heirlock")?,
-        store: StoreSettings {
-            path: absolute("store.path", &store.path)?,
-            shared: store.shared.unwrap_or(false),
-        },
-        capture: capture(&file.capture)?,
-        lock_manager: lock_manager(&file.lock_manager)?,
-        notify: NotifySettings {
-            rpcbind_port: file.notify.rpcbind_port.unwrap_or(heirlock_nsm::rpcbind::PORT),
-            privileged_port: file.notify.privileged_port.unwrap_or(false),
-        },
-        heartbeat: heartbeat(file)?,
-        hooks: hooks(file)?,
-        services: file.service.iter().map(service).collect::<Result<_, _>>()?,
-    };
-    check_together(&settings)?;
-    Ok(settings)
-}
-
-fn capture(section: &CaptureSection) -> Result<CaptureSettings, Wrong> {
-    let mode = match section.mode.as_deref() {
-        None | Some("watch") => CaptureMode::Watch,
-        Some("callout") => CaptureMode::Callout,
-        Some("nsm") => CaptureMode::Nsm,
-        Some(found) => {
-            return Err(wrong("capture.mode", format!("expected watch, callout or nsm, found {found:?}")));
-        }
-    };
-    let when_unprotected = match section.when_unprotected.as_deref() {
-        None | Some("refuse") => WhenUnprotected::Refuse,
-        Some("grant") => WhenUnprotected::Grant,
-        Some(found) => {
-            return Err(wrong(
-                "capture.when-unprotected",
-                format!("expected refuse or grant, found {found:?}"),
-            ));
-        }
-    };
-    let settings = CaptureSettings {
-        mode,
-        scan_interval: duration("capture.scan-interval", section.scan_interval.as_ref(), "10s")?,
-        tombstone_delay: duration("capture.tombstone-delay", section.tombstone_delay.as_ref(), "120s")?,
-        forget_after: duration("capture.forget-after", section.forget_after.as_ref(), "7d")?,
-        mon_timeout: duration("capture.mon-timeout", section.mon_timeout.as_ref(), "500ms")?,
-        when_unprotected,
-        port: section.port.unwrap_or(0),
-        callout_timeout: duration("capture.callout-timeout", section.callout_timeout.as_ref(), "1s")?,
-    };
-    for (key, found, max) in [
-        ("capture.mon-timeout", settings.mon_timeout, bounds::MON_TIMEOUT_MAX),
-        ("capture.callout-timeout", settings.callout_timeout, bounds::CALLOUT_TIMEOUT_MAX),
-    ] {
-        if found > max {
-            let what = format!(
-                "expected at most {} ms, found {} ms: lockd waits in its only thread, and with it every client",
-                max.as_millis(),
-                found.as_millis()
-            );
-            return Err(wrong(key, what));
-        }
-    }
-    Ok(settings)
-}
-
-/// As it is where the file says nothing.
-pub(super) fn untouched_capture() -> Option<CaptureSettings> {
-    capture(&CaptureSection::default()).ok()
-}
-
-fn heartbeat(file: &ConfigFile) -> Result<HeartbeatSettings, Wrong> {
-    let interval = duration("heartbeat.interval", file.heartbeat.interval.as_ref(), "1s")?;
-    let dead_after = duration("heartbeat.dead-after", file.heartbeat.dead_after.as_ref(), "10s")?;
-    let least = limits::DEAD_AFTER_MIN.max(interval * 3);
-    if dead_after < least {
-        let what = format!(
-            "expected at least {} s, three beats, found {} s",
-            least.as_secs_f32(),
-            dead_after.as_secs_f32()
-        );
-        return Err(wrong("heartbeat.dead-after", what));
-    }
-    Ok(HeartbeatSettings { interval, dead_after })
-}
-
-fn lock_manager(section: &LockManagerSection) -> Result<LockManagerSettings, Wrong> {
-    let kind = match section.kind.as_deref() {
-        None | Some("kernel") => LockManagerKind::Kernel,
-        Some("command") => LockManagerKind::Command,
-        Some(found) => {
-            return Err(wrong("lock-manager.type", format!("expected kernel or command, found {found:?}")));
-        }
-    };
-    let strategy: Strategy = word("lock-manager.strategy", section.strategy.as_ref(), Strategy::RestartNfs)?;
-    let grace_period = match &section.grace_period {
-        Some(_) => Some(duration("lock-manager.grace-period", section.grace_period.as_ref(), "")?),
-        None => None,
-    };
-    let settings = LockManagerSettings {
-        kind,
-        strategy,
-        convey: word("lock-manager.convey", section.convey.as_ref(), Conveyance::Generate)?,
-        settle_margin: duration("lock-manager.settle-margin", section.settle_margin.as_ref(), "5s")?,
-        restart_nfs: command("lock-manager.restart-nfs", section.restart_nfs.as_ref())?,
-        restart_status_monitor: command(
-            "lock-manager.restart-status-monitor",
-            section.restart_status_monitor.as_ref(),
-        )?,
-        recognise: command("lock-manager.recognise", section.recognise.as_ref())?,
-        incarnation: command("lock-manager.incarnation", section.incarnation.as_ref())?,
-        grace_period,
-    };
-    if kind == LockManagerKind::Command && settings.incarnation.is_none() {
-        let what = "type \"command\" needs a command that prints a line which changes with every restart of the lock manager";
-        return Err(wrong("lock-manager.incarnation", what));
-    }
-    if kind == LockManagerKind::Command && settings.grace_period.is_none() {
-        return Err(wrong(
-            "lock-manager.grace-period",
-            "type \"command\" needs it: nothing else tells how long grace lasts",
-        ));
-    }
-    Ok(settings)
-}
-
-fn host(file: &ConfigFile, server: &ServerName) -> Result<HostSettings, Wrong> {
-    let mut names = names("host.names", &file.host.names)?;
-    if names.is_empty() {
-        names.push(parse("host.names", server.as_str())?);
-    }
-    Ok(HostSettings { addresses: addresses("host.addresses", &file.host.addresses)?, names })
-}
-
-fn hooks(file: &ConfigFile) -> Result<HookSettings, Wrong> {
-    let mut hooks = HookSettings::default();
-    for (name, entry) in &file.hooks {
-        let key = format!("hooks.{name}");
-        let given = command(&key, Some(entry))?;
-        match name.as_str() {
-            "fence" => hooks.fence = given,
-            "volume-up" => hooks.volume_up = given,
-            "address-up" => hooks.address_up = given,
-            "address-down" => hooks.address_down = given,
-            "volume-down" => hooks.volume_down = given,
-            _ => {
-                let hint =
-                    suggestion(name).map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
-                return Err(wrong(key, format!("there is no such hook{hint}")));
-            }
-        }
-    }
-    Ok(hooks)
-}
-
-fn service(section: &ServiceSection) -> Result<ServiceSettings, Wrong> {
-    let name: ServiceName = parse("service.name", &section.name)?;
-    let key = |what: &str| format!("service {name}: {what}");
-    let mode = match section.mode.as_deref() {
-        None | Some("manual") => Mode::Manual,
-        Some("automatic") => Mode::Automatic,
-        Some(found) => {
-            return Err(wrong(key("mode"), format!("expected manual or automatic, found {found:?}")));
-        }
-    };
-    let addresses = addresses(&key("addresses"), &section.addresses)?;
-    if addresses.is_empty() {
-        return Err(wrong(
-            key("addresses"),
-            "expected at least one: clients are told from the address they mount",
-        ));
-    }
-    Ok(ServiceSettings {
-        addresses,
-        names: names(&key("names"), &section.names)?,
-        exports: section
-            .exports
-            .iter()
-            .map(|path| absolute(&key("exports"), path))
-            .collect::<Result<_, _>>()?,
-        home: section.home.as_ref().map(|home| parse(&key("home"), home)).transpose()?,
-        mode,
-        name,
+/// What the file says; whatever is wrong with it is told to the reader. `None` only after a mistake.
+fn convert(file: Section<'_, '_>) -> Option<Settings> {
+    let server = server(&file);
+    let folder = |key, default: &str| absolute(&file, key, default).unwrap_or_else(|| PathBuf::from(default));
+    let (state, runtime, local) = (
+        folder("state-directory", "/var/lib/nfs"),
+        folder("runtime-directory", "/run/heirlock"),
+        folder("local-directory", "/var/lib/heirlock"),
+    );
+    let store = store(&file);
+    let capture = capture(file.section("capture"));
+    let lock_manager = lock_manager(file.section("lock-manager"));
+    let notify = notify(file.section("notify"));
+    let heartbeat = heartbeat(file.section("heartbeat"));
+    let host = host(file.section("host"), server.as_ref());
+    let hooks = hooks(file.section("hooks"));
+    let services = services(&file, store.shared, hooks.fence.is_some());
+    file.finish();
+    Some(Settings {
+        server: server?,
+        state_directory: state,
+        runtime_directory: runtime,
+        local_directory: local,
+        store,
+        capture,
+        lock_manager,
+        notify,
+        heartbeat,
+        host: host?,
+        hooks,
+        services,
     })
 }
 
-/// What no single key can say.
-fn check_together(settings: &Settings) -> Result<(), Wrong> {
-    let (mut service_names, mut taken) = (BTreeSet::new(), BTreeSet::new());
-    if settings.services.len() > limits::SERVICES_MAX {
-        return Err(wrong("service", format!("expected at most {}", limits::SERVICES_MAX)));
+fn server(file: &Section<'_, '_>) -> Option<ServerName> {
+    if let Some(text) = file.string("server") {
+        let parsed = text.value.parse();
+        return parsed
+            .map_err(|error| {
+                file.wrong_at(Some(text.at), "server", format!("{error}; for example: server = \"nfs-a\""))
+            })
+            .ok();
     }
-    for service in &settings.services {
-        let name = &service.name;
-        if !service_names.insert(name.clone()) {
-            return Err(wrong(format!("service {name}"), "there are two of this name"));
-        }
-        for address in service.addresses.iter().chain(&settings.host.addresses) {
-            if address.is_multicast() || address.is_unspecified() {
-                return Err(wrong(
-                    format!("service {name}: addresses"),
-                    format!("{address} is nobody's address"),
-                ));
-            }
-        }
-        for address in &service.addresses {
-            if !taken.insert(*address) {
-                return Err(wrong(
-                    format!("service {name}: addresses"),
-                    format!("{address} belongs to another service too"),
-                ));
-            }
-        }
-        if service.names.len() * 2 + service.addresses.len() > limits::ANNOUNCED_NAMES_MAX {
-            let what = format!(
-                "names in full and short form and addresses are more than {}",
-                limits::ANNOUNCED_NAMES_MAX
-            );
-            return Err(wrong(format!("service {name}: names"), what));
-        }
-        if service.mode == Mode::Automatic {
-            check_automatic(settings, name)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_automatic(settings: &Settings, name: &ServiceName) -> Result<(), Wrong> {
-    let key = format!("service {name}: mode");
-    if !settings.store.shared {
-        let what = "\"automatic\" needs a store that all servers see at the same time; if this one is, say store.shared = true";
-        return Err(wrong(key, what));
-    }
-    if settings.hooks.fence.is_none() {
-        let what = "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files";
-        return Err(wrong(key, what));
-    }
-    Ok(())
-}
-
-fn one_of(key: &str, found: Option<&str>, known: &str, refused: &[(&str, &str)]) -> Result<(), Wrong> {
-    let Some(found) = found.filter(|found| *found != known) else { return Ok(()) };
-    match refused.iter().find(|(word, _)| *word == found) {
-        Some((word, why)) => Err(wrong(key, format!("{word:?}: {why}"))),
-        None => Err(wrong(key, format!("expected {known:?}, found {found:?}"))),
-    }
-}
-
-fn parse<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T, Wrong> {
-    text.parse().map_err(|error| wrong(key, error))
-}
-
-fn word<T: FromStr<Err: Display>>(key: &str, text: Option<&String>, default: T) -> Result<T, Wrong> {
-    text.map_or(Ok(default), |text| parse(key, text))
-}
-
-fn names(key: &str, texts: &[String]) -> Result<Vec<MyName>, Wrong> {
-    texts.iter().map(|text| parse(key, text)).collect()
-}
-
-fn addresses(key: &str, texts: &[String]) -> Result<Vec<IpAddr>, Wrong> {
-    let one = |text: &String| {
-        text.parse().map_err(|_| wrong(key, format!("expected an IP address, found {text:?}")))
-    };
-    texts.iter().map(one).collect()
-}
-
-fn absolute(key: &str, text: &str) -> Result<PathBuf, Wrong> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(wrong(key, format!("expected a path from the root, found {text:?}")))
-    }
-}
-
-fn command(key: &str, entry: Option<&CommandEntry>) -> Result<Option<Command>, Wrong> {
-    let Some(entry) = entry else { return Ok(None) };
-    let (argv, time_limit) = match entry {
-        CommandEntry::Argv(argv) => (argv, TIME_LIMIT),
-        CommandEntry::Table(table) => (
-            &table.command,
-            match &table.time_limit {
-                Some(_) => duration(&format!("{key}.time-limit"), table.time_limit.as_ref(), "")?,
-                None => TIME_LIMIT,
-            },
-        ),
-    };
-    if argv.first().is_none_or(String::is_empty) {
-        return Err(wrong(key, "expected a program and its arguments, found nothing"));
-    }
-    Ok(Some(Command { argv: argv.clone(), time_limit }))
-}
-
-/// One number and one unit.
-fn duration(key: &str, text: Option<&String>, default: &str) -> Result<Duration, Wrong> {
-    let text = text.map_or(default, String::as_str);
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let unit_ms = match text.get(digits..) {
-        Some("ms") => 1,
-        Some("s") => 1_000,
-        Some("m") => 60_000,
-        Some("h") => 3_600_000,
-        Some("d") => 86_400_000,
-        _ => 0,
-    };
-    let number: Option<u64> = text.get(..digits).and_then(|digits| digits.parse().ok());
-    match number.and_then(|number| number.checked_mul(unit_ms)).filter(|ms| *ms > 0) {
-        Some(ms) => Ok(Duration::from_millis(ms)),
-        None => Err(wrong(
-            key,
-            format!("expected a duration such as \"120s\", \"500ms\" or \"7d\", found {text:?}"),
-        )),
-    }
-}
-
-fn node_name() -> Result<ServerName, Wrong> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    name.parse()
-        .map_err(|error| wrong("server", format!("the node name {name:?} can't serve: {error}; set it")))
+    let parsed = name.parse();
+    let wrong = |error| {
+        let what =
+            format!("the node name {name:?} can't serve: {error}; set it, for example: server = \"nfs-a\"");
+        file.wrong("server", what);
+    };
+    parsed.map_err(wrong).ok()
+}
+
+fn store(file: &Section<'_, '_>) -> StoreSettings {
+    let section = file.section("store");
+    if !section.exists() {
+        let example = "[store], and below it path = \"/srv/heirlock\"";
+        file.missing(
+            "store",
+            format!("the section is missing, which says where records are kept; for example: {example}"),
+        );
+    }
+    if let Some(kind) = section.string("type").filter(|kind| kind.value != "dir") {
+        let why = match kind.value.as_str() {
+            "etcd" => "the etcd store is not part of this version".to_owned(),
+            other => format!("expected dir, found {other:?}"),
+        };
+        section.wrong_at(Some(kind.at), "type", format!("{why}; for example: type = \"dir\""));
+    }
+    let path = absolute(&section, "path", "/srv/heirlock");
+    if section.exists() {
+        section.missing("path", "it is missing; for example: path = \"/srv/heirlock\"");
+    }
+    let shared = section.boolean("shared").unwrap_or(false);
+    section.finish();
+    StoreSettings { path: path.unwrap_or_default(), shared }
+}
+
+fn capture(section: Section<'_, '_>) -> CaptureSettings {
+    let waits = "lockd waits in its only thread, and with it every client; shorter than a disk's sync, and none is in time";
+    let mode = [("watch", CaptureMode::Watch), ("callout", CaptureMode::Callout), ("nsm", CaptureMode::Nsm)];
+    let when_unprotected = [("refuse", WhenUnprotected::Refuse), ("grant", WhenUnprotected::Grant)];
+    let time = |key, bounds: &RangeInclusive<Duration>, why, example, default_ms| {
+        section.duration(key, bounds, why, example).unwrap_or(Duration::from_millis(default_ms))
+    };
+    let settings = CaptureSettings {
+        mode: section.word("mode", &mode).unwrap_or(CaptureMode::Watch),
+        scan_interval: time(
+            "scan-interval",
+            &bounds::SCAN_INTERVAL,
+            "each look reads all records, and what a lost hint was for is found by the next one",
+            "10s",
+            10_000,
+        ),
+        tombstone_delay: time(
+            "tombstone-delay",
+            &bounds::TOMBSTONE_DELAY,
+            "the lock manager must have been seen before the deletion and after; until then the client is told of every adoption",
+            "120s",
+            120_000,
+        ),
+        forget_after: time(
+            "forget-after",
+            &bounds::FORGET_AFTER,
+            "a client that was cut off for one grace period must not be forgotten in it",
+            "7d",
+            7 * 86_400_000,
+        ),
+        mon_timeout: time("mon-timeout", &bounds::MON_TIMEOUT, waits, "500ms", 500),
+        when_unprotected: section
+            .word("when-unprotected", &when_unprotected)
+            .unwrap_or(WhenUnprotected::Refuse),
+        port: section.port("port", 0).unwrap_or(0),
+        callout_timeout: time("callout-timeout", &bounds::CALLOUT_TIMEOUT, waits, "1s", 1_000),
+    };
+    section.finish();
+    settings
+}
+
+/// As it is where the file says nothing.
+pub(super) fn untouched_capture() -> CaptureSettings {
+    let (table, reader) = reader::read("");
+    capture(reader.whole(table.get_ref()))
+}
+
+fn notify(section: Section<'_, '_>) -> NotifySettings {
+    let settings = NotifySettings {
+        rpcbind_port: section.port("rpcbind-port", 1).unwrap_or(heirlock_nsm::rpcbind::PORT),
+        privileged_port: section.boolean("privileged-port").unwrap_or(false),
+    };
+    section.finish();
+    settings
+}
+
+fn heartbeat(section: Section<'_, '_>) -> HeartbeatSettings {
+    let beats = "each beat is written to the store, and every server reads it";
+    let interval = section.duration("interval", &bounds::HEARTBEAT_INTERVAL, beats, "1s");
+    let interval = interval.unwrap_or(Duration::from_secs(1));
+    let still =
+        "a heart that misses three beats counts as still; a longer silence leaves clients without service";
+    let least = limits::DEAD_AFTER_MIN.max(interval * 3);
+    let dead_after = section.duration("dead-after", &(least..=bounds::DEAD_AFTER_MAX), still, "10s");
+    if dead_after.is_none() && !section.has("dead-after") && least > DEAD_AFTER {
+        let what = format!(
+            "expected at least three beats (heartbeat.interval), found its default of 10s; for example: dead-after = \"{}\"",
+            Spelled(least)
+        );
+        section.wrong("dead-after", what);
+    }
+    section.finish();
+    HeartbeatSettings { interval, dead_after: dead_after.unwrap_or(DEAD_AFTER) }
+}
+
+/// Unless told otherwise.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
+    let kind =
+        section.word("type", &[("kernel", LockManagerKind::Kernel), ("command", LockManagerKind::Command)]);
+    let kind = kind.unwrap_or(LockManagerKind::Kernel);
+    let grace = "no lock manager keeps its clients waiting for longer, and none gets them all back sooner";
+    let settings = LockManagerSettings {
+        kind,
+        strategy: section.parsed("strategy", "restart-nfs").unwrap_or(Strategy::RestartNfs),
+        convey: section.parsed("convey", "generate").unwrap_or(Conveyance::Generate),
+        settle_margin: section
+            .duration(
+                "settle-margin",
+                &bounds::SETTLE_MARGIN,
+                "it is a part of the grace period, which is looked at that often",
+                "5s",
+            )
+            .unwrap_or(Duration::from_secs(5)),
+        restart_nfs: section.command("restart-nfs"),
+        restart_status_monitor: section.command("restart-status-monitor"),
+        recognise: section.command("recognise"),
+        incarnation: section.command("incarnation"),
+        grace_period: section.duration("grace-period", &bounds::GRACE_PERIOD, grace, "90s"),
+    };
+    if kind == LockManagerKind::Command {
+        section.missing(
+            "incarnation",
+            "type \"command\" needs a command that prints a line which changes with every restart of the lock manager; for example: incarnation = [\"/usr/local/sbin/incarnation\"]",
+        );
+        section.missing(
+            "grace-period",
+            "type \"command\" needs it, since nothing else tells how long grace lasts; for example: grace-period = \"90s\"",
+        );
+    }
+    section.finish();
+    settings
+}
+
+fn host(section: Section<'_, '_>, server: Option<&ServerName>) -> Option<HostSettings> {
+    let mut names: Vec<MyName> = values(names(&section, "names", "nfs-a.example.com"));
+    let addresses = values(addresses(&section));
+    if names.is_empty() && !section.has("names") {
+        let own = server?.as_str().parse();
+        let own = own.map_err(|error| {
+            section.wrong(
+                "names",
+                format!(
+                    "this server's own name can't be announced: {error}; for example: names = [\"nfs-a\"]"
+                ),
+            )
+        });
+        names.push(own.ok()?);
+    }
+    section.finish();
+    Some(HostSettings { addresses, names })
+}
+
+fn hooks(section: Section<'_, '_>) -> HookSettings {
+    let hooks = HookSettings {
+        fence: section.command("fence"),
+        volume_up: section.command("volume-up"),
+        address_up: section.command("address-up"),
+        address_down: section.command("address-down"),
+        volume_down: section.command("volume-down"),
+    };
+    section.finish();
+    hooks
+}
+
+fn services(file: &Section<'_, '_>, shared: bool, fenced: bool) -> Vec<ServiceSettings> {
+    let sections = file.sections("service");
+    if sections.len() > limits::SERVICES_MAX {
+        let what = format!("expected at most {} services, found {}", limits::SERVICES_MAX, sections.len());
+        file.wrong("service", what);
+    }
+    let mut services: Vec<ServiceSettings> = Vec::new();
+    for section in sections.into_iter().take(limits::SERVICES_MAX) {
+        services.extend(service(section, &services, shared, fenced));
+    }
+    services
+}
+
+fn service(
+    mut section: Section<'_, '_>,
+    others: &[ServiceSettings],
+    shared: bool,
+    fenced: bool,
+) -> Option<ServiceSettings> {
+    let name: Option<ServiceName> = section.parsed("name", "nfs");
+    section.missing("name", "it is missing; for example: name = \"nfs\"");
+    if let Some(name) = &name {
+        section.call(format!("service {name}: "));
+        if others.iter().any(|other| other.name == *name) {
+            section.wrong(
+                "name",
+                "there are two of this name; give each a name of its own, for example: name = \"home\"",
+            );
+        }
+    }
+    let addresses = addresses(&section);
+    let why = "expected at least one, for clients are told from the address they mount; for example: addresses = [\"192.0.2.10\"]";
+    section.missing("addresses", why);
+    if section.is_empty_list("addresses") {
+        section.wrong("addresses", why);
+    }
+    for Located { value, at } in &addresses {
+        if let Some(other) = others.iter().find(|other| other.addresses.contains(value)) {
+            let what = format!(
+                "{value} belongs to another service too, to {}: an address moves with one service; for example: addresses = [\"192.0.2.11\"]",
+                other.name
+            );
+            section.wrong_at(Some(*at), "addresses", what);
+        }
+    }
+    let names = names(&section, "names", "nfs.example.com");
+    if names.len() * 2 + addresses.len() > limits::ANNOUNCED_NAMES_MAX {
+        let what = format!(
+            "names in full and short form and addresses are more than {}; take some out",
+            limits::ANNOUNCED_NAMES_MAX
+        );
+        section.wrong("names", what);
+    }
+    let exports = section.list("exports", "/srv/nfs", from_the_root, |a, b| a == b);
+    let home = section.parsed("home", "nfs-a");
+    let mode = section
+        .word("mode", &[("manual", Mode::Manual), ("automatic", Mode::Automatic)])
+        .unwrap_or(Mode::Manual);
+    if mode == Mode::Automatic {
+        check_automatic(&section, shared, fenced);
+    }
+    section.finish();
+    Some(ServiceSettings {
+        name: name?,
+        addresses: values(addresses),
+        names: values(names),
+        exports: values(exports),
+        home,
+        mode,
+    })
+}
+
+fn check_automatic(section: &Section<'_, '_>, shared: bool, fenced: bool) {
+    if !shared {
+        section.wrong("mode", "\"automatic\" needs a store that all servers see at the same time; if this one is, say store.shared = true, else mode = \"manual\"");
+    }
+    if !fenced {
+        section.wrong("mode", "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files; for example: fence = [\"/usr/local/sbin/fence-peer\"]");
+    }
+}
+
+fn values<T>(located: Vec<Located<T>>) -> Vec<T> {
+    located.into_iter().map(|located| located.value).collect()
+}
+
+fn names(section: &Section<'_, '_>, key: &'static str, example: &str) -> Vec<Located<MyName>> {
+    let parse = |text: &str| text.parse().map_err(|error| format!("{error}"));
+    section.list(key, example, parse, |a: &MyName, b: &MyName| a.as_str().eq_ignore_ascii_case(b.as_str()))
+}
+
+/// An IPv4 address in IPv6's clothes is that IPv4 address.
+fn addresses(section: &Section<'_, '_>) -> Vec<Located<IpAddr>> {
+    section.list("addresses", "192.0.2.10", address, |a, b| a == b)
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let hint = match text.split_once(['/', '%']) {
+            Some((address, rest)) if address.parse::<IpAddr>().is_ok() => {
+                format!(" without {:?}", &text[text.len() - rest.len() - 1..])
+            }
+            _ => String::new(),
+        };
+        return Err(format!("expected an IP address{hint}, found {text:?}"));
+    };
+    let address = address.to_canonical();
+    let nobody = match address {
+        // Below 240 are clients and servers; above is reserved, and its last one is everybody on the link (RFC 1112, RFC 919).
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 240,
+        IpAddr::V6(v6) => v6.is_unspecified(),
+    };
+    if nobody || address.is_multicast() {
+        return Err(format!("expected the address of one server, found {text:?}, which is nobody's address"));
+    }
+    Ok(address)
+}
+
+fn absolute(section: &Section<'_, '_>, key: &'static str, example: &str) -> Option<PathBuf> {
+    let Located { value, at } = section.string(key)?;
+    from_the_root(&value)
+        .map_err(|why| section.wrong_at(Some(at), key, format!("{why}; for example: {key} = {example:?}")))
+        .ok()
+}
+
+fn from_the_root(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("expected a path from the root, found {text:?}")) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The configuration: what the file may say (`file.rs`), made into values that can't be wrong ([`Settings`]).
+//! The configuration: what the file says (`reader.rs`), made into values that can't be wrong ([`Settings`], `load.rs`).
 
-mod file;
 mod load;
+mod reader;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -50,6 +50,23 @@ impl Settings {
         self.services.iter().find(|service| service.name == *name)
     }
 
+    /// All commands, by key.
+    pub(crate) fn commands(&self) -> Vec<(&'static str, &Command)> {
+        let (locks, hooks) = (&self.lock_manager, &self.hooks);
+        let all = [
+            ("lock-manager.restart-nfs", &locks.restart_nfs),
+            ("lock-manager.restart-status-monitor", &locks.restart_status_monitor),
+            ("lock-manager.recognise", &locks.recognise),
+            ("lock-manager.incarnation", &locks.incarnation),
+            ("hooks.fence", &hooks.fence),
+            ("hooks.volume-up", &hooks.volume_up),
+            ("hooks.address-up", &hooks.address_up),
+            ("hooks.address-down", &hooks.address_down),
+            ("hooks.volume-down", &hooks.volume_down),
+        ];
+        all.into_iter().filter_map(|(key, command)| command.as_ref().map(|command| (key, command))).collect()
+    }
+
     /// Tells one configuration from another, for a program of the same version (FNV-1a, 64 bits).
     pub(crate) fn fingerprint(&self) -> String {
         let hash = format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -92,7 +109,7 @@ pub(crate) struct CaptureSettings {
 impl CaptureSettings {
     /// Keys that say something and have no effect in this mode, each with the mode that it is meant for.
     pub(crate) fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
-        let Some(untouched) = load::untouched_capture() else { return Vec::new() };
+        let untouched = load::untouched_capture();
         let keys = [
             ("mon-timeout", CaptureMode::Nsm, self.mon_timeout != untouched.mon_timeout),
             ("when-unprotected", CaptureMode::Nsm, self.when_unprotected != untouched.when_unprotected),

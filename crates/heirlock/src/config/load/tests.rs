@@ -1,4 +1,3 @@
-use super::super::file::KEYS;
 use super::*;
 
 const SAMPLE: &str = include_str!("../../../../../dist/heirlock.toml");
@@ -29,7 +28,13 @@ fn the_least_that_can_be_said_has_the_documented_defaults() {
 fn the_shipped_sample_loads_and_documents_every_key() {
     let settings = load(SAMPLE).expect("the sample is a configuration");
     assert!(!settings.services.is_empty());
-    for key in KEYS {
+    let (table, reader) = reader::read(SAMPLE);
+    convert(reader.whole(table.get_ref()));
+    let keys = reader.asked();
+    for expected in ["store.path", "service.addresses", "hooks.fence", "capture.mon-timeout"] {
+        assert!(keys.contains(expected), "{keys:?}");
+    }
+    for key in keys {
         let last = key.rsplit('.').next().unwrap();
         let documented = [format!("{last} = "), format!("[{last}]"), format!("[[{last}]]")];
         assert!(documented.iter().any(|text| SAMPLE.contains(text)), "{key} is not in the sample");
@@ -41,10 +46,10 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
     let text = format!("{LEAST}[[service]]\nname = \"nfs\"\nadresses = [\"10.0.0.10\"]\n");
     assert_eq!(
         error(&text),
-        "/etc/heirlock/heirlock.toml, line 6: there is no key \"adresses\" here; did you mean \"addresses\"?"
+        "/etc/heirlock/heirlock.toml, line 6: there is no key \"adresses\" in service nfs; did you mean \"addresses\"?"
     );
     let hook = error(&format!("{LEAST}[hooks]\nfense = [\"/bin/true\"]\n"));
-    assert!(hook.contains("hooks.fense: there is no such hook; did you mean \"fence\"?"), "{hook}");
+    assert!(hook.contains("line 5: there is no key \"fense\" in hooks; did you mean \"fence\"?"), "{hook}");
 }
 
 #[test]
@@ -55,17 +60,14 @@ fn what_is_wrong_is_said_with_what_was_expected_and_found() {
         ("server = \"a\"\n[store]\npath = \"x\"\n", "store.path: expected a path from the root, found \"x\""),
         ("server = \"a\"\n[store]\ntype = \"etcd\"\npath = \"/x\"\n", "not part of this version"),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmode = \"magic\"\n", "watch, callout or nsm"),
-        ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmon-timeout = \"501ms\"\n", "at most 500 ms"),
+        ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmon-timeout = \"501ms\"\n", "at most \"500ms\""),
         (
             "server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nwhen-unprotected = \"pray\"\n",
             "refuse or grant",
         ),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\ntombstone-delay = \"soon\"\n", "found \"soon\""),
-        ("server = \"a\"\n[store]\npath = \"/x\"\n[heartbeat]\ndead-after = \"1s\"\n", "at least 3 s"),
-        (
-            "server = \"a\"\n[store]\npath = \"/x\"\n[lock-manager]\nstrategy = \"magic\"\n",
-            "expected one of notify",
-        ),
+        ("server = \"a\"\n[store]\npath = \"/x\"\n[heartbeat]\ndead-after = \"1s\"\n", "at least \"3s\""),
+        ("server = \"a\"\n[store]\npath = \"/x\"\n[lock-manager]\nstrategy = \"magic\"\n", "strategy"),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[hooks]\nfence = []\n", "expected a program"),
         (
             "server = \"a\"\n[store]\npath = \"/x\"\n[[service]]\nname = \"host\"\naddresses = [\"10.0.0.1\"]\n",
@@ -106,4 +108,191 @@ fn a_command_may_have_a_time_limit_of_its_own() {
         format!("{LEAST}[hooks]\nfence = {{ command = [\"/sbin/fence\", \"-x\"], time-limit = \"90s\" }}\n");
     let fence = load(&text).unwrap().hooks.fence.unwrap();
     assert_eq!((fence.argv.len(), fence.time_limit), (2, Duration::from_secs(90)));
+}
+
+/// What is said of one line after the least that can be said.
+fn said_of(line: &str) -> String {
+    error(&format!("{LEAST}{line}\n"))
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_each_with_its_line_its_key_and_an_example() {
+    let text = "server = nfs-a\n[store]\npath = srv/heirlock\nshared = \"yes\"\n[capture]\nmode = \"wach\"\n\
+                scan-interval = 10\nport = \"662\"\n[notify]\nrpcbind-port = 0\n[hooks]\nfence = \"/sbin/fence -x\"\n\
+                volume-up = [\"./up\"]\n[[service]]\nname = \"nfs\"\naddresses = [192.0.2.10]\nhom = \"nfs-a\"\n\
+                [[service]]\naddresses = \"192.0.2.11\"\nmode = \"automatic\"\n";
+    let said = error(text);
+    let expected = [
+        "1: server: expected a string: server = \"nfs-a\", found nfs-a",
+        "3: store.path: expected a string: path = \"srv/heirlock\", found srv/heirlock",
+        "3: store.path: expected a path from the root, found \"srv/heirlock\"; for example: path = \"/srv/heirlock\"",
+        "4: store.shared: expected true or false, without quotes: shared = true, found \"yes\"",
+        "6: capture.mode: expected watch, callout or nsm, found \"wach\"; for example: mode = \"watch\"",
+        "7: capture.scan-interval: expected a string: scan-interval = \"10\", found 10",
+        "7: capture.scan-interval: expected a number and a unit (ms, s, m, h or d), found \"10\"; for example: scan-interval = \"10s\"",
+        "8: capture.port: expected a port from 0 to 65535, without quotes: port = 662, found \"662\"",
+        "10: notify.rpcbind-port: expected a port from 1 to 65535, without quotes: rpcbind-port = 111, found 0",
+        "12: hooks.fence: expected a program and its arguments, without a shell: fence = [\"/sbin/fence\", \"-x\"], found \"/sbin/fence -x\"",
+        "13: hooks.volume-up: expected a program's path from the root, found \"./up\", which means another file in every folder; for example: volume-up = [\"/usr/local/sbin/volume-up\"]",
+        "16: service nfs: addresses: expected a string: addresses = [\"192.0.2.10\"], found 192.0.2.10",
+        "17: there is no key \"hom\" in service nfs; did you mean \"home\"?",
+        "18: service.name: it is missing; for example: name = \"nfs\"",
+        "19: service.addresses: expected a list of strings: addresses = [\"192.0.2.11\"], found \"192.0.2.11\"",
+        "20: service.mode: \"automatic\" needs a store that all servers see at the same time",
+        "20: service.mode: \"automatic\" needs hooks.fence",
+    ];
+    let lines: Vec<&str> = said.lines().collect();
+    for expected in expected {
+        let line = format!("/etc/heirlock/heirlock.toml, line {expected}");
+        assert!(lines.iter().any(|said| said.starts_with(&line)), "{line}\nis not in\n{said}");
+    }
+    let numbers: Vec<usize> =
+        lines.iter().filter_map(|line| line.split_once("line ")?.1.split(':').next()?.parse().ok()).collect();
+    assert!(numbers.is_sorted(), "in the order of the file:\n{said}");
+    assert!(lines.len() <= expected.len() + 1, "{said}");
+}
+
+#[test]
+fn what_is_no_toml_is_said_once_and_not_all_that_follows_from_it() {
+    for (text, expected) in [
+        ("server nfs-a\n[store]\npath = \"/x\"\n", &["line 1: this is no TOML: key with no value"][..]),
+        (
+            "server = \"nfs-a\n[store]\npath = \"/x\"\n",
+            &["line 1: server: expected a string: server = \"nfs-a\""],
+        ),
+        (
+            "server = \"a\"\nserver = \"b\"\n[store]\npath = \"/x\"\n",
+            &["line 2: this is no TOML: duplicate key"],
+        ),
+        (
+            "server = \"a\"\n[host]\nnames = [\"a\"\n[store]\npath = \"/x\"\n[[service]]\nname = \"nfs\"\n",
+            &["line 4: this is no TOML: missing comma"],
+        ),
+        ("server = \"a\"\n[store\npath = \"/x\"\n", &["line 2: this is no TOML: unclosed table"]),
+        (
+            "server = \"a\"\n[store]\npath = \"/x\"\n[service]\nname = \"nfs\"\n",
+            &["line 4: service: expected sections that are each written [[service]]"],
+        ),
+    ] {
+        let said = error(text);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{said}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.contains(expected), "{line}\n{expected}");
+        }
+    }
+}
+
+#[test]
+fn a_duration_that_is_absurd_is_refused_at_both_ends_and_the_ends_are_accepted() {
+    for (section, key, bounds) in [
+        ("capture", "scan-interval", bounds::SCAN_INTERVAL),
+        ("capture", "tombstone-delay", bounds::TOMBSTONE_DELAY),
+        ("capture", "forget-after", bounds::FORGET_AFTER),
+        ("capture", "mon-timeout", bounds::MON_TIMEOUT),
+        ("capture", "callout-timeout", bounds::CALLOUT_TIMEOUT),
+        ("lock-manager", "settle-margin", bounds::SETTLE_MARGIN),
+        ("lock-manager", "grace-period", bounds::GRACE_PERIOD),
+        ("heartbeat", "interval", bounds::HEARTBEAT_INTERVAL),
+        ("heartbeat", "dead-after", limits::DEAD_AFTER_MIN..=bounds::DEAD_AFTER_MAX),
+    ] {
+        for absurd in ["1ms", "1000000000d", "365000000000d", "0s", "99999999999999999999s"] {
+            let said = said_of(&format!("[{section}]\n{key} = \"{absurd}\""));
+            let line = format!("line 5: {section}.{key}: expected ");
+            assert!(said.contains(&line) && said.contains("for example: "), "{said}");
+        }
+        for end in [*bounds.start(), *bounds.end()] {
+            let slow = if key == "interval" { "dead-after = \"1h\"\n" } else { "" };
+            load(&format!("{LEAST}[{section}]\n{slow}{key} = \"{}\"\n", Spelled(end))).unwrap();
+        }
+    }
+    let said = said_of("[hooks]\nfence = { command = [\"/sbin/fence\"], time-limit = \"2d\" }");
+    assert!(
+        said.contains("hooks.fence.time-limit: expected at least \"100ms\" and at most \"1h\""),
+        "{said}"
+    );
+    let said = said_of("[heartbeat]\ninterval = \"20s\"");
+    assert!(said.contains("expected at least three beats") && said.contains("dead-after = \"1m\""), "{said}");
+}
+
+#[test]
+fn an_address_that_no_server_can_have_is_refused() {
+    for address in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.1",
+        "239.255.255.255",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "ff02::1",
+        "::ffff:255.255.255.255",
+        "::ffff:224.0.0.1",
+    ] {
+        for section in [
+            format!("[[service]]\nname = \"nfs\"\naddresses = [\"{address}\"]"),
+            format!("[host]\naddresses = [\"{address}\"]"),
+        ] {
+            let said = said_of(&section);
+            assert!(said.contains("nobody's address") && said.contains(&format!("{address:?}")), "{said}");
+        }
+    }
+    let said = said_of("[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10/24\"]");
+    assert!(said.contains("expected an IP address without \"/24\""), "{said}");
+}
+
+#[test]
+fn one_address_or_name_in_two_spellings_is_one() {
+    for (one, other) in [
+        ("192.0.2.10", "192.0.2.10"),
+        ("192.0.2.10", "::ffff:192.0.2.10"),
+        ("2001:db8::10", "2001:DB8:0:0::10"),
+    ] {
+        let said = said_of(&format!("[[service]]\nname = \"nfs\"\naddresses = [\"{one}\", \"{other}\"]"));
+        assert!(
+            said.contains("line 6: service nfs: addresses: ") && said.contains("is there twice"),
+            "{said}"
+        );
+        let two = format!(
+            "[[service]]\nname = \"nfs\"\naddresses = [\"{one}\"]\n[[service]]\nname = \"home\"\naddresses = [\"{other}\"]"
+        );
+        let said = said_of(&two);
+        assert!(
+            said.contains("line 9: service home: addresses: ")
+                && said.contains("another service too, to nfs"),
+            "{said}"
+        );
+    }
+    let said = said_of(
+        "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\nnames = [\"nfs.example.com\", \"NFS.example.com\"]",
+    );
+    assert!(said.contains("names: \"NFS.example.com\" is there twice"), "{said}");
+    let mapped =
+        load(&format!("{LEAST}[[service]]\nname = \"nfs\"\naddresses = [\"::ffff:192.0.2.10\"]\n")).unwrap();
+    assert_eq!(mapped.services[0].addresses, ["192.0.2.10".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn however_many_mistakes_there_are_some_are_told() {
+    let many: String = (0..200).map(|n| format!("frobnicate{n} = 1\n")).collect();
+    let said = error(&format!("{many}{LEAST}"));
+    assert_eq!(said.lines().count(), MISTAKES_TOLD_MAX + 1);
+    assert!(said.ends_with("150 more mistakes, which are told when these are mended"), "{said}");
+}
+
+#[test]
+fn what_is_no_toml_is_never_taken_for_a_configuration() {
+    let whole = format!(
+        "{LEAST}shared = true\n[host]\nnames = [\"a\", \"b\"]\n[hooks]\nfence = {{ command = [\"/f\"], time-limit = \"9s\" }}\n"
+    );
+    load(&whole).unwrap();
+    for (at, byte) in whole.char_indices() {
+        for other in ["", "[", "]", "\"", ",", "=", "x", "\n"] {
+            let torn = format!("{}{other}{}", &whole[..at], &whole[at + byte.len_utf8()..]);
+            if toml::from_str::<toml::Table>(&torn).is_err() {
+                let said = error(&torn);
+                assert!(!said.is_empty(), "{torn}");
+            }
+        }
+    }
 }
