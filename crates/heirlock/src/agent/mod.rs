@@ -176,6 +176,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
             tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
         }
     }
+    for finding in guard::commands(&settings) {
+        tracing::error!(remedy = finding.remedy, "{}", finding.found);
+    }
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
     let _listener = listen(&settings, &inbox, &snapshot)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::commands;
 use super::exports::Exports;
 use super::finding::Finding;
 use super::host::Host;
@@ -28,6 +29,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
         findings.extend(hooks(settings, service));
     }
     findings.extend(shared_names(settings));
+    findings.extend(commands::check(host, settings));
     findings.extend(exports(&Exports::read(host), settings));
     findings.extend(times(host, settings));
     findings.extend(place(host, settings));

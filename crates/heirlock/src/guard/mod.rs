@@ -15,6 +15,7 @@
 
 mod agent;
 mod capture;
+mod commands;
 mod configured;
 mod exports;
 mod facts;
@@ -71,6 +72,13 @@ pub(crate) fn hazards(settings: &Settings) -> Vec<Finding> {
 #[allow(dead_code, reason = "asked by the adopt verb")]
 pub(crate) fn unwritable(settings: &Settings) -> Vec<Finding> {
     writable::check(&Host::here(), settings)
+}
+
+/// Commands of the configuration that can't be run, or that others may change: for the agent to say at its start.
+pub(crate) fn commands(settings: &Settings) -> Vec<Finding> {
+    let mut findings = commands::check(&Host::here(), settings);
+    findings.retain(|finding| finding.severity > Severity::Note);
+    findings
 }
 
 /// What the other servers compare with their own; the agent puts it into its heartbeat.
