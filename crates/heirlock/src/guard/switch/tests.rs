@@ -424,3 +424,64 @@ fn a_unit_of_the_administrators_own_is_left_and_said() {
     off(&tree);
     assert_eq!(tree.listing(), before);
 }
+
+/// With a mount namespace of its own the unit would keep to itself what a hook mounts (systemd.exec(5)).
+#[test]
+fn the_unit_is_hardened_and_its_hooks_can_still_mount_signal_and_set_addresses() {
+    let keys: Vec<(&str, &str)> = UNIT_TEXT.lines().filter_map(|line| line.split_once('=')).collect();
+    for key in [
+        "NoNewPrivileges",
+        "LockPersonality",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+        "RestrictNamespaces",
+        "RestrictAddressFamilies",
+        "SystemCallArchitectures",
+        "SystemCallFilter",
+        "CapabilityBoundingSet",
+    ] {
+        assert!(keys.iter().any(|(known, _)| *known == key), "{key}");
+    }
+    for (key, value) in &keys {
+        let narrows = [
+            "Protect",
+            "Private",
+            "ReadOnly",
+            "ReadWrite",
+            "Inaccessible",
+            "NoExec",
+            "Exec",
+            "Bind",
+            "TemporaryFile",
+            "Mount",
+            "Root",
+            "Device",
+        ];
+        let starts = ["ExecStart"].contains(key);
+        assert!(starts || !narrows.iter().any(|word| key.starts_with(word)), "{key}={value}");
+        for needed in [
+            "SYS_ADMIN",
+            "NET_ADMIN",
+            "NET_RAW",
+            "NET_BIND",
+            "CAP_KILL",
+            "SYS_PTRACE",
+            "SYS_MODULE",
+            "MKNOD",
+            "CHOWN",
+            "DAC_",
+            "SYS_RAWIO",
+            "SETUID",
+            "SETGID",
+            "SYS_RESOURCE",
+            "SYS_NICE",
+            "IPC_LOCK",
+        ] {
+            assert!(*key != "CapabilityBoundingSet" || !value.contains(needed), "{value}");
+        }
+        for needed in ["@mount", "@signal", "@network-io", "@module", "@reboot", "@privileged", "@resources"]
+        {
+            assert!(*key != "SystemCallFilter" || !value.contains(needed), "{value}");
+        }
+    }
+}
