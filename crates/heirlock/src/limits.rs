@@ -53,6 +53,12 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks for an address or an export that is awaited.
 pub(crate) const BRING_UP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Between two looks for an address that came too late for an adoption, and that `status` names until it is there.
+pub(crate) const LATE_ADDRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long clients of what a server serves under its own name wait for the first address of a service that is taken over.
+pub(crate) const OWN_WAIT_FOR_ADDRESS_MAX: Duration = Duration::from_secs(2);
+
 /// How long the owner of a service may take to give it up after its home asked for it (failback).
 pub(crate) const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -551,7 +551,7 @@ impl World {
         let there = services
             .iter()
             .filter_map(|(name, _)| self.service(name))
-            .all(|service| self.address_of(service) == Some(server));
+            .any(|service| self.address_of(service) == Some(server));
         let brought = match there && self.servers[server].serves() {
             true => Ok(()),
             false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),

@@ -23,6 +23,7 @@ mod grace;
 mod health;
 mod holdings;
 mod monitor;
+mod readiness;
 mod recovery;
 mod release;
 mod requests;
@@ -140,6 +141,8 @@ pub(crate) struct Agent {
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     run: Option<Running>,
+    /// From which addresses clients can be told, in the run that is on or in the last one.
+    readiness: Arc<readiness::Readiness>,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -263,6 +266,7 @@ impl Agent {
             holdings_known: false,
             others: BTreeMap::new(),
             run: None,
+            readiness: Arc::default(),
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),

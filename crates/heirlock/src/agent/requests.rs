@@ -133,7 +133,7 @@ impl Agent {
     fn join(&mut self, responder: Responder) {
         let Some(running) = &mut self.run else { return };
         if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, &self.settings);
+            let report = status::report(&running.machine, &self.settings, &self.readiness);
             return responder.done(Answer::Adoption(Box::new(report)));
         }
         running.waiting.push(responder);

@@ -381,7 +381,9 @@ impl Agent {
                     .as_ref()
                     .and_then(|r| r.machine.grace())
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
-                self.workshop.bring_up(services, last_call);
+                self.readiness.end();
+                self.readiness = Arc::default();
+                self.workshop.bring_up(services, last_call, &self.readiness);
             }
             Action::Notify(notices) => {
                 let now = self.clock.now();
@@ -447,7 +449,7 @@ impl Agent {
                 }
             })
             .collect();
-        self.workshop.notify(tellings, grace, &stop);
+        self.workshop.notify(tellings, grace, &stop, &self.readiness);
     }
 
     fn addresses_of(&self, client: &MonName) -> Vec<heirlock_core::notify::Destination> {
@@ -563,7 +565,7 @@ impl Agent {
 
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
-        let report = super::status::report(&running.machine, &self.settings);
+        let report = super::status::report(&running.machine, &self.settings, &self.readiness);
         for responder in running.waiting.drain(..) {
             responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -574,7 +576,7 @@ impl Agent {
         running.stop();
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
-        let answer = super::status::answer(&running.machine, end, &self.settings);
+        let answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
         for responder in running.waiting {
             responder.end(&answer);
         }

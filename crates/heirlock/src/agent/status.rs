@@ -13,6 +13,7 @@ use heirlock_core::{Generation, Outcome, ServiceName};
 
 use super::Agent;
 use super::holdings::Held;
+use super::readiness::Readiness;
 use crate::config::Settings;
 use crate::control::report::{
     AdoptionReport, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow, StatusReport,
@@ -160,6 +161,11 @@ impl Agent {
         problems.extend(self.monitor_problems());
         problems.extend(self.stranger_problems());
         problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
+        // While a run waits for them the run says so.
+        let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
+        problems.extend(
+            missing.into_iter().filter(|(service, _)| self.held.contains_key(service)).map(|(_, why)| why),
+        );
         for (service, held) in &self.held {
             if held.ledger.refused() > 0 {
                 problems.push(format!(
@@ -178,10 +184,13 @@ impl Agent {
     /// What became of the last adoption of a service, or how far the one is that is on.
     pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run.as_ref().filter(|running| running.machine.has_member(service)) {
-            return Some(of_run(&running.machine, Some(service), &self.settings));
+            return Some(of_run(&running.machine, Some(service), &self.settings, &self.readiness));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
-        Some(of_journal(service, held, &self.settings))
+        Some(AdoptionReport {
+            unready: self.readiness.missing_of(service),
+            ..of_journal(service, held, &self.settings)
+        })
     }
 }
 
@@ -192,17 +201,22 @@ pub(crate) fn progress(machine: &Takeover) -> Progress {
 }
 
 /// What a run has reached.
-pub(crate) fn report(machine: &Takeover, settings: &Settings) -> AdoptionReport {
-    of_run(machine, None, settings)
+pub(crate) fn report(machine: &Takeover, settings: &Settings, readiness: &Readiness) -> AdoptionReport {
+    of_run(machine, None, settings, readiness)
 }
 
 /// What those who asked are told at the end of a run.
-pub(crate) fn answer(machine: &Takeover, end: End, settings: &Settings) -> Result<Answer, Failure> {
+pub(crate) fn answer(
+    machine: &Takeover,
+    end: End,
+    settings: &Settings,
+    readiness: &Readiness,
+) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings)))),
+        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings, readiness)))),
         End::Refused(message) => Err(Failure { message, refused: true, report: None }),
         End::Failed { why, summaries } => {
-            let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings)));
+            let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings, readiness)));
             let message = match machine.targets() {
                 // They were taken from us, which is what it says.
                 [] => why,
@@ -255,7 +269,12 @@ pub(crate) fn names(services: &[ServiceName]) -> String {
     }
 }
 
-fn of_run(machine: &Takeover, service: Option<&ServiceName>, settings: &Settings) -> AdoptionReport {
+fn of_run(
+    machine: &Takeover,
+    service: Option<&ServiceName>,
+    settings: &Settings,
+    readiness: &Readiness,
+) -> AdoptionReport {
     let summaries = machine.summaries();
     let wanted = service.or(machine.targets().first());
     // In a self-adoption the one with the most clients is the most telling.
@@ -267,6 +286,7 @@ fn of_run(machine: &Takeover, service: Option<&ServiceName>, settings: &Settings
         Some(main) => of_summary(main, machine.timeline(), settings),
         None => empty(&names(machine.targets())),
     };
+    report.unready = main.map(|main| readiness.missing_of(&main.service)).unwrap_or_default();
     report.strategy = machine.strategy().as_str().into();
     report.phase = phase;
     report.timeline = timeline(machine.timeline());
@@ -340,6 +360,7 @@ fn empty(service: &str) -> AdoptionReport {
         slowest: Vec::new(),
         failed: Vec::new(),
         others: Vec::new(),
+        unready: Vec::new(),
         records_at: String::new(),
         started_at_s: 0,
     }

@@ -11,15 +11,17 @@ use std::time::Duration;
 use heirlock_core::grace::{Grace, Leave, Opening, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Event, Notice, Part, Strategy};
+use heirlock_core::takeover::{Event, Notice, Strategy};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::clock::Clock;
+use super::readiness::Readiness;
 use super::{Message, volumes};
-use crate::config::{Command, ServiceSettings, Settings};
+use crate::config::{Command, Settings};
 use crate::lock_manager::{LockManager, Recognised};
-use crate::{arp, hooks, limits, notifier, probe};
+use crate::notifier::{self, LookUp};
+use crate::{hooks, limits, probe};
 
 /// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
 /// no other one, that the fence has confirmed, say, or that grace is proved.
@@ -58,7 +60,8 @@ pub(crate) struct Telling {
 struct Errand<'a> {
     shop: &'a Workshop,
     service: &'a ServiceName,
-    targets: Vec<IpAddr>,
+    names: LookUp,
+    readiness: &'a Readiness,
     grace: Grace,
     stop: &'a AtomicBool,
 }
@@ -73,7 +76,7 @@ impl notifier::Principal for Errand<'_> {
             return Leave::TooLate;
         }
         if self.grace.leave(now) == Leave::ProveFirst {
-            let (answer, _) = self.shop.probe(&self.targets);
+            let (answer, _) = self.shop.probe(&self.readiness.ready());
             self.grace.prove(self.now(), answer);
         }
         self.grace.leave(self.now())
@@ -81,6 +84,18 @@ impl notifier::Principal for Errand<'_> {
 
     fn acknowledged(&mut self, clients: Vec<MonName>) {
         self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
+    }
+
+    fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
+        self.names.found()
+    }
+
+    fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
+        match self.shop.settings.service(self.service) {
+            Some(_) => self.readiness.of(self.service, address),
+            // What the server serves under its own name has its address.
+            None => Ok(()),
+        }
     }
 }
 
@@ -91,7 +106,7 @@ impl Workshop {
         self.run
     }
 
-    fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         // The loop is gone only when the whole agent stops.
         let _ = self.inbox.send(Message::Event(self.run, event));
     }
@@ -232,49 +247,6 @@ impl Workshop {
         });
     }
 
-    /// Brings up what the services need, or waits for whoever does.
-    pub(crate) fn bring_up(&self, services: Vec<(ServiceName, Part)>, last_call: Moment) {
-        let shop = self.clone();
-        thread::spawn(move || {
-            let mut outcome = Ok(());
-            for (service, _) in &services {
-                outcome = outcome.and_then(|()| shop.bring_up_one(service, last_call));
-            }
-            shop.report(Event::BroughtUp(outcome));
-        });
-    }
-
-    fn bring_up_one(&self, service: &ServiceName, last_call: Moment) -> Result<(), String> {
-        let Some(configured) = self.settings.service(service) else {
-            return Ok(()); // what the server serves under its own name has its address
-        };
-        if !configured.addresses.iter().all(|address| is_present(*address))
-            && let Some(Err(why)) =
-                self.hook("address-up", self.settings.hooks.address_up.as_ref(), service, None)
-        {
-            return Err(format!("the address of {service} did not come up: {why}"));
-        }
-        self.wait_for(last_call, || {
-            match configured.addresses.iter().find(|address| !is_present(**address)) {
-                Some(address) => Err(format!("{address}, an address of {service}, is not on this server")),
-                None => Ok(()),
-            }
-        })?;
-        for address in &configured.addresses {
-            if let Err(error) = arp::announce(*address) {
-                tracing::warn!(%address, %error, "no gratuitous ARP: clients may answer to the dead server for a while");
-            }
-        }
-        self.wait_for(last_call, || self.is_registered(configured))
-    }
-
-    fn is_registered(&self, service: &ServiceSettings) -> Result<(), String> {
-        for address in &service.addresses {
-            probe::registered(*address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX)?;
-        }
-        Ok(())
-    }
-
     /// Takes the address of a service that is being released away, or waits for whoever does.
     pub(crate) fn take_address_away(&self, service: &ServiceName) {
         let (shop, service) = (self.clone(), service.clone());
@@ -333,40 +305,32 @@ impl Workshop {
         configured.map_or(&[], |service| &service.addresses)
     }
 
-    fn wait_for(
-        &self,
-        last_call: Moment,
-        mut there: impl FnMut() -> Result<(), String>,
-    ) -> Result<(), String> {
-        loop {
-            match there() {
-                Ok(()) => return Ok(()),
-                Err(why) if self.clock.now() >= last_call => {
-                    return Err(format!("{why}; grace is too short now"));
-                }
-                Err(_) => thread::sleep(limits::BRING_UP_INTERVAL),
-            }
-        }
-    }
-
     /// Tells the clients of each service, each service in a thread of its own.
-    pub(crate) fn notify(&self, tellings: Vec<Telling>, grace: Grace, stop: &Arc<AtomicBool>) {
+    pub(crate) fn notify(
+        &self,
+        tellings: Vec<Telling>,
+        grace: Grace,
+        stop: &Arc<AtomicBool>,
+        readiness: &Arc<Readiness>,
+    ) {
         for telling in tellings {
-            let (shop, stop) = (self.clone(), Arc::clone(stop));
-            thread::spawn(move || shop.tell(telling, grace, &stop));
+            let (shop, stop, readiness) = (self.clone(), Arc::clone(stop), Arc::clone(readiness));
+            thread::spawn(move || shop.tell(telling, grace, &stop, &readiness));
         }
     }
 
-    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool) {
+    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool, readiness: &Readiness) {
         let service = telling.notice.service.clone();
         let task = notifier::Task {
             names: telling.names,
             state: telling.notice.state,
             clients: telling.clients,
-            from: telling.from.clone(),
+            from: telling.from,
             settings: self.settings.notify.clone(),
         };
-        let mut errand = Errand { shop: self, service: &service, targets: telling.from, grace, stop };
+        let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
+        let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
+        let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
         let left = notifier::run(task, &mut errand);
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });
@@ -381,7 +345,9 @@ impl Workshop {
         let host = self.settings.host.addresses.iter();
         let mut tried: Vec<IpAddr> = Vec::new();
         let mut why = String::new();
-        for address in first.iter().chain(host).chain(floating).chain([&loopback]) {
+        let first = first.iter().filter(|address| is_present(**address));
+        let host = host.filter(|address| is_present(**address));
+        for address in first.chain(host).chain(floating).chain([&loopback]) {
             if tried.contains(address) {
                 continue;
             }

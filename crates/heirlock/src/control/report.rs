@@ -37,6 +37,9 @@ pub(crate) struct AdoptionReport {
     pub(crate) failed: Vec<Missed>,
     /// Other services of the same lock manager, whose clients were told as well.
     pub(crate) others: Vec<OtherService>,
+    /// What is missing at the service's addresses from which nobody could be told.
+    #[serde(default)]
+    pub(crate) unready: Vec<String>,
     /// Where the records lie.
     pub(crate) records_at: String,
     /// When it began, in seconds since 1970.

@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use heirlock_core::ServiceName;
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
 use heirlock_core::takeover::{Event, Notice};
-use heirlock_core::{Outcome, ServiceName};
 
 use super::Agent;
 use crate::Ms;
@@ -33,19 +33,13 @@ impl Agent {
                 let peer = out.server().peer.clone();
                 notice.clients.retain(|client| *client != peer);
             }
-            if !out.has_address(&notice.service) {
-                let why = "no socket could be bound to the service's address".to_owned();
-                let left = notice.clients.into_iter().map(|c| (c, Outcome::Lost, why.clone())).collect();
-                out.later(1, Event::NotifyEnded { service: notice.service, left });
-                continue;
-            }
             let addresses =
                 |client: &heirlock_nsm::MonName| client.address().into_iter().map(Into::into).collect();
             let plan = Plan {
                 names: out.names_of(&notice.service),
                 state: notice.state,
                 clients: notice.clients.iter().map(|c| (c.clone(), addresses(c))).collect(),
-                sources: vec![Ipv4Addr::UNSPECIFIED.into()],
+                sources: Vec::new(),
                 rpcbind_port: 111,
                 in_flight_max: BATCH,
                 connections_max: BATCH,
@@ -63,6 +57,9 @@ impl Agent {
         let now = out.now();
         let mut is_over = telling.notifier.is_done();
         if !is_over {
+            if out.has_address(&telling.service) {
+                telling.notifier.add_source(Ipv4Addr::UNSPECIFIED.into());
+            }
             if telling.grace.leave(now) == Leave::ProveFirst {
                 telling.grace.prove(now, out.probe());
             }

@@ -18,6 +18,12 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
     let mut text = head(report, look);
     text.push_str(&timeline(report));
     text.push_str(&counts(report, look));
+    if !report.unready.is_empty() {
+        text.push_str(&format!("\n{}\n", look.bad("not ready, so nobody was told from there")));
+        for why in &report.unready {
+            text.push_str(&wrapped("  ", &plain(why)));
+        }
+    }
     if !report.slowest.is_empty() {
         text.push_str("\nslowest answers, from the first notification on\n");
         for slow in &report.slowest {
@@ -180,9 +186,19 @@ pub(super) mod tests {
                 acknowledged: 1,
                 missed: 0,
             }],
+            unready: Vec::new(),
             records_at: "/srv/heirlock/services/nfs/4".into(),
             started_at_s: 1_795_598_700,
         }
+    }
+
+    #[test]
+    fn an_address_from_which_nobody_could_be_told_is_named() {
+        let unready = vec!["2001:db8::10, an address of nfs, is not served here: no answer".to_owned()];
+        let text = adoption(&AdoptionReport { unready, ..report() }, &look());
+        let expected =
+            "\nnot ready, so nobody was told from there\n  2001:db8::10, an address of nfs, is not";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
