@@ -133,13 +133,9 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
 }
 
 fn server(file: &Section<'_, '_>) -> Option<ServerName> {
-    if let Some(text) = file.string("server") {
-        let parsed = text.value.parse();
-        return parsed
-            .map_err(|error| {
-                file.wrong_at(Some(text.at), "server", format!("{error}; for example: server = \"nfs-a\""))
-            })
-            .ok();
+    let given = file.parsed("server", "nfs-a");
+    if file.has("server") {
+        return given;
     }
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let parsed = name.parse();
@@ -294,15 +290,11 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
 fn host(section: Section<'_, '_>, server: Option<&ServerName>) -> Option<HostSettings> {
     let mut names: Vec<MyName> = values(names(&section, "names", "nfs-a.example.com"));
     let addresses = values(addresses(&section));
-    if names.is_empty() && !section.has("names") {
+    if names.is_empty() {
         let own = server?.as_str().parse();
         let own = own.map_err(|error| {
-            section.wrong(
-                "names",
-                format!(
-                    "this server's own name can't be announced: {error}; for example: names = [\"nfs-a\"]"
-                ),
-            )
+            let example = "for example: names = [\"nfs-a\"]";
+            section.wrong("names", format!("this server's own name can't be announced: {error}; {example}"));
         });
         names.push(own.ok()?);
     }
