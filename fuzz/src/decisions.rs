@@ -98,7 +98,7 @@ pub fn population(bytes: &[u8]) {
         match (what % 8, MonName::parse(&name)) {
             (0..4, Ok(name)) => scan.files.push(ScannedFile { folder, name, bytes: bytes.to_vec() }),
             (4 | 5, Ok(name)) => drop(conveyed.insert(name, bytes.to_vec())),
-            (6, Ok(name)) => drop(addresses.insert(name, IpAddr::from([10, 0, 0, *what]))),
+            (6, Ok(name)) => drop(addresses.insert(name, vec![IpAddr::from([10, 0, 0, *what])])),
             (_, _) => {
                 scan.problems.push(Problem {
                     path: format!("sm/{name}"),

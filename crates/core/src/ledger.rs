@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use heirlock_nsm::MonName;
 
-pub use population::{Addresses, Population, lines_to_place, population};
+pub use population::{Addresses, Population, learn, learn_from_record, lines_to_place, population};
 
 use crate::incarnation::Incarnation;
 use crate::limits;
@@ -142,6 +142,9 @@ impl Ledger {
             self.seen.extend(new);
         }
         let mut entries = self.arrivals(found, roles);
+        if life.is_some() {
+            entries.extend(self.moves(found, &entries));
+        }
         entries.extend(self.departures(now, found));
         entries
     }
@@ -220,7 +223,8 @@ impl Ledger {
             if planted(Bug::TrustHint) && !roles.connected.contains(name) {
                 continue;
             }
-            if self.stored.get(name) == Some(bytes) {
+            let record = found.record_of(name, bytes);
+            if self.stored.get(name).map(Vec::as_slice) == Some(&*record) {
                 continue;
             }
             if !self.keeps_peers && !self.stored.contains_key(name) && self.is_peer(name, roles) {
@@ -230,9 +234,21 @@ impl Ledger {
                 self.refused += 1;
                 continue;
             }
-            entries.push(Entry::Put(name.clone(), bytes.clone()));
+            entries.push(Entry::Put(name.clone(), record.into_owned()));
         }
         entries
+    }
+
+    /// A client whose name leads to another key than before is one client, and not one that left: what it was known by is
+    /// taken away as soon as it is known by the other. While a run is on nobody moves, so that its outcome is one client's.
+    fn moves(&self, found: &Population, arrivals: &[Entry]) -> Vec<Entry> {
+        let arrives =
+            |name: &MonName| arrivals.iter().any(|e| matches!(e, Entry::Put(put, _) if put == name));
+        let moved = |(name, record): &(&MonName, &Vec<u8>)| {
+            let to = found.moved_to(name, record);
+            !to.is_empty() && to.into_iter().all(|other| self.stored.contains_key(other) || arrives(other))
+        };
+        self.stored.iter().filter(moved).map(|(name, _)| Entry::Remove(name.clone())).collect()
     }
 
     fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
@@ -250,8 +266,12 @@ impl Ledger {
     fn departures(&mut self, now: Moment, found: &Population) -> Vec<Entry> {
         let mut entries = Vec::new();
         // Where nobody serves, nobody is seen.
-        let gone = |name: &&MonName| self.seen.contains(*name) && !found.clients.contains_key(*name);
-        for name in self.stored.keys().filter(gone) {
+        let gone = |(name, record): &(&MonName, &Vec<u8>)| {
+            self.seen.contains(*name)
+                && !found.clients.contains_key(*name)
+                && found.moved_to(name, record).is_empty()
+        };
+        for (name, _) in self.stored.iter().filter(gone) {
             if found.may_hold(name) {
                 self.tombstones.remove(name);
                 continue;

@@ -68,6 +68,9 @@ pub(crate) const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long a name may take to be resolved; resolving never stands in the way of anything.
 pub(crate) const RESOLVE_RETRY: Duration = Duration::from_secs(60);
 
+/// How long what a name was resolved to counts before it is asked for again.
+pub(crate) const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
+
 /// Names that are resolved at once.
 pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
 

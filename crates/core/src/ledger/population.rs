@@ -1,5 +1,6 @@
 //! Which clients a scan shows, each under one key, whatever their files are called.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -9,15 +10,54 @@ use heirlock_nsm::{MonName, MonitorLine};
 use super::{Folder, Scan, ScannedFile};
 use crate::limits;
 
-/// What is known of names that are no addresses. They are resolved when a record is captured, never at failover: a
-/// dead name server must not stand between a client and its notification.
-pub type Addresses = BTreeMap<MonName, IpAddr>;
+/// What is known of names that are no addresses: where each client is, the first address being what it is known by. Names
+/// are resolved when a record is captured, not at failover: a dead name server must not stand between a client and its
+/// notification.
+pub type Addresses = BTreeMap<MonName, Vec<IpAddr>>;
+
+/// Takes in what a name was resolved to. The address that its client is known by stays as long as it is among them, in
+/// whatever order they come: another one would make another client of it.
+pub fn learn(addresses: &mut Addresses, name: &MonName, mut found: Vec<IpAddr>) {
+    if found.is_empty() {
+        return;
+    }
+    let known = addresses.get(name).and_then(|list| list.first());
+    if let Some(at) = known.and_then(|known| found.iter().position(|address| address == known)) {
+        let known = found.remove(at);
+        found.insert(0, known);
+    }
+    found.truncate(limits::CLIENT_ADDRESSES_MAX);
+    addresses.insert(name.clone(), found);
+}
+
+/// Takes in what a record in the store tells of the names in it: what it lies under, and the addresses in its lines. What is
+/// known already stays.
+pub fn learn_from_record(addresses: &mut Addresses, key: &MonName, record: &[u8]) {
+    let Some(known_by) = key.address() else { return };
+    let lines = lines_of(record);
+    if lines.iter().all(|line| line.mon_name.address().is_some()) {
+        return;
+    }
+    let mut found = vec![known_by];
+    for address in lines.iter().filter_map(|line| line.mon_name.address()) {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    for line in lines.into_iter().filter(|line| line.mon_name.is_host_name()) {
+        addresses.entry(line.mon_name).or_insert_with(|| found.clone());
+    }
+}
 
 /// The clients that a scan shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Population {
     /// One entry a client: its numeric address where that is known, and statd's own lines.
     pub clients: BTreeMap<MonName, Vec<u8>>,
+    /// Further addresses of clients that are known by a name and have several.
+    pub further: BTreeMap<MonName, Vec<IpAddr>>,
+    /// Under which key each registration by a name is.
+    pub keys: BTreeMap<MonName, MonName>,
     /// Names for which no address is known yet: to be resolved.
     pub unresolved: BTreeSet<MonName>,
     /// Clients whose file is there but can't be read as a record: they are not gone.
@@ -54,7 +94,7 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
         let mut lines: Vec<MonitorLine> = parsed.lines;
         lines.retain(|line| !placed.contains(line));
         for line in lines {
-            let key = key_of(&line, &file.name, addresses, &mut found.unresolved);
+            let key = found.key_of(&line, &file.name, addresses);
             gathered.entry(key).or_default().add(line, whole.then_some(&file.bytes));
         }
     }
@@ -78,6 +118,66 @@ pub fn lines_to_place(there: &[u8], remembered: &[u8], description: &[u8], own: 
 }
 
 impl Population {
+    /// What the store keeps of a client: statd's own lines, and one more for each further address, so that any server can
+    /// tell it there without a name service.
+    #[must_use]
+    pub fn record_of<'a>(&self, client: &MonName, lines: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(further) = self.further.get(client) else { return Cow::Borrowed(lines) };
+        let registered = lines_of(lines);
+        let Some(my_name) = registered.first().map(|line| line.my_name.clone()) else {
+            return Cow::Borrowed(lines);
+        };
+        let mut record = lines.to_vec();
+        if !record.ends_with(b"\n") {
+            record.push(b'\n');
+        }
+        let more = further
+            .iter()
+            .map(|address| MonitorLine::generated(MonName::from_address(*address), my_name.clone()));
+        record.extend(render_record(&more.collect::<Vec<_>>()));
+        if record.len() > limits::RECORD_BYTES_MAX { Cow::Borrowed(lines) } else { Cow::Owned(record) }
+    }
+
+    /// Under which keys a client is that is no more under this one: it registered by a name, and where that leads is known
+    /// only since, or is another place now. None where it did not move.
+    #[must_use]
+    pub fn moved_to(&self, key: &MonName, record: &[u8]) -> BTreeSet<&MonName> {
+        if self.keys.is_empty() || self.clients.contains_key(key) {
+            return BTreeSet::new();
+        }
+        let (by_address, by_name): (Vec<_>, Vec<_>) =
+            lines_of(record).into_iter().partition(|line| line.mon_name.address().is_some());
+        let names_itself = by_address.iter().any(|line| line.mon_name.address() == key.address());
+        let there: Vec<Option<&MonName>> =
+            by_name.iter().map(|line| self.keys.get(&line.mon_name).filter(|other| *other != key)).collect();
+        if names_itself || there.iter().any(Option::is_none) {
+            return BTreeSet::new();
+        }
+        there.into_iter().flatten().filter(|other| self.clients.contains_key(*other)).collect()
+    }
+
+    fn key_of(&mut self, line: &MonitorLine, file: &MonName, addresses: &Addresses) -> MonName {
+        if let Some(address) = line.mon_name.address() {
+            return MonName::from_address(address);
+        }
+        let named = addresses.get(&line.mon_name).or_else(|| addresses.get(file));
+        let by_name = addresses.get(&line.mon_name).and_then(|list| list.first()).copied();
+        let known = by_name.or_else(|| file.address()).or_else(|| named?.first().copied());
+        let Some(address) = known else {
+            self.unresolved.insert(line.mon_name.clone());
+            return line.mon_name.clone();
+        };
+        let key = MonName::from_address(address);
+        self.keys.insert(line.mon_name.clone(), key.clone());
+        for other in named.into_iter().flatten().filter(|other| **other != address) {
+            let further = self.further.entry(key.clone()).or_default();
+            if !further.contains(other) && further.len() + 1 < limits::CLIENT_ADDRESSES_MAX {
+                further.push(*other);
+            }
+        }
+        key
+    }
+
     /// Whether this client may be there although no record of it could be read.
     #[must_use]
     pub fn may_hold(&self, client: &MonName) -> bool {
@@ -88,7 +188,7 @@ impl Population {
     fn doubt(&mut self, file: &str, addresses: &Addresses) {
         // What is no name can't be a record's file name either.
         let Ok(name) = MonName::parse(file) else { return };
-        match name.address().or_else(|| addresses.get(&name).copied()) {
+        match name.address().or_else(|| addresses.get(&name)?.first().copied()) {
             Some(address) => {
                 self.doubtful.insert(MonName::from_address(address));
             }
@@ -154,25 +254,4 @@ fn placed_lines(conveyed: Option<&Vec<u8>>) -> Vec<MonitorLine> {
 
 fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
     parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
-}
-
-fn key_of(
-    line: &MonitorLine,
-    file: &MonName,
-    addresses: &Addresses,
-    unresolved: &mut BTreeSet<MonName>,
-) -> MonName {
-    let known = line
-        .mon_name
-        .address()
-        .or_else(|| addresses.get(&line.mon_name).copied())
-        .or_else(|| file.address())
-        .or_else(|| addresses.get(file).copied());
-    match known {
-        Some(address) => MonName::from_address(address),
-        None => {
-            unresolved.insert(line.mon_name.clone());
-            line.mon_name.clone()
-        }
-    }
 }

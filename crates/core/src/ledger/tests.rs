@@ -169,9 +169,86 @@ fn a_name_is_kept_under_the_address_it_was_resolved_to_and_asked_for_otherwise()
     let unknown = population(&scan, &BTreeMap::new(), &Addresses::new());
     assert_eq!(unknown.unresolved, BTreeSet::from([name("client3")]));
     assert!(unknown.clients.contains_key(&name("client3")), "known by name until then");
-    let addresses = Addresses::from([(name("client3"), "10.0.0.3".parse().unwrap())]);
+    let addresses = Addresses::from([(name("client3"), vec!["10.0.0.3".parse().unwrap()])]);
     let known = population(&scan, &BTreeMap::new(), &addresses);
     assert!(known.unresolved.is_empty() && known.clients.contains_key(&name("10.0.0.3")));
+}
+
+/// A look at one registration by name, where the name leads to these addresses.
+fn named(addresses: &[&str]) -> Population {
+    let scan = Scan { files: vec![file(Folder::Sm, "client3", line("client3", 1))], problems: vec![] };
+    let addresses: Vec<_> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    let known = (!addresses.is_empty()).then(|| (name("client3"), addresses));
+    population(&scan, &BTreeMap::new(), &known.into_iter().collect())
+}
+
+#[test]
+fn a_client_that_was_known_by_name_is_the_same_under_its_address_and_under_its_next() {
+    let (mut ledger, life) = (ledger(&[]), life("1"));
+    let mut keys = |second, addresses: &[&str]| {
+        let entries = ledger.compare(at(second), &named(addresses), &Roles::default(), Some(&life));
+        ledger.committed(&entries);
+        assert_eq!(ledger.tombstones(), 0, "it did not leave");
+        ledger.stored().keys().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(0, &[]), ["client3"]);
+    assert_eq!(keys(1, &["10.0.0.3"]), ["10.0.0.3"]);
+    assert_eq!(keys(2, &["10.0.0.4"]), ["10.0.0.4"]);
+}
+
+#[test]
+fn while_a_run_is_on_nobody_moves() {
+    let mut ledger = ledger(&[]);
+    for addresses in [&[][..], &["10.0.0.3"]] {
+        let entries = ledger.compare(at(0), &named(addresses), &Roles::default(), None);
+        ledger.committed(&entries);
+    }
+    assert_eq!(ledger.stored().len(), 2, "its outcome is that of the one that was told");
+}
+
+#[test]
+fn a_client_that_registered_by_its_address_as_well_does_not_move() {
+    let (mut ledger, life) = (ledger(&["10.0.0.9"]), life("1"));
+    let entries = ledger.compare(at(0), &named(&["10.0.0.3"]), &Roles::default(), Some(&life));
+    assert!(entries.iter().all(|entry| matches!(entry, Entry::Put(..))), "{entries:?}");
+}
+
+#[test]
+fn all_addresses_of_a_name_are_kept_and_known_again_without_a_name_service() {
+    let found = named(&["10.0.0.3", "192.0.2.3", "2001:db8::3"]);
+    let (mut ledger, life) = (ledger(&[]), life("1"));
+    let entries = ledger.compare(at(0), &found, &Roles::default(), Some(&life));
+    let [Entry::Put(key, record)] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(key, &name("10.0.0.3"));
+    let text = String::from_utf8(record.clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].ends_with(" client3 nfs-a") && lines[1].ends_with(" 192.0.2.3 nfs-a"), "{text}");
+    ledger.committed(&entries);
+    assert_eq!(ledger.compare(at(1), &found, &Roles::default(), Some(&life)), []);
+    let mut again = Addresses::new();
+    learn_from_record(&mut again, key, record);
+    assert_eq!(again[&name("client3")].len(), 3);
+    assert_eq!(again[&name("client3")][0], "10.0.0.3".parse::<std::net::IpAddr>().unwrap());
+}
+
+#[test]
+fn the_address_that_a_client_is_known_by_stays_while_it_is_among_them() {
+    let mut addresses = Addresses::new();
+    let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<std::net::IpAddr>>();
+    let mut first = |list: &[&str]| {
+        learn(&mut addresses, &name("client3"), parse(list));
+        addresses[&name("client3")][0].to_string()
+    };
+    assert_eq!(first(&["10.0.0.3", "192.0.2.3"]), "10.0.0.3");
+    assert_eq!(first(&["192.0.2.3", "10.0.0.3"]), "10.0.0.3", "in whatever order they come");
+    assert_eq!(first(&["192.0.2.3"]), "192.0.2.3");
+    assert_eq!(first(&[]), "192.0.2.3", "a name service that knows nothing takes nothing away");
+}
+
+#[test]
+fn a_mapped_address_is_the_same_client() {
+    let found = found(&["::ffff:10.0.0.1", "10.0.0.1"]);
+    assert_eq!(found.clients.keys().collect::<Vec<_>>(), [&name("10.0.0.1")]);
 }
 
 #[test]

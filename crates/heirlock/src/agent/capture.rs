@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, population};
+use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, learn, population};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -27,6 +27,8 @@ pub(crate) struct Capture {
     pub(crate) known_problems: BTreeSet<Problem>,
     /// Addresses that names were resolved to.
     pub(crate) addresses: Addresses,
+    /// Those that are news since a run began.
+    put_off: Addresses,
     pub(crate) resolver: Resolver,
     /// The store doesn't know yet what was found.
     pub(crate) behind: bool,
@@ -69,7 +71,8 @@ impl Agent {
         self.say_blind(None);
         self.speak_of_problems(&scan);
         let found = population(&scan, self.conveyor.placed(), &self.capture.addresses);
-        self.capture.resolver.ask(&found.unresolved, now, &self.inbox);
+        let known = found.keys.keys();
+        self.capture.resolver.ask(&found.unresolved, known, now, &self.inbox);
         self.capture.found = found;
         self.record(now);
         self.report_registrations();
@@ -121,14 +124,33 @@ impl Agent {
     }
 
     /// A name was resolved, or could not be.
-    pub(crate) fn resolved(&mut self, now: Moment, name: &MonName, address: Option<std::net::IpAddr>) {
+    pub(crate) fn resolved(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
         self.capture.resolver.answered(name, now);
-        if let Some(address) = address {
-            tracing::info!(%name, %address, "resolved a client's name");
-            self.capture.addresses.insert(name.clone(), address);
-            self.capture.due = Some(now);
+        if addresses.is_empty() {
+            if !self.capture.addresses.contains_key(name) {
+                tracing::warn!(%name, "a client's name has no address now: it can't be told before it has one");
+            }
+        } else if self.run.is_some() {
+            // A client that is being told must not become another one: its outcome would be nobody's.
+            self.capture.put_off.insert(name.clone(), addresses);
         } else {
-            tracing::warn!(%name, "a client's name has no address now: it can't be told before it has one");
+            self.learn(now, name, addresses);
+        }
+    }
+
+    /// What was resolved while a run was on.
+    pub(crate) fn learn_what_was_put_off(&mut self, now: Moment) {
+        for (name, addresses) in std::mem::take(&mut self.capture.put_off) {
+            self.learn(now, &name, addresses);
+        }
+    }
+
+    fn learn(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
+        let before = self.capture.addresses.get(name).cloned();
+        learn(&mut self.capture.addresses, name, addresses);
+        if self.capture.addresses.get(name) != before.as_ref() {
+            tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "resolved a client's name");
+            self.capture.due = Some(now);
         }
     }
 

@@ -19,6 +19,7 @@ mod callouts;
 mod capture;
 mod clock;
 pub(crate) mod convey;
+mod elsewhere;
 mod grace;
 mod health;
 mod holdings;
@@ -27,7 +28,7 @@ mod readiness;
 mod recovery;
 mod release;
 mod requests;
-mod resolve;
+pub(crate) mod resolve;
 pub(crate) mod roles;
 mod runs;
 mod services;
@@ -96,7 +97,7 @@ pub(crate) enum Message {
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
-    Resolved(MonName, Option<IpAddr>),
+    Resolved(MonName, Vec<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
     AddressGone(ServiceName, Result<(), String>),
     /// The volume of a service that was released is gone, or isn't.
@@ -233,6 +234,8 @@ impl Agent {
         let report = ServerReport {
             paused: maintenance_file(&settings).exists(),
             written_at_s: clock::wall_s(),
+            node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+            addresses: settings.host.addresses.clone(),
             ..ServerReport::new(settings.server.clone(), &id)
         };
         let mut lock_manager = lock_manager::open(&settings);
@@ -347,7 +350,7 @@ impl Agent {
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
             Message::Recognised(run, done) => self.recognised(run, *done),
-            Message::Resolved(name, address) => self.resolved(now, &name, address),
+            Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
             Message::Request(request, responder) => self.requested(now, *request, responder),

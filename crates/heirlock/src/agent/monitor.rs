@@ -203,7 +203,8 @@ impl Agent {
     pub(crate) fn only_forgettable(&self, entries: Vec<Entry>) -> Vec<Entry> {
         let may = |entry: &Entry| match entry {
             Entry::Put(..) => true,
-            Entry::Remove(client) => self.may_forget(client),
+            // One that is known by its address now is no client that left.
+            Entry::Remove(client) => self.capture.found.keys.contains_key(client) || self.may_forget(client),
         };
         entries.into_iter().filter(may).collect()
     }
@@ -396,7 +397,8 @@ impl Agent {
         let by_all = |client: &&MonName| others.iter().all(|held| held.ledger.stored().contains_key(*client));
         let mut durable: BTreeSet<MonName> = first.ledger.stored().keys().filter(by_all).cloned().collect();
         let named = self.capture.addresses.iter();
-        let named = named.filter(|(_, address)| durable.contains(&MonName::from_address(**address)));
+        let key_of = |list: &Vec<_>| list.first().copied().map(MonName::from_address);
+        let named = named.filter(|(_, list)| key_of(list).is_some_and(|key| durable.contains(&key)));
         let named: Vec<MonName> = named.map(|(name, _)| name.clone()).collect();
         durable.extend(named);
         durable
@@ -421,7 +423,7 @@ impl Agent {
 
     /// What a client is called in the store.
     fn store_key(&self, mon_name: &MonName) -> MonName {
-        let address = self.capture.addresses.get(mon_name).copied();
+        let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
 }

@@ -8,8 +8,10 @@ use std::thread;
 
 use heirlock_core::Moment;
 use heirlock_nsm::MonName;
+use heirlock_nsm::name::no_clients_address;
 
 use super::Message;
+use super::work::is_present;
 use crate::limits;
 
 /// Names that were asked for.
@@ -20,18 +22,27 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// Asks for names that are not being asked for already, again after a while.
-    pub(crate) fn ask(&mut self, names: &BTreeSet<MonName>, now: Moment, inbox: &Sender<Message>) {
-        self.answered.retain(|name, _| names.contains(name));
-        for name in names {
-            let early = self.answered.get(name).is_some_and(|at| now.since(*at) < limits::RESOLVE_RETRY);
+    /// Asks for names that are not being asked for already: those whose address isn't known again after a while, and those
+    /// that are known now and then, for a client may be moved.
+    pub(crate) fn ask<'a>(
+        &mut self,
+        unresolved: &BTreeSet<MonName>,
+        known: impl Iterator<Item = &'a MonName>,
+        now: Moment,
+        inbox: &Sender<Message>,
+    ) {
+        let known: BTreeSet<&MonName> = known.collect();
+        self.answered.retain(|name, _| unresolved.contains(name) || known.contains(name));
+        let names = unresolved.iter().map(|name| (name, limits::RESOLVE_RETRY));
+        for (name, again) in names.chain(known.iter().map(|name| (*name, limits::RESOLVE_REFRESH))) {
+            let early = self.answered.get(name).is_some_and(|at| now.since(*at) < again);
             if early || self.asked.len() >= limits::RESOLVE_AT_ONCE_MAX || !self.asked.insert(name.clone()) {
                 continue;
             }
             let (name, inbox) = (name.clone(), inbox.clone());
             thread::spawn(move || {
-                let address = resolve(&name);
-                let _ = inbox.send(Message::Resolved(name, address));
+                let addresses = resolve(&name);
+                let _ = inbox.send(Message::Resolved(name, addresses));
             });
         }
     }
@@ -43,11 +54,34 @@ impl Resolver {
     }
 }
 
-/// A scoped address (`fe80::1%eth0`) means nothing on another server, so it is no address here.
-fn resolve(name: &MonName) -> Option<IpAddr> {
-    if name.as_str().contains('%') {
-        return None;
+/// All addresses of a client's name, the most likely first. What is no address of another host says nothing of where the
+/// client is: this server's own, which it may have in common with the client (a bridge of containers, say), are left out,
+/// unless the name has no other.
+pub(crate) fn resolve(name: &MonName) -> Vec<IpAddr> {
+    if !name.is_host_name() {
+        return Vec::new();
     }
-    let mut addresses = (name.as_str(), 0).to_socket_addrs().ok()?;
-    addresses.next().map(|address| address.ip())
+    let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found.map(|address| address.ip().to_canonical()) {
+        if no_clients_address(address).is_none() && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let others: Vec<IpAddr> = addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+    if others.is_empty() { addresses } else { others }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_scope_and_one_of_nobody_are_not_looked_up() {
+        for name in ["fe80::1%lo", "0.0.0.0", "255.255.255.255", "::"] {
+            assert!(resolve(&MonName::parse(name).unwrap()).is_empty(), "{name}");
+        }
+        let own = resolve(&MonName::parse("localhost").unwrap());
+        assert!(own.iter().all(IpAddr::is_loopback) && !own.is_empty(), "{own:?}");
+    }
 }

@@ -358,10 +358,12 @@ impl Agent {
                 self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
-                let placed = services.iter().try_fold(0, |sum, (service, records)| {
+                let placed = services.into_iter().try_fold(0, |sum, (service, mut records)| {
+                    records.retain(|client, record| self.means_the_same_here(client, record));
+                    let service = &service;
                     let name = self.announced_names(service).into_iter().next();
                     let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-                    self.conveyor.place(records, how, &name).map(|n| sum + n).map_err(|error| {
+                    self.conveyor.place(&records, how, &name).map(|n| sum + n).map_err(|error| {
                         format!(
                             "can't place the records of {service} into {}: {error}",
                             self.settings.state_directory.display()
@@ -441,8 +443,19 @@ impl Agent {
                 if notice.service == host && !rebooted {
                     notice.clients.retain(|client| !roles.is_peer(client));
                 }
+                let (mut clients, mut untold) = (Vec::new(), Vec::new());
+                let is_target =
+                    self.run.as_ref().is_some_and(|r| r.machine.targets().contains(&notice.service));
+                let part = if is_target { Part::Target } else { Part::Own };
+                for client in &notice.clients {
+                    match self.addresses_of(&notice.service, part, client) {
+                        Ok(addresses) => clients.push((client.clone(), addresses)),
+                        Err(why) => untold.push((client.clone(), why)),
+                    }
+                }
                 Telling {
-                    clients: notice.clients.iter().map(|c| (c.clone(), self.addresses_of(c))).collect(),
+                    clients,
+                    untold,
                     from: self.announcing_addresses(&notice.service),
                     names: self.announced_names(&notice.service),
                     notice,
@@ -450,11 +463,6 @@ impl Agent {
             })
             .collect();
         self.workshop.notify(tellings, grace, &stop, &self.readiness);
-    }
-
-    fn addresses_of(&self, client: &MonName) -> Vec<heirlock_core::notify::Destination> {
-        let resolved = || self.capture.addresses.get(client).copied().map(Into::into);
-        crate::notifier::destination_of(client).or_else(resolved).into_iter().collect()
     }
 
     /// From which addresses a service's clients are told: those they mount it by.
@@ -581,6 +589,7 @@ impl Agent {
             responder.end(&answer);
         }
         self.rebooted = false;
+        self.learn_what_was_put_off(self.clock.now());
         self.prune();
         self.capture.due = Some(self.clock.now());
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, is_overtaken};
+use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
@@ -121,6 +122,9 @@ impl Agent {
 
     /// From now on this service is held under this claim.
     pub(crate) fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+        for (client, record) in &contents.records {
+            learn_from_record(&mut self.capture.addresses, client, record);
+        }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         self.held.insert(service.clone(), Held::new(claim, contents, journal, keeps_peers, delay));
     }

@@ -39,7 +39,10 @@ impl Agent {
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
         let adopted = targets.iter().filter_map(|service| self.held.get(service));
         let records = adopted.flat_map(|held| held.ledger.stored());
-        self.shared.left.extend(records.map(|(client, bytes)| (client.clone(), bytes.clone())));
+        // The old server's own mounts are no clients of what this server serves.
+        let records = records.filter(|(client, record)| self.means_the_same_here(client, record));
+        let records: Vec<_> = records.map(|(client, bytes)| (client.clone(), bytes.clone())).collect();
+        self.shared.left.extend(records);
     }
 
     /// Shares what one commit carries, so that heartbeats and newcomers get their turn in between.

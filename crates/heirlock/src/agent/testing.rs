@@ -48,7 +48,16 @@ pub(crate) fn place_in_mode(mode: &str) -> Place {
     configured("", mode)
 }
 
+/// The same, with services that are not on the loopback interface.
+pub(crate) fn place_on_a_network() -> Place {
+    configured_at("", "watch", ["192.0.2.10", "192.0.2.11"])
+}
+
 fn configured(keys: &str, mode: &str) -> Place {
+    configured_at(keys, mode, ["127.0.0.1", "127.0.0.2"])
+}
+
+fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
@@ -64,8 +73,8 @@ fn configured(keys: &str, mode: &str) -> Place {
          [capture]\nmode = \"{mode}\"\n\
          [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
          incarnation = [\"cat\", \"{at}/life\"]\ngrace-period = \"20s\"\n[notify]\nrpcbind-port = 9\n\
-         [[service]]\nname = \"nfs\"\n{keys}addresses = [\"127.0.0.1\"]\n\
-         [[service]]\nname = \"new\"\naddresses = [\"127.0.0.2\"]\n"
+         [[service]]\nname = \"nfs\"\n{keys}addresses = [\"{first}\"]\n\
+         [[service]]\nname = \"new\"\naddresses = [\"{second}\"]\n"
     );
     let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
     let (inbox, messages) = channel();

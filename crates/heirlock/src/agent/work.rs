@@ -12,7 +12,7 @@ use heirlock_core::grace::{Grace, Leave, Opening, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Event, Notice, Strategy};
-use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::clock::Clock;
@@ -52,6 +52,8 @@ pub(crate) struct RecognisedAt {
 pub(crate) struct Telling {
     pub(crate) notice: Notice,
     pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
+    /// Those that can't be called from here, and why.
+    pub(crate) untold: Vec<(MonName, String)>,
     pub(crate) from: Vec<IpAddr>,
     pub(crate) names: Vec<MyName>,
 }
@@ -331,7 +333,8 @@ impl Workshop {
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
         let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
-        let left = notifier::run(task, &mut errand);
+        let mut left = notifier::run(task, &mut errand);
+        left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });
         }

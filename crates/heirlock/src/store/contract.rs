@@ -412,6 +412,8 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
         state: Some(5),
         written_at_s: 7,
         ailments: vec!["a full disk".into()],
+        node: Some("node".into()),
+        addresses: vec![[192, 0, 2, 1].into()],
         wants: vec![service()],
         facts: [("grace-s".to_owned(), "90".to_owned())].into(),
     };

@@ -20,6 +20,7 @@ mod disk;
 pub(crate) use disk::faulty;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Incarnation;
@@ -163,6 +164,12 @@ pub(crate) struct ServerReport {
     /// Services that are at home here and that it asks their owners for (failback).
     #[serde(default)]
     pub(crate) wants: Vec<ServiceName>,
+    /// Its node name (uname -n), which its status monitor writes into records.
+    #[serde(default)]
+    pub(crate) node: Option<String>,
+    /// Its own addresses, which move to no other server (`host.addresses`).
+    #[serde(default)]
+    pub(crate) addresses: Vec<IpAddr>,
     /// What others compare with their own: grace period, fsid of exports, …
     #[serde(default)]
     pub(crate) facts: BTreeMap<String, String>,
@@ -181,6 +188,8 @@ impl ServerReport {
             written_at_s: 0,
             ailments: Vec::new(),
             wants: Vec::new(),
+            node: None,
+            addresses: Vec::new(),
             facts: BTreeMap::new(),
         }
     }

@@ -306,7 +306,7 @@ impl Agent {
             // A file of a client that the line in it doesn't tell: asked, and known at the next look.
             let number = name.as_str().strip_prefix("client").and_then(|n| n.parse().ok());
             if let Some(client) = number {
-                self.addresses.insert(name.clone(), crate::server::client_address(client));
+                self.addresses.insert(name.clone(), vec![crate::server::client_address(client)]);
             }
         }
         self.found = found;

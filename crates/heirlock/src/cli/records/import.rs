@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
-use heirlock_core::ledger::{Addresses, Population, Roles, Scan, population};
+use heirlock_core::ledger::{Addresses, Population, Roles, Scan, learn, population};
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServiceName, limits as core_limits};
@@ -22,6 +21,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 
+use crate::agent::resolve::resolve;
 use crate::agent::roles::Peers;
 use crate::config::Settings;
 use crate::control::Fenced;
@@ -112,7 +112,7 @@ fn import_into(
         left: source.left,
     };
     imported.left.extend(left_of(&base));
-    let records = unite(base.records, source.population.clients, &source.roles, &mut imported);
+    let records = unite(base.records, kept(&source.population), &source.roles, &mut imported);
     imported.records = records.len();
     if records.len() > core_limits::RECORDS_MAX {
         let what = format!(
@@ -233,8 +233,16 @@ fn read_state(directory: &Path, left: &mut Vec<Left>) -> Result<Option<StateNumb
 /// The clients under their addresses: at failover no name is asked for.
 fn resolved_population(scan: &Scan) -> Population {
     let by_name = population(scan, &BTreeMap::new(), &Addresses::new());
-    let addresses = resolve(&nameless(&by_name));
+    let addresses = resolve_all(&nameless(&by_name));
     population(scan, &BTreeMap::new(), &addresses)
+}
+
+/// What the store keeps of each client.
+fn kept(population: &Population) -> BTreeMap<MonName, Vec<u8>> {
+    let kept = |(client, lines): (&MonName, &Vec<u8>)| {
+        (client.clone(), population.record_of(client, lines).into_owned())
+    };
+    population.clients.iter().map(kept).collect()
 }
 
 /// Clients without an address.
@@ -242,27 +250,19 @@ fn nameless(population: &Population) -> Vec<MonName> {
     population.clients.keys().filter(|key| key.address().is_none()).cloned().collect()
 }
 
-fn resolve(names: &[MonName]) -> Addresses {
+fn resolve_all(names: &[MonName]) -> Addresses {
     let mut addresses = Addresses::new();
     for some in names.chunks(limits::RESOLVE_AT_ONCE_MAX) {
         thread::scope(|scope| {
-            let threads: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| address_of(name)))).collect();
+            let threads: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| resolve(name)))).collect();
             for (name, thread) in threads {
-                if let Ok(Some(address)) = thread.join() {
-                    addresses.insert(name.clone(), address);
+                if let Ok(found) = thread.join() {
+                    learn(&mut addresses, name, found);
                 }
             }
         });
     }
     addresses
-}
-
-/// A scoped address (`fe80::1%eth0`) means nothing on another server.
-fn address_of(name: &MonName) -> Option<IpAddr> {
-    if name.as_str().contains('%') {
-        return None;
-    }
-    (name.as_str(), 0).to_socket_addrs().ok()?.next().map(|address| address.ip())
 }
 
 /// Every number that may have been sent to these clients by anybody (I5).
