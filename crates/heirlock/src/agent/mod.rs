@@ -38,7 +38,7 @@ mod status;
 mod testing;
 mod volumes;
 mod watch;
-mod work;
+pub(crate) mod work;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -14,7 +14,7 @@ use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::records::{self, Kept};
-use super::{agent, capture, reach, rivals, writable};
+use super::{agent, capture, reach, rivals, served, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::store::Store;
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
@@ -27,6 +27,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = agent::check(host, settings);
     findings.extend(rivals::check(host, settings));
     findings.extend(registrations(settings));
+    findings.extend(served::check(settings));
     findings.extend(capture::live(host, settings));
     findings.extend(recognition(host, settings));
     let unwritable = writable::check(host, settings);

@@ -28,6 +28,7 @@ mod process;
 mod reach;
 mod records;
 mod rivals;
+mod served;
 mod statd;
 mod switch;
 #[cfg(test)]

@@ -1,0 +1,129 @@
+//! Whether clients find what they need at each address of the services, and at the server's own: a client that mounted by
+//! one that isn't served can't come back, whoever tells it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use heirlock_nsm::rpcbind;
+
+use super::finding::Finding;
+use crate::agent::work::is_present;
+use crate::config::Settings;
+use crate::{limits, probe, rpc_client};
+
+const CHECK: &str = "addresses";
+
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+    let port = settings.notify.rpcbind_port;
+    let limit = limits::PROBE_TIME_MAX;
+    let services = settings.services.iter().flat_map(|service| {
+        service.addresses.iter().map(move |address| (*address, format!("an address of {}", service.name)))
+    });
+    let own =
+        settings.host.addresses.iter().map(|address| (*address, "this server's own address".to_owned()));
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        own.chain(services).partition(|(address, _)| is_present(*address));
+    // A standby that serves nothing yet is well.
+    let serves = rpc_client::find(Ipv4Addr::LOCALHOST.into(), port, probe::NLM, limit).is_ok();
+    let mut findings = Vec::new();
+    let mut good = 0;
+    for (address, whose) in &here {
+        let answer = if serves { probe::registered(*address, port, limit) } else { Ok(()) };
+        match answer {
+            Ok(()) => good += 1,
+            Err(why) => findings.push(Finding::loses_locks(
+                CHECK,
+                format!("{address}, {whose}, is here and not served: {why}"),
+                "have rpcbind, NFS and lockd listen there (udp6 and tcp6 in /etc/netconfig for IPv6), or take it out of the configuration",
+            )),
+        }
+    }
+    let mut families = BTreeSet::new();
+    for (address, whose) in here.iter().chain(&elsewhere) {
+        // What is here and served was asked already.
+        if (serves && is_present(*address)) || !families.insert(address.is_ipv4()) {
+            continue;
+        }
+        if let Err(why) = family(*address, port) {
+            findings.push(Finding::loses_locks(
+                CHECK,
+                format!("{address}, {whose}, could not be served here: {why}"),
+                "have rpcbind listen to that family as well (udp6 and tcp6 in /etc/netconfig for IPv6), or take the address out of the configuration",
+            ));
+        }
+    }
+    if findings.is_empty() && serves && good > 0 {
+        findings
+            .push(Finding::ok(CHECK, format!("NFS and NLM answer at all {good} addresses that are here")));
+    }
+    findings
+}
+
+/// Whether rpcbind answers over the family of this address.
+fn family(address: IpAddr, port: u16) -> Result<(), String> {
+    let (here, version): (IpAddr, u32) = match address {
+        IpAddr::V4(_) => (Ipv4Addr::LOCALHOST.into(), rpcbind::VERSION_2),
+        IpAddr::V6(_) => (Ipv6Addr::LOCALHOST.into(), rpcbind::VERSION_4),
+    };
+    let found = rpc_client::find(here, port, (rpcbind::PROGRAM, version), limits::PROBE_TIME_MAX);
+    found.map(drop).map_err(|why| format!("rpcbind is not reached over its family: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::thread;
+
+    use heirlock_nsm::rpc::{Call, encode_success};
+
+    use super::*;
+    use crate::guard::finding::Severity;
+    use crate::guard::testing::{rpcbind as rpcbind_at, settings};
+
+    /// What answers every call that does nothing.
+    fn program(address: &str) -> u16 {
+        let socket = UdpSocket::bind((address, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                let xid = Call::decode(&buffer[..count]).unwrap().xid;
+                socket.send_to(&encode_success(xid, &[]), from).unwrap();
+            }
+        });
+        port
+    }
+
+    fn found(port: u16, addresses: &str) -> Vec<(Severity, String)> {
+        let text = format!(
+            "[notify]\nrpcbind-port = {port}\n[[service]]\nname = \"nfs\"\naddresses = [{addresses}]\nnames = [\"nfs.example.com\"]\n"
+        );
+        check(&settings(&text)).into_iter().map(|finding| (finding.severity, finding.found)).collect()
+    }
+
+    #[test]
+    fn each_address_that_is_here_is_asked_and_the_one_that_is_not_served_is_named() {
+        let nlm = program("127.9.6.1");
+        let port = rpcbind_at("127.0.0.1", 0, u32::from(nlm));
+        rpcbind_at("127.9.6.1", port, u32::from(nlm));
+        let all = found(port, "\"127.9.6.1\"");
+        assert_eq!(all, [(Severity::Ok, "NFS and NLM answer at all 1 addresses that are here".to_owned())]);
+        let one = found(port, "\"127.9.6.1\", \"127.9.6.2\"");
+        assert_eq!(one.len(), 1, "{one:?}");
+        assert!(
+            one[0].0 == Severity::LosesLocks
+                && one[0].1.starts_with("127.9.6.2, an address of nfs, is here and not served: ")
+        );
+    }
+
+    #[test]
+    fn a_standby_whose_rpcbind_does_not_serve_ipv6_is_told_before_it_adopts() {
+        let port = rpcbind_at("127.0.0.1", 0, 0);
+        let found = found(port, "\"2001:db8::10\"");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].0 == Severity::LosesLocks
+                && found[0].1.starts_with("2001:db8::10, an address of nfs, could not be served here: ")
+        );
+    }
+}
