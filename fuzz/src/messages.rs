@@ -38,17 +38,22 @@ pub fn deframer(bytes: &[u8]) {
     assert_eq!(messages(std::iter::once(again.as_slice())), (found, None));
 }
 
-/// RFC 5531, section 11, with the whole stream at hand.
+/// RFC 5531, section 11, with the whole stream at hand, and with our bounds.
 fn by_the_book(mut stream: &[u8]) -> Vec<Vec<u8>> {
-    let (mut found, mut message) = (Vec::new(), Vec::new());
+    let (mut found, mut message, mut fragments) = (Vec::new(), Vec::new(), 0);
     while let [a, b, c, d, rest @ ..] = stream {
         let length = u32::from_be_bytes([a & 0x7f, *b, *c, *d]) as usize;
         if length + message.len() > limits::RECORD_BYTES_MAX || length > rest.len() {
             break;
         }
+        fragments += 1;
+        if fragments > limits::FRAGMENTS_MAX || (length == 0 && a & 0x80 == 0) {
+            break;
+        }
         message.extend(&rest[..length]);
         stream = &rest[length..];
         if a & 0x80 != 0 {
+            fragments = 0;
             found.push(std::mem::take(&mut message));
         }
     }

@@ -18,6 +18,9 @@ pub const GROUPS_MAX: usize = 16;
 /// Bytes of one RPC message over TCP, all fragments joined: far above anything these programs send.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 
+/// Fragments of one RPC message over TCP. Kernels send one; a library sends one for each of its buffers of some kilobytes.
+pub const FRAGMENTS_MAX: usize = 64;
+
 /// Bytes of a monitor record's file name: NAME_MAX.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 

@@ -299,11 +299,15 @@ pub fn frame(message: &[u8]) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// Finds the messages in what comes over TCP, in however many fragments.
+/// Finds the messages in what comes over TCP, in however many fragments up to [`limits::FRAGMENTS_MAX`]. Its work and its
+/// memory grow with the bytes that came, however they are cut into fragments.
 #[derive(Debug, Clone, Default)]
 pub struct Deframer {
     bytes: Vec<u8>,
+    /// How many of them are done with.
+    done: usize,
     joined: Vec<u8>,
+    fragments: usize,
 }
 
 impl Deframer {
@@ -315,17 +319,27 @@ impl Deframer {
 
     /// These bytes came.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.done);
+        self.done = 0;
         self.bytes.extend(bytes);
     }
 
     /// The next whole message, if there is one.
     ///
     /// # Errors
-    /// Where a message is longer than [`limits::RECORD_BYTES_MAX`]: the connection is to be closed.
+    /// Where a message is longer than [`limits::RECORD_BYTES_MAX`], has more than [`limits::FRAGMENTS_MAX`] fragments, or
+    /// one that holds nothing and is not its last: the connection is to be closed. Nothing after it is believed.
     pub fn next_record(&mut self) -> Result<Option<Vec<u8>>, DecodeError> {
-        while let Some((mark, rest)) = self.bytes.split_first_chunk::<4>() {
+        while let Some((mark, rest)) = self.bytes.get(self.done..).and_then(<[u8]>::split_first_chunk::<4>) {
             let mark = u32::from_be_bytes(*mark);
-            let length = usize::try_from(mark & !LAST_FRAGMENT).unwrap_or(usize::MAX);
+            let (length, is_last) = (mark & !LAST_FRAGMENT, mark & LAST_FRAGMENT != 0);
+            if length == 0 && !is_last {
+                return Err(value("TCP fragment", "a length above 0", 0));
+            }
+            if self.fragments >= limits::FRAGMENTS_MAX {
+                return Err(value("TCP record", "at most 64 fragments", 65));
+            }
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
             let whole = length.saturating_add(self.joined.len());
             if whole > limits::RECORD_BYTES_MAX {
                 let found = u32::try_from(whole).unwrap_or(u32::MAX);
@@ -334,14 +348,18 @@ impl Deframer {
             }
             let Some(fragment) = rest.get(..length) else { return Ok(None) };
             self.joined.extend(fragment);
-            self.bytes.drain(..4 + length);
-            if mark & LAST_FRAGMENT != 0 {
+            self.done += 4 + length;
+            self.fragments += 1;
+            if is_last {
+                self.fragments = 0;
                 return Ok(Some(std::mem::take(&mut self.joined)));
             }
         }
         Ok(None)
     }
 }
+
+const _: () = assert!(limits::FRAGMENTS_MAX == 64, "the error above says it");
 
 fn expect(
     reader: &mut Reader<'_>,
@@ -375,6 +393,34 @@ mod tests {
         assert_eq!(error.to_string(), "TCP record: expected at most 65536 bytes, found 70000");
         deframer.push(&frame(b"more"));
         assert_eq!(deframer.next_record(), Err(error), "nothing after it is believed");
+    }
+
+    #[test]
+    fn fragments_that_hold_nothing_or_are_too_many_are_refused() {
+        let mut deframer = Deframer::new();
+        deframer.push(&[0; 4]);
+        let error = deframer.next_record().unwrap_err();
+        assert_eq!(error.to_string(), "TCP fragment: expected a length above 0, found 0");
+        deframer.push(&frame(b"more"));
+        assert_eq!(deframer.next_record(), Err(error), "nothing after it is believed");
+
+        let one_byte = |is_last: bool| [if is_last { 0x80 } else { 0 }, 0, 0, 1, b'a'];
+        let mut fragments = [one_byte(false); limits::FRAGMENTS_MAX - 1].concat();
+        fragments.extend(one_byte(true));
+        let mut deframer = Deframer::new();
+        deframer.push(&fragments);
+        assert_eq!(
+            deframer.next_record(),
+            Ok(Some(vec![b'a'; limits::FRAGMENTS_MAX])),
+            "as many as there may be"
+        );
+        deframer.push(&[one_byte(false); limits::FRAGMENTS_MAX + 1].concat());
+        assert!(deframer.next_record().unwrap_err().to_string().contains("at most 64 fragments"));
+
+        // A library that has just sent its full buffer ends its message with an empty one.
+        let mut deframer = Deframer::new();
+        deframer.push(&[&one_byte(false)[..], &[0x80, 0, 0, 0]].concat());
+        assert_eq!(deframer.next_record(), Ok(Some(b"a".to_vec())));
     }
 
     #[test]

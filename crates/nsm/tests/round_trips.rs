@@ -90,11 +90,15 @@ proptest! {
         }
     }
 
-    /// Messages in any number of fragments, which come in pieces of any size, are the messages that were sent.
+    /// Messages in several fragments, of which the last may be empty, and which come in pieces of any size, are the messages
+    /// that were sent.
     #[test]
     fn messages_over_tcp(
-        messages in vec(vec(vec(any::<u8>(), 0..50), 1..4), 1..6), pieces in vec(1_usize..40, 1..20),
+        messages in vec((vec(vec(any::<u8>(), 1..50), 0..4), vec(any::<u8>(), 0..50)), 1..6),
+        pieces in vec(1_usize..40, 1..20),
     ) {
+        let with_last = |(mut fragments, last): (Vec<Vec<u8>>, Vec<u8>)| { fragments.push(last); fragments };
+        let messages: Vec<Vec<Vec<u8>>> = messages.into_iter().map(with_last).collect();
         let mut sent = Vec::new();
         for fragments in &messages {
             for (at, fragment) in fragments.iter().enumerate() {
