@@ -1,9 +1,11 @@
 //! The few remote procedure calls that the lab makes by itself, over UDP from a privileged port.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use socket2::{Domain, Socket, Type};
 
 /// Tried locally before it is sent: the socket must come from a privileged port, which lockd and rpc.statd ask for.
 const PRIVILEGED_PORTS: std::ops::Range<u16> = 700..1000;
@@ -25,6 +27,32 @@ pub fn privileged_socket() -> Result<UdpSocket> {
         .context("no privileged port is free")?;
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     Ok(socket)
+}
+
+/// A connection from a privileged port of the same family. It ends without a trace, for there are few such ports.
+///
+/// # Errors
+/// When root is not there to bind it, or nobody listens.
+pub fn privileged_stream(to: SocketAddr) -> io::Result<TcpStream> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let first = fastrand::u16(PRIVILEGED_PORTS);
+    for port in (first..PRIVILEGED_PORTS.end).chain(PRIVILEGED_PORTS.start..first) {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        let connected =
+            socket.bind(&SocketAddr::new(any, port).into()).and_then(|()| socket.connect(&to.into()));
+        match connected {
+            Ok(()) => return Ok(socket.into()),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no privileged port is free"))
 }
 
 /// PMAPPROC_GETPORT (RFC 1833, 3): where a program listens over UDP.

@@ -17,6 +17,8 @@
 //! | [`claim`] | who may act for a service |
 //! | [`state_number`] | which state number was never sent before |
 //! | [`grace`] | whether a notification may leave now |
+//! | [`hang`] | whether a loop of this program hangs, or only gets no processor time |
+//! | [`log_limit`] | which log lines may be written whose cause is a packet |
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
@@ -26,10 +28,12 @@
 pub mod claim;
 pub mod duty;
 pub mod grace;
+pub mod hang;
 pub mod incarnation;
 pub mod ledger;
 pub mod limits;
 pub mod liveness;
+pub mod log_limit;
 pub mod moment;
 pub mod monitor;
 pub mod names;

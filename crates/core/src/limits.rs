@@ -81,5 +81,55 @@ pub const MON_GATHER_TIME: Duration = Duration::from_millis(1);
 /// Between two looks whether a store that failed works again.
 pub const MON_PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Clients whose lock manager is to be told of a restart, one call each. A SM_NOTIFY that finds no room is not answered, so
+/// its sender repeats it.
+pub const DOWNCALLS_OWED_MAX: usize = 16_384;
+
+/// Calls that are handed to the thread that makes them: the lock manager takes one at a time in any case.
+pub const DOWNCALLS_AT_ONCE_MAX: usize = 16;
+
+/// Between two calls for one client, however often it says that it was restarted.
+pub const DOWNCALL_SPACING: Duration = Duration::from_secs(1);
+
+/// How often a call is tried in quick succession, as rpc.statd does (utils/statd/statd.h).
+pub const DOWNCALL_TRIES: u32 = 5;
+
+/// Between two tries in quick succession.
+pub const DOWNCALL_RETRY: Duration = Duration::from_secs(5);
+
+/// Between two tries after them: a lock manager that is there and takes no call keeps locks that nobody holds.
+pub const DOWNCALL_RETRY_LATER: Duration = Duration::from_secs(60);
+
+/// Names that are looked up at the same time because a notification announced them.
+pub const LOOK_UPS_AT_ONCE_MAX: usize = 4;
+
+/// Between two such look-ups: nobody on the network can make this server ask its name server more often.
+pub const LOOK_UP_SPACING: Duration = Duration::from_millis(50);
+
+/// Addresses of one name that are looked at.
+pub const LOOK_UP_ADDRESSES_MAX: usize = 16;
+
+/// How long log lines are counted that somebody else causes.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lines of one kind in that time.
+pub const LOG_LINES_MAX: u32 = 60;
+
+/// Lines of one kind that one source causes in that time.
+pub const LOG_LINES_OF_SOURCE_MAX: u32 = 6;
+
+/// Sources of one kind of line that are told apart.
+pub const LOG_SOURCES_MAX: usize = 256;
+
+/// Characters of a name or text from elsewhere in a log line.
+pub const LOG_TEXT_CHARS_MAX: usize = 64;
+
+/// How long the status monitor's thread may make no headway, as [`crate::hang`] counts: lockd waits for it in its only
+/// thread.
+pub const MONITOR_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// The same for the agent's own loop, which waits for the store and for the lock manager's commands.
+pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(180);
+
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
 const _: () = assert!(NAME_BYTES_MAX < 200, "a name and its suffix must fit into one component of a path");

@@ -1,8 +1,9 @@
 //! `heirlock supervise`: a small parent that holds the status monitor's sockets and starts the agent again when it ends,
 //! where no systemd does. However the agent dies, its sockets stay open and registered, and the requests that wait in
-//! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced. One that
-//! hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread: it is asked
-//! all the time whether it answers, and killed where it does not.
+//! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced.
+//!
+//! One that hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread. The
+//! agent's watchdog says over a private line that it lives; where it says nothing, though it could, the agent is killed.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,14 +16,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use heirlock_core::Moment;
+use heirlock_core::hang::{Doing, Verdict, Watch};
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, Settings};
-use crate::monitor;
+use crate::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
+use crate::watchdog::{BEAT, INTERVAL, LINE};
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -33,25 +37,18 @@ const GOOD_LIFE: Duration = Duration::from_secs(10);
 /// How long an agent may take to stop in order.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How long an agent that reads its sockets may be silent. Its thread that answers waits for nothing, so it is long; a machine
-/// that is too busy for it gets more each time.
+/// How long an agent may say nothing, as `heirlock_core::hang` counts: its watchdog waits for nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// How long an agent may take until it reads its sockets: it reads all records of its services before.
-const START_TIME_MAX: Duration = Duration::from_secs(120);
-
-/// What [`SILENCE_MAX`] may come to.
-const SILENCE_LIMIT: Duration = Duration::from_secs(16);
-
-/// Between two questions.
-const ASK_INTERVAL: Duration = Duration::from_millis(200);
+/// Bytes of the agent's line that are read at a time.
+const LINE_BYTES: usize = 256;
 
 /// What the parent hears.
 enum Heard {
     /// A signal.
     Signal(i32),
-    /// Whether the agent answered a question that was put at that time.
-    Answered(Instant, bool),
+    /// It is time to look at the agent.
+    Look,
 }
 
 /// The parent.
@@ -60,21 +57,20 @@ struct Supervisor {
     arguments: Vec<OsString>,
     sockets: Option<Sockets>,
     agent: Option<Agent>,
+    began: Instant,
     due: Instant,
     pause: Duration,
-    silence_max: Duration,
 }
 
 /// An agent, from its start to its end.
 struct Agent {
     child: Child,
     started: Instant,
-    /// It says here that it begins to read its sockets.
-    says: Option<UnixStream>,
-    /// It does: one that is just starting is given its time.
-    begun: bool,
-    /// Since when it has not answered.
-    silent: Option<Instant>,
+    /// It says here that it lives.
+    line: UnixStream,
+    /// It has said so. One of an earlier version never does, and one that has not yet is judged only where it is stopped.
+    speaks: bool,
+    watch: Watch,
 }
 
 /// Holds the sockets and keeps an agent running until it is told to stop.
@@ -90,9 +86,7 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
     };
     let (sender, heard) = channel();
     hear_signals(sender.clone())?;
-    if let Some(sockets) = &sockets {
-        ask_all_the_time(sockets.port(), sender);
-    }
+    look_all_the_time(sender);
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
         // By its path: what is found there after an upgrade is the new one.
@@ -100,9 +94,9 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
         arguments: arguments.into(),
         sockets,
         agent: None,
+        began: Instant::now(),
         due: Instant::now(),
         pause: Duration::ZERO,
-        silence_max: SILENCE_MAX,
     };
     supervisor.keep_running(&heard)
 }
@@ -119,16 +113,10 @@ fn hear_signals(sender: Sender<Heard>) -> Result<()> {
     Ok(())
 }
 
-/// Asks at the sockets that the agent reads.
-fn ask_all_the_time(port: u16, sender: Sender<Heard>) {
+fn look_all_the_time(sender: Sender<Heard>) {
     thread::spawn(move || {
-        loop {
-            let asked = Instant::now();
-            let answered = monitor::answers(port, SILENCE_MAX);
-            if sender.send(Heard::Answered(asked, answered)).is_err() {
-                return;
-            }
-            thread::sleep(ASK_INTERVAL);
+        while sender.send(Heard::Look).is_ok() {
+            thread::sleep(INTERVAL);
         }
     });
 }
@@ -148,7 +136,7 @@ impl Supervisor {
                 },
             };
             match heard {
-                Some(Heard::Answered(asked, answered)) => self.judge(asked, answered),
+                Some(Heard::Look) => self.judge(),
                 Some(Heard::Signal(SIGCHLD)) => self.look_after(),
                 Some(Heard::Signal(SIGHUP)) => {
                     tracing::info!("the agent is started anew");
@@ -162,26 +150,21 @@ impl Supervisor {
         }
     }
 
-    /// An agent that answers no more, or does not begin to, is killed; SIGCHLD brings the next one.
-    fn judge(&mut self, asked: Instant, answered: bool) {
+    /// An agent that says nothing more, though it could, is killed; SIGCHLD brings the next one.
+    fn judge(&mut self) {
+        let now = Moment::at(self.began.elapsed());
         let Some(agent) = &mut self.agent else { return };
-        // What was asked of the one before says nothing of this one.
-        if asked < agent.started {
+        if agent.has_spoken() {
+            agent.speaks = true;
+            agent.watch.headway();
+        }
+        let Some(look) = doing::of_program(agent.child.id()) else { return };
+        if !agent.speaks && look.doing != Doing::Stopped {
             return;
         }
-        // Nor does it say much if this one has begun since.
-        if answered || (!agent.begun && agent.begins()) {
-            (agent.begun, agent.silent) = (true, None);
-            return;
-        }
-        let silent = *agent.silent.get_or_insert(asked);
-        let patience = if agent.begun { self.silence_max } else { START_TIME_MAX };
-        if silent.elapsed() >= patience {
-            tracing::error!(silent = ?silent.elapsed(), "the agent hangs: it is killed, and another one started");
-            if agent.begun {
-                self.silence_max = (self.silence_max * 2).min(SILENCE_LIMIT);
-            }
-            (agent.begun, agent.silent) = (false, None);
+        if let Verdict::Hangs(silent) = agent.watch.look(now, look) {
+            tracing::error!(silent_ms = silent.as_millis(), doing = ?look.doing, "the agent hangs: it is killed, and another one started");
+            agent.watch.headway();
             agent.signal(Signal::KILL);
         }
     }
@@ -202,16 +185,16 @@ impl Supervisor {
     fn try_start(&self) -> io::Result<Agent> {
         let started = Instant::now();
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).stdin(Stdio::null());
-        let mut says = None;
+        let (line, theirs) = UnixStream::pair()?;
+        command.args(&self.arguments).env(LINE, "stdin");
         if let Some(sockets) = &self.sockets {
-            let (ours, theirs) = UnixStream::pair()?;
             // They wait there for the agent: nothing can fail any more once it lives.
-            sockets.hand_over(ours.as_fd())?;
-            command.env(HANDED_OVER, "stdin").stdin(Stdio::from(OwnedFd::from(theirs)));
-            says = Some(ours);
+            sockets.hand_over(line.as_fd())?;
+            command.env(HANDED_OVER, "stdin");
         }
-        Ok(Agent { child: command.spawn()?, started, says, begun: false, silent: None })
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        let watch = Watch::new(SILENCE_MAX, INTERVAL);
+        Ok(Agent { child: command.spawn()?, started, line, speaks: false, watch })
     }
 
     /// The agent may have ended.
@@ -220,7 +203,7 @@ impl Supervisor {
         let Some(status) = agent.child.try_wait().ok().flatten() else { return };
         tracing::warn!(%status, "the agent ended; its sockets stay open");
         if agent.started.elapsed() >= GOOD_LIFE {
-            (self.pause, self.silence_max) = (Duration::ZERO, SILENCE_MAX);
+            self.pause = Duration::ZERO;
         }
         self.agent = None;
         self.put_off();
@@ -249,12 +232,18 @@ impl Supervisor {
 }
 
 impl Agent {
-    /// Whether it has just said that it reads its sockets. It says so before it reads: who was answered by it may take
-    /// it for one that answers.
-    fn begins(&self) -> bool {
-        let heard = |says| rustix::net::recv(says, &mut [0; 1], RecvFlags::DONTWAIT);
-        // A line that is closed says nothing.
-        self.says.as_ref().is_some_and(|says| heard(says).is_ok_and(|(_, bytes)| bytes > 0))
+    /// Whether it has said since the last time that it lives.
+    fn has_spoken(&self) -> bool {
+        let mut words = [0; LINE_BYTES];
+        let mut spoken = false;
+        // A line that is closed says nothing. What it says between two looks is a byte or two.
+        while let Ok((_, count @ 1..)) = rustix::net::recv(&self.line, &mut words, RecvFlags::DONTWAIT) {
+            spoken |= words[..count].contains(&BEAT);
+            if count < words.len() {
+                break;
+            }
+        }
+        spoken
     }
 
     fn signal(&self, signal: Signal) {
@@ -272,64 +261,108 @@ mod tests {
 
     use super::*;
 
-    /// A supervisor, its agent that has begun or not, and the agent's end of the line.
-    fn watch_over(begun: bool, age: Duration) -> (Supervisor, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new("sleep").arg("0.3").spawn().unwrap();
-        let started = Instant::now().checked_sub(age).unwrap();
+    /// Looks that a hanging agent survives at least.
+    const LOOKS: u128 = SILENCE_MAX.as_millis() / INTERVAL.as_millis();
+
+    /// A supervisor, its agent, and the agent's end of the line. Its clock is the number of its looks.
+    struct Stage {
+        supervisor: Supervisor,
+        theirs: UnixStream,
+    }
+
+    fn stage(program: &str, argument: &str) -> Stage {
+        let (line, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(program).args(["-c", argument]).spawn().unwrap();
+        let watch = Watch::new(SILENCE_MAX, INTERVAL);
         let supervisor = Supervisor {
             program: PathBuf::new(),
             arguments: Vec::new(),
             sockets: None,
-            agent: Some(Agent { child, started, says: Some(ours), begun, silent: None }),
+            agent: Some(Agent { child, started: Instant::now(), line, speaks: false, watch }),
+            began: Instant::now(),
             due: Instant::now(),
             pause: Duration::ZERO,
-            silence_max: SILENCE_MAX,
         };
-        (supervisor, theirs)
+        Stage { supervisor, theirs }
     }
 
-    /// What ended it.
-    fn end_of(supervisor: Supervisor) -> Option<i32> {
-        supervisor.agent.unwrap().child.wait().unwrap().signal()
-    }
+    impl Stage {
+        fn speak(&mut self) {
+            self.theirs.write_all(&[BEAT]).unwrap();
+        }
 
-    fn ago(time: Duration) -> Instant {
-        Instant::now().checked_sub(time).unwrap()
+        /// Looks so often, each time an interval later.
+        fn look(&mut self, times: u128) {
+            for _ in 0..times {
+                self.supervisor.began -= INTERVAL;
+                self.supervisor.judge();
+            }
+        }
+
+        fn wait_for(&self, doing: Doing) {
+            let end = Instant::now() + Duration::from_secs(60);
+            let pid = self.supervisor.agent.as_ref().unwrap().child.id();
+            while doing::of_program(pid).is_none_or(|look| look.doing != doing) {
+                assert!(Instant::now() < end);
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+
+        fn signal(&self, signal: Signal) {
+            self.supervisor.agent.as_ref().unwrap().signal(signal);
+        }
+
+        fn lives(&mut self) -> bool {
+            self.supervisor.agent.as_mut().unwrap().child.try_wait().unwrap().is_none()
+        }
+
+        /// What ended it, or ends it now.
+        fn end(mut self) -> Option<i32> {
+            let agent = self.supervisor.agent.as_mut().unwrap();
+            agent.signal(Signal::TERM);
+            agent.child.wait().unwrap().signal()
+        }
     }
 
     const KILLED: Option<i32> = Some(Signal::KILL.as_raw());
 
     #[test]
-    fn one_that_answers_no_more_is_killed_soon_and_one_that_is_starting_gets_its_time() {
-        let end_after = |begun, silent| {
-            let (mut supervisor, _theirs) = watch_over(begun, silent * 2);
-            supervisor.judge(ago(silent), false);
-            end_of(supervisor)
-        };
-        assert_eq!(end_after(true, SILENCE_MAX / 2), None);
-        assert_eq!(end_after(true, SILENCE_MAX), KILLED);
-        assert_eq!(end_after(false, START_TIME_MAX / 2), None);
-        assert_eq!(end_after(false, START_TIME_MAX), KILLED);
+    fn one_that_falls_silent_is_killed_and_one_that_speaks_is_not() {
+        let mut stage = stage("sh", "exec sleep 60");
+        stage.wait_for(Doing::Sleeps);
+        stage.speak();
+        stage.look(LOOKS);
+        for _ in 0..20 {
+            stage.speak();
+            stage.look(LOOKS);
+        }
+        assert!(stage.lives());
+        stage.look(3);
+        assert_eq!(stage.end(), KILLED);
     }
 
     #[test]
-    fn one_that_hangs_as_soon_as_it_has_begun_is_killed_soon_and_not_for_its_time_before() {
-        let (mut supervisor, mut theirs) = watch_over(false, START_TIME_MAX);
-        supervisor.judge(ago(START_TIME_MAX / 2), false);
-        theirs.write_all(b"r").unwrap();
-        supervisor.judge(ago(SILENCE_MAX), false);
-        assert!(supervisor.agent.as_mut().unwrap().child.try_wait().unwrap().is_none(), "it has only begun");
-        supervisor.judge(ago(SILENCE_MAX), false);
-        assert_eq!(end_of(supervisor), KILLED);
+    fn one_that_is_stopped_is_killed_also_before_it_has_spoken() {
+        let mut stage = stage("sh", "exec sleep 60");
+        stage.signal(Signal::STOP);
+        stage.wait_for(Doing::Stopped);
+        stage.look(LOOKS + 3);
+        assert_eq!(stage.end(), KILLED);
     }
 
     #[test]
-    fn one_whose_line_is_closed_has_not_begun() {
-        let (mut supervisor, theirs) = watch_over(false, START_TIME_MAX);
-        drop(theirs);
-        supervisor.judge(ago(SILENCE_MAX), false);
-        supervisor.judge(ago(SILENCE_MAX), false);
-        assert_eq!(end_of(supervisor), None);
+    fn one_that_works_or_never_spoke_is_not_killed_however_long_it_is_silent() {
+        let mut stage = stage("sh", "while :; do :; done");
+        stage.wait_for(Doing::Runs);
+        stage.speak();
+        stage.look(LOOKS * 100);
+        assert!(stage.lives());
+        stage.end();
+        // As one of an earlier version, or one that is starting.
+        let mut stage = self::stage("sh", "exec sleep 60");
+        stage.wait_for(Doing::Sleeps);
+        stage.look(LOOKS * 100);
+        assert!(stage.lives());
+        stage.end();
     }
 }

@@ -1,54 +1,193 @@
-//! systemd's watchdog (sd_notify(3), `WatchdogSec=` in heirlock.service). An agent that hangs is as bad as one that is dead,
-//! and where it is the status monitor worse: lockd waits a minute for it in its only thread. So systemd is told that
-//! it lives only as long as it answers. `heirlock supervise` does the same where no systemd does.
+//! An agent that hangs is as bad as one that is dead, and where it is the status monitor worse: lockd waits a minute for it
+//! in its only thread. So the loops that do the work say with each turn that they turn, and a thread of this module looks on:
+//!
+//! - A loop that hangs, as `heirlock_core::hang` judges, ends the program. It is started again by systemd or by
+//!   `heirlock supervise`, and its sockets wait for it there.
+//! - As long as none does, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
+//!   heirlock.service), and over a private line to `heirlock supervise`. They see to it that the program as a whole goes on.
+//!
+//! Nobody is asked over the network: whoever floods the status monitor's sockets can't make a healthy agent look dead.
 
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::monitor;
+use heirlock_core::Moment;
+use heirlock_core::hang::{Verdict, Watch};
+use rustix::net::SendFlags;
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::doing;
+
+/// Says to an agent that its standard input is the line to `heirlock supervise`.
+pub(crate) const LINE: &str = "HEIRLOCK_LINE";
+
+/// What is said over that line while the agent lives.
+pub(crate) const BEAT: u8 = b'.';
+
+/// How often loops are looked at, and how often it is said that the program lives.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often systemd is told within the time after which it takes the agent for dead: one answer may be late.
 const TOLD_WITHIN_LIMIT: u32 = 4;
 
-/// Tells systemd that the agent lives, as long as it does.
+/// The turns of one loop. The loop's own thread counts them.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Counter>);
+
+#[derive(Debug)]
+struct Counter {
+    name: &'static str,
+    limit: Duration,
+    turns: AtomicU64,
+    thread: AtomicI32,
+    is_fatal: AtomicBool,
+}
+
+impl Turns {
+    /// A loop that may make no headway for `limit`.
+    fn new(name: &'static str, limit: Duration) -> Self {
+        Self(Arc::new(Counter {
+            name,
+            limit,
+            turns: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+            is_fatal: AtomicBool::new(true),
+        }))
+    }
+
+    /// The loop of the thread that calls this begins another turn.
+    pub(crate) fn turn(&self) {
+        self.0.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        self.0.turns.fetch_add(1, Ordering::Release);
+    }
+
+    /// Where it hangs it is said, and the program goes on: its end would do more harm.
+    pub(crate) fn only_say(&self) {
+        self.0.is_fatal.store(false, Ordering::Relaxed);
+    }
+
+    /// Of a loop that nobody watches.
+    #[cfg(test)]
+    pub(crate) fn unwatched() -> Self {
+        Self::new("a test", Duration::MAX)
+    }
+}
+
+/// Looks on, as long as the program runs.
+#[derive(Clone)]
 pub(crate) struct Watchdog {
-    /// The status monitor's port, once it answers there.
-    port: Arc<OnceLock<u16>>,
+    followed: Arc<Mutex<Vec<Turns>>>,
+}
+
+/// One loop as it is watched.
+struct Watched {
+    turns: Turns,
+    seen: u64,
+    watch: Watch,
+    said: bool,
 }
 
 impl Watchdog {
-    /// Begins to tell, where systemd wants to hear. As long as nobody is there to be asked it is enough that the process runs:
-    /// before the agent answers for the first time it reads all records of its services.
-    pub(crate) fn start() -> Self {
-        let port = Arc::new(OnceLock::new());
-        if let Some(limit) = sd_notify::watchdog_enabled() {
-            let port = Arc::clone(&port);
-            thread::spawn(move || {
-                let interval = limit / TOLD_WITHIN_LIMIT;
-                loop {
-                    if lives(port.get().copied(), interval) {
-                        tell();
-                    }
-                    thread::sleep(interval);
-                }
-            });
+    /// Begins to look on, and to say that the program lives.
+    ///
+    /// # Errors
+    /// Where no thread can be had, or the line that was promised is none.
+    pub(crate) fn start() -> io::Result<Self> {
+        let line = match std::env::var_os(LINE) {
+            Some(_) => Some(io::stdin().as_fd().try_clone_to_owned()?),
+            None => None,
+        };
+        let watchdog = Self { followed: Arc::default() };
+        let followed = Arc::clone(&watchdog.followed);
+        thread::Builder::new().name("watchdog".into()).spawn(move || look_on(&followed, line.as_ref()))?;
+        Ok(watchdog)
+    }
+
+    /// Watches one more loop, which may make no headway for `limit`.
+    pub(crate) fn follow(&self, name: &'static str, limit: Duration) -> Turns {
+        let turns = Turns::new(name, limit);
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).push(turns.clone());
+        turns
+    }
+}
+
+fn look_on(followed: &Mutex<Vec<Turns>>, line: Option<&OwnedFd>) {
+    let began = Instant::now();
+    let systemd = sd_notify::watchdog_enabled().map(|limit| limit / TOLD_WITHIN_LIMIT);
+    let mut told: Option<Instant> = None;
+    let mut watched: Vec<Watched> = Vec::new();
+    loop {
+        let followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.extend(followed.iter().skip(watched.len()).cloned().map(Watched::new));
+        drop(followed);
+        for one in &mut watched {
+            if let Some(idle) = one.look(Moment::at(began.elapsed())) {
+                one.hangs(idle);
+            }
         }
-        Self { port }
-    }
-
-    /// From now on the status monitor must answer here.
-    pub(crate) fn follow(&self, port: u16) {
-        // There is one in the life of an agent.
-        let _ = self.port.set(port);
+        if let Some(line) = line {
+            // Whoever does not read it does not want to know.
+            let _ = rustix::net::send(line, &[BEAT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+        if systemd.is_some_and(|interval| told.is_none_or(|told| told.elapsed() >= interval)) {
+            told = Some(Instant::now());
+            tell_systemd();
+        }
+        thread::sleep(INTERVAL);
     }
 }
 
-fn lives(port: Option<u16>, patience: Duration) -> bool {
-    port.is_none_or(|port| monitor::answers(port, patience))
+impl Watched {
+    fn new(turns: Turns) -> Self {
+        let watch = Watch::new(turns.0.limit, INTERVAL);
+        Self { turns, seen: 0, watch, said: false }
+    }
+
+    /// For how long it has made no headway although it could have, where that is too long.
+    fn look(&mut self, now: Moment) -> Option<Duration> {
+        let turns = self.turns.0.turns.load(Ordering::Acquire);
+        if turns != self.seen {
+            (self.seen, self.said) = (turns, false);
+            self.watch.headway();
+        }
+        // Before its first turn it has no thread to look at.
+        if turns == 0 {
+            return None;
+        }
+        match self.watch.look(now, doing::of_thread(self.turns.0.thread.load(Ordering::Relaxed))) {
+            Verdict::Lives => None,
+            Verdict::Hangs(idle) => Some(idle),
+        }
+    }
+
+    fn hangs(&mut self, idle: Duration) {
+        if std::mem::replace(&mut self.said, true) {
+            return;
+        }
+        let (name, idle_ms) = (self.turns.0.name, idle.as_millis());
+        if !self.turns.0.is_fatal.load(Ordering::Relaxed) {
+            tracing::error!(
+                name,
+                idle_ms,
+                "a loop of the agent hangs; clients that are known are answered all the same"
+            );
+            return;
+        }
+        tracing::error!(
+            name,
+            idle_ms,
+            "a loop of the agent hangs: the agent ends, and is to be started again"
+        );
+        // Not by exit(): whoever hangs may hold what it waits for.
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
 }
 
-fn tell() {
+fn tell_systemd() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
         tracing::warn!(%error, "systemd can't be told that the agent lives");
     }
@@ -56,15 +195,40 @@ fn tell() {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::sync::mpsc::channel;
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_millis(600);
+
+    /// Looks as often as the watchdog does, by a clock of its own, until it hangs or has been looked at so often.
+    fn hangs_within(watched: &mut Watched, looks: u32) -> bool {
+        (0..looks).any(|at| {
+            thread::sleep(Duration::from_millis(2));
+            watched.look(Moment::START + INTERVAL * at).is_some()
+        })
+    }
+
     #[test]
-    fn one_that_does_not_answer_is_not_alive() {
-        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let patience = Duration::from_millis(20);
-        assert!(lives(None, patience), "it has not begun yet");
-        assert!(!lives(silent.local_addr().ok().map(|address| address.port()), patience));
+    fn a_loop_that_waits_for_ever_hangs_and_one_that_turns_does_not() {
+        let turns = Turns::new("test", LIMIT);
+        let mut watched = Watched::new(turns.clone());
+        assert!(!hangs_within(&mut watched, 20), "it has not begun");
+        let (go, gone) = channel::<()>();
+        let (begun, begins) = channel();
+        let looped = turns.clone();
+        let thread = thread::spawn(move || {
+            looped.turn();
+            begun.send(()).unwrap();
+            let _ = gone.recv();
+        });
+        begins.recv().unwrap();
+        // The tests beside it may be taken for threads that it waits for.
+        assert!(hangs_within(&mut watched, 10_000));
+        drop(go);
+        thread.join().unwrap();
+        assert!(hangs_within(&mut watched, 10), "its thread has ended");
+        turns.turn();
+        assert!(!hangs_within(&mut watched, 2), "it has turned");
     }
 }

@@ -6,12 +6,16 @@
 mod server;
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use heirlock_nsm::StateNumber;
+use heirlock_nsm::rpc::{Credential, encode_call};
 use heirlock_nsm::rpcbind::Transport;
-use server::{PATIENCE, Server, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
+use heirlock_nsm::sm::{self, MonId, MyId, Procedure};
+use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
 
 const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
 
@@ -90,14 +94,12 @@ fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
     server.start("supervise");
     wait_until("the registration", || port(Transport::Tcp).is_some());
     assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
-    // Its supervisor asks it all the time, and has heard it.
-    std::thread::sleep(Duration::from_secs(2));
     let child = server.child();
     sh(&format!("kill -STOP {child}"));
     wait_until("a grant by another one", || mon("192.0.2.2", 1, PATIENCE).is_some_and(|answer| answer.ok));
     assert!(is_stored("192.0.2.2"));
     assert_ne!(server.child(), child);
-    // The next hangs right after its first answer, before its supervisor asks it for the first time.
+    // The next hangs right after its first answer, perhaps before its supervisor has heard of it.
     sh(&format!("kill -KILL {}", server.child()));
     wait_until("an answer", || mon("192.0.2.3", 1, PATIENCE).is_some());
     let child = server.child();
@@ -105,6 +107,80 @@ fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
     wait_until("a grant by another one", || mon("192.0.2.4", 1, PATIENCE).is_some_and(|answer| answer.ok));
     assert!(is_stored("192.0.2.4"));
     assert_ne!(server.child(), child);
+}
+
+#[test]
+fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
+    if !is_inside("a_flood_from_the_network_fills_no_log_and_ends_no_agent") {
+        return;
+    }
+    let log = Path::new("/run/agent.log");
+    let mut server = Server::new(NSM);
+    server.start_with_log("supervise", log);
+    wait_until("the registration", || port(Transport::Udp).is_some() && port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let (child, before) = (server.child(), fs::metadata(log).unwrap().len());
+    let memory = resident_kib(child);
+    // As many as the socket takes, without waiting for an answer, from several addresses.
+    let to = SocketAddr::from(([127, 0, 0, 1], port(Transport::Udp).unwrap()));
+    let name = "n".repeat(1000);
+    let senders: Vec<UdpSocket> =
+        (2..10).map(|last| UdpSocket::bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap()).collect();
+    for number in 0..30_000_u32 {
+        // Of the client that is registered, with another number each time; and of hosts that nobody knows.
+        let announced = match number % 3 {
+            0 => "192.0.2.1".to_owned(),
+            1 => format!("host{number}.example"),
+            _ => name.clone(),
+        };
+        let args = sm::Notify { mon_name: &announced, state: StateNumber(number) }.encode();
+        let call =
+            encode_call(number, sm::PROGRAM, sm::VERSION, Procedure::Notify as u32, &Credential::None, &args);
+        // What finds no room is lost, as on any network.
+        let _ = senders[number as usize % senders.len()].send_to(&call, to);
+        if number % 5_000 == 0 {
+            assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok, "known");
+            assert!(mon(&format!("192.0.4.{}", number / 5_000), 1, PATIENCE).unwrap().ok, "new");
+        }
+    }
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    assert_eq!(server.child(), child, "the same agent all the time");
+    let written = fs::metadata(log).unwrap().len() - before;
+    assert!(written < 64 * 1024, "{written} bytes of log");
+    let kept = fs::read_to_string("/run/heirlock/registrations").unwrap();
+    assert!(kept.matches('>').count() < 100, "{} records of what is owed", kept.matches('>').count());
+    let grown = resident_kib(child).saturating_sub(memory);
+    assert!(grown < 16 * 1024, "{grown} KiB more than before");
+}
+
+/// How much memory a process takes up.
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn what_any_user_asks_takes_no_registration_away() {
+    if !is_inside("what_any_user_asks_takes_no_registration_away") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let my_id = MyId { my_name: "nfs-a", prog: 100_021, vers: 3, proc_: 16 };
+    let one = MonId { mon_name: "192.0.2.1", my_id: my_id.clone() }.encode();
+    for (procedure, args) in [(Procedure::Unmon, one), (Procedure::UnmonAll, my_id.encode())] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port(Transport::Tcp).unwrap())).unwrap();
+        assert!(stream.local_addr().unwrap().port() >= 1024);
+        assert!(ask_over(&mut stream, procedure, &args, PATIENCE).is_some(), "answered");
+    }
+    let kept = fs::read_to_string("/run/heirlock/registrations").unwrap();
+    assert!(!kept.contains("\n-"), "{kept}");
+    unmon("192.0.2.1");
+    let kept = fs::read_to_string("/run/heirlock/registrations").unwrap();
+    assert!(kept.contains("\n-"), "from a privileged port it is done: {kept}");
 }
 
 #[test]

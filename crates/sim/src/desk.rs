@@ -176,6 +176,8 @@ impl Desk {
             match one {
                 Persist::Keep(line) => self.kept.push(line),
                 Persist::Drop(line) => self.kept.retain(|kept| *kept != line),
+                // Nobody is restarted in this world.
+                Persist::Owe(..) | Persist::Paid(_) => {}
             }
         }
         batch.then.into_iter().for_each(|action| self.act(action));
@@ -196,7 +198,11 @@ impl Desk {
                 self.after(after, Happening::Committed { run: self.run, batch, arrivals, works });
             }
             Action::Probe => self.after(20, Happening::Probed(self.run)),
-            Action::Changed(_) | Action::Call { .. } | Action::LookUp { .. } => {}
+            Action::Changed(_)
+            | Action::Call { .. }
+            | Action::LookUp { .. }
+            | Action::Acknowledge(_)
+            | Action::LeaveUnanswered(_) => {}
         }
     }
 

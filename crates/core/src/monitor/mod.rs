@@ -10,12 +10,14 @@
 //!   this server's own lock on somebody else's file that would be refused.
 //! - SM_UNMON takes a registration away and says nothing of durability: what the store knows stays until the ledger
 //!   believes the deletion (I2), and it asks [`Monitor::may_forget`] first.
-//! - SM_NOTIFY becomes calls to the lock manager for each registration that the name or the source address matches and
-//!   whose last number is another one.
+//! - SM_NOTIFY becomes a call to the lock manager for each client that the name or the source address matches and
+//!   whose last number is another one. That call is on record before SM_NOTIFY is answered, since its sender never repeats
+//!   one that was. What finds no room, or no place on record, is not answered, and its sender repeats it.
 
+mod downcalls;
 mod registry;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,7 +26,10 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 use crate::planted::{Bug, planted};
 use crate::{Batch, Moment, limits};
 
+use downcalls::{Downcalls, Taken};
 use registry::Registry;
+
+pub use downcalls::Called;
 
 /// Who waits for an answer: given out by whoever reads the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,23 +76,30 @@ pub enum Event {
     UnmonAll(Caller),
     /// SM_NOTIFY.
     Notified {
+        /// who waits
+        ticket: Ticket,
         /// the name that was announced
         name: String,
-        /// where it came from, or an address that the name has
+        /// where it came from
         source: IpAddr,
         /// the number that was announced
         state: StateNumber,
-        /// the name has been looked up already
-        looked_up: bool,
     },
-    /// The lock manager took the call, or didn't in spite of repetitions.
+    /// What [`Action::LookUp`] asked for.
+    LookedUp {
+        /// which look-up
+        ticket: Ticket,
+        /// the addresses of the name, as far as it has any; `None` where nobody could be asked
+        addresses: Option<Vec<IpAddr>>,
+        /// the number that was announced
+        state: StateNumber,
+    },
+    /// The call of [`Action::Call`] is over.
     Called {
         /// which client
         client: MonName,
-        /// the number it was called with
-        state: StateNumber,
-        /// whether it did
-        taken: bool,
+        /// what became of it
+        how: Called,
     },
     /// A commit is over.
     Committed {
@@ -132,6 +144,10 @@ pub enum Persist {
     Keep(MonitorLine),
     /// This one is gone.
     Drop(MonitorLine),
+    /// The lock manager is to be told that this client was restarted, with this number or a later one.
+    Owe(MonName, StateNumber),
+    /// It has been, or nobody is there any more who could be told.
+    Paid(MonName),
 }
 
 /// Who is to be made durable.
@@ -164,20 +180,30 @@ pub enum Action {
     Probe,
     /// The registrations of this client are others now: its file in the status monitor's directory is to follow.
     Changed(MonName),
-    /// Tell the lock manager that a client was restarted.
+    /// Tell the lock manager that a client was restarted, and say [`Event::Called`].
     Call {
-        /// who, and what identifies it there
-        line: MonitorLine,
+        /// who
+        client: MonName,
+        /// its registrations: what identifies it there
+        lines: Vec<MonitorLine>,
         /// its new number
         state: StateNumber,
+        /// how often it was tried in vain
+        tries: u32,
     },
-    /// Nothing matches this name; look its addresses up and say [`Event::Notified`] for each.
+    /// Look the addresses of this name up and say [`Event::LookedUp`].
     LookUp {
+        /// who waits
+        ticket: Ticket,
         /// the name
         name: String,
         /// the number that was announced
         state: StateNumber,
     },
+    /// Answer SM_NOTIFY: what follows from it is on record.
+    Acknowledge(Ticket),
+    /// Do not answer SM_NOTIFY: its sender repeats it.
+    LeaveUnanswered(Ticket),
 }
 
 /// How it stands, for `status`.
@@ -191,6 +217,10 @@ pub struct Standing {
     pub refused: u64,
     /// Clients are refused at once.
     pub failing: bool,
+    /// Clients of which the lock manager is still to be told that they were restarted.
+    pub owed: usize,
+    /// How many notifications were left unanswered because there was no room for them.
+    pub left_unanswered: u64,
 }
 
 /// Somebody who waits.
@@ -229,6 +259,12 @@ pub struct Monitor {
     probing: bool,
     at_risk: BTreeSet<MonName>,
     refused: u64,
+    downcalls: Downcalls,
+    /// Names that are being looked up, by who waits, with where they were announced from.
+    looking_up: BTreeMap<Ticket, IpAddr>,
+    /// When the last look-up began.
+    looked_up: Option<Moment>,
+    left_unanswered: u64,
 }
 
 /// What leaves a step.
@@ -238,6 +274,17 @@ impl Monitor {
     /// A monitor that knows what an earlier run of it was told.
     #[must_use]
     pub fn new(rules: Rules, kept: Vec<MonitorLine>) -> Self {
+        Self::resumed(rules, kept, BTreeMap::new())
+    }
+
+    /// The same; `owed` is what the lock manager was still to be told.
+    #[must_use]
+    pub fn resumed(rules: Rules, kept: Vec<MonitorLine>, owed: BTreeMap<MonName, StateNumber>) -> Self {
+        let mut downcalls = Downcalls::default();
+        for (client, state) in owed {
+            // As many as it had room for before.
+            downcalls.owe(&client, state, Moment::START);
+        }
         Self {
             rules,
             registry: Registry::new(kept),
@@ -251,6 +298,10 @@ impl Monitor {
             probing: false,
             at_risk: BTreeSet::new(),
             refused: 0,
+            downcalls,
+            looking_up: BTreeMap::new(),
+            looked_up: None,
+            left_unanswered: 0,
         }
     }
 
@@ -269,14 +320,20 @@ impl Monitor {
                     dropped(self.registry.remove(&client, |line| caller.registered(line)), &mut step);
                 }
             }
-            Event::Notified { name, source, state, looked_up } => {
-                let (calls, matched) = self.registry.notified(&name, source, state);
-                step.then.extend(calls.into_iter().map(|line| Action::Call { line, state }));
-                if !matched && !looked_up && name.parse::<IpAddr>().is_err() && !self.registry.is_empty() {
-                    step.then.push(Action::LookUp { name, state });
+            Event::Notified { ticket, name, source, state } => {
+                self.notified(now, ticket, name, source, state, &mut step);
+            }
+            Event::LookedUp { ticket, addresses, state } => {
+                self.looking_up.remove(&ticket);
+                match addresses {
+                    Some(addresses) => {
+                        let meant = self.registry.meant("", &addresses);
+                        self.owe(now, ticket, &meant, state, &mut step);
+                    }
+                    None => self.leave_unanswered(ticket, &mut step),
                 }
             }
-            Event::Called { client, state, taken } => self.registry.called(&key(&client), state, taken),
+            Event::Called { client, how } => self.called(now, &key(&client), how, &mut step),
             Event::Committed { batch, durable } => self.committed(now, batch, durable, &mut step),
             Event::Probed(works) => {
                 self.probing = false;
@@ -288,6 +345,7 @@ impl Monitor {
             }
             Event::Tick => self.tick(now, &mut step),
         }
+        self.call(now, &mut step);
         step
     }
 
@@ -296,7 +354,8 @@ impl Monitor {
     pub fn next_timeout(&self) -> Option<Moment> {
         let probe = self.failing.filter(|_| !self.probing && self.in_flight.is_none());
         let gathering = self.gathering.filter(|_| !self.waiting.is_empty());
-        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).chain(gathering).min()
+        let call = self.downcalls.next_due();
+        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).chain(gathering).chain(call).min()
     }
 
     /// Whether a client would be answered at once because it is durable.
@@ -324,6 +383,11 @@ impl Monitor {
         self.registry.lines(client)
     }
 
+    /// The clients that the lock manager is still to be told of, with their numbers.
+    pub fn all_owed(&self) -> impl Iterator<Item = (&MonName, StateNumber)> {
+        self.downcalls.all()
+    }
+
     /// All registrations.
     pub fn all_lines(&self) -> impl Iterator<Item = &MonitorLine> {
         self.registry.all()
@@ -337,6 +401,8 @@ impl Monitor {
             at_risk: self.at_risk.iter().cloned().collect(),
             refused: self.refused,
             failing: self.failing.is_some(),
+            owed: self.downcalls.len(),
+            left_unanswered: self.left_unanswered,
         }
     }
 
@@ -431,6 +497,91 @@ impl Monitor {
         if self.failing.is_some_and(|at| now >= at) && !self.probing && self.in_flight.is_none() {
             self.probing = true;
             step.then.push(Action::Probe);
+        }
+    }
+
+    fn notified(
+        &mut self,
+        now: Moment,
+        ticket: Ticket,
+        name: String,
+        source: IpAddr,
+        state: StateNumber,
+        step: &mut Step,
+    ) {
+        let meant = self.registry.meant(&name, &[source]);
+        let is_known = !meant.is_empty() || self.registry.is_empty() || name.parse::<IpAddr>().is_ok();
+        if is_known || MonName::parse(&name).is_err() {
+            return self.owe(now, ticket, &meant, state, step);
+        }
+        // A server with several addresses. Nobody may make us ask the name server without end, or keep others from it.
+        let room = self.looking_up.len() < limits::LOOK_UPS_AT_ONCE_MAX
+            && !self.looking_up.values().any(|other| *other == source)
+            && self.looked_up.is_none_or(|last| now.since(last) >= limits::LOOK_UP_SPACING);
+        if room {
+            self.looking_up.insert(ticket, source);
+            self.looked_up = Some(now);
+            step.then.push(Action::LookUp { ticket, name, state });
+        } else {
+            self.leave_unanswered(ticket, step);
+        }
+    }
+
+    /// The lock manager is to be told of these clients.
+    fn owe(
+        &mut self,
+        now: Moment,
+        ticket: Ticket,
+        clients: &BTreeSet<MonName>,
+        state: StateNumber,
+        step: &mut Step,
+    ) {
+        let mut found_room = true;
+        for client in clients {
+            if self.downcalls.owed(client).is_none() && self.registry.has_seen(client, state) {
+                continue;
+            }
+            let told_at = self.registry.told_at(client);
+            let not_before = told_at.map_or(now, |told| now.max(told + limits::DOWNCALL_SPACING));
+            match self.downcalls.owe(client, state, not_before) {
+                Taken::New => step.persist.push(Persist::Owe(client.clone(), state)),
+                // Which number is on record does not matter: it differs from what the lock manager knows.
+                Taken::Known => {}
+                Taken::Full => found_room = false,
+            }
+        }
+        match found_room {
+            true => step.then.push(Action::Acknowledge(ticket)),
+            false => self.leave_unanswered(ticket, step),
+        }
+    }
+
+    fn leave_unanswered(&mut self, ticket: Ticket, step: &mut Step) {
+        self.left_unanswered += 1;
+        step.then.push(Action::LeaveUnanswered(ticket));
+    }
+
+    /// The calls whose turn has come.
+    fn call(&mut self, now: Moment, step: &mut Step) {
+        while let Some((client, state, tries)) = self.downcalls.next(now) {
+            let lines = self.registry.lines(&client).to_vec();
+            if lines.is_empty() {
+                // The lock manager unmonitors a client when it knows nothing of it any more.
+                self.downcalls.cancel(&client);
+                step.persist.push(Persist::Paid(client));
+            } else {
+                step.then.push(Action::Call { client, lines, state, tries });
+            }
+        }
+    }
+
+    fn called(&mut self, now: Moment, client: &MonName, how: Called, step: &mut Step) {
+        let (told, is_paid) = self.downcalls.called(now, client, how);
+        if let Some(state) = told {
+            self.registry.told(now, client, state);
+        }
+        if is_paid {
+            step.persist.push(Persist::Paid(client.clone()));
         }
     }
 

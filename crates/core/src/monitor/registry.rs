@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::key;
-use crate::limits;
+use crate::{Moment, limits};
 
 /// What is known of one client.
 #[derive(Debug, Clone, Default)]
@@ -14,8 +14,8 @@ struct Client {
     lines: Vec<MonitorLine>,
     /// The number that the lock manager was last told. A new one has 0, as with rpc.statd.
     seen: u32,
-    /// The number that it is being told.
-    calling: Option<StateNumber>,
+    /// When it was.
+    told_at: Option<Moment>,
 }
 
 /// The registrations, by client. A look-up costs the same with one client and with ten thousand.
@@ -92,37 +92,30 @@ impl Registry {
         gone
     }
 
-    /// Which registrations are to be told, and whether anybody was meant at all.
-    pub(super) fn notified(
-        &mut self,
-        name: &str,
-        source: IpAddr,
-        state: StateNumber,
-    ) -> (Vec<MonitorLine>, bool) {
+    /// Which clients a notification is about: whose name is announced, or whose address it is or comes from.
+    pub(super) fn meant(&self, name: &str, sources: &[IpAddr]) -> BTreeSet<MonName> {
         let mut meant: BTreeSet<MonName> =
             self.names.get(&name.to_ascii_lowercase()).cloned().unwrap_or_default();
         meant.extend(name.parse().ok().map(MonName::from_address));
-        meant.insert(MonName::from_address(source));
-        let (mut calls, mut matched) = (Vec::new(), false);
-        for client in meant {
-            let Some(known) = self.clients.get_mut(&client) else { continue };
-            matched = true;
-            if known.seen != state.0 && known.calling != Some(state) {
-                known.calling = Some(state);
-                calls.extend(known.lines.iter().cloned());
-            }
-        }
-        (calls, matched)
+        meant.extend(sources.iter().copied().map(MonName::from_address));
+        meant.retain(|client| self.clients.contains_key(client));
+        meant
     }
 
-    /// The lock manager took the call or didn't: only then the same number means nothing new.
-    pub(super) fn called(&mut self, client: &MonName, state: StateNumber, taken: bool) {
-        let Some(known) = self.clients.get_mut(client) else { return };
-        if taken {
-            known.seen = state.0;
-        }
-        if known.calling == Some(state) {
-            known.calling = None;
+    /// Whether the lock manager knows this number of the client's, as far as it was told.
+    pub(super) fn has_seen(&self, client: &MonName, state: StateNumber) -> bool {
+        self.clients.get(client).is_some_and(|known| known.seen == state.0)
+    }
+
+    /// When the lock manager was last told that the client was restarted.
+    pub(super) fn told_at(&self, client: &MonName) -> Option<Moment> {
+        self.clients.get(client).and_then(|known| known.told_at)
+    }
+
+    /// The lock manager took a call: only from now on does the same number mean nothing new.
+    pub(super) fn told(&mut self, now: Moment, client: &MonName, state: StateNumber) {
+        if let Some(known) = self.clients.get_mut(client) {
+            (known.seen, known.told_at) = (state.0, Some(now));
         }
     }
 

@@ -48,16 +48,26 @@ fn commit(step: &Step) -> Option<(u64, usize)> {
 fn calls(step: &Step) -> Vec<(&str, u8)> {
     let mut found = Vec::new();
     for action in &step.then {
-        if let Action::Call { line, .. } = action {
-            found.push((line.mon_name.as_str(), line.cookie[0]));
+        if let Action::Call { lines, .. } = action {
+            found.extend(lines.iter().map(|line| (line.mon_name.as_str(), line.cookie[0])));
         }
     }
     found
 }
 
+fn is_acknowledged(step: &Step) -> bool {
+    let is = |wanted: fn(&Action) -> bool| step.then.iter().any(wanted);
+    assert!(!is(|a| matches!(a, Action::Acknowledge(_))) || !is(|a| matches!(a, Action::LeaveUnanswered(_))));
+    is(|action| matches!(action, Action::Acknowledge(_)))
+}
+
 fn notified(name: &str, source: &str, state: u32) -> Event {
     let source = source.parse().unwrap();
-    Event::Notified { name: name.into(), source, state: StateNumber(state), looked_up: false }
+    Event::Notified { ticket: Ticket(9), name: name.into(), source, state: StateNumber(state) }
+}
+
+fn called(client: &str, how: Called) -> Event {
+    Event::Called { client: name(client), how }
 }
 
 fn registered(rules: Rules, clients: &[&str]) -> Monitor {
@@ -227,23 +237,141 @@ fn a_notification_calls_for_whoever_its_name_or_source_matches_once_a_number() {
     assert_eq!(calls(&monitor.step(at(1), notified("10.0.0.1", "10.9.9.9", 5))), [], "it is being told");
     let by_name = monitor.step(at(2), notified("CLIENT2.example.com", "10.9.9.9", 5));
     assert_eq!(calls(&by_name), [("client2.example.com", 1)]);
-    let called = |taken| Event::Called { client: name("10.0.0.1"), state: StateNumber(5), taken };
-    monitor.step(at(3), called(false));
-    assert_eq!(calls(&monitor.step(at(4), notified("x", "10.0.0.1", 5))).len(), 1, "it wasn't taken");
-    monitor.step(at(5), called(true));
-    assert_eq!(calls(&monitor.step(at(6), notified("x", "10.0.0.1", 5))), [], "the same number again");
-    assert_eq!(calls(&monitor.step(at(7), notified("x", "10.0.0.1", 3))).len(), 1, "a lower one differs too");
-    assert_eq!(calls(&monitor.step(at(8), notified("x", "10.0.0.77", 3))), []);
+    monitor.step(at(5), called("10.0.0.1", Called::Taken));
+    let again = monitor.step(at(6), notified("x", "10.0.0.1", 5));
+    assert_eq!((again.persist.as_slice(), calls(&again)), (&[][..], vec![]), "the same number again");
+    assert!(is_acknowledged(&again));
+    let lower = monitor.step(at(5_000), notified("x", "10.0.0.1", 3));
+    assert_eq!(calls(&lower).len(), 1, "a lower one differs too");
+    assert_eq!(calls(&monitor.step(at(5_001), notified("x", "10.0.0.77", 3))), []);
 }
 
 #[test]
-fn a_name_that_matches_nobody_is_looked_up_once() {
+fn what_the_lock_manager_is_to_be_told_is_on_record_before_the_answer_and_until_it_was() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    let asked = monitor.step(at(0), notified("x", "10.0.0.1", 5));
+    assert_eq!(asked.persist, [Persist::Owe(name("10.0.0.1"), StateNumber(5))]);
+    assert!(is_acknowledged(&asked));
+    let failed = monitor.step(at(1), called("10.0.0.1", Called::Untaken));
+    assert_eq!((failed.persist.as_slice(), monitor.standing().owed), (&[][..], 1));
+    // Killed, and started again with what is on record.
+    let owed = [(name("10.0.0.1"), StateNumber(5))].into();
+    let mut next = Monitor::resumed(REFUSE, vec![line("10.0.0.1", 1)], owed);
+    assert!(next.next_timeout().is_some_and(|due| due <= at(0)));
+    assert_eq!(calls(&next.step(at(0), Event::Tick)), [("10.0.0.1", 1)]);
+    assert_eq!(
+        next.step(at(1), called("10.0.0.1", Called::Taken)).persist,
+        [Persist::Paid(name("10.0.0.1"))]
+    );
+    assert_eq!(next.standing().owed, 0);
+}
+
+#[test]
+fn a_flood_of_numbers_for_one_client_is_one_call_at_a_time_and_one_line_on_record() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    let (mut records, mut made) = (0, 0);
+    for number in 1..=10_000 {
+        let step = monitor.step(at(0), notified("x", "10.0.0.1", number));
+        assert!(is_acknowledged(&step));
+        records += step.persist.len();
+        made += calls(&step).len();
+    }
+    assert_eq!((records, made), (1, 1));
+    monitor.step(at(1), called("10.0.0.1", Called::Taken));
+    let later = at(1) + limits::DOWNCALL_SPACING;
+    assert_eq!(monitor.next_timeout(), Some(later));
+    let step = monitor.step(later, Event::Tick);
+    assert!(matches!(&step.then[..], [Action::Call { state: StateNumber(10_000), .. }]), "{step:?}");
+}
+
+#[test]
+fn what_is_announced_of_nobody_who_is_registered_costs_no_record() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    for number in 0..10_000_u32 {
+        let source = std::net::Ipv4Addr::from(0x0b00_0000 + number).to_string();
+        let step = monitor.step(at(0), notified(&source, &source, number));
+        assert!(step.persist.is_empty() && calls(&step).is_empty() && is_acknowledged(&step));
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_not_answered() {
+    let clients: Vec<MonitorLine> = (0..limits::DOWNCALLS_OWED_MAX + 1)
+        .map(|number| {
+            line(&std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(number).unwrap()).to_string(), 1)
+        })
+        .collect();
+    let mut monitor = Monitor::new(REFUSE, clients.clone());
+    let mut answered = 0;
+    for client in &clients {
+        answered +=
+            usize::from(is_acknowledged(&monitor.step(at(0), notified("x", client.mon_name.as_str(), 5))));
+    }
+    assert_eq!(answered, limits::DOWNCALLS_OWED_MAX);
+    assert_eq!((monitor.standing().owed, monitor.standing().left_unanswered), (answered, 1));
+}
+
+#[test]
+fn whoever_is_unmonitored_is_owed_nothing() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    monitor.step(at(0), notified("x", "10.0.0.1", 5));
+    monitor.step(at(1), Event::Unmon { mon_name: name("10.0.0.1"), caller: caller() });
+    monitor.step(at(2), called("10.0.0.1", Called::Untaken));
+    let due = monitor.next_timeout().unwrap();
+    let step = monitor.step(due, Event::Tick);
+    assert_eq!((step.persist, step.then), (vec![Persist::Paid(name("10.0.0.1"))], vec![]));
+}
+
+fn look_ups(step: &Step) -> usize {
+    step.then.iter().filter(|action| matches!(action, Action::LookUp { .. })).count()
+}
+
+#[test]
+fn a_name_that_matches_nobody_is_looked_up_and_answered_when_it_was() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     let step = monitor.step(at(0), notified("client1", "10.9.9.9", 5));
-    assert_eq!(step.then, [Action::LookUp { name: "client1".into(), state: StateNumber(5) }]);
-    let source = "10.0.0.2".parse().unwrap();
-    let again = Event::Notified { name: "client1".into(), source, state: StateNumber(5), looked_up: true };
-    assert_eq!(monitor.step(at(1), again), Batch::nothing());
+    let look_up = Action::LookUp { ticket: Ticket(9), name: "client1".into(), state: StateNumber(5) };
+    assert_eq!(step.then, [look_up], "and no answer");
+    let addresses = vec!["10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+    let found = monitor.step(
+        at(1),
+        Event::LookedUp { ticket: Ticket(9), addresses: Some(addresses), state: StateNumber(5) },
+    );
+    assert_eq!(found.persist, [Persist::Owe(name("10.0.0.1"), StateNumber(5))]);
+    assert!(is_acknowledged(&found) && calls(&found).len() == 1);
+    monitor.step(at(2_000), notified("client1", "10.9.9.9", 5));
+    let none = Event::LookedUp { ticket: Ticket(9), addresses: Some(Vec::new()), state: StateNumber(5) };
+    let step = monitor.step(at(2_001), none);
+    assert!(step.persist.is_empty() && is_acknowledged(&step), "it is none of our clients");
+}
+
+#[test]
+fn a_flood_of_names_makes_few_look_ups_and_what_was_not_looked_up_is_not_answered() {
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    let (mut asked, mut unanswered) = (0, 0);
+    for number in 0..3_000_u64 {
+        let source = std::net::Ipv4Addr::from(0x0b00_0000 + u32::try_from(number).unwrap()).into();
+        let ticket = Ticket(number);
+        let event = Event::Notified { ticket, name: format!("host{number}"), source, state: StateNumber(5) };
+        let step = monitor.step(at(number), event);
+        match look_ups(&step) {
+            0 => unanswered += u64::from(!is_acknowledged(&step)),
+            _ => asked += 1,
+        }
+    }
+    // None of them has come to an end.
+    assert_eq!((asked, unanswered), (limits::LOOK_UPS_AT_ONCE_MAX, 3_000 - 4));
+    // One source has one at a time.
+    let mut monitor = registered(REFUSE, &["10.0.0.1"]);
+    assert_eq!(look_ups(&monitor.step(at(0), notified("a", "10.9.9.9", 5))), 1);
+    assert_eq!(look_ups(&monitor.step(at(5_000), notified("b", "10.9.9.9", 5))), 0);
+    let other = Event::Notified {
+        ticket: Ticket(10),
+        name: "b".into(),
+        source: "10.9.9.8".parse().unwrap(),
+        state: StateNumber(5),
+    };
+    assert_eq!(look_ups(&monitor.step(at(5_000), other)), 1);
 }
 
 #[test]
@@ -263,7 +391,7 @@ proptest! {
     /// is granted under "refuse" only if a commit made it durable or the store was said to know it.
     #[test]
     fn nobody_is_granted_without_being_durable(
-        events in prop::collection::vec((0_u8..8, 0_u8..6, 0_u64..300), 1..80)
+        events in prop::collection::vec((0_u8..9, 0_u8..6, 0_u64..300), 1..80)
     ) {
         let mut monitor = registered(REFUSE, &[]);
         let (mut now, mut tickets) = (0, 0);
@@ -297,11 +425,19 @@ proptest! {
                     None => Event::Probed(later % 2 == 0),
                 },
                 6 => Event::Unmon { mon_name: name(&client), caller: caller() },
-                _ => {
+                7 => {
                     if monitor.may_forget(&name(&client)) {
                         durable.remove(&who);
                     }
                     Event::Tick
+                }
+                // The store came to know one more by itself (a look at the directory, an adoption), or was read anew.
+                _ => {
+                    if later % 3 > 0 {
+                        durable.insert(who);
+                    }
+                    let known = durable.iter().map(|who| name(&format!("10.0.0.{who}")));
+                    Event::Durable(known.collect())
                 }
             };
             steps.push((at(now), monitor.step(at(now), event)));

@@ -48,6 +48,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
@@ -55,19 +56,19 @@ use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Follower, Incarnation};
 use heirlock_core::liveness::Hearts;
 use heirlock_core::takeover::Event;
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{Moment, ServiceName, limits as core_limits};
 use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CaptureMode, Settings};
+use crate::config::{CaptureMode, LockManagerSettings, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
-use crate::watchdog::Watchdog;
-use crate::{callout, guard, limits, lock_manager};
+use crate::watchdog::{Turns, Watchdog};
+use crate::{callout, from_elsewhere, guard, limits, lock_manager};
 
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
@@ -169,7 +170,9 @@ pub(crate) struct Agent {
 /// Where something it can't do without is missing, or another agent lives under its name.
 pub(crate) fn run(settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
-    let watchdog = Watchdog::start();
+    let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
+    let turns = watchdog.follow("agent", loop_silence_max(&settings));
+    turns.turn();
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
     }
@@ -189,9 +192,13 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     stop_on_signal(inbox.clone())?;
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
     let _callouts = agent.begin_capture(&watchdog)?;
+    if settings.capture.mode == CaptureMode::Nsm {
+        // The status monitor answers known clients also where this loop hangs, as it may where a store does.
+        turns.only_say();
+    }
     let _hints = agent.watch_directory();
     watch::start(&agent.workshop, inbox);
-    agent.serve(&messages)
+    agent.serve(&messages, &turns)
 }
 
 /// Answers what needs no decision at once, and hands on the rest.
@@ -297,8 +304,8 @@ impl Agent {
         match self.settings.capture.mode {
             CaptureMode::Watch => Ok(None),
             CaptureMode::Nsm => {
-                watchdog.follow(self.begin_monitoring()?);
-                Ok(None)
+                let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
+                self.begin_monitoring(turns).map(|()| None)
             }
             CaptureMode::Callout => self.listen_to_callouts().map(Some),
         }
@@ -319,8 +326,9 @@ impl Agent {
         }))
     }
 
-    fn serve(&mut self, messages: &Receiver<Message>) -> Result<()> {
+    fn serve(&mut self, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
         loop {
+            turns.turn();
             let patience = self.next_due().since(self.clock.now());
             let first = match messages.recv_timeout(patience) {
                 Ok(message) => Some(message),
@@ -402,6 +410,7 @@ impl Agent {
 
     /// Says that this server lives, and takes in what the others say.
     fn beat(&mut self, now: Moment) {
+        from_elsewhere::say_what_was_suppressed();
         let condition = Condition {
             incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
             state: self.own_state().map(|state| state.0),
@@ -488,6 +497,16 @@ fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
             Ok(Box::new(DirStore::at(path)))
         }
     }
+}
+
+/// How long the loop may make no headway: longer than whatever the lock manager's commands, which it may have to wait for, may
+/// take.
+fn loop_silence_max(settings: &Settings) -> Duration {
+    let LockManagerSettings { restart_nfs, restart_status_monitor, recognise, incarnation, .. } =
+        &settings.lock_manager;
+    let commands = [restart_nfs, restart_status_monitor, recognise, incarnation];
+    let longest = commands.into_iter().flatten().map(|command| command.time_limit).sum::<Duration>();
+    core_limits::LOOP_SILENCE_MAX + longest
 }
 
 /// As long as it exists, this server is being maintained.

@@ -19,7 +19,8 @@ use super::{Agent, Message};
 use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
-use crate::monitor::{self, Desk, Options, Wanted};
+use crate::monitor::{self, Desk, Options, Trust, Wanted};
+use crate::watchdog::Turns;
 
 /// Where rpcbind listens for what only the machine itself may ask.
 const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
@@ -52,8 +53,8 @@ struct Newcomer {
 }
 
 impl Agent {
-    /// Becomes the status monitor, at the port that is returned.
-    pub(crate) fn begin_monitoring(&mut self) -> Result<u16> {
+    /// Becomes the status monitor; its thread counts its turns.
+    pub(crate) fn begin_monitoring(&mut self, turns: Turns) -> Result<()> {
         let settings = &self.settings;
         let state_directory = &settings.state_directory;
         let (directory, mut kept) = Directory::open(state_directory)
@@ -69,12 +70,12 @@ impl Agent {
             runtime_directory: settings.runtime_directory.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
             rpcbind_socket: RPCBIND_SOCKET.into(),
+            trust: Trust::PRIVILEGED,
         };
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
-        let port = sockets.port();
         let inbox = self.inbox.clone();
-        let desk = monitor::start(&options, sockets, kept, move |wanted| {
+        let desk = monitor::start(&options, sockets, kept, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         let clients = desk.clients();
@@ -99,7 +100,7 @@ impl Agent {
             self.follow(now, &client);
         }
         self.tell_durable();
-        Ok(port)
+        Ok(())
     }
 
     /// The status monitor's thread wants something.

@@ -1,15 +1,20 @@
-//! Registrations that survive a kill of the agent: a file in the runtime directory to which every change is appended
-//! before it is answered. It lies in memory (/run), so that costs a system call and no disk. The cookies in it are
+//! Registrations that survive a kill of the agent, and of whom the lock manager is still to be told: a file in the runtime
+//! directory to which every change is appended before it is answered. It lies in memory (/run), so that costs a system call and no disk. The cookies in it are
 //! addresses in the lock manager's memory, so what another boot wrote is left out.
+//!
+//! After the boot's identity, a line each: `+` and `-` with a registration that came or went, `>` with a client and the
+//! number that the lock manager is owed, `<` with a client that it was told of. A reader of an earlier version passes over
+//! the last two.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use heirlock_core::monitor::Persist;
-use heirlock_nsm::MonitorLine;
+use heirlock_core::monitor::{Monitor, Persist};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::directory::Found;
 
@@ -21,6 +26,9 @@ const CHANGES_MAX: usize = 200_000;
 /// Bytes of a book that can be ours: as many registrations as there may be and [`CHANGES_MAX`] changes, with long names.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// After a write that failed, how long until it is tried again to write all of it.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -28,12 +36,23 @@ pub(super) struct Book {
     boot: String,
     file: File,
     changes: usize,
+    /// It lacks something that could not be written, since it was last tried to write all.
+    lacks: Option<Instant>,
+}
+
+/// What a book says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Registrations.
+    pub(super) lines: Vec<MonitorLine>,
+    /// Of whom the lock manager is to be told, with the number.
+    pub(super) owed: BTreeMap<MonName, StateNumber>,
 }
 
 impl Book {
     /// Opens it. `found` is what lies in the status monitor's directory: where a file was written after the book, by
     /// another status monitor, it knows better; where the book is younger, the book does.
-    pub(super) fn open(directory: &Path, found: Vec<Found>) -> io::Result<(Self, Vec<MonitorLine>)> {
+    pub(super) fn open(directory: &Path, found: Vec<Found>) -> io::Result<(Self, Said)> {
         let path = directory.join(NAME);
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
@@ -41,48 +60,79 @@ impl Book {
         let mut lines = indexed::Lines::default();
         let book = read(&path, &boot)?;
         let since = book.as_ref().and(written).unwrap_or(SystemTime::UNIX_EPOCH);
-        book.into_iter().flatten().for_each(|line| lines.keep(line));
+        let Said { lines: kept, owed } = book.unwrap_or_default();
+        kept.into_iter().for_each(|line| lines.keep(line));
         found.into_iter().filter(|(_, at)| *at >= since).for_each(|(line, _)| lines.keep(line));
         let lines = lines.into_lines();
-        let file = rewrite(&path, &boot, &lines)?;
-        Ok((Self { path, boot, file, changes: 0 }, lines))
+        let file = rewrite(&path, &boot, lines.iter(), owed.iter().map(|(client, state)| (client, *state)))?;
+        Ok((Self { path, boot, file, changes: 0, lacks: None }, Said { lines, owed }))
     }
 
-    /// Writes changes down. What can't be written is said; it is in the status monitor's directory as well.
-    pub(super) fn write(&mut self, changes: &[Persist]) {
-        if changes.is_empty() {
-            return;
+    /// Writes changes down, which `machine` has taken in; `false` where the book lacks something. What could not be
+    /// written is said, and tried again with all else.
+    pub(super) fn write(&mut self, changes: &[Persist], machine: &Monitor) -> bool {
+        if self.lacks.is_some_and(|since| since.elapsed() < RETRY) {
+            return false;
         }
-        let mut bytes = Vec::new();
-        for change in changes {
-            let (sign, line) = match change {
-                Persist::Keep(line) => (b'+', line),
-                Persist::Drop(line) => (b'-', line),
-            };
-            bytes.push(sign);
-            line.render(&mut bytes);
+        if changes.is_empty() && self.lacks.is_none() {
+            return true;
         }
         self.changes += changes.len();
-        let written = match self.changes > CHANGES_MAX {
-            true => self.begin_anew(&bytes),
-            false => self.file.write_all(&bytes),
+        let written = match self.lacks.is_some() || self.changes > CHANGES_MAX {
+            true => self.begin_anew(machine),
+            false => self.file.write_all(&render(changes)),
         };
-        if let Err(error) = written {
-            tracing::error!(path = %self.path.display(), %error, "a registration could not be written down: after a kill it would be unknown");
+        match written {
+            Ok(()) if self.lacks.take().is_some() => {
+                tracing::info!(path = %self.path.display(), "all registrations are written down again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.lacks.replace(Instant::now()).is_none() {
+                    tracing::error!(path = %self.path.display(), %error, "a registration, or what the lock manager is to be told, could not be written down: after a kill it would be unknown; make room there");
+                }
+            }
         }
+        self.lacks.is_none()
     }
 
-    fn begin_anew(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        let lines = read(&self.path, &self.boot)?.unwrap_or_default();
-        self.file = rewrite(&self.path, &self.boot, &lines)?;
+    fn begin_anew(&mut self, machine: &Monitor) -> io::Result<()> {
+        self.file = rewrite(&self.path, &self.boot, machine.all_lines(), machine.all_owed())?;
         self.changes = 0;
         Ok(())
     }
 }
 
+fn render(changes: &[Persist]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for change in changes {
+        match change {
+            Persist::Keep(line) => render_line(b'+', line, &mut bytes),
+            Persist::Drop(line) => render_line(b'-', line, &mut bytes),
+            Persist::Owe(client, state) => render_owed(client, *state, &mut bytes),
+            Persist::Paid(client) => bytes.extend(format!("<{client}\n").into_bytes()),
+        }
+    }
+    bytes
+}
+
+fn render_line(sign: u8, line: &MonitorLine, into: &mut Vec<u8>) {
+    into.push(sign);
+    line.render(into);
+}
+
+fn render_owed(client: &MonName, state: StateNumber, into: &mut Vec<u8>) {
+    into.extend(format!(">{client} {}\n", state.0).into_bytes());
+}
+
+/// A client and a number.
+fn parse_owed(text: &[u8]) -> Option<(MonName, StateNumber)> {
+    let (client, state) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+    Some((MonName::parse(client).ok()?, StateNumber(state.parse().ok()?)))
+}
+
 /// What the last agent of this boot was told; `None` where there was none.
-pub(super) fn take_up(directory: &Path) -> io::Result<Option<Vec<MonitorLine>>> {
+pub(super) fn take_up(directory: &Path) -> io::Result<Option<Said>> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     read(&directory.join(NAME), boot.trim())
 }
@@ -93,7 +143,7 @@ pub(super) fn close(directory: &Path) -> io::Result<()> {
 }
 
 /// What a book of this boot says; `None` where there is none.
-fn read(path: &Path, boot: &str) -> io::Result<Option<Vec<MonitorLine>>> {
+fn read(path: &Path, boot: &str) -> io::Result<Option<Said>> {
     let mut text = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
@@ -105,25 +155,34 @@ fn read(path: &Path, boot: &str) -> io::Result<Option<Vec<MonitorLine>>> {
         return Ok(None);
     }
     let mut kept = indexed::Lines::default();
+    let mut owed = BTreeMap::new();
     for entry in entries {
         // A torn last line was never answered.
-        let Some((sign, line)) = entry.split_first() else { continue };
-        let Ok(line) = MonitorLine::parse(line) else { continue };
-        match sign {
-            b'+' => kept.keep(line),
-            _ => kept.drop(&line),
+        let Some((sign, rest)) = entry.split_first() else { continue };
+        match (sign, MonitorLine::parse(rest)) {
+            (b'+', Ok(line)) => kept.keep(line),
+            (b'-', Ok(line)) => kept.drop(&line),
+            (b'>', _) => owed.extend(parse_owed(rest)),
+            (b'<', _) => {
+                let client = std::str::from_utf8(rest).ok().and_then(|text| MonName::parse(text).ok());
+                client.map(|client| owed.remove(&client));
+            }
+            _ => {}
         }
     }
-    Ok(Some(kept.into_lines()))
+    Ok(Some(Said { lines: kept.into_lines(), owed }))
 }
 
-fn rewrite(path: &Path, boot: &str, lines: &[MonitorLine]) -> io::Result<File> {
+fn rewrite<'a>(
+    path: &Path,
+    boot: &str,
+    lines: impl Iterator<Item = &'a MonitorLine>,
+    owed: impl Iterator<Item = (&'a MonName, StateNumber)>,
+) -> io::Result<File> {
     let temporary = path.with_extension("new");
     let mut bytes = format!("{boot}\n").into_bytes();
-    for line in lines {
-        bytes.push(b'+');
-        line.render(&mut bytes);
-    }
+    lines.for_each(|line| render_line(b'+', line, &mut bytes));
+    owed.for_each(|(client, state)| render_owed(client, state, &mut bytes));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&bytes)?;
     fs::rename(&temporary, path)?;
@@ -165,6 +224,7 @@ mod indexed {
 mod tests {
     use std::time::Duration;
 
+    use heirlock_core::monitor::{Rules, WhenUnprotected};
     use heirlock_nsm::{MonName, MyName};
 
     use super::*;
@@ -176,14 +236,38 @@ mod tests {
         line
     }
 
+    fn said(lines: &[MonitorLine], owed: &[(&str, u32)]) -> Said {
+        let owed = owed.iter().map(|(client, state)| (name(client), StateNumber(*state)));
+        Said { lines: lines.to_vec(), owed: owed.collect() }
+    }
+
+    fn name(client: &str) -> MonName {
+        MonName::parse(client).unwrap()
+    }
+
+    /// A machine that knows this.
+    fn knowing(Said { lines, owed }: Said) -> Monitor {
+        let rules = Rules { mon_timeout: Duration::ZERO, when_unprotected: WhenUnprotected::Refuse };
+        Monitor::resumed(rules, lines, owed)
+    }
+
     #[test]
     fn what_was_written_down_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, lines) =
             Book::open(directory.path(), vec![(line("10.0.0.9", 9), SystemTime::now())]).unwrap();
-        assert_eq!(lines, [line("10.0.0.9", 9)], "no book yet");
-        book.write(&[Persist::Keep(line("10.0.0.1", 1)), Persist::Keep(line("10.0.0.2", 1))]);
-        book.write(&[Persist::Keep(line("10.0.0.1", 7)), Persist::Drop(line("10.0.0.2", 1))]);
+        assert_eq!(lines, said(&[line("10.0.0.9", 9)], &[]), "no book yet");
+        let machine = knowing(Said::default());
+        book.write(&[Persist::Keep(line("10.0.0.1", 1)), Persist::Keep(line("10.0.0.2", 1))], &machine);
+        book.write(
+            &[
+                Persist::Owe(name("10.0.0.1"), StateNumber(5)),
+                Persist::Owe(name("b.example"), StateNumber(7)),
+            ],
+            &machine,
+        );
+        book.write(&[Persist::Paid(name("10.0.0.1"))], &machine);
+        book.write(&[Persist::Keep(line("10.0.0.1", 7)), Persist::Drop(line("10.0.0.2", 1))], &machine);
         book.file.write_all(b"+0100007f 0001").unwrap(); // killed in the middle of a write
         drop(book);
         // Of an earlier time than the book: taken away since. Of a later time: somebody else's registration.
@@ -191,7 +275,12 @@ mod tests {
         let found =
             vec![(line("10.0.0.7", 1), before), (line("10.0.0.8", 1), after), (line("10.0.0.9", 2), after)];
         let (_, lines) = Book::open(directory.path(), found).unwrap();
-        assert_eq!(lines, [line("10.0.0.1", 7), line("10.0.0.8", 1), line("10.0.0.9", 2)]);
+        let kept = [line("10.0.0.1", 7), line("10.0.0.8", 1), line("10.0.0.9", 2)];
+        let expected = said(&kept, &[("b.example", 7)]);
+        assert_eq!(lines, expected);
+        // What it was begun anew with says the same.
+        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
+        assert_eq!(lines, expected);
     }
 
     #[test]
@@ -199,9 +288,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut text = b"00000000-another-boot\n+".to_vec();
         line("10.0.0.1", 1).render(&mut text);
+        text.extend(b">10.0.0.1 5\n");
         fs::write(directory.path().join(NAME), text).unwrap();
         let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, []);
+        assert_eq!(lines, Said::default());
     }
 
     #[test]
@@ -209,9 +299,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
         book.changes = CHANGES_MAX;
-        book.write(&[Persist::Keep(line("10.0.0.1", 1))]);
-        book.write(&[Persist::Keep(line("10.0.0.2", 1))]);
+        let first = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
+        let changes = [Persist::Keep(line("10.0.0.1", 1)), Persist::Owe(name("10.0.0.1"), StateNumber(5))];
+        assert!(book.write(&changes, &knowing(first.clone())));
+        assert_eq!(book.changes, 0);
+        assert!(book.write(&[Persist::Keep(line("10.0.0.2", 1))], &knowing(first)));
         let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, [line("10.0.0.1", 1), line("10.0.0.2", 1)]);
+        assert_eq!(lines, said(&[line("10.0.0.1", 1), line("10.0.0.2", 1)], &[("10.0.0.1", 5)]));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        let whole = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
+        let machine = knowing(whole.clone());
+        // No more room there: what is open for reading alone can't be written.
+        book.file = File::open(directory.path().join(NAME)).unwrap();
+        assert!(!book.write(&[Persist::Keep(line("10.0.0.1", 1))], &machine));
+        assert!(!book.write(&[], &machine), "not tried again at once");
+        book.lacks = book.lacks.and_then(|since| since.checked_sub(RETRY));
+        assert!(book.write(&[], &machine), "and then with all that is true");
+        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
+        assert_eq!(lines, whole);
     }
 }

@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
+use crate::from_elsewhere;
+
 /// Bytes of the longest request: two names of 1,024, and what is around them.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// Requests that are read before others get their turn.
-const AT_ONCE: usize = 256;
+/// Requests after which others get their turn. The kernel may join some dozens of one sender, which are taken whole.
+const AT_ONCE: usize = 64;
 
 /// One socket.
 pub(super) struct Datagrams {
@@ -35,7 +37,8 @@ impl Datagrams {
 
     /// Reads what is there.
     pub(super) fn read(&mut self, mut request: impl FnMut(&[u8], Back)) {
-        for _ in 0..AT_ONCE {
+        let mut taken = 0;
+        while taken < AT_ONCE {
             let mut meta = [RecvMeta::default()];
             let mut buffers = [IoSliceMut::new(&mut self.buffer)];
             match self.state.recv(UdpSockRef::from(&self.socket), &mut buffers, &mut meta) {
@@ -45,9 +48,12 @@ impl Datagrams {
                 Err(_) => return,
             }
             let [RecvMeta { addr, len, stride, dst_ip, .. }] = meta;
+            // An empty one is work as well.
+            taken += 1;
             // The kernel may join several of the same length.
             for message in self.buffer[..len].chunks(stride.max(1)) {
                 request(message, Back { to: addr, from: dst_ip });
+                taken += 1;
             }
         }
     }
@@ -61,7 +67,9 @@ impl Datagrams {
             segment_size: None,
             src_ip: back.from,
         };
-        if let Err(error) = self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
+        if let Err(error) = self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+            && from_elsewhere::may_say("not sent", back.to.ip())
+        {
             tracing::debug!(to = %back.to, %error, "an answer could not be sent");
         }
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use heirlock_core::Moment;
-use heirlock_core::monitor::{Action, Event, Monitor, Rules, Standing};
-use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+use heirlock_core::monitor::{Action, Called, Event, Monitor, Rules, Standing};
+use heirlock_nsm::{MonName, MonitorLine};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -34,8 +34,9 @@ struct Inner {
 impl Desk {
     /// Begins with what an earlier run in this boot kept; `kept` is where there was none.
     pub(super) fn open(runtime_directory: &Path, rules: Rules, kept: Vec<Found>) -> io::Result<Self> {
-        let (book, lines) = Book::open(runtime_directory, kept)?;
-        let inner = Inner { machine: Monitor::new(rules, lines), book, outbox: Vec::new() };
+        let (book, said) = Book::open(runtime_directory, kept)?;
+        let machine = Monitor::resumed(rules, said.lines, said.owed);
+        let inner = Inner { machine, book, outbox: Vec::new() };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now() })))
     }
@@ -56,8 +57,8 @@ impl Desk {
     }
 
     /// The lock manager took a call, or didn't.
-    pub(super) fn called(&self, client: MonName, state: StateNumber, taken: bool) {
-        self.tell(Event::Called { client, state, taken });
+    pub(super) fn called(&self, client: MonName, how: Called) {
+        self.tell(Event::Called { client, how });
     }
 
     /// See [`Monitor::may_forget`].
@@ -66,7 +67,7 @@ impl Desk {
     }
 
     /// See [`Monitor::knows`].
-    pub(super) fn knows(&self, client: &MonName) -> bool {
+    pub(crate) fn knows(&self, client: &MonName) -> bool {
         self.lock().machine.knows(client)
     }
 
@@ -93,13 +94,18 @@ impl Desk {
         let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());
     }
 
-    /// Takes in what happened. What must survive a kill is written before anything else is done.
+    /// Takes in what happened. What must survive a kill is written before anything else is done; what could not be
+    /// written is acknowledged to nobody who would ask again.
     pub(super) fn step(&self, event: Event) {
         let now = self.now();
-        let mut inner = self.lock();
-        let step = inner.machine.step(now, event);
-        inner.book.write(&step.persist);
-        inner.outbox.extend(step.then);
+        let mut guard = self.lock();
+        let Inner { machine, book, outbox } = &mut *guard;
+        let step = machine.step(now, event);
+        let is_whole = book.write(&step.persist, machine);
+        outbox.extend(step.then.into_iter().map(|action| match action {
+            Action::Acknowledge(ticket) if !is_whole => Action::LeaveUnanswered(ticket),
+            other => other,
+        }));
     }
 
     /// What is to be done.

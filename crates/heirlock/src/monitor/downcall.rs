@@ -1,25 +1,25 @@
 //! Tells the lock manager that a client, or a server that it has locks on, was restarted: the call that was registered
-//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other).
+//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other). Who is told when, and how often, is
+//! the machine's decision.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heirlock_core::limits;
+use heirlock_core::log_limit::{Source, cut};
+use heirlock_core::monitor::Called;
 use heirlock_nsm::rpc::{Credential, encode_call};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::Downcall;
-use heirlock_nsm::{MonitorLine, StateNumber};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::desk::Desk;
-use crate::rpc_client;
-
-/// How often it is tried, as rpc.statd does (utils/statd/statd.h).
-const TRIES: u32 = 5;
-
-/// Between two tries.
-const RETRY: Duration = Duration::from_secs(5);
+use crate::from_elsewhere;
+use crate::rpc_client::{self, Rpcbind};
 
 /// How long one try waits.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,86 +28,103 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PORT_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// The thread that calls.
-pub(super) struct Caller(Sender<Call>);
+pub(super) struct Caller(SyncSender<Call>);
 
-struct Call {
-    line: MonitorLine,
-    state: StateNumber,
-    tries: u32,
-    due: Instant,
+/// What the lock manager is to be told.
+pub(super) struct Call {
+    /// who was restarted
+    pub(super) client: MonName,
+    /// its registrations
+    pub(super) lines: Vec<MonitorLine>,
+    /// its new number
+    pub(super) state: StateNumber,
+    /// how often it was tried in vain
+    pub(super) tries: u32,
 }
 
-struct Work {
-    desk: Desk,
+/// Calls, and remembers where to.
+pub(super) struct Work {
     rpcbind_port: u16,
     places: HashMap<(u32, u32), (SocketAddr, Transport, Instant)>,
-    later: VecDeque<Call>,
 }
 
 /// Begins to call. One thread: the lock manager takes one call at a time in any case.
-pub(super) fn start(desk: Desk, rpcbind_port: u16) -> Caller {
-    let (sender, calls) = channel();
-    let mut work = Work { desk, rpcbind_port, places: HashMap::new(), later: VecDeque::new() };
-    thread::spawn(move || work.run(&calls));
-    Caller(sender)
+///
+/// # Errors
+/// Where no thread can be had.
+pub(super) fn start(desk: Desk, rpcbind_port: u16) -> io::Result<Caller> {
+    let (sender, calls) = sync_channel(limits::DOWNCALLS_AT_ONCE_MAX);
+    let mut work = Work::new(rpcbind_port);
+    thread::Builder::new().name("downcalls".into()).spawn(move || run(&mut work, &desk, &calls))?;
+    Ok(Caller(sender))
+}
+
+fn run(work: &mut Work, desk: &Desk, calls: &Receiver<Call>) {
+    for call in calls {
+        let how = work.call(&call);
+        desk.called(call.client, how);
+    }
 }
 
 impl Caller {
-    /// Tells the lock manager of this client.
-    pub(super) fn call(&self, line: MonitorLine, state: StateNumber) {
-        // The other end ends only with the process.
-        let _ = self.0.send(Call { line, state, tries: 0, due: Instant::now() });
+    /// Hands a call over; `false` where nobody takes it. It waits for nothing.
+    pub(super) fn call(&self, call: Call) -> bool {
+        self.0.try_send(call).is_ok()
     }
 }
 
 impl Work {
-    fn run(&mut self, calls: &Receiver<Call>) {
-        loop {
-            // All wait equally long, so the first to be put off is the first that is due.
-            let wait = self.later.front().map(|call| call.due.saturating_duration_since(Instant::now()));
-            let next = match wait {
-                Some(wait) => calls.recv_timeout(wait),
-                None => calls.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            let call = match next {
-                Ok(call) => Some(call),
-                Err(RecvTimeoutError::Timeout) => self.later.pop_front(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            if let Some(call) = call {
-                self.try_call(call);
-            }
-        }
+    pub(super) fn new(rpcbind_port: u16) -> Self {
+        Self { rpcbind_port, places: HashMap::new() }
     }
 
-    fn try_call(&mut self, mut call: Call) {
-        let (client, state) = (call.line.mon_name.clone(), call.state);
-        call.tries += 1;
-        match self.call(&call.line, state) {
-            Ok(()) => {
-                tracing::info!(%client, %state, "the lock manager was told of a restart");
-                self.desk.called(client, state, true);
-            }
-            Err(why) if call.tries < TRIES => {
-                tracing::debug!(%client, why, tries = call.tries, "the lock manager was not told; it is tried again");
-                call.due = Instant::now() + RETRY;
-                self.later.push_back(call);
-            }
-            Err(why) => {
-                tracing::error!(%client, %state, why, "the lock manager could not be told of a restart: it keeps locks that nobody holds");
-                self.desk.called(client, state, false);
+    /// Tells the lock manager of a client, for each of its registrations.
+    pub(super) fn call(&mut self, Call { client, lines, state, tries }: &Call) -> Called {
+        let mut failed: Option<(Called, String)> = None;
+        for line in lines {
+            match self.call_line(line, *state) {
+                Ok(true) => {}
+                // One that took no call counts for more than one that is not there.
+                Ok(false) => {
+                    let why = format!("program {} version {} is not registered", line.prog, line.vers);
+                    failed.get_or_insert((Called::Nobody, why));
+                }
+                Err(why) => failed = Some((Called::Untaken, why)),
             }
         }
+        let client = cut(client.as_str());
+        let Some((how, why)) = failed else {
+            if from_elsewhere::may_say("told of a restart", Source::Unknown) {
+                tracing::info!(client, %state, "the lock manager was told of a restart");
+            }
+            return Called::Taken;
+        };
+        // Said once, when the tries in quick succession are over.
+        if tries + 1 == limits::DOWNCALL_TRIES
+            && from_elsewhere::may_say("not told of a restart", Source::Unknown)
+        {
+            match how {
+                Called::Nobody => {
+                    tracing::warn!(client, %state, why, "no lock manager was there to be told of a restart");
+                }
+                _ => tracing::error!(
+                    client, %state, why,
+                    "the lock manager could not be told of a restart: it keeps locks that nobody holds; it is tried again"
+                ),
+            }
+        }
+        how
     }
 
-    fn call(&mut self, line: &MonitorLine, state: StateNumber) -> Result<(), String> {
-        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    /// Calls; `false` where nobody is registered who could be called.
+    fn call_line(&mut self, line: &MonitorLine, state: StateNumber) -> Result<bool, String> {
         let program = (line.prog, line.vers);
         let (place, transport) = match self.places.get(&program) {
             Some((place, transport, found)) if found.elapsed() < PORT_AGE_MAX => (*place, *transport),
             _ => {
-                // Where rpcbind serves TCP alone, so does lockd.
-                let (place, transport) = rpc_client::find(here, self.rpcbind_port, program, PATIENCE)?;
+                let Some((place, transport)) = self.find(program)? else { return Ok(false) };
+                // Programs and versions come from this server's own lock manager; there are few.
+                self.places.retain(|_, (_, _, found)| found.elapsed() < PORT_AGE_MAX);
                 self.places.insert(program, (place, transport, Instant::now()));
                 (place, transport)
             }
@@ -119,6 +136,18 @@ impl Work {
         if called.is_err() {
             self.places.remove(&program);
         }
-        called.map(drop)
+        called.map(|_| true)
+    }
+
+    /// Where a program of this server is. Where rpcbind serves TCP alone, so does lockd.
+    fn find(&self, program: (u32, u32)) -> Result<Option<(SocketAddr, Transport)>, String> {
+        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut rpcbind = Rpcbind::new(here, self.rpcbind_port, PATIENCE);
+        for transport in [Transport::Udp, Transport::Tcp] {
+            if let Some(port) = rpcbind.port_of(program, transport)? {
+                return Ok(Some((SocketAddr::new(here, port), transport)));
+            }
+        }
+        Ok(None)
     }
 }

@@ -29,23 +29,22 @@ mod stream;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heirlock_core::monitor::{Arrival, Rules, key};
-use heirlock_nsm::rpcbind::Transport;
+use heirlock_core::monitor::{Arrival, Called, Rules, key};
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
+use book::Said;
 pub(crate) use desk::Desk;
 use directory::{Directory, Found};
+pub(crate) use request::Trust;
 use sockets::Sockets;
 
 use crate::agent::convey::Conveyor;
-use crate::rpc_client;
+use crate::watchdog::Turns;
 
 /// Where things are, and how it decides.
 #[derive(Debug, Clone)]
@@ -60,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) rpcbind_port: u16,
     /// rpcbind's local socket.
     pub(crate) rpcbind_socket: PathBuf,
+    /// Who is taken for this server's own lock manager.
+    pub(crate) trust: Trust,
 }
 
 /// What the monitor wants of whoever owns the store.
@@ -126,20 +127,14 @@ pub(crate) fn start(
     options: &Options,
     sockets: Sockets,
     kept: Vec<Found>,
+    turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<Desk> {
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
-    let (desk, state) = serve(options, sockets, kept, wanted)?;
+    let (desk, state) = serve(options, sockets, kept, turns, wanted)?;
     registration::start(options.clone(), places, state);
     Ok(desk)
-}
-
-/// Whether the status monitor at this port answers: its procedure that does nothing is called, over the sockets that lockd's
-/// requests come over. The thread that answers waits for nothing, so one that is silent hangs.
-pub(crate) fn answers(port: u16, patience: Duration) -> bool {
-    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    rpc_client::call_null(here, Transport::Udp, registration::STATUS_MONITOR, patience).is_ok()
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins
@@ -151,8 +146,10 @@ pub(crate) fn hand_back(
     state_directory: &Path,
     runtime_directory: &Path,
     local_directory: &Path,
+    rpcbind_port: u16,
 ) -> std::io::Result<()> {
-    let Some(lines) = book::take_up(runtime_directory)? else { return Ok(()) };
+    let Some(Said { lines, owed }) = book::take_up(runtime_directory)? else { return Ok(()) };
+    tell_what_is_owed(&lines, owed, rpcbind_port)?;
     let (mut directory, _) = Directory::open(state_directory)?;
     let conveyed = Conveyor::open(state_directory, local_directory)?;
     let mut clients: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
@@ -167,18 +164,37 @@ pub(crate) fn hand_back(
     book::close(runtime_directory)
 }
 
+/// rpc.statd would not know that these clients were restarted: nobody says it twice.
+fn tell_what_is_owed(
+    lines: &[MonitorLine],
+    owed: BTreeMap<MonName, StateNumber>,
+    rpcbind_port: u16,
+) -> std::io::Result<()> {
+    let mut work = downcall::Work::new(rpcbind_port);
+    for (client, state) in owed {
+        let lines = lines.iter().filter(|line| key(&line.mon_name) == client).cloned().collect();
+        let call = downcall::Call { client, lines, state, tries: 0 };
+        if work.call(&call) == Called::Untaken {
+            let what = format!("the lock manager did not take the call that {} was restarted", call.client);
+            return Err(std::io::Error::other(what));
+        }
+    }
+    Ok(())
+}
+
 /// The same for callers that know where we are, as tests do.
 fn serve(
     options: &Options,
     sockets: Sockets,
     kept: Vec<Found>,
+    turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<(Desk, OwnState)> {
     let state = OwnState::open(&options.state_directory)?;
     let desk = Desk::open(&options.runtime_directory, options.rules, kept)
         .with_context(|| format!("can't keep registrations in {}", options.runtime_directory.display()))?;
-    let caller = downcall::start(desk.clone(), options.rpcbind_port);
-    server::start(sockets, desk.clone(), state.clone(), caller, wanted)
-        .context("can't serve as status monitor")?;
+    let caller = downcall::start(desk.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
+    let room = server::Room { desk: desk.clone(), state: state.clone(), caller, trust: options.trust };
+    server::start(sockets, room, turns, wanted).context("can't serve as status monitor")?;
     Ok((desk, state))
 }

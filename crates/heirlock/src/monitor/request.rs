@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use heirlock_core::log_limit::cut;
 use heirlock_core::monitor::Caller;
 use heirlock_nsm::rpc::{Call, ReplyError, encode_error, encode_success};
 use heirlock_nsm::sm::{
@@ -10,14 +11,60 @@ use heirlock_nsm::sm::{
 };
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber, nlm};
 
+use crate::from_elsewhere;
+
 /// The procedures of the lock manager that a registration may ask for: Linux's, and the one that others use.
 const DOWNCALL_PROCEDURES: [u32; 2] = [nlm::SM_NOTIFY, 24];
 
 /// What STAT_FAIL carries as its number.
 const NO_STATE: StateNumber = StateNumber(u32::MAX);
 
-/// Below this, a port says that root speaks.
-const PRIVILEGED_BELOW: u16 = 1024;
+/// Who is taken for this server's own lock manager: who asks from exactly 127.0.0.1 over IPv4, as rpc.statd has it
+/// (utils/statd/monitor.c), and from a port below this one.
+///
+/// rpc.statd looks at no port, so any user of the server may take registrations away from it. lockd and Ganesha ask from ports
+/// below 1024, which only root may have (docs/decisions/who-speaks-for-the-lock-manager.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Trust {
+    /// The first port that anybody may have.
+    pub(crate) ports_below: u32,
+}
+
+impl Trust {
+    /// Root's ports.
+    pub(crate) const PRIVILEGED: Self = Self { ports_below: 1024 };
+
+    /// Who asks from 127.0.0.1, whatever the port.
+    #[cfg(test)]
+    pub(crate) const ANY_PORT: Self = Self { ports_below: 65_536 };
+
+    pub(super) fn check(self, from: SocketAddr) -> Result<(), String> {
+        if from.ip() != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            return Err("only this server's own lock manager may ask for it, from 127.0.0.1".into());
+        }
+        if u32::from(from.port()) >= self.ports_below {
+            return Err(format!(
+                "only this server's own lock manager may ask for it: expected a source port below {}, found {} (lockd's come from sunrpc.min_resvport and sunrpc.max_resvport)",
+                self.ports_below,
+                from.port()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same for what is answered in any case, and not done for others.
+    fn hears(self, from: SocketAddr, what: &'static str) -> bool {
+        match self.check(from) {
+            Ok(()) => true,
+            Err(why) => {
+                if from_elsewhere::may_say(what, from.ip()) {
+                    tracing::warn!(%from, why, "{what} is answered, and not done");
+                }
+                false
+            }
+        }
+    }
+}
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,16 +77,16 @@ pub(super) enum Asked {
     Unmon { mon_name: MonName, caller: Caller, answer: Vec<u8> },
     /// SM_UNMON_ALL, and its answer.
     UnmonAll { caller: Caller, answer: Vec<u8> },
-    /// SM_NOTIFY, and its answer.
-    Notified { name: String, state: StateNumber, answer: Vec<u8> },
+    /// SM_NOTIFY.
+    Notified { xid: u32, name: String, state: StateNumber },
     /// No call at all; not worth an answer.
     Nothing,
 }
 
 /// Reads one message. `own` is this server's number.
-pub(super) fn read(message: &[u8], from: SocketAddr, own: StateNumber) -> Asked {
+pub(super) fn read(message: &[u8], from: SocketAddr, own: StateNumber, trust: Trust) -> Asked {
     let Ok(call) = Call::decode(message) else { return Asked::Nothing };
-    match accept(&call, from, own) {
+    match accept(&call, from, own, trust) {
         Ok(asked) => asked,
         Err(error) => Asked::Answered(encode_error(call.xid, &error)),
     }
@@ -51,7 +98,12 @@ pub(super) fn mon_answer(xid: u32, granted: bool, own: StateNumber) -> Vec<u8> {
     encode_success(xid, &StatResult { ok: granted, state }.encode())
 }
 
-fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber) -> Result<Asked, ReplyError> {
+/// The answer to an SM_NOTIFY.
+pub(super) fn notify_answer(xid: u32) -> Vec<u8> {
+    encode_success(xid, &[])
+}
+
+fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber, trust: Trust) -> Result<Asked, ReplyError> {
     if call.prog != sm::PROGRAM {
         return Err(ReplyError::ProgUnavailable);
     }
@@ -68,49 +120,50 @@ fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber) -> Result<Asked, 
             let ok = MonName::parse(decode_stat_args(call.args).map_err(garbage)?).is_ok();
             Asked::Answered(mon_answer(call.xid, ok, own))
         }
-        Procedure::Mon => mon(call, &MonArgs::decode(call.args).map_err(garbage)?, from),
+        Procedure::Mon => mon(call, &MonArgs::decode(call.args).map_err(garbage)?, from, trust),
         Procedure::Unmon => {
             let asked = MonId::decode(call.args).map_err(garbage)?;
             match (MonName::parse(asked.mon_name), caller(&asked.my_id)) {
-                (Ok(mon_name), Some(caller)) if is_local(from) => {
+                (Ok(mon_name), Some(caller)) if trust.hears(from, "SM_UNMON") => {
                     Asked::Unmon { mon_name, caller, answer: state_answer() }
                 }
                 _ => Asked::Answered(state_answer()),
             }
         }
         Procedure::UnmonAll => match caller(&MyId::decode(call.args).map_err(garbage)?) {
-            Some(caller) if is_local(from) => Asked::UnmonAll { caller, answer: state_answer() },
+            Some(caller) if trust.hears(from, "SM_UNMON_ALL") => {
+                Asked::UnmonAll { caller, answer: state_answer() }
+            }
             _ => Asked::Answered(state_answer()),
         },
         Procedure::SimuCrash => {
-            let trusted = is_local(from) && from.port() < PRIVILEGED_BELOW;
-            tracing::warn!(%from, trusted, "asked to simulate a crash; nothing is forgotten, and nobody is told");
+            if from_elsewhere::may_say("SM_SIMU_CRASH", from.ip()) {
+                let trusted = trust.check(from).is_ok();
+                tracing::warn!(%from, trusted, "asked to simulate a crash; nothing is forgotten, and nobody is told");
+            }
             Asked::Answered(encode_success(call.xid, &[]))
         }
         Procedure::Notify => {
             let notify = Notify::decode(call.args).map_err(garbage)?;
-            let answer = encode_success(call.xid, &[]);
-            Asked::Notified { name: notify.mon_name.to_owned(), state: notify.state, answer }
+            Asked::Notified { xid: call.xid, name: notify.mon_name.to_owned(), state: notify.state }
         }
     })
 }
 
-fn mon(call: &Call<'_>, asked: &MonArgs<'_>, from: SocketAddr) -> Asked {
-    let line = registration(asked, from);
+fn mon(call: &Call<'_>, asked: &MonArgs<'_>, from: SocketAddr, trust: Trust) -> Asked {
+    let line = trust.check(from).and_then(|()| registration(asked));
     match line {
         Ok(line) => Asked::Mon { xid: call.xid, line },
         Err(why) => {
-            let name = asked.mon_id.mon_name.escape_debug().take(64).collect::<String>();
-            tracing::warn!(%from, name, why, "refused to monitor");
+            if from_elsewhere::may_say("refused to monitor", from.ip()) {
+                tracing::warn!(%from, name = cut(asked.mon_id.mon_name), why, "refused to monitor");
+            }
             Asked::Answered(mon_answer(call.xid, false, NO_STATE))
         }
     }
 }
 
-fn registration(asked: &MonArgs<'_>, from: SocketAddr) -> Result<MonitorLine, String> {
-    if !is_local(from) {
-        return Err("only this server's own lock manager may ask for it, from 127.0.0.1".into());
-    }
+fn registration(asked: &MonArgs<'_>) -> Result<MonitorLine, String> {
     let MyId { prog, proc_, .. } = asked.mon_id.my_id;
     if prog != nlm::PROGRAM || !DOWNCALL_PROCEDURES.contains(&proc_) {
         return Err(format!(
@@ -130,11 +183,6 @@ fn registration(asked: &MonArgs<'_>, from: SocketAddr) -> Result<MonitorLine, St
 fn caller(id: &MyId<'_>) -> Option<Caller> {
     let my_name = id.my_name.replace([' ', '\t', '\r', '\n'], "_");
     Some(Caller { my_name: MyName::parse(&my_name).ok()?, prog: id.prog, vers: id.vers, proc_: id.proc_ })
-}
-
-/// As rpc.statd has it: exactly 127.0.0.1, over IPv4.
-fn is_local(from: SocketAddr) -> bool {
-    from.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 #[cfg(test)]
@@ -167,7 +215,7 @@ mod tests {
     #[test]
     fn a_registration_is_the_line_that_statd_writes() {
         let message = call(Procedure::Mon, &args("10.0.0.1", "nfs a").encode());
-        let Asked::Mon { xid: 5, line } = read(&message, here(), OWN) else { panic!() };
+        let Asked::Mon { xid: 5, line } = read(&message, here(), OWN, Trust::PRIVILEGED) else { panic!() };
         let mut bytes = Vec::new();
         line.render(&mut bytes);
         assert_eq!(
@@ -180,28 +228,48 @@ mod tests {
     fn only_this_servers_own_lock_manager_registers() {
         let refused = StatResult { ok: false, state: NO_STATE };
         let message = call(Procedure::Mon, &args("10.0.0.1", "nfs-a").encode());
-        for from in ["127.0.0.2:700", "10.0.0.5:700", "[::1]:700", "[::ffff:127.0.0.1]:700"] {
-            assert_eq!(stat(read(&message, from.parse().unwrap(), OWN)), refused, "{from}");
+        for from in ["127.0.0.2:700", "10.0.0.5:700", "[::1]:700", "[::ffff:127.0.0.1]:700", "127.0.0.1:1024"]
+        {
+            assert_eq!(
+                stat(read(&message, from.parse().unwrap(), OWN, Trust::PRIVILEGED)),
+                refused,
+                "{from}"
+            );
         }
         let mut other = args("10.0.0.1", "nfs-a");
         other.mon_id.my_id.prog = 100_003;
-        assert_eq!(stat(read(&call(Procedure::Mon, &other.encode()), here(), OWN)), refused);
-        let unmon = call(Procedure::Unmon, &args("10.0.0.1", "nfs-a").mon_id.encode());
-        let elsewhere = read(&unmon, "10.0.0.5:700".parse().unwrap(), OWN);
-        assert!(matches!(elsewhere, Asked::Answered(_)), "answered, and nothing is done");
+        assert_eq!(
+            stat(read(&call(Procedure::Mon, &other.encode()), here(), OWN, Trust::PRIVILEGED)),
+            refused
+        );
+    }
+
+    #[test]
+    fn what_others_ask_to_take_away_is_answered_and_not_done() {
+        let asked = args("10.0.0.1", "nfs-a").mon_id;
+        let messages =
+            [call(Procedure::Unmon, &asked.encode()), call(Procedure::UnmonAll, &asked.my_id.encode())];
+        for message in messages {
+            for from in ["10.0.0.5:700", "127.0.0.1:1024", "127.0.0.1:40000", "[::1]:700"] {
+                let answered = read(&message, from.parse().unwrap(), OWN, Trust::PRIVILEGED);
+                assert!(matches!(answered, Asked::Answered(_)), "{from}: {answered:?}");
+            }
+            let heard = read(&message, here(), OWN, Trust::PRIVILEGED);
+            assert!(matches!(heard, Asked::Unmon { .. } | Asked::UnmonAll { .. }), "{heard:?}");
+        }
     }
 
     #[test]
     fn a_name_that_could_leave_the_directory_is_refused() {
         for bad in ["", "../etc/passwd", ".hidden", "a b", "a\nb", "x.new", &"x".repeat(300)] {
             let message = call(Procedure::Mon, &args(bad, "nfs-a").encode());
-            assert!(!stat(read(&message, here(), OWN)).ok, "{bad:?}");
+            assert!(!stat(read(&message, here(), OWN, Trust::PRIVILEGED)).ok, "{bad:?}");
         }
     }
 
     #[test]
     fn what_is_not_served_is_said() {
-        let refusal = |message: &[u8]| match read(message, here(), OWN) {
+        let refusal = |message: &[u8]| match read(message, here(), OWN, Trust::PRIVILEGED) {
             Asked::Answered(bytes) => Reply::decode(&bytes).unwrap().outcome.unwrap_err(),
             other => panic!("{other:?}"),
         };
@@ -214,7 +282,10 @@ mod tests {
 
     #[test]
     fn a_simulated_crash_is_survived() {
-        assert!(matches!(read(&call(Procedure::SimuCrash, &[]), here(), OWN), Asked::Answered(_)));
+        assert!(matches!(
+            read(&call(Procedure::SimuCrash, &[]), here(), OWN, Trust::PRIVILEGED),
+            Asked::Answered(_)
+        ));
     }
 
     proptest! {
@@ -224,14 +295,14 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             at in 0_usize..200, value in any::<u8>(), procedure in 0_u32..8, cut in 0_usize..200
         ) {
-            read(&bytes, here(), OWN);
+            read(&bytes, here(), OWN, Trust::PRIVILEGED);
             let whole = args("10.0.0.1", "nfs-a").encode();
             let mut damaged =
                 encode_call(5, sm::PROGRAM, sm::VERSION, procedure, &Credential::None, &whole);
             let end = damaged.len();
             damaged[at % end] = value;
             damaged.truncate(end - cut % end);
-            if let Asked::Mon { line, .. } = read(&damaged, here(), OWN) {
+            if let Asked::Mon { line, .. } = read(&damaged, here(), OWN, Trust::PRIVILEGED) {
                 prop_assert!(!line.mon_name.as_str().contains('/') && !line.mon_name.as_str().starts_with('.'));
             }
         }

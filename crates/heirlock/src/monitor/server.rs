@@ -1,5 +1,8 @@
 //! The thread that reads requests and sends answers. It never waits for a disk, the lock manager or a name server: a
 //! client that is known is answered however slow those are.
+//!
+//! Each turn first takes what this server's own lock manager asks, and answers it; then a bounded portion of what comes from
+//! elsewhere.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,26 +13,40 @@ use std::thread;
 use std::time::Duration;
 
 use heirlock_core::Moment;
-use heirlock_core::monitor::{Action, Event, Ticket};
+use heirlock_core::log_limit::{Source, cut};
+use heirlock_core::monitor::{Action, Called, Event, Ticket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::datagram::{Back, Datagrams};
 use super::desk::Desk;
-use super::downcall::Caller;
-use super::look_up::LookUp;
-use super::request::{self, Asked};
+use super::downcall::{Call, Caller};
+use super::look_up;
+use super::request::{self, Asked, Trust};
 use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
 use crate::agent::roles::Peers;
+use crate::from_elsewhere;
+use crate::watchdog::Turns;
+
+/// How long at most between two turns: the watchdog counts them.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long at most between two looks at silent connections.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIDIED_AFTER: Duration = Duration::from_secs(1);
+
+/// What the thread works with.
+pub(super) struct Room {
+    pub(super) desk: Desk,
+    pub(super) state: OwnState,
+    pub(super) caller: Caller,
+    pub(super) trust: Trust,
+}
 
 /// Where an answer goes.
 #[derive(Debug, Clone, Copy)]
 enum Reply {
-    Datagram { v6: bool, back: Back },
+    Datagram { door: usize, back: Back },
     Stream(StreamId),
 }
 
@@ -37,21 +54,23 @@ enum Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ready {
     Bell,
-    Udp { v6: bool },
-    Tcp { v6: bool },
+    Datagrams(usize),
+    Listener(usize),
     Stream(StreamId),
 }
 
+/// A socket, and whether only this server's own programs reach it.
+struct Door<S> {
+    socket: S,
+    is_own: bool,
+}
+
 struct Server<W> {
-    udp4: Datagrams,
-    udp6: Option<Datagrams>,
-    tcp4: TcpListener,
-    tcp6: Option<TcpListener>,
+    datagrams: Vec<Door<Datagrams>>,
+    listeners: Vec<Door<TcpListener>>,
     streams: Streams,
-    desk: Desk,
-    state: OwnState,
-    caller: Caller,
-    look_up: LookUp,
+    room: Room,
+    turns: Turns,
     peers: Peers,
     wanted: W,
     open: HashMap<Ticket, (u32, Reply)>,
@@ -62,25 +81,29 @@ struct Server<W> {
 /// Begins to serve.
 pub(super) fn start(
     mut sockets: Sockets,
-    desk: Desk,
-    state: OwnState,
-    caller: Caller,
+    room: Room,
+    turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> io::Result<()> {
     // Before the first answer: who hangs right after it is known as one that answered.
     sockets.say_that_they_are_read();
-    let Sockets { udp4, tcp4, udp6, tcp6, .. } = sockets;
+    let (mut datagrams, mut listeners) = (Vec::new(), Vec::new());
+    let udp = [(Some(sockets.udp4), false), (sockets.udp6, false)];
+    for (socket, is_own) in udp {
+        let door = |socket| Ok::<_, io::Error>(Door { socket: Datagrams::new(socket)?, is_own });
+        datagrams.extend(socket.map(door).transpose()?);
+    }
+    let tcp = [(Some(sockets.tcp4), false), (sockets.tcp6, false)];
+    for (socket, is_own) in tcp {
+        listeners.extend(socket.map(|socket| Door { socket, is_own }));
+    }
     let mut server = Server {
-        udp4: Datagrams::new(udp4)?,
-        udp6: udp6.map(Datagrams::new).transpose()?,
-        tcp4,
-        tcp6,
-        streams: Streams::default(),
-        look_up: LookUp::new(desk.clone()),
+        datagrams,
+        listeners,
+        streams: Streams::new(room.trust),
         peers: Peers::of(Path::new("/proc")),
-        desk,
-        state,
-        caller,
+        room,
+        turns,
         wanted,
         open: HashMap::new(),
         tickets: 0,
@@ -93,70 +116,72 @@ pub(super) fn start(
 impl<W: Fn(Wanted)> Server<W> {
     fn serve(&mut self) {
         loop {
-            for ready in self.wait() {
-                self.read(ready);
+            self.turns.turn();
+            let (own, others): (Vec<_>, Vec<_>) = self.wait().into_iter().partition(|(_, is_own)| *is_own);
+            // In two rounds also where the first has nothing to read: what the store or time brought is answered first.
+            for round in [own, others] {
+                for (ready, _) in round {
+                    self.read(ready);
+                }
+                self.follow();
             }
-            let now = self.desk.now();
-            if self.desk.next_timeout().is_some_and(|due| now >= due) {
-                self.desk.step(Event::Tick);
-            }
-            for action in self.desk.take() {
-                self.act(action);
-            }
-            if now.since(self.tidied) >= PATIENCE {
+            let now = self.room.desk.now();
+            if now.since(self.tidied) >= TIDIED_AFTER {
                 self.tidied = now;
                 self.streams.tidy(now);
             }
         }
     }
 
-    fn wait(&self) -> Vec<Ready> {
-        let due = self.desk.next_timeout().map_or(PATIENCE, |due| due.since(self.desk.now()).min(PATIENCE));
+    /// Does what follows from what was read, or from time.
+    fn follow(&mut self) {
+        if self.room.desk.next_timeout().is_some_and(|due| self.room.desk.now() >= due) {
+            self.room.desk.step(Event::Tick);
+        }
+        for action in self.room.desk.take() {
+            self.act(action);
+        }
+    }
+
+    /// What is readable, and whether it is the lock manager's.
+    fn wait(&self) -> Vec<(Ready, bool)> {
+        let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
+        let mut found: Vec<(Ready, bool)> = left.collect();
+        let patience = if found.is_empty() { PATIENCE } else { Duration::ZERO };
+        let desk = &self.room.desk;
+        let due = desk.next_timeout().map_or(patience, |due| due.since(desk.now()).min(patience));
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
         let timeout =
             Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
-        let mut sources = vec![
-            (Ready::Bell, self.desk.bell()),
-            (Ready::Udp { v6: false }, self.udp4.as_fd()),
-            (Ready::Tcp { v6: false }, self.tcp4.as_fd()),
-        ];
-        sources.extend(self.udp6.as_ref().map(|socket| (Ready::Udp { v6: true }, socket.as_fd())));
-        sources.extend(self.tcp6.as_ref().map(|socket| (Ready::Tcp { v6: true }, socket.as_fd())));
-        sources.extend(self.streams.all().map(|(id, fd)| (Ready::Stream(id), fd)));
+        let mut sources = vec![(Ready::Bell, true, desk.bell())];
+        let datagrams = self.datagrams.iter().enumerate();
+        sources.extend(datagrams.map(|(at, door)| (Ready::Datagrams(at), door.is_own, door.socket.as_fd())));
+        let listeners = self.listeners.iter().enumerate();
+        sources.extend(listeners.map(|(at, door)| (Ready::Listener(at), door.is_own, door.socket.as_fd())));
+        let streams = self.streams.all().map(|(id, is_own, fd)| (Ready::Stream(id), is_own, fd));
+        sources.extend(streams.filter(|(ready, is_own, _)| !found.contains(&(*ready, *is_own))));
         let mut fds: Vec<PollFd<'_>> =
-            sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) | Err(_) => Vec::new(),
-            Ok(_) => sources
-                .iter()
-                .zip(&fds)
-                .filter(|(_, fd)| !fd.revents().is_empty())
-                .map(|((ready, _), _)| *ready)
-                .collect(),
+            sources.iter().map(|(_, _, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        if let Ok(1..) = poll(&mut fds, Some(&timeout)) {
+            let readable = sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+            found.extend(readable.map(|((ready, is_own, _), _)| (*ready, *is_own)));
         }
+        found
     }
 
     fn read(&mut self, ready: Ready) {
-        let now = self.desk.now();
+        let now = self.room.desk.now();
         let mut requests: Vec<(Vec<u8>, SocketAddr, Reply)> = Vec::new();
         match ready {
-            Ready::Bell => self.desk.silence(),
-            Ready::Udp { v6 } => {
-                let socket = if v6 { self.udp6.as_mut() } else { Some(&mut self.udp4) };
+            Ready::Bell => self.room.desk.silence(),
+            Ready::Datagrams(door) => {
                 let mut take = |message: &[u8], back: Back| {
-                    requests.push((message.to_vec(), back.to, Reply::Datagram { v6, back }));
+                    requests.push((message.to_vec(), back.to, Reply::Datagram { door, back }));
                 };
-                if let Some(socket) = socket {
-                    socket.read(&mut take);
-                }
+                self.datagrams[door].socket.read(&mut take);
             }
-            Ready::Tcp { v6 } => {
-                let listener = if v6 { self.tcp6.as_ref() } else { Some(&self.tcp4) };
-                if let Some(listener) = listener {
-                    self.streams.accept(listener, now);
-                }
-            }
+            Ready::Listener(at) => self.streams.accept(&self.listeners[at].socket, now),
             Ready::Stream(id) => self.streams.read(id, now, |message, from| {
                 requests.push((message.to_vec(), from, Reply::Stream(id)));
             }),
@@ -167,61 +192,81 @@ impl<W: Fn(Wanted)> Server<W> {
     }
 
     fn asked(&mut self, message: &[u8], from: SocketAddr, reply: Reply) {
-        match request::read(message, from, self.state.get()) {
-            Asked::Nothing => {}
+        match request::read(message, from, self.room.state.get(), self.room.trust) {
+            // Whoever speaks something else over a connection is not waited for any longer.
+            Asked::Nothing => {
+                if let Reply::Stream(id) = reply {
+                    self.streams.close(id);
+                }
+            }
             Asked::Answered(answer) => self.answer(reply, &answer),
             Asked::Mon { xid, line } => {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                self.open.insert(ticket, (xid, reply));
+                let ticket = self.ticket(xid, reply);
                 // Only who isn't known needs to be looked at: a storm of reclaims looks at nothing.
-                let peer = !self.desk.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
-                self.desk.step(Event::Mon { ticket, line, peer });
+                let peer = !self.room.desk.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
+                self.room.desk.step(Event::Mon { ticket, line, peer });
             }
             Asked::Unmon { mon_name, caller, answer } => {
-                self.desk.step(Event::Unmon { mon_name, caller });
+                self.room.desk.step(Event::Unmon { mon_name, caller });
                 self.answer(reply, &answer);
             }
             Asked::UnmonAll { caller, answer } => {
-                self.desk.step(Event::UnmonAll(caller));
+                self.room.desk.step(Event::UnmonAll(caller));
                 self.answer(reply, &answer);
             }
-            Asked::Notified { name, state, answer } => {
-                tracing::info!(name = %name.escape_debug(), %from, %state, "a server or client says that it was restarted");
-                self.desk.step(Event::Notified {
-                    name,
-                    source: unmapped(from.ip()),
-                    state,
-                    looked_up: false,
-                });
-                self.answer(reply, &answer);
+            Asked::Notified { xid, name, state } => {
+                if from_elsewhere::may_say("notified", from.ip()) {
+                    tracing::info!(name = cut(&name), %from, %state, "a server or client says that it was restarted");
+                }
+                let (ticket, source) = (self.ticket(xid, reply), unmapped(from.ip()));
+                self.room.desk.step(Event::Notified { ticket, name, source, state });
             }
         }
+    }
+
+    /// Somebody waits from now on.
+    fn ticket(&mut self, xid: u32, reply: Reply) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.open.insert(ticket, (xid, reply));
+        ticket
     }
 
     fn act(&mut self, action: Action) {
         match action {
             Action::Answer { ticket, granted } => {
                 let Some((xid, reply)) = self.open.remove(&ticket) else { return };
-                let answer = request::mon_answer(xid, granted, self.state.get());
+                let answer = request::mon_answer(xid, granted, self.room.state.get());
                 self.answer(reply, &answer);
+            }
+            Action::Acknowledge(ticket) => {
+                let Some((xid, reply)) = self.open.remove(&ticket) else { return };
+                self.answer(reply, &request::notify_answer(xid));
+            }
+            Action::LeaveUnanswered(ticket) => {
+                self.open.remove(&ticket);
+                if from_elsewhere::may_say("left unanswered", Source::Unknown) {
+                    tracing::warn!(
+                        "a notification was not answered, for there is no room for what follows from it: its sender repeats it"
+                    );
+                }
             }
             Action::Commit { batch, arrivals } => (self.wanted)(Wanted::Commit { batch, arrivals }),
             Action::Probe => (self.wanted)(Wanted::Probe),
             Action::Changed(client) => (self.wanted)(Wanted::Changed(client)),
-            Action::Call { line, state } => self.caller.call(line, state),
-            Action::LookUp { name, state } => self.look_up.ask(name, state),
+            Action::Call { client, lines, state, tries } => {
+                let call = Call { client: client.clone(), lines, state, tries };
+                if !self.room.caller.call(call) {
+                    self.room.desk.called(client, Called::Untaken);
+                }
+            }
+            Action::LookUp { ticket, name, state } => look_up::ask(&self.room.desk, ticket, name, state),
         }
     }
 
     fn answer(&mut self, reply: Reply, bytes: &[u8]) {
         match reply {
-            Reply::Datagram { v6: false, back } => self.udp4.answer(bytes, back),
-            Reply::Datagram { v6: true, back } => {
-                if let Some(socket) = &self.udp6 {
-                    socket.answer(bytes, back);
-                }
-            }
+            Reply::Datagram { door, back } => self.datagrams[door].socket.answer(bytes, back),
             Reply::Stream(id) => self.streams.answer(id, bytes),
         }
     }

@@ -42,6 +42,10 @@ fn rules() -> Rules {
 }
 
 fn stand(store: StoreIs) -> Stand {
+    stand_trusting(store, Trust::ANY_PORT)
+}
+
+fn stand_trusting(store: StoreIs, trust: Trust) -> Stand {
     let directory = tempfile::tempdir().unwrap();
     for folder in ["nfs/sm", "run"] {
         std::fs::create_dir_all(directory.path().join(folder)).unwrap();
@@ -52,6 +56,7 @@ fn stand(store: StoreIs) -> Stand {
         runtime_directory: directory.path().join("run"),
         rpcbind_port: 9,
         rpcbind_socket: directory.path().join("rpcbind.sock"),
+        trust,
     };
     start_stand(directory, options, store)
 }
@@ -61,7 +66,7 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (desk, _) = serve(&options, sockets, Vec::new(), move |wanted| {
+    let (desk, _) = serve(&options, sockets, Vec::new(), Turns::unwatched(), move |wanted| {
         let _ = sender.send(wanted);
     })
     .unwrap();
@@ -265,6 +270,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
         runtime_directory: directory.path().join("run"),
         rpcbind_port: lock_manager.rpcbind_port,
         rpcbind_socket: directory.path().join("none"),
+        trust: Trust::ANY_PORT,
     };
     let stand = start_stand(directory, options, StoreIs::Well);
     assert!(mon(&stand, Transport::Tcp, "127.0.0.1"));
@@ -282,4 +288,70 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
     let other = sm::Notify { mon_name: "client.example", state: StateNumber(11) }.encode();
     ask(stand.port, Transport::Udp, Procedure::Notify, &other);
     assert_eq!(lock_manager.calls.recv_timeout(PATIENCE).unwrap().3, StateNumber(11));
+}
+
+#[test]
+fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
+    let first = stand(StoreIs::Well);
+    assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
+    // No rpcbind answers: the lock manager is not told.
+    let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
+    assert!(ask(first.port, Transport::Udp, Procedure::Notify, &notify).is_empty(), "acknowledged");
+    assert_eq!(first.desk.standing().owed, 1);
+    let kept = std::fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
+    assert!(kept.ends_with(">127.0.0.1 9\n"), "{kept}");
+    let lock_manager = fake_lock_manager();
+    let options = Options { rpcbind_port: lock_manager.rpcbind_port, ..first.options.clone() };
+    let again = start_stand(first._directory, options, StoreIs::Well);
+    let (_, _, name, state, cookie) = lock_manager.calls.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((name.as_str(), state, cookie), ("127.0.0.1", StateNumber(9), [1; 16]));
+    wait_until("the end of what is owed", || again.desk.standing().owed == 0);
+    let kept = std::fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
+    assert!(kept.ends_with("<127.0.0.1\n"), "{kept}");
+}
+
+#[test]
+fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
+    let first = stand(StoreIs::Well);
+    assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
+    let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
+    ask(first.port, Transport::Udp, Procedure::Notify, &notify);
+    let Options { state_directory, runtime_directory, .. } = &first.options;
+    let local = first._directory.path().join("local");
+    std::fs::create_dir(&local).unwrap();
+    let lock_manager = fake_lock_manager();
+    *lock_manager.mute.lock().unwrap() = 1_000;
+    let hand_back = || hand_back(state_directory, runtime_directory, &local, lock_manager.rpcbind_port);
+    let error = hand_back().unwrap_err();
+    assert!(error.to_string().contains("127.0.0.1 was restarted"), "{error}");
+    assert!(runtime_directory.join("registrations").exists(), "it may be repeated");
+    *lock_manager.mute.lock().unwrap() = 0;
+    hand_back().unwrap();
+    assert_eq!(lock_manager.calls.recv_timeout(PATIENCE).unwrap().3, StateNumber(9));
+    assert!(!runtime_directory.join("registrations").exists());
+}
+
+#[test]
+fn whoever_is_not_the_lock_manager_takes_nothing_away() {
+    let stand = stand_trusting(StoreIs::Well, Trust { ports_below: 0 });
+    stand.desk.durable([MonName::parse("10.0.0.9").unwrap()].into());
+    assert!(!mon(&stand, Transport::Tcp, "10.0.0.9"), "not from this port");
+    assert_eq!(stand.desk.standing().registered, 0);
+}
+
+#[test]
+fn a_flood_costs_one_call_a_client_and_is_answered() {
+    let lock_manager = fake_lock_manager();
+    *lock_manager.mute.lock().unwrap() = usize::MAX;
+    let first = stand(StoreIs::Well);
+    let options = Options { rpcbind_port: lock_manager.rpcbind_port, ..first.options.clone() };
+    let stand = start_stand(first._directory, options, StoreIs::Well);
+    assert!(mon(&stand, Transport::Tcp, "127.0.0.1"));
+    for number in 0..2_000 {
+        let notify = sm::Notify { mon_name: "client.example", state: StateNumber(number) }.encode();
+        ask(stand.port, Transport::Udp, Procedure::Notify, &notify);
+    }
+    assert_eq!(stand.desk.standing().owed, 1);
+    let kept = std::fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
+    assert_eq!(kept.matches('>').count(), 1, "{kept}");
 }

@@ -1,7 +1,7 @@
 //! One server in namespaces of its own, with a rpcbind of its own: only root can make them.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use heirlock_nsm::rpc::{Credential, Reply, encode_call, frame};
 use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
+use socket2::{Domain, Socket, Type};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const INSIDE: &str = "HEIRLOCK_TEST_INSIDE";
@@ -66,7 +67,18 @@ impl Server {
 
     /// Begins `heirlock agent` or `heirlock supervise`, and waits until the agent answers and both services are held.
     pub(crate) fn start(&mut self, verb: &str) {
-        self.agent = Some(heirlock(&[verb, "--log", "info"]).spawn().unwrap());
+        self.start_by(heirlock(&[verb, "--log", "info"]));
+    }
+
+    /// The same; its log goes to this file.
+    pub(crate) fn start_with_log(&mut self, verb: &str, log: &Path) {
+        let mut command = heirlock(&[verb, "--log", "info"]);
+        command.stderr(File::create(log).unwrap());
+        self.start_by(command);
+    }
+
+    fn start_by(&mut self, mut command: Command) {
+        self.agent = Some(command.spawn().unwrap());
         wait_until("the agent", || {
             let status = heirlock(&["status", "--json"]).stderr(Stdio::null()).output().unwrap();
             let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
@@ -156,13 +168,41 @@ pub(crate) fn unmon(client: &str) {
 }
 
 pub(crate) fn ask(port: u16, procedure: Procedure, args: &[u8], patience: Duration) -> Option<Vec<u8>> {
+    ask_over(&mut as_lockd(port).ok()?, procedure, args, patience)
+}
+
+pub(crate) fn ask_over(
+    stream: &mut TcpStream,
+    procedure: Procedure,
+    args: &[u8],
+    patience: Duration,
+) -> Option<Vec<u8>> {
     let call = encode_call(7, sm::PROGRAM, sm::VERSION, procedure as u32, &Credential::None, args);
-    let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(&frame(&call)).ok()?;
     let mut answer = [0; 512];
     let count = stream.read(&mut answer).ok()?;
     Some(Reply::decode(answer.get(4..count)?).ok()?.outcome.ok()?.to_vec())
+}
+
+/// A connection from a privileged port of 127.0.0.1: root speaks.
+fn as_lockd(to: u16) -> io::Result<TcpStream> {
+    for port in (600..1024).rev() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        // Closed without a trace: else the ports would be used up.
+        socket.set_linger(Some(Duration::ZERO))?;
+        let connected = socket
+            .bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())
+            .and_then(|()| socket.connect(&SocketAddr::from(([127, 0, 0, 1], to)).into()));
+        match connected {
+            Ok(()) => return Ok(socket.into()),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 pub(crate) fn wait_until(what: &str, mut there: impl FnMut() -> bool) {

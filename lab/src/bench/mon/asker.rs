@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bench::clients::address;
-use crate::rpc::{opaque, word};
+use crate::rpc::{opaque, privileged_stream, word};
 
 /// Bytes of an accepted answer: mark, header, result, number.
 const ANSWER: usize = 4 + 24 + 8;
@@ -121,8 +121,9 @@ fn readable(workers: &[Worker], patience: Duration) -> Result<Vec<usize>> {
     Ok((0..fds.len()).filter(|at| !fds[*at].revents().is_empty()).collect())
 }
 
+/// From a privileged port, as lockd and Ganesha ask: heirlock registers for nobody else.
 fn connect(port: u16) -> Result<TcpStream> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("nobody listens")?;
+    let stream = privileged_stream((Ipv4Addr::LOCALHOST, port).into()).context("nobody listens")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)

@@ -220,7 +220,8 @@ impl Run<'_> {
             let [state, runtime, local] =
                 [&state_directory, &run.settings.runtime_directory, &run.settings.local_directory]
                     .map(|path| run.host.at(path));
-            monitor::hand_back(&state, &runtime, &local).map_err(failed("write", &state.join("sm")))
+            monitor::hand_back(&state, &runtime, &local, run.settings.notify.rpcbind_port)
+                .map_err(failed("write", &state.join("sm")))
         })
     }
 

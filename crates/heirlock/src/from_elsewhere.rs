@@ -1,0 +1,45 @@
+//! Log lines whose cause is a packet, or another user's program. All of them ask here first: which of them may be written is
+//! decided by `heirlock_core::log_limit`, and what was suppressed is counted and said.
+//!
+//! There is one log in a program, so there is one counter.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Instant;
+
+use heirlock_core::Moment;
+use heirlock_core::log_limit::{LogLimit, Source, Suppressed};
+
+struct Counter {
+    began: Instant,
+    limit: Mutex<LogLimit>,
+}
+
+static COUNTER: LazyLock<Counter> =
+    LazyLock::new(|| Counter { began: Instant::now(), limit: Mutex::new(LogLimit::default()) });
+
+/// Whether a line of this kind may be written that this source causes.
+pub(crate) fn may_say(kind: &'static str, source: impl Into<Source>) -> bool {
+    let now = now();
+    let mut limit = COUNTER.limit.lock().unwrap_or_else(PoisonError::into_inner);
+    let over = limit.over(now);
+    let may = limit.may_write(now, kind, source.into());
+    drop(limit);
+    say(&over);
+    may
+}
+
+/// Says what was suppressed, also where nothing more comes. To be called now and then.
+pub(crate) fn say_what_was_suppressed() {
+    let over = COUNTER.limit.lock().unwrap_or_else(PoisonError::into_inner).over(now());
+    say(&over);
+}
+
+fn now() -> Moment {
+    Moment::at(COUNTER.began.elapsed())
+}
+
+fn say(over: &[Suppressed]) {
+    for Suppressed { kind, lines, sources, most } in over {
+        tracing::warn!(kind, lines, sources, %most, "log lines were suppressed: others cause too many of this kind");
+    }
+}
