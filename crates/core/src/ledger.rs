@@ -104,6 +104,7 @@ pub struct Ledger {
     delay: Duration,
     life: Option<Incarnation>,
     refused: usize,
+    arrived: u64,
 }
 
 impl Ledger {
@@ -120,6 +121,7 @@ impl Ledger {
             delay,
             life: None,
             refused: 0,
+            arrived: 0,
         }
     }
 
@@ -154,7 +156,8 @@ impl Ledger {
         for entry in entries {
             match entry {
                 Entry::Put(name, bytes) => {
-                    self.stored.insert(name.clone(), bytes.clone());
+                    let is_new = self.stored.insert(name.clone(), bytes.clone()).is_none();
+                    self.arrived += u64::from(is_new);
                     self.tombstones.remove(name);
                 }
                 Entry::Remove(name) => {
@@ -179,6 +182,13 @@ impl Ledger {
     #[must_use]
     pub fn stored(&self) -> &BTreeMap<MonName, Vec<u8>> {
         &self.stored
+    }
+
+    /// How many clients this ledger has come to know since it was made, those that have gone again counted as well: a number
+    /// that differs whenever somebody has arrived, which the number of clients does not.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived
     }
 
     /// Deletions that wait to be believed.

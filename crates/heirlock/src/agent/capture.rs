@@ -150,6 +150,7 @@ impl Agent {
         learn(&mut self.capture.addresses, name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {
             tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "resolved a client's name");
+            self.durable_are_others();
             self.capture.due = Some(now);
         }
     }

@@ -29,8 +29,9 @@ const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
 pub(crate) struct Monitoring {
     desk: Desk,
     directory: Directory,
-    /// What the services held when the desk was last told who is durable.
-    told: Vec<(ServiceName, Generation, usize)>,
+    /// What the services held when the desk was last told who is durable: how many had arrived. `None` where something else
+    /// has changed since.
+    told: Option<Vec<(ServiceName, Generation, u64)>>,
     /// Clients that came back and that the run has not been told of.
     came: BTreeSet<MonName>,
     said_who_came: Moment,
@@ -84,7 +85,7 @@ impl Agent {
         self.monitoring = Some(Monitoring {
             desk,
             directory,
-            told: Vec::new(),
+            told: None,
             came: BTreeSet::new(),
             said_who_came: Moment::START,
             changed: BTreeSet::new(),
@@ -113,12 +114,13 @@ impl Agent {
                 let in_step = self.is_told();
                 let newcomers = self.newcomers(&arrivals);
                 let durable = self.make_durable(now, &newcomers).is_ok();
-                let sum = self.holdings_in_sum();
+                let arrived = self.arrived();
                 if let Some(monitoring) = &mut self.monitoring {
                     monitoring.desk.committed(batch, durable);
-                    // It knows of these already: to tell it of all for each one would grow with their number.
-                    if in_step {
-                        monitoring.told = sum;
+                    // It knows of these already: to tell it of all for each one would grow with their number. Of those that a
+                    // commit which failed has stored all the same it does not.
+                    if in_step && durable {
+                        monitoring.told = Some(arrived);
                     }
                 }
             }
@@ -234,10 +236,17 @@ impl Agent {
         if self.monitoring.is_none() || self.is_told() {
             return;
         }
-        let (durable, sum) = (self.durable_clients(), self.holdings_in_sum());
+        let (durable, arrived) = (self.durable_clients(), self.arrived());
         if let Some(monitoring) = &mut self.monitoring {
             monitoring.desk.durable(durable);
-            monitoring.told = sum;
+            monitoring.told = Some(arrived);
+        }
+    }
+
+    /// Who is durable may be others now, although nobody has arrived: the desk is told anew.
+    pub(crate) fn durable_are_others(&mut self) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.told = None;
         }
     }
 
@@ -411,15 +420,15 @@ impl Agent {
     }
 
     fn is_told(&self) -> bool {
-        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told == self.holdings_in_sum())
+        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told.as_ref() == Some(&self.arrived()))
     }
 
-    /// Every removal is made known to the desk beforehand, so numbers tell the rest.
-    fn holdings_in_sum(&self) -> Vec<(ServiceName, Generation, usize)> {
-        let sum = |(service, held): (&ServiceName, &Held)| {
-            (service.clone(), held.claim.generation, held.ledger.stored().len())
+    /// Every removal is made known to the desk beforehand, so who has arrived tells the rest.
+    fn arrived(&self) -> Vec<(ServiceName, Generation, u64)> {
+        let arrived = |(service, held): (&ServiceName, &Held)| {
+            (service.clone(), held.claim.generation, held.ledger.arrived())
         };
-        self.held.iter().map(sum).collect()
+        self.held.iter().map(arrived).collect()
     }
 
     /// What a client is called in the store.
@@ -446,3 +455,6 @@ fn check_room(work: &[(&ServiceName, &mut Held, Vec<Entry>)]) -> Result<(), Stri
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,8 @@ impl Agent {
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         self.held.insert(service.clone(), Held::new(claim, contents, journal, keeps_peers, delay));
+        // What was counted of it before, if it was held before, says nothing of this.
+        self.durable_are_others();
     }
 
     fn is_at_home(&self, service: &ServiceName) -> bool {

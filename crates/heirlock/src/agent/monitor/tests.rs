@@ -1,0 +1,80 @@
+use std::collections::BTreeMap;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::Journal;
+use heirlock_core::{Generation, ServerName};
+use heirlock_nsm::StateNumber;
+
+use super::*;
+use crate::agent::holdings::claim_first;
+use crate::agent::testing::{Place, place_in_mode, service};
+use crate::store::dir::DirStore;
+use crate::store::{Change, Store};
+
+fn client(number: u8) -> MonName {
+    MonName::from_address([10, 0, 0, number].into())
+}
+
+fn bytes(number: u8) -> Vec<u8> {
+    render_record(&[MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap())])
+}
+
+/// A status monitor that holds 'nfs', of which one client is durable.
+fn monitoring() -> Place {
+    let mut place = place_in_mode("nsm");
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    let owner = ServerName::parse("nfs-b").unwrap();
+    let claim = Claim::new(Generation::FIRST, &owner, "agent", 0);
+    let journal = Journal::quiet("run", &owner, 0);
+    claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
+    store.commit(&service("nfs"), Generation::FIRST, &[Change::PutRecord(client(1), bytes(1))]).unwrap();
+    let now = place.agent.clock.now();
+    place.agent.refresh_holdings(now);
+    // What this server serves by itself is no concern of these tests.
+    place.agent.held.retain(|held, _| *held == service("nfs"));
+    assert_eq!(place.agent.held.len(), 1);
+    place.agent.begin_monitoring(Turns::unwatched()).unwrap();
+    assert!(knows(&place, 1));
+    place
+}
+
+fn knows(place: &Place, number: u8) -> bool {
+    place.agent.monitoring.as_ref().unwrap().desk.knows(&client(number))
+}
+
+fn committed(place: &mut Place, entries: &[Entry]) {
+    place.agent.held.get_mut(&service("nfs")).unwrap().ledger.committed(entries);
+}
+
+#[test]
+fn who_arrives_while_another_goes_is_made_known_as_durable() {
+    let mut place = monitoring();
+    // As one look does that believes one deletion and catches up with one client that was at risk.
+    assert!(place.agent.may_forget(&client(1)));
+    committed(&mut place, &[Entry::Remove(client(1)), Entry::Put(client(2), bytes(2))]);
+    place.agent.tell_durable();
+    assert_eq!((knows(&place, 1), knows(&place, 2)), (false, true));
+}
+
+#[test]
+fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
+    let mut place = monitoring();
+    let named = MonName::parse("client1.example.com").unwrap();
+    let now = place.agent.clock.now();
+    place.agent.resolved(now, &named, client(1).address());
+    place.agent.tell_durable();
+    assert!(place.agent.monitoring.as_ref().unwrap().desk.knows(&named));
+}
+
+#[test]
+fn a_service_that_is_held_anew_is_looked_at_anew() {
+    let mut place = monitoring();
+    let mut held: BTreeMap<ServiceName, Held> = std::mem::take(&mut place.agent.held);
+    let held = held.remove(&service("nfs")).unwrap();
+    // Lost sight of and found again, with another client than before.
+    let records = BTreeMap::from([(client(2), bytes(2))]);
+    let contents = crate::store::Contents { records, ..crate::store::Contents::default() };
+    place.agent.hold(&service("nfs"), held.claim, contents, held.journal);
+    place.agent.tell_durable();
+    assert!(knows(&place, 2) && !knows(&place, 1));
+}
