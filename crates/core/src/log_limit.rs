@@ -20,6 +20,14 @@ pub enum Source {
     Unknown,
 }
 
+impl Source {
+    /// An address, where there is one.
+    #[must_use]
+    pub fn of(address: Option<IpAddr>) -> Self {
+        address.map_or(Self::Unknown, Self::from)
+    }
+}
+
 impl From<IpAddr> for Source {
     /// An IPv4 address is one source however it is written. A host of IPv6 has all the addresses of its /64, so that counts
     /// as one.
@@ -103,6 +111,12 @@ impl LogLimit {
         let over = self.kinds.extract_if(.., |_, interval| is_over(interval));
         over.filter_map(|(kind, interval)| interval.suppressed(kind)).collect()
     }
+
+    /// Ends all intervals before their time: the program ends.
+    pub fn finish(&mut self) -> Vec<Suppressed> {
+        let all = std::mem::take(&mut self.kinds);
+        all.into_iter().filter_map(|(kind, interval)| interval.suppressed(kind)).collect()
+    }
 }
 
 impl Interval {
@@ -161,8 +175,9 @@ mod tests {
         let end = at(1) + limits::LOG_INTERVAL;
         let own = u64::from(limits::LOG_LINES_OF_SOURCE_MAX);
         let expected = Suppressed { kind: "notified", lines: 1_020 - 2 * own, sources: 2, most: source(1) };
+        assert_eq!(limit.clone().finish(), [expected.clone()], "also where the program ends before");
         assert_eq!(limit.over(end), [expected]);
-        assert_eq!(limit.over(end), []);
+        assert_eq!((limit.over(end), limit.finish()), (vec![], vec![]));
         assert!(limit.may_write(end, "notified", source(1)), "a new interval");
     }
 

@@ -34,6 +34,12 @@ pub(crate) fn say_what_was_suppressed() {
     say(&over);
 }
 
+/// The same for all of it, at the end of the program.
+pub(crate) fn say_all_that_was_suppressed() {
+    let all = COUNTER.limit.lock().unwrap_or_else(PoisonError::into_inner).finish();
+    say(&all);
+}
+
 fn now() -> Moment {
     Moment::at(COUNTER.began.elapsed())
 }

@@ -219,6 +219,8 @@ pub struct Standing {
     pub failing: bool,
     /// Clients of which the lock manager is still to be told that they were restarted.
     pub owed: usize,
+    /// As many of them were not taken in several tries.
+    pub untaken: usize,
     /// How many notifications were left unanswered because there was no room for them.
     pub left_unanswered: u64,
 }
@@ -402,6 +404,7 @@ impl Monitor {
             refused: self.refused,
             failing: self.failing.is_some(),
             owed: self.downcalls.len(),
+            untaken: self.downcalls.untaken(),
             left_unanswered: self.left_unanswered,
         }
     }

@@ -431,10 +431,13 @@ proptest! {
                     }
                     Event::Tick
                 }
-                // The store came to know one more by itself (a look at the directory, an adoption), or was read anew.
+                // The store came to know one more by itself (a look at the directory, an adoption), or was read anew, and one is
+                // missing that was there.
                 _ => {
                     if later % 3 > 0 {
                         durable.insert(who);
+                    } else {
+                        durable.remove(&who);
                     }
                     let known = durable.iter().map(|who| name(&format!("10.0.0.{who}")));
                     Event::Durable(known.collect())

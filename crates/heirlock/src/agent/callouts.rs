@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result};
 use heirlock_core::Moment;
+use heirlock_core::log_limit::{Source, cut};
 use heirlock_nsm::MyName;
 
 use super::{Agent, Message};
 use crate::callout::{Listener, Said, Spool, Waiting};
 use crate::config::CaptureMode;
+use crate::from_elsewhere;
 
 impl Agent {
     /// Begins to listen.
@@ -28,11 +30,13 @@ impl Agent {
             Said::Add { .. } => self.add_client(now, said),
             // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
             Said::Del { mon_name } => {
-                tracing::debug!(client = %mon_name, "rpc.statd monitors it no more");
+                tracing::debug!(client = cut(mon_name.as_str()), "rpc.statd monitors it no more");
                 Ok(())
             }
             Said::Notified(what) => {
-                tracing::info!(?what, "a client says that it was restarted");
+                if from_elsewhere::may_say("notified by rpc.statd", Source::Unknown) {
+                    tracing::info!(what = cut(&format!("{what:?}")), "a client says that it was restarted");
+                }
                 Ok(())
             }
         };
@@ -55,7 +59,9 @@ impl Agent {
         };
         for said in &noted {
             if let Err(why) = self.add_client(now, said) {
-                tracing::warn!(why, "what callouts noted is not durable yet");
+                if from_elsewhere::may_say("noted callouts", Source::Unknown) {
+                    tracing::warn!(why, "what callouts noted is not durable yet");
+                }
                 return;
             }
         }

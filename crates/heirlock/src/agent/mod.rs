@@ -329,7 +329,8 @@ impl Agent {
     fn serve(&mut self, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
         loop {
             turns.turn();
-            let patience = self.next_due().since(self.clock.now());
+            // Also where nothing is due for long: the watchdog counts the turns.
+            let patience = self.next_due().since(self.clock.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
             let first = match messages.recv_timeout(patience) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -463,6 +464,7 @@ impl Agent {
     fn stop(&mut self) -> Result<()> {
         tracing::info!("the agent stops");
         self.stop_notifying();
+        from_elsewhere::say_all_that_was_suppressed();
         self.follow_all(self.clock.now());
         self.pulse.pause(true);
         let last = self.pulse.beat(self.clock.now(), self.store.as_ref(), Condition::default());

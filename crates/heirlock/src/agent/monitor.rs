@@ -288,6 +288,12 @@ impl Agent {
                 standing.refused
             ));
         }
+        if standing.untaken > 0 {
+            problems.push(format!(
+                "the lock manager takes no call that {} clients were restarted: it may keep locks that nobody holds",
+                standing.untaken
+            ));
+        }
         if !monitoring.behind.is_empty() {
             problems.push(format!("the files of {} clients could not be written", monitoring.behind.len()));
         }

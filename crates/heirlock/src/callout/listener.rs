@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use heirlock_core::log_limit::{Source, cut};
 use rustix::net::sockopt::socket_peercred;
+
+use crate::from_elsewhere;
 
 use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message};
 
@@ -55,7 +58,9 @@ impl Listener {
                 match waiting.hear(&sm) {
                     Ok(heard) => said(heard, waiting),
                     Err(why) => {
-                        tracing::warn!(why, "a callout was not understood");
+                        if from_elsewhere::may_say("callout not understood", waiting.speaker()) {
+                            tracing::warn!(why = cut(&why), "a callout was not understood");
+                        }
                         waiting.answer(&Err(why));
                     }
                 }
@@ -85,6 +90,11 @@ impl Waiting {
         };
         // Whoever waits no longer has noted it in the spool.
         let _ = self.0.write_all(&words);
+    }
+
+    /// The user whom the kernel names at the other end.
+    fn speaker(&self) -> Source {
+        socket_peercred(&self.0).map_or(Source::Unknown, |peer| Source::User(peer.uid.as_raw()))
     }
 
     fn hear(&mut self, sm: &Path) -> Result<Said, String> {

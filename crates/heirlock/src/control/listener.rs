@@ -17,7 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heirlock_core::log_limit::Source;
+
 use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
+use crate::from_elsewhere;
 
 /// Connections whose request was read and whose answer is not written yet: each has a thread.
 const WAITING_MAX: usize = 128;
@@ -133,7 +136,9 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
     for stream in listener.incoming().filter_map(Result::ok) {
         // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
         if let Err(error) = trust::check_peer(&stream) {
-            tracing::debug!(%error, "a connection to the control socket was refused");
+            if from_elsewhere::may_say("control socket refused", Source::Unknown) {
+                tracing::debug!(%error, "a connection to the control socket was refused");
+            }
             continue;
         }
         let stream = Arc::new(stream);

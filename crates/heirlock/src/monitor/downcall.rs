@@ -92,17 +92,15 @@ impl Work {
                 Err(why) => failed = Some((Called::Untaken, why)),
             }
         }
-        let client = cut(client.as_str());
+        let (client, source) = (cut(client.as_str()), Source::of(client.address()));
         let Some((how, why)) = failed else {
-            if from_elsewhere::may_say("told of a restart", Source::Unknown) {
+            if from_elsewhere::may_say("told of a restart", source) {
                 tracing::info!(client, %state, "the lock manager was told of a restart");
             }
             return Called::Taken;
         };
         // Said once, when the tries in quick succession are over.
-        if tries + 1 == limits::DOWNCALL_TRIES
-            && from_elsewhere::may_say("not told of a restart", Source::Unknown)
-        {
+        if tries + 1 == limits::DOWNCALL_TRIES && from_elsewhere::may_say("not told of a restart", source) {
             match how {
                 Called::Nobody => {
                     tracing::warn!(client, %state, why, "no lock manager was there to be told of a restart");

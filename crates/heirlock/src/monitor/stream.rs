@@ -28,7 +28,7 @@ const REMOTE_FROM_ONE_MAX: usize = 8;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Connections that are accepted before others get their turn.
-const ACCEPTED_AT_ONCE: usize = 16;
+const ACCEPTED_AT_ONCE: usize = 64;
 
 /// Requests of one connection of the lock manager that are taken before others get their turn. Of any other it is one.
 const OWN_REQUESTS_AT_ONCE: usize = 16;

@@ -13,11 +13,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use heirlock_core::grace::Leave;
+use heirlock_core::log_limit::{Source, cut};
 use heirlock_core::notify::{Destination, Event, Notifier, Plan, Transport};
 use heirlock_core::{Moment, Outcome};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use crate::config::NotifySettings;
+use crate::from_elsewhere;
 
 pub(crate) use destination::destination_of;
 pub(crate) use look_up::LookUp;
@@ -180,7 +182,15 @@ fn report(notifier: &mut Notifier, principal: &mut impl Principal) {
     while let Some(event) = notifier.poll_event() {
         match event {
             Event::Acknowledged(client) => acknowledged.push(client),
-            Event::Strange(client, why) => tracing::warn!(%client, why, "no answer to a notification"),
+            Event::Strange(client, why) => {
+                if from_elsewhere::may_say("no answer to a notification", Source::of(client.address())) {
+                    tracing::warn!(
+                        client = cut(client.as_str()),
+                        why = cut(&why),
+                        "no answer to a notification"
+                    );
+                }
+            }
         }
     }
     if !acknowledged.is_empty() {

@@ -116,6 +116,7 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let prepared_ms = millis(began);
     let mut errand = Errand::begin(directory, &found.clients, options.retry_time.0);
     let mut left = notifier::run(task, &mut errand);
+    crate::from_elsewhere::say_all_that_was_suppressed();
     left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
     problems.extend(errand.end());
