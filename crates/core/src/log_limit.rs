@@ -175,8 +175,9 @@ mod tests {
         let end = at(1) + limits::LOG_INTERVAL;
         let own = u64::from(limits::LOG_LINES_OF_SOURCE_MAX);
         let expected = Suppressed { kind: "notified", lines: 1_020 - 2 * own, sources: 2, most: source(1) };
-        assert_eq!(limit.clone().finish(), [expected.clone()], "also where the program ends before");
-        assert_eq!(limit.over(end), [expected]);
+        let expected = [expected];
+        assert_eq!(limit.clone().finish(), expected, "also where the program ends before");
+        assert_eq!(limit.over(end), expected);
         assert_eq!((limit.over(end), limit.finish()), (vec![], vec![]));
         assert!(limit.may_write(end, "notified", source(1)), "a new interval");
     }

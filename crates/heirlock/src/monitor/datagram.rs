@@ -13,7 +13,7 @@ use crate::from_elsewhere;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests after which others get their turn. The kernel may join some dozens of one sender, which are taken whole.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 /// One socket.
 pub(super) struct Datagrams {

@@ -59,15 +59,9 @@ enum Ready {
     Stream(StreamId),
 }
 
-/// A socket, and whether only this server's own programs reach it.
-struct Door<S> {
-    socket: S,
-    is_own: bool,
-}
-
 struct Server<W> {
-    datagrams: Vec<Door<Datagrams>>,
-    listeners: Vec<Door<TcpListener>>,
+    datagrams: Vec<Datagrams>,
+    listeners: Vec<TcpListener>,
     streams: Streams,
     room: Room,
     turns: Turns,
@@ -87,19 +81,12 @@ pub(super) fn start(
 ) -> io::Result<()> {
     // Before the first answer: who hangs right after it is known as one that answered.
     sockets.say_that_they_are_read();
-    let (mut datagrams, mut listeners) = (Vec::new(), Vec::new());
-    let udp = [(Some(sockets.udp4), false), (sockets.udp6, false)];
-    for (socket, is_own) in udp {
-        let door = |socket| Ok::<_, io::Error>(Door { socket: Datagrams::new(socket)?, is_own });
-        datagrams.extend(socket.map(door).transpose()?);
-    }
-    let tcp = [(Some(sockets.tcp4), false), (sockets.tcp6, false)];
-    for (socket, is_own) in tcp {
-        listeners.extend(socket.map(|socket| Door { socket, is_own }));
-    }
+    let Sockets { udp4, tcp4, udp6, tcp6, .. } = sockets;
+    let datagrams: io::Result<Vec<Datagrams>> =
+        [Some(udp4), udp6].into_iter().flatten().map(Datagrams::new).collect();
     let mut server = Server {
-        datagrams,
-        listeners,
+        datagrams: datagrams?,
+        listeners: [Some(tcp4), tcp6].into_iter().flatten().collect(),
         streams: Streams::new(room.trust),
         peers: Peers::of(Path::new("/proc")),
         room,
@@ -143,7 +130,7 @@ impl<W: Fn(Wanted)> Server<W> {
         }
     }
 
-    /// What is readable, and whether it is the lock manager's.
+    /// What is readable, and whether it is the lock manager's or may be.
     fn wait(&self) -> Vec<(Ready, bool)> {
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
         let mut found: Vec<(Ready, bool)> = left.collect();
@@ -156,9 +143,10 @@ impl<W: Fn(Wanted)> Server<W> {
             Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
         let mut sources = vec![(Ready::Bell, true, desk.bell())];
         let datagrams = self.datagrams.iter().enumerate();
-        sources.extend(datagrams.map(|(at, door)| (Ready::Datagrams(at), door.is_own, door.socket.as_fd())));
+        sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
+        // The lock manager may be among those who connect.
         let listeners = self.listeners.iter().enumerate();
-        sources.extend(listeners.map(|(at, door)| (Ready::Listener(at), door.is_own, door.socket.as_fd())));
+        sources.extend(listeners.map(|(at, socket)| (Ready::Listener(at), true, socket.as_fd())));
         let streams = self.streams.all().map(|(id, is_own, fd)| (Ready::Stream(id), is_own, fd));
         sources.extend(streams.filter(|(ready, is_own, _)| !found.contains(&(*ready, *is_own))));
         let mut fds: Vec<PollFd<'_>> =
@@ -179,9 +167,13 @@ impl<W: Fn(Wanted)> Server<W> {
                 let mut take = |message: &[u8], back: Back| {
                     requests.push((message.to_vec(), back.to, Reply::Datagram { door, back }));
                 };
-                self.datagrams[door].socket.read(&mut take);
+                self.datagrams[door].read(&mut take);
             }
-            Ready::Listener(at) => self.streams.accept(&self.listeners[at].socket, now),
+            Ready::Listener(at) => {
+                for id in self.streams.accept(&self.listeners[at], now) {
+                    self.read(Ready::Stream(id));
+                }
+            }
             Ready::Stream(id) => self.streams.read(id, now, |message, from| {
                 requests.push((message.to_vec(), from, Reply::Stream(id)));
             }),
@@ -266,7 +258,7 @@ impl<W: Fn(Wanted)> Server<W> {
 
     fn answer(&mut self, reply: Reply, bytes: &[u8]) {
         match reply {
-            Reply::Datagram { door, back } => self.datagrams[door].socket.answer(bytes, back),
+            Reply::Datagram { door, back } => self.datagrams[door].answer(bytes, back),
             Reply::Stream(id) => self.streams.answer(id, bytes),
         }
     }

@@ -28,7 +28,7 @@ const REMOTE_FROM_ONE_MAX: usize = 8;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Connections that are accepted before others get their turn.
-const ACCEPTED_AT_ONCE: usize = 64;
+const ACCEPTED_AT_ONCE: usize = 32;
 
 /// Requests of one connection of the lock manager that are taken before others get their turn. Of any other it is one.
 const OWN_REQUESTS_AT_ONCE: usize = 16;
@@ -63,21 +63,23 @@ impl Streams {
         Self { connections: BTreeMap::new(), next: 0, trust }
     }
 
-    /// Takes new connections in.
-    pub(super) fn accept(&mut self, listener: &TcpListener, now: Moment) {
+    /// Takes new connections in, and says which of them are the lock manager's: it asks as soon as it is connected.
+    pub(super) fn accept(&mut self, listener: &TcpListener, now: Moment) -> Vec<StreamId> {
+        let mut own = Vec::new();
         for _ in 0..ACCEPTED_AT_ONCE {
             match listener.accept() {
-                Ok((stream, from)) => self.take_in(stream, from, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok((stream, from)) => own.extend(self.take_in(stream, from, now)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Whoever gave up meanwhile; or too many files, which time may mend.
                 Err(error) => {
                     if from_elsewhere::may_say("not accepted", Source::Unknown) {
                         tracing::debug!(%error, "a connection could not be accepted");
                     }
-                    return;
+                    break;
                 }
             }
         }
+        own
     }
 
     /// Which ones to look at, and whether each is the lock manager's.
@@ -119,7 +121,8 @@ impl Streams {
         self.connections.retain(|_, connection| now.since(connection.heard) < IDLE_MAX);
     }
 
-    fn take_in(&mut self, stream: TcpStream, from: SocketAddr, now: Moment) {
+    /// The new one, where it is the lock manager's.
+    fn take_in(&mut self, stream: TcpStream, from: SocketAddr, now: Moment) -> Option<StreamId> {
         let is_own = self.trust.check(from).is_ok();
         if is_own {
             self.make_room(OWN_MAX, |other| other.is_own);
@@ -131,12 +134,13 @@ impl Streams {
             self.make_room(REMOTE_MAX, |other| !other.is_own);
         }
         if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
-            return;
+            return None;
         }
         self.next += 1;
         let deframer = Deframer::new();
         let connection = Connection { stream, from, is_own, deframer, heard: now, has_more: false };
         self.connections.insert(StreamId(self.next), connection);
+        is_own.then_some(StreamId(self.next))
     }
 
     /// The longest silent one of these makes room: it has had its answer, or will never ask.
