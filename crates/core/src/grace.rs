@@ -89,6 +89,17 @@ impl Remembered {
     }
 }
 
+/// Whether a life of the lock manager was out of grace when another began at `ended`: from what it answered right before,
+/// and from the moment before which its grace did not open. Where nothing is known the worse is taken to be true.
+#[must_use]
+pub fn had_ended(answer: Probe, opened: Option<Moment>, length: Duration, ended: Moment) -> bool {
+    match answer {
+        Probe::InGrace => false,
+        Probe::NotInGrace => true,
+        Probe::NoAnswer => opened.is_none_or(|opened| ended >= opened + length),
+    }
+}
+
 /// May a batch of notifications leave?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -226,5 +237,18 @@ mod tests {
         grace.prove(at(13), Probe::NotInGrace);
         assert_eq!(grace.leave(at(13)), Leave::TooLate);
         assert!(grace.is_over(at(13)));
+    }
+
+    #[test]
+    fn a_life_is_out_of_grace_by_its_own_word_or_by_the_clock_or_where_nothing_is_known() {
+        let (length, opened) = (Duration::from_secs(10), Moment::at(Duration::from_secs(1)));
+        let ended = |answer, opened, s| had_ended(answer, opened, length, Moment::at(Duration::from_secs(s)));
+        for known in [None, Some(opened)] {
+            assert!(!ended(Probe::InGrace, known, 20));
+            assert!(ended(Probe::NotInGrace, known, 2));
+        }
+        assert!(ended(Probe::NoAnswer, None, 2));
+        assert!(!ended(Probe::NoAnswer, Some(opened), 10));
+        assert!(ended(Probe::NoAnswer, Some(opened), 11));
     }
 }

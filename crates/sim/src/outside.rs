@@ -8,7 +8,7 @@ use heirlock_core::grace::{Grace, Probe, Remembered};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::notify::Transmit;
-use heirlock_core::takeover::{End, Event, Part, Strategy, Takeover};
+use heirlock_core::takeover::{End, Event, Part, Registrations, Strategy, Takeover};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
@@ -17,7 +17,7 @@ use crate::agent::{self, Message};
 use crate::cluster::Word;
 use crate::server::Server;
 use crate::store::{Change, Contents, Report};
-use crate::world::{Death, Happening, World};
+use crate::world::{Death, Happening, Recognising, World};
 
 /// What every call of a store that fails answers.
 pub(crate) const STORE_FAILS: &str = "the store fails";
@@ -254,9 +254,9 @@ impl Out<'_> {
         self.w.after(after, Happening::ToAgent { server, agent, message });
     }
 
-    pub(crate) fn later(&mut self, after: Ms, event: Event) {
+    pub(crate) fn later(&mut self, after: Ms, run: u32, event: Event) {
         if !self.is_dead() {
-            self.message(after, Message::Event(event));
+            self.message(after, Message::Event(run, event));
         }
     }
 
@@ -265,7 +265,7 @@ impl Out<'_> {
         self.w.after(after, Happening::Tell { server, agent, index });
     }
 
-    pub(crate) fn fence(&mut self, services: &[ServiceName]) {
+    pub(crate) fn fence(&mut self, run: u32, services: &[ServiceName]) {
         if !self.step() {
             return;
         }
@@ -282,7 +282,7 @@ impl Out<'_> {
             }
         }
         let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".into()) };
-        self.later(900, Event::Fenced(outcome));
+        self.later(900, run, Event::Fenced(outcome));
     }
 
     pub(crate) fn place(&mut self, planned: &[(MonName, Vec<u8>)]) {
@@ -332,10 +332,17 @@ impl Out<'_> {
         self.w.servers[self.s].grace = Some(noted);
     }
 
-    pub(crate) fn recognise(&mut self, strategy: Strategy, grace_seen: Option<Moment>) {
+    pub(crate) fn note_registrations(&mut self, before: &Registrations) {
+        if self.step() {
+            self.w.servers[self.s].registrations = Some(before.render());
+        }
+    }
+
+    pub(crate) fn recognise(&mut self, run: u32, strategy: Strategy, grace_seen: Option<Moment>, owes: bool) {
         if !self.step() {
             return;
         }
+        let answer = (owes && strategy.drops_own_locks()).then(|| self.probe());
         let (server, agent, before) = (self.s, self.id, self.w.now);
         self.w.servers[server].is_worked_on = true;
         let takes = match strategy {
@@ -351,7 +358,8 @@ impl Out<'_> {
             }
             Strategy::Notify | Strategy::Command => 5,
         };
-        self.w.after(takes, Happening::Recognised { server, agent, strategy, before, grace_seen });
+        let work = Recognising { strategy, before, grace_seen, answer };
+        self.w.after(takes, Happening::Recognised { server, agent, run, work });
     }
 
     pub(crate) fn probe(&mut self) -> Probe {
@@ -359,12 +367,12 @@ impl Out<'_> {
         agent::probe(self.server().serves(), self.server().in_grace(self.w.now))
     }
 
-    pub(crate) fn prove(&mut self, grace: Grace) {
+    pub(crate) fn prove(&mut self, run: u32, grace: Grace) {
         let (server, agent, until) = (self.s, self.id, self.w.now + 10_000);
-        self.w.after(10, Happening::Prove { server, agent, grace, until });
+        self.w.after(10, Happening::Prove { server, agent, run, grace, until });
     }
 
-    pub(crate) fn bring_up(&mut self, services: Vec<(ServiceName, Part)>, last_call: Moment) {
+    pub(crate) fn bring_up(&mut self, run: u32, services: Vec<(ServiceName, Part)>, last_call: Moment) {
         if !self.step() {
             return;
         }
@@ -376,13 +384,21 @@ impl Out<'_> {
             }
         }
         let (server, agent) = (self.s, self.id);
-        self.w.after(100, Happening::BringUp { server, agent, services, last_call });
+        self.w.after(100, Happening::BringUp { server, agent, run, services, last_call });
     }
 
     pub(crate) fn take_address_away(&mut self, service: usize) {
         if self.step() {
             self.w.lift_address(service);
             self.message(200, Message::AddressGone(service));
+        }
+    }
+
+    /// Where the agents decide, there is a hook that takes the address away.
+    pub(crate) fn leave_address(&mut self, service: &ServiceName) {
+        let Some(at) = self.w.service(service).filter(|at| self.w.services[*at].automatic) else { return };
+        if self.step() {
+            self.w.move_address(at, None);
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) book: Files,
     /// What an agent noted of the grace period that it saw open; a boot takes it away.
     pub(crate) grace: Option<Remembered>,
+    /// What an agent noted of the registrations when its lock manager recognised; a boot takes it away.
+    pub(crate) registrations: Option<String>,
     /// Work on the lock manager that is being done: nobody looks at it meanwhile.
     pub(crate) is_worked_on: bool,
     /// The server can't reach the store.
@@ -97,6 +99,7 @@ impl Server {
             state,
             book: Files::new(),
             grace: None,
+            registrations: None,
             is_worked_on: false,
             is_cut_off: false,
             fenced_until: 0,

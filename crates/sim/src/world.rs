@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_core::grace::{Grace, Opening};
+use heirlock_core::grace::{Grace, Opening, Probe, had_ended};
 use heirlock_core::takeover::{Event, Part, Strategy};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -55,9 +55,9 @@ pub(crate) enum Happening {
     StartNfs(usize),
     KillLockd(usize),
     WakeLockd(usize),
-    Recognised { server: usize, agent: u64, strategy: Strategy, before: Ms, grace_seen: Option<Moment> },
-    Prove { server: usize, agent: u64, grace: Grace, until: Ms },
-    BringUp { server: usize, agent: u64, services: Vec<(ServiceName, Part)>, last_call: Moment },
+    Recognised { server: usize, agent: u64, run: u32, work: Recognising },
+    Prove { server: usize, agent: u64, run: u32, grace: Grace, until: Ms },
+    BringUp { server: usize, agent: u64, run: u32, services: Vec<(ServiceName, Part)>, last_call: Moment },
     Recorded { server: usize, life: Life, client: usize },
     Expire { server: usize, life: Life, client: usize },
     ToClient { client: usize, service: usize, life: Life, port: u16, payload: Vec<u8> },
@@ -65,6 +65,16 @@ pub(crate) enum Happening {
     Act(usize),
     Call { client: usize, file: FileAt, number: u64 },
     Answer { client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life },
+}
+
+/// The lock manager is being made to recognise.
+#[derive(Debug)]
+pub(crate) struct Recognising {
+    pub(crate) strategy: Strategy,
+    pub(crate) before: Ms,
+    pub(crate) grace_seen: Option<Moment>,
+    /// What it answered right before, where it was asked.
+    pub(crate) answer: Option<Probe>,
 }
 
 /// Everything.
@@ -215,12 +225,12 @@ impl World {
             Happening::StartNfs(_) => {}
             Happening::KillLockd(server) => self.kill_lockd(server),
             Happening::WakeLockd(server) => self.wake_lockd(server),
-            Happening::Recognised { server, agent, strategy, before, grace_seen } => {
-                self.recognised(server, agent, strategy, before, grace_seen);
+            Happening::Recognised { server, agent, run, work } => self.recognised(server, agent, run, &work),
+            Happening::Prove { server, agent, run, grace, until } => {
+                self.prove((server, agent), run, grace, until);
             }
-            Happening::Prove { server, agent, grace, until } => self.prove(server, agent, grace, until),
-            Happening::BringUp { server, agent, services, last_call } => {
-                self.bring_up(server, agent, services, last_call);
+            Happening::BringUp { server, agent, run, services, last_call } => {
+                self.bring_up((server, agent), run, services, last_call);
             }
             Happening::Recorded { server, life, client } => {
                 if self.servers[server].on && self.servers[server].boot == life.1 {
@@ -357,7 +367,8 @@ impl World {
         self.say(|| format!("{} boots", server_name(server)));
         let now = self.now;
         let it = &mut self.servers[server];
-        (it.on, it.boot, it.is_worked_on, it.grace) = (true, it.boot + 1, false, None);
+        (it.on, it.boot, it.is_worked_on) = (true, it.boot + 1, false);
+        (it.grace, it.registrations) = (None, None);
         it.start_lockd(now);
         it.start_status_monitor();
         let peer = it.peer.clone();
@@ -501,14 +512,8 @@ impl World {
         }
     }
 
-    fn recognised(
-        &mut self,
-        server: usize,
-        agent: u64,
-        strategy: Strategy,
-        before: Ms,
-        seen: Option<Moment>,
-    ) {
+    fn recognised(&mut self, server: usize, agent: u64, run: u32, work: &Recognising) {
+        let Recognising { strategy, before, grace_seen: seen, answer } = *work;
         self.servers[server].is_worked_on = false;
         let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
             return;
@@ -523,13 +528,16 @@ impl World {
         let observation = it.observe(self.now);
         let done =
             grace_opened.ok_or("nothing tells how long grace has been open".to_owned()).map(|grace_opened| {
-                RecognisedAt { observation, in_place, grace_opened, grace_length: grace_length() }
+                let grace_length = grace_length();
+                let too_late_for_the_lost =
+                    answer.is_some_and(|answer| had_ended(answer, seen, grace_length, before));
+                RecognisedAt { observation, in_place, grace_opened, grace_length, too_late_for_the_lost }
             });
         let after = self.rng.u64(1..15);
-        self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(done) });
+        self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(run, done) });
     }
 
-    fn prove(&mut self, server: usize, agent: u64, grace: Grace, until: Ms) {
+    fn prove(&mut self, (server, agent): (usize, u64), run: u32, grace: Grace, until: Ms) {
         let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
             return;
         };
@@ -538,13 +546,19 @@ impl World {
             true => Ok(()),
             false if grace.is_over(self.moment(started)) => Err("grace is over".to_owned()),
             false if self.now >= until => Err("grace is not open".to_owned()),
-            false => return self.after(100, Happening::Prove { server, agent, grace, until }),
+            false => return self.after(100, Happening::Prove { server, agent, run, grace, until }),
         };
-        let message = Message::Event(Event::Proved(proved));
+        let message = Message::Event(run, Event::Proved(proved));
         self.after(2, Happening::ToAgent { server, agent, message });
     }
 
-    fn bring_up(&mut self, server: usize, agent: u64, services: Vec<(ServiceName, Part)>, last_call: Moment) {
+    fn bring_up(
+        &mut self,
+        (server, agent): (usize, u64),
+        run: u32,
+        services: Vec<(ServiceName, Part)>,
+        last_call: Moment,
+    ) {
         let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
             return;
         };
@@ -555,9 +569,9 @@ impl World {
         let brought = match there && self.servers[server].serves() {
             true => Ok(()),
             false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
-            false => return self.after(100, Happening::BringUp { server, agent, services, last_call }),
+            false => return self.after(100, Happening::BringUp { server, agent, run, services, last_call }),
         };
-        let message = Message::Event(Event::BroughtUp(brought));
+        let message = Message::Event(run, Event::BroughtUp(brought));
         self.after(2, Happening::ToAgent { server, agent, message });
     }
 

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use heirlock_nsm::StateNumber;
 use proptest::collection::vec;
 use proptest::prelude::{prop, proptest};
 
 use super::*;
+use crate::names::Generation;
 
 const SERVICES: [(&str, &[&str], u32); 3] = [
     ("nfs", &["10.0.0.1", "10.0.0.2"], 9),
@@ -52,6 +54,10 @@ struct World {
     grace_opened: Moment,
     sent: Vec<Sent>,
     registered: BTreeSet<MonName>,
+    /// What the agent noted beside the store when the lock manager recognised.
+    noted: String,
+    /// A grace period went by without an agent: nobody knows then who came back inside it.
+    was_late: bool,
     steps_left: Option<usize>,
     steps: usize,
     cause: Cause,
@@ -70,6 +76,8 @@ impl World {
             grace_opened: Moment::START,
             sent: Vec::new(),
             registered: BTreeSet::new(),
+            noted: String::new(),
+            was_late: false,
             steps_left: None,
             steps: 0,
             cause,
@@ -96,6 +104,24 @@ impl World {
 
     fn life(&self) -> Incarnation {
         Incarnation { boot: "b".into(), start: self.life.to_string(), reopened: 0 }
+    }
+
+    fn is_grace_over(&self) -> bool {
+        self.now >= self.grace_opened + GRACE
+    }
+
+    fn recognition(&self, too_late_for_the_lost: bool) -> Recognition {
+        Recognition {
+            life: self.life(),
+            grace_opened: self.grace_opened,
+            grace_length: GRACE,
+            too_late_for_the_lost,
+        }
+    }
+
+    /// What the status monitor's directory shows.
+    fn shown(&self) -> BTreeMap<MonName, Vec<u8>> {
+        self.registered.iter().map(|client| (client.clone(), self.life.to_string().into_bytes())).collect()
     }
 
     fn newest(&self, name: &ServiceName) -> (Generation, &Kept) {
@@ -145,20 +171,26 @@ impl World {
         });
         let members = newest.iter().filter_map(|(name, (generation, kept))| {
             let (journal, outcomes) = kept.begun.clone()?;
+            let before = self.store.get(&(name.clone(), Generation(generation.0 - 1)));
             (journal.run == unfinished.as_ref()?.run).then(|| Remains {
                 service: name.clone(),
                 generation: *generation,
                 state: kept.state,
                 clients: kept.records.iter().cloned().collect(),
+                begun_with: before.map(|before| before.records.clone()),
                 journal,
                 outcomes,
             })
         });
         let margin = Duration::from_secs(5);
-        if let Some(run) = Takeover::resume(self.now, margin, members.collect()) {
-            let seen =
-                Recognition { life: self.life(), grace_opened: self.grace_opened, grace_length: GRACE };
-            return Some((run, Event::Recognised(Ok(seen))));
+        let noted = unfinished.as_ref().and_then(|journal| Registrations::parse(&self.noted, &journal.run));
+        let found = Found {
+            remains: members.collect(),
+            held: newest.iter().map(|(name, _)| name.clone()).collect(),
+            came: noted.map(|noted| noted.came(&self.shown())).unwrap_or_default(),
+        };
+        if let Some(run) = Takeover::resume(self.now, margin, found) {
+            return Some((run, Event::Recognised(Ok(self.recognition(false)))));
         }
         let settled = |kept: &Kept| {
             journal(kept).is_some_and(|j| j.phase == Phase::Settled && j.life == Some(self.life()))
@@ -174,8 +206,12 @@ impl World {
             server: ServerName::parse("nfs-b").unwrap(),
             cause: self.cause,
             targets: targets.to_vec(),
-            own: own.to_vec(),
-            lost: own.iter().filter(|name| !settled(self.newest(name).1)).cloned().collect(),
+            standing: Standing {
+                own: own.to_vec(),
+                lost: own.iter().filter(|name| !settled(self.newest(name).1)).cloned().collect(),
+                life_before: None,
+                life_now: Some(self.life()),
+            },
             strategy: Strategy::RestartNfs,
             convey: Conveyance::Generate,
             until: Until::Settled,
@@ -201,26 +237,29 @@ impl World {
                 generation: generation.next(),
                 records: kept.records.iter().map(|c| (c.clone(), b"line\n".to_vec())).collect(),
                 sent: self.numbers(name),
+                told: BTreeSet::new(),
             }
         });
         Event::Claimed { won: won.collect(), refused: Vec::new() }
     }
 
     /// Does what a run asks for; the events that come of it.
-    fn act(&mut self, action: Action) -> Result<Vec<Event>, Killed> {
+    fn act(&mut self, run: &str, action: Action) -> Result<Vec<Event>, Killed> {
         Ok(match action {
             Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
             Action::Fence(_) => vec![Event::Fenced(Ok(()))],
             Action::Claim { services, .. } => vec![self.claim(&services)],
             Action::Convey { services, .. } => vec![Event::Conveyed(Ok(services.len()))],
             Action::Recognise(strategy) => {
+                self.noted = Registrations::of(run, &self.shown()).render();
+                self.step()?;
+                let too_late = strategy.drops_own_locks() && self.is_grace_over();
                 if strategy.drops_own_locks() {
                     self.restart();
                 }
-                let seen =
-                    Recognition { life: self.life(), grace_opened: self.grace_opened, grace_length: GRACE };
-                vec![Event::Recognised(Ok(seen))]
+                vec![Event::Recognised(Ok(self.recognition(too_late)))]
             }
+            Action::Prove if self.is_grace_over() => vec![Event::Proved(Err("grace is over".into()))],
             Action::Prove => vec![Event::Proved(Ok(()))],
             Action::BringUp(_) => vec![Event::BroughtUp(Ok(()))],
             Action::Notify(notices) => self.notify(notices)?,
@@ -243,11 +282,14 @@ impl World {
                     state,
                     life: self.life,
                 });
-                if client.as_str().ends_with('1') {
-                    self.registered.insert(client.clone());
+                let comes_back = client.as_str().ends_with('1');
+                events.push(Event::Acknowledged { service: service.clone(), clients: vec![client.clone()] });
+                if comes_back {
+                    self.registered.insert(client);
+                    // The agent may end before it has seen it, and before that is durable.
+                    self.step()?;
                     events.push(Event::Registered(self.registered.clone()));
                 }
-                events.push(Event::Acknowledged { service: service.clone(), clients: vec![client] });
             }
             events.push(Event::NotifyEnded { service, left: Vec::new() });
         }
@@ -271,7 +313,7 @@ impl World {
                 }
                 for action in then {
                     self.step()?;
-                    events.extend(self.act(action)?);
+                    events.extend(self.act(run.run(), action)?);
                     self.step()?;
                 }
             }
@@ -298,24 +340,52 @@ impl World {
                 let retired = !newest.records.contains(&one);
                 let told = self.sent.contains(&last);
                 let told_before = self.sent.iter().any(|s| s.service == name && s.client == one);
+                let lines = newest.begun.iter().flat_map(|(_, lines)| lines);
+                let known = lines.filter(|line| line.client == one.as_str()).next_back();
+                let known = known.map(|line| (line.outcome, line.is_final));
+                let is_lost = matches!(known, Some((Outcome::Lost, _)));
                 assert!(
-                    told || (retired && told_before),
+                    told || is_lost || (retired && told_before),
                     "{one} of {name} was not told in this life: {:#?}",
                     self.sent
                 );
+                assert!(known.is_some() || retired, "nothing is said of {one} of {name}");
+                // Who asked to reclaim has come back, whenever the agent was killed.
+                if told && self.registered.contains(&one) {
+                    let good = known == Some((Outcome::ReRegistered, false));
+                    let late = matches!(known, Some((Outcome::Lost, is_final)) if is_final || self.was_late);
+                    assert!(good || late, "{one} of {name} has come back, and is {known:?}");
+                }
             }
         }
     }
 }
 
-/// Kills the agent after each of these numbers of steps, restarts the lock manager where told so, and lets the last one finish.
-fn survive(cause: Cause, kills: &[(usize, bool)]) -> World {
+/// What happens before the next agent is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// The lock manager is restarted.
+    Restart,
+    /// Grace goes by.
+    Graceless,
+}
+
+const MEANWHILE: [Meanwhile; 3] = [Meanwhile::Nothing, Meanwhile::Restart, Meanwhile::Graceless];
+
+/// Kills the agent after each of these numbers of steps, and lets the last one finish.
+fn survive(cause: Cause, kills: &[(usize, Meanwhile)]) -> World {
     let mut world = World::new(cause);
-    for (steps, restarted) in kills {
+    for (steps, meanwhile) in kills {
         world.steps_left = Some(*steps);
         let _ = world.agent();
-        if *restarted {
-            world.restart();
+        match meanwhile {
+            Meanwhile::Nothing => {}
+            Meanwhile::Restart => world.restart(),
+            Meanwhile::Graceless => {
+                world.now = world.now.max(world.grace_opened + GRACE);
+                world.was_late = true;
+            }
         }
     }
     world.steps_left = None;
@@ -332,8 +402,8 @@ fn killed_once_after_any_step_the_next_run_finishes() {
         let whole = survive(cause, &[]).steps;
         assert!(whole > 25, "a whole run has {whole} steps");
         for steps in 0..whole {
-            for restarted in [false, true] {
-                survive(cause, &[(steps, restarted)]);
+            for meanwhile in MEANWHILE {
+                survive(cause, &[(steps, meanwhile)]);
             }
         }
     }
@@ -341,7 +411,7 @@ fn killed_once_after_any_step_the_next_run_finishes() {
 
 #[test]
 fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another_life_under_a_new_one() {
-    let numbers = |restarted| {
+    let numbers = |meanwhile| {
         // Killed right after the first client was told.
         let mut world = World::new(Cause::Asked);
         let killed_at = (0..).find(|steps| {
@@ -349,18 +419,18 @@ fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another
             world.steps_left = Some(*steps);
             world.agent().is_err() && world.sent.len() == 1
         });
-        let world = survive(Cause::Asked, &[(killed_at.unwrap(), restarted)]);
+        let world = survive(Cause::Asked, &[(killed_at.unwrap(), meanwhile)]);
         let of_nfs = world.sent.iter().filter(|s| s.service == service("nfs"));
         of_nfs.map(|s| s.state.0).collect::<BTreeSet<_>>()
     };
-    assert_eq!(numbers(false), BTreeSet::from([11]));
-    assert_eq!(numbers(true), BTreeSet::from([11, 13]));
+    assert_eq!(numbers(Meanwhile::Nothing), BTreeSet::from([11]));
+    assert_eq!(numbers(Meanwhile::Restart), BTreeSet::from([11, 13]));
 }
 
 proptest! {
     #[test]
     fn killed_ever_again_whoever_comes_last_finishes(
-        kills in vec((0_usize..60, prop::bool::weighted(0.3)), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
+        kills in vec((0_usize..60, prop::sample::select(MEANWHILE.to_vec())), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
     ) {
         survive(cause, &kills);
     }

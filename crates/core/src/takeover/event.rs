@@ -81,6 +81,8 @@ pub struct Claimed {
     pub records: BTreeMap<MonName, Vec<u8>>,
     /// Every state number that may have been sent for it.
     pub sent: Vec<StateNumber>,
+    /// Clients that an earlier run of this server told in the life that runs: their locks live in it.
+    pub told: BTreeSet<MonName>,
 }
 
 /// What a recognition brought about.
@@ -92,6 +94,9 @@ pub struct Recognition {
     pub grace_opened: Moment,
     /// How long it lasts, at the least.
     pub grace_length: Duration,
+    /// The life before was served outside grace when it ended ([`crate::grace::had_ended`]): who was still to be told in
+    /// it can have lost its locks to others.
+    pub too_late_for_the_lost: bool,
 }
 
 /// What must be durable before the actions of the same batch begin.

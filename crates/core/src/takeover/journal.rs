@@ -30,6 +30,9 @@ pub struct Journal {
     pub members: Vec<(ServiceName, Part)>,
     /// The life of the lock manager that this generation's locks live in; from `recognised` on.
     pub life: Option<Incarnation>,
+    /// The life before it that this server's peers know of: where another boot has begun since, they are told of that.
+    #[serde(default)]
+    pub life_before: Option<Incarnation>,
     /// When the run began, in seconds since 1970 by the adoptive server's clock. For people.
     pub started_at_s: u64,
     /// What happened when.
@@ -53,10 +56,29 @@ impl Journal {
             convey: Conveyance::Generate,
             members: Vec::new(),
             life: None,
+            life_before: None,
             started_at_s,
             timeline: Vec::new(),
             failure: None,
         }
+    }
+
+    /// Whether this server has rebooted since its peers last heard of a life of it: then its own locks on them are gone,
+    /// and they are told with its clients. Of a mere restart they are not.
+    #[must_use]
+    pub fn has_rebooted(&self) -> bool {
+        let boots = (self.life_before.as_ref(), self.life.as_ref());
+        matches!(boots, (Some(before), Some(now)) if before.boot != now.boot)
+    }
+
+    /// The last life whose beginning the servers that this one mounts from have heard of, as far as they had to.
+    #[must_use]
+    pub fn life_told(&self) -> Option<&Incarnation> {
+        let told = match self.phase {
+            Phase::Notifying | Phase::Settling | Phase::Settled => self.life.as_ref(),
+            _ => None,
+        };
+        told.or(self.life_before.as_ref()).or(self.life.as_ref())
     }
 }
 
@@ -143,6 +165,9 @@ pub struct OutcomeLine {
     /// Why, where it isn't good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Nothing that is learnt later makes it better: the client's locks may be others' already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_final: bool,
 }
 
 impl OutcomeLine {

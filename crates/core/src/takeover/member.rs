@@ -20,6 +20,8 @@ pub(super) struct Member {
     good: usize,
     /// The notifier of this service is through.
     pub(super) told: bool,
+    /// Clients that were told in the life that ran when it was claimed.
+    pub(super) told_before: BTreeSet<MonName>,
 }
 
 /// What is known of one client.
@@ -30,6 +32,11 @@ struct Known {
     why: Option<String>,
     /// When it was first heard of.
     answered_ms: Option<i64>,
+    /// It answered its notification. Who registered and did not answer may have asked for a new lock, and is told again
+    /// by a run that is resumed: inside one grace period that does no harm.
+    acknowledged: bool,
+    /// See [`OutcomeLine::is_final`].
+    is_final: bool,
 }
 
 /// What became of a service's clients.
@@ -66,7 +73,9 @@ pub struct ClientSummary {
 impl Known {
     fn take_in(&mut self, outcome: Outcome, at_ms: i64, why: Option<String>) {
         let answered_ms = self.answered_ms.or(outcome.is_good().then_some(at_ms));
-        *self = Self { outcome: Some(outcome), at_ms, why, answered_ms };
+        let acknowledged = self.acknowledged || outcome == Outcome::Acknowledged;
+        *self =
+            Self { outcome: Some(outcome), at_ms, why, answered_ms, acknowledged, is_final: self.is_final };
     }
 }
 
@@ -79,7 +88,7 @@ impl Member {
         clients: impl IntoIterator<Item = MonName>,
     ) -> Self {
         let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
-        Self { service, part, generation, state, clients, good: 0, told: false }
+        Self { service, part, generation, state, clients, good: 0, told: false, told_before: BTreeSet::new() }
     }
 
     /// These are clients too.
@@ -98,17 +107,43 @@ impl Member {
                 let (before, after) = (known.outcome.is_some_and(Outcome::is_good), line.outcome.is_good());
                 self.good = self.good - usize::from(before) + usize::from(after);
                 known.take_in(line.outcome, line.at_ms, line.why.clone());
+                known.is_final |= line.is_final;
             }
         }
     }
 
-    /// Those to be told: nothing good is known of them yet.
+    /// Those to be told: they have not answered yet.
     pub(super) fn to_tell(&self) -> Vec<MonName> {
-        self.with(|known| !known.outcome.is_some_and(Outcome::is_good))
+        self.with(|known| !known.acknowledged)
+    }
+
+    /// Whether something is known of each of its clients.
+    pub(super) fn is_everybody_known(&self) -> bool {
+        self.clients.values().all(|known| known.outcome.is_some())
+    }
+
+    /// Its locks, and those of all but these, may be others' already. They are told all the same: what is theirs still
+    /// they get back.
+    pub(super) fn lose_for_good(
+        &mut self,
+        told: &BTreeSet<MonName>,
+        at_ms: i64,
+        why: &str,
+    ) -> Vec<OutcomeLine> {
+        let late: Vec<MonName> =
+            self.clients.keys().filter(|client| !told.contains(*client)).cloned().collect();
+        late.iter()
+            .filter_map(|client| {
+                let line = self.learn(client, Outcome::Lost, at_ms, Some(why.to_owned()))?;
+                self.clients.get_mut(client)?.is_final = true;
+                Some(OutcomeLine { is_final: true, ..line })
+            })
+            .collect()
     }
 
     /// It answered.
     pub(super) fn acknowledged(&mut self, client: &MonName, at_ms: i64) -> Option<OutcomeLine> {
+        self.clients.get_mut(client)?.acknowledged = true;
         self.learn(client, Outcome::Acknowledged, at_ms, None)
     }
 
@@ -199,14 +234,14 @@ impl Member {
     ) -> Option<OutcomeLine> {
         let known = self.clients.get_mut(client)?;
         // The order of outcomes is from the best to the worst.
-        if known.outcome.is_some_and(|before| before <= outcome) {
+        if known.is_final || known.outcome.is_some_and(|before| before <= outcome) {
             return None;
         }
         if outcome.is_good() && !known.outcome.is_some_and(Outcome::is_good) {
             self.good += 1;
         }
         known.take_in(outcome, at_ms, why.clone());
-        Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why })
+        Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why, is_final: false })
     }
 
     fn with(&self, wanted: impl Fn(&Known) -> bool) -> Vec<MonName> {

@@ -7,24 +7,65 @@
 //!
 //! [`Takeover::step`] is told what happened and answers with a [`Batch`]. All state that a successor needs is in the
 //! [`Journal`]s and outcomes it asks to persist: [`Takeover::resume`] makes the machine anew from them.
+//!
+//! A fence that does not confirm ends a run before anything was claimed:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use heirlock_core::claim::Authority;
+//! use heirlock_core::takeover::{
+//!     Action, Cause, Conveyance, End, Event, Plan, Standing, Strategy, Takeover, Until,
+//! };
+//! use heirlock_core::{Moment, ServerName, ServiceName};
+//!
+//! let nfs = ServiceName::parse("nfs")?;
+//! let plan = Plan {
+//!     run: "1".into(),
+//!     server: ServerName::parse("nfs-b")?,
+//!     cause: Cause::OwnerDead,
+//!     targets: vec![nfs.clone()],
+//!     standing: Standing::default(),
+//!     strategy: Strategy::RestartNfs,
+//!     convey: Conveyance::Generate,
+//!     until: Until::Settled,
+//!     authority: Authority::default(),
+//!     fence: true,
+//!     margin: Duration::from_secs(5),
+//!     primary_lost: None,
+//!     started_at_s: 0,
+//! };
+//! let mut run = Takeover::new(Moment::START, plan);
+//! let now = Moment::START;
+//! assert_eq!(run.step(now, Event::Start).then, [Action::CheckFit(Strategy::RestartNfs)]);
+//! assert_eq!(run.step(now, Event::Fit(Ok(()))).then, [Action::Fence(vec![nfs])]);
+//! let refused = End::Refused("the fence did not answer".into());
+//! let steps = run.step(now, Event::Fenced(Err("the fence did not answer".into())));
+//! assert_eq!((steps.persist.len(), steps.then), (0, vec![Action::Over(refused)]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod event;
 mod journal;
 mod member;
 mod phase;
 mod queue;
+mod registrations;
+mod resume;
 mod strategy;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::MonName;
 
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Until};
 pub use member::{ClientSummary, Summary};
 pub use phase::Phase;
 pub use queue::{Queue, Todo};
+pub use registrations::{REGISTRATIONS_BYTES_MAX, Registrations};
+pub use resume::{Found, Remains};
 pub use strategy::{Conveyance, Strategy, UnknownWord};
 
 use member::Member;
@@ -35,7 +76,7 @@ use crate::grace::Grace;
 use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
-use crate::names::{Generation, ServerName, ServiceName};
+use crate::names::{ServerName, ServiceName};
 use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
 use crate::state_number::next_unsent;
@@ -51,10 +92,8 @@ pub struct Plan {
     pub cause: Cause,
     /// Services to be taken over. Empty in a self-adoption.
     pub targets: Vec<ServiceName>,
-    /// Services of this server's lock manager, `host` among them.
-    pub own: Vec<ServiceName>,
-    /// Those of them whose locks are gone already: the lock manager was restarted before the run.
-    pub lost: Vec<ServiceName>,
+    /// What this server holds besides, and owes.
+    pub standing: Standing,
     /// How the lock manager is made to recognise; ignored in a self-adoption, where that has happened.
     pub strategy: Strategy,
     /// How records are conveyed.
@@ -73,21 +112,17 @@ pub struct Plan {
     pub started_at_s: u64,
 }
 
-/// What a run that is resumed finds of one member in the store.
-#[derive(Debug, Clone)]
-pub struct Remains {
-    /// Which service.
-    pub service: ServiceName,
-    /// Its generation.
-    pub generation: Generation,
-    /// Its number.
-    pub state: StateNumber,
-    /// Its clients.
-    pub clients: Vec<MonName>,
-    /// How far it had come.
-    pub journal: Journal,
-    /// What is known of its clients.
-    pub outcomes: Vec<OutcomeLine>,
+/// What a server holds and owes, of which a run depends until it has claimed.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// Services of this server's lock manager, `host` among them. Those that are to be taken over are passed over.
+    pub own: Vec<ServiceName>,
+    /// Those of them whose locks are gone already: the lock manager was restarted before the run.
+    pub lost: Vec<ServiceName>,
+    /// The life that this server's peers know of ([`Journal::life_told`]).
+    pub life_before: Option<Incarnation>,
+    /// The life that runs.
+    pub life_now: Option<Incarnation>,
 }
 
 /// One run.
@@ -98,6 +133,8 @@ pub struct Takeover {
     /// What the timeline had reached when the run was resumed.
     before_ms: i64,
     phase: Phase,
+    /// The phase that was durable when the agent before this one ended.
+    resumed_from: Option<Phase>,
     awaits_finish: bool,
     members: Vec<Member>,
     life: Option<Incarnation>,
@@ -124,6 +161,7 @@ impl Takeover {
             began: now,
             before_ms: 0,
             phase: Phase::Intent,
+            resumed_from: None,
             awaits_finish: false,
             members: Vec::new(),
             life: None,
@@ -139,55 +177,6 @@ impl Takeover {
             run.timeline.push(Stamp { event: Milestone::PrimaryLost, at_ms: -before });
         }
         run
-    }
-
-    /// A run that was interrupted after it had recognised, in the same life of the lock manager: it goes on with
-    /// its numbers and its outcomes. The first event it expects is [`Event::Recognised`], for what is left of grace.
-    ///
-    /// `None` where a member has no such journal: then only a new run, with new numbers, is safe (I5).
-    #[must_use]
-    pub fn resume(now: Moment, margin: Duration, remains: Vec<Remains>) -> Option<Self> {
-        let first = remains.first()?.journal.clone();
-        let phase = remains.iter().map(|r| r.journal.phase).min()?;
-        let same = remains.iter().all(|r| r.journal.run == first.run && r.journal.life == first.life);
-        let all = first.members.iter().all(|(service, _)| remains.iter().any(|r| r.service == *service));
-        if !(same && all && phase.is_bound_to_a_life()) {
-            return None;
-        }
-        let own =
-            |part| first.members.iter().filter(move |(_, p)| *p == part).map(|(s, _)| s.clone()).collect();
-        let plan = Plan {
-            run: first.run,
-            server: first.server,
-            cause: first.cause,
-            targets: own(Part::Target),
-            own: own(Part::Own),
-            lost: own(Part::Own),
-            strategy: first.strategy,
-            convey: first.convey,
-            until: first.until,
-            authority: Authority::default(),
-            fence: false,
-            margin,
-            primary_lost: None,
-            started_at_s: first.started_at_s,
-        };
-        let before_ms = first.timeline.iter().map(|stamp| stamp.at_ms).max().unwrap_or(0);
-        let mut run = Self::new(now, plan);
-        (run.timeline, run.before_ms) = (first.timeline, before_ms);
-        (run.phase, run.life) = (Phase::Conveyed, first.life);
-        run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
-        // Past what was waited for, nobody waits again.
-        if phase > Phase::Proved {
-            run.plan.until = Until::Settled;
-        }
-        for one in remains {
-            let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
-            let mut member = Member::new(one.service, part, one.generation, one.state, one.clients);
-            member.recall(&one.outcomes);
-            run.members.push(member);
-        }
-        Some(run)
     }
 
     /// How far it is.
@@ -232,18 +221,24 @@ impl Takeover {
         self.plan.targets.contains(service) || self.members.iter().any(|member| member.service == *service)
     }
 
-    /// What this server holds now. Until something is claimed, what came to be held since the run began belongs to it
-    /// as well: its locks would be dropped with the others.
-    pub fn holds<'a>(&mut self, held: impl Iterator<Item = &'a ServiceName>) {
-        if matches!(self.phase, Phase::Intent | Phase::Fenced) {
-            self.plan.own = held.filter(|service| !self.plan.targets.contains(service)).cloned().collect();
+    /// Whether nothing was claimed for it yet.
+    #[must_use]
+    pub fn is_unclaimed(&self) -> bool {
+        matches!(self.phase, Phase::Intent | Phase::Fenced)
+    }
+
+    /// What this server holds and owes now. Until something is claimed, what came to be held since the run began belongs
+    /// to it as well: its locks would be dropped with the others.
+    pub fn stands(&mut self, standing: Standing) {
+        if self.is_unclaimed() {
+            self.plan.standing = standing;
         }
     }
 
     /// These clients are on record now. Until the lock manager has recognised, whoever is captured has locks in the life
     /// that ends, and is told like those that were known at the claim.
     pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a MonName>) {
-        if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) {
+        if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) || self.resumed_from.is_some() {
             return;
         }
         if let Some(member) = self.members.iter_mut().find(|member| member.service == *service) {
@@ -275,6 +270,24 @@ impl Takeover {
     #[must_use]
     pub fn started_at_s(&self) -> u64 {
         self.plan.started_at_s
+    }
+
+    /// Whether the operator insists on it, whatever is known to go wrong.
+    #[must_use]
+    pub fn is_insisted(&self) -> bool {
+        self.plan.authority.insisted
+    }
+
+    /// See [`Journal::has_rebooted`].
+    #[must_use]
+    pub fn has_rebooted(&self) -> bool {
+        self.journal(None).has_rebooted()
+    }
+
+    /// Whether locks of clients that it tells were gone before it began.
+    #[must_use]
+    pub fn owes_already(&self) -> bool {
+        self.members.iter().any(|member| self.plan.standing.lost.contains(&member.service))
     }
 
     /// How it recognises.
@@ -382,7 +395,9 @@ impl Takeover {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
         // What drops our own locks, or has dropped them, makes our own clients members of the run (I7).
         let drops_all = self.drops_own_locks();
-        let own = self.plan.own.iter().filter(|service| drops_all || self.plan.lost.contains(service));
+        let standing = &self.plan.standing;
+        let own = standing.own.iter().filter(|service| !self.plan.targets.contains(service));
+        let own = own.filter(|service| drops_all || standing.lost.contains(service));
         let own = own.map(|service| (service.clone(), Part::Own));
         Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority.clone() }
     }
@@ -392,7 +407,8 @@ impl Takeover {
         // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
         // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
         let leaves_out = refused.iter().any(|(service, _)| {
-            self.plan.lost.contains(service) || (self.drops_own_locks() && self.plan.own.contains(service))
+            self.plan.standing.lost.contains(service)
+                || (self.drops_own_locks() && self.plan.standing.own.contains(service))
         });
         if won.is_empty() || !(any_target || self.is_own_restart()) || leaves_out {
             let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
@@ -406,7 +422,9 @@ impl Takeover {
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
             let clients = claimed.records.keys().cloned();
-            self.members.push(Member::new(claimed.service.clone(), part, claimed.generation, state, clients));
+            let mut member = Member::new(claimed.service.clone(), part, claimed.generation, state, clients);
+            member.told_before = claimed.told.clone();
+            self.members.push(member);
             if part == Part::Target {
                 conveyed.push((claimed.service.clone(), claimed.records.clone()));
             }
@@ -448,13 +466,55 @@ impl Takeover {
         }
         self.life = Some(seen.life);
         self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
+        // Who came back before the agent's end, and was not durable, is now: else a grace period that has become too short
+        // would make them lost.
+        let began_to_tell = self.resumed_from.is_some_and(|phase| phase >= Phase::Notifying);
+        let mut persist =
+            if began_to_tell { self.note_registered(now, &self.seen.clone()) } else { Vec::new() };
+        if seen.too_late_for_the_lost && !resumed {
+            persist.extend(self.lose_the_lost(now));
+        }
+        if self.resumed_from == Some(Phase::Settling) {
+            // Everybody was told, or could not be.
+            persist.extend(self.wait_for_the_end());
+            return Batch { persist, then: Vec::new() };
+        }
         self.enter(now, Phase::Recognised, (!resumed).then_some(Milestone::Recognised));
-        Batch { persist: self.journals(None), then: vec![Action::Prove] }
+        persist.extend(self.journals(None));
+        Batch { persist, then: vec![Action::Prove] }
+    }
+
+    /// Whose locks died with an earlier life could be told in the grace period of the life before this one, and was not.
+    /// Outside grace that life may have granted their locks to others, whatever they are told now.
+    fn lose_the_lost(&mut self, now: Moment) -> Vec<Persist> {
+        let at_ms = self.since_began(now);
+        let why = "it was not told before grace ended, and then the lock manager was restarted once more: others may have its locks";
+        let lost = &self.plan.standing.lost;
+        let late = self.members.iter_mut().filter(|member| lost.contains(&member.service));
+        late.filter_map(|member| {
+            let told = std::mem::take(&mut member.told_before);
+            let lines = member.lose_for_good(&told, at_ms, why);
+            (!lines.is_empty()).then(|| outcomes(member, lines))
+        })
+        .collect()
+    }
+
+    /// All members' clients were told or can't be: what is left is to see who comes back.
+    fn wait_for_the_end(&mut self) -> Vec<Persist> {
+        self.members.iter_mut().for_each(|member| member.told = true);
+        self.phase = Phase::Settling;
+        self.journals(None)
     }
 
     fn proved(&mut self, now: Moment, result: Result<(), String>) -> Steps {
-        if let Err(why) = result {
-            return self.too_late(now, &why);
+        let had_told = self.resumed_from == Some(Phase::Notifying);
+        match result {
+            // What was still to be done before the agent's end was done by then.
+            Err(_) if had_told && self.members.iter().all(Member::is_everybody_known) => {
+                return Batch { persist: self.wait_for_the_end(), then: Vec::new() };
+            }
+            Err(why) => return self.too_late(now, &why),
+            Ok(()) => {}
         }
         self.enter(now, Phase::Proved, Some(Milestone::Proved));
         self.awaits_finish |= self.plan.until == Until::Prepared;
@@ -517,13 +577,16 @@ impl Takeover {
             persist.push(outcomes(member, lines));
         }
         if self.members.iter().all(|m| m.told) {
-            self.phase = Phase::Settling;
-            persist.extend(self.journals(None));
+            persist.extend(self.wait_for_the_end());
         }
         Batch { persist, then: Vec::new() }
     }
 
     fn registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Steps {
+        Batch { persist: self.note_registered(now, clients), then: Vec::new() }
+    }
+
+    fn note_registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Vec<Persist> {
         let at_ms = self.since_began(now);
         self.seen.extend(clients.iter().cloned());
         let in_grace = self.grace.is_some_and(|grace| now < grace.ends());
@@ -541,7 +604,7 @@ impl Takeover {
                 persist.push(outcomes(member, lines));
             }
         }
-        Batch { persist, then: Vec::new() }
+        persist
     }
 
     fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
@@ -609,6 +672,13 @@ impl Takeover {
 
     fn fail(&mut self, now: Moment, why: String) -> Steps {
         let notifying = self.phase == Phase::Notifying;
+        let began_to_tell = |phase| matches!(phase, Phase::Notifying | Phase::Settling);
+        if began_to_tell(self.phase) || self.resumed_from.is_some_and(began_to_tell) {
+            self.plan.standing.life_before = self.life.clone();
+        }
+        // Where it had not recognised, a life that begins after the one that runs now shows by itself that all locks are
+        // gone, also to an agent that did not see it begin.
+        self.life = self.life.take().or_else(|| self.plan.standing.life_now.clone());
         self.enter(now, Phase::Failed, Some(Milestone::Failed));
         self.over = true;
         let mut then = Vec::new();
@@ -641,9 +711,10 @@ impl Takeover {
         self.members.retain(|m| m.service != *service);
         let was_target = self.plan.targets.contains(service);
         self.plan.targets.retain(|target| target != service);
-        let why = format!("{service} was claimed by another server meanwhile");
+        let why = was_claimed(service);
         // Where locks of our own are gone, or are just being dropped, their clients are told all the same (I7).
-        let owes_own = self.phase >= Phase::Conveyed || self.plan.lost.iter().any(|s| self.has_member(s));
+        let owes_own =
+            self.phase >= Phase::Conveyed || self.plan.standing.lost.iter().any(|s| self.has_member(s));
         if self.members.is_empty() || (was_target && self.plan.targets.is_empty() && !owes_own) {
             return self.fail(now, why);
         }
@@ -657,8 +728,7 @@ impl Takeover {
         let mut steps = Batch::only(Action::StopNotifying);
         let notices = self.notices(now);
         if notices.is_empty() {
-            self.phase = Phase::Settling;
-            steps.persist = self.journals(None);
+            steps.persist = self.wait_for_the_end();
         } else {
             steps.then.push(Action::Notify(notices));
         }
@@ -705,6 +775,7 @@ impl Takeover {
             convey: self.plan.convey,
             members: self.members.iter().map(|m| (m.service.clone(), m.part)).collect(),
             life: self.life.clone(),
+            life_before: self.plan.standing.life_before.clone(),
             started_at_s: self.plan.started_at_s,
             timeline: self.timeline.clone(),
             failure,
@@ -720,6 +791,10 @@ impl Takeover {
         let now_ms = i64::try_from(now.since(self.began).as_millis()).unwrap_or(i64::MAX);
         self.before_ms.saturating_add(now_ms)
     }
+}
+
+fn was_claimed(service: &ServiceName) -> String {
+    format!("{service} was claimed by another server meanwhile")
 }
 
 fn outcomes(member: &Member, lines: Vec<OutcomeLine>) -> Persist {

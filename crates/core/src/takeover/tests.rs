@@ -1,32 +1,34 @@
 use std::collections::BTreeMap;
 
+use heirlock_nsm::StateNumber;
+
 use super::*;
 use crate::duty::{Duty, Strangers, duty};
+use crate::names::Generation;
 
-fn at(ms: u64) -> Moment {
+pub(super) fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
 }
 
-fn service(text: &str) -> ServiceName {
+pub(super) fn service(text: &str) -> ServiceName {
     ServiceName::parse(text).unwrap()
 }
 
-fn client(text: &str) -> MonName {
+pub(super) fn client(text: &str) -> MonName {
     MonName::parse(text).unwrap()
 }
 
-fn life(start: &str) -> Incarnation {
+pub(super) fn life(start: &str) -> Incarnation {
     Incarnation { boot: "b".into(), start: start.into(), reopened: 0 }
 }
 
-fn plan(strategy: Strategy, until: Until) -> Plan {
+pub(super) fn plan(strategy: Strategy, until: Until) -> Plan {
     Plan {
         run: "r1".into(),
         server: ServerName::parse("nfs-b").unwrap(),
         cause: Cause::Asked,
         targets: vec![service("nfs")],
-        own: vec![service("home")],
-        lost: vec![],
+        standing: Standing { own: vec![service("home")], ..Standing::default() },
         strategy,
         convey: Conveyance::Generate,
         until,
@@ -38,34 +40,48 @@ fn plan(strategy: Strategy, until: Until) -> Plan {
     }
 }
 
-fn claimed(name: &str, generation: u64, clients: &[&str], sent: &[u32]) -> Claimed {
+/// The same, where the locks of these services, which are this server's, are gone already.
+pub(super) fn owing(lost: &[&str], plan: Plan) -> Plan {
+    let own: Vec<ServiceName> = lost.iter().map(|name| service(name)).collect();
+    Plan { standing: Standing { lost: own.clone(), own, ..Standing::default() }, ..plan }
+}
+
+pub(super) fn claimed(name: &str, generation: u64, clients: &[&str], sent: &[u32]) -> Claimed {
     Claimed {
         service: service(name),
         generation: Generation(generation),
         records: clients.iter().map(|c| (client(c), b"line\n".to_vec())).collect(),
         sent: sent.iter().map(|n| StateNumber(*n)).collect(),
+        told: BTreeSet::new(),
     }
 }
 
-fn recognition(life: Incarnation) -> Event {
+pub(super) fn recognition(life: Incarnation) -> Event {
     let length = Duration::from_secs(15);
-    Event::Recognised(Ok(Recognition { life, grace_opened: at(1_000), grace_length: length }))
+    Event::Recognised(Ok(Recognition {
+        life,
+        grace_opened: at(1_000),
+        grace_length: length,
+        too_late_for_the_lost: false,
+    }))
 }
 
 /// A store that keeps what it is asked to, as the machine's successor would find it.
 #[derive(Default, Clone)]
-struct Kept {
-    remains: BTreeMap<ServiceName, Remains>,
-    retired: Vec<MonName>,
+pub(super) struct Kept {
+    pub(super) remains: BTreeMap<ServiceName, Remains>,
+    pub(super) retired: Vec<MonName>,
 }
 
 impl Kept {
-    fn persist(&mut self, steps: &Steps) {
+    pub(super) fn persist(&mut self, steps: &Steps) {
         for one in &steps.persist {
             match one.clone() {
                 Persist::Begin { service, generation, state, records, journal } => {
-                    let clients = records.into_keys().collect();
+                    let clients: Vec<MonName> = records.into_keys().collect();
+                    let begun_with = Some(clients.iter().cloned().collect());
                     let remains = Remains {
+                        begun_with,
                         service: service.clone(),
                         generation,
                         state,
@@ -82,13 +98,19 @@ impl Kept {
         }
     }
 
-    fn of(&mut self, service: &ServiceName) -> &mut Remains {
+    /// What the next agent finds, which holds all of it still.
+    pub(super) fn found(&self) -> Found {
+        let held = self.remains.keys().cloned().collect();
+        Found { remains: self.remains.values().cloned().collect(), held, came: BTreeSet::new() }
+    }
+
+    pub(super) fn of(&mut self, service: &ServiceName) -> &mut Remains {
         self.remains.get_mut(service).expect("begun before it is journaled")
     }
 }
 
 /// Brings a run to the point where its clients are being told.
-fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
+pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     let events = [
         Event::Start,
         Event::Fit(Ok(())),
@@ -115,31 +137,31 @@ fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     }
 }
 
-fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
+pub(super) fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
     kept.persist(
         &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),
     );
 }
 
-fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {
+pub(super) fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {
     let left = left.iter().map(|(c, o)| (client(c), *o, "no answer".to_owned())).collect();
     kept.persist(&run.step(at(12_000), Event::NotifyEnded { service: service(name), left }));
 }
 
-fn tick(run: &mut Takeover, kept: &mut Kept, ms: u64, present: &[&str]) -> Steps {
+pub(super) fn tick(run: &mut Takeover, kept: &mut Kept, ms: u64, present: &[&str]) -> Steps {
     let present = present.iter().map(|c| client(c)).collect();
     let steps = run.step(at(ms), Event::Tick { present, looked_at: Some(at(ms)) });
     kept.persist(&steps);
     steps
 }
 
-fn outcome_of(end: &End, name: &str, who: &str) -> Option<Outcome> {
+pub(super) fn outcome_of(end: &End, name: &str, who: &str) -> Option<Outcome> {
     let (End::Settled(all) | End::Failed { summaries: all, .. }) = end else { panic!("{end:?}") };
     let one = all.iter().find(|s| s.service == service(name)).unwrap();
     one.clients.iter().find(|c| c.client == client(who)).unwrap().outcome
 }
 
-fn end_of(steps: &Steps) -> End {
+pub(super) fn end_of(steps: &Steps) -> End {
     match steps.then.last() {
         Some(Action::Over(end)) => end.clone(),
         other => panic!("expected the end, found {other:?}"),
@@ -196,8 +218,7 @@ fn what_drops_nobodys_locks_tells_nobody_else() {
 
 #[test]
 fn whose_locks_are_gone_already_is_told_by_whatever_run_comes_next() {
-    let mut run =
-        Takeover::new(at(0), Plan { lost: vec![service("home")], ..plan(Strategy::Notify, Until::Settled) });
+    let mut run = Takeover::new(at(0), owing(&["home"], plan(Strategy::Notify, Until::Settled)));
     run.step(at(0), Event::Start);
     let steps = run.step(at(0), Event::Fit(Ok(())));
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
@@ -237,85 +258,6 @@ fn prepare_stops_with_grace_proved_and_finish_goes_on() {
     let steps = run.step(at(2_000), Event::Finish);
     assert_eq!(steps.then, [Action::BringUp(vec![(service("nfs"), Part::Target)])]);
     assert_eq!(run.step(at(2_000), Event::Finish), Batch::nothing(), "said twice, done once");
-}
-
-#[test]
-fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    notifying(&mut run, &mut kept);
-    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
-    let remains = kept.remains.values().cloned().collect();
-    let mut again = Takeover::resume(at(0), Duration::from_secs(5), remains).expect("bound to a life");
-    again.step(at(2_000), recognition(life("2")));
-    again.step(at(2_000), Event::Proved(Ok(())));
-    let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
-    let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
-    let nfs = notices.iter().find(|n| n.service == service("nfs")).unwrap();
-    assert_eq!((nfs.state, nfs.clients.as_slice()), (StateNumber(11), [client("10.0.0.2")].as_slice()));
-}
-
-#[test]
-fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    notifying(&mut run, &mut kept);
-    let remains = kept.remains.values().cloned().collect();
-    let mut again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
-    assert!(matches!(end_of(&again.step(at(2_000), recognition(life("3")))), End::Failed { .. }));
-}
-
-#[test]
-fn a_run_that_had_not_recognised_is_not_resumed() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    run.step(at(0), Event::Start);
-    run.step(at(0), Event::Fit(Ok(())));
-    let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
-    let remains = kept.remains.values().cloned().collect();
-    assert!(Takeover::resume(at(0), Duration::ZERO, remains).is_none());
-}
-
-/// What a run leaves whose members' journals show these phases.
-fn remains_in(phases: [Phase; 2]) -> Vec<Remains> {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    notifying(&mut run, &mut kept);
-    let mut remains: Vec<Remains> = kept.remains.into_values().collect();
-    for (one, phase) in remains.iter_mut().zip(phases) {
-        one.journal.phase = phase;
-    }
-    remains
-}
-
-#[test]
-fn only_a_run_that_is_bound_to_a_life_is_resumed() {
-    use Phase::{
-        Claimed, Conveyed, Failed, Fenced, Intent, Notifying, Proved, Ready, Recognised, Settled, Settling,
-    };
-    let resumed = |phase| Takeover::resume(at(0), Duration::ZERO, remains_in([phase; 2])).is_some();
-    for phase in [Recognised, Proved, Ready, Notifying, Settling] {
-        assert!(resumed(phase), "{phase}");
-    }
-    for phase in [Intent, Fenced, Claimed, Conveyed, Settled, Failed] {
-        assert!(!resumed(phase), "{phase}");
-    }
-}
-
-#[test]
-fn killed_between_two_members_journals_it_is_resumed_at_the_earlier() {
-    let resume = |phases| Takeover::resume(at(0), Duration::ZERO, remains_in(phases));
-    assert!(resume([Phase::Settled, Phase::Settling]).is_some());
-    assert!(resume([Phase::Settling, Phase::Settled]).is_some());
-    assert!(resume([Phase::Conveyed, Phase::Recognised]).is_none());
-}
-
-#[test]
-fn without_one_of_its_members_no_run_is_resumed() {
-    let mut remains = remains_in([Phase::Notifying; 2]);
-    remains.pop();
-    assert!(Takeover::resume(at(0), Duration::ZERO, remains).is_none());
 }
 
 #[test]
@@ -368,7 +310,8 @@ fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
 #[test]
 fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
     let mut plan = plan(Strategy::RestartNfs, Until::Settled);
-    (plan.cause, plan.targets, plan.lost) = (Cause::OwnRestart, vec![], plan.own.clone());
+    (plan.cause, plan.targets) = (Cause::OwnRestart, vec![]);
+    let plan = owing(&["home"], plan);
     let mut run = Takeover::new(at(0), plan);
     let steps = run.step(at(0), Event::Start);
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
@@ -484,7 +427,8 @@ fn what_came_to_be_held_since_the_run_began_is_claimed_as_well() {
     let mut run = Takeover::new(at(0), Plan { fence: true, ..plan(Strategy::RestartNfs, Until::Settled) });
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
-    run.holds([service("home"), service("late"), service("nfs")].iter());
+    let own = vec![service("home"), service("late"), service("nfs")];
+    run.stands(Standing { own, ..Standing::default() });
     let steps = run.step(at(900), Event::Fenced(Ok(())));
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
     let names: Vec<&str> = services.iter().map(|(service, _)| service.as_str()).collect();
@@ -496,9 +440,7 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
     let own = Plan {
         cause: Cause::OwnRestart,
         targets: vec![],
-        own: vec![service("home"), service("nfs")],
-        lost: vec![service("home"), service("nfs")],
-        ..plan(Strategy::RestartNfs, Until::Settled)
+        ..owing(&["home", "nfs"], plan(Strategy::RestartNfs, Until::Settled))
     };
     let mut run = Takeover::new(at(0), own);
     run.step(at(0), Event::Start);
@@ -617,26 +559,6 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
 }
 
 #[test]
-fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    notifying(&mut run, &mut kept);
-    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
-    let known = |run: &Takeover| {
-        let nfs = run.summaries().into_iter().find(|s| s.service == service("nfs")).unwrap();
-        let one = nfs.clients.into_iter().find(|c| c.client == client("10.0.0.1")).unwrap();
-        (one.outcome, one.at_ms, one.answered_ms)
-    };
-    assert_eq!(known(&run), (Some(Outcome::Acknowledged), 1_600, Some(1_600)));
-    kept.persist(&run.step(at(9_000), Event::Registered([client("10.0.0.1")].into())));
-    let registered = (Some(Outcome::ReRegistered), 9_000, Some(1_600));
-    assert_eq!(known(&run), registered);
-    let remains = kept.remains.values().cloned().collect();
-    let again = Takeover::resume(at(0), Duration::from_secs(5), remains).unwrap();
-    assert_eq!(known(&again), registered);
-}
-
-#[test]
 fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
     let (mut run, mut kept) =
         (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
@@ -658,4 +580,74 @@ fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin(
         [Duty::Recover, Duty::Recover],
         "killed in place it looks like the life that was recognised"
     );
+}
+
+#[test]
+fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_later() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), owing(&["home"], plan(Strategy::RestartNfs, Until::Settled))), Kept::default());
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    let mut home = claimed("home", 2, &["10.0.0.8", "10.0.0.9"], &[3]);
+    home.told.insert(client("10.0.0.9"));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), home];
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Conveyed(Ok(1))));
+    assert!(run.owes_already());
+    let Event::Recognised(Ok(seen)) = recognition(life("3")) else { panic!() };
+    let late = Recognition { too_late_for_the_lost: true, ..seen };
+    kept.persist(&run.step(at(1_000), Event::Recognised(Ok(late))));
+    let line = kept.of(&service("home")).outcomes.first().cloned().unwrap();
+    assert_eq!(
+        (line.client.as_str(), line.outcome, line.is_final),
+        ("10.0.0.8", Outcome::Lost, true),
+        "durable at once"
+    );
+    run.step(at(1_000), Event::Proved(Ok(())));
+    let steps = run.step(at(1_000), Event::BroughtUp(Ok(())));
+    kept.persist(&steps);
+    let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    let told = notices.iter().find(|notice| notice.service == service("home")).unwrap();
+    assert_eq!(told.clients.len(), 2, "what is theirs still they get back");
+    for who in ["10.0.0.8", "10.0.0.9"] {
+        ack(&mut run, &mut kept, "home", who);
+    }
+    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
+    let back = Event::Registered([client("10.0.0.8")].into());
+    kept.persist(&run.step(at(1_700), back));
+    let mut again = Takeover::resume(at(0), Duration::from_secs(5), kept.found()).unwrap();
+    again.step(at(1_000), recognition(life("3")));
+    for run in [&mut run, &mut again] {
+        kept.persist(&run.step(at(1_800), Event::Proved(Ok(()))));
+        run.step(at(1_800), Event::BroughtUp(Ok(())));
+        for name in ["home", "nfs"] {
+            run.step(at(12_000), Event::NotifyEnded { service: service(name), left: vec![] });
+        }
+        let over = Event::Tick { present: BTreeSet::new(), looked_at: Some(at(17_000)) };
+        let end = end_of(&run.step(at(17_000), over));
+        assert_eq!(outcome_of(&end, "home", "10.0.0.8"), Some(Outcome::Lost));
+        assert_eq!(
+            outcome_of(&end, "home", "10.0.0.9"),
+            Some(Outcome::Acknowledged),
+            "it was told in that life"
+        );
+        assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::Acknowledged));
+    }
+}
+
+#[test]
+fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unseen() {
+    let mut kept = Kept::default();
+    let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+    let own = vec![service("home")];
+    run.stands(Standing { own, life_now: Some(life("1")), ..Standing::default() });
+    run.step(at(0), Event::Start);
+    run.step(at(0), Event::Fit(Ok(())));
+    let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Conveyed(Err("no space".into()))));
+    let journal = kept.of(&service("home")).journal.clone();
+    let owed = |now| duty(&journal, true, &life(now), false, Strangers::Unknown);
+    assert_eq!((journal.phase, owed("1")), (Phase::Failed, Duty::Nothing), "a person's to repeat");
+    assert_eq!(owed("2"), Duty::Recover, "whether an agent saw it begin or not");
 }

@@ -186,14 +186,7 @@ impl Agent {
         running.spare(&self.capture.found.clients);
         running.machine.saw(self.capture.found.clients.keys());
         let Some(before) = &running.before else { return };
-        let came: BTreeSet<MonName> = self
-            .capture
-            .found
-            .clients
-            .iter()
-            .filter(|(client, record)| before.get(*client) != Some(*record))
-            .map(|(client, _)| client.clone())
-            .collect();
+        let came = before.came(&self.capture.found.clients);
         if !came.is_empty() {
             self.advance(heirlock_core::takeover::Event::Registered(came));
         }

@@ -1,6 +1,6 @@
 //! What this server holds: the services whose newest claim is its own, with their ledgers and journals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
@@ -80,6 +80,15 @@ impl Held {
         lines.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
     }
 
+    /// Clients that were told in this life of the lock manager, by the run that began this generation.
+    pub(crate) fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
+        if life.is_none() || self.journal.life.as_ref() != life {
+            return BTreeSet::new();
+        }
+        let good = self.last_outcomes().into_values().filter(|line| line.outcome.is_good());
+        good.filter_map(OutcomeLine::key).collect()
+    }
+
     /// How many more records it may keep.
     pub(crate) fn room(&self) -> usize {
         heirlock_core::limits::RECORDS_MAX.saturating_sub(self.ledger.stored().len())
@@ -92,6 +101,7 @@ impl Held {
             generation: self.claim.generation,
             state: self.state,
             clients: self.ledger.stored().keys().cloned().collect(),
+            begun_with: None,
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
         }

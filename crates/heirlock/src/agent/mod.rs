@@ -14,6 +14,7 @@
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
+mod asked;
 mod beat;
 mod callouts;
 mod capture;
@@ -23,9 +24,11 @@ mod elsewhere;
 mod grace;
 mod health;
 mod holdings;
+mod left_behind;
 mod monitor;
 mod readiness;
 mod recovery;
+mod registrations;
 mod release;
 mod requests;
 pub(crate) mod resolve;
@@ -142,7 +145,12 @@ pub(crate) struct Agent {
     holdings_known: bool,
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
+    /// Those of them whose address was on this server.
+    left_behind: BTreeMap<ServiceName, left_behind::LeftBehind>,
+    /// The run that is on: a self-adoption, or what was asked for and has claimed.
     run: Option<Running>,
+    /// What was asked for and has claimed nothing yet.
+    asked: Option<Running>,
     /// From which addresses clients can be told, in the run that is on or in the last one.
     readiness: Arc<readiness::Readiness>,
     shared: shared::Shared,
@@ -151,8 +159,6 @@ pub(crate) struct Agent {
     /// What other servers compare with their own, and when it was gathered.
     facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
-    /// This server rebooted since its own service was last told of it.
-    rebooted: bool,
     releases: release::Releases,
     wishes: requests::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
@@ -275,14 +281,15 @@ impl Agent {
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),
+            left_behind: BTreeMap::new(),
             run: None,
+            asked: None,
             readiness: Arc::default(),
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
             facts: None,
             health: Health::default(),
-            rebooted: false,
             releases: release::Releases::default(),
             wishes: requests::Wishes::default(),
             unasked_not_before: BTreeMap::new(),

@@ -89,11 +89,13 @@ impl Agent {
         }
         let any_lost = !owed.lost.is_empty();
         if any_lost {
-            self.rebooted |= owed.lost.iter().any(|service| self.died_with_the_boot(service, &life));
             let order = match owed.redo {
                 Some(redo) => Order::redo(redo),
                 None => Order::own_restart(),
             };
+            if order.cause != Cause::OwnRestart && self.asked.is_some() {
+                return; // it tells them as well, once it has claimed, and else this is begun
+            }
             self.begin_run(now, order);
             // What grace was open for is being done. Whoever is met later is asked about again.
             if self.meeting.told == Strangers::Lost {
@@ -187,11 +189,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    fn died_with_the_boot(&self, service: &ServiceName, life: &Incarnation) -> bool {
-        let known = self.held.get(service).and_then(|held| held.journal.life.as_ref());
-        known.is_some_and(|known| known.boot != life.boot)
     }
 }
 

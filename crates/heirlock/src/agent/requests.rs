@@ -82,17 +82,14 @@ impl Agent {
             return responder
                 .failed(&format!("{service} is being released; adopt it when that is done"), true);
         }
-        if let Some(running) = &mut self.run {
-            if running.machine.targets().contains(service) {
-                return self.join(responder);
-            }
-            if running.machine.cause() != Cause::OwnRestart {
-                let targets = status::names(running.machine.targets());
-                return responder.failed(
-                    &format!("{targets} is being adopted right now; ask again when that has settled"),
-                    true,
-                );
-            }
+        let adopted = self.being_adopted();
+        if adopted.contains(service) {
+            return self.join(service, responder);
+        }
+        if !adopted.is_empty() {
+            let targets = status::names(&adopted);
+            let text = format!("{targets} is being adopted right now; ask again when that has settled");
+            return responder.failed(&text, true);
         }
         if self.is_adopted_already(service) && !adoption.authority.insisted {
             return match self.report_of(service) {
@@ -106,7 +103,6 @@ impl Agent {
         {
             return responder.failed(&why, true);
         }
-        self.give_way();
         let order = Order {
             cause: Cause::Asked,
             targets: vec![adoption.service],
@@ -130,22 +126,15 @@ impl Agent {
     }
 
     /// Whoever asks for what is being done waits for its end with the others.
-    fn join(&mut self, responder: Responder) {
-        let Some(running) = &mut self.run else { return };
+    fn join(&mut self, service: &ServiceName, responder: Responder) {
+        let (settings, readiness) =
+            (std::sync::Arc::clone(&self.settings), std::sync::Arc::clone(&self.readiness));
+        let Some(running) = self.run_for(service) else { return };
         if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, &self.settings, &self.readiness);
+            let report = status::report(&running.machine, &settings, &readiness);
             return responder.done(Answer::Adoption(Box::new(report)));
         }
         running.waiting.push(responder);
-    }
-
-    /// A self-adoption makes way for an adoption that is asked for: its services become members of that one, with
-    /// generations and numbers of their own, as after any other interruption.
-    fn give_way(&mut self) {
-        if let Some(running) = self.run.take() {
-            tracing::info!(run = running.machine.run(), "a self-adoption makes way for what was asked for");
-            running.stop();
-        }
     }
 
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
@@ -156,10 +145,10 @@ impl Agent {
     }
 
     fn finish(&mut self, service: &ServiceName, responder: Responder) {
-        let running = self.run.as_mut().filter(|running| running.machine.targets().contains(service));
-        if let Some(running) = running {
+        if let Some(running) = self.run_for(service) {
             running.waiting.push(responder);
-            return self.advance(Event::Finish);
+            let number = running.number;
+            return self.worked_for(number, Event::Finish);
         }
         match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
             Some(report) => responder.done(Answer::Adoption(Box::new(report))),
@@ -191,14 +180,12 @@ impl Agent {
 
     /// Takes what was given up for us.
     pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
-        if self.wishes.0.is_empty()
-            || self.run.as_ref().is_some_and(|r| r.machine.cause() != Cause::OwnRestart)
-        {
+        if self.wishes.0.is_empty() || !self.being_adopted().is_empty() {
             return;
         }
         for wish in std::mem::take(&mut self.wishes.0) {
             match self.can_be_taken(now, &wish) {
-                Ok(true) if self.run.is_none() => {
+                Ok(true) if self.asked.is_none() => {
                     self.pulse.want(&wish.service, false);
                     let adoption =
                         Adoption { service: wish.service, prepare: false, authority: Authority::default() };

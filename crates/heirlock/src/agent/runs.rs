@@ -3,22 +3,22 @@
 //! The machine in `heirlock-core` decides; here its batches are carried out. What must be durable is written in
 //! order and tried again until the store takes it, and only then what follows is begun.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, End, Event, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue, Recognition,
-    Strategy, Takeover, Todo, Until,
+    Action, Cause, Claimed, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue,
+    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
 };
-use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
-use super::{Agent, clock};
+use super::{Agent, clock, registrations};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 
@@ -30,15 +30,15 @@ pub(crate) struct Running {
     /// Who waits for its end.
     pub(crate) waiting: Vec<Responder>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
-    pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
+    pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
     /// What clients are to be told once they are durable in every service.
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
-    reborn: bool,
+    pub(crate) reborn: bool,
     store_retry: Option<Moment>,
     /// The phase that those who wait were told of.
-    said: Option<Phase>,
+    pub(crate) said: Option<Phase>,
     /// When they were last told how many have answered.
     said_at: Moment,
 }
@@ -106,6 +106,14 @@ impl Running {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Tells those who wait how far it is.
+    pub(crate) fn say_progress(&mut self) {
+        if !self.waiting.is_empty() {
+            let progress = super::status::progress(&self.machine);
+            self.waiting.retain_mut(|responder| responder.progress(&progress));
+        }
+    }
+
     /// When the loop must look after it again.
     pub(crate) fn due(&self) -> Option<Moment> {
         self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
@@ -113,17 +121,14 @@ impl Running {
 }
 
 impl Agent {
-    /// Begins a run. There must be none.
+    /// Begins a run: a self-adoption where none is on, or one that is asked for where none is that was.
     pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
-        let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
-        let lost = self.owed().to_be_told();
         let plan = Plan {
             run: format!("{:016x}", fastrand::u64(..)),
             server: self.settings.server.clone(),
             cause: order.cause,
             targets: order.targets,
-            own,
-            lost,
+            standing: self.standing(),
             strategy: self.settings.lock_manager.strategy,
             convey: self.settings.lock_manager.convey,
             until: order.until,
@@ -133,44 +138,103 @@ impl Agent {
             primary_lost: order.primary_lost,
             started_at_s: clock::wall_s(),
         };
-        tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.own, "a run begins");
+        tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "a run begins");
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
-            running.before = Some(self.capture.found.clients.clone());
+            let found = &self.capture.found.clients;
+            running.before = Some(Registrations::of(running.machine.run(), found));
+            self.run = Some(running);
+            self.advance(Event::Start);
+        } else {
+            self.asked = Some(running);
+            self.advance_asked(Event::Start);
         }
-        self.run = Some(running);
-        self.advance(Event::Start);
     }
 
-    /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager.
+    /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
+    /// that can't be: then a new run is begun.
     pub(crate) fn resume_run(&mut self, now: Moment, run: &str) -> bool {
-        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
-        let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
-        let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, remains);
+        let remains = match self.remains_of(run) {
+            Ok(remains) => remains,
+            Err(error) => {
+                // Once the store works again it is asked for another time.
+                self.health.failed(now, &error.to_string());
+                return true;
+            }
+        };
+        let found = &self.capture.found.clients;
+        let noted = registrations::recall(&self.settings.runtime_directory, run);
+        let before = noted.unwrap_or_else(|| Registrations::of(run, found));
+        let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
+        let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, found);
         let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
-        let mut running = Running::new(machine, self.workshop.next_run(), Vec::new());
-        running.before = Some(self.capture.found.clients.clone());
+        let number = self.workshop.next_run();
+        let mut running = Running::new(machine, number, Vec::new());
+        running.before = Some(before);
         self.run = Some(running);
-        self.workshop.recognise(Strategy::Notify, Vec::new(), self.grace_seen.since());
+        let (since, owes) = (self.grace_seen.since(), false);
+        self.work_for(number).recognise(Strategy::Notify, Vec::new(), since, owes);
         true
+    }
+
+    fn remains_of(&mut self, run: &str) -> Result<Vec<Remains>, StoreError> {
+        let host = ServiceName::host(&self.settings.server);
+        let roles = self.peers.roles(&self.nlm_ports, false);
+        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
+        members
+            .map(|(service, held)| {
+                let mut remains = held.remains(service);
+                // As in `notify`: of a mere restart peers are not told, so nothing is missed where they were not.
+                if *service == host && !held.journal.has_rebooted() {
+                    remains.clients.retain(|client| !roles.is_peer(client));
+                }
+                remains.begun_with = self.known_before(service, held.claim.generation)?;
+                Ok(remains)
+            })
+            .collect()
+    }
+
+    /// Whom the generation before this one knew.
+    fn known_before(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<BTreeSet<MonName>>, StoreError> {
+        let Some(before) = generation.0.checked_sub(1).map(Generation) else { return Ok(None) };
+        let Some(before) = self.store.newest_generation(service, before)? else { return Ok(None) };
+        let contents = self.store.load(service, before)?;
+        Ok(Some(contents.records.into_keys().collect()))
     }
 
     /// Tells the run what has happened, now, and carries out what it asks for.
     pub(crate) fn advance(&mut self, event: Event) {
+        let unclaimed = self.run.as_ref().is_some_and(|running| running.machine.is_unclaimed());
+        let standing = unclaimed.then(|| self.standing());
         let Some(running) = &mut self.run else { return };
-        running.machine.holds(self.held.keys());
+        if let Some(standing) = standing {
+            running.machine.stands(standing);
+        }
         let batch = running.machine.step(self.clock.now(), event);
+        self.carry_on(batch);
+    }
+
+    /// This is to be done too, after what was to be done before.
+    pub(crate) fn carry_on(&mut self, batch: Batch<Persist, Action>) {
+        let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
         self.carry_out();
     }
 
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
     pub(crate) fn worked_for(&mut self, run: RunNumber, event: Event) {
-        match self.is_on(run) {
-            true => self.advance(event),
-            false => tracing::debug!(?event, "it comes too late for the run that asked for it"),
+        if self.is_on(run) {
+            self.advance(event);
+        } else if self.asked.as_ref().is_some_and(|asked| asked.number == run) {
+            self.advance_asked(event);
+        } else {
+            tracing::debug!(?event, "it comes too late for the run that asked for it");
         }
     }
 
@@ -196,7 +260,12 @@ impl Agent {
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             // Before the run is said to have got here: whoever goes on with it has to count this grace period.
             self.grace_seen.note(&life, done.grace_opened, self.clock);
-            Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
+            Ok(Recognition {
+                life,
+                grace_opened: done.grace_opened,
+                grace_length: done.grace_length,
+                too_late_for_the_lost: done.too_late_for_the_lost,
+            })
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
@@ -279,10 +348,8 @@ impl Agent {
     }
 
     fn say_progress(&mut self) {
-        let Some(running) = &mut self.run else { return };
-        if !running.waiting.is_empty() {
-            let progress = super::status::progress(&running.machine);
-            running.waiting.retain_mut(|responder| responder.progress(&progress));
+        if let Some(running) = &mut self.run {
+            running.say_progress();
         }
     }
 
@@ -346,13 +413,10 @@ impl Agent {
     }
 
     fn act(&mut self, action: Action) {
+        let Some(number) = self.run.as_ref().map(|running| running.number) else { return };
         match action {
-            Action::CheckFit(strategy) => self.workshop.check_fit(strategy),
-            Action::Fence(services) => {
-                let owners =
-                    services.iter().filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
-                self.workshop.fence(owners.collect());
-            }
+            // Of what is asked for before it has claimed; see `advance_asked`.
+            Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
                 let (won, refused) = self.claim_all(&services, &authority);
                 self.advance(Event::Claimed { won, refused });
@@ -372,9 +436,9 @@ impl Agent {
                 });
                 self.advance(Event::Conveyed(placed));
             }
-            Action::Recognise(strategy) => self.recognise(strategy),
+            Action::Recognise(strategy) => self.recognise(number, strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
-                Some(grace) => self.workshop.prove(grace),
+                Some(grace) => self.work_for(number).prove(grace),
                 None => self.advance(Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
@@ -385,7 +449,7 @@ impl Agent {
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.readiness.end();
                 self.readiness = Arc::default();
-                self.workshop.bring_up(services, last_call, &self.readiness);
+                self.work_for(number).bring_up(services, last_call, &self.readiness);
             }
             Action::Notify(notices) => {
                 let now = self.clock.now();
@@ -406,16 +470,18 @@ impl Agent {
         }
     }
 
-    fn recognise(&mut self, strategy: Strategy) {
+    fn recognise(&mut self, number: RunNumber, strategy: Strategy) {
         if strategy.drops_own_locks() {
             // The last look before everything is dropped: what is there now was there before.
             self.scan(self.clock.now());
         }
-        let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
-        if let Some(running) = &mut self.run {
-            running.before.get_or_insert_with(|| self.capture.found.clients.clone());
-        }
-        self.workshop.recognise(strategy, targets, self.grace_seen.since());
+        let Some(running) = &mut self.run else { return };
+        let found = &self.capture.found.clients;
+        let run = running.machine.run().to_owned();
+        let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
+        registrations::keep(&self.settings.runtime_directory, before);
+        let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
+        self.work_for(number).recognise(strategy, targets, self.grace_seen.since(), owes);
     }
 
     pub(crate) fn stop_notifying(&mut self) {
@@ -428,15 +494,15 @@ impl Agent {
     }
 
     pub(crate) fn notify(&mut self, notices: Vec<Notice>) {
-        let Some((grace, stop)) =
-            self.run.as_ref().and_then(|r| Some((*r.machine.grace()?, Arc::clone(&r.stop))))
+        let Some((number, grace, stop)) =
+            self.run.as_ref().and_then(|r| Some((r.number, *r.machine.grace()?, Arc::clone(&r.stop))))
         else {
             return;
         };
         let host = ServiceName::host(&self.settings.server);
         let roles = self.peers.roles(&self.nlm_ports, false);
         // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
-        let rebooted = self.rebooted;
+        let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
         let tellings = notices
             .into_iter()
             .map(|mut notice| {
@@ -462,7 +528,7 @@ impl Agent {
                 }
             })
             .collect();
-        self.workshop.notify(tellings, grace, &stop, &self.readiness);
+        self.work_for(number).notify(tellings, grace, &stop, &self.readiness);
     }
 
     /// From which addresses a service's clients are told: those they mount it by.
@@ -500,7 +566,7 @@ impl Agent {
         self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
     }
 
-    fn claim_all(
+    pub(crate) fn claim_all(
         &mut self,
         services: &[(ServiceName, Part)],
         authority: &Authority,
@@ -568,7 +634,9 @@ impl Agent {
             let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
             sent.extend(of_owner.map(StateNumber));
         }
-        Ok(Claimed { service: service.clone(), generation, records, sent })
+        let told =
+            self.held.get(service).map(|held| held.told_in(self.follower.current())).unwrap_or_default();
+        Ok(Claimed { service: service.clone(), generation, records, sent, told })
     }
 
     fn prepared(&mut self) {
@@ -582,24 +650,27 @@ impl Agent {
     pub(crate) fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         running.stop();
+        self.conclude(running, end);
+        self.learn_what_was_put_off(self.clock.now());
+        self.prune();
+        self.capture.due = Some(self.clock.now());
+    }
+
+    /// Says how a run has ended, to the log and to those who wait for it.
+    pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
         let answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
         for responder in running.waiting {
             responder.end(&answer);
         }
-        self.rebooted = false;
-        self.learn_what_was_put_off(self.clock.now());
-        self.prune();
-        self.capture.due = Some(self.clock.now());
     }
 
     /// Old generations are kept for a while, to look at after the fact.
     fn prune(&self) {
         for (service, held) in &self.held {
-            let keep_from = heirlock_core::Generation(
-                held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT),
-            );
+            let keep_from =
+                Generation(held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT));
             if let Err(error) = self.store.prune(service, keep_from) {
                 tracing::warn!(%service, %error, "old generations could not be removed");
             }

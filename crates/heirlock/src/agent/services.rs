@@ -61,6 +61,7 @@ impl Agent {
         }
         match holdings::find(self.store.as_ref(), service, &self.settings.server)? {
             Found::NotOurs(claim) => {
+                self.is_others(service, &claim)?;
                 self.others.insert(service.clone(), claim);
                 Ok(())
             }
@@ -159,7 +160,7 @@ impl Agent {
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
     pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        if self.run.is_some() || self.pulse.is_paused() || !self.holdings_known {
+        if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !self.holdings_known {
             return;
         }
         let automatic =

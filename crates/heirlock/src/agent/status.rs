@@ -131,7 +131,7 @@ impl Agent {
 
     fn service_status(&self, service: &ServiceName) -> ServiceStatus {
         let held = self.held.get(service);
-        let run = self.run.as_ref().filter(|running| running.machine.has_member(service));
+        let run = self.run_with(service);
         let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
         let phase =
             run.map(|running| running.machine.phase()).or_else(|| held.map(|held| held.journal.phase));
@@ -160,6 +160,7 @@ impl Agent {
         let mut problems = self.ailments();
         problems.extend(self.monitor_problems());
         problems.extend(self.stranger_problems());
+        problems.extend(self.left_behind_problems());
         problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
@@ -183,7 +184,7 @@ impl Agent {
 
     /// What became of the last adoption of a service, or how far the one is that is on.
     pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
-        if let Some(running) = self.run.as_ref().filter(|running| running.machine.has_member(service)) {
+        if let Some(running) = self.run_with(service) {
             return Some(of_run(&running.machine, Some(service), &self.settings, &self.readiness));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;

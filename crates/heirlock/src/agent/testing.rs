@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::runs::Order;
 use super::status::Snapshot;
+use super::work::RunNumber;
 use super::{Agent, Message};
 use crate::config::Settings;
 use crate::store::dir::DirStore;
@@ -85,11 +86,19 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
 
 impl Place {
     pub(crate) fn begin(&mut self, target: &str) {
+        self.ask_for(target, true);
+    }
+
+    pub(crate) fn begin_uninsisted(&mut self, target: &str) {
+        self.ask_for(target, false);
+    }
+
+    fn ask_for(&mut self, target: &str, insisted: bool) {
         let order = Order {
             cause: Cause::Asked,
             targets: vec![service(target)],
             until: Until::Settled,
-            authority: Authority { fenced: None, insisted: true },
+            authority: Authority { fenced: None, insisted },
             waiting: Vec::new(),
             primary_lost: None,
         };
@@ -98,7 +107,11 @@ impl Place {
 
     /// The run that is on ends; its threads go on.
     pub(crate) fn supersede(&mut self) {
-        self.agent.over(End::Refused("something else is wanted".into()));
+        let end = End::Refused("something else is wanted".into());
+        match self.agent.asked.is_some() {
+            true => self.agent.refused(end),
+            false => self.agent.over(end),
+        }
     }
 
     /// Something happened in the status monitor's directory.
@@ -113,12 +126,18 @@ impl Place {
 
     /// What the run waits for has come about.
     pub(crate) fn event(&mut self, event: Event) {
-        let number = self.agent.run.as_ref().unwrap().number;
+        let number = self.number();
         self.agent.worked_for(number, event);
     }
 
+    /// Of the run that was asked for, or else of the one that is on.
+    pub(crate) fn number(&self) -> RunNumber {
+        self.agent.asked.as_ref().or(self.agent.run.as_ref()).unwrap().number
+    }
+
     pub(crate) fn phase(&self) -> Option<Phase> {
-        self.agent.run.as_ref().map(|running| running.machine.phase())
+        let running = self.agent.asked.as_ref().or(self.agent.run.as_ref());
+        running.map(|running| running.machine.phase())
     }
 
     /// Lets the run go on until it has come so far.

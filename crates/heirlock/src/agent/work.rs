@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Leave, Opening, Probe};
+use heirlock_core::grace::{Grace, Leave, Opening, Probe, had_ended};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Event, Notice, Strategy};
@@ -45,6 +45,7 @@ pub(crate) struct RecognisedAt {
     pub(crate) recognised: Recognised,
     pub(crate) grace_opened: Moment,
     pub(crate) grace_length: Duration,
+    pub(crate) too_late_for_the_lost: bool,
 }
 
 /// One service whose clients are told.
@@ -179,16 +180,18 @@ impl Workshop {
         });
     }
 
-    /// Makes the lock manager recognise; volumes of the targets are brought up first.
+    /// Makes the lock manager recognise; volumes of the targets are brought up first. `owes` says whether clients are still
+    /// to be told in the life that ends by it.
     pub(crate) fn recognise(
         &self,
         strategy: Strategy,
         targets: Vec<ServiceName>,
         grace_seen: Option<Moment>,
+        owes: bool,
     ) {
         let shop = self.clone();
         thread::spawn(move || {
-            let done = shop.try_recognise(strategy, &targets, grace_seen);
+            let done = shop.try_recognise(strategy, &targets, grace_seen, owes);
             let _ = shop.inbox.send(Message::Recognised(shop.run, Box::new(done)));
         });
     }
@@ -198,6 +201,7 @@ impl Workshop {
         strategy: Strategy,
         targets: &[ServiceName],
         grace_seen: Option<Moment>,
+        owes: bool,
     ) -> Result<RecognisedAt, String> {
         for service in targets {
             if let Some(Err(why)) =
@@ -206,6 +210,7 @@ impl Workshop {
                 return Err(format!("the volume of {service} did not come up: {why}"));
             }
         }
+        let answer = (owes && strategy.drops_own_locks()).then(|| self.probe(&[]).0);
         let mut lock_manager = self.lock_manager();
         let before = self.clock.now();
         let recognised = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
@@ -215,7 +220,9 @@ impl Workshop {
         let opening = Opening { now: self.clock.now(), forced, age, seen: grace_seen };
         let grace_opened =
             opening.counted_from().ok_or("nothing tells how long grace has been open already")?;
-        Ok(RecognisedAt { recognised, grace_opened, grace_length })
+        let too_late_for_the_lost =
+            answer.is_some_and(|answer| had_ended(answer, grace_seen, grace_length, before));
+        Ok(RecognisedAt { recognised, grace_opened, grace_length, too_late_for_the_lost })
     }
 
     /// Asks until grace is open.

@@ -3,6 +3,8 @@
 //! What it decides, `heirlock-core` decides. Where a message is handled in several steps the agent, or its whole
 //! server, may die between any two of them: [`Out::step`] says whether it still lives.
 
+mod asked;
+mod left_behind;
 mod runs;
 mod services;
 mod telling;
@@ -15,7 +17,7 @@ use heirlock_core::duty::{Holding, Owed, Strangers, owed};
 use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
 use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
+use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -24,6 +26,7 @@ use crate::outside::Out;
 use crate::server::Files;
 use crate::store::{Change, Contents, Report};
 
+use left_behind::LeftBehind;
 pub(crate) use runs::RecognisedAt;
 use runs::Running;
 use telling::Telling;
@@ -42,8 +45,8 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 pub(crate) enum Message {
     Changed,
     Observed(Moment, Observation),
-    Event(Event),
-    Recognised(Result<RecognisedAt, String>),
+    Event(u32, Event),
+    Recognised(u32, Result<RecognisedAt, String>),
     AddressGone(usize),
     Adopt { service: usize, prepare: bool, authority: Authority },
     Finish(usize),
@@ -101,10 +104,13 @@ pub(crate) struct Agent {
     reports: BTreeMap<ServerName, Report>,
     beat: u64,
     run: Option<Running>,
+    asked: Option<Running>,
+    /// The number of the last run that this agent began or went on with.
+    numbers: u32,
+    left_behind: BTreeMap<ServiceName, LeftBehind>,
     tellings: Vec<Option<Telling>>,
     releasing: BTreeSet<ServiceName>,
     unasked_not_before: BTreeMap<ServiceName, Moment>,
-    rebooted: bool,
     pub(crate) runs_begun: u32,
 }
 
@@ -137,10 +143,12 @@ impl Agent {
             reports: BTreeMap::new(),
             beat: 0,
             run: None,
+            asked: None,
+            numbers: 0,
+            left_behind: BTreeMap::new(),
             tellings: Vec::new(),
             releasing: BTreeSet::new(),
             unasked_not_before: BTreeMap::new(),
-            rebooted: false,
             runs_begun: 0,
         };
         agent.refresh_holdings(out, now);
@@ -156,8 +164,8 @@ impl Agent {
         match message {
             Message::Changed => self.scan_due = Some(now),
             Message::Observed(at, seen) => self.observed(out, now, at, &seen),
-            Message::Event(event) => self.advance(out, now, event),
-            Message::Recognised(done) => self.recognised(out, now, done),
+            Message::Event(run, event) => self.worked_for(out, now, run, event),
+            Message::Recognised(run, done) => self.recognised(out, now, run, done),
             Message::AddressGone(service) => self.address_gone(out, now, service),
             Message::Adopt { service, prepare, authority } => {
                 self.adopt(out, now, service, prepare, authority);
@@ -191,7 +199,10 @@ impl Agent {
 
     /// Whether nothing is going on: no run, nothing owed.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.run.is_none() && self.releasing.is_empty() && self.owed() == Owed::default()
+        self.run.is_none()
+            && self.asked.is_none()
+            && self.releasing.is_empty()
+            && self.owed() == Owed::default()
     }
 
     fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
@@ -237,11 +248,11 @@ impl Agent {
         }
         let any_lost = !owed.lost.is_empty();
         if any_lost {
-            self.rebooted |= owed.lost.iter().any(|service| {
-                let known = self.held.get(service).and_then(|held| held.journal.life.as_ref());
-                known.is_some_and(|known| known.boot != life.boot)
-            });
-            self.begin_run(out, now, owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo));
+            let order = owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo);
+            if order.cause != Cause::OwnRestart && self.asked.is_some() {
+                return;
+            }
+            self.begin_run(out, now, order);
             if self.strangers == Strangers::Lost {
                 self.strangers = Strangers::Unknown;
             }
@@ -347,13 +358,7 @@ impl Agent {
         running.spare(&self.found.clients);
         running.machine.saw(self.found.clients.keys());
         let Some(before) = &running.before else { return };
-        let came: BTreeSet<MonName> = self
-            .found
-            .clients
-            .iter()
-            .filter(|(client, record)| before.get(*client) != Some(*record))
-            .map(|(client, _)| client.clone())
-            .collect();
+        let came = before.came(&self.found.clients);
         if !came.is_empty() {
             self.advance(out, now, Event::Registered(came));
         }
@@ -406,9 +411,19 @@ impl Held {
             generation: self.claim.generation,
             state: self.state,
             clients: self.ledger.stored().keys().cloned().collect(),
+            begun_with: None,
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
         }
+    }
+
+    fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
+        if life.is_none() || self.journal.life.as_ref() != life {
+            return BTreeSet::new();
+        }
+        let last: BTreeMap<&str, &OutcomeLine> =
+            self.outcomes.iter().map(|line| (line.client.as_str(), line)).collect();
+        last.into_values().filter(|line| line.outcome.is_good()).filter_map(OutcomeLine::key).collect()
     }
 
     fn commit(&mut self, out: &mut Out<'_>, service: &ServiceName, entries: &[Entry]) -> Result<(), String> {

@@ -8,10 +8,10 @@ use heirlock_core::duty::Redo;
 use heirlock_core::incarnation::{Change as LifeChange, Observation};
 use heirlock_core::ledger::Entry;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Journal, Part, Persist, Phase, Plan, Queue, Recognition,
-    Strategy, Takeover, Todo, Until,
+    Action, Cause, Claimed, Conveyance, End, Event, Found, Journal, Part, Persist, Phase, Plan, Queue,
+    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
 };
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
@@ -25,9 +25,10 @@ use crate::store::{Change, Contents};
 pub(crate) struct Running {
     pub(crate) machine: Takeover,
     todo: Queue,
-    pub(crate) before: Option<BTreeMap<MonName, Vec<u8>>>,
+    pub(super) number: u32,
+    pub(crate) before: Option<Registrations>,
     store_retry: Option<Moment>,
-    reborn: bool,
+    pub(super) reborn: bool,
 }
 
 /// What a new run is to do.
@@ -46,6 +47,7 @@ pub(crate) struct RecognisedAt {
     pub(crate) in_place: bool,
     pub(crate) grace_opened: Moment,
     pub(crate) grace_length: Duration,
+    pub(crate) too_late_for_the_lost: bool,
 }
 
 impl Order {
@@ -66,8 +68,8 @@ impl Order {
 }
 
 impl Running {
-    fn new(machine: Takeover) -> Self {
-        Self { machine, todo: Queue::default(), before: None, store_retry: None, reborn: false }
+    fn new(machine: Takeover, number: u32) -> Self {
+        Self { machine, todo: Queue::default(), number, before: None, store_retry: None, reborn: false }
     }
 
     /// See [`Queue::spare`].
@@ -87,15 +89,14 @@ impl Running {
 
 impl Agent {
     pub(super) fn begin_run(&mut self, out: &mut Out<'_>, now: Moment, order: Order) {
-        let own = self.held.keys().filter(|service| !order.targets.contains(service)).cloned().collect();
         self.runs_begun += 1;
+        self.numbers += 1;
         let plan = Plan {
             run: format!("{}.{}.{}", out.s, self.id, self.runs_begun),
             server: out.server().name.clone(),
             cause: order.cause,
             targets: order.targets,
-            own,
-            lost: self.owed().to_be_told(),
+            standing: self.standing(out),
             strategy: out.strategy(),
             convey: if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate },
             until: order.until,
@@ -106,32 +107,66 @@ impl Agent {
             started_at_s: out.wall_s(),
         };
         out.say(|| {
-            format!("run {} begins: {:?} {:?}, own lost {:?}", plan.run, plan.cause, plan.targets, plan.lost)
+            format!(
+                "run {} begins: {:?} {:?}, own lost {:?}",
+                plan.run, plan.cause, plan.targets, plan.standing.lost
+            )
         });
-        let mut running = Running::new(Takeover::new(now, plan));
+        let mut running = Running::new(Takeover::new(now, plan), self.numbers);
         running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
-            running.before = Some(self.found.clients.clone());
+            running.before = Some(Registrations::of(running.machine.run(), &self.found.clients));
+            self.run = Some(running);
+            self.advance(out, now, Event::Start);
+        } else {
+            self.asked = Some(running);
+            self.advance_asked(out, now, Event::Start);
         }
-        self.run = Some(running);
-        self.advance(out, now, Event::Start);
     }
 
     pub(super) fn resume_run(&mut self, out: &mut Out<'_>, now: Moment, run: &str) -> bool {
-        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
-        let remains: Vec<_> = members.map(|(service, held)| held.remains(service)).collect();
-        let Some(machine) = Takeover::resume(now, MARGIN, remains) else { return false };
+        let noted = out.server().registrations.as_ref().and_then(|text| Registrations::parse(text, run));
+        let before = noted.unwrap_or_else(|| Registrations::of(run, &self.found.clients));
+        let Ok(remains) = self.remains_of(out, run) else {
+            self.failing = true;
+            return true;
+        };
+        let found = Found {
+            came: before.came(&self.found.clients),
+            remains,
+            held: self.held.keys().cloned().collect(),
+        };
+        let Some(machine) = Takeover::resume(now, MARGIN, found) else { return false };
         out.say(|| format!("run {run} goes on"));
-        let mut running = Running::new(machine);
-        running.before = Some(self.found.clients.clone());
+        self.numbers += 1;
+        let mut running = Running::new(machine, self.numbers);
+        running.before = Some(before);
         self.run = Some(running);
-        out.recognise(Strategy::Notify, self.grace_seen);
+        out.recognise(self.numbers, Strategy::Notify, self.grace_seen, false);
         true
     }
 
+    fn remains_of(&self, out: &mut Out<'_>, run: &str) -> Result<Vec<Remains>, String> {
+        let peer = out.server().peer.clone();
+        let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
+        members
+            .map(|(service, held)| {
+                let mut remains = held.remains(service);
+                if service.is_host() && !held.journal.has_rebooted() {
+                    remains.clients.retain(|client| *client != peer);
+                }
+                let before = Generation(held.claim.generation.0 - 1);
+                let before = out.load_newest(service, before)?;
+                remains.begun_with = before.map(|before| before.records.into_keys().collect());
+                Ok(remains)
+            })
+            .collect()
+    }
+
     pub(super) fn advance(&mut self, out: &mut Out<'_>, now: Moment, event: Event) {
+        let standing = self.standing(out);
         let Some(running) = &mut self.run else { return };
-        running.machine.holds(self.held.keys());
+        running.machine.stands(standing);
         let before = running.machine.phase();
         let told = crate::check::event_word(&event);
         let batch = running.machine.step(now, event);
@@ -139,12 +174,37 @@ impl Agent {
         if told != "tick" || before != after {
             out.say(|| format!("run {}: {before} --{told}--> {after}", running.machine.run()));
         }
+        self.carry_on(out, now, batch);
+    }
+
+    pub(super) fn carry_on(&mut self, out: &mut Out<'_>, now: Moment, batch: Batch<Persist, Action>) {
+        let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
         self.carry_out(out, now);
     }
 
-    pub(super) fn recognised(&mut self, out: &mut Out<'_>, now: Moment, done: Result<RecognisedAt, String>) {
-        let asked = self.run.as_ref().is_some_and(|running| running.machine.phase() == Phase::Conveyed);
+    /// For the run that is on, the one that was asked for, or one whose work outlived it.
+    pub(super) fn worked_for(&mut self, out: &mut Out<'_>, now: Moment, run: u32, event: Event) {
+        if self.is_on(run) {
+            self.advance(out, now, event);
+        } else if self.asked.as_ref().is_some_and(|asked| asked.number == run) {
+            self.advance_asked(out, now, event);
+        }
+    }
+
+    fn is_on(&self, run: u32) -> bool {
+        self.run.as_ref().is_some_and(|running| running.number == run)
+    }
+
+    pub(super) fn recognised(
+        &mut self,
+        out: &mut Out<'_>,
+        now: Moment,
+        run: u32,
+        done: Result<RecognisedAt, String>,
+    ) {
+        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
+        let asked = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
             let change = self.follower.observe(&done.observation);
             if done.in_place {
@@ -156,14 +216,19 @@ impl Agent {
             let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
             self.grace_seen = Some(done.grace_opened);
             out.note_grace(&life, done.grace_opened);
-            Ok(Recognition { life, grace_opened: done.grace_opened, grace_length: done.grace_length })
+            Ok(Recognition {
+                life,
+                grace_opened: done.grace_opened,
+                grace_length: done.grace_length,
+                too_late_for_the_lost: done.too_late_for_the_lost,
+            })
         });
-        if let Some(running) = &mut self.run {
+        if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
                 running.machine.captured(service, held.ledger.stored().keys());
             }
         }
-        self.advance(out, now, Event::Recognised(recognition));
+        self.worked_for(out, now, run, Event::Recognised(recognition));
     }
 
     pub(super) fn tick_run(&mut self, out: &mut Out<'_>, now: Moment) {
@@ -264,9 +329,9 @@ impl Agent {
     }
 
     fn act(&mut self, out: &mut Out<'_>, now: Moment, action: Action) {
+        let Some(number) = self.run.as_ref().map(|running| running.number) else { return };
         match action {
-            Action::CheckFit(_) => out.later(20, Event::Fit(Ok(()))),
-            Action::Fence(services) => out.fence(&services),
+            Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
                 let (won, refused) = self.claim_all(out, now, &services, &authority);
                 self.advance(out, now, Event::Claimed { won, refused });
@@ -295,19 +360,21 @@ impl Agent {
                     self.scan(out, now);
                     self.check_members(out);
                 }
-                if let Some(running) = &mut self.run {
-                    running.before.get_or_insert_with(|| self.found.clients.clone());
-                }
-                out.recognise(strategy, self.grace_seen);
+                let Some(running) = &mut self.run else { return };
+                let (run, found) = (running.machine.run().to_owned(), &self.found.clients);
+                let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
+                out.note_registrations(before);
+                let owes = running.machine.owes_already();
+                out.recognise(number, strategy, self.grace_seen, owes);
             }
             Action::Prove => match self.run.as_ref().and_then(|run| run.machine.grace().copied()) {
-                Some(grace) => out.prove(grace),
+                Some(grace) => out.prove(number, grace),
                 None => self.advance(out, now, Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
                 let grace = self.run.as_ref().and_then(|run| run.machine.grace());
                 let last_call = grace.map_or(now, heirlock_core::grace::Grace::last_call);
-                out.bring_up(services, last_call);
+                out.bring_up(number, services, last_call);
             }
             Action::Notify(notices) => self.notify(out, notices),
             Action::StopNotifying => self.tellings.iter_mut().for_each(|telling| *telling = None),
@@ -338,7 +405,7 @@ impl Agent {
         }
     }
 
-    fn claim_all(
+    pub(super) fn claim_all(
         &mut self,
         out: &mut Out<'_>,
         now: Moment,
@@ -399,7 +466,9 @@ impl Agent {
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
             sent.push(StateNumber(report.state));
         }
-        Ok(Claimed { service: service.clone(), generation, records, sent })
+        let told = self.held.get(service).map(|held| held.told_in(self.follower.current()));
+        let told = told.unwrap_or_default();
+        Ok(Claimed { service: service.clone(), generation, records, sent, told })
     }
 
     pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {
@@ -408,10 +477,13 @@ impl Agent {
 
     fn over(&mut self, out: &mut Out<'_>, now: Moment, end: &End) {
         let Some(running) = self.run.take() else { return };
-        self.reborn |= running.reborn && matches!(end, End::Refused(_));
         self.tellings.iter_mut().for_each(|telling| *telling = None);
-        out.run_ended(&running.machine, end);
-        self.rebooted = false;
+        self.conclude(out, &running, end);
         self.scan_due = Some(now);
+    }
+
+    pub(super) fn conclude(&mut self, out: &mut Out<'_>, running: &Running, end: &End) {
+        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+        out.run_ended(&running.machine, end);
     }
 }

@@ -53,7 +53,11 @@ impl Agent {
             return Ok(());
         }
         let us = out.server().name.clone();
-        let Some(claim) = out.newest_claim(service)? else {
+        let claim = out.newest_claim(service)?;
+        if let Some(claim) = claim.as_ref().filter(|claim| claim.owner != us || claim.released) {
+            self.is_others(out, service, claim)?;
+        }
+        let Some(claim) = claim else {
             return if out.is_at_home(service) { self.claim_first(out, service) } else { Ok(()) };
         };
         if claim.owner != us || claim.released {
@@ -114,7 +118,7 @@ impl Agent {
     }
 
     pub(super) fn look_for_silence(&mut self, out: &mut Out<'_>, now: Moment) {
-        if self.run.is_some() || !self.holdings_known {
+        if self.run.is_some() || self.asked.is_some() || !self.holdings_known {
             return;
         }
         for service in out.automatic() {
@@ -152,23 +156,17 @@ impl Agent {
         if self.releasing.contains(&name) || !self.holdings_known {
             return out.answer(&name, Word::Refused);
         }
-        if let Some(running) = &self.run {
-            if running.machine.targets().contains(&name) {
-                if running.machine.awaits_finish() {
-                    out.answer(&name, Word::Prepared);
-                }
-                return;
+        if let Some(running) = self.run_for(&name) {
+            if running.machine.awaits_finish() {
+                out.answer(&name, Word::Prepared);
             }
-            if running.machine.cause() != Cause::OwnRestart {
-                return out.answer(&name, Word::Refused);
-            }
+            return;
+        }
+        if self.asked.iter().chain(&self.run).any(|running| !running.machine.targets().is_empty()) {
+            return out.answer(&name, Word::Refused);
         }
         if self.is_adopted_already(&name) {
             return out.answer(&name, Word::Settled);
-        }
-        if self.run.take().is_some() {
-            out.say(|| "a self-adoption makes way".into());
-            self.tellings.iter_mut().for_each(|telling| *telling = None);
         }
         let order = Order {
             cause: Cause::Asked,
@@ -188,8 +186,9 @@ impl Agent {
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
         let name = out.w.services[service].name.clone();
-        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(&name)) {
-            return self.advance(out, now, Event::Finish);
+        if let Some(running) = self.run_for(&name) {
+            let number = running.number;
+            return self.worked_for(out, now, number, Event::Finish);
         }
         let word = if self.is_adopted_already(&name) { Word::Settled } else { Word::Refused };
         out.answer(&name, word);

@@ -19,6 +19,7 @@ const PATIENCE_MS: Ms = 50;
 /// One service whose clients are being told.
 #[derive(Debug)]
 pub(super) struct Telling {
+    run: u32,
     service: ServiceName,
     notifier: Notifier,
     grace: Grace,
@@ -26,8 +27,11 @@ pub(super) struct Telling {
 
 impl Agent {
     pub(super) fn notify(&mut self, out: &mut Out<'_>, notices: Vec<Notice>) {
-        let Some(grace) = self.run.as_ref().and_then(|run| run.machine.grace().copied()) else { return };
-        let rebooted = self.rebooted;
+        let running = self.run.as_ref();
+        let Some((run, grace)) = running.and_then(|run| Some((run.number, *run.machine.grace()?))) else {
+            return;
+        };
+        let rebooted = running.is_some_and(|running| running.machine.has_rebooted());
         for mut notice in notices {
             if notice.service.is_host() && !rebooted {
                 let peer = out.server().peer.clone();
@@ -46,7 +50,7 @@ impl Agent {
                 seed: out.w.rng.u64(..),
             };
             let service = notice.service;
-            self.tellings.push(Some(Telling { service, notifier: Notifier::new(plan), grace }));
+            self.tellings.push(Some(Telling { run, service, notifier: Notifier::new(plan), grace }));
             out.tell_later(self.tellings.len() - 1, 0);
         }
     }
@@ -87,7 +91,7 @@ impl Agent {
         }
         if let Some(telling) = self.tellings[index].take() {
             let left = telling.notifier.stop("");
-            out.later(1, Event::NotifyEnded { service: telling.service, left });
+            out.later(1, telling.run, Event::NotifyEnded { service: telling.service, left });
         }
     }
 
@@ -98,7 +102,8 @@ impl Agent {
             telling.notifier.handle_reply(now, Transport::Udp, from, bytes);
             while let Some(event) = telling.notifier.poll_event() {
                 if let Heard::Acknowledged(client) = event {
-                    out.later(1, Event::Acknowledged { service: service.clone(), clients: vec![client] });
+                    let event = Event::Acknowledged { service: service.clone(), clients: vec![client] };
+                    out.later(1, telling.run, event);
                 }
             }
         }

@@ -73,3 +73,44 @@ fn strangers_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_th
     look(&mut place, "2", true);
     assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Conveyed), 2));
 }
+
+#[test]
+fn a_self_adoption_goes_on_while_what_was_asked_for_is_checked_and_makes_way_when_that_has_claimed() {
+    let mut place = with_a_stranger();
+    let life = look(&mut place, "1", true);
+    answers(&mut place, &life, Probe::InGrace);
+    let own = place.number();
+    let is_on = |place: &Place| place.agent.run.as_ref().map(|running| running.number);
+    place.begin("new");
+    let asked = place.number();
+    assert_eq!((is_on(&place), place.claims("new")), (Some(own), 0), "nothing is claimed yet");
+    place.agent.worked_for(asked, Event::Fit(Err("it can't work here".into())));
+    assert!(place.agent.asked.is_none(), "it was refused");
+    assert_eq!(
+        (is_on(&place), place.phase()),
+        (Some(own), Some(Phase::Conveyed)),
+        "and nothing else was touched"
+    );
+
+    place.begin("new");
+    let asked = place.number();
+    place.agent.worked_for(asked, Event::Fit(Ok(())));
+    assert_eq!((is_on(&place), place.claims("new"), place.claims("nfs")), (Some(asked), 1, 3));
+    let running = place.agent.run.as_ref().unwrap();
+    assert!(
+        running.machine.has_member(&service("nfs")),
+        "its clients are told by the run that took its place"
+    );
+}
+
+#[test]
+fn a_self_adoption_begins_while_what_was_asked_for_is_still_checked() {
+    let mut place = with_a_stranger();
+    place.begin("new");
+    let asked = place.number();
+    let life = look(&mut place, "1", true);
+    answers(&mut place, &life, Probe::InGrace);
+    assert_eq!(place.claims("nfs"), 2, "nobody waits for a fence");
+    place.agent.worked_for(asked, Event::Fit(Ok(())));
+    assert_eq!((place.claims("new"), place.claims("nfs")), (1, 3));
+}

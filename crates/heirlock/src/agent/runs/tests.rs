@@ -32,7 +32,8 @@ fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
     let recognised = Recognised { observation, in_place: false };
     let now = place.agent.clock.now();
-    let done = RecognisedAt { recognised, grace_opened: now, grace_length: Duration::from_secs(20) };
+    let grace_length = Duration::from_secs(20);
+    let done = RecognisedAt { recognised, grace_opened: now, grace_length, too_late_for_the_lost: false };
     Message::Recognised(run, Box::new(Ok(done)))
 }
 
@@ -40,7 +41,7 @@ fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
 fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_are_gone_all_the_same() {
     let mut place = place();
     place.begin("nfs");
-    let first = place.agent.run.as_ref().unwrap().number;
+    let first = place.number();
     place.supersede();
     place.begin("new");
     place.drive(Phase::Conveyed);
@@ -55,7 +56,7 @@ fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_
 fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     let mut place = place();
     place.begin("nfs");
-    let first = place.agent.run.as_ref().unwrap().number;
+    let first = place.number();
     place.supersede();
     place.begin("new");
     place.drive(Phase::Recognised);

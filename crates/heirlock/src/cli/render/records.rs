@@ -258,6 +258,7 @@ while grace is open, 'sm-notify -f -P /root/nfs -v 192.0.2.10' tells its clients
             outcome: Outcome::Unreachable,
             at_ms: 9,
             why: Some("no answer".into()),
+            is_final: false,
         };
         let value = Record {
             service: nfs(),

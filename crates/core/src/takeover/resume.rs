@@ -1,0 +1,120 @@
+//! How a run goes on after the agent's death: from what it left in the store, in the same life of the lock manager.
+//!
+//! What decides an outcome is durable, or follows from what is (docs/decisions/resumed-runs.md has each field).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::journal::{Journal, OutcomeLine, Part, Until};
+use super::member::Member;
+use super::phase::Phase;
+use super::{Plan, Standing, Takeover};
+use crate::claim::Authority;
+use crate::moment::Moment;
+use crate::names::{Generation, ServiceName};
+
+/// What a run that is resumed finds of one member in the store.
+#[derive(Debug, Clone)]
+pub struct Remains {
+    /// Which service.
+    pub service: ServiceName,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its number.
+    pub state: StateNumber,
+    /// Its clients.
+    pub clients: Vec<MonName>,
+    /// Whom the generation before it knew, where that can be read still: the clients that the run began with.
+    pub begun_with: Option<BTreeSet<MonName>>,
+    /// How far it had come.
+    pub journal: Journal,
+    /// What is known of its clients.
+    pub outcomes: Vec<OutcomeLine>,
+}
+
+/// What a run that is resumed finds.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Of those members that this server holds still.
+    pub remains: Vec<Remains>,
+    /// All that this server holds. A member that is not among it was claimed by another server meanwhile.
+    pub held: BTreeSet<ServiceName>,
+    /// Clients that registered since the run recognised.
+    pub came: BTreeSet<MonName>,
+}
+
+impl Takeover {
+    /// A run that was interrupted after it had recognised, in the same life of the lock manager: it goes on with
+    /// its numbers and its outcomes. The first event it expects is [`super::Event::Recognised`], for what is left of
+    /// grace.
+    ///
+    /// `None` where a member that is held has no such journal: then only a new run, with new numbers, is safe (I5).
+    #[must_use]
+    pub fn resume(now: Moment, margin: Duration, found: Found) -> Option<Self> {
+        let Found { remains, held, came } = found;
+        let first = remains.first()?.journal.clone();
+        let phase = remains.iter().map(|r| r.journal.phase).min()?;
+        let same = remains.iter().all(|r| r.journal.run == first.run && r.journal.life == first.life);
+        let left = |service: &ServiceName| remains.iter().any(|r| r.service == *service);
+        let all = first.members.iter().all(|(service, _)| left(service) || !held.contains(service));
+        if !(same && all && phase.is_bound_to_a_life()) {
+            return None;
+        }
+        let of = |part| {
+            let members = first.members.iter().filter(move |(service, p)| *p == part && left(service));
+            members.map(|(service, _)| service.clone()).collect::<Vec<_>>()
+        };
+        let (targets, own) = (of(Part::Target), of(Part::Own));
+        let gone = first.members.iter().find(|(service, part)| *part == Part::Target && !left(service));
+        let overtaken = gone.filter(|_| targets.is_empty()).map(|(service, _)| super::was_claimed(service));
+        let plan = Plan {
+            run: first.run,
+            server: first.server,
+            cause: first.cause,
+            targets,
+            standing: Standing {
+                lost: own.clone(),
+                own,
+                life_before: first.life_before,
+                life_now: first.life.clone(),
+            },
+            strategy: first.strategy,
+            convey: first.convey,
+            until: first.until,
+            authority: Authority::default(),
+            fence: false,
+            margin,
+            primary_lost: None,
+            started_at_s: first.started_at_s,
+        };
+        let before_ms = first.timeline.iter().map(|stamp| stamp.at_ms).max().unwrap_or(0);
+        let mut run = Self::new(now, plan);
+        (run.timeline, run.before_ms) = (first.timeline, before_ms);
+        (run.phase, run.life) = (Phase::Conveyed, first.life);
+        (run.resumed_from, run.seen, run.overtaken) = (Some(phase), came, overtaken);
+        run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
+        // Past what was waited for, nobody waits again.
+        if phase > Phase::Proved {
+            run.plan.until = Until::Settled;
+        }
+        for one in remains {
+            let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
+            // Who came after the lock manager had recognised, and was unknown before, has lost nothing with the life
+            // before. Where nobody knows who was known, such a client is told as long as anybody is.
+            let has_lost = |client: &MonName| {
+                let known = one.begun_with.as_ref().map(|known| known.contains(client));
+                !run.seen.contains(client) || known.unwrap_or(phase < Phase::Settling)
+            };
+            let clients: Vec<MonName> = one.clients.into_iter().filter(has_lost).collect();
+            let mut member = Member::new(one.service, part, one.generation, one.state, clients);
+            member.recall(&one.outcomes);
+            run.members.push(member);
+        }
+        Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! A run that was asked for, until it has claimed: whether it can work is checked, and owners are fenced. That takes its
+//! time, and may end in a refusal. So it holds nothing up: a self-adoption goes on beside it, or begins, and makes way at
+//! the moment in which the claim has succeeded.
+
+use heirlock_core::ServiceName;
+use heirlock_core::takeover::{Action, End, Event, Standing};
+
+use super::Agent;
+use super::runs::Running;
+use super::work::{RunNumber, Workshop};
+
+impl Agent {
+    /// What this server holds and owes now.
+    pub(crate) fn standing(&self) -> Standing {
+        let host = self.held.get(&ServiceName::host(&self.settings.server));
+        Standing {
+            own: self.held.keys().cloned().collect(),
+            lost: self.owed().to_be_told(),
+            life_before: host.and_then(|held| held.journal.life_told().cloned()),
+            life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
+        }
+    }
+
+    /// The run that takes this service over or tells its clients, or is to.
+    pub(crate) fn run_with(&self, service: &ServiceName) -> Option<&Running> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.into_iter().find(|running| running.machine.has_member(service))
+    }
+
+    /// The run that takes this service over, or is to.
+    pub(crate) fn run_for(&mut self, service: &ServiceName) -> Option<&mut Running> {
+        let runs = self.asked.iter_mut().chain(&mut self.run);
+        runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    /// Services that are being taken over, or are to be.
+    pub(crate) fn being_adopted(&self) -> Vec<ServiceName> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.flat_map(|running| running.machine.targets().to_vec()).collect()
+    }
+
+    /// Tells the run that was asked for what has happened. Nothing of it is durable before it has claimed.
+    pub(crate) fn advance_asked(&mut self, event: Event) {
+        let standing = self.standing();
+        let Some(asked) = &mut self.asked else { return };
+        asked.machine.stands(standing);
+        let number = asked.number;
+        let batch = asked.machine.step(self.clock.now(), event);
+        for action in batch.then {
+            match action {
+                Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
+                    Some(why) => self.advance_asked(Event::Fit(Err(why))),
+                    None => self.work_for(number).check_fit(strategy),
+                },
+                Action::Fence(services) => {
+                    let owners = services
+                        .iter()
+                        .filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
+                    self.work_for(number).fence(owners.collect());
+                }
+                Action::Claim { services, authority } => {
+                    let (won, refused) = self.claim_all(&services, &authority);
+                    self.claim_answered(Event::Claimed { won, refused });
+                }
+                Action::Over(end) => self.refused(end),
+                other => tracing::error!(?other, "a run that has claimed nothing can't do this"),
+            }
+        }
+        self.say_phase_asked();
+    }
+
+    /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
+    fn claim_answered(&mut self, claimed: Event) {
+        let Some(asked) = &mut self.asked else { return };
+        let batch = asked.machine.step(self.clock.now(), claimed);
+        if let [Action::Over(end)] = batch.then.as_slice() {
+            return self.refused(end.clone());
+        }
+        if let Some(running) = self.run.take() {
+            tracing::info!(run = running.machine.run(), "a self-adoption makes way for what was asked for");
+            running.stop();
+        }
+        self.run = self.asked.take();
+        if let Some(running) = &mut self.run {
+            running.reborn = self.reborn;
+        }
+        self.carry_on(batch);
+    }
+
+    /// It can't begin. What is owed to anybody is owed as before.
+    pub(crate) fn refused(&mut self, end: End) {
+        if let Some(running) = self.asked.take() {
+            self.conclude(running, end);
+        }
+    }
+
+    /// Those who wait for it see that it is being checked.
+    fn say_phase_asked(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        let phase = asked.machine.phase();
+        if asked.said.replace(phase) != Some(phase) {
+            tracing::info!(run = asked.machine.run(), %phase, "a run was asked for");
+            asked.say_progress();
+        }
+    }
+
+    /// A workshop whose reports are this run's.
+    pub(crate) fn work_for(&self, run: RunNumber) -> Workshop {
+        Workshop { run, ..self.workshop.clone() }
+    }
+}

@@ -1,0 +1,191 @@
+//! Services that another server has claimed from this one, while their address is on this server still. Clients that reach
+//! it lock with a lock manager that is not theirs any more: whoever serves them by right knows nothing of those locks, and a
+//! restart of NFS here would drop them untold (I3).
+
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::Strategy;
+use heirlock_core::{Generation, ServerName, ServiceName};
+
+use super::work::{Workshop, is_present};
+use super::{Agent, holdings};
+use crate::store::StoreError;
+
+/// What is known of a service that another server holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeftBehind {
+    /// Of which claim.
+    generation: Generation,
+    owner: ServerName,
+    /// It was claimed from this server.
+    was_ours: bool,
+    /// Its address is on this server.
+    is_here: bool,
+}
+
+impl Agent {
+    /// Another server holds this service. Where that was claimed from this one, the address has to go.
+    pub(crate) fn is_others(&mut self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
+        let is_here = !claim.released && self.has_address_of(service);
+        self.note_others(service, claim, is_here)
+    }
+
+    fn note_others(&mut self, service: &ServiceName, claim: &Claim, is_here: bool) -> Result<(), StoreError> {
+        let known = self.left_behind.get(service).filter(|known| known.generation == claim.generation);
+        let was_ours = match known {
+            Some(known) => known.was_ours,
+            None if is_here && claim.owner != self.settings.server => self.was_ours(service, claim)?,
+            None => return Ok(()),
+        };
+        let is_news = is_here && was_ours && !known.is_some_and(|known| known.is_here);
+        let (generation, owner) = (claim.generation, claim.owner.clone());
+        self.left_behind.insert(service.clone(), LeftBehind { generation, owner, was_ours, is_here });
+        if is_news {
+            self.left_behind_problems().iter().for_each(|problem| tracing::error!("{problem}"));
+            self.workshop.leave_address(service);
+        }
+        Ok(())
+    }
+
+    /// What `status` says of them.
+    pub(crate) fn left_behind_problems(&self) -> Vec<String> {
+        let left = self
+            .left_behind
+            .iter()
+            .filter(|(service, left)| left.is_here && left.was_ours && !self.held.contains_key(*service));
+        let problem = |(service, left): (&ServiceName, &LeftBehind)| {
+            format!(
+                "{service} belongs to {}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down",
+                left.owner
+            )
+        };
+        left.map(problem).collect()
+    }
+
+    /// Why the run that was asked for may not restart anything here, if so.
+    pub(crate) fn would_drop_locks_of_others(&self, strategy: Strategy) -> Option<String> {
+        self.would_drop_locks_at(strategy, |service| self.has_address_of(service))
+    }
+
+    fn would_drop_locks_at(
+        &self,
+        strategy: Strategy,
+        has_address: impl Fn(&ServiceName) -> bool,
+    ) -> Option<String> {
+        let asked = &self.asked.as_ref()?.machine;
+        if !strategy.drops_own_locks() || asked.is_insisted() {
+            return None;
+        }
+        let left = self.left_behind.iter().find(|(service, left)| {
+            left.is_here
+                && left.was_ours
+                && !self.held.contains_key(*service)
+                && !asked.targets().contains(service)
+                && has_address(service)
+        });
+        left.map(|(service, left)| {
+            format!(
+                "'{strategy}' would drop locks that clients of {service} took on this server, and nobody would tell them: {service} belongs to {}, and its address is here still; take the address away, or adopt {service} first",
+                left.owner
+            )
+        })
+    }
+
+    /// A loopback address is on every server, and says nothing.
+    fn has_address_of(&self, service: &ServiceName) -> bool {
+        let configured = self.settings.service(service);
+        let is_here = |address: &std::net::IpAddr| !address.is_loopback() && is_present(*address);
+        configured.is_some_and(|service| service.addresses.iter().any(is_here))
+    }
+
+    /// Whether a generation before this claim is this server's: looked up once for each claim.
+    fn was_ours(&self, service: &ServiceName, claim: &Claim) -> Result<bool, StoreError> {
+        let mut before = claim.generation.0.checked_sub(1).map(Generation);
+        while let Some(at_most) = before {
+            let Some(generation) = self.store.newest_generation(service, at_most)? else { return Ok(false) };
+            let contents = self.store.load(service, generation)?;
+            let journal = holdings::parse_journal(&contents);
+            if journal.is_some_and(|journal| journal.server == self.settings.server) {
+                return Ok(true);
+            }
+            before = generation.0.checked_sub(1).map(Generation);
+        }
+        Ok(false)
+    }
+}
+
+impl Workshop {
+    /// Takes the address of a service that is another server's away, where there is a hook for that.
+    fn leave_address(&self, service: &ServiceName) {
+        let (shop, service) = (self.clone(), service.clone());
+        std::thread::spawn(move || {
+            match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
+                Some(Ok(())) => {
+                    tracing::info!(%service, "its address was taken away: it is another server's")
+                }
+                Some(Err(why)) => tracing::error!(%service, why, "its address did not go"),
+                None => {}
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heirlock_core::takeover::{Journal, Phase};
+    use heirlock_nsm::StateNumber;
+
+    use super::*;
+    use crate::agent::holdings::begin;
+    use crate::agent::testing::{Place, place, service};
+
+    /// A store in which `new` was this server's, or another's, and is nfs-c's now.
+    fn claimed_by_another(first: &str) -> (Place, Claim) {
+        let place = place();
+        let store = place.agent.store.as_ref();
+        let first = ServerName::parse(first).unwrap();
+        let journal = Journal::quiet("run", &first, 0);
+        let claim = Claim::new(Generation::FIRST, &first, "agent", 0);
+        holdings::claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
+        let other = ServerName::parse("nfs-c").unwrap();
+        let claim = Claim::new(Generation(2), &other, "agent", 0);
+        store.claim(&service("new"), &claim).unwrap();
+        let journal = Journal::quiet("run", &other, 0);
+        let records = std::collections::BTreeMap::new();
+        begin(store, &service("new"), Generation(2), StateNumber(3), records, &journal).unwrap();
+        (place, claim)
+    }
+
+    #[test]
+    fn nothing_is_restarted_while_the_address_of_what_another_server_has_claimed_from_us_is_here() {
+        let (mut place, claim) = claimed_by_another("nfs-b");
+        place.agent.note_others(&service("new"), &claim, true).unwrap();
+        let problems = place.agent.left_behind_problems();
+        assert!(
+            matches!(problems.as_slice(), [one] if one.starts_with("new belongs to nfs-c, and its address is on this"))
+        );
+        place.begin("nfs");
+        let refused =
+            |place: &Place, is_here| place.agent.would_drop_locks_at(Strategy::RestartNfs, |_| is_here);
+        assert_eq!(refused(&place, true), None, "the operator insists");
+        place.agent.asked = None;
+        place.begin_uninsisted("nfs");
+        assert!(refused(&place, true).unwrap().contains("clients of new took on this server"));
+        assert_eq!(refused(&place, false), None, "it was taken away since");
+        assert_eq!(place.agent.would_drop_locks_at(Strategy::Notify, |_| true), None, "it drops nothing");
+        place.agent.asked = None;
+        place.begin_uninsisted("new");
+        assert_eq!(refused(&place, true), None, "its own clients are told");
+        assert_eq!(place.phase(), Some(Phase::Intent));
+        place.agent.note_others(&service("new"), &claim, false).unwrap();
+        assert!(place.agent.left_behind_problems().is_empty());
+    }
+
+    #[test]
+    fn an_address_that_came_here_before_its_service_was_asked_for_forbids_nothing() {
+        let (mut place, claim) = claimed_by_another("nfs-a");
+        place.agent.note_others(&service("new"), &claim, true).unwrap();
+        assert!(place.agent.left_behind_problems().is_empty());
+        place.begin_uninsisted("nfs");
+        assert_eq!(place.agent.would_drop_locks_at(Strategy::RestartNfs, |_| true), None);
+    }
+}

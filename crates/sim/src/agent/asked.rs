@@ -1,0 +1,74 @@
+//! A run that was asked for, until it has claimed; a self-adoption goes on beside it.
+
+use heirlock_core::takeover::{Action, End, Event, Standing};
+use heirlock_core::{Moment, ServiceName};
+
+use super::Agent;
+use super::runs::Running;
+use crate::outside::Out;
+
+impl Agent {
+    pub(super) fn standing(&self, out: &Out<'_>) -> Standing {
+        let host = self.held.get(&ServiceName::host(&out.server().name));
+        Standing {
+            own: self.held.keys().cloned().collect(),
+            lost: self.owed().to_be_told(),
+            life_before: host.and_then(|held| held.journal.life_told().cloned()),
+            life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
+        }
+    }
+
+    pub(super) fn run_for(&self, service: &ServiceName) -> Option<&Running> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    pub(super) fn advance_asked(&mut self, out: &mut Out<'_>, now: Moment, event: Event) {
+        let standing = self.standing(out);
+        let Some(asked) = &mut self.asked else { return };
+        asked.machine.stands(standing);
+        let (number, before) = (asked.number, asked.machine.phase());
+        let told = crate::check::event_word(&event);
+        let batch = asked.machine.step(now, event);
+        let (run, after) = (asked.machine.run().to_owned(), asked.machine.phase());
+        out.say(|| format!("run {run}: {before} --{told}--> {after}"));
+        for action in batch.then {
+            match action {
+                Action::CheckFit(strategy) => match self.would_drop_locks_of_others(out, strategy) {
+                    Some(why) => self.advance_asked(out, now, Event::Fit(Err(why))),
+                    None => out.later(20, number, Event::Fit(Ok(()))),
+                },
+                Action::Fence(services) => out.fence(number, &services),
+                Action::Claim { services, authority } => {
+                    let (won, refused) = self.claim_all(out, now, &services, &authority);
+                    self.claim_answered(out, now, Event::Claimed { won, refused });
+                }
+                Action::Over(end) => self.refused(out, &end),
+                other => out.w.violated(3, format!("{other:?} before anything is claimed")),
+            }
+        }
+    }
+
+    fn claim_answered(&mut self, out: &mut Out<'_>, now: Moment, claimed: Event) {
+        let Some(asked) = &mut self.asked else { return };
+        let batch = asked.machine.step(now, claimed);
+        if let [Action::Over(end)] = batch.then.as_slice() {
+            return self.refused(out, &end.clone());
+        }
+        if self.run.take().is_some() {
+            out.say(|| "a self-adoption makes way".into());
+            self.tellings.iter_mut().for_each(|telling| *telling = None);
+        }
+        self.run = self.asked.take();
+        if let Some(running) = &mut self.run {
+            running.reborn = self.reborn;
+        }
+        self.carry_on(out, now, batch);
+    }
+
+    fn refused(&mut self, out: &mut Out<'_>, end: &End) {
+        if let Some(running) = self.asked.take() {
+            self.conclude(out, &running, end);
+        }
+    }
+}
