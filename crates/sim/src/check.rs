@@ -26,6 +26,7 @@ use heirlock_nsm::{MonName, StateNumber, sm};
 use crate::Ms;
 use crate::agent::{DEAD_AFTER, MARGIN, millis};
 use crate::client::{Ask, Loss};
+use crate::losses::Losses;
 use crate::server::{FileAt, GRACE_MS, Life, client_address, client_at};
 use crate::store::{Change, Contents};
 use crate::world::World;
@@ -55,6 +56,7 @@ pub(crate) struct Checks {
     outcomes: Vec<(ServiceName, MonName, bool, Ms)>,
     /// Locks that were granted to another while their holder believed to have them.
     thefts: Vec<(usize, FileAt, Loss, bool)>,
+    pub(crate) losses: Losses,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(usize, u64), (Ms, u32)>,
 }
@@ -372,8 +374,18 @@ impl World {
             let is_too_much =
                 between(loss.at, until).any(|(_, store)| *store) || between(loss.at, until).count() > 1;
             let told: Vec<bool> = told.into_iter().map(|told| told.0).collect();
-            let is_excused = loss.unseen || is_unseen || was_away || is_told || is_too_much;
-            if loss.captured && !is_excused {
+            let excuse = match loss {
+                Loss { captured: false, .. } => Some(&mut self.checks.losses.not_on_record),
+                Loss { unseen: true, .. } => Some(&mut self.checks.losses.unseen),
+                _ if is_unseen => Some(&mut self.checks.losses.unseen),
+                _ if was_away => Some(&mut self.checks.losses.away),
+                _ if is_told => Some(&mut self.checks.losses.told),
+                _ if is_too_much => Some(&mut self.checks.losses.too_much),
+                _ => None,
+            };
+            if let Some(excused) = excuse {
+                *excused += 1;
+            } else {
                 let (silent, at) = (told.is_empty(), loss.at);
                 let what = format!(
                     "client {client} lost {file:?} of {name} at {at} ms: on record, reachable, {}, {}",

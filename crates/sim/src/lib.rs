@@ -36,6 +36,7 @@ mod client;
 mod cluster;
 mod desk;
 mod faults;
+mod losses;
 mod outside;
 mod server;
 mod store;
@@ -43,6 +44,7 @@ mod traffic;
 mod world;
 
 pub use check::Violation;
+pub use losses::Losses;
 
 use faults::FAULTS_END;
 use world::World;
@@ -53,11 +55,20 @@ pub(crate) type Ms = u64;
 /// How long everybody gets to settle.
 const SETTLE: Ms = 75_000;
 
-/// Lives through one seed: the first promise that was broken.
+/// What a seed came to.
+#[derive(Debug)]
+pub struct Story {
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    /// What became of lost locks until then.
+    pub losses: Losses,
+}
+
+/// Lives through one seed.
 #[must_use]
-pub fn run(seed: u64, trace: bool) -> Option<Violation> {
+pub fn run(seed: u64, trace: bool) -> Story {
     if let Some(violation) = desk::run(seed, trace) {
-        return Some(violation);
+        return Story { violation: Some(violation), losses: Losses::default() };
     }
     let mut world = World::new(seed, trace);
     world.run_until(FAULTS_END);
@@ -69,5 +80,5 @@ pub fn run(seed: u64, trace: bool) -> Option<Violation> {
         world.run_until(FAULTS_END + 2 * SETTLE);
         world.check_all();
     }
-    world.checks.violation
+    Story { violation: world.checks.violation, losses: world.checks.losses }
 }

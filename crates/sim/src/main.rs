@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
-use heirlock_sim::Violation;
+use heirlock_sim::{Losses, Violation};
 
 /// Simulates servers, agents and clients, and checks every promise of the design.
 #[derive(Debug, Parser)]
@@ -33,6 +33,9 @@ struct Arguments {
     #[cfg(feature = "plants")]
     #[arg(long, value_parser = parse_bug)]
     plant: Option<heirlock_core::planted::Bug>,
+    /// Fails if fewer than this many of 1,000 lost locks were made good: else excuses hide what is broken.
+    #[arg(long, value_name = "PER-MILLE", default_value_t = 0)]
+    made_good_min: u64,
     /// Threads, each with seeds of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
         None => arguments.seeds.clone().unwrap_or(0..1_000),
     };
     let began = Instant::now();
-    let (broken, count) = run_all(&arguments, seeds);
+    let Ran { broken, count, losses } = run_all(&arguments, seeds);
     let took = began.elapsed().as_secs_f64();
     if arguments.survey {
         let mut counts = std::collections::BTreeMap::<u8, (u64, u64)>::new();
@@ -68,7 +71,12 @@ fn main() -> ExitCode {
             violation.what
         );
     }
+    println!("{losses}");
     println!("{count} seeds in {took:.1} s");
+    if losses.made_good_per_mille() < arguments.made_good_min {
+        println!("expected at least {} of 1,000 lost locks to be made good", arguments.made_good_min);
+        return ExitCode::FAILURE;
+    }
     match (arguments.expect, first) {
         (None, None) => ExitCode::SUCCESS,
         (Some(expected), Some((_, violation))) if violation.invariant == expected => ExitCode::SUCCESS,
@@ -85,10 +93,18 @@ fn tells(arguments: &Arguments) -> bool {
     arguments.trace || arguments.seed.is_some()
 }
 
-/// The seeds that break a promise, in order, and how many were run.
-fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, u64) {
+/// What many seeds came to.
+struct Ran {
+    /// Those that break a promise, in order.
+    broken: Vec<(u64, Violation)>,
+    /// How many were run.
+    count: u64,
+    losses: Losses,
+}
+
+fn run_all(arguments: &Arguments, seeds: Range<u64>) -> Ran {
     let next = AtomicU64::new(seeds.start);
-    let found = Mutex::new(Vec::new());
+    let found = Mutex::new((Vec::new(), Losses::default()));
     // Seeds after the first broken one need not be run.
     let end = AtomicU64::new(seeds.end);
     let threads = if tells(arguments) { 1 } else { arguments.threads.max(1) };
@@ -100,23 +116,21 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> (Vec<(u64, Violation)>, 
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let Some(violation) = heirlock_sim::run(seed, tells(arguments)) else {
-                        continue;
-                    };
+                    let story = heirlock_sim::run(seed, tells(arguments));
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.1.add(story.losses);
+                    let Some(violation) = story.violation else { continue };
                     if !arguments.survey {
                         end.fetch_min(seed, Ordering::Relaxed);
                     }
-                    if let Ok(mut found) = found.lock() {
-                        found.push((seed, violation));
-                    }
+                    found.0.push((seed, violation));
                 }
             });
         }
     });
-    let mut found = found.into_inner().unwrap_or_default();
-    found.sort_by_key(|(seed, _)| *seed);
-    let count = next.into_inner().min(seeds.end) - seeds.start;
-    (found, count)
+    let (mut broken, losses) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    broken.sort_by_key(|(seed, _)| *seed);
+    Ran { broken, count: next.into_inner().min(seeds.end) - seeds.start, losses }
 }
 
 /// Bugs by the names that the code has for them, spelled as options are.

@@ -187,7 +187,11 @@ impl World {
             self.clients[client].disturbed = Some(self.now);
             return;
         }
+        let was_lost = self.clients[client].locks.get(&file).is_some_and(|held| held.loss.is_some());
         let asked = self.clients[client].answered(file, number, verdict);
+        if was_lost && asked == Some(Ask::Reclaim) && verdict == Verdict::Granted {
+            self.checks.losses.made_good += 1;
+        }
         if asked == Some(Ask::Lock) && verdict == Verdict::Granted {
             self.say(|| format!("client {client} has {file:?}"));
         }
