@@ -24,6 +24,32 @@
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
+//!
+//! A machine is told what has happened, and says what is to be done. Here a server watches the heart of another one, and
+//! what it may do follows from what it saw:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::time::Duration;
+//!
+//! use heirlock_core::liveness::{Beat, Hearts, may_adopt_unasked};
+//! use heirlock_core::{Moment, ServerName};
+//!
+//! let primary = ServerName::parse("nfs-a")?;
+//! let at = |seconds| Moment::at(Duration::from_secs(seconds));
+//! let round = |beat: &str| BTreeMap::from([(primary.clone(), Beat { beat: beat.into(), paused: false })]);
+//!
+//! let mut hearts = Hearts::new(Duration::from_secs(5));
+//! for second in 0..20 {
+//!     hearts.saw(at(second), &round(&second.to_string()));
+//! }
+//! assert!(!may_adopt_unasked(hearts.heart_of(&primary, at(20))));
+//! for second in 20..30 {
+//!     hearts.saw(at(second), &round("19")); // nothing changes any more
+//! }
+//! assert!(may_adopt_unasked(hearts.heart_of(&primary, at(30))));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod claim;
 pub mod duty;

@@ -13,6 +13,28 @@
 //! | [`rpcbind`] | program 100000 | RFC 1833, RFC 5665 |
 //! | [`sm`] | program 100024 | X/Open XNFS, nfs-utils support/nsm/sm_inter.x |
 //! | [`nlm`] | program 100021 | X/Open XNFS, Linux fs/lockd |
+//!
+//! A file of rpc.statd's, read and written again to the byte:
+//!
+//! ```
+//! use heirlock_nsm::record::{parse_record, render_record};
+//!
+//! let file = b"0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
+//! let record = parse_record(file)?;
+//! assert_eq!(record.lines[0].mon_name.address(), Some("10.0.0.1".parse().unwrap()));
+//! assert_eq!(record.lines[0].my_name.as_str(), "nfs-b");
+//! assert_eq!(render_record(&record.lines), file);
+//! # Ok::<(), heirlock_nsm::record::RecordError>(())
+//! ```
+//!
+//! What can't be read says what was expected, and a name that could leave its directory is no name:
+//!
+//! ```
+//! use heirlock_nsm::MonName;
+//!
+//! assert!(MonName::parse("client.example.org").is_ok());
+//! assert!(MonName::parse("../../etc/passwd").is_err());
+//! ```
 
 pub mod limits;
 pub mod name;
