@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "../../crates/heirlock/tests/left_out/mod.rs"]
+mod left_out;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,7 +74,7 @@ fn guests_have_what_scenarios_need() {
         && Path::new("/dev/net/tun").exists()
         && Path::new("/usr/bin/linux.uml").exists();
     if !here {
-        eprintln!("left out: needs root, /dev/net/tun and the package user-mode-linux");
+        left_out::leave_out("root, /dev/net/tun and the package user-mode-linux");
         return;
     }
     let built = tempfile::tempdir().unwrap();

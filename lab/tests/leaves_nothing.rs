@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "../../crates/heirlock/tests/left_out/mod.rs"]
+mod left_out;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -203,7 +206,7 @@ fn lab_can_run() -> bool {
         && Path::new("/dev/net/tun").exists()
         && Path::new("/usr/bin/linux.uml").exists();
     if !can {
-        eprintln!("left out: needs root, /dev/net/tun and the package user-mode-linux");
+        left_out::leave_out("root, /dev/net/tun and the package user-mode-linux");
     }
     can
 }

@@ -14,6 +14,9 @@ mod exports_syntax;
 mod from_elsewhere;
 mod guard;
 mod hooks;
+#[cfg(test)]
+#[path = "../tests/left_out/mod.rs"]
+mod left_out;
 mod limits;
 mod lock_manager;
 mod monitor;

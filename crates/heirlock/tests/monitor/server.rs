@@ -23,7 +23,7 @@ pub(crate) fn is_inside(test: &str) -> bool {
         return true;
     }
     if !rustix::process::geteuid().is_root() || !Path::new("/sbin/rpcbind").exists() {
-        eprintln!("left out: needs root and rpcbind");
+        crate::left_out::leave_out("root and rpcbind");
         return false;
     }
     let ran = Command::new("unshare")

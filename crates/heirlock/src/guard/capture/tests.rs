@@ -168,9 +168,8 @@ fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_nobody_is_said() {
     drop(listener);
     assert_eq!(under_callout(&tree), [("callout-socket", Severity::Warning)]);
     let (tree, _listener) = called_out();
-    // Only root can give a folder away.
     if chown(tree.host().at("/var/lib/nfs/sm"), Some(4711), None).is_err() {
-        return;
+        return crate::left_out::leave_out("root, which alone can give a folder away, for its last part");
     }
     fs::set_permissions(tree.host().at("/run/heirlock"), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(under_callout(&tree), [("callout-socket", Severity::Warning)]);

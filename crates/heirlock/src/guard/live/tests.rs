@@ -80,9 +80,9 @@ fn a_directory_that_cannot_serve_is_said() {
     assert_eq!(said().severity, Severity::Warning);
     tree.remove("/var/lib/nfs/sm/a\nb");
     let bak = tree.host().at("/var/lib/nfs/sm.bak");
-    // Only root can give a folder away.
-    if chown(&bak, Some(4711), None).is_ok() {
-        assert!(said().found.contains("sm.bak to user 4711"), "{}", said());
+    match chown(&bak, Some(4711), None) {
+        Ok(()) => assert!(said().found.contains("sm.bak to user 4711"), "{}", said()),
+        Err(_) => crate::left_out::leave_out("root, which alone can give a folder away, for its last part"),
     }
     fs::remove_dir(tree.host().at("/var/lib/nfs/sm")).unwrap();
     assert_eq!(said().severity, Severity::LosesLocks);

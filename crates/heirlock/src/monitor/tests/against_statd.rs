@@ -35,7 +35,7 @@ fn heirlock_answers_as_rpc_statd_does_save_for_what_we_want_otherwise() {
         Path::new("/usr/sbin").join(program).exists() || Path::new("/sbin").join(program).exists()
     };
     if !rustix::process::geteuid().is_root() || !there("rpc.statd") || !there("rpcbind") {
-        eprintln!("left out: needs root, rpc.statd (nfs-common) and rpcbind");
+        crate::left_out::leave_out("root, rpc.statd (nfs-common) and rpcbind");
         return;
     }
     let name =

@@ -152,14 +152,14 @@ fn a_store_of_somebody_else_is_refused() {
     );
     assert_eq!(error, expected);
     check_owner(Path::new("/srv/store"), Owner { uid: us, ..theirs }).unwrap();
-    // For real, where we may give a folder away.
     let (_folder, root, store) = begun();
-    if std::os::unix::fs::chown(&root, Some(us + 1), None).is_ok() {
-        for error in all_fail(&store) {
-            assert!(error.contains(&format!("found one of user {}", us + 1)), "{error}");
-        }
-        assert!(DirStore::create(&root).is_err());
+    if std::os::unix::fs::chown(&root, Some(us + 1), None).is_err() {
+        return crate::left_out::leave_out("root, which alone can give a folder away, for its last part");
     }
+    for error in all_fail(&store) {
+        assert!(error.contains(&format!("found one of user {}", us + 1)), "{error}");
+    }
+    assert!(DirStore::create(&root).is_err());
 }
 
 #[test]
