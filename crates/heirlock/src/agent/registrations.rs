@@ -8,7 +8,7 @@ use std::path::Path;
 use heirlock_core::takeover::{REGISTRATIONS_BYTES_MAX, Registrations};
 
 /// In the runtime directory: a boot ends the life that was recognised, and empties it.
-const NAME: &str = "registrations";
+const NAME: &str = "registered-before";
 
 /// Keeps them for the run that they were noted for.
 pub(crate) fn keep(runtime_directory: &Path, registrations: &Registrations) {

@@ -95,4 +95,4 @@ fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<Entry> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

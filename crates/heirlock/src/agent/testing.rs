@@ -20,7 +20,7 @@ use super::{Agent, Message};
 use crate::config::Settings;
 use crate::store::dir::DirStore;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An agent whose loop the test is.
 pub(crate) struct Place {
@@ -112,6 +112,15 @@ impl Place {
             true => self.agent.refused(end),
             false => self.agent.over(end),
         }
+    }
+
+    /// The agent is killed, and another one is started.
+    pub(crate) fn restart_agent(&mut self) {
+        let settings = Arc::clone(&self.agent.settings);
+        let (inbox, messages) = channel();
+        let snapshot = Arc::new(Snapshot::new(&settings));
+        self.messages = messages;
+        self.agent = Agent::new(settings, inbox, snapshot).unwrap();
     }
 
     /// Something happened in the status monitor's directory.

@@ -1,13 +1,15 @@
 use std::fs;
 use std::time::Duration;
 
-use heirlock_core::Generation;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Milestone;
+use heirlock_core::{Generation, Outcome};
 
 use super::*;
 use crate::agent::Message;
+use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
+use crate::agent::watch::Look;
 use crate::lock_manager::Recognised;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport, Store};
@@ -160,4 +162,29 @@ fn each_milestone_has_the_time_at_which_it_was_reached() {
     let (claimed, conveyed) = (at_ms(Milestone::Claimed), at_ms(Milestone::Conveyed));
     assert!(claimed >= latency_ms, "the claim took {claimed} ms");
     assert!(conveyed >= claimed + latency_ms, "{claimed}, {conveyed}: its generation was begun in between");
+}
+
+#[test]
+fn who_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
+    let mut place = about_to_tell("watch");
+    let clients = ["10.0.0.1", "10.0.0.2"].map(|name| MonName::parse(name).unwrap());
+    place.event(Event::Acknowledged { service: service("nfs"), clients: clients.to_vec() });
+    let life = place.agent.held[&service("nfs")].journal.life.clone().unwrap();
+    // It registers with this server's status monitor, and the agent is killed before it looks.
+    let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.2 nfs-b\n", 99);
+    fs::write(place.directory.path().join("nfs/sm/10.0.0.2"), line).unwrap();
+    place.restart_agent();
+    let boot = life.boot.clone();
+    let observation = Observation { boot, start: Some(life.start), in_grace: None, serving: true };
+    let look = Look { at: place.agent.clock.now(), observation };
+    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+    place.agent.do_what_is_due();
+    assert_eq!(place.phase(), Some(Phase::Conveyed), "it goes on");
+    while place.phase() == Some(Phase::Conveyed) {
+        let message = place.next();
+        place.agent.handle(message);
+    }
+    let held = &place.agent.held[&service("nfs")];
+    let known = |client: &MonName| held.last_outcomes()[client.as_str()].outcome;
+    assert_eq!(clients.each_ref().map(known), [Outcome::Acknowledged, Outcome::ReRegistered]);
 }

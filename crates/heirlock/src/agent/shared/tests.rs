@@ -15,7 +15,7 @@ use crate::store::dir::DirStore;
 const CLIENTS: usize = 3;
 
 /// A server that holds 'new', and is about to tell the clients of 'nfs', which was another's.
-fn about_to_tell(mode: &str) -> Place {
+pub(crate) fn about_to_tell(mode: &str) -> Place {
     let mut place = place_in_mode(mode);
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let begin = |name: &str, owner: &str, records: BTreeMap<MonName, Vec<u8>>| {
