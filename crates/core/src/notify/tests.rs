@@ -339,10 +339,21 @@ fn nobody_who_was_not_called_is_said_to_be_unreachable() {
 
 #[test]
 fn a_client_without_an_address_is_named_and_holds_nobody_up() {
-    let mut plan = plan(1);
-    plan.clients.push((MonName::parse("client7").unwrap(), Vec::new()));
-    let left = Notifier::new(plan).stop("");
-    assert!(left[1].2.contains("no numeric address"), "{left:?}");
+    let mut network = Network::new(&[Habit::Living; 3], 0, 1);
+    network.late_percent = 0;
+    let without = MonName::parse("client7").unwrap();
+    let mut plan = plan(3);
+    plan.clients.insert(1, (without.clone(), Vec::new()));
+    network.notifier = Notifier::new(plan);
+    network.run(at(5_000));
+    let told: Vec<&MonName> = network.acknowledged.keys().collect();
+    assert_eq!(told, [&key(0), &key(1), &key(2)], "who came before it and who came after it");
+    assert!(network.acknowledged.values().all(|when| *when < at(400)), "nobody waited for a retry");
+    assert_eq!(network.sent, 9, "nothing was sent in vain");
+    let left = network.notifier.stop("");
+    assert!(
+        matches!(left.as_slice(), [(client, _, why)] if *client == without && why.contains("no numeric address"))
+    );
 }
 
 #[test]
