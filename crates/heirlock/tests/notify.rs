@@ -270,7 +270,7 @@ fn an_interrupted_run_goes_on_under_its_number_with_those_alone_that_have_not_an
     let directory = state_directory(&[("127.78.3.1", "x"), ("127.78.3.2", "x")], 5);
     let mut interrupted = command(&directory, clients.port, &[]).spawn().unwrap();
     let left = directory.path().join("sm.bak");
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(120);
     while clients.told(alive).len() < 2 || names_in(&left).len() != 1 {
         assert!(Instant::now() < until, "{:?}", names_in(&left));
         thread::sleep(Duration::from_millis(5));

@@ -11,7 +11,7 @@ const FILE: &str = "HEIRLOCK_LEFT_OUT";
 /// # Panics
 /// Where that can't be noted: then nobody would know.
 #[expect(clippy::expect_used, reason = "in a test a panic is the report")]
-pub fn leave_out(needs: &str) {
+pub(crate) fn leave_out(needs: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("left out: {test}: it needs {needs}");
     if let Some(file) = std::env::var_os(FILE) {
