@@ -11,6 +11,7 @@
 //! started it even when the lab itself is killed.
 
 pub mod bench;
+pub mod busy;
 pub mod capture;
 pub mod cluster;
 pub mod crowd;

@@ -14,25 +14,25 @@ pub const DISK_MIB: u64 = 64;
 pub const GRACE_SECONDS: u64 = 15;
 
 /// How long a guest may take until its agent answers.
-pub const BOOT_TIME_MAX: Duration = Duration::from_secs(90);
+pub const BOOT_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// How long a command in a guest may take unless the scenario says otherwise.
-pub const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+pub const COMMAND_TIME_MAX: Duration = Duration::from_secs(180);
 
 /// How long the lab waits for an answer beyond the time limit that the guest itself enforces.
-pub const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(30);
 
 /// How long a connection to a guest's agent may take.
-pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a lock request may take. In grace a client's request waits for the end of it.
 pub const LOCK_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long until every process of a killed guest must be gone.
-pub const KILL_TIME_MAX: Duration = Duration::from_secs(20);
+pub const KILL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long one scenario may take as a whole.
-pub const SCENARIO_TIME_MAX: Duration = Duration::from_secs(300);
+pub const SCENARIO_TIME_MAX: Duration = Duration::from_secs(900);
 
 /// How long to wait for each remaining fact (locks, records, the kernel's log) of a failed scenario.
 pub const POST_MORTEM_TIME_MAX: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::busy::stretched;
 use crate::limits::POLL;
 
 /// Exit code after Ctrl-C, as a shell gives it.
@@ -72,7 +73,7 @@ impl Stop {
         limit: Duration,
         mut look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<T> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + stretched(limit);
         loop {
             self.check().with_context(|| format!("while waiting for {what}"))?;
             if let Some(found) = look()? {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use heirlock_nsm::nlm::Nlm4Status;
 
+use crate::busy::stretched;
 use crate::capture::NSM_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, SETUP};
 use crate::crowd::Crowd;
@@ -131,7 +132,7 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
         for (client, answer) in [(during, first), (after, second)] {
             expect_recorded(lab, &crowd, client, answer.status)?;
             let late = answer.at.saturating_duration_since(back);
-            ensure!(late < MARGIN, "{what}: a process waited {late:?} longer than it must");
+            ensure!(late < stretched(MARGIN), "{what}: a process waited {late:?} longer than it must");
         }
         // And it is as good as before.
         first_lock(lab, &mut crowd, newcomers.next().context("no client is left")?, began)?;
@@ -143,7 +144,7 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
         let began = Instant::now();
         let (took, _) = first_lock(lab, &mut crowd, newcomers.next().context("no client is left")?, began)?;
         lab.say(format!("{what}: the next first lock takes {:.2} s", took.as_secs_f64()));
-        ensure!(took < LOCKD_LOOKS_AGAIN + MARGIN, "{what}: a process waited {took:?}");
+        ensure!(took < LOCKD_LOOKS_AGAIN + stretched(MARGIN), "{what}: a process waited {took:?}");
         lab.wait_until(
             NFS_A,
             "rpcinfo -p | grep -q ' 100024 .* udp ' && rpcinfo -p | grep -q ' 100024 .* tcp '",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::stage::{expect_lock_count, without_store};
+use crate::busy::stretched;
 use crate::capture::NSM_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, CLIENT3, Cluster, HOMES, Lock, NFS_A, NFS_B, PROJECTS, SETUP, Setup};
 use crate::scenario::{EVERYWHERE, Scenario};
@@ -69,9 +70,12 @@ fn refuses(lab: &Cluster) -> Result<()> {
             got == Lock::Failed("FAILED No locks available (os error 37)".to_owned()),
             "expected no lock for {client}, found {got:?}"
         );
-        ensure!(took < REFUSAL_TIME_MAX, "{client} waited for {took:?}");
+        ensure!(took < stretched(REFUSAL_TIME_MAX), "{client} waited for {took:?}");
         let (got, took) = lab.time_lock(CLIENT1, &HOMES, "h")?;
-        ensure!(got == Lock::Locked && took < KNOWN_TIME_MAX, "a known client suffers: {got:?} {took:?}");
+        ensure!(
+            got == Lock::Locked && took < stretched(KNOWN_TIME_MAX),
+            "a known client suffers: {got:?} {took:?}"
+        );
     }
     expect_lock_count(lab, NFS_A, 1)?;
     let status = lab.status(NFS_A)?;

@@ -256,6 +256,7 @@ mod tests {
             runtime_directory: directory.path().into(),
             rpcbind_port: 9,
             rpcbind_socket: socket,
+            trust: Trust::ANY_PORT,
         };
         let place = |transport, address: &str| Place { transport, address: address.parse().unwrap() };
         let places = [

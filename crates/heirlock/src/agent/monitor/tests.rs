@@ -61,7 +61,7 @@ fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let mut place = monitoring();
     let named = MonName::parse("client1.example.com").unwrap();
     let now = place.agent.clock.now();
-    place.agent.resolved(now, &named, client(1).address());
+    place.agent.resolved(now, &named, client(1).address().into_iter().collect());
     place.agent.tell_durable();
     assert!(place.agent.monitoring.as_ref().unwrap().desk.knows(&named));
 }
