@@ -76,8 +76,7 @@ impl Queue {
     /// the claim: what is captured until then waits for it.
     #[must_use]
     pub fn begins(&self, service: &ServiceName) -> bool {
-        let begins =
-            |one: &One| matches!(one, One::Persist(one) if matches!(&**one, Persist::Begin { service: of, .. } if of == service));
+        let begins = |one: &One| matches!(one, One::Persist(one) if matches!(&**one, Persist::Begin { service: of, .. } if of == service));
         self.0.iter().any(begins)
     }
 }

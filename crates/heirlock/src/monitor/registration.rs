@@ -195,6 +195,7 @@ mod tests {
     use heirlock_nsm::xdr::{Reader, Writer};
 
     use super::*;
+    use crate::monitor::Trust;
 
     type Table = Arc<Mutex<Vec<(u32, String, String)>>>;
 
