@@ -121,6 +121,37 @@ pub enum ClaimRefusal {
         /// under which number
         generation: Generation,
     },
+    /// The store never saw it, and it is at home elsewhere.
+    #[error(
+        "nothing in the store says that {service} ever existed, and it is at home on {home}: none of its clients is on \
+         record, so none would be told; see that this is the right store and that the agent of {home} runs, or say --force"
+    )]
+    NeverSeen {
+        /// what was to be claimed
+        service: ServiceName,
+        /// where it is at home
+        home: ServerName,
+    },
+}
+
+/// Whether `who` may be the first to claim a service. One that is at home elsewhere was claimed by its home as soon as the
+/// agent there began: a store that shows no claim of it is hardly the store that its clients are on record in.
+///
+/// # Errors
+/// Where it never was claimed, is at home on another server, and the operator does not insist.
+pub fn check_first(
+    service: &ServiceName,
+    newest: Option<&Claim>,
+    who: &ServerName,
+    home: Option<&ServerName>,
+    authority: &Authority,
+) -> Result<(), ClaimRefusal> {
+    match home {
+        Some(home) if newest.is_none() && home != who && !authority.insisted => {
+            Err(ClaimRefusal::NeverSeen { service: service.clone(), home: home.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether `who` may claim the next generation of `service`, and which one that is.
@@ -177,6 +208,40 @@ pub fn is_overtaken(held: Generation, newest: &Claim, run_of: Option<&str>) -> b
     newest.generation > held && run_of != Some(newest.agent.as_str())
 }
 
+/// How a service that a server holds stands in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As it should.
+    Whole,
+    /// Another claim counts now.
+    Overtaken,
+    /// The claim or its generation is gone.
+    Vanished,
+}
+
+/// How the generation that `who` holds stands in a store whose newest claim is `newest`, and whose newest generation up to
+/// the held one is `begun`. For `run_of` see [`is_overtaken`]. `was_here`: the held one was seen in this very store, and not
+/// only in one before it.
+#[must_use]
+pub fn standing(
+    held: Generation,
+    who: &ServerName,
+    newest: Option<&Claim>,
+    begun: Option<Generation>,
+    run_of: Option<&str>,
+    was_here: bool,
+) -> Standing {
+    match newest {
+        // Whoever has it in the store that was accepted may be serving it.
+        Some(claim) if !was_here && claim.owner != *who && !claim.released => Standing::Overtaken,
+        Some(claim) if is_overtaken(held, claim, run_of) => Standing::Overtaken,
+        // In an older copy of the store the number was free for another server.
+        Some(claim) if claim.generation == held && claim.owner != *who => Standing::Overtaken,
+        Some(claim) if claim.generation >= held && begun == Some(held) => Standing::Whole,
+        _ => Standing::Vanished,
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -220,6 +285,49 @@ mod tests {
         assert!(!is_overtaken(Generation(3), &newest, Some("a")), "claimed, and not begun yet");
         assert!(is_overtaken(Generation(3), &newest, None), "by a run that ended before it was begun");
         assert!(is_overtaken(Generation(3), &newest, Some("another")));
+    }
+
+    #[test]
+    fn a_claim_or_a_generation_that_vanished_is_no_claim_that_goes_on() {
+        let us = ServerName::parse("nfs-a").unwrap();
+        let (ours, theirs) = (claim("nfs-a", false), claim("nfs-b", false));
+        let stands = |held, newest: Option<&Claim>, begun: Option<u64>, run_of| {
+            standing(Generation(held), &us, newest, begun.map(Generation), run_of, true)
+        };
+        assert_eq!(stands(4, Some(&ours), Some(4), None), Standing::Whole);
+        assert_eq!(stands(4, Some(&ours), Some(3), None), Standing::Vanished);
+        assert_eq!(stands(4, None, Some(4), None), Standing::Vanished);
+        assert_eq!(stands(5, Some(&theirs), Some(5), None), Standing::Vanished, "an older copy of the store");
+        assert_eq!(stands(4, Some(&theirs), Some(4), None), Standing::Overtaken);
+        assert_eq!(stands(3, Some(&theirs), Some(3), None), Standing::Overtaken);
+        assert_eq!(stands(3, Some(&ours), Some(3), Some("a")), Standing::Whole, "its own run has claimed on");
+        let accepted = |newest: Option<&Claim>| standing(Generation(9), &us, newest, None, None, false);
+        assert_eq!(
+            accepted(Some(&theirs)),
+            Standing::Overtaken,
+            "who has it in the accepted store may serve it"
+        );
+        assert_eq!(accepted(Some(&claim("nfs-b", true))), Standing::Vanished);
+        assert_eq!(accepted(None), Standing::Vanished);
+    }
+
+    #[test]
+    fn who_claims_first_away_from_the_services_home_must_insist() {
+        let nfs = ServiceName::parse("nfs").unwrap();
+        let [us, home] = ["nfs-b", "nfs-a"].map(|name| ServerName::parse(name).unwrap());
+        let first = |newest: Option<&Claim>, home: Option<&ServerName>, insisted| {
+            check_first(&nfs, newest, &us, home, &Authority { fenced: None, insisted })
+        };
+        let refused = first(None, Some(&home), false).unwrap_err().to_string();
+        assert!(refused.contains("at home on nfs-a") && refused.contains("--force"), "{refused}");
+        for (newest, home, insisted) in [
+            (None, Some(&home), true),
+            (None, Some(&us), false),
+            (None, None, false),
+            (Some(&claim("nfs-a", false)), Some(&home), false),
+        ] {
+            assert_eq!(first(newest, home, insisted), Ok(()));
+        }
     }
 
     const BEATING: OwnerHeart = OwnerHeart::Beating { last_change: Duration::from_millis(300) };

@@ -16,6 +16,7 @@
 //! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
 //! | [`claim`] | who may act for a service |
 //! | [`state_number`] | which state number was never sent before |
+//! | [`store_identity`] | whether the store that is found is the one that is meant |
 //! | [`grace`] | whether a notification may leave now |
 //! | [`hang`] | whether a loop of this program hangs, or only gets no processor time |
 //! | [`log_limit`] | which log lines may be written whose cause is a packet |
@@ -67,6 +68,7 @@ pub mod notify;
 pub mod outcome;
 pub mod planted;
 pub mod state_number;
+pub mod store_identity;
 pub mod takeover;
 
 pub use moment::Moment;
