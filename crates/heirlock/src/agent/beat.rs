@@ -19,6 +19,10 @@ pub(crate) struct Pulse {
     hearts: Hearts,
     servers: BTreeMap<ServerName, ServerReport>,
     namesake: Option<Other>,
+    /// The last beat that the store took.
+    written: Option<u64>,
+    /// The store did not show that one at the next.
+    set_back: bool,
 }
 
 /// What another agent left under our name.
@@ -52,7 +56,18 @@ pub(crate) struct Condition {
 impl Pulse {
     /// A heart that has not beaten yet.
     pub(crate) fn new(report: ServerReport, hearts: Hearts) -> Self {
-        Self { report, hearts, servers: BTreeMap::new(), namesake: None }
+        Self { report, hearts, servers: BTreeMap::new(), namesake: None, written: None, set_back: false }
+    }
+
+    /// Whether the store did not show, at the last beat, what this server had written at the one before: it is another one
+    /// or an older copy of itself, or another agent writes under this name.
+    pub(crate) fn was_set_back(&self) -> bool {
+        self.set_back
+    }
+
+    /// The hearts of the others can't be seen.
+    pub(crate) fn blind(&mut self) {
+        self.hearts.blind();
     }
 
     /// Writes the next beat and reads all others.
@@ -127,6 +142,11 @@ impl Pulse {
         condition: Condition,
     ) -> Result<(Option<Namesake>, BTreeMap<ServerName, ServerReport>), StoreError> {
         let servers = store.servers()?;
+        let ours = servers.get(&self.report.server);
+        // One whose writing failed may be there all the same.
+        let is_last =
+            |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
+        self.set_back = self.written.is_some_and(|written| !is_last(written));
         let namesake = self.look_for_namesake(servers.get(&self.report.server));
         self.report.beat += 1;
         self.report.written_at_s = super::clock::wall_s();
@@ -135,6 +155,7 @@ impl Pulse {
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
         store.put_server(&self.report)?;
+        self.written = Some(self.report.beat);
         Ok((namesake, servers))
     }
 

@@ -110,7 +110,14 @@ impl Agent {
             let retry = now + crate::limits::STORE_RETRY;
             self.capture.due = self.capture.due.map(|due| due.min(retry));
         } else if committed {
-            self.health.worked();
+            self.be_checked(now);
+        }
+    }
+
+    /// A store that failed has taken something: it is well once all that this server holds was looked for in it.
+    pub(crate) fn be_checked(&mut self, now: Moment) {
+        if self.health.error().is_some() {
+            self.beat_due = now;
         }
     }
 

@@ -19,10 +19,12 @@ impl Health {
         self.since.get_or_insert((now, super::clock::wall_s()));
     }
 
-    /// Everything that was to be written is durable.
+    /// Everything that was to be written is durable, and everything that this server holds was looked for and found.
     pub(crate) fn worked(&mut self) {
         if self.error.take().is_some() {
-            tracing::info!("the store works again; everything has been caught up");
+            tracing::info!(
+                "the store works again: all that this server holds is in it, and everything has been caught up"
+            );
         }
         self.since = None;
     }

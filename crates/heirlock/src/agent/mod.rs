@@ -12,8 +12,10 @@
 //! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs` | the verbs of the control socket |
+//! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
+mod acquaintance;
 mod asked;
 mod beat;
 mod callouts;
@@ -69,10 +71,12 @@ use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
+use crate::store::memory::StoreMemory;
 use crate::store::{ServerReport, Store, StoreError};
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
 
+use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use clock::Clock;
@@ -123,6 +127,7 @@ pub(crate) struct Agent {
     id: String,
     clock: Clock,
     store: Box<dyn Store>,
+    acquaintance: Acquaintance,
     inbox: Sender<Message>,
     workshop: Workshop,
     capture: Capture,
@@ -239,7 +244,8 @@ impl Agent {
     fn new(settings: Arc<Settings>, inbox: Sender<Message>, snapshot: Arc<Snapshot>) -> Result<Self> {
         let clock = Clock::start();
         let id = format!("{:016x}", fastrand::u64(..));
-        let store = open_store(&settings)?;
+        let memory = StoreMemory::load(&settings.local_directory)?;
+        let store = open_store(&settings, &memory)?;
         let conveyor =
             Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
                 format!("can't read what was conveyed, in {}", settings.local_directory.display())
@@ -265,6 +271,7 @@ impl Agent {
             id,
             clock,
             store,
+            acquaintance: Acquaintance::new(memory),
             inbox,
             workshop,
             capture: Capture::default(),
@@ -298,7 +305,10 @@ impl Agent {
             fatal: None,
             settings,
         };
-        agent.refresh_holdings(clock.now());
+        match agent.meet_store() {
+            Ok(()) => agent.refresh_holdings(clock.now()),
+            Err(error) => agent.health.failed(clock.now(), &error.to_string()),
+        }
         let known = agent.known_life();
         agent.grace_seen.recall(known.as_ref(), clock);
         agent.follower = Follower::new(known);
@@ -425,6 +435,13 @@ impl Agent {
             ailments: self.ailments(),
             facts: self.facts(now),
         };
+        if let Err(error) = self.meet_store() {
+            // Whoever can't see the others' hearts must not take them for silent.
+            self.pulse.blind();
+            self.holdings_known = false;
+            self.health.failed(now, &error.to_string());
+            return;
+        }
         match self.pulse.beat(now, self.store.as_ref(), condition) {
             Ok(None) => {}
             Ok(Some(Namesake::WasFirst)) => {
@@ -438,14 +455,22 @@ impl Agent {
                 tracing::error!(server = %self.settings.server, "another agent was started under this server's name");
             }
             Err(error) => {
+                self.holdings_known = false;
                 self.health.failed(now, &error.to_string());
                 return;
             }
         }
-        if !self.capture.behind {
-            self.health.worked();
+        if self.pulse.was_set_back() {
+            self.acquaintance.doubt();
         }
         self.refresh_holdings(now);
+        if self.holdings_known {
+            self.look_for_all(now);
+        }
+        // Only what was looked at is well.
+        if self.holdings_known && !self.capture.behind {
+            self.health.worked();
+        }
         self.look_for_silence(now);
         self.answer_wishes(now);
         self.fulfil_wishes(now);
@@ -474,6 +499,8 @@ impl Agent {
         from_elsewhere::say_all_that_was_suppressed();
         self.follow_all(self.clock.now());
         self.pulse.pause(true);
+        self.meet_store()
+            .context("the last heartbeat could not be written: others may take this server for dead")?;
         let last = self.pulse.beat(self.clock.now(), self.store.as_ref(), Condition::default());
         last.map(drop)
             .context("the last heartbeat could not be written: others may take this server for dead")
@@ -496,16 +523,15 @@ fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
 }
 
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
-fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
-    let path = &settings.store.path;
-    match DirStore::open(path) {
-        Ok(store) => Ok(Box::new(store)),
-        Err(error @ StoreError::Unexpected { .. }) => Err(error.into()),
-        Err(error) => {
-            tracing::error!(%error, "the store can't be opened yet");
-            Ok(Box::new(DirStore::at(path)))
-        }
+fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store>> {
+    let store = DirStore::at(&settings.store.path);
+    store.expect(memory.identity.as_ref());
+    match store.found() {
+        Ok(_) => {}
+        Err(error @ StoreError::Unexpected { .. }) => return Err(error.into()),
+        Err(error) => tracing::error!(%error, "the store can't be opened yet"),
     }
+    Ok(Box::new(store))
 }
 
 /// How long the loop may make no headway: longer than whatever the lock manager's commands, which it may have to wait for, may

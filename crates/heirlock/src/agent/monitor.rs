@@ -125,7 +125,7 @@ impl Agent {
                 }
             }
             Wanted::Probe => {
-                let works = self.store.probe().is_ok() && !self.held.is_empty();
+                let works = !self.held.is_empty() && self.store.probe().is_ok();
                 if let Some(monitoring) = &self.monitoring {
                     monitoring.desk.probed(works);
                 }
@@ -396,9 +396,7 @@ impl Agent {
                     let found = &mut self.capture.found.clients;
                     found.entry(client.clone()).or_insert_with(|| newcomer.bytes.clone());
                 }
-                if !self.capture.behind {
-                    self.health.worked();
-                }
+                self.be_checked(now);
             }
             Err(why) => self.health.failed(now, why),
         }

@@ -78,6 +78,9 @@ impl Agent {
             );
             return responder.failed(&text, true);
         }
+        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.authority.insisted) {
+            return responder.failed(why, true);
+        }
         if self.is_releasing(service) {
             return responder
                 .failed(&format!("{service} is being released; adopt it when that is done"), true);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
+use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
     Action, Cause, Claimed, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue,
@@ -599,6 +599,13 @@ impl Agent {
     fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
         let store = self.store.as_ref();
         let newest = store.newest_claim(service)?;
+        let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
+        let us = &self.settings.server;
+        check_first(service, newest.as_ref(), us, home, authority)
+            .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
+        let known = self.acquaintance.memory().known(service);
+        let begun = store.newest_generation(service, Generation(u64::MAX))?;
+        self.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
         let heart = match &newest {
             Some(claim) if claim.owner != self.settings.server => {
                 let now = self.clock.now();
@@ -609,6 +616,7 @@ impl Agent {
         };
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
+        let generation = known.above(generation);
         let claim = Claim {
             adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
             ..Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
@@ -620,7 +628,7 @@ impl Agent {
         }
         tracing::info!(%service, %generation, "claimed");
         let mut records = BTreeMap::new();
-        let mut sent: Vec<StateNumber> = self.own_state().into_iter().collect();
+        let mut sent: Vec<StateNumber> = self.own_state().into_iter().chain(known.sent()).collect();
         // Loaded after the claim: the owner before us adds nothing any more.
         if let Some(base) = store.newest_generation(service, generation)? {
             let contents = store.load(service, base)?;
@@ -629,6 +637,13 @@ impl Agent {
             }
             sent.extend(contents.state);
             records = contents.records;
+        }
+        // What this server knows of its own service counts, whatever became of the store.
+        let own = newest.as_ref().filter(|newest| newest.owner == self.settings.server && !newest.released);
+        if let Some(held) = own.and_then(|_| self.held.get(service)) {
+            for (client, bytes) in held.ledger.stored() {
+                records.entry(client.clone()).or_insert_with(|| bytes.clone());
+            }
         }
         if let Some(claim) = newest {
             let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);

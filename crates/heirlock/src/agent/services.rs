@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, is_overtaken};
+use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
@@ -13,6 +13,7 @@ use super::holdings::{self, Found, Held};
 use super::runs::Order;
 use super::{Agent, clock};
 use crate::config::Mode;
+use crate::store::memory::older_store;
 use crate::store::{Contents, StoreError};
 
 impl Agent {
@@ -26,23 +27,34 @@ impl Agent {
                 true => self.check_claim(&service),
                 false => self.look_for(&service),
             };
-            if let Err(error) = refreshed {
-                self.health.failed(now, &error.to_string());
-                return;
+            match refreshed {
+                Ok(()) => self.acquaintance.found_again(&service),
+                // What the store lost of one service says nothing of the others.
+                Err(error @ StoreError::Older { .. }) => self.acquaintance.misses(&service, &error),
+                Err(error) => {
+                    self.health.failed(now, &error.to_string());
+                    return;
+                }
             }
         }
         self.holdings_known = true;
     }
 
-    /// Whether a service that we hold is still ours.
+    /// Whether a service that we hold is still ours, and the store still has it.
     fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
+        let generation = held.claim.generation;
         let newest = self.store.newest_claim(service)?;
+        let begun = self.store.newest_generation(service, generation)?;
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
         let run_of = of_run.then_some(self.id.as_str());
-        let other = match newest {
-            Some(claim) if is_overtaken(held.claim.generation, &claim, run_of) => claim,
-            _ => return Ok(()),
+        let was_here = self.acquaintance.memory().known(service).expected.is_some();
+        let us = &self.settings.server;
+        let stands = standing(generation, us, newest.as_ref(), begun, run_of, was_here);
+        let other = match (stands, newest) {
+            (Standing::Whole, _) => return Ok(()),
+            (Standing::Overtaken, Some(other)) => other,
+            (Standing::Vanished | Standing::Overtaken, _) => return self.rebuild(service),
         };
         self.advance(Event::Overtaken(service.clone()));
         if other.owner == self.settings.server {
@@ -60,26 +72,53 @@ impl Agent {
             return Ok(()); // it is being taken over right now
         }
         match holdings::find(self.store.as_ref(), service, &self.settings.server)? {
-            Found::NotOurs(claim) => {
-                self.is_others(service, &claim)?;
-                self.others.insert(service.clone(), claim);
-                Ok(())
+            Found::NotOurs(claim) => self.look_at_others(service, claim),
+            Found::Unclaimed => {
+                self.check_age(service, None)?;
+                if self.is_at_home(service) { self.claim_first(service) } else { Ok(()) }
             }
-            Found::Unclaimed if self.is_at_home(service) => self.claim_first(service),
-            Found::Unclaimed => Ok(()),
             Found::Ours(claim, contents, journal) => {
+                self.check_age(service, Some(claim.generation))?;
                 self.say_damaged(service, &contents.damaged);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
                 self.hold(service, claim, *contents, journal);
                 Ok(())
             }
             Found::Interrupted(claim, base) => {
+                self.check_age(service, base.as_ref().map(|(generation, _)| *generation))?;
                 let goes_on =
                     base.as_ref().is_some_and(|(generation, _)| claim::goes_on(&claim, *generation));
                 let base = base.map(|(_, contents)| *contents).unwrap_or_default();
                 self.finish_interrupted_claim(service, claim, base, goes_on)
             }
         }
+    }
+
+    /// Notes what another server holds, or nobody: how far it has come tells an older copy of the store from this one.
+    fn look_at_others(&mut self, service: &ServiceName, claim: Claim) -> Result<(), StoreError> {
+        let known = self.acquaintance.memory().known(service);
+        if known.expected != Some(claim.generation) || self.others.get(service) != Some(&claim) {
+            let begun = self.store.newest_generation(service, claim.generation)?;
+            self.check_age(service, begun)?;
+            let number = match begun {
+                Some(begun) => self.store.number_of(service, begun)?,
+                None => None,
+            };
+            self.saw_generation(service, claim.generation, begun, number);
+        }
+        self.is_others(service, &claim)?;
+        self.others.insert(service.clone(), claim);
+        Ok(())
+    }
+
+    /// Whether the store shows as much of a service as this server knows of; `found` is its newest whole generation.
+    pub(crate) fn check_age(
+        &self,
+        service: &ServiceName,
+        found: Option<Generation>,
+    ) -> Result<(), StoreError> {
+        let checked = self.acquaintance.memory().check_age(service, found);
+        checked.map_err(|why| older_store(&self.settings.store.path, why))
     }
 
     /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run
@@ -92,7 +131,8 @@ impl Agent {
         goes_on: bool,
     ) -> Result<(), StoreError> {
         tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
-        let sent: Vec<StateNumber> = base.state.into_iter().chain(self.own_state()).collect();
+        let known = self.acquaintance.memory().known(service).sent();
+        let sent: Vec<StateNumber> = base.state.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = holdings::parse_journal(&base).filter(|_| goes_on) {
             // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
@@ -103,7 +143,7 @@ impl Agent {
             return Ok(());
         }
         let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
-        let was_first = claim.generation == Generation::FIRST;
+        let was_first = claim.generation == Generation::FIRST || (base.state.is_none() && !claim.adopts);
         // A first claim took over nothing; any other one meant to.
         if !was_first {
             journal.phase = Phase::Claimed;
@@ -127,7 +167,10 @@ impl Agent {
             learn_from_record(&mut self.capture.addresses, client, record);
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
-        self.held.insert(service.clone(), Held::new(claim, contents, journal, keeps_peers, delay));
+        let generation = claim.generation;
+        let held = Held::new(claim, contents, journal, keeps_peers, delay);
+        self.saw_generation(service, generation, Some(generation), Some(held.state));
+        self.held.insert(service.clone(), held);
         // What was counted of it before, if it was held before, says nothing of this.
         self.durable_are_others();
     }
@@ -139,8 +182,11 @@ impl Agent {
     }
 
     fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
-        let claim = Claim::new(Generation::FIRST, &self.settings.server, &self.id, clock::wall_s());
-        let state = self.own_state().unwrap_or(StateNumber(1));
+        // In a store that was accepted in the place of another one, generations and numbers go on from there.
+        let known = self.acquaintance.memory().known(service);
+        let generation = known.above(Generation::FIRST);
+        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
+        let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
         let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
         else {
@@ -160,7 +206,8 @@ impl Agent {
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
     pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !self.holdings_known {
+        let knows_all = self.holdings_known && self.acquaintance.missing().is_none();
+        if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !knows_all {
             return;
         }
         let automatic =

@@ -96,8 +96,8 @@ impl Agent {
             looked_ms_ago: None,
             store: StoreStatus {
                 place: self.store.describe(),
-                well: self.health.error().is_none(),
-                error: self.health.error().map(str::to_owned),
+                well: self.store_error().is_none(),
+                error: self.store_error().map(str::to_owned),
                 unprotected_since_s: self.health.unprotected_since_s(),
             },
             lock_manager: LockManagerStatus {
@@ -151,9 +151,14 @@ impl Agent {
     /// What ails this server, as it tells the others.
     pub(crate) fn ailments(&self) -> Vec<String> {
         let blind = self.capture.blind.as_ref().map(|why| format!("the status monitor's directory: {why}"));
-        let store = self.health.error().map(|why| format!("the store: {why}"));
+        let store = self.store_error().map(|why| format!("the store: {why}"));
         let stopped = (!self.follower.runs()).then(|| "no lock manager runs".to_owned());
         blind.into_iter().chain(store).chain(stopped).collect()
+    }
+
+    /// What fails, or what was lost.
+    pub(crate) fn store_error(&self) -> Option<&str> {
+        self.health.error().or_else(|| self.acquaintance.missing())
     }
 
     fn problems(&self) -> Vec<String> {
@@ -161,6 +166,7 @@ impl Agent {
         problems.extend(self.monitor_problems());
         problems.extend(self.stranger_problems());
         problems.extend(self.left_behind_problems());
+        problems.extend(self.acquaintance.problem());
         problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
@@ -254,6 +260,9 @@ pub(crate) fn log_end(machine: &Takeover, end: &End) {
             lost = count(Outcome::Lost),
             "a run is over"
         );
+        if summary.clients.is_empty() && summary.part == Part::Target {
+            tracing::warn!(run = machine.run(), service = %summary.service, "no client is on record, so none was told");
+        }
         for client in summary.clients.iter().filter(|client| !client.outcome.is_some_and(Outcome::is_good)) {
             let why = client.why.as_deref().unwrap_or("the run ended before");
             let outcome = client.outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());

@@ -85,6 +85,15 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
 }
 
 impl Place {
+    /// The agent ends, and another one begins on what it left.
+    pub(crate) fn start_again(&mut self) {
+        let settings = Arc::clone(&self.agent.settings);
+        let (inbox, messages) = channel();
+        let snapshot = Arc::new(Snapshot::new(&settings));
+        self.agent = Agent::new(settings, inbox, snapshot).unwrap();
+        self.messages = messages;
+    }
+
     pub(crate) fn begin(&mut self, target: &str) {
         self.ask_for(target, true);
     }

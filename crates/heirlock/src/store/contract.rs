@@ -6,12 +6,13 @@ use std::thread;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
-use super::{Change, ClaimAnswer, Contents, ServerReport, Store};
+use super::{Change, ClaimAnswer, Contents, ServerReport, Store, StoreError};
 
 /// Something on which stores can be opened that are one store.
 struct Ground {
@@ -49,6 +50,9 @@ contract! {
     a_claim_may_be_nobodys_from_its_beginning,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
+    a_store_is_given_one_identity_by_all_who_try,
+    nothing_is_done_to_another_store_than_the_one_that_is_expected,
+    the_number_of_a_generation_is_read_alone,
     a_generation_begins_with_all_it_is_given,
     a_generation_that_exists_is_left_as_it_is,
     what_does_not_exist_is_an_error,
@@ -205,6 +209,66 @@ fn services_are_those_that_were_claimed(ground: &Ground) {
         store.claim(service, &claim(1, "a", "run-1")).unwrap();
     }
     assert_eq!((ground.open)().services().unwrap(), [host, names[1].clone(), names[0].clone()]);
+}
+
+fn a_store_is_given_one_identity_by_all_who_try(ground: &Ground) {
+    let made = (ground.open)().found().unwrap().identity.unwrap();
+    let given: Vec<StoreIdentity> = thread::scope(|scope| {
+        let give = |i| (ground.open)().give_identity(&StoreIdentity::of(i)).unwrap();
+        let threads: Vec<_> = (0..4).map(|i| scope.spawn(move || give(i))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(given, vec![made.clone(); 4], "it has the one that it was made with");
+    let store = (ground.open)();
+    assert_eq!(store.found().unwrap(), Found { identity: Some(made.clone()), kept: Kept::Nothing });
+    store.claim(&ServiceName::host(&server("a")), &claim(1, "a", "run-1")).unwrap();
+    assert_eq!(store.found().unwrap().kept, Kept::HostsAlone);
+    store.claim(&service(), &claim(1, "a", "run-1")).unwrap();
+    assert_eq!(store.found().unwrap(), Found { identity: Some(made), kept: Kept::Services });
+}
+
+fn nothing_is_done_to_another_store_than_the_one_that_is_expected(ground: &Ground) {
+    let store = begun(ground, 1, &contents(2));
+    let made = store.found().unwrap().identity.unwrap();
+    let other = StoreIdentity::of(7);
+    store.expect(Some(&other));
+    let put = [Change::PutRecord(name("10.9.9.9"), record("10.9.9.9"))];
+    let report = ServerReport::new(server("a"), "run-1");
+    let refused = [
+        store.probe().err(),
+        store.services().err(),
+        store.newest_claim(&service()).err(),
+        store.claim(&service(), &claim(2, "a", "run-1")).err(),
+        store.release(&service(), Generation(1)).err(),
+        store.newest_generation(&service(), Generation(1)).err(),
+        store.number_of(&service(), Generation(1)).err(),
+        store.begin_generation(&service(), Generation(2), &contents(1)).err(),
+        store.load(&service(), Generation(1)).err(),
+        store.commit(&service(), Generation(1), &put).err(),
+        store.commit_each(&[(&service(), Generation(1), put.to_vec())]).err(),
+        store.prune(&service(), Generation(1)).err(),
+        store.put_server(&report).err(),
+        store.servers().err(),
+    ];
+    for (i, error) in refused.into_iter().enumerate() {
+        assert!(matches!(error, Some(StoreError::Wrong { .. })), "call {i}: {error:?}");
+    }
+    assert!(store.found().is_ok(), "it can be looked at");
+    let same = (ground.open)();
+    same.expect(Some(&made));
+    assert_eq!(same.load(&service(), Generation(1)).unwrap(), contents(2));
+    assert_eq!(same.newest_claim(&service()).unwrap(), Some(claim(1, "a", "1")));
+    assert!(same.servers().unwrap().is_empty());
+    store.expect(None);
+    store.commit(&service(), Generation(1), &put).unwrap();
+}
+
+fn the_number_of_a_generation_is_read_alone(ground: &Ground) {
+    let store = begun(ground, 1, &Contents { state: Some(StateNumber(7)), ..contents(1) });
+    assert_eq!(store.number_of(&service(), Generation(1)).unwrap(), Some(StateNumber(7)));
+    assert_eq!(store.number_of(&service(), Generation(2)).unwrap(), None);
+    begun(ground, 3, &Contents::default());
+    assert_eq!(store.number_of(&service(), Generation(3)).unwrap(), None);
 }
 
 fn a_generation_begins_with_all_it_is_given(ground: &Ground) {

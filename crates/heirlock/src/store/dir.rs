@@ -15,6 +15,7 @@ mod commit;
 mod crash_tests;
 mod files;
 mod generation;
+mod identity;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
@@ -27,10 +28,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
+use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::{Generation, ServerName, ServiceName};
 
 use super::disk::{Disk, Owner, RealDisk};
 use super::{Change, ClaimAnswer, Contents, ServerReport, Store, StoreError};
+use heirlock_nsm::StateNumber;
+use identity::IDENTITY;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
@@ -51,6 +55,8 @@ pub(crate) struct DirStore {
     temporaries: AtomicU64,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
+    /// Which store it must be.
+    expected: Mutex<Option<StoreIdentity>>,
 }
 
 impl DirStore {
@@ -61,6 +67,7 @@ impl DirStore {
     }
 
     /// Opens a folder that is a store already.
+    #[cfg(test)]
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self::at(root);
         store.enter()?;
@@ -80,6 +87,7 @@ impl DirStore {
             unique: format!("{:x}.{:08x}", std::process::id(), fastrand::u32(..)),
             temporaries: AtomicU64::new(0),
             tidied: Mutex::default(),
+            expected: Mutex::default(),
         }
     }
 
@@ -91,8 +99,8 @@ impl DirStore {
             store.make(path)?;
         }
         if store.read_marker()?.is_none() {
-            // The folders may be there already: a first attempt may have ended before it wrote the marker.
-            let ours = |name: &String| name == "services" || name == "servers";
+            // All of it may be there already: a first attempt may have ended, or another server be at work.
+            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
             if let Some(other) = store.list(root)?.iter().find(|name| !ours(name)) {
                 let found = format!("{other:?} in it");
                 return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own"));
@@ -100,6 +108,8 @@ impl DirStore {
             store.disk.protect(root).map_err(failed("protect", root))?;
             store.make(&root.join("services"))?;
             store.make(&root.join("servers"))?;
+            // Before the marker: a store that can be found has an identity.
+            store.identify(&StoreIdentity::of(fastrand::u128(..)))?;
             store.replace(&root.join(MARKER), FORMAT.as_bytes())?;
         }
         store.enter()?;
@@ -110,28 +120,56 @@ impl DirStore {
     pub(crate) fn remove_empty(&self) -> io::Result<()> {
         std::fs::remove_dir(self.root.join("services"))?;
         std::fs::remove_dir(self.root.join("servers"))?;
+        match std::fs::remove_file(self.root.join(IDENTITY)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         std::fs::remove_file(self.root.join(MARKER))
     }
 
-    /// Begins every call: the folder is there, is a store, and nobody else can change it.
+    /// Begins every call: the folder is there, is the store that is expected, and nobody else can change it.
     fn enter(&self) -> Result<(), StoreError> {
-        let absent = |found: String| StoreError::Absent { path: self.root.display().to_string(), found };
-        match self.disk.owner(&self.root) {
-            Ok(owner) => check_owner(&self.root, owner)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(absent("nothing".into()));
+        let expected = self.expected().clone();
+        match expected {
+            // A store that was whole when it was met has the file that says so.
+            Some(expected) => {
+                let owner = self.owner()?;
+                self.check_identity(&expected)?;
+                check_owner(&self.root, owner)
             }
-            Err(error) => return Err(failed("open", &self.root)(error)),
+            None => self.enter_any(),
         }
+    }
+
+    /// The same for whichever store it is. Whose an empty folder is, as below a volume that isn't mounted, does not matter.
+    fn enter_any(&self) -> Result<(), StoreError> {
+        let owner = self.owner()?;
         let Some(found) = self.read_marker()? else {
-            return Err(absent(format!("a folder without the file {MARKER}")));
+            return Err(self.absent(format!("a folder without the file {MARKER}")));
         };
+        check_owner(&self.root, owner)?;
         if found == FORMAT.as_bytes() {
             return Ok(());
         }
         let found = format!("{:?}", String::from_utf8_lossy(&found).trim());
         let expected = format!("{:?}", FORMAT.trim());
         Err(unexpected(&self.root.join(MARKER), &expected, &found, "use the version that made this store"))
+    }
+
+    fn owner(&self) -> Result<Owner, StoreError> {
+        match self.disk.owner(&self.root) {
+            Ok(owner) if owner.is_folder => Ok(owner),
+            Ok(_) => {
+                Err(unexpected(&self.root, "a folder", "something else", "name the folder of the store"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.absent("nothing".into())),
+            Err(error) => Err(failed("open", &self.root)(error)),
+        }
+    }
+
+    fn absent(&self, found: String) -> StoreError {
+        let expected = self.expected().as_ref().map(ToString::to_string);
+        StoreError::Absent { path: self.root.display().to_string(), expected, found }
     }
 
     fn read_marker(&self) -> Result<Option<Vec<u8>>, StoreError> {
@@ -198,16 +236,23 @@ impl Store for DirStore {
         Err(unexpected(&path, &self.unique, &found, remedy))
     }
 
+    fn found(&self) -> Result<Found, StoreError> {
+        self.enter_any()?;
+        self.look()
+    }
+
+    fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
+        self.enter_any()?;
+        self.identify(identity)
+    }
+
+    fn expect(&self, identity: Option<&StoreIdentity>) {
+        *self.expected() = identity.cloned();
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
         self.enter()?;
-        let mut services = Vec::new();
-        for name in self.list(&self.root.join("services"))? {
-            let Ok(service) = ServiceName::try_from(name) else { continue };
-            if !self.numbers(&self.claims(&service))?.is_empty() {
-                services.push(service);
-            }
-        }
-        Ok(services)
+        self.claimed_services()
     }
 
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
@@ -250,6 +295,16 @@ impl Store for DirStore {
     ) -> Result<Option<Generation>, StoreError> {
         self.enter()?;
         Ok(self.numbers(&self.service(service))?.into_iter().find(|number| *number <= at_most))
+    }
+
+    fn number_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        self.enter()?;
+        let bytes = self.read_if(&self.generation(service, generation).join("state"))?;
+        Ok(bytes.and_then(|bytes| StateNumber::parse_file(&bytes).ok()))
     }
 
     fn begin_generation(
@@ -329,9 +384,6 @@ impl Store for DirStore {
 
 /// A folder that somebody else owns could be changed by somebody else at any time.
 fn check_owner(root: &Path, found: Owner) -> Result<(), StoreError> {
-    if !found.is_folder {
-        return Err(unexpected(root, "a folder", "something else", "name the folder of the store"));
-    }
     let us = rustix::process::geteuid().as_raw();
     if found.uid != us {
         let (expected, found) = (format!("a folder of user {us}"), format!("one of user {}", found.uid));

@@ -9,6 +9,7 @@
 //! | `services/<service>/<n>/journal.json` | how far the adoption that began this generation has come |
 //! | `services/<service>/<n>/outcomes` | what became of each client, appended |
 //! | `servers/<server>` | heartbeat, pause, incarnation, health, state number |
+//! | `identity` | which store it is: made with it, remembered by each server ([`memory`]) |
 //!
 //! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete.
 
@@ -16,6 +17,7 @@
 mod contract;
 pub(crate) mod dir;
 mod disk;
+pub(crate) mod memory;
 #[cfg(test)]
 pub(crate) use disk::faulty;
 
@@ -24,6 +26,7 @@ use std::net::IpAddr;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Incarnation;
+use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -39,6 +42,17 @@ pub(crate) trait Store: Send + Sync {
 
     /// Proves that the store can be written and read now, by doing both.
     fn probe(&self) -> Result<(), StoreError>;
+
+    /// Which store it is and what is claimed in it, whichever is expected.
+    fn found(&self) -> Result<Found, StoreError>;
+
+    /// Gives a store of an earlier version an identity, whichever is expected. Of all who try at the same moment one
+    /// wins; the answer is the identity that the store has from then on.
+    fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError>;
+
+    /// From now on every call fails with [`StoreError::Wrong`] while another store is there than this one; so does a
+    /// change that is under way when the store is exchanged, where a store can tell.
+    fn expect(&self, identity: Option<&StoreIdentity>);
 
     /// The services that have a claim, in order of their names.
     fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
@@ -61,6 +75,13 @@ pub(crate) trait Store: Send + Sync {
         service: &ServiceName,
         at_most: Generation,
     ) -> Result<Option<Generation>, StoreError>;
+
+    /// The state number of a generation; `None` where it was not begun or has none that can be read.
+    fn number_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError>;
 
     /// Creates a generation with all it begins with, durable and whole, or not at all. One that exists is left as it
     /// is: the caller resumes.
@@ -210,14 +231,36 @@ pub(crate) enum StoreError {
         source: std::io::Error,
     },
     /// There is no store where one should be: its volume isn't mounted, or it was never made.
-    #[error(
-        "{path}: expected a folder that is a store, found {found}; mount the volume it lies on, or make it a store with 'heirlock enable'"
-    )]
+    #[error("{path}: expected {}, found {found}: {}", meant(.expected.as_deref()), remedy_of_absence(.expected.as_deref()))]
     Absent {
         /// where
         path: String,
+        /// the one that this server remembers, as it is shown to people
+        expected: Option<String>,
         /// what is there
         found: String,
+    },
+    /// It is another store than the one that this server remembers.
+    #[error(
+        "{path}: {why} mount it; where the one that is there is the one you want, say 'heirlock enable --new-store'"
+    )]
+    Wrong {
+        /// where
+        path: String,
+        /// what was expected and found
+        #[source]
+        why: WrongStore,
+    },
+    /// It is an older copy of itself, or has lost something.
+    #[error(
+        "{path}: {why} put back the newest copy; to go on with what is there, say 'heirlock enable --new-store'"
+    )]
+    Older {
+        /// where
+        path: String,
+        /// what was expected and found
+        #[source]
+        why: OlderStore,
     },
     /// It is not what it should be.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
@@ -233,13 +276,24 @@ pub(crate) enum StoreError {
     },
 }
 
+fn meant(expected: Option<&str>) -> String {
+    expected.map_or_else(|| "a folder that is a store".to_owned(), |identity| format!("store {identity}"))
+}
+
+fn remedy_of_absence(expected: Option<&str>) -> &'static str {
+    match expected {
+        Some(_) => "is its volume mounted? mount the volume it lies on",
+        None => "mount the volume it lies on; where there never was a store, 'heirlock enable' makes one",
+    }
+}
+
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             "; make room: clients are unprotected until then"
         }
         std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
-        std::io::ErrorKind::NotFound => "; mount the volume, or create the folder with 'heirlock enable'",
+        std::io::ErrorKind::NotFound => "; see whether its volume is mounted, and what became of that file",
         std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
         std::io::ErrorKind::StaleNetworkFileHandle => "; unmount the volume and mount it again",
         _ => {

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
+use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Generation, Outcome};
 
@@ -84,6 +85,18 @@ impl Store for Slow {
         self.0.probe()
     }
 
+    fn found(&self) -> Result<Found, StoreError> {
+        self.0.found()
+    }
+
+    fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
+        self.0.give_identity(identity)
+    }
+
+    fn expect(&self, identity: Option<&StoreIdentity>) {
+        self.0.expect(identity);
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
         self.0.services()
     }
@@ -107,6 +120,14 @@ impl Store for Slow {
         at_most: Generation,
     ) -> Result<Option<Generation>, StoreError> {
         self.0.newest_generation(service, at_most)
+    }
+
+    fn number_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        self.0.number_of(service, generation)
     }
 
     fn begin_generation(

@@ -54,6 +54,10 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
 fn head(report: &AdoptionReport, look: &Look) -> String {
     let service = plain(&report.service);
     let verdict = match report.phase.as_str() {
+        // Where nobody is on record nobody was told: a person may know better, and look for the right store.
+        "settled" if Exit::from(report) == Exit::Done && report.clients == 0 => {
+            "no client is on record, so none was told".to_owned()
+        }
         "settled" if Exit::from(report) == Exit::Done => look.good("every client was told"),
         "settled" => look.bad("not every client was told"),
         "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
@@ -230,6 +234,14 @@ told as well, since the same lock manager dropped their locks
 records lie in /srv/heirlock/services/nfs/4
 ";
         assert_eq!(adoption(&report(), &look()), expected);
+    }
+
+    #[test]
+    fn nobody_on_record_is_no_success_at_telling_them() {
+        let nobody = AdoptionReport { clients: 0, acknowledged: 0, re_registered: 0, ..report() };
+        let text = adoption(&nobody, &look());
+        assert!(text.starts_with("nfs: no client is on record, so none was told\n"), "{text}");
+        assert!(!text.contains("every client"), "{text}");
     }
 
     #[test]

@@ -454,3 +454,65 @@ fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged(
         }
     }
 }
+
+/// Whoever was told of an identity finds that one, whatever breaks off around it, and whoever else made the store.
+#[test]
+fn a_store_whose_making_was_cut_off_has_one_identity_for_ever() {
+    let whole = FaultyDisk::new();
+    create(&whole).unwrap();
+    for step in 0..=whole.steps() {
+        let disk = FaultyDisk::new();
+        disk.set(Fault::CrashBefore(step));
+        let told = create(&disk).ok().map(|store| store.found().unwrap().identity.unwrap());
+        for survives in survivors() {
+            let found = disk.after_crash(survives);
+            // A store that can be found has one already.
+            if let Ok(left) = open(&found).found() {
+                assert!(left.identity.is_some(), "step {step}, {survives:?}");
+            }
+            let again = create(&found).unwrap().found().unwrap().identity.unwrap();
+            assert!(told.as_ref().is_none_or(|told| *told == again), "step {step}, {survives:?}");
+            let after = open(&found.after_crash(Survives::Nothing)).found().unwrap();
+            assert_eq!(after.identity, Some(again.clone()), "step {step}, {survives:?}");
+            let other = create(&found).unwrap().found().unwrap();
+            assert_eq!(other.identity, Some(again), "and none is made over it");
+        }
+    }
+}
+
+#[test]
+fn two_servers_that_make_a_store_at_the_same_moment_make_one() {
+    for _ in 0..20 {
+        let disk = FaultyDisk::new();
+        let identities: Vec<_> = std::thread::scope(|scope| {
+            let make = || create(&disk).unwrap().found().unwrap().identity.unwrap();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(identities.iter().all(|one| *one == identities[0]), "{identities:?}");
+    }
+}
+
+#[test]
+fn an_identity_that_can_t_be_read_never_passes_for_none() {
+    let disk = FaultyDisk::new();
+    let store = create(&disk).unwrap();
+    let made = store.found().unwrap().identity.unwrap();
+    store.expect(Some(&made));
+    for error in [Errno::IO, Errno::ACCESS, Errno::STALE] {
+        disk.set(Fault::All(error));
+        assert!(matches!(store.found(), Err(StoreError::Io { .. })), "{error:?}");
+        assert!(matches!(store.services(), Err(StoreError::Io { .. })), "{error:?}");
+    }
+    disk.set(Fault::None);
+    let path = Path::new(ROOT).join("identity");
+    for bytes in
+        [&b""[..], b"heirlock store identity, format 1: 7f3a\n", b"heirlock store identity, format 2: x\n"]
+    {
+        disk.remove(&path).unwrap();
+        disk.write(&path, bytes, true).unwrap();
+        let error = store.found().unwrap_err();
+        assert!(matches!(error, StoreError::Unexpected { .. }), "{error}");
+        assert!(store.services().is_err() && store.give_identity(&made).is_err());
+    }
+}

@@ -200,14 +200,11 @@ fn create_makes_all_folders_and_leaves_a_store_as_it_is() {
 #[test]
 fn a_generation_is_a_status_monitor_s_directory() {
     let (_folder, root, store) = begun();
-    let contents = Contents {
-        state: Some(heirlock_nsm::StateNumber(7)),
-        ..store.load(&service(), Generation(1)).unwrap()
-    };
+    let contents = Contents { state: Some(StateNumber(7)), ..store.load(&service(), Generation(1)).unwrap() };
     store.begin_generation(&service(), Generation(2), &contents).unwrap();
     let generation = root.join("services/nfs-a/2");
     assert_eq!(fs::read(generation.join("sm/10.0.0.1")).unwrap(), LINE.as_bytes());
-    assert_eq!(fs::read(generation.join("state")).unwrap(), heirlock_nsm::StateNumber(7).render_file());
+    assert_eq!(fs::read(generation.join("state")).unwrap(), StateNumber(7).render_file());
     assert!(generation.join("sm.bak").is_dir());
     assert_eq!(fs::read_dir(generation.join("sm")).unwrap().count(), 1);
 }
