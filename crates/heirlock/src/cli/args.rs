@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heirlock_core::store_identity::Word;
 use heirlock_core::{ServerName, ServiceName};
 
 use super::exit;
@@ -83,13 +84,55 @@ pub(super) enum Verb {
     /// Check whether an adoption would work on this host
     Doctor,
     /// Put this host under guard: nobody else notifies its clients
-    Enable(Guard),
+    #[command(after_long_help = Enable::HELP)]
+    Enable(Enable),
     /// Give this host back as it was before 'enable'
     Disable(Guard),
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     Notify(Notify),
     /// Show a failover with simulated clients; needs no root and no configuration
     Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Enable {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Use the store that lies in store.path, whichever it is and whatever it lacks, or make a new one there
+    #[arg(long, conflicts_with = "without_store")]
+    new_store: bool,
+    /// Put the host under guard although its store is not here now: its volume comes with an adoption
+    #[arg(long)]
+    without_store: bool,
+}
+
+impl Enable {
+    /// Which store is used, and when one is made.
+    const HELP: &str = "\
+The store:
+  A store has an identity, made with it, and each server remembers the identity of its store. A server that
+  never had a store uses the one that lies in store.path, or makes one there and says so. After that another
+  store, a new one or an older copy in its place is refused, by 'enable' and by every other verb: most often its
+  volume is not mounted. Where /etc/fstab or a mount unit names a volume for store.path and it is not mounted, no
+  store is made either. --new-store says that what lies in store.path is the store from now on, and makes one
+  where none lies; numbers of generations and state numbers go on above all that this server remembers.
+
+Exit codes:
+  0  done
+  1  something could not be done; what was done is remembered: mend it, then repeat
+  2  the command line or the configuration can't be
+  3  refused; nothing was changed
+  5  the store fails";
+
+    /// What is said of the store.
+    pub(super) fn word(&self) -> Word {
+        match (self.new_store, self.without_store) {
+            (true, _) => Word::NewStore,
+            (false, true) => Word::WithoutStore,
+            (false, false) => Word::None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::guard::{self, Finding, GuardError, Severity, Step};
 
+use super::args::Enable;
 use super::exit::{Exit, Failed};
 use super::output::Output;
 use super::render;
@@ -15,8 +16,8 @@ pub(super) fn doctor(settings: &Settings, output: &Output) -> Result<Exit, Faile
     show(&guard::doctor(settings), output)
 }
 
-pub(super) fn enable(settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
-    steps(&guard::enable(settings, plan)?, output)
+pub(super) fn enable(settings: &Settings, how: &Enable, output: &Output) -> Result<Exit, Failed> {
+    steps(&guard::enable(settings, how.plan, how.word())?, output)
 }
 
 pub(super) fn disable(settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {

@@ -75,7 +75,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Records(verb) => records::run(verb, &settings, output),
         Verb::CheckConfig => guard::check_config(&settings, output),
         Verb::Doctor => guard::doctor(&settings, output),
-        Verb::Enable(how) => guard::enable(&settings, how.plan, output),
+        Verb::Enable(how) => guard::enable(&settings, &how, output),
         Verb::Disable(how) => guard::disable(&settings, how.plan, output),
         Verb::Notify(options) => notify::run(&options, output),
         Verb::Demo(options) => demo::run(&options, output),

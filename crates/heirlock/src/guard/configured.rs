@@ -35,8 +35,13 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings.extend(place(host, settings));
     match records::store(host, settings) {
         Ok(store) => {
-            findings
-                .push(Finding::ok("store", format!("{} is a store and ours", settings.store.path.display())));
+            match records::check_age(host, settings, &store) {
+                Ok(()) => {
+                    let found = format!("{} is this server's store", settings.store.path.display());
+                    findings.push(Finding::ok("store", found));
+                }
+                Err(error) => findings.push(no_store(settings, &error)),
+            }
             findings.extend(homes(&store, settings));
             findings.extend(shared(&store, settings));
         }
@@ -47,8 +52,14 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 fn no_store(settings: &Settings, error: &StoreError) -> Finding {
     let found = format!("nothing can be kept: {error}");
-    let remedy = "create it with 'heirlock enable' while its volume is mounted";
-    if settings.store.shared {
+    let remedy = match error {
+        StoreError::Absent { expected: None, .. } => {
+            "mount its volume; where there never was a store, 'heirlock enable' makes one"
+        }
+        _ => "mount its volume",
+    };
+    let is_another = matches!(error, StoreError::Wrong { .. } | StoreError::Older { .. });
+    if settings.store.shared || is_another {
         Finding::loses_locks("store", found, remedy)
     } else {
         // On a volume that one server has at a time, the others can't see it.

@@ -1,5 +1,6 @@
 //! The host as a tree of files and a systemctl: the seam at which the tests put a tree of their own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -156,6 +157,17 @@ impl Host {
             (Ok(one), Ok(other)) => one == other,
             _ => one == other,
         }
+    }
+
+    /// The texts of all units whose names end so and that are not masked.
+    pub(super) fn unit_texts(&self, kind: &str) -> Vec<String> {
+        let folders = UNIT_FOLDERS.iter().filter_map(|folder| self.list(folder).ok());
+        let names: BTreeSet<String> = folders.flatten().filter(|name| name.ends_with(kind)).collect();
+        let present = names.iter().filter_map(|name| match self.unit(name) {
+            Unit::Present(path) => self.text(path),
+            Unit::Absent | Unit::Masked(_) => None,
+        });
+        present.collect()
     }
 
     /// What systemd would make of a unit, told from the files alone: asking systemctl takes too long.

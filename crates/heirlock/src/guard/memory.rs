@@ -14,7 +14,7 @@ use super::host::Host;
 use crate::config::CaptureMode;
 
 /// Its name in the local directory.
-pub(super) const FILE: &str = "enabled.json";
+pub(super) const FILE: &str = crate::store::memory::GUARD_FILE;
 
 /// The one format there is.
 const FORMAT: u32 = 1;
@@ -46,6 +46,9 @@ pub(super) struct Memory {
     pub(super) store_created: bool,
     /// The mode of that folder, where it was there before.
     pub(super) store_mode: Option<u32>,
+    /// There was no store when the host was put under guard, and the operator knew it.
+    #[serde(default)]
+    pub(super) without_store: bool,
 }
 
 /// One file of ours.
@@ -94,6 +97,11 @@ impl Memory {
     /// Of a host that is being put under guard in this boot.
     pub(super) fn begin(boot: String) -> Self {
         Self { format: FORMAT, boot, ..Self::default() }
+    }
+
+    /// More was done than to make folders: the store was there by then, or was made.
+    pub(super) fn was_used(&self) -> bool {
+        !(self.files.is_empty() && self.units.is_empty()) || self.mode.is_some()
     }
 
     /// The host's, or `None` where it is not under guard.

@@ -33,9 +33,12 @@ mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;
+mod volumes;
 mod writable;
 
 use std::collections::BTreeMap;
+
+use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
 
@@ -87,13 +90,14 @@ pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
     facts::of(&Host::here(), settings)
 }
 
-/// Puts this host under guard; with `plan` it only says what would be done. Repeating it changes nothing.
+/// Puts this host under guard; with `plan` it only says what would be done, `word` is what was said of the store. Repeating
+/// it changes nothing.
 ///
 /// # Errors
-/// Where a file that heirlock wrote was changed since, or something can't be done. What was done until then is remembered,
-/// so that [`disable`] takes it back.
-pub(crate) fn enable(settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
-    switch::enable(&Host::here(), settings, plan)
+/// Where a file that heirlock wrote was changed since, the store is not the one that this server knows, or something can't
+/// be done. What was done until then is remembered, so that [`disable`] takes it back.
+pub(crate) fn enable(settings: &Settings, plan: bool, word: Word) -> Result<Vec<Step>, GuardError> {
+    switch::enable(&Host::here(), settings, plan, word)
 }
 
 /// Gives this host back as it was; with `plan` it only says what would be done. Records in the store stay.

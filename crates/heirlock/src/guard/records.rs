@@ -10,11 +10,29 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::host::Host;
 use crate::config::Settings;
 use crate::store::dir::DirStore;
+use crate::store::memory::{Known, StoreMemory, older_store, open_any};
 use crate::store::{ServerReport, Store, StoreError};
 
-/// Opens the configured store.
+/// Opens the configured store, which must be the one that this server knows.
 pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {
-    DirStore::open(&host.at(&settings.store.path))
+    let (store, _, wrong) = open_any(&host.at(&settings.store.path), &host.at(&settings.local_directory))?;
+    wrong.map_or(Ok(store), Err)
+}
+
+/// Fails where the store shows less of a service than this server knows of.
+pub(super) fn check_age(host: &Host, settings: &Settings, store: &dyn Store) -> Result<(), StoreError> {
+    let memory = StoreMemory::load(&host.at(&settings.local_directory))?;
+    for service in memory.services.keys() {
+        let newest = store.newest_generation(service, Generation(u64::MAX))?;
+        memory.check_age(service, newest).map_err(|why| older_store(&settings.store.path, why))?;
+    }
+    Ok(())
+}
+
+/// The highest number that this server remembers to have been sent for any of its services, wherever the store is.
+pub(super) fn remembered_number(host: &Host, settings: &Settings) -> Option<StateNumber> {
+    let memory = StoreMemory::load(&host.at(&settings.local_directory)).ok()?;
+    memory.services.values().filter_map(Known::sent).max()
 }
 
 /// The newest generation of one service.

@@ -7,6 +7,7 @@ mod disable;
 mod enable;
 mod mode;
 mod nfs_conf_file;
+mod place;
 
 use std::fmt;
 use std::io;

@@ -14,6 +14,7 @@ use super::super::{records, rivals};
 use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::store::Store;
+use crate::store::memory::{FILE as STORE_MEMORY, StoreMemory};
 
 /// See [`crate::guard::disable`].
 pub(in super::super) fn disable(
@@ -60,7 +61,9 @@ impl Run<'_> {
     fn raise_state(&mut self) -> Result<(), GuardError> {
         let path = self.settings.state_directory.join("state");
         let store = records::store(self.host, self.settings);
-        let highest = match store.and_then(|store| records::highest_number(&store, self.settings)) {
+        let remembered = records::remembered_number(self.host, self.settings);
+        let known = store.and_then(|store| records::highest_number(&store, self.settings));
+        let highest = match known.map(|known| known.max(remembered)) {
             Ok(Some(highest)) => highest,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -69,7 +72,9 @@ impl Run<'_> {
                     path.display()
                 );
                 self.say(StepOutcome::Left, what);
-                return Ok(());
+                // What this server itself sent is known all the same.
+                let Some(remembered) = remembered else { return Ok(()) };
+                remembered
             }
         };
         let before = Before::look(self.host, &path).map_err(failed("read", &path))?;
@@ -151,11 +156,22 @@ impl Run<'_> {
     /// A store of ours in which nothing was ever kept goes; any other stays.
     fn drop_store(&mut self) -> Result<(), GuardError> {
         let path = self.settings.store.path.clone();
-        let Ok(store) = records::store(self.host, self.settings) else { return Ok(()) };
+        let Ok(store) = records::store(self.host, self.settings) else {
+            let local = self.settings.local_directory.display();
+            let what = format!(
+                "{local}/{STORE_MEMORY} stays, for the store that it remembers is not here; remove both yourself"
+            );
+            self.say(StepOutcome::Left, what);
+            return Ok(());
+        };
         let empty = store.services().is_ok_and(|services| services.is_empty())
             && store.servers().is_ok_and(|servers| servers.is_empty());
         if !(self.memory.store_created && empty) {
-            let what = format!("{} stays with all its records; remove it yourself", store.describe());
+            let what = format!(
+                "{} stays with all its records, and {} remembers which it is; remove both yourself",
+                store.describe(),
+                self.settings.local_directory.join(STORE_MEMORY).display()
+            );
             self.say(StepOutcome::Left, what);
             for kept in records::kept(&store, self.settings).unwrap_or_default() {
                 if kept.owner.as_ref() == Some(&self.settings.server) && !kept.service.is_host() {
@@ -171,6 +187,9 @@ impl Run<'_> {
         }
         self.act(format!("remove {}, which is empty", store.describe()), |run| {
             let at = run.host.at(&path);
+            // Before the store: a server that remembers none that is there can make another one.
+            let local = run.local_directory();
+            StoreMemory::forget(&local).map_err(failed("remove", &local.join(STORE_MEMORY)))?;
             store.remove_empty().map_err(failed("remove", &at))?;
             match run.memory.store_mode {
                 Some(mode) => fs::set_permissions(&at, fs::Permissions::from_mode(mode))

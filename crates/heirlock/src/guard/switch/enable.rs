@@ -1,23 +1,24 @@
 //! Puts a host under guard.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use heirlock_core::store_identity::Word;
 
 use super::super::host::{ADMINISTRATORS_UNITS, Host, Unit};
 use super::super::memory::{self, Before, Content, Memory, Remembered};
 use super::super::nfs_conf::{Asked, NfsConf};
-use super::super::{records, rivals, statd};
+use super::super::{rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
 use crate::config::{CaptureMode, Settings};
-use crate::store::Store;
-use crate::store::dir::DirStore;
 
 /// See [`crate::guard::enable`].
 pub(in super::super) fn enable(
     host: &Host,
     settings: &Settings,
     plan: bool,
+    word: Word,
 ) -> Result<Vec<Step>, GuardError> {
     let path = Run::memory_path(host, settings);
     let memory = Memory::load(&path).map_err(failed("read", &path))?;
@@ -30,9 +31,10 @@ pub(in super::super) fn enable(
         // A link or a folder in its place is refused before the first change.
         Before::look(host, &file.path).map_err(failed("read", &file.path))?;
     }
+    let store = run.decide_store(word)?;
     run.folder(&settings.local_directory, 0o700)?;
     run.folder(&settings.runtime_directory, 0o700)?;
-    run.store()?;
+    run.store(store)?;
     run.leave_other_modes()?;
     if settings.capture.mode == CaptureMode::Callout {
         run.link_callout()?;
@@ -87,48 +89,6 @@ impl Run<'_> {
             DirBuilder::new().mode(mode).create(&at).map_err(failed("create", &at))?;
         }
         self.remember()
-    }
-
-    fn store(&mut self) -> Result<(), GuardError> {
-        let path = &self.settings.store.path;
-        if let Ok(store) = records::store(self.host, self.settings) {
-            self.say(StepOutcome::AlreadySo, format!("{} is the store", store.describe()));
-            return Ok(());
-        }
-        if let Some(volume) = self.unmounted(path) {
-            // A store made below it would be hidden by the volume, or be used in its stead.
-            let what = format!(
-                "{volume} is not mounted now, so no store was made at {}: repeat it while it is",
-                path.display()
-            );
-            self.say(StepOutcome::Left, what);
-            return Ok(());
-        }
-        self.act(format!("make {} the store", path.display()), |run| {
-            match fs::metadata(run.host.at(path)) {
-                Ok(there) if !run.memory.store_created => {
-                    run.memory.store_mode = Some(there.permissions().mode() & 0o7777);
-                }
-                Ok(_) => {}
-                Err(_) => run.create_folder(path, 0o700)?,
-            }
-            run.memory.store_created = true;
-            run.remember()?;
-            DirStore::create(&run.host.at(path))?;
-            Ok(())
-        })
-    }
-
-    /// The volume of /etc/fstab that a path is on, if it isn't mounted.
-    fn unmounted(&self, path: &Path) -> Option<String> {
-        let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
-        let mounts = self.host.text("/proc/mounts").unwrap_or_default();
-        let mounted: Vec<String> = mounts.lines().filter_map(second).collect();
-        let table = self.host.text("/etc/fstab").unwrap_or_default();
-        let volumes = table.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(second);
-        volumes
-            .filter(|volume| volume.starts_with('/') && path.starts_with(volume))
-            .find(|volume| !mounted.contains(volume))
     }
 
     fn file(&mut self, file: &OurFile) -> Result<(), GuardError> {

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use heirlock_core::claim::Claim;
+use heirlock_core::store_identity::Word;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -13,6 +14,15 @@ use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
 mod modes;
+
+fn enable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
+    super::enable(host, settings, plan, Word::None)
+}
+
+/// The same where the store is spoken of.
+fn enable_and_say(tree: &Tree, word: Word) -> Result<Vec<Step>, GuardError> {
+    super::enable(&tree.host(), &settings(SERVICE), false, word)
+}
 
 fn on(tree: &Tree) -> Vec<Step> {
     enable(&tree.host(), &settings(SERVICE), false).unwrap()
@@ -288,14 +298,108 @@ fn a_store_that_is_away_is_said_to_hide_the_number() {
 
 #[test]
 fn no_store_is_made_in_the_place_of_a_volume_that_is_not_mounted() {
+    for (named_by, text) in [
+        ("/etc/fstab", "# volumes\n/dev/sda1 / ext4 defaults 0 1\n/dev/drbd0 /srv ext4 noauto 0 2\n"),
+        ("/usr/lib/systemd/system/srv.mount", "[Mount]\nWhat=/dev/drbd0\nWhere=/srv\n"),
+    ] {
+        let tree = Tree::debian();
+        tree.put(named_by, text);
+        let before = tree.listing();
+        let refused = enable_and_say(&tree, Word::None).unwrap_err();
+        assert!(matches!(refused, GuardError::Refused { .. }));
+        let said = refused.to_string();
+        for part in ["/srv/heirlock: expected a store on /srv, which is not mounted: mount it", "--new-store"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!((tree.listing(), tree.calls()), (before, vec![]), "nothing was touched");
+        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+        let done = on(&tree);
+        assert!(outcomes(&done, StepOutcome::Done).contains(&"make /srv/heirlock a new store"), "{done:?}");
+        assert!(tree.exists("/srv/heirlock/heirlock-store"));
+    }
+}
+
+#[test]
+fn a_server_that_gets_the_volume_later_is_put_under_guard_without_a_store() {
     let tree = Tree::debian();
-    tree.put("/etc/fstab", "# volumes\n/dev/sda1 / ext4 defaults 0 1\n/dev/drbd0 /srv ext4 noauto 0 2\n");
-    let steps = on(&tree);
-    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("/srv is not mounted"), "{steps:?}");
+    let before = tree.listing();
+    tree.put("/etc/fstab", "/dev/drbd0 /srv ext4 noauto 0 2\n");
+    let steps = enable_and_say(&tree, Word::WithoutStore).unwrap();
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("no store in /srv/heirlock now"), "{steps:?}");
     assert!(!tree.exists("/srv/heirlock"));
-    tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+    assert_eq!(rivals::hazards(&tree.host(), &settings(SERVICE)), []);
+    off(&tree);
+    tree.remove("/etc/fstab");
+    assert_eq!(tree.listing(), before);
+}
+
+/// The whole folder goes elsewhere, as with a volume that is unmounted.
+fn unmount(tree: &Tree) {
+    fs::rename(tree.host().at("/srv/heirlock"), tree.host().at("/srv/elsewhere")).unwrap();
+}
+
+#[test]
+fn a_server_that_had_a_store_makes_no_other_one_in_its_place() {
+    let tree = Tree::debian();
     on(&tree);
-    assert!(tree.exists("/srv/heirlock/heirlock-store"));
+    unmount(&tree);
+    for what in ["nothing at all", "an empty folder"] {
+        let (before, calls) = (tree.listing(), tree.calls());
+        let refused = enable_and_say(&tree, Word::None).unwrap_err().to_string();
+        assert!(refused.starts_with("/srv/heirlock: expected store "), "{what}: {refused}");
+        assert!(refused.contains("…, found none: is its volume mounted?"), "{what}: {refused}");
+        assert_eq!((tree.listing(), tree.calls()), (before, calls), "{what}");
+        tree.folder("/srv/heirlock");
+    }
+    // And one that is there already is no better.
+    fs::remove_dir(tree.host().at("/srv/heirlock")).unwrap();
+    DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
+    let refused = enable_and_say(&tree, Word::None).unwrap_err();
+    assert!(matches!(refused, GuardError::Refused { .. }));
+    assert!(refused.to_string().contains("…, found a new one: is its volume mounted?"), "{refused}");
+    // Mounted again, all is as it was.
+    fs::remove_dir_all(tree.host().at("/srv/heirlock")).unwrap();
+    fs::rename(tree.host().at("/srv/elsewhere"), tree.host().at("/srv/heirlock")).unwrap();
+    assert!(on(&tree).iter().all(|step| step.outcome == StepOutcome::AlreadySo));
+}
+
+#[test]
+fn another_store_is_made_or_accepted_where_the_operator_says_so() {
+    let tree = Tree::debian();
+    on(&tree);
+    unmount(&tree);
+    let steps = enable_and_say(&tree, Word::NewStore).unwrap();
+    assert_eq!(outcomes(&steps, StepOutcome::Done), ["make /srv/heirlock a new store"]);
+    assert!(on(&tree).iter().all(|step| step.outcome == StepOutcome::AlreadySo), "it is remembered");
+    // The first one is another one now.
+    fs::rename(tree.host().at("/srv/heirlock"), tree.host().at("/srv/new")).unwrap();
+    fs::rename(tree.host().at("/srv/elsewhere"), tree.host().at("/srv/heirlock")).unwrap();
+    enable_and_say(&tree, Word::None).unwrap_err();
+    let steps = enable_and_say(&tree, Word::NewStore).unwrap();
+    assert!(outcomes(&steps, StepOutcome::Done)[0].starts_with("use the store that lies in"), "{steps:?}");
+    assert!(on(&tree).iter().all(|step| step.outcome == StepOutcome::AlreadySo));
+}
+
+/// An earlier version remembered no store, and made stores without an identity.
+#[test]
+fn a_host_of_an_earlier_version_had_a_store_too() {
+    let tree = Tree::debian();
+    on(&tree);
+    tree.remove("/var/lib/heirlock/store.json");
+    tree.remove("/srv/heirlock/identity");
+    let refused = enable_and_say(&tree, Word::None).unwrap_err().to_string();
+    assert!(refused.contains("found a new one"), "nothing was ever claimed in it: {refused}");
+    let store = DirStore::open(&tree.host().at("/srv/heirlock")).unwrap();
+    let claim = Claim::new(Generation::FIRST, &"nfs-a".parse().unwrap(), "agent", 0);
+    store.claim(&"nfs".parse().unwrap(), &claim).unwrap();
+    let done = on(&tree);
+    let expected = "give the store in /srv/heirlock, of an earlier version, an identity";
+    assert_eq!(outcomes(&done, StepOutcome::Done), [expected]);
+    tree.remove("/var/lib/heirlock/store.json");
+    unmount(&tree);
+    let refused = enable_and_say(&tree, Word::None).unwrap_err().to_string();
+    assert!(refused.contains("expected the store that this server had before, found none"), "{refused}");
 }
 
 #[test]
