@@ -98,7 +98,9 @@ impl From<ConfigError> for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self::new(Exit::Store, error)
+        // Another store than the one that is meant does not fail: it is not used.
+        let refused = matches!(error, StoreError::Wrong { .. } | StoreError::Older { .. });
+        Self::new(if refused { Exit::Refused } else { Exit::Store }, error)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one way out: text or JSON to standard output, errors to standard error.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,13 @@ impl Output {
             Err(error) => Err(Failed::new(Exit::Failed, format!("can't write to standard output: {error}"))),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Says something beside what was asked for.
+    #[expect(clippy::unused_self, reason = "all that goes out goes out by the output")]
+    pub(super) fn warn(&self, message: &impl Display) {
+        // There is nobody left to tell where this can't be written.
+        let _ = writeln!(io::stderr().lock(), "heirlock: {}", plain(&message.to_string()));
     }
 
     /// Says that it failed, and returns the exit code for it.

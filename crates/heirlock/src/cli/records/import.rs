@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
 use crate::limits;
-use crate::store::dir::DirStore;
+use crate::store::memory::{StoreMemory, older_store, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store, journal_text};
 
 use super::super::exit::{Exit, Failed};
@@ -75,28 +75,34 @@ pub(super) fn import(
     fenced: Option<Fenced>,
 ) -> Result<Imported, Failed> {
     check_service(settings, service)?;
-    let store = DirStore::open(&settings.store.path)?;
-    import_into(&store, settings, service, fenced, || {
+    let (store, memory) = open_ours(settings)?;
+    import_into(&store, &memory, settings, service, fenced, || {
         read(directory, roles_in(directory, &settings.state_directory))
     })
 }
 
 fn import_into(
     store: &dyn Store,
+    memory: &StoreMemory,
     settings: &Settings,
     service: &ServiceName,
     fenced: Option<Fenced>,
     read: impl FnOnce() -> Result<Source, Failed>,
 ) -> Result<Imported, Failed> {
     let newest = store.newest_claim(service)?;
-    let generation = may_claim(settings, service, newest.as_ref(), fenced)?;
+    let known = memory.known(service);
+    let generation = known.above(may_claim(settings, service, newest.as_ref(), fenced)?);
+    let begun = store.newest_generation(service, Generation(u64::MAX))?;
+    memory.check_age(service, begun).map_err(|why| older_store(&settings.store.path, why))?;
     let source = read()?;
     let base = match &newest {
         Some(claim) => store.newest_generation(service, claim.generation)?,
         None => None,
     };
     let base = base.map(|base| store.load(service, base)).transpose()?.unwrap_or_default();
-    let state = next_unsent(&sent(store, &base, &source)?);
+    let mut sent = sent(store, &base, &source)?;
+    sent.extend(known.sent());
+    let state = next_unsent(&sent);
     let nameless = nameless(&source.population);
     let unresolved = nameless.iter().filter(|name| !source.roles.is_peer(name));
     let mut imported = Imported {
@@ -358,6 +364,7 @@ fn begin(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::dir::DirStore;
     use crate::store::faulty::{Fault, FaultyDisk, Survives};
 
     const LINE: &str =
@@ -398,7 +405,7 @@ mod tests {
     }
 
     fn import(store: &DirStore, source: Source) -> Result<Imported, Failed> {
-        import_into(store, &settings(), &nfs(), None, || Ok(source))
+        import_into(store, &StoreMemory::default(), &settings(), &nfs(), None, || Ok(source))
     }
 
     #[test]

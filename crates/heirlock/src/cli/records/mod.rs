@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::control::Request;
 use crate::store::dir::DirStore;
+use crate::store::memory::open_any;
 use crate::store::{Contents, Store};
 
 use super::args::{self, service_name};
@@ -100,19 +101,23 @@ struct Newest {
 
 pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
     match verb {
-        args::Records::List { service: None } => list_services(&open(settings)?, output),
+        args::Records::List { service: None } => look(settings, output, |store| list_services(store, output)),
         args::Records::List { service: Some(service) } => {
-            list(&open(settings)?, &service_name(&service, &settings.server)?, output)
+            let service = service_name(&service, &settings.server)?;
+            look(settings, output, |store| list(store, &service, output))
         }
         args::Records::Show { service, client } => {
-            show(&open(settings)?, &service.name(&settings.server)?, &client_name(&client)?, output)
+            let (service, client) = (service.name(&settings.server)?, client_name(&client)?);
+            look(settings, output, |store| show(store, &service, &client, output))
         }
         args::Records::Export { service, directory } => {
             let service = service.name(&settings.server)?;
-            let newest = newest(&open(settings)?, &service)?;
-            let exported = export::export(settings, &service, &newest, &directory)?;
-            output.print(&exported, render::exported)?;
-            Ok(whole(&exported.left))
+            look(settings, output, |store| {
+                let newest = newest(store, &service)?;
+                let exported = export::export(settings, &service, &newest, &directory)?;
+                output.print(&exported, render::exported)?;
+                Ok(whole(&exported.left))
+            })
         }
         args::Records::Forget { service, client } => {
             let service = service.name(&settings.server)?;
@@ -128,8 +133,19 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
     }
 }
 
-fn open(settings: &Settings) -> Result<DirStore, Failed> {
-    Ok(DirStore::open(&settings.store.path)?)
+/// Looks into whatever store is there, and says where it is not the one that this server knows: what it shows is not what
+/// was asked for then.
+fn look(
+    settings: &Settings,
+    output: &Output,
+    look: impl FnOnce(&DirStore) -> Result<Exit, Failed>,
+) -> Result<Exit, Failed> {
+    let (store, _, wrong) = open_any(&settings.store.path, &settings.local_directory)?;
+    if let Some(wrong) = &wrong {
+        output.warn(wrong);
+    }
+    let exit = look(&store)?;
+    Ok(if wrong.is_some() && exit == Exit::Done { Exit::Failed } else { exit })
 }
 
 fn client_name(given: &str) -> Result<MonName, Failed> {
