@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use harness::{Site, line, names};
+use harness::{Server, Site, line, names};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -122,6 +122,53 @@ fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
     let said = text(&refused.stderr);
     assert!(said.contains("nfs-a, whose heartbeat changed") && said.contains("--owner-fenced"), "{said}");
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
+}
+
+#[test]
+fn a_service_that_the_store_has_never_seen_is_claimed_away_from_its_home_by_force_alone() {
+    let site = Site::new();
+    let mut b = site.server("b", "nfs-b");
+    b.up();
+    let refused = b.run(&["adopt", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    assert!(said.contains("it is at home on nfs-a") && said.contains("--force"), "{said}");
+    assert!(!site.store().join("services/nfs").exists(), "nothing was claimed");
+    let mut forced =
+        b.command(&["adopt", "nfs", "--prepare", "--force"]).stderr(Stdio::null()).spawn().unwrap();
+    let claim = site.store().join("services/nfs/claims/1");
+    b.wait_for("a claim", |_| claim.exists().then_some(()));
+    forced.kill().unwrap();
+    forced.wait().unwrap();
+}
+
+/// As by an unmount and a new store below the mount point: see also tests/store_identity.rs.
+#[test]
+fn another_store_in_the_place_of_this_servers_is_refused_by_its_agent() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    server.up();
+    server.register("10.0.0.1");
+    server.wait_until_captured("nfs", 1);
+    let away = site.store().with_file_name("elsewhere");
+    fs::rename(site.store(), &away).unwrap();
+    let other = Site::new();
+    fs::rename(other.store(), site.store()).unwrap();
+    let refused = |server: &Server| {
+        let said = server.try_status()?["store"]["error"].as_str()?.to_owned();
+        said.contains("found a new one: is its volume mounted?").then_some(())
+    };
+    server.wait_for("an agent that sees it", refused);
+    assert_eq!(server.run(&["status"]).status.code(), Some(5));
+    assert_eq!(server.run(&["adopt", "new"]).status.code(), Some(3));
+    server.kill();
+    server.start();
+    server.wait_for("the next agent to see it", refused);
+    assert_eq!(names(&site.store().join("services")), [""; 0], "nothing is claimed in it");
+    fs::rename(site.store(), other.store()).unwrap();
+    fs::rename(&away, site.store()).unwrap();
+    server.wait_until_captured("nfs", 1);
+    assert_eq!(server.run(&["status"]).status.code(), Some(0));
 }
 
 #[test]
@@ -265,7 +312,7 @@ fn a_restart_of_the_lock_manager_begins_a_generation_with_a_number_of_its_own() 
 fn doctor_says_of_its_agent_whether_it_runs_is_the_one_that_is_meant_and_works() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
-    let doctor = |server: &harness::Server| {
+    let doctor = |server: &Server| {
         let output = server.run(&["doctor", "--json"]);
         let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
         let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
@@ -273,7 +320,7 @@ fn doctor_says_of_its_agent_whether_it_runs_is_the_one_that_is_meant_and_works()
         let said: Vec<_> = of_agent.map(|f| (word(f, "severity"), word(f, "found"))).collect();
         (output.status.code(), said)
     };
-    let says = |server: &harness::Server, severity: &str, words: &str| {
+    let says = |server: &Server, severity: &str, words: &str| {
         let (code, said) = doctor(server);
         said.iter().any(|(is, found)| is == severity && found.contains(words)).then_some(code)
     };

@@ -96,7 +96,7 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
     fs::write(&path, text).unwrap();
     let said = server.run(&["status", "--json"]);
     let expected =
-        format!("{}, line 8: there is no key \"adresses\" here; did you mean \"addresses\"?", path.display());
+        format!("{}, line 9: there is no key \"adresses\" here; did you mean \"addresses\"?", path.display());
     assert_eq!((said.exit, said.err), (2, format!("heirlock: {expected}\n")));
     let document: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(document, json!({"error": expected, "exit": 2}));
@@ -390,6 +390,43 @@ fn a_store_that_is_not_there_is_a_failure_of_the_store() {
     let said = Server::new().run(&["records", "list", "--json"]);
     assert_eq!((said.exit, &said.json()["exit"]), (5, &json!(5)));
     assert!(said.err.contains("mount the volume"), "{}", said.err);
+}
+
+#[test]
+fn another_store_takes_no_import_and_what_it_shows_is_said_to_be_anothers() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    server.remember(&json!({"format": 1, "identity": "7f3a9c01".repeat(4), "confirmed": true}));
+    let why = "expected store 7f3a9c01…, found a new one: is its volume mounted?";
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
+    assert_eq!((said.exit, &said.json()["exit"]), (3, &json!(3)));
+    assert!(said.err.contains(why) && said.err.contains("'heirlock enable --new-store'"), "{}", said.err);
+    assert_eq!(fs::read_dir(server.path("store/services")).unwrap().count(), 0);
+    let said = server.run(&["records", "list", "--json"]);
+    assert_eq!((said.exit, said.json()), (1, json!([])), "standard output stays one document");
+    assert!(said.err.contains(why), "{}", said.err);
+    // The mount point alone.
+    fs::rename(server.path("store"), server.path("away")).unwrap();
+    fs::create_dir(server.path("store")).unwrap();
+    let said = server.run(&["records", "list"]);
+    assert_eq!(said.exit, 5);
+    assert!(said.err.contains("expected store 7f3a9c01…") && said.err.contains("is its volume mounted?"));
+    assert!(!said.err.contains("enable"), "mounting is the remedy: {}", said.err);
+}
+
+#[test]
+fn an_older_copy_of_the_store_takes_no_import_and_one_that_is_accepted_gets_numbers_above_it() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    let import = ["records", "import", "nfs", from.to_str().unwrap(), "--json"];
+    let known = |expected: Value| json!({"format": 1, "identity": null, "services": {"nfs": {"expected": expected, "highest": 4, "number": 21}}});
+    server.remember(&known(json!(4)));
+    let said = server.run(&import);
+    assert_eq!(said.exit, 3, "{said:?}");
+    assert!(said.err.contains("expected generation 4 of nfs or a newer one, found none"), "{}", said.err);
+    fs::write(server.path("local/store.json"), known(json!(null)).to_string()).unwrap();
+    let document = server.run(&import).json();
+    assert_eq!((&document["generation"], &document["state_number"]), (&json!(5), &json!(23)));
 }
 
 #[test]

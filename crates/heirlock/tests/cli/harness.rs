@@ -48,6 +48,7 @@ impl Server {
         let root = server.path("").display().to_string();
         let config = format!(
             "server = \"nfs-b\"\nstate-directory = \"{root}nfs\"\nruntime-directory = \"{root}run\"\n\
+             local-directory = \"{root}local\"\n\
              [store]\npath = \"{root}store\"\n\
              [[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n"
         );
@@ -68,6 +69,12 @@ impl Server {
         fs::set_permissions(self.path("store"), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(self.path("store/heirlock-store"), "heirlock store, format 1\n").unwrap();
         self
+    }
+
+    /// What this server's agent remembers of its store.
+    pub(super) fn remember(&self, memory: &Value) {
+        fs::create_dir(self.path("local")).unwrap();
+        fs::write(self.path("local/store.json"), memory.to_string()).unwrap();
     }
 
     /// A status monitor's directory with these records in `sm` and this number in `state`.
