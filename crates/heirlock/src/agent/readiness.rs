@@ -59,10 +59,10 @@ impl Readiness {
     }
 
     /// Whether that is news.
-    fn note(&self, service: &ServiceName, address: IpAddr, ready: Result<(), String>) -> bool {
+    fn note(&self, service: &ServiceName, address: IpAddr, ready: &Result<(), String>) -> bool {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let before = addresses.insert((service.clone(), address), ready.clone());
-        before.as_ref() != Some(&ready)
+        before.as_ref() != Some(ready)
     }
 
     fn is_over(&self) -> bool {
@@ -75,7 +75,7 @@ impl Workshop {
     /// address; the others are waited for beside that.
     pub(crate) fn bring_up(
         &self,
-        services: Vec<(ServiceName, Part)>,
+        services: &[(ServiceName, Part)],
         last_call: Moment,
         readiness: &Arc<Readiness>,
     ) {
@@ -84,7 +84,7 @@ impl Workshop {
         for service in &configured {
             for address in &service.addresses {
                 let waiting = format!("{address}, an address of {}, was not looked at yet", service.name);
-                readiness.note(&service.name, *address, Err(waiting));
+                readiness.note(&service.name, *address, &Err(waiting));
             }
         }
         for service in &configured {
@@ -171,7 +171,7 @@ impl Workshop {
             };
             let is_late = self.clock.now() >= last_call;
             let is_ready = ready.is_ok();
-            match (readiness.note(service, address, ready.clone()), ready) {
+            match (readiness.note(service, address, &ready), ready) {
                 (true, Ok(())) => tracing::info!(%service, %address, "an address is ready"),
                 (true, Err(why)) => tracing::warn!(%service, %address, why, "an address is not ready"),
                 (false, _) => {}
@@ -197,9 +197,9 @@ mod tests {
         let service: ServiceName = "nfs".parse().unwrap();
         let [good, bad]: [IpAddr; 2] = ["192.0.2.10", "2001:db8::10"].map(|a| a.parse().unwrap());
         assert!(readiness.of(&service, good).is_err(), "nobody has looked");
-        assert!(readiness.note(&service, good, Ok(())));
-        assert!(!readiness.note(&service, good, Ok(())), "no news");
-        assert!(readiness.note(&service, bad, Err("2001:db8::10 is not served here".into())));
+        assert!(readiness.note(&service, good, &Ok(())));
+        assert!(!readiness.note(&service, good, &Ok(())), "no news");
+        assert!(readiness.note(&service, bad, &Err("2001:db8::10 is not served here".into())));
         assert_eq!(readiness.ready(), [good]);
         assert_eq!(readiness.missing_of(&service), ["2001:db8::10 is not served here"]);
         assert!(readiness.missing_of(&"home".parse().unwrap()).is_empty());

@@ -81,7 +81,7 @@ impl Agent {
                 self.check_age(service, Some(claim.generation))?;
                 self.say_damaged(service, &contents.damaged);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
-                self.hold(service, claim, *contents, journal);
+                self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
             Found::Interrupted(claim, base) => {
