@@ -117,14 +117,6 @@ pub struct Owed {
     pub unknown: Vec<ServiceName>,
 }
 
-impl Owed {
-    /// Services whose clients a run that begins now must not leave out.
-    #[must_use]
-    pub fn to_be_told(self) -> Vec<ServiceName> {
-        self.lost.into_iter().chain(self.unknown).collect()
-    }
-}
-
 /// A run that is begun anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redo {
@@ -183,6 +175,7 @@ fn redo(journal: &Journal, holdings: &[Holding<'_>]) -> Redo {
 mod tests {
     use super::*;
     use crate::names::ServerName;
+    use crate::takeover::Standing;
 
     fn life(start: &str) -> Incarnation {
         Incarnation { boot: "b".into(), start: start.into(), reopened: 0 }
@@ -249,7 +242,8 @@ mod tests {
             false,
         );
         assert_eq!((names(&owed.unknown), names(&owed.lost)), (vec!["new"], vec!["nfs"]));
-        assert_eq!(names(&owed.to_be_told()), ["nfs", "new"]);
+        let standing = Standing { lost: owed.lost, unknown: owed.unknown, ..Standing::default() };
+        assert!(["nfs", "new"].iter().all(|name| standing.owes(&ServiceName::parse(name).unwrap())));
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl World {
             standing: Standing {
                 own: own.to_vec(),
                 lost: own.iter().filter(|name| !settled(self.newest(name).1)).cloned().collect(),
+                unknown: Vec::new(),
                 life_before: None,
                 life_now: Some(self.life()),
             },

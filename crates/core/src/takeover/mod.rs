@@ -119,10 +119,20 @@ pub struct Standing {
     pub own: Vec<ServiceName>,
     /// Those of them whose locks are gone already: the lock manager was restarted before the run.
     pub lost: Vec<ServiceName>,
+    /// Those of which nobody knows whether they are gone: told like the lost ones, and not lost for good.
+    pub unknown: Vec<ServiceName>,
     /// The life that this server's peers know of ([`Journal::life_told`]).
     pub life_before: Option<Incarnation>,
     /// The life that runs.
     pub life_now: Option<Incarnation>,
+}
+
+impl Standing {
+    /// Whether this service's clients are to be told by whatever run comes next.
+    #[must_use]
+    pub fn owes(&self, service: &ServiceName) -> bool {
+        self.lost.contains(service) || self.unknown.contains(service)
+    }
 }
 
 /// One run.
@@ -397,7 +407,7 @@ impl Takeover {
         let drops_all = self.drops_own_locks();
         let standing = &self.plan.standing;
         let own = standing.own.iter().filter(|service| !self.plan.targets.contains(service));
-        let own = own.filter(|service| drops_all || standing.lost.contains(service));
+        let own = own.filter(|service| drops_all || standing.owes(service));
         let own = own.map(|service| (service.clone(), Part::Own));
         Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority.clone() }
     }
@@ -407,7 +417,7 @@ impl Takeover {
         // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
         // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
         let leaves_out = refused.iter().any(|(service, _)| {
-            self.plan.standing.lost.contains(service)
+            self.plan.standing.owes(service)
                 || (self.drops_own_locks() && self.plan.standing.own.contains(service))
         });
         if won.is_empty() || !(any_target || self.is_own_restart()) || leaves_out {
@@ -713,8 +723,8 @@ impl Takeover {
         self.plan.targets.retain(|target| target != service);
         let why = was_claimed(service);
         // Where locks of our own are gone, or are just being dropped, their clients are told all the same (I7).
-        let owes_own =
-            self.phase >= Phase::Conveyed || self.plan.standing.lost.iter().any(|s| self.has_member(s));
+        let owes_own = self.phase >= Phase::Conveyed
+            || self.members.iter().any(|member| self.plan.standing.owes(&member.service));
         if self.members.is_empty() || (was_target && self.plan.targets.is_empty() && !owes_own) {
             return self.fail(now, why);
         }

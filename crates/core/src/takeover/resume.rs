@@ -76,6 +76,7 @@ impl Takeover {
             targets,
             standing: Standing {
                 lost: own.clone(),
+                unknown: Vec::new(),
                 own,
                 life_before: first.life_before,
                 life_now: first.life.clone(),

@@ -12,10 +12,12 @@ use super::work::{RunNumber, Workshop};
 impl Agent {
     /// What this server holds and owes now.
     pub(crate) fn standing(&self) -> Standing {
+        let owed = self.owed();
         let host = self.held.get(&ServiceName::host(&self.settings.server));
         Standing {
             own: self.held.keys().cloned().collect(),
-            lost: self.owed().to_be_told(),
+            lost: owed.lost,
+            unknown: owed.unknown,
             life_before: host.and_then(|held| held.journal.life_told().cloned()),
             life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
         }

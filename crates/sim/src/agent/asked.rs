@@ -9,10 +9,12 @@ use crate::outside::Out;
 
 impl Agent {
     pub(super) fn standing(&self, out: &Out<'_>) -> Standing {
+        let owed = self.owed();
         let host = self.held.get(&ServiceName::host(&out.server().name));
         Standing {
             own: self.held.keys().cloned().collect(),
-            lost: self.owed().to_be_told(),
+            lost: owed.lost,
+            unknown: owed.unknown,
             life_before: host.and_then(|held| held.journal.life_told().cloned()),
             life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
         }
