@@ -30,6 +30,8 @@ pub(crate) fn locking(table: &str) -> impl Iterator<Item = LockingMount<'_>> {
         let by_name = source.split_once("]:").or_else(|| source.split_once(':'));
         let by_name = by_name.map(|(server, _)| server.trim_start_matches('['));
         let servers = by_address.into_iter().chain(by_name).filter_map(|name| MonName::parse(name).ok());
+        // As records have it, however the mount spells it.
+        let servers = servers.map(|name| name.address().map_or(name, MonName::from_address));
         Some(LockingMount { at, servers: servers.collect() })
     })
 }
@@ -47,6 +49,7 @@ mod tests {
             ("filer:/y /mnt/y nfs rw,vers=3,local_lock=flock 0 0", Some("filer")),
             ("filer:/y /mnt/y nfs rw,vers=3,local_lock=posix 0 0", Some("filer")),
             ("[2001:db8::5]:/y /mnt/y nfs rw,vers=3,addr=2001:db8::5 0 0", Some("2001:db8::5")),
+            ("[::ffff:10.0.0.7]:/y /mnt/y nfs rw,vers=3,addr=::ffff:10.0.0.7 0 0", Some("10.0.0.7")),
             ("filer:/a:/b /mnt/y nfs rw,vers=3 0 0", Some("filer")),
             ("../x:/y /mnt/y nfs rw,vers=3 0 0", Some("")),
             ("filer:/y /mnt/y nfs rw,vers=3,nolock,addr=10.0.0.8 0 0", None),

@@ -189,7 +189,82 @@ impl Workshop {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use heirlock_nsm::rpc::{Call, encode_success};
+
     use super::*;
+    use crate::agent::Message;
+    use crate::agent::testing::{Place, place, service};
+    use crate::config::Settings;
+
+    /// rpcbind and every program that it is asked for, at one port of this address.
+    fn served(address: &str) -> u16 {
+        let socket = UdpSocket::bind((address, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                let xid = Call::decode(&buffer[..count]).unwrap().xid;
+                let _ = socket.send_to(&encode_success(xid, &u32::from(port).to_be_bytes()), from);
+            }
+        });
+        port
+    }
+
+    /// Brings up a service that has these addresses, and says what the run is told.
+    fn bring_up(
+        place: &Place,
+        addresses: &[&str],
+        port: u16,
+        within: Duration,
+    ) -> (Result<(), String>, Arc<Readiness>) {
+        let mut shop = place.agent.workshop.clone();
+        let mut settings = Settings::clone(&shop.settings);
+        settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        settings.notify.rpcbind_port = port;
+        shop.settings = Arc::new(settings);
+        let readiness = Arc::default();
+        shop.bring_up(&[(service("nfs"), Part::Target)], shop.clock.now() + within, &readiness);
+        let result = loop {
+            if let Message::Event(_, Event::BroughtUp(result)) = place.next() {
+                break result;
+            }
+        };
+        (result, readiness)
+    }
+
+    #[test]
+    fn the_run_goes_on_with_the_address_that_is_ready_and_the_others_are_named() {
+        let (place, port) = (place(), served("127.9.7.1"));
+        // 192.0.2.77 is not here, and at 127.9.7.2 nobody answers.
+        let addresses = ["192.0.2.77", "127.9.7.1", "127.9.7.2"];
+        let (result, readiness) = bring_up(&place, &addresses, port, Duration::from_secs(600));
+        assert_eq!(result, Ok(()), "long before the last call");
+        assert_eq!(readiness.ready(), ["127.9.7.1".parse::<IpAddr>().unwrap()]);
+        let missing = loop {
+            let missing = readiness.missing_of(&service("nfs"));
+            if missing.iter().all(|why| !why.contains("looked at yet")) {
+                break missing.join("\n");
+            }
+            thread::sleep(limits::BRING_UP_INTERVAL);
+        };
+        readiness.end();
+        assert!(missing.contains("192.0.2.77, an address of nfs, is not on this server"), "{missing}");
+        assert!(
+            missing.contains("127.9.7.2, an address of nfs, is not served here: no answer from"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn where_no_address_is_ready_at_the_last_call_the_run_is_told_which() {
+        let (result, readiness) = bring_up(&place(), &["192.0.2.77"], 9, Duration::from_millis(200));
+        readiness.end();
+        let why = "192.0.2.77, an address of nfs, is not on this server; grace is too short now";
+        assert_eq!(result, Err(why.to_owned()));
+    }
 
     #[test]
     fn one_address_is_ready_and_the_other_is_named() {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use heirlock_core::notify::{Notifier, Transport};
@@ -38,7 +38,9 @@ impl Sockets {
     /// How many answers find room if nobody takes them out.
     pub(super) fn holds(&self) -> usize {
         let room = |socket: &UdpSocket| socket2::SockRef::from(socket).recv_buffer_size().ok();
-        let least = self.bound.values().filter_map(room).min().unwrap_or(0);
+        // Where no address is ready yet, a socket like those that will be.
+        let alike = || prepare(Ipv4Addr::UNSPECIFIED.into(), false).ok().as_ref().and_then(room);
+        let least = self.bound.values().filter_map(room).min().or_else(alike).unwrap_or(0);
         least / limits::NOTIFY_ANSWER_BYTES
     }
 
@@ -94,4 +96,17 @@ fn prepare(address: IpAddr, privileged: bool) -> io::Result<UdpSocket> {
     let _ = reference.set_recv_buffer_size(limits::NOTIFY_RECEIVE_BYTES);
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, limits::NOTIFY_RECEIVE_BYTES);
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_no_address_is_ready_the_window_is_as_wide_as_it_will_be() {
+        let (none, mut one) = (Sockets::new(false), Sockets::new(false));
+        one.bind(Ipv4Addr::LOCALHOST.into()).unwrap();
+        assert_eq!(none.holds(), one.holds());
+        assert!(none.holds() > 1);
+    }
 }
