@@ -10,6 +10,7 @@ mod control;
 mod demo;
 mod detector;
 mod exports_syntax;
+mod files;
 mod guard;
 mod hooks;
 mod limits;
