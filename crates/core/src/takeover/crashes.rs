@@ -201,6 +201,7 @@ impl World {
                 generation: generation.next(),
                 records: kept.records.iter().map(|c| (c.clone(), b"line\n".to_vec())).collect(),
                 sent: self.numbers(name),
+                troubles: Vec::new(),
             }
         });
         Event::Claimed { won: won.collect(), refused: Vec::new() }
@@ -212,7 +213,7 @@ impl World {
             Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
             Action::Fence(_) => vec![Event::Fenced(Ok(()))],
             Action::Claim { services, .. } => vec![self.claim(&services)],
-            Action::Convey { services, .. } => vec![Event::Conveyed(Ok(services.len()))],
+            Action::Convey { services, .. } => vec![Event::Conveyed(Ok(Vec::new()))],
             Action::Recognise(strategy) => {
                 if strategy.drops_own_locks() {
                     self.restart();

@@ -7,7 +7,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::{ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
 const DISPUTED_BEATS: u32 = 10;
@@ -17,7 +17,7 @@ const DISPUTED_BEATS: u32 = 10;
 pub(crate) struct Pulse {
     report: ServerReport,
     hearts: Hearts,
-    servers: BTreeMap<ServerName, ServerReport>,
+    found: ServerHearts,
     namesake: Option<Other>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Condition {
 impl Pulse {
     /// A heart that has not beaten yet.
     pub(crate) fn new(report: ServerReport, hearts: Hearts) -> Self {
-        Self { report, hearts, servers: BTreeMap::new(), namesake: None }
+        Self { report, hearts, found: ServerHearts::default(), namesake: None }
     }
 
     /// Writes the next beat and reads all others.
@@ -63,8 +63,8 @@ impl Pulse {
         condition: Condition,
     ) -> Result<Option<Namesake>, StoreError> {
         match self.try_beat(store, condition) {
-            Ok((namesake, servers)) => {
-                self.saw(now, servers);
+            Ok((namesake, found)) => {
+                self.saw(now, found);
                 Ok(namesake)
             }
             Err(error) => {
@@ -77,15 +77,28 @@ impl Pulse {
     /// Reads the others' hearts between two beats: a silence ends at any moment, and whoever claims on its strength must
     /// not be up to a whole interval behind.
     pub(crate) fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
-        let servers = store.servers().inspect_err(|_| self.hearts.blind())?;
-        self.saw(now, servers);
+        let found = store.hearts().inspect_err(|_| self.hearts.blind())?;
+        self.saw(now, found);
         Ok(())
     }
 
-    fn saw(&mut self, now: Moment, servers: BTreeMap<ServerName, ServerReport>) {
-        let others = servers.iter().filter(|(name, _)| **name != self.report.server);
+    fn saw(&mut self, now: Moment, found: ServerHearts) {
+        let others = found.reports.iter().filter(|(name, _)| **name != self.report.server);
         self.hearts.saw(now, &others.map(as_beat).collect());
-        self.servers = servers;
+        for (entry, why) in &found.unreadable {
+            if self.found.unreadable.get(entry) != Some(why) {
+                tracing::error!(entry = %entry.escape_debug(), why, "a heartbeat can't be read");
+            }
+            if let Ok(server) = ServerName::parse(entry) {
+                self.hearts.unseen(&server);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Heartbeats that can't be read, in words.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
+        self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {:?}: {why}", entry))
     }
 
     /// What is known of the owner of a service.
@@ -95,7 +108,7 @@ impl Pulse {
 
     /// What the servers said of themselves.
     pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
-        &self.servers
+        &self.found.reports
     }
 
     /// From now on our silence is no reason to adopt, or is one again.
@@ -118,16 +131,16 @@ impl Pulse {
 
     /// Who asks for a service.
     pub(crate) fn wanted_by(&self, service: &ServiceName) -> Option<&ServerName> {
-        self.servers.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
+        self.found.reports.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
     }
 
     fn try_beat(
         &mut self,
         store: &dyn Store,
         condition: Condition,
-    ) -> Result<(Option<Namesake>, BTreeMap<ServerName, ServerReport>), StoreError> {
-        let servers = store.servers()?;
-        let namesake = self.look_for_namesake(servers.get(&self.report.server));
+    ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
+        let found = store.hearts()?;
+        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
         self.report.beat += 1;
         self.report.written_at_s = super::clock::wall_s();
         self.report.incarnation = condition.incarnation;
@@ -135,7 +148,7 @@ impl Pulse {
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
         store.put_server(&self.report)?;
-        Ok((namesake, servers))
+        Ok((namesake, found))
     }
 
     /// A beat under our name that isn't ours and moves is another agent's. One that stands still is what an earlier

@@ -22,6 +22,7 @@ pub(crate) mod convey;
 mod grace;
 mod health;
 mod holdings;
+mod mend;
 mod monitor;
 mod readiness;
 mod recovery;
@@ -149,6 +150,8 @@ pub(crate) struct Agent {
     /// What other servers compare with their own, and when it was gathered.
     facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
+    /// Services of which the store can't say whose they are, and why.
+    unreadable: BTreeMap<ServiceName, String>,
     /// This server rebooted since its own service was last told of it.
     rebooted: bool,
     releases: release::Releases,
@@ -272,6 +275,7 @@ impl Agent {
             beat_due: clock.now(),
             facts: None,
             health: Health::default(),
+            unreadable: BTreeMap::new(),
             rebooted: false,
             releases: release::Releases::default(),
             wishes: requests::Wishes::default(),

@@ -169,9 +169,7 @@ impl Agent {
         if unfinished || self.conveyor.placed().is_empty() {
             return;
         }
-        if let Err(error) = self.conveyor.clean_up() {
-            tracing::warn!(%error, "records conveyed by an earlier run could not all be taken away");
-        }
+        self.take_conveyed_away();
     }
 
     /// A service without clients and without a life lives in the one that runs.

@@ -272,7 +272,6 @@ impl Agent {
                 self.advance(out, now, Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
-                let mut placed = 0;
                 for (service, records) in services {
                     let Some(name) = out.names_of(&service).into_iter().next() else { continue };
                     let planned: Vec<(MonName, Vec<u8>)> = records
@@ -285,10 +284,9 @@ impl Agent {
                             }
                         })
                         .collect();
-                    placed += planned.len();
                     out.place(&planned);
                 }
-                self.advance(out, now, Event::Conveyed(Ok(placed)));
+                self.advance(out, now, Event::Conveyed(Ok(Vec::new())));
             }
             Action::Recognise(strategy) => {
                 if strategy.drops_own_locks() {
@@ -399,7 +397,7 @@ impl Agent {
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
             sent.push(StateNumber(report.state));
         }
-        Ok(Claimed { service: service.clone(), generation, records, sent })
+        Ok(Claimed { service: service.clone(), generation, records, sent, troubles: Vec::new() })
     }
 
     pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {
