@@ -184,6 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn a_heart_that_can_not_be_read_is_neither_alive_nor_silent_and_says_nothing_of_the_others() {
+        let mut hearts = living();
+        let b = ServerName::parse("nfs-b").unwrap();
+        let of_b = |beat: u32| BTreeMap::from([(b.clone(), Beat { beat: beat.to_string(), paused: false })]);
+        for second in 21..=60 {
+            hearts.saw(at(second), &of_b(20));
+            hearts.unseen(&a());
+            assert!(matches!(hearts.heart_of(&a(), at(second)), OwnerHeart::Unknown { .. }), "{second}");
+        }
+        assert!(may_adopt_unasked(hearts.heart_of(&b, at(60))));
+        // It is watched again as one that was never seen: the next beat may come in a moment.
+        hearts.saw(at(61), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(61))));
+        hearts.saw(at(70), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+        hearts.saw(at(71), &beats(20, false));
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(71))));
+    }
+
+    #[test]
     fn a_pause_never_triggers() {
         let mut hearts = living();
         hearts.saw(at(21), &beats(21, true));

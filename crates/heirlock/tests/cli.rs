@@ -291,11 +291,12 @@ fn what_is_no_record_is_left_alone_and_said() {
         "sm/192.0.2.3: ",
         "sm/192.0.2.4: line 2",
         "sm/192.0.2.5: ",
+        "sm/192.0.2.6.new: ",
         "sm/garbage: ",
     ] {
         assert!(said.out.contains(part), "{part:?} is not in\n{}", said.out);
     }
-    assert!(!said.out.contains('\u{1b}') && !said.out.contains("192.0.2.6"), "{}", said.out);
+    assert!(!said.out.contains('\u{1b}') && !said.out.contains("  192.0.2.6\n"), "{}", said.out);
     // All of it is still there.
     assert_eq!(fs::read_dir(from.join("sm")).unwrap().count(), 7);
     assert_eq!(

@@ -213,7 +213,7 @@ impl World {
             Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
             Action::Fence(_) => vec![Event::Fenced(Ok(()))],
             Action::Claim { services, .. } => vec![self.claim(&services)],
-            Action::Convey { services, .. } => vec![Event::Conveyed(Ok(Vec::new()))],
+            Action::Convey { .. } => vec![Event::Conveyed(Ok(Vec::new()))],
             Action::Recognise(strategy) => {
                 if strategy.drops_own_locks() {
                     self.restart();

@@ -23,14 +23,14 @@ pub struct Queue(VecDeque<One>);
 
 #[derive(Debug)]
 enum One {
-    Persist(Persist),
+    Persist(Box<Persist>),
     Act(Action),
 }
 
 impl Queue {
     /// A step of the machine asks for more.
     pub fn extend(&mut self, batch: Batch<Persist, Action>) {
-        self.0.extend(batch.persist.into_iter().map(One::Persist));
+        self.0.extend(batch.persist.into_iter().map(|one| One::Persist(Box::new(one))));
         self.0.extend(batch.then.into_iter().map(One::Act));
     }
 
@@ -38,7 +38,7 @@ impl Queue {
     pub fn take(&mut self) -> Option<Todo> {
         let first = match self.0.pop_front()? {
             One::Act(action) => return Some(Todo::Act(action)),
-            One::Persist(first) => first,
+            One::Persist(first) => *first,
         };
         let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
         let mut portion = vec![first];
@@ -48,7 +48,7 @@ impl Queue {
             && next.generation() == portion[0].generation()
         {
             if let Some(One::Persist(next)) = self.0.pop_front() {
-                portion.push(next);
+                portion.push(*next);
             }
         }
         Some(Todo::Persist(portion))
@@ -57,14 +57,16 @@ impl Queue {
     /// The store failed: it is to be done again, before anything else.
     pub fn put_back(&mut self, portion: Vec<Persist>) {
         for one in portion.into_iter().rev() {
-            self.0.push_front(One::Persist(one));
+            self.0.push_front(One::Persist(Box::new(one)));
         }
     }
 
     /// Whoever is registered now is not retired, however long the store kept that waiting.
     pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
         for one in &mut self.0 {
-            if let One::Persist(Persist::Retire { clients, .. }) = one {
+            if let One::Persist(persist) = one
+                && let Persist::Retire { clients, .. } = persist.as_mut()
+            {
                 clients.retain(|client| !present.contains_key(client));
             }
         }
@@ -74,8 +76,12 @@ impl Queue {
     /// the claim: what is captured until then waits for it.
     #[must_use]
     pub fn begins(&self, service: &ServiceName) -> bool {
-        let begins =
-            |one: &One| matches!(one, One::Persist(Persist::Begin { service: of, .. }) if of == service);
+        let begins = |one: &One| match one {
+            One::Persist(persist) => {
+                matches!(persist.as_ref(), Persist::Begin { service: of, .. } if of == service)
+            }
+            One::Act(_) => false,
+        };
         self.0.iter().any(begins)
     }
 }

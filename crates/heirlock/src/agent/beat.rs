@@ -98,7 +98,7 @@ impl Pulse {
 
     /// Heartbeats that can't be read, in words.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
-        self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {:?}: {why}", entry))
+        self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {entry:?}: {why}"))
     }
 
     /// What is known of the owner of a service.

@@ -161,11 +161,13 @@ fn carry_out(sm: &Folder, work: Vec<(&MonName, io::Result<Work>)>) -> io::Result
         failed.extend(done.err().map(|error| (client.clone(), error.to_string())));
     }
     if !each && let Err(error) = sm.sync_all() {
-        written.into_iter().for_each(|(_, temporary)| sm.discard(temporary));
+        for (_, temporary) in written {
+            let _ = sm.discard(&temporary);
+        }
         return Err(error);
     }
     for (client, temporary) in written {
-        let put = sm.put(temporary, client.as_str());
+        let put = sm.put(&temporary, client.as_str());
         failed.extend(put.err().map(|error| (client.clone(), error.to_string())));
     }
     sm.sync()?;
@@ -180,7 +182,16 @@ fn read(sm: &Folder, client: &MonName) -> io::Result<Option<Vec<u8>>> {
 /// A client's file with these lines added.
 fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
     let there = read(sm, client)?.unwrap_or_default();
-    Ok(if holds(&there, bytes) { Work::Nothing } else { Work::Replace([there.as_slice(), bytes].concat()) })
+    if holds(&there, bytes) {
+        return Ok(Work::Nothing);
+    }
+    let whole = [there.as_slice(), bytes].concat();
+    if whole.len() > RECORD_FILE_BYTES_MAX {
+        let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
+        let why = format!("expected at most {max} bytes together with what lies there, found {found}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(Work::Replace(whole))
 }
 
 /// A client's file without these lines.

@@ -161,7 +161,7 @@ pub(crate) enum Found {
     /// Somebody else's, or given up.
     NotOurs(Claim),
     /// Ours, whole.
-    Ours(Claim, Box<Contents>, Journal),
+    Ours(Claim, Box<Contents>, Box<Journal>),
     /// Ours by its claim, but the generation was not begun: an adoption was interrupted right there.
     Interrupted(Claim, Option<(Generation, Box<Contents>)>),
 }
@@ -185,7 +185,7 @@ pub(crate) fn find(
     }
     let journal = parse_journal(&contents);
     Ok(match journal {
-        Some(journal) => Found::Ours(claim, contents, journal),
+        Some(journal) => Found::Ours(claim, contents, Box::new(journal)),
         None => Found::Interrupted(claim, Some((newest, contents))),
     })
 }

@@ -41,7 +41,6 @@ mod watch;
 mod work;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -63,6 +62,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{CaptureMode, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
+use crate::files::Folder;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::{ServerReport, Store, StoreError};
@@ -233,6 +233,9 @@ impl Agent {
             Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
                 format!("can't read what was conveyed, in {}", settings.local_directory.display())
             })?;
+        if let Err(error) = conveyor.tidy() {
+            tracing::warn!(%error, "what an earlier agent left half written could not be removed");
+        }
         let report = ServerReport {
             paused: maintenance_file(&settings).exists(),
             written_at_s: clock::wall_s(),
@@ -446,7 +449,8 @@ impl Agent {
 
     /// This server's own NSM state number, as its status monitor keeps it.
     pub(crate) fn own_state(&self) -> Option<StateNumber> {
-        let bytes = fs::read(self.settings.state_directory.join("state")).ok()?;
+        let folder = Folder::open(&self.settings.state_directory).ok()?;
+        let bytes = crate::monitor::read_state(&folder).ok()?;
         StateNumber::parse_file(&bytes).ok()
     }
 

@@ -11,6 +11,7 @@ use heirlock_core::takeover::{Cause, Event, Until};
 use super::Agent;
 use super::runs::Order;
 use super::watch::Look;
+use crate::files::trusted;
 use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
 
@@ -158,7 +159,7 @@ impl Agent {
 
     /// The life that the store knows of, at the agent's start.
     pub(crate) fn known_life(&self) -> Option<Incarnation> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let lives = self.held.values().filter_map(|held| held.journal.life.clone());
         lives.filter(|life| life.boot == boot.trim()).max_by_key(|life| life.reopened)
     }

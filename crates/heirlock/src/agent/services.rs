@@ -80,7 +80,7 @@ impl Agent {
             Found::Ours(claim, contents, journal) => {
                 say_damaged(service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
-                self.hold(service, claim, *contents, journal);
+                self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
             Found::Interrupted(claim, base) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
 use heirlock_core::limits;
-use heirlock_nsm::record::{FileKind, RecordError, classify_file_name, parse_record};
+use heirlock_nsm::record::{FileKind, RecordError, TEMPORARY_LEFT, classify_file_name, parse_record};
 use heirlock_nsm::{MonName, limits as nsm_limits};
 use thiserror::Error;
 
@@ -76,7 +76,11 @@ fn look_at_folder(
             Problem { path, why, may_be_in_the_making }
         };
         let client = match classify_file_name(&file_name) {
-            FileKind::Temporary | FileKind::Hidden => continue,
+            FileKind::Hidden => continue,
+            FileKind::Temporary => {
+                scan.problems.push(problem(TEMPORARY_LEFT.to_owned(), true));
+                continue;
+            }
             FileKind::Refused(error) => {
                 scan.problems.push(problem(error.to_string(), false));
                 continue;
@@ -153,7 +157,9 @@ mod tests {
         let names: Vec<_> = scan.files.iter().map(|f| (f.folder, f.name.as_str())).collect();
         assert_eq!(names, [(Folder::Sm, "127.1.0.1"), (Folder::SmBak, "192.0.2.50")]);
         let problems: Vec<&str> = scan.problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(problems, ["sm/a-folder"]);
+        let mut problems = problems;
+        problems.sort_unstable();
+        assert_eq!(problems, ["sm/.127.1.0.3.new", "sm/127.1.0.2.new", "sm/a-folder"]);
     }
 
     #[test]

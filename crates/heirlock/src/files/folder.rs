@@ -1,4 +1,5 @@
 //! A folder that another user or another server may write to.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "the one place where they are careful"))]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,12 +9,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, linkat,
-    mkdirat, openat, openat2, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod,
+    fchown, fstat, linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::{expect_at_most, expect_file, read_whole};
+use super::{expect_at_most, expect_file, if_present, read_whole};
 
 /// What a temporary name begins with. Every status monitor ignores hidden files.
 const TEMPORARY: &str = ".heirlock.";
@@ -37,6 +38,8 @@ pub(crate) enum Owner {
     Ours,
     /// The user's that the folder belongs to, as rpc.statd's own files are.
     OfFolder,
+    /// This user's and this group's.
+    User(u32, u32),
 }
 
 /// A file that has its bytes, and not yet its name.
@@ -112,6 +115,11 @@ impl Folder {
 
     /// The names of all entries, in no order. More than `max` are an error of the kind `FileTooLarge`.
     pub(crate) fn names(&self, max: usize) -> io::Result<Vec<OsString>> {
+        Ok(self.entries(max)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The same, and whether each is a file, as far as the folder itself says so: it may say of none.
+    pub(crate) fn entries(&self, max: usize) -> io::Result<Vec<(OsString, FileType)>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.at)? {
             let entry = entry?;
@@ -123,7 +131,7 @@ impl Folder {
                 let why = format!("expected a folder of at most {max} files, found more");
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
             }
-            names.push(OsString::from_vec(name.to_vec()));
+            names.push((OsString::from_vec(name.to_vec()), entry.file_type()));
         }
         Ok(names)
     }
@@ -159,13 +167,23 @@ impl Folder {
     /// more is refused.
     pub(crate) fn open_to_append(&self, name: impl AsRef<OsStr>, max: usize) -> io::Result<File> {
         let name = component(name.as_ref())?;
-        match self.make_file(name, OFlags::APPEND, 0o600) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made,
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.make_file(name, OFlags::APPEND, 0o600) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+            match self.open_as(name, OFlags::WRONLY | OFlags::APPEND, Links::One) {
+                // It was taken away between the two.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tried < NAMES_TRIED_MAX => {}
+                Err(error) => return Err(error),
+                Ok((file, stat)) => {
+                    expect_at_most(max, u64::try_from(stat.st_size).unwrap_or(u64::MAX))?;
+                    return Ok(file);
+                }
+            }
         }
-        let (file, stat) = self.open_as(name, OFlags::WRONLY | OFlags::APPEND, Links::One)?;
-        expect_at_most(max, u64::try_from(stat.st_size).unwrap_or(u64::MAX))?;
-        Ok(file)
     }
 
     /// A new file with these bytes; durable if `sync`. What is there already, a link too, is an error.
@@ -174,10 +192,19 @@ impl Folder {
         name: impl AsRef<OsStr>,
         bytes: &[u8],
         mode: u32,
+        owner: Owner,
         sync: bool,
     ) -> io::Result<()> {
-        let mut file = self.make_file(component(name.as_ref())?, OFlags::empty(), mode)?;
+        let file = self.make_file(component(name.as_ref())?, OFlags::empty(), mode)?;
+        self.fill(file, bytes, mode, owner, sync)
+    }
+
+    /// Writes a file that was just made, and gives it away then.
+    fn fill(&self, mut file: File, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<()> {
         file.write_all(bytes)?;
+        // The mode that was asked for may have been cut by the umask.
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        self.give(&file, owner)?;
         if sync { file.sync_all() } else { Ok(()) }
     }
 
@@ -197,25 +224,33 @@ impl Folder {
         sync: bool,
     ) -> io::Result<()> {
         let temporary = self.prepare(bytes, mode, owner, sync)?;
-        self.put(temporary, name)?;
+        self.put(&temporary, name)?;
         if sync { self.sync() } else { Ok(()) }
+    }
+
+    /// The same, durable, with the owner and the mode of the file that is there; else the folder's owner's.
+    pub(crate) fn replace_as_it_is(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+    ) -> io::Result<()> {
+        let name = name.as_ref();
+        let (mode, owner) = match if_present(self.stat_of(name))? {
+            Some(old) => (old.st_mode & 0o7777, Owner::User(old.st_uid, old.st_gid)),
+            None => (mode, Owner::OfFolder),
+        };
+        self.replace(name, bytes, mode, owner, true)
     }
 
     /// A file with these bytes and a name that nobody knows; durable if `sync`.
     pub(crate) fn prepare(&self, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<Temporary> {
-        let (temporary, mut file) = self.make_temporary(mode)?;
-        let written = file.write_all(bytes).and_then(|()| {
-            // The mode that was asked for may have been cut by the umask.
-            fchmod(&file, Mode::from_raw_mode(mode))?;
-            if owner == Owner::OfFolder {
-                self.give(&file)?;
-            }
-            if sync { file.sync_all() } else { Ok(()) }
-        });
-        match written {
+        let (temporary, file) = self.make_temporary(mode)?;
+        match self.fill(file, bytes, mode, owner, sync) {
             Ok(()) => Ok(temporary),
             Err(error) => {
-                self.discard(temporary);
+                // The failure before this one is the one to be told.
+                let _ = self.discard(&temporary);
                 Err(error)
             }
         }
@@ -233,19 +268,25 @@ impl Folder {
         }
     }
 
-    /// A file that was just made becomes the folder's owner's. Only root may give a file away; in a folder of our own
-    /// there is nothing to give.
-    fn give(&self, file: &File) -> io::Result<()> {
-        let (folder, ours) = (fstat(&self.at)?, fstat(file)?);
-        if ours.st_uid == folder.st_uid {
+    /// Gives a file away that was just made. Only root may; in a folder of our own there is nothing to give.
+    fn give(&self, file: &File, owner: Owner) -> io::Result<()> {
+        let (uid, gid) = match owner {
+            Owner::Ours => return Ok(()),
+            Owner::User(uid, gid) => (uid, gid),
+            Owner::OfFolder => {
+                let folder = self.stat()?;
+                (folder.st_uid, folder.st_gid)
+            }
+        };
+        let ours = fstat(file)?;
+        if ours.st_uid == uid && (ours.st_gid == gid || owner == Owner::OfFolder) {
             return Ok(());
         }
-        let owner = (Uid::from_raw(folder.st_uid), Gid::from_raw(folder.st_gid));
-        Ok(fchown(file, Some(owner.0), Some(owner.1))?)
+        Ok(fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 
     /// Gives a temporary file its name. It goes in the place of a file, and of nothing else.
-    pub(crate) fn put(&self, temporary: Temporary, name: impl AsRef<OsStr>) -> io::Result<()> {
+    pub(crate) fn put(&self, temporary: &Temporary, name: impl AsRef<OsStr>) -> io::Result<()> {
         let put = component(name.as_ref()).and_then(|name| {
             match statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => expect_file(&stat)?,
@@ -255,15 +296,14 @@ impl Folder {
             Ok(renameat(&self.at, &temporary.0, &self.at, name)?)
         });
         if put.is_err() {
-            self.discard(temporary);
+            let _ = self.discard(temporary);
         }
         put
     }
 
     /// Removes a temporary file that is not to have a name.
-    pub(crate) fn discard(&self, temporary: Temporary) {
-        // The failure before this one is the one to be told.
-        let _ = unlinkat(&self.at, &temporary.0, AtFlags::empty());
+    pub(crate) fn discard(&self, temporary: &Temporary) -> io::Result<()> {
+        Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)
     }
 
     /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder.
@@ -316,6 +356,21 @@ impl Folder {
     /// Gives the folder to a user and a group.
     pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
         Ok(fchown(&self.at, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    }
+
+    /// Waits for nobody, and answers whether nobody else holds the folder's lock. It is held as long as this is open.
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.at, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Exchanges two entries.
+    pub(crate) fn exchange(&self, one: impl AsRef<OsStr>, other: impl AsRef<OsStr>) -> io::Result<()> {
+        let (one, other) = (component(one.as_ref())?, component(other.as_ref())?);
+        Ok(renameat_with(&self.at, one, &self.at, other, RenameFlags::EXCHANGE)?)
     }
 
     /// Removes a folder and all that is in it: at most `depth` folders below each other, of at most `max` names each.

@@ -56,7 +56,7 @@ fn nothing_but_a_file_is_replaced_and_nothing_temporary_stays() {
     let names = no_files(directory.path());
     for name in &names {
         folder.replace(name, b"new", 0o600, Owner::OfFolder, false).unwrap_err();
-        folder.create(name, b"new", 0o600, false).unwrap_err();
+        folder.create(name, b"new", 0o600, Owner::Ours, false).unwrap_err();
     }
     assert_eq!(fs::read_to_string(directory.path().join("outside")).unwrap(), "a secret");
     assert_eq!(folder.names(MAX).unwrap().len(), names.len() + 1);
@@ -100,7 +100,7 @@ fn a_name_never_leads_out_of_its_folder() {
     let (_directory, folder) = ground();
     for name in ["", ".", "..", "../x", "a/b", "/etc/passwd"] {
         folder.read(name, Links::Any, MAX).unwrap_err();
-        folder.create(name, b"", 0o600, false).unwrap_err();
+        folder.create(name, b"", 0o600, Owner::Ours, false).unwrap_err();
         folder.remove(name).unwrap_err();
         assert!(folder.folder(name).is_err(), "{name}");
         assert!(folder.rename("x", &folder, name).is_err(), "{name}");

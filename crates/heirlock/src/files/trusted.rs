@@ -2,12 +2,15 @@
 //!
 //! Links are followed, for an administrator made them. All else is as careful as below a [`Folder`]: a configuration
 //! may be named that is a pipe or a device, and a file may be of any length.
-#![expect(clippy::disallowed_methods, reason = "the one place where files are opened by their whole path")]
+#![cfg_attr(
+    not(test),
+    expect(clippy::disallowed_methods, reason = "the one place where files are opened by their whole path")
+)]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -17,8 +20,11 @@ use super::{Folder, Owner, read_sized, refused};
 /// Bytes of a file of the system that is read whole: the tables under /proc of a busy host have some.
 pub(crate) const SYSTEM_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// All of a file, of at most `max` bytes.
+/// All of a file, of at most `max` bytes. The null device is an empty file: an administrator's link leads there.
 pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    if is_null(&fs::metadata(path)?) {
+        return Ok(Vec::new());
+    }
     let file = open(path)?;
     let size = file.metadata()?.len();
     read_sized(file, size, max)
@@ -46,8 +52,12 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+fn is_null(found: &Metadata) -> bool {
+    let null = fs::metadata("/dev/null").ok().filter(|null| null.file_type().is_char_device());
+    found.file_type().is_char_device() && null.is_some_and(|null| null.rdev() == found.rdev())
+}
+
 fn expect_file(found: &Metadata) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
     let kind = found.file_type();
     match kind {
         _ if kind.is_file() => Ok(()),
@@ -122,6 +132,11 @@ pub(crate) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 /// Gives a file or a folder these rights.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Gives a file to a user.
+pub(crate) fn set_owner(path: &Path, uid: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, Some(uid), None)
 }
 
 /// Removes a file, a link or a socket.

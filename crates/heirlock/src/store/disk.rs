@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::files::{Folder, Links, trusted};
+use crate::files::{self, Folder, Links, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX};
 
 /// File operations below one folder. Each is either done or an error; what is durable is said by the `sync` ones.
@@ -130,7 +130,7 @@ impl Disk for RealDisk {
 
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
-        folder.create(name, bytes, 0o600, sync)
+        folder.create(name, bytes, 0o600, files::Owner::Ours, sync)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

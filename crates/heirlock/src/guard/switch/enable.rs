@@ -1,7 +1,6 @@
 //! Puts a host under guard.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::super::host::{ADMINISTRATORS_UNITS, Host, Unit};
@@ -10,6 +9,7 @@ use super::super::nfs_conf::{Asked, NfsConf};
 use super::super::{records, rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
 use crate::config::{CaptureMode, Settings};
+use crate::files::trusted;
 use crate::store::Store;
 use crate::store::dir::DirStore;
 
@@ -84,7 +84,7 @@ impl Run<'_> {
             }
             let mode = if folder == path { mode } else { 0o755 };
             let at = self.host.at(&folder);
-            DirBuilder::new().mode(mode).create(&at).map_err(failed("create", &at))?;
+            trusted::make_folder(&at, mode).map_err(failed("create", &at))?;
         }
         self.remember()
     }
@@ -105,7 +105,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.act(format!("make {} the store", path.display()), |run| {
-            match fs::metadata(run.host.at(path)) {
+            match trusted::stat(run.host.at(path)) {
                 Ok(there) if !run.memory.store_created => {
                     run.memory.store_mode = Some(there.permissions().mode() & 0o7777);
                 }
