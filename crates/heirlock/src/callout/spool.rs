@@ -52,7 +52,12 @@ impl Spool {
         {
             return Ok(Vec::new());
         }
-        let bytes = sm.read(TAKEN, Links::One, BYTES_MAX + LATE_BYTES_MAX)?;
+        let read = sm.read(TAKEN, Links::One, BYTES_MAX + LATE_BYTES_MAX);
+        if matches!(&read, Err(error) if is_no_spool(error)) {
+            // No callout wrote it. It would keep all that is noted from now on from being read.
+            files::unless_absent(sm.remove(TAKEN))?;
+        }
+        let bytes = read?;
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines.filter_map(|line| Said::parse(&from_message(line)).ok()).collect())
     }
@@ -71,4 +76,8 @@ impl Spool {
     fn sm(&self) -> io::Result<Folder> {
         Folder::open(&self.state_directory)?.folder("sm")
     }
+}
+
+fn is_no_spool(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge)
 }

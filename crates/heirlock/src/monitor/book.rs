@@ -209,4 +209,19 @@ mod tests {
         let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
         assert_eq!(lines, [line("10.0.0.1", 1), line("10.0.0.2", 1)]);
     }
+
+    #[test]
+    fn the_longest_names_are_known_after_a_kill_and_the_bound_has_room_for_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let longest = "x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX);
+        let mut line = line(&longest, 1);
+        line.my_name = MyName::parse(&"s".repeat(heirlock_nsm::limits::STRING_BYTES_MAX)).unwrap();
+        let mut bytes = Vec::new();
+        line.render(&mut bytes);
+        assert_eq!(bytes.len(), LINE_BYTES_MAX);
+        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        book.write(&[Persist::Keep(line.clone())]);
+        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
+        assert_eq!(lines, [line]);
+    }
 }
