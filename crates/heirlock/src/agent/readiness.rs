@@ -61,8 +61,10 @@ impl Readiness {
     /// Whether that is news.
     fn note(&self, service: &ServiceName, address: IpAddr, ready: Result<(), String>) -> bool {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = addresses.insert((service.clone(), address), ready.clone());
-        before.as_ref() != Some(&ready)
+        let key = (service.clone(), address);
+        let is_news = addresses.get(&key) != Some(&ready);
+        addresses.insert(key, ready);
+        is_news
     }
 
     fn is_over(&self) -> bool {
@@ -75,7 +77,7 @@ impl Workshop {
     /// address; the others are waited for beside that.
     pub(crate) fn bring_up(
         &self,
-        services: Vec<(ServiceName, Part)>,
+        services: &[(ServiceName, Part)],
         last_call: Moment,
         readiness: &Arc<Readiness>,
     ) {

@@ -374,7 +374,7 @@ impl Agent {
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.readiness.end();
                 self.readiness = Arc::default();
-                self.workshop.bring_up(services, last_call, &self.readiness);
+                self.workshop.bring_up(&services, last_call, &self.readiness);
             }
             Action::Notify(notices) => {
                 let now = self.clock.now();

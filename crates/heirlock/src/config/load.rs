@@ -134,7 +134,7 @@ fn server(file: &Section<'_, '_>) -> Option<ServerName> {
         let parsed = text.value.parse();
         return parsed
             .map_err(|error| {
-                file.wrong_at(Some(text.at), "server", format!("{error}; for example: server = \"nfs-a\""))
+                file.wrong_at(Some(text.at), "server", format!("{error}; for example: server = \"nfs-a\""));
             })
             .ok();
     }
@@ -299,7 +299,7 @@ fn host(section: Section<'_, '_>, server: Option<&ServerName>) -> Option<HostSet
                 format!(
                     "this server's own name can't be announced: {error}; for example: names = [\"nfs-a\"]"
                 ),
-            )
+            );
         });
         names.push(own.ok()?);
     }

@@ -356,7 +356,7 @@ impl<'r, 't> Section<'r, 't> {
             return Vec::new();
         };
         let mut found: Vec<Located<T>> = Vec::new();
-        for item in items.iter() {
+        for item in items {
             let Some(Located { value: text, at }) = self.text_of(key, item, true) else { continue };
             match parse(&text) {
                 Ok(value) if found.iter().any(|other| same(&other.value, &value)) => {
@@ -364,7 +364,7 @@ impl<'r, 't> Section<'r, 't> {
                 }
                 Ok(value) => found.push(Located { value, at }),
                 Err(why) => {
-                    self.wrong_at(Some(at), key, format!("{why}; for example: {key} = [{example:?}]"))
+                    self.wrong_at(Some(at), key, format!("{why}; for example: {key} = [{example:?}]"));
                 }
             }
         }
