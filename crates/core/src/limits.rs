@@ -2,8 +2,17 @@
 
 use std::time::Duration;
 
-/// Bytes of a service's or server's name: it becomes one component of a path, with a suffix.
-pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes of a server's name: HOST_NAME_MAX of Linux, for a server is called by its node name unless told otherwise.
+pub const SERVER_NAME_BYTES_MAX: usize = 64;
+
+/// What the name of every server's implicit service begins with; the server's name follows.
+pub const HOST_PREFIX: &str = "host.";
+
+/// Bytes of a service's name: that of the server with the longest name has its implicit service.
+pub const SERVICE_NAME_BYTES_MAX: usize = HOST_PREFIX.len() + SERVER_NAME_BYTES_MAX;
+
+/// Bytes of one component of a path: NAME_MAX of Linux.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
 
 /// Records of one service. A busy server has some ten thousand clients; a directory with more than this many
 /// files is damaged or hostile.
@@ -48,6 +57,13 @@ pub const NOTIFY_ROUTES_MAX: usize = 32;
 
 /// What is answered later than this no longer comes in one burst with what is sent now.
 pub const NOTIFY_BURST: Duration = Duration::from_millis(50);
+
+/// Entries of folders that one run names as not what they should be: they lie in each of its journals.
+pub const TROUBLES_MAX: usize = 256;
+
+/// What stands in the place of those beyond it.
+pub const TROUBLES_MAX_TOLD: &str =
+    "there are more entries like these, which are not named; mend these and look again";
 
 /// The first wait for an answer of a client before its call is repeated.
 pub const NOTIFY_RETRY_MS_MIN: u64 = 400;
@@ -132,4 +148,12 @@ pub const MONITOR_SILENCE_MAX: Duration = Duration::from_secs(2);
 pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(180);
 
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
-const _: () = assert!(NAME_BYTES_MAX < 200, "a name and its suffix must fit into one component of a path");
+const _: () = assert!(
+    MON_LINES_MAX * heirlock_nsm::limits::LINE_BYTES_MAX <= RECORD_BYTES_MAX,
+    "a client's record is stored"
+);
+const _: () =
+    assert!(RECORD_BYTES_MAX <= heirlock_nsm::limits::RECORD_FILE_BYTES_MAX, "what is stored is conveyed");
+const _: () = assert!(SERVICE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a service is a folder of the store");
+const _: () = assert!(SERVER_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a server is a file of the store");
+const _: () = assert!(heirlock_nsm::limits::FILE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a client is a file");

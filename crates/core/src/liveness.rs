@@ -4,7 +4,7 @@
 //! count, by our own clock, and only while our own reads and writes of the store succeed: a server that can't
 //! see the store can't tell a dead primary from its own blindness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::claim::OwnerHeart;
@@ -27,6 +27,8 @@ pub struct Hearts {
     /// When seeing began, or began again after the store could not be seen.
     seeing_since: Option<Moment>,
     seen: BTreeMap<ServerName, Seen>,
+    /// Their hearts could not be read in the last round, though the store could be.
+    unseen: BTreeSet<ServerName>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,12 +44,13 @@ impl Hearts {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
-        Self { dead_after, seeing_since: None, seen: BTreeMap::new() }
+        Self { dead_after, seeing_since: None, seen: BTreeMap::new(), unseen: BTreeSet::new() }
     }
 
     /// A round in which our own write and all reads of the store succeeded.
     pub fn saw(&mut self, now: Moment, beats: &BTreeMap<ServerName, Beat>) {
         self.seeing_since.get_or_insert(now);
+        self.unseen.clear();
         for (server, beat) in beats {
             match self.seen.get_mut(server) {
                 Some(seen) if seen.beat == beat.beat => seen.paused = beat.paused,
@@ -72,6 +75,13 @@ impl Hearts {
         }
     }
 
+    /// In this round one server's heart could not be read. What was watched of it proves nothing: neither that it lives nor
+    /// that it is silent.
+    pub fn unseen(&mut self, server: &ServerName) {
+        self.seen.remove(server);
+        self.unseen.insert(server.clone());
+    }
+
     /// A round in which the store could not be written or read: what was watched until now proves nothing.
     pub fn blind(&mut self) {
         self.seeing_since = None;
@@ -86,6 +96,9 @@ impl Hearts {
         let needed = self.dead_after.saturating_mul(2);
         let watched = self.seeing_since.map_or(Duration::ZERO, |since| now.since(since));
         let unknown = OwnerHeart::Unknown { watched, needed };
+        if self.unseen.contains(server) {
+            return OwnerHeart::Unknown { watched: Duration::ZERO, needed };
+        }
         let Some(seen) = self.seen.get(server) else {
             return if watched >= needed { OwnerHeart::NeverSeen } else { unknown };
         };
@@ -97,8 +110,9 @@ impl Hearts {
         match seen.was_alive {
             true if since_change < self.dead_after => OwnerHeart::Beating { last_change: since_change },
             true if watched >= needed => OwnerHeart::Silent { for_time: since_change },
-            false if watched >= needed => OwnerHeart::Silent { for_time: since_change },
-            _ => unknown,
+            // One that came into sight later is watched as long as all others were.
+            false if since_change >= needed => OwnerHeart::Silent { for_time: since_change },
+            _ => OwnerHeart::Unknown { watched: watched.min(since_change), needed },
         }
     }
 }
@@ -167,6 +181,26 @@ mod tests {
         hearts.saw(at(60), &beats(20, false));
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(69))), "watches twice dead-after again");
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+    }
+
+    #[test]
+    fn a_heart_that_can_not_be_read_is_neither_alive_nor_silent_and_says_nothing_of_the_others() {
+        let mut hearts = living();
+        let b = ServerName::parse("nfs-b").unwrap();
+        let of_b = |beat: u32| BTreeMap::from([(b.clone(), Beat { beat: beat.to_string(), paused: false })]);
+        for second in 21..=60 {
+            hearts.saw(at(second), &of_b(20));
+            hearts.unseen(&a());
+            assert!(matches!(hearts.heart_of(&a(), at(second)), OwnerHeart::Unknown { .. }), "{second}");
+        }
+        assert!(may_adopt_unasked(hearts.heart_of(&b, at(60))));
+        // It is watched again as one that was never seen: the next beat may come in a moment.
+        hearts.saw(at(61), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(61))));
+        hearts.saw(at(70), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+        hearts.saw(at(71), &beats(20, false));
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(71))));
     }
 
     #[test]

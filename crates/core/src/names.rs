@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::limits;
+use crate::limits::{self, HOST_PREFIX};
 use crate::planted::{Bug, planted};
 
 /// Why a text is no name.
@@ -16,11 +16,13 @@ pub enum NameError {
     /// Nothing was given.
     #[error("a {0} name can't be empty")]
     Empty(&'static str),
-    /// Longer than [`limits::NAME_BYTES_MAX`].
-    #[error("a {what} name has at most {max} characters, this one has {found}", max = limits::NAME_BYTES_MAX)]
+    /// Longer than a name may be.
+    #[error("a {what} name has at most {max} characters, this one has {found}")]
     TooLong {
         /// service or server
         what: &'static str,
+        /// the bound
+        max: usize,
         /// bytes found
         found: usize,
     },
@@ -55,16 +57,13 @@ pub struct ServerName(String);
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
-/// What every implicit service's name begins with; the server's name follows.
-const HOST_PREFIX: &str = "host.";
-
 impl ServiceName {
     /// A service of the configuration.
     ///
     /// # Errors
     /// Where the text is empty, too long, holds a character that does not belong, or is reserved.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check("service", text)?;
+        check("service", text, limits::SERVICE_NAME_BYTES_MAX)?;
         if text == "host" || text.starts_with(HOST_PREFIX) {
             return Err(NameError::Reserved(text.to_owned()));
         }
@@ -102,7 +101,7 @@ impl ServerName {
     /// # Errors
     /// Where the text is empty, too long or holds a character that does not belong.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check("server", text)?;
+        check("server", text, limits::SERVER_NAME_BYTES_MAX)?;
         Ok(Self(text.to_owned()))
     }
 
@@ -124,10 +123,10 @@ impl Generation {
     }
 }
 
-fn check(what: &'static str, text: &str) -> Result<(), NameError> {
+fn check(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
     let Some(first) = text.chars().next() else { return Err(NameError::Empty(what)) };
-    if text.len() > limits::NAME_BYTES_MAX {
-        return Err(NameError::TooLong { what, found: text.len() });
+    if text.len() > max {
+        return Err(NameError::TooLong { what, max, found: text.len() });
     }
     if planted(Bug::TrustNames) {
         return Ok(());
@@ -146,7 +145,7 @@ impl TryFrom<String> for ServiceName {
 
     /// As from the store, where a server's implicit service is a service like any other.
     fn try_from(text: String) -> Result<Self, NameError> {
-        check("service", &text)?;
+        check("service", &text, limits::SERVICE_NAME_BYTES_MAX)?;
         Ok(Self(text))
     }
 }
@@ -155,7 +154,7 @@ impl TryFrom<String> for ServerName {
     type Error = NameError;
 
     fn try_from(text: String) -> Result<Self, NameError> {
-        check("server", &text)?;
+        check("server", &text, limits::SERVER_NAME_BYTES_MAX)?;
         Ok(Self(text))
     }
 }
@@ -211,13 +210,32 @@ mod tests {
 
     #[test]
     fn a_name_that_could_leave_its_directory_is_refused() {
-        for bad in
-            ["", ".", "..", "a/b", ".hidden", "a b", "a\n", "ä", &"x".repeat(limits::NAME_BYTES_MAX + 1)]
-        {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            ".hidden",
+            "a b",
+            "a\n",
+            "ä",
+            &"x".repeat(limits::SERVICE_NAME_BYTES_MAX + 1),
+        ] {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
             assert!(ServerName::parse(bad).is_err(), "{bad:?}");
             assert!(ServiceName::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_server_has_an_implicit_service_that_can_be_read_back() {
+        let server = ServerName::parse(&"x".repeat(limits::SERVER_NAME_BYTES_MAX)).unwrap();
+        let host = ServiceName::host(&server);
+        assert_eq!(ServiceName::try_from(host.as_str().to_owned()).as_ref(), Ok(&host));
+        assert_eq!(serde_json::from_str::<ServiceName>(&format!("\"{host}\"")).unwrap(), host);
+        assert_eq!(host.host_of(), Some(server.as_str()));
+        let longer = "x".repeat(limits::SERVER_NAME_BYTES_MAX + 1);
+        assert!(matches!(ServerName::parse(&longer), Err(NameError::TooLong { max: 64, found: 65, .. })));
     }
 
     #[test]

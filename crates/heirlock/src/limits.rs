@@ -3,6 +3,27 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use heirlock_core::limits::RECORDS_MAX;
+
+/// Bytes of the largest file of the store that is read whole: a journal of ten thousand clients' run, outcomes of a
+/// hundred thousand.
+pub(crate) const STORE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
+pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
+
+/// Entries of /proc: as many processes as Linux can number (PID_MAX_LIMIT), and what else lies there.
+pub(crate) const PROCESSES_MAX: usize = 4 * 1024 * 1024 + 1024;
+
+/// Files in /etc/exports.d.
+pub(crate) const EXPORTS_FILES_MAX: usize = 10_000;
+
+/// Bytes of a file `state`: four, or ten of text where illumos wrote it.
+pub(crate) const STATE_FILE_BYTES_MAX: usize = 64;
+
+/// Bytes of what the conveyor remembers: each record that may be conveyed, of a few lines with long names.
+pub(crate) const CONVEYED_BOOK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
 pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 

@@ -291,11 +291,12 @@ fn what_is_no_record_is_left_alone_and_said() {
         "sm/192.0.2.3: ",
         "sm/192.0.2.4: line 2",
         "sm/192.0.2.5: ",
+        "sm/192.0.2.6.new: ",
         "sm/garbage: ",
     ] {
         assert!(said.out.contains(part), "{part:?} is not in\n{}", said.out);
     }
-    assert!(!said.out.contains('\u{1b}') && !said.out.contains("192.0.2.6"), "{}", said.out);
+    assert!(!said.out.contains('\u{1b}') && !said.out.contains("  192.0.2.6\n"), "{}", said.out);
     // All of it is still there.
     assert_eq!(fs::read_dir(from.join("sm")).unwrap().count(), 7);
     assert_eq!(
@@ -457,4 +458,45 @@ fn a_state_file_that_is_none_is_said() {
     let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
     let left = json!([{"what": "state", "why": "a state file: expected 4 bytes, found 10"}]);
     assert_eq!((said.exit, &said.json()["left"]), (1, &left));
+}
+
+/// Whatever an entry is: no verb waits for it, none reads it without end, and the others are all there.
+#[test]
+fn one_entry_of_the_store_that_is_no_file_is_named_and_holds_nobody_up() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    assert_eq!(server.run(&["records", "import", "nfs", from.to_str().unwrap()]).exit, 0);
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    for pipe in ["services/nfs/1/sm/192.0.2.2", "servers/nfs-c", "services/nfs/claims/7", "services/pipe"] {
+        rustix::fs::mknodat(rustix::fs::CWD, server.path("store").join(pipe), kind, mode, 0).unwrap();
+    }
+    std::os::unix::fs::symlink("/dev/zero", server.path("store/services/nfs/1/sm/192.0.2.3")).unwrap();
+    let sparse = server.path("store/services/nfs/1/sm/192.0.2.4");
+    fs::File::create(sparse).unwrap().set_len(8 << 30).unwrap();
+    let said = server.run(&["records", "list", "nfs", "--json"]);
+    assert_eq!((said.exit, said.json()["records"].as_array().unwrap().len()), (1, 1), "{said:?}");
+    let left: Vec<_> =
+        said.json()["left"].as_array().unwrap().iter().map(|left| left["what"].to_string()).collect();
+    assert_eq!(left, ["\"sm/192.0.2.2\"", "\"sm/192.0.2.3\"", "\"sm/192.0.2.4\""], "{said:?}");
+    assert_eq!(server.run(&["records", "list"]).exit, 1);
+    let to = server.path("to");
+    let said = server.run(&["records", "export", "nfs", to.to_str().unwrap()]);
+    assert_eq!(said.exit, 1, "{said:?}");
+    assert!(to.join("sm/192.0.2.1").is_file());
+}
+
+/// In each verb that reads or writes it.
+#[test]
+fn the_longest_name_of_a_client_is_imported_listed_and_exported() {
+    let server = Server::new().with_store();
+    let longest = "x".repeat(255);
+    let record = line(&longest, "nfs-a");
+    let from = server.state_directory("from", &[(&longest, &record)], 7);
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap()]);
+    assert!(said.out.contains("1 client"), "{said:?}");
+    let said = server.run(&["records", "list", "nfs", "--json"]);
+    assert_eq!(said.json()["records"].as_array().unwrap().len(), 1, "{said:?}");
+    let to = server.path("to");
+    assert_eq!(server.run(&["records", "export", "nfs", to.to_str().unwrap()]).exit, 0);
+    assert_eq!(fs::read_to_string(to.join("sm").join(&longest)).unwrap(), record);
 }

@@ -306,3 +306,57 @@ fn where_nobody_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused
         (vec!["127.78.4.1".to_owned()], 5)
     );
 }
+
+#[test]
+fn what_is_left_out_is_named_and_the_exit_code_says_so() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    let told = Ipv4Addr::from([127, 78, 5, 1]);
+    let clients = Clients::start(&[(told, Kind::Udp)]);
+    let directory = state_directory(&[("127.78.5.1", "127.78.5.1")], 5);
+    let sm = directory.path().join("sm");
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "only for root").unwrap();
+    symlink(&secret, sm.join("127.78.5.2")).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, sm.join("127.78.5.3"), kind, mode, 0).unwrap();
+    fs::write(sm.join("127.78.5.4.new"), line("127.78.5.4")).unwrap();
+    fs::write(sm.join(std::ffi::OsStr::from_bytes(b"caf\xe9.example")), line("127.78.5.5")).unwrap();
+    fs::write(directory.path().join("sm.bak/127.78.5.1"), "").unwrap();
+    fs::create_dir(sm.join("a-folder")).unwrap();
+    let (exit, report) = run(&directory, clients.port, &["--name", "nfs.example.test"]);
+    assert_eq!(exit, 1, "{report}");
+    assert_eq!((clients.told(told), &report["acknowledged"]), (both_names(7), &1.into()));
+    let left: Vec<&str> =
+        report["left"].as_array().unwrap().iter().map(|left| left["client"].as_str().unwrap()).collect();
+    assert_eq!(left.len(), 5, "{report}");
+    for named in ["127.78.5.2", "127.78.5.3", "127.78.5.4.new", "caf\\xe9.example", "a-folder"] {
+        assert!(left.contains(&format!("sm/{named}").as_str()), "{named}: {report}");
+    }
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "only for root");
+    // With nobody else on record what is left out counts as well.
+    let (exit, report) = run(&directory, clients.port, &[]);
+    assert_eq!((exit, &report["clients"]), (1, &0.into()), "{report}");
+}
+
+#[test]
+fn a_record_that_can_not_be_moved_concerns_its_client_alone_and_state_is_never_a_link() {
+    use std::os::unix::fs::symlink;
+    let told = Ipv4Addr::from([127, 78, 6, 1]);
+    let clients = Clients::start(&[(told, Kind::Udp)]);
+    let directory = state_directory(&[("127.78.6.1", "x"), ("127.78.6.2", "x")], 5);
+    fs::create_dir(directory.path().join("sm.bak/127.78.6.2")).unwrap();
+    let (exit, report) = run(&directory, clients.port, &["--name", "nfs.example.test"]);
+    assert_eq!((exit, &report["acknowledged"]), (1, &1.into()), "{report}");
+    assert!(report["left"].to_string().contains("it can't be moved to "), "{report}");
+    assert_eq!(names_in(&directory.path().join("sm")), ["127.78.6.2"]);
+
+    let directory = state_directory(&[("127.78.6.1", "x")], 5);
+    let secret = directory.path().join("secret");
+    fs::rename(directory.path().join("state"), &secret).unwrap();
+    symlink(&secret, directory.path().join("state")).unwrap();
+    let (exit, report) = run(&directory, clients.port, &["--name", "nfs.example.test"]);
+    assert_eq!(exit, 1, "{report}");
+    assert!(report["error"].as_str().unwrap().contains("symbolic link"), "{report}");
+    assert_eq!(fs::read(&secret).unwrap()[0].max(fs::read(&secret).unwrap()[3]), 5, "as it was");
+}

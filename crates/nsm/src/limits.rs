@@ -24,6 +24,9 @@ pub const FRAGMENTS_MAX: usize = 64;
 /// Bytes of a monitor record's file name: NAME_MAX.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
+/// Bytes of a line of a monitor record (support/nsm/file.c): the numbers and the cookie, two names, a blank and a newline.
+pub const LINE_BYTES_MAX: usize = 69 + FILE_NAME_BYTES_MAX + 1 + STRING_BYTES_MAX + 1;
+
 /// Bytes of one monitor record file.
 pub const RECORD_FILE_BYTES_MAX: usize = 64 * 1024;
 

@@ -31,7 +31,7 @@ pub enum NameError {
     },
     /// It begins with a dot: a hidden file, or a way out of the directory.
     LeadingDot,
-    /// A slash, a blank, a control character, or something beyond ASCII.
+    /// A slash, a blank, a control character, or what is neither ASCII nor a letter or digit.
     Character(char),
     /// It ends in `.new`, as nfs-utils' temporary files do.
     Temporary,
@@ -45,7 +45,7 @@ impl MonName {
     /// # Errors
     /// Where the text is no name that is safe as a file name.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check(text, limits::FILE_NAME_BYTES_MAX, |c| c.is_ascii_graphic() && c != '/')?;
+        check(text, limits::FILE_NAME_BYTES_MAX, is_of_a_file_name)?;
         if text.starts_with('.') {
             return Err(NameError::LeadingDot);
         }
@@ -119,6 +119,15 @@ pub fn no_clients_address(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// The resolver's name of a client may hold letters of any script, and rpc.statd writes them down as they are.
+fn is_of_a_file_name(c: char) -> bool {
+    match c.is_ascii() {
+        true => c.is_ascii_graphic() && c != '/',
+        // Neither a mark that turns the writing round, nor a blank that is none.
+        false => c.is_alphanumeric(),
+    }
+}
+
 fn check(text: &str, max: usize, belongs: impl Fn(char) -> bool) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
@@ -185,7 +194,18 @@ mod tests {
         assert_eq!(MonName::parse("a\nb"), Err(NameError::Character('\n')));
         assert_eq!(MonName::parse("a\u{1b}[31m"), Err(NameError::Character('\u{1b}')));
         assert_eq!(MonName::parse("client.new"), Err(NameError::Temporary));
+        assert_eq!(MonName::parse("a\u{202e}b"), Err(NameError::Character('\u{202e}')));
+        assert_eq!(MonName::parse("a\u{a0}b"), Err(NameError::Character('\u{a0}')));
+        let too_long = NameError::TooLong { max: 255, found: 256 };
+        assert_eq!(MonName::parse(&"ä".repeat(128)), Err(too_long), "bytes count");
         assert_eq!(MonName::parse(&"x".repeat(256)), Err(NameError::TooLong { max: 255, found: 256 }));
+    }
+
+    #[test]
+    fn letters_of_any_script_are_a_name() {
+        for name in ["bücher.example", "пример.example", "例え.example", &"ä".repeat(127)] {
+            assert_eq!(MonName::parse(name).unwrap().as_str(), name);
+        }
     }
 
     #[test]

@@ -93,6 +93,10 @@ pub enum FileKind {
     Refused(NameError),
 }
 
+/// What is to be said of a temporary file that stays.
+pub const TEMPORARY_LEFT: &str = "a temporary file that rpc.statd was writing when it ended: it may hold a registration that is \
+    nowhere else; look at it, then remove it";
+
 /// Tells a record from what else lies in the directory.
 #[must_use]
 pub fn classify_file_name(name: &OsStr) -> FileKind {

@@ -239,6 +239,7 @@ impl World {
                 records: kept.records.iter().map(|c| (c.clone(), b"line\n".to_vec())).collect(),
                 sent: self.numbers(name),
                 told: BTreeSet::new(),
+                troubles: Vec::new(),
             }
         });
         Event::Claimed { won: won.collect(), refused: Vec::new() }
@@ -250,7 +251,7 @@ impl World {
             Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
             Action::Fence(_) => vec![Event::Fenced(Ok(()))],
             Action::Claim { services, .. } => vec![self.claim(&services)],
-            Action::Convey { services, .. } => vec![Event::Conveyed(Ok(services.len()))],
+            Action::Convey { .. } => vec![Event::Conveyed(Ok(Vec::new()))],
             Action::Recognise(strategy) => {
                 self.noted = Registrations::of(run, &self.shown()).render();
                 self.step()?;

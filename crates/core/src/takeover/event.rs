@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::journal::{Journal, OutcomeLine, Part};
+use super::journal::{Journal, OutcomeLine, Part, Trouble};
 use super::member::Summary;
 use super::{Conveyance, Strategy};
 use crate::claim::Authority;
@@ -30,8 +30,8 @@ pub enum Event {
         /// those that are not, and why
         refused: Vec<(ServiceName, String)>,
     },
-    /// What came of [`Action::Convey`]: how many records were placed.
-    Conveyed(Result<usize, String>),
+    /// What came of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same.
+    Conveyed(Result<Vec<Trouble>, String>),
     /// What came of [`Action::Recognise`].
     Recognised(Result<Recognition, String>),
     /// What came of [`Action::Prove`].
@@ -83,6 +83,8 @@ pub struct Claimed {
     pub sent: Vec<StateNumber>,
     /// Clients that an earlier run of this server told in the life that runs: their locks live in it.
     pub told: BTreeSet<MonName>,
+    /// What can't be read of the generation before.
+    pub troubles: Vec<Trouble>,
 }
 
 /// What a recognition brought about.

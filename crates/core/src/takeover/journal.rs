@@ -40,6 +40,25 @@ pub struct Journal {
     /// Why it failed, where it did.
     #[serde(default)]
     pub failure: Option<String>,
+    /// Entries of a folder that are not what they should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Trouble>,
+}
+
+/// An entry of a folder that is not what it should be: of the store, or of the status monitor's directory. It concerns one
+/// client, and the run goes on; but it did not go as it should (I8).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Trouble {
+    /// Of which service.
+    pub service: ServiceName,
+    /// Which entry, for people.
+    pub entry: String,
+    /// What was expected, what was found, and what an administrator can do.
+    pub why: String,
+    /// It may stand for a client that nobody can name: its fate is unknown.
+    #[serde(default)]
+    pub fate_unknown: bool,
 }
 
 impl Journal {
@@ -60,6 +79,7 @@ impl Journal {
             started_at_s,
             timeline: Vec::new(),
             failure: None,
+            troubles: Vec::new(),
         }
     }
 

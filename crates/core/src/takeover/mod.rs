@@ -60,7 +60,7 @@ use std::time::Duration;
 use heirlock_nsm::MonName;
 
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
-pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Until};
+pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until};
 pub use member::{ClientSummary, Summary};
 pub use phase::Phase;
 pub use queue::{Queue, Todo};
@@ -150,6 +150,7 @@ pub struct Takeover {
     life: Option<Incarnation>,
     grace: Option<Grace>,
     timeline: Vec<Stamp>,
+    troubles: Vec<Trouble>,
     /// What was to be taken over is another's: the run goes on for our own clients alone.
     overtaken: Option<String>,
     /// Who was seen registered since it recognised. That a record vanished again is no reason to retire a client: it may
@@ -177,6 +178,7 @@ impl Takeover {
             life: None,
             grace: None,
             timeline: Vec::new(),
+            troubles: Vec::new(),
             overtaken: None,
             seen: BTreeSet::new(),
             looking_since: None,
@@ -223,6 +225,12 @@ impl Takeover {
     #[must_use]
     pub fn targets(&self) -> &[ServiceName] {
         &self.plan.targets
+    }
+
+    /// Entries of a folder that are not what they should be.
+    #[must_use]
+    pub fn troubles(&self) -> &[Trouble] {
+        &self.troubles
     }
 
     /// Whether a service's clients are told by it, or will be.
@@ -429,6 +437,7 @@ impl Takeover {
         let mut conveyed = Vec::new();
         let mut begins = Vec::new();
         for claimed in won {
+            self.trouble(claimed.troubles.iter().cloned());
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
             let clients = claimed.records.keys().cloned();
@@ -454,9 +463,10 @@ impl Takeover {
         Batch { persist, then: vec![Action::Convey { services: conveyed, how: self.plan.convey }] }
     }
 
-    fn conveyed(&mut self, now: Moment, result: Result<usize, String>) -> Steps {
-        if let Err(why) = result {
-            return self.fail(now, why);
+    fn conveyed(&mut self, now: Moment, result: Result<Vec<Trouble>, String>) -> Steps {
+        match result {
+            Ok(troubles) => self.trouble(troubles),
+            Err(why) => return self.fail(now, why),
         }
         self.enter(now, Phase::Conveyed, Some(Milestone::Conveyed));
         // A self-adoption follows what has happened already.
@@ -789,6 +799,27 @@ impl Takeover {
             started_at_s: self.plan.started_at_s,
             timeline: self.timeline.clone(),
             failure,
+            troubles: self.troubles.clone(),
+        }
+    }
+
+    /// Entries that are not what they should be. A service may have as many as it has records: that there are
+    /// more than the bound is said as the last of them.
+    fn trouble(&mut self, found: impl IntoIterator<Item = Trouble>) {
+        for trouble in found {
+            if self.troubles.contains(&trouble) {
+                continue;
+            }
+            let room = limits::TROUBLES_MAX.saturating_sub(self.troubles.len());
+            match room {
+                0 => return,
+                1 => self.troubles.push(Trouble {
+                    entry: "more".into(),
+                    why: limits::TROUBLES_MAX_TOLD.into(),
+                    ..trouble
+                }),
+                _ => self.troubles.push(trouble),
+            }
         }
     }
 

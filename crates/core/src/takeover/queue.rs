@@ -64,8 +64,8 @@ impl Queue {
     /// Whoever is registered now is not retired, however long the store kept that waiting.
     pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
         for one in &mut self.0 {
-            if let One::Persist(one) = one
-                && let Persist::Retire { clients, .. } = one.as_mut()
+            if let One::Persist(persist) = one
+                && let Persist::Retire { clients, .. } = persist.as_mut()
             {
                 clients.retain(|client| !present.contains_key(client));
             }
@@ -76,7 +76,12 @@ impl Queue {
     /// the claim: what is captured until then waits for it.
     #[must_use]
     pub fn begins(&self, service: &ServiceName) -> bool {
-        let begins = |one: &One| matches!(one, One::Persist(one) if matches!(&**one, Persist::Begin { service: of, .. } if of == service));
+        let begins = |one: &One| match one {
+            One::Persist(persist) => {
+                matches!(persist.as_ref(), Persist::Begin { service: of, .. } if of == service)
+            }
+            One::Act(_) => false,
+        };
         self.0.iter().any(begins)
     }
 }

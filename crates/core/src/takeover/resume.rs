@@ -92,7 +92,7 @@ impl Takeover {
         };
         let before_ms = first.timeline.iter().map(|stamp| stamp.at_ms).max().unwrap_or(0);
         let mut run = Self::new(now, plan);
-        (run.timeline, run.before_ms) = (first.timeline, before_ms);
+        (run.timeline, run.troubles, run.before_ms) = (first.timeline, first.troubles, before_ms);
         (run.phase, run.life) = (Phase::Conveyed, first.life);
         (run.resumed_from, run.seen, run.overtaken) = (Some(phase), came, overtaken);
         run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;

@@ -53,6 +53,7 @@ pub(super) fn claimed(name: &str, generation: u64, clients: &[&str], sent: &[u32
         records: clients.iter().map(|c| (client(c), b"line\n".to_vec())).collect(),
         sent: sent.iter().map(|n| StateNumber(*n)).collect(),
         told: BTreeSet::new(),
+        troubles: Vec::new(),
     }
 }
 
@@ -121,7 +122,7 @@ pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
             ],
             refused: vec![],
         },
-        Event::Conveyed(Ok(2)),
+        Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),
         Event::BroughtUp(Ok(())),
@@ -247,9 +248,12 @@ fn without_the_fences_word_nothing_is_claimed() {
 fn prepare_stops_with_grace_proved_and_finish_goes_on() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Prepared));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    for event in
-        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
-    {
+    for event in [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed { won, refused: vec![] },
+        Event::Conveyed(Ok(Vec::new())),
+    ] {
         run.step(at(1_000), event);
     }
     run.step(at(1_000), recognition(life("2")));
@@ -295,9 +299,12 @@ fn whoever_learns_of_a_higher_generation_stops() {
 fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    for event in
-        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
-    {
+    for event in [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed { won, refused: vec![] },
+        Event::Conveyed(Ok(Vec::new())),
+    ] {
         run.step(at(1_000), event);
     }
     run.step(at(1_000), recognition(life("2")));
@@ -317,7 +324,7 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
     assert_eq!(*services, [(service("home"), Part::Own)]);
     run.step(at(0), Event::Claimed { won: vec![claimed("home", 2, &["10.0.0.8"], &[3])], refused: vec![] });
-    let steps = run.step(at(0), Event::Conveyed(Ok(0)));
+    let steps = run.step(at(0), Event::Conveyed(Ok(Vec::new())));
     assert_eq!(steps.then, [Action::Recognise(Strategy::Notify)]);
 }
 
@@ -377,7 +384,7 @@ fn a_target_that_was_claimed_by_another_leaves_our_own_clients_to_be_told() {
         early.step(at(0), Event::Overtaken(service("nfs"))).then.len() == 1,
         "nothing is dropped yet: it ends"
     );
-    run.step(at(0), Event::Conveyed(Ok(1)));
+    run.step(at(0), Event::Conveyed(Ok(Vec::new())));
     assert_eq!(run.step(at(0), Event::Overtaken(service("nfs"))), Batch::nothing());
     run.step(at(1_000), recognition(life("2")));
     run.step(at(1_000), Event::Proved(Ok(())));
@@ -393,9 +400,12 @@ fn run_of_target_alone() -> Takeover {
     for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
         run.step(at(0), event);
     }
-    for event in
-        [Event::Conveyed(Ok(1)), recognition(life("2")), Event::Proved(Ok(())), Event::BroughtUp(Ok(()))]
-    {
+    for event in [
+        Event::Conveyed(Ok(Vec::new())),
+        recognition(life("2")),
+        Event::Proved(Ok(())),
+        Event::BroughtUp(Ok(())),
+    ] {
         run.step(at(1_500), event);
     }
     run
@@ -405,9 +415,12 @@ fn run_of_target_alone() -> Takeover {
 fn a_finish_that_never_comes_is_waited_for_while_it_helps_and_no_longer() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Prepared));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    for event in
-        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))]
-    {
+    for event in [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed { won, refused: vec![] },
+        Event::Conveyed(Ok(Vec::new())),
+    ] {
         run.step(at(0), event);
     }
     run.step(at(1_000), recognition(life("2")));
@@ -486,7 +499,7 @@ fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
     for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
         run.step(at(0), event);
     }
-    run.step(at(0), Event::Conveyed(Ok(1)));
+    run.step(at(0), Event::Conveyed(Ok(Vec::new())));
     run.captured(&service("home"), [client("10.0.0.8"), client("10.0.0.9")].iter());
     run.step(at(1_000), recognition(life("2")));
     run.captured(&service("home"), [client("10.0.0.7")].iter());
@@ -538,8 +551,12 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.1"], &[3])];
     let ready = [Event::Proved(Ok(())), Event::BroughtUp(Ok(()))];
-    let before =
-        [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }, Event::Conveyed(Ok(1))];
+    let before = [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed { won, refused: vec![] },
+        Event::Conveyed(Ok(Vec::new())),
+    ];
     for event in before.into_iter().chain([recognition(life("2"))]).chain(ready) {
         run.step(at(1_000), event);
     }
@@ -592,7 +609,7 @@ fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_
     home.told.insert(client("10.0.0.9"));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), home];
     kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
-    kept.persist(&run.step(at(0), Event::Conveyed(Ok(1))));
+    kept.persist(&run.step(at(0), Event::Conveyed(Ok(Vec::new()))));
     assert!(run.owes_already());
     let Event::Recognised(Ok(seen)) = recognition(life("3")) else { panic!() };
     let late = Recognition { too_late_for_the_lost: true, ..seen };

@@ -7,7 +7,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::{ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
 const DISPUTED_BEATS: u32 = 10;
@@ -17,7 +17,7 @@ const DISPUTED_BEATS: u32 = 10;
 pub(crate) struct Pulse {
     report: ServerReport,
     hearts: Hearts,
-    servers: BTreeMap<ServerName, ServerReport>,
+    found: ServerHearts,
     namesake: Option<Other>,
     /// The last beat that the store took.
     written: Option<u64>,
@@ -56,7 +56,14 @@ pub(crate) struct Condition {
 impl Pulse {
     /// A heart that has not beaten yet.
     pub(crate) fn new(report: ServerReport, hearts: Hearts) -> Self {
-        Self { report, hearts, servers: BTreeMap::new(), namesake: None, written: None, set_back: false }
+        Self {
+            report,
+            hearts,
+            found: ServerHearts::default(),
+            namesake: None,
+            written: None,
+            set_back: false,
+        }
     }
 
     /// Whether the store did not show, at the last beat, what this server had written at the one before: it is another one
@@ -78,8 +85,8 @@ impl Pulse {
         condition: Condition,
     ) -> Result<Option<Namesake>, StoreError> {
         match self.try_beat(store, condition) {
-            Ok((namesake, servers)) => {
-                self.saw(now, servers);
+            Ok((namesake, found)) => {
+                self.saw(now, found);
                 Ok(namesake)
             }
             Err(error) => {
@@ -92,15 +99,28 @@ impl Pulse {
     /// Reads the others' hearts between two beats: a silence ends at any moment, and whoever claims on its strength must
     /// not be up to a whole interval behind.
     pub(crate) fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
-        let servers = store.servers().inspect_err(|_| self.hearts.blind())?;
-        self.saw(now, servers);
+        let found = store.hearts().inspect_err(|_| self.hearts.blind())?;
+        self.saw(now, found);
         Ok(())
     }
 
-    fn saw(&mut self, now: Moment, servers: BTreeMap<ServerName, ServerReport>) {
-        let others = servers.iter().filter(|(name, _)| **name != self.report.server);
+    fn saw(&mut self, now: Moment, found: ServerHearts) {
+        let others = found.reports.iter().filter(|(name, _)| **name != self.report.server);
         self.hearts.saw(now, &others.map(as_beat).collect());
-        self.servers = servers;
+        for (entry, why) in &found.unreadable {
+            if self.found.unreadable.get(entry) != Some(why) {
+                tracing::error!(entry = %entry.escape_debug(), why, "a heartbeat can't be read");
+            }
+            if let Ok(server) = ServerName::parse(entry) {
+                self.hearts.unseen(&server);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Heartbeats that can't be read, in words.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
+        self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {entry:?}: {why}"))
     }
 
     /// What is known of the owner of a service.
@@ -110,7 +130,7 @@ impl Pulse {
 
     /// What the servers said of themselves.
     pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
-        &self.servers
+        &self.found.reports
     }
 
     /// From now on our silence is no reason to adopt, or is one again.
@@ -133,21 +153,21 @@ impl Pulse {
 
     /// Who asks for a service.
     pub(crate) fn wanted_by(&self, service: &ServiceName) -> Option<&ServerName> {
-        self.servers.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
+        self.found.reports.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
     }
 
     fn try_beat(
         &mut self,
         store: &dyn Store,
         condition: Condition,
-    ) -> Result<(Option<Namesake>, BTreeMap<ServerName, ServerReport>), StoreError> {
-        let servers = store.servers()?;
-        let ours = servers.get(&self.report.server);
+    ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
+        let found = store.hearts()?;
+        let ours = found.reports.get(&self.report.server);
         // One whose writing failed may be there all the same.
         let is_last =
             |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
         self.set_back = self.written.is_some_and(|written| !is_last(written));
-        let namesake = self.look_for_namesake(servers.get(&self.report.server));
+        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
         self.report.beat += 1;
         self.report.written_at_s = super::clock::wall_s();
         self.report.incarnation = condition.incarnation;
@@ -156,7 +176,7 @@ impl Pulse {
         self.report.facts = condition.facts;
         store.put_server(&self.report)?;
         self.written = Some(self.report.beat);
-        Ok((namesake, servers))
+        Ok((namesake, found))
     }
 
     /// A beat under our name that isn't ours and moves is another agent's. One that stands still is what an earlier

@@ -4,16 +4,18 @@
 //! this server's lock manager, also after a restart of the agent.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::lines_to_place;
+use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::takeover::Conveyance;
+use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+use crate::files::{self, Folder, Links, Owner, Temporary, trusted};
+use crate::limits::CONVEYED_BOOK_BYTES_MAX;
 
 /// The file below the local directory that remembers what was placed.
 const BOOK: &str = "conveyed.json";
@@ -24,21 +26,29 @@ const SYNC_EACH_MAX: usize = 8;
 /// What was placed into one status-monitor directory.
 #[derive(Debug)]
 pub(crate) struct Conveyor {
-    sm: PathBuf,
+    state_directory: PathBuf,
     book: PathBuf,
     placed: BTreeMap<MonName, Vec<u8>>,
 }
+
+/// Clients whose file is not as it should be, and why. It concerns no other client.
+pub(crate) type Unplaced = Vec<(MonName, String)>;
 
 impl Conveyor {
     /// Remembers what an earlier run of the agent placed.
     pub(crate) fn open(state_directory: &Path, local_directory: &Path) -> io::Result<Self> {
         let book = local_directory.join(BOOK);
-        let placed = match fs::read(&book) {
-            Ok(bytes) => parse_book(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
+        let placed = match files::if_present(trusted::read(&book, CONVEYED_BOOK_BYTES_MAX))? {
+            Some(bytes) => parse_book(&bytes)?,
+            None => BTreeMap::new(),
         };
-        Ok(Self { sm: state_directory.join("sm"), book, placed })
+        Ok(Self { state_directory: state_directory.to_owned(), book, placed })
+    }
+
+    /// Removes what a kill left half written. The agent that does so is alone at work in the directory.
+    pub(crate) fn tidy(&self) -> io::Result<()> {
+        // What it holds is twice what may be in it: each file and its new version.
+        self.sm()?.tidy(2 * RECORDS_MAX)
     }
 
     /// The lines that were placed, by file.
@@ -51,21 +61,32 @@ impl Conveyor {
         self.placed.values().filter_map(|bytes| parse_record(bytes).ok()).flat_map(|p| p.lines).collect()
     }
 
-    /// Places a service's records. A file that exists belongs to this server's own status monitor and gets the lines
-    /// added, as nfs-utils itself adds a line (support/nsm/file.c).
+    /// Places a service's records, and answers which could not be. A file that exists belongs to this server's own status
+    /// monitor and gets the lines added, as nfs-utils itself adds a line (support/nsm/file.c).
+    ///
+    /// # Errors
+    /// Where nothing can be placed: the directory is not there, or what is placed can't be remembered.
     pub(crate) fn place(
         &mut self,
         records: &BTreeMap<MonName, Vec<u8>>,
         how: Conveyance,
         my_name: &MyName,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Unplaced> {
         // What the kernel registers its clients under.
         let node = rustix::system::uname();
         let own = node.nodename().to_str().unwrap_or_default();
+        let sm = self.sm()?;
+        let mut unplaced = Unplaced::new();
         let mut planned: Vec<(MonName, Vec<u8>)> = Vec::with_capacity(records.len());
         for (client, record) in records {
             let bytes = description(client, record, how, my_name);
-            let there = self.read(client)?;
+            let there = match read(&sm, client) {
+                Ok(there) => there.unwrap_or_default(),
+                Err(error) => {
+                    unplaced.push((client.clone(), error.to_string()));
+                    continue;
+                }
+            };
             let remembered = self.placed.get(client).map(Vec::as_slice).unwrap_or_default();
             let lines = lines_to_place(&there, remembered, &bytes, own);
             match parse_record(&bytes) {
@@ -83,102 +104,24 @@ impl Conveyor {
         }
         // Remembered before it is placed: a line that nobody remembers would count as a registration.
         self.write_book()?;
-        let mut files = Vec::new();
-        for (client, bytes) in &planned {
-            files.extend(self.with_added(client, bytes)?.map(|whole| (client, whole)));
-        }
-        self.replace(&files)?;
-        Ok(records.len())
+        let work = planned.iter().map(|(client, bytes)| (client, with_added(&sm, client, bytes)));
+        unplaced.extend(carry_out(&sm, work.collect())?);
+        Ok(unplaced)
     }
 
-    /// Takes away all that was placed; lines that the status monitor wrote stay.
-    pub(crate) fn clean_up(&mut self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for (client, bytes) in &self.placed {
-            files.extend(self.without(client, bytes)?.map(|kept| (client, kept)));
-        }
-        self.replace(&files)?;
-        self.placed.clear();
-        self.write_book()
+    /// Takes away all that was placed; lines that the status monitor wrote stay. What can't be taken away is remembered, and
+    /// tried again at the next time.
+    pub(crate) fn clean_up(&mut self) -> io::Result<Unplaced> {
+        let sm = self.sm()?;
+        let work = self.placed.iter().map(|(client, bytes)| (client, without(&sm, client, bytes)));
+        let left = carry_out(&sm, work.collect())?;
+        self.placed.retain(|client, _| left.iter().any(|(other, _)| other == client));
+        self.write_book()?;
+        Ok(left)
     }
 
-    /// What lies in a client's file; nothing where there is none.
-    fn read(&self, client: &MonName) -> io::Result<Vec<u8>> {
-        match fs::read(self.sm.join(client.as_str())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            read => read,
-        }
-    }
-
-    /// A client's file with these lines added; `None` where it has them already.
-    fn with_added(&self, client: &MonName, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let there = self.read(client)?;
-        Ok((!holds(&there, bytes)).then(|| [there.as_slice(), bytes].concat()))
-    }
-
-    /// Removes a client's file; what is to be kept of it, where that is not all and not nothing.
-    fn without(&self, client: &MonName, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let path = self.sm.join(client.as_str());
-        let there = match fs::read(&path) {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if there == bytes {
-            return fs::remove_file(&path).map(|()| None);
-        }
-        let Ok(parsed) = parse_record(&there) else { return Ok(None) };
-        let placed = parse_record(bytes).map(|p| p.lines).unwrap_or_default();
-        let kept: Vec<MonitorLine> =
-            parsed.lines.iter().filter(|line| !placed.contains(line)).cloned().collect();
-        if kept.len() == parsed.lines.len() {
-            return Ok(None);
-        }
-        if kept.is_empty() { fs::remove_file(&path).map(|()| None) } else { Ok(Some(render_record(&kept))) }
-    }
-
-    /// Writes files by hidden temporary names, which every status monitor ignores. None takes its name before the bytes of
-    /// all are durable; many share one sync.
-    fn replace(&self, files: &[(&MonName, Vec<u8>)]) -> io::Result<()> {
-        let folder = File::open(&self.sm)?;
-        let owner = folder.metadata()?;
-        let each = files.len() <= SYNC_EACH_MAX;
-        for (client, bytes) in files {
-            self.write_hidden(client, bytes, &owner, each)?;
-        }
-        if !each {
-            rustix::fs::syncfs(&folder)?;
-        }
-        for (client, _) in files {
-            fs::rename(self.hidden(client), self.sm.join(client.as_str()))?;
-        }
-        folder.sync_all()
-    }
-
-    /// Owner and mode as statd's own.
-    fn write_hidden(
-        &self,
-        client: &MonName,
-        bytes: &[u8],
-        owner: &fs::Metadata,
-        sync: bool,
-    ) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(self.hidden(client))?;
-        // Only root may give a file away; in a folder of our own there is nothing to give.
-        if file.metadata()?.uid() != owner.uid() {
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        file.write_all(bytes)?;
-        if sync { file.sync_all() } else { Ok(()) }
-    }
-
-    fn hidden(&self, client: &MonName) -> PathBuf {
-        let mut hidden = OsString::from(".");
-        hidden.push(client.as_str());
-        hidden.push(".heirlock");
-        self.sm.join(hidden)
+    fn sm(&self) -> io::Result<Folder> {
+        Folder::open(&self.state_directory)?.folder("sm")
     }
 
     fn write_book(&self) -> io::Result<()> {
@@ -187,12 +130,84 @@ impl Conveyor {
             .iter()
             .map(|(name, bytes)| (name.as_str(), String::from_utf8_lossy(bytes).into_owned()))
             .collect();
-        let temporary = self.book.with_extension("new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(serde_json::to_string_pretty(&book)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.book)
+        trusted::replace(&self.book, serde_json::to_string_pretty(&book)?.as_bytes(), 0o600, true)
     }
+}
+
+/// What becomes of a client's file.
+enum Work {
+    Nothing,
+    Replace(Vec<u8>),
+    Remove,
+}
+
+/// Carries it out for all clients together. No file takes its name before the bytes of all are durable; many share one
+/// sync. What fails for one client is answered with its name.
+fn carry_out(sm: &Folder, work: Vec<(&MonName, io::Result<Work>)>) -> io::Result<Unplaced> {
+    let replaced = work.iter().filter(|(_, work)| matches!(work, Ok(Work::Replace(_)))).count();
+    let each = replaced <= SYNC_EACH_MAX;
+    let mut written: Vec<(&MonName, Temporary)> = Vec::with_capacity(replaced);
+    let mut failed = Unplaced::new();
+    for (client, work) in work {
+        let done = work.and_then(|work| match work {
+            Work::Nothing => Ok(()),
+            Work::Remove => files::unless_absent(sm.remove(client.as_str())),
+            // Owner and mode as statd's own.
+            Work::Replace(bytes) => {
+                written.push((client, sm.prepare(&bytes, 0o600, Owner::OfFolder, each)?));
+                Ok(())
+            }
+        });
+        failed.extend(done.err().map(|error| (client.clone(), error.to_string())));
+    }
+    if !each && let Err(error) = sm.sync_all() {
+        for (_, temporary) in written {
+            let _ = sm.discard(&temporary);
+        }
+        return Err(error);
+    }
+    for (client, temporary) in written {
+        let put = sm.put(&temporary, client.as_str());
+        failed.extend(put.err().map(|error| (client.clone(), error.to_string())));
+    }
+    sm.sync()?;
+    Ok(failed)
+}
+
+/// What lies in a client's file, if there is one.
+fn read(sm: &Folder, client: &MonName) -> io::Result<Option<Vec<u8>>> {
+    files::if_present(sm.read(client.as_str(), Links::One, RECORD_FILE_BYTES_MAX))
+}
+
+/// A client's file with these lines added.
+fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
+    let there = read(sm, client)?.unwrap_or_default();
+    if holds(&there, bytes) {
+        return Ok(Work::Nothing);
+    }
+    let whole = [there.as_slice(), bytes].concat();
+    if whole.len() > RECORD_FILE_BYTES_MAX {
+        let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
+        let why = format!("expected at most {max} bytes together with what lies there, found {found}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(Work::Replace(whole))
+}
+
+/// A client's file without these lines.
+fn without(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
+    let Some(there) = read(sm, client)? else { return Ok(Work::Nothing) };
+    if there == bytes {
+        return Ok(Work::Remove);
+    }
+    let Ok(parsed) = parse_record(&there) else { return Ok(Work::Nothing) };
+    let placed = parse_record(bytes).map(|p| p.lines).unwrap_or_default();
+    let kept: Vec<MonitorLine> = parsed.lines.iter().filter(|line| !placed.contains(line)).cloned().collect();
+    Ok(match kept.len() {
+        unchanged if unchanged == parsed.lines.len() => Work::Nothing,
+        0 => Work::Remove,
+        _ => Work::Replace(render_record(&kept)),
+    })
 }
 
 /// What is placed for one client.
@@ -217,121 +232,4 @@ fn parse_book(bytes: &[u8]) -> io::Result<BTreeMap<MonName, Vec<u8>>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Place {
-        _directory: tempfile::TempDir,
-        state: PathBuf,
-        local: PathBuf,
-    }
-
-    fn place() -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        let (state, local) = (directory.path().join("nfs"), directory.path().join("local"));
-        fs::create_dir_all(state.join("sm")).unwrap();
-        fs::create_dir(&local).unwrap();
-        Place { _directory: directory, state, local }
-    }
-
-    const LINE: &str =
-        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
-    const OWN: &str = "0100007f 000186b5 00000003 00000010 000102030405060708090a0b0c0d0e0f 10.0.0.1 nfs-b\n";
-
-    fn records(bytes: &str) -> BTreeMap<MonName, Vec<u8>> {
-        BTreeMap::from([(client(), bytes.as_bytes().to_vec())])
-    }
-
-    fn client() -> MonName {
-        MonName::parse("10.0.0.1").unwrap()
-    }
-
-    fn name() -> MyName {
-        MyName::parse("nfs-service").unwrap()
-    }
-
-    fn sm(place: &Place) -> Option<String> {
-        fs::read_to_string(place.state.join("sm/10.0.0.1")).ok()
-    }
-
-    #[test]
-    fn a_copy_is_the_record_to_the_byte() {
-        let place = place();
-        let torn_end = LINE.trim_end();
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
-        assert_eq!(conveyor.place(&records(torn_end), Conveyance::Copy, &name()).unwrap(), 1);
-        assert_eq!(sm(&place).as_deref(), Some(torn_end));
-        assert_eq!(fs::metadata(place.state.join("sm/10.0.0.1")).unwrap().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_generated_one_names_the_service() {
-        let place = place();
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
-        conveyor.place(&records(LINE), Conveyance::Generate, &name()).unwrap();
-        let placed = sm(&place).unwrap();
-        assert!(placed.ends_with(" 10.0.0.1 nfs-service\n") && placed.contains(" 000186b5 "), "{placed}");
-    }
-
-    #[test]
-    fn what_was_placed_is_known_after_a_restart_and_taken_away_again() {
-        let place = place();
-        Conveyor::open(&place.state, &place.local)
-            .unwrap()
-            .place(&records(LINE), Conveyance::Copy, &name())
-            .unwrap();
-        let mut again = Conveyor::open(&place.state, &place.local).unwrap();
-        assert_eq!(again.placed(), &records(LINE));
-        again.clean_up().unwrap();
-        assert_eq!(sm(&place), None);
-        assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());
-    }
-
-    #[test]
-    fn a_copy_that_is_the_servers_own_registration_is_neither_placed_nor_taken_away() {
-        let place = place();
-        fs::write(place.state.join("sm/10.0.0.1"), LINE).unwrap();
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
-        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        assert!(conveyor.placed().is_empty(), "it would seem to be gone");
-        conveyor.clean_up().unwrap();
-        assert_eq!(sm(&place).as_deref(), Some(LINE));
-    }
-
-    #[test]
-    fn a_line_of_the_servers_own_status_monitor_stays() {
-        let place = place();
-        fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
-        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")), "placed once");
-        conveyor.clean_up().unwrap();
-        assert_eq!(sm(&place).as_deref(), Some(OWN));
-    }
-
-    #[test]
-    fn many_are_placed_together_beside_what_is_there_and_leave_nothing_behind() {
-        let place = place();
-        fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
-        let many: BTreeMap<MonName, Vec<u8>> = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
-            .map(|i| MonName::from_address([10, 0, 0, i].into()))
-            .map(|client| (client.clone(), LINE.replace("10.0.0.1", client.as_str()).into_bytes()))
-            .collect();
-        let names = || {
-            let entries = fs::read_dir(place.state.join("sm")).unwrap();
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
-        };
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
-        assert_eq!(conveyor.place(&many, Conveyance::Copy, &name()).unwrap(), many.len());
-        assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")));
-        for (client, record) in many.iter().skip(1) {
-            let path = place.state.join("sm").join(client.as_str());
-            assert_eq!(fs::read(&path).unwrap(), *record);
-            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        }
-        assert_eq!(names().len(), many.len(), "no temporary one stays");
-        conveyor.clean_up().unwrap();
-        assert_eq!((names(), sm(&place)), (vec!["10.0.0.1".to_owned()], Some(OWN.to_owned())));
-    }
-}
+mod tests;

@@ -1,6 +1,5 @@
 //! Since when grace has been open, kept where the agent's next start finds it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::Moment;
@@ -8,9 +7,13 @@ use heirlock_core::grace::Remembered;
 use heirlock_core::incarnation::Incarnation;
 
 use super::clock::{Clock, since_boot};
+use crate::files::trusted;
 
 /// In the runtime directory: a boot ends every life, and empties it.
 const NAME: &str = "grace.json";
+
+/// Bytes of it: one life, and two times.
+const FILE_BYTES_MAX: usize = 64 * 1024;
 
 /// When a life of the lock manager began under our eyes, at the latest.
 #[derive(Debug)]
@@ -28,8 +31,9 @@ impl GraceSeen {
     /// Takes up what the agent before us saw of the life that the store knows.
     pub(crate) fn recall(&mut self, known: Option<&Incarnation>, clock: Clock) {
         // What can't be read was torn by nobody's fault: then nothing is known, as before the first start.
-        let remembered =
-            fs::read(&self.file).ok().and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
+        let remembered = trusted::read(&self.file, FILE_BYTES_MAX)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Remembered>(&bytes).ok());
         self.since = known.and_then(|life| remembered?.recall(life, clock.now(), since_boot()));
     }
 
@@ -47,12 +51,10 @@ impl GraceSeen {
     pub(crate) fn note(&mut self, life: &Incarnation, since: Moment, clock: Clock) {
         self.since = Some(since);
         let remembered = Remembered::new(life.clone(), since, clock.now(), since_boot());
-        let temporary = self.file.with_extension("new");
         // No sync: it is of use to this boot alone.
         let written = serde_json::to_vec(&remembered)
             .map_err(Into::into)
-            .and_then(|bytes| fs::write(&temporary, bytes))
-            .and_then(|()| fs::rename(&temporary, &self.file));
+            .and_then(|bytes| trusted::replace(&self.file, &bytes, 0o600, false));
         if let Err(error) = written {
             tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted: a run that is interrupted now may not go on");
         }

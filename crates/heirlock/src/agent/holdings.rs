@@ -12,7 +12,7 @@ use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::{Change, ClaimAnswer, Contents, Store, StoreError, journal_text};
+use crate::store::{Change, ClaimAnswer, Contents, Damaged, Store, StoreError, journal_text};
 
 /// One service that this server holds.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) state: StateNumber,
     /// What became of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
+    /// What can't be read of it in the store.
+    pub(crate) damaged: Vec<Damaged>,
     /// It is being given away: arrivals are still recorded, departures aren't believed any more.
     pub(crate) frozen: bool,
 }
@@ -47,6 +49,7 @@ impl Held {
             journal,
             state: contents.state.unwrap_or(StateNumber(1)),
             outcomes,
+            damaged: contents.damaged,
             frozen: false,
         }
     }
@@ -87,6 +90,12 @@ impl Held {
         }
         let good = self.last_outcomes().into_values().filter(|line| line.outcome.is_good());
         good.filter_map(OutcomeLine::key).collect()
+    }
+
+    /// What can't be read of it in the store, and was not written anew since.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
+        let mended = |client: &MonName| self.ledger.stored().contains_key(client);
+        self.damaged.iter().filter(move |damaged| !damaged.client.as_ref().is_some_and(mended))
     }
 
     /// How many more records it may keep.

@@ -27,6 +27,7 @@ mod grace;
 mod health;
 mod holdings;
 mod left_behind;
+mod mend;
 mod monitor;
 mod readiness;
 mod recovery;
@@ -46,7 +47,6 @@ mod watch;
 pub(crate) mod work;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -69,6 +69,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{CaptureMode, LockManagerSettings, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
+use crate::files::Folder;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::memory::StoreMemory;
@@ -164,6 +165,8 @@ pub(crate) struct Agent {
     /// What other servers compare with their own, and when it was gathered.
     facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
+    /// Services of which the store can't say whose they are, and why.
+    unreadable: BTreeMap<ServiceName, String>,
     releases: release::Releases,
     wishes: requests::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
@@ -250,6 +253,9 @@ impl Agent {
             Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
                 format!("can't read what was conveyed, in {}", settings.local_directory.display())
             })?;
+        if let Err(error) = conveyor.tidy() {
+            tracing::warn!(%error, "what an earlier agent left half written could not be removed");
+        }
         let report = ServerReport {
             paused: maintenance_file(&settings).exists(),
             written_at_s: clock::wall_s(),
@@ -297,6 +303,7 @@ impl Agent {
             beat_due: clock.now(),
             facts: None,
             health: Health::default(),
+            unreadable: BTreeMap::new(),
             releases: release::Releases::default(),
             wishes: requests::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
@@ -487,7 +494,8 @@ impl Agent {
 
     /// This server's own NSM state number, as its status monitor keeps it.
     pub(crate) fn own_state(&self) -> Option<StateNumber> {
-        let bytes = fs::read(self.settings.state_directory.join("state")).ok()?;
+        let folder = Folder::open(&self.settings.state_directory).ok()?;
+        let bytes = crate::monitor::read_state(&folder).ok()?;
         StateNumber::parse_file(&bytes).ok()
     }
 

@@ -40,8 +40,10 @@ pub(crate) struct Monitoring {
     changed_since: Moment,
     /// When the desk last wanted something.
     wanted_at: Moment,
-    /// Clients whose files could not be written.
-    behind: BTreeSet<MonName>,
+    /// Clients of whom it was said in the log that their files could not be written.
+    said: BTreeSet<MonName>,
+    /// Clients whose files could not be written, and why.
+    behind: BTreeMap<MonName, String>,
     /// Something was written that may not be durable, and when it was last made so.
     unsynced: bool,
     synced: Moment,
@@ -90,8 +92,9 @@ impl Agent {
             said_who_came: Moment::START,
             changed: BTreeSet::new(),
             changed_since: Moment::START,
+            said: BTreeSet::new(),
             wanted_at: Moment::START,
-            behind: BTreeSet::new(),
+            behind: BTreeMap::new(),
             unsynced: false,
             synced: Moment::START,
         });
@@ -263,7 +266,7 @@ impl Agent {
                 }
             });
         }
-        for client in behind {
+        for client in behind.into_keys() {
             self.follow(now, &client);
         }
     }
@@ -294,8 +297,11 @@ impl Agent {
                 standing.untaken
             ));
         }
-        if !monitoring.behind.is_empty() {
-            problems.push(format!("the files of {} clients could not be written", monitoring.behind.len()));
+        if let Some((client, why)) = monitoring.behind.first_key_value() {
+            let count = monitoring.behind.len();
+            problems.push(format!(
+                "the files of {count} clients could not be written; of {client}, for one: {why}"
+            ));
         }
         problems
     }
@@ -306,10 +312,13 @@ impl Agent {
         let lines = monitoring.desk.lines(client);
         monitoring.unsynced = true;
         if let Err(error) = monitoring.directory.update(client, &lines, self.conveyor.placed()) {
-            if monitoring.behind.is_empty() {
+            // Once for each of them, also where it is tried at every turn.
+            if monitoring.said.insert(client.clone()) {
                 tracing::error!(%client, %error, "the status monitor's directory can't be written; the store has the record");
             }
-            monitoring.behind.insert(client.clone());
+            monitoring.behind.insert(client.clone(), error.to_string());
+        } else {
+            monitoring.said.remove(client);
         }
         if lines.is_empty() {
             return;

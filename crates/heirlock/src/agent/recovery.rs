@@ -11,6 +11,7 @@ use heirlock_core::takeover::{Cause, Event, Until};
 use super::Agent;
 use super::runs::Order;
 use super::watch::Look;
+use crate::files::trusted;
 use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
 
@@ -160,7 +161,7 @@ impl Agent {
 
     /// The life that the store knows of, at the agent's start.
     pub(crate) fn known_life(&self) -> Option<Incarnation> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let lives = self.held.values().filter_map(|held| held.journal.life.clone());
         lives.filter(|life| life.boot == boot.trim()).max_by_key(|life| life.reopened)
     }
@@ -171,9 +172,7 @@ impl Agent {
         if unfinished || self.conveyor.placed().is_empty() {
             return;
         }
-        if let Err(error) = self.conveyor.clean_up() {
-            tracing::warn!(%error, "records conveyed by an earlier run could not all be taken away");
-        }
+        self.take_conveyed_away();
     }
 
     /// A service without clients and without a life lives in the one that runs.

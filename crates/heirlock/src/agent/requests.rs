@@ -1,7 +1,5 @@
 //! The verbs of the control socket.
 
-use std::fs;
-
 use heirlock_core::claim::{Authority, OwnerHeart};
 use heirlock_core::takeover::{Cause, Event, Phase, Until};
 use heirlock_core::{Moment, ServiceName};
@@ -10,7 +8,11 @@ use heirlock_nsm::MonName;
 use super::runs::Order;
 use super::{Agent, maintenance_file, status};
 use crate::control::{Answer, Request, Responder};
+use crate::files::{self, trusted};
 use crate::{guard, limits};
+
+/// What the file says that lies there during maintenance.
+const REMARK: &str = "while this file exists, the server's silence is no reason to adopt\n";
 
 /// Services that are to come home, until when, and who waits for it.
 #[derive(Debug, Default)]
@@ -246,11 +248,8 @@ impl Agent {
     fn maintain(&mut self, on: bool, responder: Responder) {
         let file = maintenance_file(&self.settings);
         let kept = match on {
-            true => fs::write(&file, "while this file exists, the server's silence is no reason to adopt\n"),
-            false => fs::remove_file(&file).or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            }),
+            true => trusted::replace(&file, REMARK.as_bytes(), 0o644, true),
+            false => files::unless_absent(trusted::remove(&file)),
         };
         if let Err(error) = kept {
             return responder.failed(&format!("can't change {}: {error}", file.display()), true);

@@ -1,7 +1,7 @@
 //! Who is a peer, and who is certainly a client: read from the mount table and the TCP table.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use heirlock_core::ledger::Roles;
 use heirlock_nsm::MonName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::files::trusted;
 use crate::mounts;
 
 /// NFS's own port. lockd's differs from boot to boot and is asked for at rpcbind.
@@ -59,7 +60,7 @@ impl Peers {
             return;
         }
         let mut table = String::new();
-        let mut open = File::open(self.proc.join("mounts")).ok();
+        let mut open = trusted::open(&self.proc.join("mounts")).ok();
         if open.as_mut().is_none_or(|file| file.read_to_string(&mut table).is_err()) {
             // Nor does the piece that came before the failure say anything.
             (open, table) = (None, String::new());
@@ -69,7 +70,7 @@ impl Peers {
     }
 
     fn connected(&self, nlm_ports: &[u16]) -> BTreeSet<MonName> {
-        let table = |name: &str| fs::read_to_string(self.proc.join(name)).unwrap_or_default();
+        let table = |name: &str| trusted::read_system(self.proc.join(name)).unwrap_or_default();
         let mut connected = connected(&table("net/tcp"), nlm_ports);
         connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
         connected
@@ -125,6 +126,7 @@ fn connections<'a>(table: &'a str, nlm_ports: &'a [u16]) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn names(set: &BTreeSet<MonName>) -> Vec<&str> {
         set.iter().map(MonName::as_str).collect()

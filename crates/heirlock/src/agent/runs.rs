@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue,
-    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
+    Action, Cause, Claimed, Conveyance, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan,
+    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
@@ -422,18 +422,11 @@ impl Agent {
                 self.advance(Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
-                let placed = services.into_iter().try_fold(0, |sum, (service, mut records)| {
+                let mut services = services;
+                for (_, records) in &mut services {
                     records.retain(|client, record| self.means_the_same_here(client, record));
-                    let service = &service;
-                    let name = self.announced_names(service).into_iter().next();
-                    let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-                    self.conveyor.place(&records, how, &name).map(|n| sum + n).map_err(|error| {
-                        format!(
-                            "can't place the records of {service} into {}: {error}",
-                            self.settings.state_directory.display()
-                        )
-                    })
-                });
+                }
+                let placed = self.convey(&services, how);
                 self.advance(Event::Conveyed(placed));
             }
             Action::Recognise(strategy) => self.recognise(number, strategy),
@@ -461,12 +454,48 @@ impl Agent {
             }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => {
-                if let Err(error) = self.conveyor.clean_up() {
-                    tracing::warn!(%error, "conveyed records could not all be taken away; the next start tries again");
-                }
+                self.take_conveyed_away();
             }
             Action::AwaitFinish => self.prepared(),
             Action::Over(end) => self.over(end),
+        }
+    }
+
+    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same.
+    fn convey(
+        &mut self,
+        services: &[(ServiceName, BTreeMap<MonName, Vec<u8>>)],
+        how: Conveyance,
+    ) -> Result<Vec<Trouble>, String> {
+        let directory = self.settings.state_directory.display().to_string();
+        let mut troubles = Vec::new();
+        for (service, records) in services {
+            let name = self.announced_names(service).into_iter().next();
+            let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
+            let unplaced = self
+                .conveyor
+                .place(records, how, &name)
+                .map_err(|error| format!("can't place the records of {service} into {directory}: {error}"))?;
+            for (client, why) in unplaced {
+                tracing::error!(%service, %client, why, "a record could not be placed; its client is told all the same");
+                let entry = format!("{directory}/sm/{client}");
+                troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
+            }
+        }
+        Ok(troubles)
+    }
+
+    /// Removes what was conveyed. What can't be removed is remembered, so that nobody takes it for a registration.
+    pub(crate) fn take_conveyed_away(&mut self) {
+        match self.conveyor.clean_up() {
+            Ok(left) => {
+                for (client, why) in left {
+                    tracing::warn!(%client, why, "a conveyed record could not be taken away; the next start tries again");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "conveyed records could not all be taken away; the next start tries again");
+            }
         }
     }
 
@@ -627,16 +656,14 @@ impl Agent {
             return Err(NotClaimed::Refused(overtaken.to_string()));
         }
         tracing::info!(%service, %generation, "claimed");
-        let mut records = BTreeMap::new();
+        let (mut records, mut troubles) = (BTreeMap::new(), Vec::new());
         let mut sent: Vec<StateNumber> = self.own_state().into_iter().chain(known.sent()).collect();
         // Loaded after the claim: the owner before us adds nothing any more.
         if let Some(base) = store.newest_generation(service, generation)? {
             let contents = store.load(service, base)?;
-            for (path, why) in &contents.damaged {
-                tracing::error!(%service, path, why, "a record in the store can't be read: its client can't be told");
-            }
-            sent.extend(contents.state);
-            records = contents.records;
+            let mended = self.mend(service, base, contents)?;
+            sent.extend(mended.sent);
+            (records, troubles) = (mended.contents.records, mended.troubles);
         }
         // What this server knows of its own service counts, whatever became of the store.
         let own = newest.as_ref().filter(|newest| newest.owner == self.settings.server && !newest.released);
@@ -651,7 +678,7 @@ impl Agent {
         }
         let told =
             self.held.get(service).map(|held| held.told_in(self.follower.current())).unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told })
+        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles })
     }
 
     fn prepared(&mut self) {

@@ -10,6 +10,7 @@ use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::holdings::{self, Found, Held};
+use super::mend::Mended;
 use super::runs::Order;
 use super::{Agent, clock};
 use crate::config::Mode;
@@ -28,9 +29,20 @@ impl Agent {
                 false => self.look_for(&service),
             };
             match refreshed {
-                Ok(()) => self.acquaintance.found_again(&service),
+                Ok(()) => {
+                    self.unreadable.remove(&service);
+                    self.acquaintance.found_again(&service);
+                }
                 // What the store lost of one service says nothing of the others.
                 Err(error @ StoreError::Older { .. }) => self.acquaintance.misses(&service, &error),
+                // It says nothing of the other services, which are looked after all the same.
+                Err(error) if error.is_of_one_entry() => {
+                    let why = error.to_string();
+                    if self.unreadable.get(&service) != Some(&why) {
+                        tracing::error!(%service, why, "the store can't say whose it is");
+                    }
+                    self.unreadable.insert(service, why);
+                }
                 Err(error) => {
                     self.health.failed(now, &error.to_string());
                     return;
@@ -79,7 +91,7 @@ impl Agent {
             }
             Found::Ours(claim, contents, journal) => {
                 self.check_age(service, Some(claim.generation))?;
-                self.say_damaged(service, &contents.damaged);
+                say_damaged(service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
@@ -88,7 +100,9 @@ impl Agent {
                 self.check_age(service, base.as_ref().map(|(generation, _)| *generation))?;
                 let goes_on =
                     base.as_ref().is_some_and(|(generation, _)| claim::goes_on(&claim, *generation));
-                let base = base.map(|(_, contents)| *contents).unwrap_or_default();
+                let (left, base) =
+                    base.map(|(left, base)| (left, *base)).unwrap_or((claim.generation, Contents::default()));
+                let base = self.mend(service, left, base)?;
                 self.finish_interrupted_claim(service, claim, base, goes_on)
             }
         }
@@ -127,12 +141,13 @@ impl Agent {
         &mut self,
         service: &ServiceName,
         claim: Claim,
-        base: Contents,
+        base: Mended,
         goes_on: bool,
     ) -> Result<(), StoreError> {
         tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
+        let Mended { contents: base, sent, troubles } = base;
         let known = self.acquaintance.memory().known(service).sent();
-        let sent: Vec<StateNumber> = base.state.into_iter().chain(self.own_state()).chain(known).collect();
+        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = holdings::parse_journal(&base).filter(|_| goes_on) {
             // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
@@ -147,6 +162,7 @@ impl Agent {
         // A first claim took over nothing; any other one meant to.
         if !was_first {
             journal.phase = Phase::Claimed;
+            journal.troubles = troubles;
             let part = match service.is_host() {
                 true => heirlock_core::takeover::Part::Own,
                 false => heirlock_core::takeover::Part::Target,
@@ -196,12 +212,6 @@ impl Agent {
         self.hold(service, claim, contents, journal);
         self.capture.due = None;
         Ok(())
-    }
-
-    fn say_damaged(&self, service: &ServiceName, damaged: &[(String, String)]) {
-        for (path, why) in damaged {
-            tracing::error!(%service, path, why, "a record in the store can't be read; it is left alone");
-        }
     }
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
@@ -269,5 +279,12 @@ impl Agent {
         if let Some(error) = failure {
             self.health.failed(now, &error.to_string());
         }
+    }
+}
+
+fn say_damaged(service: &ServiceName, contents: &Contents) {
+    for damaged in &contents.damaged {
+        let (path, why) = (&damaged.path, &damaged.why);
+        tracing::error!(%service, path, why, "an entry of the store can't be read; it is left alone");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::takeover::{
-    ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover,
+    ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover, Trouble,
 };
 use heirlock_core::{Generation, Outcome, ServiceName};
 
@@ -16,8 +16,8 @@ use super::holdings::Held;
 use super::readiness::Readiness;
 use crate::config::Settings;
 use crate::control::report::{
-    AdoptionReport, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow, StatusReport,
-    StoreStatus, TimelineEntry,
+    AdoptionReport, EntryTrouble, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow,
+    StatusReport, StoreStatus, TimelineEntry,
 };
 use crate::control::{Answer, Failure, Progress};
 
@@ -167,6 +167,8 @@ impl Agent {
         problems.extend(self.stranger_problems());
         problems.extend(self.left_behind_problems());
         problems.extend(self.acquaintance.problem());
+        problems.extend(self.pulse.unreadable());
+        problems.extend(self.unreadable.iter().map(|(service, why)| format!("{service}: {why}")));
         problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
@@ -180,6 +182,10 @@ impl Agent {
                     held.ledger.refused()
                 ));
             }
+            problems.extend(held.unreadable().map(|damaged| {
+                let folder = generation_at(&self.settings.store.path, service, held.claim.generation);
+                format!("{folder}/{}: {}", damaged.path, damaged.why)
+            }));
             let lost = held.with_outcome(Outcome::Lost).count();
             if lost > 0 {
                 problems.push(format!("{service}: {lost} clients lost their locks in the last adoption ('heirlock report {service}')"));
@@ -301,6 +307,7 @@ fn of_run(
     report.phase = phase;
     report.timeline = timeline(machine.timeline());
     report.started_at_s = machine.started_at_s();
+    add_troubles(&mut report, machine.troubles());
     report.others =
         summaries.iter().filter(|other| other.service.as_str() != report.service).map(other).collect();
     report
@@ -315,6 +322,7 @@ fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> Adopti
     report.strategy = strategy.as_str().into();
     report.timeline = timeline(stamps);
     report.started_at_s = *started_at_s;
+    add_troubles(&mut report, &held.journal.troubles);
     report
 }
 
@@ -369,6 +377,7 @@ fn empty(service: &str) -> AdoptionReport {
         timeline: Vec::new(),
         slowest: Vec::new(),
         failed: Vec::new(),
+        troubles: Vec::new(),
         others: Vec::new(),
         unready: Vec::new(),
         records_at: String::new(),
@@ -403,13 +412,24 @@ fn timeline(stamps: &[Stamp]) -> Vec<TimelineEntry> {
 }
 
 fn records_at(store: &Path, service: &ServiceName, generation: Generation) -> String {
-    store
-        .join("services")
-        .join(service.as_str())
-        .join(generation.to_string())
-        .join("sm")
-        .display()
-        .to_string()
+    format!("{}/sm", generation_at(store, service, generation))
+}
+
+/// Where a generation lies, for people.
+pub(crate) fn generation_at(store: &Path, service: &ServiceName, generation: Generation) -> String {
+    let folder = store.join("services").join(service.as_str()).join(generation.to_string());
+    folder.display().to_string()
+}
+
+/// Counts in what can't be read: what may stand for a client that nobody can name is a client of unknown fate (I8).
+fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
+    let unknown = troubles.iter().filter(|trouble| trouble.fate_unknown).count();
+    report.clients += unknown;
+    report.unknown += unknown;
+    report.troubles = troubles
+        .iter()
+        .map(|trouble| EntryTrouble { entry: trouble.entry.clone(), why: trouble.why.clone() })
+        .collect();
 }
 
 fn heart_in_words(heart: OwnerHeart) -> String {

@@ -1,18 +1,18 @@
 //! Which file systems leave with a service.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::ServiceName;
 
 use crate::config::ServiceSettings;
+use crate::files::trusted;
 
 /// The exports of a service whose file system holds nothing else that is exported: all locks on it are the service's.
 ///
 /// `exported` is what exportfs wrote down (`etab`): a path, a tab, and to whom.
 pub(super) fn leaving(services: &[ServiceSettings], service: &ServiceName, exported: &str) -> Vec<PathBuf> {
-    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+    let device = |path: &Path| trusted::stat(path).ok().map(|found| found.dev());
     let (own, others): (Vec<_>, Vec<_>) = services.iter().partition(|other| other.name == *service);
     let own: Vec<&Path> = own.iter().flat_map(|s| &s.exports).map(PathBuf::as_path).collect();
     let others = others.iter().flat_map(|s| &s.exports).map(PathBuf::as_path);
@@ -30,6 +30,7 @@ pub(super) fn leaving(services: &[ServiceSettings], service: &ServiceName, expor
 mod tests {
     use super::*;
     use crate::config::Mode;
+    use std::fs;
 
     fn service(name: &str, export: &Path) -> ServiceSettings {
         ServiceSettings {

@@ -1,6 +1,5 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -19,7 +18,7 @@ use super::clock::Clock;
 use super::readiness::Readiness;
 use super::{Message, volumes};
 use crate::config::{Command, Settings};
-use crate::lock_manager::{LockManager, Recognised};
+use crate::lock_manager::{LockManager, Recognised, exported};
 use crate::notifier::{self, LookUp};
 use crate::{hooks, limits, probe};
 
@@ -293,7 +292,7 @@ impl Workshop {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
         // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        let exported = fs::read_to_string(self.settings.state_directory.join("etab")).unwrap_or_default();
+        let exported = exported(&self.settings.state_directory).unwrap_or_default();
         for export in volumes::leaving(&self.settings.services, service, &exported) {
             lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }

@@ -1,8 +1,7 @@
 //! The agent's end: a socket that the status monitor's user can reach, and nobody else.
 
-use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use heirlock_core::log_limit::{Source, cut};
 use rustix::net::sockopt::socket_peercred;
 
+use crate::files::{self, trusted};
 use crate::from_elsewhere;
 
 use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message};
@@ -39,18 +39,15 @@ impl Listener {
         said: impl Fn(Said, Waiting) + Send + 'static,
     ) -> io::Result<Self> {
         let path = runtime_directory.join(SOCKET);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        trusted::set_mode(&path, 0o600)?;
         // The status monitor's user must get there, and root. Another user who could connect could make callouts wait.
-        let mode = fs::metadata(runtime_directory)?.permissions().mode();
-        fs::set_permissions(runtime_directory, fs::Permissions::from_mode(mode | 0o111))?;
+        let mode = trusted::stat(runtime_directory)?.permissions().mode();
+        trusted::set_mode(runtime_directory, mode | 0o111)?;
         let owner = owner_of(&sm);
         if owner != rustix::process::geteuid().as_raw() {
-            chown(&path, Some(owner), None)?;
+            trusted::set_owner(&path, owner)?;
         }
         thread::spawn(move || {
             for stream in listener.incoming().filter_map(Result::ok) {
@@ -72,12 +69,12 @@ impl Listener {
 
 /// The status monitor's user. Where there is no such folder yet, root.
 fn owner_of(sm: &Path) -> u32 {
-    fs::metadata(sm).map(|meta| meta.uid()).unwrap_or(0)
+    trusted::stat_of_link(sm).map(|meta| meta.uid()).unwrap_or(0)
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = trusted::remove(&self.path);
     }
 }
 

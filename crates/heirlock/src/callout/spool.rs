@@ -2,12 +2,10 @@
 //! status monitor's user may write. rpc.statd and sm-notify take no notice of it. The records themselves lie there as
 //! well, so it adds two things: that somebody says so, and that a client is not forgotten whose record went meanwhile.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use crate::files::{self, Folder, Links};
 
 use super::{Said, from_message};
 
@@ -17,26 +15,29 @@ const NAME: &str = ".heirlock-callouts";
 const TAKEN: &str = ".heirlock-callouts.taken";
 
 /// Bytes of the whole file: some ten thousand clients. What comes then is in the records alone.
-const BYTES_MAX: u64 = 1024 * 1024;
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of all that is added by callouts which found it below its bound at the same moment.
+const LATE_BYTES_MAX: usize = 64 * super::SAID_BYTES_MAX;
 
 /// The spool of one status monitor.
 #[derive(Debug, Clone)]
 pub(crate) struct Spool {
-    sm: PathBuf,
+    state_directory: PathBuf,
 }
 
 impl Spool {
     /// The one beside these records.
     pub(crate) fn in_state_directory(state_directory: &Path) -> Self {
-        Self { sm: state_directory.join("sm") }
+        Self { state_directory: state_directory.to_owned() }
     }
 
     /// Notes one down.
     pub(crate) fn append(&self, arguments: &[Vec<u8>]) -> io::Result<()> {
-        let mut file = open(&self.sm.join(NAME), OpenOptions::new().append(true).create(true))?;
-        if file.metadata()?.len() >= BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the spool is full; start the agent"));
-        }
+        let mut file = self.sm()?.open_to_append(NAME, BYTES_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => io::Error::new(error.kind(), "the spool is full; start the agent"),
+            _ => error,
+        })?;
         // One write, so that two callouts don't mix. A name with a newline in it is none, and was refused before.
         let mut line = arguments.join(&0);
         line.push(b'\n');
@@ -45,42 +46,38 @@ impl Spool {
 
     /// Takes what is there. It lies there until [`Spool::done`] says that it is durable.
     pub(crate) fn take(&self) -> io::Result<Vec<Said>> {
-        let taken = self.sm.join(TAKEN);
-        if !taken.try_exists()? {
-            match fs::rename(self.sm.join(NAME), &taken) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                renamed => renamed?,
-            }
+        let Some(sm) = files::if_present(self.sm())? else { return Ok(Vec::new()) };
+        if files::if_present(sm.stat_of(TAKEN))?.is_none()
+            && files::if_present(sm.rename(NAME, &sm, TAKEN))?.is_none()
+        {
+            return Ok(Vec::new());
         }
-        let mut bytes = Vec::new();
-        open(&taken, OpenOptions::new().read(true))?.take(2 * BYTES_MAX).read_to_end(&mut bytes)?;
+        let read = sm.read(TAKEN, Links::One, BYTES_MAX + LATE_BYTES_MAX);
+        if matches!(&read, Err(error) if is_no_spool(error)) {
+            // No callout wrote it. It would keep all that is noted from now on from being read.
+            files::unless_absent(sm.remove(TAKEN))?;
+        }
+        let bytes = read?;
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines.filter_map(|line| Said::parse(&from_message(line)).ok()).collect())
     }
 
     /// Nobody will read it any more. What it notes lies in the records as well.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for name in [NAME, TAKEN] {
-            match fs::remove_file(self.sm.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let Some(sm) = files::if_present(self.sm())? else { return Ok(()) };
+        [NAME, TAKEN].into_iter().try_for_each(|name| files::unless_absent(sm.remove(name)))
     }
 
     /// All of it is durable.
     pub(crate) fn done(&self) -> io::Result<()> {
-        fs::remove_file(self.sm.join(TAKEN))
+        self.sm()?.remove(TAKEN)
+    }
+
+    fn sm(&self) -> io::Result<Folder> {
+        Folder::open(&self.state_directory)?.folder("sm")
     }
 }
 
-/// The folder belongs to another user than the agent's: no link of theirs leads us elsewhere, no pipe makes us wait.
-fn open(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = how.mode(0o600).custom_flags(flags.cast_signed()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file, found something else"));
-    }
-    Ok(file)
+fn is_no_spool(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge)
 }

@@ -118,6 +118,17 @@ fn a_spool_that_is_a_link_or_a_pipe_is_not_followed() {
     assert!(spool.append(&words("add-client 10.0.0.9 x")).is_err());
     assert!(spool.take().is_err());
     assert_eq!(fs::read_to_string(&target).unwrap(), "add-client\u{0}10.0.0.1\n");
+    // It is said once, and keeps nothing from being noted and read afterwards.
+    assert_eq!(spool.take().unwrap(), []);
+    spool.append(&words("add-client 10.0.0.9 x")).unwrap();
+    assert_eq!(spool.take().unwrap().len(), 1);
+    spool.done().unwrap();
+    fs::write(directory.path().join("sm/.heirlock-callouts"), "").unwrap();
+    fs::hard_link(directory.path().join("sm/.heirlock-callouts"), directory.path().join("second")).unwrap();
+    assert!(
+        spool.append(&words("add-client 10.0.0.9 x")).is_err(),
+        "it would be written into another's file"
+    );
 }
 
 #[test]
@@ -138,4 +149,15 @@ fn only_root_and_the_status_monitors_user_can_connect() {
         Ok(()),
         "root may always"
     );
+}
+
+#[test]
+fn the_longest_names_are_noted_and_read_again() {
+    let directory = directory();
+    let spool = Spool::in_state_directory(directory.path());
+    let client = "x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX);
+    let server = "s".repeat(heirlock_nsm::limits::STRING_BYTES_MAX);
+    spool.append(&words(&format!("add-client {client} {server}"))).unwrap();
+    let [Said::Add { mon_name, my_name: Some(my_name) }] = &spool.take().unwrap()[..] else { panic!() };
+    assert_eq!((mon_name.as_str(), my_name.as_str()), (client.as_str(), server.as_str()));
 }

@@ -154,7 +154,9 @@ impl From<&AdoptionReport> for Exit {
             "prepared" => true,
             _ => false,
         };
-        if done && missed == 0 && report.failed.is_empty() { Exit::Done } else { Exit::Failed }
+        // What can't be read counts at the end: a cluster manager that prepares must go on to --finish.
+        let troubled = report.phase != "prepared" && !report.troubles.is_empty();
+        if done && missed == 0 && report.failed.is_empty() && !troubled { Exit::Done } else { Exit::Failed }
     }
 }
 
@@ -162,7 +164,7 @@ impl From<&AdoptionReport> for Exit {
 mod tests {
     use super::super::render::tests::report;
     use super::*;
-    use crate::control::report::OtherService;
+    use crate::control::report::{EntryTrouble, OtherService};
 
     #[test]
     fn only_an_adoption_that_told_everybody_is_done() {
@@ -174,6 +176,9 @@ mod tests {
             ("another service's", |r| r.others[0].missed = 1),
             ("another service's unknown", |r| r.others[0].clients += 1),
             ("half way", |r| r.phase = "notifying".into()),
+            ("an entry that can't be read", |r| {
+                r.troubles = vec![EntryTrouble { entry: "sm/x".into(), why: "a pipe".into() }];
+            }),
         ] {
             let mut report = report();
             spoil(&mut report);

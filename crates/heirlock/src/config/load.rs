@@ -18,10 +18,11 @@ use super::{
     CaptureMode, CaptureSettings, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
     LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
+use crate::files::trusted;
 use crate::limits as bounds;
 
 /// Bytes of the largest configuration file.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Mistakes that are told at once.
 const MISTAKES_TOLD_MAX: usize = 50;
@@ -76,11 +77,7 @@ impl Settings {
     /// Where it can't be read, or anything in it can't be.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-        let length = std::fs::metadata(path).map_err(unreadable)?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(unreadable(std::io::Error::other(format!("{length} bytes are no configuration"))));
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = trusted::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
         Self::parse(path, &text)
     }
 

@@ -5,10 +5,8 @@
 //! next one.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +18,7 @@ use std::time::{Duration, Instant};
 use heirlock_core::log_limit::Source;
 
 use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
+use crate::files::{self, trusted};
 use crate::from_elsewhere;
 
 /// Connections whose request was read and whose answer is not written yet: each has a thread.
@@ -92,12 +91,9 @@ impl Listener {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
         // What an agent that was killed left behind.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        trusted::set_mode(&path, 0o600)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
         thread::spawn(move || accept(&listener, &accepted, &requested));
@@ -107,7 +103,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = trusted::remove(&self.path);
         // The answers that were handed over are written before the program ends.
         let end = Instant::now() + LAST_WORDS_MAX;
         while self.connections.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < end {
@@ -248,6 +244,9 @@ impl Responder {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::client::AskError;
     use super::super::{ask, report};
     use super::*;

@@ -35,6 +35,9 @@ pub(crate) struct AdoptionReport {
     pub(crate) slowest: Vec<Slow>,
     /// Those that were not told.
     pub(crate) failed: Vec<Missed>,
+    /// Entries of a folder that are not what they should be.
+    #[serde(default)]
+    pub(crate) troubles: Vec<EntryTrouble>,
     /// Other services of the same lock manager, whose clients were told as well.
     pub(crate) others: Vec<OtherService>,
     /// What is missing at the service's addresses from which nobody could be told.
@@ -72,6 +75,15 @@ pub(crate) struct Missed {
     /// What became of it.
     pub(crate) outcome: Outcome,
     /// Why.
+    pub(crate) why: String,
+}
+
+/// An entry of the store or of the status monitor's directory that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EntryTrouble {
+    /// Which.
+    pub(crate) entry: String,
+    /// What was expected and found, and what an administrator can do.
     pub(crate) why: String,
 }
 

@@ -1,13 +1,14 @@
 //! Who may speak at either end of the control socket: root, and the user that runs this program. As with the store, a
 //! folder that another user may change is not believed.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::sockopt::socket_peercred;
+
+use crate::files::trusted;
 
 /// Permissions that let others than the owner put a socket of their own there.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -17,7 +18,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// # Errors
 /// Where it can't be made.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    trusted::make_folders(folder, 0o700)
 }
 
 /// Whether the folder that holds the socket is root's or ours, and nobody else's.
@@ -25,7 +26,7 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// `PermissionDenied`, with what was expected and found, where it is not.
 pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
-    let found = fs::metadata(folder)?;
+    let found = trusted::stat(folder)?;
     if !is_trusted(found.uid()) {
         return Err(denied(format!(
             "expected {} to belong to root or user {}, found user {}",
@@ -71,6 +72,7 @@ fn denied(why: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -12,6 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
+use crate::files::trusted;
+
 /// How often a directory that vanished is looked for, and a stop is noticed at the latest.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -79,7 +81,7 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
 
 /// Which directories these are now; `None` where there is none.
 fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
-    let identity = |path: &PathBuf| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let identity = |path: &PathBuf| trusted::stat_of_link(path).ok().map(|found| (found.dev(), found.ino()));
     directories.iter().map(identity).collect()
 }
 
@@ -87,6 +89,7 @@ fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
 fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
     // No OPEN or MODIFY: a look itself would cause the next one.
     let wanted = WatchFlags::ONLYDIR
+        | WatchFlags::DONT_FOLLOW
         | WatchFlags::CREATE
         | WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO

@@ -12,13 +12,14 @@
 //! no hint causes begins with an empty memory: it finds them.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use heirlock_core::ledger::Folder;
 use heirlock_nsm::MonName;
-use rustix::fs::{AtFlags, Stat, statat};
+use rustix::fs::Stat;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::files;
 
 /// How long a file must have been left alone: two ticks of the slowest kernel.
 const SETTLED_AFTER: Duration = Duration::from_millis(20);
@@ -73,9 +74,9 @@ impl Records {
     }
 
     /// What this file holds, if that is known without opening it.
-    pub(super) fn recall(&mut self, directory: &OwnedFd, name: &MonName) -> Option<Vec<u8>> {
+    pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Vec<u8>> {
         let (name, (stamp, bytes)) = self.earlier.remove_entry(name)?;
-        let there = statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let there = directory.stat_of(name.as_str()).ok()?;
         if Stamp::of(&there) != stamp {
             return None;
         }

@@ -1,19 +1,16 @@
 //! One look at a status monitor's directory.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
 use heirlock_core::limits;
-use heirlock_nsm::record::{FileKind, RecordError, classify_file_name, parse_record};
+use heirlock_nsm::record::{FileKind, RecordError, TEMPORARY_LEFT, classify_file_name, parse_record};
 use heirlock_nsm::{MonName, limits as nsm_limits};
-use rustix::fs::{FileType, Mode, OFlags, openat};
-use rustix::io::Errno;
 use thiserror::Error;
 
 use super::memory::{Memory, Stamp, WallTime};
+use crate::files::{self, Links};
 
 /// Why a directory can't be looked at.
 #[derive(Debug, Error)]
@@ -67,19 +64,23 @@ fn look_at_folder(
     };
     let path = state_directory.join(name);
     let unreadable = |source: io::Error| ScanError::Unreadable { path: path.clone(), source };
-    let directory = File::open(&path).map_err(unreadable)?;
-    let directory = OwnedFd::from(directory);
-    for (count, entry) in std::fs::read_dir(&path).map_err(unreadable)?.enumerate() {
-        if count >= limits::RECORDS_MAX {
-            return Err(ScanError::TooMany { path });
-        }
-        let file_name = entry.map_err(unreadable)?.file_name();
+    let directory = files::Folder::open(state_directory).and_then(|above| above.folder(name));
+    let directory = directory.map_err(unreadable)?;
+    let names = match directory.names(limits::RECORDS_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(ScanError::TooMany { path }),
+        names => names.map_err(unreadable)?,
+    };
+    for file_name in names {
         let problem = |why: String, may_be_in_the_making| {
             let path = format!("{name}/{}", file_name.as_encoded_bytes().escape_ascii());
             Problem { path, why, may_be_in_the_making }
         };
         let client = match classify_file_name(&file_name) {
-            FileKind::Temporary | FileKind::Hidden => continue,
+            FileKind::Hidden => continue,
+            FileKind::Temporary => {
+                scan.problems.push(problem(TEMPORARY_LEFT.to_owned(), true));
+                continue;
+            }
             FileKind::Refused(error) => {
                 scan.problems.push(problem(error.to_string(), false));
                 continue;
@@ -105,48 +106,24 @@ fn look_at_folder(
                 Err(error) => scan.problems.push(problem(error.to_string(), may_grow(&error))),
             },
             Ok(None) => {}
-            Err(why) => scan.problems.push(problem(why, false)),
+            Err(error) => scan.problems.push(problem(error.to_string(), false)),
         }
     }
     records.end();
     Ok(())
 }
 
-/// `read_to_end` reads into what is left of a vector if that is more than this, and else tries a few bytes first.
-const READ_AHEAD: usize = 64;
-
 /// rpc.statd creates a file, then writes it; anything short may be on its way to a record.
 fn may_grow(error: &RecordError) -> bool {
     matches!(error, RecordError::Empty | RecordError::Line { .. })
 }
 
-/// A record's bytes, and the file's stamp from before they were read; `None` where the file vanished meanwhile, or is no file.
-fn read_record(directory: &OwnedFd, name: &MonName) -> Result<Option<(Stamp, Vec<u8>)>, String> {
-    // A link would lead out of the directory, and a pipe would make us wait for its writer.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(directory, name.as_str(), flags, Mode::empty()) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::LOOP) => return Err("expected a file, found a symbolic link; it is not followed".into()),
-        Err(error) => return Err(format!("can't open it: {}", io::Error::from(error))),
+/// A record's bytes, and the file's stamp from before they were read; `None` where the file vanished meanwhile.
+fn read_record(directory: &files::Folder, name: &MonName) -> io::Result<Option<(Stamp, Vec<u8>)>> {
+    let Some((file, stat)) = files::if_present(directory.open_file(name.as_str(), Links::One))? else {
+        return Ok(None);
     };
-    let stat = match rustix::fs::fstat(&file) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => stat,
-        Ok(_) => return Ok(None),
-        Err(error) => return Err(format!("can't look at it: {}", io::Error::from(error))),
-    };
-    let max = nsm_limits::RECORD_FILE_BYTES_MAX;
-    // Room for all of it and for seeing its end: reading is most of a look.
-    let room = usize::try_from(stat.st_size).unwrap_or(0).min(max).saturating_add(READ_AHEAD);
-    let mut bytes = Vec::with_capacity(room);
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    File::from(file)
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("can't read it: {error}"))?;
-    if bytes.len() > max {
-        return Err(format!("expected a monitor record of at most {max} bytes, found more"));
-    }
+    let bytes = files::read_whole(file, &stat, nsm_limits::RECORD_FILE_BYTES_MAX)?;
     Ok(Some((Stamp::of(&stat), bytes)))
 }
 
@@ -179,7 +156,10 @@ mod tests {
         let scan = scan(directory.path()).unwrap();
         let names: Vec<_> = scan.files.iter().map(|f| (f.folder, f.name.as_str())).collect();
         assert_eq!(names, [(Folder::Sm, "127.1.0.1"), (Folder::SmBak, "192.0.2.50")]);
-        assert_eq!(scan.problems, []);
+        let problems: Vec<&str> = scan.problems.iter().map(|problem| problem.path.as_str()).collect();
+        let mut problems = problems;
+        problems.sort_unstable();
+        assert_eq!(problems, ["sm/.127.1.0.3.new", "sm/127.1.0.2.new", "sm/a-folder"]);
     }
 
     #[test]

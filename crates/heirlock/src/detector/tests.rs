@@ -251,7 +251,10 @@ fn pipes_and_links_are_neither_followed_nor_waited_for() {
     assert_eq!(scan.files.len(), 1);
     let mut problems: Vec<&str> = scan.problems.iter().map(|problem| problem.path.as_str()).collect();
     problems.sort_unstable();
-    assert_eq!(problems, ["sm.bak/a-dangling-link", "sm/a-link", "sm/a-link-to-itself", "sm/a-socket"]);
+    assert_eq!(
+        problems,
+        ["sm.bak/a-dangling-link", "sm/a-link", "sm/a-link-to-itself", "sm/a-pipe", "sm/a-socket"]
+    );
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! the mode means, and whether it does what the mode promises.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -17,6 +16,7 @@ use super::host::{Host, Unit};
 use super::nfs_conf::NfsConf;
 use super::statd;
 use crate::config::{CaptureMode, Settings};
+use crate::files::trusted;
 use crate::{callout, limits, rpc_client};
 
 const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
@@ -168,7 +168,7 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
         return Finding::warning(check, found, format!("take it out of {file}, then run 'heirlock enable'"));
     }
     // What a link names is what is run.
-    let program = fs::read_link(host.at(&named)).unwrap_or_else(|_| named.clone());
+    let program = trusted::read_link(host.at(&named)).unwrap_or_else(|_| named.clone());
     match statd::may_run(host, settings, &named).and_then(|()| statd::may_run(host, settings, &program)) {
         Ok(()) => Finding::ok(check, format!("{file} names {}, and rpc.statd may run it", named.display())),
         Err(why) => Finding::warning(
@@ -185,7 +185,7 @@ fn behind(host: &Host, settings: &Settings) -> Option<Finding> {
     let pid = running.pid;
     let started = statd::started_at(host, pid)?;
     let value = NfsConf::read(host).get("statd", statd::HA_CALLOUT)?;
-    let written = fs::metadata(host.at(&value.file)).ok()?.mtime();
+    let written = trusted::stat(host.at(&value.file)).ok()?.mtime();
     (written > started).then(|| {
         Finding::warning(
             "ha-callout",

@@ -1,12 +1,12 @@
 //! Whether the commands of the configuration can be run. One that can't is met in the middle of an adoption otherwise.
 
-use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use super::host::Host;
 use crate::config::{Command, Settings};
+use crate::files::trusted;
 
 const CHECK: &str = "commands";
 
@@ -31,7 +31,7 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
         ));
     };
     let shown = path.display();
-    let meta = match fs::metadata(host.at(&path)) {
+    let meta = match trusted::stat(host.at(&path)) {
         Ok(meta) => meta,
         Err(error) => {
             let found = format!("{key}: {shown} can't be seen: {error}");
@@ -91,6 +91,7 @@ mod tests {
     use super::super::finding::Severity;
     use super::*;
     use crate::guard::testing::{Tree, settings};
+    use std::fs;
 
     #[test]
     fn a_command_that_cannot_be_run_is_said_with_its_key() {

@@ -1,7 +1,6 @@
 //! What can be said of a configuration without touching the network.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use super::finding::Finding;
 use super::host::Host;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
+use crate::files::trusted;
 use crate::store::{Store, StoreError};
 use crate::{limits, lock_manager};
 
@@ -343,7 +343,7 @@ fn disk(path: &Path) -> std::io::Result<Disk> {
         .ancestors()
         .find(|ancestor| ancestor.exists())
         .map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    Ok(Disk { device: fs::metadata(&there)?.dev(), kind: rustix::fs::statfs(&there)?.f_type })
+    Ok(Disk { device: trusted::stat(&there)?.dev(), kind: rustix::fs::statfs(&there)?.f_type })
 }
 
 fn homes(store: &dyn Store, settings: &Settings) -> Vec<Finding> {

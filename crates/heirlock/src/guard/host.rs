@@ -1,13 +1,14 @@
 //! The host as a tree of files and a systemctl: the seam at which the tests put a tree of their own.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::files::{self, trusted};
+
 /// Bytes of the largest file of the host that is read.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Where systemd looks for a unit; the first one that has it decides (systemd.unit(5)).
 const UNIT_FOLDERS: [&str; 13] = [
@@ -120,16 +121,7 @@ impl Host {
 
     /// The bytes of a file, or `None` where there is none.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
-        let path = self.at(path);
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if length > FILE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{length} bytes")));
-        }
-        fs::read(&path).map(Some)
+        files::if_present(trusted::read(&self.at(path), FILE_BYTES_MAX))
     }
 
     /// The text of a file; `None` where there is none or it can't be read: for what may be missing.
@@ -139,20 +131,16 @@ impl Host {
 
     /// The names in a folder, sorted; none where there is no such folder.
     pub(super) fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.at(path)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let entries = files::if_present(trusted::names(&self.at(path), crate::limits::PROCESSES_MAX))?
+            .unwrap_or_default();
+        let mut names: Vec<String> = entries.into_iter().filter_map(|name| name.into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
 
     /// Whether two paths lead to the same place; where one can't be seen, whether they are spelt alike.
     pub(super) fn is_same(&self, one: &Path, other: &Path) -> bool {
-        let place = |path: &Path| fs::metadata(self.at(path)).map(|meta| (meta.dev(), meta.ino()));
+        let place = |path: &Path| trusted::stat(self.at(path)).map(|meta| (meta.dev(), meta.ino()));
         match (place(one), place(other)) {
             (Ok(one), Ok(other)) => one == other,
             _ => one == other,
@@ -174,9 +162,9 @@ impl Host {
     pub(super) fn unit(&self, name: &str) -> Unit {
         for folder in UNIT_FOLDERS {
             let path = Path::new(folder).join(name);
-            let Ok(metadata) = fs::symlink_metadata(self.at(&path)) else { continue };
-            let to_null =
-                fs::read_link(self.at(&path)).is_ok_and(|to| to == Path::new("/dev/null") || is_null(&to));
+            let Ok(metadata) = trusted::stat_of_link(self.at(&path)) else { continue };
+            let to_null = trusted::read_link(self.at(&path))
+                .is_ok_and(|to| to == Path::new("/dev/null") || is_null(&to));
             if to_null || (metadata.is_file() && metadata.len() == 0) {
                 return Unit::Masked(path);
             }
@@ -188,11 +176,12 @@ impl Host {
 
 /// A link to the null device by another name, such as `../../../dev/null`.
 fn is_null(to: &Path) -> bool {
-    to.ends_with("dev/null") && fs::metadata("/dev/null").is_ok_and(|m| m.file_type().is_char_device())
+    to.ends_with("dev/null") && trusted::stat("/dev/null").is_ok_and(|m| m.file_type().is_char_device())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -1,7 +1,6 @@
 //! What the live host, its clients and the other servers say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
@@ -16,6 +15,7 @@ use super::host::Host;
 use super::records::{self, Kept};
 use super::{agent, capture, reach, rivals, served, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
+use crate::files::trusted;
 use crate::store::Store;
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
 
@@ -141,7 +141,7 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    let owner = |folder: &str| fs::metadata(path.join(folder)).map(|metadata| metadata.uid());
+    let owner = |folder: &str| trusted::stat_of_link(path.join(folder)).map(|metadata| metadata.uid());
     if let (Ok(sm), Ok(bak)) = (owner("sm"), owner("sm.bak"))
         && sm != bak
     {

@@ -3,15 +3,15 @@
 //! It is written before each change that it remembers, so that a run that was ended between the two is taken back as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::host::Host;
 use crate::config::CaptureMode;
+use crate::files::{self, Owner, trusted};
 
 /// Its name in the local directory.
 pub(super) const FILE: &str = crate::store::memory::GUARD_FILE;
@@ -106,10 +106,8 @@ impl Memory {
 
     /// The host's, or `None` where it is not under guard.
     pub(super) fn load(path: &Path) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let Some(bytes) = files::if_present(trusted::read(path, trusted::SYSTEM_FILE_BYTES_MAX))? else {
+            return Ok(None);
         };
         let memory: Self = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
         if memory.format == FORMAT {
@@ -126,10 +124,8 @@ impl Memory {
 impl Before {
     /// What is there now; `None` where nothing is.
     pub(super) fn look(host: &Host, path: &Path) -> io::Result<Option<Self>> {
-        let metadata = match fs::symlink_metadata(host.at(path)) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let Some(metadata) = files::if_present(trusted::stat_of_link(host.at(path)))? else {
+            return Ok(None);
         };
         if !metadata.is_file() {
             return Err(io::Error::other("expected a file, found a link or something else"));
@@ -141,7 +137,7 @@ impl Before {
 
     /// Puts it there again, to the byte.
     pub(super) fn restore(&self, path: &Path) -> io::Result<()> {
-        replace(path, self.content.bytes(), self.mode, Some((self.uid, self.gid)))
+        replace(path, self.content.bytes(), self.mode, Owner::User(self.uid, self.gid))
     }
 
     /// Its mode.
@@ -157,41 +153,25 @@ impl Before {
 
 /// A file with these bytes, or the one that was there before.
 pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    replace(path, bytes, mode, None)
+    replace(path, bytes, mode, Owner::Ours)
 }
 
-fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Hidden, so that nobody who reads the folder's files takes it for one of them.
-    let temporary = path.with_file_name(format!(".{name}.heirlock"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    // The mode above is cut by the umask.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    if let Some((uid, gid)) = owner.filter(|(uid, gid)| !owned_by(&file, *uid, *gid)) {
-        chown(&temporary, Some(uid), Some(gid))?;
-    }
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder_of(path)
-}
-
-fn owned_by(file: &File, uid: u32, gid: u32) -> bool {
-    file.metadata().is_ok_and(|metadata| (metadata.uid(), metadata.gid()) == (uid, gid))
+fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> io::Result<()> {
+    // Its temporary name is hidden, so that nobody who reads the folder's files takes it for one of them.
+    let (folder, name) = trusted::place(path)?;
+    folder.replace(name, bytes, mode, owner, true)
 }
 
 /// Makes durable that a name has come or gone.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    trusted::sync_name(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::guard::testing::Tree;
+    use std::fs;
 
     #[test]
     fn a_memory_is_read_back_as_it_was_written() {

@@ -10,11 +10,11 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
 use crate::config::Command;
+use crate::files::trusted;
 use crate::{hooks, limits};
 
 /// The file, and what the folder beside it is called.
@@ -310,9 +310,9 @@ fn reads_folder_beside(program: &Path) -> Option<bool> {
     let folder = tempfile::tempdir().ok()?;
     let file = folder.path().join("nfs.conf");
     let beside = folder.path().join("nfs.conf.d");
-    fs::write(&file, "[general]\n").ok()?;
-    fs::create_dir(&beside).ok()?;
-    fs::write(beside.join("heirlock.conf"), "[heirlock]\nread=yes\n").ok()?;
+    trusted::replace(&file, b"[general]\n", 0o600, false).ok()?;
+    trusted::make_folder(&beside, 0o700).ok()?;
+    trusted::replace(&beside.join("heirlock.conf"), b"[heirlock]\nread=yes\n", 0o600, false).ok()?;
     let said = ask(program, &["--file", file.to_str()?, "--get", "heirlock", "read"]).ok()?;
     Some(said.as_deref() == Some("yes"))
 }
@@ -363,6 +363,7 @@ fn versionsort(a: &str, b: &str) -> Ordering {
 mod tests {
     use super::*;
     use crate::guard::testing::Tree;
+    use std::fs;
 
     const BEFORE: &str = "[sm-notify]\nlift-grace=n\n";
 

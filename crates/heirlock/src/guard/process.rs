@@ -4,11 +4,11 @@
 //! What counts runs in our network namespace, for root or for another user that is named, and is the program behind
 //! `/proc/<pid>/exe`. What the kernel doesn't let us see counts against us: only root sees everything.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
+use crate::files::trusted;
 
 /// What the kernel adds to the path of a program that was replaced while it runs (proc(5)).
 const REPLACED: &str = " (deleted)";
@@ -26,13 +26,13 @@ pub(super) struct Process {
 
 /// The first process that is this program and runs for root or for one of these users, in our network namespace.
 pub(super) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process> {
-    let net = fs::read_link(host.at("/proc/self/ns/net"));
+    let net = trusted::read_link(host.at("/proc/self/ns/net"));
     numbers(host).into_iter().find_map(|pid| {
         if !is_program(host, pid, program) || !shares(&net, &link(host, pid, "ns/net")) {
             return None;
         }
         let user = user(host, pid).filter(|user| *user == 0 || users.contains(user))?;
-        let own = fs::read_link(host.at("/proc/self/ns/pid"));
+        let own = trusted::read_link(host.at("/proc/self/ns/pid"));
         let in_container = !shares(&own, &link(host, pid, "ns/pid"));
         Some(Process { pid, user, in_container })
     })
@@ -99,7 +99,7 @@ fn shares(ours: &io::Result<PathBuf>, theirs: &io::Result<PathBuf>) -> bool {
 }
 
 fn link(host: &Host, pid: u32, name: &str) -> io::Result<PathBuf> {
-    fs::read_link(host.at(folder(pid).join(name)))
+    trusted::read_link(host.at(folder(pid).join(name)))
 }
 
 fn folder(pid: u32) -> PathBuf {
@@ -108,6 +108,7 @@ fn folder(pid: u32) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::process::{Child, Command};
 
     use super::*;

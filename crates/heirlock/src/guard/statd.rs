@@ -1,7 +1,6 @@
 //! rpc.statd on this host: whether it runs, with what it was started, which callout it runs, and whether it could.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use super::nfs_conf::{NfsConf, Value};
 use super::process;
 use crate::callout;
 use crate::config::Settings;
+use crate::files::trusted;
 
 /// Its unit. Nothing enables it: nfs-server wants it, and mounts start it.
 pub(super) const UNIT: &str = "rpc-statd.service";
@@ -76,7 +76,11 @@ pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
 pub(super) fn users(host: &Host, settings: &Settings) -> Vec<u32> {
     let mut folders = vec![settings.state_directory.join("sm")];
     folders.extend(DIRECTORIES.iter().map(|folder| Path::new(folder).join("sm")));
-    folders.iter().filter_map(|folder| fs::metadata(host.at(folder)).ok()).map(|meta| meta.uid()).collect()
+    folders
+        .iter()
+        .filter_map(|folder| trusted::stat_of_link(host.at(folder)).ok())
+        .map(|meta| meta.uid())
+        .collect()
 }
 
 /// The values that a command line of rpc.statd sets, by the short options, as getopt_long(3) reads it: the last one counts.
@@ -108,7 +112,7 @@ fn options(arguments: &[String]) -> BTreeMap<char, String> {
 
 /// The callout that rpc.statd is to run.
 pub(super) fn callout(host: &Host) -> PathBuf {
-    let packaged = host.at(PACKAGED).symlink_metadata().is_ok();
+    let packaged = trusted::stat_of_link(host.at(PACKAGED)).is_ok();
     PathBuf::from(if packaged { PACKAGED } else { LINKED })
 }
 
@@ -131,7 +135,7 @@ pub(super) fn named_callout(host: &Host, settings: &Settings) -> Option<Value> {
 
 /// As whom rpc.statd runs: the owner of its records.
 pub(super) fn user(host: &Host, settings: &Settings) -> Option<u32> {
-    fs::metadata(host.at(settings.state_directory.join("sm"))).ok().map(|meta| meta.uid())
+    trusted::stat_of_link(host.at(settings.state_directory.join("sm"))).ok().map(|meta| meta.uid())
 }
 
 /// Whether rpc.statd's user may run this program; else why not.
@@ -146,7 +150,8 @@ pub(super) fn may_pass(host: &Host, settings: &Settings, path: &Path) -> Result<
     for above in path.ancestors() {
         // Links on the way are followed; where they lead lies on the same host.
         let shown = above.display();
-        let meta = fs::metadata(host.at(above)).map_err(|error| format!("{shown} can't be seen: {error}"))?;
+        let meta =
+            trusted::stat(host.at(above)).map_err(|error| format!("{shown} can't be seen: {error}"))?;
         let needed = if meta.uid() == user { 0o100 } else { 0o001 };
         if user != 0 && meta.mode() & needed == 0 {
             return Err(format!(
@@ -186,7 +191,7 @@ pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
         let folder = Path::new("/proc").join(pid.to_string()).join("fd");
         let fds = host.list(&folder).unwrap_or_default();
         fds.iter().any(|fd| {
-            let to = fs::read_link(host.at(folder.join(fd)));
+            let to = trusted::read_link(host.at(folder.join(fd)));
             to.is_ok_and(|to| sockets.iter().any(|socket| to == Path::new(socket)))
         })
     };

@@ -167,7 +167,7 @@ impl Run<'_> {
     fn is_enabled(&self, unit: &str) -> bool {
         let wants = if unit == SOCKET { "sockets.target.wants" } else { "multi-user.target.wants" };
         let link = Path::new("/etc/systemd/system").join(wants).join(unit);
-        self.host.at(link).symlink_metadata().is_ok()
+        crate::files::trusted::stat_of_link(self.host.at(link)).is_ok()
     }
 
     /// Refuses to go on where somebody changed a file that we wrote. All of them are named.

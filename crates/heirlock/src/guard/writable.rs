@@ -4,12 +4,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchown, fstat, fsync, openat, unlinkat};
 use rustix::process::geteuid;
 
 use super::finding::Finding;
 use super::host::Host;
 use crate::config::{CaptureMode, Settings};
+use crate::files::{Folder, Owner};
 
 /// Bytes of the file that is tried: more than the few that a full file system may still have in its last block.
 const TRIED_BYTES: usize = 16 * 1024;
@@ -97,33 +97,9 @@ fn remedy(error: &io::Error, folder: &Path) -> String {
 /// # Errors
 /// Where any of that fails.
 pub(super) fn try_folder(folder: &Path) -> io::Result<()> {
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, directory, Mode::empty())?;
-    let name = format!(".tried-{:016x}.heirlock", fastrand::u64(..));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
-    let tried = fill(&folder, &file);
-    let removed = unlinkat(&folder, &name, AtFlags::empty());
-    tried?;
-    Ok(removed?)
-}
-
-fn fill(folder: &rustix::fd::OwnedFd, file: &rustix::fd::OwnedFd) -> io::Result<()> {
-    let (owner, own) = (fstat(folder)?, fstat(file)?);
-    if owner.st_uid != own.st_uid {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.st_uid), rustix::fs::Gid::from_raw(owner.st_gid));
-        fchown(file, Some(uid), Some(gid))?;
-    }
-    let bytes = [b'.'; TRIED_BYTES];
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let written = rustix::io::write(file, rest)?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    Ok(fsync(file)?)
+    let folder = Folder::open(folder)?;
+    let tried = folder.prepare(&[b'.'; TRIED_BYTES], 0o600, Owner::OfFolder, true)?;
+    folder.discard(&tried)
 }
 
 #[cfg(test)]

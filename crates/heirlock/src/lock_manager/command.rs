@@ -10,6 +10,7 @@ use heirlock_core::takeover::Strategy;
 
 use super::{LockManager, LockManagerError, Recognised};
 use crate::config::{Command, LockManagerSettings, Settings};
+use crate::files::trusted;
 use crate::hooks;
 
 /// Characters of an incarnation that count.
@@ -46,7 +47,7 @@ impl LockManager for ByCommand {
     }
 
     fn observe(&mut self) -> Result<Observation, LockManagerError> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id")
             .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
             let source = io::Error::other("lock-manager.incarnation is not set");

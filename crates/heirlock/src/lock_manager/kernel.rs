@@ -3,8 +3,7 @@
 mod exports;
 
 use std::cell::Cell;
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LockManager, LockManagerError, Recognised};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
+use crate::files::trusted;
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
@@ -67,7 +67,7 @@ impl Kernel {
 
     fn read(&self, path: &str) -> Result<String, LockManagerError> {
         let path = self.proc.join(path);
-        fs::read_to_string(&path)
+        trusted::read_system(&path)
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
 
@@ -83,16 +83,15 @@ impl Kernel {
     }
 
     fn lockd_at(&self, pid: u32) -> Option<Lockd> {
-        let stat = fs::read_to_string(self.proc.join(pid.to_string()).join("stat")).ok()?;
+        let stat = trusted::read_system(self.proc.join(pid.to_string()).join("stat")).ok()?;
         lockd_start(&stat).map(|started| Lockd { pid, started })
     }
 
     fn find_lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
         let unreadable =
             |source: io::Error| LockManagerError::Read { what: self.proc.display().to_string(), source };
-        for entry in fs::read_dir(&self.proc).map_err(unreadable)? {
-            let Ok(entry) = entry else { continue };
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        for name in trusted::names(&self.proc, limits::PROCESSES_MAX).map_err(unreadable)? {
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
             if let Some(lockd) = self.lockd_at(pid) {
@@ -217,11 +216,7 @@ impl Kernel {
         let path = self.proc.join("fs/nfsd").join(file);
         // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
         let line = format!("{what}\n");
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(line.as_bytes()));
-        match written {
+        match trusted::write_to_kernel(&path, &line) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(LockManagerError::Read { what: format!("{} to write it", path.display()), source })
             }

@@ -3,6 +3,7 @@
 mod command;
 mod kernel;
 
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
 use crate::config::{LockManagerKind, Settings};
+use crate::files::{Folder, Links, trusted};
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
@@ -24,6 +26,12 @@ pub(crate) fn open_at(settings: &Settings, root: &Path) -> Box<dyn LockManager> 
         LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, root)),
         LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
     }
+}
+
+/// The table of what is exported, as exportfs wrote it down. It lies in the status monitor's directory.
+pub(crate) fn exported(state_directory: &Path) -> io::Result<String> {
+    let bytes = Folder::open(state_directory)?.read("etab", Links::One, trusted::SYSTEM_FILE_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 /// One lock manager on this machine: one network namespace's lockd with its nfsd, or what commands stand for.
@@ -96,6 +104,6 @@ pub(crate) enum LockManagerError {
         what: String,
         /// why
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }

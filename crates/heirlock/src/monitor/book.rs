@@ -7,24 +7,26 @@
 //! the last two.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::monitor::{Monitor, Persist};
+use heirlock_nsm::limits::LINE_BYTES_MAX;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::directory::Found;
+use crate::files::{self, trusted};
 
 const NAME: &str = "registrations";
 
 /// Changes after which it is begun anew with what is still true.
 const CHANGES_MAX: usize = 200_000;
 
-/// Bytes of a book that can be ours: as many registrations as there may be and [`CHANGES_MAX`] changes, with long names.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of a book that can be ours: as many registrations as there may be and [`CHANGES_MAX`] changes, each with its sign.
+const BYTES_MAX: usize = (RECORDS_MAX + CHANGES_MAX) * (LINE_BYTES_MAX + 1);
 
 /// After a write that failed, how long until it is tried again to write all of it.
 const RETRY: Duration = Duration::from_secs(1);
@@ -54,9 +56,9 @@ impl Book {
     /// another status monitor, it knows better; where the book is younger, the book does.
     pub(super) fn open(directory: &Path, found: Vec<Found>) -> io::Result<(Self, Said)> {
         let path = directory.join(NAME);
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
-        let written = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
+        let written = trusted::stat(&path).and_then(|meta| meta.modified()).ok();
         let mut lines = indexed::Lines::default();
         let book = read(&path, &boot)?;
         let since = book.as_ref().and(written).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -133,23 +135,18 @@ fn parse_owed(text: &[u8]) -> Option<(MonName, StateNumber)> {
 
 /// What the last agent of this boot was told; `None` where there was none.
 pub(super) fn take_up(directory: &Path) -> io::Result<Option<Said>> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     read(&directory.join(NAME), boot.trim())
 }
 
 /// From now on it would not be true any more.
 pub(super) fn close(directory: &Path) -> io::Result<()> {
-    fs::remove_file(directory.join(NAME))
+    trusted::remove(&directory.join(NAME))
 }
 
 /// What a book of this boot says; `None` where there is none.
 fn read(path: &Path, boot: &str) -> io::Result<Option<Said>> {
-    let mut text = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(BYTES_MAX).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(text) = files::if_present(trusted::read(path, BYTES_MAX))? else { return Ok(None) };
     let mut entries = text.split(|b| *b == b'\n');
     if boot.is_empty() || entries.next() != Some(boot.as_bytes()) {
         return Ok(None);
@@ -179,14 +176,11 @@ fn rewrite<'a>(
     lines: impl Iterator<Item = &'a MonitorLine>,
     owed: impl Iterator<Item = (&'a MonName, StateNumber)>,
 ) -> io::Result<File> {
-    let temporary = path.with_extension("new");
     let mut bytes = format!("{boot}\n").into_bytes();
     lines.for_each(|line| render_line(b'+', line, &mut bytes));
     owed.for_each(|(client, state)| render_owed(client, state, &mut bytes));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&bytes)?;
-    fs::rename(&temporary, path)?;
-    OpenOptions::new().append(true).open(path)
+    trusted::replace(path, &bytes, 0o600, false)?;
+    trusted::open_to_append(path, BYTES_MAX)
 }
 
 mod indexed {
@@ -222,6 +216,7 @@ mod indexed {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use heirlock_core::monitor::{Rules, WhenUnprotected};
@@ -322,5 +317,21 @@ mod tests {
         assert!(book.write(&[], &machine), "and then with all that is true");
         let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
         assert_eq!(lines, whole);
+    }
+
+    #[test]
+    fn the_longest_names_are_known_after_a_kill_and_the_bound_has_room_for_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let longest = "x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX);
+        let mut line = line(&longest, 1);
+        line.my_name = MyName::parse(&"s".repeat(heirlock_nsm::limits::STRING_BYTES_MAX)).unwrap();
+        let mut bytes = Vec::new();
+        line.render(&mut bytes);
+        assert_eq!(bytes.len(), LINE_BYTES_MAX);
+        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        let longest = said(&[line.clone()], &[]);
+        assert!(book.write(&[Persist::Keep(line)], &knowing(longest.clone())));
+        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
+        assert_eq!(lines, longest);
     }
 }

@@ -2,21 +2,22 @@
 //! what stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::monitor::key;
+use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine};
+
+use crate::files::{self, Folder, Links, Owner, trusted};
 
 /// `sm`, and which files in it hold lines of which client: rpc.statd names files as the resolver of the moment says.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    sm: PathBuf,
+    state_directory: PathBuf,
     files: BTreeMap<MonName, BTreeSet<MonName>>,
     /// Clients that were there at the start and whose lines are of this boot.
     current: BTreeSet<MonName>,
@@ -36,21 +37,20 @@ impl Directory {
     }
 
     fn open_as_of(state_directory: &Path, booted: SystemTime) -> io::Result<(Self, Vec<Found>)> {
-        let sm = state_directory.join("sm");
-        let mut directory = Self { sm: sm.clone(), files: BTreeMap::new(), current: BTreeSet::new() };
+        let mut directory = Self {
+            state_directory: state_directory.to_owned(),
+            files: BTreeMap::new(),
+            current: BTreeSet::new(),
+        };
+        let sm = open_sm(state_directory)?;
         let mut current = Vec::new();
-        for entry in fs::read_dir(&sm)? {
-            let entry = entry?;
-            let FileKind::Record(file) = classify_file_name(&entry.file_name()) else { continue };
-            let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
-            if !meta.is_file() {
-                continue;
-            }
-            let Some(lines) = read_lines(&entry.path())? else { continue };
+        for name in sm.names(2 * RECORDS_MAX)? {
+            let FileKind::Record(file) = classify_file_name(&name) else { continue };
+            // What can't be read is named by the detector, and is no registration.
+            let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
             for line in &lines {
                 directory.files.entry(key(&line.mon_name)).or_default().insert(file.clone());
             }
-            let Ok(at) = meta.modified() else { continue };
             if at >= booted {
                 directory.current.extend(lines.iter().map(|line| key(&line.mon_name)));
                 current.extend(lines.into_iter().map(|line| (line, at)));
@@ -76,9 +76,9 @@ impl Directory {
     ) -> io::Result<()> {
         let mut files = self.files.get(client).cloned().unwrap_or_default();
         files.insert(client.clone());
+        let sm = open_sm(&self.state_directory)?;
         for file in files {
-            let path = self.sm.join(file.as_str());
-            let there = read_lines(&path)?.unwrap_or_default();
+            let there = read_lines(&sm, &file)?.unwrap_or_default();
             let conveyed = placed.get(&file).and_then(|bytes| parse_record(bytes).ok());
             let conveyed = conveyed.map(|parsed| parsed.lines).unwrap_or_default();
             let mut wanted: Vec<MonitorLine> = there
@@ -93,8 +93,11 @@ impl Directory {
                 continue;
             }
             match wanted.is_empty() {
-                true => remove(&path)?,
-                false => self.replace(&file, &render_record(&wanted))?,
+                true => files::unless_absent(sm.remove(file.as_str()))?,
+                // Owner and mode as rpc.statd's own.
+                false => {
+                    sm.replace(file.as_str(), &render_record(&wanted), 0o600, Owner::OfFolder, false)?;
+                }
             }
         }
         match lines.is_empty() {
@@ -106,53 +109,40 @@ impl Directory {
 
     /// Makes what was written durable; for a thread that may wait.
     pub(crate) fn sync(state_directory: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(state_directory.join("sm"))?)?)
-    }
-
-    /// By a hidden temporary name, which every status monitor ignores; owner and mode as rpc.statd's own.
-    fn replace(&self, file: &MonName, bytes: &[u8]) -> io::Result<()> {
-        let mut hidden = OsString::from(".");
-        hidden.push(file.as_str());
-        hidden.push(".heirlock");
-        // Together with its mark a long name would be too long.
-        hidden = if hidden.len() > 255 { OsString::from(".heirlock") } else { hidden };
-        let temporary = self.sm.join(hidden);
-        let mut new =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        let owner = fs::metadata(&self.sm)?;
-        if new.metadata()?.uid() != owner.uid() {
-            fchown(&new, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        new.write_all(bytes)?;
-        fs::rename(&temporary, self.sm.join(file.as_str()))
+        open_sm(state_directory)?.sync_all()
     }
 }
 
-fn read_lines(path: &Path) -> io::Result<Option<Vec<MonitorLine>>> {
-    match fs::read(path) {
-        // What can't be read as a record is not ours to keep where a registration is to be written.
-        Ok(bytes) => Ok(parse_record(&bytes).ok().map(|parsed| parsed.lines)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+fn open_sm(state_directory: &Path) -> io::Result<Folder> {
+    Folder::open(state_directory)?.folder("sm")
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+fn read_lines(sm: &Folder, file: &MonName) -> io::Result<Option<Vec<MonitorLine>>> {
+    let bytes = files::if_present(sm.read(file.as_str(), Links::One, RECORD_FILE_BYTES_MAX))?;
+    // What can't be read as a record is not ours to keep where a registration is to be written.
+    Ok(bytes.and_then(|bytes| parse_record(&bytes).ok()).map(|parsed| parsed.lines))
+}
+
+/// The lines of a file, and when it was written.
+fn read_dated(sm: &Folder, file: &MonName) -> io::Result<(SystemTime, Vec<MonitorLine>)> {
+    let (file, stat) = sm.open_file(file.as_str(), Links::One)?;
+    let at = file.metadata()?.modified()?;
+    let bytes = files::read_whole(file, &stat, RECORD_FILE_BYTES_MAX)?;
+    Ok((at, parse_record(&bytes).map(|parsed| parsed.lines).map_err(io::Error::other)?))
 }
 
 /// `btime` of /proc/stat; the start of time where it can't be read, so that everything counts as of this boot.
 fn booted_at() -> SystemTime {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let stat = trusted::read_system("/proc/stat").unwrap_or_default();
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
     UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use heirlock_nsm::MyName;
 
     use super::*;
@@ -234,5 +224,48 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(60);
         assert!(Directory::open_as_of(state.path(), later).unwrap().1.is_empty());
         assert_eq!(names(state.path()), ["10.0.0.1"], "and stays");
+    }
+
+    #[test]
+    fn what_is_no_file_keeps_its_own_client_alone_from_being_written() {
+        use std::os::unix::fs::symlink;
+        let state = made();
+        let sm = state.path().join("sm");
+        let secret = state.path().join("secret");
+        fs::write(&secret, "only for root").unwrap();
+        symlink(&secret, sm.join("10.0.0.1")).unwrap();
+        symlink(&secret, sm.join(".10.0.0.2.heirlock")).unwrap();
+        fs::create_dir(sm.join("10.0.0.3")).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, sm.join("10.0.0.4"), kind, mode, 0).unwrap();
+        let (mut directory, found) = Directory::open(state.path()).unwrap();
+        assert_eq!(found, []);
+        for (client, is_written) in
+            [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.3", false), ("10.0.0.4", false)]
+        {
+            let updated = directory.update(&name(client), &[line(client, "nfs-a", 1)], &BTreeMap::new());
+            assert_eq!(updated.is_ok(), is_written, "{client}: {updated:?}");
+        }
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "only for root");
+        assert!(sm.join("10.0.0.2").is_file());
+    }
+
+    #[test]
+    fn the_longest_names_are_written_and_removed() {
+        let state = made();
+        let longest = "x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX);
+        let path = state.path().join("sm").join(&longest);
+        let my_name = "s".repeat(heirlock_nsm::limits::STRING_BYTES_MAX);
+        let lines: Vec<MonitorLine> = (0..u8::try_from(heirlock_core::limits::MON_LINES_MAX).unwrap())
+            .map(|cookie| line(&longest, &my_name, cookie))
+            .collect();
+        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        directory.update(&name(&longest), &lines, &BTreeMap::new()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), render_record(&lines));
+        assert_eq!(fs::read(&path).unwrap().len(), lines.len() * heirlock_nsm::limits::LINE_BYTES_MAX);
+        let (mut again, found) = Directory::open(state.path()).unwrap();
+        assert_eq!(found.len(), lines.len());
+        again.update(&name(&longest), &[], &BTreeMap::new()).unwrap();
+        assert!(!path.exists());
     }
 }

@@ -44,6 +44,8 @@ pub(crate) use request::Trust;
 use sockets::Sockets;
 
 use crate::agent::convey::Conveyor;
+use crate::files::{self, Folder, Links};
+use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::watchdog::Turns;
 
 /// Where things are, and how it decides.
@@ -88,17 +90,21 @@ impl OwnState {
     /// one becomes odd.
     pub(crate) fn open(state_directory: &Path) -> Result<Self> {
         let path = state_directory.join("state");
-        let found = std::fs::read(&path).ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok());
+        let folder = Folder::open(state_directory)
+            .with_context(|| format!("can't open {}", state_directory.display()))?;
+        // A number that can't be read is not one that was never sent.
+        let found = files::if_present(read_state(&folder)).with_context(|| {
+            format!("can't read {}, which holds this server's last state number", path.display())
+        })?;
+        let found = found.and_then(|bytes| StateNumber::parse_file(&bytes).ok());
         let number = match found {
             Some(number) if number.is_odd() => number,
             Some(even) => even.next_odd(),
             None => StateNumber::after_restart(None),
         };
         if found != Some(number) {
-            let temporary = state_directory.join(".state.new");
-            std::fs::write(&temporary, number.render_file())
-                .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-                .and_then(|()| std::fs::rename(&temporary, &path))
+            folder
+                .replace_as_it_is("state", &number.render_file(), 0o644)
                 .with_context(|| format!("can't write {}", path.display()))?;
         }
         Ok(Self(Arc::new(AtomicU32::new(number.0))))
@@ -111,11 +117,19 @@ impl OwnState {
 
     /// Looks whether it is another one by now.
     fn refresh(&self, state_directory: &Path) {
-        let read = std::fs::read(state_directory.join("state"));
+        let read = Folder::open(state_directory).and_then(|folder| read_state(&folder));
         if let Some(number) = read.ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok()) {
             self.0.store(number.0, Ordering::Relaxed);
         }
     }
+}
+
+/// The file `state` of a status monitor's directory.
+///
+/// # Errors
+/// Where there is none, or it is something else.
+pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
+    state_directory.read("state", Links::One, STATE_FILE_BYTES_MAX)
 }
 
 /// Begins to be the status monitor. `kept` are registrations that were found in the status monitor's directory and that the
@@ -147,8 +161,8 @@ pub(crate) fn hand_back(
     runtime_directory: &Path,
     local_directory: &Path,
     rpcbind_port: u16,
-) -> std::io::Result<()> {
-    let Some(Said { lines, owed }) = book::take_up(runtime_directory)? else { return Ok(()) };
+) -> std::io::Result<Vec<(MonName, String)>> {
+    let Some(Said { lines, owed }) = book::take_up(runtime_directory)? else { return Ok(Vec::new()) };
     tell_what_is_owed(&lines, owed, rpcbind_port)?;
     let (mut directory, _) = Directory::open(state_directory)?;
     let conveyed = Conveyor::open(state_directory, local_directory)?;
@@ -157,11 +171,15 @@ pub(crate) fn hand_back(
         clients.entry(key(&line.mon_name)).or_default().push(line);
     }
     // Whoever is there and not among them stays: to be told once too often costs nothing.
+    let mut left = Vec::new();
     for (client, lines) in &clients {
-        directory.update(client, lines, conveyed.placed())?;
+        if let Err(error) = directory.update(client, lines, conveyed.placed()) {
+            left.push((client.clone(), error.to_string()));
+        }
     }
     Directory::sync(state_directory)?;
-    book::close(runtime_directory)
+    book::close(runtime_directory)?;
+    Ok(left)
 }
 
 /// rpc.statd would not know that these clients were restarted: nobody says it twice.

@@ -12,7 +12,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
-use super::{Change, ClaimAnswer, Contents, ServerReport, Store, StoreError};
+use super::{Change, ClaimAnswer, Contents, Damaged, ServerReport, Store, StoreError};
 
 /// Something on which stores can be opened that are one store.
 struct Ground {
@@ -384,9 +384,15 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
     store.commit(&service(), Generation(1), &[Change::RemoveRecord(name("10.0.0.0"))]).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records.len(), 0);
-    let [(which, why)] = found.damaged.as_slice() else { panic!("one is damaged: {:?}", found.damaged) };
+    let [Damaged { path: which, why, client, is_record }] = found.damaged.as_slice() else {
+        panic!("one is damaged: {:?}", found.damaged)
+    };
     assert!(
-        which.contains("10.0.0.9") && why.contains("expected") && why.contains("garbage"),
+        *is_record
+            && *client == Some(name("10.0.0.9"))
+            && which.contains("10.0.0.9")
+            && why.contains("expected")
+            && why.contains("garbage"),
         "{which}: {why}"
     );
     let mend = Change::PutRecord(name("10.0.0.9"), record("10.0.0.9"));

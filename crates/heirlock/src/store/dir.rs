@@ -19,9 +19,11 @@ mod identity;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
+mod stray_tests;
+#[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -29,19 +31,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store_identity::{Found, StoreIdentity};
-use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use super::disk::{Disk, Owner, RealDisk};
-use super::{Change, ClaimAnswer, Contents, ServerReport, Store, StoreError};
-use heirlock_nsm::StateNumber;
+use super::{Change, ClaimAnswer, Contents, ServerHearts, ServerReport, Store, StoreError};
+use crate::files::{trusted, unless_absent};
+use crate::limits::STORE_FILE_BYTES_MAX;
 use identity::IDENTITY;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
 const FORMAT: &str = "heirlock store, format 1\n";
-
-/// Bytes of the largest file that is read whole: a journal of ten thousand clients' run, outcomes of a hundred thousand.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Above this many files one sync of the whole file system is cheaper than one each.
 const SYNC_EACH_MAX: usize = 8;
@@ -63,7 +64,7 @@ impl DirStore {
     /// A folder that may not be there yet: its volume is mounted later than the agent starts. Until then every call
     /// fails, and none writes below the mount point.
     pub(crate) fn at(root: &Path) -> Self {
-        Self::on(root, Box::new(RealDisk))
+        Self::on(root, Box::new(RealDisk::at(root)))
     }
 
     /// Opens a folder that is a store already.
@@ -76,7 +77,7 @@ impl DirStore {
 
     /// Makes a folder a store, if it is none yet, and opens it.
     pub(crate) fn create(root: &Path) -> Result<Self, StoreError> {
-        Self::create_on(root, Box::new(RealDisk))
+        Self::create_on(root, Box::new(RealDisk::at(root)))
     }
 
     /// On a disk that may be a test's.
@@ -118,13 +119,10 @@ impl DirStore {
 
     /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
     pub(crate) fn remove_empty(&self) -> io::Result<()> {
-        std::fs::remove_dir(self.root.join("services"))?;
-        std::fs::remove_dir(self.root.join("servers"))?;
-        match std::fs::remove_file(self.root.join(IDENTITY)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::fs::remove_file(self.root.join(MARKER))
+        trusted::remove_empty_folder(&self.root.join("services"))?;
+        trusted::remove_empty_folder(&self.root.join("servers"))?;
+        unless_absent(trusted::remove(&self.root.join(IDENTITY)))?;
+        trusted::remove(&self.root.join(MARKER))
     }
 
     /// Begins every call: the folder is there, is the store that is expected, and nobody else can change it.
@@ -174,7 +172,7 @@ impl DirStore {
 
     fn read_marker(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.root.join(MARKER);
-        match self.disk.read(&path, FILE_BYTES_MAX) {
+        match self.disk.read(&path, STORE_FILE_BYTES_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),
@@ -197,16 +195,35 @@ impl DirStore {
         let path = self.claims(service).join(generation.to_string());
         let mut claim: Claim = parse_json(&path, &self.read(&path)?)?;
         let mark = self.claims(service).join(format!("{generation}.released"));
-        claim.released |= self.read_if(&mark)?.is_some();
+        // A mark that is no file is nobody's word.
+        claim.released |= match self.read_if(&mark) {
+            Err(error) if error.is_no_file() => self.say_stray(&error),
+            read => read?.is_some(),
+        };
         Ok(claim)
+    }
+
+    /// The newest claim. A claim is made by link(2): what is no file was never one, and stands in nobody's way.
+    fn newest(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
+        for number in self.numbers(&self.claims(service))? {
+            match self.read_claim(service, number) {
+                Err(error) if error.is_no_file() => self.say_stray(&error),
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue, // pruned
+                read => return read.map(Some),
+            };
+        }
+        Ok(None)
     }
 
     /// The newest claim, if it is newer than this one.
     fn newer_claim(&self, service: &ServiceName, than: Generation) -> Result<Option<Claim>, StoreError> {
-        match self.numbers(&self.claims(service))?.first() {
-            Some(newest) if *newest > than => self.read_claim(service, *newest).map(Some),
-            _ => Ok(None),
-        }
+        Ok(self.newest(service)?.filter(|newest| newest.generation > than))
+    }
+
+    /// Names an entry that is none of the store's. It counts for nothing.
+    fn say_stray(&self, error: &StoreError) -> bool {
+        tracing::error!(%error, "an entry that is none of the store's; it is left alone");
+        false
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -257,10 +274,7 @@ impl Store for DirStore {
 
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
         self.enter()?;
-        match self.numbers(&self.claims(service))?.first() {
-            Some(newest) => self.read_claim(service, *newest).map(Some),
-            None => Ok(None),
-        }
+        self.newest(service)
     }
 
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
@@ -272,6 +286,11 @@ impl Store for DirStore {
             return Ok(ClaimAnswer::Taken(newer));
         }
         let path = self.claims(service).join(claim.generation.to_string());
+        if let Err(error) = self.read_if(&path)
+            && error.is_no_file()
+        {
+            self.move_aside(&path)?;
+        }
         if self.create_exclusively(&path, &to_json(&path, claim)?)? {
             let newer = self.newer_claim(service, claim.generation)?;
             return Ok(newer.map_or(ClaimAnswer::Won, ClaimAnswer::Taken));
@@ -294,7 +313,7 @@ impl Store for DirStore {
         at_most: Generation,
     ) -> Result<Option<Generation>, StoreError> {
         self.enter()?;
-        Ok(self.numbers(&self.service(service))?.into_iter().find(|number| *number <= at_most))
+        self.newest_folder(&self.service(service), at_most)
     }
 
     fn number_of(
@@ -361,24 +380,31 @@ impl Store for DirStore {
         self.put(&path, &to_json(&path, report)?, false)
     }
 
-    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+    fn hearts(&self) -> Result<ServerHearts, StoreError> {
         self.enter()?;
         let folder = self.root.join("servers");
-        let mut servers = BTreeMap::new();
+        let mut hearts = ServerHearts::default();
         for name in self.list(&folder)? {
             let path = folder.join(&name);
-            let Some(bytes) = self.read_if(&path)? else { continue };
-            match parse_json::<ServerReport>(&path, &bytes) {
-                Ok(report) if report.server.as_str() == name => {
-                    servers.insert(report.server.clone(), report);
+            let read = self
+                .read_if(&path)
+                .and_then(|bytes| bytes.map(|bytes| parse_json::<ServerReport>(&path, &bytes)).transpose());
+            match read {
+                Ok(None) => {}
+                Ok(Some(report)) if report.server.as_str() == name => {
+                    hearts.reports.insert(report.server.clone(), report);
                 }
-                Ok(report) => {
-                    tracing::warn!(path = name, found = %report.server, "a heartbeat under another's name");
+                Ok(Some(report)) => {
+                    let why = format!("expected the heartbeat of {name}, found that of {}", report.server);
+                    hearts.unreadable.insert(name, why);
                 }
-                Err(error) => tracing::warn!(%error, "a heartbeat that can't be read"),
+                Err(error) if error.is_of_one_entry() => {
+                    hearts.unreadable.insert(name, error.to_string());
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(servers)
+        Ok(hearts)
     }
 }
 
@@ -406,13 +432,9 @@ fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Store
 }
 
 fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        unexpected(
-            path,
-            "JSON as this version writes it",
-            &error.to_string(),
-            "restore it, or remove it if it is no part of the store",
-        )
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Unreadable {
+        path: path.display().to_string(),
+        found: error.to_string(),
     })
 }
 

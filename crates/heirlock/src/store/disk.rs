@@ -4,21 +4,25 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use crate::files::{self, Folder, Links, trusted};
+use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX};
 
 /// File operations below one folder. Each is either done or an error; what is durable is said by the `sync` ones.
 pub(crate) trait Disk: Send + Sync {
     /// The whole file, at most `max` bytes of it; a longer one is an error.
-    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>>;
+    fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>>;
     /// The names in a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// A folder, mode 0700; one that exists is fine.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
-    /// Whose a folder is, and who may write to it.
+    /// Whether it is a folder, whose it is, and who may write to it.
     fn owner(&self, path: &Path) -> io::Result<Owner>;
     /// Takes every right to a folder from all but its owner.
     fn protect(&self, path: &Path) -> io::Result<()>;
@@ -35,7 +39,7 @@ pub(crate) trait Disk: Send + Sync {
     fn links(&self, path: &Path) -> io::Result<u64>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Removes a folder and all in it.
+    /// Removes a folder and all in it, or what else has its name.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
@@ -54,79 +58,123 @@ pub(crate) struct Owner {
     pub(crate) mode: u32,
 }
 
-/// The operating system's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RealDisk;
+/// Folders below each other in a store: services, a service, a generation, its records.
+const FOLDERS_DEEP_MAX: usize = 4;
+
+/// The operating system's. Other servers write the store: below its folder no link is followed, and nothing but files is
+/// opened.
+#[derive(Debug, Clone)]
+pub(crate) struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// The folder of a store, which need not be there yet.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// An open folder of the store, or one above it.
+    fn folder(&self, path: &Path) -> io::Result<Folder> {
+        match path.strip_prefix(&self.root) {
+            Ok(below) => Folder::open(&self.root)?.below(below),
+            Err(_) => Folder::open(path),
+        }
+    }
+
+    /// The folder that a file lies in, and its name.
+    fn place<'a>(&self, path: &'a Path) -> io::Result<(Folder, &'a OsStr)> {
+        match (path.parent(), path.file_name()) {
+            (Some(above), Some(name)) if above.as_os_str().is_empty() => {
+                Ok((self.folder(Path::new("."))?, name))
+            }
+            (Some(above), Some(name)) => Ok((self.folder(above)?, name)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a file, found none")),
+        }
+    }
+}
 
 impl Disk for RealDisk {
-    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
-        let length = fs::metadata(path)?.size();
-        if length > max {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("{length} bytes, at most {max} expected"),
-            ));
-        }
-        fs::read(path)
+    fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
+        let (folder, name) = self.place(path)?;
+        folder.read(name, Links::Any, max)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+        self.folder(path)?.names(STORE_FOLDER_NAMES_MAX)
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        let (folder, name) = self.place(path)?;
+        match folder.make_folder(name, 0o700) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.folder(path).map(|_| ()),
             made => made,
         }
     }
 
     fn owner(&self, path: &Path) -> io::Result<Owner> {
-        let found = fs::metadata(path)?;
-        Ok(Owner { is_folder: found.is_dir(), uid: found.uid(), mode: found.mode() & 0o7777 })
+        if !path.starts_with(&self.root) || path == self.root {
+            // The store's folder may be reached by an administrator's link.
+            let found = trusted::stat(path)?;
+            return Ok(Owner { is_folder: found.is_dir(), uid: found.uid(), mode: found.mode() & 0o7777 });
+        }
+        let (folder, name) = self.place(path)?;
+        let found = folder.stat_of(name)?;
+        let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        Ok(Owner { is_folder, uid: found.st_uid, mode: found.st_mode & 0o7777 })
     }
 
     fn protect(&self, path: &Path) -> io::Result<()> {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        self.folder(path)?.set_mode(0o700)
     }
 
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        if sync { file.sync_all() } else { Ok(()) }
+        let (folder, name) = self.place(path)?;
+        folder.create(name, bytes, 0o600, files::Owner::Ours, sync)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let (folder, name) = self.place(path)?;
+        let mut file = folder.open_to_append(name, STORE_FILE_BYTES_MAX)?;
         file.write_all(bytes)?;
         file.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        let (above, from) = self.place(from)?;
+        let (folder, name) = self.place(to)?;
+        above.rename(from, &folder, name)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::hard_link(from, to)
+        let (above, from) = self.place(from)?;
+        let (folder, name) = self.place(to)?;
+        above.link(from, &folder, name)
     }
 
     fn links(&self, path: &Path) -> io::Result<u64> {
-        Ok(fs::metadata(path)?.nlink())
+        let (folder, name) = self.place(path)?;
+        Ok(folder.open_file(name, Links::Any)?.0.metadata()?.nlink())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        let (folder, name) = self.place(path)?;
+        folder.remove(name)
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        let (folder, name) = self.place(path)?;
+        match folder.remove_folder(name, FOLDERS_DEEP_MAX, STORE_FOLDER_NAMES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => folder.remove(name),
+            removed => removed,
+        }
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        self.folder(path)?.sync()
     }
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(path)?)?)
+        self.folder(path)?.sync_all()
     }
 }

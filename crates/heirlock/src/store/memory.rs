@@ -15,9 +15,9 @@ use heirlock_nsm::StateNumber;
 use serde::{Deserialize, Serialize};
 
 use super::dir::DirStore;
-use super::disk::{Disk, RealDisk};
 use super::{Store, StoreError};
 use crate::config::Settings;
+use crate::files::{if_present, trusted};
 
 /// Its name in the local directory.
 pub(crate) const FILE: &str = "store.json";
@@ -26,7 +26,7 @@ pub(crate) const FILE: &str = "store.json";
 const FORMAT: u32 = 1;
 
 /// Bytes of the largest one that is read: some hundred services.
-const MEMORY_BYTES_MAX: u64 = 1024 * 1024;
+const MEMORY_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is written by 'heirlock enable' on a host under guard, by earlier versions too. They remembered no store.
 pub(crate) const GUARD_FILE: &str = "enabled.json";
@@ -71,10 +71,9 @@ impl StoreMemory {
     /// Where the file is there and can't be read.
     pub(crate) fn load(local_directory: &Path) -> Result<Self, StoreError> {
         let path = local_directory.join(FILE);
-        let bytes = match RealDisk.read(&path, MEMORY_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(failed("read", &path, source)),
+        let read = if_present(trusted::read(&path, MEMORY_BYTES_MAX));
+        let Some(bytes) = read.map_err(|source| failed("read", &path, source))? else {
+            return Ok(Self::default());
         };
         let memory = serde_json::from_slice::<Self>(&bytes).map_err(|error| error.to_string());
         let memory = memory.and_then(|memory| match memory.format {
@@ -106,17 +105,9 @@ impl StoreMemory {
 
     fn save(&self, local_directory: &Path) -> Result<(), StoreError> {
         let path = local_directory.join(FILE);
-        let temporary = local_directory.join(format!(".{FILE}.{:08x}", fastrand::u32(..)));
-        let written = serde_json::to_vec_pretty(self).map_err(io::Error::from).and_then(|bytes| {
-            RealDisk.write(&temporary, &bytes, true)?;
-            RealDisk.rename(&temporary, &path)?;
-            RealDisk.sync_folder(local_directory)
-        });
-        written.map_err(|source| {
-            // The failure before this one is the one to be told.
-            let _ = RealDisk.remove(&temporary);
-            failed("write", &path, source)
-        })
+        let written = serde_json::to_vec_pretty(self).map_err(io::Error::from);
+        let written = written.and_then(|bytes| trusted::replace(&path, &bytes, 0o600, true));
+        written.map_err(|source| failed("write", &path, source))
     }
 
     /// Forgets all of it.
@@ -124,9 +115,10 @@ impl StoreMemory {
     /// # Errors
     /// Where the file is there and can't be removed.
     pub(crate) fn forget(local_directory: &Path) -> io::Result<()> {
-        match RealDisk.remove(&local_directory.join(FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| RealDisk.sync_folder(local_directory)),
+        let path = local_directory.join(FILE);
+        match if_present(trusted::remove(&path))? {
+            Some(()) => trusted::sync_name(&path),
+            None => Ok(()),
         }
     }
 

@@ -114,8 +114,23 @@ pub(crate) trait Store: Send + Sync {
     /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
 
-    /// The heartbeats of all servers.
-    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError>;
+    /// The heartbeats of all servers. One that can't be read says nothing of the others.
+    fn hearts(&self) -> Result<ServerHearts, StoreError>;
+
+    /// What the servers said of themselves, as far as it can be read.
+    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+        self.hearts().map(|hearts| hearts.reports)
+    }
+}
+
+/// What a look at the heartbeats found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ServerHearts {
+    /// What the servers said of themselves.
+    pub(crate) reports: BTreeMap<ServerName, ServerReport>,
+    /// Entries that can't be read, by their names, and why. A server whose heartbeat is among them is neither alive nor
+    /// silent.
+    pub(crate) unreadable: BTreeMap<String, String>,
 }
 
 /// What came of a claim.
@@ -138,8 +153,21 @@ pub(crate) struct Contents {
     pub(crate) journal: Option<String>,
     /// The outcomes, a line each, in the order they were appended; a torn last line is left out.
     pub(crate) outcomes: Vec<String>,
-    /// Files that are no records, and why.
-    pub(crate) damaged: Vec<(String, String)>,
+    /// What can't be read.
+    pub(crate) damaged: Vec<Damaged>,
+}
+
+/// An entry of a generation that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// Which, below the generation. What is no text in it is escaped.
+    pub(crate) path: String,
+    /// What was expected and found.
+    pub(crate) why: String,
+    /// It lies where records lie.
+    pub(crate) is_record: bool,
+    /// The client whose record it is, where its name is one that a client can have.
+    pub(crate) client: Option<MonName>,
 }
 
 /// A journal as it lies in the store.
@@ -262,6 +290,16 @@ pub(crate) enum StoreError {
         #[source]
         why: OlderStore,
     },
+    /// A file of it that was not written by this version, or not only by it.
+    #[error(
+        "{path}: expected JSON as this version writes it, found {found}; restore it, or remove it if it is no part of the store"
+    )]
+    Unreadable {
+        /// which
+        path: String,
+        /// what is wrong with it
+        found: String,
+    },
     /// It is not what it should be.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
     Unexpected {
@@ -287,12 +325,44 @@ fn remedy_of_absence(expected: Option<&str>) -> &'static str {
     }
 }
 
+impl StoreError {
+    /// What is wrong with one file, and says nothing of the next: it is no file, or too long, or nobody may read it, or its
+    /// text is none of ours.
+    pub(crate) fn is_of_one_entry(&self) -> bool {
+        use std::io::ErrorKind;
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::InvalidInput
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::FileTooLarge
+                    | ErrorKind::PermissionDenied
+            ),
+            Self::Unreadable { .. } => true,
+            Self::Absent { .. } | Self::Unexpected { .. } | Self::Wrong { .. } | Self::Older { .. } => false,
+        }
+    }
+
+    /// It is no file at all: nothing that heirlock made.
+    pub(crate) fn is_no_file(&self) -> bool {
+        use std::io::ErrorKind;
+        let kinds = [ErrorKind::InvalidInput, ErrorKind::IsADirectory];
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
+    }
+}
+
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             "; make room: clients are unprotected until then"
         }
         std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
+        // What was found says what to do.
+        std::io::ErrorKind::InvalidInput
+        | std::io::ErrorKind::FileTooLarge
+        | std::io::ErrorKind::IsADirectory => "",
+        std::io::ErrorKind::NotADirectory => "; a folder belongs there: remove what is in its place",
         std::io::ErrorKind::NotFound => "; see whether its volume is mounted, and what became of that file",
         std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
         std::io::ErrorKind::StaleNetworkFileHandle => "; unmount the volume and mount it again",

@@ -337,7 +337,6 @@ impl Agent {
                 self.advance(out, now, Event::Claimed { won, refused });
             }
             Action::Convey { services, how } => {
-                let mut placed = 0;
                 for (service, records) in services {
                     let Some(name) = out.names_of(&service).into_iter().next() else { continue };
                     let planned: Vec<(MonName, Vec<u8>)> = records
@@ -350,10 +349,9 @@ impl Agent {
                             }
                         })
                         .collect();
-                    placed += planned.len();
                     out.place(&planned);
                 }
-                self.advance(out, now, Event::Conveyed(Ok(placed)));
+                self.advance(out, now, Event::Conveyed(Ok(Vec::new())));
             }
             Action::Recognise(strategy) => {
                 if strategy.drops_own_locks() {
@@ -468,7 +466,7 @@ impl Agent {
         }
         let told = self.held.get(service).map(|held| held.told_in(self.follower.current()));
         let told = told.unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told })
+        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles: Vec::new() })
     }
 
     pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {

@@ -21,7 +21,8 @@ fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize
     let living = clients.iter().flatten().count();
     let (mut now, mut sent, mut told, mut last) = (Moment::START, [0, 0], 0, Moment::START);
     // What comes when: an answer, or the end of a connection.
-    let mut coming: BTreeMap<(Moment, u32), (Transmit, Option<Vec<u8>>)> = BTreeMap::new();
+    type Coming = BTreeMap<(Moment, u32), (Transmit, Option<Vec<u8>>)>;
+    let mut coming = Coming::new();
     let mut open = 0;
     while told < living && now < end {
         while let Some(transmit) = notifier.poll_transmit(now) {

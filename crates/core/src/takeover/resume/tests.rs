@@ -68,7 +68,7 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
         Event::Start,
         Event::Fit(Ok(())),
         Event::Claimed { won, refused: vec![] },
-        Event::Conveyed(Ok(2)),
+        Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),
         Event::BroughtUp(Ok(())),

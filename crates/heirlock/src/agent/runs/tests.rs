@@ -13,7 +13,7 @@ use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
 use crate::lock_manager::Recognised;
 use crate::store::dir::DirStore;
-use crate::store::{Contents, ServerReport, Store};
+use crate::store::{Contents, ServerHearts, ServerReport, Store};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -165,8 +165,8 @@ impl Store for Slow {
         self.0.put_server(report)
     }
 
-    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
-        self.0.servers()
+    fn hearts(&self) -> Result<ServerHearts, StoreError> {
+        self.0.hearts()
     }
 }
 
@@ -208,4 +208,61 @@ fn who_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
     let held = &place.agent.held[&service("nfs")];
     let known = |client: &MonName| held.last_outcomes()[client.as_str()].outcome;
     assert_eq!(clients.each_ref().map(known), [Outcome::Acknowledged, Outcome::ReRegistered]);
+}
+
+/// Another server's service with three clients; the record of the third can't be read, nor can be what a stray file is.
+fn damaged(place: &Place) {
+    let line = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
+    let records = ["10.0.0.1", "10.0.0.2"].map(|name| (MonName::parse(name).unwrap(), line.into()));
+    let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
+    let contents = Contents { records: records.into(), state: Some(StateNumber(7)), ..Contents::default() };
+    place.agent.store.claim(&service("new"), &claim).unwrap();
+    place.agent.store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    let sm = place.directory.path().join("store/services/new/1/sm");
+    let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, sm.join("10.0.0.3"), pipe, mode, 0).unwrap();
+    fs::write(sm.join("no client"), line).unwrap();
+}
+
+#[test]
+fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
+    let mut place = place();
+    damaged(&place);
+    fs::create_dir(place.directory.path().join("nfs/sm/10.0.0.2")).unwrap();
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    let held = &place.agent.held[&service("new")];
+    let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
+    assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    let machine = &place.agent.run.as_ref().unwrap().machine;
+    let report = crate::agent::status::report(machine, &place.agent.settings, &place.agent.readiness);
+    let named: Vec<(&str, &str)> =
+        report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
+    let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
+    assert!(unread.0.ends_with("/new/1/sm/10.0.0.3") && unread.1.contains("a pipe"), "{unread:?}");
+    assert!(stray.0.ends_with("/no client") && stray.1.contains("was not told"), "{stray:?}");
+    assert!(unplaced.0.ends_with("/nfs/sm/10.0.0.2") && unplaced.1.contains("a folder"), "{unplaced:?}");
+    assert_eq!((report.clients, report.unknown), (4, 4), "the stray file may have been a client");
+    assert_eq!(held.journal.troubles, machine.troubles(), "also after a kill");
+    for client in ["10.0.0.1", "10.0.0.3"] {
+        assert!(place.directory.path().join("nfs/sm").join(client).is_file(), "{client}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
+    let mut place = place();
+    damaged(&place);
+    let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
+    place.agent.store.claim(&service("new"), &claim).unwrap();
+    fs::write(place.directory.path().join("store/services/new/1/state"), "").unwrap();
+    place.agent.refresh_holdings(place.agent.clock.now());
+    let held = &place.agent.held[&service("new")];
+    assert_eq!(held.ledger.stored().len(), 3);
+    assert_eq!(held.journal.troubles.len(), 3, "{:?}", held.journal.troubles);
+    assert!(held.state.0 > 1000, "the number that was sent can't be read: {:?}", held.state);
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    let machine = &place.agent.run.as_ref().unwrap().machine;
+    assert_eq!(machine.troubles().len(), 3, "{:?}", machine.troubles());
 }

@@ -1,29 +1,29 @@
 //! A status monitor's directory, taken over for one round of notifications.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
 
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::notify::Destination;
 use heirlock_nsm::record::{FileKind, RecordError, classify_file_name, parse_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MyName, StateNumber, limits};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, renameat, renameat_with, unlinkat};
+use rustix::fs::FileType;
 
 use super::super::exit::{Exit, Failed};
+use crate::files::{self, Folder, Links};
+use crate::monitor;
 use crate::notifier::destination_of;
 
 /// A directory with `sm`, `sm.bak` and `state`. Only one of these programs at a time works on it.
 #[derive(Debug)]
 pub(super) struct Directory {
-    path: PathBuf,
-    sm: File,
-    sm_bak: File,
     /// Its lock is held as long as it is open.
-    _locked: File,
+    base: Folder,
+    sm: Folder,
+    sm_bak: Folder,
 }
 
 /// What `state` is to do.
@@ -57,22 +57,20 @@ pub(super) struct Found {
 
 impl Directory {
     pub(super) fn open(path: &Path) -> Result<Self, Failed> {
-        let open = |name: &str| {
-            let path = path.join(name);
-            File::open(&path).map_err(|error| {
+        let usage = |name: &'static str| {
+            move |error: io::Error| {
                 let what = "expected a directory with sm and sm.bak, as rpc.statd keeps it";
-                Failed::new(Exit::Usage, format!("{}: {what}: {error}", path.display()))
-            })
-        };
-        let (sm, sm_bak, base) = (open("sm")?, open("sm.bak")?, open("")?);
-        match base.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), sm, sm_bak, _locked: base }),
-            Err(TryLockError::WouldBlock) => {
-                let what = format!("another 'heirlock notify' tells the clients of {}", path.display());
-                Err(Failed::new(Exit::Refused, what))
+                Failed::new(Exit::Usage, format!("{}: {what}: {error}", path.join(name).display()))
             }
-            Err(TryLockError::Error(error)) => Err(failed("lock", path)(error)),
+        };
+        let base = Folder::open(path).map_err(usage(""))?;
+        let sm = base.folder("sm").map_err(usage("sm"))?;
+        let sm_bak = base.folder("sm.bak").map_err(usage("sm.bak"))?;
+        if base.try_lock().map_err(failed("lock", path))? {
+            return Ok(Self { base, sm, sm_bak });
         }
+        let what = format!("another 'heirlock notify' tells the clients of {}", path.display());
+        Err(Failed::new(Exit::Refused, what))
     }
 
     /// Moves what is in `sm` to `sm.bak` if `move_records`, and says who is in there. A file whose name is an address is
@@ -83,7 +81,7 @@ impl Directory {
         if move_records {
             self.move_records(&mut found.passed_over)?;
         }
-        for key in self.records("sm.bak", &mut found.passed_over)? {
+        for key in records(&self.sm_bak, "sm.bak", &mut found.passed_over)? {
             let addresses = destination_of(&key).into_iter().collect();
             let mut client = Client { key, addresses };
             if client.addresses.is_empty() || read_names {
@@ -96,88 +94,52 @@ impl Directory {
     }
 
     fn move_records(&mut self, passed_over: &mut Vec<(String, String)>) -> Result<(), Failed> {
-        let records = self.records("sm", passed_over)?;
+        let records = records(&self.sm, "sm", passed_over)?;
         if records.is_empty() {
             return Ok(());
         }
         if self.exchange(records.len()) {
-            return self.sync_folder("");
+            return sync(&self.base);
         }
         for key in records {
-            renameat(&self.sm, key.as_str(), &self.sm_bak, key.as_str())
-                .map_err(|error| failed("move", &self.path.join("sm").join(key.as_str()))(error.into()))?;
+            // What is in its way concerns this client alone.
+            if let Err(error) = self.sm.rename(key.as_str(), &self.sm_bak, key.as_str()) {
+                let to = self.sm_bak.path().display();
+                passed_over.push((format!("sm/{key}"), format!("it can't be moved to {to}: {error}")));
+            }
         }
-        self.sync_folder("sm.bak")?;
-        self.sync_folder("sm")
+        sync(&self.sm_bak)?;
+        sync(&self.sm)
     }
 
     /// Moves all records at once, by exchanging the two folders: a hundred thousand moved one by one take seconds of a
     /// grace period. Only where nothing else is in either of them and both are the same user's.
     fn exchange(&mut self, records: usize) -> bool {
-        let entries = |folder: &str| fs::read_dir(self.path.join(folder)).map_or(usize::MAX, Iterator::count);
-        let whose = |file: &File| file.metadata().ok().map(|m| (m.uid(), m.gid(), m.mode()));
+        let entries = |folder: &Folder| folder.names(2 * RECORDS_MAX).map_or(usize::MAX, |names| names.len());
+        let whose = |folder: &Folder| folder.stat().ok().map(|stat| (stat.st_uid, stat.st_gid, stat.st_mode));
         let alike = whose(&self.sm).is_some() && whose(&self.sm) == whose(&self.sm_bak);
-        if !alike || entries("sm.bak") != 0 || entries("sm") != records {
+        if !alike || entries(&self.sm_bak) != 0 || entries(&self.sm) != records {
             return false;
         }
-        let (sm, sm_bak) = (self.path.join("sm"), self.path.join("sm.bak"));
         // Not every file system can; then they are moved one by one.
-        let exchanged = renameat_with(CWD, &sm, CWD, &sm_bak, RenameFlags::EXCHANGE).is_ok();
-        if exchanged {
-            std::mem::swap(&mut self.sm, &mut self.sm_bak);
+        if self.base.exchange("sm", "sm.bak").is_err() {
+            return false;
         }
-        exchanged
-    }
-
-    fn sync_folder(&self, name: &str) -> Result<(), Failed> {
-        let path = self.path.join(name);
-        File::open(&path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &path))
-    }
-
-    fn records(&self, folder: &str, passed_over: &mut Vec<(String, String)>) -> Result<Vec<MonName>, Failed> {
-        let path = self.path.join(folder);
-        let (mut records, mut temporary) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&path).map_err(failed("read", &path))? {
-            let entry = entry.map_err(failed("read", &path))?;
-            let shown = format!("{folder}/{}", entry.file_name().as_encoded_bytes().escape_ascii());
-            match classify_file_name(&entry.file_name()) {
-                FileKind::Record(_) if records.len() >= RECORDS_MAX => {
-                    let what = format!("{} holds more than {RECORDS_MAX} records", path.display());
-                    return Err(Failed::new(Exit::Refused, what));
-                }
-                FileKind::Record(key) if entry.file_type().is_ok_and(|kind| kind.is_file()) => {
-                    records.push(key);
-                }
-                FileKind::Hidden => {}
-                FileKind::Temporary => temporary.push(entry.file_name()),
-                FileKind::Record(_) => {
-                    passed_over
-                        .push((shown, "expected a file, found something else; it is left alone".into()));
-                }
-                FileKind::Refused(error) => passed_over.push((shown, format!("{error}; it is left alone"))),
+        // The folders that are open go by the other's name now; if something else took their names, nothing was moved.
+        match (self.base.folder("sm"), self.base.folder("sm.bak")) {
+            (Ok(sm), Ok(sm_bak)) => {
+                (self.sm, self.sm_bak) = (sm, sm_bak);
+                true
             }
+            _ => false,
         }
-        // One that nfs-utils did not come to rename is empty or torn, or the client is on record beside it. Another one is a
-        // client of that name.
-        let known: BTreeSet<&str> = records.iter().map(MonName::as_str).collect();
-        for name in temporary {
-            let text = name.to_string_lossy();
-            let is_known = text
-                .strip_suffix(".new")
-                .is_some_and(|client| known.contains(client.trim_start_matches('.')));
-            if !is_known && read_file(&path.join(&name)).is_ok_and(|bytes| is_whole(&bytes)) {
-                let why = "it holds a whole record under the name of a temporary file; rename it, and tell the client";
-                passed_over
-                    .push((format!("{folder}/{}", name.as_encoded_bytes().escape_ascii()), why.into()));
-            }
-        }
-        Ok(records)
     }
 
     /// The address that a client registered under, and the names under which it knows this server.
     fn read(&self, client: &mut Client, found: &mut Found) {
-        let path = self.path.join("sm.bak").join(client.key.as_str());
-        let parsed = read_file(&path).map_err(|error| error.to_string());
+        let path = self.sm_bak.path().join(client.key.as_str());
+        let read = self.sm_bak.read(client.key.as_str(), Links::One, limits::RECORD_FILE_BYTES_MAX);
+        let parsed = read.map_err(|error| error.to_string());
         match parsed.and_then(|bytes| parse_record(&bytes).map_err(|error| error.to_string())) {
             Ok(record) => {
                 for line in record.lines {
@@ -198,8 +160,8 @@ impl Directory {
 
     /// The number to send. It is durable before this returns.
     pub(super) fn count_state(&self, counting: Counting) -> Result<StateNumber, Failed> {
-        let path = self.path.join("state");
-        let before = match fs::read(&path) {
+        let path = self.base.path().join("state");
+        let before = match monitor::read_state(&self.base) {
             Ok(bytes) => match StateNumber::parse_file(&bytes) {
                 Ok(number) => Some(number),
                 Err(StateError::Empty) => None,
@@ -218,59 +180,80 @@ impl Directory {
             _ => {}
         }
         let number = StateNumber::after_restart(before);
-        self.write_state(number).map_err(failed("write", &path))?;
+        // rpc.statd reads it as another user.
+        let written = self.base.replace_as_it_is("state", &number.render_file(), 0o600);
+        written.map_err(failed("write", &path))?;
         Ok(number)
-    }
-
-    fn write_state(&self, number: StateNumber) -> io::Result<()> {
-        let (path, temporary) = (self.path.join("state"), self.path.join(".state.new"));
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&number.render_file())?;
-        if let Ok(old) = fs::metadata(&path) {
-            // rpc.statd reads it as another user.
-            let _ = std::os::unix::fs::chown(&temporary, Some(old.uid()), Some(old.gid()));
-            file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & 0o7777))?;
-        }
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(&self.path)?.sync_all()
     }
 
     /// Takes a client off the list.
     pub(super) fn remove(&self, client: &MonName) -> Result<(), String> {
-        match unlinkat(&self.sm_bak, client.as_str(), AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => {
-                let path = self.path.join("sm.bak").join(client.as_str());
-                Err(format!("can't remove {}: {error}; it will be told again", path.display()))
-            }
-        }
+        files::unless_absent(self.sm_bak.remove(client.as_str())).map_err(|error| {
+            let path = self.sm_bak.path().join(client.as_str());
+            format!("can't remove {}: {error}; it will be told again", path.display())
+        })
     }
 
     /// Makes removals durable.
     pub(super) fn sync(&self) -> Result<(), String> {
-        self.sm_bak
-            .sync_all()
-            .map_err(|error| format!("can't sync {}: {error}", self.path.join("sm.bak").display()))
+        self.sm_bak.sync().map_err(|error| format!("can't sync {}: {error}", self.sm_bak.path().display()))
     }
+}
+
+/// The records in a folder. Whatever else is in it may be somebody's record, and is named.
+fn records(
+    folder: &Folder,
+    name: &str,
+    passed_over: &mut Vec<(String, String)>,
+) -> Result<Vec<MonName>, Failed> {
+    let (mut records, mut temporary) = (Vec::new(), Vec::new());
+    for (file, kind) in folder.entries(2 * RECORDS_MAX).map_err(failed("read", folder.path()))? {
+        let shown = format!("{name}/{}", file.as_encoded_bytes().escape_ascii());
+        match classify_file_name(&file) {
+            FileKind::Record(_) if records.len() >= RECORDS_MAX => {
+                let what = format!("{} holds more than {RECORDS_MAX} records", folder.path().display());
+                return Err(Failed::new(Exit::Refused, what));
+            }
+            FileKind::Record(key) if is_file(folder, &file, kind) => records.push(key),
+            FileKind::Hidden => {}
+            FileKind::Temporary => temporary.push(file),
+            FileKind::Record(_) => {
+                passed_over.push((shown, "expected a file, found something else; it is left alone".into()));
+            }
+            FileKind::Refused(error) => passed_over.push((shown, format!("{error}; it is left alone"))),
+        }
+    }
+    // One that nfs-utils did not come to rename is empty or torn, or the client is on record beside it. Another one is a
+    // client of that name.
+    let known: BTreeSet<&str> = records.iter().map(MonName::as_str).collect();
+    for file in temporary {
+        let text = file.to_string_lossy();
+        let is_known =
+            text.strip_suffix(".new").is_some_and(|client| known.contains(client.trim_start_matches('.')));
+        let read = || folder.read(&file, Links::One, limits::RECORD_FILE_BYTES_MAX);
+        if !is_known && read().is_ok_and(|bytes| is_whole(&bytes)) {
+            let why =
+                "it holds a whole record under the name of a temporary file; rename it, and tell the client";
+            passed_over.push((format!("{name}/{}", file.as_encoded_bytes().escape_ascii()), why.into()));
+        }
+    }
+    Ok(records)
+}
+
+/// Some file systems don't say in a folder what its entries are.
+fn is_file(folder: &Folder, file: &OsStr, kind: FileType) -> bool {
+    let look =
+        || folder.stat_of(file).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
+    kind == FileType::RegularFile || (kind == FileType::Unknown && look())
+}
+
+fn sync(folder: &Folder) -> Result<(), Failed> {
+    folder.sync().map_err(failed("sync", folder.path()))
 }
 
 /// Whether there is a whole line, whatever its names are.
 fn is_whole(bytes: &[u8]) -> bool {
     matches!(parse_record(bytes), Ok(_) | Err(RecordError::Name { .. }))
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file, found something else"));
-    }
-    let mut bytes = Vec::new();
-    let max = u64::try_from(limits::RECORD_FILE_BYTES_MAX).unwrap_or(u64::MAX);
-    io::Read::read_to_end(&mut io::Read::take(file, max.saturating_add(1)), &mut bytes)?;
-    Ok(bytes)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {

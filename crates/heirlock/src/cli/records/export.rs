@@ -1,16 +1,13 @@
 //! `heirlock records export`: the records of a service as a status monitor keeps them, for stock `sm-notify -P`.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io;
 use std::path::Path;
 
 use heirlock_core::{Generation, ServiceName};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, syncfs};
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::files::{Folder, Owner, trusted};
 
 use super::super::exit::{Exit, Failed};
 use super::{Left, Newest, left_of};
@@ -61,14 +58,15 @@ pub(super) fn export(
 fn refuse_unless_empty(directory: &Path) -> Result<(), Failed> {
     let shown = directory.display();
     let refused = |what: String| Err(Failed::new(Exit::Refused, what));
-    match std::fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
-        Ok(false) => Ok(()),
-        Ok(true) => refused(format!("expected an empty directory, found files in {shown}; name another one")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().mode(0o700).create(directory).or_else(|error| {
-                refused(format!("can't create {shown}: {error}; name a directory whose parent exists"))
-            })
+    match Folder::open(directory).and_then(|folder| folder.names(0)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            refused(format!("expected an empty directory, found files in {shown}; name another one"))
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => trusted::make_folder(directory, 0o700)
+            .or_else(|error| {
+                refused(format!("can't create {shown}: {error}; name a directory whose parent exists"))
+            }),
         Err(error) => refused(format!("expected an empty directory, can't read {shown}: {error}")),
     }
 }
@@ -76,52 +74,37 @@ fn refuse_unless_empty(directory: &Path) -> Result<(), Failed> {
 /// The directory that is written. `sm-notify` gives its rights away to the directory's owner, so all in it must be
 /// that user's; and since that user may be at work in it, nothing is reached by a path.
 struct Target {
-    directory: OwnedFd,
-    owner: Option<(Uid, Gid)>,
+    directory: Folder,
+    owner: (u32, u32),
 }
 
 impl Target {
     fn open(directory: &Path) -> io::Result<Self> {
-        let file = File::open(directory)?;
-        let metadata = file.metadata()?;
-        let ours = rustix::process::geteuid().as_raw() == metadata.uid()
-            && rustix::process::getegid().as_raw() == metadata.gid();
-        let owner = (!ours).then(|| (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())));
-        Ok(Self { directory: file.into(), owner })
+        let directory = Folder::open(directory)?;
+        let stat = directory.stat()?;
+        Ok(Self { directory, owner: (stat.st_uid, stat.st_gid) })
     }
 
     fn write(&self, newest: &Newest) -> io::Result<()> {
         let sm = self.folder("sm")?;
         self.folder("sm.bak")?;
+        let owner = Owner::User(self.owner.0, self.owner.1);
         for (client, bytes) in &newest.contents.records {
-            self.file(&sm, client.as_str(), bytes, 0o600)?;
+            sm.create(client.as_str(), bytes, 0o600, owner, false)?;
         }
         if let Some(state) = newest.contents.state {
-            self.file(&self.directory, "state", &state.render_file(), 0o644)?;
+            self.directory.create("state", &state.render_file(), 0o644, owner, false)?;
         }
-        Ok(syncfs(&self.directory)?)
+        self.directory.sync_all()
     }
 
-    fn folder(&self, name: &str) -> io::Result<OwnedFd> {
-        mkdirat(&self.directory, name, Mode::from(0o700))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = openat(&self.directory, name, flags, Mode::empty())?;
-        self.give(&folder)?;
+    fn folder(&self, name: &str) -> io::Result<Folder> {
+        self.directory.make_folder(name, 0o700)?;
+        let folder = self.directory.folder(name)?;
+        let ours = folder.stat()?;
+        if (ours.st_uid, ours.st_gid) != self.owner {
+            folder.set_owner(self.owner.0, self.owner.1)?;
+        }
         Ok(folder)
-    }
-
-    fn file(&self, folder: &OwnedFd, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(folder, name, flags, Mode::from(0o600))?;
-        fchmod(&file, Mode::from(mode))?;
-        self.give(&file)?;
-        File::from(file).write_all(bytes)
-    }
-
-    fn give(&self, to: impl AsFd) -> io::Result<()> {
-        match self.owner {
-            Some((user, group)) => Ok(fchown(to, Some(user), Some(group))?),
-            None => Ok(()),
-        }
     }
 }

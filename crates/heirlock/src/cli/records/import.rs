@@ -3,8 +3,7 @@
 //! come into the store.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -18,7 +17,6 @@ use heirlock_core::{Generation, ServiceName, limits as core_limits};
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, StateNumber};
-use rustix::fs::{Mode, OFlags, open};
 use serde::Serialize;
 
 use crate::agent::resolve::resolve;
@@ -26,16 +24,15 @@ use crate::agent::roles::Peers;
 use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
+use crate::files::{Folder, trusted};
 use crate::limits;
+use crate::monitor;
 use crate::store::memory::{StoreMemory, older_store, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store, journal_text};
 
 use super::super::exit::{Exit, Failed};
 use super::super::output::now_s;
 use super::{Left, left_of};
-
-/// As much of a `state` file as tells whether it is one.
-const STATE_BYTES_READ: u64 = 16;
 
 /// What was brought in.
 #[derive(Debug, Serialize)]
@@ -190,7 +187,7 @@ fn roles_in(directory: &Path, own: &Path) -> Roles {
 }
 
 fn is_own(directory: &Path, own: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path.join("sm")).map(|meta| (meta.dev(), meta.ino())).ok();
+    let identity = |path: &Path| trusted::stat(path.join("sm")).map(|meta| (meta.dev(), meta.ino())).ok();
     identity(directory).is_some_and(|here| identity(own) == Some(here))
 }
 
@@ -199,7 +196,7 @@ fn read(directory: &Path, roles: Roles) -> Result<Source, Failed> {
     let mut left: Vec<Left> =
         scan.problems.iter().map(|p| Left { what: p.path.clone(), why: p.why.clone() }).collect();
     left.sort_by(|a, b| a.what.cmp(&b.what));
-    let state = read_state(directory, &mut left)?;
+    let state = read_state(directory, &mut left);
     let population = resolved_population(&scan);
     if population.clients.is_empty() {
         let found: Vec<String> = left.iter().map(|left| format!("\n  {}: {}", left.what, left.why)).collect();
@@ -214,26 +211,18 @@ fn read(directory: &Path, roles: Roles) -> Result<Source, Failed> {
 }
 
 /// The number that the directory's server sent last.
-fn read_state(directory: &Path, left: &mut Vec<Left>) -> Result<Option<StateNumber>, Failed> {
-    let path = directory.join("state");
-    let read = || -> io::Result<Vec<u8>> {
-        // A pipe would make us wait for its writer.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut bytes = Vec::new();
-        File::from(open(&path, flags, Mode::empty())?).take(STATE_BYTES_READ).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read().map(|bytes| StateNumber::parse_file(&bytes)) {
-        Ok(Ok(state)) => Ok(Some(state)),
+fn read_state(directory: &Path, left: &mut Vec<Left>) -> Option<StateNumber> {
+    let read = Folder::open(directory).and_then(|folder| monitor::read_state(&folder));
+    let why = match read.map(|bytes| StateNumber::parse_file(&bytes)) {
+        Ok(Ok(state)) => return Some(state),
         // What Debian ships: nothing was ever sent.
-        Ok(Err(StateError::Empty)) => Ok(None),
-        Ok(Err(error)) => {
-            left.push(Left { what: "state".into(), why: error.to_string() });
-            Ok(None)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failed::new(Exit::Usage, format!("can't read {}: {error}", path.display()))),
-    }
+        Ok(Err(StateError::Empty)) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => error.to_string(),
+    };
+    left.push(Left { what: "state".into(), why });
+    None
 }
 
 /// The clients under their addresses: at failover no name is asked for.
@@ -366,6 +355,7 @@ mod tests {
     use super::*;
     use crate::store::dir::DirStore;
     use crate::store::faulty::{Fault, FaultyDisk, Survives};
+    use std::fs;
 
     const LINE: &str =
         "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 127.1.0.1 nfs-a\n";

@@ -158,7 +158,7 @@ fn whole(left: &[Left]) -> Exit {
 }
 
 fn left_of(contents: &Contents) -> Vec<Left> {
-    contents.damaged.iter().map(|(what, why)| Left { what: what.clone(), why: why.clone() }).collect()
+    contents.damaged.iter().map(|d| Left { what: d.path.clone(), why: d.why.clone() }).collect()
 }
 
 fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {

@@ -33,6 +33,7 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
     for outcome in [Outcome::Unreachable, Outcome::Lost] {
         text.push_str(&missed(report, outcome, look));
     }
+    text.push_str(&troubles(report, look));
     if !report.others.is_empty() {
         text.push_str("\ntold as well, since the same lock manager dropped their locks\n");
         for other in &report.others {
@@ -59,6 +60,11 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
             "no client is on record, so none was told".to_owned()
         }
         "settled" if Exit::from(report) == Exit::Done => look.good("every client was told"),
+        "settled"
+            if report.lost + report.unreachable + report.unknown == 0 && !report.troubles.is_empty() =>
+        {
+            look.bad("every client that is known was told, but not all could be read or written")
+        }
         "settled" => look.bad("not every client was told"),
         "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
         "failed" => look.bad("failed"),
@@ -117,6 +123,25 @@ fn missed(report: &AdoptionReport, outcome: Outcome, look: &Look) -> String {
         text.push_str(&format!("  and {more} more: --json names them all\n"));
     }
     text.push_str(&wrapped("  what to do: ", remedy(outcome, &plain(&report.service)).as_str()));
+    text
+}
+
+/// Entries that could not be read or written; each concerns a client of its own.
+fn troubles(report: &AdoptionReport, look: &Look) -> String {
+    if report.troubles.is_empty() {
+        return String::new();
+    }
+    let heading = format!(
+        "not as they should be: {} of the store or of the status monitor",
+        counted(report.troubles.len(), "file")
+    );
+    let mut text = format!("\n{}\n", look.bad(&heading));
+    for trouble in report.troubles.iter().take(MISSED_SHOWN_MAX) {
+        text.push_str(&wrapped("  ", &format!("{}: {}", plain(&trouble.entry), plain(&trouble.why))));
+    }
+    if let Some(more) = report.troubles.len().checked_sub(MISSED_SHOWN_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("  and {more} more: --json names them all\n"));
+    }
     text
 }
 
@@ -183,6 +208,7 @@ pub(super) mod tests {
             ],
             slowest: vec![Slow { client: "192.0.2.17".into(), took_ms: 2_104 }],
             failed: Vec::new(),
+            troubles: Vec::new(),
             others: vec![OtherService {
                 service: "host.nfs-b".into(),
                 state_number: 7,

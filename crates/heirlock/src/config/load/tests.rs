@@ -297,3 +297,29 @@ fn what_is_no_toml_is_never_taken_for_a_configuration() {
         }
     }
 }
+
+#[test]
+fn what_is_no_file_or_has_no_end_is_refused_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("pipe.toml");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    let sparse = place.path().join("sparse.toml");
+    std::fs::File::create(&sparse).unwrap().set_len(8 << 30).unwrap();
+    let link = place.path().join("link.toml");
+    std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+    for (path, expected) in [
+        (pipe.as_path(), "found a pipe"),
+        (Path::new("/dev/zero"), "found a device"),
+        (link.as_path(), "found a device"),
+        (place.path(), "found a folder"),
+        (sparse.as_path(), "at most 1048576 bytes"),
+    ] {
+        let said = Settings::load(path).unwrap_err().to_string();
+        assert!(said.contains(expected) && said.contains(&path.display().to_string()), "{said}");
+    }
+    std::fs::write(link.with_extension("real"), LEAST).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(link.with_extension("real"), &link).unwrap();
+    Settings::load(&link).expect("an administrator's link is followed");
+}

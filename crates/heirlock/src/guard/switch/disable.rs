@@ -1,8 +1,6 @@
 //! Gives a host back as it was.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use heirlock_nsm::StateNumber;
@@ -13,6 +11,7 @@ use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
 use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file};
 use crate::config::Settings;
+use crate::files::trusted;
 use crate::store::Store;
 use crate::store::memory::{FILE as STORE_MEMORY, StoreMemory};
 
@@ -131,7 +130,7 @@ impl Run<'_> {
                 before.restore(&at).map_err(failed("write", &at))
             }),
             (None, _) => self.act(format!("remove {shown}"), |_| {
-                fs::remove_file(&at).and_then(|()| memory::sync_folder_of(&at)).map_err(failed("remove", &at))
+                trusted::remove(&at).and_then(|()| memory::sync_folder_of(&at)).map_err(failed("remove", &at))
             }),
         }
     }
@@ -192,8 +191,7 @@ impl Run<'_> {
             StoreMemory::forget(&local).map_err(failed("remove", &local.join(STORE_MEMORY)))?;
             store.remove_empty().map_err(failed("remove", &at))?;
             match run.memory.store_mode {
-                Some(mode) => fs::set_permissions(&at, fs::Permissions::from_mode(mode))
-                    .map_err(failed("give its mode back to", &at)),
+                Some(mode) => trusted::set_mode(&at, mode).map_err(failed("give its mode back to", &at)),
                 None => Ok(()),
             }
         })
@@ -211,7 +209,7 @@ impl Run<'_> {
         for folder in first {
             self.remove_folder(&folder)?;
         }
-        fs::remove_file(memory)
+        trusted::remove(memory)
             .and_then(|()| memory::sync_folder_of(memory))
             .map_err(failed("remove", memory))?;
         for folder in last {
@@ -222,7 +220,7 @@ impl Run<'_> {
 
     fn remove_folder(&mut self, folder: &Path) -> Result<(), GuardError> {
         let at = self.host.at(folder);
-        let (outcome, what) = match fs::remove_dir(&at) {
+        let (outcome, what) = match trusted::remove_empty_folder(&at) {
             Ok(()) => (StepOutcome::Done, format!("remove the folder {}", folder.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {

@@ -1,7 +1,5 @@
 //! Puts a host under guard.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::store_identity::Word;
@@ -12,6 +10,7 @@ use super::super::nfs_conf::{Asked, NfsConf};
 use super::super::{rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
 use crate::config::{CaptureMode, Settings};
+use crate::files::trusted;
 
 /// See [`crate::guard::enable`].
 pub(in super::super) fn enable(
@@ -86,7 +85,7 @@ impl Run<'_> {
             }
             let mode = if folder == path { mode } else { 0o755 };
             let at = self.host.at(&folder);
-            DirBuilder::new().mode(mode).create(&at).map_err(failed("create", &at))?;
+            trusted::make_folder(&at, mode).map_err(failed("create", &at))?;
         }
         self.remember()
     }

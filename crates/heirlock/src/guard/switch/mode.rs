@@ -4,11 +4,9 @@
 //! rpc.statd is started before anybody unmasks sm-notify's unit: it wants that one, and a notification in no grace period
 //! loses the locks of whoever gets it.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::host::Unit;
 use super::super::memory;
@@ -17,6 +15,7 @@ use super::{GuardError, Run, SOCKET, SOCKET_FILE, StepOutcome, UNIT, failed, nfs
 use crate::callout::Spool;
 use crate::config::CaptureMode;
 use crate::control;
+use crate::files::{self, trusted};
 use crate::monitor;
 
 impl Run<'_> {
@@ -131,7 +130,7 @@ impl Run<'_> {
         let link = statd::callout(self.host);
         let at = self.host.at(&link);
         let program = statd::callout_program(self.host);
-        match fs::read_link(&at) {
+        match trusted::read_link(&at) {
             Ok(to) if to == program => {
                 self.say(StepOutcome::AlreadySo, format!("{} is there", link.display()));
                 return Ok(());
@@ -152,7 +151,7 @@ impl Run<'_> {
             }
             run.memory.links.insert(link.clone());
             run.remember()?;
-            let made = remove_if(&at).and_then(|()| symlink(&program, &at));
+            let made = remove_if(&at).and_then(|()| trusted::make_link(&program, &at));
             made.and_then(|()| memory::sync_folder_of(&at)).map_err(failed("make the link", &at))
         })
     }
@@ -220,8 +219,13 @@ impl Run<'_> {
             let [state, runtime, local] =
                 [&state_directory, &run.settings.runtime_directory, &run.settings.local_directory]
                     .map(|path| run.host.at(path));
-            monitor::hand_back(&state, &runtime, &local, run.settings.notify.rpcbind_port)
-                .map_err(failed("write", &state.join("sm")))
+            let left = monitor::hand_back(&state, &runtime, &local, run.settings.notify.rpcbind_port)
+                .map_err(failed("write", &state.join("sm")))?;
+            for (client, why) in left {
+                // The file that is in the way is an administrator's to look at; the others are handed back.
+                run.say(StepOutcome::Left, format!("{}/{client}: {why}", state.join("sm").display()));
+            }
+            Ok(())
         })
     }
 
@@ -250,7 +254,7 @@ impl Run<'_> {
     fn remove_links(&mut self) -> Result<(), GuardError> {
         for link in self.memory.links.clone() {
             let at = self.host.at(&link);
-            if fs::read_link(&at).is_err() {
+            if trusted::read_link(&at).is_err() {
                 continue;
             }
             self.act(format!("remove {}", link.display()), |_| {
@@ -279,9 +283,6 @@ impl Run<'_> {
     }
 }
 
-fn remove_if(path: &PathBuf) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+fn remove_if(path: &Path) -> io::Result<()> {
+    files::unless_absent(trusted::remove(path))
 }

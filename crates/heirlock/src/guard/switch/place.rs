@@ -1,6 +1,5 @@
 //! The store, as `enable` finds or makes it.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use heirlock_core::store_identity::{
 
 use super::super::{records, volumes};
 use super::{GuardError, Run, StepOutcome};
+use crate::files::trusted;
 use crate::store::dir::DirStore;
 use crate::store::memory::{StoreMemory, wrong_store};
 use crate::store::{Store, StoreError};
@@ -97,7 +97,7 @@ impl Run<'_> {
     fn make_store(&mut self) -> Result<(), GuardError> {
         let path = self.settings.store.path.clone();
         let at = self.host.at(&path);
-        match fs::metadata(&at) {
+        match trusted::stat(&at) {
             Ok(there) if !self.memory.store_created => {
                 self.memory.store_mode = Some(there.permissions().mode() & 0o7777);
             }

@@ -5,11 +5,12 @@
 //! without help a restart would leave their clients with stale handles in the middle of grace.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::exports_syntax::words;
+use crate::files::{self, trusted};
+use crate::lock_manager::exported;
 
 /// Read after all others: what they say of an export counts.
 const NAME: &str = "zz-heirlock-restart.exports";
@@ -20,8 +21,8 @@ const REMARK: &str =
 /// Where exports are written down.
 #[derive(Debug, Clone)]
 pub(super) struct Exports {
-    /// What is exported now (`etab`).
-    table: PathBuf,
+    /// Where it says what is exported now (`etab`).
+    state_directory: PathBuf,
     /// `exports`.
     file: PathBuf,
     /// `exports.d`.
@@ -42,7 +43,7 @@ impl Drop for Kept<'_> {
 impl Exports {
     pub(super) fn new(root: &Path, state_directory: &Path) -> Self {
         Self {
-            table: state_directory.join("etab"),
+            state_directory: state_directory.to_owned(),
             file: root.join("etc/exports"),
             folder: root.join("etc/exports.d"),
         }
@@ -59,7 +60,7 @@ impl Exports {
     /// Takes the file away, also one that an agent left that was killed.
     pub(super) fn forget(&self) {
         let path = self.folder.join(NAME);
-        match fs::remove_file(&path) {
+        match trusted::remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(file = %path.display(), %error, "it can't be removed; it is of no use any more");
             }
@@ -68,10 +69,7 @@ impl Exports {
     }
 
     fn write(&self) -> io::Result<()> {
-        let table = match fs::read_to_string(&self.table) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            table => table?,
-        };
+        let Some(table) = files::if_present(exported(&self.state_directory))? else { return Ok(()) };
         let in_files = self.in_files()?;
         let is_in_a_file = |line: &str| clients(line).iter().all(|export| in_files.contains(export));
         let missing: Vec<&str> = table.lines().filter(|line| !is_in_a_file(line)).collect();
@@ -82,27 +80,24 @@ impl Exports {
             exports = missing.len(),
             "exports that are in no file are kept while NFS is restarted"
         );
-        fs::create_dir_all(&self.folder)?;
-        let (path, temporary) = (self.folder.join(NAME), self.folder.join(format!("{NAME}.new")));
-        fs::write(&temporary, format!("{REMARK}{}\n", missing.join("\n")))?;
-        fs::rename(temporary, path)
+        trusted::make_folders(&self.folder, 0o755)?;
+        let text = format!("{REMARK}{}\n", missing.join("\n"));
+        trusted::replace(&self.folder.join(NAME), text.as_bytes(), 0o644, true)
     }
 
     /// Which path is exported to whom by files.
     fn in_files(&self) -> io::Result<BTreeSet<(String, String)>> {
         let mut files = vec![self.file.clone()];
-        match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            entries => {
-                for entry in entries? {
-                    let path = entry?.path();
-                    let counts = path.extension().is_some_and(|extension| extension == "exports");
-                    let is_ours = path.file_name().is_some_and(|name| name == NAME);
-                    files.extend((counts && !is_ours).then_some(path));
-                }
-            }
-        }
-        let texts = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+        let names = files::if_present(trusted::names(&self.folder, crate::limits::EXPORTS_FILES_MAX))?
+            .unwrap_or_default();
+        files.extend(
+            names
+                .into_iter()
+                .filter(|name| name != NAME)
+                .map(|name| self.folder.join(name))
+                .filter(|path| path.extension().is_some_and(|extension| extension == "exports")),
+        );
+        let texts = files.iter().map(|file| trusted::read_system(file).unwrap_or_default());
         Ok(texts
             .flat_map(|text| text.replace("\\\n", " ").lines().flat_map(clients).collect::<Vec<_>>())
             .collect())
@@ -125,6 +120,7 @@ fn clients(line: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     struct Place(tempfile::TempDir, Exports);
 

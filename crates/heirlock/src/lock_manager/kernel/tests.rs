@@ -1,4 +1,5 @@
 use super::*;
+use std::fs;
 
 /// A /proc of files.
 struct FakeProc(tempfile::TempDir);

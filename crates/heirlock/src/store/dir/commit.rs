@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORD_BYTES_MAX;
 
+use super::files::ASIDE;
 use super::generation::whole_lines;
 use super::{Change, DirStore, SYNC_EACH_MAX, StoreError, failed, unexpected};
 
@@ -65,7 +66,7 @@ impl DirStore {
         for (path, step) in steps {
             match (step, written.as_slice()) {
                 (Step::Put(_), [temporary, ..]) => {
-                    self.disk.rename(temporary, path).map_err(failed("rename", path))?;
+                    self.rename(temporary, path)?;
                     written.next();
                 }
                 _ => self.remove_if(path)?,
@@ -97,14 +98,19 @@ impl DirStore {
         }
         for folder in [generation.to_owned(), generation.join("sm")] {
             for name in self.hidden(&folder)? {
-                if !name[1..].starts_with(&self.unique) {
+                // What was moved aside is an administrator's to remove.
+                if !name[1..].starts_with(&self.unique) && !name.starts_with(ASIDE) {
                     self.remove_if(&folder.join(name))?;
                 }
             }
         }
         let path = generation.join("outcomes");
-        if let Some(bytes) = self.read_if(&path)? {
-            self.replace(&path, &bytes[..whole_lines(&bytes)])?;
+        match self.read_if(&path) {
+            Ok(Some(bytes)) => self.replace(&path, &bytes[..whole_lines(&bytes)])?,
+            Ok(None) => {}
+            // What can't be read could not be added to either.
+            Err(error) if error.is_of_one_entry() => self.move_aside(&path)?,
+            Err(error) => return Err(error),
         }
         tidied.insert(generation.to_owned());
         Ok(())

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use heirlock_core::ServerName;
 use heirlock_nsm::{MonName, StateNumber};
 use rustix::io::Errno;
 

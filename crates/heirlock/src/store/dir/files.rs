@@ -6,16 +6,20 @@ use std::sync::atomic::Ordering;
 
 use heirlock_core::Generation;
 
-use super::{DirStore, FILE_BYTES_MAX, StoreError, failed};
+use super::{DirStore, StoreError, failed};
+use crate::limits::STORE_FILE_BYTES_MAX;
+
+/// What the names of entries begin with that were moved aside.
+pub(super) const ASIDE: &str = ".aside.";
 
 impl DirStore {
     pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
-        self.disk.read(path, FILE_BYTES_MAX).map_err(failed("read", path))
+        self.disk.read(path, STORE_FILE_BYTES_MAX).map_err(failed("read", path))
     }
 
     /// The file, or `None` where there is none.
     pub(super) fn read_if(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.disk.read(path, FILE_BYTES_MAX) {
+        match self.disk.read(path, STORE_FILE_BYTES_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             // The volume may have gone since the call began.
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| None),
@@ -73,7 +77,7 @@ impl DirStore {
     pub(super) fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), StoreError> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root));
         let written = self.disk.write(&temporary, bytes, sync).map_err(failed("write", &temporary));
-        let put = written.and_then(|()| self.disk.rename(&temporary, path).map_err(failed("rename", path)));
+        let put = written.and_then(|()| self.rename(&temporary, path));
         put.inspect_err(|_| self.discard(&[temporary]))
     }
 
@@ -102,9 +106,40 @@ impl DirStore {
 
     pub(super) fn remove_if(&self, path: &Path) -> Result<(), StoreError> {
         match self.disk.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => self.move_aside(path),
+            removed => removed.map_err(failed("remove", path)),
         }
+    }
+
+    /// Gives a file or a generation its name. What has that name and was never made by heirlock gives way: else one folder
+    /// that is called as a client would stop every commit of its service.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        match self.disk.rename(from, to) {
+            Err(error) if is_in_the_way(&error) && self.is_stray(from, to) => {
+                self.move_aside(to)?;
+                self.disk.rename(from, to).map_err(failed("rename", to))
+            }
+            renamed => renamed.map_err(failed("rename", to)),
+        }
+    }
+
+    /// A file where a folder is to be, or the other way round.
+    fn is_stray(&self, from: &Path, to: &Path) -> bool {
+        match (self.disk.owner(from), self.disk.owner(to)) {
+            (Ok(ours), Ok(there)) => ours.is_folder != there.is_folder,
+            _ => false,
+        }
+    }
+
+    /// Hides an entry that heirlock did not make. Nothing is lost: its text, if it has any, is an administrator's to look at.
+    pub(super) fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let folder = path.parent().unwrap_or(&self.root);
+        let aside = folder.join(format!("{ASIDE}{}", self.suffix()));
+        self.disk.rename(path, &aside).map_err(failed("move aside", path))?;
+        let (path, aside) = (path.display(), aside.display());
+        tracing::error!(%path, %aside, "an entry that is none of the store's was in the way, and was moved aside; look at it, and remove it");
+        self.sync(folder)
     }
 
     /// Creates a file that nobody else created; `false` where somebody has. Either way it is durable.
@@ -130,4 +165,8 @@ impl DirStore {
             },
         }
     }
+}
+
+fn is_in_the_way(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
 }

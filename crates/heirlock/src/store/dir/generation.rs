@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::Generation;
 use heirlock_core::limits::RECORD_BYTES_MAX;
-use heirlock_nsm::record::parse_record;
+use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::super::Damaged;
 use super::commit::{check_record, outcome_line};
 use super::{Contents, DirStore, SYNC_EACH_MAX, StoreError, failed};
 
@@ -19,18 +20,18 @@ impl DirStore {
         generation: Generation,
         contents: &Contents,
     ) -> Result<(), StoreError> {
-        let numbers = self.numbers(service)?;
-        if numbers.contains(&generation) {
+        let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
+        if self.is_folder(&path)? {
             // Whoever made it may have failed, or may still be, between the rename and the sync.
             return self.sync(service);
         }
-        let before = numbers.first().map(|newest| service.join(newest.to_string()).join("sm"));
-        let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
+        let before = self.newest_folder(service, Generation(u64::MAX))?;
+        let before = before.map(|newest| service.join(newest.to_string()).join("sm"));
         let built = self.build(&unfinished, contents, before.as_deref()).and_then(|()| {
-            match self.disk.rename(&unfinished, &path) {
+            match self.rename(&unfinished, &path) {
                 Ok(()) => Ok(true),
-                Err(error) if exists(&error) => Ok(false),
-                Err(error) => Err(failed("rename", &path)(error)),
+                Err(StoreError::Io { source, .. }) if exists(&source) => Ok(false),
+                Err(error) => Err(error),
             }
         });
         if !matches!(built, Ok(true)) {
@@ -39,6 +40,28 @@ impl DirStore {
         }
         built?;
         self.sync(service)
+    }
+
+    /// The newest generation at or below this number. An entry that is no folder is none, whatever its name is.
+    pub(super) fn newest_folder(
+        &self,
+        service: &Path,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError> {
+        for number in self.numbers(service)?.into_iter().filter(|number| *number <= at_most) {
+            if self.is_folder(&service.join(number.to_string()))? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_folder(&self, path: &Path) -> Result<bool, StoreError> {
+        match self.disk.owner(path) {
+            Ok(found) => Ok(found.is_folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| false),
+            Err(error) => Err(failed("look at", path)(error)),
+        }
     }
 
     /// Builds a generation that nobody sees yet.
@@ -104,29 +127,36 @@ impl DirStore {
         let sm = path.join("sm");
         let mut names = self.disk.list(&sm).map_err(failed("list", &sm))?;
         names.sort();
-        for name in names {
-            let shown = format!("sm/{}", name.as_encoded_bytes().escape_ascii());
-            match name.to_str() {
-                Some(name) if name.starts_with('.') => {}
-                Some(name) => match self.load_record(&sm, name) {
-                    Ok(Some((key, bytes))) => {
-                        contents.records.insert(key, bytes);
-                    }
-                    Ok(None) => {}
-                    Err(why) => contents.damaged.push((shown, why)),
-                },
-                None => contents.damaged.push((shown, "expected a client's name, found other bytes".into())),
+        for name in names.into_iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
+            let key = match classify_file_name(&name) {
+                FileKind::Record(key) => Ok(key),
+                FileKind::Refused(error) => Err(error.to_string()),
+                FileKind::Temporary | FileKind::Hidden => {
+                    Err("expected a client's name, found that of a temporary file; remove it".to_owned())
+                }
+            };
+            let read = key.as_ref().map_err(Clone::clone).and_then(|key| self.load_record(&sm, key));
+            match (read, key) {
+                (Ok(Some(bytes)), Ok(key)) => {
+                    contents.records.insert(key, bytes);
+                }
+                (Err(why), key) => {
+                    let path = format!("sm/{}", name.as_encoded_bytes().escape_ascii());
+                    contents.damaged.push(Damaged { path, why, is_record: true, client: key.ok() });
+                }
+                (Ok(_), _) => {}
             }
         }
-        if let Some(bytes) = self.read_if(&path.join("state"))? {
+        if let Some(bytes) = self.load_beside(path, "state", &mut contents.damaged)? {
             match StateNumber::parse_file(&bytes) {
                 Ok(state) => contents.state = Some(state),
-                Err(error) => contents.damaged.push(("state".into(), error.to_string())),
+                Err(error) => contents.damaged.push(beside("state", error.to_string())),
             }
         }
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        contents.journal = self.read_if(&path.join("journal.json"))?.map(text);
-        let outcomes = self.read_if(&path.join("outcomes"))?.map(text).unwrap_or_default();
+        contents.journal = self.load_beside(path, "journal.json", &mut contents.damaged)?.map(text);
+        let outcomes = self.load_beside(path, "outcomes", &mut contents.damaged)?;
+        let outcomes = outcomes.map(text).unwrap_or_default();
         let whole = &outcomes[..whole_lines(outcomes.as_bytes())];
         contents.outcomes = whole.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
         // Had the volume gone meanwhile, every record would look as if it had been removed.
@@ -134,16 +164,30 @@ impl DirStore {
         Ok(contents)
     }
 
+    /// A file beside the records. One that can't be read is named, and keeps nobody from the records.
+    fn load_beside(
+        &self,
+        generation: &Path,
+        name: &str,
+        damaged: &mut Vec<Damaged>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read_if(&generation.join(name)) {
+            Err(error) if error.is_of_one_entry() => {
+                damaged.push(beside(name, error.to_string()));
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
     /// A record, or nothing where its owner removed it meanwhile.
-    fn load_record(&self, sm: &Path, name: &str) -> Result<Option<(MonName, Vec<u8>)>, String> {
-        let key = MonName::parse(name).map_err(|error| error.to_string())?;
-        let max = u64::try_from(RECORD_BYTES_MAX).unwrap_or(u64::MAX);
-        let bytes = match self.disk.read(&sm.join(name), max) {
+    fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
+        let bytes = match self.disk.read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| error.to_string())?,
         };
         parse_record(&bytes).map_err(|error| error.to_string())?;
-        Ok(Some((key, bytes)))
+        Ok(Some(bytes))
     }
 
     /// Removes generations below `keep_from` save the newest, and what crashes left of their making or removal.
@@ -185,6 +229,11 @@ impl DirStore {
             Err(error) => Err(failed("list", folder)(error)),
         }
     }
+}
+
+/// A file beside the records that can't be read.
+fn beside(name: &str, why: String) -> Damaged {
+    Damaged { path: name.to_owned(), why, is_record: false, client: None }
 }
 
 /// Where the last whole line ends: without its newline a line was torn.

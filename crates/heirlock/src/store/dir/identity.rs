@@ -15,7 +15,7 @@ pub(super) const IDENTITY: &str = "identity";
 const LINE: &str = "heirlock store identity, format 1: ";
 
 /// Bytes of the largest such file that is read.
-const IDENTITY_BYTES_MAX: u64 = 256;
+const IDENTITY_BYTES_MAX: usize = 256;
 
 impl DirStore {
     /// A store as it is, whatever is expected.
@@ -66,8 +66,13 @@ impl DirStore {
         let mut services = Vec::new();
         for name in self.list(&self.root.join("services"))? {
             let Ok(service) = ServiceName::try_from(name) else { continue };
-            if !self.numbers(&self.claims(&service))?.is_empty() {
-                services.push(service);
+            match self.numbers(&self.claims(&service)) {
+                Ok(claims) if !claims.is_empty() => services.push(service),
+                Ok(_) => {}
+                Err(error) if error.is_of_one_entry() => {
+                    self.say_stray(&error);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(services)

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use heirlock_core::ServerName;
 use heirlock_nsm::MonName;
 
 use super::*;

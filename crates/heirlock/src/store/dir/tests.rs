@@ -1,8 +1,10 @@
 //! What only folders can suffer: other owners, volumes that are not mounted, and what others left in them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use heirlock_core::ServerName;
 use heirlock_nsm::MonName;
 
 use super::*;
@@ -275,9 +277,9 @@ fn what_is_foreign_in_a_generation_is_named_and_stays() {
     fs::create_dir(sm.join("10.0.0.4")).unwrap();
     fs::write(root.join("services/nfs-a/1/state"), "7         ").unwrap();
     let found = store.load(&service(), Generation(1)).unwrap();
-    let names: Vec<&str> = found.damaged.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = found.damaged.iter().map(|damaged| damaged.path.as_str()).collect();
     assert_eq!(names, ["sm/10.0.0.2", "sm/10.0.0.3.new", "sm/10.0.0.4", "sm/caf\\xe9", "state"]);
-    assert!(found.damaged.iter().all(|(_, why)| !why.is_empty()), "{:?}", found.damaged);
+    assert!(found.damaged.iter().all(|damaged| !damaged.why.is_empty()), "{:?}", found.damaged);
     assert_eq!((found.records.len(), found.state), (1, None));
     store.commit(&service(), Generation(1), &[Change::AppendOutcome("x".into())]).unwrap();
     assert_eq!(store.load(&service(), Generation(1)).unwrap().damaged, found.damaged);
@@ -326,6 +328,7 @@ fn heartbeats_that_make_no_sense_are_left_out() {
     let stray = serde_json::to_vec(&ServerReport { beat: 9, ..report() }).unwrap();
     fs::write(root.join("servers/b"), stray).unwrap();
     fs::write(root.join("servers/c"), "").unwrap();
-    let servers = store.servers().unwrap();
-    assert_eq!(servers.into_values().collect::<Vec<_>>(), [report()]);
+    let hearts = store.hearts().unwrap();
+    assert_eq!(hearts.unreadable.keys().collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [report()]);
 }

@@ -287,11 +287,11 @@ impl State {
 }
 
 impl Disk for FaultyDisk {
-    fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         let state = self.state();
         state.look()?;
         match &state.nodes[state.find(path)?] {
-            Node::File { now, .. } if now.len() as u64 > max => Err(io::ErrorKind::FileTooLarge.into()),
+            Node::File { now, .. } if now.len() > max => Err(io::ErrorKind::FileTooLarge.into()),
             Node::File { now, .. } => Ok(now.clone()),
             Node::Folder { .. } => Err(Errno::ISDIR.into()),
         }

@@ -1,0 +1,87 @@
+//! What can't be read of a generation in the store, and what becomes of its clients at an adoption.
+//!
+//! The name of a record's file is its client: so a client whose record can't be read is told all the same, from a record that
+//! is made anew. But nobody knows what the record said, and what else was lost with it: it is in the report, and nobody says
+//! that all went well (I8).
+
+use heirlock_core::takeover::Trouble;
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonitorLine, StateNumber};
+
+use super::{Agent, holdings};
+use crate::store::{Contents, StoreError};
+
+/// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
+/// next odd one.
+const NUMBERS_PASSED_OVER: u32 = 1024;
+
+/// A generation, and what was made anew of it.
+pub(crate) struct Mended {
+    pub(crate) contents: Contents,
+    /// Every state number of it that may have been sent.
+    pub(crate) sent: Vec<StateNumber>,
+    pub(crate) troubles: Vec<Trouble>,
+}
+
+impl Agent {
+    /// Gives every client of a generation a record, as far as its name is known.
+    pub(crate) fn mend(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        mut contents: Contents,
+    ) -> Result<Mended, StoreError> {
+        let mut sent: Vec<StateNumber> = contents.state.into_iter().collect();
+        let mut troubles = self.inherited(service, &contents);
+        let folder = super::status::generation_at(&self.settings.store.path, service, generation);
+        let my_name = self.announced_names(service).into_iter().next();
+        for damaged in std::mem::take(&mut contents.damaged) {
+            let entry = format!("{folder}/{}", damaged.path);
+            tracing::error!(%service, entry, why = damaged.why, "an entry of the store can't be read");
+            let known = damaged.client.zip(my_name.clone());
+            let fate_unknown = damaged.is_record && known.is_none();
+            let told = match (&known, damaged.is_record) {
+                (Some(_), _) => "; its client is told by its name",
+                (None, true) => "; if it was a client's record, that client was not told",
+                (None, false) => "",
+            };
+            if let Some((client, my_name)) = known {
+                let line = MonitorLine::generated(client.clone(), my_name);
+                contents.records.entry(client).or_insert_with(|| render_record(&[line]));
+            }
+            if damaged.path == "state" {
+                sent.extend(self.beyond_earlier(service, generation)?);
+            }
+            let why = format!("{}{told}", damaged.why);
+            troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown });
+        }
+        Ok(Mended { contents, sent, troubles })
+    }
+
+    /// What a run named that was interrupted: the generation that it began was made anew from what it could read.
+    fn inherited(&self, service: &ServiceName, contents: &Contents) -> Vec<Trouble> {
+        let journal = holdings::parse_journal(contents).filter(|journal| !journal.phase.is_over());
+        let named = journal.map(|journal| journal.troubles).unwrap_or_default();
+        named.into_iter().filter(|trouble| trouble.service == *service).collect()
+    }
+
+    /// A number that is beyond those of earlier generations by more than could have been sent since.
+    fn beyond_earlier(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        let known = self.pulse.servers().values().filter_map(|report| report.state);
+        let mut highest = known.chain(self.own_state().map(|state| state.0)).max();
+        let mut at_most = Generation(generation.0.saturating_sub(1));
+        while let Some(earlier) = self.store.newest_generation(service, at_most)? {
+            if let Some(state) = self.store.load(service, earlier)?.state {
+                highest = highest.max(Some(state.0));
+                break;
+            }
+            at_most = Generation(earlier.0.saturating_sub(1));
+        }
+        Ok(highest.map(|number| StateNumber(number.saturating_add(NUMBERS_PASSED_OVER))))
+    }
+}

@@ -1,0 +1,426 @@
+//! A folder that another user or another server may write to.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "the one place where they are careful"))]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod,
+    fchown, fstat, linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::{expect_at_most, expect_file, if_present, read_whole};
+
+/// What a temporary name begins with. Every status monitor ignores hidden files.
+const TEMPORARY: &str = ".heirlock.";
+
+/// How often another temporary name is tried where one is taken.
+const NAMES_TRIED_MAX: usize = 16;
+
+/// How many names a file may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// One. A second name may be that of a file of another folder, whose text is nobody's business here.
+    One,
+    /// Any number: the store gives one file a name in several generations.
+    Any,
+}
+
+/// Whose a new file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The user's that heirlock runs as.
+    Ours,
+    /// The user's that the folder belongs to, as rpc.statd's own files are.
+    OfFolder,
+    /// This user's and this group's.
+    User(u32, u32),
+}
+
+/// A file that has its bytes, and not yet its name.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Temporary(OsString);
+
+/// An open folder. Everything is reached from its descriptor: whatever takes the place of one of the folders above it
+/// afterwards leads nowhere else. Names are single components; a path is refused.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    at: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// A folder that the configuration or the command line names. Links on the way there are an administrator's.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { at, path: path.to_owned() })
+    }
+
+    /// A folder in this one, and never one that a link leads to.
+    pub(crate) fn folder(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = component(name.as_ref())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let at = openat(&self.at, name, flags, Mode::empty()).map_err(|error| self.no_folder(name, error))?;
+        Ok(Self { at, path: self.path.join(name) })
+    }
+
+    /// A folder somewhere below this one: no component of the path may be a link, or lead up again.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let is_name = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !path.components().all(is_name) {
+            return Err(not_a_name(path.as_os_str()));
+        }
+        let from_here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        match openat2(&self.at, from_here, flags, Mode::empty(), resolve) {
+            Ok(at) => Ok(Self { at, path: self.path.join(path) }),
+            // A kernel before 5.6, or a container's filter of system calls; and what it says of links is hard to read.
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::LOOP | Errno::XDEV) => self.walk(path),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn walk(&self, path: &Path) -> io::Result<Self> {
+        let mut folder = Self { at: self.at.try_clone()?, path: self.path.clone() };
+        for part in path.components() {
+            if let Component::Normal(name) = part {
+                folder = folder.folder(name)?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Where it was found. For people: what is there now may be something else.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known of the folder itself.
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        Ok(fstat(&self.at)?)
+    }
+
+    /// What is known of an entry; of a link, and not of what it leads to.
+    pub(crate) fn stat_of(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
+        Ok(statat(&self.at, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The names of all entries, in no order. More than `max` are an error of the kind `FileTooLarge`.
+    pub(crate) fn names(&self, max: usize) -> io::Result<Vec<OsString>> {
+        Ok(self.entries(max)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The same, and whether each is a file, as far as the folder itself says so: it may say of none.
+    pub(crate) fn entries(&self, max: usize) -> io::Result<Vec<(OsString, FileType)>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.at)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            if names.len() >= max {
+                let why = format!("expected a folder of at most {max} files, found more");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+            }
+            names.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+        }
+        Ok(names)
+    }
+
+    /// Opens a file for reading, and says what it was when it was opened. Anything else of that name isn't opened at all:
+    /// a device may do something already by being opened.
+    pub(crate) fn open_file(&self, name: impl AsRef<OsStr>, links: Links) -> io::Result<(File, Stat)> {
+        self.open_as(name.as_ref(), OFlags::RDONLY, links)
+    }
+
+    fn open_as(&self, name: &OsStr, how: OFlags, links: Links) -> io::Result<(File, Stat)> {
+        let name = component(name)?;
+        expect_file(&statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        // It may be another one by now.
+        let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat(&self.at, name, flags, Mode::empty())?;
+        let stat = fstat(&file)?;
+        expect_file(&stat)?;
+        if links == Links::One && stat.st_nlink > 1 {
+            let found = format!("expected a file with one name, found one with {}; remove it", stat.st_nlink);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, found));
+        }
+        Ok((File::from(file), stat))
+    }
+
+    /// All of a file, of at most `max` bytes.
+    pub(crate) fn read(&self, name: impl AsRef<OsStr>, links: Links, max: usize) -> io::Result<Vec<u8>> {
+        let (file, stat) = self.open_file(name, links)?;
+        read_whole(file, &stat, max)
+    }
+
+    /// Opens a file that bytes are added to, and makes it, with mode 0600, where there is none. One that has `max` bytes or
+    /// more is refused.
+    pub(crate) fn open_to_append(&self, name: impl AsRef<OsStr>, max: usize) -> io::Result<File> {
+        let name = component(name.as_ref())?;
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.make_file(name, OFlags::APPEND, 0o600) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+            match self.open_as(name, OFlags::WRONLY | OFlags::APPEND, Links::One) {
+                // It was taken away between the two.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tried < NAMES_TRIED_MAX => {}
+                Err(error) => return Err(error),
+                Ok((file, stat)) => {
+                    expect_at_most(max, u64::try_from(stat.st_size).unwrap_or(u64::MAX))?;
+                    return Ok(file);
+                }
+            }
+        }
+    }
+
+    /// A new file with these bytes; durable if `sync`. What is there already, a link too, is an error.
+    pub(crate) fn create(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+        owner: Owner,
+        sync: bool,
+    ) -> io::Result<()> {
+        let file = self.make_file(component(name.as_ref())?, OFlags::empty(), mode)?;
+        self.fill(file, bytes, mode, owner, sync)
+    }
+
+    /// Writes a file that was just made, and gives it away then.
+    fn fill(&self, mut file: File, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<()> {
+        file.write_all(bytes)?;
+        // The mode that was asked for may have been cut by the umask.
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        self.give(&file, owner)?;
+        if sync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn make_file(&self, name: &OsStr, how: OFlags, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | how;
+        Ok(File::from(openat(&self.at, name, flags, Mode::from_raw_mode(mode))?))
+    }
+
+    /// Puts these bytes in the place of a file, or makes it. Whoever reads it finds all of the old bytes or all of the new
+    /// ones. What is no file is an error, and stays.
+    pub(crate) fn replace(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+        owner: Owner,
+        sync: bool,
+    ) -> io::Result<()> {
+        let temporary = self.prepare(bytes, mode, owner, sync)?;
+        self.put(&temporary, name)?;
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    /// The same, durable, with the owner and the mode of the file that is there; else the folder's owner's.
+    pub(crate) fn replace_as_it_is(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+    ) -> io::Result<()> {
+        let name = name.as_ref();
+        let (mode, owner) = match if_present(self.stat_of(name))? {
+            Some(old) => (old.st_mode & 0o7777, Owner::User(old.st_uid, old.st_gid)),
+            None => (mode, Owner::OfFolder),
+        };
+        self.replace(name, bytes, mode, owner, true)
+    }
+
+    /// A file with these bytes and a name that nobody knows; durable if `sync`.
+    pub(crate) fn prepare(&self, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<Temporary> {
+        let (temporary, file) = self.make_temporary(mode)?;
+        match self.fill(file, bytes, mode, owner, sync) {
+            Ok(()) => Ok(temporary),
+            Err(error) => {
+                // The failure before this one is the one to be told.
+                let _ = self.discard(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_temporary(&self, mode: u32) -> io::Result<(Temporary, File)> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let name = OsString::from(format!("{TEMPORARY}{:016x}", fastrand::u64(..)));
+            match self.make_file(&name, OFlags::empty(), mode) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < NAMES_TRIED_MAX => {}
+                made => return made.map(|file| (Temporary(name), file)),
+            }
+        }
+    }
+
+    /// Gives a file away that was just made. Only root may; in a folder of our own there is nothing to give.
+    fn give(&self, file: &File, owner: Owner) -> io::Result<()> {
+        let (uid, gid) = match owner {
+            Owner::Ours => return Ok(()),
+            Owner::User(uid, gid) => (uid, gid),
+            Owner::OfFolder => {
+                let folder = self.stat()?;
+                (folder.st_uid, folder.st_gid)
+            }
+        };
+        let ours = fstat(file)?;
+        if ours.st_uid == uid && (ours.st_gid == gid || owner == Owner::OfFolder) {
+            return Ok(());
+        }
+        Ok(fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    }
+
+    /// Gives a temporary file its name. It goes in the place of a file, and of nothing else.
+    pub(crate) fn put(&self, temporary: &Temporary, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let put = component(name.as_ref()).and_then(|name| {
+            match statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => expect_file(&stat)?,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(renameat(&self.at, &temporary.0, &self.at, name)?)
+        });
+        if put.is_err() {
+            let _ = self.discard(temporary);
+        }
+        put
+    }
+
+    /// Removes a temporary file that is not to have a name.
+    pub(crate) fn discard(&self, temporary: &Temporary) -> io::Result<()> {
+        Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)
+    }
+
+    /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder.
+    pub(crate) fn tidy(&self, max: usize) -> io::Result<()> {
+        for name in self.names(max)? {
+            if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
+                unlinkat(&self.at, &name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames an entry. It goes in the place of a file, or of an empty folder if it is a folder.
+    pub(crate) fn rename(
+        &self,
+        from: impl AsRef<OsStr>,
+        to: &Folder,
+        name: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        Ok(renameat(&self.at, component(from.as_ref())?, &to.at, component(name.as_ref())?)?)
+    }
+
+    /// Gives a file another name, if nothing has that name.
+    pub(crate) fn link(
+        &self,
+        from: impl AsRef<OsStr>,
+        to: &Folder,
+        name: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        let (from, name) = (component(from.as_ref())?, component(name.as_ref())?);
+        expect_file(&statat(&self.at, from, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        Ok(linkat(&self.at, from, &to.at, name, AtFlags::empty())?)
+    }
+
+    /// Removes an entry that is no folder.
+    pub(crate) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(unlinkat(&self.at, component(name.as_ref())?, AtFlags::empty())?)
+    }
+
+    /// A new folder.
+    pub(crate) fn make_folder(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
+        Ok(mkdirat(&self.at, component(name.as_ref())?, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Gives the folder these rights, whatever the umask is.
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(fchmod(&self.at, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Gives the folder to a user and a group.
+    pub(crate) fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        Ok(fchown(&self.at, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    }
+
+    /// Waits for nobody, and answers whether nobody else holds the folder's lock. It is held as long as this is open.
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.at, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Exchanges two entries.
+    pub(crate) fn exchange(&self, one: impl AsRef<OsStr>, other: impl AsRef<OsStr>) -> io::Result<()> {
+        let (one, other) = (component(one.as_ref())?, component(other.as_ref())?);
+        Ok(renameat_with(&self.at, one, &self.at, other, RenameFlags::EXCHANGE)?)
+    }
+
+    /// Removes a folder and all that is in it: at most `depth` folders below each other, of at most `max` names each.
+    pub(crate) fn remove_folder(&self, name: impl AsRef<OsStr>, depth: usize, max: usize) -> io::Result<()> {
+        let name = component(name.as_ref())?;
+        let folder = self.folder(name)?;
+        for entry in folder.names(max)? {
+            let stat = match folder.stat_of(&entry) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                stat => stat?,
+            };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if depth > 0 => folder.remove_folder(&entry, depth - 1, max)?,
+                _ => folder.remove(&entry)?,
+            }
+        }
+        Ok(unlinkat(&self.at, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Makes the names in the folder durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.at)?)
+    }
+
+    /// Makes everything on the folder's file system durable: one sync for many files.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.at)?)
+    }
+
+    /// Why a folder in this one can't be opened: of a link, the kernel says that it is no directory.
+    fn no_folder(&self, name: &OsStr, error: Errno) -> io::Error {
+        let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        match error {
+            Errno::LOOP | Errno::NOTDIR if self.stat_of(name).is_ok_and(is_link) => io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "expected a folder, found a symbolic link, which is not followed; mount or move the folder here",
+            ),
+            error => error.into(),
+        }
+    }
+}
+
+/// A name that can't lead out of the folder it is looked for in.
+fn component(name: &OsStr) -> io::Result<&OsStr> {
+    let bytes = name.as_bytes();
+    let leads_on = bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/');
+    if leads_on { Err(not_a_name(name)) } else { Ok(name) }
+}
+
+fn not_a_name(found: &OsStr) -> io::Error {
+    let found = found.as_bytes().escape_ascii();
+    io::Error::new(io::ErrorKind::InvalidInput, format!("expected the name of a file, found \"{found}\""))
+}

@@ -1,0 +1,79 @@
+//! Every file that heirlock opens, reads, writes, renames or removes, it opens, reads, writes, renames or removes here.
+//!
+//! rpc.statd's directory belongs to rpc.statd's user, and the store is written by other servers. An entry of such a folder
+//! may be a link to a file of root's, a pipe that nobody writes to, or a file without end. So what is below a
+//! [`Folder`] is reached from its descriptor and name by name: no link is followed, nothing but a file is opened, no file is
+//! read beyond a bound, and whatever is written is written into a file that was made for it.
+//!
+//! [`trusted`] is for places that only root writes: /proc, /sys, /etc, and heirlock's own directories. There a link is an
+//! administrator's. clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
+
+mod folder;
+#[cfg(test)]
+mod tests;
+pub(crate) mod trusted;
+
+use std::io;
+
+pub(crate) use folder::{Folder, Links, Owner, Temporary};
+use rustix::fs::{FileType, Stat};
+
+/// What is done only where it wasn't done yet: that a file is absent is no failure.
+pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// What was read; `None` where there is no such file.
+pub(crate) fn if_present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Refuses what is no file.
+fn expect_file(stat: &Stat) -> io::Result<()> {
+    let found = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Symlink => "a symbolic link, which is not followed",
+        FileType::Directory => return Err(refused(io::ErrorKind::IsADirectory, "a folder")),
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    };
+    Err(refused(io::ErrorKind::InvalidInput, found))
+}
+
+fn refused(kind: io::ErrorKind, found: &str) -> io::Error {
+    io::Error::new(kind, format!("expected a file, found {found}; remove it, or put it elsewhere"))
+}
+
+/// Refuses more bytes than are expected.
+fn expect_at_most(max: usize, found: u64) -> io::Result<()> {
+    if found <= u64::try_from(max).unwrap_or(u64::MAX) {
+        return Ok(());
+    }
+    let why = format!("expected a file of at most {max} bytes, found {found} or more; remove it");
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
+}
+
+/// All of a file that was opened a moment ago, of at most `max` bytes. It may grow while it is read.
+pub(crate) fn read_whole(file: impl io::Read, stat: &Stat, max: usize) -> io::Result<Vec<u8>> {
+    read_sized(file, u64::try_from(stat.st_size).unwrap_or(u64::MAX), max)
+}
+
+fn read_sized(file: impl io::Read, size: u64, max: usize) -> io::Result<Vec<u8>> {
+    /// `read_to_end` reads into what is left of a vector if that is more than this, and else tries a few bytes first.
+    const READ_AHEAD: usize = 64;
+
+    expect_at_most(max, size)?;
+    // Room for all of it and for seeing its end.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(READ_AHEAD));
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    io::Read::read_to_end(&mut io::Read::take(file, limit), &mut bytes)?;
+    expect_at_most(max, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    Ok(bytes)
+}

@@ -1,0 +1,211 @@
+//! One entry that is none of the store's concerns itself alone: whatever it is, and wherever it lies.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+
+use heirlock_core::ServerName;
+use heirlock_nsm::MonName;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::*;
+
+const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
+
+type Plant = fn(&Path);
+
+/// What is no file, by what it is.
+const NO_FILES: [(&str, Plant); 6] = [
+    ("pipe", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
+    ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+    ("folder", |path| {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("inside"), "text").unwrap();
+    }),
+    ("link to a device", |path| symlink("/dev/zero", path).unwrap()),
+    ("link to a file", |path| symlink("/etc/hostname", path).unwrap()),
+    ("link to nothing", |path| symlink("nowhere", path).unwrap()),
+];
+
+/// A file, but none that can be read: 8 GiB that take up no room, and an empty one.
+const BAD_FILES: [(&str, Plant); 2] = [
+    ("endless", |path| fs::File::create(path).unwrap().set_len(8 << 30).unwrap()),
+    ("empty", |path| drop(fs::File::create(path).unwrap())),
+];
+
+fn all() -> impl Iterator<Item = (&'static str, Plant)> {
+    NO_FILES.into_iter().chain(BAD_FILES)
+}
+
+fn service() -> ServiceName {
+    ServiceName::parse("nfs").unwrap()
+}
+
+fn client(last: u8) -> MonName {
+    MonName::from_address([10, 0, 0, last].into())
+}
+
+fn claim(generation: u64) -> Claim {
+    Claim::new(Generation(generation), &"nfs-a".parse().unwrap(), "run", 7)
+}
+
+fn report(server: &str, beat: u64) -> ServerReport {
+    ServerReport { beat, ..ServerReport::new(server.parse().unwrap(), "run") }
+}
+
+/// A store with one claim and one record, and where its service lies.
+fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = DirStore::create(&root).unwrap();
+    store.claim(&service(), &claim(1)).unwrap();
+    let records = [(client(1), LINE.into())].into();
+    let contents = Contents { records, ..Contents::default() };
+    store.begin_generation(&service(), Generation(1), &contents).unwrap();
+    let at = root.join("services/nfs");
+    (folder, at, store)
+}
+
+#[test]
+fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded() {
+    for (what, plant) in all() {
+        let (_folder, at, store) = begun();
+        plant(&at.join("1/sm/10.0.0.2"));
+        let found = store.load(&service(), Generation(1)).unwrap();
+        assert_eq!(found.records.len(), 1, "{what}");
+        let [damaged] = found.damaged.as_slice() else { panic!("{what}: {:?}", found.damaged) };
+        assert_eq!((damaged.client.clone(), damaged.is_record), (Some(client(2)), true), "{what}");
+        // It is written and removed as any other.
+        let mend = [Change::PutRecord(client(2), LINE.into()), Change::PutRecord(client(3), LINE.into())];
+        store.commit(&service(), Generation(1), &mend).unwrap();
+        let found = store.load(&service(), Generation(1)).unwrap();
+        assert_eq!((found.records.len(), found.damaged), (3, vec![]), "{what}");
+    }
+    for (what, plant) in all() {
+        let (_folder, at, store) = begun();
+        plant(&at.join("1/sm/10.0.0.2"));
+        let remove = [Change::RemoveRecord(client(2)), Change::PutRecord(client(3), LINE.into())];
+        store.commit(&service(), Generation(1), &remove).unwrap();
+        let found = store.load(&service(), Generation(1)).unwrap();
+        assert_eq!((found.records.len(), found.damaged), (2, vec![]), "{what}");
+    }
+}
+
+#[test]
+fn what_is_no_file_beside_the_records_keeps_nobody_from_them() {
+    for (what, plant) in all() {
+        for name in ["state", "journal.json", "outcomes"] {
+            let (_folder, at, store) = begun();
+            let _ = fs::remove_file(at.join("1").join(name));
+            plant(&at.join("1").join(name));
+            let found = store.load(&service(), Generation(1)).unwrap();
+            assert_eq!(found.records.len(), 1, "{what}, {name}");
+            if what != "empty" {
+                assert_eq!(found.damaged.len(), 1, "{what}, {name}: {:?}", found.damaged);
+            }
+            let go_on = [Change::PutJournal("{}".into()), Change::AppendOutcome("told".into())];
+            store.commit(&service(), Generation(1), &go_on).unwrap();
+            let found = store.load(&service(), Generation(1)).unwrap();
+            assert_eq!((found.journal.as_deref(), found.outcomes), (Some("{}"), vec!["told".to_owned()]));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_among_the_claims_is_no_claim() {
+    for (what, plant) in NO_FILES {
+        let (_folder, at, store) = begun();
+        plant(&at.join("claims/2"));
+        plant(&at.join("claims/7"));
+        plant(&at.join("claims/1.released"));
+        let newest = store.newest_claim(&service()).unwrap().unwrap();
+        assert_eq!((newest.generation, newest.released), (Generation(1), false), "{what}");
+        assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won, "{what}");
+        assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won, "{what}: repeated");
+        assert_eq!(store.newest_claim(&service()).unwrap(), Some(claim(2)), "{what}");
+        assert_eq!(store.services().unwrap(), [service()]);
+    }
+}
+
+#[test]
+fn what_is_no_folder_among_the_generations_is_none() {
+    for (what, plant) in all().filter(|(what, _)| *what != "folder") {
+        let (_folder, at, store) = begun();
+        plant(&at.join("2"));
+        plant(&at.join("9"));
+        let newest = store.newest_generation(&service(), Generation(9)).unwrap();
+        assert_eq!(newest, Some(Generation(1)), "{what}");
+        let contents = store.load(&service(), Generation(1)).unwrap();
+        store.begin_generation(&service(), Generation(2), &contents).unwrap();
+        assert_eq!(store.load(&service(), Generation(2)).unwrap(), contents, "{what}");
+        store.prune(&service(), Generation(2)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_no_file_among_the_heartbeats_stops_no_heart() {
+    for (what, plant) in all() {
+        let (_folder, at, store) = begun();
+        let servers = at.join("../../servers");
+        plant(&servers.join("nfs-a"));
+        plant(&servers.join("nfs-b"));
+        store.put_server(&report("nfs-c", 1)).unwrap();
+        let hearts = store.hearts().unwrap();
+        assert_eq!(hearts.reports.len(), 1, "{what}");
+        let named: Vec<&str> = hearts.unreadable.keys().map(String::as_str).collect();
+        assert_eq!(named, ["nfs-a", "nfs-b"], "{what}");
+        store.put_server(&report("nfs-a", 2)).unwrap();
+        let hearts = store.hearts().unwrap();
+        assert_eq!((hearts.reports.len(), hearts.unreadable.len()), (2, 1), "{what}");
+    }
+}
+
+#[test]
+fn what_is_no_service_keeps_nobody_from_the_services() {
+    for (what, plant) in all() {
+        let (_folder, at, store) = begun();
+        plant(&at.join("../other"));
+        fs::create_dir(at.join("../third")).unwrap();
+        plant(&at.join("../third/claims"));
+        assert_eq!(store.services().unwrap(), [service()], "{what}");
+    }
+}
+
+#[test]
+fn a_link_in_the_store_leads_nowhere() {
+    let (folder, at, store) = begun();
+    let outside = folder.path().join("outside");
+    fs::create_dir_all(outside.join("sm")).unwrap();
+    fs::write(outside.join("secret"), "only for root").unwrap();
+    symlink(&outside, at.join("2")).unwrap();
+    assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
+    store.load(&service(), Generation(2)).unwrap_err();
+    store.commit(&service(), Generation(2), &[Change::PutRecord(client(1), LINE.into())]).unwrap_err();
+    symlink(outside.join("secret"), at.join("1/sm/10.0.0.2")).unwrap();
+    fs::remove_file(at.join("1/outcomes")).unwrap_or_default();
+    symlink(outside.join("secret"), at.join("1/outcomes")).unwrap();
+    let changes = [Change::PutRecord(client(2), LINE.into()), Change::AppendOutcome("told".into())];
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "only for root");
+    assert_eq!(fs::read_dir(outside.join("sm")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_longest_names_are_kept_and_removed() {
+    let (_folder, _at, store) = begun();
+    let longest = MonName::parse(&"x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX)).unwrap();
+    let server = ServerName::parse(&"s".repeat(heirlock_core::limits::SERVER_NAME_BYTES_MAX)).unwrap();
+    let host = ServiceName::host(&server);
+    store.put_server(&ServerReport::new(server.clone(), "run")).unwrap();
+    assert!(store.servers().unwrap().contains_key(&server));
+    assert_eq!(store.claim(&host, &claim(1)).unwrap(), ClaimAnswer::Won);
+    assert_eq!(store.services().unwrap(), [host.clone(), service()]);
+    let records = [(longest.clone(), LINE.into())].into();
+    let contents = Contents { records, ..Contents::default() };
+    store.begin_generation(&host, Generation(1), &contents).unwrap();
+    store.commit(&host, Generation(1), &[Change::PutRecord(longest.clone(), LINE.into())]).unwrap();
+    assert_eq!(store.load(&host, Generation(1)).unwrap(), contents);
+    store.commit(&host, Generation(1), &[Change::RemoveRecord(longest)]).unwrap();
+    assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);
+    store.release(&host, Generation(1)).unwrap();
+}
