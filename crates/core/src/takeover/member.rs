@@ -175,6 +175,16 @@ impl Member {
         at_ms: i64,
         why: String,
     ) -> Option<OutcomeLine> {
+        // Who was never called did not register because it was told: it came for a lock of another service.
+        if outcome == Outcome::Lost {
+            let known =
+                self.clients.get_mut(client).filter(|known| !known.acknowledged && !known.is_final)?;
+            self.good -= usize::from(known.outcome.is_some_and(Outcome::is_good));
+            known.outcome = None;
+            let line = self.learn(client, outcome, at_ms, Some(why))?;
+            self.clients.get_mut(client)?.is_final = true;
+            return Some(OutcomeLine { is_final: true, ..line });
+        }
         self.learn(client, outcome, at_ms, Some(why))
     }
 

@@ -104,9 +104,12 @@ impl Takeover {
             let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
             // Who came after the lock manager had recognised, and was unknown before, has lost nothing with the life
             // before. Where nobody knows who was known, such a client is told as long as anybody is.
+            let with_outcome: BTreeSet<&str> = one.outcomes.iter().map(|line| line.client.as_str()).collect();
             let has_lost = |client: &MonName| {
-                let known = one.begun_with.as_ref().map(|known| known.contains(client));
-                !run.seen.contains(client) || known.unwrap_or(phase < Phase::Settling)
+                let known = || one.begun_with.as_ref().is_none_or(|known| known.contains(client));
+                // What settles has an outcome for each of its clients.
+                !run.seen.contains(client)
+                    || if phase >= Phase::Settling { with_outcome.contains(client.as_str()) } else { known() }
             };
             let clients: Vec<MonName> = one.clients.into_iter().filter(has_lost).collect();
             let mut member = Member::new(one.service, part, one.generation, one.state, clients);

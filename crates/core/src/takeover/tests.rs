@@ -668,3 +668,18 @@ fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unsee
     assert_eq!((journal.phase, owed("1")), (Phase::Failed, Duty::Nothing), "a person's to repeat");
     assert_eq!(owed("2"), Duty::Recover, "whether an agent saw it begin or not");
 }
+
+#[test]
+fn who_was_never_called_is_lost_though_it_registered_for_a_lock_of_another_service() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let came = || Event::Registered([client("10.0.0.1"), client("10.0.0.2")].into());
+    kept.persist(&run.step(at(1_700), came()));
+    ended(&mut run, &mut kept, "home", &[]);
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.1", Outcome::Lost), ("10.0.0.2", Outcome::Unreachable)]);
+    kept.persist(&run.step(at(12_500), came()));
+    let end = end_of(&tick(&mut run, &mut kept, 17_000, &[]));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.1"), Some(Outcome::Lost));
+    assert_eq!(outcome_of(&end, "nfs", "10.0.0.2"), Some(Outcome::ReRegistered), "it was called");
+}

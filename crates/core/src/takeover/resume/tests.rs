@@ -261,6 +261,24 @@ fn a_client_that_is_new_in_the_life_that_runs_has_nothing_to_be_told() {
 }
 
 #[test]
+fn what_was_settling_has_no_client_without_an_outcome() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let unreachable = Outcome::Unreachable;
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.1", unreachable), ("10.0.0.2", unreachable)]);
+    ended(&mut run, &mut kept, "home", &[("10.0.0.8", unreachable)]);
+    // A claim that was not begun goes on: the generation before knows the newcomer too.
+    let nfs = kept.of(&service("nfs"));
+    nfs.clients.push(client("10.0.0.9"));
+    nfs.begun_with.as_mut().unwrap().insert(client("10.0.0.9"));
+    let mut again = resume(&kept, &["10.0.0.9"]);
+    again.step(at(2_000), recognition(life("2")));
+    let End::Settled(summaries) = end_of(&tick(&mut again, &mut kept, 17_000, &[])) else { panic!() };
+    assert!(summaries.iter().flat_map(|one| &one.clients).all(|client| client.outcome.is_some()));
+}
+
+#[test]
 fn a_reboot_is_told_to_peers_by_whichever_run_comes_to_tell() {
     let boot = |boot: &str| Incarnation { boot: boot.into(), ..life("1") };
     let journal = |phase, life, life_before| {
