@@ -1,10 +1,9 @@
 //! Whether clients find what they need at each address of the services, and at the server's own: a client that mounted by
 //! one that isn't served can't come back, whoever tells it.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use heirlock_nsm::rpcbind;
+use heirlock_nsm::rpcbind::{self, Transport};
 
 use super::finding::Finding;
 use crate::agent::work::is_present;
@@ -38,19 +37,17 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
             )),
         }
     }
-    let mut families = BTreeSet::new();
-    for (address, whose) in here.iter().chain(&elsewhere) {
-        // What is here and served was asked already.
-        if (serves && is_present(*address)) || !families.insert(address.is_ipv4()) {
-            continue;
-        }
-        if let Err(why) = family(*address, port) {
-            findings.push(Finding::loses_locks(
-                CHECK,
-                format!("{address}, {whose}, could not be served here: {why}"),
-                "have rpcbind listen to that family as well (udp6 and tcp6 in /etc/netconfig for IPv6), or take the address out of the configuration",
-            ));
-        }
+    // That rpcbind answers nobody is said by another check.
+    let v6 = here.iter().filter(|_| !serves).chain(&elsewhere).find(|(address, _)| address.is_ipv6());
+    if let Some((address, whose)) = v6
+        && rpcbind_at(Ipv4Addr::LOCALHOST.into(), rpcbind::VERSION_2, port).is_ok()
+        && let Err(why) = rpcbind_at(Ipv6Addr::LOCALHOST.into(), rpcbind::VERSION_4, port)
+    {
+        findings.push(Finding::loses_locks(
+            CHECK,
+            format!("{address}, {whose}, could not be served here: rpcbind is not reached over IPv6: {why}"),
+            "have rpcbind listen to IPv6 as well (udp6 and tcp6 in /etc/netconfig), or take the address out of the configuration",
+        ));
     }
     if findings.is_empty() && serves && good > 0 {
         findings
@@ -59,14 +56,13 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Whether rpcbind answers over the family of this address.
-fn family(address: IpAddr, port: u16) -> Result<(), String> {
-    let (here, version): (IpAddr, u32) = match address {
-        IpAddr::V4(_) => (Ipv4Addr::LOCALHOST.into(), rpcbind::VERSION_2),
-        IpAddr::V6(_) => (Ipv6Addr::LOCALHOST.into(), rpcbind::VERSION_4),
-    };
-    let found = rpc_client::find(here, port, (rpcbind::PROGRAM, version), limits::PROBE_TIME_MAX);
-    found.map(drop).map_err(|why| format!("rpcbind is not reached over its family: {why}"))
+/// Whether rpcbind answers there, in this version.
+fn rpcbind_at(here: IpAddr, version: u32, port: u16) -> Result<(), String> {
+    let program = (rpcbind::PROGRAM, version);
+    // Whether it knows itself is no matter.
+    rpc_client::find_over(here, port, program, Transport::Tcp, limits::PROBE_TIME_MAX)
+        .or_else(|_| rpc_client::find_over(here, port, program, Transport::Udp, limits::PROBE_TIME_MAX))
+        .map(drop)
 }
 
 #[cfg(test)]
@@ -78,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::guard::finding::Severity;
-    use crate::guard::testing::{rpcbind as rpcbind_at, settings};
+    use crate::guard::testing::{rpcbind as fake_rpcbind, settings};
 
     /// What answers every call that does nothing.
     fn program(address: &str) -> u16 {
@@ -104,8 +100,8 @@ mod tests {
     #[test]
     fn each_address_that_is_here_is_asked_and_the_one_that_is_not_served_is_named() {
         let nlm = program("127.9.6.1");
-        let port = rpcbind_at("127.0.0.1", 0, u32::from(nlm));
-        rpcbind_at("127.9.6.1", port, u32::from(nlm));
+        let port = fake_rpcbind("127.0.0.1", 0, u32::from(nlm));
+        fake_rpcbind("127.9.6.1", port, u32::from(nlm));
         let all = found(port, "\"127.9.6.1\"");
         assert_eq!(all, [(Severity::Ok, "NFS and NLM answer at all 1 addresses that are here".to_owned())]);
         let one = found(port, "\"127.9.6.1\", \"127.9.6.2\"");
@@ -118,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_standby_whose_rpcbind_does_not_serve_ipv6_is_told_before_it_adopts() {
-        let port = rpcbind_at("127.0.0.1", 0, 0);
+        let port = fake_rpcbind("127.0.0.1", 0, 0);
         let found = found(port, "\"2001:db8::10\"");
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
