@@ -256,13 +256,7 @@ impl Agent {
         if let Err(error) = conveyor.tidy() {
             tracing::warn!(%error, "what an earlier agent left half written could not be removed");
         }
-        let report = ServerReport {
-            paused: maintenance_file(&settings).exists(),
-            written_at_s: clock::wall_s(),
-            node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
-            addresses: settings.host.addresses.clone(),
-            ..ServerReport::new(settings.server.clone(), &id)
-        };
+        let report = own_report(&settings, &id);
         let mut lock_manager = lock_manager::open(&settings);
         lock_manager.tidy();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
@@ -555,6 +549,17 @@ fn loop_silence_max(settings: &Settings) -> Duration {
 /// As long as it exists, this server is being maintained.
 fn maintenance_file(settings: &Settings) -> PathBuf {
     settings.local_directory.join("maintenance")
+}
+
+/// What this server says of itself before its first heartbeat.
+fn own_report(settings: &Settings, id: &str) -> ServerReport {
+    ServerReport {
+        paused: maintenance_file(settings).exists(),
+        written_at_s: clock::wall_s(),
+        node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+        addresses: settings.host.addresses.clone(),
+        ..ServerReport::new(settings.server.clone(), id)
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ struct Heard {
 
 const BOTH: [bool; 2] = [true, true];
 
+/// A message that left, and its answer; a connection without one comes to its end.
+type Coming = (Transmit, Option<Vec<u8>>);
+
 /// Runs clients that answer after 2 ms, or never, until all who live are told or `end` has come. Says when the last was
 /// told, and how many messages left over UDP and over TCP.
 fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize, Moment, [usize; 2]) {
@@ -21,8 +24,7 @@ fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize
     let living = clients.iter().flatten().count();
     let (mut now, mut sent, mut told, mut last) = (Moment::START, [0, 0], 0, Moment::START);
     // What comes when: an answer, or the end of a connection.
-    type Coming = BTreeMap<(Moment, u32), (Transmit, Option<Vec<u8>>)>;
-    let mut coming = Coming::new();
+    let mut coming: BTreeMap<(Moment, u32), Coming> = BTreeMap::new();
     let mut open = 0;
     while told < living && now < end {
         while let Some(transmit) = notifier.poll_transmit(now) {
