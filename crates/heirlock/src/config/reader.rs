@@ -493,8 +493,6 @@ impl<'r, 't> Section<'r, 't> {
             if known.contains(&name) {
                 continue;
             }
-            let place = self.prefix.trim_end_matches(['.', ':', ' ']);
-            let place = if place.is_empty() { "here".to_owned() } else { format!("in {place}") };
             let meant = alike(name, known.iter().copied());
             self.missing.borrow_mut().retain(|(missing, _)| Some(*missing) != meant);
             let hint = match meant {
@@ -503,7 +501,7 @@ impl<'r, 't> Section<'r, 't> {
             };
             self.reader.complain(
                 Some(key.span().start),
-                format!("there is no key {name:?} {place}{hint}"),
+                format!("there is no key {name:?} here{hint}"),
                 false,
             );
         }

@@ -47,10 +47,10 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
     let text = format!("{LEAST}[[service]]\nname = \"nfs\"\nadresses = [\"10.0.0.10\"]\n");
     assert_eq!(
         error(&text),
-        "/etc/heirlock/heirlock.toml, line 6: there is no key \"adresses\" in service nfs; did you mean \"addresses\"?"
+        "/etc/heirlock/heirlock.toml, line 6: there is no key \"adresses\" here; did you mean \"addresses\"?"
     );
     let hook = error(&format!("{LEAST}[hooks]\nfense = [\"/bin/true\"]\n"));
-    assert!(hook.contains("line 5: there is no key \"fense\" in hooks; did you mean \"fence\"?"), "{hook}");
+    assert!(hook.contains("line 5: there is no key \"fense\" here; did you mean \"fence\"?"), "{hook}");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn all_mistakes_are_told_at_once_each_with_its_line_its_key_and_an_example() {
         "12: hooks.fence: expected a program and its arguments, without a shell: fence = [\"/sbin/fence\", \"-x\"], found \"/sbin/fence -x\"",
         "13: hooks.volume-up: expected a program's path from the root, found \"./up\", which means another file in every folder; for example: volume-up = [\"/usr/local/sbin/volume-up\"]",
         "16: service nfs: addresses: expected a string: addresses = [\"192.0.2.10\"], found 192.0.2.10",
-        "17: there is no key \"hom\" in service nfs; did you mean \"home\"?",
+        "17: there is no key \"hom\" here; did you mean \"home\"?",
         "18: service.name: it is missing; for example: name = \"nfs\"",
         "19: service.addresses: expected a list of strings: addresses = [\"192.0.2.11\"], found \"192.0.2.11\"",
         "20: service.mode: \"automatic\" needs a store that all servers see at the same time",
