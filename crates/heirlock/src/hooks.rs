@@ -42,6 +42,11 @@ impl CommandError {
     pub(crate) fn exit_status(&self) -> Option<i32> {
         self.status
     }
+
+    /// Whether it printed nothing.
+    pub(crate) fn was_silent(&self) -> bool {
+        self.said.0.trim().is_empty()
+    }
 }
 
 #[derive(Debug)]

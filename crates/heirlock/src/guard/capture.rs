@@ -15,7 +15,7 @@ use super::finding::Finding;
 use super::host::{Host, Unit};
 use super::nfs_conf::NfsConf;
 use super::statd;
-use crate::config::{CaptureMode, Settings};
+use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
 use crate::{callout, limits, rpc_client};
 
@@ -78,7 +78,9 @@ pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 /// What the rpc.statd that runs was started with, whatever the files say.
 fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let Some(running) = statd::running(host, settings) else { return Vec::new() };
+    // Another lock manager has a status monitor of its own.
+    let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
+    let Some(running) = statd::running(host, settings).filter(|_| kernel) else { return Vec::new() };
     let check = "state-directory";
     let (pid, mut findings) = (running.pid, Vec::new());
     let ours = &settings.state_directory;

@@ -69,6 +69,8 @@ pub(super) struct NfsConf {
     pub(super) asked: Asked,
     /// What could not be read, in words.
     pub(super) problems: Vec<String>,
+    /// What an update of nfs-utils would bring into force, in words.
+    pub(super) to_come: Vec<String>,
 }
 
 /// A setting, and where it was made.
@@ -90,22 +92,52 @@ struct Section {
 impl NfsConf {
     /// What is in force on this host.
     pub(super) fn read(host: &Host) -> Self {
-        let asked = Asked::of(host);
-        let mut conf = Self::default();
-        if asked.reads(USR_SINCE) {
-            conf.read_file(host, Path::new(USR_FILE), Section::default(), 0);
-            conf.read_folder(host, USR_FOLDER);
-            if host.at(FILE).exists() {
-                conf.values.clear();
+        let mut conf = Self { asked: Asked::of(host), ..Self::default() };
+        conf.read_files(host);
+        if let Err(why) = conf.correct() {
+            let asked = Asked::by_version(host);
+            conf = Self {
+                asked,
+                problems: vec![format!("{why}; the files were read instead")],
+                ..Self::default()
+            };
+            conf.read_files(host);
+        }
+        conf.look_ahead(host);
+        conf
+    }
+
+    fn read_files(&mut self, host: &Host) {
+        if self.asked.reads(USR_SINCE) {
+            self.read_shipped(host);
+        }
+        self.read_file(host, Path::new(FILE), Section::default(), 0);
+        if self.asked.reads(FOLDER_SINCE) {
+            self.read_folder(host, FOLDER);
+        }
+    }
+
+    /// What a distribution ships, where it counts.
+    fn read_shipped(&mut self, host: &Host) {
+        if !host.at(FILE).exists() {
+            self.read_file(host, Path::new(USR_FILE), Section::default(), 0);
+            self.read_folder(host, USR_FOLDER);
+        }
+    }
+
+    /// Settings below /usr/etc that are not in force and will be, once nfs-utils is new enough.
+    fn look_ahead(&mut self, host: &Host) {
+        let mut shipped = Self::default();
+        shipped.read_shipped(host);
+        for (section, key) in KEYS {
+            if let (Some(value), None) = (shipped.get(section, key), self.get(section, key)) {
+                self.to_come.push(format!(
+                    "{} says [{section}] {key}={}, which nfs-utils reads since 2.7.1 and the installed version doesn't: an update brings it into force",
+                    value.file.display(),
+                    value.text.escape_debug()
+                ));
             }
         }
-        conf.read_file(host, Path::new(FILE), Section::default(), 0);
-        if asked.reads(FOLDER_SINCE) {
-            conf.read_folder(host, FOLDER);
-        }
-        conf.asked = asked;
-        conf.correct();
-        conf
     }
 
     fn read_folder(&mut self, host: &Host, folder: &str) {
@@ -122,26 +154,19 @@ impl NfsConf {
     }
 
     /// What nfsconf says counts; our own reading only knows which file says so.
-    fn correct(&mut self) {
-        let Asked::Nfsconf(program) = self.asked.clone() else { return };
+    fn correct(&mut self) -> Result<(), String> {
+        let Asked::Nfsconf(program) = self.asked.clone() else { return Ok(()) };
         for (section, key) in KEYS {
             let place = (section.to_owned(), key.to_owned());
-            match ask(&program, &["--get", section, key]) {
-                Ok(Some(text)) => {
-                    let read = self.get(section, key).filter(|read| read.text == text);
-                    let file = read.map_or_else(|| program.clone(), |read| read.file);
-                    self.values.insert(place, Value { text, file });
-                }
-                Ok(None) => {
-                    self.values.remove(&place);
-                }
-                Err(why) => {
-                    self.problems.push(format!("{why}; the files were read instead"));
-                    self.asked = Asked::Files;
-                    return;
-                }
+            if let Some(text) = ask(&program, &["--get", section, key])? {
+                let read = self.get(section, key).filter(|read| read.text == text);
+                let file = read.map_or_else(|| program.clone(), |read| read.file);
+                self.values.insert(place, Value { text, file });
+            } else {
+                self.values.remove(&place);
             }
         }
+        Ok(())
     }
 
     /// Whether what lies in /etc/nfs.conf.d counts here. nfsconf is asked by an example, for vendors carry newer ways into
@@ -255,6 +280,11 @@ impl Asked {
         if let Some(program) = host.tool(NFSCONF) {
             return Asked::Nfsconf(program);
         }
+        Self::by_version(host)
+    }
+
+    /// Where nfsconf can't be asked.
+    fn by_version(host: &Host) -> Self {
         let version = host.tool("rpc.statd").and_then(|statd| ask(&statd, &["-v"]).ok().flatten());
         version.and_then(|text| Version::parse(&text)).map_or(Asked::Files, Asked::Version)
     }
@@ -275,10 +305,10 @@ impl fmt::Display for Asked {
         match self {
             Asked::Nfsconf(program) => write!(f, "{} was asked what is in force", program.display()),
             Asked::Version(Version(major, minor, patch)) => {
-                write!(f, "there is no nfsconf to ask: the files were read as nfs-utils {major}.{minor}.{patch} reads them")
+                write!(f, "nfsconf can't be asked: the files were read as nfs-utils {major}.{minor}.{patch} reads them")
             }
             Asked::Files => f.write_str(
-                "neither nfsconf nor rpc.statd is here to ask: the files were read as nfs-utils 2.5.3 reads them",
+                "neither nfsconf nor rpc.statd can be asked: the files were read as nfs-utils 2.5.3 reads them",
             ),
         }
     }
@@ -294,13 +324,14 @@ impl Version {
     }
 }
 
-/// What a program of nfs-utils says; `None` where it says no, by exit status 1.
+/// What a program of nfs-utils says; `None` where it says no, by exit status 1 and nothing else. nfsconf before 2.7.1 ends
+/// with the same status and a complaint where there is no /etc/nfs.conf, though the folder beside it counts.
 fn ask(program: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
     let words = arguments.iter().map(|argument| (*argument).to_owned());
     let argv = std::iter::once(program.display().to_string()).chain(words).collect();
     match hooks::run(&Command { argv, time_limit: limits::NFS_UTILS_TIME_MAX }, &[]) {
         Ok(output) => Ok(Some(output.0.trim_end_matches('\n').to_owned())),
-        Err(error) if error.exit_status() == Some(1) => Ok(None),
+        Err(error) if error.exit_status() == Some(1) && error.was_silent() => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -473,7 +504,9 @@ mod tests {
             assert!(!matches!(conf.asked, Asked::Nfsconf(_)));
             return;
         };
-        assert_eq!((&conf.asked, &conf.problems), (&Asked::Nfsconf(program.clone()), &Vec::new()));
+        if host.at(FILE).exists() {
+            assert_eq!((&conf.asked, &conf.problems), (&Asked::Nfsconf(program.clone()), &Vec::new()));
+        }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("nfs.conf");
         fs::write(&file, "[sm-notify]\nlift-grace=$LG\n[environment]\nLG=env\n").unwrap();
@@ -489,11 +522,11 @@ mod tests {
         let value = NfsConf::read(&tree.host()).get("sm-notify", "force").unwrap();
         assert!(value.as_bool() == Some(true) && value.file.ends_with(NFSCONF), "{value:?}");
         assert!(value.remedy().starts_with("find the line"), "{}", value.remedy());
-        tree.tool(NFSCONF, "exit 7");
+        tree.tool(NFSCONF, "echo Error loading config file >&2; exit 1");
         tree.put("/etc/nfs.conf.d/heirlock.conf", BEFORE);
         let conf = NfsConf::read(&tree.host());
         assert_eq!((conf.get_bool("sm-notify", "lift-grace"), &conf.asked), (Some(false), &Asked::Files));
-        assert!(conf.problems[0].contains("exit status 7"), "{:?}", conf.problems);
+        assert!(conf.problems[0].contains("Error loading config file"), "{:?}", conf.problems);
     }
 
     #[test]
@@ -512,6 +545,12 @@ mod tests {
         assert_eq!(said("2.7.1"), [Some(false), Some(true)]);
         assert_eq!(said("10.0.0"), [Some(false), Some(true)]);
         assert_eq!(said("unknown"), [Some(false), None]);
+        tree.tool("rpc.statd", "echo rpc.statd version 2.6.2");
+        let to_come = NfsConf::read(&tree.host()).to_come;
+        assert!(
+            to_come.len() == 1 && to_come[0].contains("site.conf says [sm-notify] force=1"),
+            "{to_come:?}"
+        );
         // Loading the file of /etc drops what was there.
         tree.put("/etc/nfs.conf", "");
         assert_eq!(said("2.8.3"), [Some(false), None]);

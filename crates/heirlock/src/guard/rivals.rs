@@ -46,8 +46,15 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings.extend(unit.map(|unit| unit_state(&unit)));
     findings.extend(running(host, settings));
     findings.extend(directory(host, settings, &conf));
+    findings.extend(conf.to_come.iter().map(|what| {
+        Finding::warning(
+            "nfs-conf",
+            what.clone(),
+            "take it out there, or set the key in /etc before the update",
+        )
+    }));
     findings.extend(conf.problems.iter().map(|problem| {
-        Finding::warning("nfs-conf", problem.clone(), "nfs-utils' programs ignore it too: mend the file")
+        Finding::warning("nfs-conf", problem.clone(), "mend it: nfs-utils' own programs read the same files")
     }));
     findings
 }
