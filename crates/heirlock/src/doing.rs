@@ -1,11 +1,15 @@
 //! What threads and programs do at the moment, as /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)): what
 //! `heirlock_core::hang` judges by.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::hang::{Doing, Look};
+
+use crate::files::trusted;
+
+/// Threads of one program that are looked at.
+const THREADS_MAX: usize = 65_536;
 
 /// What a thread of this program does, and whether its other threads do something but the one that looks.
 pub(crate) fn of_thread(thread: i32) -> Look {
@@ -39,8 +43,8 @@ pub(crate) fn of_program(program: u32) -> Option<Look> {
 }
 
 fn threads(tasks: &Path) -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir(tasks).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let names = trusted::names(tasks, THREADS_MAX).unwrap_or_default();
+    names.into_iter().filter_map(|name| name.to_str()?.parse().ok())
 }
 
 fn works(task: &Path) -> bool {
@@ -49,7 +53,7 @@ fn works(task: &Path) -> bool {
 
 /// What it does, and the processor time that it has had.
 fn stat(folder: &Path) -> Option<(Doing, Duration)> {
-    parse(&fs::read_to_string(folder.join("stat")).ok()?)
+    parse(&trusted::read_system(folder.join("stat")).ok()?)
 }
 
 fn parse(stat: &str) -> Option<(Doing, Duration)> {

@@ -47,7 +47,7 @@ pub(crate) struct Report {
 pub(crate) enum Change {
     PutRecord(MonName, Vec<u8>),
     RemoveRecord(MonName),
-    PutJournal(Journal),
+    PutJournal(Box<Journal>),
     AppendOutcome(OutcomeLine),
 }
 
@@ -91,7 +91,7 @@ impl SharedStore {
         match change {
             Change::PutRecord(client, bytes) => drop(contents.records.insert(client, bytes)),
             Change::RemoveRecord(client) => drop(contents.records.remove(&client)),
-            Change::PutJournal(journal) => contents.journal = journal,
+            Change::PutJournal(journal) => contents.journal = *journal,
             Change::AppendOutcome(line) => contents.outcomes.push(line),
         }
     }

@@ -1,11 +1,11 @@
 //! Who was registered when the lock manager recognised, kept where the agent's next start finds it: it decides who has
 //! come back.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::Path;
 
 use heirlock_core::takeover::{REGISTRATIONS_BYTES_MAX, Registrations};
+
+use crate::files::trusted;
 
 /// In the runtime directory: a boot ends the life that was recognised, and empties it.
 const NAME: &str = "registered-before";
@@ -13,10 +13,8 @@ const NAME: &str = "registered-before";
 /// Keeps them for the run that they were noted for.
 pub(crate) fn keep(runtime_directory: &Path, registrations: &Registrations) {
     let file = runtime_directory.join(NAME);
-    let temporary = file.with_extension("new");
     // No sync: it is of use to this boot alone.
-    let written = fs::write(&temporary, registrations.render()).and_then(|()| fs::rename(&temporary, &file));
-    if let Err(error) = written {
+    if let Err(error) = trusted::replace(&file, registrations.render().as_bytes(), 0o600, false) {
         tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted: should this run be interrupted, clients that came back before will be reported as acknowledged");
     }
 }
@@ -24,15 +22,10 @@ pub(crate) fn keep(runtime_directory: &Path, registrations: &Registrations) {
 /// Takes up what an earlier agent kept for this run.
 pub(crate) fn recall(runtime_directory: &Path, run: &str) -> Option<Registrations> {
     let file = runtime_directory.join(NAME);
-    let noted = read(&file).ok().and_then(|text| Registrations::parse(&text, run));
+    let text = trusted::read_text(&file, REGISTRATIONS_BYTES_MAX).ok();
+    let noted = text.and_then(|text| Registrations::parse(&text, run));
     if noted.is_none() {
         tracing::warn!(file = %file.display(), run, "nothing tells who was registered when the lock manager recognised: clients that came back since are reported as acknowledged");
     }
     noted
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    let (mut text, limit) = (String::new(), u64::try_from(REGISTRATIONS_BYTES_MAX).unwrap_or(u64::MAX));
-    File::open(file)?.take(limit).read_to_string(&mut text)?;
-    Ok(text)
 }

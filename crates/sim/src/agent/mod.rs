@@ -276,7 +276,7 @@ impl Agent {
     fn give_life_to_fresh(&mut self, out: &mut Out<'_>, fresh: &[ServiceName], life: &Incarnation) {
         for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
             let journal = Journal { life: Some(life.clone()), ..held.journal.clone() };
-            let change = Change::PutJournal(journal.clone());
+            let change = Change::PutJournal(Box::new(journal.clone()));
             if out.commit(service, held.claim.generation, vec![change]).is_ok() {
                 held.journal = journal;
             }

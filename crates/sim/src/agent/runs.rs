@@ -284,7 +284,9 @@ impl Agent {
                     let claim = self.our_claim(out, *generation);
                     self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
                 }
-                Persist::Journal { journal, .. } => changes.push(Change::PutJournal(journal.clone())),
+                Persist::Journal { journal, .. } => {
+                    changes.push(Change::PutJournal(Box::new(journal.clone())));
+                }
                 Persist::Outcomes { lines, .. } => {
                     changes.extend(lines.iter().map(|line| Change::AppendOutcome(line.clone())));
                 }
