@@ -54,7 +54,7 @@ impl GraceSeen {
             .and_then(|bytes| fs::write(&temporary, bytes))
             .and_then(|()| fs::rename(&temporary, &self.file));
         if let Err(error) = written {
-            tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted: a run that is interrupted now may not go on");
+            tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted in {}, so a run that is interrupted now may not go on: {error}", self.file.display());
         }
     }
 }

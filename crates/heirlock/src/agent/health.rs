@@ -13,7 +13,7 @@ impl Health {
     /// A write or read failed. Said at once, and again only if the reason changes.
     pub(crate) fn failed(&mut self, now: Moment, error: &str) {
         if self.error.as_deref() != Some(error) {
-            tracing::error!(%error, "the store fails: what it doesn't know is unprotected");
+            tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
         }
         self.error = Some(error.to_owned());
         self.since.get_or_insert((now, super::clock::wall_s()));

@@ -191,7 +191,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
         Ok(false) => {}
         Err(error) => {
-            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
         }
     }
     for finding in guard::commands(&settings) {
@@ -259,7 +259,7 @@ impl Agent {
         };
         let mut lock_manager = lock_manager::open(&settings);
         lock_manager.tidy();
-        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
+        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent of {} begins, on {} and {}", settings.server, store.describe(), lock_manager.describe());
         let workshop = Workshop {
             settings: Arc::clone(&settings),
             clock,
@@ -452,7 +452,7 @@ impl Agent {
                 return;
             }
             Ok(Some(Namesake::IsNew)) => {
-                tracing::error!(server = %self.settings.server, "another agent was started under this server's name");
+                tracing::error!(server = %self.settings.server, "another agent was started under this server's name {}", self.settings.server);
             }
             Err(error) => {
                 self.holdings_known = false;
@@ -529,7 +529,7 @@ fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store
     match store.found() {
         Ok(_) => {}
         Err(error @ StoreError::Unexpected { .. }) => return Err(error.into()),
-        Err(error) => tracing::error!(%error, "the store can't be opened yet"),
+        Err(error) => tracing::error!(%error, "the store can't be opened yet: {error}"),
     }
     Ok(Box::new(store))
 }

@@ -80,7 +80,11 @@ impl Agent {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         let clients = desk.clients();
-        tracing::info!(registered = clients.len(), "heirlock is the status monitor");
+        tracing::info!(
+            registered = clients.len(),
+            "heirlock is the status monitor of {} clients",
+            clients.len()
+        );
         let stale = directory.current().difference(&clients).cloned().collect::<Vec<_>>();
         self.monitoring = Some(Monitoring {
             desk,
@@ -259,7 +263,7 @@ impl Agent {
             let state_directory = self.settings.state_directory.clone();
             thread::spawn(move || {
                 if let Err(error) = Directory::sync(&state_directory) {
-                    tracing::warn!(%error, "the status monitor's directory could not be synced");
+                    tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
                 }
             });
         }
@@ -307,7 +311,7 @@ impl Agent {
         monitoring.unsynced = true;
         if let Err(error) = monitoring.directory.update(client, &lines, self.conveyor.placed()) {
             if monitoring.behind.is_empty() {
-                tracing::error!(%client, %error, "the status monitor's directory can't be written; the store has the record");
+                tracing::error!(%client, %error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
             }
             monitoring.behind.insert(client.clone());
         }

@@ -39,7 +39,7 @@ impl Agent {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
-                tracing::warn!(why, "the lock manager can't be looked at");
+                tracing::warn!(why, "the lock manager can't be looked at: {why}");
                 return;
             }
         };
@@ -56,7 +56,7 @@ impl Agent {
             Change::Same => {}
             Change::Stopped => self.grace_seen.forget(),
             Change::Reborn(life) => {
-                tracing::info!(%life, "another life of the lock manager begins: the locks of the one before are gone");
+                tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
                 match since {
                     Some(since) => self.grace_seen.note(&life, since, self.clock),
                     None => self.grace_seen.forget(),
@@ -114,7 +114,7 @@ impl Agent {
             return;
         }
         if self.meeting.asked_at.replace(now).is_none() {
-            tracing::info!(services = ?unknown, "clients were recorded before a life of the lock manager was noted: it is asked whether grace is open");
+            tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
         }
         self.workshop.ask_grace(life.clone());
     }
@@ -172,7 +172,7 @@ impl Agent {
             return;
         }
         if let Err(error) = self.conveyor.clean_up() {
-            tracing::warn!(%error, "records conveyed by an earlier run could not all be taken away");
+            tracing::warn!(%error, "records conveyed by an earlier run could not all be taken away: {error}");
         }
     }
 
@@ -185,7 +185,7 @@ impl Agent {
             match self.store.commit(service, held.claim.generation, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {
-                    tracing::warn!(%service, %error, "the life of the lock manager could not be noted");
+                    tracing::warn!(%service, %error, "{service}: the life of the lock manager could not be noted: {error}");
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Order {
     /// A run that was interrupted before the lock manager recognised is begun anew: with a generation and a number of
     /// its own, for nothing proves what of it was done (I9).
     fn redo(redo: Redo) -> Self {
-        tracing::info!(run = redo.run, targets = ?redo.targets, "a run that was interrupted is begun anew");
+        tracing::info!(run = redo.run, targets = ?redo.targets, "{}: the run {} was interrupted and is begun anew", super::status::names(&redo.targets), redo.run);
         let own = Self::own_restart();
         let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
         Self { cause, targets: redo.targets, until: redo.until, ..own }

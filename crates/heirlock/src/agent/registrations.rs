@@ -17,7 +17,7 @@ pub(crate) fn keep(runtime_directory: &Path, registrations: &Registrations) {
     // No sync: it is of use to this boot alone.
     let written = fs::write(&temporary, registrations.render()).and_then(|()| fs::rename(&temporary, &file));
     if let Err(error) = written {
-        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted: should this run be interrupted, clients that came back before will be reported as acknowledged");
+        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
     }
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn recall(runtime_directory: &Path, run: &str) -> Option<Registration
     let file = runtime_directory.join(NAME);
     let noted = read(&file).ok().and_then(|text| Registrations::parse(&text, run));
     if noted.is_none() {
-        tracing::warn!(file = %file.display(), run, "nothing tells who was registered when the lock manager recognised: clients that came back since are reported as acknowledged");
+        tracing::warn!(file = %file.display(), run, "nothing in {} tells who was registered when the lock manager recognised, so clients that came back since are reported as acknowledged", file.display());
     }
     noted
 }

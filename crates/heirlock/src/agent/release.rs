@@ -26,7 +26,7 @@ impl Agent {
     /// Begins to give a service away.
     pub(crate) fn release(&mut self, service: &ServiceName, responder: Option<Responder>) {
         if let Err(why) = self.may_release(service) {
-            tracing::warn!(%service, why, "not released");
+            tracing::warn!(%service, why, "{service}: not released: {why}");
             if let Some(responder) = responder {
                 responder.failed(&why, true);
             }
@@ -35,7 +35,7 @@ impl Agent {
         if let Some(held) = self.held.get_mut(service) {
             held.frozen = true;
         }
-        tracing::info!(%service, "a release begins: its address goes first");
+        tracing::info!(%service, "{service}: a release begins, and its address goes first");
         self.releases.on.insert(service.clone(), responder);
         self.workshop.take_address_away(service);
     }
@@ -80,7 +80,7 @@ impl Agent {
                 if let Some(held) = self.held.get_mut(service) {
                     held.frozen = false;
                 }
-                tracing::error!(%service, why, "the release failed: the service stays here");
+                tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
                 if let Some(responder) = self.releases.end(service) {
                     responder.failed(&format!("{service} was not released: {why}"), false);
                 }
@@ -99,10 +99,10 @@ impl Agent {
             return Err("the store does not hold what was captured; try again, and look at the volume".into());
         }
         self.store.release(service, held.claim.generation).map_err(said)?;
-        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "released");
+        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} clients on record", held.claim.generation, contents.records.len());
         self.held.remove(service);
         if let Err(why) = self.workshop.let_go_of_locks(service) {
-            tracing::error!(%service, why, "released, but its locks are still held here and may keep its volume busy");
+            tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Agent {
     pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
         let responder = self.releases.end(service);
         if let Err(why) = &gone {
-            tracing::error!(%service, why, "released, but its volume is still here");
+            tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
         }
         let Some(responder) = responder else { return };
         match gone {

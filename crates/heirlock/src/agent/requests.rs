@@ -175,7 +175,7 @@ impl Agent {
         if self.is_adopted_already(&service) {
             return responder.done(Answer::Words { text: format!("{service} is at home") });
         }
-        tracing::info!(%service, "its owner is asked to give it up");
+        tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
         self.pulse.want(&service, true);
         self.beat_due = now;
         self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, responder });
@@ -236,7 +236,7 @@ impl Agent {
         for service in wanted.map(|s| s.name.clone()).collect::<Vec<_>>() {
             let busy = self.run.as_ref().is_some_and(|running| running.machine.has_member(&service));
             if !busy && !self.is_releasing(&service) {
-                tracing::info!(%service, "its home asks for it");
+                tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
                 self.release(&service, None);
                 self.capture.due = Some(now);
             }

@@ -61,7 +61,7 @@ impl Agent {
             // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
             return self.look_for(service);
         }
-        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed by another server: it is not ours any more");
+        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed it as generation {}; it is not this server's any more", other.owner, other.generation);
         self.held.remove(service);
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Agent {
             Found::Ours(claim, contents, journal) => {
                 self.check_age(service, Some(claim.generation))?;
                 self.say_damaged(service, &contents.damaged);
-                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} clients on record", claim.generation, contents.records.len());
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
@@ -130,7 +130,7 @@ impl Agent {
         base: Contents,
         goes_on: bool,
     ) -> Result<(), StoreError> {
-        tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
+        tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
         let known = self.acquaintance.memory().known(service).sent();
         let sent: Vec<StateNumber> = base.state.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
@@ -192,7 +192,7 @@ impl Agent {
         else {
             return Ok(());
         };
-        tracing::info!(%service, "claimed for the first time: it is at home here");
+        tracing::info!(%service, "{service}: claimed by this server for the first time, since it is at home here");
         self.hold(service, claim, contents, journal);
         self.capture.due = None;
         Ok(())
@@ -200,7 +200,7 @@ impl Agent {
 
     fn say_damaged(&self, service: &ServiceName, damaged: &[(String, String)]) {
         for (path, why) in damaged {
-            tracing::error!(%service, path, why, "a record in the store can't be read; it is left alone");
+            tracing::error!(%service, path, why, "{service}: the record {path} in the store can't be read, so its client can't be told: {why}");
         }
     }
 
@@ -224,7 +224,7 @@ impl Agent {
                 continue;
             }
             let OwnerHeart::Silent { for_time } = heart else { continue };
-            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "the owner's heart is silent");
+            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
             self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
             let order = Order {
                 cause: Cause::OwnerDead,
@@ -262,7 +262,7 @@ impl Agent {
             if gone.is_empty() {
                 continue;
             }
-            tracing::warn!(%service, clients = gone.len(), "not told for longer than forget-after: forgotten");
+            tracing::warn!(%service, clients = gone.len(), "{service}: {} clients that could not be told are forgotten, for that is longer than forget-after ago", gone.len());
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
         self.held = held_services;

@@ -234,40 +234,55 @@ pub(crate) fn answer(
     }
 }
 
-/// Says in the log how a run ended, and of every client that was not told.
+/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
+/// says by itself who and why.
 pub(crate) fn log_end(machine: &Takeover, end: &End) {
+    let (run, targets) = (machine.run(), names(machine.targets()));
     let (summaries, failure) = match end {
         End::Refused(why) => {
-            tracing::warn!(run = machine.run(), why, "refused: nothing was changed");
+            tracing::warn!(run, why, "{targets}: refused, and nothing was changed: {why}");
             return;
         }
         End::Failed { why, summaries } => (summaries, Some(why)),
         End::Settled(summaries) => (summaries, None),
     };
     if let Some(why) = failure {
-        tracing::error!(run = machine.run(), why, "a run failed");
+        tracing::error!(run, why, "{targets}: the run {run} failed: {why}");
     }
     for summary in summaries {
-        let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
-        tracing::info!(
-            run = machine.run(),
-            service = %summary.service,
-            generation = %summary.generation,
-            state = %summary.state,
-            re_registered = count(Outcome::ReRegistered),
-            acknowledged = count(Outcome::Acknowledged),
-            unreachable = count(Outcome::Unreachable),
-            lost = count(Outcome::Lost),
-            "a run is over"
-        );
-        if summary.clients.is_empty() && summary.part == Part::Target {
-            tracing::warn!(run = machine.run(), service = %summary.service, "no client is on record, so none was told");
+        log_summary(run, summary);
+    }
+}
+
+fn log_summary(run: &str, summary: &Summary) {
+    let Summary { service, generation, state, clients, .. } = summary;
+    let count = |wanted: Outcome| clients.iter().filter(|c| c.outcome == Some(wanted)).count();
+    let told = clients.iter().filter(|client| client.outcome.is_some_and(Outcome::is_good)).count();
+    tracing::info!(
+        run,
+        %service,
+        %generation,
+        %state,
+        re_registered = count(Outcome::ReRegistered),
+        acknowledged = count(Outcome::Acknowledged),
+        unreachable = count(Outcome::Unreachable),
+        lost = count(Outcome::Lost),
+        "{service}: {told} of {} clients were told, {} of them registered again; unreachable: {}, lost: {} (generation {generation})",
+        clients.len(),
+        count(Outcome::ReRegistered),
+        count(Outcome::Unreachable),
+        count(Outcome::Lost),
+    );
+    if clients.is_empty() && summary.part == Part::Target {
+        tracing::warn!(run, %service, "{service}: no client is on record, so none was told");
+    }
+    for ClientSummary { client, outcome, why, .. } in clients {
+        if outcome.is_some_and(Outcome::is_good) {
+            continue;
         }
-        for client in summary.clients.iter().filter(|client| !client.outcome.is_some_and(Outcome::is_good)) {
-            let why = client.why.as_deref().unwrap_or("the run ended before");
-            let outcome = client.outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
-            tracing::warn!(service = %summary.service, client = %client.client, outcome, why, "a client was not told");
-        }
+        let why = why.as_deref().unwrap_or("the run ended before its outcome was known");
+        let outcome = outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
+        tracing::warn!(%service, %client, outcome, why, "{service}: {client} was not told ({outcome}): {why}");
     }
 }
 

@@ -373,9 +373,9 @@ impl Store for DirStore {
                     servers.insert(report.server.clone(), report);
                 }
                 Ok(report) => {
-                    tracing::warn!(path = name, found = %report.server, "a heartbeat under another's name");
+                    tracing::warn!(path = name, found = %report.server, "the heartbeat {name} in the store names another server, {}", report.server);
                 }
-                Err(error) => tracing::warn!(%error, "a heartbeat that can't be read"),
+                Err(error) => tracing::warn!(%error, "a heartbeat in the store can't be read: {error}"),
             }
         }
         Ok(servers)

@@ -1,5 +1,10 @@
-use heirlock_core::ServerName;
-use heirlock_core::claim::Claim;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::takeover::{Cause, Conveyance, Plan, Strategy, Until};
+use heirlock_core::{Moment, ServerName};
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::store::Contents;
@@ -30,11 +35,87 @@ fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_l
     let journal = Journal { timeline, ..Journal::quiet("r", &server, 0) };
     let claim = Claim::new(Generation(3), &server, "r", 0);
     let contents = Contents { outcomes, ..Contents::default() };
-    let held = Held::new(claim, contents, journal, false, std::time::Duration::ZERO);
+    let held = Held::new(claim, contents, journal, false, Duration::ZERO);
     let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
     let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
     let report = of_journal(&ServiceName::parse("nfs").unwrap(), &held, &settings);
     let slow = |client: &str, took_ms| Slow { client: client.into(), took_ms };
     assert_eq!(report.slowest, [slow("192.0.2.2", 700), slow("192.0.2.1", 10)]);
     assert_eq!((report.acknowledged, report.re_registered), (2, 1));
+}
+
+/// The message of each event, without its fields: what `journalctl` shows.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Messages {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Message<'a>(&'a mut Vec<String>);
+        impl tracing::field::Visit for Message<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push(format!("{value:?}"));
+                }
+            }
+        }
+        event.record(&mut Message(&mut self.0.lock().unwrap()));
+    }
+}
+
+fn client(client: &str, outcome: Option<Outcome>, why: Option<&str>) -> ClientSummary {
+    let (client, why) = (heirlock_nsm::MonName::parse(client).unwrap(), why.map(str::to_owned));
+    ClientSummary { client, outcome, at_ms: 0, answered_ms: None, why }
+}
+
+fn machine(targets: &[&str]) -> Takeover {
+    let plan = Plan {
+        run: "5f3a".into(),
+        server: "nfs-b".parse().unwrap(),
+        cause: Cause::Asked,
+        targets: targets.iter().map(|name| ServiceName::parse(name).unwrap()).collect(),
+        own: Vec::new(),
+        lost: Vec::new(),
+        strategy: Strategy::Notify,
+        convey: Conveyance::Generate,
+        until: Until::Settled,
+        authority: Authority::default(),
+        fence: false,
+        margin: Duration::from_secs(5),
+        primary_lost: None,
+        started_at_s: 0,
+    };
+    Takeover::new(Moment::START, plan)
+}
+
+#[test]
+fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
+    let clients = vec![
+        client("10.97.0.20", Some(Outcome::ReRegistered), None),
+        client("10.97.0.21", Some(Outcome::Lost), Some("grace is not open on 10.97.0.10")),
+        client("10.97.0.22", Some(Outcome::Unreachable), Some("no answer")),
+        client("10.97.0.23", None, None),
+    ];
+    let summary = Summary {
+        service: ServiceName::parse("nfs").unwrap(),
+        part: Part::Target,
+        generation: Generation(4),
+        state: heirlock_nsm::StateNumber(11),
+        clients,
+    };
+    let messages = Messages::default();
+    let subscriber = tracing_subscriber::registry().with(messages.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let failed = End::Failed { why: "grace ended".into(), summaries: vec![summary] };
+        log_end(&machine(&["nfs"]), &failed);
+        log_end(&machine(&["nfs"]), &End::Refused("nfs-a lives".into()));
+    });
+    let expected = [
+        "nfs: the run 5f3a failed: grace ended",
+        "nfs: 1 of 4 clients were told, 1 of them registered again; unreachable: 1, lost: 1 (generation 4)",
+        "nfs: 10.97.0.21 was not told (lost): grace is not open on 10.97.0.10",
+        "nfs: 10.97.0.22 was not told (unreachable): no answer",
+        "nfs: 10.97.0.23 was not told (unknown): the run ended before its outcome was known",
+        "nfs: refused, and nothing was changed: nfs-a lives",
+    ];
+    assert_eq!(*messages.0.lock().unwrap(), expected);
 }
