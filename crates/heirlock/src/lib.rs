@@ -26,4 +26,5 @@ mod probe;
 mod rpc_client;
 mod store;
 mod supervise;
+mod survey;
 mod watchdog;

@@ -40,6 +40,10 @@ pub struct Journal {
     /// Why it failed, where it did.
     #[serde(default)]
     pub failure: Option<String>,
+    /// When its owner gave it up in order, in seconds since 1970 by that server's clock. For people: that it is given up is
+    /// what the mark beside the claim says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at_s: Option<u64>,
 }
 
 impl Journal {
@@ -60,6 +64,7 @@ impl Journal {
             started_at_s,
             timeline: Vec::new(),
             failure: None,
+            released_at_s: None,
         }
     }
 

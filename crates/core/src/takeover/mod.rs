@@ -789,6 +789,7 @@ impl Takeover {
             started_at_s: self.plan.started_at_s,
             timeline: self.timeline.clone(),
             failure,
+            released_at_s: None,
         }
     }
 

@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::Journal;
 use heirlock_core::{Moment, ServiceName};
 
-use super::Agent;
+use super::{Agent, clock};
 use crate::control::{Answer, Responder};
+use crate::store::{Change, journal_text};
 
 /// Releases that are on, each with whoever waits for it.
 #[derive(Debug, Default)]
@@ -98,8 +101,15 @@ impl Agent {
         if contents.records != *held.ledger.stored() {
             return Err("the store does not hold what was captured; try again, and look at the volume".into());
         }
+        // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
+        let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
+        let note = [Change::PutJournal(journal_text(&journal))];
+        self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} clients on record", held.claim.generation, contents.records.len());
+        // Known at once, and not at the next beat: whoever looks now is told that it is nobody's.
+        let claim = Claim { released: true, ..held.claim.clone() };
+        self.others.insert(service.clone(), claim);
         self.held.remove(service);
         if let Err(why) = self.workshop.let_go_of_locks(service) {
             tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");

@@ -106,15 +106,27 @@ impl Agent {
         {
             return responder.failed(&why, true);
         }
+        let primary_lost = self.last_sign_of(service, now);
         let order = Order {
             cause: Cause::Asked,
             targets: vec![adoption.service],
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
             authority: adoption.authority,
             waiting: vec![responder],
-            primary_lost: None,
+            primary_lost,
         };
         self.begin_run(now, order);
+    }
+
+    /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
+    /// it. Nothing is decided by it.
+    fn last_sign_of(&self, service: &ServiceName, now: Moment) -> Option<Moment> {
+        let claim = self.others.get(service).filter(|claim| !claim.released)?;
+        match self.pulse.heart_of(&claim.owner, now) {
+            OwnerHeart::Beating { last_change } => Some(now - last_change),
+            OwnerHeart::Silent { for_time } => Some(now - for_time),
+            OwnerHeart::Unknown { .. } | OwnerHeart::Paused | OwnerHeart::NeverSeen => None,
+        }
     }
 
     /// What on this host is known to lose locks in an adoption.

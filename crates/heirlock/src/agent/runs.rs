@@ -21,6 +21,7 @@ use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
+use crate::survey;
 
 /// The run that is on.
 pub(crate) struct Running {
@@ -687,7 +688,10 @@ impl Agent {
         for (service, held) in &self.held {
             let keep_from =
                 Generation(held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT));
-            if let Err(error) = self.store.prune(service, keep_from) {
+            let store = self.store.as_ref();
+            // What is told of them outlives them; what could not be kept is not removed.
+            let kept = survey::past::keep_before(store, service, keep_from);
+            if let Err(error) = kept.and_then(|()| store.prune(service, keep_from)) {
                 tracing::warn!(%service, %error, "{service}: old generations could not be removed: {error}");
             }
         }

@@ -33,6 +33,8 @@ pub(crate) trait Disk: Send + Sync {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// How many names a file has: tells a link whose answer was lost on the way.
     fn links(&self, path: &Path) -> io::Result<u64>;
+    /// When a file was last written, in seconds since 1970.
+    fn written_at_s(&self, path: &Path) -> io::Result<u64>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a folder and all in it.
@@ -112,6 +114,10 @@ impl Disk for RealDisk {
 
     fn links(&self, path: &Path) -> io::Result<u64> {
         Ok(fs::metadata(path)?.nlink())
+    }
+
+    fn written_at_s(&self, path: &Path) -> io::Result<u64> {
+        Ok(u64::try_from(fs::symlink_metadata(path)?.mtime()).unwrap_or(0))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -135,7 +135,7 @@ impl DirStore {
     }
 
     /// A record, or nothing where its owner removed it meanwhile.
-    fn load_record(&self, sm: &Path, name: &str) -> Result<Option<(MonName, Vec<u8>)>, String> {
+    pub(super) fn load_record(&self, sm: &Path, name: &str) -> Result<Option<(MonName, Vec<u8>)>, String> {
         let key = MonName::parse(name).map_err(|error| error.to_string())?;
         let max = u64::try_from(RECORD_BYTES_MAX).unwrap_or(u64::MAX);
         let bytes = match self.disk.read(&sm.join(name), max) {
