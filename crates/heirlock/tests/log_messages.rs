@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Fields that say who or why: a message beside one of them says so too.
-const SAID: [&str; 21] = [
+const SAID: [&str; 20] = [
     "service", "client", "server", "owner", "name", "address", "path", "file", "folder", "error", "why",
-    "problems", "from", "hook", "life", "phase", "program", "status", "other", "what", "outcome",
+    "problems", "from", "life", "phase", "program", "status", "other", "what", "outcome",
 ];
 
 /// One event: where it is, its fields' names and its message.

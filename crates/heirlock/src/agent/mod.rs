@@ -81,7 +81,7 @@ use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use clock::Clock;
 use convey::Conveyor;
-use health::Health;
+use health::{Health, Protection};
 use holdings::Held;
 use runs::Running;
 use status::Snapshot;
@@ -164,6 +164,7 @@ pub(crate) struct Agent {
     /// What other servers compare with their own, and when it was gathered.
     facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
+    protection: Protection,
     releases: release::Releases,
     wishes: requests::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
@@ -174,6 +175,8 @@ pub(crate) struct Agent {
     /// Why the agent must end.
     fatal: Option<String>,
 }
+
+pub(crate) use status::past_report;
 
 /// Runs the agent until it is told to stop.
 ///
@@ -297,6 +300,7 @@ impl Agent {
             beat_due: clock.now(),
             facts: None,
             health: Health::default(),
+            protection: Protection::default(),
             releases: release::Releases::default(),
             wishes: requests::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
@@ -423,6 +427,7 @@ impl Agent {
         self.recover(now);
         self.tend_directory(now);
         self.tell_durable();
+        self.note_protection();
         self.publish();
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use heirlock_core::ledger::Entry;
-use heirlock_core::monitor::{Arrival, Rules, key};
+use heirlock_core::monitor::{Arrival, Rules, Standing, key};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -16,6 +16,7 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::holdings::{Held, commit_all};
 use super::{Agent, Message};
+use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
@@ -273,35 +274,26 @@ impl Agent {
     }
 
     /// What `status` says of the status monitor.
-    pub(crate) fn monitor_problems(&self) -> Vec<String> {
+    pub(crate) fn monitor_problems(&self) -> Vec<Problem> {
         let Some(monitoring) = &self.monitoring else { return Vec::new() };
         let standing = monitoring.desk.standing();
-        let mut problems = Vec::new();
-        if !standing.at_risk.is_empty() {
-            let names: Vec<&str> = standing.at_risk.iter().take(10).map(MonName::as_str).collect();
-            problems.push(format!(
-                "{} clients were granted locks that the store does not know of: {}{}",
-                standing.at_risk.len(),
-                names.join(", "),
-                if standing.at_risk.len() > names.len() { ", …" } else { "" }
-            ));
-        }
-        if standing.failing {
-            problems.push(format!(
-                "the store does not take new clients in: {} requests were refused so far",
-                standing.refused
-            ));
-        }
-        if standing.untaken > 0 {
-            problems.push(format!(
-                "the lock manager takes no call that {} clients were restarted: it may keep locks that nobody holds",
-                standing.untaken
-            ));
-        }
-        if !monitoring.behind.is_empty() {
-            problems.push(format!("the files of {} clients could not be written", monitoring.behind.len()));
-        }
-        problems
+        let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
+        let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
+        [
+            (ProblemKind::ClientsAtRisk, at_risk, at_risk > 0),
+            (ProblemKind::ClientsRefused, refused, standing.failing),
+            (ProblemKind::RestartsNotTaken, standing.untaken, standing.untaken > 0),
+            (ProblemKind::ClientFilesBehind, behind, behind > 0),
+        ]
+        .into_iter()
+        .filter(|(_, _, is_wrong)| *is_wrong)
+        .map(|(kind, count, _)| Problem::new(kind).with(count))
+        .collect()
+    }
+
+    /// How our own status monitor stands; nothing where rpc.statd is it.
+    pub(crate) fn monitor_standing(&self) -> Option<Standing> {
+        self.monitoring.as_ref().map(|monitoring| monitoring.desk.standing())
     }
 
     /// A client's registrations changed: its files follow, and a run that waits for it is told.

@@ -11,6 +11,7 @@ use heirlock_core::takeover::{Cause, Event, Until};
 use super::Agent;
 use super::runs::Order;
 use super::watch::Look;
+use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
 
@@ -130,7 +131,10 @@ impl Agent {
         self.meeting.silent = silent;
         match self.meeting.told {
             Strangers::Unknown if is_news => {
-                self.stranger_problems().iter().for_each(|problem| tracing::warn!("{problem}"));
+                let why = self.meeting.silent.as_deref().unwrap_or_default();
+                for service in &self.owed().unknown {
+                    tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
+                }
             }
             Strangers::Unknown => {}
             Strangers::Lost => tracing::info!("grace is open: the clients are told"),
@@ -141,13 +145,10 @@ impl Agent {
     }
 
     /// What `status` says of clients of whom nobody knows whether their locks are gone.
-    pub(crate) fn stranger_problems(&self) -> Vec<String> {
+    pub(crate) fn stranger_problems(&self) -> Vec<Problem> {
         let Some(why) = &self.meeting.silent else { return Vec::new() };
-        let problem = |service| {
-            format!(
-                "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}"
-            )
-        };
+        let problem =
+            |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);
         self.owed().unknown.iter().map(problem).collect()
     }
 

@@ -63,6 +63,7 @@ impl Agent {
         }
         tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed it as generation {}; it is not this server's any more", other.owner, other.generation);
         self.held.remove(service);
+        self.others.insert(service.clone(), other);
         Ok(())
     }
 
@@ -170,6 +171,7 @@ impl Agent {
         let generation = claim.generation;
         let held = Held::new(claim, contents, journal, keeps_peers, delay);
         self.saw_generation(service, generation, Some(generation), Some(held.state));
+        self.others.remove(service);
         self.held.insert(service.clone(), held);
         // What was counted of it before, if it was held before, says nothing of this.
         self.durable_are_others();

@@ -392,7 +392,7 @@ impl Workshop {
             ("HEIRLOCK_ADDRESSES", addresses),
             ("HEIRLOCK_EXPORTS", exports),
         ];
-        tracing::info!(hook = name, %service, "{service}: running the hook {}", name);
+        tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
     }
 }

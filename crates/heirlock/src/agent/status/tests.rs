@@ -4,10 +4,14 @@ use std::time::Duration;
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::takeover::{Cause, Conveyance, Plan, Strategy, Until};
 use heirlock_core::{Moment, ServerName};
+use heirlock_nsm::StateNumber;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
+use crate::agent::holdings::claim_first;
+use crate::agent::testing::{Place, place, service};
 use crate::store::Contents;
+use crate::survey::past::tenure_of;
 
 fn stamp(event: Milestone, at_ms: i64) -> Stamp {
     Stamp { event, at_ms }
@@ -63,7 +67,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Messages {
 }
 
 fn client(client: &str, outcome: Option<Outcome>, why: Option<&str>) -> ClientSummary {
-    let (client, why) = (heirlock_nsm::MonName::parse(client).unwrap(), why.map(str::to_owned));
+    let (client, why) = (MonName::parse(client).unwrap(), why.map(str::to_owned));
     ClientSummary { client, outcome, at_ms: 0, answered_ms: None, why }
 }
 
@@ -99,7 +103,7 @@ fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
         service: ServiceName::parse("nfs").unwrap(),
         part: Part::Target,
         generation: Generation(4),
-        state: heirlock_nsm::StateNumber(11),
+        state: StateNumber(11),
         clients,
     };
     let messages = Messages::default();
@@ -118,4 +122,69 @@ fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
         "nfs: refused, and nothing was changed: nfs-a lives",
     ];
     assert_eq!(*messages.0.lock().unwrap(), expected);
+}
+
+fn held_here(name: &str) -> Place {
+    let mut place = place();
+    let us = place.agent.settings.server.clone();
+    let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
+    let store = place.agent.store.as_ref();
+    claim_first(store, &service(name), &claim, StateNumber(1), &journal).unwrap().unwrap();
+    place.agent.do_what_is_due();
+    place
+}
+
+fn status_of(place: &Place, name: &str) -> ServiceStatus {
+    place.agent.publish();
+    place.agent.snapshot.report().services.into_iter().find(|service| service.service == name).unwrap()
+}
+
+#[test]
+fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record() {
+    let mut place = held_here("new");
+    let service = service("new");
+    assert_eq!(status_of(&place, "new").owner.as_deref(), Some("nfs-b"));
+    place.agent.address_gone(place.agent.clock.now(), &service, Ok(()));
+    let after = status_of(&place, "new");
+    assert_eq!((after.owner, after.released_by.as_deref(), after.held), (None, Some("nfs-b"), false));
+    let kept = tenure_of(place.agent.store.as_ref(), &service, Generation::FIRST);
+    assert!(kept.unwrap().unwrap().released_at_s.is_some());
+}
+
+#[test]
+fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() {
+    let mut standby = place();
+    standby.agent.do_what_is_due();
+    assert!(!standby.agent.follower.runs(), "it was not looked at");
+    assert_eq!((standby.agent.ailments(), standby.agent.problems()), (Vec::new(), Vec::new()));
+    let place = held_here("new");
+    assert_eq!(place.agent.ailments(), ["no-lock-manager"]);
+    assert_eq!(place.agent.problems(), [Problem::new(ProblemKind::NoLockManager)]);
+}
+
+#[test]
+fn protection_is_claimed_from_the_moment_on_from_which_everything_is_on_record() {
+    let mut place = place();
+    assert_eq!(place.agent.protection.since_s(), None);
+    place.agent.do_what_is_due();
+    let since = place.agent.protection.since_s();
+    assert!(since.is_some());
+    place.agent.do_what_is_due();
+    assert_eq!(place.agent.protection.since_s(), since);
+    place.agent.health.failed(place.agent.clock.now(), "no space");
+    place.agent.note_protection();
+    assert_eq!(place.agent.protection.since_s(), None);
+}
+
+#[test]
+fn a_heart_that_misses_beats_is_late_and_no_longer_said_to_beat() {
+    let server: ServerName = "nfs-a".parse().unwrap();
+    let report = ServerReport { ailments: vec!["no-lock-manager".into()], ..ServerReport::new(server, "a") };
+    let of = |heart| server_status(&report, heart, Duration::from_secs(1));
+    let beating = |seconds| OwnerHeart::Beating { last_change: Duration::from_secs(seconds) };
+    assert_eq!((of(beating(1)).heart, of(beating(1)).last_beat_age_ms), (Heart::Beating, Some(1_000)));
+    assert_eq!(of(beating(4)).heart, Heart::Late);
+    assert_eq!(of(OwnerHeart::Silent { for_time: Duration::from_secs(12) }).heart, Heart::Silent);
+    assert_eq!(of(OwnerHeart::Paused).heart, Heart::Paused);
+    assert_eq!(of(OwnerHeart::Paused).ailments, [Ailment { kind: AilmentKind::NoLockManager, error: None }]);
 }

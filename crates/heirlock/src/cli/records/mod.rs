@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::control::Request;
 use crate::store::dir::DirStore;
-use crate::store::memory::open_any;
+use crate::store::memory::{open_any, open_ours};
 use crate::store::{Contents, Store};
 use crate::survey::present;
 
@@ -147,7 +147,7 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
 
 /// Looks into whatever store is there, and says where it is not the one that this server knows: what it shows is not what
 /// was asked for then.
-fn look(
+pub(super) fn look(
     settings: &Settings,
     output: &Output,
     look: impl FnOnce(&DirStore) -> Result<Exit, Failed>,
@@ -166,7 +166,7 @@ fn client_name(given: &str) -> Result<MonName, Failed> {
 
 /// The key of a client that is given by its address or a name. Where the store can't be looked at the agent says what is wrong.
 fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<MonName, Failed> {
-    let Ok(store) = open(settings) else { return Ok(given) };
+    let Ok((store, _)) = open_ours(settings) else { return Ok(given) };
     let Ok(newest) = newest(&store, service) else { return Ok(given) };
     find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }
