@@ -153,7 +153,7 @@ pub fn tenure(of: &Sources<'_>) -> Tenure {
         failure: journal.and_then(|journal| journal.failure.clone()),
         state_number: of.state_number,
         clients: told(of.outcomes, of.records, is_over),
-        gap: run.map_or_else(Gap::default, |run| gap(run, of.released_before_s, of.outcomes)),
+        gap: run.map_or_else(Gap::default, |run| gap(of, run)),
     }
 }
 
@@ -190,11 +190,17 @@ pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
     }
 }
 
-fn gap(run: &Journal, released_before_s: Option<u64>, outcomes: &[OutcomeLine]) -> Gap {
+fn gap(of: &Sources<'_>, run: &Journal) -> Gap {
+    let last_sign_ms = match run.cause {
+        Cause::OwnRestart => None,
+        // What was served here all the time went when the lock manager was made to recognise, and not with the target's owner.
+        _ if !of.is_target => first(&run.timeline, Milestone::Conveyed),
+        _ => last_sign(&run.timeline, of.released_before_s, run.started_at_s),
+    };
     Gap {
-        last_sign_ms: last_sign(&run.timeline, released_before_s, run.started_at_s),
+        last_sign_ms,
         ready_ms: first(&run.timeline, Milestone::Ready),
-        last_client_ms: outcomes.iter().filter(|line| line.outcome.is_good()).map(|line| line.at_ms).max(),
+        last_client_ms: of.outcomes.iter().filter(|line| line.outcome.is_good()).map(|line| line.at_ms).max(),
     }
 }
 
@@ -239,7 +245,7 @@ mod tests {
     }
 
     fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
-        OutcomeLine { client: client.into(), outcome, at_ms, why: None }
+        OutcomeLine { client: client.into(), outcome, at_ms, why: None, is_final: false }
     }
 
     fn sources<'a>(claim: &'a Claim, journal: Option<&'a Journal>) -> Sources<'a> {
@@ -334,8 +340,11 @@ mod tests {
     #[test]
     fn a_service_that_came_along_was_no_target() {
         let claim = claim(2, "nfs-b", false);
-        let journal = journal(Cause::Asked, vec![stamp(Milestone::Claimed, 1)]);
-        let of = Sources { is_target: false, ..sources(&claim, Some(&journal)) };
-        assert_eq!(tenure(&of).beginning, Beginning::Alongside);
+        let lost = stamp(Milestone::PrimaryLost, -10_000);
+        let (conveyed, ready) = (stamp(Milestone::Conveyed, 300), stamp(Milestone::Ready, 900));
+        let journal = journal(Cause::OwnerDead, vec![lost, conveyed, ready]);
+        let tenure = tenure(&Sources { is_target: false, ..sources(&claim, Some(&journal)) });
+        assert_eq!(tenure.beginning, Beginning::Alongside);
+        assert_eq!(tenure.gap.until_ready_ms(), Some(600), "it was served until then");
     }
 }

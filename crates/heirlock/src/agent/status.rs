@@ -534,8 +534,11 @@ impl Held {
         for line in self.outcomes.iter().filter(|line| line.outcome.is_good()) {
             answered.entry(&line.client).or_insert(line.at_ms);
         }
-        let clients = self
-            .last_outcomes()
+        let last = self.last_outcomes();
+        // Of whom nothing was learnt is yet to be told as long as the run is not over (I8); afterwards they came later.
+        let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
+        let untold: Vec<MonName> = self.ledger.stored().keys().filter(untold).cloned().collect();
+        let clients = last
             .into_values()
             .filter_map(|line| {
                 let client = line.key()?;
@@ -547,6 +550,13 @@ impl Held {
                     why: line.why.clone(),
                 })
             })
+            .chain(untold.into_iter().map(|client| ClientSummary {
+                client,
+                outcome: None,
+                at_ms: 0,
+                answered_ms: None,
+                why: None,
+            }))
             .collect();
         let part = self
             .journal

@@ -1,7 +1,9 @@
 //! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
 
+use std::collections::BTreeMap;
+
 use heirlock_core::history::{Beginning, Tenure};
-use heirlock_core::takeover::OutcomeLine;
+use heirlock_core::takeover::{Journal, OutcomeLine};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -175,10 +177,20 @@ fn each_client(
         );
         return Err(Failed::new(Exit::Refused, what));
     }
-    let Contents { records, outcomes, .. } = store.load(service, generation)?;
+    let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
+    let journal = journal.and_then(|text| serde_json::from_str::<Journal>(&text).ok());
+    let is_over = journal.is_none_or(|journal| journal.phase.is_over());
     let lines = outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
-    let last: std::collections::BTreeMap<String, OutcomeLine> =
-        lines.map(|line| (line.client.clone(), line)).collect();
+    let last: BTreeMap<String, OutcomeLine> = lines.map(|line| (line.client.clone(), line)).collect();
+    let untold = records.keys().filter(|client| !is_over && !last.contains_key(client.as_str()));
+    let untold = untold.map(|client| ClientOutcome {
+        client: client.to_string(),
+        names: names(client, &records),
+        outcome: None,
+        at_ms: 0,
+        why: None,
+    });
+    let untold: Vec<ClientOutcome> = untold.collect();
     let told = last.into_values().map(|line| ClientOutcome {
         names: line.key().map_or_else(Vec::new, |key| names(&key, &records)),
         client: line.client,
@@ -186,10 +198,10 @@ fn each_client(
         at_ms: line.at_ms,
         why: line.why,
     });
-    Ok(told.collect())
+    Ok(told.chain(untold).collect())
 }
 
-fn names(client: &MonName, records: &std::collections::BTreeMap<MonName, Vec<u8>>) -> Vec<String> {
+fn names(client: &MonName, records: &BTreeMap<MonName, Vec<u8>>) -> Vec<String> {
     records.get(client).map_or_else(Vec::new, |record| present::names(client, record))
 }
 

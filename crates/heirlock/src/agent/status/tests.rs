@@ -48,6 +48,34 @@ fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_l
     assert_eq!((report.acknowledged, report.re_registered), (2, 1));
 }
 
+#[test]
+fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
+    let server: ServerName = "nfs-b".parse().unwrap();
+    let outcomes =
+        vec!["{\"client\": \"192.0.2.1\", \"outcome\": \"acknowledged\", \"at-ms\": 9}".to_owned()];
+    let records =
+        ["192.0.2.1", "192.0.2.2"].map(|client| (MonName::parse(client).unwrap(), Vec::new())).into();
+    let contents = |phase| {
+        let journal = Journal { phase, ..Journal::quiet("r", &server, 0) };
+        let journal = Some(crate::store::journal_text(&journal));
+        Contents {
+            outcomes: outcomes.clone(),
+            records: Clone::clone(&records),
+            journal,
+            ..Contents::default()
+        }
+    };
+    let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
+    let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
+    let counted = |phase| {
+        let claim = Claim::new(Generation(3), &server, "r", 0);
+        let report = past_report(&service("nfs"), claim, contents(phase), &settings).unwrap();
+        (report.clients, report.acknowledged, report.unknown)
+    };
+    assert_eq!(counted(Phase::Notifying), (2, 1, 1));
+    assert_eq!(counted(Phase::Settled), (1, 1, 0), "the other one came later");
+}
+
 /// The message of each event, without its fields: what `journalctl` shows.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<Vec<String>>>);
@@ -77,8 +105,7 @@ fn machine(targets: &[&str]) -> Takeover {
         server: "nfs-b".parse().unwrap(),
         cause: Cause::Asked,
         targets: targets.iter().map(|name| ServiceName::parse(name).unwrap()).collect(),
-        own: Vec::new(),
-        lost: Vec::new(),
+        standing: heirlock_core::takeover::Standing::default(),
         strategy: Strategy::Notify,
         convey: Conveyance::Generate,
         until: Until::Settled,

@@ -124,7 +124,7 @@ fn each_client(report: &AdoptionReport, look: &Look) -> String {
             plain(&client.client),
             if client.names.is_empty() { "-".to_owned() } else { plain(&client.names.join(" ")) },
             client.outcome.map_or_else(|| "not known".to_owned(), |outcome| outcome.to_string()),
-            offset(client.at_ms),
+            client.outcome.map_or_else(|| "-".to_owned(), |_| offset(client.at_ms)),
         ]);
     }
     format!("\n{}\n", table.lines(look).join("\n"))

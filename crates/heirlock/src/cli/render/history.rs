@@ -1,7 +1,6 @@
 //! The past of services.
 
 use heirlock_core::history::Beginning;
-use heirlock_core::takeover::Phase;
 
 use super::table::Side;
 use super::{Look, Table, plain, wrapped};
@@ -17,6 +16,7 @@ pub(in crate::cli) fn history(services: &[HistoryReport], look: &Look) -> String
         + "\nGEN: the generation; its number rises whenever the service is taken over.\n\
            NO SERVICE: from the last sign that it was served until it could be reached again.\n\
            MISSED: clients that were unreachable, or lost.\n\
+           WHY alongside: its lock manager was restarted to adopt another service.\n\
            'heirlock report SERVICE --generation N' tells more of one.\n"
 }
 
@@ -39,6 +39,9 @@ fn of_one(report: &HistoryReport, look: &Look) -> String {
         format!("{}\n{}\n", look.strong(&plain(&report.service)), lines.first().map_or("", String::as_str));
     for (one, line) in report.generations.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
+        if is_run(one) && !one.phase.is_over() {
+            text.push_str(&format!("     not over: it has reached the phase {}\n", one.phase));
+        }
         if let Some(failure) = &one.failure {
             text.push_str(&wrapped("     failed: ", &plain(failure)));
         }
@@ -53,21 +56,22 @@ fn of_one(report: &HistoryReport, look: &Look) -> String {
 }
 
 fn row(one: &TenureReport, look: &Look) -> Vec<String> {
-    let is_run = !matches!(one.cause, Beginning::First | Beginning::Unknown);
-    let number = |count: usize| if is_run { count.to_string() } else { "-".to_owned() };
+    let number = |count: usize| if is_run(one) { count.to_string() } else { "-".to_owned() };
     vec![
         one.generation.to_string(),
         look.local_minute(one.began_at_s),
         one.from.as_deref().map_or_else(|| "-".to_owned(), plain),
         plain(&one.to),
-        match one.phase {
-            Phase::Settled | Phase::Failed => cause(one.cause).to_owned(),
-            _ => format!("{}, not over", cause(one.cause)),
-        },
+        cause(one.cause).to_owned(),
         one.without_service_ms.map_or_else(|| "-".to_owned(), seconds),
         number(one.clients),
         number(one.unreachable + one.lost),
     ]
+}
+
+/// Whether a run began it.
+fn is_run(one: &TenureReport) -> bool {
+    !matches!(one.cause, Beginning::First | Beginning::Unknown)
 }
 
 /// Why a generation began, in a word or two.
@@ -107,9 +111,19 @@ pub(super) fn seconds(ms: u64) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use heirlock_core::takeover::Phase;
+
     use super::super::WIDTH;
     use super::super::tests::look;
     use super::*;
+
+    #[test]
+    fn a_run_that_is_on_says_how_far_it_is() {
+        let on = TenureReport { phase: Phase::Notifying, ..tenure() };
+        let report = HistoryReport { service: "nfs".into(), generations: vec![on], unreadable: Vec::new() };
+        let text = history(&[report], &look());
+        assert!(text.contains("       2\n     not over: it has reached the phase notifying\n"), "{text}");
+    }
 
     pub(in crate::cli::render) fn tenure() -> TenureReport {
         TenureReport {
@@ -171,6 +185,7 @@ GEN             BEGAN  FROM   TO     WHY           NO SERVICE  CLIENTS  MISSED
 GEN: the generation; its number rises whenever the service is taken over.
 NO SERVICE: from the last sign that it was served until it could be reached again.
 MISSED: clients that were unreachable, or lost.
+WHY alongside: its lock manager was restarted to adopt another service.
 'heirlock report SERVICE --generation N' tells more of one.
 ";
         assert_eq!(history(&[report], &look()), expected);

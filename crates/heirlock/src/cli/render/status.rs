@@ -176,6 +176,7 @@ fn service_row(service: &ServiceStatus, us: &str, look: &Look) -> Vec<String> {
         Some("failed") => "failed".to_owned(),
         _ if service.awaits_finish => "prepared".to_owned(),
         _ if service.clients_to_tell.is_some() => "under way".to_owned(),
+        Some(phase) if service.adopted_at_s.is_some() && phase != "settled" => "not over".to_owned(),
         _ => service.adopted_at_s.map_or_else(|| "none".to_owned(), |at_s| look.local_minute(at_s)),
     };
     vec![
@@ -248,6 +249,10 @@ fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
         Next::AdoptFenced => {
             let owner = service.owner.as_deref().map_or_else(String::new, plain);
             format!("make sure that {owner} is off, then 'heirlock adopt {name} --owner-fenced={owner}'")
+        }
+        Next::StartAgent => {
+            let how = crate::control::how_to_start();
+            format!("its adoption was interrupted; its agent goes on with it: {how}")
         }
         Next::LookAtClients => format!("'heirlock report {name}' says what to do for them"),
     })

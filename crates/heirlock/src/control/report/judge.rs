@@ -104,6 +104,8 @@ pub(crate) enum Next {
     Adopt,
     /// Make sure that its owner is off, then `adopt --owner-fenced`.
     AdoptFenced,
+    /// Start the agent: it goes on with the adoption that was interrupted.
+    StartAgent,
     /// `report`: some clients were not told.
     LookAtClients,
 }
@@ -225,8 +227,11 @@ fn next_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Opti
     }
     if is_ours {
         let can_be_adopted = service.configured && service.phase.as_deref() == Some("failed");
+        // Nobody is at it, for no agent answers here.
+        let is_interrupted = !service.held && service.adopted_at_s.is_some() && phase_goes_on(service);
         return match service.lost + service.unreachable {
             _ if can_be_adopted => Some(Next::Adopt),
+            _ if is_interrupted => Some(Next::StartAgent),
             0 => None,
             _ => Some(Next::LookAtClients),
         };
@@ -240,6 +245,10 @@ fn next_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Opti
         (Some(_), Some(Heart::Silent)) => Some(Next::AdoptFenced),
         _ => None,
     }
+}
+
+fn phase_goes_on(service: &ServiceStatus) -> bool {
+    service.phase.as_deref().is_some_and(|phase| !matches!(phase, "settled" | "failed"))
 }
 
 /// Why its last adoption failed, as long as that matters: until every client that was missed is back, or forgotten.

@@ -80,6 +80,16 @@ fn a_failed_adoption_is_an_alarm_until_every_client_is_back() {
 }
 
 #[test]
+fn an_adoption_that_no_agent_goes_on_with_waits_for_one() {
+    let owner = Some("nfs-b".into());
+    let phase = Some("notifying".into());
+    let interrupted = ServiceStatus { owner, phase, adopted_at_s: Some(1), ..ServiceStatus::default() };
+    assert_eq!(report(interrupted.clone(), Heart::Silent).services[0].next, Some(Next::StartAgent));
+    let on = ServiceStatus { held: true, clients_to_tell: Some(3), ..interrupted };
+    assert_eq!(report(on, Heart::Silent).services[0].next, Some(Next::Wait));
+}
+
+#[test]
 fn a_prepared_adoption_says_that_it_waits() {
     let prepared = ServiceStatus { awaits_finish: true, clients_to_tell: Some(3), ..held() };
     let waits = report(prepared, Heart::Silent);
