@@ -29,8 +29,8 @@ use crate::wire::Ran;
 pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
 pub use report::{
-    AdoptionReport, Failure, LockManagerStatus, Missed, OtherService, ServiceStatus, StatusReport,
-    StoreStatus,
+    AdoptionReport, ClientAtRisk, Failure, LockManagerStatus, Missed, OtherService, Problem, ServiceStatus,
+    StatusReport, StoreStatus,
 };
 
 /// A member of the cast, by name.

@@ -22,6 +22,7 @@
 //! | [`log_limit`] | which log lines may be written whose cause is a packet |
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
+//! | [`history`] | what is told of a generation after the fact |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
@@ -56,6 +57,7 @@ pub mod claim;
 pub mod duty;
 pub mod grace;
 pub mod hang;
+pub mod history;
 pub mod incarnation;
 pub mod ledger;
 pub mod limits;

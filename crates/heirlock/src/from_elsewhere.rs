@@ -46,6 +46,6 @@ fn now() -> Moment {
 
 fn say(over: &[Suppressed]) {
     for Suppressed { kind, lines, sources, most } in over {
-        tracing::warn!(kind, lines, sources, %most, "log lines were suppressed: others cause too many of this kind");
+        tracing::warn!(kind, lines, sources, %most, "{lines} log lines of the kind {kind} were suppressed, for others cause too many");
     }
 }

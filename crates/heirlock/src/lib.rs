@@ -36,4 +36,5 @@ mod probe;
 mod rpc_client;
 mod store;
 mod supervise;
+mod survey;
 mod watchdog;

@@ -163,7 +163,7 @@ impl Supervisor {
             return;
         }
         if let Verdict::Hangs(silent) = agent.watch.look(now, look) {
-            tracing::error!(silent_ms = silent.as_millis(), doing = ?look.doing, "the agent hangs: it is killed, and another one started");
+            tracing::error!(silent_ms = silent.as_millis(), doing = ?look.doing, "the agent has done nothing for {} ms, so it hangs: it is killed, and another one started", silent.as_millis());
             agent.watch.headway();
             agent.signal(Signal::KILL);
         }
@@ -172,11 +172,15 @@ impl Supervisor {
     fn start(&mut self) {
         match self.try_start() {
             Ok(agent) => {
-                tracing::info!(pid = agent.child.id(), "the agent is started");
+                tracing::info!(
+                    pid = agent.child.id(),
+                    "the agent is started as process {}",
+                    agent.child.id()
+                );
                 self.agent = Some(agent);
             }
             Err(error) => {
-                tracing::error!(program = %self.program.display(), %error, "the agent can't be started");
+                tracing::error!(program = %self.program.display(), %error, "the agent {} can't be started: {error}", self.program.display());
                 self.put_off();
             }
         }
@@ -201,7 +205,7 @@ impl Supervisor {
     fn look_after(&mut self) {
         let Some(agent) = &mut self.agent else { return };
         let Some(status) = agent.child.try_wait().ok().flatten() else { return };
-        tracing::warn!(%status, "the agent ended; its sockets stay open");
+        tracing::warn!(%status, "the agent ended ({status}); its sockets stay open");
         if agent.started.elapsed() >= GOOD_LIFE {
             self.pause = Duration::ZERO;
         }

@@ -173,14 +173,14 @@ impl Watched {
             tracing::error!(
                 name,
                 idle_ms,
-                "a loop of the agent hangs; clients that are known are answered all the same"
+                "the loop {name} of the agent hangs, and clients that are known are answered all the same"
             );
             return;
         }
         tracing::error!(
             name,
             idle_ms,
-            "a loop of the agent hangs: the agent ends, and is to be started again"
+            "the loop {name} of the agent hangs: the agent ends, and is to be started again"
         );
         // Not by exit(): whoever hangs may hold what it waits for.
         let _ = kill_process(getpid(), Signal::KILL);
@@ -189,7 +189,7 @@ impl Watched {
 
 fn tell_systemd() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
-        tracing::warn!(%error, "systemd can't be told that the agent lives");
+        tracing::warn!(%error, "systemd can't be told that the agent lives: {error}");
     }
 }
 

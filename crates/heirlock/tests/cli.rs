@@ -19,7 +19,7 @@ fn status() -> Value {
         "store": {"place": "the folder /srv/heirlock", "well": true, "error": null, "unprotected_since_s": null},
         "lock_manager": {"kind": "kernel", "incarnation": "lockd 812", "serving": true},
         "services": [{
-            "service": "nfs", "owner": "nfs-b", "held": true, "generation": 4, "state_number": 11,
+            "service": "nfs", "owner": "nfs-b", "held": true, "configured": true, "generation": 4, "state_number": 11,
             "records": 2, "tombstones": 0, "phase": "settled", "failure": null
         }],
         "servers": [], "maintenance": false, "problems": []
@@ -114,19 +114,30 @@ fn a_missing_configuration_is_named_and_config_comes_before_the_environment() {
 fn without_an_agent_the_remedy_is_said() {
     let server = Server::new();
     let said = server.run(&["status"]);
+    assert_eq!((said.exit, said.err.as_str()), (4, ""), "no store either");
+    let remedy = match std::path::Path::new("/run/systemd/system").is_dir() {
+        true => "'systemctl start heirlock'",
+        false => "'heirlock agent'",
+    };
+    assert!(said.out.contains("no agent answers; start it ") && said.out.contains(remedy), "{}", said.out);
+    let said = server.run(&["adopt", "nfs"]);
     assert_eq!((said.exit, said.out.as_str()), (4, ""));
-    assert!(said.err.starts_with("heirlock: no agent answers at ") && said.err.contains("'heirlock agent'"));
+    assert!(
+        said.err.starts_with("heirlock: no agent answers at ") && said.err.contains(remedy),
+        "{}",
+        said.err
+    );
     let said = server.run(&["adopt", "nfs", "--json"]);
     assert_eq!((said.exit, &said.json()["exit"]), (4, &json!(4)));
 }
 
 #[test]
 fn status_is_text_or_one_document() {
-    let server = Server::new();
+    let server = Server::new().with_store();
     let (request, said) = server.run_with_agent(&[status()], &["status"]);
     assert_eq!(request, json!({"verb": "status"}));
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
-    assert!(said.out.contains("\n*  nfs      nfs-b    4     11        2     0  settled\n"), "{}", said.out);
+    assert!(said.out.contains("\nnfs      nfs-b (here)        2       0           4 "), "{}", said.out);
     assert!(!said.out.contains('\u{1b}'), "colours without a terminal: {}", said.out);
     let (_, said) = server.run_with_agent(&[status()], &["status", "--json"]);
     assert_eq!(said.json()["services"][0]["state_number"], 11);
@@ -229,18 +240,24 @@ fn records_come_in_are_looked_at_and_go_out_again() {
     assert_eq!((&document["generation"], &document["state_number"]), (&json!(1), &json!(9)));
 
     let said = server.run(&["records", "list"]);
-    let expected = "SERVICE  OWNER              GEN  STATE  RECORDS  DAMAGED\n\
-                    nfs      (nfs-b, released)    1      9        2        0\n";
+    let expected = "SERVICE  OWNER              GENERATION  STATE NUMBER  CLIENTS  UNREADABLE\n\
+                    nfs      (nfs-b, released)           1             9        2           0\n";
     assert_eq!((said.exit, said.out.as_str()), (0, expected));
     let said = server.run(&["records", "list", "nfs"]);
-    let expected = "nfs, generation 1: 2 records\n\
-                    CLIENT     REGISTERED AS  WITH       LINES\n\
-                    192.0.2.1  192.0.2.1      nfs-a          1\n\
-                    192.0.2.2  client2        nfs nfs-a      2\n";
-    assert_eq!((said.exit, said.out.as_str()), (0, expected));
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(
+        lines[..2],
+        ["nfs, generation 1: 2 records", "CLIENT     NAME      ON RECORD SINCE  LAST ADOPTION"]
+    );
+    assert!(lines[2].starts_with("192.0.2.1  -        20") && lines[2].ends_with("  -"), "{}", said.out);
+    assert!(lines[3].starts_with("192.0.2.2  client2  20"), "{}", said.out);
+    let document = server.run(&["records", "list", "nfs", "--json"]).json();
+    assert_eq!(document["records"][1]["names"], json!(["client2"]));
+    assert!(document["records"][1]["since_s"].as_u64() > Some(1_700_000_000), "{document}");
     let said = server.run(&["records", "show", "nfs", "client2"]);
     assert!(
-        said.out.starts_with("192.0.2.2 of nfs, generation 1\n\nline 1\n  client    client2\n"),
+        said.out.starts_with("192.0.2.2 of nfs, generation 1\n  registered as client2\n  on record since 20")
+            && said.out.contains("\n\nline 1\n  client    client2\n"),
         "{}",
         said.out
     );
@@ -259,6 +276,100 @@ fn records_come_in_are_looked_at_and_go_out_again() {
     let said = server.run(&["records", "export", "nfs", to.to_str().unwrap()]);
     assert_eq!(said.exit, 3);
     assert!(said.err.contains("expected an empty directory"), "{}", said.err);
+}
+
+#[test]
+fn a_client_is_meant_by_its_address_or_any_of_its_names_and_one_of_several_is_refused() {
+    let server = Server::new().with_store();
+    let files = [
+        ("192.0.2.1", line("one.example.com", "nfs-a")),
+        ("192.0.2.2", line("two.example.com", "nfs-a")),
+        ("192.0.2.3", line("Two.example.org", "nfs-a")),
+        ("2001:db8::1", line("2001:db8::1", "nfs-a")),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(file, text)| (*file, text.as_str())).collect();
+    let from = server.state_directory("from", &files, 7);
+    assert_eq!(server.run(&["records", "import", "nfs", from.to_str().unwrap()]).exit, 0);
+    for (given, client) in [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:0db8:0:0::1", "2001:db8::1"),
+        ("ONE.example.com", "192.0.2.1"),
+        ("one", "192.0.2.1"),
+        ("two.example.org", "192.0.2.3"),
+    ] {
+        let said = server.run(&["records", "show", "nfs", given, "--json"]);
+        assert_eq!((said.exit, &said.json()["client"]), (0, &json!(client)), "{given}: {said:?}");
+    }
+    let done = json!({"done": {"kind": "words", "text": "it is done"}});
+    let (asked, _) = server.run_with_agent(&[done], &["records", "forget", "nfs", "one"]);
+    assert_eq!(asked, json!({"verb": "forget", "service": "nfs", "client": "192.0.2.1"}));
+    for verb in ["show", "forget"] {
+        let said = server.run(&["records", verb, "nfs", "two"]);
+        let expected = "2 clients of nfs are called two: 192.0.2.2, 192.0.2.3; say which by its address\n";
+        assert!(said.exit == 2 && said.err.ends_with(expected), "{verb}: {said:?}");
+        let said = server.run(&["records", verb, "nfs", "example"]);
+        assert!(said.exit == 2 && said.err.contains("'heirlock records list nfs'"), "{verb}: {said:?}");
+    }
+}
+
+#[test]
+fn a_monitoring_system_gets_one_line_and_its_own_exit_codes() {
+    let server = Server::new().with_store();
+    let check = |status: Value| server.run_with_agent(&[status], &["status", "--check"]).1;
+    let said = check(status());
+    assert_eq!((said.exit, said.err.as_str()), (0, ""));
+    assert_eq!(said.out, "OK - nfs-b: nfs held, 2 clients on record | clients=2 unreachable=0 lost=0\n");
+    let mut prepared = status();
+    prepared["done"]["services"][0]["awaits_finish"] = json!(true);
+    let said = check(prepared);
+    assert_eq!((said.exit, said.out.lines().count()), (1, 1));
+    assert!(said.out.starts_with("WARNING - nfs-b: nfs: its adoption is prepared"), "{}", said.out);
+    let mut failing = status();
+    failing["done"]["store"]["well"] = json!(false);
+    failing["done"]["problems"] = json!([{"kind": "store-fails", "error": "no space"}]);
+    let said = check(failing);
+    assert_eq!(said.exit, 2);
+    assert!(said.out.starts_with("CRITICAL - nfs-b: the store fails: no space |"), "{}", said.out);
+    let said = server.run(&["status", "--check"]);
+    assert_eq!(said.exit, 1, "nothing is held here: {}", said.out);
+    assert!(said.out.starts_with("WARNING - nfs-b: no agent answers: start it "), "{}", said.out);
+    server.claim(1, "nfs-b");
+    let said = server.run(&["status", "--check"]);
+    assert_eq!(said.exit, 2);
+    assert!(
+        said.out.starts_with("CRITICAL - nfs-b: nfs: belongs to this server, and nobody"),
+        "{}",
+        said.out
+    );
+    let document = server.run(&["status", "--check", "--json"]).json();
+    assert_eq!(
+        (&document["level"], &document["problems"][0]["kind"]),
+        (&json!("unprotected"), &json!("no-agent"))
+    );
+    let said = server.run(&["status", "--check", "--config", "/nowhere"]);
+    assert_eq!((said.exit, said.err.as_str()), (3, ""));
+    assert!(said.out.starts_with("UNKNOWN - ") && said.out.lines().count() == 1, "{}", said.out);
+}
+
+#[test]
+fn likely_slips_get_a_hint() {
+    let server = Server::new();
+    let said = server.run(&["adopt"]);
+    assert_eq!(said.exit, 2);
+    assert!(
+        said.err.ends_with(" are: nfs, host\n") && said.err.contains("hint: the services of "),
+        "{}",
+        said.err
+    );
+    let said = server.run(&["takeover", "nfs"]);
+    assert!(
+        said.exit == 2 && said.err.ends_with("hint: did you mean 'heirlock adopt SERVICE'?\n"),
+        "{}",
+        said.err
+    );
+    let said = server.with_store().run(&["status", "nsf"]);
+    assert!(said.exit == 2 && said.err.contains("there is no service nsf; there is: nfs"), "{}", said.err);
 }
 
 #[test]

@@ -59,7 +59,22 @@ pub struct StatusReport {
     pub store: StoreStatus,
     pub lock_manager: LockManagerStatus,
     pub services: Vec<ServiceStatus>,
-    pub problems: Vec<String>,
+    pub at_risk: Vec<ClientAtRisk>,
+    pub problems: Vec<Problem>,
+}
+
+/// Of a client.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct ClientAtRisk {
+    pub client: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Problem {
+    pub kind: String,
 }
 
 /// Of a store.
@@ -134,6 +149,12 @@ impl AdoptionReport {
 }
 
 impl StatusReport {
+    /// Whether something of this kind is wrong.
+    #[must_use]
+    pub fn says(&self, kind: &str) -> bool {
+        self.problems.iter().any(|problem| problem.kind == kind)
+    }
+
     /// What it says of a service.
     ///
     /// # Errors

@@ -43,6 +43,10 @@ pub struct Journal {
     /// Entries of a folder that are not what they should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
+    /// When its owner gave it up in order, in seconds since 1970 by that server's clock. For people: that it is given up is
+    /// what the mark beside the claim says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at_s: Option<u64>,
 }
 
 /// An entry of a folder that is not what it should be: of the store, or of the status monitor's directory. It concerns one
@@ -80,6 +84,7 @@ impl Journal {
             timeline: Vec::new(),
             failure: None,
             troubles: Vec::new(),
+            released_at_s: None,
         }
     }
 

@@ -800,6 +800,7 @@ impl Takeover {
             timeline: self.timeline.clone(),
             failure,
             troubles: self.troubles.clone(),
+            released_at_s: None,
         }
     }
 

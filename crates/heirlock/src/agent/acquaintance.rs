@@ -47,7 +47,7 @@ impl Acquaintance {
     pub(crate) fn misses(&mut self, service: &ServiceName, error: &StoreError) {
         let why = error.to_string();
         if self.missing.get(service) != Some(&why) {
-            tracing::error!(%service, %error, "the store has lost what this server knows of: nothing is done for this service");
+            tracing::error!(%service, %error, "{service}: nothing is done for it, for the store has lost what this server knows of it: {error}");
             self.missing.insert(service.clone(), why);
         }
     }
@@ -55,7 +55,7 @@ impl Acquaintance {
     /// The store shows all of a service that this server knows.
     pub(crate) fn found_again(&mut self, service: &ServiceName) {
         if self.missing.remove(service).is_some() {
-            tracing::info!(%service, "the store shows all of it again");
+            tracing::info!(%service, "{service}: the store shows all of it again");
         }
     }
 
@@ -95,21 +95,27 @@ impl Agent {
         let identity = match (judge(&remembered, &found), remembered.identity) {
             (Verdict::Ours, Some(identity)) => identity,
             (Verdict::Remember(identity), None) => {
-                tracing::info!(store = identity.as_str(), "this server's store from now on");
+                tracing::info!(
+                    store = identity.as_str(),
+                    "the store {} is this server's from now on",
+                    identity.as_str()
+                );
                 identity
             }
             (Verdict::Remember(identity), Some(before)) => {
                 tracing::warn!(
                     store = identity.as_str(),
                     before = before.as_str(),
-                    "the store that this server made, and in which no service was ever kept, gives way to the one that is there"
+                    "the store {} that this server made, and in which no service was ever kept, gives way to {}, which is there",
+                    before.as_str(),
+                    identity.as_str()
                 );
                 identity
             }
             (Verdict::Refused(why), _) => return Err(wrong_store(&self.settings.store.path, why)),
             (Verdict::Name | Verdict::Ours, _) => {
                 let identity = self.store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?;
-                tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: it has an identity from now on");
+                tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: its identity is {} from now on", identity.as_str());
                 identity
             }
         };
@@ -141,7 +147,7 @@ impl Agent {
                 known.unremembered = None;
             }
             Err(error) => {
-                tracing::error!(%error, "how far the services have come can't be remembered");
+                tracing::error!(%error, "how far the services have come can't be remembered: {error}");
                 known.memory = next;
                 known.unremembered = Some(error.to_string());
             }
@@ -190,12 +196,12 @@ impl Agent {
         let (generation, contents) = (held.claim.generation, held.contents());
         if let ClaimAnswer::Taken(other) = self.store.claim(service, &held.claim)? {
             // The next look finds it, and whose the service is then.
-            tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed meanwhile");
+            tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed generation {} meanwhile", other.owner, other.generation);
             return Ok(());
         }
         self.store.begin_generation(service, generation, &contents)?;
         self.saw_generation(service, generation, Some(generation), contents.state);
-        tracing::error!(%service, %generation, records = contents.records.len(), "the store had lost this generation: it was written anew from what this server knows");
+        tracing::error!(%service, %generation, records = contents.records.len(), "{service}: the store had lost generation {generation}, which was written anew from what this server knows");
         Ok(())
     }
 
@@ -221,7 +227,7 @@ impl Agent {
             self.store.commit(service, generation, portion)?;
         }
         if !lost.is_empty() || !strange.is_empty() {
-            tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "the store was an older copy of itself: what it lacked was written anew");
+            tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store was an older copy of itself, and what it lacked of generation {generation} was written anew");
         }
         held.ledger.committed(&strange);
         Ok(())

@@ -65,7 +65,7 @@ impl Agent {
                     self.claim_answered(Event::Claimed { won, refused });
                 }
                 Action::Over(end) => self.refused(end),
-                other => tracing::error!(?other, "a run that has claimed nothing can't do this"),
+                other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),
             }
         }
         self.say_phase_asked();
@@ -79,7 +79,11 @@ impl Agent {
             return self.refused(end.clone());
         }
         if let Some(running) = self.run.take() {
-            tracing::info!(run = running.machine.run(), "a self-adoption makes way for what was asked for");
+            tracing::info!(
+                run = running.machine.run(),
+                "the run {} tells clients of a restart; it makes way for the adoption that was asked for",
+                running.machine.run()
+            );
             running.stop();
         }
         self.run = self.asked.take();
@@ -101,7 +105,7 @@ impl Agent {
         let Some(asked) = &mut self.asked else { return };
         let phase = asked.machine.phase();
         if asked.said.replace(phase) != Some(phase) {
-            tracing::info!(run = asked.machine.run(), %phase, "a run was asked for");
+            tracing::info!(run = asked.machine.run(), %phase, "{}: its adoption was asked for, run {}", super::status::names(asked.machine.targets()), asked.machine.run());
             asked.say_progress();
         }
     }

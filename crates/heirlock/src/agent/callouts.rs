@@ -35,7 +35,10 @@ impl Agent {
             }
             Said::Notified(what) => {
                 if from_elsewhere::may_say("notified by rpc.statd", Source::Unknown) {
-                    tracing::info!(what = cut(&format!("{what:?}")), "a client says that it was restarted");
+                    tracing::info!(
+                        what = cut(&format!("{what:?}")),
+                        "a client says that it was restarted: {what:?}"
+                    );
                 }
                 Ok(())
             }
@@ -53,24 +56,25 @@ impl Agent {
             Ok(noted) if noted.is_empty() => return,
             Ok(noted) => noted,
             Err(error) => {
-                tracing::warn!(%error, "what callouts noted can't be read");
+                tracing::warn!(%error, "what callouts noted can't be read: {error}");
                 return;
             }
         };
         for said in &noted {
             if let Err(why) = self.add_client(now, said) {
                 if from_elsewhere::may_say("noted callouts", Source::Unknown) {
-                    tracing::warn!(why, "what callouts noted is not durable yet");
+                    tracing::warn!(why, "what callouts noted is not durable yet: {why}");
                 }
                 return;
             }
         }
         tracing::error!(
             clients = noted.len(),
-            "clients got locks before they were durable, since no agent answered in time; they are durable now"
+            "{} clients got locks before they were durable, since no agent answered in time; they are durable now",
+            noted.len()
         );
         if let Err(error) = spool.done() {
-            tracing::warn!(%error, "what callouts noted could not be put away; it will be read again");
+            tracing::warn!(%error, "what callouts noted could not be put away, and will be read again: {error}");
         }
     }
 

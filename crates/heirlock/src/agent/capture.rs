@@ -94,7 +94,7 @@ impl Agent {
             let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
             let entries = self.only_forgettable(entries);
             if held.ledger.refused() > 0 {
-                tracing::error!(%service, refused = held.ledger.refused(), "too many records: these clients are unprotected");
+                tracing::error!(%service, refused = held.ledger.refused(), "{service}: {} clients are unprotected, for the service has as many records as it may have", held.ledger.refused());
             }
             if !entries.is_empty() {
                 work.push((service, held, entries));
@@ -135,7 +135,7 @@ impl Agent {
         self.capture.resolver.answered(name, now);
         if addresses.is_empty() {
             if !self.capture.addresses.contains_key(name) {
-                tracing::warn!(%name, "a client's name has no address now: it can't be told before it has one");
+                tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
         } else if self.run.is_some() {
             // A client that is being told must not become another one: its outcome would be nobody's.
@@ -156,7 +156,7 @@ impl Agent {
         let before = self.capture.addresses.get(name).cloned();
         learn(&mut self.capture.addresses, name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {
-            tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "resolved a client's name");
+            tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
             self.durable_are_others();
             self.capture.due = Some(now);
         }
@@ -166,7 +166,7 @@ impl Agent {
         if self.capture.blind != why {
             match &why {
                 Some(why) => {
-                    tracing::error!(%why, "the status monitor's directory can't be read: new clients are unprotected");
+                    tracing::error!(%why, "new clients are unprotected, for the status monitor's directory can't be read: {why}");
                 }
                 None => tracing::info!("the status monitor's directory can be read again"),
             }
@@ -180,7 +180,7 @@ impl Agent {
         for problem in &seen {
             let stays = !problem.may_be_in_the_making || self.capture.problems.contains(problem);
             if stays && self.capture.known_problems.insert(problem.clone()) {
-                tracing::warn!(path = %problem.path, why = %problem.why, "no monitor record; it is left alone");
+                tracing::warn!(path = %problem.path, why = %problem.why, "{} is no monitor record, and is left alone: {}", problem.path, problem.why);
             }
         }
         self.capture.known_problems.retain(|problem| seen.contains(problem));
@@ -218,7 +218,7 @@ fn commit_captured(
         }
         let (service, held, entries) = one;
         let (changes, records) = (entries.len(), held.ledger.stored().len());
-        tracing::info!(%service, changes, before, records, "captured");
+        tracing::info!(%service, changes, before, records, "{service}: {changes} changes captured; {records} clients are on record, {before} were before");
     }
     outcome
 }

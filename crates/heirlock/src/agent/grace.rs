@@ -56,7 +56,7 @@ impl GraceSeen {
             .map_err(Into::into)
             .and_then(|bytes| trusted::replace(&self.file, &bytes, 0o600, false));
         if let Err(error) = written {
-            tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted: a run that is interrupted now may not go on");
+            tracing::warn!(file = %self.file.display(), %error, "when grace opened can't be noted in {}, so a run that is interrupted now may not go on: {error}", self.file.display());
         }
     }
 }

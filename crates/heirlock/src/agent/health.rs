@@ -1,6 +1,9 @@
 //! Whether the store can be written, and since when clients are unprotected.
 
+use std::collections::BTreeMap;
+
 use heirlock_core::Moment;
+use heirlock_nsm::MonName;
 
 /// What is known of the store's health.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +16,7 @@ impl Health {
     /// A write or read failed. Said at once, and again only if the reason changes.
     pub(crate) fn failed(&mut self, now: Moment, error: &str) {
         if self.error.as_deref() != Some(error) {
-            tracing::error!(%error, "the store fails: what it doesn't know is unprotected");
+            tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
         }
         self.error = Some(error.to_owned());
         self.since.get_or_insert((now, super::clock::wall_s()));
@@ -37,5 +40,32 @@ impl Health {
     /// Since when, in seconds since 1970.
     pub(crate) fn unprotected_since_s(&self) -> Option<u64> {
         self.since.map(|(_, wall)| wall)
+    }
+}
+
+/// Since when every client that registers is on record, and which clients are not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Protection {
+    since_s: Option<u64>,
+    at_risk: BTreeMap<MonName, u64>,
+}
+
+impl Protection {
+    /// How it is now.
+    pub(crate) fn note(&mut self, is_protected: bool, at_risk: Vec<MonName>) {
+        let now_s = super::clock::wall_s();
+        self.since_s = is_protected.then(|| self.since_s.unwrap_or(now_s));
+        let since_s = |client: &MonName| self.at_risk.get(client).copied().unwrap_or(now_s);
+        self.at_risk = at_risk.into_iter().map(|client| (client.clone(), since_s(&client))).collect();
+    }
+
+    /// In seconds since 1970; nothing where it isn't so.
+    pub(crate) fn since_s(&self) -> Option<u64> {
+        self.since_s
+    }
+
+    /// Clients that were granted locks and are not on record, and since when that is known.
+    pub(crate) fn at_risk(&self) -> &BTreeMap<MonName, u64> {
+        &self.at_risk
     }
 }

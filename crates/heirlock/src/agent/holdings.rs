@@ -203,7 +203,7 @@ pub(crate) fn find(
 /// The journal of a generation, where it can be read.
 pub(crate) fn parse_journal(contents: &Contents) -> Option<Journal> {
     let text = contents.journal.as_deref()?;
-    serde_json::from_str(text).inspect_err(|error| tracing::error!(%error, "a journal can't be read")).ok()
+    serde_json::from_str(text).inspect_err(|error| tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}")).ok()
 }
 
 /// Claims a service that nobody ever claimed, and begins its first generation.

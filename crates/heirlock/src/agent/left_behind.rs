@@ -120,9 +120,9 @@ impl Workshop {
         std::thread::spawn(move || {
             match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
                 Some(Ok(())) => {
-                    tracing::info!(%service, "its address was taken away: it is another server's");
+                    tracing::info!(%service, "{service}: its address was taken away, for it is another server's");
                 }
-                Some(Err(why)) => tracing::error!(%service, why, "its address did not go"),
+                Some(Err(why)) => tracing::error!(%service, why, "{service}: its address did not go: {why}"),
                 None => {}
             }
         });

@@ -82,7 +82,7 @@ use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use clock::Clock;
 use convey::Conveyor;
-use health::Health;
+use health::{Health, Protection};
 use holdings::Held;
 use runs::Running;
 use status::Snapshot;
@@ -167,6 +167,7 @@ pub(crate) struct Agent {
     health: Health,
     /// Services of which the store can't say whose they are, and why.
     unreadable: BTreeMap<ServiceName, String>,
+    protection: Protection,
     releases: release::Releases,
     wishes: requests::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
@@ -177,6 +178,8 @@ pub(crate) struct Agent {
     /// Why the agent must end.
     fatal: Option<String>,
 }
+
+pub(crate) use status::past_report;
 
 /// Runs the agent until it is told to stop.
 ///
@@ -194,7 +197,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
         Ok(false) => {}
         Err(error) => {
-            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor'");
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
         }
     }
     for finding in guard::commands(&settings) {
@@ -249,17 +252,11 @@ impl Agent {
         let id = format!("{:016x}", fastrand::u64(..));
         let memory = StoreMemory::load(&settings.local_directory)?;
         let store = open_store(&settings, &memory)?;
-        let conveyor =
-            Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
-                format!("can't read what was conveyed, in {}", settings.local_directory.display())
-            })?;
-        if let Err(error) = conveyor.tidy() {
-            tracing::warn!(%error, "what an earlier agent left half written could not be removed");
-        }
+        let conveyor = open_conveyor(&settings)?;
         let report = own_report(&settings, &id);
         let mut lock_manager = lock_manager::open(&settings);
         lock_manager.tidy();
-        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
+        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent of {} begins, on {} and {}", settings.server, store.describe(), lock_manager.describe());
         let workshop = Workshop {
             settings: Arc::clone(&settings),
             clock,
@@ -298,6 +295,7 @@ impl Agent {
             facts: None,
             health: Health::default(),
             unreadable: BTreeMap::new(),
+            protection: Protection::default(),
             releases: release::Releases::default(),
             wishes: requests::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
@@ -424,6 +422,7 @@ impl Agent {
         self.recover(now);
         self.tend_directory(now);
         self.tell_durable();
+        self.note_protection();
         self.publish();
     }
 
@@ -453,7 +452,7 @@ impl Agent {
                 return;
             }
             Ok(Some(Namesake::IsNew)) => {
-                tracing::error!(server = %self.settings.server, "another agent was started under this server's name");
+                tracing::error!(server = %self.settings.server, "another agent was started under this server's name {}", self.settings.server);
             }
             Err(error) => {
                 self.holdings_known = false;
@@ -524,6 +523,18 @@ fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
     joined
 }
 
+/// What an earlier agent conveyed is remembered, and what it left half written is removed.
+fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
+    let conveyor =
+        Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
+            format!("can't read what was conveyed, in {}", settings.local_directory.display())
+        })?;
+    if let Err(error) = conveyor.tidy() {
+        tracing::warn!(%error, "what an earlier agent left half written could not be removed: {error}");
+    }
+    Ok(conveyor)
+}
+
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
 fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store>> {
     let store = DirStore::at(&settings.store.path);
@@ -531,7 +542,7 @@ fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store
     match store.found() {
         Ok(_) => {}
         Err(error @ StoreError::Unexpected { .. }) => return Err(error.into()),
-        Err(error) => tracing::error!(%error, "the store can't be opened yet"),
+        Err(error) => tracing::error!(%error, "the store can't be opened yet: {error}"),
     }
     Ok(Box::new(store))
 }

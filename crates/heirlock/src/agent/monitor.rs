@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use heirlock_core::ledger::Entry;
-use heirlock_core::monitor::{Arrival, Rules, key};
+use heirlock_core::monitor::{Arrival, Rules, Standing, key};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -16,6 +16,7 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::holdings::{Held, commit_all};
 use super::{Agent, Message};
+use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
@@ -82,7 +83,11 @@ impl Agent {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         let clients = desk.clients();
-        tracing::info!(registered = clients.len(), "heirlock is the status monitor");
+        tracing::info!(
+            registered = clients.len(),
+            "heirlock is the status monitor of {} clients",
+            clients.len()
+        );
         let stale = directory.current().difference(&clients).cloned().collect::<Vec<_>>();
         self.monitoring = Some(Monitoring {
             desk,
@@ -262,7 +267,7 @@ impl Agent {
             let state_directory = self.settings.state_directory.clone();
             thread::spawn(move || {
                 if let Err(error) = Directory::sync(&state_directory) {
-                    tracing::warn!(%error, "the status monitor's directory could not be synced");
+                    tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
                 }
             });
         }
@@ -272,38 +277,30 @@ impl Agent {
     }
 
     /// What `status` says of the status monitor.
-    pub(crate) fn monitor_problems(&self) -> Vec<String> {
+    pub(crate) fn monitor_problems(&self) -> Vec<Problem> {
         let Some(monitoring) = &self.monitoring else { return Vec::new() };
         let standing = monitoring.desk.standing();
-        let mut problems = Vec::new();
-        if !standing.at_risk.is_empty() {
-            let names: Vec<&str> = standing.at_risk.iter().take(10).map(MonName::as_str).collect();
-            problems.push(format!(
-                "{} clients were granted locks that the store does not know of: {}{}",
-                standing.at_risk.len(),
-                names.join(", "),
-                if standing.at_risk.len() > names.len() { ", …" } else { "" }
-            ));
-        }
-        if standing.failing {
-            problems.push(format!(
-                "the store does not take new clients in: {} requests were refused so far",
-                standing.refused
-            ));
-        }
-        if standing.untaken > 0 {
-            problems.push(format!(
-                "the lock manager takes no call that {} clients were restarted: it may keep locks that nobody holds",
-                standing.untaken
-            ));
-        }
+        let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
+        let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
+        let mut problems: Vec<Problem> = [
+            (ProblemKind::ClientsAtRisk, at_risk, at_risk > 0),
+            (ProblemKind::ClientsRefused, refused, standing.failing),
+            (ProblemKind::RestartsNotTaken, standing.untaken, standing.untaken > 0),
+        ]
+        .into_iter()
+        .filter(|(_, _, is_wrong)| *is_wrong)
+        .map(|(kind, count, _)| Problem::new(kind).with(count))
+        .collect();
         if let Some((client, why)) = monitoring.behind.first_key_value() {
-            let count = monitoring.behind.len();
-            problems.push(format!(
-                "the files of {count} clients could not be written; of {client}, for one: {why}"
-            ));
+            let example = format!("{client}, for one: {why}");
+            problems.push(Problem::new(ProblemKind::ClientFilesBehind).with(behind).saying(&example));
         }
         problems
+    }
+
+    /// How our own status monitor stands; nothing where rpc.statd is it.
+    pub(crate) fn monitor_standing(&self) -> Option<Standing> {
+        self.monitoring.as_ref().map(|monitoring| monitoring.desk.standing())
     }
 
     /// A client's registrations changed: its files follow, and a run that waits for it is told.
@@ -314,7 +311,7 @@ impl Agent {
         if let Err(error) = monitoring.directory.update(client, &lines, self.conveyor.placed()) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
-                tracing::error!(%client, %error, "the status monitor's directory can't be written; the store has the record");
+                tracing::error!(%client, %error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
             }
             monitoring.behind.insert(client.clone(), error.to_string());
         } else {

@@ -133,7 +133,7 @@ impl Workshop {
             && let Some(Err(why)) =
                 self.hook("address-up", self.settings.hooks.address_up.as_ref(), &service.name, None)
         {
-            tracing::error!(service = %service.name, why, "the hook address-up failed");
+            tracing::error!(service = %service.name, why, "{}: the hook address-up failed: {why}", service.name);
             hook_failed = Some(format!("; the hook address-up failed: {why}"));
         }
         for address in service.addresses.iter().copied() {
@@ -159,7 +159,7 @@ impl Workshop {
             if there && !announced {
                 announced = true;
                 if let Err(error) = arp::announce(address) {
-                    tracing::warn!(%address, %error, "no gratuitous ARP: clients may answer to the dead server for a while");
+                    tracing::warn!(%address, %error, "no gratuitous ARP could be sent for {address}, so clients may answer to the dead server for a while: {error}");
                 }
             }
             let ready = match there {
@@ -172,8 +172,12 @@ impl Workshop {
             let is_late = self.clock.now() >= last_call;
             let is_ready = ready.is_ok();
             match (readiness.note(service, address, &ready), ready) {
-                (true, Ok(())) => tracing::info!(%service, %address, "an address is ready"),
-                (true, Err(why)) => tracing::warn!(%service, %address, why, "an address is not ready"),
+                (true, Ok(())) => {
+                    tracing::info!(%service, %address, "{service}: its address {address} is ready");
+                }
+                (true, Err(why)) => {
+                    tracing::warn!(%service, %address, why, "{service}: its address {address} is not ready: {why}");
+                }
                 (false, _) => {}
             }
             if is_ready {

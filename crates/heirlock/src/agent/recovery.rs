@@ -11,6 +11,7 @@ use heirlock_core::takeover::{Cause, Event, Until};
 use super::Agent;
 use super::runs::Order;
 use super::watch::Look;
+use crate::control::report::{Problem, ProblemKind};
 use crate::files::trusted;
 use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
@@ -40,7 +41,7 @@ impl Agent {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
-                tracing::warn!(why, "the lock manager can't be looked at");
+                tracing::warn!(why, "the lock manager can't be looked at: {why}");
                 return;
             }
         };
@@ -57,7 +58,7 @@ impl Agent {
             Change::Same => {}
             Change::Stopped => self.grace_seen.forget(),
             Change::Reborn(life) => {
-                tracing::info!(%life, "another life of the lock manager begins: the locks of the one before are gone");
+                tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
                 match since {
                     Some(since) => self.grace_seen.note(&life, since, self.clock),
                     None => self.grace_seen.forget(),
@@ -115,7 +116,7 @@ impl Agent {
             return;
         }
         if self.meeting.asked_at.replace(now).is_none() {
-            tracing::info!(services = ?unknown, "clients were recorded before a life of the lock manager was noted: it is asked whether grace is open");
+            tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
         }
         self.workshop.ask_grace(life.clone());
     }
@@ -131,7 +132,10 @@ impl Agent {
         self.meeting.silent = silent;
         match self.meeting.told {
             Strangers::Unknown if is_news => {
-                self.stranger_problems().iter().for_each(|problem| tracing::warn!("{problem}"));
+                let why = self.meeting.silent.as_deref().unwrap_or_default();
+                for service in &self.owed().unknown {
+                    tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
+                }
             }
             Strangers::Unknown => {}
             Strangers::Lost => tracing::info!("grace is open: the clients are told"),
@@ -142,13 +146,10 @@ impl Agent {
     }
 
     /// What `status` says of clients of whom nobody knows whether their locks are gone.
-    pub(crate) fn stranger_problems(&self) -> Vec<String> {
+    pub(crate) fn stranger_problems(&self) -> Vec<Problem> {
         let Some(why) = &self.meeting.silent else { return Vec::new() };
-        let problem = |service| {
-            format!(
-                "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}"
-            )
-        };
+        let problem =
+            |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);
         self.owed().unknown.iter().map(problem).collect()
     }
 
@@ -184,7 +185,7 @@ impl Agent {
             match self.store.commit(service, held.claim.generation, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {
-                    tracing::warn!(%service, %error, "the life of the lock manager could not be noted");
+                    tracing::warn!(%service, %error, "{service}: the life of the lock manager could not be noted: {error}");
                 }
             }
         }
@@ -195,7 +196,7 @@ impl Order {
     /// A run that was interrupted before the lock manager recognised is begun anew: with a generation and a number of
     /// its own, for nothing proves what of it was done (I9).
     fn redo(redo: Redo) -> Self {
-        tracing::info!(run = redo.run, targets = ?redo.targets, "a run that was interrupted is begun anew");
+        tracing::info!(run = redo.run, targets = ?redo.targets, "{}: the run {} was interrupted and is begun anew", super::status::names(&redo.targets), redo.run);
         let own = Self::own_restart();
         let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
         Self { cause, targets: redo.targets, until: redo.until, ..own }

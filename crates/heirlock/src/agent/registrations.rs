@@ -15,7 +15,7 @@ pub(crate) fn keep(runtime_directory: &Path, registrations: &Registrations) {
     let file = runtime_directory.join(NAME);
     // No sync: it is of use to this boot alone.
     if let Err(error) = trusted::replace(&file, registrations.render().as_bytes(), 0o600, false) {
-        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted: should this run be interrupted, clients that came back before will be reported as acknowledged");
+        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
     }
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn recall(runtime_directory: &Path, run: &str) -> Option<Registration
     let text = trusted::read_text(&file, REGISTRATIONS_BYTES_MAX).ok();
     let noted = text.and_then(|text| Registrations::parse(&text, run));
     if noted.is_none() {
-        tracing::warn!(file = %file.display(), run, "nothing tells who was registered when the lock manager recognised: clients that came back since are reported as acknowledged");
+        tracing::warn!(file = %file.display(), run, "nothing in {} tells who was registered when the lock manager recognised, so clients that came back since are reported as acknowledged", file.display());
     }
     noted
 }

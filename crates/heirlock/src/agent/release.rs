@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::Journal;
 use heirlock_core::{Moment, ServiceName};
 
-use super::Agent;
+use super::{Agent, clock};
 use crate::control::{Answer, Responder};
+use crate::store::{Change, journal_text};
 
 /// Releases that are on, each with whoever waits for it.
 #[derive(Debug, Default)]
@@ -26,7 +29,7 @@ impl Agent {
     /// Begins to give a service away.
     pub(crate) fn release(&mut self, service: &ServiceName, responder: Option<Responder>) {
         if let Err(why) = self.may_release(service) {
-            tracing::warn!(%service, why, "not released");
+            tracing::warn!(%service, why, "{service}: not released: {why}");
             if let Some(responder) = responder {
                 responder.failed(&why, true);
             }
@@ -35,7 +38,7 @@ impl Agent {
         if let Some(held) = self.held.get_mut(service) {
             held.frozen = true;
         }
-        tracing::info!(%service, "a release begins: its address goes first");
+        tracing::info!(%service, "{service}: a release begins, and its address goes first");
         self.releases.on.insert(service.clone(), responder);
         self.workshop.take_address_away(service);
     }
@@ -80,7 +83,7 @@ impl Agent {
                 if let Some(held) = self.held.get_mut(service) {
                     held.frozen = false;
                 }
-                tracing::error!(%service, why, "the release failed: the service stays here");
+                tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
                 if let Some(responder) = self.releases.end(service) {
                     responder.failed(&format!("{service} was not released: {why}"), false);
                 }
@@ -98,11 +101,18 @@ impl Agent {
         if contents.records != *held.ledger.stored() {
             return Err("the store does not hold what was captured; try again, and look at the volume".into());
         }
+        // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
+        let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
+        let note = [Change::PutJournal(journal_text(&journal))];
+        self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
-        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "released");
+        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} clients on record", held.claim.generation, contents.records.len());
+        // Known at once, and not at the next beat: whoever looks now is told that it is nobody's.
+        let claim = Claim { released: true, ..held.claim.clone() };
+        self.others.insert(service.clone(), claim);
         self.held.remove(service);
         if let Err(why) = self.workshop.let_go_of_locks(service) {
-            tracing::error!(%service, why, "released, but its locks are still held here and may keep its volume busy");
+            tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
         }
         Ok(())
     }
@@ -111,7 +121,7 @@ impl Agent {
     pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
         let responder = self.releases.end(service);
         if let Err(why) = &gone {
-            tracing::error!(%service, why, "released, but its volume is still here");
+            tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
         }
         let Some(responder) = responder else { return };
         match gone {

@@ -108,15 +108,27 @@ impl Agent {
         {
             return responder.failed(&why, true);
         }
+        let primary_lost = self.last_sign_of(service, now);
         let order = Order {
             cause: Cause::Asked,
             targets: vec![adoption.service],
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
             authority: adoption.authority,
             waiting: vec![responder],
-            primary_lost: None,
+            primary_lost,
         };
         self.begin_run(now, order);
+    }
+
+    /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
+    /// it. Nothing is decided by it.
+    fn last_sign_of(&self, service: &ServiceName, now: Moment) -> Option<Moment> {
+        let claim = self.others.get(service).filter(|claim| !claim.released)?;
+        match self.pulse.heart_of(&claim.owner, now) {
+            OwnerHeart::Beating { last_change } => Some(now - last_change),
+            OwnerHeart::Silent { for_time } => Some(now - for_time),
+            OwnerHeart::Unknown { .. } | OwnerHeart::Paused | OwnerHeart::NeverSeen => None,
+        }
     }
 
     /// What on this host is known to lose locks in an adoption.
@@ -177,7 +189,7 @@ impl Agent {
         if self.is_adopted_already(&service) {
             return responder.done(Answer::Words { text: format!("{service} is at home") });
         }
-        tracing::info!(%service, "its owner is asked to give it up");
+        tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
         self.pulse.want(&service, true);
         self.beat_due = now;
         self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, responder });
@@ -238,7 +250,7 @@ impl Agent {
         for service in wanted.map(|s| s.name.clone()).collect::<Vec<_>>() {
             let busy = self.run.as_ref().is_some_and(|running| running.machine.has_member(&service));
             if !busy && !self.is_releasing(&service) {
-                tracing::info!(%service, "its home asks for it");
+                tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
                 self.release(&service, None);
                 self.capture.due = Some(now);
             }

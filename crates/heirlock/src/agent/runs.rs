@@ -21,6 +21,7 @@ use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::control::{Answer, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
+use crate::survey;
 
 /// The run that is on.
 pub(crate) struct Running {
@@ -138,7 +139,7 @@ impl Agent {
             primary_lost: order.primary_lost,
             started_at_s: clock::wall_s(),
         };
-        tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "a run begins");
+        tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
         if order.cause == Cause::OwnRestart {
@@ -169,7 +170,7 @@ impl Agent {
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, found);
         let Some(machine) = resumed else { return false };
-        tracing::info!(run, phase = %machine.phase(), "a run that was interrupted goes on");
+        tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", super::status::names(machine.targets()), machine.phase());
         let number = self.workshop.next_run();
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
@@ -343,7 +344,8 @@ impl Agent {
         if running.said.replace(phase) == Some(phase) {
             return;
         }
-        tracing::info!(run = running.machine.run(), %phase, "a run goes on");
+        let (run, targets) = (running.machine.run(), super::status::names(running.machine.targets()));
+        tracing::info!(run, %phase, "{targets}: the run {run} has reached the phase {phase}");
         self.say_progress();
     }
 
@@ -655,7 +657,7 @@ impl Agent {
             let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
             return Err(NotClaimed::Refused(overtaken.to_string()));
         }
-        tracing::info!(%service, %generation, "claimed");
+        tracing::info!(%service, %generation, "{service}: claimed as generation {generation}");
         let (mut records, mut troubles) = (BTreeMap::new(), Vec::new());
         let mut sent: Vec<StateNumber> = self.own_state().into_iter().chain(known.sent()).collect();
         // Loaded after the claim: the owner before us adds nothing any more.
@@ -713,9 +715,29 @@ impl Agent {
         for (service, held) in &self.held {
             let keep_from =
                 Generation(held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT));
-            if let Err(error) = self.store.prune(service, keep_from) {
-                tracing::warn!(%service, %error, "old generations could not be removed");
+            let store = self.store.as_ref();
+            // What is told of them outlives them; what could not be kept is not removed.
+            let kept = survey::past::keep_before(store, service, keep_from);
+            if let Err(error) = kept.and_then(|()| store.prune(service, keep_from)) {
+                tracing::warn!(%service, %error, "{service}: old generations could not be removed: {error}");
             }
+        }
+    }
+}
+
+/// Why a run begins, and for whom, in a line of the log.
+fn beginning(plan: &Plan) -> String {
+    let Plan { run, cause, targets, server, .. } = plan;
+    let (targets, own) = (super::status::names(targets), super::status::names(&plan.standing.own));
+    match cause {
+        Cause::Asked => {
+            format!("{targets}: its adoption by {server} begins, for it was asked for (run {run})")
+        }
+        Cause::OwnerDead => {
+            format!("{targets}: its adoption by {server} begins, for its owner's heart is silent (run {run})")
+        }
+        Cause::OwnRestart => {
+            format!("{own}: the lock manager was restarted, so the clients are told (run {run})")
         }
     }
 }

@@ -73,8 +73,9 @@ impl Agent {
             // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
             return self.look_for(service);
         }
-        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "claimed by another server: it is not ours any more");
+        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed it as generation {}; it is not this server's any more", other.owner, other.generation);
         self.held.remove(service);
+        self.others.insert(service.clone(), other);
         Ok(())
     }
 
@@ -92,7 +93,7 @@ impl Agent {
             Found::Ours(claim, contents, journal) => {
                 self.check_age(service, Some(claim.generation))?;
                 say_damaged(service, &contents);
-                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "held");
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} clients on record", claim.generation, contents.records.len());
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
@@ -144,7 +145,7 @@ impl Agent {
         base: Mended,
         goes_on: bool,
     ) -> Result<(), StoreError> {
-        tracing::warn!(%service, generation = %claim.generation, "an adoption was interrupted right after its claim");
+        tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
         let Mended { contents: base, sent, troubles } = base;
         let known = self.acquaintance.memory().known(service).sent();
         let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
@@ -186,6 +187,7 @@ impl Agent {
         let generation = claim.generation;
         let held = Held::new(claim, contents, journal, keeps_peers, delay);
         self.saw_generation(service, generation, Some(generation), Some(held.state));
+        self.others.remove(service);
         self.held.insert(service.clone(), held);
         // What was counted of it before, if it was held before, says nothing of this.
         self.durable_are_others();
@@ -208,7 +210,7 @@ impl Agent {
         else {
             return Ok(());
         };
-        tracing::info!(%service, "claimed for the first time: it is at home here");
+        tracing::info!(%service, "{service}: claimed by this server for the first time, since it is at home here");
         self.hold(service, claim, contents, journal);
         self.capture.due = None;
         Ok(())
@@ -234,7 +236,7 @@ impl Agent {
                 continue;
             }
             let OwnerHeart::Silent { for_time } = heart else { continue };
-            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "the owner's heart is silent");
+            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
             self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
             let order = Order {
                 cause: Cause::OwnerDead,
@@ -272,7 +274,7 @@ impl Agent {
             if gone.is_empty() {
                 continue;
             }
-            tracing::warn!(%service, clients = gone.len(), "not told for longer than forget-after: forgotten");
+            tracing::warn!(%service, clients = gone.len(), "{service}: {} clients that could not be told are forgotten, for that is longer than forget-after ago", gone.len());
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
         self.held = held_services;
@@ -285,6 +287,6 @@ impl Agent {
 fn say_damaged(service: &ServiceName, contents: &Contents) {
     for damaged in &contents.damaged {
         let (path, why) = (&damaged.path, &damaged.why);
-        tracing::error!(%service, path, why, "an entry of the store can't be read; it is left alone");
+        tracing::error!(%service, path, why, "{service}: the entry {path} of the store can't be read and is left alone: {why}");
     }
 }

@@ -81,7 +81,7 @@ impl Agent {
         if left > 0 {
             tracing::warn!(
                 left,
-                "clients are told before all of them are durable in every service: the store is slow"
+                "clients are told though {left} of them are not durable in every service yet: the store is slow"
             );
         }
         self.notify(untold.notices);

@@ -3,26 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use heirlock_core::claim::OwnerHeart;
+use heirlock_core::claim::{Claim, OwnerHeart};
 use heirlock_core::takeover::{
     ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover, Trouble,
 };
-use heirlock_core::{Generation, Outcome, ServiceName};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
+use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::Held;
 use super::readiness::Readiness;
-use crate::config::Settings;
+use crate::config::{Mode, Settings};
 use crate::control::report::{
-    AdoptionReport, EntryTrouble, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow,
-    StatusReport, StoreStatus, TimelineEntry,
+    AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
+    OtherService, Problem, ProblemKind, ServerStatus, ServiceStatus, Slow, Source, StatusReport, StoreStatus,
+    TimelineEntry,
 };
 use crate::control::{Answer, Failure, Progress};
+use crate::limits;
+use crate::store::{Contents, ServerReport};
 
 /// Clients that a report names as the slowest.
 const SLOWEST: usize = 5;
+
+/// A heart that was not seen to beat for more than so many intervals beats late.
+const MISSED_BEATS_MAX: u32 = 3;
 
 /// The last status, for whoever asks while the loop is busy.
 #[derive(Debug)]
@@ -61,25 +68,11 @@ impl Snapshot {
 
 /// Before anything is known.
 pub(crate) fn first(settings: &Settings) -> StatusReport {
-    StatusReport {
-        server: settings.server.to_string(),
-        agent: String::new(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        configuration: settings.fingerprint(),
-        loop_turned_ms_ago: None,
-        looked_ms_ago: None,
-        store: StoreStatus {
-            place: settings.store.path.display().to_string(),
-            well: false,
-            error: Some("the agent is starting".into()),
-            unprotected_since_s: None,
-        },
-        lock_manager: LockManagerStatus { kind: String::new(), incarnation: None, serving: false },
-        services: Vec::new(),
-        servers: Vec::new(),
-        maintenance: false,
-        problems: Vec::new(),
-    }
+    let place = settings.store.path.display().to_string();
+    let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
+    (report.source, report.configuration) = (Source::Agent, settings.fingerprint());
+    (report.store.well, report.store.error) = (false, Some("the agent is starting".into()));
+    report
 }
 
 impl Agent {
@@ -94,6 +87,7 @@ impl Agent {
             configuration: self.fingerprint.clone(),
             loop_turned_ms_ago: None,
             looked_ms_ago: None,
+            source: Source::Agent,
             store: StoreStatus {
                 place: self.store.describe(),
                 well: self.store_error().is_none(),
@@ -104,56 +98,81 @@ impl Agent {
                 kind: self.settings.lock_manager.kind.as_str().into(),
                 incarnation: life.map(ToString::to_string),
                 serving: self.serving,
+                needed: self.needs_a_lock_manager(),
             },
-            services: self.service_statuses(),
-            servers: self
-                .pulse
-                .servers()
-                .iter()
-                .filter(|(name, _)| **name != self.settings.server)
-                .map(|(name, report)| ServerStatus {
-                    server: name.to_string(),
-                    heart: heart_in_words(self.pulse.heart_of(name, now)),
-                    ailments: report.ailments.clone(),
-                })
-                .collect(),
+            protected_since_s: self.protection.since_s(),
+            services: self.service_statuses(now),
+            servers: self.server_statuses(now),
             maintenance: self.pulse.is_paused(),
+            at_risk: self.clients_at_risk(),
             problems: self.problems(),
         };
         self.snapshot.set(report, self.capture.looked);
     }
 
-    fn service_statuses(&self) -> Vec<ServiceStatus> {
-        let configured = self.settings.services.iter().map(|s| s.name.clone());
-        let host = ServiceName::host(&self.settings.server);
-        configured.chain([host]).map(|service| self.service_status(&service)).collect()
+    fn server_statuses(&self, now: Moment) -> Vec<ServerStatus> {
+        let others = self.pulse.servers().iter().filter(|(name, _)| **name != self.settings.server);
+        let interval = self.settings.heartbeat.interval;
+        others.map(|(name, report)| server_status(report, self.pulse.heart_of(name, now), interval)).collect()
     }
 
-    fn service_status(&self, service: &ServiceName) -> ServiceStatus {
+    fn service_statuses(&self, now: Moment) -> Vec<ServiceStatus> {
+        let configured = self.settings.services.iter().map(|s| s.name.clone());
+        let host = ServiceName::host(&self.settings.server);
+        configured.chain([host]).map(|service| self.service_status(now, &service)).collect()
+    }
+
+    fn service_status(&self, now: Moment, service: &ServiceName) -> ServiceStatus {
         let held = self.held.get(service);
-        let run = self.run_with(service);
+        let machine = self.run_with(service).map(|running| &running.machine);
         let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
-        let phase =
-            run.map(|running| running.machine.phase()).or_else(|| held.map(|held| held.journal.phase));
+        let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
+        let configured = self.settings.service(service);
+        let left = machine.and_then(Takeover::grace).map(|grace| grace.ends().since(now));
+        let adopted = held.filter(|held| !held.journal.timeline.is_empty());
         ServiceStatus {
             service: service.to_string(),
             owner: claim.filter(|claim| !claim.released).map(|claim| claim.owner.to_string()),
+            released_by: claim.filter(|claim| claim.released).map(|claim| claim.owner.to_string()),
             held: held.is_some(),
+            configured: configured.is_some(),
+            home: configured.and_then(|service| service.home.as_ref()).map(ToString::to_string),
+            automatic: configured.is_some_and(|service| service.mode == Mode::Automatic),
             generation: claim.map(|claim| claim.generation.0),
             state_number: held.map(|held| held.state.0),
             records: held.map_or(0, |held| held.ledger.stored().len()),
             tombstones: held.map_or(0, |held| held.ledger.tombstones()),
             phase: phase.map(|phase| phase.to_string()),
+            awaits_finish: machine.is_some_and(Takeover::awaits_finish),
+            clients_to_tell: machine.map(|machine| machine.counts().0),
+            clients_told: machine.map(|machine| machine.counts().1),
+            grace_left_ms: left.map(millis),
+            adopted_at_s: adopted.map(|held| held.journal.started_at_s),
             failure: held.and_then(|held| held.journal.failure.clone()),
+            ..ServiceStatus::default()
         }
     }
 
-    /// What ails this server, as it tells the others.
-    pub(crate) fn ailments(&self) -> Vec<String> {
-        let blind = self.capture.blind.as_ref().map(|why| format!("the status monitor's directory: {why}"));
-        let store = self.store_error().map(|why| format!("the store: {why}"));
-        let stopped = (!self.follower.runs()).then(|| "no lock manager runs".to_owned());
+    /// Whether clients would be without one: on a standby that holds nothing but its own name, without a client, none
+    /// need run.
+    fn needs_a_lock_manager(&self) -> bool {
+        self.held.iter().any(|(service, held)| !service.is_host() || !held.ledger.stored().is_empty())
+    }
+
+    /// What ails this server.
+    fn own_ailments(&self) -> Vec<Ailment> {
+        let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
+        let blind = self.capture.blind.as_deref();
+        let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
+        let store = self.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
+        let stopped = !self.follower.runs() && self.needs_a_lock_manager();
+        let stopped = stopped.then_some(Ailment { kind: AilmentKind::NoLockManager, error: None });
         blind.into_iter().chain(store).chain(stopped).collect()
+    }
+
+    /// The same, as it tells the others.
+    pub(crate) fn ailments(&self) -> Vec<String> {
+        self.own_ailments().iter().map(Ailment::in_a_heartbeat).collect()
     }
 
     /// What fails, or what was lost.
@@ -161,37 +180,69 @@ impl Agent {
         self.health.error().or_else(|| self.acquaintance.missing())
     }
 
-    fn problems(&self) -> Vec<String> {
-        let mut problems = self.ailments();
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = self.own_ailments().iter().map(problem_of).collect();
         problems.extend(self.monitor_problems());
         problems.extend(self.stranger_problems());
-        problems.extend(self.left_behind_problems());
-        problems.extend(self.acquaintance.problem());
-        problems.extend(self.pulse.unreadable());
-        problems.extend(self.unreadable.iter().map(|(service, why)| format!("{service}: {why}")));
-        problems.extend(self.capture.known_problems.iter().map(|p| format!("{}: {}", p.path, p.why)));
+        let left_behind = self.left_behind_problems();
+        problems
+            .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));
+        problems.extend(self.acquaintance.problem().map(|why| Problem::new(ProblemKind::Other).saying(&why)));
+        problems.extend(self.pulse.unreadable().map(|why| Problem::new(ProblemKind::Other).saying(&why)));
+        let unreadable = self.unreadable.iter();
+        problems
+            .extend(unreadable.map(|(service, why)| {
+                Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(why)
+            }));
+        let no_record = |problem: &heirlock_core::ledger::Problem| {
+            Problem::new(ProblemKind::NoRecord).at(&problem.path).saying(&problem.why)
+        };
+        problems.extend(self.capture.known_problems.iter().map(no_record));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
+        let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
         problems.extend(
-            missing.into_iter().filter(|(service, _)| self.held.contains_key(service)).map(|(_, why)| why),
+            missing
+                .map(|(service, why)| Problem::new(ProblemKind::NotReady).of(service.as_str()).saying(&why)),
         );
+        let full = self.held.iter().filter(|(_, held)| held.ledger.refused() > 0);
+        problems.extend(full.map(|(service, held)| {
+            Problem::new(ProblemKind::NoRoom).of(service.as_str()).with(held.ledger.refused())
+        }));
         for (service, held) in &self.held {
-            if held.ledger.refused() > 0 {
-                problems.push(format!(
-                    "{service}: {} clients found no room and are unprotected",
-                    held.ledger.refused()
-                ));
-            }
+            let folder = generation_at(&self.settings.store.path, service, held.claim.generation);
             problems.extend(held.unreadable().map(|damaged| {
-                let folder = generation_at(&self.settings.store.path, service, held.claim.generation);
-                format!("{folder}/{}: {}", damaged.path, damaged.why)
+                Problem::new(ProblemKind::NoRecord)
+                    .at(&format!("{folder}/{}", damaged.path))
+                    .saying(&damaged.why)
             }));
-            let lost = held.with_outcome(Outcome::Lost).count();
-            if lost > 0 {
-                problems.push(format!("{service}: {lost} clients lost their locks in the last adoption ('heirlock report {service}')"));
-            }
         }
         problems
+    }
+
+    /// Notes since when every client that registers is on record, and which are not.
+    pub(crate) fn note_protection(&mut self) {
+        let standing = self.monitor_standing();
+        let at_risk: Vec<MonName> = standing.as_ref().map(|s| s.at_risk.clone()).unwrap_or_default();
+        let is_protected = self.store_error().is_none()
+            && self.capture.blind.is_none()
+            && !self.capture.behind
+            && self.capture.due.is_some()
+            && self.holdings_known
+            && at_risk.is_empty()
+            && standing.is_none_or(|standing| !standing.failing);
+        self.protection.note(is_protected, at_risk);
+    }
+
+    fn clients_at_risk(&self) -> Vec<ClientStatus> {
+        let client = |(client, since_s): (&MonName, &u64)| ClientStatus {
+            client: client.to_string(),
+            names: Vec::new(),
+            outcome: None,
+            since_s: Some(*since_s),
+            why: None,
+        };
+        self.protection.at_risk().iter().take(limits::STATUS_CLIENTS_MAX).map(client).collect()
     }
 
     /// What became of the last adoption of a service, or how far the one is that is on.
@@ -240,40 +291,55 @@ pub(crate) fn answer(
     }
 }
 
-/// Says in the log how a run ended, and of every client that was not told.
+/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
+/// says by itself who and why.
 pub(crate) fn log_end(machine: &Takeover, end: &End) {
+    let (run, targets) = (machine.run(), names(machine.targets()));
     let (summaries, failure) = match end {
         End::Refused(why) => {
-            tracing::warn!(run = machine.run(), why, "refused: nothing was changed");
+            tracing::warn!(run, why, "{targets}: refused, and nothing was changed: {why}");
             return;
         }
         End::Failed { why, summaries } => (summaries, Some(why)),
         End::Settled(summaries) => (summaries, None),
     };
     if let Some(why) = failure {
-        tracing::error!(run = machine.run(), why, "a run failed");
+        tracing::error!(run, why, "{targets}: the run {run} failed: {why}");
     }
     for summary in summaries {
-        let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
-        tracing::info!(
-            run = machine.run(),
-            service = %summary.service,
-            generation = %summary.generation,
-            state = %summary.state,
-            re_registered = count(Outcome::ReRegistered),
-            acknowledged = count(Outcome::Acknowledged),
-            unreachable = count(Outcome::Unreachable),
-            lost = count(Outcome::Lost),
-            "a run is over"
-        );
-        if summary.clients.is_empty() && summary.part == Part::Target {
-            tracing::warn!(run = machine.run(), service = %summary.service, "no client is on record, so none was told");
+        log_summary(run, summary);
+    }
+}
+
+fn log_summary(run: &str, summary: &Summary) {
+    let Summary { service, generation, state, clients, .. } = summary;
+    let count = |wanted: Outcome| clients.iter().filter(|c| c.outcome == Some(wanted)).count();
+    let told = clients.iter().filter(|client| client.outcome.is_some_and(Outcome::is_good)).count();
+    tracing::info!(
+        run,
+        %service,
+        %generation,
+        %state,
+        re_registered = count(Outcome::ReRegistered),
+        acknowledged = count(Outcome::Acknowledged),
+        unreachable = count(Outcome::Unreachable),
+        lost = count(Outcome::Lost),
+        "{service}: {told} of {} clients were told, {} of them registered again; unreachable: {}, lost: {} (generation {generation})",
+        clients.len(),
+        count(Outcome::ReRegistered),
+        count(Outcome::Unreachable),
+        count(Outcome::Lost),
+    );
+    if clients.is_empty() && summary.part == Part::Target {
+        tracing::warn!(run, %service, "{service}: no client is on record, so none was told");
+    }
+    for ClientSummary { client, outcome, why, .. } in clients {
+        if outcome.is_some_and(Outcome::is_good) {
+            continue;
         }
-        for client in summary.clients.iter().filter(|client| !client.outcome.is_some_and(Outcome::is_good)) {
-            let why = client.why.as_deref().unwrap_or("the run ended before");
-            let outcome = client.outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
-            tracing::warn!(service = %summary.service, client = %client.client, outcome, why, "a client was not told");
-        }
+        let why = why.as_deref().unwrap_or("the run ended before its outcome was known");
+        let outcome = outcome.map_or("unknown".to_owned(), |outcome| outcome.to_string());
+        tracing::warn!(%service, %client, outcome, why, "{service}: {client} was not told ({outcome}): {why}");
     }
 }
 
@@ -311,6 +377,18 @@ fn of_run(
     report.others =
         summaries.iter().filter(|other| other.service.as_str() != report.service).map(other).collect();
     report
+}
+
+/// What a generation of the store says of the adoption that began it; nothing where its journal can't be read.
+pub(crate) fn past_report(
+    service: &ServiceName,
+    claim: Claim,
+    contents: Contents,
+    settings: &Settings,
+) -> Option<AdoptionReport> {
+    let journal: Journal = serde_json::from_str(contents.journal.as_deref()?).ok()?;
+    let held = Held::new(claim, contents, journal, false, Duration::ZERO);
+    Some(of_journal(service, &held, settings))
 }
 
 fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
@@ -382,6 +460,8 @@ fn empty(service: &str) -> AdoptionReport {
         unready: Vec::new(),
         records_at: String::new(),
         started_at_s: 0,
+        tenure: None,
+        each_client: Vec::new(),
     }
 }
 
@@ -432,16 +512,47 @@ fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
         .collect();
 }
 
-fn heart_in_words(heart: OwnerHeart) -> String {
-    match heart {
-        OwnerHeart::Beating { last_change } => format!("beating, {} ms ago", last_change.as_millis()),
-        OwnerHeart::Silent { for_time } => format!("silent for {} s", for_time.as_secs()),
-        OwnerHeart::Unknown { watched, needed } => {
-            format!("not known yet: watched for {} of {} s", watched.as_secs(), needed.as_secs())
-        }
-        OwnerHeart::Paused => "paused in order".into(),
-        OwnerHeart::NeverSeen => "never seen".into(),
+fn problem_of(ailment: &Ailment) -> Problem {
+    let kind = match ailment.kind {
+        AilmentKind::MonitorDirectoryUnreadable => ProblemKind::MonitorDirectoryUnreadable,
+        AilmentKind::StoreFails => ProblemKind::StoreFails,
+        AilmentKind::NoLockManager => ProblemKind::NoLockManager,
+        AilmentKind::Other => ProblemKind::Other,
+    };
+    match &ailment.error {
+        Some(error) => Problem::new(kind).saying(error),
+        None => Problem::new(kind),
     }
+}
+
+/// How another server is, by its heartbeat and by what was seen of its heart.
+fn server_status(report: &ServerReport, heart: OwnerHeart, interval: Duration) -> ServerStatus {
+    let mut status = ServerStatus {
+        last_beat_at_s: Some(report.written_at_s),
+        ailments: report.ailments.iter().map(|text| Ailment::of_a_heartbeat(text)).collect(),
+        ..ServerStatus::unknown(report.server.as_str())
+    };
+    match heart {
+        OwnerHeart::Beating { last_change } => {
+            let is_late = last_change > interval.saturating_mul(MISSED_BEATS_MAX);
+            status.heart = if is_late { Heart::Late } else { Heart::Beating };
+            status.last_beat_age_ms = Some(millis(last_change));
+        }
+        OwnerHeart::Silent { for_time } => {
+            status.heart = Heart::Silent;
+            status.last_beat_age_ms = Some(millis(for_time));
+        }
+        OwnerHeart::Unknown { watched, needed } => {
+            (status.watched_ms, status.to_watch_ms) = (Some(millis(watched)), Some(millis(needed)));
+        }
+        OwnerHeart::Paused => status.heart = Heart::Paused,
+        OwnerHeart::NeverSeen => status.heart = Heart::NeverSeen,
+    }
+    status
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Held {
@@ -451,8 +562,11 @@ impl Held {
         for line in self.outcomes.iter().filter(|line| line.outcome.is_good()) {
             answered.entry(&line.client).or_insert(line.at_ms);
         }
-        let clients = self
-            .last_outcomes()
+        let last = self.last_outcomes();
+        // Of whom nothing was learnt is yet to be told as long as the run is not over (I8); afterwards they came later.
+        let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
+        let untold: Vec<MonName> = self.ledger.stored().keys().filter(untold).cloned().collect();
+        let clients = last
             .into_values()
             .filter_map(|line| {
                 let client = line.key()?;
@@ -464,6 +578,13 @@ impl Held {
                     why: line.why.clone(),
                 })
             })
+            .chain(untold.into_iter().map(|client| ClientSummary {
+                client,
+                outcome: None,
+                at_ms: 0,
+                answered_ms: None,
+                why: None,
+            }))
             .collect();
         let part = self
             .journal

@@ -391,7 +391,7 @@ impl Workshop {
             ("HEIRLOCK_ADDRESSES", addresses),
             ("HEIRLOCK_EXPORTS", exports),
         ];
-        tracing::info!(hook = name, %service, "running a hook");
+        tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
     }
 }

@@ -56,7 +56,7 @@ impl Listener {
                     Ok(heard) => said(heard, waiting),
                     Err(why) => {
                         if from_elsewhere::may_say("callout not understood", waiting.speaker()) {
-                            tracing::warn!(why = cut(&why), "a callout was not understood");
+                            tracing::warn!(why = cut(&why), "a callout was not understood: {why}");
                         }
                         waiting.answer(&Err(why));
                     }

@@ -6,9 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heirlock_core::store_identity::Word;
 use heirlock_core::{ServerName, ServiceName};
 
-use super::exit;
 use super::notify::Notify;
+use super::{exit, help};
 use crate::control::Fenced;
+
+/// Where the configuration lies, unless it is said.
+pub(super) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]
@@ -17,7 +20,7 @@ use crate::control::Fenced;
 pub(crate) struct Cli {
     /// The configuration
     #[arg(long, value_name = "FILE", global = true, env = "HEIRLOCK_CONFIG")]
-    #[arg(default_value = "/etc/heirlock/heirlock.toml")]
+    #[arg(default_value = CONFIGURATION)]
     pub(super) config: PathBuf,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
@@ -29,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the agent of this server
+    #[command(after_help = help::AGENT)]
     Agent {
         /// What is logged: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
@@ -38,6 +42,7 @@ pub(super) enum Verb {
         ends_with: Option<i32>,
     },
     /// Hold the status monitor's sockets and keep an agent running, where no systemd does
+    #[command(after_help = help::SUPERVISE)]
     Supervise {
         /// What is logged, as with 'agent'
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
@@ -45,52 +50,67 @@ pub(super) enum Verb {
     },
     /// What rpc.statd runs for each client (statd -H); see capture.mode "callout"
     // Carried out before the command line is read (main.rs); it is here to be listed.
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, after_help = help::CALLOUT)]
     Callout {
         /// What happened, as rpc.statd says it
         #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
     /// Take a service over, with the locks of its clients
+    #[command(after_help = help::ADOPT)]
     Adopt(Adopt),
     /// Give a service away in order
+    #[command(after_help = help::RELEASE)]
     Release {
         #[command(flatten)]
         service: ServiceArgument,
     },
     /// Bring a service home to this server
+    #[command(after_help = help::FAILBACK)]
     Failback {
         #[command(flatten)]
         service: ServiceArgument,
     },
     /// Say that this server's silence is no reason to adopt its services, or is one again
+    #[command(after_help = help::MAINTENANCE)]
     Maintenance {
         /// Whether it is being maintained
         #[arg(value_enum)]
         switch: Switch,
     },
     /// Show how the agent, its store and its services are
-    Status,
-    /// Show what became of the last adoption of a service
-    Report {
-        #[command(flatten)]
-        service: ServiceArgument,
+    #[command(after_help = format!("{}\n{}", help::STATUS, help::CHECK))]
+    Status(Status),
+    /// Show the past of a service, or of all: who had it when and why, and how long clients were without it
+    #[command(after_help = help::HISTORY)]
+    History {
+        /// The service; without it all that the store holds
+        #[arg(value_name = "SERVICE")]
+        service: Option<String>,
     },
+    /// Show what became of an adoption of a service, the last one or a generation's
+    #[command(after_help = help::REPORT)]
+    Report(Report),
     /// Look at monitor records, bring them in and out
-    #[command(subcommand, after_help = exit::HELP)]
+    #[command(subcommand, after_help = help::RECORDS)]
     Records(Records),
     /// Check what the configuration says
+    #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
     /// Check whether an adoption would work on this host
+    #[command(after_help = help::DOCTOR)]
     Doctor,
     /// Put this host under guard: nobody else notifies its clients
-    #[command(after_long_help = Enable::HELP)]
+    #[command(after_help = help::ENABLE, after_long_help = format!("{}\n\n{}", Enable::HELP, help::ENABLE))]
     Enable(Enable),
     /// Give this host back as it was before 'enable'
+    #[command(after_help = help::DISABLE)]
     Disable(Guard),
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
+    #[command(after_help = help::NOTIFY)]
     Notify(Notify),
     /// Show a failover with simulated clients; needs no root and no configuration
+    #[command(after_help = help::DEMO)]
     Demo(Demo),
 }
 
@@ -116,14 +136,7 @@ The store:
   store, a new one or an older copy in its place is refused, by 'enable' and by every other verb: most often its
   volume is not mounted. Where /etc/fstab or a mount unit names a volume for store.path and it is not mounted, no
   store is made either. --new-store says that what lies in store.path is the store from now on, and makes one
-  where none lies; numbers of generations and state numbers go on above all that this server remembers.
-
-Exit codes:
-  0  done
-  1  something could not be done; what was done is remembered: mend it, then repeat
-  2  the command line or the configuration can't be
-  3  refused; nothing was changed
-  5  the store fails";
+  where none lies; numbers of generations and state numbers go on above all that this server remembers.";
 
     /// What is said of the store.
     pub(super) fn word(&self) -> Word {
@@ -133,6 +146,28 @@ Exit codes:
             (false, false) => Word::None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Show one service alone
+    #[arg(value_name = "SERVICE", conflicts_with = "check")]
+    pub(super) service: Option<String>,
+    /// Say in one line whether all is well, as monitoring systems expect it; their exit codes are 0, 1, 2 and 3
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Report {
+    #[command(flatten)]
+    pub(super) service: ServiceArgument,
+    /// Which generation's; 'heirlock history SERVICE' lists them
+    #[arg(long, value_name = "N")]
+    pub(super) generation: Option<u64>,
+    /// Name each client and what became of it
+    #[arg(long)]
+    pub(super) clients: bool,
 }
 
 #[derive(Debug, Args)]
@@ -170,19 +205,22 @@ pub(super) struct ServiceArgument {
 #[derive(Debug, Subcommand)]
 pub(super) enum Records {
     /// List services and how many records each has, or one service's records
+    #[command(after_help = help::RECORDS_LIST)]
     List {
         /// The service whose records are listed
         #[arg(value_name = "SERVICE")]
         service: Option<String>,
     },
     /// Show the record of a client
+    #[command(after_help = help::RECORDS_SHOW)]
     Show {
         #[command(flatten)]
         service: ServiceArgument,
-        /// Its address, or the name it registered under
+        /// Its address, or a name that it registered under
         client: String,
     },
     /// Write a service's records into an NSM state directory, as 'sm-notify -P DIRECTORY' takes it
+    #[command(after_help = help::RECORDS_EXPORT)]
     Export {
         #[command(flatten)]
         service: ServiceArgument,
@@ -190,13 +228,15 @@ pub(super) enum Records {
         directory: PathBuf,
     },
     /// Forget a client: nobody will tell it of an adoption
+    #[command(after_help = help::RECORDS_FORGET)]
     Forget {
         #[command(flatten)]
         service: ServiceArgument,
-        /// Its address or name, as 'records list SERVICE' shows it
+        /// Its address, or a name that it registered under
         client: String,
     },
     /// Bring the records of a status monitor's directory into the store, for 'adopt' to take over
+    #[command(after_help = help::RECORDS_IMPORT)]
     Import {
         #[command(flatten)]
         service: ServiceArgument,
@@ -255,6 +295,48 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// All verbs, those of `records` as well.
+    fn verbs(command: &clap::Command) -> Vec<(String, clap::Command)> {
+        let mut all = Vec::new();
+        for verb in command.get_subcommands() {
+            all.push((verb.get_name().to_owned(), verb.clone()));
+            all.extend(
+                verbs(verb).into_iter().map(|(name, inner)| (format!("{} {name}", verb.get_name()), inner)),
+            );
+        }
+        all
+    }
+
+    #[test]
+    fn every_verbs_help_has_an_example_and_its_exit_codes() {
+        let all = verbs(&Cli::command());
+        assert!(all.len() > 20, "{all:?}");
+        for (name, verb) in all {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.split("Exit codes:").next().unwrap_or_default();
+            assert!(
+                example.contains("Example") && example.contains(&format!("heirlock {name}"))
+                    || name == "callout" && example.contains("heirlock-callout"),
+                "{name}: {help}"
+            );
+            assert!(help.contains("Exit codes:") && help.contains("\n  0  "), "{name}: {help}");
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{name}: {help}");
+        }
+    }
+
+    /// The examples can be typed.
+    #[test]
+    fn every_example_is_a_command_line_that_is_understood() {
+        for (name, verb) in verbs(&Cli::command()) {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  heirlock ")) {
+                let words = line.split("  #").next().unwrap_or_default().split_whitespace();
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
+            }
+        }
     }
 
     #[test]

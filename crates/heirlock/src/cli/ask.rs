@@ -22,7 +22,12 @@ pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Re
     let answer = control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress));
     // Before anything is printed: a bar that is still there would be mixed into it.
     drop(bar);
-    match answer? {
+    show(answer?, output)
+}
+
+/// Prints an answer.
+pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
+    match answer {
         Answer::Status(report) => {
             output.print(&report, |report, look| render::status(report, look))?;
             // Everything else in it is a matter of reading; an unprotected service is one of acting.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::control::AskError;
-use crate::control::report::AdoptionReport;
+use crate::control::report::{AdoptionReport, Level};
 use crate::store::StoreError;
 
 /// Scripts and cluster managers go by it: a code keeps its meaning.
@@ -26,6 +26,9 @@ pub(crate) enum Exit {
     NoAgent,
     /// The store fails.
     Store,
+    /// What a monitoring system goes by, which has numbers of its own (`status --check`); nothing where it could not be
+    /// found out.
+    Check(Option<Level>),
 }
 
 /// The same for `--help`.
@@ -68,6 +71,10 @@ impl Exit {
             Exit::Refused => 3,
             Exit::NoAgent => 4,
             Exit::Store => 5,
+            Exit::Check(Some(Level::Well)) => 0,
+            Exit::Check(Some(Level::Attention)) => 1,
+            Exit::Check(Some(Level::Unprotected)) => 2,
+            Exit::Check(None) => 3,
         }
     }
 }
@@ -116,7 +123,7 @@ impl From<AskError> for Failed {
             AskError::NoAgent { .. } | AskError::Silent { .. } | AskError::Untrusted { .. } => {
                 Self::new(Exit::NoAgent, error)
             }
-            AskError::Gone(_) => Self::new(Exit::Failed, error),
+            AskError::Gone { .. } => Self::new(Exit::Failed, error),
             AskError::Failed(failure) => Self {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },
                 message: failure.message,

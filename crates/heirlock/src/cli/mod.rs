@@ -9,13 +9,17 @@ mod ask;
 mod demo;
 mod exit;
 mod guard;
+mod help;
+mod history;
 mod logging;
 mod notify;
 mod output;
 mod progress;
 mod records;
 mod render;
+mod status;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -54,7 +58,11 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         let _ = crate::callout::main(arguments);
         return Ok(Exit::Done);
     }
-    let settings = Settings::load(&cli.config)?;
+    let settings = match (Settings::load(&cli.config), &cli.verb) {
+        (Ok(settings), _) => settings,
+        (Err(error), Verb::Status(options)) if options.check => return status::unconfigured(&error, output),
+        (Err(error), _) => return Err(error.into()),
+    };
     let ask = |request: Request| ask::ask(&settings, &request, output);
     match cli.verb {
         Verb::Agent { log, ends_with } => agent::run(settings, &log, ends_with),
@@ -70,8 +78,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Release { service } => ask(Request::Release { service: service.name(&settings.server)? }),
         Verb::Failback { service } => ask(Request::Failback { service: service.name(&settings.server)? }),
         Verb::Maintenance { switch } => ask(Request::Maintenance { on: switch == Switch::On }),
-        Verb::Status => ask(Request::Status),
-        Verb::Report { service } => ask(Request::Report { service: service.name(&settings.server)? }),
+        Verb::Status(options) => status::run(&options, &settings, output),
+        Verb::History { service } => history::history(service.as_deref(), &settings, output),
+        Verb::Report(options) => history::report(&options, &settings, output),
         Verb::Records(verb) => records::run(verb, &settings, output),
         Verb::CheckConfig => guard::check_config(&settings, output),
         Verb::Doctor => guard::doctor(&settings, output),
@@ -90,6 +99,10 @@ fn usage(error: &clap::Error) -> Exit {
         return Exit::Done;
     }
     let _ = error.print();
+    if let Some(hint) = help::hint(error) {
+        // There is nobody left to tell where this can't be written.
+        let _ = writeln!(io::stderr().lock(), "\n{hint}");
+    }
     // Whether JSON was asked for can't be told from a command line that was not understood; the word itself can.
     if std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();

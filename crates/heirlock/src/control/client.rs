@@ -15,7 +15,8 @@ use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, tr
 pub(crate) enum AskError {
     /// Nobody listens.
     #[error(
-        "no agent answers at {path}: {source}; start it ('heirlock agent'), or name its configuration with --config"
+        "no agent answers at {path}: {source}; {}, or name its configuration with --config",
+        how_to_start()
     )]
     NoAgent {
         /// where
@@ -41,12 +42,25 @@ pub(crate) enum AskError {
     },
     /// It went away in the middle.
     #[error(
-        "the agent went away before it was done: {0}; start it again: it goes on where it was, see 'heirlock status'"
+        "the agent went away before it was done: {why}; {}: it goes on where it was, see 'heirlock status'",
+        how_to_start()
     )]
-    Gone(String),
+    Gone {
+        /// what was seen of it
+        why: String,
+    },
     /// It could not, or would not.
     #[error("{}", .0.message)]
     Failed(Failure),
+}
+
+/// How an administrator starts the agent of this host, as part of a sentence.
+pub(crate) fn how_to_start() -> &'static str {
+    // sd_booted(3)
+    match Path::new("/run/systemd/system").is_dir() {
+        true => "start it with 'systemctl start heirlock'",
+        false => "start it ('heirlock agent')",
+    }
 }
 
 /// Asks, hands on what goes on, and returns the answer.
@@ -64,8 +78,9 @@ pub(crate) fn ask(
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             AskError::Silent { path: path.display().to_string() }
         }
-        _ => AskError::Gone(error.to_string()),
+        _ => AskError::Gone { why: error.to_string() },
     };
+    let unclear = |error: serde_json::Error| AskError::Gone { why: error.to_string() };
     let untrusted = |source| AskError::Untrusted { path: path.display().to_string(), source };
     match trust::check_folder(runtime_directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_agent(error)),
@@ -77,7 +92,7 @@ pub(crate) fn ask(
         // Everything else takes as long as it takes; this one is answered even while the agent's loop is busy.
         stream.set_read_timeout(Some(limits::STATUS_TIME_MAX)).map_err(gone)?;
     }
-    let mut line = serde_json::to_string(request).map_err(|error| AskError::Gone(error.to_string()))?;
+    let mut line = serde_json::to_string(request).map_err(unclear)?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(gone)?;
     let mut lines = BufReader::new(stream);
@@ -85,9 +100,9 @@ pub(crate) fn ask(
         let mut line = String::new();
         let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
         if lines.by_ref().take(limit).read_line(&mut line).map_err(gone)? == 0 {
-            return Err(AskError::Gone("it closed the connection".into()));
+            return Err(AskError::Gone { why: "it closed the connection".into() });
         }
-        match serde_json::from_str(&line).map_err(|error| AskError::Gone(error.to_string()))? {
+        match serde_json::from_str(&line).map_err(unclear)? {
             Line::Progress(step) => progress(step),
             Line::Done(answer) => return Ok(answer),
             Line::Failed(failure) => return Err(AskError::Failed(failure)),

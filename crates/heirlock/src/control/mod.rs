@@ -13,7 +13,7 @@ use heirlock_core::takeover::Phase;
 use heirlock_core::{ServerName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::{AskError, ask};
+pub(crate) use client::{AskError, ask, how_to_start};
 pub(crate) use listener::{Listener, Responder};
 
 use report::AdoptionReport;

@@ -1,8 +1,14 @@
-//! What is reported: of an adoption, and of an agent. These are what `--json` prints.
+//! What is reported: of an adoption, of a service's past, and of a server. These are what `--json` prints: enums, numbers and
+//! names. What people read is made from them (`cli/render`).
+
+mod judge;
 
 use heirlock_core::Outcome;
-use heirlock_core::takeover::Milestone;
+use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::takeover::{Milestone, Phase};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
 /// What became of one adoption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,104 @@ pub(crate) struct AdoptionReport {
     pub(crate) records_at: String,
     /// When it began, in seconds since 1970.
     pub(crate) started_at_s: u64,
+    /// From whom, why, and how long clients were without the service; where the store was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tenure: Option<Box<TenureReport>>,
+    /// What became of each client; where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) each_client: Vec<ClientOutcome>,
+}
+
+/// One generation of a service, as it is told afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TenureReport {
+    /// Which generation.
+    pub(crate) generation: u64,
+    /// Whose the service was before.
+    pub(crate) from: Option<String>,
+    /// Whose it was in this generation.
+    pub(crate) to: String,
+    /// Why it began.
+    pub(crate) cause: Beginning,
+    /// When it began, in seconds since 1970 by the clock of `to`.
+    pub(crate) began_at_s: u64,
+    /// When its owner gave it up in order, in seconds since 1970 by the clock of `to`.
+    pub(crate) released_at_s: Option<u64>,
+    /// How far the run that began it came.
+    pub(crate) phase: Phase,
+    /// Why that run failed.
+    pub(crate) failure: Option<String>,
+    /// The number that its clients were told.
+    pub(crate) state_number: Option<u32>,
+    /// How many clients it had when it began.
+    pub(crate) clients: usize,
+    /// How many of them were told.
+    pub(crate) told: usize,
+    /// How many of those registered again.
+    pub(crate) re_registered: usize,
+    /// How many never answered.
+    pub(crate) unreachable: usize,
+    /// How many were not told in time.
+    pub(crate) lost: usize,
+    /// Of how many nothing is known.
+    pub(crate) unknown: usize,
+    /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for what came before.
+    pub(crate) last_sign_ms: Option<i64>,
+    /// From the last sign, or from `began_at_s` where none is known, until the service could be reached again.
+    pub(crate) without_service_ms: Option<u64>,
+    /// The same until the last client was back.
+    pub(crate) until_last_client_ms: Option<u64>,
+}
+
+impl From<&Tenure> for TenureReport {
+    fn from(tenure: &Tenure) -> Self {
+        Self {
+            generation: tenure.generation.0,
+            from: tenure.from.as_ref().map(ToString::to_string),
+            to: tenure.owner.to_string(),
+            cause: tenure.beginning,
+            began_at_s: tenure.began_at_s,
+            released_at_s: tenure.released_at_s,
+            phase: tenure.phase,
+            failure: tenure.failure.clone(),
+            state_number: tenure.state_number,
+            clients: tenure.clients.clients,
+            told: tenure.clients.told,
+            re_registered: tenure.clients.re_registered,
+            unreachable: tenure.clients.unreachable,
+            lost: tenure.clients.lost,
+            unknown: tenure.clients.unknown,
+            last_sign_ms: tenure.gap.last_sign_ms,
+            without_service_ms: tenure.gap.until_ready_ms(),
+            until_last_client_ms: tenure.gap.until_last_client_ms(),
+        }
+    }
+}
+
+/// The past of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HistoryReport {
+    /// Which.
+    pub(crate) service: String,
+    /// Its generations, the newest first.
+    pub(crate) generations: Vec<TenureReport>,
+    /// What could not be read, in the words of what was read.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// What became of one client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClientOutcome {
+    /// Its key in the store: its address.
+    pub(crate) client: String,
+    /// The names it registered under, other than that.
+    pub(crate) names: Vec<String>,
+    /// What became of it; nothing where that is not known.
+    pub(crate) outcome: Option<Outcome>,
+    /// When that was known, in milliseconds since the adoption began.
+    pub(crate) at_ms: i64,
+    /// Why, where it isn't good.
+    pub(crate) why: Option<String>,
 }
 
 /// One entry of the timeline.
@@ -102,12 +206,12 @@ pub(crate) struct OtherService {
     pub(crate) missed: usize,
 }
 
-/// How an agent is.
+/// How a server, its store and the services in it are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatusReport {
     /// The server.
     pub(crate) server: String,
-    /// This run of its agent.
+    /// This run of its agent; empty where none answers.
     pub(crate) agent: String,
     /// The version of the program.
     pub(crate) version: String,
@@ -120,18 +224,66 @@ pub(crate) struct StatusReport {
     /// Milliseconds since it last saw the status monitor's directory.
     #[serde(default)]
     pub(crate) looked_ms_ago: Option<u64>,
+    /// Who says it.
+    #[serde(default)]
+    pub(crate) source: Source,
     /// The store.
     pub(crate) store: StoreStatus,
     /// The lock manager.
     pub(crate) lock_manager: LockManagerStatus,
-    /// The services that it holds or knows of.
+    /// Since when every client that registers here is on record, in seconds since 1970; nothing where that is not so.
+    #[serde(default)]
+    pub(crate) protected_since_s: Option<u64>,
+    /// The services of the configuration and of the store.
     pub(crate) services: Vec<ServiceStatus>,
     /// The other servers.
     pub(crate) servers: Vec<ServerStatus>,
     /// This server's silence is no reason to adopt.
     pub(crate) maintenance: bool,
-    /// What is wrong, in words.
-    pub(crate) problems: Vec<String>,
+    /// Clients that were granted locks and that the store does not know of.
+    #[serde(default)]
+    pub(crate) at_risk: Vec<ClientStatus>,
+    /// What is wrong.
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl StatusReport {
+    /// Where no agent answers, and the store has not been looked at yet.
+    pub(crate) fn without_agent(server: &str, place: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            agent: String::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            configuration: String::new(),
+            loop_turned_ms_ago: None,
+            looked_ms_ago: None,
+            source: Source::Store,
+            store: StoreStatus {
+                place: place.to_owned(),
+                well: true,
+                error: None,
+                unprotected_since_s: None,
+            },
+            lock_manager: LockManagerStatus::default(),
+            protected_since_s: None,
+            services: Vec::new(),
+            servers: Vec::new(),
+            maintenance: false,
+            at_risk: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+}
+
+/// Who says how a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Source {
+    /// Its agent.
+    #[default]
+    Agent,
+    /// The store alone: no agent answers.
+    Store,
 }
 
 /// How the store is.
@@ -148,7 +300,7 @@ pub(crate) struct StoreStatus {
 }
 
 /// How the lock manager is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LockManagerStatus {
     /// What it is.
     pub(crate) kind: String,
@@ -156,17 +308,32 @@ pub(crate) struct LockManagerStatus {
     pub(crate) incarnation: Option<String>,
     /// Clients are served.
     pub(crate) serving: bool,
+    /// Something held here needs one: it is no fault of a standby that none runs.
+    #[serde(default)]
+    pub(crate) needed: bool,
 }
 
 /// How a service is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServiceStatus {
     /// Which.
     pub(crate) service: String,
-    /// Whose it is; nobody's where it was never claimed.
+    /// Whose it is; nobody's where it was never claimed, or given up.
     pub(crate) owner: Option<String>,
+    /// Who gave it up, where it is nobody's.
+    #[serde(default)]
+    pub(crate) released_by: Option<String>,
     /// Ours.
     pub(crate) held: bool,
+    /// It is in this server's configuration.
+    #[serde(default)]
+    pub(crate) configured: bool,
+    /// Where it is at home.
+    #[serde(default)]
+    pub(crate) home: Option<String>,
+    /// The agents decide by themselves that its owner is dead.
+    #[serde(default)]
+    pub(crate) automatic: bool,
     /// Its generation.
     pub(crate) generation: Option<u64>,
     /// The number of this generation.
@@ -177,8 +344,50 @@ pub(crate) struct ServiceStatus {
     pub(crate) tombstones: usize,
     /// How far its adoption is, or how the last one ended.
     pub(crate) phase: Option<String>,
+    /// It waits for `adopt --finish`.
+    #[serde(default)]
+    pub(crate) awaits_finish: bool,
+    /// While an adoption is on: how many clients are to be told.
+    #[serde(default)]
+    pub(crate) clients_to_tell: Option<usize>,
+    /// While an adoption is on: how many of them were.
+    #[serde(default)]
+    pub(crate) clients_told: Option<usize>,
+    /// While an adoption is on: how much of the grace period is left.
+    #[serde(default)]
+    pub(crate) grace_left_ms: Option<u64>,
+    /// When the adoption that began its generation began, in seconds since 1970; nothing where none did.
+    #[serde(default)]
+    pub(crate) adopted_at_s: Option<u64>,
     /// Why the last one failed.
     pub(crate) failure: Option<String>,
+    /// How many clients did not answer in the last adoption and have not come back since.
+    #[serde(default)]
+    pub(crate) unreachable: usize,
+    /// How many were not told in time and have not come back since.
+    #[serde(default)]
+    pub(crate) lost: usize,
+    /// Of these, some by name.
+    #[serde(default)]
+    pub(crate) missed: Vec<ClientStatus>,
+    /// What is to be done next.
+    #[serde(default)]
+    pub(crate) next: Option<Next>,
+}
+
+/// A client in trouble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClientStatus {
+    /// Its key in the store: its address.
+    pub(crate) client: String,
+    /// The names it registered under, other than that.
+    pub(crate) names: Vec<String>,
+    /// What became of it; nothing where it is at risk.
+    pub(crate) outcome: Option<Outcome>,
+    /// Since when, in seconds since 1970.
+    pub(crate) since_s: Option<u64>,
+    /// Why.
+    pub(crate) why: Option<String>,
 }
 
 /// How another server is.
@@ -186,8 +395,135 @@ pub(crate) struct ServiceStatus {
 pub(crate) struct ServerStatus {
     /// Which.
     pub(crate) server: String,
-    /// What is known of its heart, in words.
-    pub(crate) heart: String,
-    /// What ails it, in its own words.
-    pub(crate) ailments: Vec<String>,
+    /// What is known of its heart.
+    pub(crate) heart: Heart,
+    /// How long ago its heart was last seen to beat, by this server's clock; nothing where it was not seen.
+    #[serde(default)]
+    pub(crate) last_beat_age_ms: Option<u64>,
+    /// How long it has been watched, where that is too short to say more.
+    #[serde(default)]
+    pub(crate) watched_ms: Option<u64>,
+    /// How long it must be watched.
+    #[serde(default)]
+    pub(crate) to_watch_ms: Option<u64>,
+    /// When its last beat was written, in seconds since 1970 by its own clock.
+    #[serde(default)]
+    pub(crate) last_beat_at_s: Option<u64>,
+    /// What ails it.
+    pub(crate) ailments: Vec<Ailment>,
+}
+
+impl ServerStatus {
+    /// One of which nothing is known but its name.
+    pub(crate) fn unknown(server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            heart: Heart::Unknown,
+            last_beat_age_ms: None,
+            watched_ms: None,
+            to_watch_ms: None,
+            last_beat_at_s: None,
+            ailments: Vec::new(),
+        }
+    }
+}
+
+/// What is known of another server's heart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Heart {
+    /// It beats.
+    Beating,
+    /// Beats are missing, for less than `dead-after` yet.
+    Late,
+    /// It has not beaten for longer than `dead-after`.
+    Silent,
+    /// It stopped in order, or is in maintenance.
+    Paused,
+    /// It has not been watched for long enough to say.
+    Unknown,
+    /// It never wrote a heartbeat.
+    NeverSeen,
+}
+
+/// What ails a server, as it tells the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ailment {
+    /// What.
+    pub(crate) kind: AilmentKind,
+    /// What was said by whatever failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// What can ail a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AilmentKind {
+    /// The status monitor's directory can't be read.
+    MonitorDirectoryUnreadable,
+    /// The store fails.
+    StoreFails,
+    /// No lock manager runs, though something that it holds needs one.
+    NoLockManager,
+    /// Something that this version does not know.
+    Other,
+}
+
+impl Ailment {
+    /// As it is written into a heartbeat: `store-fails: No space left`. Versions before this one show it as it is.
+    pub(crate) fn in_a_heartbeat(&self) -> String {
+        match (self.kind.as_str(), &self.error) {
+            (kind, Some(error)) => format!("{kind}: {error}"),
+            (kind, None) => kind.to_owned(),
+        }
+    }
+
+    /// From another server's heartbeat.
+    pub(crate) fn of_a_heartbeat(text: &str) -> Self {
+        let (word, error) = match text.split_once(": ") {
+            Some((word, error)) => (word, Some(error.to_owned())),
+            None => (text, None),
+        };
+        let known =
+            [AilmentKind::MonitorDirectoryUnreadable, AilmentKind::StoreFails, AilmentKind::NoLockManager];
+        match known.into_iter().find(|kind| kind.as_str() == word) {
+            Some(kind) => Self { kind, error },
+            None => Self { kind: AilmentKind::Other, error: Some(text.to_owned()) },
+        }
+    }
+}
+
+impl AilmentKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            AilmentKind::MonitorDirectoryUnreadable => "monitor-directory-unreadable",
+            AilmentKind::StoreFails => "store-fails",
+            AilmentKind::NoLockManager => "no-lock-manager",
+            AilmentKind::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ailment_comes_out_of_a_heartbeat_as_it_went_in_and_one_of_another_version_is_shown() {
+        let ailments = [
+            Ailment { kind: AilmentKind::StoreFails, error: Some("a: b".into()) },
+            Ailment { kind: AilmentKind::NoLockManager, error: None },
+            Ailment { kind: AilmentKind::Other, error: Some("the store: full".into()) },
+        ];
+        for ailment in ailments {
+            let text = match ailment.kind {
+                AilmentKind::Other => "the store: full".to_owned(),
+                _ => ailment.in_a_heartbeat(),
+            };
+            assert_eq!(Ailment::of_a_heartbeat(&text), ailment);
+            let word = serde_json::to_value(ailment.kind).unwrap();
+            assert_eq!(word, ailment.kind.as_str());
+        }
+    }
 }

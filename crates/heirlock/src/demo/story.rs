@@ -21,7 +21,7 @@ use super::report::{self, DemoReport, Harm, Scene};
 use super::rival::{self, Rival};
 use super::servers::{Server, Servers};
 use super::stage::{ADDRESS, GRACE, Host, NAMES, PRIMARY_STATE, SERVICE, Stage};
-use crate::control::report::AdoptionReport;
+use crate::control::report::{AdoptionReport, Heart};
 use crate::control::{Answer, Request};
 
 /// Clients that one machine can play: each is two sockets.
@@ -174,7 +174,7 @@ impl Cast {
         let bar = self.spinner("the agents of nfs-a and nfs-b start, and nfs-b waits for nfs-a's heartbeat");
         self.wait("the standby to hear the primary's heart", STEP_TIME_MAX, |cast| {
             let status = cast.adoptive.status()?;
-            let heard = status.servers.iter().any(|s| s.server == "nfs-a" && s.heart.starts_with("beating"));
+            let heard = status.servers.iter().any(|s| s.server == "nfs-a" && s.heart == Heart::Beating);
             heard.then_some(())
         })?;
         bar.finish_and_clear();

@@ -28,7 +28,7 @@ fn unanswered(host: &Host, error: &AskError) -> Finding {
     let harm = "no new client is noticed, and nothing can be adopted or released here";
     match error {
         // It was there, and what it said is not known to this version.
-        AskError::Gone(why) => of_another_version(host, why),
+        AskError::Gone { why } => of_another_version(host, why),
         AskError::NoAgent { path, source } => {
             let start = match host.systemctl {
                 Some(_) => "systemctl enable --now heirlock",

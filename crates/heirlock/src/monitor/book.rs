@@ -86,12 +86,12 @@ impl Book {
         };
         match written {
             Ok(()) if self.lacks.take().is_some() => {
-                tracing::info!(path = %self.path.display(), "all registrations are written down again");
+                tracing::info!(path = %self.path.display(), "all registrations are written down again, in {}", self.path.display());
             }
             Ok(()) => {}
             Err(error) => {
                 if self.lacks.replace(Instant::now()).is_none() {
-                    tracing::error!(path = %self.path.display(), %error, "a registration, or what the lock manager is to be told, could not be written down: after a kill it would be unknown; make room there");
+                    tracing::error!(path = %self.path.display(), %error, "a registration, or what the lock manager is to be told, could not be written down in {}, so after a kill it would be unknown; make room there: {error}", self.path.display());
                 }
             }
         }

@@ -95,7 +95,7 @@ impl Work {
         let (client, source) = (cut(client.as_str()), Source::of(client.address()));
         let Some((how, why)) = failed else {
             if from_elsewhere::may_say("told of a restart", source) {
-                tracing::info!(client, %state, "the lock manager was told of a restart");
+                tracing::info!(client, %state, "{client}: the lock manager was told that it was restarted, with state number {state}");
             }
             return Called::Taken;
         };
@@ -103,11 +103,11 @@ impl Work {
         if tries + 1 == limits::DOWNCALL_TRIES && from_elsewhere::may_say("not told of a restart", source) {
             match how {
                 Called::Nobody => {
-                    tracing::warn!(client, %state, why, "no lock manager was there to be told of a restart");
+                    tracing::warn!(client, %state, why, "{client}: no lock manager was there to be told that it was restarted: {why}");
                 }
                 _ => tracing::error!(
                     client, %state, why,
-                    "the lock manager could not be told of a restart: it keeps locks that nobody holds; it is tried again"
+                    "{client}: the lock manager could not be told that it was restarted, and keeps locks that nobody holds; it is tried again: {why}"
                 ),
             }
         }

@@ -55,11 +55,16 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) {
             let (problems, left_out) = keep_all(&options, &places);
             if said.as_ref() != Some(&(problems.clone(), left_out.clone())) {
                 if problems.is_empty() {
-                    tracing::info!(?left_out, "the status monitor is registered at rpcbind");
+                    let over = match left_out.as_slice() {
+                        [] => String::new(),
+                        some => format!(", which does not serve {}", some.join(", ")),
+                    };
+                    tracing::info!(?left_out, "the status monitor is registered at rpcbind{over}");
                 } else {
                     tracing::error!(
                         ?problems,
-                        "the status monitor is not registered at rpcbind: lockd would grant without it after a minute"
+                        "the status monitor is not registered at rpcbind, and lockd would grant without it after a minute: {}",
+                        problems.join("; ")
                     );
                 }
                 said = Some((problems, left_out));
@@ -99,11 +104,19 @@ fn keep(options: &Options, place: Place, known: Option<&[Registered]>) -> Result
     match before {
         Some(known) if known == port => return Ok(()),
         Some(other) => {
-            tracing::warn!(other, "another port was registered for the status monitor; it is set right");
+            tracing::warn!(
+                other,
+                "port {other} was registered for the status monitor at rpcbind instead of {port}; it is set right"
+            );
             register(options, place, true)?;
         }
         None => {
-            tracing::info!(port, transport = netid(place), "the status monitor is being registered");
+            tracing::info!(
+                port,
+                transport = netid(place),
+                "the status monitor is being registered at rpcbind: {} port {port}",
+                netid(place)
+            );
             register(options, place, false)?;
         }
     }

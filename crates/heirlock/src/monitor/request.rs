@@ -58,7 +58,7 @@ impl Trust {
             Ok(()) => true,
             Err(why) => {
                 if from_elsewhere::may_say(what, from.ip()) {
-                    tracing::warn!(%from, why, "{what} is answered, and not done");
+                    tracing::warn!(%from, why, "{what}, asked by {from}, is answered and not done: {why}");
                 }
                 false
             }
@@ -139,7 +139,7 @@ fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber, trust: Trust) -> 
         Procedure::SimuCrash => {
             if from_elsewhere::may_say("SM_SIMU_CRASH", from.ip()) {
                 let trusted = trust.check(from).is_ok();
-                tracing::warn!(%from, trusted, "asked to simulate a crash; nothing is forgotten, and nobody is told");
+                tracing::warn!(%from, trusted, "{from} asked to simulate a crash; nothing is forgotten, and nobody is told");
             }
             Asked::Answered(encode_success(call.xid, &[]))
         }
@@ -156,7 +156,7 @@ fn mon(call: &Call<'_>, asked: &MonArgs<'_>, from: SocketAddr, trust: Trust) -> 
         Ok(line) => Asked::Mon { xid: call.xid, line },
         Err(why) => {
             if from_elsewhere::may_say("refused to monitor", from.ip()) {
-                tracing::warn!(%from, name = cut(asked.mon_id.mon_name), why, "refused to monitor");
+                tracing::warn!(%from, name = cut(asked.mon_id.mon_name), why, "{from} asked to monitor {}, which is refused: {why}", cut(asked.mon_id.mon_name));
             }
             Asked::Answered(mon_answer(call.xid, false, NO_STATE))
         }

@@ -208,7 +208,7 @@ impl<W: Fn(Wanted)> Server<W> {
             }
             Asked::Notified { xid, name, state } => {
                 if from_elsewhere::may_say("notified", from.ip()) {
-                    tracing::info!(name = cut(&name), %from, %state, "a server or client says that it was restarted");
+                    tracing::info!(name = cut(&name), %from, %state, "{} says from {from} that it was restarted, with state number {state}", name.escape_debug());
                 }
                 let (ticket, source) = (self.ticket(xid, reply), unmapped(from.ip()));
                 self.room.desk.step(Event::Notified { ticket, name, source, state });

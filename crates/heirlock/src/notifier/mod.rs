@@ -187,7 +187,9 @@ fn report(notifier: &mut Notifier, principal: &mut impl Principal) {
                     tracing::warn!(
                         client = cut(client.as_str()),
                         why = cut(&why),
-                        "no answer to a notification"
+                        "{}: what it answered to a notification is no answer: {}",
+                        cut(client.as_str()),
+                        cut(&why)
                     );
                 }
             }

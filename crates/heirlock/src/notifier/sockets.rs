@@ -66,7 +66,7 @@ impl Sockets {
                     // ICMP errors of others' making come up here on some kernels; the next read goes on.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                     Err(error) => {
-                        tracing::warn!(%error, "a notifier's socket can't be read");
+                        tracing::warn!(%error, "a socket of the notifier can't be read: {error}");
                         break;
                     }
                 }

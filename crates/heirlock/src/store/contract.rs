@@ -64,6 +64,7 @@ contract! {
     every_name_a_client_may_have_is_held,
     commits_from_many_threads_are_all_done,
     prune_keeps_the_newest,
+    what_is_told_of_a_generation_outlives_it,
     heartbeats_are_seen_by_others,
     a_probe_leaves_the_store_as_it_was,
 }
@@ -469,6 +470,42 @@ fn prune_keeps_the_newest(ground: &Ground) {
     assert_eq!(store.newest_claim(&service()).unwrap(), Some(claim(4, "a", "1")));
     let unknown = ServiceName::parse("unknown").unwrap();
     store.prune(&unknown, Generation(3)).unwrap();
+    assert_eq!(store.services().unwrap(), [service()]);
+}
+
+fn what_is_told_of_a_generation_outlives_it(ground: &Ground) {
+    for generation in 1..=3 {
+        begun(ground, generation, &contents(2));
+    }
+    let store = (ground.open)();
+    let account = store.account(&service(), Generation(1)).unwrap();
+    let whole = contents(2);
+    assert_eq!(
+        (account.state, account.journal, account.outcomes),
+        (whole.state, whole.journal, whole.outcomes)
+    );
+    assert!(account.clients.iter().eq(whole.records.keys()));
+    assert!(store.account(&service(), Generation(9)).is_err());
+    let told = |owner: &str| {
+        let claim = claim(1, owner, "1");
+        heirlock_core::history::tenure(&heirlock_core::history::Sources {
+            claim: &claim,
+            claim_before: None,
+            released_before_s: None,
+            journal: None,
+            state_number: None,
+            is_target: false,
+            outcomes: &[],
+            records: 2,
+        })
+    };
+    store.keep_tenure(&service(), &told("a")).unwrap();
+    store.keep_tenure(&service(), &told("b")).unwrap();
+    store.prune(&service(), Generation(3)).unwrap();
+    let past = (ground.open)().past(&service()).unwrap();
+    assert_eq!(past.tenures, [told("a")], "never changed");
+    assert_eq!((past.generations, past.claims.len()), (vec![Generation(3)], 1));
+    assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), None);
     assert_eq!(store.services().unwrap(), [service()]);
 }
 

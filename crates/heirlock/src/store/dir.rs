@@ -18,6 +18,7 @@ mod generation;
 mod identity;
 #[cfg(test)]
 mod kill_tests;
+mod past;
 #[cfg(test)]
 mod stray_tests;
 #[cfg(test)]
@@ -30,12 +31,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
+use heirlock_core::history::Tenure;
 use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::StateNumber;
+use heirlock_nsm::{MonName, StateNumber};
 
 use super::disk::{Disk, Owner, RealDisk};
-use super::{Change, ClaimAnswer, Contents, ServerHearts, ServerReport, Store, StoreError};
+use super::{Account, Change, ClaimAnswer, Contents, Past, ServerHearts, ServerReport, Store, StoreError};
 use crate::files::{trusted, unless_absent};
 use crate::limits::STORE_FILE_BYTES_MAX;
 use identity::IDENTITY;
@@ -360,6 +362,30 @@ impl Store for DirStore {
         let places: Vec<(PathBuf, &[Change])> =
             work.iter().map(|(generation, changes)| (generation.clone(), changes.as_slice())).collect();
         self.commit_changes(&places)
+    }
+
+    fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
+        self.enter()?;
+        self.past_of(service)
+    }
+
+    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError> {
+        self.enter()?;
+        self.account_of(service, generation)
+    }
+
+    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+        self.enter()?;
+        self.keep_one(service, tenure)
+    }
+
+    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+        let sm = self.generation(service, generation).join("sm");
+        self.load_record(&sm, client).ok().flatten()
+    }
+
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
+        self.written(service, generation, client)
     }
 
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {

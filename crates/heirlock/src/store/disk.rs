@@ -37,6 +37,8 @@ pub(crate) trait Disk: Send + Sync {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// How many names a file has: tells a link whose answer was lost on the way.
     fn links(&self, path: &Path) -> io::Result<u64>;
+    /// When a file was last written, in seconds since 1970.
+    fn written_at_s(&self, path: &Path) -> io::Result<u64>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a folder and all in it, or what else has its name.
@@ -155,6 +157,11 @@ impl Disk for RealDisk {
     fn links(&self, path: &Path) -> io::Result<u64> {
         let (folder, name) = self.place(path)?;
         Ok(folder.open_file(name, Links::Any)?.0.metadata()?.nlink())
+    }
+
+    fn written_at_s(&self, path: &Path) -> io::Result<u64> {
+        let (folder, name) = self.place(path)?;
+        Ok(u64::try_from(folder.stat_of(name)?.st_mtime).unwrap_or(0))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

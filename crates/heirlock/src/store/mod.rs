@@ -8,6 +8,7 @@
 //! | `services/<service>/<n>/state` | the state number of this generation, as statd's `state` |
 //! | `services/<service>/<n>/journal.json` | how far the adoption that began this generation has come |
 //! | `services/<service>/<n>/outcomes` | what became of each client, appended |
+//! | `services/<service>/history/<n>` | what is told of generation `n` after it was removed; created exclusively, never changed |
 //! | `servers/<server>` | heartbeat, pause, incarnation, health, state number |
 //! | `identity` | which store it is: made with it, remembered by each server ([`memory`]) |
 //!
@@ -21,10 +22,11 @@ pub(crate) mod memory;
 #[cfg(test)]
 pub(crate) use disk::faulty;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use heirlock_core::claim::Claim;
+use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::takeover::Journal;
@@ -108,6 +110,22 @@ pub(crate) trait Store: Send + Sync {
     /// The same for several services at once. A record that several of them keep is made durable once.
     fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
 
+    /// Claims, generations and kept tenures that there are, each falling by number.
+    fn past(&self, service: &ServiceName) -> Result<Past, StoreError>;
+
+    /// All of one generation but its records, which are only named; one that does not exist is an error.
+    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError>;
+
+    /// Keeps what is told of a generation that is about to be removed, if nobody has yet. Of
+    /// [`crate::limits::TENURES_KEPT`] the oldest go.
+    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError>;
+
+    /// One client's record; nothing where there is none, or where it can't be read.
+    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>>;
+
+    /// When a client's record was written as it is, in seconds since 1970; nothing where that can't be told.
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64>;
+
     /// Removes generations older than `keep_from`, claims included, but never the newest of either.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
 
@@ -168,6 +186,32 @@ pub(crate) struct Damaged {
     pub(crate) is_record: bool,
     /// The client whose record it is, where its name is one that a client can have.
     pub(crate) client: Option<MonName>,
+}
+
+/// What there is of a service's past.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Claims that were not pruned.
+    pub(crate) claims: Vec<Claim>,
+    /// Generations that were not pruned.
+    pub(crate) generations: Vec<Generation>,
+    /// What is told of generations that were.
+    pub(crate) tenures: Vec<Tenure>,
+    /// What can't be read, in words.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// One generation without its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Whose records it has.
+    pub(crate) clients: BTreeSet<MonName>,
+    /// Its state number.
+    pub(crate) state: Option<StateNumber>,
+    /// Its journal, as its writer wrote it.
+    pub(crate) journal: Option<String>,
+    /// Its outcomes, a line each.
+    pub(crate) outcomes: Vec<String>,
 }
 
 /// A journal as it lies in the store.

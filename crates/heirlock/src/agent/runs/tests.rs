@@ -1,6 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
+use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::takeover::Milestone;
@@ -13,7 +14,7 @@ use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
 use crate::lock_manager::Recognised;
 use crate::store::dir::DirStore;
-use crate::store::{Contents, ServerHearts, ServerReport, Store};
+use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -155,6 +156,26 @@ impl Store for Slow {
 
     fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
         self.0.commit_each(work)
+    }
+
+    fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
+        self.0.past(service)
+    }
+
+    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError> {
+        self.0.account(service, generation)
+    }
+
+    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+        self.0.keep_tenure(service, tenure)
+    }
+
+    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+        self.0.record(service, generation, client)
+    }
+
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
+        self.0.written_at_s(service, generation, client)
     }
 
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {

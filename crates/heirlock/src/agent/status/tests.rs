@@ -1,8 +1,17 @@
-use heirlock_core::ServerName;
-use heirlock_core::claim::Claim;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::takeover::{Cause, Conveyance, Plan, Strategy, Until};
+use heirlock_core::{Moment, ServerName};
+use heirlock_nsm::StateNumber;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
+use crate::agent::holdings::claim_first;
+use crate::agent::testing::{Place, place, service};
 use crate::store::Contents;
+use crate::survey::past::tenure_of;
 
 fn stamp(event: Milestone, at_ms: i64) -> Stamp {
     Stamp { event, at_ms }
@@ -30,11 +39,179 @@ fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_l
     let journal = Journal { timeline, ..Journal::quiet("r", &server, 0) };
     let claim = Claim::new(Generation(3), &server, "r", 0);
     let contents = Contents { outcomes, ..Contents::default() };
-    let held = Held::new(claim, contents, journal, false, std::time::Duration::ZERO);
+    let held = Held::new(claim, contents, journal, false, Duration::ZERO);
     let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
     let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
     let report = of_journal(&ServiceName::parse("nfs").unwrap(), &held, &settings);
     let slow = |client: &str, took_ms| Slow { client: client.into(), took_ms };
     assert_eq!(report.slowest, [slow("192.0.2.2", 700), slow("192.0.2.1", 10)]);
     assert_eq!((report.acknowledged, report.re_registered), (2, 1));
+}
+
+#[test]
+fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
+    let server: ServerName = "nfs-b".parse().unwrap();
+    let outcomes =
+        vec!["{\"client\": \"192.0.2.1\", \"outcome\": \"acknowledged\", \"at-ms\": 9}".to_owned()];
+    let records =
+        ["192.0.2.1", "192.0.2.2"].map(|client| (MonName::parse(client).unwrap(), Vec::new())).into();
+    let contents = |phase| {
+        let journal = Journal { phase, ..Journal::quiet("r", &server, 0) };
+        let journal = Some(crate::store::journal_text(&journal));
+        Contents {
+            outcomes: outcomes.clone(),
+            records: Clone::clone(&records),
+            journal,
+            ..Contents::default()
+        }
+    };
+    let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
+    let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
+    let counted = |phase| {
+        let claim = Claim::new(Generation(3), &server, "r", 0);
+        let report = past_report(&service("nfs"), claim, contents(phase), &settings).unwrap();
+        (report.clients, report.acknowledged, report.unknown)
+    };
+    assert_eq!(counted(Phase::Notifying), (2, 1, 1));
+    assert_eq!(counted(Phase::Settled), (1, 1, 0), "the other one came later");
+}
+
+/// The message of each event, without its fields: what `journalctl` shows.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Messages {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Message<'a>(&'a mut Vec<String>);
+        impl tracing::field::Visit for Message<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push(format!("{value:?}"));
+                }
+            }
+        }
+        event.record(&mut Message(&mut self.0.lock().unwrap()));
+    }
+}
+
+fn client(client: &str, outcome: Option<Outcome>, why: Option<&str>) -> ClientSummary {
+    let (client, why) = (MonName::parse(client).unwrap(), why.map(str::to_owned));
+    ClientSummary { client, outcome, at_ms: 0, answered_ms: None, why }
+}
+
+fn machine(targets: &[&str]) -> Takeover {
+    let plan = Plan {
+        run: "5f3a".into(),
+        server: "nfs-b".parse().unwrap(),
+        cause: Cause::Asked,
+        targets: targets.iter().map(|name| ServiceName::parse(name).unwrap()).collect(),
+        standing: heirlock_core::takeover::Standing::default(),
+        strategy: Strategy::Notify,
+        convey: Conveyance::Generate,
+        until: Until::Settled,
+        authority: Authority::default(),
+        fence: false,
+        margin: Duration::from_secs(5),
+        primary_lost: None,
+        started_at_s: 0,
+    };
+    Takeover::new(Moment::START, plan)
+}
+
+#[test]
+fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
+    let clients = vec![
+        client("10.97.0.20", Some(Outcome::ReRegistered), None),
+        client("10.97.0.21", Some(Outcome::Lost), Some("grace is not open on 10.97.0.10")),
+        client("10.97.0.22", Some(Outcome::Unreachable), Some("no answer")),
+        client("10.97.0.23", None, None),
+    ];
+    let summary = Summary {
+        service: ServiceName::parse("nfs").unwrap(),
+        part: Part::Target,
+        generation: Generation(4),
+        state: StateNumber(11),
+        clients,
+    };
+    let messages = Messages::default();
+    let subscriber = tracing_subscriber::registry().with(messages.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let failed = End::Failed { why: "grace ended".into(), summaries: vec![summary] };
+        log_end(&machine(&["nfs"]), &failed);
+        log_end(&machine(&["nfs"]), &End::Refused("nfs-a lives".into()));
+    });
+    let expected = [
+        "nfs: the run 5f3a failed: grace ended",
+        "nfs: 1 of 4 clients were told, 1 of them registered again; unreachable: 1, lost: 1 (generation 4)",
+        "nfs: 10.97.0.21 was not told (lost): grace is not open on 10.97.0.10",
+        "nfs: 10.97.0.22 was not told (unreachable): no answer",
+        "nfs: 10.97.0.23 was not told (unknown): the run ended before its outcome was known",
+        "nfs: refused, and nothing was changed: nfs-a lives",
+    ];
+    assert_eq!(*messages.0.lock().unwrap(), expected);
+}
+
+fn held_here(name: &str) -> Place {
+    let mut place = place();
+    let us = place.agent.settings.server.clone();
+    let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
+    let store = place.agent.store.as_ref();
+    claim_first(store, &service(name), &claim, StateNumber(1), &journal).unwrap().unwrap();
+    place.agent.do_what_is_due();
+    place
+}
+
+fn status_of(place: &Place, name: &str) -> ServiceStatus {
+    place.agent.publish();
+    place.agent.snapshot.report().services.into_iter().find(|service| service.service == name).unwrap()
+}
+
+#[test]
+fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record() {
+    let mut place = held_here("new");
+    let service = service("new");
+    assert_eq!(status_of(&place, "new").owner.as_deref(), Some("nfs-b"));
+    place.agent.address_gone(place.agent.clock.now(), &service, Ok(()));
+    let after = status_of(&place, "new");
+    assert_eq!((after.owner, after.released_by.as_deref(), after.held), (None, Some("nfs-b"), false));
+    let kept = tenure_of(place.agent.store.as_ref(), &service, Generation::FIRST);
+    assert!(kept.unwrap().unwrap().released_at_s.is_some());
+}
+
+#[test]
+fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() {
+    let mut standby = place();
+    standby.agent.do_what_is_due();
+    assert!(!standby.agent.follower.runs(), "it was not looked at");
+    assert_eq!((standby.agent.ailments(), standby.agent.problems()), (Vec::new(), Vec::new()));
+    let place = held_here("new");
+    assert_eq!(place.agent.ailments(), ["no-lock-manager"]);
+    assert_eq!(place.agent.problems(), [Problem::new(ProblemKind::NoLockManager)]);
+}
+
+#[test]
+fn protection_is_claimed_from_the_moment_on_from_which_everything_is_on_record() {
+    let mut place = place();
+    assert_eq!(place.agent.protection.since_s(), None);
+    place.agent.do_what_is_due();
+    let since = place.agent.protection.since_s();
+    assert!(since.is_some());
+    place.agent.do_what_is_due();
+    assert_eq!(place.agent.protection.since_s(), since);
+    place.agent.health.failed(place.agent.clock.now(), "no space");
+    place.agent.note_protection();
+    assert_eq!(place.agent.protection.since_s(), None);
+}
+
+#[test]
+fn a_heart_that_misses_beats_is_late_and_no_longer_said_to_beat() {
+    let server: ServerName = "nfs-a".parse().unwrap();
+    let report = ServerReport { ailments: vec!["no-lock-manager".into()], ..ServerReport::new(server, "a") };
+    let of = |heart| server_status(&report, heart, Duration::from_secs(1));
+    let beating = |seconds| OwnerHeart::Beating { last_change: Duration::from_secs(seconds) };
+    assert_eq!((of(beating(1)).heart, of(beating(1)).last_beat_age_ms), (Heart::Beating, Some(1_000)));
+    assert_eq!(of(beating(4)).heart, Heart::Late);
+    assert_eq!(of(OwnerHeart::Silent { for_time: Duration::from_secs(12) }).heart, Heart::Silent);
+    assert_eq!(of(OwnerHeart::Paused).heart, Heart::Paused);
+    assert_eq!(of(OwnerHeart::Paused).ailments, [Ailment { kind: AilmentKind::NoLockManager, error: None }]);
 }

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::config::NotifySettings;
 use crate::notifier::{self, Task};
 
-use super::exit::{self, Exit, Failed};
+use super::exit::{Exit, Failed};
 use super::logging;
 use super::output::Output;
 use directory::{Client, Counting, Directory};
@@ -28,7 +28,6 @@ use errand::Errand;
 
 /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
 #[derive(Debug, Args)]
-#[command(after_help = exit::HELP)]
 pub(crate) struct Notify {
     /// The directory with sm, sm.bak and state
     #[arg(long, short = 'P', value_name = "DIRECTORY", default_value = "/var/lib/nfs")]

@@ -1,11 +1,14 @@
 //! `heirlock records`: looks at the store by itself, so that it is of use with a dead agent.
 
 mod export;
+mod find;
 mod import;
+
+use std::collections::BTreeMap;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::OutcomeLine;
-use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 use serde::Serialize;
@@ -13,8 +16,9 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::control::Request;
 use crate::store::dir::DirStore;
-use crate::store::memory::open_any;
+use crate::store::memory::{open_any, open_ours};
 use crate::store::{Contents, Store};
+use crate::survey::present;
 
 use super::args::{self, service_name};
 use super::ask;
@@ -59,6 +63,10 @@ pub(super) struct RecordLine {
     pub(super) servers: Vec<String>,
     /// How many registrations it has.
     pub(super) lines: usize,
+    /// When its record was written as it is, in seconds since 1970.
+    pub(super) since_s: Option<u64>,
+    /// What became of it in the adoption that began this generation.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// One record.
@@ -67,6 +75,10 @@ pub(super) struct Record {
     pub(super) service: ServiceName,
     pub(super) generation: Generation,
     pub(super) client: String,
+    /// The names that it registered under, other than that.
+    pub(super) names: Vec<String>,
+    /// When it was written as it is, in seconds since 1970.
+    pub(super) since_s: Option<u64>,
     pub(super) lines: Vec<Line>,
     pub(super) problems: Vec<String>,
     /// What became of it in the adoption that began this generation.
@@ -121,7 +133,7 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
         }
         args::Records::Forget { service, client } => {
             let service = service.name(&settings.server)?;
-            let client = client_name(&client)?.as_str().to_owned();
+            let client = key_of(settings, &service, client_name(&client)?)?.as_str().to_owned();
             ask::ask(settings, &Request::Forget { service, client }, output)
         }
         args::Records::Import { service, directory, owner_fenced } => {
@@ -135,7 +147,7 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
 
 /// Looks into whatever store is there, and says where it is not the one that this server knows: what it shows is not what
 /// was asked for then.
-fn look(
+pub(super) fn look(
     settings: &Settings,
     output: &Output,
     look: impl FnOnce(&DirStore) -> Result<Exit, Failed>,
@@ -150,6 +162,13 @@ fn look(
 
 fn client_name(given: &str) -> Result<MonName, Failed> {
     MonName::parse(given).map_err(|error| Failed::new(Exit::Usage, format!("a client: {error}")))
+}
+
+/// The key of a client that is given by its address or a name. Where the store can't be looked at the agent says what is wrong.
+fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<MonName, Failed> {
+    let Ok((store, _)) = open_ours(settings) else { return Ok(given) };
+    let Ok(newest) = newest(&store, service) else { return Ok(given) };
+    find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }
 
 /// What can't be read may have been somebody's record (I8).
@@ -208,9 +227,16 @@ fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
 }
 
 fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
-    let Newest { generation, contents, .. } = newest(store, service)?;
+    let Newest { generation, contents } = newest(store, service)?;
     let left = left_of(&contents);
-    let records = contents.records.iter().map(|(client, bytes)| record_line(client, bytes)).collect();
+    let lines = contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
+    let outcomes: BTreeMap<String, Outcome> = lines.map(|line| (line.client, line.outcome)).collect();
+    let line = |(client, bytes): (&MonName, &Vec<u8>)| RecordLine {
+        since_s: store.written_at_s(service, generation, client),
+        outcome: outcomes.get(client.as_str()).copied(),
+        ..record_line(client, bytes)
+    };
+    let records = contents.records.iter().map(line).collect();
     let list = RecordList { service: service.clone(), generation, records, left };
     output.print(&list, render::records)?;
     Ok(whole(&list.left))
@@ -224,7 +250,14 @@ fn record_line(client: &MonName, bytes: &[u8]) -> RecordLine {
         names.sort();
         names.dedup();
     }
-    RecordLine { client: client.to_string(), names, servers, lines: lines.len() }
+    RecordLine {
+        client: client.to_string(),
+        names,
+        servers,
+        lines: lines.len(),
+        since_s: None,
+        outcome: None,
+    }
 }
 
 fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
@@ -232,24 +265,17 @@ fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
 }
 
 fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
-    let Newest { generation, contents, .. } = newest(store, service)?;
-    let by_name = || {
-        let mut records = contents.records.iter();
-        records.find(|(_, bytes)| lines_of(bytes).iter().any(|line| line.mon_name == *client))
-    };
-    let Some((key, bytes)) = contents.records.get_key_value(client).or_else(by_name) else {
-        let what = format!(
-            "generation {generation} of {service} has no record of {client}; 'heirlock records list {service}' shows \
-             those it has"
-        );
-        return Err(Failed::new(Exit::Usage, what));
-    };
+    let newest = newest(store, service)?;
+    let (key, bytes) = find::find(&newest, service, client)?;
+    let Newest { generation, contents } = &newest;
     let mut outcomes =
         contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
     let record = Record {
         service: service.clone(),
-        generation,
+        generation: *generation,
         client: key.to_string(),
+        names: present::names(key, bytes),
+        since_s: store.written_at_s(service, *generation, key),
         lines: lines_of(bytes).iter().map(decoded).collect(),
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())

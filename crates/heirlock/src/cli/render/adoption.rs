@@ -4,8 +4,10 @@ use heirlock_core::Outcome;
 use heirlock_core::takeover::Milestone;
 
 use super::super::exit::Exit;
-use super::{Look, counted, plain, wrapped};
-use crate::control::report::AdoptionReport;
+use super::history::{cause_in_words, seconds};
+use super::table::Side;
+use super::{Look, Table, counted, plain, wrapped};
+use crate::control::report::{AdoptionReport, TenureReport};
 
 /// Clients of one outcome that are shown one by one; all are in the JSON document and in the store.
 const MISSED_SHOWN_MAX: usize = 50;
@@ -48,7 +50,10 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
             text.push_str(&wrapped("  ", &line));
         }
     }
-    text.push_str(&format!("\nrecords lie in {}\n", plain(&report.records_at)));
+    text.push_str(&each_client(report, look));
+    if !report.records_at.is_empty() {
+        text.push_str(&format!("\nrecords lie in {}\n", plain(&report.records_at)));
+    }
     text
 }
 
@@ -77,9 +82,58 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
         ("strategy", plain(&report.strategy)),
         ("began", look.local_time(report.started_at_s)),
     ] {
-        text.push_str(&format!("  {key:KEY$}{value}\n"));
+        // Of a generation that was removed not everything is known.
+        if !value.is_empty() {
+            text.push_str(&format!("  {key:KEY$}{value}\n"));
+        }
+    }
+    text + &report.tenure.as_deref().map(tenure).unwrap_or_default()
+}
+
+/// From whom, why, and how long clients were without the service.
+fn tenure(tenure: &TenureReport) -> String {
+    let mut text = String::new();
+    let mut say = |key: &str, value: &str| text.push_str(&wrapped(&format!("  {key:KEY$}"), value));
+    if let Some(from) = &tenure.from {
+        say("from and to", &format!("{} to {}", plain(from), plain(&tenure.to)));
+    }
+    say("why", &cause_in_words(tenure));
+    if let Some(failure) = &tenure.failure {
+        say("failed", &plain(failure));
+    }
+    let since = match tenure.last_sign_ms {
+        Some(_) => "from the last sign of the service",
+        None => "from the beginning of the run",
+    };
+    if let Some(ms) = tenure.without_service_ms {
+        say("no service", &format!("{}, {since} until it could be reached again", seconds(ms)));
+    }
+    if let Some(ms) = tenure.until_last_client_ms {
+        say("last client", &format!("back after {}, {since}", seconds(ms)));
     }
     text
+}
+
+/// Each client, where that was asked for.
+fn each_client(report: &AdoptionReport, look: &Look) -> String {
+    if report.each_client.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("CLIENT", Side::Left),
+        ("NAME", Side::Left),
+        ("OUTCOME", Side::Left),
+        ("KNOWN AFTER", Side::Right),
+    ]);
+    for client in &report.each_client {
+        table.row(vec![
+            plain(&client.client),
+            if client.names.is_empty() { "-".to_owned() } else { plain(&client.names.join(" ")) },
+            client.outcome.map_or_else(|| "not known".to_owned(), |outcome| outcome.to_string()),
+            client.outcome.map_or_else(|| "-".to_owned(), |_| offset(client.at_ms)),
+        ]);
+    }
+    format!("\n{}\n", table.lines(look).join("\n"))
 }
 
 fn timeline(report: &AdoptionReport) -> String {
@@ -184,7 +238,7 @@ fn offset(at_ms: i64) -> String {
 pub(super) mod tests {
     use super::super::tests::look;
     use super::*;
-    use crate::control::report::{Missed, OtherService, Slow, TimelineEntry};
+    use crate::control::report::{ClientOutcome, Missed, OtherService, Slow, TimelineEntry};
 
     /// An adoption that went well.
     pub(in crate::cli) fn report() -> AdoptionReport {
@@ -219,6 +273,8 @@ pub(super) mod tests {
             unready: Vec::new(),
             records_at: "/srv/heirlock/services/nfs/4".into(),
             started_at_s: 1_795_598_700,
+            tenure: None,
+            each_client: Vec::new(),
         }
     }
 
@@ -268,6 +324,43 @@ records lie in /srv/heirlock/services/nfs/4
         let text = adoption(&nobody, &look());
         assert!(text.starts_with("nfs: no client is on record, so none was told\n"), "{text}");
         assert!(!text.contains("every client"), "{text}");
+    }
+
+    #[test]
+    fn a_report_from_the_store_says_from_whom_why_and_how_long_and_names_each_client() {
+        let client = |client: &str, names: &[&str], outcome| ClientOutcome {
+            client: client.into(),
+            names: names.iter().map(ToString::to_string).collect(),
+            outcome: Some(outcome),
+            at_ms: 4_300,
+            why: None,
+        };
+        let report = AdoptionReport {
+            tenure: Some(Box::new(super::super::history::tests::tenure())),
+            each_client: vec![
+                client("192.0.2.1", &["one.example.com"], Outcome::ReRegistered),
+                client("192.0.2.2", &[], Outcome::Unreachable),
+            ],
+            ..report()
+        };
+        let text = adoption(&report, &look());
+        let expected = "
+  began           2026-11-25 10:25:00
+  from and to     nfs-a to nfs-b
+  why             the heart of nfs-a was silent
+  no service      12.0 s, from the last sign of the service until it could be
+                  reached again
+  last client     back after 14.5 s, from the last sign of the service
+
+";
+        assert!(text.contains(expected), "{text}");
+        let expected = "
+CLIENT     NAME             OUTCOME        KNOWN AFTER
+192.0.2.1  one.example.com  re-registered     +4.300 s
+192.0.2.2  -                unreachable       +4.300 s
+
+records lie in ";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

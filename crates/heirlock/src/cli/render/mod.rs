@@ -2,6 +2,7 @@
 
 mod adoption;
 mod guard;
+mod history;
 mod records;
 mod status;
 mod table;
@@ -12,8 +13,9 @@ use jiff::tz::TimeZone;
 
 pub(super) use adoption::adoption;
 pub(super) use guard::{findings, steps};
+pub(super) use history::history;
 pub(super) use records::{exported, imported, record, records, services};
-pub(super) use status::status;
+pub(super) use status::{checked, status, unknown};
 
 use table::Table;
 
@@ -55,6 +57,12 @@ impl Look {
             || format!("{seconds} s after 1970"),
             |time| time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         )
+    }
+
+    /// The same without its seconds.
+    fn local_minute(&self, seconds: u64) -> String {
+        let time = self.local_time(seconds);
+        time.get(..16).map_or_else(|| time.clone(), str::to_owned)
     }
 
     /// How long ago that was.

@@ -14,10 +14,10 @@ pub(in crate::cli) fn services(services: &[ServiceLine], look: &Look) -> String 
     let mut table = Table::new(&[
         ("SERVICE", Side::Left),
         ("OWNER", Side::Left),
-        ("GEN", Side::Right),
-        ("STATE", Side::Right),
-        ("RECORDS", Side::Right),
-        ("DAMAGED", Side::Right),
+        ("GENERATION", Side::Right),
+        ("STATE NUMBER", Side::Right),
+        ("CLIENTS", Side::Right),
+        ("UNREADABLE", Side::Right),
     ]);
     for service in services {
         let owner = match service.released {
@@ -47,21 +47,27 @@ pub(in crate::cli) fn records(list: &RecordList, look: &Look) -> String {
     if !list.records.is_empty() {
         let mut table = Table::new(&[
             ("CLIENT", Side::Left),
-            ("REGISTERED AS", Side::Left),
-            ("WITH", Side::Left),
-            ("LINES", Side::Right),
+            ("NAME", Side::Left),
+            ("ON RECORD SINCE", Side::Right),
+            ("LAST ADOPTION", Side::Left),
         ]);
         for record in &list.records {
             table.row(vec![
                 plain(&record.client),
-                plain(&record.names.join(" ")),
-                plain(&record.servers.join(" ")),
-                record.lines.to_string(),
+                names_besides(&record.client, &record.names),
+                record.since_s.map_or_else(|| "-".to_owned(), |since_s| look.local_minute(since_s)),
+                record.outcome.map_or_else(|| "-".to_owned(), |outcome| outcome.to_string()),
             ]);
         }
         text.push_str(&(table.lines(look).join("\n") + "\n"));
     }
     text + &left("can't be read, and was left alone", &list.left, look)
+}
+
+/// The names of a client that are not what it is shown by already.
+fn names_besides(client: &str, names: &[String]) -> String {
+    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != client).collect();
+    if names.is_empty() { "-".to_owned() } else { plain(&names.join(" ")) }
 }
 
 /// One record, decoded and raw.
@@ -72,6 +78,12 @@ pub(in crate::cli) fn record(record: &Record, look: &Look) -> String {
         record.service,
         record.generation
     );
+    if !record.names.is_empty() {
+        text.push_str(&format!("  registered as {}\n", plain(&record.names.join(", "))));
+    }
+    if let Some(since_s) = record.since_s {
+        text.push_str(&format!("  on record since {}\n", look.local_time(since_s)));
+    }
     if let Some(outcome) = &record.outcome {
         let why = outcome.why.as_deref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
         let word = outcome.outcome.to_string();
@@ -264,6 +276,8 @@ while grace is open, 'sm-notify -f -P /root/nfs -v 192.0.2.10' tells its clients
             service: nfs(),
             generation: Generation(3),
             client: "192.0.2.1".into(),
+            names: vec!["client1".into()],
+            since_s: Some(look().now_s),
             lines: vec![Line {
                 client: "client1".into(),
                 server: "nfs-a".into(),
@@ -278,6 +292,8 @@ while grace is open, 'sm-notify -f -P /root/nfs -v 192.0.2.10' tells its clients
         };
         let expected = "\
 192.0.2.1 of nfs, generation 3
+  registered as client1
+  on record since 2026-11-25 10:30:00
   in the adoption that began it: unreachable: no answer
 
 line 1

@@ -1,18 +1,26 @@
-//! How an agent is.
+//! How a server, its store and the services are.
 
+use heirlock_core::Outcome;
+
+use super::history::seconds;
 use super::table::Side;
 use super::{Look, Table, counted, plain, wrapped};
-use crate::control::report::{ServiceStatus, StatusReport};
+use crate::control::report::{
+    Ailment, AilmentKind, ClientStatus, Heart, Level, Next, Problem, ProblemKind, ServerStatus,
+    ServiceStatus, StatusReport,
+};
+
+/// Clients in trouble that are shown one by one.
+const CLIENTS_SHOWN_MAX: usize = 10;
+
+/// What stands before a line that belongs to the one above it.
+const BELOW: &str = "  ";
 
 /// The report in words.
 pub(in crate::cli) fn status(report: &StatusReport, look: &Look) -> String {
-    let mut text = format!(
-        "{}, agent {}, heirlock {}\n",
-        look.strong(&plain(&report.server)),
-        plain(&report.agent),
-        plain(&report.version)
-    );
+    let mut text = head(report, look);
     text.push_str(&store(report, look));
+    text.push_str(&protection(report, look));
     text.push_str(&lock_manager(report, look));
     if report.maintenance {
         text.push_str(&wrapped(
@@ -25,10 +33,62 @@ pub(in crate::cli) fn status(report: &StatusReport, look: &Look) -> String {
     if !report.problems.is_empty() {
         text.push_str(&format!("\n{}\n", look.bad(&counted(report.problems.len(), "problem"))));
         for problem in &report.problems {
-            text.push_str(&wrapped("  ", &plain(problem)));
+            text.push_str(&wrapped("  ", &in_words(problem)));
         }
     }
     text
+}
+
+/// One line for a monitoring system, whose first word is how bad it is.
+pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
+    let word = match level {
+        Level::Well => "OK",
+        Level::Attention => "WARNING",
+        Level::Unprotected => "CRITICAL",
+    };
+    let is_ours =
+        |service: &&ServiceStatus| service.configured && service.owner.as_ref() == Some(&report.server);
+    let held: Vec<&ServiceStatus> = report.services.iter().filter(is_ours).collect();
+    let count = |of: fn(&ServiceStatus) -> usize| held.iter().map(|service| of(service)).sum::<usize>();
+    let clients = count(|service| service.records);
+    let said = match report.problems.as_slice() {
+        [] => {
+            let names: Vec<String> = held.iter().map(|service| plain(&service.service)).collect();
+            match names.is_empty() {
+                true => "holds no service, ready to adopt".to_owned(),
+                false => format!("{} held, {} on record", names.join(", "), counted(clients, "client")),
+            }
+        }
+        problems => {
+            let mut problems: Vec<&Problem> = problems.iter().collect();
+            problems.sort_by_key(|problem| std::cmp::Reverse(problem.level()));
+            problems.iter().map(|problem| in_words(problem)).collect::<Vec<_>>().join("; ")
+        }
+    };
+    let (unreachable, lost) = (count(|service| service.unreachable), count(|service| service.lost));
+    format!(
+        "{word} - {}: {said} | clients={clients} unreachable={unreachable} lost={lost}\n",
+        plain(&report.server)
+    )
+}
+
+/// The same where nothing could be found out.
+pub(in crate::cli) fn unknown(why: &str) -> String {
+    format!("UNKNOWN - {}\n", plain(why))
+}
+
+fn head(report: &StatusReport, look: &Look) -> String {
+    let server = look.strong(&plain(&report.server));
+    if report.agent.is_empty() {
+        let hangs = report.problems.iter().any(|problem| problem.kind == ProblemKind::AgentSilent);
+        let how = match hangs {
+            true => "it does not answer: it is stopped, or hangs".to_owned(),
+            false => format!("no agent answers; {}", crate::control::how_to_start()),
+        };
+        let how = format!("{how}. This is what the store says:");
+        return format!("{server}, heirlock {}\n", plain(&report.version)) + &wrapped("agent         ", &how);
+    }
+    format!("{server}, agent {}, heirlock {}\n", plain(&report.agent), plain(&report.version))
 }
 
 fn store(report: &StatusReport, look: &Look) -> String {
@@ -45,9 +105,30 @@ fn store(report: &StatusReport, look: &Look) -> String {
     text
 }
 
+fn protection(report: &StatusReport, look: &Look) -> String {
+    match report.protected_since_s {
+        Some(since) => format!(
+            "protected     since {}, {}: new clients are on record\n",
+            look.local_time(since),
+            look.age(since)
+        ),
+        None if report.agent.is_empty() => {
+            format!("protected     {}\n", look.bad("no: nobody notices clients that register here"))
+        }
+        None => format!("protected     {}\n", look.bad("no: some clients may not be on record, see below")),
+    }
+}
+
 fn lock_manager(report: &StatusReport, look: &Look) -> String {
     let manager = &report.lock_manager;
-    let serving = if manager.serving { look.good("serving") } else { look.bad("not serving") };
+    if report.agent.is_empty() {
+        return format!("lock manager  {}: not known\n", plain(&manager.kind));
+    }
+    let serving = match manager.serving {
+        true => look.good("serving"),
+        false if manager.needed => look.bad("not serving"),
+        false => "not serving; nothing here needs it".to_owned(),
+    };
     let mut text = format!("lock manager  {}, {serving}\n", plain(&manager.kind));
     if let Some(life) = &manager.incarnation {
         text.push_str(&wrapped("              ", &format!("incarnation {}", plain(life))));
@@ -60,169 +141,257 @@ fn services(report: &StatusReport, look: &Look) -> String {
         return "\nno service is known; add one to the configuration\n".to_owned();
     }
     let mut table = Table::new(&[
-        (" ", Side::Left),
         ("SERVICE", Side::Left),
         ("OWNER", Side::Left),
-        ("GEN", Side::Right),
-        ("STATE", Side::Right),
-        ("RECORDS", Side::Right),
-        ("LEFT", Side::Right),
-        ("PHASE", Side::Left),
+        ("CLIENTS", Side::Right),
+        ("MISSED", Side::Right),
+        ("GENERATION", Side::Right),
+        ("LAST ADOPTION", Side::Right),
     ]);
     for service in &report.services {
-        table.row(service_row(service));
+        table.row(service_row(service, &report.server, look));
     }
     let lines = table.lines(look);
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
     for (service, line) in report.services.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
-        if let Some(failure) = &service.failure {
-            text.push_str(&wrapped("  failed: ", &plain(failure)));
-        }
+        text.push_str(&below(service, look));
     }
-    text.push_str("* held by this server; LEFT: records whose clients seem to have left\n");
+    for client in report.at_risk.iter().take(CLIENTS_SHOWN_MAX) {
+        text.push_str(&wrapped("at risk: ", &client_in_words(client, look)));
+    }
+    text.push_str("CLIENTS: on record in the store. MISSED: not told in the last adoption, and not\n");
+    text.push_str("back since. GENERATION: its number rises whenever the service is taken over.\n");
     text
 }
 
-fn service_row(service: &ServiceStatus) -> Vec<String> {
-    fn or_dash(value: Option<impl ToString>) -> String {
-        value.map_or_else(|| "-".to_owned(), |value| plain(&value.to_string()))
-    }
+fn service_row(service: &ServiceStatus, us: &str, look: &Look) -> Vec<String> {
+    let owner = match (&service.owner, &service.released_by) {
+        (Some(owner), _) if owner == us => format!("{} (here)", plain(owner)),
+        (Some(owner), _) => plain(owner),
+        (None, Some(server)) => format!("nobody: {} released it", plain(server)),
+        (None, None) => "nobody".to_owned(),
+    };
+    let adoption = match service.phase.as_deref() {
+        Some("failed") => "failed".to_owned(),
+        _ if service.awaits_finish => "prepared".to_owned(),
+        _ if service.clients_to_tell.is_some() => "under way".to_owned(),
+        Some(phase) if service.adopted_at_s.is_some() && phase != "settled" => "not over".to_owned(),
+        _ => service.adopted_at_s.map_or_else(|| "none".to_owned(), |at_s| look.local_minute(at_s)),
+    };
     vec![
-        if service.held { "*".to_owned() } else { String::new() },
         plain(&service.service),
-        service.owner.as_ref().map_or_else(|| "nobody".to_owned(), |owner| plain(owner)),
-        or_dash(service.generation),
-        or_dash(service.state_number),
+        owner,
         service.records.to_string(),
-        service.tombstones.to_string(),
-        or_dash(service.phase.as_ref()),
+        (service.unreachable + service.lost).to_string(),
+        service.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+        adoption,
     ]
+}
+
+/// What is to be said of a service besides its row.
+fn below(service: &ServiceStatus, look: &Look) -> String {
+    let mut text = String::new();
+    let mut say = |first: &str, what: &str| text.push_str(&wrapped(&format!("{BELOW}{first}"), what));
+    if let Some(clients) = service.clients_to_tell {
+        let told = service.clients_told.unwrap_or(0);
+        say(
+            "under way: ",
+            &format!("{}; {told} of {} are told", waits_for(service), counted(clients, "client")),
+        );
+    }
+    if let Some(left_ms) = service.grace_left_ms {
+        say("grace: ", &format!("{} left", seconds(left_ms)));
+    }
+    if let Some(failure) = &service.failure {
+        say("failed: ", &plain(failure));
+    }
+    if service.tombstones > 0 {
+        let gone = counted(service.tombstones, "client");
+        say("leaving: ", &format!("{gone} on record seem to have left; that is believed after a while"));
+    }
+    let missed = service.unreachable + service.lost;
+    for client in service.missed.iter().take(CLIENTS_SHOWN_MAX) {
+        say("missed: ", &client_in_words(client, look));
+    }
+    let shown = service.missed.len().min(CLIENTS_SHOWN_MAX);
+    if missed > shown && shown > 0 {
+        say("missed: ", &format!("{} more; --json names more of them", missed - shown));
+    }
+    if let Some(next) = service.next.and_then(|next| next_in_words(next, service)) {
+        say("next: ", &next);
+    }
+    text
+}
+
+/// What an adoption that is on waits for.
+fn waits_for(service: &ServiceStatus) -> &'static str {
+    match service.phase.as_deref() {
+        _ if service.awaits_finish => "it waits for its address and for --finish",
+        Some("intent") => "it makes sure that the owner is off",
+        Some("fenced") => "it claims the service",
+        Some("claimed") => "it conveys the records",
+        Some("conveyed") => "it makes the lock manager recognise them",
+        Some("recognised") => "it waits for the grace period",
+        Some("proved") => "it waits for address and exports",
+        Some("ready" | "notifying") => "it tells the clients",
+        Some("settling") => "it waits for clients to come back, until grace ends",
+        _ => "it goes on",
+    }
+}
+
+fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
+    let name = plain(&service.service);
+    Some(match next {
+        Next::Wait => return None,
+        Next::Finish => format!("bring its address up, then 'heirlock adopt {name} --finish'"),
+        Next::Adopt => format!("'heirlock adopt {name}' serves it here"),
+        Next::AdoptFenced => {
+            let owner = service.owner.as_deref().map_or_else(String::new, plain);
+            format!("make sure that {owner} is off, then 'heirlock adopt {name} --owner-fenced={owner}'")
+        }
+        Next::StartAgent => {
+            let how = crate::control::how_to_start();
+            format!("its adoption was interrupted; its agent goes on with it: {how}")
+        }
+        Next::LookAtClients => format!("'heirlock report {name}' says what to do for them"),
+    })
+}
+
+fn client_in_words(client: &ClientStatus, look: &Look) -> String {
+    let mut text = plain(&client.client);
+    if !client.names.is_empty() {
+        text.push_str(&format!(" ({})", plain(&client.names.join(", "))));
+    }
+    text.push_str(match client.outcome {
+        Some(Outcome::Lost) => " is lost",
+        Some(Outcome::Unreachable) => " is unreachable",
+        Some(_) => " was told",
+        None => " has locks that are not on record",
+    });
+    if let Some(since_s) = client.since_s {
+        text.push_str(&format!(" since {}, {}", look.local_time(since_s), look.age(since_s)));
+    }
+    if let Some(why) = &client.why {
+        text.push_str(&format!(": {}", plain(why)));
+    }
+    text
 }
 
 fn servers(report: &StatusReport, look: &Look) -> String {
     if report.servers.is_empty() {
         return "\nno other server has been seen in the store\n".to_owned();
     }
-    let mut table = Table::new(&[("SERVER", Side::Left), ("HEART", Side::Left)]);
+    let mut table = Table::new(&[("SERVER", Side::Left), ("ITS AGENT'S HEART", Side::Left)]);
     for server in &report.servers {
-        table.row(vec![plain(&server.server), plain(&server.heart)]);
+        table.row(vec![plain(&server.server), heart(server, look)]);
     }
     let lines = table.lines(look);
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
     for (server, line) in report.servers.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
         for ailment in &server.ailments {
-            text.push_str(&wrapped("  ails: ", &plain(ailment)));
+            text.push_str(&wrapped("  ails: ", &ailment_in_words(ailment)));
         }
     }
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::WIDTH;
-    use super::super::tests::look;
-    use super::*;
-    use crate::control::report::{LockManagerStatus, ServerStatus, StoreStatus};
-
-    fn service(name: &str, owner: Option<&str>, held: bool) -> ServiceStatus {
-        ServiceStatus {
-            service: name.into(),
-            owner: owner.map(str::to_owned),
-            held,
-            generation: owner.map(|_| 4),
-            state_number: owner.map(|_| 11),
-            records: 1_021,
-            tombstones: 3,
-            phase: owner.map(|_| "settled".into()),
-            failure: None,
-        }
-    }
-
-    fn report() -> StatusReport {
-        StatusReport {
-            server: "nfs-b".into(),
-            agent: "5f3a91c2".into(),
-            version: "0.1.0".into(),
-            configuration: String::new(),
-            loop_turned_ms_ago: Some(100),
-            looked_ms_ago: Some(100),
-            store: StoreStatus {
-                place: "the folder /srv/heirlock".into(),
-                well: true,
-                error: None,
-                unprotected_since_s: None,
-            },
-            lock_manager: LockManagerStatus {
-                kind: "kernel".into(),
-                incarnation: Some("boot 1b2c, lockd 812".into()),
-                serving: true,
-            },
-            services: vec![service("nfs", Some("nfs-b"), true), service("home", None, false)],
-            servers: vec![ServerStatus {
-                server: "nfs-a".into(),
-                heart: "silent for 12.3 s".into(),
-                ailments: vec!["lockd does not run".into()],
-            }],
-            maintenance: false,
-            problems: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_server_that_is_well() {
-        let expected = "\
-nfs-b, agent 5f3a91c2, heirlock 0.1.0
-store         the folder /srv/heirlock: well
-lock manager  kernel, serving
-              incarnation boot 1b2c, lockd 812
-
-   SERVICE  OWNER   GEN  STATE  RECORDS  LEFT  PHASE
-*  nfs      nfs-b     4     11     1021     3  settled
-   home     nobody    -      -     1021     3  -
-* held by this server; LEFT: records whose clients seem to have left
-
-SERVER  HEART
-nfs-a   silent for 12.3 s
-  ails: lockd does not run
-";
-        assert_eq!(status(&report(), &look()), expected);
-    }
-
-    #[test]
-    fn a_store_that_fails_and_everything_else_that_is_wrong_is_said() {
-        let mut report = report();
-        report.store.well = false;
-        report.store.error = Some("the store can't write /srv/heirlock/x: No space left; make room".into());
-        report.store.unprotected_since_s = Some(look().now_s - 200);
-        report.maintenance = true;
-        report.services[0].failure = Some("grace did not open within 10 s".into());
-        report.problems = vec!["sm/\u{1b}]0;x: expected a name".into()];
-        report.servers.clear();
-        let text = status(&report, &look());
-        for part in [
-            "store         the folder /srv/heirlock: it fails\n",
-            "              unprotected since 2026-11-25 10:26:40, 3 min\n",
-            "              the store can't write /srv/heirlock/x: No space left; make room\n",
-            "maintenance   on: this server's silence is no reason to adopt its services\n",
-            "  settled\n  failed: grace did not open within 10 s\n   home ",
-            "\nno other server has been seen in the store\n",
-            "\n1 problem\n  sm/\\u{1b}]0;x: expected a name\n",
-        ] {
-            assert!(text.contains(part), "{part:?} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn the_longest_names_fit_into_80_columns() {
-        let mut report = report();
-        let mut longest = service(&"s".repeat(64), Some(&"o".repeat(64)), true);
-        longest.state_number = Some(u32::MAX);
-        longest.phase = Some("recognised".into());
-        longest.records = 200_000;
-        report.services.push(longest);
-        let text = status(&report, &look());
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+fn heart(server: &ServerStatus, look: &Look) -> String {
+    let age = server.last_beat_age_ms.map(seconds);
+    let ago = age.as_deref().map_or_else(String::new, |age| format!(", last {age} ago"));
+    let written = server.last_beat_at_s.filter(|at_s| *at_s > 0);
+    let wrote =
+        written.map_or_else(String::new, |at_s| format!(", last at {} by its clock", look.local_time(at_s)));
+    match server.heart {
+        Heart::Beating => format!("beating{ago}"),
+        Heart::Late => format!("late{ago}"),
+        Heart::Silent => format!("silent for {}", age.unwrap_or_default()),
+        Heart::Paused => format!("stopped in order, or in maintenance{wrote}"),
+        Heart::NeverSeen => "never seen".to_owned(),
+        Heart::Unknown => match (server.watched_ms, server.to_watch_ms) {
+            (Some(watched), Some(needed)) => {
+                format!("not known yet: watched for {} of {}", seconds(watched), seconds(needed))
+            }
+            _ => format!("not known{wrote}"),
+        },
     }
 }
+
+fn ailment_in_words(ailment: &Ailment) -> String {
+    let error = ailment.error.as_deref().map(plain).unwrap_or_default();
+    match ailment.kind {
+        AilmentKind::MonitorDirectoryUnreadable => {
+            format!("the status monitor's directory can't be read: {error}")
+        }
+        AilmentKind::StoreFails => format!("the store fails: {error}"),
+        AilmentKind::NoLockManager => "no lock manager runs".to_owned(),
+        AilmentKind::Other => error,
+    }
+}
+
+/// One thing that is wrong, in a sentence.
+fn in_words(problem: &Problem) -> String {
+    let part = |part: &Option<String>| part.as_deref().map(plain).unwrap_or_default();
+    let (service, server, path, error) =
+        (part(&problem.service), part(&problem.server), part(&problem.path), part(&problem.error));
+    let count = problem.clients.unwrap_or(0);
+    let clients = counted(count, "client");
+    match problem.kind {
+        ProblemKind::NoAgent => format!("no agent answers: {}", crate::control::how_to_start()),
+        ProblemKind::AgentSilent => format!("the agent does not answer: it is stopped, or hangs ({error})"),
+        ProblemKind::NotCaptured => {
+            format!(
+                "{service}: belongs to this server, and nobody notices clients that register ({clients} on record)"
+            )
+        }
+        ProblemKind::StoreSilent => format!("the store {path} does not answer: is its volume there?"),
+        ProblemKind::StoreFails => format!("the store fails: {error}"),
+        ProblemKind::MonitorDirectoryUnreadable => {
+            format!("the status monitor's directory can't be read, so new clients are unprotected: {error}")
+        }
+        ProblemKind::NoLockManager => {
+            "no lock manager runs, though a service that is held here needs one".to_owned()
+        }
+        ProblemKind::ClientsAtRisk => format!("{clients} got locks that the store does not know of"),
+        ProblemKind::ClientsRefused => {
+            format!("the store does not take new clients in: {} refused so far", counted(count, "request"))
+        }
+        ProblemKind::NoRoom => format!("{service}: {clients} found no room in the store and are unprotected"),
+        ProblemKind::NotReady | ProblemKind::AddressLeftBehind => error,
+        ProblemKind::RestartsNotTaken => {
+            format!(
+                "the lock manager takes no call that {clients} were restarted: it may keep locks that nobody holds"
+            )
+        }
+        ProblemKind::ClientFilesBehind => {
+            format!("the status monitor's files of {clients} could not be written ({error})")
+        }
+        ProblemKind::GraceUnknown => format!(
+            "{service}: its clients were there before this agent, and may have lost their locks; the lock manager \
+             doesn't say whether it is in grace: {error}"
+        ),
+        ProblemKind::NoRecord => format!("{path}: {error}"),
+        ProblemKind::Unreadable => format!("{service}: can't be read: {error}"),
+        ProblemKind::AdoptionFailed => format!("{service}: the last adoption failed: {error}"),
+        ProblemKind::ClientsLost => {
+            format!(
+                "{service}: {clients} lost their locks in the last adoption ('heirlock report {service}')"
+            )
+        }
+        ProblemKind::ClientsUnreachable => {
+            format!("{service}: {clients} did not answer in the last adoption ('heirlock report {service}')")
+        }
+        ProblemKind::AwaitsFinish => {
+            format!("{service}: its adoption is prepared and waits for 'heirlock adopt {service} --finish'")
+        }
+        ProblemKind::OwnerSilent => format!("{service}: its owner {server} is silent, and nobody serves it"),
+        ProblemKind::NobodyServes => {
+            format!("{service}: {server} has released it, and nobody has adopted it")
+        }
+        ProblemKind::Other => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

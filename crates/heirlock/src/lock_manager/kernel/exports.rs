@@ -52,7 +52,7 @@ impl Exports {
     /// Writes what is in no file into one. Where that fails it is said, and only what is in files survives.
     pub(super) fn keep(&self) -> Kept<'_> {
         if let Err(error) = self.write() {
-            tracing::error!(%error, folder = %self.folder.display(), "exports that are in no file can't be kept while NFS is restarted");
+            tracing::error!(%error, folder = %self.folder.display(), "exports that are in no file can't be kept in {} while NFS is restarted: {error}", self.folder.display());
         }
         Kept(self)
     }
@@ -62,7 +62,7 @@ impl Exports {
         let path = self.folder.join(NAME);
         match trusted::remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(file = %path.display(), %error, "it can't be removed; it is of no use any more");
+                tracing::warn!(file = %path.display(), %error, "{} can't be removed, though it is of no use any more: {error}", path.display());
             }
             _ => {}
         }
@@ -78,7 +78,8 @@ impl Exports {
         }
         tracing::info!(
             exports = missing.len(),
-            "exports that are in no file are kept while NFS is restarted"
+            "{} exports that are in no file are kept while NFS is restarted",
+            missing.len()
         );
         trusted::make_folders(&self.folder, 0o755)?;
         let text = format!("{REMARK}{}\n", missing.join("\n"));

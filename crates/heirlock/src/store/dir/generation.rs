@@ -181,7 +181,7 @@ impl DirStore {
     }
 
     /// A record, or nothing where its owner removed it meanwhile.
-    fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
+    pub(super) fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
         let bytes = match self.disk.read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| error.to_string())?,

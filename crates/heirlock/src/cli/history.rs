@@ -1,0 +1,218 @@
+//! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::MonName;
+
+use crate::agent::past_report;
+use crate::config::Settings;
+use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
+use crate::control::{self, Answer, AskError, Request};
+use crate::store::dir::DirStore;
+use crate::store::memory::open_ours;
+use crate::store::{Contents, Store};
+use crate::survey::{past, present};
+
+use super::args::{Report, service_name};
+use super::exit::{Exit, Failed};
+use super::output::Output;
+use super::records::look;
+use super::{ask, render};
+
+/// Tells the past of one service, or of all.
+pub(super) fn history(service: Option<&str>, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    look(settings, output, |store| {
+        let services = match service {
+            Some(service) => vec![known(store, service_name(service, &settings.server)?)?],
+            None => store.services()?,
+        };
+        let mut reports = Vec::new();
+        for service in services {
+            let (tenures, unreadable) = past::history(store, &service)?;
+            reports.push(HistoryReport {
+                service: service.to_string(),
+                generations: tenures.iter().map(TenureReport::from).collect(),
+                unreadable,
+            });
+        }
+        output.print(&reports, |reports, look| render::history(reports, look))?;
+        let whole = reports.iter().all(|report| report.unreadable.is_empty());
+        Ok(if whole { Exit::Done } else { Exit::Failed })
+    })
+}
+
+/// Tells what became of one adoption: of the one that is on or was the last, or of a generation's.
+pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    let service = options.service.name(&settings.server)?;
+    let of_agent = match options.generation {
+        Some(_) => None,
+        None => {
+            match control::ask(
+                &settings.runtime_directory,
+                &Request::Report { service: service.clone() },
+                |_| {},
+            ) {
+                Ok(Answer::Adoption(report)) => Some(*report),
+                Ok(other) => return ask::show(other, output),
+                // What this server does not hold, or no agent tells, the store does.
+                Err(AskError::NoAgent { .. }) => None,
+                Err(AskError::Failed(failure)) if failure.refused => None,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    // Its agent has told all but what the store adds, which is no reason to tell nothing.
+    if let Some(report) = &of_agent
+        && !options.clients
+        && open_ours(settings).is_err()
+    {
+        output.print(report, render::adoption)?;
+        return Ok(Exit::from(report));
+    }
+    look(settings, output, |store| {
+        let mut report = match of_agent {
+            Some(mut report) => {
+                let tenure = past::tenure_of(store, &service, Generation(report.generation));
+                report.tenure = tenure.ok().flatten().map(|tenure| Box::new(TenureReport::from(&tenure)));
+                report
+            }
+            None => of_store(store, &service, options.generation.map(Generation), settings)?,
+        };
+        if options.clients {
+            report.each_client = each_client(store, &service, Generation(report.generation))?;
+        }
+        output.print(&report, render::adoption)?;
+        Ok(Exit::from(&report))
+    })
+}
+
+fn of_store(
+    store: &DirStore,
+    service: &ServiceName,
+    generation: Option<Generation>,
+    settings: &Settings,
+) -> Result<AdoptionReport, Failed> {
+    let service = known(store, service.clone())?;
+    let (tenures, _) = past::history(store, &service)?;
+    let tenure = match generation {
+        Some(wanted) => tenures.iter().find(|tenure| tenure.generation == wanted).ok_or_else(|| {
+            let numbers: Vec<String> = tenures.iter().map(|tenure| tenure.generation.to_string()).collect();
+            let what =
+                format!("there is no generation {wanted} of {service}; there is: {}", numbers.join(", "));
+            Failed::new(Exit::Usage, what)
+        })?,
+        None => tenures.iter().find(|tenure| was_adopted(tenure)).ok_or_else(|| {
+            let what = format!("{service} was never adopted; 'heirlock history {service}' says whose it is");
+            Failed::new(Exit::Refused, what)
+        })?,
+    };
+    if !was_adopted(tenure) {
+        let Tenure { generation, owner, .. } = tenure;
+        let what = match tenure.beginning {
+            Beginning::First => format!(
+                "{owner} claimed {service} for the first time as generation {generation}: nobody was told"
+            ),
+            _ => format!(
+                "no adoption is known to have begun generation {generation} of {service}, which {owner} claimed"
+            ),
+        };
+        return Err(Failed::new(Exit::Refused, what));
+    }
+    let claims = store.past(&service)?;
+    let claim = claims.claims.into_iter().find(|claim| claim.generation == tenure.generation);
+    let contents = match claims.generations.contains(&tenure.generation) {
+        true => Some(store.load(&service, tenure.generation)?),
+        false => None,
+    };
+    let whole =
+        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, settings));
+    let mut report = whole.unwrap_or_else(|| of_tenure(&service, tenure));
+    report.tenure = Some(Box::new(TenureReport::from(tenure)));
+    Ok(report)
+}
+
+fn was_adopted(tenure: &Tenure) -> bool {
+    !matches!(tenure.beginning, Beginning::First | Beginning::Unknown)
+}
+
+/// Of a generation that was removed its counts are left.
+fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
+    let counts = tenure.clients;
+    AdoptionReport {
+        service: service.to_string(),
+        generation: tenure.generation.0,
+        state_number: tenure.state_number.unwrap_or(0),
+        strategy: String::new(),
+        phase: tenure.phase.to_string(),
+        clients: counts.clients,
+        re_registered: counts.re_registered,
+        acknowledged: counts.told,
+        unreachable: counts.unreachable,
+        lost: counts.lost,
+        unknown: counts.unknown,
+        timeline: Vec::new(),
+        slowest: Vec::new(),
+        failed: Vec::new(),
+        others: Vec::new(),
+        unready: Vec::new(),
+        troubles: Vec::new(),
+        records_at: String::new(),
+        started_at_s: tenure.began_at_s,
+        tenure: None,
+        each_client: Vec::new(),
+    }
+}
+
+/// What became of each client of a generation, in order of their keys.
+fn each_client(
+    store: &DirStore,
+    service: &ServiceName,
+    generation: Generation,
+) -> Result<Vec<ClientOutcome>, Failed> {
+    if !store.past(service)?.generations.contains(&generation) {
+        let what = format!(
+            "generation {generation} of {service} is too old: of its clients only the numbers are kept"
+        );
+        return Err(Failed::new(Exit::Refused, what));
+    }
+    let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
+    let journal = journal.and_then(|text| serde_json::from_str::<Journal>(&text).ok());
+    let is_over = journal.is_none_or(|journal| journal.phase.is_over());
+    let lines = outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
+    let last: BTreeMap<String, OutcomeLine> = lines.map(|line| (line.client.clone(), line)).collect();
+    let untold = records.keys().filter(|client| !is_over && !last.contains_key(client.as_str()));
+    let untold = untold.map(|client| ClientOutcome {
+        client: client.to_string(),
+        names: names(client, &records),
+        outcome: None,
+        at_ms: 0,
+        why: None,
+    });
+    let untold: Vec<ClientOutcome> = untold.collect();
+    let told = last.into_values().map(|line| ClientOutcome {
+        names: line.key().map_or_else(Vec::new, |key| names(&key, &records)),
+        client: line.client,
+        outcome: Some(line.outcome),
+        at_ms: line.at_ms,
+        why: line.why,
+    });
+    Ok(told.chain(untold).collect())
+}
+
+fn names(client: &MonName, records: &BTreeMap<MonName, Vec<u8>>) -> Vec<String> {
+    records.get(client).map_or_else(Vec::new, |record| present::names(client, record))
+}
+
+fn known(store: &dyn Store, service: ServiceName) -> Result<ServiceName, Failed> {
+    let services = store.services()?;
+    if services.contains(&service) {
+        return Ok(service);
+    }
+    let known: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+    let what = format!("there is no service {service} in {}: it holds {known}", store.describe());
+    Err(Failed::new(Exit::Usage, what))
+}

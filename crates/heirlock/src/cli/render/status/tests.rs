@@ -1,0 +1,190 @@
+use super::super::WIDTH;
+use super::super::tests::look;
+use super::*;
+use crate::control::report::judge;
+
+fn service(name: &str, owner: Option<&str>, held: bool) -> ServiceStatus {
+    ServiceStatus {
+        service: name.into(),
+        owner: owner.map(str::to_owned),
+        held,
+        configured: true,
+        generation: owner.map(|_| 4),
+        state_number: owner.map(|_| 11),
+        records: if owner.is_some() { 1_021 } else { 0 },
+        phase: owner.map(|_| "settled".into()),
+        adopted_at_s: owner.map(|_| look().now_s - 200),
+        ..ServiceStatus::default()
+    }
+}
+
+fn other(heart: Heart, age_ms: Option<u64>) -> ServerStatus {
+    ServerStatus { heart, last_beat_age_ms: age_ms, ..ServerStatus::unknown("nfs-a") }
+}
+
+fn report() -> StatusReport {
+    let mut report = StatusReport::without_agent("nfs-b", "the folder /srv/heirlock");
+    report.agent = "5f3a91c2".into();
+    report.version = "0.1.0".into();
+    report.lock_manager.kind = "kernel".into();
+    report.lock_manager.incarnation = Some("boot 1b2c, lockd 812".into());
+    (report.lock_manager.serving, report.lock_manager.needed) = (true, true);
+    report.protected_since_s = Some(look().now_s - 7_300);
+    report.services = vec![service("nfs", Some("nfs-b"), true), service("home", None, false)];
+    report.servers = vec![other(Heart::Beating, Some(312))];
+    report
+}
+
+fn missed(client: &str, outcome: Outcome) -> ClientStatus {
+    ClientStatus {
+        client: client.into(),
+        names: vec!["client2.example.com".into()],
+        outcome: Some(outcome),
+        since_s: Some(look().now_s - 120),
+        why: Some("no answer".into()),
+    }
+}
+
+#[test]
+fn a_server_that_is_well() {
+    let expected = "\
+nfs-b, agent 5f3a91c2, heirlock 0.1.0
+store         the folder /srv/heirlock: well
+protected     since 2026-11-25 08:28:20, 2 h: new clients are on record
+lock manager  kernel, serving
+              incarnation boot 1b2c, lockd 812
+
+SERVICE  OWNER         CLIENTS  MISSED  GENERATION     LAST ADOPTION
+nfs      nfs-b (here)     1021       0           4  2026-11-25 10:26
+home     nobody              0       0           -              none
+CLIENTS: on record in the store. MISSED: not told in the last adoption, and not
+back since. GENERATION: its number rises whenever the service is taken over.
+
+SERVER  ITS AGENT'S HEART
+nfs-a   beating, last 0.3 s ago
+";
+    let mut report = report();
+    judge(&mut report);
+    assert_eq!(status(&report, &look()), expected);
+    let line = "OK - nfs-b: nfs held, 1021 clients on record | clients=1021 unreachable=0 lost=0\n";
+    assert_eq!(checked(&report, crate::control::report::level(&report)), line);
+}
+
+#[test]
+fn a_store_that_fails_and_everything_else_that_is_wrong_is_said() {
+    let mut report = report();
+    report.store.well = false;
+    report.store.error = Some("the store can't write /srv/heirlock/x: No space left; make room".into());
+    report.store.unprotected_since_s = Some(look().now_s - 200);
+    report.protected_since_s = None;
+    report.maintenance = true;
+    report.services[0].phase = Some("failed".into());
+    report.services[0].failure = Some("grace did not open within 10 s".into());
+    report.at_risk = vec![ClientStatus { outcome: None, why: None, ..missed("192.0.2.9", Outcome::Lost) }];
+    report.problems = vec![Problem::new(ProblemKind::NoRecord).at("sm/\u{1b}]0;x").saying("expected a name")];
+    report.servers.clear();
+    judge(&mut report);
+    let text = status(&report, &look());
+    for part in [
+        "store         the folder /srv/heirlock: it fails\n",
+        "              unprotected since 2026-11-25 10:26:40, 3 min\n",
+        "              the store can't write /srv/heirlock/x: No space left; make room\n",
+        "maintenance   on: this server's silence is no reason to adopt its services\n",
+        "  failed\n  failed: grace did not open within 10 s\n  next: 'heirlock adopt nfs' serves it here\nhome ",
+        "\nat risk: 192.0.2.9 (client2.example.com) has locks that are not on record since\n",
+        "\nno other server has been seen in the store\n",
+        "\n2 problems\n  sm/\\u{1b}]0;x: expected a name\n  nfs: the last adoption failed: grace did",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
+    let mut report = report();
+    report.services[0].missed =
+        vec![missed("192.0.2.2", Outcome::Unreachable), missed("192.0.2.3", Outcome::Lost)];
+    (report.services[0].unreachable, report.services[0].lost) = (4, 1);
+    judge(&mut report);
+    let text = status(&report, &look());
+    for part in [
+        "nfs      nfs-b (here)     1021       5 ",
+        "\n  missed: 192.0.2.2 (client2.example.com) is unreachable since 2026-11-25\n          10:28:00, 2 min: no answer\n",
+        "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' says what to do",
+        "\n2 problems\n  nfs: 1 client lost their locks in the last adoption ('heirlock report nfs')\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let line = checked(&report, crate::control::report::level(&report));
+    assert!(line.starts_with("CRITICAL - nfs-b: nfs: 1 client lost their locks"), "{line}");
+    assert!(line.ends_with("| clients=1021 unreachable=4 lost=1\n") && line.lines().count() == 1, "{line}");
+}
+
+#[test]
+fn an_adoption_that_is_on_says_what_it_waits_for_how_long_and_what_to_type() {
+    let mut report = report();
+    let nfs = &mut report.services[0];
+    (nfs.phase, nfs.clients_to_tell, nfs.clients_told) = (Some("notifying".into()), Some(200), Some(188));
+    nfs.grace_left_ms = Some(61_400);
+    judge(&mut report);
+    let text = status(&report, &look());
+    let expected =
+        "under way\n  under way: it tells the clients; 188 of 200 clients are told\n  grace: 61.4 s left\n";
+    assert!(text.contains(expected), "{text}");
+    let nfs = &mut report.services[0];
+    (nfs.phase, nfs.awaits_finish) = (Some("proved".into()), true);
+    judge(&mut report);
+    let text = status(&report, &look());
+    assert!(text.contains("\n  next: bring its address up, then 'heirlock adopt nfs --finish'\n"), "{text}");
+}
+
+#[test]
+fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its_own_lock_manager() {
+    let mut report = report();
+    report.services = vec![service("nfs", Some("nfs-a"), false)];
+    (report.lock_manager.serving, report.lock_manager.needed) = (false, false);
+    judge(&mut report);
+    let text = status(&report, &look());
+    assert!(text.contains("lock manager  kernel, not serving; nothing here needs it\n"), "{text}");
+    assert!(!text.contains("problem"), "{text}");
+    let line = checked(&report, crate::control::report::level(&report));
+    assert!(line.starts_with("OK - nfs-b: holds no service, ready to adopt |"), "{line}");
+    report.servers = vec![other(Heart::Silent, Some(12_300))];
+    judge(&mut report);
+    let text = status(&report, &look());
+    for part in [
+        "nfs-a   silent for 12.3 s\n",
+        "\n  next: make sure that nfs-a is off, then 'heirlock adopt nfs\n        --owner-fenced=nfs-a'\n",
+        "\n1 problem\n  nfs: its owner nfs-a is silent, and nobody serves it\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn without_an_agent_that_is_said_first_with_the_remedy() {
+    let mut report = report();
+    report.agent = String::new();
+    report.protected_since_s = None;
+    report.servers = vec![ServerStatus { last_beat_at_s: Some(look().now_s), ..other(Heart::Unknown, None) }];
+    let text = status(&report, &look());
+    for part in [
+        "nfs-b, heirlock 0.1.0\nagent         no agent answers; ",
+        "protected     no: nobody notices clients that register here\n",
+        "lock manager  kernel: not known\n",
+        "nfs-a   not known, last at 2026-11-25 10:30:00 by its clock\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn the_longest_names_fit_into_80_columns() {
+    let mut report = report();
+    let mut longest = service(&"s".repeat(64), Some(&"o".repeat(64)), true);
+    longest.state_number = Some(u32::MAX);
+    longest.records = 200_000;
+    report.services.push(longest);
+    let text = status(&report, &look());
+    assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+}

@@ -1,0 +1,173 @@
+//! `heirlock status`: what the agent says of this server, and what the store says of all services. Where no agent answers the
+//! store is looked at all the same.
+
+use std::io;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use serde::Serialize;
+
+use crate::config::{ConfigError, Mode, Settings};
+use crate::control::report::{Level, Problem, ProblemKind, ServiceStatus, StatusReport, judge, level};
+use crate::control::{self, Answer, AskError, Request};
+use crate::limits::STORE_LOOK_TIME_MAX;
+use crate::store::Store;
+use crate::store::dir::DirStore;
+use crate::store::memory::open_any;
+use crate::survey::present::{self, Present};
+
+use super::args::Status;
+use super::exit::{Exit, Failed};
+use super::output::Output;
+use super::render;
+
+/// What a monitoring system is told.
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    /// How bad it is; nothing where that could not be found out.
+    level: Option<Level>,
+    /// What is wrong.
+    problems: Vec<Problem>,
+    /// Why nothing could be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip)]
+    line: String,
+}
+
+/// Shows it, or checks it.
+pub(super) fn run(options: &Status, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    if options.check {
+        return match gather(settings) {
+            Ok(report) => checked(report, output),
+            Err(failed) => unknown(&failed.message, output),
+        };
+    }
+    let mut report = gather(settings)?;
+    if let Some(service) = &options.service {
+        only(&mut report, super::args::service_name(service, &settings.server)?.as_str())?;
+    }
+    output.print(&report, render::status)?;
+    // Everything else in it is a matter of reading; an unprotected service is one of acting.
+    Ok(match report.store.well {
+        _ if report.agent.is_empty() => Exit::NoAgent,
+        true => Exit::Done,
+        false => Exit::Store,
+    })
+}
+
+/// The configuration can't be: a monitoring system is told that nothing is known.
+pub(super) fn unconfigured(error: &ConfigError, output: &Output) -> Result<Exit, Failed> {
+    unknown(&error.to_string(), output)
+}
+
+fn unknown(why: &str, output: &Output) -> Result<Exit, Failed> {
+    let line = render::unknown(why);
+    let document = Checked { level: None, problems: Vec::new(), error: Some(why.to_owned()), line };
+    output.print(&document, |checked, _| checked.line.clone())?;
+    Ok(Exit::Check(None))
+}
+
+fn checked(report: StatusReport, output: &Output) -> Result<Exit, Failed> {
+    let level = level(&report);
+    let line = render::checked(&report, level);
+    let document = Checked { level: Some(level), problems: report.problems, error: None, line };
+    output.print(&document, |checked, _| checked.line.clone())?;
+    Ok(Exit::Check(Some(level)))
+}
+
+fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
+    let mut report = match control::ask(&settings.runtime_directory, &Request::Status, |_| {}) {
+        Ok(Answer::Status(report)) => *report,
+        Ok(other) => {
+            let what = format!("expected a status of the agent, found {other:?}; is it of another version?");
+            return Err(Failed::new(Exit::Failed, what));
+        }
+        // Who may not ask the agent may not look into the store.
+        Err(AskError::NoAgent { source, .. }) if source.kind() != io::ErrorKind::PermissionDenied => {
+            without_agent(settings, Problem::new(ProblemKind::NoAgent))
+        }
+        Err(error @ AskError::Silent { .. }) => {
+            without_agent(settings, Problem::new(ProblemKind::AgentSilent).saying(&error.to_string()))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match look(settings) {
+        Ok(present) => present::add(&mut report, present),
+        // The agent has said so already, in its own words.
+        Err(_) if !report.store.well => {}
+        Err(problem) => {
+            report.store.well = false;
+            report.store.error.clone_from(&problem.error);
+            report.problems.push(problem);
+        }
+    }
+    if report.agent.is_empty() {
+        let unwatched = unwatched(&report);
+        report.problems.extend(unwatched);
+    }
+    judge(&mut report);
+    Ok(report)
+}
+
+/// A store that hangs, as a volume may whose server is gone, holds nobody up for long.
+fn look(settings: &Settings) -> Result<Present, Problem> {
+    let (path, local) = (settings.store.path.clone(), settings.local_directory.clone());
+    let server = settings.server.clone();
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        // Another store than this server's tells nothing of its services.
+        let found = open_any(&path, &local).and_then(|(store, _, wrong)| match wrong {
+            Some(wrong) => Err(wrong),
+            None => present::look(&store, &server),
+        });
+        let _ = sender.send(found);
+    });
+    let silent = || Problem::new(ProblemKind::StoreSilent).at(&settings.store.path.display().to_string());
+    match receiver.recv_timeout(STORE_LOOK_TIME_MAX) {
+        Ok(Ok(present)) => Ok(present),
+        Ok(Err(error)) => Err(Problem::new(ProblemKind::StoreFails).saying(&error.to_string())),
+        Err(_) => Err(silent()),
+    }
+}
+
+fn without_agent(settings: &Settings, why: Problem) -> StatusReport {
+    let place = DirStore::at(&settings.store.path).describe();
+    let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
+    report.problems.push(why);
+    report.lock_manager.kind = settings.lock_manager.kind.as_str().into();
+    report.services = settings
+        .services
+        .iter()
+        .map(|service| ServiceStatus {
+            service: service.name.to_string(),
+            configured: true,
+            home: service.home.as_ref().map(ToString::to_string),
+            automatic: service.mode == Mode::Automatic,
+            ..ServiceStatus::default()
+        })
+        .collect();
+    report
+}
+
+/// What it means that no agent answers: of what is held here nothing is captured any more.
+fn unwatched(report: &StatusReport) -> Vec<Problem> {
+    let ours = |service: &&ServiceStatus| {
+        service.owner.as_ref() == Some(&report.server) && (service.configured || service.records > 0)
+    };
+    let held = report.services.iter().filter(ours);
+    held.map(|service| Problem::new(ProblemKind::NotCaptured).of(&service.service).with(service.records))
+        .collect()
+}
+
+/// Leaves one service in a report.
+fn only(report: &mut StatusReport, service: &str) -> Result<(), Failed> {
+    if !report.services.iter().any(|known| known.service == service) {
+        let known: Vec<&str> = report.services.iter().map(|known| known.service.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Failed::new(Exit::Usage, format!("there is no service {service}; there is: {known}")));
+    }
+    report.services.retain(|known| known.service == service);
+    report.problems.retain(|problem| problem.service.as_deref().is_none_or(|of| of == service));
+    Ok(())
+}

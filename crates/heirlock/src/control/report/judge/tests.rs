@@ -1,0 +1,100 @@
+use super::super::ServerStatus;
+use super::*;
+
+fn report(service: ServiceStatus, heart: Heart) -> StatusReport {
+    let mut report = StatusReport::without_agent("nfs-b", "the folder /srv/heirlock");
+    report.services = vec![ServiceStatus { service: "nfs".into(), configured: true, ..service }];
+    report.servers = vec![ServerStatus { heart, ..ServerStatus::unknown("nfs-a") }];
+    judge(&mut report);
+    report
+}
+
+fn kinds(report: &StatusReport) -> Vec<ProblemKind> {
+    report.problems.iter().map(|problem| problem.kind).collect()
+}
+
+fn held() -> ServiceStatus {
+    ServiceStatus {
+        held: true,
+        owner: Some("nfs-b".into()),
+        phase: Some("settled".into()),
+        ..ServiceStatus::default()
+    }
+}
+
+fn of_another() -> ServiceStatus {
+    ServiceStatus { owner: Some("nfs-a".into()), ..ServiceStatus::default() }
+}
+
+#[test]
+fn a_service_whose_owner_is_silent_is_nobodys_and_the_next_step_depends_on_who_decides() {
+    let manual = report(of_another(), Heart::Silent);
+    assert_eq!((kinds(&manual), level(&manual)), (vec![ProblemKind::OwnerSilent], Level::Unprotected));
+    assert_eq!(manual.services[0].next, Some(Next::AdoptFenced));
+    let automatic = report(ServiceStatus { automatic: true, ..of_another() }, Heart::Silent);
+    assert_eq!(automatic.services[0].next, Some(Next::Wait));
+    for heart in [Heart::Beating, Heart::Late, Heart::Paused, Heart::Unknown] {
+        let well = report(of_another(), heart);
+        assert_eq!((level(&well), well.services[0].next), (Level::Well, None), "{heart:?}");
+    }
+}
+
+#[test]
+fn a_service_that_was_released_waits_for_an_adopter() {
+    let released = ServiceStatus { released_by: Some("nfs-a".into()), ..ServiceStatus::default() };
+    let report = report(released, Heart::Beating);
+    assert_eq!((kinds(&report), level(&report)), (vec![ProblemKind::NobodyServes], Level::Attention));
+    assert_eq!(report.services[0].next, Some(Next::Adopt));
+}
+
+#[test]
+fn what_another_server_holds_and_this_one_does_not_know_is_its_own_affair() {
+    let mut report = report(of_another(), Heart::Silent);
+    report.services[0].configured = false;
+    report.services[0].released_by = Some("nfs-a".into());
+    report.problems.clear();
+    judge(&mut report);
+    assert_eq!((level(&report), report.services[0].next), (Level::Well, None));
+}
+
+#[test]
+fn clients_that_lost_their_locks_are_worse_than_those_that_never_answered() {
+    let unreachable = report(ServiceStatus { unreachable: 2, ..held() }, Heart::Beating);
+    assert_eq!(
+        (level(&unreachable), unreachable.services[0].next),
+        (Level::Attention, Some(Next::LookAtClients))
+    );
+    let lost = report(ServiceStatus { unreachable: 2, lost: 1, ..held() }, Heart::Beating);
+    assert_eq!(kinds(&lost), [ProblemKind::ClientsLost, ProblemKind::ClientsUnreachable]);
+    assert_eq!((level(&lost), lost.problems[0].clients), (Level::Unprotected, Some(1)));
+}
+
+#[test]
+fn a_failed_adoption_is_an_alarm_until_every_client_is_back() {
+    let failed = ServiceStatus { failure: Some("grace ended".into()), ..held() };
+    let late = report(ServiceStatus { lost: 1, ..failed.clone() }, Heart::Beating);
+    assert_eq!(kinds(&late), [ProblemKind::AdoptionFailed, ProblemKind::ClientsLost]);
+    assert_eq!(level(&report(failed.clone(), Heart::Beating)), Level::Well, "all are back");
+    let broken = report(ServiceStatus { phase: Some("failed".into()), ..failed }, Heart::Beating);
+    assert_eq!((level(&broken), broken.services[0].next), (Level::Unprotected, Some(Next::Adopt)));
+}
+
+#[test]
+fn an_adoption_that_no_agent_goes_on_with_waits_for_one() {
+    let owner = Some("nfs-b".into());
+    let phase = Some("notifying".into());
+    let interrupted = ServiceStatus { owner, phase, adopted_at_s: Some(1), ..ServiceStatus::default() };
+    assert_eq!(report(interrupted.clone(), Heart::Silent).services[0].next, Some(Next::StartAgent));
+    let on = ServiceStatus { held: true, clients_to_tell: Some(3), ..interrupted };
+    assert_eq!(report(on, Heart::Silent).services[0].next, Some(Next::Wait));
+}
+
+#[test]
+fn a_prepared_adoption_says_that_it_waits() {
+    let prepared = ServiceStatus { awaits_finish: true, clients_to_tell: Some(3), ..held() };
+    let waits = report(prepared, Heart::Silent);
+    assert_eq!((kinds(&waits), level(&waits)), (vec![ProblemKind::AwaitsFinish], Level::Attention));
+    assert_eq!(waits.services[0].next, Some(Next::Finish));
+    let on = report(ServiceStatus { clients_to_tell: Some(3), ..held() }, Heart::Silent);
+    assert_eq!((level(&on), on.services[0].next), (Level::Well, Some(Next::Wait)));
+}

@@ -1,0 +1,77 @@
+//! What is looked at after the fact: claims and generations that are over, and the few lines that outlive them.
+
+use std::path::PathBuf;
+
+use heirlock_core::history::Tenure;
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::generation::whole_lines;
+use super::{DirStore, StoreError, parse_json, to_json};
+use crate::limits::TENURES_KEPT;
+use crate::store::{Account, Past};
+
+impl DirStore {
+    pub(super) fn past_of(&self, service: &ServiceName) -> Result<Past, StoreError> {
+        let mut past = Past::default();
+        for number in self.numbers(&self.claims(service))? {
+            match self.read_claim(service, number) {
+                Ok(claim) => past.claims.push(claim),
+                Err(error) => past.unreadable.push(error.to_string()),
+            }
+        }
+        past.generations = self.numbers(&self.service(service))?;
+        for number in self.numbers(&self.history(service))? {
+            let path = self.history(service).join(number.to_string());
+            match self.read(&path).and_then(|bytes| parse_json::<Tenure>(&path, &bytes)) {
+                Ok(tenure) => past.tenures.push(tenure),
+                Err(error) => past.unreadable.push(error.to_string()),
+            }
+        }
+        Ok(past)
+    }
+
+    pub(super) fn account_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Account, StoreError> {
+        let path = self.generation(service, generation);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let outcomes = self.read_if(&path.join("outcomes"))?.map(text).unwrap_or_default();
+        let state = self.read_if(&path.join("state"))?;
+        Ok(Account {
+            clients: self
+                .list(&path.join("sm"))?
+                .iter()
+                .filter_map(|name| MonName::parse(name).ok())
+                .collect(),
+            state: state.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
+            journal: self.read_if(&path.join("journal.json"))?.map(text),
+            outcomes: outcomes[..whole_lines(outcomes.as_bytes())].lines().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Exclusively, and never changed: whoever removes a generation first tells of it.
+    pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+        let folder = self.history(service);
+        self.make(&folder)?;
+        let path = folder.join(tenure.generation.to_string());
+        self.create_exclusively(&path, &to_json(&path, tenure)?)?;
+        let old = self.numbers(&folder)?.into_iter().skip(TENURES_KEPT);
+        old.map(|old| folder.join(old.to_string())).try_for_each(|old| self.remove_if(&old))
+    }
+
+    pub(super) fn written(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        client: &MonName,
+    ) -> Option<u64> {
+        self.disk.written_at_s(&self.generation(service, generation).join("sm").join(client.as_str())).ok()
+    }
+
+    fn history(&self, service: &ServiceName) -> PathBuf {
+        self.service(service).join("history")
+    }
+}
