@@ -1,6 +1,6 @@
 //! The past of a service, told by any server: after a failover, with an agent and without one.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests of the agent as a whole use the rest")]

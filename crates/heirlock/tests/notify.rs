@@ -244,7 +244,12 @@ fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
         ("fe80::21%no-such-if", "fe80::21%no-such-if", "fe80::21%no-such-if", "no interface no-such-if"),
         ("255.255.255.255", "255.255.255.255", "255.255.255.255", "broadcast"),
         ("0.0.0.0", "0.0.0.0", "0.0.0.0", "unspecified"),
-        ("caf\u{e9}.example", "127.78.5.1", "sm/caf\\xc3\\xa9.example", "found one with 'é' in it"),
+        (
+            "caf\u{202e}.example",
+            "127.78.5.1",
+            "sm/caf\\xe2\\x80\\xae.example",
+            "found one with '\\u{202e}' in it",
+        ),
         ("client.new", "client.new", "sm/client.new", "temporary file"),
     ] {
         let directory = state_directory(&[], 5);
@@ -261,6 +266,16 @@ fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
     fs::write(directory.path().join("sm/127.78.5.1.new"), "0100007f 00").unwrap();
     let (exit, report) = run(&directory, 9, &[]);
     assert_eq!((exit, &report["left"]), (0, &Value::Array(Vec::new())));
+}
+
+#[test]
+fn a_client_whose_name_is_beyond_ascii_is_told_where_its_record_leads() {
+    let client = Ipv4Addr::from([127, 78, 7, 1]);
+    let clients = Clients::start(&[(client, Kind::Udp)]);
+    let directory = state_directory(&[("bücher.example", "127.78.7.1")], 5);
+    let (exit, report) = run(&directory, clients.port, &["--retry-time", "20s"]);
+    assert_eq!((exit, clients.told(client)), (0, both_names(7)), "{report}");
+    assert!(names_in(&directory.path().join("sm.bak")).is_empty());
 }
 
 #[test]

@@ -159,7 +159,9 @@ impl Agent {
             return Ok(());
         }
         let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
-        let was_first = claim.generation == Generation::FIRST || (base.state.is_none() && !claim.adopts);
+        // A generation whose number can't be read was one all the same.
+        let was_empty = base.state.is_none() && troubles.is_empty();
+        let was_first = claim.generation == Generation::FIRST || (was_empty && !claim.adopts);
         // A first claim took over nothing; any other one meant to.
         if !was_first {
             journal.phase = Phase::Claimed;
