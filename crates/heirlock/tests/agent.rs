@@ -124,6 +124,62 @@ fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
 }
 
+/// A primary that is gone, and a server that has seen its heart stop.
+fn with_a_silent_owner(fence: Option<&str>) -> (Site, harness::Server) {
+    let site = Site::new();
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    if let Some(fence) = fence {
+        b.configure("[heartbeat]", &format!("[hooks]\nfence = [\"{fence}\"]\n[heartbeat]"));
+    }
+    a.up();
+    b.up();
+    b.wait_until_it_hears_the_other();
+    a.kill();
+    b.wait_for("a heart that is still", |server| {
+        let status = server.try_status()?;
+        status["servers"][0]["heart"].as_str()?.starts_with("silent").then_some(())
+    });
+    (site, b)
+}
+
+#[test]
+fn a_silent_owner_keeps_its_service_until_it_is_known_to_be_off() {
+    let (site, b) = with_a_silent_owner(None);
+    let claims = || names(&site.store().join("services/nfs/claims"));
+    for (words, expected) in [
+        (&["adopt", "nfs"] as &[&str], ["nfs-a, whose heart is still", "'--owner-fenced nfs-a'"]),
+        (&["adopt", "nfs", "--owner-fenced", "nfs-c"], ["belongs to nfs-a", "speaks of nfs-c"]),
+        (
+            &["adopt", "nfs", "--owner-fenced=NFS-A"],
+            ["speaks of NFS-A", "'--owner-fenced nfs-a', as the store"],
+        ),
+        (
+            &["adopt", "nfs", "--owner-fenced", "nfs-a.example.com"],
+            ["nfs-a.example.com", "as the store spells it"],
+        ),
+    ] {
+        let refused = b.run(words);
+        assert_eq!(refused.status.code(), Some(3), "{words:?}: {refused:?}");
+        let said = text(&refused.stderr);
+        assert!(expected.iter().all(|part| said.contains(part)), "{words:?}: {said}");
+    }
+    assert_eq!(claims(), ["1"], "nothing was claimed");
+    b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(claims(), ["1", "2"]);
+}
+
+#[test]
+fn a_fence_is_asked_where_nobody_says_that_the_owner_is_off() {
+    let (site, b) = with_a_silent_owner(Some("false"));
+    let refused = b.run(&["adopt", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(text(&refused.stderr).contains("the fence did not confirm that nfs-a is off"), "{refused:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"]);
+    let (site, b) = with_a_silent_owner(Some("true"));
+    b.run(&["adopt", "nfs"]);
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
 #[test]
 fn a_service_that_the_store_has_never_seen_is_claimed_away_from_its_home_by_force_alone() {
     let site = Site::new();

@@ -159,6 +159,10 @@ fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
     assert_eq!(request, expected);
     let (request, _) = server.run_with_agent(&answers, &["adopt", "--owner-fenced=nfs-a", "nfs"]);
     assert_eq!(request["fenced"], json!({"server": "nfs-a"}));
+    let (request, _) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(request["fenced"], json!({"server": "nfs-a"}), "a space is as good as '='");
+    let (request, _) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced", "--json"]);
+    assert_eq!(request["fenced"], json!("owner"));
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
     assert!(said.out.starts_with("nfs: every client was told\n"), "{}", said.out);
     let (_, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--json"]);
@@ -166,6 +170,26 @@ fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
         (said.json()["acknowledged"].as_u64(), said.json()["phase"].as_str()),
         (Some(3), Some("settled"))
     );
+}
+
+#[test]
+fn a_service_that_would_be_taken_for_the_fenced_server_is_an_error_that_explains() {
+    let server = Server::new();
+    for words in [
+        &["adopt", "--owner-fenced", "nfs"] as &[&str],
+        &["adopt", "--prepare", "--owner-fenced", "nfs"],
+        &["records", "import", "--owner-fenced", "nfs", "/var/lib/nfs"],
+    ] {
+        let said = server.run(words);
+        assert_eq!((said.exit, said.out.as_str()), (2, ""), "{words:?}");
+        let hint = "hint: \"nfs\" after --owner-fenced was taken for the server that is off";
+        assert!(said.err.contains(hint), "{}", said.err);
+        let said = server.run(&[words, &["--json"]].concat());
+        assert!(said.json()["error"].as_str().unwrap().contains("was taken for the server"), "{}", said.out);
+    }
+    // What a script's empty variable leaves names nobody.
+    let said = server.run(&["adopt", "nfs", "--owner-fenced="]);
+    assert_eq!(said.exit, 2, "{}", said.err);
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use heirlock_core::claim::{Authority, OwnerHeart};
+use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::takeover::{Cause, Event, Phase, Until};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::runs::Order;
 use super::{Agent, maintenance_file, status};
-use crate::control::{Answer, Request, Responder};
+use crate::control::{Answer, Fenced, Request, Responder};
 use crate::{guard, limits};
 
 /// Services that are to come home, until when, and who waits for it.
@@ -27,7 +27,8 @@ struct Wish {
 struct Adoption {
     service: ServiceName,
     prepare: bool,
-    authority: Authority,
+    fenced: Option<Fenced>,
+    insisted: bool,
 }
 
 impl Agent {
@@ -38,10 +39,7 @@ impl Agent {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
             Request::Adopt { service, finish: true, .. } => self.finish(&service, responder),
             Request::Adopt { service, prepare, fenced, force, .. } => {
-                // The owner of this moment, and not whoever is faster than we are.
-                let fenced = fenced.and_then(|fenced| fenced.server(|| self.owner_of(&service)));
-                let authority = Authority { fenced, insisted: force };
-                self.adopt(now, Adoption { service, prepare, authority }, responder);
+                self.adopt(now, Adoption { service, prepare, fenced, insisted: force }, responder);
             }
             Request::Release { service } => match self.check_known(&service) {
                 Ok(()) => self.release(&service, Some(responder)),
@@ -78,7 +76,7 @@ impl Agent {
             );
             return responder.failed(&text, true);
         }
-        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.authority.insisted) {
+        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.insisted) {
             return responder.failed(why, true);
         }
         if self.is_releasing(service) {
@@ -94,27 +92,55 @@ impl Agent {
             let text = format!("{targets} is being adopted right now; ask again when that has settled");
             return responder.failed(&text, true);
         }
-        if self.is_adopted_already(service) && !adoption.authority.insisted {
+        if self.is_adopted_already(service) && !adoption.insisted {
             return match self.report_of(service) {
                 Some(report) => responder.done(Answer::Adoption(Box::new(report))),
                 None => responder
                     .done(Answer::Words { text: format!("{service} is held by this server already") }),
             };
         }
-        if !adoption.authority.insisted
+        if !adoption.insisted
             && let Some(why) = self.hazards()
         {
             return responder.failed(&why, true);
         }
+        let authority = match self.authority_for(&adoption) {
+            Ok(authority) => authority,
+            Err(why) => return responder.failed(&why, true),
+        };
         let order = Order {
             cause: Cause::Asked,
             targets: vec![adoption.service],
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
-            authority: adoption.authority,
+            authority,
             waiting: vec![responder],
             primary_lost: None,
         };
         self.begin_run(now, order);
+    }
+
+    /// What permits the claim, or why it would be refused: who owns the service is known before anything is touched.
+    fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
+        let newest = self.store.newest_claim(&adoption.service).map_err(|error| error.to_string())?;
+        let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+        // The owner of this moment, and none that becomes it before the claim.
+        let owner = newest.as_ref().map(|claim| claim.owner.clone());
+        let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
+        let is_silent = matches!(heart, OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen);
+        let is_anothers =
+            newest.as_ref().is_some_and(|claim| claim.owner != self.settings.server && !claim.released);
+        let confirmed = is_anothers
+            && is_silent
+            && fenced.is_none()
+            && !adoption.insisted
+            && self.settings.hooks.fence.is_some();
+        let authority = Authority { fenced, insisted: adoption.insisted, confirmed };
+        let us = &self.settings.server;
+        let home = self.settings.service(&adoption.service).and_then(|configured| configured.home.as_ref());
+        check_first(&adoption.service, newest.as_ref(), us, home, &authority)
+            .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
+            .map_err(|refusal| refusal.to_string())?;
+        Ok(authority)
     }
 
     /// What on this host is known to lose locks in an adoption.
@@ -191,7 +217,7 @@ impl Agent {
                 Ok(true) if self.asked.is_none() => {
                     self.pulse.want(&wish.service, false);
                     let adoption =
-                        Adoption { service: wish.service, prepare: false, authority: Authority::default() };
+                        Adoption { service: wish.service, prepare: false, fenced: None, insisted: false };
                     self.adopt(now, adoption, wish.responder);
                 }
                 Ok(_) => self.wishes.0.push(wish),
@@ -213,7 +239,7 @@ impl Agent {
         };
         if let OwnerHeart::Silent { .. } = self.pulse.heart_of(&claim.owner, now) {
             return Err(format!(
-                "{}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say 'heirlock adopt {service} --owner-fenced'",
+                "{0}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say 'heirlock adopt {service} --owner-fenced {0}'",
                 claim.owner
             ));
         }

@@ -132,8 +132,8 @@ impl Agent {
             strategy: self.settings.lock_manager.strategy,
             convey: self.settings.lock_manager.convey,
             until: order.until,
+            fence: order.authority.confirmed,
             authority: order.authority,
-            fence: order.cause == Cause::OwnerDead,
             margin: self.settings.lock_manager.settle_margin,
             primary_lost: order.primary_lost,
             started_at_s: clock::wall_s(),
@@ -596,24 +596,29 @@ impl Agent {
         (won, refused)
     }
 
+    /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
+    pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
+        match newest {
+            Some(claim) if claim.owner != self.settings.server => {
+                let now = self.clock.now();
+                self.pulse.look(now, self.store.as_ref())?;
+                Ok(self.pulse.heart_of(&claim.owner, now))
+            }
+            _ => Ok(OwnerHeart::NeverSeen),
+        }
+    }
+
     fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
-        let store = self.store.as_ref();
-        let newest = store.newest_claim(service)?;
+        let newest = self.store.newest_claim(service)?;
         let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
         let us = &self.settings.server;
         check_first(service, newest.as_ref(), us, home, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let known = self.acquaintance.memory().known(service);
-        let begun = store.newest_generation(service, Generation(u64::MAX))?;
+        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
         self.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
-        let heart = match &newest {
-            Some(claim) if claim.owner != self.settings.server => {
-                let now = self.clock.now();
-                self.pulse.look(now, store)?;
-                self.pulse.heart_of(&claim.owner, now)
-            }
-            _ => OwnerHeart::NeverSeen,
-        };
+        let heart = self.heart_of_owner(newest.as_ref())?;
+        let store = self.store.as_ref();
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = known.above(generation);

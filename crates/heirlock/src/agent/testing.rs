@@ -107,7 +107,7 @@ impl Place {
             cause: Cause::Asked,
             targets: vec![service(target)],
             until: Until::Settled,
-            authority: Authority { fenced: None, insisted },
+            authority: Authority { insisted, ..Authority::default() },
             waiting: Vec::new(),
             primary_lost: None,
         };

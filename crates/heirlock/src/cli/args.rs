@@ -142,6 +142,10 @@ pub(super) struct Guard {
     pub(super) plan: bool,
 }
 
+/// The word after the option is always the server's name, so a service stands before it.
+const OWNER_FENCED: &str = "The owner is known to be off: its claim doesn't count any more. With a name, as the store \
+    spells it, nothing is taken from any other server. Say the service before this option";
+
 #[derive(Debug, Args)]
 pub(super) struct Adopt {
     #[command(flatten)]
@@ -152,8 +156,7 @@ pub(super) struct Adopt {
     /// Go on where --prepare stopped: tell the clients
     #[arg(long)]
     pub(super) finish: bool,
-    /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
-    #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = Fenced::OWNER, help = OWNER_FENCED)]
     pub(super) owner_fenced: Option<Fenced>,
     /// Adopt in spite of what speaks against it; locks may be lost, or granted twice
     #[arg(long)]
@@ -202,8 +205,7 @@ pub(super) enum Records {
         service: ServiceArgument,
         /// A directory with sm, sm.bak and state, such as /var/lib/nfs
         directory: PathBuf,
-        /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
-        #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = Fenced::OWNER, help = OWNER_FENCED)]
         owner_fenced: Option<Fenced>,
     },
 }

@@ -16,6 +16,8 @@ mod progress;
 mod records;
 mod render;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -90,11 +92,32 @@ fn usage(error: &clap::Error) -> Exit {
         return Exit::Done;
     }
     let _ = error.print();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let misplaced = misplaced_name(error.kind(), &words);
+    if let Some(hint) = &misplaced {
+        let _ = writeln!(std::io::stderr().lock(), "\nhint: {hint}");
+    }
     // Whether JSON was asked for can't be told from a command line that was not understood; the word itself can.
     if std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return Output::new(true).document_of(&Failed::new(Exit::Usage, first));
+        let what = misplaced.map_or(first.to_owned(), |hint| format!("{first} {hint}"));
+        return Output::new(true).document_of(&Failed::new(Exit::Usage, what));
     }
     Exit::Usage
+}
+
+/// What to say where the name of a service was probably meant, and was taken for the server's. A guess would fence, or
+/// spare, the wrong server.
+fn misplaced_name(kind: ErrorKind, words: &[OsString]) -> Option<String> {
+    const OPTION: &str = "--owner-fenced";
+    let at = words
+        .iter()
+        .position(|word| word == OPTION)
+        .filter(|_| kind == ErrorKind::MissingRequiredArgument)?;
+    let taken = words.get(at + 1)?.to_str().filter(|word| !word.starts_with('-'))?;
+    Some(format!(
+        "{taken:?} after {OPTION} was taken for the server that is off; if it is the service, say it before the option, \
+         as in 'heirlock adopt SERVICE {OPTION} SERVER'"
+    ))
 }

@@ -35,6 +35,9 @@ pub(crate) enum Fenced {
 }
 
 impl Fenced {
+    /// What stands on the command line for the owner. No server has this name; nor is it what an empty variable leaves.
+    pub(crate) const OWNER: &str = "*";
+
     /// The server, where the owner is this one.
     pub(crate) fn server(self, owner: impl FnOnce() -> Option<ServerName>) -> Option<ServerName> {
         match self {
@@ -44,12 +47,12 @@ impl Fenced {
     }
 }
 
-/// As on the command line, where no name stands for the owner.
+/// As on the command line.
 impl FromStr for Fenced {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
+        if text == Self::OWNER { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
     }
 }
 

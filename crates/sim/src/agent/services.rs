@@ -137,7 +137,7 @@ impl Agent {
                 cause: Cause::OwnerDead,
                 targets: vec![service],
                 until: Until::Settled,
-                authority: Authority::default(),
+                authority: Authority { confirmed: true, ..Authority::default() },
                 primary_lost: Some(now - for_time),
             };
             return self.begin_run(out, now, order);
