@@ -5,6 +5,9 @@
 
 #[path = "agent/harness.rs"]
 mod harness;
+#[path = "crashes/network.rs"]
+#[expect(dead_code, reason = "the tests that kill it at every step look at what clients were told")]
+mod network;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use harness::{Server, Site, line, names};
+use network::Network;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -125,7 +129,7 @@ fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
 }
 
 /// A primary that is gone, and a server that has seen its heart stop.
-fn with_a_silent_owner(fence: Option<&str>) -> (Site, harness::Server) {
+fn with_a_silent_owner(fence: Option<&str>) -> (Site, Server) {
     let site = Site::new();
     let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
     if let Some(fence) = fence {
@@ -178,6 +182,53 @@ fn a_fence_is_asked_where_nobody_says_that_the_owner_is_off() {
     let (site, b) = with_a_silent_owner(Some("true"));
     b.run(&["adopt", "nfs"]);
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
+/// A server to which the clients of a primary that is dead come back, but for the last of them, which is switched off.
+fn with_one_client_off(site: &Site) -> (Server, Network) {
+    let mut a = site.server("a", "nfs-a");
+    a.up();
+    let clients = ["127.1.0.1", "127.1.0.2", "127.1.0.3"];
+    clients.iter().for_each(|client| a.register(client));
+    a.wait_until_captured("nfs", 3);
+    a.kill();
+    let mut b = site.server("b", "nfs-b");
+    let network = Network::new(&clients[..2], "nfs-b", b.path(""));
+    b.configure("rpcbind-port = 9", &format!("rpcbind-port = {}", network.rpcbind_port));
+    let life = b.path("life").display().to_string();
+    b.configure("[\"true\"]", &format!("[\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]"));
+    // Nothing here waits for its end, save what fails.
+    b.configure("grace-period = \"20s\"", "grace-period = \"10m\"");
+    b.up();
+    (b, network)
+}
+
+#[test]
+fn a_client_that_is_off_keeps_nobody_who_wants_to_know_that_all_were_told_until_grace_ends() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let told = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a", "--until", "notified", "--json"]);
+    assert_eq!(told.status.code(), Some(6), "{told:?}");
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&report["acknowledged"], &report["unknown"]), (&2.into(), &1.into()), "{report}");
+    assert_eq!(b.service("nfs").unwrap()["phase"], "notifying", "the one that is off is called on");
+    let again = b.run(&["adopt", "nfs", "--until", "notified"]);
+    assert_eq!(again.status.code(), Some(6), "whoever asks again knows it at once: {again:?}");
+    assert!(text(&again.stdout).contains("they are called until grace ends"), "{again:?}");
+}
+
+#[test]
+fn whoever_does_not_want_to_wait_is_answered_once_the_service_is_claimed() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let refused = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-c", "--no-wait"]);
+    assert_eq!(refused.status.code(), Some(3), "a refusal is waited for: {refused:?}");
+    let accepted = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a", "--no-wait"]);
+    assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+    b.wait_for("clients that are told", |b| (b.service("nfs")?["phase"] == "notifying").then_some(()));
+    let known = b.run(&["report", "nfs"]);
+    assert_eq!(known.status.code(), Some(6), "{known:?}");
 }
 
 #[test]

@@ -508,6 +508,7 @@ pub(crate) fn event_word(event: &Event) -> &'static str {
         Event::Finish => "finish",
         Event::BroughtUp(_) => "brought up",
         Event::Acknowledged { .. } => "acknowledged",
+        Event::TriedAll { .. } => "tried all",
         Event::NotifyEnded { .. } => "notify ended",
         Event::Registered(_) => "registered",
         Event::Tick { .. } => "tick",

@@ -48,6 +48,11 @@ pub enum Event {
         /// who
         clients: Vec<MonName>,
     },
+    /// Every client of a service has answered, or had its first round of tries; who has not answered is called again.
+    TriedAll {
+        /// which
+        service: ServiceName,
+    },
     /// The notifier of a service is through: everybody answered, or it is too late.
     NotifyEnded {
         /// which

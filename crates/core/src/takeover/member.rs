@@ -22,6 +22,8 @@ pub(super) struct Member {
     pub(super) told: bool,
     /// Clients that were told in the life that ran when it was claimed.
     pub(super) told_before: BTreeSet<MonName>,
+    /// Each of its clients has answered, or had its first round of tries.
+    pub(super) tried: bool,
 }
 
 /// What is known of one client.
@@ -88,7 +90,17 @@ impl Member {
         clients: impl IntoIterator<Item = MonName>,
     ) -> Self {
         let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
-        Self { service, part, generation, state, clients, good: 0, told: false, told_before: BTreeSet::new() }
+        Self {
+            service,
+            part,
+            generation,
+            state,
+            clients,
+            good: 0,
+            told: false,
+            told_before: BTreeSet::new(),
+            tried: false,
+        }
     }
 
     /// These are clients too.

@@ -201,6 +201,22 @@ impl Takeover {
         self.phase == Phase::Proved && self.awaits_finish
     }
 
+    /// Whether it has claimed what it is to take over.
+    #[must_use]
+    pub fn has_claimed(&self) -> bool {
+        !matches!(self.phase, Phase::Intent | Phase::Fenced)
+    }
+
+    /// Whether every client has answered, or had its first round of tries. Of those that have not answered nothing is known
+    /// yet: they are called until grace is too short.
+    #[must_use]
+    pub fn has_tried_all(&self) -> bool {
+        match self.phase {
+            Phase::Notifying => self.members.iter().all(|member| member.told || member.tried),
+            phase => phase > Phase::Notifying,
+        }
+    }
+
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -382,6 +398,10 @@ impl Takeover {
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
             (Phase::Notifying, Event::Acknowledged { service, clients }) => {
                 self.acknowledged(now, &service, &clients)
+            }
+            (Phase::Notifying, Event::TriedAll { service }) => {
+                self.members.iter_mut().filter(|m| m.service == service).for_each(|m| m.tried = true);
+                Batch::nothing()
             }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
             (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {

@@ -137,6 +137,22 @@ pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     }
 }
 
+#[test]
+fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    assert!(!run.has_claimed());
+    notifying(&mut run, &mut kept);
+    assert!(run.has_claimed() && !run.has_tried_all());
+    let steps = run.step(at(2_000), Event::TriedAll { service: service("nfs") });
+    assert!(steps.persist.is_empty() && steps.then.is_empty(), "its outcomes are not known yet");
+    assert!(!run.has_tried_all(), "the clients of home were not all called yet");
+    ended(&mut run, &mut kept, "home", &[]);
+    assert_eq!((run.has_tried_all(), run.phase()), (true, Phase::Notifying));
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.2", Outcome::Unreachable)]);
+    assert_eq!((run.has_tried_all(), run.phase()), (true, Phase::Settling));
+}
+
 pub(super) fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
     kept.persist(
         &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),

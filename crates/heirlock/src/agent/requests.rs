@@ -7,9 +7,9 @@ use heirlock_core::takeover::{Cause, Event, Phase, Until};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::runs::Order;
+use super::runs::{Order, Waiting};
 use super::{Agent, maintenance_file, status};
-use crate::control::{Answer, Fenced, Request, Responder};
+use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
 use crate::{guard, limits};
 
 /// Services that are to come home, until when, and who waits for it.
@@ -20,7 +20,7 @@ pub(crate) struct Wishes(Vec<Wish>);
 struct Wish {
     service: ServiceName,
     until: Moment,
-    responder: Responder,
+    waiting: Waiting,
 }
 
 /// How an adoption was asked for.
@@ -37,15 +37,20 @@ impl Agent {
         tracing::debug!(?request, "asked");
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
-            Request::Adopt { service, finish: true, .. } => self.finish(&service, responder),
-            Request::Adopt { service, prepare, fenced, force, .. } => {
-                self.adopt(now, Adoption { service, prepare, fenced, insisted: force }, responder);
+            Request::Adopt { service, finish: true, answer_when: until, .. } => {
+                self.finish(&service, Waiting { responder, until });
+            }
+            Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
+                let adoption = Adoption { service, prepare, fenced, insisted: force };
+                self.adopt(now, adoption, Waiting { responder, until });
             }
             Request::Release { service } => match self.check_known(&service) {
                 Ok(()) => self.release(&service, Some(responder)),
                 Err(why) => responder.failed(&why, true),
             },
-            Request::Failback { service } => self.failback(now, service, responder),
+            Request::Failback { service, answer_when: until } => {
+                self.failback(now, service, Waiting { responder, until });
+            }
             Request::Maintenance { on } => self.maintain(on, responder),
             Request::Forget { service, client } => self.forget(&service, &client, responder),
             Request::Report { service } => match self.report_of(&service) {
@@ -64,7 +69,8 @@ impl Agent {
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
     }
 
-    fn adopt(&mut self, now: Moment, adoption: Adoption, responder: Responder) {
+    fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
+        let Waiting { responder, until } = waiting;
         let service = &adoption.service;
         if let Err(why) = self.check_known(service) {
             return responder.failed(&why, true);
@@ -85,7 +91,7 @@ impl Agent {
         }
         let adopted = self.being_adopted();
         if adopted.contains(service) {
-            return self.join(service, responder);
+            return self.join(&adoption.service, Waiting { responder, until });
         }
         if !adopted.is_empty() {
             let targets = status::names(&adopted);
@@ -113,7 +119,7 @@ impl Agent {
             targets: vec![adoption.service],
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
             authority,
-            waiting: vec![responder],
+            waiting: vec![Waiting { responder, until }],
             primary_lost: None,
         };
         self.begin_run(now, order);
@@ -154,16 +160,17 @@ impl Agent {
         (!told.is_empty()).then(|| format!("locks would be lost: {told}; --force adopts all the same"))
     }
 
-    /// Whoever asks for what is being done waits for its end with the others.
-    fn join(&mut self, service: &ServiceName, responder: Responder) {
+    /// Whoever asks for what is being done waits for it with the others.
+    fn join(&mut self, service: &ServiceName, waiting: Waiting) {
         let (settings, readiness) =
             (std::sync::Arc::clone(&self.settings), std::sync::Arc::clone(&self.readiness));
         let Some(running) = self.run_for(service) else { return };
         if running.machine.awaits_finish() {
             let report = status::report(&running.machine, &settings, &readiness);
-            return responder.done(Answer::Adoption(Box::new(report)));
+            return waiting.responder.done(Answer::Adoption(Box::new(report)));
         }
-        running.waiting.push(responder);
+        running.waiting.push(waiting);
+        self.answer_whose_wait_is_over();
     }
 
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
@@ -173,12 +180,13 @@ impl Agent {
         held.journal.phase == Phase::Settled && lives && self.follower.runs()
     }
 
-    fn finish(&mut self, service: &ServiceName, responder: Responder) {
+    fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
         if let Some(running) = self.run_for(service) {
-            running.waiting.push(responder);
+            running.waiting.push(waiting);
             let number = running.number;
             return self.worked_for(number, Event::Finish);
         }
+        let responder = waiting.responder;
         match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
             Some(report) => responder.done(Answer::Adoption(Box::new(report))),
             None => responder.failed(
@@ -188,7 +196,8 @@ impl Agent {
         }
     }
 
-    fn failback(&mut self, now: Moment, service: ServiceName, responder: Responder) {
+    fn failback(&mut self, now: Moment, service: ServiceName, waiting: Waiting) {
+        let Waiting { responder, until: answer_when } = waiting;
         if let Err(why) = self.check_known(&service) {
             return responder.failed(&why, true);
         }
@@ -204,7 +213,18 @@ impl Agent {
         tracing::info!(%service, "its owner is asked to give it up");
         self.pulse.want(&service, true);
         self.beat_due = now;
-        self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, responder });
+        let responder = match answer_when {
+            AnswerWhen::Accepted => {
+                let text = format!(
+                    "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
+                );
+                responder.done(Answer::Words { text });
+                Responder::nobody()
+            }
+            AnswerWhen::Notified | AnswerWhen::Settled => responder,
+        };
+        let waiting = Waiting { responder, until: answer_when };
+        self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, waiting });
     }
 
     /// Takes what was given up for us.
@@ -218,12 +238,12 @@ impl Agent {
                     self.pulse.want(&wish.service, false);
                     let adoption =
                         Adoption { service: wish.service, prepare: false, fenced: None, insisted: false };
-                    self.adopt(now, adoption, wish.responder);
+                    self.adopt(now, adoption, wish.waiting);
                 }
                 Ok(_) => self.wishes.0.push(wish),
                 Err(why) => {
                     self.pulse.want(&wish.service, false);
-                    wish.responder.failed(&why, true);
+                    wish.waiting.responder.failed(&why, true);
                 }
             }
         }

@@ -19,7 +19,7 @@ use heirlock_nsm::{MonName, MyName, StateNumber};
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
-use crate::control::{Answer, Responder};
+use crate::control::{Answer, AnswerWhen, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 
 /// The run that is on.
@@ -27,8 +27,8 @@ pub(crate) struct Running {
     pub(crate) machine: Takeover,
     pub(crate) number: RunNumber,
     todo: Queue,
-    /// Who waits for its end.
-    pub(crate) waiting: Vec<Responder>,
+    /// Who waits for it.
+    pub(crate) waiting: Vec<Waiting>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
@@ -56,8 +56,26 @@ pub(crate) struct Order {
     pub(crate) targets: Vec<ServiceName>,
     pub(crate) until: Until,
     pub(crate) authority: Authority,
-    pub(crate) waiting: Vec<Responder>,
+    pub(crate) waiting: Vec<Waiting>,
     pub(crate) primary_lost: Option<Moment>,
+}
+
+/// Somebody waits for a run.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) responder: Responder,
+    pub(crate) until: AnswerWhen,
+}
+
+impl Waiting {
+    /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
+    fn is_over(&self, machine: &Takeover) -> bool {
+        match self.until {
+            AnswerWhen::Accepted => machine.has_claimed(),
+            AnswerWhen::Notified => machine.has_tried_all(),
+            AnswerWhen::Settled => false,
+        }
+    }
 }
 
 /// Why a service was not claimed.
@@ -75,7 +93,7 @@ impl From<StoreError> for NotClaimed {
 }
 
 impl Running {
-    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Responder>) -> Self {
+    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Waiting>) -> Self {
         Self {
             machine,
             number,
@@ -110,7 +128,7 @@ impl Running {
     pub(crate) fn say_progress(&mut self) {
         if !self.waiting.is_empty() {
             let progress = super::status::progress(&self.machine);
-            self.waiting.retain_mut(|responder| responder.progress(&progress));
+            self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
 
@@ -334,6 +352,20 @@ impl Agent {
             }
         }
         self.say_phase();
+        self.answer_whose_wait_is_over();
+    }
+
+    /// Answers those who wanted to wait for no more than what is durable now.
+    pub(crate) fn answer_whose_wait_is_over(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        let machine = &running.machine;
+        if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
+            return;
+        }
+        let report = super::status::report(machine, &self.settings, &self.readiness);
+        for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
+            over.responder.done(Answer::Adoption(Box::new(report.clone())));
+        }
     }
 
     /// Tells those who wait how far it is.
@@ -662,8 +694,8 @@ impl Agent {
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
         let report = super::status::report(&running.machine, &self.settings, &self.readiness);
-        for responder in running.waiting.drain(..) {
-            responder.done(Answer::Adoption(Box::new(report.clone())));
+        for waiting in running.waiting.drain(..) {
+            waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
     }
 
@@ -681,8 +713,8 @@ impl Agent {
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
         let answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
-        for responder in running.waiting {
-            responder.end(&answer);
+        for waiting in running.waiting {
+            waiting.responder.end(&answer);
         }
     }
 

@@ -223,7 +223,9 @@ pub(crate) fn answer(
         End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings, readiness)))),
         End::Refused(message) => Err(Failure { message, refused: true, report: None }),
         End::Failed { why, summaries } => {
-            let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings, readiness)));
+            let known = (!summaries.is_empty()).then(|| {
+                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, settings, readiness) })
+            });
             let message = match machine.targets() {
                 // They were taken from us, which is what it says.
                 [] => why,
@@ -307,11 +309,12 @@ fn of_run(
 }
 
 fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
-    let Journal { phase, strategy, timeline: stamps, started_at_s, .. } = &held.journal;
+    let Journal { phase, strategy, timeline: stamps, started_at_s, failure, .. } = &held.journal;
     let summary = held.summary(service);
     let mut report = of_summary(&summary, stamps, settings);
     let prepared = *phase == Phase::Proved;
     report.phase = if prepared { "prepared".into() } else { phase.to_string() };
+    report.failure = failure.clone();
     report.strategy = strategy.as_str().into();
     report.timeline = timeline(stamps);
     report.started_at_s = *started_at_s;
@@ -360,6 +363,7 @@ fn empty(service: &str) -> AdoptionReport {
         state_number: 0,
         strategy: String::new(),
         phase: String::new(),
+        failure: None,
         clients: 0,
         re_registered: 0,
         acknowledged: 0,

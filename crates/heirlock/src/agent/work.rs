@@ -89,6 +89,10 @@ impl notifier::Principal for Errand<'_> {
         self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
     }
 
+    fn tried_all(&mut self) {
+        self.shop.report(Event::TriedAll { service: self.service.clone() });
+    }
+
     fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
         self.names.found()
     }

@@ -8,7 +8,7 @@ use heirlock_core::{ServerName, ServiceName};
 
 use super::exit;
 use super::notify::Notify;
-use crate::control::Fenced;
+use crate::control::{AnswerWhen, Fenced};
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]
@@ -52,16 +52,21 @@ pub(super) enum Verb {
         arguments: Vec<std::ffi::OsString>,
     },
     /// Take a service over, with the locks of its clients
+    #[command(after_help = exit::ADOPT, after_long_help = exit::ADOPT)]
     Adopt(Adopt),
     /// Give a service away in order
+    #[command(after_help = exit::RELEASE, after_long_help = exit::RELEASE)]
     Release {
         #[command(flatten)]
         service: ServiceArgument,
     },
     /// Bring a service home to this server
+    #[command(after_help = exit::FAILBACK, after_long_help = exit::FAILBACK)]
     Failback {
         #[command(flatten)]
         service: ServiceArgument,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Say that this server's silence is no reason to adopt its services, or is one again
     Maintenance {
@@ -72,6 +77,7 @@ pub(super) enum Verb {
     /// Show how the agent, its store and its services are
     Status,
     /// Show what became of the last adoption of a service
+    #[command(after_help = exit::REPORT, after_long_help = exit::REPORT)]
     Report {
         #[command(flatten)]
         service: ServiceArgument,
@@ -161,6 +167,37 @@ pub(super) struct Adopt {
     /// Adopt in spite of what speaks against it; locks may be lost, or granted twice
     #[arg(long)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+/// How long a verb that has clients told waits. What it began goes on in any case.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// When to return: when every client has answered or was called at least 3 times (notified: some seconds), or when it
+    /// is known what became of each of them, after the grace period at the latest (settled)
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = WaitUntil::Settled)]
+    until: WaitUntil,
+    /// Return as soon as nothing can refuse it any more; 'heirlock report SERVICE' says how it goes on
+    #[arg(long, conflicts_with = "until")]
+    no_wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WaitUntil {
+    Notified,
+    Settled,
+}
+
+impl Wait {
+    /// As the agent is told.
+    pub(super) fn answer_when(&self) -> AnswerWhen {
+        match self.until {
+            _ if self.no_wait => AnswerWhen::Accepted,
+            WaitUntil::Notified => AnswerWhen::Notified,
+            WaitUntil::Settled => AnswerWhen::Settled,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +237,7 @@ pub(super) enum Records {
         client: String,
     },
     /// Bring the records of a status monitor's directory into the store, for 'adopt' to take over
+    #[command(after_help = exit::IMPORT, after_long_help = exit::IMPORT)]
     Import {
         #[command(flatten)]
         service: ServiceArgument,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Settings;
-use crate::control::{self, Answer, Request};
+use crate::control::{self, Answer, AnswerWhen, Request};
 
 use super::exit::{Exit, Failed};
 use super::output::Output;
@@ -14,6 +14,11 @@ use super::render;
 #[derive(Debug, Serialize)]
 struct Words<'a> {
     text: &'a str,
+}
+
+/// Nothing but a word that it is accepted is waited for.
+fn is_accepted_alone(request: &Request) -> bool {
+    matches!(request, Request::Adopt { answer_when: AnswerWhen::Accepted, .. })
 }
 
 /// Asks the agent, shows how far it is, and prints its answer.
@@ -30,7 +35,8 @@ pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Re
         }
         Answer::Adoption(report) => {
             output.print(&report, |report, look| render::adoption(report, look))?;
-            Ok(Exit::from(&*report))
+            // Whoever did not want to wait knows that it goes on.
+            Ok(if is_accepted_alone(request) { Exit::Done } else { Exit::from(&*report) })
         }
         Answer::Words { text } => {
             output.print(&Words { text: &text }, |words, _| render::words(words.text))?;

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 pub(crate) enum Exit {
     /// Done, and every client was told.
     Done,
-    /// Failed, or not done for every client (I8).
+    /// It failed.
     Failed,
     /// The command line or the configuration can't be.
     Usage,
@@ -26,17 +26,101 @@ pub(crate) enum Exit {
     NoAgent,
     /// The store fails.
     Store,
+    /// Done, but not every client was told (I8).
+    Untold,
 }
 
 /// The same for `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
   0  done, and every client was told
-  1  failed, or not done for every client: some are lost, unreachable or can't be read
+  1  it failed
   2  the command line or the configuration can't be
   3  refused; nothing was changed
   4  no agent answers
-  5  the store fails";
+  5  the store fails
+  6  done, but some clients were not told: they are lost or unreachable
+Each verb's own --help says what that means for it.";
+
+/// The same for `adopt`.
+pub(super) const ADOPT: &str = "\
+Exit codes:
+  0  adopted, and every client was told; with --prepare: grace is open; with --no-wait: accepted
+  1  not adopted: it failed, and nobody was told in time; say it again when the cause is mended
+  2  the command line or the configuration can't be
+  3  refused, with a line for each thing that is missing; nothing was changed
+  4  no agent answers
+  5  the store fails
+  6  adopted and serving, but some clients were not told: they are lost, unreachable, or did not answer yet
+
+Examples:
+  heirlock adopt nfs --owner-fenced nfs-a               the server nfs-a is off
+  heirlock adopt nfs --prepare --owner-fenced nfs-a     before the address comes up, and then:
+  heirlock adopt nfs --finish --until notified          a client that is off holds nobody up";
+
+/// The same for `release`.
+pub(super) const RELEASE: &str = "\
+Exit codes:
+  0  released
+  1  not released: it stays here; or released while its volume could not be taken away
+  2  the command line or the configuration can't be
+  3  refused; nothing was changed
+  4  no agent answers
+  5  the store fails
+
+Example:
+  heirlock release nfs          then, on the server that takes it: heirlock adopt nfs";
+
+/// The same for `failback`.
+pub(super) const FAILBACK: &str = "\
+Exit codes:
+  0  at home, and every client was told; with --no-wait: its owner is asked to give it up
+  1  it failed
+  2  the command line or the configuration can't be
+  3  refused, or its owner did not give it up; nothing was changed
+  4  no agent answers
+  5  the store fails
+  6  at home and serving, but some clients were not told: they are lost, unreachable, or did not answer yet
+
+Example:
+  heirlock failback nfs         on the server where nfs is at home";
+
+/// The same for `report`.
+pub(super) const REPORT: &str = "\
+Exit codes:
+  0  the last adoption told every client, or is prepared
+  1  it failed
+  2  the command line or the configuration can't be
+  3  no adoption of it by this server is known
+  4  no agent answers
+  5  the store fails
+  6  some clients were not told, or were not told yet
+
+Example:
+  heirlock report nfs";
+
+/// The same for `records import`.
+pub(super) const IMPORT: &str = "\
+Exit codes:
+  0  every client of the directory is in the store
+  1  some entries could not be read and were left alone, or some clients have no address and can't be told
+  2  the command line, the configuration or the directory can't be
+  3  refused: the service has an owner that may serve it; nothing was changed
+  5  the store fails
+
+Example:
+  heirlock records import nfs /mnt/dead/var/lib/nfs --owner-fenced nfs-a";
+
+/// The same for `notify`.
+pub(super) const NOTIFY: &str = "\
+Exit codes:
+  0  every client was told
+  1  it failed, or some clients were not told: they did not answer, have no address, or can't be read
+  2  the command line or the directory can't be
+  3  refused; nobody was told
+
+Example:
+  heirlock notify --state-directory /mnt/dead/var/lib/nfs --address 192.0.2.10";
 
 /// Why a verb was not carried out.
 #[derive(Debug)]
@@ -68,6 +152,7 @@ impl Exit {
             Exit::Refused => 3,
             Exit::NoAgent => 4,
             Exit::Store => 5,
+            Exit::Untold => 6,
         }
     }
 }
@@ -142,19 +227,20 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// Whether everything that was asked of an adoption is done, and every client told.
+/// Whether an adoption is done, and every client told. Of one that goes on nobody was told before it notifies.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
-        let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
-        let done = match report.phase.as_str() {
-            "settled" => {
-                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
-            }
+        let is_told = report.acknowledged == report.clients
+            && report.failed.is_empty()
+            && report.others.iter().all(|other| other.acknowledged == other.clients);
+        match report.phase.as_str() {
+            _ if report.failure.is_some() => Exit::Failed,
+            "failed" => Exit::Failed,
             // Its clients are told by --finish.
-            "prepared" => true,
-            _ => false,
-        };
-        if done && missed == 0 && report.failed.is_empty() { Exit::Done } else { Exit::Failed }
+            "prepared" => Exit::Done,
+            "notifying" | "settling" | "settled" if is_told => Exit::Done,
+            _ => Exit::Untold,
+        }
     }
 }
 
@@ -168,17 +254,23 @@ mod tests {
     fn only_an_adoption_that_told_everybody_is_done() {
         assert_eq!(Exit::from(&report()), Exit::Done);
         for (what, spoil) in [
-            ("unreachable", (|r| r.unreachable = 1) as fn(&mut AdoptionReport)),
-            ("lost", |r| r.lost = 1),
-            ("unknown", |r| r.unknown = 1),
-            ("another service's", |r| r.others[0].missed = 1),
+            ("unreachable", (|r| (r.unreachable, r.acknowledged) = (1, 199)) as fn(&mut AdoptionReport)),
+            ("lost", |r| (r.lost, r.acknowledged) = (1, 199)),
+            ("unknown", |r| (r.unknown, r.acknowledged) = (1, 199)),
+            ("another service's", |r| (r.others[0].missed, r.others[0].acknowledged) = (1, 0)),
             ("another service's unknown", |r| r.others[0].clients += 1),
-            ("half way", |r| r.phase = "notifying".into()),
+            ("half way", |r| r.phase = "conveyed".into()),
+            ("not heard of yet", |r| (r.phase, r.acknowledged) = ("notifying".into(), 199)),
         ] {
             let mut report = report();
             spoil(&mut report);
-            assert_eq!(Exit::from(&report), Exit::Failed, "{what}");
+            assert_eq!(Exit::from(&report), Exit::Untold, "{what}");
         }
+        let told = AdoptionReport { phase: "settling".into(), ..report() };
+        assert_eq!(Exit::from(&told), Exit::Done, "whoever waits for no more is told so");
+        let failed = AdoptionReport { failure: Some("no address".into()), ..report() };
+        assert_eq!(Exit::from(&failed), Exit::Failed, "a failure is told from a client that is off");
+        assert_eq!(Exit::from(&AdoptionReport { phase: "failed".into(), ..report() }), Exit::Failed);
         let own = OtherService {
             service: "host.nfs-b".into(),
             state_number: 5,
@@ -186,8 +278,13 @@ mod tests {
             acknowledged: 0,
             missed: 0,
         };
-        let prepared =
-            AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
+        let prepared = AdoptionReport {
+            phase: "prepared".into(),
+            unknown: 200,
+            acknowledged: 0,
+            others: vec![own],
+            ..report()
+        };
         assert_eq!(Exit::from(&prepared), Exit::Done);
     }
 
@@ -206,7 +303,9 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help() {
-        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoAgent, Exit::Store] {
+        for exit in
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoAgent, Exit::Store, Exit::Untold]
+        {
             assert!(HELP.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
         }
     }

@@ -210,6 +210,11 @@ impl Responder {
         (Self { lines, unwritten: Arc::clone(&unwritten) }, written, unwritten)
     }
 
+    /// For what goes on although nobody waits for it.
+    pub(crate) fn nobody() -> Self {
+        Self::new().0
+    }
+
     /// Says how far it is; `false` where nobody listens any more. A client that reads slowly misses some of it.
     pub(crate) fn progress(&mut self, progress: &Progress) -> bool {
         let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;

@@ -56,6 +56,19 @@ impl FromStr for Fenced {
     }
 }
 
+/// When whoever asked for an adoption is answered. The adoption goes on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AnswerWhen {
+    /// When the service is claimed: nothing can refuse it any more.
+    Accepted,
+    /// When every client has answered or had its first round of tries.
+    Notified,
+    /// When every client's outcome is known, after grace at the latest.
+    #[default]
+    Settled,
+}
+
 /// What the agent is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -74,6 +87,9 @@ pub(crate) enum Request {
         fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
+        /// how long whoever asks wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
     },
     /// Give a service away in order.
     Release {
@@ -84,6 +100,9 @@ pub(crate) enum Request {
     Failback {
         /// which
         service: ServiceName,
+        /// how long whoever asks wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
     },
     /// This server's silence is no reason to adopt, or is one again.
     Maintenance {

@@ -28,7 +28,7 @@ use errand::Errand;
 
 /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
 #[derive(Debug, Args)]
-#[command(after_help = exit::HELP)]
+#[command(after_help = exit::NOTIFY, after_long_help = exit::NOTIFY)]
 pub(crate) struct Notify {
     /// The directory with sm, sm.bak and state
     #[arg(long, short = 'P', value_name = "DIRECTORY", default_value = "/var/lib/nfs")]

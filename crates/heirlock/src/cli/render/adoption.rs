@@ -54,14 +54,20 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
 fn head(report: &AdoptionReport, look: &Look) -> String {
     let service = plain(&report.service);
     let verdict = match report.phase.as_str() {
+        _ if Exit::from(report) == Exit::Failed => look.bad("failed"),
         // Where nobody is on record nobody was told: a person may know better, and look for the right store.
         "settled" if Exit::from(report) == Exit::Done && report.clients == 0 => {
             "no client is on record, so none was told".to_owned()
         }
         "settled" if Exit::from(report) == Exit::Done => look.good("every client was told"),
         "settled" => look.bad("not every client was told"),
+        "settling" if Exit::from(report) == Exit::Done => {
+            look.good("every client was told; they come back until the grace period ends")
+        }
+        "notifying" => {
+            "told, but for those that have not answered yet; they are called until grace ends".to_owned()
+        }
         "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
-        "failed" => look.bad("failed"),
         phase => format!("under way: {}", plain(phase)),
     };
     let mut text = format!("{}: {verdict}\n", look.strong(&service));
@@ -72,6 +78,9 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
         ("began", look.local_time(report.started_at_s)),
     ] {
         text.push_str(&format!("  {key:KEY$}{value}\n"));
+    }
+    if let Some(failure) = &report.failure {
+        text.push_str(&wrapped(&format!("  {:KEY$}", "failed"), &plain(failure)));
     }
     text
 }
@@ -170,6 +179,7 @@ pub(super) mod tests {
             state_number: 11,
             strategy: "restart-nfs".into(),
             phase: "settled".into(),
+            failure: None,
             clients: 200,
             re_registered: 180,
             acknowledged: 200,
@@ -255,6 +265,7 @@ records lie in /srv/heirlock/services/nfs/4
             ],
             unreachable: 1,
             lost: 1,
+            acknowledged: 198,
             ..report()
         };
         let text = adoption(&report, &look());
