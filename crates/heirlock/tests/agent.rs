@@ -279,6 +279,79 @@ fn another_store_in_the_place_of_this_servers_is_refused_by_its_agent() {
 }
 
 #[test]
+fn all_that_is_missing_is_said_at_once_before_anything_is_claimed_and_force_goes_on_without_it() {
+    let (site, mut b) = with_a_silent_owner(None);
+    b.kill();
+    let here = b.path("").display().to_string();
+    b.configure(
+        "addresses = [\"127.0.0.1\"]",
+        "addresses = [\"127.0.0.1\"]\nexports = [\"/no/such/export\"]",
+    );
+    b.configure("[\"true\"]", &format!("[\"{here}recognise\"]"));
+    b.configure("[heartbeat]", "[hooks]\naddress-up = [\"/no/such/program\"]\n[heartbeat]");
+    b.up();
+    b.wait_for("a lock manager", |b| (b.try_status()?["lock_manager"]["serving"] == true).then_some(()));
+    fs::rename(b.path("life"), b.path("no-life")).unwrap();
+    fs::rename(b.path("local"), b.path("no-local")).unwrap();
+    fs::write(b.path("local"), "no folder").unwrap();
+    let adopt = ["adopt", "nfs", "--owner-fenced", "nfs-a"];
+    let refused = b.run(&[&adopt[..], &["--json"]].concat());
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let said = text(&refused.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "heirlock: nfs can't be adopted here now; nothing was changed:");
+    let document: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    let missing = document["missing"].as_array().unwrap();
+    let expected = [
+        ("command", "hooks.address-up: /no/such/program"),
+        ("local-directory", "/local: "),
+        ("volume", "nfs: /no/such/export"),
+        ("command", "recognise is no program"),
+        ("incarnation", "No such file"),
+    ];
+    for (check, found) in expected {
+        assert!(lines.iter().any(|line| line.contains(found)), "{found}: {said}");
+        let has = |one: &serde_json::Value| one["check"] == check && one["found"].to_string().contains(found);
+        assert!(missing.iter().any(has), "{check}: {document}");
+        assert!(missing.iter().all(|one| one["remedy"].as_str().is_some_and(|text| !text.is_empty())));
+    }
+    assert_eq!(lines.len(), 2 + missing.len(), "one line for each, and what --force does: {said}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
+    b.run(&[&adopt[..], &["--force"]].concat());
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
+#[test]
+fn an_adoption_that_failed_says_how_to_try_again_and_the_same_words_do() {
+    let site = Site::new();
+    let (mut b, network) = with_one_client_off(&site);
+    b.kill();
+    let port = network.rpcbind_port;
+    drop(network);
+    b.up();
+    // Nobody answers at the service's address.
+    let failed = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let said = text(&failed.stderr) + &text(&failed.stdout);
+    assert!(said.contains("say 'heirlock adopt nfs' again") && !said.contains("restart"), "{said}");
+    assert_eq!(b.run(&["report", "nfs"]).status.code(), Some(1));
+    assert_eq!(b.run(&["adopt", "nfs", "--finish"]).status.code(), Some(3), "nothing is prepared");
+    let before = b.service("nfs").unwrap()["state_number"].as_u64().unwrap();
+    let clients = ["127.1.0.1", "127.1.0.2", "127.1.0.3"];
+    let network = Network::at(port, &clients, "nfs-b", b.path(""));
+    let again = b.run(&["adopt", "nfs"]);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2", "3"]);
+    for client in clients {
+        let told = network.told(client);
+        assert!(told.len() == 1 && u64::from(told[0].state) > before, "{client}: {told:?}");
+    }
+    let held = b.run(&["adopt", "nfs"]);
+    assert_eq!(held.status.code(), Some(0), "{held:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2", "3"], "nothing is adopted twice");
+}
+
+#[test]
 fn a_status_monitors_directory_that_vanishes_takes_nothing_with_it() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");

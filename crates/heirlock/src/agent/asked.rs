@@ -46,13 +46,14 @@ impl Agent {
         let standing = self.standing();
         let Some(asked) = &mut self.asked else { return };
         asked.machine.stands(standing);
-        let number = asked.number;
+        let (number, insists) = (asked.number, asked.insists);
+        let targets = asked.machine.targets().to_vec();
         let batch = asked.machine.step(self.clock.now(), event);
         for action in batch.then {
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
                     Some(why) => self.advance_asked(Event::Fit(Err(why))),
-                    None => self.work_for(number).check_fit(strategy),
+                    None => self.work_for(number).check_fit(strategy, targets.clone(), insists),
                 },
                 Action::Fence(services) => {
                     let owners = services

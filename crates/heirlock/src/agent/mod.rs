@@ -67,7 +67,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, LockManagerSettings, Settings};
-use crate::control::{Answer, Listener, Request, Responder, trust};
+use crate::control::{Answer, Listener, Missing, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
@@ -102,6 +102,8 @@ pub(crate) enum Message {
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
     Event(RunNumber, Event),
+    /// What an adoption needs and isn't there, for a run.
+    Fit(RunNumber, Vec<Missing>),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
@@ -158,6 +160,8 @@ pub(crate) struct Agent {
     asked: Option<Running>,
     /// From which addresses clients can be told, in the run that is on or in the last one.
     readiness: Arc<readiness::Readiness>,
+    /// When the last run was refused, if it was.
+    refused_at: Option<Moment>,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -292,6 +296,7 @@ impl Agent {
             run: None,
             asked: None,
             readiness: Arc::default(),
+            refused_at: None,
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
@@ -375,6 +380,7 @@ impl Agent {
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
+            Message::Fit(run, missing) => self.looked_for_hazards(run, missing),
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),

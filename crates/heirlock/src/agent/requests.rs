@@ -3,14 +3,15 @@
 use std::fs;
 
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
-use heirlock_core::takeover::{Cause, Event, Phase, Until};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::duty::is_adopted;
+use heirlock_core::takeover::{Cause, Event, Until};
+use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::runs::{Order, Waiting};
 use super::{Agent, maintenance_file, status};
 use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
-use crate::{guard, limits};
+use crate::limits;
 
 /// Services that are to come home, until when, and who waits for it.
 #[derive(Debug, Default)]
@@ -105,11 +106,6 @@ impl Agent {
                     .done(Answer::Words { text: format!("{service} is held by this server already") }),
             };
         }
-        if !adoption.insisted
-            && let Some(why) = self.hazards()
-        {
-            return responder.failed(&why, true);
-        }
         let authority = match self.authority_for(&adoption) {
             Ok(authority) => authority,
             Err(why) => return responder.failed(&why, true),
@@ -120,6 +116,7 @@ impl Agent {
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
             authority,
             waiting: vec![Waiting { responder, until }],
+            insists: adoption.insisted,
             primary_lost: None,
         };
         self.begin_run(now, order);
@@ -149,17 +146,6 @@ impl Agent {
         Ok(authority)
     }
 
-    /// What on this host is known to lose locks in an adoption.
-    fn hazards(&self) -> Option<String> {
-        let hazards = guard::hazards(&self.settings);
-        let told = hazards.iter().map(|hazard| match &hazard.remedy {
-            Some(remedy) => format!("{} ({remedy})", hazard.found),
-            None => hazard.found.clone(),
-        });
-        let told = told.collect::<Vec<_>>().join("; ");
-        (!told.is_empty()).then(|| format!("locks would be lost: {told}; --force adopts all the same"))
-    }
-
     /// Whoever asks for what is being done waits for it with the others.
     fn join(&mut self, service: &ServiceName, waiting: Waiting) {
         let (settings, readiness) =
@@ -176,8 +162,8 @@ impl Agent {
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
-        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+        let current = self.follower.current().filter(|_| self.follower.runs());
+        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), current)
     }
 
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {

@@ -19,7 +19,7 @@ use heirlock_nsm::{MonName, MyName, StateNumber};
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
-use crate::control::{Answer, AnswerWhen, Responder};
+use crate::control::{Answer, AnswerWhen, Missing, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 
 /// The run that is on.
@@ -32,6 +32,10 @@ pub(crate) struct Running {
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
+    /// It goes on without what it needs (`--force`, or it was accepted before).
+    pub(crate) insists: bool,
+    /// What it needs and isn't there: why it is refused.
+    missing: Vec<Missing>,
     /// What clients are to be told once they are durable in every service.
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
@@ -57,6 +61,8 @@ pub(crate) struct Order {
     pub(crate) until: Until,
     pub(crate) authority: Authority,
     pub(crate) waiting: Vec<Waiting>,
+    /// It goes on without what it needs.
+    pub(crate) insists: bool,
     pub(crate) primary_lost: Option<Moment>,
 }
 
@@ -101,6 +107,8 @@ impl Running {
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            insists: false,
+            missing: Vec::new(),
             untold: None,
             reborn: false,
             store_retry: None,
@@ -159,6 +167,7 @@ impl Agent {
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "a run begins");
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
+        running.insists = order.insists;
         if order.cause == Cause::OwnRestart {
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
@@ -243,6 +252,20 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
         self.carry_out();
+    }
+
+    /// What an adoption needs was looked for, and this isn't there.
+    pub(crate) fn looked_for_hazards(&mut self, run: RunNumber, missing: Vec<Missing>) {
+        let runs = self.asked.iter_mut().chain(&mut self.run);
+        let Some(running) = runs.into_iter().find(|running| running.number == run) else { return };
+        let fit = if missing.is_empty() {
+            Ok(())
+        } else {
+            let targets = super::status::names(running.machine.targets());
+            Err(unfit(&targets, &missing, running.insists))
+        };
+        running.missing = missing;
+        self.worked_for(run, Event::Fit(fit));
     }
 
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
@@ -712,7 +735,11 @@ impl Agent {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
-        let answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
+        self.refused_at = matches!(end, End::Refused(_)).then(|| self.clock.now());
+        let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
+        if let Err(failure) = &mut answer {
+            failure.missing = running.missing;
+        }
         for waiting in running.waiting {
             waiting.responder.end(&answer);
         }
@@ -728,6 +755,15 @@ impl Agent {
             }
         }
     }
+}
+
+/// A line for each thing that is missing.
+fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
+    let lines: String = missing.iter().map(|missing| format!("\n  {missing}")).collect();
+    // Whoever insists already is refused what can't be done at all.
+    let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
+    let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
+    format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")
 }
 
 fn outcome_text(line: &OutcomeLine) -> String {

@@ -233,6 +233,7 @@ impl Agent {
                 // What permits it is the silence that was seen, and then the fence.
                 authority: Authority { confirmed: true, ..Authority::default() },
                 waiting: Vec::new(),
+                insists: false,
                 primary_lost: Some(now - for_time),
             };
             self.begin_run(now, order);

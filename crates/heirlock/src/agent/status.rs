@@ -221,7 +221,7 @@ pub(crate) fn answer(
 ) -> Result<Answer, Failure> {
     match end {
         End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings, readiness)))),
-        End::Refused(message) => Err(Failure { message, refused: true, report: None }),
+        End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries } => {
             let known = (!summaries.is_empty()).then(|| {
                 Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, settings, readiness) })
@@ -229,9 +229,14 @@ pub(crate) fn answer(
             let message = match machine.targets() {
                 // They were taken from us, which is what it says.
                 [] => why,
-                targets => format!("{} could not be adopted as it should: {why}", names(targets)),
+                targets => format!(
+                    "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
+                     another grace period and tells every client",
+                    names(targets),
+                    targets.first().map_or("SERVICE", ServiceName::as_str)
+                ),
             };
-            Err(Failure { message, refused: false, report: known })
+            Err(Failure { message, refused: false, report: known, missing: Vec::new() })
         }
     }
 }

@@ -109,6 +109,7 @@ impl Place {
             until: Until::Settled,
             authority: Authority { insisted, ..Authority::default() },
             waiting: Vec::new(),
+            insists: true,
             primary_lost: None,
         };
         self.agent.begin_run(self.agent.clock.now(), order);

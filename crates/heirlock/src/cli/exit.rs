@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::config::ConfigError;
-use crate::control::AskError;
 use crate::control::report::AdoptionReport;
+use crate::control::{AskError, Missing};
 use crate::store::StoreError;
 
 /// Scripts and cluster managers go by it: a code keeps its meaning.
@@ -131,6 +131,8 @@ pub(crate) struct Failed {
     pub(crate) message: String,
     /// What is known of the clients, where an adoption could not go on.
     pub(crate) report: Option<Box<AdoptionReport>>,
+    /// What an adoption that was refused needs.
+    pub(crate) missing: Vec<Missing>,
 }
 
 /// The same as `--json` prints it.
@@ -140,6 +142,8 @@ pub(super) struct FailedDocument<'a> {
     exit: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a AdoptionReport>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [Missing],
 }
 
 impl Exit {
@@ -166,12 +170,17 @@ impl From<Exit> for ExitCode {
 impl Failed {
     /// A failure that is described by its message.
     pub(crate) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: message.to_string(), report: None }
+        Self { exit, message: message.to_string(), report: None, missing: Vec::new() }
     }
 
     /// As a document.
     pub(super) fn document(&self) -> FailedDocument<'_> {
-        FailedDocument { error: &self.message, exit: self.exit.code(), report: self.report.as_deref() }
+        FailedDocument {
+            error: &self.message,
+            exit: self.exit.code(),
+            report: self.report.as_deref(),
+            missing: &self.missing,
+        }
     }
 }
 
@@ -206,6 +215,7 @@ impl From<AskError> for Failed {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },
                 message: failure.message,
                 report: failure.report,
+                missing: failure.missing,
             },
         }
     }

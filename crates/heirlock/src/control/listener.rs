@@ -237,7 +237,7 @@ impl Responder {
 
     /// It is not done.
     pub(crate) fn failed(self, message: &str, refused: bool) {
-        self.fail(Failure { message: message.to_owned(), refused, report: None });
+        self.fail(Failure { message: message.to_owned(), refused, report: None, missing: Vec::new() });
     }
 
     /// It is not done, and this is known.

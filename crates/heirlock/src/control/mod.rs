@@ -6,6 +6,7 @@ mod listener;
 pub(crate) mod report;
 pub(crate) mod trust;
 
+use std::fmt;
 use std::str::FromStr;
 
 use heirlock_core::names::NameError;
@@ -162,6 +163,32 @@ pub(crate) enum Answer {
     },
 }
 
+/// One thing that an adoption needs and that isn't there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Missing {
+    /// Which check: a word that does not change, for scripts.
+    pub(crate) check: String,
+    /// What was found.
+    pub(crate) found: String,
+    /// What an administrator can do.
+    pub(crate) remedy: String,
+}
+
+impl Missing {
+    /// What a check of this name found, and what can be done.
+    pub(crate) fn new(check: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), found: found.into(), remedy: remedy.into() }
+    }
+}
+
+/// Without its check, which scripts go by.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.remedy)
+    }
+}
+
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -173,4 +200,7 @@ pub(crate) struct Failure {
     /// What is known of the clients, where an adoption could not go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<Box<AdoptionReport>>,
+    /// What an adoption that was refused needs, one by one; the message says the same in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<Missing>,
 }

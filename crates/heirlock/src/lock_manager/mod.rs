@@ -4,14 +4,16 @@ mod command;
 mod kernel;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
-use crate::config::{LockManagerKind, Settings};
+use crate::config::{Command, LockManagerKind, Settings};
+use crate::control::Missing;
+use crate::hooks;
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
@@ -40,6 +42,10 @@ pub(crate) trait LockManager: Send {
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
     fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError>;
 
+    /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
+    /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
+    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Missing>;
+
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
@@ -55,6 +61,19 @@ pub(crate) trait LockManager: Send {
 
     /// How long ago its grace period opened, at the most, where it did not open by [`LockManager::recognise`].
     fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
+}
+
+/// What can't be started of the commands that are configured under these keys.
+fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Missing> {
+    let check = |(key, command): (&str, Option<&Command>)| {
+        let why = hooks::check(command?).err()?;
+        Some(Missing::new(
+            "command",
+            format!("lock-manager.{key}: {why}"),
+            "install it, or correct the configuration",
+        ))
+    };
+    commands.into_iter().filter_map(check).collect()
 }
 
 /// What a recognition brought about.

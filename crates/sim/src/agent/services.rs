@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
+use heirlock_core::duty::is_adopted;
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::takeover::{Cause, Event, Journal, Part, Phase, Until};
@@ -180,8 +181,8 @@ impl Agent {
 
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
-        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+        let current = self.follower.current().filter(|_| self.follower.runs());
+        is_adopted(&held.journal, held.has_lost(), current)
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {

@@ -125,12 +125,17 @@ fn missed(report: &AdoptionReport, outcome: Outcome, look: &Look) -> String {
     if let Some(more) = missed.len().checked_sub(MISSED_SHOWN_MAX).filter(|more| *more > 0) {
         text.push_str(&format!("  and {more} more: --json names them all\n"));
     }
-    text.push_str(&wrapped("  what to do: ", remedy(outcome, &plain(&report.service)).as_str()));
+    text.push_str(&wrapped("  what to do: ", remedy(outcome, report).as_str()));
     text
 }
 
-fn remedy(outcome: Outcome, service: &str) -> String {
+fn remedy(outcome: Outcome, report: &AdoptionReport) -> String {
+    let service = plain(&report.service);
     match outcome {
+        Outcome::Lost if report.failure.is_some() => format!(
+            "the adoption failed as a whole. Mend its cause and say 'heirlock adopt {service}' again: such a client still \
+             believes that it holds its locks, and reclaims them when it is told, save what others got meanwhile."
+        ),
         Outcome::Unreachable => format!(
             "if such a client is up, its locks are gone: restart there what uses them. It is remembered and told at \
              the next adoption; if it is gone for good, 'heirlock records forget {service} CLIENT'."
@@ -284,6 +289,18 @@ lost: 1 client
               start it again. It will be told at the next adoption.
 ";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn after_a_failure_the_advice_is_to_adopt_again() {
+        let missed = Missed { client: "192.0.2.9".into(), outcome: Outcome::Lost, why: "no address".into() };
+        let failure = Some("192.0.2.10 is not on this server".to_owned());
+        let report = AdoptionReport { failed: vec![missed], lost: 1, acknowledged: 0, failure, ..report() };
+        let text = adoption(&report, &look());
+        assert!(text.starts_with("nfs: failed\n") && !text.contains("Stop there"), "{text}");
+        assert!(text.contains("  failed          192.0.2.10 is not on this server\n"), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("Mend its cause and say 'heirlock adopt nfs' again: "), "{text}");
     }
 
     #[test]
