@@ -65,6 +65,9 @@ pub(crate) const OWN_WAIT_FOR_ADDRESS_MAX: Duration = Duration::from_secs(2);
 /// How long the owner of a service may take to give it up after its home asked for it (failback).
 pub(crate) const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long a home waits for an owner that says why it takes its time, and how long at most.
+pub(crate) const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// How long a released address may take to disappear.
 pub(crate) const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
 

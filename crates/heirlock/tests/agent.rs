@@ -351,6 +351,105 @@ fn an_adoption_that_failed_says_how_to_try_again_and_the_same_words_do() {
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2", "3"], "nothing is adopted twice");
 }
 
+/// An address that no server has: as if it had been taken away.
+const GONE: &str = "192.0.2.77";
+
+/// `nfs-b` has adopted from `nfs-a`, its home, which is back. One client of `nfs-b`, and one of `nfs-a` itself, are off.
+fn away_from_home(site: &Site, address: &str) -> (Server, Server, Network) {
+    let (mut b, network) = with_one_client_off(site);
+    b.kill();
+    b.configure("\"10m\"", "\"6s\"\nsettle-margin = \"1s\"");
+    b.up();
+    let told = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(told.status.code(), Some(6), "{told:?}");
+    b.kill();
+    drop(network);
+    b.configure("\"6s\"", "\"10m\"");
+    b.configure("\"127.0.0.1\"", &format!("\"{address}\""));
+    let mut a = site.again("a");
+    let network = Network::new(&["127.1.0.1", "127.1.0.2"], "nfs-a", a.path(""));
+    for server in [&a, &b] {
+        let port = format!("rpcbind-port = {}", network.rpcbind_port);
+        let text = fs::read_to_string(server.path("heirlock.toml")).unwrap();
+        let before = text.lines().find(|line| line.starts_with("rpcbind-port")).unwrap();
+        server.configure(before, &port);
+    }
+    let life = a.path("life").display().to_string();
+    a.configure("[\"true\"]", &format!("[\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]"));
+    a.configure("\"20s\"", "\"10m\"");
+    a.register("127.1.0.9");
+    a.up();
+    b.up();
+    a.wait_until_it_hears_the_other();
+    b.wait_until_it_hears_the_other();
+    (a, b, network)
+}
+
+fn is_telling(server: &Server, service: &str) -> bool {
+    server.service(service).is_some_and(|service| service["phase"] == "notifying")
+}
+
+#[test]
+fn a_service_comes_home_while_both_servers_tell_clients_of_a_restart_of_their_own() {
+    let site = Site::new();
+    let (a, b, network) = away_from_home(&site, GONE);
+    a.wait_for("its own record", |a| (a.service("host.nfs-a")?["records"] == 4).then_some(()));
+    fs::write(a.path("life"), "next\n").unwrap();
+    fs::write(b.path("life"), "next\n").unwrap();
+    a.wait_for("a self-adoption", |a| is_telling(a, "host.nfs-a").then_some(()));
+    // Its address is nowhere, for which it waits.
+    b.wait_for("a self-adoption", |b| (b.service("nfs")?["phase"] == "proved").then_some(()));
+    let home = a.run(&["failback", "nfs", "--until", "notified", "--json"]);
+    assert_eq!(home.status.code(), Some(6), "two clients are off: {home:?}\n{}", b.log());
+    let report: serde_json::Value = serde_json::from_slice(&home.stdout).unwrap();
+    let events: Vec<_> =
+        report["timeline"].as_array().unwrap().iter().map(|stamp| stamp["event"].as_str().unwrap()).collect();
+    assert_eq!(events[..3], ["asked", "given-up", "claimed"], "{report}");
+    assert!(report["timeline"][0]["at_ms"].as_i64() < Some(0), "{report}");
+    for client in ["127.1.0.1", "127.1.0.2"] {
+        let told = network.told(client);
+        let last = told.last().map(|told| u64::from(told.state));
+        assert_eq!(last, report["state_number"].as_u64(), "{client}: {told:?}");
+    }
+    b.wait_for("an owner that gave it up", |b| (b.service("nfs")?["held"] == false).then_some(()));
+    a.wait_for("its own clients", |a| is_telling(a, "host.nfs-a").then_some(()));
+}
+
+#[test]
+fn why_the_owner_cannot_give_a_service_up_is_said_where_it_was_asked_for_and_so_is_the_wait() {
+    let site = Site::new();
+    let (a, b, _network) = away_from_home(&site, "127.0.0.1");
+    let refused = a.run(&["failback", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let said = text(&refused.stderr);
+    let waits = "waiting for nfs-b to give nfs up: its address is being taken away, at most ";
+    assert!(said.contains(waits), "{said}");
+    let why = "nfs-b can't give nfs up: 127.0.0.1 is still on this server; take it away first";
+    assert!(said.contains(why), "{said}");
+    assert_eq!(b.service("nfs").unwrap()["held"], true);
+    // What kept it is mended there: whoever asks again is not told of the last time.
+    let released = b.run(&["release", "nfs"]);
+    assert!(
+        text(&released.stderr).contains("waiting for nfs to be released: its address is"),
+        "{released:?}"
+    );
+}
+
+#[test]
+fn a_home_that_could_not_adopt_asks_nobody_to_give_anything_up() {
+    let site = Site::new();
+    let (mut a, b, _network) = away_from_home(&site, GONE);
+    a.kill();
+    a.configure("home = \"nfs-a\"", "home = \"nfs-a\"\nexports = [\"/no/such/export\"]");
+    a.up();
+    let refused = a.run(&["failback", "nfs", "--json"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let document: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(document["missing"][0]["check"], "volume", "{document}");
+    assert_eq!(b.service("nfs").unwrap()["held"], true);
+    assert!(!b.log().contains("its home asks for it"));
+}
+
 #[test]
 fn a_status_monitors_directory_that_vanishes_takes_nothing_with_it() {
     let site = Site::new();

@@ -513,6 +513,7 @@ pub(crate) fn event_word(event: &Event) -> &'static str {
         Event::Registered(_) => "registered",
         Event::Tick { .. } => "tick",
         Event::LifeChanged => "life changed",
+        Event::GivenUp(_) => "given up",
         Event::Overtaken(_) => "overtaken",
     }
 }

@@ -203,6 +203,11 @@ impl Member {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
     }
 
+    /// How many have not registered again.
+    pub(super) fn not_back(&self) -> usize {
+        self.clients.values().filter(|known| known.outcome != Some(Outcome::ReRegistered)).count()
+    }
+
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
     /// lock, and need not be told another time.
     pub(super) fn retired(&self, present: &BTreeSet<MonName>) -> Vec<MonName> {

@@ -2,8 +2,8 @@
 //! time, and may end in a refusal. So it holds nothing up: a self-adoption goes on beside it, or begins, and makes way at
 //! the moment in which the claim has succeeded.
 
-use heirlock_core::ServiceName;
 use heirlock_core::takeover::{Action, End, Event, Standing};
+use heirlock_core::{Moment, ServiceName};
 
 use super::Agent;
 use super::runs::Running;
@@ -103,7 +103,14 @@ impl Agent {
         let phase = asked.machine.phase();
         if asked.said.replace(phase) != Some(phase) {
             tracing::info!(run = asked.machine.run(), %phase, "a run was asked for");
-            asked.say_progress();
+            asked.say_progress(self.clock.now(), &self.settings);
+        }
+    }
+
+    /// Those who wait for it see that it is being checked still.
+    pub(crate) fn say_progress_asked(&mut self, now: Moment) {
+        if let Some(asked) = &mut self.asked {
+            asked.say_progress(now, &self.settings);
         }
     }
 

@@ -11,7 +11,7 @@
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
-//! | `requests.rs`, `release.rs` | the verbs of the control socket |
+//! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
@@ -23,6 +23,7 @@ mod capture;
 mod clock;
 pub(crate) mod convey;
 mod elsewhere;
+mod failback;
 mod grace;
 mod health;
 mod holdings;
@@ -104,6 +105,8 @@ pub(crate) enum Message {
     Event(RunNumber, Event),
     /// What an adoption needs and isn't there, for a run.
     Fit(RunNumber, Vec<Missing>),
+    /// What this server needs to adopt a service that is to come home, and isn't there.
+    HomeLookedFor(ServiceName, Vec<Missing>),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
@@ -169,7 +172,7 @@ pub(crate) struct Agent {
     facts: Option<(Moment, BTreeMap<String, String>)>,
     health: Health,
     releases: release::Releases,
-    wishes: requests::Wishes,
+    wishes: failback::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     snapshot: Arc<Snapshot>,
@@ -254,13 +257,7 @@ impl Agent {
             Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
                 format!("can't read what was conveyed, in {}", settings.local_directory.display())
             })?;
-        let report = ServerReport {
-            paused: maintenance_file(&settings).exists(),
-            written_at_s: clock::wall_s(),
-            node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
-            addresses: settings.host.addresses.clone(),
-            ..ServerReport::new(settings.server.clone(), &id)
-        };
+        let report = first_report(&settings, &id);
         let mut lock_manager = lock_manager::open(&settings);
         lock_manager.tidy();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent begins");
@@ -303,7 +300,7 @@ impl Agent {
             facts: None,
             health: Health::default(),
             releases: release::Releases::default(),
-            wishes: requests::Wishes::default(),
+            wishes: failback::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
             snapshot,
             fingerprint: settings.fingerprint(),
@@ -381,6 +378,7 @@ impl Agent {
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
             Message::Fit(run, missing) => self.looked_for_hazards(run, missing),
+            Message::HomeLookedFor(service, missing) => self.home_looked_for(&service, &missing),
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
@@ -480,6 +478,8 @@ impl Agent {
         self.look_for_silence(now);
         self.answer_wishes(now);
         self.fulfil_wishes(now);
+        self.say_releases(now);
+        self.say_progress_asked(now);
         self.forget_the_unreachable(now);
     }
 
@@ -548,6 +548,17 @@ fn loop_silence_max(settings: &Settings) -> Duration {
     let commands = [restart_nfs, restart_status_monitor, recognise, incarnation];
     let longest = commands.into_iter().flatten().map(|command| command.time_limit).sum::<Duration>();
     core_limits::LOOP_SILENCE_MAX + longest
+}
+
+/// Before the first heartbeat.
+fn first_report(settings: &Settings, id: &str) -> ServerReport {
+    ServerReport {
+        paused: maintenance_file(settings).exists(),
+        written_at_s: clock::wall_s(),
+        node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+        addresses: settings.host.addresses.clone(),
+        ..ServerReport::new(settings.server.clone(), id)
+    }
 }
 
 /// As long as it exists, this server is being maintained.

@@ -214,6 +214,7 @@ impl Order {
             waiting: Vec::new(),
             // It was accepted before, or nobody asks for it.
             insists: true,
+            before: Vec::new(),
             primary_lost: None,
         }
     }

@@ -4,32 +4,22 @@ use std::fs;
 
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::takeover::{Cause, Event, Until};
+use heirlock_core::takeover::{Cause, Event, Milestone, Until};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::runs::{Order, Waiting};
 use super::{Agent, maintenance_file, status};
-use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
-use crate::limits;
-
-/// Services that are to come home, until when, and who waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes(Vec<Wish>);
-
-#[derive(Debug)]
-struct Wish {
-    service: ServiceName,
-    until: Moment,
-    waiting: Waiting,
-}
+use crate::control::{Answer, Fenced, Request, Responder};
 
 /// How an adoption was asked for.
-struct Adoption {
-    service: ServiceName,
-    prepare: bool,
-    fenced: Option<Fenced>,
-    insisted: bool,
+pub(crate) struct Adoption {
+    pub(crate) service: ServiceName,
+    pub(crate) prepare: bool,
+    pub(crate) fenced: Option<Fenced>,
+    pub(crate) insisted: bool,
+    /// What led to it, for its timeline.
+    pub(crate) before: Vec<(Milestone, Moment)>,
 }
 
 impl Agent {
@@ -42,11 +32,11 @@ impl Agent {
                 self.finish(&service, Waiting { responder, until });
             }
             Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
-                let adoption = Adoption { service, prepare, fenced, insisted: force };
+                let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
                 self.adopt(now, adoption, Waiting { responder, until });
             }
             Request::Release { service } => match self.check_known(&service) {
-                Ok(()) => self.release(&service, Some(responder)),
+                Ok(()) => self.release(&service, Some(responder), None),
                 Err(why) => responder.failed(&why, true),
             },
             Request::Failback { service, answer_when: until } => {
@@ -61,7 +51,7 @@ impl Agent {
         }
     }
 
-    fn check_known(&self, service: &ServiceName) -> Result<(), String> {
+    pub(crate) fn check_known(&self, service: &ServiceName) -> Result<(), String> {
         if self.settings.service(service).is_some() {
             return Ok(());
         }
@@ -70,7 +60,7 @@ impl Agent {
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
     }
 
-    fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
+    pub(crate) fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
         let Waiting { responder, until } = waiting;
         let service = &adoption.service;
         if let Err(why) = self.check_known(service) {
@@ -117,6 +107,7 @@ impl Agent {
             authority,
             waiting: vec![Waiting { responder, until }],
             insists: adoption.insisted,
+            before: adoption.before,
             primary_lost: None,
         };
         self.begin_run(now, order);
@@ -160,7 +151,7 @@ impl Agent {
     }
 
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
-    fn is_adopted_already(&self, service: &ServiceName) -> bool {
+    pub(crate) fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
         let current = self.follower.current().filter(|_| self.follower.runs());
         is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), current)
@@ -179,99 +170,6 @@ impl Agent {
                 &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
                 true,
             ),
-        }
-    }
-
-    fn failback(&mut self, now: Moment, service: ServiceName, waiting: Waiting) {
-        let Waiting { responder, until: answer_when } = waiting;
-        if let Err(why) = self.check_known(&service) {
-            return responder.failed(&why, true);
-        }
-        let home = self.settings.service(&service).and_then(|s| s.home.clone());
-        if home.as_ref() != Some(&self.settings.server) {
-            let home =
-                home.map_or("nowhere: set its home".to_owned(), |home| format!("on {home}: say it there"));
-            return responder.failed(&format!("{service} is at home {home}"), true);
-        }
-        if self.is_adopted_already(&service) {
-            return responder.done(Answer::Words { text: format!("{service} is at home") });
-        }
-        tracing::info!(%service, "its owner is asked to give it up");
-        self.pulse.want(&service, true);
-        self.beat_due = now;
-        let responder = match answer_when {
-            AnswerWhen::Accepted => {
-                let text = format!(
-                    "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
-                );
-                responder.done(Answer::Words { text });
-                Responder::nobody()
-            }
-            AnswerWhen::Notified | AnswerWhen::Settled => responder,
-        };
-        let waiting = Waiting { responder, until: answer_when };
-        self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, waiting });
-    }
-
-    /// Takes what was given up for us.
-    pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
-        if self.wishes.0.is_empty() || !self.being_adopted().is_empty() {
-            return;
-        }
-        for wish in std::mem::take(&mut self.wishes.0) {
-            match self.can_be_taken(now, &wish) {
-                Ok(true) if self.asked.is_none() => {
-                    self.pulse.want(&wish.service, false);
-                    let adoption =
-                        Adoption { service: wish.service, prepare: false, fenced: None, insisted: false };
-                    self.adopt(now, adoption, wish.waiting);
-                }
-                Ok(_) => self.wishes.0.push(wish),
-                Err(why) => {
-                    self.pulse.want(&wish.service, false);
-                    wish.waiting.responder.failed(&why, true);
-                }
-            }
-        }
-    }
-
-    fn can_be_taken(&self, now: Moment, wish: &Wish) -> Result<bool, String> {
-        let service = &wish.service;
-        let claim = match self.store.newest_claim(service) {
-            Ok(None) => return Ok(true),
-            Ok(Some(claim)) if claim.released || claim.owner == self.settings.server => return Ok(true),
-            Ok(Some(claim)) => claim,
-            Err(error) => return Err(error.to_string()),
-        };
-        if let OwnerHeart::Silent { .. } = self.pulse.heart_of(&claim.owner, now) {
-            return Err(format!(
-                "{0}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say 'heirlock adopt {service} --owner-fenced {0}'",
-                claim.owner
-            ));
-        }
-        if now >= wish.until {
-            return Err(format!(
-                "{} did not give {service} up within {} s; look at its log, or say 'heirlock release {service}' there",
-                claim.owner,
-                limits::GIVE_UP_TIME_MAX.as_secs()
-            ));
-        }
-        Ok(false)
-    }
-
-    /// Gives up what its home asks for.
-    pub(crate) fn answer_wishes(&mut self, now: Moment) {
-        let wanted = self.settings.services.iter().filter(|s| {
-            let home = s.home.as_ref().filter(|home| **home != self.settings.server);
-            self.held.contains_key(&s.name) && home.is_some() && self.pulse.wanted_by(&s.name) == home
-        });
-        for service in wanted.map(|s| s.name.clone()).collect::<Vec<_>>() {
-            let busy = self.run.as_ref().is_some_and(|running| running.machine.has_member(&service));
-            if !busy && !self.is_releasing(&service) {
-                tracing::info!(%service, "its home asks for it");
-                self.release(&service, None);
-                self.capture.due = Some(now);
-            }
         }
     }
 

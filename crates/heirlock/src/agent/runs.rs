@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan, Queue,
-    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
+    Action, Cause, Claimed, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist, Phase, Plan,
+    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
@@ -19,6 +19,7 @@ use heirlock_nsm::{MonName, MyName, StateNumber};
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
+use crate::config::Settings;
 use crate::control::{Answer, AnswerWhen, Missing, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 
@@ -63,6 +64,8 @@ pub(crate) struct Order {
     pub(crate) waiting: Vec<Waiting>,
     /// It goes on without what it needs.
     pub(crate) insists: bool,
+    /// What led to it, for its timeline.
+    pub(crate) before: Vec<(Milestone, Moment)>,
     pub(crate) primary_lost: Option<Moment>,
 }
 
@@ -133,9 +136,9 @@ impl Running {
     }
 
     /// Tells those who wait how far it is.
-    pub(crate) fn say_progress(&mut self) {
+    pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
-            let progress = super::status::progress(&self.machine);
+            let progress = super::status::progress(now, &self.machine, settings);
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
@@ -168,6 +171,9 @@ impl Agent {
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
         running.insists = order.insists;
+        for (milestone, at) in order.before {
+            running.machine.came_before(now, milestone, at);
+        }
         if order.cause == Cause::OwnRestart {
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
@@ -404,7 +410,7 @@ impl Agent {
 
     fn say_progress(&mut self) {
         if let Some(running) = &mut self.run {
-            running.say_progress();
+            running.say_progress(self.clock.now(), &self.settings);
         }
     }
 
@@ -758,7 +764,7 @@ impl Agent {
 }
 
 /// A line for each thing that is missing.
-fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
+pub(crate) fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
     let lines: String = missing.iter().map(|missing| format!("\n  {missing}")).collect();
     // Whoever insists already is refused what can't be done at all.
     let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");

@@ -234,6 +234,7 @@ impl Agent {
                 authority: Authority { confirmed: true, ..Authority::default() },
                 waiting: Vec::new(),
                 insists: false,
+                before: Vec::new(),
                 primary_lost: Some(now - for_time),
             };
             self.begin_run(now, order);

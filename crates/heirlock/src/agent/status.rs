@@ -9,7 +9,7 @@ use heirlock_core::claim::OwnerHeart;
 use heirlock_core::takeover::{
     ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover,
 };
-use heirlock_core::{Generation, Outcome, ServiceName};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 
 use super::Agent;
 use super::holdings::Held;
@@ -19,7 +19,7 @@ use crate::control::report::{
     AdoptionReport, LockManagerStatus, Missed, OtherService, ServerStatus, ServiceStatus, Slow, StatusReport,
     StoreStatus, TimelineEntry,
 };
-use crate::control::{Answer, Failure, Progress};
+use crate::control::{Answer, Failure, Progress, Wait};
 
 /// Clients that a report names as the slowest.
 const SLOWEST: usize = 5;
@@ -202,9 +202,39 @@ impl Agent {
 }
 
 /// How far a run is.
-pub(crate) fn progress(machine: &Takeover) -> Progress {
+pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> Progress {
     let (clients, answered) = machine.counts();
-    Progress { phase: machine.phase(), clients, answered }
+    let wait = waits_for(machine, settings).map(|what| Wait::new(what, now, machine.waits_until()));
+    Progress { phase: machine.phase(), clients, answered, wait }
+}
+
+/// What a run waits for now.
+fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
+    let (clients, answered) = machine.counts();
+    let of_clients = |count: usize| format!("{count} client{}", if count == 1 { "" } else { "s" });
+    Some(match machine.phase() {
+        Phase::Intent if machine.has_fence() => {
+            "what the adoption needs to be looked for, and the fence to confirm that the owner is off".into()
+        }
+        Phase::Intent => "what the adoption needs to be looked for".into(),
+        Phase::Conveyed => "the lock manager to recognise the records".into(),
+        Phase::Recognised => "the grace period to be open".into(),
+        Phase::Proved => format!("{} to be served here", addresses(machine, settings)),
+        Phase::Notifying => format!("{} to answer", of_clients(clients.saturating_sub(answered))),
+        Phase::Settling => {
+            format!(
+                "{} to ask for their locks, or the end of the grace period",
+                of_clients(machine.not_back())
+            )
+        }
+        _ => return None,
+    })
+}
+
+fn addresses(machine: &Takeover, settings: &Settings) -> String {
+    let taken = machine.targets().iter().filter_map(|service| settings.service(service));
+    let addresses: Vec<String> = taken.flat_map(|s| s.addresses.iter().map(ToString::to_string)).collect();
+    if addresses.is_empty() { "NFS".into() } else { addresses.join(", ") }
 }
 
 /// What a run has reached.
@@ -224,7 +254,10 @@ pub(crate) fn answer(
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries } => {
             let known = (!summaries.is_empty()).then(|| {
-                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, settings, readiness) })
+                Box::new(AdoptionReport {
+                    failure: Some(why.clone()),
+                    ..report(machine, settings, readiness)
+                })
             });
             let message = match machine.targets() {
                 // They were taken from us, which is what it says.

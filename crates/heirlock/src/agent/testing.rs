@@ -110,6 +110,7 @@ impl Place {
             authority: Authority { insisted, ..Authority::default() },
             waiting: Vec::new(),
             insists: true,
+            before: Vec::new(),
             primary_lost: None,
         };
         self.agent.begin_run(self.agent.clock.now(), order);

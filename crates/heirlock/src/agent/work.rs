@@ -137,6 +137,16 @@ impl Workshop {
         });
     }
 
+    /// The same for a service that is to come home, before its owner is asked for it.
+    pub(crate) fn check_home(&self, strategy: Strategy, service: &ServiceName) {
+        let (shop, service) = (self.clone(), service.clone());
+        thread::spawn(move || {
+            let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
+            missing.extend(shop.missing_besides(strategy, std::slice::from_ref(&service)));
+            let _ = shop.inbox.send(Message::HomeLookedFor(service, missing));
+        });
+    }
+
     /// What keeps the strategy from working at all.
     fn missing_for(&self, strategy: Strategy) -> Result<(), Missing> {
         self.lock_manager().usable(strategy).map_err(|error| match error {

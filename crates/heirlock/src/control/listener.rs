@@ -272,8 +272,12 @@ mod tests {
         let _listener = Listener::start(directory.path(), |request, mut responder| match request {
             Request::Maintenance { on: true } => responder.done(Answer::Words { text: "so be it".into() }),
             Request::Report { .. } => {
-                let step =
-                    Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1 };
+                let step = Progress {
+                    phase: heirlock_core::takeover::Phase::Claimed,
+                    clients: 3,
+                    answered: 1,
+                    wait: None,
+                };
                 assert!(responder.progress(&step));
                 responder.done(Answer::Adoption(Box::new(report_of("settled"))));
             }
@@ -354,7 +358,8 @@ mod tests {
         let mut deaf = UnixStream::connect(directory.path().join(SOCKET)).unwrap();
         deaf.write_all(b"{\"verb\":\"status\"}\n").unwrap();
         let mut responder = responders.recv().unwrap();
-        let step = Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1 };
+        let step =
+            Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1, wait: None };
         // Far more than a socket's buffer holds. Were a line written here, this would never end within the patience.
         for _ in 0..1_000_000 {
             assert!(responder.progress(&step));

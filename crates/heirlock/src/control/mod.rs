@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use heirlock_core::names::NameError;
 use heirlock_core::takeover::Phase;
-use heirlock_core::{ServerName, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{AskError, ask};
@@ -146,6 +146,34 @@ pub(crate) struct Progress {
     pub(crate) clients: usize,
     /// Clients that have answered.
     pub(crate) answered: usize,
+    /// What is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wait: Option<Wait>,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Wait {
+    /// For whom or what, and why, as in "waiting for …".
+    pub(crate) for_what: String,
+    /// How long at most from now, in milliseconds, where that is known.
+    pub(crate) at_most_ms: Option<u64>,
+}
+
+impl Wait {
+    /// Until this moment at the latest, where one is known.
+    pub(crate) fn new(for_what: impl Into<String>, now: Moment, until: Option<Moment>) -> Self {
+        let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
+        Self { for_what: for_what.into(), at_most_ms: until.map(left_ms) }
+    }
+}
+
+impl Progress {
+    /// Nothing but a wait, before a run begins or where there is none.
+    pub(crate) fn waiting(wait: Wait) -> Self {
+        Self { phase: Phase::Intent, clients: 0, answered: 0, wait: Some(wait) }
+    }
 }
 
 /// The end of an answer.

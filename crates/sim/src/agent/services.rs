@@ -197,7 +197,10 @@ impl Agent {
 
     pub(super) fn release(&mut self, out: &mut Out<'_>, service: usize) {
         let name = out.w.services[service].name.clone();
-        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(&name));
+        let of_run = self.run.as_ref().is_some_and(|running| {
+            let is_asked = running.machine.cause() != Cause::OwnRestart;
+            running.machine.has_member(&name) && (is_asked || running.begins(&name))
+        });
         if of_run || self.failing || self.releasing.contains(&name) {
             return out.answer(&name, Word::Refused);
         }
@@ -214,6 +217,7 @@ impl Agent {
         match given_up {
             Ok(()) => {
                 self.held.remove(&name);
+                self.advance(out, now, Event::GivenUp(name.clone()));
                 out.answer(&name, Word::Released);
             }
             Err(_) => {
@@ -234,6 +238,9 @@ impl Agent {
     ) -> Result<(), String> {
         self.scan(out, now);
         let held = self.held.get(name).ok_or("not ours any more")?;
+        if self.run.as_ref().is_some_and(|running| running.begins(name)) {
+            return Err("its next generation is being begun".into());
+        }
         let contents = out.load_newest(name, held.claim.generation)?;
         if contents.map(|contents| contents.records).as_ref() != Some(held.ledger.stored()) {
             return Err("the store does not hold what was captured".into());
