@@ -26,7 +26,7 @@ use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
 
-pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, check_new_number};
+pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, UNTOLD, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
 pub use report::{
     AdoptionReport, ClientAtRisk, Failure, LockManagerStatus, Missed, OtherService, Problem, ServiceStatus,

@@ -76,6 +76,9 @@ pub struct Authority {
     pub fenced: Option<ServerName>,
     /// The operator insists (`--force`).
     pub insisted: bool,
+    /// A fence confirms before the claim that the owner is off. It permits nothing over one that is seen to live.
+    #[serde(default)]
+    pub confirmed: bool,
 }
 
 /// Why a service can't be claimed now.
@@ -84,7 +87,7 @@ pub enum ClaimRefusal {
     /// The owner lives.
     #[error(
         "{service} belongs to {owner}, whose heartbeat changed {ago_ms} ms ago: two servers that serve it would \
-         both grant its locks; release it there, or make sure that {owner} is off and say --owner-fenced"
+         both grant its locks; release it there, or make sure that {owner} is off and say '--owner-fenced {owner}'"
     )]
     OwnerAlive {
         /// what was to be claimed
@@ -97,7 +100,7 @@ pub enum ClaimRefusal {
     /// It is too early to say whether the owner lives.
     #[error(
         "{owner}, the owner of {service}, has been watched for only {watched_ms} of {needed_ms} ms: too short to \
-         say that it is dead; wait, or make sure that it is off and say --owner-fenced"
+         say that it is dead; make sure that it is off and say '--owner-fenced {owner}'"
     )]
     OwnerUnknown {
         /// what was to be claimed
@@ -108,6 +111,28 @@ pub enum ClaimRefusal {
         watched_ms: u64,
         /// how long it must be
         needed_ms: u64,
+    },
+    /// The owner is silent, and nothing says that it is off.
+    #[error(
+        "{service} belongs to {owner}, whose heart is still: that alone doesn't say that it is off, for a server that \
+         lost only the store serves on, and both would grant its locks; make sure that {owner} is off and say \
+         '--owner-fenced {owner}', or set hooks.fence, which is asked in your place"
+    )]
+    OwnerNotFenced {
+        /// what was to be claimed
+        service: ServiceName,
+        /// whose it is
+        owner: ServerName,
+    },
+    /// Another server is said to be off than the one whose it is.
+    #[error("{service} belongs to {owner}, and --owner-fenced speaks of {named}{}; nothing was changed", hint(.owner, .named))]
+    OtherFenced {
+        /// what was to be claimed
+        service: ServiceName,
+        /// whose it is
+        owner: ServerName,
+        /// which one is said to be off
+        named: ServerName,
     },
     /// It is being taken over, or was, by somebody else.
     #[error(
@@ -154,7 +179,26 @@ pub fn check_first(
     }
 }
 
+/// What to say after a word that names another server than the owner. Two spellings of one name are told apart all the
+/// same: `nfs-a` of one domain is not `nfs-a` of another, and a guess would take a service from a server that serves it.
+fn hint(owner: &ServerName, named: &ServerName) -> String {
+    if is_spelt_alike(owner.as_str(), named.as_str()) {
+        format!(": if {owner} is meant, say '--owner-fenced {owner}', as the store spells it")
+    } else {
+        format!(": make sure that {owner} is off and say '--owner-fenced {owner}'")
+    }
+}
+
+/// The same name but for its case and its domain.
+fn is_spelt_alike(a: &str, b: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let is_same = a.eq_ignore_ascii_case(b);
+    is_same || ((!a.contains('.') || !b.contains('.')) && short(a) == short(b))
+}
+
 /// Whether `who` may claim the next generation of `service`, and which one that is.
+///
+/// The silence of an owner is never enough by itself: somebody must know that it is off ([`Authority`]).
 ///
 /// # Errors
 /// Where the newest claim belongs to another server that lives or may live.
@@ -167,12 +211,25 @@ pub fn next_generation(
 ) -> Result<Generation, ClaimRefusal> {
     let Some(claim) = newest else { return Ok(Generation::FIRST) };
     let next = claim.generation.next();
-    let is_fenced = authority.fenced.as_ref() == Some(&claim.owner);
-    if claim.owner == *who || claim.released || is_fenced || authority.insisted {
+    if claim.owner == *who || claim.released || authority.insisted {
         return Ok(next);
     }
+    match &authority.fenced {
+        Some(named) if *named == claim.owner => return Ok(next),
+        Some(named) => {
+            return Err(ClaimRefusal::OtherFenced {
+                service: service.clone(),
+                owner: claim.owner.clone(),
+                named: named.clone(),
+            });
+        }
+        None => {}
+    }
     match heart {
-        OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen => Ok(next),
+        OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen if authority.confirmed => Ok(next),
+        OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen => {
+            Err(ClaimRefusal::OwnerNotFenced { service: service.clone(), owner: claim.owner.clone() })
+        }
         // A pause stops the automatic from acting; it does not say that the service was given away.
         OwnerHeart::Paused => {
             Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 })
@@ -316,7 +373,7 @@ mod tests {
         let nfs = ServiceName::parse("nfs").unwrap();
         let [us, home] = ["nfs-b", "nfs-a"].map(|name| ServerName::parse(name).unwrap());
         let first = |newest: Option<&Claim>, home: Option<&ServerName>, insisted| {
-            check_first(&nfs, newest, &us, home, &Authority { fenced: None, insisted })
+            check_first(&nfs, newest, &us, home, &Authority { insisted, ..Authority::default() })
         };
         let refused = first(None, Some(&home), false).unwrap_err().to_string();
         assert!(refused.contains("at home on nfs-a") && refused.contains("--force"), "{refused}");
@@ -331,6 +388,7 @@ mod tests {
     }
 
     const BEATING: OwnerHeart = OwnerHeart::Beating { last_change: Duration::from_millis(300) };
+    const SILENT: OwnerHeart = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
 
     #[test]
     fn the_first_claim_needs_nobodys_leave() {
@@ -352,13 +410,14 @@ mod tests {
     #[test]
     fn a_service_given_up_or_fenced_or_silent_or_our_own_can_be_claimed() {
         let fenced = fenced("nfs-a");
-        let insisted = Authority { fenced: None, insisted: true };
-        let silent = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
+        let insisted = Authority { insisted: true, ..Authority::default() };
+        let confirmed = Authority { confirmed: true, ..Authority::default() };
         for (newest, heart, authority) in [
             (claim("nfs-a", true), BEATING, Authority::default()),
             (claim("nfs-a", false), BEATING, fenced),
             (claim("nfs-a", false), BEATING, insisted),
-            (claim("nfs-a", false), silent, Authority::default()),
+            (claim("nfs-a", false), SILENT, confirmed.clone()),
+            (claim("nfs-a", false), OwnerHeart::NeverSeen, confirmed),
             (claim("nfs-b", false), BEATING, Authority::default()),
         ] {
             assert_eq!(ask(Some(&newest), heart, &authority), Ok(Generation(5)), "{newest:?}");
@@ -366,7 +425,52 @@ mod tests {
     }
 
     fn fenced(server: &str) -> Authority {
-        Authority { fenced: Some(ServerName::parse(server).unwrap()), insisted: false }
+        Authority { fenced: Some(ServerName::parse(server).unwrap()), ..Authority::default() }
+    }
+
+    #[test]
+    fn a_silent_owner_keeps_its_service_until_somebody_knows_that_it_is_off() {
+        for heart in [SILENT, OwnerHeart::NeverSeen] {
+            let refused = ask(Some(&claim("nfs-a", false)), heart, &Authority::default()).unwrap_err();
+            let said = refused.to_string();
+            assert!(said.contains("'--owner-fenced nfs-a'") && said.contains("hooks.fence"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_fence_confirms_permits_nothing_over_an_owner_that_is_seen_to_live() {
+        let confirmed = Authority { confirmed: true, ..Authority::default() };
+        assert!(ask(Some(&claim("nfs-a", false)), BEATING, &confirmed).is_err());
+        assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &confirmed).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_not_the_owners_is_refused_and_both_are_said_whatever_the_owners_heart_does() {
+        for (owner, named, is_spelling) in [
+            ("nfs-a", "nfs-c", false),
+            ("nfs-a", "NFS-A", true),
+            ("nfs-a", "nfs-a.example.com", true),
+            ("nfs-a.example.com", "Nfs-A", true),
+            ("nfs-a.one.example", "nfs-a.two.example", false),
+        ] {
+            for heart in [BEATING, SILENT, OwnerHeart::NeverSeen, OwnerHeart::Paused] {
+                let refused = ask(Some(&claim(owner, false)), heart, &fenced(named)).unwrap_err();
+                let said = refused.to_string();
+                assert!(said.contains(&format!("belongs to {owner}, and --owner-fenced speaks of {named}")));
+                assert!(said.contains(&format!("say '--owner-fenced {owner}'")), "{said}");
+                assert_eq!(said.contains("as the store spells it"), is_spelling, "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_word_is_needed_for_what_was_given_up_and_a_wrong_one_does_no_harm_there() {
+        for (owner, released) in [("nfs-a", true), ("nfs-b", false)] {
+            let newest = claim(owner, released);
+            for authority in [Authority::default(), fenced("nfs-c")] {
+                assert_eq!(ask(Some(&newest), SILENT, &authority), Ok(Generation(5)));
+            }
+        }
     }
 
     #[test]

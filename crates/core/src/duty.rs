@@ -7,7 +7,7 @@ use crate::grace::Probe;
 use crate::incarnation::Incarnation;
 use crate::names::ServiceName;
 use crate::planted::{Bug, planted};
-use crate::takeover::{Journal, Part, Phase, Until};
+use crate::takeover::{Cause, Journal, Part, Phase, Until};
 
 /// What is owed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,15 @@ pub fn duty(
         },
         (Some(_), _) => Duty::Recover,
     }
+}
+
+/// Whether a service with this journal is adopted for good: its clients were told, and their locks live in the life that
+/// runs. To adopt it again would drop them for nothing. One whose adoption failed, so that clients lost their locks untold,
+/// is adopted again by whoever asks: they still believe that they hold them, and reclaim once they are told.
+#[must_use]
+pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnation>) -> bool {
+    let failed = journal.failure.is_some() && (has_lost || journal.cause != Cause::OwnRestart);
+    journal.phase == Phase::Settled && !failed && journal.life.is_some() && journal.life.as_ref() == current
 }
 
 /// One service that this server holds, as far as its duties depend on it.
@@ -201,6 +210,21 @@ mod tests {
     fn in_the_same_life_a_run_goes_on_and_a_settled_service_is_left_alone() {
         assert_eq!(ask(Phase::Notifying, Some("2"), true, false), Duty::Resume);
         assert_eq!(ask(Phase::Settled, Some("2"), true, false), Duty::Nothing);
+    }
+
+    #[test]
+    fn what_is_adopted_is_left_alone_and_what_failed_is_adopted_again() {
+        let good = journal(Phase::Settled, Some(life("2")));
+        let failed = Journal { failure: Some("no address".into()), ..good.clone() };
+        let own = Journal { cause: Cause::OwnRestart, ..failed.clone() };
+        let (now, later) = (life("2"), life("3"));
+        assert!(is_adopted(&good, false, Some(&now)) && is_adopted(&good, true, Some(&now)));
+        assert!(!is_adopted(&good, false, Some(&later)) && !is_adopted(&good, false, None));
+        assert!(!is_adopted(&failed, true, Some(&now)) && !is_adopted(&failed, false, Some(&now)));
+        assert!(!is_adopted(&own, true, Some(&now)));
+        assert!(is_adopted(&own, false, Some(&now)), "nobody was there to be told");
+        assert!(!is_adopted(&journal(Phase::Settled, None), false, None), "no life serves it");
+        assert!(!is_adopted(&journal(Phase::Failed, Some(life("2"))), false, Some(&now)));
     }
 
     #[test]

@@ -72,6 +72,14 @@ pub const NOTIFY_RETRY_MS_MIN: u64 = 400;
 /// should still be reached.
 pub const NOTIFY_RETRY_MS_MAX: u64 = 3_000;
 
+/// Calls that came to nothing after which a client has had its first round of tries; one to whom there are more routes than
+/// this has had as many calls as routes.
+pub const NOTIFY_ROUND_CALLS: u32 = 3;
+
+/// How long a client without a route, whose name is being looked up or whose family's address isn't ready, is waited for by
+/// whoever waits for all to be tried.
+pub const NOTIFY_ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.
 pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 

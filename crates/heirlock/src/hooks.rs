@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -95,6 +97,24 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
         )),
         Err(error) => Err(fail(format!("can't be waited for: {error}"), said)),
     }
+}
+
+/// Whether a command can be started, as far as that shows without starting it.
+///
+/// # Errors
+/// Where its program isn't there, or is none; in words.
+pub(crate) fn check(command: &Command) -> Result<(), String> {
+    let Some(program) = command.argv.first() else { return Err("no command is given".into()) };
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = match program.contains('/') {
+        true => is_program(Path::new(program)),
+        false => std::env::split_paths(&folders).any(|folder| is_program(&folder.join(program))),
+    };
+    if found { Ok(()) } else { Err(format!("{program} is no program that can be started here")) }
+}
+
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Waits until it ends; `None` where it had to be ended.
@@ -198,6 +218,19 @@ mod tests {
         assert!(text.contains("failed with exit status 3; it said: "), "{text}");
         let error = run(&command(&["/no/such/program"], 5_000), &[]).unwrap_err().to_string();
         assert!(error.starts_with("/no/such/program: can't be started: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_program_is_known_before_it_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("text");
+        std::fs::write(&text, "no program").unwrap();
+        let text = text.display().to_string();
+        for (program, there) in
+            [("sh", true), ("/bin/sh", true), ("no-such-program", false), ("/bin", false), (&text, false)]
+        {
+            assert_eq!(check(&command(&[program], 1)).is_ok(), there, "{program}");
+        }
     }
 
     #[test]

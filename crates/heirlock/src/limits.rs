@@ -52,6 +52,9 @@ pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 /// lost their locks.
 pub(crate) const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long after a run that was interrupted could not be begun anew that is tried again.
+pub(crate) const REDO_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long after a store that failed it is tried again.
 pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
 
@@ -82,6 +85,9 @@ pub(crate) const OWN_WAIT_FOR_ADDRESS_MAX: Duration = Duration::from_secs(2);
 
 /// How long the owner of a service may take to give it up after its home asked for it (failback).
 pub(crate) const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a home waits for an owner that says why it takes its time, and how long at most.
+pub(crate) const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// How long a released address may take to disappear.
 pub(crate) const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);

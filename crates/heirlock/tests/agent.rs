@@ -5,6 +5,9 @@
 
 #[path = "agent/harness.rs"]
 mod harness;
+#[path = "crashes/network.rs"]
+#[expect(dead_code, reason = "the tests that kill it at every step look at what clients were told")]
+mod network;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use harness::{Server, Site, line, names};
+use network::Network;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -124,6 +128,109 @@ fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
 }
 
+/// A primary that is gone, and a server that has seen its heart stop.
+fn with_a_silent_owner(fence: Option<&str>) -> (Site, Server) {
+    let site = Site::new();
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    if let Some(fence) = fence {
+        b.configure("[heartbeat]", &format!("[hooks]\nfence = [\"{fence}\"]\n[heartbeat]"));
+    }
+    a.up();
+    b.up();
+    b.wait_until_it_hears_the_other();
+    a.kill();
+    b.wait_for("a heart that is still", |server| {
+        let status = server.try_status()?;
+        status["servers"][0]["heart"].as_str()?.starts_with("silent").then_some(())
+    });
+    (site, b)
+}
+
+#[test]
+fn a_silent_owner_keeps_its_service_until_it_is_known_to_be_off() {
+    let (site, b) = with_a_silent_owner(None);
+    let claims = || names(&site.store().join("services/nfs/claims"));
+    for (words, expected) in [
+        (&["adopt", "nfs"] as &[&str], ["nfs-a, whose heart is still", "'--owner-fenced nfs-a'"]),
+        (&["adopt", "nfs", "--owner-fenced", "nfs-c"], ["belongs to nfs-a", "speaks of nfs-c"]),
+        (
+            &["adopt", "nfs", "--owner-fenced=NFS-A"],
+            ["speaks of NFS-A", "'--owner-fenced nfs-a', as the store"],
+        ),
+        (
+            &["adopt", "nfs", "--owner-fenced", "nfs-a.example.com"],
+            ["nfs-a.example.com", "as the store spells it"],
+        ),
+    ] {
+        let refused = b.run(words);
+        assert_eq!(refused.status.code(), Some(3), "{words:?}: {refused:?}");
+        let said = text(&refused.stderr);
+        assert!(expected.iter().all(|part| said.contains(part)), "{words:?}: {said}");
+    }
+    assert_eq!(claims(), ["1"], "nothing was claimed");
+    b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(claims(), ["1", "2"]);
+}
+
+#[test]
+fn a_fence_is_asked_where_nobody_says_that_the_owner_is_off() {
+    let (site, b) = with_a_silent_owner(Some("false"));
+    let refused = b.run(&["adopt", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(text(&refused.stderr).contains("the fence did not confirm that nfs-a is off"), "{refused:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"]);
+    let (site, b) = with_a_silent_owner(Some("true"));
+    b.run(&["adopt", "nfs"]);
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
+/// A server to which the clients of a primary that is dead come back, but for the last of them, which is switched off.
+fn with_one_client_off(site: &Site) -> (Server, Network) {
+    let mut a = site.server("a", "nfs-a");
+    a.up();
+    let clients = ["127.1.0.1", "127.1.0.2", "127.1.0.3"];
+    clients.iter().for_each(|client| a.register(client));
+    a.wait_until_captured("nfs", 3);
+    a.kill();
+    let mut b = site.server("b", "nfs-b");
+    let network = Network::new(&clients[..2], "nfs-b", b.path(""));
+    b.configure("rpcbind-port = 9", &format!("rpcbind-port = {}", network.rpcbind_port));
+    let life = b.path("life").display().to_string();
+    b.configure("[\"true\"]", &format!("[\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]"));
+    // Nothing here waits for its end, save what fails.
+    b.configure("grace-period = \"20s\"", "grace-period = \"10m\"");
+    b.up();
+    (b, network)
+}
+
+#[test]
+fn a_client_that_is_off_keeps_nobody_who_wants_to_know_that_all_were_told_until_grace_ends() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let told = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a", "--until", "notified", "--json"]);
+    assert_eq!(told.status.code(), Some(6), "{told:?}");
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&report["acknowledged"], &report["unknown"]), (&2.into(), &1.into()), "{report}");
+    assert_eq!(b.service("nfs").unwrap()["phase"], "notifying", "the one that is off is called on");
+    let again = b.run(&["adopt", "nfs", "--until", "notified"]);
+    assert_eq!(again.status.code(), Some(6), "whoever asks again knows it at once: {again:?}");
+    assert!(text(&again.stdout).contains("they are called until grace ends"), "{again:?}");
+}
+
+#[test]
+fn whoever_does_not_want_to_wait_is_answered_once_the_service_is_claimed() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let refused = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-c", "--no-wait"]);
+    assert_eq!(refused.status.code(), Some(3), "a refusal is waited for: {refused:?}");
+    let accepted = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a", "--no-wait"]);
+    assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+    b.wait_for("clients that are told", |b| (b.service("nfs")?["phase"] == "notifying").then_some(()));
+    let known = b.run(&["report", "nfs"]);
+    assert_eq!(known.status.code(), Some(6), "{known:?}");
+}
+
 #[test]
 fn a_service_that_the_store_has_never_seen_is_claimed_away_from_its_home_by_force_alone() {
     let site = Site::new();
@@ -169,6 +276,178 @@ fn another_store_in_the_place_of_this_servers_is_refused_by_its_agent() {
     fs::rename(&away, site.store()).unwrap();
     server.wait_until_captured("nfs", 1);
     assert_eq!(server.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
+fn all_that_is_missing_is_said_at_once_before_anything_is_claimed_and_force_goes_on_without_it() {
+    let (site, mut b) = with_a_silent_owner(None);
+    b.kill();
+    let here = b.path("").display().to_string();
+    b.configure(
+        "addresses = [\"127.0.0.1\"]",
+        "addresses = [\"127.0.0.1\"]\nexports = [\"/no/such/export\"]",
+    );
+    b.configure("[\"true\"]", &format!("[\"{here}recognise\"]"));
+    b.configure("[heartbeat]", "[hooks]\naddress-up = [\"/no/such/program\"]\n[heartbeat]");
+    b.up();
+    b.wait_for("a lock manager", |b| (b.try_status()?["lock_manager"]["serving"] == true).then_some(()));
+    fs::rename(b.path("life"), b.path("no-life")).unwrap();
+    fs::rename(b.path("local"), b.path("no-local")).unwrap();
+    fs::write(b.path("local"), "no folder").unwrap();
+    let adopt = ["adopt", "nfs", "--owner-fenced", "nfs-a"];
+    let refused = b.run(&[&adopt[..], &["--json"]].concat());
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let said = text(&refused.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "heirlock: nfs can't be adopted here now; nothing was changed:");
+    let document: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    let missing = document["missing"].as_array().unwrap();
+    let expected = [
+        ("command", "hooks.address-up: /no/such/program"),
+        ("local-directory", "/local: "),
+        ("volume", "nfs: /no/such/export"),
+        ("command", "recognise is no program"),
+        ("incarnation", "No such file"),
+    ];
+    for (check, found) in expected {
+        assert!(lines.iter().any(|line| line.contains(found)), "{found}: {said}");
+        let has = |one: &serde_json::Value| one["check"] == check && one["found"].to_string().contains(found);
+        assert!(missing.iter().any(has), "{check}: {document}");
+        assert!(missing.iter().all(|one| one["remedy"].as_str().is_some_and(|text| !text.is_empty())));
+    }
+    assert_eq!(lines.len(), 2 + missing.len(), "one line for each, and what --force does: {said}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"], "nothing was claimed");
+    b.run(&[&adopt[..], &["--force"]].concat());
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
+#[test]
+fn an_adoption_that_failed_says_how_to_try_again_and_the_same_words_do() {
+    let site = Site::new();
+    let (mut b, network) = with_one_client_off(&site);
+    b.kill();
+    let port = network.rpcbind_port;
+    drop(network);
+    b.up();
+    // Nobody answers at the service's address.
+    let failed = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let said = text(&failed.stderr) + &text(&failed.stdout);
+    assert!(said.contains("say 'heirlock adopt nfs' again") && !said.contains("restart"), "{said}");
+    assert_eq!(b.run(&["report", "nfs"]).status.code(), Some(1));
+    assert_eq!(b.run(&["adopt", "nfs", "--finish"]).status.code(), Some(3), "nothing is prepared");
+    let before = b.service("nfs").unwrap()["state_number"].as_u64().unwrap();
+    let clients = ["127.1.0.1", "127.1.0.2", "127.1.0.3"];
+    let network = Network::at(port, &clients, "nfs-b", b.path(""));
+    let again = b.run(&["adopt", "nfs"]);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2", "3"]);
+    for client in clients {
+        let told = network.told(client);
+        assert!(told.len() == 1 && u64::from(told[0].state) > before, "{client}: {told:?}");
+    }
+    let held = b.run(&["adopt", "nfs"]);
+    assert_eq!(held.status.code(), Some(0), "{held:?}");
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2", "3"], "nothing is adopted twice");
+}
+
+/// An address that no server has: as if it had been taken away.
+const GONE: &str = "192.0.2.77";
+
+/// `nfs-b` has adopted from `nfs-a`, its home, which is back. One client of `nfs-b`, and one of `nfs-a` itself, are off.
+fn away_from_home(site: &Site, address: &str) -> (Server, Server, Network) {
+    let (mut b, network) = with_one_client_off(site);
+    b.kill();
+    b.configure("\"10m\"", "\"6s\"\nsettle-margin = \"1s\"");
+    b.up();
+    let told = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(told.status.code(), Some(6), "{told:?}");
+    b.kill();
+    drop(network);
+    b.configure("\"6s\"", "\"10m\"");
+    b.configure("\"127.0.0.1\"", &format!("\"{address}\""));
+    let mut a = site.again("a");
+    let network = Network::new(&["127.1.0.1", "127.1.0.2"], "nfs-a", a.path(""));
+    for server in [&a, &b] {
+        let port = format!("rpcbind-port = {}", network.rpcbind_port);
+        let text = fs::read_to_string(server.path("heirlock.toml")).unwrap();
+        let before = text.lines().find(|line| line.starts_with("rpcbind-port")).unwrap();
+        server.configure(before, &port);
+    }
+    let life = a.path("life").display().to_string();
+    a.configure("[\"true\"]", &format!("[\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]"));
+    a.configure("\"20s\"", "\"10m\"");
+    a.register("127.1.0.9");
+    a.up();
+    b.up();
+    a.wait_until_it_hears_the_other();
+    b.wait_until_it_hears_the_other();
+    (a, b, network)
+}
+
+fn is_telling(server: &Server, service: &str) -> bool {
+    server.service(service).is_some_and(|service| service["phase"] == "notifying")
+}
+
+#[test]
+fn a_service_comes_home_while_both_servers_tell_clients_of_a_restart_of_their_own() {
+    let site = Site::new();
+    let (a, b, network) = away_from_home(&site, GONE);
+    a.wait_for("its own record", |a| (a.service("host.nfs-a")?["records"] == 4).then_some(()));
+    fs::write(a.path("life"), "next\n").unwrap();
+    fs::write(b.path("life"), "next\n").unwrap();
+    a.wait_for("a self-adoption", |a| is_telling(a, "host.nfs-a").then_some(()));
+    // Its address is nowhere, for which it waits.
+    b.wait_for("a self-adoption", |b| (b.service("nfs")?["phase"] == "proved").then_some(()));
+    let home = a.run(&["failback", "nfs", "--until", "notified", "--json"]);
+    assert_eq!(home.status.code(), Some(6), "two clients are off: {home:?}\n{}", b.log());
+    let report: serde_json::Value = serde_json::from_slice(&home.stdout).unwrap();
+    let events: Vec<_> =
+        report["timeline"].as_array().unwrap().iter().map(|stamp| stamp["event"].as_str().unwrap()).collect();
+    assert_eq!(events[..3], ["asked", "given-up", "claimed"], "{report}");
+    assert!(report["timeline"][0]["at_ms"].as_i64() < Some(0), "{report}");
+    for client in ["127.1.0.1", "127.1.0.2"] {
+        let told = network.told(client);
+        let last = told.last().map(|told| u64::from(told.state));
+        assert_eq!(last, report["state_number"].as_u64(), "{client}: {told:?}");
+    }
+    b.wait_for("an owner that gave it up", |b| (b.service("nfs")?["held"] == false).then_some(()));
+    a.wait_for("its own clients", |a| is_telling(a, "host.nfs-a").then_some(()));
+}
+
+#[test]
+fn why_the_owner_cannot_give_a_service_up_is_said_where_it_was_asked_for_and_so_is_the_wait() {
+    let site = Site::new();
+    let (a, b, _network) = away_from_home(&site, "127.0.0.1");
+    let refused = a.run(&["failback", "nfs"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let said = text(&refused.stderr);
+    let waits = "waiting for nfs-b to give nfs up: its address is being taken away, at most ";
+    assert!(said.contains(waits), "{said}");
+    let why = "nfs-b can't give nfs up: 127.0.0.1 is still on this server; take it away first";
+    assert!(said.contains(why), "{said}");
+    assert_eq!(b.service("nfs").unwrap()["held"], true);
+    // What kept it is mended there: whoever asks again is not told of the last time.
+    let released = b.run(&["release", "nfs"]);
+    assert!(
+        text(&released.stderr).contains("waiting for nfs to be released: its address is"),
+        "{released:?}"
+    );
+}
+
+#[test]
+fn a_home_that_could_not_adopt_asks_nobody_to_give_anything_up() {
+    let site = Site::new();
+    let (mut a, b, _network) = away_from_home(&site, GONE);
+    a.kill();
+    a.configure("home = \"nfs-a\"", "home = \"nfs-a\"\nexports = [\"/no/such/export\"]");
+    a.up();
+    let refused = a.run(&["failback", "nfs", "--json"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let document: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(document["missing"][0]["check"], "volume", "{document}");
+    assert_eq!(b.service("nfs").unwrap()["held"], true);
+    assert!(!b.log().contains("its home asks for it"));
 }
 
 #[test]

@@ -50,7 +50,8 @@ fn the_help_lists_the_exit_codes_and_every_verb() {
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
     for part in [
         "0  done, and every client was told",
-        "1  failed",
+        "6  done, but some clients",
+        "1  it failed",
         "2  the command line",
         "3  refused",
         "4  no agent",
@@ -165,11 +166,16 @@ fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
     ];
     let (request, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced"]);
     let expected = json!({
-        "verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "fenced": "owner", "force": false
+        "verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "fenced": "owner", "force": false,
+        "answer-when": "settled"
     });
     assert_eq!(request, expected);
     let (request, _) = server.run_with_agent(&answers, &["adopt", "--owner-fenced=nfs-a", "nfs"]);
     assert_eq!(request["fenced"], json!({"server": "nfs-a"}));
+    let (request, _) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced", "nfs-a"]);
+    assert_eq!(request["fenced"], json!({"server": "nfs-a"}), "a space is as good as '='");
+    let (request, _) = server.run_with_agent(&answers, &["adopt", "nfs", "--owner-fenced", "--json"]);
+    assert_eq!(request["fenced"], json!("owner"));
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
     assert!(said.out.starts_with("nfs: every client was told\n"), "{}", said.out);
     let (_, said) = server.run_with_agent(&answers, &["adopt", "nfs", "--json"]);
@@ -180,11 +186,71 @@ fn an_adoption_shows_nothing_but_its_report_where_there_is_no_terminal() {
 }
 
 #[test]
-fn an_adoption_that_missed_a_client_fails_and_names_it() {
+fn a_service_that_would_be_taken_for_the_fenced_server_is_an_error_that_explains() {
+    let server = Server::new();
+    for words in [
+        &["adopt", "--owner-fenced", "nfs"] as &[&str],
+        &["adopt", "--prepare", "--owner-fenced", "nfs"],
+        &["records", "import", "--owner-fenced", "nfs", "/var/lib/nfs"],
+    ] {
+        let said = server.run(words);
+        assert_eq!((said.exit, said.out.as_str()), (2, ""), "{words:?}");
+        let hint = "hint: \"nfs\" after --owner-fenced was taken for the server that is off";
+        assert!(said.err.contains(hint), "{}", said.err);
+        let said = server.run(&[words, &["--json"]].concat());
+        assert!(said.json()["error"].as_str().unwrap().contains("was taken for the server"), "{}", said.out);
+    }
+    // What a script's empty variable leaves names nobody.
+    let said = server.run(&["adopt", "nfs", "--owner-fenced="]);
+    assert_eq!(said.exit, 2, "{}", said.err);
+}
+
+#[test]
+fn an_adoption_that_missed_a_client_is_told_from_one_that_failed_and_names_it() {
     let (_, said) = Server::new().run_with_agent(&[json!({"done": adoption(1)})], &["adopt", "nfs"]);
-    assert_eq!(said.exit, 1);
+    assert_eq!(said.exit, 6);
     assert!(said.out.contains("  192.0.2.9: no answer until grace ended\n"), "{}", said.out);
     assert!(said.out.contains("what to do: "), "{}", said.out);
+}
+
+#[test]
+fn whoever_asks_says_how_long_to_wait_and_the_exit_code_says_what_is_known_by_then() {
+    let server = Server::new();
+    let under_way = |phase: &str, unreachable| {
+        let mut report = adoption(unreachable);
+        report["phase"] = json!(phase);
+        json!({"done": report})
+    };
+    let finish = ["adopt", "nfs", "--finish", "--until", "notified"];
+    let (request, said) = server.run_with_agent(&[under_way("settling", 0)], &finish);
+    assert_eq!((&request["answer-when"], &request["finish"]), (&json!("notified"), &json!(true)));
+    assert_eq!(said.exit, 0, "all were told: {}", said.out);
+    let (_, said) = server.run_with_agent(&[under_way("notifying", 1)], &finish);
+    assert_eq!(said.exit, 6, "one has not answered: {}", said.out);
+    let (request, said) = server.run_with_agent(&[under_way("claimed", 3)], &["adopt", "nfs", "--no-wait"]);
+    assert_eq!((&request["answer-when"], said.exit), (&json!("accepted"), 0));
+    let (request, _) = server.run_with_agent(&[under_way("settled", 0)], &["failback", "nfs", "--no-wait"]);
+    assert_eq!(request, json!({"verb": "failback", "service": "nfs", "answer-when": "accepted"}));
+    assert_eq!(server.run(&["adopt", "nfs", "--no-wait", "--until", "notified"]).exit, 2);
+}
+
+#[test]
+fn each_verb_that_tells_clients_says_what_its_exit_codes_mean() {
+    let server = Server::new();
+    for (verb, expected) in [
+        (&["adopt"] as &[&str], "6  adopted and serving, but some clients were not told"),
+        (&["failback"], "6  at home and serving, but some clients were not told"),
+        (&["release"], "1  not released"),
+        (&["report"], "6  some clients were not told"),
+        (&["notify"], "1  it failed, or some clients were not told"),
+        (&["records", "import"], "1  some entries could not be read"),
+    ] {
+        for flag in ["--help", "-h"] {
+            let said = server.run(&[verb, &[flag]].concat());
+            assert_eq!(said.exit, 0);
+            assert!(said.out.contains(expected) && said.out.contains("Example"), "{verb:?}: {}", said.out);
+        }
+    }
 }
 
 #[test]
@@ -210,7 +276,7 @@ fn the_other_verbs_ask_for_what_they_are_called() {
     let done = json!({"done": {"kind": "words", "text": "it is done"}});
     for (words, request) in [
         (&["release", "nfs"] as &[&str], json!({"verb": "release", "service": "nfs"})),
-        (&["failback", "nfs"], json!({"verb": "failback", "service": "nfs"})),
+        (&["failback", "nfs"], json!({"verb": "failback", "service": "nfs", "answer-when": "settled"})),
         (&["maintenance", "on"], json!({"verb": "maintenance", "on": true})),
         (&["maintenance", "off"], json!({"verb": "maintenance", "on": false})),
         (&["report", "host"], json!({"verb": "report", "service": "host.nfs-b"})),

@@ -508,10 +508,12 @@ pub(crate) fn event_word(event: &Event) -> &'static str {
         Event::Finish => "finish",
         Event::BroughtUp(_) => "brought up",
         Event::Acknowledged { .. } => "acknowledged",
+        Event::TriedAll { .. } => "tried all",
         Event::NotifyEnded { .. } => "notify ended",
         Event::Registered(_) => "registered",
         Event::Tick { .. } => "tick",
         Event::LifeChanged => "life changed",
+        Event::GivenUp(_) => "given up",
         Event::Overtaken(_) => "overtaken",
     }
 }

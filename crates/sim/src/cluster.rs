@@ -163,7 +163,7 @@ impl World {
 
     /// What it may say of a server that it keeps off.
     fn fenced(&self, server: Option<usize>) -> Authority {
-        Authority { fenced: server.map(|server| self.servers[server].name.clone()), insisted: false }
+        Authority { fenced: server.map(|server| self.servers[server].name.clone()), ..Authority::default() }
     }
 
     fn adopt_on(&mut self, service: usize, on: usize, fenced: Option<usize>) -> Task {

@@ -15,8 +15,11 @@ use crate::wire::Ending;
 /// The exit code of heirlock that means: refused, and nothing was changed.
 pub const REFUSED: i32 = 3;
 
-/// The exit code of heirlock that means: failed, or not done for every client.
+/// The exit code of heirlock that means: it failed.
 pub const FAILED: i32 = 1;
+
+/// The exit code of heirlock that means: done, but some clients were not told.
+pub const UNTOLD: i32 = 6;
 
 /// The store, in the folder that all guests share.
 const STORE: &str = "/srv/store/heirlock";
@@ -254,7 +257,7 @@ impl Cluster {
     ) -> Result<(AdoptionReport, Ending)> {
         self.say(format!("{server}: heirlock adopt {} {options}", service.name));
         let called = self.heirlock(server, &format!("adopt {} {options} --json", service.name))?;
-        let report = if called.ending == Ending::Exit(0) {
+        let report = if matches!(called.ending, Ending::Exit(0 | UNTOLD)) {
             called.parsed::<AdoptionReport>()?
         } else {
             called

@@ -85,6 +85,8 @@ pub(super) struct Peer {
     /// Calls that were not answered in time, ever: a slow client stays slow, and is waited for longer.
     slow: u32,
     reason: Option<String>,
+    /// It answered, or had its first round of tries.
+    had_first_round: bool,
 }
 
 impl Peer {
@@ -113,6 +115,7 @@ impl Peer {
             unanswered: 0,
             slow: 0,
             reason: None,
+            had_first_round: false,
         };
         peer.add_addresses(addresses, sources);
         peer
@@ -147,6 +150,14 @@ impl Peer {
                 self.routes.push(route);
             }
         }
+    }
+
+    /// Whether it has had its first round of tries just now: so many calls came to nothing, as many at least as there
+    /// are routes to it, each of which is tried in turn while it is silent. Whoever waits for all to be told waits for this one no longer; it is called again all the same.
+    pub(super) fn ends_first_round(&mut self) -> bool {
+        let routes = u32::try_from(self.routes.len()).unwrap_or(u32::MAX);
+        let is_through = self.done || self.slow >= limits::NOTIFY_ROUND_CALLS.max(routes);
+        is_through && !std::mem::replace(&mut self.had_first_round, true)
     }
 
     /// A call begins; the transaction that nobody waits for any more comes back.

@@ -122,6 +122,10 @@ pub struct Notifier {
     said: BTreeMap<usize, BTreeSet<&'static str>>,
     random: u64,
     left: usize,
+    /// Clients that have neither answered nor had their first round of tries.
+    in_first_round: usize,
+    /// Clients to whom there is no route: no address of theirs is known, or none of the service is ready.
+    routeless: usize,
 }
 
 /// A call that is out.
@@ -149,6 +153,8 @@ impl Notifier {
             connections_max: plan.connections_max.clamp(1, limits::NOTIFY_CONNECTIONS_MAX),
             sources,
             left: peers.len(),
+            in_first_round: peers.len(),
+            routeless: peers.iter().filter(|peer| !peer.has_route()).count(),
             named: named.map(|at| (peers[at].key().clone(), at)).collect(),
             calls: HashMap::new(),
             fresh: (0..peers.len()).filter(|at| peers[*at].has_route()).collect(),
@@ -176,6 +182,7 @@ impl Notifier {
         let had_none = !self.peers[at].has_route();
         self.peers[at].add_addresses(addresses, &self.sources);
         if had_none && self.peers[at].has_route() {
+            self.routeless -= 1;
             self.fresh.push_back(at);
         }
     }
@@ -192,6 +199,7 @@ impl Notifier {
             let had_none = !peer.has_route();
             peer.find_routes(&self.sources);
             if had_none && peer.has_route() {
+                self.routeless -= 1;
                 self.fresh.push_back(at);
             }
         }
@@ -337,6 +345,7 @@ impl Notifier {
             Answer::Done => {
                 self.end_call(at);
                 self.left -= 1;
+                self.end_first_round(at);
                 self.events.push_back(Event::Acknowledged(self.peers[at].key().clone()));
             }
         }
@@ -371,11 +380,28 @@ impl Notifier {
         self.left == 0
     }
 
+    /// Whether every client has answered or had its first round of tries ([`limits::NOTIFY_ROUND_CALLS`]): what a living
+    /// client needs has been done for each.
+    #[must_use]
+    pub fn has_tried_all(&self) -> bool {
+        self.in_first_round == 0
+    }
+
+    /// The same, but for clients to whom there is no route so far.
+    #[must_use]
+    pub fn has_tried_all_with_a_route(&self) -> bool {
+        self.in_first_round == self.routeless
+    }
+
     /// Ends it: nothing may be sent any more. Says what became of those that have not acknowledged; of those to whom there
     /// was no route also why addresses of the service were not `ready`, where that is known.
     #[must_use]
     pub fn stop(self, unready: &str) -> Vec<(MonName, Outcome, String)> {
         self.peers.iter().filter_map(|peer| peer.left_over(unready)).collect()
+    }
+
+    fn end_first_round(&mut self, at: usize) {
+        self.in_first_round -= usize::from(self.peers[at].ends_first_round());
     }
 
     fn call(&mut self, now: Moment, at: usize) -> Transmit {
@@ -462,6 +488,7 @@ impl Notifier {
             peer.unanswered();
             peer.is_silent = true;
             self.silent.push_back(at);
+            self.end_first_round(at);
         }
     }
 

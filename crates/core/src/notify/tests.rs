@@ -191,6 +191,38 @@ fn a_living_client_is_told_under_every_name_in_order_and_once() {
 }
 
 #[test]
+fn all_are_tried_once_each_has_answered_or_had_its_first_round_and_the_silent_ones_are_called_on() {
+    for habit in [Habit::Dead, Habit::Garbage, Habit::Unregistered, Habit::Refuses] {
+        let nowhere = (MonName::parse("nowhere").unwrap(), Vec::new());
+        let others = [1, 2, 3, 4].map(|client| address(client).into()).to_vec();
+        let clients = vec![(key(0), vec![address(0).into()]), (key(1), others), nowhere];
+        let mut notifier = Notifier::new(Plan { clients, ..plan(0) });
+        let (mut now, mut told, mut calls) = (Moment::START, Told::default(), BTreeMap::new());
+        while !notifier.has_tried_all_with_a_route() {
+            while let Some(transmit) = notifier.poll_transmit(now) {
+                *calls.entry(transmit.to.ip()).or_insert(0) += 1;
+                if transmit.transport == TCP {
+                    notifier.handle_failure(transmit.xid, "nobody listens".into());
+                } else if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
+                    notifier.handle_reply(now, UDP, from, &bytes);
+                }
+            }
+            now = notifier.next_timeout().expect("it goes on asking").max(now + Duration::from_millis(1));
+        }
+        assert!(calls[&address(0)] >= limits::NOTIFY_ROUND_CALLS, "{habit:?}: {calls:?}");
+        assert!(habit != Habit::Dead || calls.len() == 5, "each address was tried: {calls:?}");
+        assert!(now < at(12_000), "{habit:?}: not after the whole of a grace period: {now:?}");
+        assert!(!notifier.has_tried_all(), "to one of them there is no route");
+        assert!(!notifier.is_done() && notifier.next_timeout().is_some());
+    }
+    let mut network = Network::new(&[Habit::Living, Habit::Living], 0, 1);
+    assert!(!network.notifier.has_tried_all());
+    network.run(at(1_000));
+    assert!(network.notifier.is_done() && network.notifier.has_tried_all());
+    assert!(Notifier::new(plan(0)).has_tried_all(), "there is nobody to be told");
+}
+
+#[test]
 fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known() {
     let habits = [
         Habit::Dead,

@@ -342,8 +342,8 @@ impl World {
                 let retired = !newest.records.contains(&one);
                 let told = self.sent.contains(&last);
                 let told_before = self.sent.iter().any(|s| s.service == name && s.client == one);
-                let lines = newest.begun.iter().flat_map(|(_, lines)| lines);
-                let known = lines.filter(|line| line.client == one.as_str()).next_back();
+                let mut lines = newest.begun.iter().flat_map(|(_, lines)| lines);
+                let known = lines.rfind(|line| line.client == one.as_str());
                 let known = known.map(|line| (line.outcome, line.is_final));
                 let is_lost = matches!(known, Some((Outcome::Lost, _)));
                 assert!(

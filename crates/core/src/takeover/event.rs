@@ -48,6 +48,11 @@ pub enum Event {
         /// who
         clients: Vec<MonName>,
     },
+    /// Every client of a service has answered, or had its first round of tries; who has not answered is called again.
+    TriedAll {
+        /// which
+        service: ServiceName,
+    },
     /// The notifier of a service is through: everybody answered, or it is too late.
     NotifyEnded {
         /// which
@@ -66,6 +71,8 @@ pub enum Event {
     },
     /// The lock manager was restarted by somebody else: its locks are gone once more.
     LifeChanged,
+    /// This server gave a service away in order: its clients are told by whoever takes it next.
+    GivenUp(ServiceName),
     /// Somebody claimed a higher generation: we are not the adopter any more (I3).
     Overtaken(ServiceName),
 }

@@ -155,6 +155,10 @@ pub struct Stamp {
 pub enum Milestone {
     /// The owner's last sign of life that was seen.
     PrimaryLost,
+    /// The owner was asked to give it up (failback).
+    Asked,
+    /// The owner gave it up.
+    GivenUp,
     /// Fenced.
     Fenced,
     /// Claimed.

@@ -22,6 +22,8 @@ pub(super) struct Member {
     pub(super) told: bool,
     /// Clients that were told in the life that ran when it was claimed.
     pub(super) told_before: BTreeSet<MonName>,
+    /// Each of its clients has answered, or had its first round of tries.
+    pub(super) tried: bool,
 }
 
 /// What is known of one client.
@@ -88,7 +90,17 @@ impl Member {
         clients: impl IntoIterator<Item = MonName>,
     ) -> Self {
         let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
-        Self { service, part, generation, state, clients, good: 0, told: false, told_before: BTreeSet::new() }
+        Self {
+            service,
+            part,
+            generation,
+            state,
+            clients,
+            good: 0,
+            told: false,
+            told_before: BTreeSet::new(),
+            tried: false,
+        }
     }
 
     /// These are clients too.
@@ -199,6 +211,11 @@ impl Member {
     /// Whether every client has registered again: nothing is left to wait for.
     pub(super) fn all_registered(&self) -> bool {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
+    }
+
+    /// How many have not registered again.
+    pub(super) fn not_back(&self) -> usize {
+        self.clients.values().filter(|known| known.outcome != Some(Outcome::ReRegistered)).count()
     }
 
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no

@@ -185,10 +185,31 @@ impl Takeover {
             over: false,
         };
         if let Some(lost) = run.plan.primary_lost {
-            let before = i64::try_from(now.since(lost).as_millis()).unwrap_or(i64::MAX);
-            run.timeline.push(Stamp { event: Milestone::PrimaryLost, at_ms: -before });
+            run.came_before(now, Milestone::PrimaryLost, lost);
         }
         run
+    }
+
+    /// This came before the run: what led to it took its time too.
+    pub fn came_before(&mut self, now: Moment, event: Milestone, at: Moment) {
+        let before = i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
+        self.timeline.push(Stamp { event, at_ms: -before });
+    }
+
+    /// Until when at the latest it waits in this phase, where that is known.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Proved | Phase::Ready | Phase::Notifying => self.grace.map(|grace| grace.last_call()),
+            Phase::Settling => Some(self.settled_at()),
+            _ => None,
+        }
+    }
+
+    /// How many clients have not registered again.
+    #[must_use]
+    pub fn not_back(&self) -> usize {
+        self.members.iter().map(Member::not_back).sum()
     }
 
     /// How far it is.
@@ -201,6 +222,28 @@ impl Takeover {
     #[must_use]
     pub fn awaits_finish(&self) -> bool {
         self.phase == Phase::Proved && self.awaits_finish
+    }
+
+    /// Whether a fence has to confirm first that the owners are off.
+    #[must_use]
+    pub fn has_fence(&self) -> bool {
+        self.plan.fence
+    }
+
+    /// Whether it has claimed what it is to take over.
+    #[must_use]
+    pub fn has_claimed(&self) -> bool {
+        !matches!(self.phase, Phase::Intent | Phase::Fenced)
+    }
+
+    /// Whether every client has answered, or had its first round of tries. Of those that have not answered nothing is known
+    /// yet: they are called until grace is too short.
+    #[must_use]
+    pub fn has_tried_all(&self) -> bool {
+        match self.phase {
+            Phase::Notifying => self.members.iter().all(|member| member.told || member.tried),
+            phase => phase > Phase::Notifying,
+        }
     }
 
     /// Whether nothing more will happen.
@@ -364,6 +407,7 @@ impl Takeover {
         }
         match (self.phase, event) {
             (_, Event::Overtaken(service)) => self.overtaken(now, &service),
+            (_, Event::GivenUp(service)) => self.given_up(now, &service),
             (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
             (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
             (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
@@ -390,6 +434,10 @@ impl Takeover {
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
             (Phase::Notifying, Event::Acknowledged { service, clients }) => {
                 self.acknowledged(now, &service, &clients)
+            }
+            (Phase::Notifying, Event::TriedAll { service }) => {
+                self.members.iter_mut().filter(|m| m.service == service).for_each(|m| m.tried = true);
+                Batch::nothing()
             }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
             (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {
@@ -721,6 +769,21 @@ impl Takeover {
             }
         }
         steps
+    }
+
+    /// What is given away is no member any more: the next adopter tells its clients anew, under a number of its own.
+    fn given_up(&mut self, now: Moment, service: &ServiceName) -> Steps {
+        if self.members.iter().any(|member| member.service != *service) {
+            return self.overtaken(now, service);
+        }
+        if self.members.is_empty() {
+            return Batch::nothing();
+        }
+        let mut then = if self.phase == Phase::Notifying { vec![Action::StopNotifying] } else { Vec::new() };
+        self.members.clear();
+        self.over = true;
+        then.extend([Action::CleanUp, Action::Over(End::Settled(Vec::new()))]);
+        Batch { persist: Vec::new(), then }
     }
 
     /// A higher generation exists: what we still wrote or sent for this service would be another server's business.

@@ -138,6 +138,52 @@ pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     }
 }
 
+#[test]
+fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    assert!(!run.has_claimed());
+    notifying(&mut run, &mut kept);
+    assert!(run.has_claimed() && !run.has_tried_all());
+    let steps = run.step(at(2_000), Event::TriedAll { service: service("nfs") });
+    assert!(steps.persist.is_empty() && steps.then.is_empty(), "its outcomes are not known yet");
+    assert!(!run.has_tried_all(), "the clients of home were not all called yet");
+    ended(&mut run, &mut kept, "home", &[]);
+    assert_eq!((run.has_tried_all(), run.phase()), (true, Phase::Notifying));
+    ended(&mut run, &mut kept, "nfs", &[("10.0.0.2", Outcome::Unreachable)]);
+    assert_eq!((run.has_tried_all(), run.phase()), (true, Phase::Settling));
+}
+
+#[test]
+fn what_is_given_away_during_a_self_adoption_is_told_by_its_next_owner_and_the_others_are_told_here() {
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(2_000), Event::GivenUp(service("nfs")));
+    let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(notices.iter().map(|n| n.service.as_str()).collect::<Vec<_>>(), ["home"]);
+    assert!(steps.persist.is_empty(), "its generation is not ours any more");
+    let steps = run.step(at(2_100), Event::GivenUp(service("home")));
+    assert!(steps.persist.is_empty());
+    let settled = Action::Over(End::Settled(Vec::new()));
+    assert_eq!(steps.then, [Action::StopNotifying, Action::CleanUp, settled]);
+    assert!(run.is_over());
+}
+
+#[test]
+fn what_led_to_a_run_is_in_its_timeline_and_how_long_it_waits_is_known() {
+    let mut run = Takeover::new(at(9_000), plan(Strategy::RestartNfs, Until::Settled));
+    run.came_before(at(9_000), Milestone::Asked, at(2_000));
+    run.came_before(at(9_000), Milestone::GivenUp, at(8_500));
+    let stamps: Vec<_> = run.timeline().iter().map(|stamp| (stamp.event, stamp.at_ms)).collect();
+    assert_eq!(stamps, [(Milestone::Asked, -7_000), (Milestone::GivenUp, -500)]);
+    assert_eq!(run.waits_until(), None);
+    let (mut run, mut kept) =
+        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    notifying(&mut run, &mut kept);
+    assert_eq!((run.waits_until(), run.not_back()), (Some(at(11_000)), 3), "grace less the margin");
+}
+
 pub(super) fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
     kept.persist(
         &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),

@@ -2,8 +2,8 @@
 //! time, and may end in a refusal. So it holds nothing up: a self-adoption goes on beside it, or begins, and makes way at
 //! the moment in which the claim has succeeded.
 
-use heirlock_core::ServiceName;
 use heirlock_core::takeover::{Action, End, Event, Standing};
+use heirlock_core::{Moment, ServiceName};
 
 use super::Agent;
 use super::runs::Running;
@@ -46,13 +46,14 @@ impl Agent {
         let standing = self.standing();
         let Some(asked) = &mut self.asked else { return };
         asked.machine.stands(standing);
-        let number = asked.number;
+        let (number, insists) = (asked.number, asked.insists);
+        let targets = asked.machine.targets().to_vec();
         let batch = asked.machine.step(self.clock.now(), event);
         for action in batch.then {
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
                     Some(why) => self.advance_asked(Event::Fit(Err(why))),
-                    None => self.work_for(number).check_fit(strategy),
+                    None => self.work_for(number).check_fit(strategy, targets.clone(), insists),
                 },
                 Action::Fence(services) => {
                     let owners = services
@@ -106,7 +107,14 @@ impl Agent {
         let phase = asked.machine.phase();
         if asked.said.replace(phase) != Some(phase) {
             tracing::info!(run = asked.machine.run(), %phase, "{}: its adoption was asked for, run {}", super::status::names(asked.machine.targets()), asked.machine.run());
-            asked.say_progress();
+            asked.say_progress(self.clock.now(), &self.settings);
+        }
+    }
+
+    /// Those who wait for it see that it is being checked still.
+    pub(crate) fn say_progress_asked(&mut self, now: Moment) {
+        if let Some(asked) = &mut self.asked {
+            asked.say_progress(now, &self.settings);
         }
     }
 

@@ -7,7 +7,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use crate::store::{ServerHearts, ServerReport, Store, StoreError};
+use crate::store::{Decline, ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
 const DISPUTED_BEATS: u32 = 10;
@@ -148,12 +148,33 @@ impl Pulse {
         self.report.wants.retain(|other| other != service);
         if wanted {
             self.report.wants.push(service.clone());
+            self.report.asked = fastrand::u64(1..);
         }
     }
 
-    /// Who asks for a service.
-    pub(crate) fn wanted_by(&self, service: &ServiceName) -> Option<&ServerName> {
-        self.found.reports.values().find(|report| report.wants.contains(service)).map(|report| &report.server)
+    /// Whether a server asks for a service, and which time of asking it is.
+    pub(crate) fn asked_by(&self, server: &ServerName, service: &ServiceName) -> Option<u64> {
+        let report = self.found.reports.get(server)?;
+        report.wants.contains(service).then_some(report.asked)
+    }
+
+    /// Why a service can't be given up now; none where it can, or nobody asks.
+    pub(crate) fn decline(&mut self, service: &ServiceName, decline: Option<Decline>) {
+        match decline {
+            Some(decline) => self.report.declines.insert(service.clone(), decline),
+            None => self.report.declines.remove(service),
+        };
+    }
+
+    /// What was said last of a service that can't be given up.
+    pub(crate) fn declined(&self, service: &ServiceName) -> Option<&Decline> {
+        self.report.declines.get(service)
+    }
+
+    /// What the owner of a service says to our asking for it.
+    pub(crate) fn declined_by(&self, owner: &ServerName, service: &ServiceName) -> Option<&Decline> {
+        let decline = self.found.reports.get(owner)?.declines.get(service)?;
+        (decline.asked == self.report.asked).then_some(decline)
     }
 
     fn try_beat(

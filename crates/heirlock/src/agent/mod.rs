@@ -11,7 +11,7 @@
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
 //! | `runs.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
-//! | `requests.rs`, `release.rs` | the verbs of the control socket |
+//! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
 
@@ -23,6 +23,7 @@ mod capture;
 mod clock;
 pub(crate) mod convey;
 mod elsewhere;
+mod failback;
 mod grace;
 mod health;
 mod holdings;
@@ -67,7 +68,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{CaptureMode, LockManagerSettings, Settings};
-use crate::control::{Answer, Listener, Request, Responder, trust};
+use crate::control::{Answer, Listener, Missing, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::files::Folder;
 use crate::monitor::Wanted;
@@ -103,6 +104,10 @@ pub(crate) enum Message {
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
     Event(RunNumber, Event),
+    /// What an adoption needs and isn't there, for a run.
+    Fit(RunNumber, Vec<Missing>),
+    /// What this server needs to adopt a service that is to come home, and isn't there.
+    HomeLookedFor(ServiceName, Vec<Missing>),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
     /// A name was looked up.
@@ -159,6 +164,8 @@ pub(crate) struct Agent {
     asked: Option<Running>,
     /// From which addresses clients can be told, in the run that is on or in the last one.
     readiness: Arc<readiness::Readiness>,
+    /// When the last run was refused, if it was.
+    refused_at: Option<Moment>,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -169,7 +176,7 @@ pub(crate) struct Agent {
     unreadable: BTreeMap<ServiceName, String>,
     protection: Protection,
     releases: release::Releases,
-    wishes: requests::Wishes,
+    wishes: failback::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     snapshot: Arc<Snapshot>,
@@ -289,6 +296,7 @@ impl Agent {
             run: None,
             asked: None,
             readiness: Arc::default(),
+            refused_at: None,
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
@@ -297,7 +305,7 @@ impl Agent {
             unreadable: BTreeMap::new(),
             protection: Protection::default(),
             releases: release::Releases::default(),
-            wishes: requests::Wishes::default(),
+            wishes: failback::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
             snapshot,
             fingerprint: settings.fingerprint(),
@@ -374,6 +382,8 @@ impl Agent {
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
+            Message::Fit(run, missing) => self.looked_for_hazards(run, missing),
+            Message::HomeLookedFor(service, missing) => self.home_looked_for(&service, &missing),
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
@@ -474,6 +484,8 @@ impl Agent {
         self.look_for_silence(now);
         self.answer_wishes(now);
         self.fulfil_wishes(now);
+        self.say_releases(now);
+        self.say_progress_asked(now);
         self.forget_the_unreachable(now);
     }
 

@@ -91,7 +91,9 @@ impl Agent {
         }
         let any_lost = !owed.lost.is_empty();
         if any_lost {
+            let lately = |at: Moment| now.since(at) < limits::REDO_INTERVAL;
             let order = match owed.redo {
+                Some(_) if self.refused_at.is_some_and(lately) => return,
                 Some(redo) => Order::redo(redo),
                 None => Order::own_restart(),
             };
@@ -210,6 +212,9 @@ impl Order {
             until: Until::Settled,
             authority: Authority::default(),
             waiting: Vec::new(),
+            // It was accepted before, or nobody asks for it.
+            insists: true,
+            before: Vec::new(),
             primary_lost: None,
         }
     }

@@ -6,29 +6,57 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::Journal;
+use heirlock_core::takeover::{Cause, Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
 use super::{Agent, clock};
-use crate::control::{Answer, Responder};
-use crate::store::{Change, journal_text};
+use crate::control::{Answer, Progress, Responder, Wait};
+use crate::limits;
+use crate::store::{Change, Decline, journal_text};
 
-/// Releases that are on, each with whoever waits for it.
+/// Releases that are on.
 #[derive(Debug, Default)]
 pub(crate) struct Releases {
-    on: BTreeMap<ServiceName, Option<Responder>>,
+    on: BTreeMap<ServiceName, Release>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Release {
+    /// Who waits for it.
+    responder: Option<Responder>,
+    /// For which wish of its home it is.
+    asked: Option<u64>,
+    /// Until when its address has to be gone; none once the claim is given up.
+    address_until: Option<Moment>,
 }
 
 impl Releases {
     fn end(&mut self, service: &ServiceName) -> Option<Responder> {
-        self.on.remove(service).flatten()
+        self.on.remove(service)?.responder
     }
+}
+
+/// Why a service can't be released now.
+pub(crate) struct Unreleasable {
+    pub(crate) text: String,
+    /// It passes by itself, by that moment where it is known.
+    pub(crate) passes: Option<Option<Moment>>,
+}
+
+fn stays(text: String) -> Unreleasable {
+    Unreleasable { text, passes: None }
 }
 
 impl Agent {
     /// Begins to give a service away.
-    pub(crate) fn release(&mut self, service: &ServiceName, responder: Option<Responder>) {
-        if let Err(why) = self.may_release(service) {
+    pub(crate) fn release(
+        &mut self,
+        service: &ServiceName,
+        responder: Option<Responder>,
+        asked: Option<u64>,
+    ) {
+        if let Err(Unreleasable { text: why, .. }) = self.may_release(service) {
             tracing::warn!(%service, why, "{service}: not released: {why}");
             if let Some(responder) = responder {
                 responder.failed(&why, true);
@@ -39,7 +67,9 @@ impl Agent {
             held.frozen = true;
         }
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
-        self.releases.on.insert(service.clone(), responder);
+        let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
+        let address_until = Some(self.clock.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
+        self.releases.on.insert(service.clone(), Release { responder, asked, address_until });
         self.workshop.take_address_away(service);
     }
 
@@ -48,28 +78,59 @@ impl Agent {
         self.releases.on.contains_key(service)
     }
 
-    fn may_release(&self, service: &ServiceName) -> Result<(), String> {
+    /// What a release waits for, in words, and for how many milliseconds at most.
+    pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
+        let address_until = self.releases.on.get(service).and_then(|release| release.address_until);
+        let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
+        let what = if address_until.is_some() { "its address is" } else { "its volume is" };
+        (format!("{what} being taken away"), address_until.map(left_ms))
+    }
+
+    /// Tells those who wait for a release what it waits for.
+    pub(crate) fn say_releases(&mut self, now: Moment) {
+        let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
+        for service in on {
+            let (why, at_most_ms) = self.release_waits_for(now, &service);
+            let wait = Wait { for_what: format!("{service} to be released: {why}"), at_most_ms };
+            let responder = self.releases.on.get_mut(&service).and_then(|release| release.responder.as_mut());
+            if let Some(responder) = responder {
+                responder.progress(&Progress::waiting(wait));
+            }
+        }
+    }
+
+    /// Whether a service can be given away now. A self-adoption is no hindrance: whoever takes the service next tells its
+    /// clients.
+    pub(crate) fn may_release(&self, service: &ServiceName) -> Result<(), Unreleasable> {
         if service.is_host() {
-            return Err(format!(
+            return Err(stays(format!(
                 "{service} is what this server serves under its own name; it can't be given away"
-            ));
+            )));
         }
         if self.is_releasing(service) {
-            return Err(format!("{service} is being released already"));
+            return Err(stays(format!("{service} is being released already")));
         }
         if !self.held.contains_key(service) {
-            return Err(format!("{service} is not held by this server; 'heirlock status' says whose it is"));
+            return Err(stays(format!(
+                "{service} is not held by this server; 'heirlock status' says whose it is"
+            )));
         }
-        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
-        if of_run {
-            return Err(format!(
-                "clients of {service} are being told right now; release it when that has settled"
-            ));
+        let run = self.run.as_ref().filter(|running| running.machine.has_member(service));
+        if let Some(running) = run
+            && (running.machine.cause() != Cause::OwnRestart || running.begins(service))
+        {
+            return Err(Unreleasable {
+                text: format!(
+                    "clients of {service} are being told right now; release it when that has settled"
+                ),
+                passes: Some(running.machine.waits_until()),
+            });
         }
         if let Some(error) = self.health.error() {
-            return Err(format!(
+            let text = format!(
                 "the store fails, so whoever takes {service} over would not know its clients: {error}"
-            ));
+            );
+            return Err(Unreleasable { text, passes: Some(None) });
         }
         Ok(())
     }
@@ -78,12 +139,21 @@ impl Agent {
     pub(crate) fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
         let given_up = gone.and_then(|()| self.give_up(now, service));
         match given_up {
-            Ok(()) => self.workshop.take_volume_away(service),
+            Ok(()) => {
+                if let Some(release) = self.releases.on.get_mut(service) {
+                    release.address_until = None;
+                }
+                self.workshop.take_volume_away(service);
+            }
             Err(why) => {
                 if let Some(held) = self.held.get_mut(service) {
                     held.frozen = false;
                 }
                 tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
+                if let Some(asked) = self.releases.on.get(service).and_then(|release| release.asked) {
+                    self.pulse.decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
+                    self.beat_due = now;
+                }
                 if let Some(responder) = self.releases.end(service) {
                     responder.failed(&format!("{service} was not released: {why}"), false);
                 }
@@ -96,6 +166,10 @@ impl Agent {
     fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<(), String> {
         self.scan(now);
         let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
+        if self.run.as_ref().is_some_and(|running| running.begins(service)) {
+            // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
+            return Err("its next generation is being begun; try again".into());
+        }
         let said = |error: crate::store::StoreError| error.to_string();
         let contents = self.store.load(service, held.claim.generation).map_err(said)?;
         if contents.records != *held.ledger.stored() {
@@ -111,6 +185,7 @@ impl Agent {
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
+        self.advance(Event::GivenUp(service.clone()));
         if let Err(why) = self.workshop.let_go_of_locks(service) {
             tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
         }

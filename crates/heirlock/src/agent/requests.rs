@@ -1,35 +1,27 @@
 //! The verbs of the control socket.
 
-use heirlock_core::claim::{Authority, OwnerHeart};
-use heirlock_core::takeover::{Cause, Event, Phase, Until};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
+use heirlock_core::duty::is_adopted;
+use heirlock_core::takeover::{Cause, Event, Milestone, Until};
+use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::runs::Order;
+use super::runs::{Order, Waiting};
 use super::{Agent, maintenance_file, status};
-use crate::control::{Answer, Request, Responder};
+use crate::control::{Answer, Fenced, Request, Responder};
 use crate::files::{self, trusted};
-use crate::{guard, limits};
 
 /// What the file says that lies there during maintenance.
 const REMARK: &str = "while this file exists, the server's silence is no reason to adopt\n";
 
-/// Services that are to come home, until when, and who waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes(Vec<Wish>);
-
-#[derive(Debug)]
-struct Wish {
-    service: ServiceName,
-    until: Moment,
-    responder: Responder,
-}
-
 /// How an adoption was asked for.
-struct Adoption {
-    service: ServiceName,
-    prepare: bool,
-    authority: Authority,
+pub(crate) struct Adoption {
+    pub(crate) service: ServiceName,
+    pub(crate) prepare: bool,
+    pub(crate) fenced: Option<Fenced>,
+    pub(crate) insisted: bool,
+    /// What led to it, for its timeline.
+    pub(crate) before: Vec<(Milestone, Moment)>,
 }
 
 impl Agent {
@@ -38,18 +30,20 @@ impl Agent {
         tracing::debug!(?request, "asked");
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
-            Request::Adopt { service, finish: true, .. } => self.finish(&service, responder),
-            Request::Adopt { service, prepare, fenced, force, .. } => {
-                // The owner of this moment, and not whoever is faster than we are.
-                let fenced = fenced.and_then(|fenced| fenced.server(|| self.owner_of(&service)));
-                let authority = Authority { fenced, insisted: force };
-                self.adopt(now, Adoption { service, prepare, authority }, responder);
+            Request::Adopt { service, finish: true, answer_when: until, .. } => {
+                self.finish(&service, Waiting { responder, until });
+            }
+            Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
+                let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
+                self.adopt(now, adoption, Waiting { responder, until });
             }
             Request::Release { service } => match self.check_known(&service) {
-                Ok(()) => self.release(&service, Some(responder)),
+                Ok(()) => self.release(&service, Some(responder), None),
                 Err(why) => responder.failed(&why, true),
             },
-            Request::Failback { service } => self.failback(now, service, responder),
+            Request::Failback { service, answer_when: until } => {
+                self.failback(now, service, Waiting { responder, until });
+            }
             Request::Maintenance { on } => self.maintain(on, responder),
             Request::Forget { service, client } => self.forget(&service, &client, responder),
             Request::Report { service } => match self.report_of(&service) {
@@ -59,7 +53,7 @@ impl Agent {
         }
     }
 
-    fn check_known(&self, service: &ServiceName) -> Result<(), String> {
+    pub(crate) fn check_known(&self, service: &ServiceName) -> Result<(), String> {
         if self.settings.service(service).is_some() {
             return Ok(());
         }
@@ -68,7 +62,8 @@ impl Agent {
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
     }
 
-    fn adopt(&mut self, now: Moment, adoption: Adoption, responder: Responder) {
+    pub(crate) fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
+        let Waiting { responder, until } = waiting;
         let service = &adoption.service;
         if let Err(why) = self.check_known(service) {
             return responder.failed(&why, true);
@@ -80,7 +75,7 @@ impl Agent {
             );
             return responder.failed(&text, true);
         }
-        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.authority.insisted) {
+        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.insisted) {
             return responder.failed(why, true);
         }
         if self.is_releasing(service) {
@@ -89,32 +84,33 @@ impl Agent {
         }
         let adopted = self.being_adopted();
         if adopted.contains(service) {
-            return self.join(service, responder);
+            return self.join(&adoption.service, Waiting { responder, until });
         }
         if !adopted.is_empty() {
             let targets = status::names(&adopted);
             let text = format!("{targets} is being adopted right now; ask again when that has settled");
             return responder.failed(&text, true);
         }
-        if self.is_adopted_already(service) && !adoption.authority.insisted {
+        if self.is_adopted_already(service) && !adoption.insisted {
             return match self.report_of(service) {
                 Some(report) => responder.done(Answer::Adoption(Box::new(report))),
                 None => responder
                     .done(Answer::Words { text: format!("{service} is held by this server already") }),
             };
         }
-        if !adoption.authority.insisted
-            && let Some(why) = self.hazards()
-        {
-            return responder.failed(&why, true);
-        }
         let primary_lost = self.last_sign_of(service, now);
+        let authority = match self.authority_for(&adoption) {
+            Ok(authority) => authority,
+            Err(why) => return responder.failed(&why, true),
+        };
         let order = Order {
             cause: Cause::Asked,
             targets: vec![adoption.service],
             until: if adoption.prepare { Until::Prepared } else { Until::Settled },
-            authority: adoption.authority,
-            waiting: vec![responder],
+            authority,
+            waiting: vec![Waiting { responder, until }],
+            insists: adoption.insisted,
+            before: adoption.before,
             primary_lost,
         };
         self.begin_run(now, order);
@@ -131,129 +127,63 @@ impl Agent {
         }
     }
 
-    /// What on this host is known to lose locks in an adoption.
-    fn hazards(&self) -> Option<String> {
-        let hazards = guard::hazards(&self.settings);
-        let told = hazards.iter().map(|hazard| match &hazard.remedy {
-            Some(remedy) => format!("{} ({remedy})", hazard.found),
-            None => hazard.found.clone(),
-        });
-        let told = told.collect::<Vec<_>>().join("; ");
-        (!told.is_empty()).then(|| format!("locks would be lost: {told}; --force adopts all the same"))
+    /// What permits the claim, or why it would be refused: who owns the service is known before anything is touched.
+    fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
+        let newest = self.store.newest_claim(&adoption.service).map_err(|error| error.to_string())?;
+        let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+        // The owner of this moment, and none that becomes it before the claim.
+        let owner = newest.as_ref().map(|claim| claim.owner.clone());
+        let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
+        let is_silent = matches!(heart, OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen);
+        let is_anothers =
+            newest.as_ref().is_some_and(|claim| claim.owner != self.settings.server && !claim.released);
+        let confirmed = is_anothers
+            && is_silent
+            && fenced.is_none()
+            && !adoption.insisted
+            && self.settings.hooks.fence.is_some();
+        let authority = Authority { fenced, insisted: adoption.insisted, confirmed };
+        let us = &self.settings.server;
+        let home = self.settings.service(&adoption.service).and_then(|configured| configured.home.as_ref());
+        check_first(&adoption.service, newest.as_ref(), us, home, &authority)
+            .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
+            .map_err(|refusal| refusal.to_string())?;
+        Ok(authority)
     }
 
-    /// Whoever asks for what is being done waits for its end with the others.
-    fn join(&mut self, service: &ServiceName, responder: Responder) {
+    /// Whoever asks for what is being done waits for it with the others.
+    fn join(&mut self, service: &ServiceName, waiting: Waiting) {
         let (settings, readiness) =
             (std::sync::Arc::clone(&self.settings), std::sync::Arc::clone(&self.readiness));
         let Some(running) = self.run_for(service) else { return };
         if running.machine.awaits_finish() {
             let report = status::report(&running.machine, &settings, &readiness);
-            return responder.done(Answer::Adoption(Box::new(report)));
+            return waiting.responder.done(Answer::Adoption(Box::new(report)));
         }
-        running.waiting.push(responder);
+        running.waiting.push(waiting);
+        self.answer_whose_wait_is_over();
     }
 
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
-    fn is_adopted_already(&self, service: &ServiceName) -> bool {
+    pub(crate) fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
-        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+        let current = self.follower.current().filter(|_| self.follower.runs());
+        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), current)
     }
 
-    fn finish(&mut self, service: &ServiceName, responder: Responder) {
+    fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
         if let Some(running) = self.run_for(service) {
-            running.waiting.push(responder);
+            running.waiting.push(waiting);
             let number = running.number;
             return self.worked_for(number, Event::Finish);
         }
+        let responder = waiting.responder;
         match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
             Some(report) => responder.done(Answer::Adoption(Box::new(report))),
             None => responder.failed(
                 &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
                 true,
             ),
-        }
-    }
-
-    fn failback(&mut self, now: Moment, service: ServiceName, responder: Responder) {
-        if let Err(why) = self.check_known(&service) {
-            return responder.failed(&why, true);
-        }
-        let home = self.settings.service(&service).and_then(|s| s.home.clone());
-        if home.as_ref() != Some(&self.settings.server) {
-            let home =
-                home.map_or("nowhere: set its home".to_owned(), |home| format!("on {home}: say it there"));
-            return responder.failed(&format!("{service} is at home {home}"), true);
-        }
-        if self.is_adopted_already(&service) {
-            return responder.done(Answer::Words { text: format!("{service} is at home") });
-        }
-        tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
-        self.pulse.want(&service, true);
-        self.beat_due = now;
-        self.wishes.0.push(Wish { service, until: now + limits::GIVE_UP_TIME_MAX, responder });
-    }
-
-    /// Takes what was given up for us.
-    pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
-        if self.wishes.0.is_empty() || !self.being_adopted().is_empty() {
-            return;
-        }
-        for wish in std::mem::take(&mut self.wishes.0) {
-            match self.can_be_taken(now, &wish) {
-                Ok(true) if self.asked.is_none() => {
-                    self.pulse.want(&wish.service, false);
-                    let adoption =
-                        Adoption { service: wish.service, prepare: false, authority: Authority::default() };
-                    self.adopt(now, adoption, wish.responder);
-                }
-                Ok(_) => self.wishes.0.push(wish),
-                Err(why) => {
-                    self.pulse.want(&wish.service, false);
-                    wish.responder.failed(&why, true);
-                }
-            }
-        }
-    }
-
-    fn can_be_taken(&self, now: Moment, wish: &Wish) -> Result<bool, String> {
-        let service = &wish.service;
-        let claim = match self.store.newest_claim(service) {
-            Ok(None) => return Ok(true),
-            Ok(Some(claim)) if claim.released || claim.owner == self.settings.server => return Ok(true),
-            Ok(Some(claim)) => claim,
-            Err(error) => return Err(error.to_string()),
-        };
-        if let OwnerHeart::Silent { .. } = self.pulse.heart_of(&claim.owner, now) {
-            return Err(format!(
-                "{}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say 'heirlock adopt {service} --owner-fenced'",
-                claim.owner
-            ));
-        }
-        if now >= wish.until {
-            return Err(format!(
-                "{} did not give {service} up within {} s; look at its log, or say 'heirlock release {service}' there",
-                claim.owner,
-                limits::GIVE_UP_TIME_MAX.as_secs()
-            ));
-        }
-        Ok(false)
-    }
-
-    /// Gives up what its home asks for.
-    pub(crate) fn answer_wishes(&mut self, now: Moment) {
-        let wanted = self.settings.services.iter().filter(|s| {
-            let home = s.home.as_ref().filter(|home| **home != self.settings.server);
-            self.held.contains_key(&s.name) && home.is_some() && self.pulse.wanted_by(&s.name) == home
-        });
-        for service in wanted.map(|s| s.name.clone()).collect::<Vec<_>>() {
-            let busy = self.run.as_ref().is_some_and(|running| running.machine.has_member(&service));
-            if !busy && !self.is_releasing(&service) {
-                tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
-                self.release(&service, None);
-                self.capture.due = Some(now);
-            }
         }
     }
 

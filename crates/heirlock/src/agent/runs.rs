@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Found, Notice, OutcomeLine, Part, Persist, Phase, Plan,
-    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
+    Action, Cause, Claimed, Conveyance, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist,
+    Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
@@ -19,7 +19,8 @@ use heirlock_nsm::{MonName, MyName, StateNumber};
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
-use crate::control::{Answer, Responder};
+use crate::config::Settings;
+use crate::control::{Answer, AnswerWhen, Missing, Responder};
 use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
 use crate::survey;
 
@@ -28,11 +29,15 @@ pub(crate) struct Running {
     pub(crate) machine: Takeover,
     pub(crate) number: RunNumber,
     todo: Queue,
-    /// Who waits for its end.
-    pub(crate) waiting: Vec<Responder>,
+    /// Who waits for it.
+    pub(crate) waiting: Vec<Waiting>,
     /// Registrations before the lock manager recognised: whoever differs from it has come back.
     pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
+    /// It goes on without what it needs (`--force`, or it was accepted before).
+    pub(crate) insists: bool,
+    /// What it needs and isn't there: why it is refused.
+    missing: Vec<Missing>,
     /// What clients are to be told once they are durable in every service.
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
@@ -57,8 +62,30 @@ pub(crate) struct Order {
     pub(crate) targets: Vec<ServiceName>,
     pub(crate) until: Until,
     pub(crate) authority: Authority,
-    pub(crate) waiting: Vec<Responder>,
+    pub(crate) waiting: Vec<Waiting>,
+    /// It goes on without what it needs.
+    pub(crate) insists: bool,
+    /// What led to it, for its timeline.
+    pub(crate) before: Vec<(Milestone, Moment)>,
     pub(crate) primary_lost: Option<Moment>,
+}
+
+/// Somebody waits for a run.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) responder: Responder,
+    pub(crate) until: AnswerWhen,
+}
+
+impl Waiting {
+    /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
+    fn is_over(&self, machine: &Takeover) -> bool {
+        match self.until {
+            AnswerWhen::Accepted => machine.has_claimed(),
+            AnswerWhen::Notified => machine.has_tried_all(),
+            AnswerWhen::Settled => false,
+        }
+    }
 }
 
 /// Why a service was not claimed.
@@ -76,7 +103,7 @@ impl From<StoreError> for NotClaimed {
 }
 
 impl Running {
-    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Responder>) -> Self {
+    fn new(machine: Takeover, number: RunNumber, waiting: Vec<Waiting>) -> Self {
         Self {
             machine,
             number,
@@ -84,6 +111,8 @@ impl Running {
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            insists: false,
+            missing: Vec::new(),
             untold: None,
             reborn: false,
             store_retry: None,
@@ -108,10 +137,10 @@ impl Running {
     }
 
     /// Tells those who wait how far it is.
-    pub(crate) fn say_progress(&mut self) {
+    pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
-            let progress = super::status::progress(&self.machine);
-            self.waiting.retain_mut(|responder| responder.progress(&progress));
+            let progress = super::status::progress(now, &self.machine, settings);
+            self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
 
@@ -133,8 +162,8 @@ impl Agent {
             strategy: self.settings.lock_manager.strategy,
             convey: self.settings.lock_manager.convey,
             until: order.until,
+            fence: order.authority.confirmed,
             authority: order.authority,
-            fence: order.cause == Cause::OwnerDead,
             margin: self.settings.lock_manager.settle_margin,
             primary_lost: order.primary_lost,
             started_at_s: clock::wall_s(),
@@ -142,6 +171,10 @@ impl Agent {
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
+        running.insists = order.insists;
+        for (milestone, at) in order.before {
+            running.machine.came_before(now, milestone, at);
+        }
         if order.cause == Cause::OwnRestart {
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
@@ -226,6 +259,20 @@ impl Agent {
         let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
         self.carry_out();
+    }
+
+    /// What an adoption needs was looked for, and this isn't there.
+    pub(crate) fn looked_for_hazards(&mut self, run: RunNumber, missing: Vec<Missing>) {
+        let runs = self.asked.iter_mut().chain(&mut self.run);
+        let Some(running) = runs.into_iter().find(|running| running.number == run) else { return };
+        let fit = if missing.is_empty() {
+            Ok(())
+        } else {
+            let targets = super::status::names(running.machine.targets());
+            Err(unfit(&targets, &missing, running.insists))
+        };
+        running.missing = missing;
+        self.worked_for(run, Event::Fit(fit));
     }
 
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
@@ -335,6 +382,20 @@ impl Agent {
             }
         }
         self.say_phase();
+        self.answer_whose_wait_is_over();
+    }
+
+    /// Answers those who wanted to wait for no more than what is durable now.
+    pub(crate) fn answer_whose_wait_is_over(&mut self) {
+        let Some(running) = &mut self.run else { return };
+        let machine = &running.machine;
+        if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
+            return;
+        }
+        let report = super::status::report(machine, &self.settings, &self.readiness);
+        for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
+            over.responder.done(Answer::Adoption(Box::new(report.clone())));
+        }
     }
 
     /// Tells those who wait how far it is.
@@ -351,7 +412,7 @@ impl Agent {
 
     fn say_progress(&mut self) {
         if let Some(running) = &mut self.run {
-            running.say_progress();
+            running.say_progress(self.clock.now(), &self.settings);
         }
     }
 
@@ -627,24 +688,29 @@ impl Agent {
         (won, refused)
     }
 
+    /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
+    pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
+        match newest {
+            Some(claim) if claim.owner != self.settings.server => {
+                let now = self.clock.now();
+                self.pulse.look(now, self.store.as_ref())?;
+                Ok(self.pulse.heart_of(&claim.owner, now))
+            }
+            _ => Ok(OwnerHeart::NeverSeen),
+        }
+    }
+
     fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
-        let store = self.store.as_ref();
-        let newest = store.newest_claim(service)?;
+        let newest = self.store.newest_claim(service)?;
         let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
         let us = &self.settings.server;
         check_first(service, newest.as_ref(), us, home, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let known = self.acquaintance.memory().known(service);
-        let begun = store.newest_generation(service, Generation(u64::MAX))?;
+        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
         self.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
-        let heart = match &newest {
-            Some(claim) if claim.owner != self.settings.server => {
-                let now = self.clock.now();
-                self.pulse.look(now, store)?;
-                self.pulse.heart_of(&claim.owner, now)
-            }
-            _ => OwnerHeart::NeverSeen,
-        };
+        let heart = self.heart_of_owner(newest.as_ref())?;
+        let store = self.store.as_ref();
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = known.above(generation);
@@ -686,8 +752,8 @@ impl Agent {
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
         let report = super::status::report(&running.machine, &self.settings, &self.readiness);
-        for responder in running.waiting.drain(..) {
-            responder.done(Answer::Adoption(Box::new(report.clone())));
+        for waiting in running.waiting.drain(..) {
+            waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
     }
 
@@ -704,9 +770,13 @@ impl Agent {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.reborn |= running.reborn && matches!(end, End::Refused(_));
         super::status::log_end(&running.machine, &end);
-        let answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
-        for responder in running.waiting {
-            responder.end(&answer);
+        self.refused_at = matches!(end, End::Refused(_)).then(|| self.clock.now());
+        let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
+        if let Err(failure) = &mut answer {
+            failure.missing = running.missing;
+        }
+        for waiting in running.waiting {
+            waiting.responder.end(&answer);
         }
     }
 
@@ -740,6 +810,15 @@ fn beginning(plan: &Plan) -> String {
             format!("{own}: the lock manager was restarted, so the clients are told (run {run})")
         }
     }
+}
+
+/// A line for each thing that is missing.
+pub(crate) fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
+    let lines: String = missing.iter().map(|missing| format!("\n  {missing}")).collect();
+    // Whoever insists already is refused what can't be done at all.
+    let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
+    let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
+    format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")
 }
 
 fn outcome_text(line: &OutcomeLine) -> String {

@@ -245,8 +245,10 @@ impl Agent {
                 targets: vec![service],
                 until: Until::Settled,
                 // What permits it is the silence that was seen, and then the fence.
-                authority: Authority::default(),
+                authority: Authority { confirmed: true, ..Authority::default() },
                 waiting: Vec::new(),
+                insists: false,
+                before: Vec::new(),
                 primary_lost: Some(now - for_time),
             };
             self.begin_run(now, order);

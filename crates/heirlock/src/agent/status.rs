@@ -21,7 +21,7 @@ use crate::control::report::{
     OtherService, Problem, ProblemKind, ServerStatus, ServiceStatus, Slow, Source, StatusReport, StoreStatus,
     TimelineEntry,
 };
-use crate::control::{Answer, Failure, Progress};
+use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
 use crate::store::{Contents, ServerReport};
 
@@ -259,9 +259,39 @@ impl Agent {
 }
 
 /// How far a run is.
-pub(crate) fn progress(machine: &Takeover) -> Progress {
+pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> Progress {
     let (clients, answered) = machine.counts();
-    Progress { phase: machine.phase(), clients, answered }
+    let wait = waits_for(machine, settings).map(|what| Wait::new(what, now, machine.waits_until()));
+    Progress { phase: machine.phase(), clients, answered, wait }
+}
+
+/// What a run waits for now.
+fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
+    let (clients, answered) = machine.counts();
+    let of_clients = |count: usize| format!("{count} client{}", if count == 1 { "" } else { "s" });
+    Some(match machine.phase() {
+        Phase::Intent if machine.has_fence() => {
+            "what the adoption needs to be looked for, and the fence to confirm that the owner is off".into()
+        }
+        Phase::Intent => "what the adoption needs to be looked for".into(),
+        Phase::Conveyed => "the lock manager to recognise the records".into(),
+        Phase::Recognised => "the grace period to be open".into(),
+        Phase::Proved => format!("{} to be served here", addresses(machine, settings)),
+        Phase::Notifying => format!("{} to answer", of_clients(clients.saturating_sub(answered))),
+        Phase::Settling => {
+            format!(
+                "{} to ask for their locks, or the end of the grace period",
+                of_clients(machine.not_back())
+            )
+        }
+        _ => return None,
+    })
+}
+
+fn addresses(machine: &Takeover, settings: &Settings) -> String {
+    let taken = machine.targets().iter().filter_map(|service| settings.service(service));
+    let addresses: Vec<String> = taken.flat_map(|s| s.addresses.iter().map(ToString::to_string)).collect();
+    if addresses.is_empty() { "NFS".into() } else { addresses.join(", ") }
 }
 
 /// What a run has reached.
@@ -278,15 +308,25 @@ pub(crate) fn answer(
 ) -> Result<Answer, Failure> {
     match end {
         End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings, readiness)))),
-        End::Refused(message) => Err(Failure { message, refused: true, report: None }),
+        End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries } => {
-            let known = (!summaries.is_empty()).then(|| Box::new(report(machine, settings, readiness)));
+            let known = (!summaries.is_empty()).then(|| {
+                Box::new(AdoptionReport {
+                    failure: Some(why.clone()),
+                    ..report(machine, settings, readiness)
+                })
+            });
             let message = match machine.targets() {
                 // They were taken from us, which is what it says.
                 [] => why,
-                targets => format!("{} could not be adopted as it should: {why}", names(targets)),
+                targets => format!(
+                    "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
+                     another grace period and tells every client",
+                    names(targets),
+                    targets.first().map_or("SERVICE", ServiceName::as_str)
+                ),
             };
-            Err(Failure { message, refused: false, report: known })
+            Err(Failure { message, refused: false, report: known, missing: Vec::new() })
         }
     }
 }
@@ -392,11 +432,12 @@ pub(crate) fn past_report(
 }
 
 fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
-    let Journal { phase, strategy, timeline: stamps, started_at_s, .. } = &held.journal;
+    let Journal { phase, strategy, timeline: stamps, started_at_s, failure, .. } = &held.journal;
     let summary = held.summary(service);
     let mut report = of_summary(&summary, stamps, settings);
     let prepared = *phase == Phase::Proved;
     report.phase = if prepared { "prepared".into() } else { phase.to_string() };
+    report.failure = failure.clone();
     report.strategy = strategy.as_str().into();
     report.timeline = timeline(stamps);
     report.started_at_s = *started_at_s;
@@ -446,6 +487,7 @@ fn empty(service: &str) -> AdoptionReport {
         state_number: 0,
         strategy: String::new(),
         phase: String::new(),
+        failure: None,
         clients: 0,
         re_registered: 0,
         acknowledged: 0,

@@ -107,8 +107,10 @@ impl Place {
             cause: Cause::Asked,
             targets: vec![service(target)],
             until: Until::Settled,
-            authority: Authority { fenced: None, insisted },
+            authority: Authority { insisted, ..Authority::default() },
             waiting: Vec::new(),
+            insists: true,
+            before: Vec::new(),
             primary_lost: None,
         };
         self.agent.begin_run(self.agent.clock.now(), order);

@@ -1,6 +1,7 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,10 @@ use super::clock::Clock;
 use super::readiness::Readiness;
 use super::{Message, volumes};
 use crate::config::{Command, Settings};
-use crate::lock_manager::{LockManager, Recognised, exported};
+use crate::control::Missing;
+use crate::lock_manager::{LockManager, LockManagerError, Recognised, exported};
 use crate::notifier::{self, LookUp};
-use crate::{hooks, limits, probe};
+use crate::{guard, hooks, limits, probe};
 
 /// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
 /// no other one, that the fence has confirmed, say, or that grace is proved.
@@ -88,6 +90,10 @@ impl notifier::Principal for Errand<'_> {
         self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
     }
 
+    fn tried_all(&mut self) {
+        self.shop.report(Event::TriedAll { service: self.service.clone() });
+    }
+
     fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
         self.names.found()
     }
@@ -117,44 +123,97 @@ impl Workshop {
         self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the strategy can work here, before anything is claimed.
-    pub(crate) fn check_fit(&self, strategy: Strategy) {
+    /// What an adoption of these services needs and isn't there, before anything is claimed. Whoever insists does without
+    /// all of it, save what the strategy can't work without.
+    pub(crate) fn check_fit(&self, strategy: Strategy, targets: Vec<ServiceName>, insists: bool) {
         let shop = self.clone();
         thread::spawn(move || {
-            let fit = shop.lock_manager().usable(strategy).map_err(|error| error.to_string());
-            let fit =
-                fit.and_then(|()| if strategy == Strategy::Notify { shop.grace_is_open() } else { Ok(()) });
-            shop.report(Event::Fit(fit));
+            let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
+            if !insists {
+                missing.extend(shop.missing_besides(strategy, &targets));
+            }
+            let _ = shop.inbox.send(Message::Fit(shop.run, missing));
         });
     }
 
+    /// The same for a service that is to come home, before its owner is asked for it.
+    pub(crate) fn check_home(&self, strategy: Strategy, service: &ServiceName) {
+        let (shop, service) = (self.clone(), service.clone());
+        thread::spawn(move || {
+            let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
+            missing.extend(shop.missing_besides(strategy, std::slice::from_ref(&service)));
+            let _ = shop.inbox.send(Message::HomeLookedFor(service, missing));
+        });
+    }
+
+    /// What keeps the strategy from working at all.
+    fn missing_for(&self, strategy: Strategy) -> Result<(), Missing> {
+        self.lock_manager().usable(strategy).map_err(|error| match error {
+            LockManagerError::Unusable { strategy, why, instead } => {
+                Missing::new("strategy", format!("'{strategy}' can't work here: {why}"), instead)
+            }
+            error => Missing::new("strategy", error.to_string(), "mend it"),
+        })?;
+        if strategy == Strategy::Notify { self.grace_is_open() } else { Ok(()) }
+    }
+
+    /// What would lose locks although the strategy can work.
+    fn missing_besides(&self, strategy: Strategy, targets: &[ServiceName]) -> Vec<Missing> {
+        let hooks = &self.settings.hooks;
+        let commands = [("volume-up", &hooks.volume_up), ("address-up", &hooks.address_up)];
+        let mut missing: Vec<Missing> = commands
+            .into_iter()
+            .filter_map(|(name, command)| Some((name, hooks::check(command.as_ref()?).err()?)))
+            .map(|(name, why)| {
+                Missing::new(
+                    "command",
+                    format!("hooks.{name}: {why}"),
+                    "install it, or correct the configuration",
+                )
+            })
+            .collect();
+        let hazards = guard::hazards(&self.settings, targets).into_iter();
+        missing.extend(hazards.map(|hazard| {
+            Missing::new(hazard.check, hazard.found, hazard.remedy.unwrap_or_else(|| "mend it".into()))
+        }));
+        let taken = self.settings.services.iter().filter(|service| targets.contains(&service.name));
+        let exports: Vec<PathBuf> = match hooks.volume_up {
+            Some(_) => Vec::new(), // it exports them
+            None => taken.flat_map(|service| service.exports.iter().cloned()).collect(),
+        };
+        missing.extend(self.lock_manager().missing(strategy, &exports));
+        missing
+    }
+
     /// Without a restart grace must be open already, with enough of it left.
-    fn grace_is_open(&self) -> Result<(), String> {
+    fn grace_is_open(&self) -> Result<(), Missing> {
+        let refuse = |why: String, remedy: &str| {
+            Err(Missing::new("strategy", format!("'notify' can't work here: {why}"), remedy))
+        };
+        let instead = "'restart-nfs' opens one";
         let (answer, why) = self.probe(&[]);
-        let instead = "; 'restart-nfs' opens one";
         match answer {
             Probe::InGrace => {}
-            Probe::NotInGrace => {
-                return Err(format!("'notify' can't work here: no grace period is open{instead}"));
-            }
+            Probe::NotInGrace => return refuse("no grace period is open".into(), instead),
             Probe::NoAnswer => {
-                return Err(format!(
-                    "'notify' can't work here: the lock manager doesn't say that it is in grace: {why}"
-                ));
+                let why = format!("the lock manager doesn't say that it is in grace: {why}");
+                return refuse(why, "start NFS, and adopt while its grace period is open");
             }
         }
-        let length = self.lock_manager().grace_length().map_err(|error| error.to_string())?;
-        let age = self.lock_manager().grace_age().map_err(|error| error.to_string())?;
+        let told = |error: LockManagerError| Missing::new("strategy", error.to_string(), instead);
+        let length = self.lock_manager().grace_length().map_err(told)?;
+        let age = self.lock_manager().grace_age().map_err(told)?;
         let left = length.saturating_sub(age.unwrap_or_default());
         let margin = self.settings.lock_manager.settle_margin;
-        if left <= margin {
-            return Err(format!(
-                "'notify' can't work here: only {:.1} s of grace are left, and settle-margin wants more than {:.1} s{instead}",
-                left.as_secs_f64(),
-                margin.as_secs_f64()
-            ));
+        if left > margin {
+            return Ok(());
         }
-        Ok(())
+        let why = format!(
+            "only {:.1} s of grace are left, and settle-margin wants more than {:.1} s",
+            left.as_secs_f64(),
+            margin.as_secs_f64()
+        );
+        refuse(why, instead)
     }
 
     /// Has owners confirmed off.
@@ -292,7 +351,7 @@ impl Workshop {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
         // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        let exported = exported(&self.settings.state_directory).unwrap_or_default();
+        let exported = exported(Path::new("/"), &self.settings.state_directory).unwrap_or_default();
         for export in volumes::leaving(&self.settings.services, service, &exported) {
             lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }

@@ -8,7 +8,7 @@ use heirlock_core::{ServerName, ServiceName};
 
 use super::notify::Notify;
 use super::{exit, help};
-use crate::control::Fenced;
+use crate::control::{AnswerWhen, Fenced};
 
 /// Where the configuration lies, unless it is said.
 pub(super) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
@@ -70,6 +70,8 @@ pub(super) enum Verb {
     Failback {
         #[command(flatten)]
         service: ServiceArgument,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Say that this server's silence is no reason to adopt its services, or is one again
     #[command(after_help = help::MAINTENANCE)]
@@ -177,6 +179,10 @@ pub(super) struct Guard {
     pub(super) plan: bool,
 }
 
+/// The word after the option is always the server's name, so a service stands before it.
+const OWNER_FENCED: &str = "The owner is known to be off: its claim doesn't count any more. With a name, as the store \
+    spells it, nothing is taken from any other server. Say the service before this option";
+
 #[derive(Debug, Args)]
 pub(super) struct Adopt {
     #[command(flatten)]
@@ -187,12 +193,42 @@ pub(super) struct Adopt {
     /// Go on where --prepare stopped: tell the clients
     #[arg(long)]
     pub(super) finish: bool,
-    /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
-    #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = Fenced::OWNER, help = OWNER_FENCED)]
     pub(super) owner_fenced: Option<Fenced>,
     /// Adopt in spite of what speaks against it; locks may be lost, or granted twice
     #[arg(long)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) wait: Wait,
+}
+
+/// How long a verb that has clients told waits. What it began goes on in any case.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// When to return: when every client has answered or was called at least 3 times (notified: some seconds), or when it
+    /// is known what became of each of them, after the grace period at the latest (settled)
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = WaitUntil::Settled)]
+    until: WaitUntil,
+    /// Return as soon as nothing can refuse it any more; 'heirlock report SERVICE' says how it goes on
+    #[arg(long, conflicts_with = "until")]
+    no_wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WaitUntil {
+    Notified,
+    Settled,
+}
+
+impl Wait {
+    /// As the agent is told.
+    pub(super) fn answer_when(&self) -> AnswerWhen {
+        match self.until {
+            _ if self.no_wait => AnswerWhen::Accepted,
+            WaitUntil::Notified => AnswerWhen::Notified,
+            WaitUntil::Settled => AnswerWhen::Settled,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -242,8 +278,7 @@ pub(super) enum Records {
         service: ServiceArgument,
         /// A directory with sm, sm.bak and state, such as /var/lib/nfs
         directory: PathBuf,
-        /// The owner is confirmed off: its claim doesn't count any more. With a name nothing is taken from any other server
-        #[arg(long, value_name = "SERVER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = Fenced::OWNER, help = OWNER_FENCED)]
         owner_fenced: Option<Fenced>,
     },
 }

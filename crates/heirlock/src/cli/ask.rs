@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Settings;
-use crate::control::{self, Answer, Request};
+use crate::control::{self, Answer, AnswerWhen, Request};
 
 use super::exit::{Exit, Failed};
 use super::output::Output;
@@ -16,13 +16,21 @@ struct Words<'a> {
     text: &'a str,
 }
 
+/// Nothing but a word that it is accepted is waited for.
+fn is_accepted_alone(request: &Request) -> bool {
+    matches!(request, Request::Adopt { answer_when: AnswerWhen::Accepted, .. })
+}
+
 /// Asks the agent, shows how far it is, and prints its answer.
 pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Result<Exit, Failed> {
     let mut bar = Bar::default();
     let answer = control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress));
     // Before anything is printed: a bar that is still there would be mixed into it.
     drop(bar);
-    show(answer?, output)
+    // A caller that did not want to wait knows that it goes on.
+    let accepted_alone = is_accepted_alone(request);
+    let exit = show(answer?, output)?;
+    Ok(if accepted_alone && exit == Exit::Untold { Exit::Done } else { exit })
 }
 
 /// Prints an answer.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::config::ConfigError;
-use crate::control::AskError;
 use crate::control::report::{AdoptionReport, Level};
+use crate::control::{AskError, Missing};
 use crate::store::StoreError;
 
 /// Scripts and cluster managers go by it: a code keeps its meaning.
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 pub(crate) enum Exit {
     /// Done, and every client was told.
     Done,
-    /// Failed, or not done for every client (I8).
+    /// It failed.
     Failed,
     /// The command line or the configuration can't be.
     Usage,
@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     NoAgent,
     /// The store fails.
     Store,
+    /// Done, but not every client was told (I8).
+    Untold,
     /// What a monitoring system goes by, which has numbers of its own (`status --check`); nothing where it could not be
     /// found out.
     Check(Option<Level>),
@@ -35,11 +37,13 @@ pub(crate) enum Exit {
 pub(super) const HELP: &str = "\
 Exit codes:
   0  done, and every client was told
-  1  failed, or not done for every client: some are lost, unreachable or can't be read
+  1  it failed
   2  the command line or the configuration can't be
   3  refused; nothing was changed
   4  no agent answers
-  5  the store fails";
+  5  the store fails
+  6  done, but some clients were not told: they are lost or unreachable
+Each verb's own --help says what that means for it.";
 
 /// Why a verb was not carried out.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Failed {
     pub(crate) message: String,
     /// What is known of the clients, where an adoption could not go on.
     pub(crate) report: Option<Box<AdoptionReport>>,
+    /// What an adoption that was refused needs.
+    pub(crate) missing: Vec<Missing>,
 }
 
 /// The same as `--json` prints it.
@@ -59,6 +65,8 @@ pub(super) struct FailedDocument<'a> {
     exit: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'a AdoptionReport>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [Missing],
 }
 
 impl Exit {
@@ -71,6 +79,7 @@ impl Exit {
             Exit::Refused => 3,
             Exit::NoAgent => 4,
             Exit::Store => 5,
+            Exit::Untold => 6,
             Exit::Check(Some(Level::Well)) => 0,
             Exit::Check(Some(Level::Attention)) => 1,
             Exit::Check(Some(Level::Unprotected)) => 2,
@@ -88,12 +97,17 @@ impl From<Exit> for ExitCode {
 impl Failed {
     /// A failure that is described by its message.
     pub(crate) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: message.to_string(), report: None }
+        Self { exit, message: message.to_string(), report: None, missing: Vec::new() }
     }
 
     /// As a document.
     pub(super) fn document(&self) -> FailedDocument<'_> {
-        FailedDocument { error: &self.message, exit: self.exit.code(), report: self.report.as_deref() }
+        FailedDocument {
+            error: &self.message,
+            exit: self.exit.code(),
+            report: self.report.as_deref(),
+            missing: &self.missing,
+        }
     }
 }
 
@@ -128,6 +142,7 @@ impl From<AskError> for Failed {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },
                 message: failure.message,
                 report: failure.report,
+                missing: failure.missing,
             },
         }
     }
@@ -149,21 +164,21 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// Whether everything that was asked of an adoption is done, and every client told.
+/// Whether an adoption is done, and every client told. Of one that goes on nobody was told before it notifies.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
-        let missed = report.lost + report.unreachable + report.others.iter().map(|o| o.missed).sum::<usize>();
-        let done = match report.phase.as_str() {
-            "settled" => {
-                report.unknown == 0 && report.others.iter().all(|o| o.acknowledged + o.missed == o.clients)
-            }
+        let is_told = report.acknowledged == report.clients
+            && report.failed.is_empty()
+            && report.others.iter().all(|other| other.acknowledged == other.clients);
+        match report.phase.as_str() {
+            _ if report.failure.is_some() => Exit::Failed,
+            "failed" => Exit::Failed,
             // Its clients are told by --finish.
-            "prepared" => true,
-            _ => false,
-        };
-        // What can't be read counts at the end: a cluster manager that prepares must go on to --finish.
-        let troubled = report.phase != "prepared" && !report.troubles.is_empty();
-        if done && missed == 0 && report.failed.is_empty() && !troubled { Exit::Done } else { Exit::Failed }
+            "prepared" => Exit::Done,
+            // What can't be read counts at the end: a cluster manager that prepares must go on to --finish.
+            "notifying" | "settling" | "settled" if is_told && report.troubles.is_empty() => Exit::Done,
+            _ => Exit::Untold,
+        }
     }
 }
 
@@ -177,20 +192,26 @@ mod tests {
     fn only_an_adoption_that_told_everybody_is_done() {
         assert_eq!(Exit::from(&report()), Exit::Done);
         for (what, spoil) in [
-            ("unreachable", (|r| r.unreachable = 1) as fn(&mut AdoptionReport)),
-            ("lost", |r| r.lost = 1),
-            ("unknown", |r| r.unknown = 1),
-            ("another service's", |r| r.others[0].missed = 1),
+            ("unreachable", (|r| (r.unreachable, r.acknowledged) = (1, 199)) as fn(&mut AdoptionReport)),
+            ("lost", |r| (r.lost, r.acknowledged) = (1, 199)),
+            ("unknown", |r| (r.unknown, r.acknowledged) = (1, 199)),
+            ("another service's", |r| (r.others[0].missed, r.others[0].acknowledged) = (1, 0)),
             ("another service's unknown", |r| r.others[0].clients += 1),
-            ("half way", |r| r.phase = "notifying".into()),
+            ("half way", |r| r.phase = "conveyed".into()),
+            ("not heard of yet", |r| (r.phase, r.acknowledged) = ("notifying".into(), 199)),
             ("an entry that can't be read", |r| {
                 r.troubles = vec![EntryTrouble { entry: "sm/x".into(), why: "a pipe".into() }];
             }),
         ] {
             let mut report = report();
             spoil(&mut report);
-            assert_eq!(Exit::from(&report), Exit::Failed, "{what}");
+            assert_eq!(Exit::from(&report), Exit::Untold, "{what}");
         }
+        let told = AdoptionReport { phase: "settling".into(), ..report() };
+        assert_eq!(Exit::from(&told), Exit::Done, "whoever waits for no more is told so");
+        let failed = AdoptionReport { failure: Some("no address".into()), ..report() };
+        assert_eq!(Exit::from(&failed), Exit::Failed, "a failure is told from a client that is off");
+        assert_eq!(Exit::from(&AdoptionReport { phase: "failed".into(), ..report() }), Exit::Failed);
         let own = OtherService {
             service: "host.nfs-b".into(),
             state_number: 5,
@@ -198,8 +219,13 @@ mod tests {
             acknowledged: 0,
             missed: 0,
         };
-        let prepared =
-            AdoptionReport { phase: "prepared".into(), unknown: 200, others: vec![own], ..report() };
+        let prepared = AdoptionReport {
+            phase: "prepared".into(),
+            unknown: 200,
+            acknowledged: 0,
+            others: vec![own],
+            ..report()
+        };
         assert_eq!(Exit::from(&prepared), Exit::Done);
     }
 
@@ -218,7 +244,9 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help() {
-        for exit in [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoAgent, Exit::Store] {
+        for exit in
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::NoAgent, Exit::Store, Exit::Untold]
+        {
             assert!(HELP.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
         }
     }

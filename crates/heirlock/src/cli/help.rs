@@ -21,6 +21,9 @@ macro_rules! code {
     (store) => {
         "\n  5  the store fails"
     };
+    (untold) => {
+        "\n  6  adopted and serving, but not every client was told, or not yet"
+    };
 }
 
 macro_rules! help {
@@ -57,14 +60,14 @@ pub(super) const CALLOUT: &str = help!(
 
 pub(super) const ADOPT: &str = help!(
     "
-  heirlock adopt nfs --owner-fenced=nfs-a  # nfs-a is confirmed off
+  heirlock adopt nfs --owner-fenced nfs-a  # nfs-a is confirmed off
   heirlock adopt nfs                       # its owner has released it
-  heirlock adopt nfs --prepare             # cluster manager: before the address
-  heirlock adopt nfs --finish              # and after it",
+  heirlock adopt nfs --prepare --owner-fenced nfs-a  # before the address
+  heirlock adopt nfs --finish --until notified       # and after it",
     "
   0  adopted, and every client was told; with --prepare: grace is open
-  1  not adopted, or not every client was told: the report says which";
-    usage, refused, agent
+  1  not adopted: it failed; say it again when the cause is mended";
+    usage, refused, agent, store, untold
 );
 
 pub(super) const RELEASE: &str = help!(
@@ -80,9 +83,9 @@ pub(super) const FAILBACK: &str = help!(
     "
   heirlock failback nfs  # on the server where it is at home",
     "
-  0  at home, and every client was told
-  1  not at home, or not every client was told: the report says which";
-    usage, refused, agent
+  0  at home, and every client was told; with --no-wait: its owner was asked
+  1  not at home: it failed";
+    usage, refused, agent, store, untold
 );
 
 pub(super) const MAINTENANCE: &str = help!(
@@ -128,9 +131,9 @@ pub(super) const REPORT: &str = help!(
   heirlock report nfs                           # of the last adoption
   heirlock report nfs --generation 4 --clients  # of an older one, each client",
     "
-  0  every client was told
-  1  not every client was told";
-    usage, refused, store
+  0  every client was told, or it is prepared
+  1  it failed";
+    usage, refused, store, untold
 );
 
 pub(super) const RECORDS: &str = help!(

@@ -157,6 +157,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
         slowest: Vec::new(),
         failed: Vec::new(),
         others: Vec::new(),
+        failure: tenure.failure.clone(),
         unready: Vec::new(),
         troubles: Vec::new(),
         records_at: String::new(),

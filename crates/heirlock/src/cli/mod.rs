@@ -19,6 +19,7 @@ mod records;
 mod render;
 mod status;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -74,9 +75,13 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
             finish: adopt.finish,
             fenced: adopt.owner_fenced,
             force: adopt.force,
+            answer_when: adopt.wait.answer_when(),
         }),
         Verb::Release { service } => ask(Request::Release { service: service.name(&settings.server)? }),
-        Verb::Failback { service } => ask(Request::Failback { service: service.name(&settings.server)? }),
+        Verb::Failback { service, wait } => ask(Request::Failback {
+            service: service.name(&settings.server)?,
+            answer_when: wait.answer_when(),
+        }),
         Verb::Maintenance { switch } => ask(Request::Maintenance { on: switch == Switch::On }),
         Verb::Status(options) => status::run(&options, &settings, output),
         Verb::History { service } => history::history(service.as_deref(), &settings, output),
@@ -99,7 +104,10 @@ fn usage(error: &clap::Error) -> Exit {
         return Exit::Done;
     }
     let _ = error.print();
-    if let Some(hint) = help::hint(error) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let misplaced = misplaced_name(error.kind(), &words);
+    let hint = misplaced.as_ref().map(|hint| format!("hint: {hint}")).or_else(|| help::hint(error));
+    if let Some(hint) = hint {
         // There is nobody left to tell where this can't be written.
         let _ = writeln!(io::stderr().lock(), "\n{hint}");
     }
@@ -107,7 +115,23 @@ fn usage(error: &clap::Error) -> Exit {
     if std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        return Output::new(true).document_of(&Failed::new(Exit::Usage, first));
+        let what = misplaced.map_or(first.to_owned(), |hint| format!("{first} {hint}"));
+        return Output::new(true).document_of(&Failed::new(Exit::Usage, what));
     }
     Exit::Usage
+}
+
+/// What to say where the name of a service was probably meant, and was taken for the server's. A guess would fence, or
+/// spare, the wrong server.
+fn misplaced_name(kind: ErrorKind, words: &[OsString]) -> Option<String> {
+    const OPTION: &str = "--owner-fenced";
+    let at = words
+        .iter()
+        .position(|word| word == OPTION)
+        .filter(|_| kind == ErrorKind::MissingRequiredArgument)?;
+    let taken = words.get(at + 1)?.to_str().filter(|word| !word.starts_with('-'))?;
+    Some(format!(
+        "{taken:?} after {OPTION} was taken for the server that is off; if it is the service, say it before the option, \
+         as in 'heirlock adopt SERVICE {OPTION} SERVER'"
+    ))
 }

@@ -1,25 +1,72 @@
 //! How far an adoption is, on a terminal.
 
-use std::time::Duration;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use heirlock_core::takeover::Phase;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::control::Progress;
+use super::render::plain;
+use crate::control::{Progress, Wait};
 
 /// How often the spinner moves.
 const TICK: Duration = Duration::from_millis(120);
 
-/// A spinner until clients are told, then a bar. Drawn on standard error, and only where that is a terminal.
+/// A wait that lasts longer is said.
+const SAID_AFTER: Duration = Duration::from_secs(1);
+
+/// A spinner until clients are told, then a bar. Drawn on standard error, and only where that is a terminal; elsewhere each
+/// wait of more than a second is a line there.
 #[derive(Debug, Default)]
 pub(super) struct Bar {
     bar: Option<ProgressBar>,
     counts: bool,
+    waits: Waits,
+}
+
+/// Which wait it is, since when, and whether it was said.
+#[derive(Debug, Default)]
+struct Waits(Option<(Key, Instant, bool)>);
+
+/// What tells one wait from the next: of one phase the counts alone change.
+type Key = (Phase, String);
+
+impl Waits {
+    /// The line to be said now, if one is.
+    fn note(&mut self, now: Instant, progress: &Progress) -> Option<String> {
+        let Some(wait) = &progress.wait else {
+            self.0 = None;
+            return None;
+        };
+        let words = if progress.phase == Phase::Intent { wait.for_what.clone() } else { String::new() };
+        let key = (progress.phase, words);
+        match &mut self.0 {
+            Some((known, since, said)) if *known == key => {
+                let is_due = !*said && now.duration_since(*since) >= SAID_AFTER;
+                *said |= is_due;
+                is_due.then(|| in_line(wait))
+            }
+            other => {
+                *other = Some((key, now, false));
+                None
+            }
+        }
+    }
+}
+
+fn in_line(wait: &Wait) -> String {
+    let at_most = wait.at_most_ms.map(|ms| format!(", at most {} s", ms.div_ceil(1000)));
+    format!("waiting for {}{}", plain(&wait.for_what), at_most.unwrap_or_default())
 }
 
 impl Bar {
     /// Shows the last word of the agent.
     pub(super) fn show(&mut self, progress: &Progress) {
+        if let Some(line) = self.waits.note(Instant::now(), progress).filter(|_| !io::stderr().is_terminal())
+        {
+            // There is nobody to tell where this can't be written.
+            let _ = writeln!(io::stderr().lock(), "heirlock: {line}");
+        }
         let counts =
             progress.clients > 0 && progress.phase >= Phase::Notifying && progress.phase != Phase::Failed;
         if self.bar.is_none() || counts != self.counts {
@@ -29,7 +76,10 @@ impl Bar {
         let bar = self.bar.get_or_insert_with(|| new_bar(counts, in_words(progress.phase)));
         bar.set_length(number(progress.clients));
         bar.set_position(number(progress.answered));
-        bar.set_message(in_words(progress.phase));
+        match &progress.wait {
+            Some(wait) if !counts => bar.set_message(in_line(wait)),
+            _ => bar.set_message(in_words(progress.phase)),
+        }
     }
 
     fn finish(&mut self) {
@@ -84,10 +134,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_wait_is_said_once_when_it_has_lasted_a_second_and_the_next_one_anew() {
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        let mut at = |ms: u64, phase, for_what: &str, at_most_ms| {
+            let wait = Some(Wait { for_what: for_what.into(), at_most_ms });
+            let progress = Progress { phase, clients: 3, answered: 0, wait };
+            waits.note(start + Duration::from_millis(ms), &progress)
+        };
+        let (intent, notifying) = (Phase::Intent, Phase::Notifying);
+        assert_eq!(at(0, intent, "nfs-b to give nfs up", Some(60_000)), None);
+        assert_eq!(at(900, intent, "nfs-b to give nfs up", Some(59_100)), None);
+        let said = at(1_100, intent, "nfs-b to give nfs up", Some(58_900));
+        assert_eq!(said.as_deref(), Some("waiting for nfs-b to give nfs up, at most 59 s"));
+        assert_eq!(at(2_100, intent, "nfs-b to give nfs up", Some(57_900)), None, "once");
+        assert_eq!(at(2_200, intent, "nfs-b: its clients are being told", None), None);
+        let said = at(3_300, intent, "nfs-b: its clients are being told", None);
+        assert_eq!(
+            said.as_deref(),
+            Some("waiting for nfs-b: its clients are being told"),
+            "for another reason"
+        );
+        assert_eq!(at(4_000, notifying, "3 clients to answer", Some(30_000)), None);
+        let said = at(5_000, notifying, "2 clients to answer", Some(29_000));
+        assert_eq!(said.as_deref(), Some("waiting for 2 clients to answer, at most 29 s"));
+        assert_eq!(
+            at(6_000, notifying, "1 client to answer", Some(28_000)),
+            None,
+            "the counts alone are new"
+        );
+    }
+
+    #[test]
     fn clients_are_counted_from_when_they_are_told() {
         let mut bar = Bar::default();
         let mut shown = |phase, answered| {
-            bar.show(&Progress { phase, clients: 3, answered });
+            bar.show(&Progress { phase, clients: 3, answered, wait: None });
             let drawn = bar.bar.as_ref().unwrap();
             (bar.counts, drawn.position(), drawn.message())
         };

@@ -161,7 +161,8 @@ pub(crate) struct LockManagerSettings {
     pub(crate) restart_status_monitor: Option<Command>,
     /// Strategy `command`: makes the lock manager recognise in a way of its own.
     pub(crate) recognise: Option<Command>,
-    /// Kind `command`: prints one line that changes with every life of the lock manager; fails where none runs.
+    /// Kind `command`: prints one line that changes with every life of the lock manager, and nothing where none
+    /// runs. While it fails nothing is adopted.
     pub(crate) incarnation: Option<Command>,
     /// How long its grace lasts, where it can't be read from the kernel.
     pub(crate) grace_period: Option<Duration>,

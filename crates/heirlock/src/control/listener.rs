@@ -206,6 +206,11 @@ impl Responder {
         (Self { lines, unwritten: Arc::clone(&unwritten) }, written, unwritten)
     }
 
+    /// For what goes on although nobody waits for it.
+    pub(crate) fn nobody() -> Self {
+        Self::new().0
+    }
+
     /// Says how far it is; `false` where nobody listens any more. A client that reads slowly misses some of it.
     pub(crate) fn progress(&mut self, progress: &Progress) -> bool {
         let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;
@@ -228,7 +233,7 @@ impl Responder {
 
     /// It is not done.
     pub(crate) fn failed(self, message: &str, refused: bool) {
-        self.fail(Failure { message: message.to_owned(), refused, report: None });
+        self.fail(Failure { message: message.to_owned(), refused, report: None, missing: Vec::new() });
     }
 
     /// It is not done, and this is known.
@@ -266,8 +271,12 @@ mod tests {
         let _listener = Listener::start(directory.path(), |request, mut responder| match request {
             Request::Maintenance { on: true } => responder.done(Answer::Words { text: "so be it".into() }),
             Request::Report { .. } => {
-                let step =
-                    Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1 };
+                let step = Progress {
+                    phase: heirlock_core::takeover::Phase::Claimed,
+                    clients: 3,
+                    answered: 1,
+                    wait: None,
+                };
                 assert!(responder.progress(&step));
                 responder.done(Answer::Adoption(Box::new(report_of("settled"))));
             }
@@ -348,7 +357,8 @@ mod tests {
         let mut deaf = UnixStream::connect(directory.path().join(SOCKET)).unwrap();
         deaf.write_all(b"{\"verb\":\"status\"}\n").unwrap();
         let mut responder = responders.recv().unwrap();
-        let step = Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1 };
+        let step =
+            Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1, wait: None };
         // Far more than a socket's buffer holds. Were a line written here, this would never end within the patience.
         for _ in 0..1_000_000 {
             assert!(responder.progress(&step));

@@ -6,11 +6,12 @@ mod listener;
 pub(crate) mod report;
 pub(crate) mod trust;
 
+use std::fmt;
 use std::str::FromStr;
 
 use heirlock_core::names::NameError;
 use heirlock_core::takeover::Phase;
-use heirlock_core::{ServerName, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{AskError, ask, how_to_start};
@@ -35,6 +36,9 @@ pub(crate) enum Fenced {
 }
 
 impl Fenced {
+    /// What stands on the command line for the owner. No server has this name; nor is it what an empty variable leaves.
+    pub(crate) const OWNER: &str = "*";
+
     /// The server, where the owner is this one.
     pub(crate) fn server(self, owner: impl FnOnce() -> Option<ServerName>) -> Option<ServerName> {
         match self {
@@ -44,13 +48,26 @@ impl Fenced {
     }
 }
 
-/// As on the command line, where no name stands for the owner.
+/// As on the command line.
 impl FromStr for Fenced {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
+        if text == Self::OWNER { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
     }
+}
+
+/// When whoever asked for an adoption is answered. The adoption goes on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AnswerWhen {
+    /// When the service is claimed: nothing can refuse it any more.
+    Accepted,
+    /// When every client has answered or had its first round of tries.
+    Notified,
+    /// When every client's outcome is known, after grace at the latest.
+    #[default]
+    Settled,
 }
 
 /// What the agent is asked.
@@ -71,6 +88,9 @@ pub(crate) enum Request {
         fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
+        /// how long whoever asks wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
     },
     /// Give a service away in order.
     Release {
@@ -81,6 +101,9 @@ pub(crate) enum Request {
     Failback {
         /// which
         service: ServiceName,
+        /// how long whoever asks wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
     },
     /// This server's silence is no reason to adopt, or is one again.
     Maintenance {
@@ -123,6 +146,34 @@ pub(crate) struct Progress {
     pub(crate) clients: usize,
     /// Clients that have answered.
     pub(crate) answered: usize,
+    /// What is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wait: Option<Wait>,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Wait {
+    /// For whom or what, and why, as in "waiting for …".
+    pub(crate) for_what: String,
+    /// How long at most from now, in milliseconds, where that is known.
+    pub(crate) at_most_ms: Option<u64>,
+}
+
+impl Wait {
+    /// Until this moment at the latest, where one is known.
+    pub(crate) fn new(for_what: impl Into<String>, now: Moment, until: Option<Moment>) -> Self {
+        let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
+        Self { for_what: for_what.into(), at_most_ms: until.map(left_ms) }
+    }
+}
+
+impl Progress {
+    /// Nothing but a wait, before a run begins or where there is none.
+    pub(crate) fn waiting(wait: Wait) -> Self {
+        Self { phase: Phase::Intent, clients: 0, answered: 0, wait: Some(wait) }
+    }
 }
 
 /// The end of an answer.
@@ -140,6 +191,32 @@ pub(crate) enum Answer {
     },
 }
 
+/// One thing that an adoption needs and that isn't there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Missing {
+    /// Which check: a word that does not change, for scripts.
+    pub(crate) check: String,
+    /// What was found.
+    pub(crate) found: String,
+    /// What an administrator can do.
+    pub(crate) remedy: String,
+}
+
+impl Missing {
+    /// What a check of this name found, and what can be done.
+    pub(crate) fn new(check: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), found: found.into(), remedy: remedy.into() }
+    }
+}
+
+/// Without its check, which scripts go by.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.remedy)
+    }
+}
+
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -151,4 +228,7 @@ pub(crate) struct Failure {
     /// What is known of the clients, where an adoption could not go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<Box<AdoptionReport>>,
+    /// What an adoption that was refused needs, one by one; the message says the same in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<Missing>,
 }

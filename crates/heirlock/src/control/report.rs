@@ -23,6 +23,9 @@ pub(crate) struct AdoptionReport {
     pub(crate) strategy: String,
     /// `settled`, `prepared`, or how far it came.
     pub(crate) phase: String,
+    /// Why it failed; none where it did not.
+    #[serde(default)]
+    pub(crate) failure: Option<String>,
     /// How many clients it has.
     pub(crate) clients: usize,
     /// How many registered again with the adoptive server.

@@ -21,6 +21,7 @@ mod exports;
 mod facts;
 mod finding;
 mod host;
+mod intent;
 mod live;
 mod memory;
 mod nfs_conf;
@@ -38,6 +39,7 @@ mod writable;
 
 use std::collections::BTreeMap;
 
+use heirlock_core::ServiceName;
 use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
@@ -61,12 +63,15 @@ pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What is known to lose locks if something is adopted now: another sender may end the grace period or notify from the
-/// wrong address, or grace is too short to notify anybody. Reads a few files; no network.
-pub(crate) fn hazards(settings: &Settings) -> Vec<Finding> {
+/// What is known to lose locks if these services are adopted now: another sender may end the grace period or notify from
+/// the wrong address, grace is too short to notify anybody, a volume isn't here, or what must be written can't be. Reads
+/// a few files, and makes and removes some; no network. What it reads may hang with the disk that it lies on.
+pub(crate) fn hazards(settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
     let host = Host::here();
     let mut findings = rivals::check(&host, settings);
     findings.extend(configured::times(&host, settings));
+    findings.extend(writable::check(&host, settings));
+    findings.extend(intent::volumes(&host, settings, targets));
     findings.retain(|finding| finding.severity == Severity::LosesLocks);
     findings
 }

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 
-use super::{LockManager, LockManagerError, Recognised};
+use super::{LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
+use crate::control::Missing;
 use crate::files::trusted;
 use crate::hooks;
 
@@ -53,7 +54,7 @@ impl LockManager for ByCommand {
             let source = io::Error::other("lock-manager.incarnation is not set");
             return Err(LockManagerError::Read { what: "the lock manager's incarnation".into(), source });
         };
-        // A command that fails says that no lock manager runs.
+        // A command that fails, or prints nothing, says that no lock manager runs.
         let line = hooks::run(command, &[])
             .ok()
             .map(|output| output.0.lines().next().unwrap_or_default().trim().to_owned());
@@ -66,6 +67,29 @@ impl LockManager for ByCommand {
 
     fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
         self.command_for(strategy).map(|_| ())
+    }
+
+    fn missing(&mut self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Missing> {
+        let check = "incarnation";
+        let command = self.command_for(strategy).ok().flatten();
+        let mut missing = missing_commands([(strategy.as_str(), command)]);
+        match self.settings.incarnation.as_ref().map(|command| hooks::run(command, &[])) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => missing.push(Missing::new(
+                check,
+                format!("lock-manager.incarnation doesn't tell which life the lock manager lives: {error}"),
+                "start the lock manager, or correct the command, which prints nothing where none runs",
+            )),
+            None => missing.push(Missing::new(
+                check,
+                "nothing tells which life the lock manager lives",
+                "set lock-manager.incarnation",
+            )),
+        }
+        if let Err(error) = self.grace_length() {
+            missing.push(Missing::new("grace", error.to_string(), "set lock-manager.grace-period"));
+        }
+        missing
     }
 
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
+use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{LockManager, LockManagerError, Recognised};
+use super::{LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
+use crate::control::Missing;
 use crate::files::trusted;
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
@@ -161,6 +163,38 @@ impl Kernel {
         Ok(lockd)
     }
 
+    /// lockd can't register without it, and no client finds it.
+    fn missing_rpcbind(&self) -> Option<Missing> {
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let asked = rpc_client::find_over(
+            loopback,
+            self.rpcbind_port,
+            probe::NLM,
+            Transport::Udp,
+            limits::PROBE_TIME_MAX,
+        );
+        let found = format!("rpcbind does not answer on this server: {}", asked.err()?);
+        Some(Missing::new("rpcbind", found, "start it (systemctl enable --now rpcbind.socket)"))
+    }
+
+    /// systemd restarts what it can load alone.
+    fn missing_unit(&self, strategy: Strategy) -> Option<Missing> {
+        const UNIT: &str = "nfs-server.service";
+        if strategy != Strategy::RestartNfs || self.settings.restart_nfs.is_some() || !self.systemd {
+            return None;
+        }
+        // Where systemctl itself fails, nothing is known of the unit.
+        let state = hooks::run(&systemctl(&["show", "--property=LoadState", "--value", UNIT]), &[]).ok()?.0;
+        let state = state.trim();
+        (state != "loaded").then(|| {
+            Missing::new(
+                "nfs-server",
+                format!("{UNIT} can't be restarted: it is {state}"),
+                "install the NFS server and unmask its unit, or set lock-manager.restart-nfs",
+            )
+        })
+    }
+
     fn restart_nfs(&self) -> Result<Recognised, LockManagerError> {
         let before = self.lockd()?;
         let by_systemd = systemctl(&["restart", "nfs-server.service"]);
@@ -274,6 +308,30 @@ impl LockManager for Kernel {
                 instead: "set lock-manager.recognise, or use 'restart-nfs'".into(),
             }),
         }
+    }
+
+    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Missing> {
+        let settings = &self.settings;
+        let commands = match strategy {
+            Strategy::Notify => None,
+            Strategy::RestartLockManager => {
+                Some(("restart-status-monitor", settings.restart_status_monitor.as_ref()))
+            }
+            Strategy::RestartNfs => Some(("restart-nfs", settings.restart_nfs.as_ref())),
+            Strategy::Command => Some(("recognise", settings.recognise.as_ref())),
+        };
+        let mut missing = missing_commands(commands);
+        missing.extend(self.missing_rpcbind());
+        missing.extend(self.missing_unit(strategy));
+        let restarts = strategy == Strategy::RestartNfs;
+        let not_exported = exports.iter().filter(|path| !self.exports.has(path, restarts));
+        missing.extend(not_exported.map(|path| {
+            let found = format!("{} is not exported here", path.display());
+            let remedy =
+                format!("export it (exportfs -o … CLIENTS:{}), or set hooks.volume-up", path.display());
+            Missing::new("export", found, remedy)
+        }));
+        missing
     }
 
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {

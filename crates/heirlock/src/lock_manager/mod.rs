@@ -5,15 +5,17 @@ mod kernel;
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
-use crate::config::{LockManagerKind, Settings};
+use crate::config::{Command, LockManagerKind, Settings};
+use crate::control::Missing;
 use crate::files::{Folder, Links, trusted};
+use crate::{exports_syntax, hooks};
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
@@ -28,9 +30,11 @@ pub(crate) fn open_at(settings: &Settings, root: &Path) -> Box<dyn LockManager> 
     }
 }
 
-/// The table of what is exported, as exportfs wrote it down. It lies in the status monitor's directory.
-pub(crate) fn exported(state_directory: &Path) -> io::Result<String> {
-    let bytes = Folder::open(state_directory)?.read("etab", Links::One, trusted::SYSTEM_FILE_BYTES_MAX)?;
+/// The table of what is exported, as exportfs wrote it down, where another folder stands for `/`.
+pub(crate) fn exported(root: &Path, state_directory: &Path) -> io::Result<String> {
+    let table = exports_syntax::table(root, state_directory);
+    let folder = Folder::open(table.parent().unwrap_or(state_directory))?;
+    let bytes = folder.read("etab", Links::One, trusted::SYSTEM_FILE_BYTES_MAX)?;
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
@@ -48,6 +52,10 @@ pub(crate) trait LockManager: Send {
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
     fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError>;
 
+    /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
+    /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
+    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Missing>;
+
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
     fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
@@ -63,6 +71,19 @@ pub(crate) trait LockManager: Send {
 
     /// How long ago its grace period opened, at the most, where it did not open by [`LockManager::recognise`].
     fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
+}
+
+/// What can't be started of the commands that are configured under these keys.
+fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Missing> {
+    let check = |(key, command): (&str, Option<&Command>)| {
+        let why = hooks::check(command?).err()?;
+        Some(Missing::new(
+            "command",
+            format!("lock-manager.{key}: {why}"),
+            "install it, or correct the configuration",
+        ))
+    };
+    commands.into_iter().filter_map(check).collect()
 }
 
 /// What a recognition brought about.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use heirlock_core::grace::Leave;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_core::notify::{Destination, Event, Notifier, Plan, Transport};
-use heirlock_core::{Moment, Outcome};
+use heirlock_core::{Moment, Outcome, limits};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use crate::config::NotifySettings;
@@ -59,6 +59,9 @@ pub(crate) trait Principal {
 
     /// These clients have answered, since the last time.
     fn acknowledged(&mut self, clients: Vec<MonName>);
+
+    /// Every client has answered, or had its first round of tries. Said once.
+    fn tried_all(&mut self) {}
 
     /// Addresses of clients known by a name that were found out since the last time.
     fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
@@ -126,6 +129,7 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
         seed: fastrand::u64(..),
     };
     let mut notifier = Notifier::new(plan);
+    let (mut is_first_round, began) = (true, principal.now());
     while !notifier.is_done() {
         for (client, addresses) in principal.resolved() {
             notifier.add_addresses(&client, &addresses);
@@ -151,8 +155,18 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
         sources.sockets.drain(&mut notifier, principal);
         streams.go_on(&mut notifier, principal.now());
         report(&mut notifier, principal);
+        if is_first_round && has_tried_all(&notifier, principal.now().since(began)) {
+            is_first_round = false;
+            principal.tried_all();
+        }
     }
     notifier.stop(&sources.unready.join("; "))
+}
+
+/// Whether all were tried that can be. A name may take a moment to be looked up, an address to be ready.
+fn has_tried_all(notifier: &Notifier, waited: Duration) -> bool {
+    let are_routes_awaited = waited < limits::NOTIFY_ROUTE_TIME_MAX;
+    notifier.has_tried_all() || (!are_routes_awaited && notifier.has_tried_all_with_a_route())
 }
 
 /// Sends a portion, and says whether nothing more may leave now.

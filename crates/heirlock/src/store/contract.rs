@@ -12,7 +12,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
-use super::{Change, ClaimAnswer, Contents, Damaged, ServerReport, Store, StoreError};
+use super::{Change, ClaimAnswer, Contents, Damaged, Decline, ServerReport, Store, StoreError};
 
 /// Something on which stores can be opened that are one store.
 struct Ground {
@@ -522,6 +522,8 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
         node: Some("node".into()),
         addresses: vec![[192, 0, 2, 1].into()],
         wants: vec![service()],
+        asked: 7,
+        declines: [("nfs".parse().unwrap(), Decline { asked: 3, why: "busy".into(), waits: None })].into(),
         facts: [("grace-s".to_owned(), "90".to_owned())].into(),
     };
     let (ours, theirs) = ((ground.open)(), (ground.open)());

@@ -263,9 +263,35 @@ pub(crate) struct ServerReport {
     /// Its own addresses, which move to no other server (`host.addresses`).
     #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,
+    /// Tells the last time that it asked from the times before.
+    #[serde(default)]
+    pub(crate) asked: u64,
+    /// Services that their home asks for and that it can't give up now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) declines: BTreeMap<ServiceName, Decline>,
     /// What others compare with their own: grace period, fsid of exports, …
     #[serde(default)]
     pub(crate) facts: BTreeMap<String, String>,
+}
+
+/// Why a server does not give a service up that its home asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Decline {
+    /// Which time of asking it answers ([`ServerReport::asked`]).
+    pub(crate) asked: u64,
+    /// Why.
+    pub(crate) why: String,
+    /// It goes on by itself: within so many milliseconds at most, where that is known. Else it is for a person to mend.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// What keeps a service from being given up will pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Waits {
+    /// Milliseconds at most, where that is known.
+    pub(crate) at_most_ms: Option<u64>,
 }
 
 impl ServerReport {
@@ -283,6 +309,8 @@ impl ServerReport {
             wants: Vec::new(),
             node: None,
             addresses: Vec::new(),
+            asked: 0,
+            declines: BTreeMap::new(),
             facts: BTreeMap::new(),
         }
     }

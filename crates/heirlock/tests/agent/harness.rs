@@ -42,6 +42,11 @@ impl Site {
         self.directory.path().join("store")
     }
 
+    /// A server that was there before, and whose agent is gone.
+    pub(super) fn again(&self, folder: &str) -> Server {
+        Server { home: self.directory.path().join(folder), agent: None }
+    }
+
     /// A server in a folder of its own; two may have one name.
     pub(super) fn server(&self, folder: &str, name: &str) -> Server {
         let home = self.directory.path().join(folder);
@@ -68,6 +73,11 @@ impl Site {
 impl Server {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
+    }
+
+    /// What its agent has said.
+    pub(super) fn log(&self) -> String {
+        log(&self.path("log"))
     }
 
     /// A client takes its first lock: its record appears.

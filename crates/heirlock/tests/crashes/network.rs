@@ -49,7 +49,12 @@ struct Played {
 impl Network {
     /// The clients come back to this server in this folder.
     pub(super) fn new(clients: &[&str], server: &'static str, home: PathBuf) -> Self {
-        let first = UdpSocket::bind((SERVICE, 0)).unwrap();
+        Self::at(0, clients, server, home)
+    }
+
+    /// The same, with rpcbind at this port; 0 is any.
+    pub(super) fn at(port: u16, clients: &[&str], server: &'static str, home: PathBuf) -> Self {
+        let first = UdpSocket::bind((SERVICE, port)).unwrap();
         let rpcbind_port = first.local_addr().unwrap().port();
         let mut machines = vec![(SERVICE, first, UdpSocket::bind((SERVICE, 0)).unwrap())];
         for client in clients {

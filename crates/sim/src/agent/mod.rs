@@ -18,7 +18,7 @@ use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Ob
 use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
-use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
@@ -403,6 +403,13 @@ impl Held {
             outcomes: contents.outcomes.clone(),
             frozen: false,
         }
+    }
+
+    /// Whether a client lost its locks, as far as the last line of each tells.
+    fn has_lost(&self) -> bool {
+        let last: BTreeMap<&str, Outcome> =
+            self.outcomes.iter().map(|line| (line.client.as_str(), line.outcome)).collect();
+        last.values().any(|outcome| *outcome == Outcome::Lost)
     }
 
     fn remains(&self, service: &ServiceName) -> Remains {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
+use heirlock_core::duty::is_adopted;
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::takeover::{Cause, Event, Journal, Part, Phase, Until};
@@ -137,7 +138,7 @@ impl Agent {
                 cause: Cause::OwnerDead,
                 targets: vec![service],
                 until: Until::Settled,
-                authority: Authority::default(),
+                authority: Authority { confirmed: true, ..Authority::default() },
                 primary_lost: Some(now - for_time),
             };
             return self.begin_run(out, now, order);
@@ -180,8 +181,8 @@ impl Agent {
 
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let lives = held.journal.life.as_ref().is_some_and(|life| self.follower.current() == Some(life));
-        held.journal.phase == Phase::Settled && lives && self.follower.runs()
+        let current = self.follower.current().filter(|_| self.follower.runs());
+        is_adopted(&held.journal, held.has_lost(), current)
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
@@ -196,7 +197,10 @@ impl Agent {
 
     pub(super) fn release(&mut self, out: &mut Out<'_>, service: usize) {
         let name = out.w.services[service].name.clone();
-        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(&name));
+        let of_run = self.run.as_ref().is_some_and(|running| {
+            let is_asked = running.machine.cause() != Cause::OwnRestart;
+            running.machine.has_member(&name) && (is_asked || running.begins(&name))
+        });
         if of_run || self.failing || self.releasing.contains(&name) {
             return out.answer(&name, Word::Refused);
         }
@@ -213,6 +217,7 @@ impl Agent {
         match given_up {
             Ok(()) => {
                 self.held.remove(&name);
+                self.advance(out, now, Event::GivenUp(name.clone()));
                 out.answer(&name, Word::Released);
             }
             Err(_) => {
@@ -233,6 +238,9 @@ impl Agent {
     ) -> Result<(), String> {
         self.scan(out, now);
         let held = self.held.get(name).ok_or("not ours any more")?;
+        if self.run.as_ref().is_some_and(|running| running.begins(name)) {
+            return Err("its next generation is being begun".into());
+        }
         let contents = out.load_newest(name, held.claim.generation)?;
         if contents.map(|contents| contents.records).as_ref() != Some(held.ledger.stored()) {
             return Err("the store does not hold what was captured".into());

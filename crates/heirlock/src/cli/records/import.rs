@@ -168,12 +168,12 @@ fn may_claim(
     // Nobody has watched the owner's heart: this is a short run of a program.
     let heart = OwnerHeart::Unknown { watched: Duration::ZERO, needed: settings.heartbeat.dead_after * 2 };
     let fenced = fenced.and_then(|fenced| fenced.server(|| newest.map(|claim| claim.owner.clone())));
-    let authority = Authority { fenced, insisted: false };
+    let authority = Authority { fenced, ..Authority::default() };
     next_generation(service, newest, &settings.server, heart, &authority).map_err(|refusal| match refusal {
         ClaimRefusal::OwnerUnknown { service, owner, .. } => {
             let what = format!(
                 "{service} belongs to {owner}, which may be serving it: release it there, or make sure that {owner} is \
-                 off and say --owner-fenced; nothing was changed"
+                 off and say '--owner-fenced {owner}'; nothing was changed"
             );
             Failed::new(Exit::Refused, what)
         }

@@ -60,6 +60,7 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
 fn head(report: &AdoptionReport, look: &Look) -> String {
     let service = plain(&report.service);
     let verdict = match report.phase.as_str() {
+        _ if Exit::from(report) == Exit::Failed => look.bad("failed"),
         // Where nobody is on record nobody was told: a person may know better, and look for the right store.
         "settled" if Exit::from(report) == Exit::Done && report.clients == 0 => {
             "no client is on record, so none was told".to_owned()
@@ -71,8 +72,13 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
             look.bad("every client that is known was told, but not all could be read or written")
         }
         "settled" => look.bad("not every client was told"),
+        "settling" if Exit::from(report) == Exit::Done => {
+            look.good("every client was told; they come back until the grace period ends")
+        }
+        "notifying" => {
+            "told, but for those that have not answered yet; they are called until grace ends".to_owned()
+        }
         "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
-        "failed" => look.bad("failed"),
         phase => format!("under way: {}", plain(phase)),
     };
     let mut text = format!("{}: {verdict}\n", look.strong(&service));
@@ -86,6 +92,10 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
         if !value.is_empty() {
             text.push_str(&format!("  {key:KEY$}{value}\n"));
         }
+    }
+    // Of a generation of the past its tenure says why.
+    if let Some(failure) = report.failure.as_ref().filter(|_| report.tenure.is_none()) {
+        text.push_str(&wrapped(&format!("  {:KEY$}", "failed"), &plain(failure)));
     }
     text + &report.tenure.as_deref().map(tenure).unwrap_or_default()
 }
@@ -176,7 +186,7 @@ fn missed(report: &AdoptionReport, outcome: Outcome, look: &Look) -> String {
     if let Some(more) = missed.len().checked_sub(MISSED_SHOWN_MAX).filter(|more| *more > 0) {
         text.push_str(&format!("  and {more} more: --json names them all\n"));
     }
-    text.push_str(&wrapped("  what to do: ", remedy(outcome, &plain(&report.service)).as_str()));
+    text.push_str(&wrapped("  what to do: ", remedy(outcome, report).as_str()));
     text
 }
 
@@ -199,8 +209,13 @@ fn troubles(report: &AdoptionReport, look: &Look) -> String {
     text
 }
 
-fn remedy(outcome: Outcome, service: &str) -> String {
+fn remedy(outcome: Outcome, report: &AdoptionReport) -> String {
+    let service = plain(&report.service);
     match outcome {
+        Outcome::Lost if report.failure.is_some() => format!(
+            "the adoption failed as a whole. Mend its cause and say 'heirlock adopt {service}' again: such a client still \
+             believes that it holds its locks, and reclaims them when it is told, save what others got meanwhile."
+        ),
         Outcome::Unreachable => format!(
             "if such a client is up, its locks are gone: restart there what uses them. It is remembered and told at \
              the next adoption; if it is gone for good, 'heirlock records forget {service} CLIENT'."
@@ -215,6 +230,8 @@ fn remedy(outcome: Outcome, service: &str) -> String {
 fn milestone(event: Milestone) -> &'static str {
     match event {
         Milestone::PrimaryLost => "last sign of life of the primary",
+        Milestone::Asked => "its owner was asked to give it up",
+        Milestone::GivenUp => "its owner gave it up",
         Milestone::Fenced => "primary confirmed off",
         Milestone::Claimed => "claimed",
         Milestone::Conveyed => "records conveyed",
@@ -249,6 +266,7 @@ pub(super) mod tests {
             state_number: 11,
             strategy: "restart-nfs".into(),
             phase: "settled".into(),
+            failure: None,
             clients: 200,
             re_registered: 180,
             acknowledged: 200,
@@ -374,6 +392,7 @@ records lie in ";
             ],
             unreachable: 1,
             lost: 1,
+            acknowledged: 198,
             ..report()
         };
         let text = adoption(&report, &look());
@@ -392,6 +411,18 @@ lost: 1 client
               start it again. It will be told at the next adoption.
 ";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn after_a_failure_the_advice_is_to_adopt_again() {
+        let missed = Missed { client: "192.0.2.9".into(), outcome: Outcome::Lost, why: "no address".into() };
+        let failure = Some("192.0.2.10 is not on this server".to_owned());
+        let report = AdoptionReport { failed: vec![missed], lost: 1, acknowledged: 0, failure, ..report() };
+        let text = adoption(&report, &look());
+        assert!(text.starts_with("nfs: failed\n") && !text.contains("Stop there"), "{text}");
+        assert!(text.contains("  failed          192.0.2.10 is not on this server\n"), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("Mend its cause and say 'heirlock adopt nfs' again: "), "{text}");
     }
 
     #[test]

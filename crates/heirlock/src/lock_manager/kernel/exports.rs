@@ -21,7 +21,7 @@ const REMARK: &str =
 /// Where exports are written down.
 #[derive(Debug, Clone)]
 pub(super) struct Exports {
-    /// Where it says what is exported now (`etab`).
+    root: PathBuf,
     state_directory: PathBuf,
     /// `exports`.
     file: PathBuf,
@@ -43,6 +43,7 @@ impl Drop for Kept<'_> {
 impl Exports {
     pub(super) fn new(root: &Path, state_directory: &Path) -> Self {
         Self {
+            root: root.to_owned(),
             state_directory: state_directory.to_owned(),
             file: root.join("etc/exports"),
             folder: root.join("etc/exports.d"),
@@ -69,7 +70,8 @@ impl Exports {
     }
 
     fn write(&self) -> io::Result<()> {
-        let Some(table) = files::if_present(exported(&self.state_directory))? else { return Ok(()) };
+        let table = exported(&self.root, &self.state_directory);
+        let Some(table) = files::if_present(table)? else { return Ok(()) };
         let in_files = self.in_files()?;
         let is_in_a_file = |line: &str| clients(line).iter().all(|export| in_files.contains(export));
         let missing: Vec<&str> = table.lines().filter(|line| !is_in_a_file(line)).collect();
@@ -84,6 +86,16 @@ impl Exports {
         trusted::make_folders(&self.folder, 0o755)?;
         let text = format!("{REMARK}{}\n", missing.join("\n"));
         trusted::replace(&self.folder.join(NAME), text.as_bytes(), 0o644, true)
+    }
+
+    /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is
+    /// restarted.
+    pub(super) fn has(&self, path: &Path, restarts: bool) -> bool {
+        let table = exported(&self.root, &self.state_directory).unwrap_or_default();
+        let now = table.lines().flat_map(clients);
+        let in_files = restarts.then(|| self.in_files().unwrap_or_default()).into_iter().flatten();
+        let exported: BTreeSet<PathBuf> = now.chain(in_files).map(|(path, _)| PathBuf::from(path)).collect();
+        path.ancestors().any(|ancestor| exported.contains(ancestor))
     }
 
     /// Which path is exported to whom by files.
@@ -153,6 +165,26 @@ mod tests {
         assert_eq!(lines, ["/srv/homes\t*(rw,sync,fsid=2)", "/srv/a\\040b\t10.0.0.0/8(rw,fsid=3)"]);
         drop(kept);
         assert_eq!(place.kept(), None);
+    }
+
+    #[test]
+    fn a_path_is_exported_now_or_after_a_restart_by_itself_or_with_a_folder_above_it() {
+        let place = place("/srv/file *(rw)\n", "/srv/homes\t*(rw,fsid=2)\n/srv/a\\040b\t*(rw)\n");
+        for (path, now, after) in [
+            ("/srv/homes", true, true),
+            ("/srv/homes/deep", true, true),
+            ("/srv/a b", true, true),
+            ("/srv/homes2", false, false),
+            ("/srv/file", false, true),
+            ("/srv/one/below", false, true),
+            ("/srv", false, false),
+        ] {
+            let path = Path::new(path);
+            assert_eq!((place.1.has(path, false), place.1.has(path, true)), (now, after), "{path:?}");
+        }
+        fs::create_dir(place.0.path().join("statd")).unwrap();
+        let below = Exports::new(place.0.path(), &place.0.path().join("statd"));
+        assert!(below.has(Path::new("/srv/homes"), false), "as on Red Hat");
     }
 
     #[test]

@@ -59,6 +59,25 @@ fn refusal(kernel: &mut Kernel, strategy: Strategy) -> String {
 }
 
 #[test]
+fn what_an_adoption_needs_of_the_host_is_looked_for_before() {
+    let proc = FakeProc::new();
+    let mut kernel = Kernel { rpcbind_port: 9, ..proc.kernel() };
+    kernel.settings.restart_nfs =
+        Some(Command { argv: vec!["/no/such/program".into()], time_limit: Duration::from_secs(5) });
+    proc.put("etab", "/srv/here\t*(rw)\n");
+    let exports = ["/srv/here", "/srv/elsewhere"].map(PathBuf::from);
+    let mut checks = |strategy| {
+        let missing = kernel.missing(strategy, &exports);
+        missing.into_iter().map(|one| (one.check, one.found)).collect::<Vec<_>>()
+    };
+    let found = checks(Strategy::RestartNfs);
+    assert_eq!(found.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["command", "rpcbind", "export"]);
+    assert!(found[0].1.contains("restart-nfs: /no/such/program") && found[2].1.contains("/srv/elsewhere"));
+    let found = checks(Strategy::Notify);
+    assert_eq!(found.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["rpcbind", "export"]);
+}
+
+#[test]
 fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
     let proc = FakeProc::new();
     proc.put("77/stat", "77 (lockd) S 1 77 77 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 50 0 0\n");

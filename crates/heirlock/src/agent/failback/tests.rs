@@ -1,0 +1,114 @@
+use std::fs;
+
+use heirlock_core::Generation;
+use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Observation;
+use heirlock_core::takeover::{Cause, Journal, Phase};
+use heirlock_nsm::StateNumber;
+
+use super::*;
+use crate::agent::Message;
+use crate::agent::testing::{Place, place_with, service};
+use crate::agent::watch::Look;
+use crate::store::dir::DirStore;
+use crate::store::{Contents, ServerReport, Store, journal_text};
+
+/// `nfs-b` has a service that is at home on `nfs-a`, which asks for it.
+fn asked_for(place: &mut Place, asked: u64) {
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    let report = ServerReport::new("nfs-a".parse().unwrap(), "run-1");
+    store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
+    let now = place.agent.clock.now();
+    place.agent.pulse.look(now, &store).unwrap();
+    place.agent.answer_wishes(now);
+}
+
+/// It holds that service, in the life 1 of its lock manager.
+fn with_a_guest() -> Place {
+    let mut place = place_with("home = \"nfs-a\"\n");
+    look(&mut place, "1");
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    let server = "nfs-b".parse().unwrap();
+    let life = place.agent.follower.current().cloned();
+    for name in ["nfs", "host.nfs-b"] {
+        let name = ServiceName::try_from(name.to_owned()).unwrap();
+        let journal = Journal { life: life.clone(), ..Journal::quiet("run-1", &server, 0) };
+        let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
+        let records = [("10.0.0.1".parse().unwrap(), line.into_bytes())].into();
+        let journal = Some(journal_text(&journal));
+        let state = Some(StateNumber(7));
+        let (generation, contents) =
+            (Generation(4), Contents { state, records, journal, ..Contents::default() });
+        store.claim(&name, &Claim::new(generation, &server, "run-1", 0)).unwrap();
+        store.begin_generation(&name, generation, &contents).unwrap();
+    }
+    place.agent.refresh_holdings(place.agent.clock.now());
+    place.agent.reborn = false;
+    place
+}
+
+fn look(place: &mut Place, start: &str) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
+    let look = Look { at: place.agent.clock.now(), observation };
+    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+}
+
+fn decline(place: &Place) -> Option<&Decline> {
+    place.agent.pulse.declined(&service("nfs"))
+}
+
+#[test]
+fn a_release_that_failed_is_said_to_the_home_and_tried_again_when_it_asks_again() {
+    let mut place = with_a_guest();
+    asked_for(&mut place, 7);
+    assert!(place.agent.is_releasing(&service("nfs")));
+    let waits = decline(&place).unwrap();
+    assert!(waits.why.contains("its address is being taken away") && waits.waits.is_some(), "{waits:?}");
+    let now = place.agent.clock.now();
+    place.agent.address_gone(now, &service("nfs"), Err("192.0.2.10 is still on this server".into()));
+    let failed = decline(&place).unwrap().clone();
+    assert_eq!((failed.asked, failed.waits.as_ref()), (7, None), "{failed:?}");
+    assert!(failed.why.contains("still on this server") && place.agent.beat_due <= now);
+    asked_for(&mut place, 7);
+    assert!(!place.agent.is_releasing(&service("nfs")), "nothing was mended");
+    assert_eq!(decline(&place), Some(&failed));
+    asked_for(&mut place, 8);
+    assert!(place.agent.is_releasing(&service("nfs")), "it was asked for again");
+    assert_eq!(decline(&place).unwrap().asked, 8);
+}
+
+#[test]
+fn a_run_that_was_asked_for_holds_a_release_up_and_says_how_long() {
+    let mut place = with_a_guest();
+    place.begin("new");
+    place.drive(Phase::Recognised);
+    asked_for(&mut place, 7);
+    assert!(!place.agent.is_releasing(&service("nfs")));
+    let waits = decline(&place).unwrap();
+    assert!(
+        waits.why.contains("clients of nfs are being told right now") && waits.waits.is_some(),
+        "{waits:?}"
+    );
+}
+
+#[test]
+fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
+    let mut place = with_a_guest();
+    look(&mut place, "2");
+    place.agent.do_what_is_due();
+    assert_eq!(place.agent.run.as_ref().map(|running| running.machine.cause()), Some(Cause::OwnRestart));
+    let of_run =
+        |place: &Place| place.agent.run.as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));
+    assert!(of_run(&place));
+    let now = place.agent.clock.now();
+    place.agent.release(&service("nfs"), None, None);
+    place.agent.address_gone(now, &service("nfs"), Err("it is still here".into()));
+    assert!(of_run(&place), "it stays, and its clients are told");
+    place.agent.release(&service("nfs"), None, None);
+    place.agent.address_gone(now, &service("nfs"), Ok(()));
+    assert!(!of_run(&place) && !place.agent.held.contains_key(&service("nfs")));
+    assert!(place.agent.run.is_some(), "the clients of the others are told");
+    let claim = place.agent.store.newest_claim(&service("nfs")).unwrap().unwrap();
+    assert!(claim.released);
+}
