@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::config::Command;
+use crate::files::trusted;
 
 /// Of what a command prints, the last bytes are kept: errors come last.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;
@@ -114,7 +115,7 @@ pub(crate) fn check(command: &Command) -> Result<(), String> {
 }
 
 fn is_program(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    trusted::stat(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Waits until it ends; `None` where it had to be ended.

@@ -53,6 +53,7 @@ mod queue;
 mod registrations;
 mod resume;
 mod strategy;
+mod view;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -212,82 +213,6 @@ impl Takeover {
         self.members.iter().map(Member::not_back).sum()
     }
 
-    /// How far it is.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    /// Whether it waits for `--finish`.
-    #[must_use]
-    pub fn awaits_finish(&self) -> bool {
-        self.phase == Phase::Proved && self.awaits_finish
-    }
-
-    /// Whether a fence has to confirm first that the owners are off.
-    #[must_use]
-    pub fn has_fence(&self) -> bool {
-        self.plan.fence
-    }
-
-    /// Whether it has claimed what it is to take over.
-    #[must_use]
-    pub fn has_claimed(&self) -> bool {
-        !matches!(self.phase, Phase::Intent | Phase::Fenced)
-    }
-
-    /// Whether every client has answered, or had its first round of tries. Of those that have not answered nothing is known
-    /// yet: they are called until grace is too short.
-    #[must_use]
-    pub fn has_tried_all(&self) -> bool {
-        match self.phase {
-            Phase::Notifying => self.members.iter().all(|member| member.told || member.tried),
-            phase => phase > Phase::Notifying,
-        }
-    }
-
-    /// Whether nothing more will happen.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.over
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn run(&self) -> &str {
-        &self.plan.run
-    }
-
-    /// Why it began.
-    #[must_use]
-    pub fn cause(&self) -> Cause {
-        self.plan.cause
-    }
-
-    /// Services that are being taken over.
-    #[must_use]
-    pub fn targets(&self) -> &[ServiceName] {
-        &self.plan.targets
-    }
-
-    /// Entries of a folder that are not what they should be.
-    #[must_use]
-    pub fn troubles(&self) -> &[Trouble] {
-        &self.troubles
-    }
-
-    /// Whether a service's clients are told by it, or will be.
-    #[must_use]
-    pub fn has_member(&self, service: &ServiceName) -> bool {
-        self.plan.targets.contains(service) || self.members.iter().any(|member| member.service == *service)
-    }
-
-    /// Whether nothing was claimed for it yet.
-    #[must_use]
-    pub fn is_unclaimed(&self) -> bool {
-        matches!(self.phase, Phase::Intent | Phase::Fenced)
-    }
-
     /// What this server holds and owes now. Until something is claimed, what came to be held since the run began belongs
     /// to it as well: its locks would be dropped with the others.
     pub fn stands(&mut self, standing: Standing) {
@@ -313,60 +238,6 @@ impl Takeover {
         if matches!(self.phase, Phase::Notifying | Phase::Settling) {
             self.seen.extend(clients.cloned());
         }
-    }
-
-    /// The grace period that it recognised in.
-    #[must_use]
-    pub fn grace(&self) -> Option<&Grace> {
-        self.grace.as_ref()
-    }
-
-    /// What happened when.
-    #[must_use]
-    pub fn timeline(&self) -> &[Stamp] {
-        &self.timeline
-    }
-
-    /// When it began, in seconds since 1970.
-    #[must_use]
-    pub fn started_at_s(&self) -> u64 {
-        self.plan.started_at_s
-    }
-
-    /// Whether the operator insists on it, whatever is known to go wrong.
-    #[must_use]
-    pub fn is_insisted(&self) -> bool {
-        self.plan.authority.insisted
-    }
-
-    /// See [`Journal::has_rebooted`].
-    #[must_use]
-    pub fn has_rebooted(&self) -> bool {
-        self.journal(None).has_rebooted()
-    }
-
-    /// Whether locks of clients that it tells were gone before it began.
-    #[must_use]
-    pub fn owes_already(&self) -> bool {
-        self.members.iter().any(|member| self.plan.standing.lost.contains(&member.service))
-    }
-
-    /// How it recognises.
-    #[must_use]
-    pub fn strategy(&self) -> Strategy {
-        self.plan.strategy
-    }
-
-    /// What is known of each member's clients.
-    #[must_use]
-    pub fn summaries(&self) -> Vec<Summary> {
-        self.members.iter().map(Member::summary).collect()
-    }
-
-    /// How many clients there are, and of how many something good is known.
-    #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        self.members.iter().map(Member::counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// When to tell it that time has passed.

@@ -7,21 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
+use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Change as LifeChange;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist,
-    Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
+    Action, Cause, Conveyance, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist, Phase, Plan,
+    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
 };
-use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
-use heirlock_nsm::{MonName, MyName, StateNumber};
+use heirlock_core::{Batch, Generation, Moment, ServiceName};
+use heirlock_nsm::{MonName, MyName};
 
 use super::holdings::begin;
 use super::work::{RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::config::Settings;
 use crate::control::{Answer, AnswerWhen, Missing, Responder};
-use crate::store::{Change, ClaimAnswer, StoreError, journal_text};
+use crate::store::{Change, StoreError, journal_text};
 use crate::survey;
 
 /// The run that is on.
@@ -85,20 +85,6 @@ impl Waiting {
             AnswerWhen::Notified => machine.has_tried_all(),
             AnswerWhen::Settled => false,
         }
-    }
-}
-
-/// Why a service was not claimed.
-enum NotClaimed {
-    /// It may not be, or somebody else was faster.
-    Refused(String),
-    /// Nobody knows: a claim may have been made all the same.
-    StoreFails(StoreError),
-}
-
-impl From<StoreError> for NotClaimed {
-    fn from(error: StoreError) -> Self {
-        Self::StoreFails(error)
     }
 }
 
@@ -652,101 +638,6 @@ impl Agent {
         });
         announced.truncate(heirlock_core::limits::ANNOUNCED_NAMES_MAX);
         announced
-    }
-
-    pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
-        self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
-    }
-
-    pub(crate) fn claim_all(
-        &mut self,
-        services: &[(ServiceName, Part)],
-        authority: &Authority,
-    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
-        // What was captured until this moment belongs into the generation that is left.
-        self.scan(self.clock.now());
-        let (mut won, mut refused) = (Vec::new(), Vec::new());
-        for (service, part) in services {
-            let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
-            if targets_lost {
-                break; // nothing is to be taken over, so nothing of our own is touched
-            }
-            match self.claim(service, authority) {
-                Ok(claimed) => won.push(claimed),
-                Err(NotClaimed::Refused(why)) => {
-                    // What is held is looked up again before anybody asks for it another time.
-                    self.beat_due = self.clock.now();
-                    refused.push((service.clone(), why));
-                }
-                Err(NotClaimed::StoreFails(error)) => {
-                    // Else whoever owes a run would begin the next one at once.
-                    self.health.failed(self.clock.now(), &error.to_string());
-                    refused.push((service.clone(), error.to_string()));
-                }
-            }
-        }
-        (won, refused)
-    }
-
-    /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
-    pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
-        match newest {
-            Some(claim) if claim.owner != self.settings.server => {
-                let now = self.clock.now();
-                self.pulse.look(now, self.store.as_ref())?;
-                Ok(self.pulse.heart_of(&claim.owner, now))
-            }
-            _ => Ok(OwnerHeart::NeverSeen),
-        }
-    }
-
-    fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
-        let newest = self.store.newest_claim(service)?;
-        let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
-        let us = &self.settings.server;
-        check_first(service, newest.as_ref(), us, home, authority)
-            .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
-        let known = self.acquaintance.memory().known(service);
-        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
-        self.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
-        let heart = self.heart_of_owner(newest.as_ref())?;
-        let store = self.store.as_ref();
-        let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
-            .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
-        let generation = known.above(generation);
-        let claim = Claim {
-            adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
-            ..Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
-        };
-        if let ClaimAnswer::Taken(other) = store.claim(service, &claim)? {
-            let Claim { owner, generation, .. } = other;
-            let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
-            return Err(NotClaimed::Refused(overtaken.to_string()));
-        }
-        tracing::info!(%service, %generation, "{service}: claimed as generation {generation}");
-        let (mut records, mut troubles) = (BTreeMap::new(), Vec::new());
-        let mut sent: Vec<StateNumber> = self.own_state().into_iter().chain(known.sent()).collect();
-        // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(base) = store.newest_generation(service, generation)? {
-            let contents = store.load(service, base)?;
-            let mended = self.mend(service, base, contents)?;
-            sent.extend(mended.sent);
-            (records, troubles) = (mended.contents.records, mended.troubles);
-        }
-        // What this server knows of its own service counts, whatever became of the store.
-        let own = newest.as_ref().filter(|newest| newest.owner == self.settings.server && !newest.released);
-        if let Some(held) = own.and_then(|_| self.held.get(service)) {
-            for (client, bytes) in held.ledger.stored() {
-                records.entry(client.clone()).or_insert_with(|| bytes.clone());
-            }
-        }
-        if let Some(claim) = newest {
-            let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
-            sent.extend(of_owner.map(StateNumber));
-        }
-        let told =
-            self.held.get(service).map(|held| held.told_in(self.follower.current())).unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles })
     }
 
     fn prepared(&mut self) {

@@ -160,8 +160,8 @@ impl Agent {
         }
         let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         // A generation whose number can't be read was one all the same.
-        let was_empty = base.state.is_none() && troubles.is_empty();
-        let was_first = claim.generation == Generation::FIRST || (was_empty && !claim.adopts);
+        let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
+        let was_first = claim.generation == Generation::FIRST || !(had_one || claim.adopts);
         // A first claim took over nothing; any other one meant to.
         if !was_first {
             journal.phase = Phase::Claimed;

@@ -1,6 +1,5 @@
 //! What an adoption by this host will need, asked before anything is claimed.
 
-use std::fs;
 use std::path::Path;
 
 use heirlock_core::ServiceName;
@@ -9,6 +8,7 @@ use super::finding::Finding;
 use super::host::Host;
 use super::volumes;
 use crate::config::{ServiceSettings, Settings};
+use crate::files::trusted;
 
 /// What the services to be taken over need of this host's file systems and isn't there now. Where a hook brings the volume,
 /// nothing has to be.
@@ -33,7 +33,7 @@ fn volume(host: &Host, service: &ServiceSettings, path: &Path) -> Option<Finding
             format!("mount it (mount {at}), or set hooks.volume-up"),
         ));
     }
-    let found = match fs::metadata(host.at(path)) {
+    let found = match trusted::stat(host.at(path)) {
         Ok(_) => return None,
         Err(error) => format!("{name}: {shown}, which it exports, can't be found here: {error}"),
     };

@@ -7,12 +7,15 @@ use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Generation, Outcome};
 
+use heirlock_nsm::StateNumber;
+
 use super::*;
 use crate::agent::Message;
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
 use crate::lock_manager::Recognised;
+use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
 use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
 
