@@ -238,12 +238,12 @@ fn whoever_asks_says_how_long_to_wait_and_the_exit_code_says_what_is_known_by_th
 fn each_verb_that_tells_clients_says_what_its_exit_codes_mean() {
     let server = Server::new();
     for (verb, expected) in [
-        (&["adopt"] as &[&str], "6  adopted and serving, but some clients were not told"),
-        (&["failback"], "6  at home and serving, but some clients were not told"),
+        (&["adopt"] as &[&str], "6  adopted and serving, but not every client was told"),
+        (&["failback"], "6  adopted and serving, but not every client was told"),
         (&["release"], "1  not released"),
-        (&["report"], "6  some clients were not told"),
-        (&["notify"], "1  it failed, or some clients were not told"),
-        (&["records", "import"], "1  some entries could not be read"),
+        (&["report"], "6  adopted and serving, but not every client was told"),
+        (&["notify"], "1  failed, or some clients have not answered"),
+        (&["records", "import"], "1  failed, or some can't be read or have no address"),
     ] {
         for flag in ["--help", "-h"] {
             let said = server.run(&[verb, &[flag]].concat());

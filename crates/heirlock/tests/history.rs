@@ -53,7 +53,7 @@ fn failed_over() -> (Site, Server, Server, Network) {
     b.wait_until_it_hears_the_other();
     a.kill();
     let adopted = b.run(&["adopt", "nfs", "--owner-fenced=nfs-a", "--json"]);
-    assert_eq!(adopted.status.code(), Some(1), "one is off: {adopted:?}");
+    assert_eq!(adopted.status.code(), Some(6), "one is off: {adopted:?}");
     (site, a, b, network)
 }
 
@@ -97,7 +97,7 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
         assert!(second["until_last_client_ms"].as_i64().unwrap() >= ready, "{who}: {second}");
 
         let (code, report) = document(server, &["report", "nfs"]);
-        assert_eq!(code, Some(1), "one is off");
+        assert_eq!(code, Some(6), "one is off");
         assert_eq!(report["tenure"], *second, "{who}");
         for key in ["generation", "state_number", "timeline", "failed", "clients", "started_at_s", "strategy"]
         {

@@ -109,7 +109,8 @@ impl Pulse {
         self.hearts.saw(now, &others.map(as_beat).collect());
         for (entry, why) in &found.unreadable {
             if self.found.unreadable.get(entry) != Some(why) {
-                tracing::error!(entry = %entry.escape_debug(), why, "a heartbeat can't be read");
+                let entry = entry.escape_debug();
+                tracing::error!(%entry, why, "the heartbeat {entry} in the store can't be read: {why}");
             }
             if let Ok(server) = ServerName::parse(entry) {
                 self.hearts.unseen(&server);

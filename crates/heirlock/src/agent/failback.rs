@@ -68,7 +68,7 @@ impl Agent {
         let is_it = |wish: &&mut Wish| wish.service == *service && wish.asked_at.is_none();
         let Some(wish) = self.wishes.0.iter_mut().find(is_it) else { return };
         if missing.is_empty() {
-            tracing::info!(%service, "its owner is asked to give it up");
+            tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
             (wish.asked_at, wish.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
             if wish.waiting.until == AnswerWhen::Accepted {
                 let nobody = Responder::nobody();
@@ -116,7 +116,8 @@ impl Agent {
                     self.wishes.0.push(wish);
                 }
                 Fate::Vain(why) => {
-                    tracing::error!(service = %wish.service, why, "it does not come home");
+                    let service = &wish.service;
+                    tracing::error!(%service, why, "{service}: it does not come home: {why}");
                     self.pulse.want(&wish.service, false);
                     wish.waiting.responder.failed(&why, true);
                 }
@@ -200,7 +201,7 @@ impl Agent {
                 let waits = why.passes.map(|until| Waits { at_most_ms: until.map(left_ms) });
                 return Some(Decline { asked, why: why.text, waits });
             }
-            tracing::info!(%service, "its home asks for it");
+            tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
             self.release(service, None, Some(asked));
             self.capture.due = Some(now);
         }

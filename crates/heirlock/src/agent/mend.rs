@@ -38,7 +38,8 @@ impl Agent {
         let my_name = self.announced_names(service).into_iter().next();
         for damaged in std::mem::take(&mut contents.damaged) {
             let entry = format!("{folder}/{}", damaged.path);
-            tracing::error!(%service, entry, why = damaged.why, "an entry of the store can't be read");
+            let why = &damaged.why;
+            tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
             let known = damaged.client.zip(my_name.clone());
             let fate_unknown = damaged.is_record && known.is_none();
             let told = match (&known, damaged.is_record) {

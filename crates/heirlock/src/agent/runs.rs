@@ -526,7 +526,7 @@ impl Agent {
                 .place(records, how, &name)
                 .map_err(|error| format!("can't place the records of {service} into {directory}: {error}"))?;
             for (client, why) in unplaced {
-                tracing::error!(%service, %client, why, "a record could not be placed; its client is told all the same");
+                tracing::error!(%service, %client, why, "{service}: the record of {client} could not be placed, though that client is told all the same: {why}");
                 let entry = format!("{directory}/sm/{client}");
                 troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
             }
@@ -539,11 +539,11 @@ impl Agent {
         match self.conveyor.clean_up() {
             Ok(left) => {
                 for (client, why) in left {
-                    tracing::warn!(%client, why, "a conveyed record could not be taken away; the next start tries again");
+                    tracing::warn!(%client, why, "the conveyed record of {client} could not be taken away, which the next start tries again: {why}");
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "conveyed records could not all be taken away; the next start tries again");
+                tracing::warn!(%error, "conveyed records could not all be taken away, which the next start tries again: {error}");
             }
         }
     }

@@ -39,7 +39,7 @@ impl Agent {
                 Err(error) if error.is_of_one_entry() => {
                     let why = error.to_string();
                     if self.unreadable.get(&service) != Some(&why) {
-                        tracing::error!(%service, why, "the store can't say whose it is");
+                        tracing::error!(%service, why, "{service}: the store can't say whose it is: {why}");
                     }
                     self.unreadable.insert(service, why);
                 }

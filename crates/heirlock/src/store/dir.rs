@@ -224,7 +224,7 @@ impl DirStore {
 
     /// Names an entry that is none of the store's. It counts for nothing.
     fn say_stray(&self, error: &StoreError) -> bool {
-        tracing::error!(%error, "an entry that is none of the store's; it is left alone");
+        tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
         false
     }
 

@@ -138,7 +138,7 @@ impl DirStore {
         let aside = folder.join(format!("{ASIDE}{}", self.suffix()));
         self.disk.rename(path, &aside).map_err(failed("move aside", path))?;
         let (path, aside) = (path.display(), aside.display());
-        tracing::error!(%path, %aside, "an entry that is none of the store's was in the way, and was moved aside; look at it, and remove it");
+        tracing::error!(%path, %aside, "{path} is none of the store's and was in the way, so it was moved to {aside}; look at it, and remove it");
         self.sync(folder)
     }
 
