@@ -33,6 +33,13 @@ pub(super) fn stand_by(lab: &Cluster, server: Name, setup: &Setup) -> Result<()>
     lab.protect(server, setup)
 }
 
+/// A server that had clients is back, and waits. Its grace period is left open, as after any boot: in it the agent tells the
+/// clients of the life before. Out of it they would be reported as lost, and rightly.
+pub(super) fn stand_by_again(lab: &Cluster, server: Name, setup: &Setup) -> Result<()> {
+    lab.start_nfs(server)?;
+    lab.protect(server, setup)
+}
+
 /// Both locks are on that server, and nobody else gets them: neither now, in grace, where a request waits for the end
 /// of it, nor afterwards.
 pub(super) fn expect_both_locks(lab: &Cluster, server: Name) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::stage::{RECLAIM_TIME_MAX, expect_lock_count, stand_by};
+use super::stage::{RECLAIM_TIME_MAX, expect_lock_count, stand_by, stand_by_again};
 use crate::capture::{Capture, EACH};
 use crate::cluster::{CLIENT1, CLIENT2, CLIENT3, Cluster, HOMES, Lock, NFS_A, NFS_B, Name, SETUP, Setup};
 use crate::scenario::{EVERYWHERE, Scenario};
@@ -31,10 +31,12 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.protect(NFS_A, &setup)?;
     let mut survived = Vec::new();
     for (client, file, primary, adoptive) in ROUNDS {
-        if !survived.is_empty() {
+        if survived.is_empty() {
+            stand_by(lab, adoptive, &setup)?;
+        } else {
             lab.switch_on(&[adoptive])?; // it was the primary of the round before
+            stand_by_again(lab, adoptive, &setup)?;
         }
-        stand_by(lab, adoptive, &setup)?;
         lab.mount(client, &HOMES)?;
         let address = lab.address(client)?;
         ensure!(!lab.stored(&HOMES)?.contains_key(&address), "{client} is no new client");

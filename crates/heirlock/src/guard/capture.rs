@@ -155,14 +155,15 @@ const AS_WATCH: &str = "clients are on record some milliseconds late, as by capt
 
 fn configured_callout(host: &Host, settings: &Settings) -> Finding {
     let check = "ha-callout";
-    let ours = statd::callout(host);
     let Some(value) = statd::named_callout(host, settings) else {
         let found =
             format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd tells nobody: {AS_WATCH}");
         return Finding::warning(check, found, "run 'heirlock enable'");
     };
     let (named, file) = (PathBuf::from(&value.text), value.file.display());
-    if named != ours && named.file_name().is_none_or(|name| name != callout::PROGRAM) {
+    if !statd::is_our_callout(host, &value.text)
+        && named.file_name().is_none_or(|name| name != callout::PROGRAM)
+    {
         let found = format!(
             "{file} says ha-callout={}, which is not heirlock's: {AS_WATCH}",
             value.text.escape_debug()

@@ -116,6 +116,14 @@ pub(super) fn callout(host: &Host) -> PathBuf {
     PathBuf::from(if packaged { PACKAGED } else { LINKED })
 }
 
+/// Whether a callout is ours, by whatever name: our link, or the program that it leads to.
+pub(super) fn is_our_callout(host: &Host, named: &str) -> bool {
+    let (named, program) = (Path::new(named), callout_program(host));
+    let is_program = |path: &Path| host.is_same(path, &program) || host.is_same(path, &host.program);
+    named == callout(host)
+        || (is_program(named) && named.file_name().is_some_and(|name| name == callout::PROGRAM))
+}
+
 /// What a link to our callout leads to: the program that is nothing else, where it was installed beside heirlock. Under
 /// the link's name heirlock itself is one too, at more cost for each start.
 pub(super) fn callout_program(host: &Host) -> PathBuf {

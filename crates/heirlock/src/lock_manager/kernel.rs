@@ -164,7 +164,8 @@ impl Kernel {
     }
 
     /// lockd can't register without it, and no client finds it.
-    fn missing_rpcbind(&self) -> Option<Missing> {
+    /// rpcbind answers, or will: systemd starts it with NFS (nfs-server.service of nfs-utils).
+    fn missing_rpcbind(&self, strategy: Strategy) -> Option<Missing> {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
         let asked = rpc_client::find_over(
             loopback,
@@ -174,18 +175,21 @@ impl Kernel {
             limits::PROBE_TIME_MAX,
         );
         let found = format!("rpcbind does not answer on this server: {}", asked.err()?);
+        let is_loaded = |unit: &&str| load_state(unit).is_some_and(|state| state == "loaded");
+        if self.systemd_restarts(strategy) && ["rpcbind.socket", "rpcbind.service"].iter().any(is_loaded) {
+            return None;
+        }
         Some(Missing::new("rpcbind", found, "start it (systemctl enable --now rpcbind.socket)"))
     }
 
     /// systemd restarts what it can load alone.
     fn missing_unit(&self, strategy: Strategy) -> Option<Missing> {
         const UNIT: &str = "nfs-server.service";
-        if strategy != Strategy::RestartNfs || self.settings.restart_nfs.is_some() || !self.systemd {
+        if !self.systemd_restarts(strategy) {
             return None;
         }
         // Where systemctl itself fails, nothing is known of the unit.
-        let state = hooks::run(&systemctl(&["show", "--property=LoadState", "--value", UNIT]), &[]).ok()?.0;
-        let state = state.trim();
+        let state = load_state(UNIT)?;
         (state != "loaded").then(|| {
             Missing::new(
                 "nfs-server",
@@ -193,6 +197,11 @@ impl Kernel {
                 "install the NFS server and unmask its unit, or set lock-manager.restart-nfs",
             )
         })
+    }
+
+    /// NFS is restarted by systemd, and not by a command of the configuration.
+    fn systemd_restarts(&self, strategy: Strategy) -> bool {
+        strategy == Strategy::RestartNfs && self.settings.restart_nfs.is_none() && self.systemd
     }
 
     fn restart_nfs(&self) -> Result<Recognised, LockManagerError> {
@@ -321,7 +330,7 @@ impl LockManager for Kernel {
             Strategy::Command => Some(("recognise", settings.recognise.as_ref())),
         };
         let mut missing = missing_commands(commands);
-        missing.extend(self.missing_rpcbind());
+        missing.extend(self.missing_rpcbind(strategy));
         missing.extend(self.missing_unit(strategy));
         let restarts = strategy == Strategy::RestartNfs;
         let not_exported = exports.iter().filter(|path| !self.exports.has(path, restarts));
@@ -388,6 +397,12 @@ impl LockManager for Kernel {
         let started = Duration::from_millis(lockd.started.saturating_mul(1000) / ticks);
         Ok(Some(Duration::from_secs_f64(uptime.max(0.0)).saturating_sub(started)))
     }
+}
+
+/// What systemd made of a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
+fn load_state(unit: &str) -> Option<String> {
+    let said = hooks::run(&systemctl(&["show", "--property=LoadState", "--value", unit]), &[]).ok()?;
+    Some(said.0.trim().to_owned())
 }
 
 fn systemctl(arguments: &[&str]) -> Command {

@@ -24,7 +24,7 @@ impl Run<'_> {
         let refuse = |what: String| Err(GuardError::Refused { what });
         if self.mode() == CaptureMode::Callout {
             let named = statd::named_callout(self.host, self.settings);
-            if let Some(other) = named.filter(|named| Path::new(&named.text) != statd::callout(self.host)) {
+            if let Some(other) = named.filter(|named| !statd::is_our_callout(self.host, &named.text)) {
                 return refuse(format!(
                     "{} says ha-callout={}, and rpc.statd runs one callout only; take it out there, or use capture.mode = \"nsm\" or \"watch\"",
                     other.file.display(),
