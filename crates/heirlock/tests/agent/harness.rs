@@ -172,10 +172,13 @@ impl Server {
         status["services"].as_array()?.iter().find(|s| s["service"] == name).cloned()
     }
 
-    /// Waits until the store holds that many records of a service that this server holds.
+    /// Waits until the store holds that many records of a service that this server holds, and its agent says that it works:
+    /// the command line sees the records for itself, perhaps before the agent has looked.
     pub(super) fn wait_until_captured(&self, service: &str, records: u64) {
         self.wait_for(&format!("{records} records of {service}"), |server| {
-            (server.service(service)?["records"] == records).then_some(())
+            let status = server.try_status()?;
+            let of_it = status["services"].as_array()?.iter().find(|s| s["service"] == service)?;
+            (of_it["records"] == records && status["store"]["well"] == true).then_some(())
         });
     }
 
