@@ -165,6 +165,9 @@ fn a_new_store_that_is_wanted_gets_all_that_the_owner_knows() {
     fs::rename(site.store(), site.store().with_file_name("gone")).unwrap();
     a.wait_for("the owner to say it", |a| error_of(a).map(drop));
     expect(&a, &["enable", "--new-store"], 0, &["done", "a new store"]);
+    // The agent may not even have seen that the store was gone: the command line looks for itself.
+    let rebuilt = site.store().join("services/nfs/1/sm/10.0.0.1");
+    a.wait_for("a record that was written anew", |_| rebuilt.exists().then_some(()));
     a.wait_for("a store that is well", is_well);
     let after = a.service("nfs").unwrap();
     for same in ["generation", "state_number", "records"] {
