@@ -83,7 +83,7 @@ impl Server {
 
     /// Starts the agent and waits until it serves.
     pub(super) fn start(&self) -> Result<Running> {
-        let mut agent = Running::start(self.heirlock(&["agent"]))?;
+        let mut agent = self.begin()?;
         let mut ended = false;
         wait_for("an agent that serves", || {
             ended = !agent.lives();
@@ -93,6 +93,11 @@ impl Server {
             bail!("the agent of {} ended; HEIRLOCK_BENCH_VERBOSE=1 shows what it says", self.name);
         }
         Ok(agent)
+    }
+
+    /// Starts the agent and waits for nothing.
+    pub(super) fn begin(&self) -> Result<Running> {
+        Running::start(self.heirlock(&["agent"]))
     }
 
     /// What `heirlock status` says, if anything.

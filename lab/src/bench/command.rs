@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, adopt, callout, capture, document, ground, mon, notify, scale};
+use super::{Options, adopt, callout, capture, churn, document, ground, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Seconds after which a peer is given up. Default: 60, and 30 for "all".
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
+    /// For how many seconds clients come and leave in "churn".
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    seconds: u64,
     /// The heirlock binary to measure, heirlock-callout beside it, instead of those that cargo builds.
     #[arg(long, value_name = "PATH")]
     heirlock: Option<PathBuf>,
@@ -52,6 +55,8 @@ enum Name {
     Adopt,
     /// Memory and start-up of an agent with many records.
     Scale,
+    /// How long clients wait while others come and leave, with very many of them. Not one of "all": it takes ten minutes.
+    Churn,
     /// All of them.
     All,
 }
@@ -66,6 +71,7 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
         clients: arguments.clients,
         repeat: arguments.repeat,
         patience: Duration::from_secs(arguments.patience.unwrap_or(if all { 30 } else { 60 })),
+        seconds: arguments.seconds,
         heirlock: arguments.heirlock.map_or_else(build, Ok)?,
     };
     let wanted: Vec<fn(&Options) -> Result<Report>> = match arguments.name {
@@ -75,6 +81,7 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
         Name::Notify => vec![notify::run],
         Name::Adopt => vec![adopt::run],
         Name::Scale => vec![scale::run],
+        Name::Churn => vec![churn::run],
         Name::All => vec![mon::run, callout::run, capture::run, notify::run, adopt::run, scale::run],
     };
     let reports: Result<Vec<Report>> = wanted.into_iter().map(|bench| bench(&options)).collect();

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs` | one bench each |
+//! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs`, `churn.rs` | one bench each |
 //! | `ground.rs`, `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
@@ -10,6 +10,7 @@ pub mod adopt;
 mod agent;
 pub mod callout;
 pub mod capture;
+pub mod churn;
 mod clients;
 pub mod command;
 pub mod document;
@@ -34,6 +35,8 @@ pub struct Options {
     pub repeat: usize,
     /// How long one of the peers may take.
     pub patience: Duration,
+    /// For how many seconds clients come and leave.
+    pub seconds: u64,
     /// The heirlock program.
     pub heirlock: PathBuf,
 }

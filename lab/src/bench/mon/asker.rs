@@ -68,6 +68,20 @@ pub(in crate::bench) fn register(port: u16, index: usize, cookie: u8) -> Result<
     answered(&mut stream)
 }
 
+/// Takes a client's registration back, over a connection of its own (SM_UNMON).
+pub(in crate::bench) fn unregister(port: u16, index: usize) -> Result<()> {
+    let mut stream = connect(port)?;
+    let mut call: Vec<u8> =
+        [u32::try_from(index).unwrap_or(0), 0, 2, 100_024, 1, 3, 0, 0, 0, 0].map(u32::to_be_bytes).concat();
+    call.extend(opaque(address(index).to_string().as_bytes()));
+    call.extend(opaque(b"nfs-a"));
+    call.extend([100_021_u32, 3, 16].map(u32::to_be_bytes).concat());
+    let mark = 0x8000_0000 | u32::try_from(call.len()).unwrap_or(0);
+    stream.write_all(&[mark.to_be_bytes().to_vec(), call].concat())?;
+    // Its result is a number without a meaning for us.
+    Ok(stream.read_exact(&mut [0; ANSWER - 4])?)
+}
+
 /// A connection, and what it waits for.
 struct Worker {
     stream: TcpStream,

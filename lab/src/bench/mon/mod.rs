@@ -7,7 +7,7 @@ mod asker;
 mod bare;
 mod rounds;
 
-pub(super) use asker::register;
+pub(super) use asker::{register, unregister};
 pub(super) use bare::syncs;
 
 use std::time::Instant;
