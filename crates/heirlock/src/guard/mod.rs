@@ -76,13 +76,6 @@ pub(crate) fn hazards(settings: &Settings, targets: &[ServiceName]) -> Vec<Findi
     findings
 }
 
-/// What an adoption would write into and can't, a finding each: for `adopt` to ask before anything is claimed. Makes small
-/// files and removes them; no network. On a disk that hangs it hangs as well.
-#[allow(dead_code, reason = "asked by the adopt verb")]
-pub(crate) fn unwritable(settings: &Settings) -> Vec<Finding> {
-    writable::check(&Host::here(), settings)
-}
-
 /// Commands of the configuration that can't be run, or that others may change: for the agent to say at its start.
 pub(crate) fn commands(settings: &Settings) -> Vec<Finding> {
     let mut findings = commands::check(&Host::here(), settings);
