@@ -9,6 +9,7 @@
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests of the agent as a whole use the rest")]
 mod harness;
+mod left_out;
 #[path = "crashes/network.rs"]
 mod network;
 #[path = "crashes/steps.rs"]
@@ -390,8 +391,7 @@ fn mon(port: u16, client: &str) -> bool {
 #[ignore = "needs strace: ./test runs it"]
 fn registration() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("left out: needs root, for the privileged ports that lockd asks from");
-        return;
+        return left_out::leave_out("root, for the privileged ports that lockd asks from");
     }
     at_every_step(&[SYNC, RENAME], (12, 3), |killer| {
         let site = Site::new();
