@@ -31,6 +31,9 @@ mod limits;
 mod lock_manager;
 mod monitor;
 mod mounts;
+#[cfg(test)]
+#[path = "../tests/namespaces/mod.rs"]
+mod namespaces;
 mod notifier;
 mod probe;
 mod rpc_client;

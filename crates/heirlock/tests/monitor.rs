@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 mod left_out;
+mod namespaces;
 #[path = "monitor/server.rs"]
 mod server;
 

@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
 mod harness;
 mod left_out;
+mod namespaces;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,27 +16,9 @@ use std::process::{Command, Output};
 
 use harness::{Server, Site, names};
 
-const INSIDE: &str = "HEIRLOCK_TEST_INSIDE";
-
-/// Runs the rest of a test where mounts are its own; `false` where that is being done elsewhere, or can't be.
+/// Whether this test runs where mounts are its own.
 fn is_inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    if !rustix::process::geteuid().is_root() {
-        left_out::leave_out("root");
-        return false;
-    }
-    let ran = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare (util-linux)");
-    assert!(ran.success(), "see above");
-    // What 'enable' writes goes into folders of its own.
-    false
+    namespaces::is_inside(test, true, "root")
 }
 
 fn sh(script: &str) {

@@ -15,27 +15,11 @@ use socket2::{Domain, Socket, Type};
 
 /// Long, for a machine that does much else; whatever is waited for ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-const INSIDE: &str = "HEIRLOCK_TEST_INSIDE";
 const CONFIG: &str = "/run/heirlock.toml";
 
-/// Runs the rest of a test in namespaces; `false` where that is being done elsewhere, or can't be.
+/// Whether this test runs in namespaces of its own, where rpcbind can be started.
 pub(crate) fn is_inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    if !rustix::process::geteuid().is_root() || !Path::new("/sbin/rpcbind").exists() {
-        crate::left_out::leave_out("root and rpcbind");
-        return false;
-    }
-    let ran = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare (util-linux)");
-    assert!(ran.success(), "see above");
-    false
+    crate::namespaces::is_inside(test, Path::new("/sbin/rpcbind").exists(), "root and rpcbind")
 }
 
 pub(crate) struct Server {

@@ -12,7 +12,6 @@ use heirlock_nsm::rpc::Reply;
 
 use super::*;
 
-const INSIDE: &str = "HEIRLOCK_TEST_INSIDE";
 const NSM: &str = "/var/lib/nfs";
 
 /// What differs, and why we want it so: the question, rpc.statd's answer, ours.
@@ -28,26 +27,15 @@ const WANTED: &[(&str, &str, &str)] = &[
 
 #[test]
 fn heirlock_answers_as_rpc_statd_does_save_for_what_we_want_otherwise() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
     let there = |program: &str| {
         Path::new("/usr/sbin").join(program).exists() || Path::new("/sbin").join(program).exists()
     };
-    if !rustix::process::geteuid().is_root() || !there("rpc.statd") || !there("rpcbind") {
-        crate::left_out::leave_out("root, rpc.statd (nfs-common) and rpcbind");
-        return;
-    }
+    let are_here = there("rpc.statd") && there("rpcbind");
     let name =
         "monitor::tests::against_statd::heirlock_answers_as_rpc_statd_does_save_for_what_we_want_otherwise";
-    let ran = Command::new("unshare")
-        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare (util-linux)");
-    assert!(ran.success(), "see above");
+    if crate::namespaces::is_inside(name, are_here, "root, rpc.statd (nfs-common) and rpcbind") {
+        inside();
+    }
 }
 
 fn inside() {
