@@ -108,6 +108,13 @@ impl Takeover {
         self.plan.authority.insisted
     }
 
+    /// Whether this strategy would drop the locks of a service that is left behind here, and the run would tell none of
+    /// its clients. What the operator insists on is not asked about.
+    #[must_use]
+    pub fn would_drop_untold(&self, strategy: Strategy, service: &ServiceName) -> bool {
+        strategy.drops_own_locks() && !self.is_insisted() && !self.plan.targets.contains(service)
+    }
+
     /// See [`Journal::has_rebooted`].
     #[must_use]
     pub fn has_rebooted(&self) -> bool {

@@ -72,14 +72,11 @@ impl Agent {
         has_address: impl Fn(&ServiceName) -> bool,
     ) -> Option<String> {
         let asked = &self.asked.as_ref()?.machine;
-        if !strategy.drops_own_locks() || asked.is_insisted() {
-            return None;
-        }
         let left = self.left_behind.iter().find(|(service, left)| {
             left.is_here
                 && left.was_ours
                 && !self.held.contains_key(*service)
-                && !asked.targets().contains(service)
+                && asked.would_drop_untold(strategy, service)
                 && has_address(service)
         });
         left.map(|(service, left)| {

@@ -41,14 +41,11 @@ impl Agent {
 
     pub(super) fn would_drop_locks_of_others(&self, out: &Out<'_>, strategy: Strategy) -> Option<String> {
         let asked = &self.asked.as_ref()?.machine;
-        if !strategy.drops_own_locks() || asked.is_insisted() {
-            return None;
-        }
         let left = self.left_behind.iter().find(|(service, left)| {
             left.is_here
                 && left.was_ours
                 && !self.held.contains_key(*service)
-                && !asked.targets().contains(service)
+                && asked.would_drop_untold(strategy, service)
                 && out.has_address(service)
         });
         left.map(|(service, _)| format!("clients of {service} have locks here, and nobody would tell them"))
