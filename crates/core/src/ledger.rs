@@ -13,6 +13,7 @@
 mod population;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use heirlock_nsm::MonName;
@@ -128,8 +129,8 @@ impl Ledger {
     /// Compares a scan with what the store holds. The answer is what to commit, and [`Ledger::committed`] must be
     /// told of it; a commit that failed is asked for again at the next scan.
     ///
-    /// `life` is the life of the lock manager that serves now, `None` where none does or where one is being made to
-    /// recognise: no deletion is believed then, and none that was seen before.
+    /// `now` is when the scan began. `life` is the life of the lock manager that has served from then on, `None` where none
+    /// does or where one is being made to recognise: no deletion is believed then, and none that was seen before.
     pub fn compare(
         &mut self,
         now: Moment,
@@ -137,17 +138,45 @@ impl Ledger {
         roles: &Roles,
         life: Option<&Incarnation>,
     ) -> Vec<Entry> {
+        let mut comparison = self.begin_comparison();
+        self.compare_some(&mut comparison, now, found, roles, life, Portion::ALL)
+    }
+
+    /// Begins to compare in portions, so that hundreds of thousands of clients hold nothing up that comes in between.
+    pub fn begin_comparison(&mut self) -> Comparison {
+        self.refused = 0;
+        Comparison::Arrivals { after: None }
+    }
+
+    /// The next portion of [`Ledger::compare`]: what it answers is to be committed before the one after it is asked for.
+    /// What a scan holds may grow between two portions, and `life` end; a client that was passed already is compared at the
+    /// next scan.
+    pub fn compare_some(
+        &mut self,
+        comparison: &mut Comparison,
+        now: Moment,
+        found: &Population,
+        roles: &Roles,
+        life: Option<&Incarnation>,
+        portion: Portion,
+    ) -> Vec<Entry> {
         self.follow_life(life);
-        if life.is_some() {
-            let new = found.clients.keys().filter(|name| !self.seen.contains(*name));
-            let new: Vec<_> = new.cloned().collect();
-            self.seen.extend(new);
+        let mut entries = Vec::new();
+        let mut left = portion;
+        if let Comparison::Arrivals { after } = comparison {
+            let passed = self.arrivals(found, roles, life.is_some(), after, &mut left, &mut entries);
+            if passed == Passed::Some {
+                return entries;
+            }
+            self.peers.retain(|peer| found.clients.contains_key(peer));
+            *comparison = Comparison::Departures { after: None };
         }
-        let mut entries = self.arrivals(found, roles);
-        if life.is_some() {
-            entries.extend(self.moves(found, &entries));
+        if let Comparison::Departures { after } = comparison {
+            let passed = self.departures(now, found, life.is_some(), after, &mut left, &mut entries);
+            if passed == Passed::All {
+                *comparison = Comparison::Over;
+            }
         }
-        entries.extend(self.departures(now, found));
         entries
     }
 
@@ -173,6 +202,8 @@ impl Ledger {
     /// still at the next scan to have been seen.
     pub fn saw(&mut self, client: &MonName, life: Option<&Incarnation>) {
         self.follow_life(life);
+        // What vanished before has come back: if it vanishes again, its time begins anew.
+        self.tombstones.remove(client);
         if life.is_some() {
             self.seen.insert(client.clone());
         }
@@ -224,11 +255,26 @@ impl Ledger {
         }
     }
 
-    fn arrivals(&mut self, found: &Population, roles: &Roles) -> Vec<Entry> {
-        self.peers.retain(|peer| found.clients.contains_key(peer));
-        self.refused = 0;
-        let mut entries = Vec::new();
-        for (name, bytes) in &found.clients {
+    fn arrivals(
+        &mut self,
+        found: &Population,
+        roles: &Roles,
+        serves: bool,
+        after: &mut Option<MonName>,
+        left: &mut Portion,
+        entries: &mut Vec<Entry>,
+    ) -> Passed {
+        let mut arriving = 0;
+        let mut last: Option<&MonName> = None;
+        for (name, bytes) in found.clients.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
+            if !left.take_one(entries.len()) {
+                *after = last.cloned();
+                return Passed::Some;
+            }
+            last = Some(name);
+            if serves && !self.seen.contains(name) {
+                self.seen.insert(name.clone());
+            }
             self.tombstones.remove(name);
             if planted(Bug::TrustHint) && !roles.connected.contains(name) {
                 continue;
@@ -237,28 +283,18 @@ impl Ledger {
             if self.stored.get(name).map(Vec::as_slice) == Some(&*record) {
                 continue;
             }
-            if !self.keeps_peers && !self.stored.contains_key(name) && self.is_peer(name, roles) {
+            let is_new = !self.stored.contains_key(name);
+            if !self.keeps_peers && is_new && self.is_peer(name, roles) {
                 continue;
             }
-            if !self.stored.contains_key(name) && self.stored.len() + entries.len() >= limits::RECORDS_MAX {
+            if is_new && self.stored.len() + arriving >= limits::RECORDS_MAX {
                 self.refused += 1;
                 continue;
             }
+            arriving += usize::from(is_new);
             entries.push(Entry::Put(name.clone(), record.into_owned()));
         }
-        entries
-    }
-
-    /// A client whose name leads to another key than before is one client, and not one that left: what it was known by is
-    /// taken away as soon as it is known by the other. While a run is on nobody moves, so that its outcome is one client's.
-    fn moves(&self, found: &Population, arrivals: &[Entry]) -> Vec<Entry> {
-        let arrives =
-            |name: &MonName| arrivals.iter().any(|e| matches!(e, Entry::Put(put, _) if put == name));
-        let moved = |(name, record): &(&MonName, &Vec<u8>)| {
-            let to = found.moved_to(name, record);
-            !to.is_empty() && to.into_iter().all(|other| self.stored.contains_key(other) || arrives(other))
-        };
-        self.stored.iter().filter(moved).map(|(name, _)| Entry::Remove(name.clone())).collect()
+        Passed::All
     }
 
     fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
@@ -273,15 +309,44 @@ impl Ledger {
         self.peers.contains(name)
     }
 
-    fn departures(&mut self, now: Moment, found: &Population) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        // Where nobody serves, nobody is seen.
-        let gone = |(name, record): &(&MonName, &Vec<u8>)| {
-            self.seen.contains(*name)
-                && !found.clients.contains_key(*name)
-                && found.moved_to(name, record).is_empty()
-        };
-        for (name, _) in self.stored.iter().filter(gone) {
+    /// What is stored and was not found: by another key, where its name leads to another than before, or not at all.
+    fn departures(
+        &mut self,
+        now: Moment,
+        found: &Population,
+        serves: bool,
+        after: &mut Option<MonName>,
+        left: &mut Portion,
+        entries: &mut Vec<Entry>,
+    ) -> Passed {
+        // Those of this portion that are not stored yet, and will be in the same commit.
+        let arriving: BTreeSet<MonName> = entries.iter().filter_map(Entry::put).cloned().collect();
+        let mut last: Option<&MonName> = None;
+        for (name, record) in self.stored.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
+            if !left.take_one(entries.len()) {
+                // Without one in this portion, what arrived has filled it.
+                *after = last.cloned().or_else(|| after.take());
+                return Passed::Some;
+            }
+            last = Some(name);
+            if found.clients.contains_key(name) {
+                continue;
+            }
+            let moved_to = found.moved_to(name, record);
+            if !moved_to.is_empty() {
+                // A client whose name leads to another key than before is one client, and not one that left: what it was
+                // known by is taken away as soon as it is known by the other. While a run is on nobody moves, so that its
+                // outcome is one client's.
+                let is_known = |other: &MonName| self.stored.contains_key(other) || arriving.contains(other);
+                if serves && moved_to.into_iter().all(is_known) {
+                    entries.push(Entry::Remove(name.clone()));
+                }
+                continue;
+            }
+            // Where nobody serves, nobody is seen.
+            if !self.seen.contains(name) {
+                continue;
+            }
             if found.may_hold(name) {
                 self.tombstones.remove(name);
                 continue;
@@ -291,8 +356,77 @@ impl Ledger {
                 entries.push(Entry::Remove(name.clone()));
             }
         }
-        entries
+        Passed::All
     }
+}
+
+impl Entry {
+    /// Whose record is written, if one is.
+    fn put(&self) -> Option<&MonName> {
+        match self {
+            Self::Put(client, _) => Some(client),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
+/// How far a comparison in portions has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// Those that were found, up to this one.
+    Arrivals {
+        /// the last that was compared
+        after: Option<MonName>,
+    },
+    /// Those that are stored, up to this one.
+    Departures {
+        /// the last that was compared
+        after: Option<MonName>,
+    },
+    /// Everything was compared.
+    Over,
+}
+
+/// How much is compared at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    clients: Option<usize>,
+    entries_max: usize,
+}
+
+impl Portion {
+    /// Everything.
+    pub const ALL: Self = Self { clients: None, entries_max: usize::MAX };
+
+    /// So many clients at most, and no further one once so many entries are to be committed. One client at least.
+    #[must_use]
+    pub fn of(clients: usize, entries_max: usize) -> Self {
+        Self { clients: Some(clients.max(1)), entries_max: entries_max.max(1) }
+    }
+
+    /// Whether one more client belongs to it, after so many entries.
+    fn take_one(&mut self, entries: usize) -> bool {
+        match &mut self.clients {
+            None => true,
+            Some(0) => false,
+            Some(_) if entries >= self.entries_max => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+}
+
+/// Whether a portion came to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    All,
+    Some,
+}
+
+fn beyond(after: Option<&MonName>) -> Bound<&MonName> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 #[cfg(test)]

@@ -14,9 +14,12 @@ pub const SERVICE_NAME_BYTES_MAX: usize = HOST_PREFIX.len() + SERVER_NAME_BYTES_
 /// Bytes of one component of a path: NAME_MAX of Linux.
 pub const FILE_NAME_BYTES_MAX: usize = 255;
 
-/// Records of one service. A busy server has some ten thousand clients; a directory with more than this many
+/// Clients that one lock manager serves without making any wait for what another does.
+pub const CLIENTS_SERVED: usize = 200_000;
+
+/// Records of one service: of as many clients, and of as many more that left and are not forgotten yet. A directory with more
 /// files is damaged or hostile.
-pub const RECORDS_MAX: usize = 200_000;
+pub const RECORDS_MAX: usize = 2 * CLIENTS_SERVED;
 
 /// Services that one server serves.
 pub const SERVICES_MAX: usize = 256;

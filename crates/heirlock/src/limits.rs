@@ -27,6 +27,16 @@ pub(crate) const CONVEYED_BOOK_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Records that one commit carries: between two of them heartbeats and questions get their turn.
 pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
 
+/// Clients of each service that are compared with the store at one turn of the loop: some milliseconds.
+pub(crate) const COMPARED_AT_ONCE_MAX: usize = 4096;
+
+/// How many times as long as the last look took no look is made only because a deletion may be believed: of very many
+/// clients some leave at any time.
+pub(crate) const LOOK_PAUSE: u32 = 10;
+
+/// A look at the status monitor's directory that takes longer than this has not ended: new clients may be unprotected.
+pub(crate) const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Clients whose files the agent, as status monitor, writes between two turns of its loop.
 pub(crate) const FOLLOWED_AT_ONCE_MAX: usize = 16;
 

@@ -119,6 +119,37 @@ proptest! {
         }
     }
 
+    /// Compared in portions that are committed one by one, a look leads to the same store, and to the same deletions that
+    /// wait to be believed.
+    #[test]
+    fn portions_of_any_size_come_to_what_the_whole_comes_to(
+        stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30), clients in 1_usize..4, entries_max in 1_usize..3,
+    ) {
+        let known = Look { present: stored, ..looks[0].clone() }.population().clients;
+        let (mut whole, mut now) = (Ledger::new(known, false, DELAY), Moment::START);
+        let mut in_portions = whole.clone();
+        for look in looks {
+            now = now + Duration::from_secs(look.seconds_later);
+            let (found, life) = (look.population(), look.life());
+            let entries = whole.compare(now, &found, &Roles::default(), life.as_ref());
+            whole.committed(&entries);
+            let (mut comparison, mut portions) = (in_portions.begin_comparison(), 0);
+            while comparison != Comparison::Over {
+                let portion = Portion::of(clients, entries_max);
+                let entries = in_portions.compare_some(
+                    &mut comparison, now, &found, &Roles::default(), life.as_ref(), portion,
+                );
+                prop_assert!(entries.len() <= entries_max);
+                in_portions.committed(&entries);
+                portions += 1;
+                prop_assert!(portions <= 4 * usize::from(CLIENTS) + 2, "it comes to no end: {comparison:?}");
+            }
+            prop_assert_eq!(in_portions.stored(), whole.stored());
+            prop_assert_eq!(&in_portions.tombstones, &whole.tombstones);
+            prop_assert_eq!(&in_portions.seen, &whole.seen);
+        }
+    }
+
     /// The contrary: a record that is deleted while one life serves on is forgotten in the end.
     #[test]
     fn a_deletion_in_a_life_that_goes_on_is_believed_in_the_end(

@@ -345,3 +345,14 @@ fn of_a_client_with_countless_files_the_first_lines_are_kept() {
     let expected: Vec<u8> = (0..limits::RECORD_BYTES_MAX / line(0).len()).flat_map(line).collect();
     assert!(*kept == expected, "{} bytes are kept, of {}", kept.len(), expected.len());
 }
+
+#[test]
+fn a_client_that_registers_again_has_its_whole_delay_before_it_when_it_leaves() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
+    compare(&mut ledger, 1, &[], Some(&life));
+    // It was there between two looks.
+    ledger.saw(&name("10.0.0.1"), Some(&life));
+    assert_eq!((ledger.tombstones(), compare(&mut ledger, 121, &[], Some(&life))), (0, vec![]));
+    assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [Entry::Remove(name("10.0.0.1"))]);
+}

@@ -112,6 +112,8 @@ pub enum Event {
     Probed(bool),
     /// These and no other clients are durable in every service that this server holds.
     Durable(BTreeSet<MonName>),
+    /// Registrations that another status monitor left in its directory, which the lock manager of this boot still means.
+    Found(Vec<MonitorLine>),
     /// Time passed.
     Tick,
 }
@@ -273,13 +275,16 @@ pub struct Monitor {
 type Step = Batch<Persist, Action>;
 
 impl Monitor {
-    /// A monitor that knows what an earlier run of it was told.
+    /// A monitor that knows what an earlier run of it in this boot was told and has granted.
     #[must_use]
     pub fn new(rules: Rules, kept: Vec<MonitorLine>) -> Self {
         Self::resumed(rules, kept, BTreeMap::new())
     }
 
     /// The same; `owed` is what the lock manager was still to be told.
+    ///
+    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and to
+    /// read the store takes a while in which the lock manager waits for nobody.
     #[must_use]
     pub fn resumed(rules: Rules, kept: Vec<MonitorLine>, owed: BTreeMap<MonName, StateNumber>) -> Self {
         let mut downcalls = Downcalls::default();
@@ -287,10 +292,11 @@ impl Monitor {
             // As many as it had room for before.
             downcalls.owe(&client, state, Moment::START);
         }
+        let registry = Registry::new(kept);
         Self {
             rules,
-            registry: Registry::new(kept),
-            durable: BTreeSet::new(),
+            durable: registry.clients().into_iter().collect(),
+            registry,
             waiting: Vec::new(),
             in_flight: None,
             batches: 0,
@@ -345,6 +351,7 @@ impl Monitor {
                 self.durable = clients;
                 self.take_in_durable(&mut step);
             }
+            Event::Found(lines) => self.found(lines, &mut step),
             Event::Tick => self.tick(now, &mut step),
         }
         self.call(now, &mut step);
@@ -422,6 +429,17 @@ impl Monitor {
             let deadline = now + self.rules.mon_timeout;
             self.waiting.push(Waiting { ticket, line, client, peer, deadline });
             self.begin_commit(now, step);
+        }
+    }
+
+    /// What the lock manager has said itself counts more.
+    fn found(&mut self, lines: Vec<MonitorLine>, step: &mut Step) {
+        for line in lines {
+            let client = key(&line.mon_name);
+            if self.registry.has_room(&client) && !self.registry.has(&client, &line) {
+                self.registry.insert(&client, line.clone());
+                step.persist.push(Persist::Keep(line));
+            }
         }
     }
 

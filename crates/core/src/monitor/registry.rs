@@ -68,6 +68,11 @@ impl Registry {
         }
     }
 
+    /// Whether this registration is there, whatever its cookie.
+    pub(super) fn has(&self, client: &MonName, line: &MonitorLine) -> bool {
+        self.lines(client).iter().any(|other| is_same(other, line))
+    }
+
     /// Takes registrations away.
     pub(super) fn remove(
         &mut self,

@@ -1,52 +1,217 @@
-//! Capture: from a scan of the status monitor's directory to durable records of every service that this server holds.
+//! Capture: from a look at the status monitor's directory to durable records of every service that this server holds.
+//!
+//! A look is made by the thread of `looker.rs`, and what it found is compared with the store a portion at each turn of the
+//! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. The first look of all and
+//! those while a run is on are made by the loop itself: what a run decides rests upon who was registered just then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Entry, Population, Problem, Scan, learn, population};
+use heirlock_core::ledger::{Addresses, Comparison, Entry, Population, Portion, Problem, Roles, learn};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
+use super::looker::{Basis, Found, Looked, Looker};
 use super::resolve::Resolver;
 use crate::detector;
+use crate::limits::{COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX};
 use crate::store::{Store, StoreError};
 
-/// What capturing needs to remember between scans.
-#[derive(Debug, Default)]
+/// What capturing needs to remember between looks.
+#[derive(Debug)]
 pub(crate) struct Capture {
-    /// Who was there at the last scan.
+    /// Who was there at the last look.
     pub(crate) found: Population,
-    /// Problems that were there at the last scan: those that may have been in the making are spoken of now.
+    /// Problems that were there at the last look: those that may have been in the making are spoken of now.
     problems: BTreeSet<Problem>,
     /// Problems that were spoken of.
     pub(crate) known_problems: BTreeSet<Problem>,
     /// Addresses that names were resolved to.
-    pub(crate) addresses: Addresses,
+    pub(crate) addresses: Arc<Addresses>,
     /// Those that are news since a run began.
     put_off: Addresses,
     pub(crate) resolver: Resolver,
     /// The store doesn't know yet what was found.
     pub(crate) behind: bool,
+    /// Everything that a look found has been compared with the store since everything was to be looked at anew.
+    pub(crate) caught_up: bool,
     /// The directory itself can't be read.
     pub(crate) blind: Option<String>,
-    /// When the directory was last seen.
+    /// When the last look began that is over.
     pub(crate) looked: Option<Instant>,
     /// When everything is read anew, whatever hints say; `None`: now.
     pub(crate) due: Option<Moment>,
     /// A hint came since the last look began. The watch sets it: one hint is enough for all that happens until the next look,
     /// a thousand in the inbox would each cost one.
     pub(crate) hinted: Arc<AtomicBool>,
-    /// What looks have read since everything was read anew.
+    looker: Looker,
+    /// The look that is on.
+    looking: Option<Looking>,
+    /// Who registered since it began, as far as the loop knows already.
+    learnt: BTreeMap<MonName, Learnt>,
+    /// What the last look found, as far as it isn't compared with the store yet.
+    comparing: Option<Comparing>,
+    /// Before this moment no look is made only because a deletion may be believed.
+    pause: Moment,
+    /// What the looks of a run have read since everything was read anew.
     memory: detector::Memory,
+    /// How many files the last look had to open.
+    opened: usize,
+}
+
+/// A look that is on.
+#[derive(Debug, Clone, Copy)]
+struct Looking {
+    began: Moment,
+    /// Nobody else has looked since.
+    counts: bool,
+}
+
+/// What the loop knows of a client while a look is on.
+#[derive(Debug, Clone)]
+enum Learnt {
+    /// Its registrations are these.
+    Exactly(Vec<u8>),
+    /// It has registered, and if nothing is found of it yet, this stands for it.
+    AtLeast(Vec<u8>),
+}
+
+/// What was found is compared with what the store holds.
+#[derive(Debug)]
+struct Comparing {
+    /// When the look began.
+    began: Moment,
+    /// The life in which deletions meant something from then on.
+    life: Option<Incarnation>,
+    roles: Roles,
+    services: BTreeMap<ServiceName, Comparison>,
+    /// Something was committed.
+    committed: bool,
+}
+
+impl Capture {
+    pub(crate) fn new(looker: Looker) -> Self {
+        Self {
+            found: Population::default(),
+            problems: BTreeSet::new(),
+            known_problems: BTreeSet::new(),
+            addresses: Arc::default(),
+            put_off: Addresses::new(),
+            resolver: Resolver::default(),
+            behind: false,
+            caught_up: false,
+            blind: None,
+            looked: None,
+            due: None,
+            hinted: Arc::default(),
+            looker,
+            looking: None,
+            learnt: BTreeMap::new(),
+            comparing: None,
+            pause: Moment::START,
+            memory: detector::Memory::default(),
+            opened: 0,
+        }
+    }
+
+    /// Everything is looked at anew at the next turn, and nothing is protected until it is.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.due, self.caught_up) = (None, false);
+    }
+
+    /// These are a client's registrations, which a look that is on may not show.
+    pub(crate) fn knows(&mut self, client: &MonName, bytes: &[u8]) {
+        self.found.clients.insert(client.clone(), bytes.to_vec());
+        if self.looking.is_some() {
+            self.learnt.insert(client.clone(), Learnt::Exactly(bytes.to_vec()));
+        }
+    }
+
+    /// A client registers: this stands for its record until that is found.
+    pub(crate) fn expects(&mut self, client: &MonName, bytes: &[u8]) {
+        self.found.clients.entry(client.clone()).or_insert_with(|| bytes.to_vec());
+        if self.looking.is_some() {
+            self.learnt.entry(client.clone()).or_insert_with(|| Learnt::AtLeast(bytes.to_vec()));
+        }
+    }
+
+    /// When it is to be looked or compared next; `None` while that is on. Which deletions may be believed does not hurry it.
+    pub(crate) fn next_due(&self) -> Option<Moment> {
+        if self.comparing.is_some() {
+            return Some(Moment::START);
+        }
+        match self.looking {
+            // Also where it never ends, that is seen.
+            Some(looking) => Some(looking.began + LOOK_TIME_MAX).filter(|_| self.blind.is_none()),
+            None if self.hinted.load(Ordering::SeqCst) => Some(Moment::START),
+            None => self.due.or(Some(Moment::START)),
+        }
+    }
+
+    /// When a deletion that may be believed from that moment on is looked for.
+    pub(crate) fn looks_for_deletions(&self, from: Moment) -> Option<Moment> {
+        self.looking.is_none().then(|| from.max(self.pause))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn opened(&self) -> usize {
+        self.opened
+    }
+
+    /// Whether more may have changed in the directory than the last look showed.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.looking.is_some() || self.hinted.load(Ordering::SeqCst)
+    }
+
+    /// A look or a comparison is on.
+    #[cfg(test)]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.looking.is_some() || self.comparing.is_some()
+    }
 }
 
 impl Agent {
-    /// Looks at the directory, reads all of it, and makes the store know what it shows.
+    /// Looks at the directory where that is due, and compares what a look found.
+    pub(crate) fn tend_capture(&mut self, now: Moment) {
+        if self.awaits_directory() {
+            return; // nothing is compared with what the status monitor knows and its directory may lack
+        }
+        self.compare_a_portion(now);
+        self.say_if_a_look_hangs(now);
+        let deletions = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
+        let deletions = deletions.and_then(|at| self.capture.looks_for_deletions(at));
+        let anew = deletions.is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
+        let hinted = self.capture.hinted.load(Ordering::SeqCst);
+        let decides = self.run.is_some() || self.asked.is_some() || self.reborn;
+        match (decides || self.capture.looked.is_none(), anew) {
+            (true, true) => self.scan(now),
+            (true, false) if hinted => self.look(now),
+            (false, _) if anew || hinted => self.begin_look(now, anew),
+            _ => {}
+        }
+    }
+
+    fn say_if_a_look_hangs(&mut self, now: Moment) {
+        let hangs = self.capture.looking.is_some_and(|looking| now >= looking.began + LOOK_TIME_MAX);
+        if hangs && self.capture.blind.is_none() {
+            let why = format!("a look at it has been on for more than {} s", LOOK_TIME_MAX.as_secs());
+            self.say_blind(Some(why));
+        }
+    }
+
+    /// Looks, if more may have changed than the last look showed, before something is decided that rests upon who is there.
+    pub(crate) fn settle_capture(&mut self, now: Moment) {
+        if self.capture.is_unsettled() {
+            self.look(now);
+        }
+    }
+
+    /// Looks at the directory, reads all of it, and makes the store know what it shows, before anything else is done.
     pub(crate) fn scan(&mut self, now: Moment) {
         self.capture.due = Some(now + self.settings.capture.scan_interval);
         self.capture.memory = detector::Memory::default();
@@ -57,60 +222,160 @@ impl Agent {
     pub(crate) fn look(&mut self, now: Moment) {
         // Before the look: what happens from now on may not be seen by it.
         self.capture.hinted.swap(false, Ordering::SeqCst);
+        if let Some(looking) = &mut self.capture.looking {
+            looking.counts = false;
+        }
         self.follow_all(now);
-        let scan = match detector::look(&self.settings.state_directory, &mut self.capture.memory) {
-            Ok(scan) => scan,
-            Err(error) => {
-                // What can't be seen is not gone.
-                self.say_blind(Some(error.to_string()));
-                return;
-            }
+        let looked = Looked {
+            basis: self.basis(now),
+            found: match detector::look(&self.settings.state_directory, &mut self.capture.memory) {
+                Ok(scan) => {
+                    let opened = self.capture.memory.opened();
+                    Ok(Found::of(scan, opened, self.conveyor.placed(), &self.capture.addresses))
+                }
+                Err(error) => Err(error.to_string()),
+            },
         };
-        tracing::debug!(files = scan.files.len(), opened = self.capture.memory.opened(), "looked");
-        self.capture.looked = Some(Instant::now());
-        self.say_blind(None);
-        self.speak_of_problems(&scan);
-        let found = population(&scan, self.conveyor.placed(), &self.capture.addresses);
-        let known = found.keys.keys();
-        self.capture.resolver.ask(&found.unresolved, known, now, &self.inbox);
-        self.capture.found = found;
+        if self.run.is_none() && self.asked.is_none() {
+            self.capture.memory = detector::Memory::default();
+        }
+        self.take_look(now, looked);
         self.record(now);
         self.report_registrations();
     }
 
-    /// Compares what was found with what the store holds, and commits the difference.
-    pub(crate) fn record(&mut self, now: Moment) {
+    /// Begins to look, unless the last look is still on.
+    fn begin_look(&mut self, now: Moment, anew: bool) {
+        if self.capture.looking.is_some() || self.capture.comparing.is_some() {
+            return;
+        }
+        if anew {
+            self.capture.due = Some(now + self.settings.capture.scan_interval);
+        }
+        self.capture.hinted.swap(false, Ordering::SeqCst);
+        self.follow_all(now);
+        self.capture.learnt.clear();
+        let basis = self.basis(now);
+        match self.capture.looker.look(basis, Arc::clone(&self.capture.addresses), anew) {
+            Ok(()) => self.capture.looking = Some(Looking { began: now, counts: true }),
+            Err(error) => {
+                self.say_blind(Some(format!("there is no thread to look at it: {error}")));
+                self.capture.due = Some(now + crate::limits::STORE_RETRY);
+            }
+        }
+    }
+
+    fn basis(&self, now: Moment) -> Basis {
+        let (life, placed) = (self.life_that_deletes(), Arc::clone(self.conveyor.placed()));
+        Basis { began: now, began_at: Instant::now(), life, placed }
+    }
+
+    /// A look is over that was made elsewhere.
+    pub(crate) fn looked(&mut self, now: Moment, looked: Looked) {
+        let Some(looking) = self.capture.looking.take() else { return };
+        let took = now.since(looking.began);
+        self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
+        let rests = Arc::ptr_eq(&looked.basis.placed, self.conveyor.placed());
+        if !looking.counts || self.run.is_some() || !rests {
+            // It may show what was conveyed as if a client had registered, or who was there before as if he had come back.
+            self.capture.due = Some(now);
+            return;
+        }
+        self.take_look(now, looked);
+    }
+
+    /// Knows what a look found, and begins to compare it with the store.
+    fn take_look(&mut self, now: Moment, Looked { basis, found }: Looked) {
+        self.capture.comparing = None;
+        let Found { mut population, problems, opened } = match found {
+            Ok(found) => found,
+            Err(why) => {
+                // What can't be seen is not gone.
+                self.say_blind(Some(why));
+                return;
+            }
+        };
+        tracing::debug!(clients = population.clients.len(), opened, "looked");
+        (self.capture.looked, self.capture.opened) = (Some(basis.began_at), opened);
+        self.say_blind(None);
+        self.speak_of_problems(problems);
+        let known = population.keys.keys();
+        self.capture.resolver.ask(&population.unresolved, known, now, &self.inbox);
+        for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
+            match learnt {
+                Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
+                Learnt::AtLeast(bytes) => drop(population.clients.entry(client).or_insert(bytes)),
+            }
+        }
+        let before = std::mem::replace(&mut self.capture.found, population);
+        self.capture.looker.discard(before);
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
         let roles = self.peers.roles(&self.nlm_ports, remembers);
-        let life = self.life_that_deletes();
+        let begin =
+            |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
+        let services = self.held.iter_mut().map(begin).collect();
+        let Basis { began, life, .. } = basis;
+        self.capture.comparing = Some(Comparing { began, life, roles, services, committed: false });
+    }
+
+    /// Compares what was found with what the store holds, and commits the difference: all of it.
+    fn record(&mut self, now: Moment) {
+        self.compare(now, Portion::ALL);
+    }
+
+    /// The same for a portion of it, in which those that wait for a commit of their own get their turn.
+    fn compare_a_portion(&mut self, now: Moment) {
+        if self.run.is_some() && self.capture.comparing.take().is_some() {
+            // The run's own looks show more.
+            self.capture.due = Some(now);
+        }
+        self.compare(now, Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX));
+    }
+
+    fn compare(&mut self, now: Moment, portion: Portion) {
+        let Some(mut comparing) = self.capture.comparing.take() else { return };
+        // Another life than the one that the look began in says nothing of what it lacked.
+        let life = self.life_that_deletes().filter(|life| comparing.life.as_ref() == Some(life));
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
+        // What is not held any more is no concern of this server's.
+        comparing.services.retain(|service, _| held_services.contains_key(service));
         let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = Vec::new();
         for (service, held) in &mut held_services {
             if self.run.as_ref().is_some_and(|running| running.begins(service)) {
-                continue;
+                comparing.services.remove(service);
             }
+            let Some(comparison) = comparing.services.get_mut(service) else { continue };
             let life = held.where_deletions_count(life.as_ref());
-            let entries = held.ledger.compare(now, &self.capture.found, &roles, life);
-            let entries = self.only_forgettable(entries);
-            if held.ledger.refused() > 0 {
-                tracing::error!(%service, refused = held.ledger.refused(), "{service}: {} clients are unprotected, for the service has as many records as it may have", held.ledger.refused());
+            let (began, found, roles) = (comparing.began, &self.capture.found, &comparing.roles);
+            let entries = held.ledger.compare_some(comparison, began, found, roles, life, portion);
+            if *comparison == Comparison::Over {
+                comparing.services.remove(service);
+                say_refused(service, held.ledger.refused());
             }
+            let entries = self.only_forgettable(entries);
             if !entries.is_empty() {
                 work.push((service, held, entries));
             }
         }
-        let committed = !work.is_empty();
+        comparing.committed |= !work.is_empty();
         let failure = commit_captured(self.store.as_ref(), work).err();
         self.held = held_services;
-        self.capture.behind = failure.is_some();
-        if let Some(failure) = failure {
-            self.health.failed(now, &failure.to_string());
-            // Not put off by the hints that come meanwhile.
-            let retry = now + crate::limits::STORE_RETRY;
-            self.capture.due = self.capture.due.map(|due| due.min(retry));
-        } else if committed {
-            self.be_checked(now);
+        match failure {
+            Some(failure) => {
+                self.capture.behind = true;
+                self.health.failed(now, &failure.to_string());
+                // Not put off by the hints that come meanwhile.
+                let retry = now + crate::limits::STORE_RETRY;
+                self.capture.due = self.capture.due.map(|due| due.min(retry));
+            }
+            None if !comparing.services.is_empty() => self.capture.comparing = Some(comparing),
+            None => {
+                (self.capture.behind, self.capture.caught_up) = (false, self.capture.due.is_some());
+                if comparing.committed {
+                    self.be_checked(now);
+                }
+            }
         }
     }
 
@@ -154,7 +419,7 @@ impl Agent {
 
     fn learn(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
         let before = self.capture.addresses.get(name).cloned();
-        learn(&mut self.capture.addresses, name, addresses);
+        learn(Arc::make_mut(&mut self.capture.addresses), name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {
             tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
             self.durable_are_others();
@@ -175,8 +440,8 @@ impl Agent {
     }
 
     /// Each problem is said once, and not before it was seen twice if it may be a record in the making.
-    fn speak_of_problems(&mut self, scan: &Scan) {
-        let seen: BTreeSet<Problem> = scan.problems.iter().cloned().collect();
+    fn speak_of_problems(&mut self, problems: Vec<Problem>) {
+        let seen: BTreeSet<Problem> = problems.into_iter().collect();
         for problem in &seen {
             let stays = !problem.may_be_in_the_making || self.capture.problems.contains(problem);
             if stays && self.capture.known_problems.insert(problem.clone()) {
@@ -197,6 +462,12 @@ impl Agent {
         if !came.is_empty() {
             self.advance(heirlock_core::takeover::Event::Registered(came));
         }
+    }
+}
+
+fn say_refused(service: &ServiceName, refused: usize) {
+    if refused > 0 {
+        tracing::error!(%service, refused, "{service}: {refused} clients are unprotected, for the service has as many records as it may have");
     }
 }
 
@@ -254,7 +525,7 @@ mod tests {
         }
         assert!(place.messages.try_recv().is_err(), "the agent has not heard that one yet");
         place.agent.handle(Message::Changed);
-        place.agent.do_what_is_due();
+        place.turn();
         fs::write(sm.join("10.0.1.1"), LINE).unwrap();
         assert!(matches!(place.next(), Message::Changed), "what comes later may be missed by the look");
     }
@@ -267,7 +538,7 @@ mod tests {
             (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
         let store = place.agent.store.as_ref();
         claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
-        place.agent.do_what_is_due();
+        place.turn();
         let (whole, damaged) = (ServiceName::host(&us), service("new"));
         let services = place.directory.path().join("store/services");
         fs::remove_dir_all(services.join("new/1/sm")).unwrap();
@@ -286,22 +557,25 @@ mod tests {
         register("10.0.0.1");
         register("10.0.0.2");
         std::thread::sleep(Duration::from_millis(100));
-        place.agent.do_what_is_due();
-        assert_eq!(place.agent.capture.memory.opened(), 2, "the first");
+        place.turn();
+        assert_eq!(place.agent.capture.opened(), 2, "the first");
+        place.hint();
+        place.turn();
+        assert_eq!(place.agent.capture.opened(), 2, "the first of the thread, which has read nothing yet");
         let due = place.agent.capture.due;
         register("10.0.0.3");
         place.hint();
         assert_eq!(place.agent.next_due(), Moment::START);
-        place.agent.do_what_is_due();
-        assert_eq!(place.agent.capture.memory.opened(), 1, "hinted");
+        place.turn();
+        assert_eq!(place.agent.capture.opened(), 1, "hinted");
         let hinted = Arc::clone(&place.agent.capture.hinted);
         assert!(place.agent.capture.found.clients.len() == 3 && !hinted.load(Ordering::SeqCst));
         // However many hints come.
         assert_eq!(place.agent.capture.due, due);
         place.hint();
         place.agent.capture.due = Some(place.agent.clock.now());
-        place.agent.do_what_is_due();
-        assert_eq!(place.agent.capture.memory.opened(), 3, "due");
+        place.turn();
+        assert_eq!(place.agent.capture.opened(), 3, "due");
         assert!(!hinted.load(Ordering::SeqCst));
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::limits::RECORDS_MAX;
@@ -28,7 +29,7 @@ const SYNC_EACH_MAX: usize = 8;
 pub(crate) struct Conveyor {
     state_directory: PathBuf,
     book: PathBuf,
-    placed: BTreeMap<MonName, Vec<u8>>,
+    placed: Arc<BTreeMap<MonName, Vec<u8>>>,
 }
 
 /// Clients whose file is not as it should be, and why. It concerns no other client.
@@ -42,7 +43,7 @@ impl Conveyor {
             Some(bytes) => parse_book(&bytes)?,
             None => BTreeMap::new(),
         };
-        Ok(Self { state_directory: state_directory.to_owned(), book, placed })
+        Ok(Self { state_directory: state_directory.to_owned(), book, placed: Arc::new(placed) })
     }
 
     /// Removes what a kill left half written. The agent that does so is alone at work in the directory.
@@ -51,14 +52,9 @@ impl Conveyor {
         self.sm()?.tidy(2 * RECORDS_MAX)
     }
 
-    /// The lines that were placed, by file.
-    pub(crate) fn placed(&self) -> &BTreeMap<MonName, Vec<u8>> {
+    /// The lines that were placed, by file. Where a look holds it, what is placed from then on lies elsewhere.
+    pub(crate) fn placed(&self) -> &Arc<BTreeMap<MonName, Vec<u8>>> {
         &self.placed
-    }
-
-    /// All lines that were placed.
-    pub(crate) fn placed_lines(&self) -> Vec<MonitorLine> {
-        self.placed.values().filter_map(|bytes| parse_record(bytes).ok()).flat_map(|p| p.lines).collect()
     }
 
     /// Places a service's records, and answers which could not be. A file that exists belongs to this server's own status
@@ -96,8 +92,9 @@ impl Conveyor {
                 _ => planned.push((client.clone(), bytes)),
             }
         }
+        let placed = Arc::make_mut(&mut self.placed);
         for (client, bytes) in &planned {
-            let remembered = self.placed.entry(client.clone()).or_default();
+            let remembered = placed.entry(client.clone()).or_default();
             if !holds(remembered, bytes) {
                 remembered.extend(bytes);
             }
@@ -115,7 +112,7 @@ impl Conveyor {
         let sm = self.sm()?;
         let work = self.placed.iter().map(|(client, bytes)| (client, without(&sm, client, bytes)));
         let left = carry_out(&sm, work.collect())?;
-        self.placed.retain(|client, _| left.iter().any(|(other, _)| other == client));
+        Arc::make_mut(&mut self.placed).retain(|client, _| left.iter().any(|(other, _)| other == client));
         self.write_book()?;
         Ok(left)
     }

@@ -6,7 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `capture.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
+//! | `capture.rs`, `looker.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
@@ -29,6 +29,7 @@ mod grace;
 mod health;
 mod holdings;
 mod left_behind;
+mod looker;
 mod mend;
 mod monitor;
 mod readiness;
@@ -97,6 +98,10 @@ use work::{RecognisedAt, RunNumber, Workshop};
 pub(crate) enum Message {
     /// Something happened in the status monitor's directory: a hint.
     Changed,
+    /// The status monitor's directory was looked at.
+    Looked(Box<looker::Looked>),
+    /// What lies there was read at the start, where heirlock is the status monitor.
+    DirectoryRead(Box<Result<monitor::ReadDirectory>>),
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
     /// The lock manager of this life was asked whether grace is open.
@@ -216,7 +221,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let _listener = listen(&settings, &inbox, &snapshot)?;
     stop_on_signal(inbox.clone())?;
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
+    // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
+    agent.take_up();
     if settings.capture.mode == CaptureMode::Nsm {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
@@ -272,14 +279,15 @@ impl Agent {
             inbox: inbox.clone(),
             run: RunNumber::default(),
         };
-        let mut agent = Self {
+        let capture = Capture::new(looker::Looker::new(settings.state_directory.clone(), inbox.clone()));
+        Ok(Self {
             id,
             clock,
             store,
             acquaintance: Acquaintance::new(memory),
             inbox,
             workshop,
-            capture: Capture::default(),
+            capture,
             monitoring: None,
             conveyor,
             follower: Follower::default(),
@@ -312,16 +320,20 @@ impl Agent {
             fingerprint: settings.fingerprint(),
             fatal: None,
             settings,
-        };
-        match agent.meet_store() {
-            Ok(()) => agent.refresh_holdings(clock.now()),
-            Err(error) => agent.health.failed(clock.now(), &error.to_string()),
+        })
+    }
+
+    /// Takes up what an earlier run of the agent held and left unfinished, as the store knows it.
+    fn take_up(&mut self) {
+        let now = self.clock.now();
+        match self.meet_store() {
+            Ok(()) => self.refresh_holdings(now),
+            Err(error) => self.health.failed(now, &error.to_string()),
         }
-        let known = agent.known_life();
-        agent.grace_seen.recall(known.as_ref(), clock);
-        agent.follower = Follower::new(known);
-        agent.tidy_conveyed();
-        Ok(agent)
+        let known = self.known_life();
+        self.grace_seen.recall(known.as_ref(), self.clock);
+        self.follower = Follower::new(known);
+        self.tidy_conveyed();
     }
 
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
@@ -379,6 +391,8 @@ impl Agent {
     fn handle(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
+            Message::Looked(looked) => self.looked(now, *looked),
+            Message::DirectoryRead(read) => self.directory_read(*read),
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
@@ -399,9 +413,10 @@ impl Agent {
 
     fn next_due(&self) -> Moment {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
+        let burial = burial.and_then(|at| self.capture.looks_for_deletions(at));
+        let burial = burial.filter(|_| !self.awaits_directory());
         let run = self.run.as_ref().and_then(Running::due);
-        let hinted = self.capture.hinted.load(Ordering::SeqCst);
-        let scan = self.capture.due.filter(|_| !hinted).or(Some(Moment::START));
+        let scan = self.capture.next_due().filter(|_| !self.awaits_directory());
         // A burial that waits for a lock manager to serve again is no reason to hurry.
         let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
         [burial, run, scan, self.shared.due(), self.who_came_due(), self.files_due()]
@@ -414,12 +429,7 @@ impl Agent {
 
     fn do_what_is_due(&mut self) {
         let now = self.clock.now();
-        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).any(|at| now >= at);
-        if burial || self.capture.due.is_none_or(|due| now >= due) {
-            self.scan(now);
-        } else if self.capture.hinted.load(Ordering::SeqCst) {
-            self.look(now);
-        }
+        self.tend_capture(now);
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;
             self.beat(now);
@@ -430,7 +440,9 @@ impl Agent {
         self.share_a_portion(now);
         self.notify_once_shared(now);
         self.follow_when_quiet(now);
-        self.recover(now);
+        if !self.awaits_directory() {
+            self.recover(now);
+        }
         self.tend_directory(now);
         self.tell_durable();
         self.note_protection();

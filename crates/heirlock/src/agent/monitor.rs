@@ -4,6 +4,8 @@
 //! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -11,7 +13,7 @@ use heirlock_core::ledger::Entry;
 use heirlock_core::monitor::{Arrival, Rules, Standing, key};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
-use heirlock_nsm::record::render_record;
+use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::holdings::{Held, commit_all};
@@ -29,7 +31,8 @@ const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
 /// What the loop needs to know of the status monitor that it serves.
 pub(crate) struct Monitoring {
     desk: Desk,
-    directory: Directory,
+    /// What lies in the status monitor's directory; `None` until that was read.
+    directory: Option<Directory>,
     /// What the services held when the desk was last told who is durable: how many had arrived. `None` where something else
     /// has changed since.
     told: Option<Vec<(ServiceName, Generation, u64)>>,
@@ -58,19 +61,17 @@ struct Newcomer {
 
 impl Agent {
     /// Becomes the status monitor; its thread counts its turns.
+    ///
+    /// Where an earlier run of this boot has left what it was told, its clients are answered from now on, before the store
+    /// and the status monitor's directory are read. Else the directory is read first.
     pub(crate) fn begin_monitoring(&mut self, turns: Turns) -> Result<()> {
         let settings = &self.settings;
-        let state_directory = &settings.state_directory;
-        let (directory, mut kept) = Directory::open(state_directory)
-            .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
-        let placed = self.conveyor.placed_lines();
-        kept.retain(|(line, _)| !placed.contains(line));
         let options = Options {
             rules: Rules {
                 mon_timeout: settings.capture.mon_timeout,
                 when_unprotected: settings.capture.when_unprotected,
             },
-            state_directory: state_directory.clone(),
+            state_directory: settings.state_directory.clone(),
             runtime_directory: settings.runtime_directory.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
             rpcbind_socket: RPCBIND_SOCKET.into(),
@@ -78,20 +79,24 @@ impl Agent {
         };
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
+        let mut read = None;
+        let (state_directory, placed) =
+            (settings.state_directory.clone(), Arc::clone(self.conveyor.placed()));
+        let prepare = |desk: &Desk| {
+            if !desk.resumes() {
+                read = Some(read_directory(&state_directory, desk, &placed)?);
+            }
+            Ok(())
+        };
         let inbox = self.inbox.clone();
-        let desk = monitor::start(&options, sockets, kept, turns, move |wanted| {
+        let desk = monitor::start(&options, sockets, prepare, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
-        let clients = desk.clients();
-        tracing::info!(
-            registered = clients.len(),
-            "heirlock is the status monitor of {} clients",
-            clients.len()
-        );
-        let stale = directory.current().difference(&clients).cloned().collect::<Vec<_>>();
+        let registered = desk.standing().registered;
+        tracing::info!(registered, "heirlock is the status monitor of {registered} clients");
         self.monitoring = Some(Monitoring {
-            desk,
-            directory,
+            desk: desk.clone(),
+            directory: None,
             told: None,
             came: BTreeSet::new(),
             said_who_came: Moment::START,
@@ -103,13 +108,44 @@ impl Agent {
             unsynced: false,
             synced: Moment::START,
         });
-        // What an earlier run answered and could not write any more.
-        let now = self.clock.now();
-        for client in clients.into_iter().chain(stale) {
-            self.follow(now, &client);
+        match read {
+            Some(read) => self.directory_read(Ok(read)),
+            None => {
+                let inbox = self.inbox.clone();
+                let reading = move || {
+                    let read = read_directory(&state_directory, &desk, &placed);
+                    let _ = inbox.send(Message::DirectoryRead(Box::new(read)));
+                };
+                let name = "status-monitor-directory".to_owned();
+                thread::Builder::new()
+                    .name(name)
+                    .spawn(reading)
+                    .context("can't begin to read the directory")?;
+            }
         }
         self.tell_durable();
         Ok(())
+    }
+
+    /// The status monitor's directory was read.
+    pub(crate) fn directory_read(&mut self, read: Result<ReadDirectory>) {
+        let Some(monitoring) = self.monitoring.as_mut().filter(|monitoring| monitoring.directory.is_none())
+        else {
+            return;
+        };
+        match read {
+            Ok(ReadDirectory { directory, differing }) => {
+                monitoring.directory = Some(directory);
+                // What an earlier run answered and could not write any more.
+                monitoring.changed.extend(differing);
+            }
+            Err(error) => self.fatal = Some(format!("{error:#}")),
+        }
+    }
+
+    /// Whether the status monitor's directory may lack what the status monitor knows, since it wasn't read yet.
+    pub(crate) fn awaits_directory(&self) -> bool {
+        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.directory.is_none())
     }
 
     /// The status monitor's thread wants something.
@@ -172,6 +208,13 @@ impl Agent {
 
     /// All files follow, before somebody looks at them.
     pub(crate) fn follow_all(&mut self, now: Moment) {
+        if let Some(desk) =
+            self.monitoring.as_ref().map(|m| m.desk.clone()).filter(|_| self.awaits_directory())
+        {
+            // Somebody looks before the thread that reads it is done.
+            let read = read_directory(&self.settings.state_directory, &desk, self.conveyor.placed());
+            self.directory_read(read);
+        }
         while self.files_due().is_some() {
             self.follow_some(now);
         }
@@ -188,6 +231,7 @@ impl Agent {
     /// When files are to follow.
     pub(crate) fn files_due(&self) -> Option<Moment> {
         let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.changed.is_empty())?;
+        monitoring.directory.as_ref()?;
         let quiet = monitoring.wanted_at + limits::FOLLOWED_AFTER;
         Some(quiet.min(monitoring.changed_since + limits::FOLLOWED_AFTER_MAX))
     }
@@ -241,7 +285,9 @@ impl Agent {
 
     /// Tells the desk who is durable, where that is not what it knows.
     pub(crate) fn tell_durable(&mut self) {
-        if self.monitoring.is_none() || self.is_told() {
+        // Before the store is read, what was granted counts for durable.
+        let knows_nothing = self.held.is_empty() && !self.holdings_known;
+        if self.monitoring.is_none() || knows_nothing || self.is_told() {
             return;
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
@@ -306,9 +352,10 @@ impl Agent {
     /// A client's registrations changed: its files follow, and a run that waits for it is told.
     fn follow(&mut self, now: Moment, client: &MonName) {
         let Some(monitoring) = &mut self.monitoring else { return };
+        let Some(directory) = &mut monitoring.directory else { return };
         let lines = monitoring.desk.lines(client);
         monitoring.unsynced = true;
-        if let Err(error) = monitoring.directory.update(client, &lines, self.conveyor.placed()) {
+        if let Err(error) = directory.update(client, &lines, self.conveyor.placed()) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
                 tracing::error!(%client, %error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
@@ -326,7 +373,7 @@ impl Agent {
             self.capture.due = Some(self.capture.due.map_or(soon, |due| due.min(soon)));
         }
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
-        self.capture.found.clients.insert(known_as.clone(), bytes.clone());
+        self.capture.knows(&known_as, &bytes);
         if let Some(running) = &mut self.run {
             running.machine.saw(std::iter::once(&known_as));
         }
@@ -399,8 +446,7 @@ impl Agent {
         match &done {
             Ok(()) => {
                 for (client, newcomer) in newcomers {
-                    let found = &mut self.capture.found.clients;
-                    found.entry(client.clone()).or_insert_with(|| newcomer.bytes.clone());
+                    self.capture.expects(client, &newcomer.bytes);
                 }
                 self.be_checked(now);
             }
@@ -446,6 +492,29 @@ impl Agent {
         let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
+}
+
+/// What lies in the status monitor's directory, and of which clients the files are to follow.
+pub(crate) struct ReadDirectory {
+    directory: Directory,
+    differing: BTreeSet<MonName>,
+}
+
+fn read_directory(
+    state_directory: &Path,
+    desk: &Desk,
+    placed: &BTreeMap<MonName, Vec<u8>>,
+) -> Result<ReadDirectory> {
+    let (mut directory, mut found) = Directory::open(state_directory)
+        .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
+    let mut conveyed: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
+    for parsed in placed.values().filter_map(|bytes| parse_record(bytes).ok()) {
+        parsed.lines.into_iter().for_each(|line| conveyed.entry(key(&line.mon_name)).or_default().push(line));
+    }
+    found.retain(|(line, _)| !conveyed.get(&key(&line.mon_name)).is_some_and(|of| of.contains(line)));
+    desk.found(found);
+    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), placed);
+    Ok(ReadDirectory { directory, differing })
 }
 
 /// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.

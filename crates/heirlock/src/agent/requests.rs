@@ -209,6 +209,7 @@ impl Agent {
         let Ok(key) = MonName::parse(client) else {
             return responder.failed(&format!("{client:?} is no client's name"), true);
         };
+        self.settle_capture(self.clock.now());
         let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
             return responder.failed(&format!("{service} is not held by this server; ask its owner"), true);

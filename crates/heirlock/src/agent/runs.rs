@@ -162,6 +162,7 @@ impl Agent {
             running.machine.came_before(now, milestone, at);
         }
         if order.cause == Cause::OwnRestart {
+            self.settle_capture(now);
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
             self.run = Some(running);
@@ -183,6 +184,7 @@ impl Agent {
                 return true;
             }
         };
+        self.settle_capture(now);
         let found = &self.capture.found.clients;
         let noted = registrations::recall(&self.settings.runtime_directory, run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));

@@ -1,5 +1,6 @@
 //! Which services this server holds, and how it comes to hold them or to lose them without a run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, Standing, standing};
@@ -182,8 +183,9 @@ impl Agent {
 
     /// From now on this service is held under this claim.
     pub(crate) fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+        let addresses = Arc::make_mut(&mut self.capture.addresses);
         for (client, record) in &contents.records {
-            learn_from_record(&mut self.capture.addresses, client, record);
+            learn_from_record(addresses, client, record);
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;
@@ -214,7 +216,7 @@ impl Agent {
         };
         tracing::info!(%service, "{service}: claimed by this server for the first time, since it is at home here");
         self.hold(service, claim, contents, journal);
-        self.capture.due = None;
+        self.capture.begin_anew();
         Ok(())
     }
 

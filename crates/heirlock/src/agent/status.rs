@@ -227,7 +227,7 @@ impl Agent {
         let is_protected = self.store_error().is_none()
             && self.capture.blind.is_none()
             && !self.capture.behind
-            && self.capture.due.is_some()
+            && self.capture.caught_up
             && self.holdings_known
             && at_risk.is_empty()
             && standing.is_none_or(|standing| !standing.failing);

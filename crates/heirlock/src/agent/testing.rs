@@ -80,7 +80,8 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
     let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
-    let agent = Agent::new(settings, inbox, snapshot).unwrap();
+    let mut agent = Agent::new(settings, inbox, snapshot).unwrap();
+    agent.take_up();
     Place { directory, agent, messages }
 }
 
@@ -91,6 +92,7 @@ impl Place {
         let (inbox, messages) = channel();
         let snapshot = Arc::new(Snapshot::new(&settings));
         self.agent = Agent::new(settings, inbox, snapshot).unwrap();
+        self.agent.take_up();
         self.messages = messages;
     }
 
@@ -132,12 +134,25 @@ impl Place {
         let snapshot = Arc::new(Snapshot::new(&settings));
         self.messages = messages;
         self.agent = Agent::new(settings, inbox, snapshot).unwrap();
+        self.agent.take_up();
     }
 
     /// Something happened in the status monitor's directory.
     pub(crate) fn hint(&mut self) {
         self.agent.capture.hinted.store(true, Ordering::SeqCst);
         self.agent.handle(Message::Changed);
+    }
+
+    /// What is due is done, and a look that this begins comes to its end.
+    pub(crate) fn turn(&mut self) {
+        self.agent.do_what_is_due();
+        while self.agent.capture.is_busy() {
+            if self.agent.next_due() > self.agent.clock.now() {
+                let message = self.next();
+                self.agent.handle(message);
+            }
+            self.agent.do_what_is_due();
+        }
     }
 
     pub(crate) fn next(&self) -> Message {

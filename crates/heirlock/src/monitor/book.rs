@@ -17,7 +17,6 @@ use heirlock_core::monitor::{Monitor, Persist};
 use heirlock_nsm::limits::LINE_BYTES_MAX;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
-use super::directory::Found;
 use crate::files::{self, trusted};
 
 const NAME: &str = "registrations";
@@ -52,22 +51,18 @@ pub(super) struct Said {
 }
 
 impl Book {
-    /// Opens it. `found` is what lies in the status monitor's directory: where a file was written after the book, by
-    /// another status monitor, it knows better; where the book is younger, the book does.
-    pub(super) fn open(directory: &Path, found: Vec<Found>) -> io::Result<(Self, Said)> {
+    /// Opens it, and answers what it says and when it was last written: where a file of the status monitor's directory is
+    /// younger, another status monitor knew better. `None` where there was no book of this boot.
+    pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<(Said, SystemTime)>)> {
         let path = directory.join(NAME);
         let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
         let written = trusted::stat(&path).and_then(|meta| meta.modified()).ok();
-        let mut lines = indexed::Lines::default();
-        let book = read(&path, &boot)?;
-        let since = book.as_ref().and(written).unwrap_or(SystemTime::UNIX_EPOCH);
-        let Said { lines: kept, owed } = book.unwrap_or_default();
-        kept.into_iter().for_each(|line| lines.keep(line));
-        found.into_iter().filter(|(_, at)| *at >= since).for_each(|(line, _)| lines.keep(line));
-        let lines = lines.into_lines();
+        let said = read(&path, &boot)?;
+        let Said { lines, owed } = said.clone().unwrap_or_default();
         let file = rewrite(&path, &boot, lines.iter(), owed.iter().map(|(client, state)| (client, *state)))?;
-        Ok((Self { path, boot, file, changes: 0, lacks: None }, Said { lines, owed }))
+        let since = written.unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok((Self { path, boot, file, changes: 0, lacks: None }, said.map(|said| (said, since))))
     }
 
     /// Writes changes down, which `machine` has taken in; `false` where the book lacks something. What could not be
@@ -249,9 +244,8 @@ mod tests {
     #[test]
     fn what_was_written_down_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, lines) =
-            Book::open(directory.path(), vec![(line("10.0.0.9", 9), SystemTime::now())]).unwrap();
-        assert_eq!(lines, said(&[line("10.0.0.9", 9)], &[]), "no book yet");
+        let (mut book, lines) = Book::open(directory.path()).unwrap();
+        assert_eq!(lines, None, "no book yet");
         let machine = knowing(Said::default());
         book.write(&[Persist::Keep(line("10.0.0.1", 1)), Persist::Keep(line("10.0.0.2", 1))], &machine);
         book.write(
@@ -265,17 +259,18 @@ mod tests {
         book.write(&[Persist::Keep(line("10.0.0.1", 7)), Persist::Drop(line("10.0.0.2", 1))], &machine);
         book.file.write_all(b"+0100007f 0001").unwrap(); // killed in the middle of a write
         drop(book);
-        // Of an earlier time than the book: taken away since. Of a later time: somebody else's registration.
-        let (before, after) = (SystemTime::UNIX_EPOCH, SystemTime::now() + Duration::from_secs(9));
-        let found =
-            vec![(line("10.0.0.7", 1), before), (line("10.0.0.8", 1), after), (line("10.0.0.9", 2), after)];
-        let (_, lines) = Book::open(directory.path(), found).unwrap();
-        let kept = [line("10.0.0.1", 7), line("10.0.0.8", 1), line("10.0.0.9", 2)];
-        let expected = said(&kept, &[("b.example", 7)]);
+        let before = SystemTime::now();
+        let (_, found) = Book::open(directory.path()).unwrap();
+        let expected = said(&[line("10.0.0.1", 7)], &[("b.example", 7)]);
+        let (lines, written) = found.unwrap();
         assert_eq!(lines, expected);
+        assert!(written <= before, "it tells when it was written, not when it was opened");
         // What it was begun anew with says the same.
-        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, expected);
+        assert_eq!(reopened(directory.path()), expected);
+    }
+
+    fn reopened(directory: &Path) -> Said {
+        Book::open(directory).unwrap().1.unwrap().0
     }
 
     #[test]
@@ -285,28 +280,29 @@ mod tests {
         line("10.0.0.1", 1).render(&mut text);
         text.extend(b">10.0.0.1 5\n");
         fs::write(directory.path().join(NAME), text).unwrap();
-        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, Said::default());
+        assert_eq!(Book::open(directory.path()).unwrap().1, None);
     }
 
     #[test]
     fn a_long_book_is_begun_anew_and_loses_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        let (mut book, _) = Book::open(directory.path()).unwrap();
         book.changes = CHANGES_MAX;
         let first = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
         let changes = [Persist::Keep(line("10.0.0.1", 1)), Persist::Owe(name("10.0.0.1"), StateNumber(5))];
         assert!(book.write(&changes, &knowing(first.clone())));
         assert_eq!(book.changes, 0);
         assert!(book.write(&[Persist::Keep(line("10.0.0.2", 1))], &knowing(first)));
-        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, said(&[line("10.0.0.1", 1), line("10.0.0.2", 1)], &[("10.0.0.1", 5)]));
+        assert_eq!(
+            reopened(directory.path()),
+            said(&[line("10.0.0.1", 1), line("10.0.0.2", 1)], &[("10.0.0.1", 5)])
+        );
     }
 
     #[test]
     fn what_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        let (mut book, _) = Book::open(directory.path()).unwrap();
         let whole = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
         let machine = knowing(whole.clone());
         // No more room there: what is open for reading alone can't be written.
@@ -315,8 +311,7 @@ mod tests {
         assert!(!book.write(&[], &machine), "not tried again at once");
         book.lacks = book.lacks.and_then(|since| since.checked_sub(RETRY));
         assert!(book.write(&[], &machine), "and then with all that is true");
-        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, whole);
+        assert_eq!(reopened(directory.path()), whole);
     }
 
     #[test]
@@ -328,10 +323,9 @@ mod tests {
         let mut bytes = Vec::new();
         line.render(&mut bytes);
         assert_eq!(bytes.len(), LINE_BYTES_MAX);
-        let (mut book, _) = Book::open(directory.path(), Vec::new()).unwrap();
+        let (mut book, _) = Book::open(directory.path()).unwrap();
         let longest = said(&[line.clone()], &[]);
         assert!(book.write(&[Persist::Keep(line)], &knowing(longest.clone())));
-        let (_, lines) = Book::open(directory.path(), Vec::new()).unwrap();
-        assert_eq!(lines, longest);
+        assert_eq!(reopened(directory.path()), longest);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use heirlock_core::Moment;
 use heirlock_core::monitor::{Action, Called, Event, Monitor, Rules, Standing};
@@ -23,6 +23,8 @@ struct Shared {
     inner: Mutex<Inner>,
     bell: OwnedFd,
     began: Instant,
+    /// When the book was last written that an earlier run of this boot left; `None` where there was none.
+    resumes: Option<SystemTime>,
 }
 
 struct Inner {
@@ -32,13 +34,29 @@ struct Inner {
 }
 
 impl Desk {
-    /// Begins with what an earlier run in this boot kept; `kept` is where there was none.
-    pub(super) fn open(runtime_directory: &Path, rules: Rules, kept: Vec<Found>) -> io::Result<Self> {
-        let (book, said) = Book::open(runtime_directory, kept)?;
+    /// Begins with what an earlier run in this boot kept.
+    pub(super) fn open(runtime_directory: &Path, rules: Rules) -> io::Result<Self> {
+        let (book, found) = Book::open(runtime_directory)?;
+        let resumes = found.as_ref().map(|(_, written)| *written);
+        let said = found.map(|(said, _)| said).unwrap_or_default();
         let machine = Monitor::resumed(rules, said.lines, said.owed);
         let inner = Inner { machine, book, outbox: Vec::new() };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now() })))
+        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now(), resumes })))
+    }
+
+    /// Whether an earlier run of this boot has left what it was told, so that clients can be answered before anything else
+    /// is read.
+    pub(crate) fn resumes(&self) -> bool {
+        self.0.resumes.is_some()
+    }
+
+    /// These lie in the status monitor's directory: where that is younger than what an earlier run of ours was told, another
+    /// status monitor knew better.
+    pub(crate) fn found(&self, found: Vec<Found>) {
+        let since = self.0.resumes.unwrap_or(SystemTime::UNIX_EPOCH);
+        let younger = found.into_iter().filter(|(_, at)| *at >= since).map(|(line, _)| line);
+        self.tell(Event::Found(younger.collect()));
     }
 
     /// A commit is over.

@@ -21,6 +21,8 @@ pub(crate) struct Directory {
     files: BTreeMap<MonName, BTreeSet<MonName>>,
     /// Clients that were there at the start and whose lines are of this boot.
     current: BTreeSet<MonName>,
+    /// What was there at the start, until it is compared with what is registered.
+    lines: BTreeMap<MonName, Vec<MonitorLine>>,
 }
 
 /// A line, and when the file that it lies in was written.
@@ -41,6 +43,7 @@ impl Directory {
             state_directory: state_directory.to_owned(),
             files: BTreeMap::new(),
             current: BTreeSet::new(),
+            lines: BTreeMap::new(),
         };
         let sm = open_sm(state_directory)?;
         let mut current = Vec::new();
@@ -49,7 +52,9 @@ impl Directory {
             // What can't be read is named by the detector, and is no registration.
             let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
             for line in &lines {
-                directory.files.entry(key(&line.mon_name)).or_default().insert(file.clone());
+                let client = key(&line.mon_name);
+                directory.files.entry(client.clone()).or_default().insert(file.clone());
+                directory.lines.entry(client).or_default().push(line.clone());
             }
             if at >= booted {
                 directory.current.extend(lines.iter().map(|line| key(&line.mon_name)));
@@ -59,9 +64,23 @@ impl Directory {
         Ok((directory, current))
     }
 
-    /// Clients that were there at the start, with registrations of this boot.
-    pub(crate) fn current(&self) -> &BTreeSet<MonName> {
-        &self.current
+    /// Of which clients the files are to follow, since they don't say what is registered. Asked once, after the start.
+    pub(crate) fn differing(
+        &mut self,
+        registered: &BTreeSet<MonName>,
+        lines_of: impl Fn(&MonName) -> Vec<MonitorLine>,
+        placed: &BTreeMap<MonName, Vec<u8>>,
+    ) -> BTreeSet<MonName> {
+        let there = std::mem::take(&mut self.lines);
+        let differs = |client: &&MonName| {
+            let mut files = self.files.get(*client).into_iter().flatten();
+            let conveyed = |file: &MonName| placed.get(file).and_then(|bytes| parse_record(bytes).ok());
+            let conveyed: Vec<MonitorLine> =
+                files.clone().filter_map(conveyed).flat_map(|parsed| parsed.lines).collect();
+            let own = there.get(*client).into_iter().flatten().filter(|line| !conveyed.contains(line));
+            !own.eq(lines_of(client).iter()) || files.any(|file| file != *client)
+        };
+        registered.union(&self.current).filter(differs).cloned().collect()
     }
 
     /// Makes the files of a client say what is registered. Lines that were conveyed stay, for they are no registrations.
@@ -267,5 +286,33 @@ mod tests {
         assert_eq!(found.len(), lines.len());
         again.update(&name(&longest), &[], &BTreeMap::new()).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_files_that_say_something_else_than_what_is_registered_are_to_follow() {
+        let state = made();
+        let write = |file: &str, lines: &[MonitorLine]| {
+            fs::write(state.path().join("sm").join(file), render_record(lines)).unwrap();
+        };
+        let registered = |client: &str| line(client, "nfs-a", 1);
+        let placed = render_record(&[line("10.0.0.4", "nfs-service", 0)]);
+        write("10.0.0.1", &[registered("10.0.0.1")]);
+        write("10.0.0.2", &[line("10.0.0.2", "nfs-a", 2)]);
+        write("client3.example", &[registered("10.0.0.3")]);
+        fs::write(
+            state.path().join("sm/10.0.0.4"),
+            [&placed[..], &render_record(&[registered("10.0.0.4")])].concat(),
+        )
+        .unwrap();
+        write("10.0.0.6", &[registered("10.0.0.6")]);
+        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        let clients = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"].map(name);
+        let lines_of = |client: &MonName| match client.as_str() {
+            "10.0.0.6" => Vec::new(), // it has left, and the agent was killed before the file did
+            other => vec![registered(other)],
+        };
+        let conveyed = BTreeMap::from([(name("10.0.0.4"), placed)]);
+        let differing = directory.differing(&clients.into(), lines_of, &conveyed);
+        assert_eq!(differing, ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"].map(name).into());
     }
 }

@@ -39,7 +39,7 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use book::Said;
 pub(crate) use desk::Desk;
-use directory::{Directory, Found};
+use directory::Directory;
 pub(crate) use request::Trust;
 use sockets::Sockets;
 
@@ -132,21 +132,21 @@ pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
     state_directory.read("state", Links::One, STATE_FILE_BYTES_MAX)
 }
 
-/// Begins to be the status monitor. `kept` are registrations that were found in the status monitor's directory and that the
-/// lock manager of this boot still means; what an earlier run of ours was told counts more.
+/// Begins to be the status monitor. `prepare` is called before the first question is answered: where no earlier run of this
+/// boot has left what it was told, it makes the desk know what lies in the status monitor's directory.
 ///
 /// # Errors
 /// Where another status monitor runs, or what it needs can't be opened.
 pub(crate) fn start(
     options: &Options,
     sockets: Sockets,
-    kept: Vec<Found>,
+    prepare: impl FnOnce(&Desk) -> Result<()>,
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<Desk> {
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
-    let (desk, state) = serve(options, sockets, kept, turns, wanted)?;
+    let (desk, state) = serve(options, sockets, prepare, turns, wanted)?;
     registration::start(options.clone(), places, state);
     Ok(desk)
 }
@@ -204,13 +204,14 @@ fn tell_what_is_owed(
 fn serve(
     options: &Options,
     sockets: Sockets,
-    kept: Vec<Found>,
+    prepare: impl FnOnce(&Desk) -> Result<()>,
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<(Desk, OwnState)> {
     let state = OwnState::open(&options.state_directory)?;
-    let desk = Desk::open(&options.runtime_directory, options.rules, kept)
+    let desk = Desk::open(&options.runtime_directory, options.rules)
         .with_context(|| format!("can't keep registrations in {}", options.runtime_directory.display()))?;
+    prepare(&desk)?;
     let caller = downcall::start(desk.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
     let room = server::Room { desk: desk.clone(), state: state.clone(), caller, trust: options.trust };
     server::start(sockets, room, turns, wanted).context("can't serve as status monitor")?;

@@ -66,9 +66,15 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (desk, _) = serve(&options, sockets, Vec::new(), Turns::unwatched(), move |wanted| {
-        let _ = sender.send(wanted);
-    })
+    let (desk, _) = serve(
+        &options,
+        sockets,
+        |_| Ok(()),
+        Turns::unwatched(),
+        move |wanted| {
+            let _ = sender.send(wanted);
+        },
+    )
     .unwrap();
     record(desk.clone(), options.clone(), receiver, store, Arc::clone(&commits));
     Stand { _directory: directory, options, port, desk, commits }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::duty::{Holding, Owed, Strangers, owed};
 use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
-use heirlock_core::ledger::{Addresses, Entry, Ledger, Population, Roles, population};
+use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Portion, Roles, population};
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
@@ -39,6 +39,9 @@ const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// Clients of a service that are compared at a time.
+const COMPARED_AT_ONCE: usize = 2;
 
 /// What the loop is told.
 #[derive(Debug, Clone)]
@@ -336,13 +339,22 @@ impl Agent {
                 continue;
             }
             let life = life.as_ref().filter(|_| !held.frozen);
-            let entries = held.ledger.compare(now, &self.found, &roles, life);
-            if entries.is_empty() {
-                continue;
-            }
-            match held.commit(out, service, &entries) {
-                Ok(()) => committed = true,
-                Err(_) => self.behind = true,
+            // In portions, as an agent with very many clients does it.
+            let mut comparison = held.ledger.begin_comparison();
+            while comparison != Comparison::Over {
+                let portion = Portion::of(COMPARED_AT_ONCE, COMPARED_AT_ONCE);
+                let entries =
+                    held.ledger.compare_some(&mut comparison, now, &self.found, &roles, life, portion);
+                if entries.is_empty() {
+                    continue;
+                }
+                match held.commit(out, service, &entries) {
+                    Ok(()) => committed = true,
+                    Err(_) => {
+                        self.behind = true;
+                        break;
+                    }
+                }
             }
         }
         if self.behind {

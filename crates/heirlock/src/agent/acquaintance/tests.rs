@@ -33,7 +33,7 @@ fn look(place: &mut Place) {
     let now = place.agent.clock.now();
     place.agent.beat_due = now;
     place.agent.capture.due = Some(now);
-    place.agent.do_what_is_due();
+    place.turn();
 }
 
 fn known(place: &Place) -> Vec<String> {

@@ -65,7 +65,7 @@ fn what_was_placed_is_known_after_a_restart_and_taken_away_again() {
         .place(&records(LINE), Conveyance::Copy, &name())
         .unwrap();
     let mut again = Conveyor::open(&place.state, &place.local).unwrap();
-    assert_eq!(again.placed(), &records(LINE));
+    assert_eq!(**again.placed(), records(LINE));
     again.clean_up().unwrap();
     assert_eq!(sm(&place), None);
     assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());

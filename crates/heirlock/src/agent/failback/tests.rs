@@ -96,7 +96,7 @@ fn a_run_that_was_asked_for_holds_a_release_up_and_says_how_long() {
 fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
     let mut place = with_a_guest();
     look(&mut place, "2");
-    place.agent.do_what_is_due();
+    place.turn();
     assert_eq!(place.agent.run.as_ref().map(|running| running.machine.cause()), Some(Cause::OwnRestart));
     let of_run =
         |place: &Place| place.agent.run.as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));

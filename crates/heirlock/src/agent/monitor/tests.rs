@@ -78,3 +78,39 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
     place.agent.tell_durable();
     assert!(knows(&place, 2) && !knows(&place, 1));
 }
+
+/// The agent is killed, and the next one has begun to answer but has read neither the store nor the directory.
+fn killed_and_answering(place: &mut Place) {
+    let settings = Arc::clone(&place.agent.settings);
+    let (inbox, messages) = std::sync::mpsc::channel();
+    let snapshot = Arc::new(crate::agent::Snapshot::new(&settings));
+    place.agent.monitoring = None;
+    place.messages = messages;
+    place.agent = Agent::new(settings, inbox, snapshot).unwrap();
+    place.agent.begin_monitoring(Turns::unwatched()).unwrap();
+}
+
+#[test]
+fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
+    let mut place = monitoring();
+    let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
+    let desk = place.agent.monitoring.as_ref().unwrap().desk.clone();
+    desk.found(vec![(line(1), std::time::SystemTime::now())]);
+    // One that left just before: its file could not follow any more.
+    let sm = place.directory.path().join("nfs/sm");
+    std::fs::write(sm.join(client(2).as_str()), bytes(2)).unwrap();
+    killed_and_answering(&mut place);
+    assert!(knows(&place, 1) && !knows(&place, 3));
+    place.agent.tend_capture(place.agent.clock.now());
+    place.agent.tell_durable();
+    assert!(place.agent.capture.looked.is_none(), "the directory may lack what the status monitor knows");
+    assert!(knows(&place, 1), "nothing was read that says the contrary");
+    while place.agent.awaits_directory() {
+        let message = place.next();
+        place.agent.handle(message);
+    }
+    place.agent.take_up();
+    place.turn();
+    assert!(place.agent.capture.looked.is_some() && sm.join(client(1).as_str()).exists());
+    assert!(knows(&place, 1), "the store knows it as well");
+}

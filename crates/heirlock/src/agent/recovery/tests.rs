@@ -13,7 +13,7 @@ fn with_a_stranger() -> Place {
     let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), line).unwrap();
     place.hint();
-    place.agent.do_what_is_due();
+    place.turn();
     assert_eq!(place.agent.held[&service("nfs")].ledger.stored().len(), 1);
     place
 }
@@ -23,13 +23,13 @@ fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving };
     let look = Look { at: place.agent.clock.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
-    place.agent.do_what_is_due();
+    place.turn();
     place.agent.follower.current().cloned().unwrap()
 }
 
 fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {
     place.agent.handle(Message::GraceAsked(life.clone(), (answer, "so it says".into())));
-    place.agent.do_what_is_due();
+    place.turn();
 }
 
 fn life_noted(place: &Place) -> Option<&Incarnation> {

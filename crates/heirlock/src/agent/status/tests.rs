@@ -157,7 +157,7 @@ fn held_here(name: &str) -> Place {
     let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
     let store = place.agent.store.as_ref();
     claim_first(store, &service(name), &claim, StateNumber(1), &journal).unwrap().unwrap();
-    place.agent.do_what_is_due();
+    place.turn();
     place
 }
 
@@ -181,7 +181,7 @@ fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record()
 #[test]
 fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() {
     let mut standby = place();
-    standby.agent.do_what_is_due();
+    standby.turn();
     assert!(!standby.agent.follower.runs(), "it was not looked at");
     assert_eq!((standby.agent.ailments(), standby.agent.problems()), (Vec::new(), Vec::new()));
     let place = held_here("new");
@@ -193,10 +193,10 @@ fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() 
 fn protection_is_claimed_from_the_moment_on_from_which_everything_is_on_record() {
     let mut place = place();
     assert_eq!(place.agent.protection.since_s(), None);
-    place.agent.do_what_is_due();
+    place.turn();
     let since = place.agent.protection.since_s();
     assert!(since.is_some());
-    place.agent.do_what_is_due();
+    place.turn();
     assert_eq!(place.agent.protection.since_s(), since);
     place.agent.health.failed(place.agent.clock.now(), "no space");
     place.agent.note_protection();

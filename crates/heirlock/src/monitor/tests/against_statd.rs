@@ -82,9 +82,15 @@ fn start_here() -> Desk {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let desk = start(&options, sockets, Vec::new(), Turns::unwatched(), move |wanted| {
-        let _ = sender.send(wanted);
-    })
+    let desk = start(
+        &options,
+        sockets,
+        |_| Ok(()),
+        Turns::unwatched(),
+        move |wanted| {
+            let _ = sender.send(wanted);
+        },
+    )
     .unwrap();
     record(desk.clone(), options, receiver, StoreIs::Well, Arc::default());
     wait_until("our registration", || {

@@ -1,0 +1,168 @@
+//! Looks at the status monitor's directory in a thread of its own: with hundreds of thousands of records a look takes
+//! seconds, and the loop has none to give while new clients wait for it.
+//!
+//! A look counts only if nothing has changed meanwhile on which it rests ([`Basis`]). Where what was registered before some
+//! moment must be known exactly, as when a service is claimed or given up, the loop looks itself.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use heirlock_core::Moment;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::ledger::{Addresses, Population, Problem, Scan, population};
+use heirlock_nsm::MonName;
+
+use super::Message;
+use crate::detector;
+
+/// The lines that were placed, by file, as they were when a look began.
+pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
+
+/// What a look rests upon.
+#[derive(Debug, Clone)]
+pub(crate) struct Basis {
+    /// When it began.
+    pub(crate) began: Moment,
+    /// The same, for `status`.
+    pub(crate) began_at: Instant,
+    /// The life of the lock manager in which a deletion meant something then.
+    pub(crate) life: Option<Incarnation>,
+    /// What is no registration.
+    pub(crate) placed: Placed,
+}
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Who is there.
+    pub(crate) population: Population,
+    /// What is no record.
+    pub(crate) problems: Vec<Problem>,
+    /// How many files had to be opened.
+    pub(crate) opened: usize,
+}
+
+/// A look is over.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// What it rests upon.
+    pub(crate) basis: Basis,
+    /// What it found, or why the directory can't be seen.
+    pub(crate) found: Result<Found, String>,
+}
+
+impl Found {
+    /// What a scan shows.
+    pub(crate) fn of(
+        scan: Scan,
+        opened: usize,
+        placed: &BTreeMap<MonName, Vec<u8>>,
+        addresses: &Addresses,
+    ) -> Self {
+        let population = population(&scan, placed, addresses);
+        Self { population, problems: scan.problems, opened }
+    }
+}
+
+enum Task {
+    Look {
+        basis: Basis,
+        addresses: Arc<Addresses>,
+        anew: bool,
+    },
+    /// To take down what hundreds of thousands of records were kept in takes long enough to be felt.
+    Discard(Population),
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(crate) struct Looker {
+    state_directory: PathBuf,
+    inbox: Sender<Message>,
+    tasks: Option<Sender<Task>>,
+}
+
+impl Looker {
+    /// One that has nothing to do yet.
+    pub(crate) fn new(state_directory: PathBuf, inbox: Sender<Message>) -> Self {
+        Self { state_directory, inbox, tasks: None }
+    }
+
+    /// Begins a look, which reports by [`Message::Looked`] whatever becomes of it. `anew`: nothing that earlier looks read is
+    /// relied upon.
+    ///
+    /// # Errors
+    /// Where there is no thread for it.
+    pub(crate) fn look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> io::Result<()> {
+        self.give(Task::Look { basis, addresses, anew })
+    }
+
+    /// Takes down what is not needed any more.
+    pub(crate) fn discard(&mut self, population: Population) {
+        // Without a thread it is taken down here.
+        let _ = self.give(Task::Discard(population));
+    }
+
+    fn give(&mut self, task: Task) -> io::Result<()> {
+        let task = match &self.tasks {
+            Some(tasks) => match tasks.send(task) {
+                Ok(()) => return Ok(()),
+                // It has ended, which it reported.
+                Err(back) => back.0,
+            },
+            None => task,
+        };
+        let (tasks, given) = channel();
+        let (state_directory, inbox) = (self.state_directory.clone(), self.inbox.clone());
+        thread::Builder::new().name("look".into()).spawn(move || work(state_directory, &given, &inbox))?;
+        // It lives: it waits for this.
+        let _ = tasks.send(task);
+        self.tasks = Some(tasks);
+        Ok(())
+    }
+}
+
+fn work(state_directory: PathBuf, tasks: &Receiver<Task>, inbox: &Sender<Message>) {
+    let mut memory = detector::Memory::default();
+    for task in tasks {
+        let (basis, addresses, anew) = match task {
+            Task::Look { basis, addresses, anew } => (basis, addresses, anew),
+            Task::Discard(population) => {
+                drop(population);
+                continue;
+            }
+        };
+        if anew {
+            memory = detector::Memory::default();
+        }
+        let placed = Arc::clone(&basis.placed);
+        let mut report = Report { inbox, looked: Some(Looked { basis, found: Err(ENDED.to_owned()) }) };
+        let found = match detector::look(&state_directory, &mut memory) {
+            Ok(scan) => Ok(Found::of(scan, memory.opened(), &placed, &addresses)),
+            Err(error) => Err(error.to_string()),
+        };
+        report.looked = report.looked.take().map(|looked| Looked { found, ..looked });
+    }
+}
+
+/// What is said of a look whose thread ended in the middle of it.
+const ENDED: &str = "the thread that looked at it has ended";
+
+/// Reports when it goes, also where the thread does.
+struct Report<'a> {
+    inbox: &'a Sender<Message>,
+    looked: Option<Looked>,
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if let Some(looked) = self.looked.take() {
+            let _ = self.inbox.send(Message::Looked(Box::new(looked)));
+        }
+    }
+}
