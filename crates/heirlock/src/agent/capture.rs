@@ -92,6 +92,8 @@ struct Comparing {
     services: BTreeMap<ServiceName, Comparison>,
     /// Something was committed.
     committed: bool,
+    /// Something could not be.
+    failed: bool,
 }
 
 impl Capture {
@@ -315,7 +317,8 @@ impl Agent {
             |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
         let services = self.held.iter_mut().map(begin).collect();
         let Basis { began, life, .. } = basis;
-        self.capture.comparing = Some(Comparing { began, life, roles, services, committed: false });
+        self.capture.comparing =
+            Some(Comparing { began, life, roles, services, committed: false, failed: false });
     }
 
     /// Compares what was found with what the store holds, and commits the difference: all of it.
@@ -359,22 +362,24 @@ impl Agent {
             }
         }
         comparing.committed |= !work.is_empty();
-        let failure = commit_captured(self.store.as_ref(), work).err();
+        let failures = commit_captured(self.store.as_ref(), work);
         self.held = held_services;
-        match failure {
-            Some(failure) => {
-                self.capture.behind = true;
-                self.health.failed(now, &failure.to_string());
-                // Not put off by the hints that come meanwhile.
-                let retry = now + crate::limits::STORE_RETRY;
-                self.capture.due = self.capture.due.map(|due| due.min(retry));
-            }
-            None if !comparing.services.is_empty() => self.capture.comparing = Some(comparing),
-            None => {
-                (self.capture.behind, self.capture.caught_up) = (false, self.capture.due.is_some());
-                if comparing.committed {
-                    self.be_checked(now);
-                }
+        for (service, failure) in failures {
+            // The others go on.
+            comparing.services.remove(&service);
+            comparing.failed = true;
+            self.capture.behind = true;
+            self.health.failed(now, &failure.to_string());
+            // Not put off by the hints that come meanwhile.
+            let retry = now + crate::limits::STORE_RETRY;
+            self.capture.due = self.capture.due.map(|due| due.min(retry));
+        }
+        if !comparing.services.is_empty() {
+            self.capture.comparing = Some(comparing);
+        } else if !comparing.failed {
+            (self.capture.behind, self.capture.caught_up) = (false, self.capture.due.is_some());
+            if comparing.committed {
+                self.be_checked(now);
             }
         }
     }
@@ -475,107 +480,26 @@ fn say_refused(service: &ServiceName, refused: usize) {
 fn commit_captured(
     store: &dyn Store,
     mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
-) -> Result<(), StoreError> {
+) -> Vec<(ServiceName, StoreError)> {
     let before: Vec<usize> = work.iter().map(|(_, held, _)| held.ledger.stored().len()).collect();
     let together = match commit_all(store, &mut work) {
-        Err(error) if work.len() == 1 => return Err(error),
+        Err(error) if work.len() == 1 => {
+            return work.first().map(|(service, ..)| ((*service).clone(), error)).into_iter().collect();
+        }
         together => together.is_ok(),
     };
-    let mut outcome = Ok(());
+    let mut failures = Vec::new();
     for (one, before) in work.iter_mut().zip(before) {
         if !together && let Err(error) = commit_all(store, std::slice::from_mut(one)) {
-            outcome = Err(error);
+            failures.push((one.0.clone(), error));
             continue;
         }
         let (service, held, entries) = one;
         let (changes, records) = (entries.len(), held.ledger.stored().len());
         tracing::info!(%service, changes, before, records, "{service}: {changes} changes captured; {records} clients are on record, {before} were before");
     }
-    outcome
+    failures
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::time::Duration;
-
-    use heirlock_core::Generation;
-    use heirlock_core::claim::Claim;
-    use heirlock_core::takeover::Journal;
-    use heirlock_nsm::StateNumber;
-
-    use super::*;
-    use crate::agent::Message;
-    use crate::agent::holdings::claim_first;
-    use crate::agent::testing::{place, service};
-
-    const LINE: &str =
-        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
-
-    /// A conveyed crowd, or one that registers, is thousands of hints while the agent is at work.
-    #[test]
-    fn hints_that_come_while_one_waits_are_that_one() {
-        let mut place = place();
-        let sm = place.directory.path().join("nfs/sm");
-        let _hints = place.agent.watch_directory();
-        assert!(matches!(place.next(), Message::Changed), "from the watch itself, when it is set");
-        for i in 0..200 {
-            fs::write(sm.join(format!("10.0.0.{i}")), LINE).unwrap();
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(place.messages.try_recv().is_err(), "the agent has not heard that one yet");
-        place.agent.handle(Message::Changed);
-        place.turn();
-        fs::write(sm.join("10.0.1.1"), LINE).unwrap();
-        assert!(matches!(place.next(), Message::Changed), "what comes later may be missed by the look");
-    }
-
-    #[test]
-    fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {
-        let mut place = place();
-        let us = place.agent.settings.server.clone();
-        let (claim, journal) =
-            (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
-        let store = place.agent.store.as_ref();
-        claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
-        place.turn();
-        let (whole, damaged) = (ServiceName::host(&us), service("new"));
-        let services = place.directory.path().join("store/services");
-        fs::remove_dir_all(services.join("new/1/sm")).unwrap();
-        fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), LINE).unwrap();
-        place.agent.scan(place.agent.clock.now());
-        let known = |of| place.agent.held[of].ledger.stored().len();
-        assert_eq!((known(&whole), known(&damaged), place.agent.capture.behind), (1, 0, true));
-        assert!(services.join("host.nfs-b/1/sm/10.0.0.1").exists());
-    }
-
-    #[test]
-    fn a_hinted_look_opens_what_changed_and_any_other_opens_all() {
-        let mut place = place();
-        let sm = place.directory.path().join("nfs/sm");
-        let register = |name: &str| fs::write(sm.join(name), LINE.replace("10.0.0.1", name)).unwrap();
-        register("10.0.0.1");
-        register("10.0.0.2");
-        std::thread::sleep(Duration::from_millis(100));
-        place.turn();
-        assert_eq!(place.agent.capture.opened(), 2, "the first");
-        place.hint();
-        place.turn();
-        assert_eq!(place.agent.capture.opened(), 2, "the first of the thread, which has read nothing yet");
-        let due = place.agent.capture.due;
-        register("10.0.0.3");
-        place.hint();
-        assert_eq!(place.agent.next_due(), Moment::START);
-        place.turn();
-        assert_eq!(place.agent.capture.opened(), 1, "hinted");
-        let hinted = Arc::clone(&place.agent.capture.hinted);
-        assert!(place.agent.capture.found.clients.len() == 3 && !hinted.load(Ordering::SeqCst));
-        // However many hints come.
-        assert_eq!(place.agent.capture.due, due);
-        place.hint();
-        place.agent.capture.due = Some(place.agent.clock.now());
-        place.turn();
-        assert_eq!(place.agent.capture.opened(), 3, "due");
-        assert!(!hinted.load(Ordering::SeqCst));
-    }
-}
+mod tests;
