@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
-use heirlock_core::takeover::{Claimed, Part};
+use heirlock_core::takeover::{Claimed, Part, Trouble};
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -16,6 +16,13 @@ enum NotClaimed {
     Refused(String),
     /// Nobody knows: a claim may have been made all the same.
     StoreFails(StoreError),
+}
+
+/// The newest claim of a service, of which nothing is known but its number.
+#[derive(Debug)]
+pub(crate) struct LostClaim {
+    generation: Generation,
+    why: String,
 }
 
 impl From<StoreError> for NotClaimed {
@@ -71,8 +78,28 @@ impl Agent {
         }
     }
 
+    /// The newest claim. One that can't be read, and of which nothing tells what it said, is none where the operator insists.
+    pub(crate) fn newest_or_lost(
+        &self,
+        service: &ServiceName,
+        authority: &Authority,
+    ) -> Result<(Option<Claim>, Option<LostClaim>), StoreError> {
+        match self.store.newest_claim(service) {
+            Err(error @ StoreError::Claim { generation, .. }) if authority.insisted => {
+                Ok((None, Some(LostClaim { generation, why: error.to_string() })))
+            }
+            newest => Ok((newest?, None)),
+        }
+    }
+
+    /// What a report says of a claim that can't be read.
+    fn claim_trouble(&self, service: &ServiceName, generation: Generation, why: String) -> Trouble {
+        let entry = format!("{}/services/{service}/claims/{generation}", self.settings.store.path.display());
+        Trouble { service: service.clone(), entry, why, fate_unknown: false }
+    }
+
     fn claim(&mut self, service: &ServiceName, authority: &Authority) -> Result<Claimed, NotClaimed> {
-        let newest = self.store.newest_claim(service)?;
+        let (newest, lost) = self.newest_or_lost(service, authority)?;
         let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
         let us = &self.settings.server;
         check_first(service, newest.as_ref(), us, home, authority)
@@ -84,6 +111,7 @@ impl Agent {
         let store = self.store.as_ref();
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
+        let generation = lost.as_ref().map_or(generation, |lost| generation.max(lost.generation.next()));
         let generation = known.above(generation);
         let claim = Claim {
             adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
@@ -104,9 +132,17 @@ impl Agent {
             sent.extend(mended.sent);
             (records, troubles) = (mended.contents.records, mended.troubles);
         }
+        if let Some(lost) = &lost {
+            // Nobody knows what was sent under it.
+            sent.extend(self.beyond_all(service)?);
+            troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
+        } else if let Some((newest, why)) = newest.as_ref().and_then(|c| Some((c, c.unreadable.clone()?))) {
+            troubles.push(self.claim_trouble(service, newest.generation, why));
+        }
         // What this server knows of its own service counts, whatever became of the store.
         let own = newest.as_ref().filter(|newest| newest.owner == self.settings.server && !newest.released);
-        if let Some(held) = own.and_then(|_| self.held.get(service)) {
+        let is_own = own.is_some() || lost.is_some();
+        if let Some(held) = self.held.get(service).filter(|_| is_own) {
             for (client, bytes) in held.ledger.stored() {
                 records.entry(client.clone()).or_insert_with(|| bytes.clone());
             }

@@ -33,6 +33,12 @@ impl Agent {
         mut contents: Contents,
     ) -> Result<Mended, StoreError> {
         let mut sent: Vec<StateNumber> = contents.state.into_iter().collect();
+        // Every generation has a number: one without has lost it.
+        let is_one =
+            contents.journal.is_some() || !contents.records.is_empty() || !contents.damaged.is_empty();
+        if contents.state.is_none() && is_one {
+            sent.extend(self.beyond_earlier(service, generation)?);
+        }
         let mut troubles = self.inherited(service, &contents);
         let folder = super::status::generation_at(&self.settings.store.path, service, generation);
         let my_name = self.announced_names(service).into_iter().next();
@@ -51,9 +57,6 @@ impl Agent {
                 let line = MonitorLine::generated(client.clone(), my_name);
                 contents.records.entry(client).or_insert_with(|| render_record(&[line]));
             }
-            if damaged.path == "state" {
-                sent.extend(self.beyond_earlier(service, generation)?);
-            }
             let why = format!("{}{told}", damaged.why);
             troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown });
         }
@@ -67,6 +70,11 @@ impl Agent {
         named.into_iter().filter(|trouble| trouble.service == *service).collect()
     }
 
+    /// A number that is beyond all that are known by more than could have been sent since.
+    pub(crate) fn beyond_all(&self, service: &ServiceName) -> Result<Option<StateNumber>, StoreError> {
+        self.beyond_earlier(service, Generation(u64::MAX))
+    }
+
     /// A number that is beyond those of earlier generations by more than could have been sent since.
     fn beyond_earlier(
         &self,
@@ -74,10 +82,12 @@ impl Agent {
         generation: Generation,
     ) -> Result<Option<StateNumber>, StoreError> {
         let known = self.pulse.servers().values().filter_map(|report| report.state);
-        let mut highest = known.chain(self.own_state().map(|state| state.0)).max();
+        let remembered = self.acquaintance.memory().known(service).sent();
+        let own = self.own_state().into_iter().chain(remembered).map(|state| state.0);
+        let mut highest = known.chain(own).max();
         let mut at_most = Generation(generation.0.saturating_sub(1));
         while let Some(earlier) = self.store.newest_generation(service, at_most)? {
-            if let Some(state) = self.store.load(service, earlier)?.state {
+            if let Some(state) = self.store.number_of(service, earlier)? {
                 highest = highest.max(Some(state.0));
                 break;
             }

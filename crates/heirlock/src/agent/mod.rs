@@ -192,7 +192,7 @@ pub(crate) struct Agent {
     fatal: Option<String>,
 }
 
-pub(crate) use status::past_report;
+pub(crate) use status::{past_report, unreadable_claim};
 
 /// Runs the agent until it is told to stop.
 ///

@@ -129,7 +129,9 @@ impl Agent {
 
     /// What permits the claim, or why it would be refused: who owns the service is known before anything is touched.
     fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
-        let newest = self.store.newest_claim(&adoption.service).map_err(|error| error.to_string())?;
+        let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
+        let (newest, _) =
+            self.newest_or_lost(&adoption.service, &insists).map_err(|error| error.to_string())?;
         let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
         // The owner of this moment, and none that becomes it before the claim.
         let owner = newest.as_ref().map(|claim| claim.owner.clone());

@@ -16,7 +16,7 @@ use super::runs::Order;
 use super::{Agent, clock};
 use crate::config::Mode;
 use crate::store::memory::older_store;
-use crate::store::{Contents, StoreError};
+use crate::store::{Change, Contents, StoreError};
 
 impl Agent {
     /// Compares what is held with what the store says, service by service.
@@ -57,7 +57,16 @@ impl Agent {
     fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let generation = held.claim.generation;
-        let newest = self.store.newest_claim(service)?;
+        let newest = self.newest_but_for_ours(service, generation)?;
+        let Some(held) = self.held.get(service) else { return Ok(()) };
+        let newest = match newest {
+            Some(newest) => newest,
+            None => {
+                self.store.restore_claim(service, &held.claim)?;
+                say_restored(service, generation);
+                Some(held.claim.clone())
+            }
+        };
         let begun = self.store.newest_generation(service, generation)?;
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
         let run_of = of_run.then_some(self.id.as_str());
@@ -80,6 +89,22 @@ impl Agent {
         Ok(())
     }
 
+    /// The newest claim of a service that is held as this generation; nothing where that is our own and can't be read.
+    fn newest_but_for_ours(
+        &self,
+        service: &ServiceName,
+        held: Generation,
+    ) -> Result<Option<Option<Claim>>, StoreError> {
+        match self.store.newest_claim(service) {
+            Ok(Some(told)) if told.unreadable.is_some() && told.generation == held => {
+                Ok((told.owner != self.settings.server).then_some(Some(told)))
+            }
+            // What it said is known here.
+            Err(StoreError::Claim { generation, .. }) if generation == held => Ok(None),
+            newest => newest.map(Some),
+        }
+    }
+
     /// Takes up what is ours, and claims what nobody ever claimed and is at home here.
     fn look_for(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
@@ -93,6 +118,8 @@ impl Agent {
             }
             Found::Ours(claim, contents, journal) => {
                 self.check_age(service, Some(claim.generation))?;
+                let claim = self.restore_own(service, claim)?;
+                let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
                 say_damaged(service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} clients on record", claim.generation, contents.records.len());
                 self.hold(service, claim, *contents, *journal);
@@ -108,6 +135,42 @@ impl Agent {
                 self.finish_interrupted_claim(service, claim, base, goes_on)
             }
         }
+    }
+
+    /// Our own claim, which is written anew where it can't be read.
+    fn restore_own(&self, service: &ServiceName, claim: Claim) -> Result<Claim, StoreError> {
+        if claim.unreadable.is_none() {
+            return Ok(claim);
+        }
+        let claim = Claim { unreadable: None, ..claim };
+        self.store.restore_claim(service, &claim)?;
+        say_restored(service, claim.generation);
+        Ok(claim)
+    }
+
+    /// A generation of ours with a number: the one that this server remembers, or one beyond all that may have been sent (I5),
+    /// where it can't be read.
+    fn with_number(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        mut contents: Contents,
+    ) -> Result<Contents, StoreError> {
+        if contents.state.is_some() {
+            return Ok(contents);
+        }
+        let known = self.acquaintance.memory().known(service);
+        let state = match known.sent().filter(|_| known.expected == Some(generation)) {
+            Some(state) => state,
+            None => heirlock_core::state_number::next_unsent(
+                &self.beyond_all(service)?.into_iter().collect::<Vec<_>>(),
+            ),
+        };
+        tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
+        self.store.commit(service, generation, &[Change::PutState(state)])?;
+        contents.damaged.retain(|damaged| damaged.path != "state");
+        contents.state = Some(state);
+        Ok(contents)
     }
 
     /// Notes what another server holds, or nobody: how far it has come tells an older copy of the store from this one.
@@ -288,6 +351,10 @@ impl Agent {
             self.health.failed(now, &error.to_string());
         }
     }
+}
+
+fn say_restored(service: &ServiceName, generation: Generation) {
+    tracing::error!(%service, %generation, "{service}: claim {generation} in the store could not be read; it is this server's and was written anew; see what the kernel says of that disk or volume (dmesg)");
 }
 
 fn say_damaged(service: &ServiceName, contents: &Contents) {

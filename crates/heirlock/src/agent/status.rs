@@ -194,6 +194,7 @@ impl Agent {
             .extend(unreadable.map(|(service, why)| {
                 Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(why)
             }));
+        problems.extend(self.others.iter().filter_map(|(service, claim)| unreadable_claim(service, claim)));
         let no_record = |problem: &heirlock_core::ledger::Problem| {
             Problem::new(ProblemKind::NoRecord).at(&problem.path).saying(&problem.why)
         };
@@ -256,6 +257,20 @@ impl Agent {
             ..of_journal(service, held, &self.settings)
         })
     }
+}
+
+/// What is said of a claim that can't be read, where its generation tells what it said.
+pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<Problem> {
+    let why = claim.unreadable.as_ref()?;
+    let (owner, generation) = (&claim.owner, claim.generation);
+    let remedy = match claim.released {
+        true => "the next adoption makes another one".to_owned(),
+        false => format!("the agent of {owner} writes it anew: see that it runs"),
+    };
+    let said = format!(
+        "claim {generation} can't be read, and the generation that it began says that it was made by {owner}; {remedy} ({why})"
+    );
+    Some(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&said))
 }
 
 /// How far a run is.

@@ -16,7 +16,7 @@ use super::records::{self, Kept};
 use super::{agent, capture, reach, rivals, served, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
 
 /// Names that one finding lists.
@@ -49,15 +49,24 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
         findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
     }
     findings.extend(differences(&facts::of(host, settings), &store, settings));
+    findings.extend(records::unreadable_claims(&store, settings));
     match records::kept(&store, settings) {
-        Ok(kept) => {
+        Ok(all) => {
+            let (kept, unreadable): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+            let kept: Vec<Kept> = kept.into_iter().flatten().collect();
+            findings.extend(unreadable.iter().filter_map(|kept| kept.as_ref().err()).map(damaged));
             findings.push(state_number(host, settings, &kept));
             findings.extend(clients(settings, &kept));
             findings.extend(neighbours(host, &kept));
         }
-        Err(error) => findings.push(Finding::warning("records", error.to_string(), "mend the store")),
+        Err(error) => findings.push(damaged(&error)),
     }
     findings
+}
+
+/// What can't be read in the store.
+fn damaged(error: &StoreError) -> Finding {
+    Finding::warning("records", error.to_string(), "mend the store")
 }
 
 /// What lockd needs to find at rpcbind, and what clients do.

@@ -7,7 +7,9 @@ use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::Finding;
 use super::host::Host;
+use crate::agent::unreadable_claim;
 use crate::config::Settings;
 use crate::store::dir::DirStore;
 use crate::store::memory::{Known, StoreMemory, older_store, open_any};
@@ -48,18 +50,27 @@ pub(super) struct Kept {
     pub(super) clients: BTreeMap<MonName, BTreeSet<IpAddr>>,
 }
 
-/// The services that this server may act for: those of the configuration and its own, as far as the store has them.
-pub(super) fn kept(store: &dyn Store, settings: &Settings) -> Result<Vec<Kept>, StoreError> {
+/// The services that this server may act for: those of the configuration and its own, as far as the store has them. What
+/// can't be read of one says nothing of the others.
+pub(super) fn kept(
+    store: &dyn Store,
+    settings: &Settings,
+) -> Result<Vec<Result<Kept, StoreError>>, StoreError> {
     let mut services: Vec<ServiceName> =
         settings.services.iter().map(|service| service.name.clone()).collect();
     services.push(ServiceName::host(&settings.server));
     let known = store.services()?;
     services.retain(|service| known.contains(service));
-    services.into_iter().map(|service| load(store, service)).collect()
+    Ok(services.into_iter().map(|service| load(store, service)).collect())
 }
 
 fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
-    let owner = store.newest_claim(&service)?.filter(|claim| !claim.released).map(|claim| claim.owner);
+    let newest = match store.newest_claim(&service) {
+        // Nobody knows whose it is; its numbers and clients are known all the same.
+        Err(StoreError::Claim { .. }) => None,
+        newest => newest?,
+    };
+    let owner = newest.filter(|claim| !claim.released).map(|claim| claim.owner);
     let mut kept = Kept { service, owner, state: None, clients: BTreeMap::new() };
     let Some(newest) = store.newest_generation(&kept.service, Generation(u64::MAX))? else { return Ok(kept) };
     let contents = store.load(&kept.service, newest)?;
@@ -71,6 +82,27 @@ fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
         kept.clients.insert(name, addresses);
     }
     Ok(kept)
+}
+
+/// Claims that can't be read, of services that this server may act for, and what can be done.
+pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<Finding> {
+    let own = ServiceName::host(&settings.server);
+    let services = settings.services.iter().map(|service| service.name.clone()).chain([own]);
+    let finding = |service: ServiceName| match store.newest_claim(&service) {
+        Ok(claim) => {
+            let problem = unreadable_claim(&service, &claim?)?;
+            let found = format!("{service}: {}", problem.error.unwrap_or_default());
+            Some(Finding::warning("claim", found, "see what the kernel says of that disk or volume (dmesg)"))
+        }
+        Err(error @ StoreError::Claim { .. }) => Some(Finding::loses_locks(
+            "claim",
+            error.to_string(),
+            "see what the kernel says of that disk or volume (dmesg)",
+        )),
+        // Whoever looks at the store as a whole says it.
+        Err(_) => None,
+    };
+    services.filter_map(finding).collect()
 }
 
 /// The heartbeats of the other servers.
@@ -89,6 +121,6 @@ pub(super) fn highest_number(
     settings: &Settings,
 ) -> Result<Option<StateNumber>, StoreError> {
     let own = store.servers()?.get(&settings.server).and_then(|report| report.state).map(StateNumber);
-    let sent = kept(store, settings)?.into_iter().filter_map(|kept| kept.state);
-    Ok(sent.chain(own).max())
+    let kept = kept(store, settings)?.into_iter().collect::<Result<Vec<Kept>, StoreError>>()?;
+    Ok(kept.into_iter().filter_map(|kept| kept.state).chain(own).max())
 }

@@ -10,6 +10,7 @@
 //! - That a file is absent counts only while the folder is proved to be a store: under the empty mount point of a
 //!   volume nothing would be claimed, and nobody alive.
 
+mod claims;
 mod commit;
 #[cfg(test)]
 mod crash_tests;
@@ -193,35 +194,6 @@ impl DirStore {
         self.service(service).join(generation.to_string())
     }
 
-    fn read_claim(&self, service: &ServiceName, generation: Generation) -> Result<Claim, StoreError> {
-        let path = self.claims(service).join(generation.to_string());
-        let mut claim: Claim = parse_json(&path, &self.read(&path)?)?;
-        let mark = self.claims(service).join(format!("{generation}.released"));
-        // A mark that is no file is nobody's word.
-        claim.released |= match self.read_if(&mark) {
-            Err(error) if error.is_no_file() => self.say_stray(&error),
-            read => read?.is_some(),
-        };
-        Ok(claim)
-    }
-
-    /// The newest claim. A claim is made by link(2): what is no file was never one, and stands in nobody's way.
-    fn newest(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
-        for number in self.numbers(&self.claims(service))? {
-            match self.read_claim(service, number) {
-                Err(error) if error.is_no_file() => self.say_stray(&error),
-                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue, // pruned
-                read => return read.map(Some),
-            };
-        }
-        Ok(None)
-    }
-
-    /// The newest claim, if it is newer than this one.
-    fn newer_claim(&self, service: &ServiceName, than: Generation) -> Result<Option<Claim>, StoreError> {
-        Ok(self.newest(service)?.filter(|newest| newest.generation > than))
-    }
-
     /// Names an entry that is none of the store's. It counts for nothing.
     fn say_stray(&self, error: &StoreError) -> bool {
         tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
@@ -283,7 +255,11 @@ impl Store for DirStore {
         self.enter()?;
         self.make(&self.service(service))?;
         self.make(&self.claims(service))?;
-        // Old claims are pruned: their numbers are free as files, but must not be won by one who slept meanwhile.
+        // Old claims are pruned: their numbers are free as files, but must not be won by one who slept meanwhile. Nor is a
+        // number free whose generation was begun, whatever became of its claim.
+        if self.is_begun(service, claim.generation)? && self.read_claim(service, claim.generation).is_err() {
+            return Ok(ClaimAnswer::Taken(self.claim_of(service, claim.generation)?));
+        }
         if let Some(newer) = self.newer_claim(service, claim.generation)? {
             return Ok(ClaimAnswer::Taken(newer));
         }
@@ -297,15 +273,20 @@ impl Store for DirStore {
             let newer = self.newer_claim(service, claim.generation)?;
             return Ok(newer.map_or(ClaimAnswer::Won, ClaimAnswer::Taken));
         }
-        let there = self.read_claim(service, claim.generation)?;
+        let there = self.claim_of(service, claim.generation)?;
         let same = there.owner == claim.owner && there.agent == claim.agent && !there.released;
         Ok(if same { ClaimAnswer::Won } else { ClaimAnswer::Taken(there) })
+    }
+
+    fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
+        self.enter()?;
+        self.restore(service, claim)
     }
 
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
         self.enter()?;
         // A mark without its claim would give away whatever takes this number later.
-        self.read_claim(service, generation)?;
+        self.claim_of(service, generation)?;
         self.create_exclusively(&self.claims(service).join(format!("{generation}.released")), b"").map(|_| ())
     }
 
@@ -324,7 +305,10 @@ impl Store for DirStore {
         generation: Generation,
     ) -> Result<Option<StateNumber>, StoreError> {
         self.enter()?;
-        let bytes = self.read_if(&self.generation(service, generation).join("state"))?;
+        let bytes = match self.read_if(&self.generation(service, generation).join("state")) {
+            Err(error) if error.is_of_one_entry() => None,
+            read => read?,
+        };
         Ok(bytes.and_then(|bytes| StateNumber::parse_file(&bytes).ok()))
     }
 

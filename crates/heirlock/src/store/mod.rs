@@ -59,7 +59,8 @@ pub(crate) trait Store: Send + Sync {
     /// The services that have a claim, in order of their names.
     fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
 
-    /// The newest claim of a service.
+    /// The newest claim of a service. Where it can't be read ([`Claim::unreadable`]), the generation that it began tells what
+    /// it said; where it began none, that is [`StoreError::Claim`].
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
 
     /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
@@ -67,6 +68,9 @@ pub(crate) trait Store: Send + Sync {
     /// owner the answer then names: the numbers of pruned claims stay used. A claim that is made as a released one takes the
     /// number and leaves the service nobody's, in one step.
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
+
+    /// Writes a claim anew that can't be read; one that can is left as it is. For its owner alone.
+    fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError>;
 
     /// Marks a claim as given up. One that does not exist is an error.
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
@@ -227,6 +231,8 @@ pub(crate) enum Change {
     PutRecord(MonName, Vec<u8>),
     /// Removes a client's record, if it exists.
     RemoveRecord(MonName),
+    /// Writes the generation's number anew, where it can't be read: another one it never gets.
+    PutState(StateNumber),
     /// Replaces the journal.
     PutJournal(String),
     /// Appends a line (without its newline) to the outcomes.
@@ -363,6 +369,22 @@ pub(crate) enum StoreError {
         why: OlderStore,
     },
     /// A file of it that was not written by this version, or not only by it.
+    /// The newest claim of a service can't be read, and no generation tells what it said.
+    #[error(
+        "{path}: expected claim {generation} of {service}, found {found}: the store can't say whose {service} is; put the file \
+         back from a copy of the store; where there is none, see that no other server serves {service}, and say 'heirlock \
+         adopt {service} --force', which claims it anew"
+    )]
+    Claim {
+        /// of which service
+        service: ServiceName,
+        /// which
+        generation: Generation,
+        /// where it lies
+        path: String,
+        /// what is wrong with it
+        found: String,
+    },
     #[error(
         "{path}: expected JSON as this version writes it, found {found}; restore it, or remove it if it is no part of the store"
     )]
@@ -411,7 +433,7 @@ impl StoreError {
                     | ErrorKind::FileTooLarge
                     | ErrorKind::PermissionDenied
             ),
-            Self::Unreadable { .. } => true,
+            Self::Unreadable { .. } | Self::Claim { .. } => true,
             Self::Absent { .. } | Self::Unexpected { .. } | Self::Wrong { .. } | Self::Older { .. } => false,
         }
     }

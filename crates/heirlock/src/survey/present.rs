@@ -8,6 +8,7 @@ use heirlock_nsm::MonName;
 use heirlock_nsm::record::parse_record;
 
 use super::past::{journal_of, outcomes_of};
+use crate::agent::unreadable_claim;
 use crate::control::report::{
     Ailment, ClientStatus, Heart, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
 };
@@ -30,7 +31,10 @@ pub(crate) fn look(store: &dyn Store, us: &ServerName) -> Result<Present, StoreE
     let mut present = Present::default();
     for service in store.services()? {
         match status_of(store, &service) {
-            Ok(status) => present.services.extend(status),
+            Ok((status, problem)) => {
+                present.services.extend(status);
+                present.problems.extend(problem);
+            }
             Err(error @ StoreError::Absent { .. }) => return Err(error),
             Err(error) => present
                 .problems
@@ -77,11 +81,18 @@ pub(crate) fn add(report: &mut StatusReport, present: Present) {
             report.servers.push(server);
         }
     }
-    report.problems.extend(present.problems);
+    // What the agent has said already is not said twice.
+    let news = present.problems.into_iter().filter(|problem| !report.problems.contains(problem));
+    let news: Vec<Problem> = news.collect();
+    report.problems.extend(news);
 }
 
-fn status_of(store: &dyn Store, service: &ServiceName) -> Result<Option<ServiceStatus>, StoreError> {
-    let Some(claim) = store.newest_claim(service)? else { return Ok(None) };
+fn status_of(
+    store: &dyn Store,
+    service: &ServiceName,
+) -> Result<(Option<ServiceStatus>, Option<Problem>), StoreError> {
+    let Some(claim) = store.newest_claim(service)? else { return Ok((None, None)) };
+    let problem = unreadable_claim(service, &claim);
     let owner = claim.owner.to_string();
     let mut status = ServiceStatus {
         service: service.to_string(),
@@ -95,7 +106,7 @@ fn status_of(store: &dyn Store, service: &ServiceName) -> Result<Option<ServiceS
         let account = store.account(service, generation)?;
         describe(&mut status, store, service, generation, &account);
     }
-    Ok(Some(status))
+    Ok((Some(status), problem))
 }
 
 fn describe(

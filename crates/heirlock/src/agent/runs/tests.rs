@@ -109,6 +109,10 @@ impl Store for Slow {
         self.0.newest_claim(service)
     }
 
+    fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
+        self.0.restore_claim(service, claim)
+    }
+
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
         std::thread::sleep(LATENCY);
         self.0.claim(service, claim)

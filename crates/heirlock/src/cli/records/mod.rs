@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::control::Request;
 use crate::store::dir::DirStore;
 use crate::store::memory::{open_any, open_ours};
-use crate::store::{Contents, Store};
+use crate::store::{Contents, Store, StoreError};
 use crate::survey::present;
 
 use super::args::{self, service_name};
@@ -205,25 +205,38 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
 }
 
 fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
-    let mut lines = Vec::new();
+    let (mut lines, mut is_whole) = (Vec::new(), true);
     for service in store.services()? {
-        let Some(claim) = store.newest_claim(&service)? else { continue };
-        let contents = match store.newest_generation(&service, claim.generation)? {
-            Some(generation) => store.load(&service, generation)?,
-            None => Contents::default(),
-        };
-        lines.push(ServiceLine {
-            service,
-            owner: claim.owner,
-            released: claim.released,
-            generation: claim.generation,
-            state_number: contents.state.map(|state| state.0),
-            records: contents.records.len(),
-            damaged: contents.damaged.len(),
-        });
+        match service_line(store, service) {
+            Ok(line) => lines.extend(line),
+            // It says nothing of the other services.
+            Err(error) if error.is_of_one_entry() => {
+                output.warn(&error);
+                is_whole = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     output.print(&lines, |lines, look| render::services(lines, look))?;
-    Ok(if lines.iter().all(|line| line.damaged == 0) { Exit::Done } else { Exit::Failed })
+    let is_whole = is_whole && lines.iter().all(|line| line.damaged == 0);
+    Ok(if is_whole { Exit::Done } else { Exit::Failed })
+}
+
+fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<ServiceLine>, StoreError> {
+    let Some(claim) = store.newest_claim(&service)? else { return Ok(None) };
+    let contents = match store.newest_generation(&service, claim.generation)? {
+        Some(generation) => store.load(&service, generation)?,
+        None => Contents::default(),
+    };
+    Ok(Some(ServiceLine {
+        service,
+        owner: claim.owner,
+        released: claim.released,
+        generation: claim.generation,
+        state_number: contents.state.map(|state| state.0),
+        records: contents.records.len(),
+        damaged: contents.damaged.len() + usize::from(claim.unreadable.is_some()),
+    }))
 }
 
 fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {

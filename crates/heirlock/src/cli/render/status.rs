@@ -149,7 +149,10 @@ fn services(report: &StatusReport, look: &Look) -> String {
         ("LAST ADOPTION", Side::Right),
     ]);
     for service in &report.services {
-        table.row(service_row(service, &report.server, look));
+        let is_unreadable = report.problems.iter().any(|problem| {
+            problem.kind == ProblemKind::Unreadable && problem.service.as_ref() == Some(&service.service)
+        });
+        table.row(service_row(service, &report.server, is_unreadable, look));
     }
     let lines = table.lines(look);
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
@@ -165,11 +168,12 @@ fn services(report: &StatusReport, look: &Look) -> String {
     text
 }
 
-fn service_row(service: &ServiceStatus, us: &str, look: &Look) -> Vec<String> {
+fn service_row(service: &ServiceStatus, us: &str, is_unreadable: bool, look: &Look) -> Vec<String> {
     let owner = match (&service.owner, &service.released_by) {
         (Some(owner), _) if owner == us => format!("{} (here)", plain(owner)),
         (Some(owner), _) => plain(owner),
         (None, Some(server)) => format!("nobody: {} released it", plain(server)),
+        (None, None) if is_unreadable => "unknown".to_owned(),
         (None, None) => "nobody".to_owned(),
     };
     let adoption = match service.phase.as_deref() {

@@ -26,6 +26,7 @@ fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
         claimed_at_s: 0,
         released: false,
         adopts: false,
+        unreadable: None,
     };
     store.claim(&service, &claim).unwrap();
     let contents = Contents { state: Some(StateNumber(state)), ..Contents::default() };
@@ -42,7 +43,7 @@ fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
 }
 
 fn kept(store: &DirStore) -> Vec<Kept> {
-    records::kept(store, &settings(SERVICE)).unwrap()
+    records::kept(store, &settings(SERVICE)).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 #[test]

@@ -173,6 +173,13 @@ impl Run<'_> {
             );
             self.say(StepOutcome::Left, what);
             for kept in records::kept(&store, self.settings).unwrap_or_default() {
+                let kept = match kept {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        self.say(StepOutcome::Left, format!("whose service it is can't be read: {error}"));
+                        continue;
+                    }
+                };
                 if kept.owner.as_ref() == Some(&self.settings.server) && !kept.service.is_host() {
                     // Its conveyed records lie in the status monitor's directory, under the service's name.
                     let what = format!(

@@ -131,6 +131,7 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
                 (path, Step::Put(bytes.clone()))
             }
             Change::RemoveRecord(name) => (sm.join(name.as_str()), Step::Remove),
+            Change::PutState(number) => (generation.join("state"), Step::Put(number.render_file().to_vec())),
             Change::PutJournal(text) => {
                 (generation.join("journal.json"), Step::Put(text.clone().into_bytes()))
             }

@@ -66,6 +66,7 @@ fn claim(generation: u64, owner: &str) -> Claim {
         claimed_at_s: 7,
         released: false,
         adopts: false,
+        unreadable: None,
     }
 }
 
@@ -148,6 +149,7 @@ fn paint(contents: &mut Contents, change: &Change) {
         Change::RemoveRecord(name) => {
             contents.records.remove(&name);
         }
+        Change::PutState(state) => contents.state = Some(state),
         Change::PutJournal(journal) => contents.journal = Some(journal),
         Change::AppendOutcome(line) => contents.outcomes.push(line),
     }

@@ -1,7 +1,7 @@
 //! Which store a folder is: a file that is made with it, once, and names it for ever.
 
-use heirlock_core::ServiceName;
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity, WrongStore};
+use heirlock_core::{Generation, ServiceName};
 
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
@@ -68,7 +68,11 @@ impl DirStore {
             let Ok(service) = ServiceName::try_from(name) else { continue };
             match self.numbers(&self.claims(&service)) {
                 Ok(claims) if !claims.is_empty() => services.push(service),
-                Ok(_) => {}
+                // Its claims were lost.
+                Ok(_) => {
+                    let begun = self.newest_folder(&self.service(&service), Generation(u64::MAX))?;
+                    services.extend(begun.map(|_| service));
+                }
                 Err(error) if error.is_of_one_entry() => {
                     self.say_stray(&error);
                 }
@@ -87,7 +91,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<StoreIdentity, StoreError> {
     let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix(LINE)?.strip_suffix('\n'));
     text.and_then(|digits| StoreIdentity::parse(digits).ok()).ok_or_else(|| {
         let found = format!("{:?}", String::from_utf8_lossy(bytes).trim());
-        let remedy = "restore the file from a backup of this store, or use the version that made it";
+        let remedy = "use the version that made it; where this is the right store, restore the file from a copy, or write the digits that each server remembers (store.json in its local directory)";
         unexpected(path, &format!("{:?} and 32 digits", LINE.trim_end()), &found, remedy)
     })
 }

@@ -54,6 +54,7 @@ fn work(root: &Path) {
         claimed_at_s: 7,
         released: false,
         adopts: false,
+        unreadable: None,
     };
     assert_eq!(store.claim(&service(), &claim).unwrap(), ClaimAnswer::Won);
     say(&format!("claim {generation}"));

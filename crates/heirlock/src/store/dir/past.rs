@@ -38,16 +38,20 @@ impl DirStore {
     ) -> Result<Account, StoreError> {
         let path = self.generation(service, generation);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let outcomes = self.read_if(&path.join("outcomes"))?.map(text).unwrap_or_default();
-        let state = self.read_if(&path.join("state"))?;
+        // One that can't be read keeps nobody from the others.
+        let beside = |name: &str| match self.read_if(&path.join(name)) {
+            Err(error) if error.is_of_one_entry() => Ok(None),
+            read => read,
+        };
+        let outcomes = beside("outcomes")?.map(text).unwrap_or_default();
         Ok(Account {
             clients: self
                 .list(&path.join("sm"))?
                 .iter()
                 .filter_map(|name| MonName::parse(name).ok())
                 .collect(),
-            state: state.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
-            journal: self.read_if(&path.join("journal.json"))?.map(text),
+            state: beside("state")?.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
+            journal: beside("journal.json")?.map(text),
             outcomes: outcomes[..whole_lines(outcomes.as_bytes())].lines().map(str::to_owned).collect(),
         })
     }

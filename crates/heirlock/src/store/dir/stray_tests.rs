@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use heirlock_core::ServerName;
+use heirlock_core::takeover::Journal;
 use heirlock_nsm::MonName;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -208,4 +209,63 @@ fn the_longest_names_are_kept_and_removed() {
     store.commit(&host, Generation(1), &[Change::RemoveRecord(longest)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);
     store.release(&host, Generation(1)).unwrap();
+}
+
+/// A store whose one generation has a journal.
+fn begun_with_journal() -> (tempfile::TempDir, PathBuf, DirStore) {
+    let (folder, at, store) = begun();
+    let journal = Journal::quiet("run", &"nfs-a".parse().unwrap(), 7);
+    let text = crate::store::journal_text(&journal);
+    store.commit(&service(), Generation(1), &[Change::PutJournal(text)]).unwrap();
+    (folder, at, store)
+}
+
+#[test]
+fn what_a_claim_said_that_cannot_be_read_is_told_by_the_generation_that_it_began() {
+    let gone: (&str, Plant) = ("nothing", |_| {});
+    let of_another: (&str, Plant) = ("the claim of another generation", |path| {
+        fs::write(path, serde_json::to_string(&claim(9)).unwrap()).unwrap();
+    });
+    for (what, plant) in all().chain([gone, of_another]) {
+        let (_folder, at, store) = begun_with_journal();
+        fs::remove_file(at.join("claims/1")).unwrap();
+        plant(&at.join("claims/1"));
+        let told = store.newest_claim(&service()).unwrap().unwrap();
+        assert_eq!((told.generation, told.owner.as_str()), (Generation(1), "nfs-a"), "{what}");
+        assert!(told.unreadable.is_some() && !told.released, "{what}: {told:?}");
+        assert_eq!(store.services().unwrap(), [service()], "{what}");
+        // Its number stays used.
+        let Ok(ClaimAnswer::Taken(_)) = store.claim(&service(), &claim(1)) else { panic!("{what}") };
+        store.release(&service(), Generation(1)).unwrap();
+        assert!(store.newest_claim(&service()).unwrap().unwrap().released, "{what}");
+        store.restore_claim(&service(), &claim(1)).unwrap();
+        let whole = store.newest_claim(&service()).unwrap();
+        assert_eq!(whole, Some(Claim { released: true, ..claim(1) }), "{what}");
+        // What can be read is never changed.
+        store.restore_claim(&service(), &Claim { claimed_at_s: 8, ..claim(1) }).unwrap();
+        assert_eq!(store.newest_claim(&service()).unwrap(), whole, "{what}");
+        assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won, "{what}");
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_and_began_nothing_is_nobodys_to_guess_and_the_next_number_is_free() {
+    for (what, plant) in BAD_FILES {
+        let (_folder, at, store) = begun_with_journal();
+        plant(&at.join("claims/3"));
+        let error = store.newest_claim(&service()).unwrap_err();
+        assert!(error.is_of_one_entry(), "{what}: {error}");
+        let said = error.to_string();
+        assert!(said.contains("claims/3") && said.contains("'heirlock adopt nfs --force'"), "{what}: {said}");
+        assert_eq!(store.claim(&service(), &claim(4)).unwrap(), ClaimAnswer::Won, "{what}");
+        assert_eq!(store.newest_claim(&service()).unwrap(), Some(claim(4)), "{what}");
+        assert_eq!(store.past(&service()).unwrap().unreadable.len(), 1, "{what}");
+    }
+    // Nor does a generation tell whose journal can't be read either.
+    let (_folder, at, store) = begun_with_journal();
+    fs::write(at.join("claims/1"), "torn").unwrap();
+    fs::write(at.join("1/journal.json"), "torn").unwrap();
+    let said = store.newest_claim(&service()).unwrap_err().to_string();
+    assert!(said.contains("claims/1") && said.contains("--force"), "{said}");
+    assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won);
 }

@@ -24,6 +24,7 @@ fn claim(generation: u64) -> Claim {
         claimed_at_s: 7,
         released: false,
         adopts: false,
+        unreadable: None,
     }
 }
 
@@ -313,7 +314,10 @@ fn a_damaged_claim_is_told_and_never_taken_for_none() {
     fs::write(&path, "{\"generation\": 1").unwrap();
     for error in [store.newest_claim(&service()).err(), store.claim(&service(), &claim(1)).err()] {
         let error = error.unwrap().to_string();
-        assert!(error.contains(&path.display().to_string()) && error.contains("restore it"), "{error}");
+        assert!(
+            error.contains(&path.display().to_string()) && error.contains("put the file back"),
+            "{error}"
+        );
     }
     fs::write(root.join("services/nfs-a/claims/+7"), "").unwrap();
     fs::write(root.join("services/nfs-a/claims/007"), "").unwrap();
