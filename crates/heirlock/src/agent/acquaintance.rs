@@ -207,7 +207,7 @@ impl Agent {
 
     /// Makes a generation hold all that the agent knows of it. What it holds besides, as an older copy of the store may,
     /// is believed: a client too many is told, one too few loses its locks.
-    fn complete(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+    pub(crate) fn complete(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             return Ok(()); // its next generation is made of what the agent knows
         }
@@ -215,7 +215,7 @@ impl Agent {
         let generation = held.claim.generation;
         let found = self.store.load(service, generation)?;
         let (lost, strange) = held.differences(&found);
-        if found.state.unwrap_or(StateNumber(1)) != held.state {
+        if found.state.is_some_and(|state| state != held.state) {
             return Err(StoreError::Unexpected {
                 path: format!("{}, generation {generation} of {service}", self.settings.store.path.display()),
                 expected: format!("state number {}", held.state),
@@ -227,7 +227,7 @@ impl Agent {
             self.store.commit(service, generation, portion)?;
         }
         if !lost.is_empty() || !strange.is_empty() {
-            tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store was an older copy of itself, and what it lacked of generation {generation} was written anew");
+            tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store had lost some of generation {generation}, as an older copy of it has or one with damaged files; what it lacked was written anew");
         }
         held.ledger.committed(&strange);
         Ok(())
@@ -257,6 +257,9 @@ impl Held {
         let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
         let mut lost: Vec<Change> =
             lacks.map(|(client, bytes)| Change::PutRecord(client.clone(), bytes.clone())).collect();
+        if found.state.is_none() {
+            lost.push(Change::PutState(self.state));
+        }
         let journal = journal_text(&self.journal);
         if found.journal.as_ref() != Some(&journal) {
             lost.push(Change::PutJournal(journal));

@@ -41,7 +41,7 @@ impl Agent {
             return waiting.responder.failed(&why, true);
         }
         if self.is_adopted_already(&service) {
-            return waiting.responder.done(Answer::Words { text: format!("{service} is at home") });
+            return waiting.responder.done(Answer::words(format!("{service} is at home")));
         }
         // Nobody gives up what could not be adopted here then.
         self.workshop.check_home(self.settings.lock_manager.strategy, &service);
@@ -76,7 +76,7 @@ impl Agent {
                 let text = format!(
                     "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
                 );
-                responder.done(Answer::Words { text });
+                responder.done(Answer::words(text));
             }
             self.pulse.want(service, true);
             self.beat_due = now;

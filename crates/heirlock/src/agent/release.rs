@@ -9,10 +9,11 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Cause, Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
-use super::{Agent, clock};
+use super::{Agent, clock, status};
+use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
-use crate::store::{Change, Decline, journal_text};
+use crate::store::{Change, Damaged, Decline, journal_text};
 
 /// Releases that are on.
 #[derive(Debug, Default)]
@@ -29,11 +30,14 @@ struct Release {
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,
+    /// Entries of the store that can't be read: whose they are is known to nobody.
+    troubles: Vec<EntryTrouble>,
 }
 
 impl Releases {
-    fn end(&mut self, service: &ServiceName) -> Option<Responder> {
-        self.on.remove(service)?.responder
+    fn end(&mut self, service: &ServiceName) -> Option<(Responder, Vec<EntryTrouble>)> {
+        let Release { responder, troubles, .. } = self.on.remove(service)?;
+        Some((responder?, troubles))
     }
 }
 
@@ -69,7 +73,9 @@ impl Agent {
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
         let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
         let address_until = Some(self.clock.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
-        self.releases.on.insert(service.clone(), Release { responder, asked, address_until });
+        self.releases
+            .on
+            .insert(service.clone(), Release { responder, asked, address_until, troubles: Vec::new() });
         self.workshop.take_address_away(service);
     }
 
@@ -139,9 +145,9 @@ impl Agent {
     pub(crate) fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
         let given_up = gone.and_then(|()| self.give_up(now, service));
         match given_up {
-            Ok(()) => {
+            Ok(troubles) => {
                 if let Some(release) = self.releases.on.get_mut(service) {
-                    release.address_until = None;
+                    (release.address_until, release.troubles) = (None, troubles);
                 }
                 self.workshop.take_volume_away(service);
             }
@@ -154,25 +160,31 @@ impl Agent {
                     self.pulse.decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
                     self.beat_due = now;
                 }
-                if let Some(responder) = self.releases.end(service) {
+                if let Some((responder, _)) = self.releases.end(service) {
                     responder.failed(&format!("{service} was not released: {why}"), false);
                 }
             }
         }
     }
 
-    /// Nobody can reach it any more: what is known is final. The copy is checked, the claim is given up, and then the
-    /// locks go. Not before: a service that stays here because the store fails must have its clients' locks.
-    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<(), String> {
+    /// Nobody can reach it any more: what is known is final. The copy is checked and what it lacks is written anew, the
+    /// claim is given up, and then the locks go. Not before: a service that stays here because the store fails must have its
+    /// clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
+    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, String> {
         self.scan(now);
-        let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
+        if !self.held.contains_key(service) {
+            return Err(format!("{service} is not ours any more"));
+        }
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
             return Err("its next generation is being begun; try again".into());
         }
         let said = |error: crate::store::StoreError| error.to_string();
+        self.complete(service).map_err(said)?;
+        let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
         let contents = self.store.load(service, held.claim.generation).map_err(said)?;
-        if contents.records != *held.ledger.stored() {
+        let mut captured = held.ledger.stored().iter();
+        if captured.any(|(client, bytes)| contents.records.get(client) != Some(bytes)) {
             return Err("the store does not hold what was captured; try again, and look at the volume".into());
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
@@ -181,6 +193,7 @@ impl Agent {
         self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} clients on record", held.claim.generation, contents.records.len());
+        let generation = held.claim.generation;
         // Known at once, and not at the next beat: whoever looks now is told that it is nobody's.
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
@@ -189,19 +202,31 @@ impl Agent {
         if let Err(why) = self.workshop.let_go_of_locks(service) {
             tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
         }
-        Ok(())
+        let folder = status::generation_at(&self.settings.store.path, service, generation);
+        let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
+        Ok(contents.damaged.into_iter().map(trouble).collect())
     }
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
     pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
-        let responder = self.releases.end(service);
+        let ended = self.releases.end(service);
         if let Err(why) = &gone {
             tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
         }
-        let Some(responder) = responder else { return };
+        let Some((responder, mut troubles)) = ended else { return };
         match gone {
-            Ok(()) => responder
-                .done(Answer::Words { text: format!("{service} is released; adopt it on another server") }),
+            Ok(()) => {
+                let mut text = format!("{service} is released; adopt it on another server");
+                if !troubles.is_empty() {
+                    text += &format!(
+                        "\n{} of its entries in the store can't be read: if one was a client's record, that client may not be \
+                         told of the move",
+                        troubles.len()
+                    );
+                    troubles.truncate(limits::STATUS_CLIENTS_MAX);
+                }
+                responder.done(Answer::Words { text, troubles });
+            }
             Err(why) => responder
                 .failed(&format!("{service} is released, but its volume is still here: {why}"), false),
         }

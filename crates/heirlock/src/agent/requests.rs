@@ -94,8 +94,7 @@ impl Agent {
         if self.is_adopted_already(service) && !adoption.insisted {
             return match self.report_of(service) {
                 Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-                None => responder
-                    .done(Answer::Words { text: format!("{service} is held by this server already") }),
+                None => responder.done(Answer::words(format!("{service} is held by this server already"))),
             };
         }
         let primary_lost = self.last_sign_of(service, now);
@@ -204,7 +203,7 @@ impl Agent {
             true => "in maintenance: this server's silence is no reason to adopt its services",
             false => "out of maintenance: a silence of this server counts again",
         };
-        responder.done(Answer::Words { text: text.into() });
+        responder.done(Answer::words(text));
     }
 
     fn forget(&mut self, service: &ServiceName, client: &str, responder: Responder) {
@@ -228,7 +227,7 @@ impl Agent {
             return responder.failed(&why, true);
         }
         match held.remove(self.store.as_ref(), service, &[key]) {
-            Ok(()) => responder.done(Answer::Words { text: format!("{client} is forgotten") }),
+            Ok(()) => responder.done(Answer::words(format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),
         }
     }

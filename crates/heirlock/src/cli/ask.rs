@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::control::report::EntryTrouble;
 use crate::control::{self, Answer, AnswerWhen, Request};
 
 use super::exit::{Exit, Failed};
@@ -14,6 +15,8 @@ use super::render;
 #[derive(Debug, Serialize)]
 struct Words<'a> {
     text: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    troubles: &'a [EntryTrouble],
 }
 
 /// Nothing but a word that it is accepted is waited for.
@@ -45,9 +48,10 @@ pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
             output.print(&report, |report, look| render::adoption(report, look))?;
             Ok(Exit::from(&*report))
         }
-        Answer::Words { text } => {
-            output.print(&Words { text: &text }, |words, _| render::words(words.text))?;
-            Ok(Exit::Done)
+        Answer::Words { text, troubles } => {
+            let words = Words { text: &text, troubles: &troubles };
+            output.print(&words, |words, _| render::words(words.text, words.troubles))?;
+            Ok(if troubles.is_empty() { Exit::Done } else { Exit::Untold })
         }
     }
 }

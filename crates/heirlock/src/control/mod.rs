@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use client::{AskError, ask, how_to_start};
 pub(crate) use listener::{Listener, Responder};
 
-use report::AdoptionReport;
+use report::{AdoptionReport, EntryTrouble};
 
 /// The socket's name in the runtime directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -188,7 +188,17 @@ pub(crate) enum Answer {
     Words {
         /// what was done
         text: String,
+        /// entries that are not what they should be: it is done, and clients may be missing
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        troubles: Vec<EntryTrouble>,
     },
+}
+
+impl Answer {
+    /// In words, where all went as it should.
+    pub(crate) fn words(text: impl Into<String>) -> Self {
+        Self::Words { text: text.into(), troubles: Vec::new() }
+    }
 }
 
 /// One thing that an adoption needs and that isn't there.

@@ -19,6 +19,8 @@ pub(super) use status::{checked, status, unknown};
 
 use table::Table;
 
+use crate::control::report::EntryTrouble;
+
 /// Columns of the narrowest terminal that everything is readable on.
 const WIDTH: usize = 80;
 
@@ -108,8 +110,11 @@ pub(super) fn json_safe(document: &str) -> String {
 }
 
 /// What the agent says in words.
-pub(super) fn words(text: &str) -> String {
-    text.lines().fold(String::new(), |shown, line| shown + &plain(line) + "\n")
+pub(super) fn words(text: &str, troubles: &[EntryTrouble]) -> String {
+    let shown = text.lines().fold(String::new(), |shown, line| shown + &plain(line) + "\n");
+    troubles.iter().fold(shown, |shown, EntryTrouble { entry, why }| {
+        shown + &wrapped("  ", &plain(&format!("{entry}: {why}")))
+    })
 }
 
 /// One thing, one line or a few: broken between words before the last column, and indented by what `first` takes.
