@@ -59,13 +59,14 @@ impl Peers {
         if self.mounts.as_ref().is_some_and(|mounts| !has_changed(mounts)) {
             return;
         }
-        let mut table = String::new();
+        let mut table = Vec::new();
         let mut open = trusted::open(&self.proc.join("mounts")).ok();
-        if open.as_mut().is_none_or(|file| file.read_to_string(&mut table).is_err()) {
+        if open.as_mut().is_none_or(|file| file.read_to_end(&mut table).is_err()) {
             // Nor does the piece that came before the failure say anything.
-            (open, table) = (None, String::new());
+            (open, table) = (None, Vec::new());
         }
-        self.names = peers(&table);
+        // Anybody may mount something at a name that is no text (FUSE): it says nothing of the other mounts.
+        self.names = peers(&String::from_utf8_lossy(&table));
         self.mounts = open;
     }
 
@@ -190,6 +191,14 @@ mod tests {
         // Who is connected changes without a word.
         fs::remove_file(proc.path().join("net/tcp")).unwrap();
         assert!(peers.contain(&client));
+    }
+
+    #[test]
+    fn a_mount_point_that_is_no_text_hides_no_peer() {
+        let proc = proc("", TCP);
+        let table = [b"fuse /mnt/\xff\xfe fuse.x rw 0 0\n".as_slice(), MOUNTS.as_bytes()].concat();
+        fs::write(proc.path().join("mounts"), table).unwrap();
+        assert_eq!(names(&Peers::of(proc.path()).roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
     }
 
     #[test]

@@ -38,9 +38,11 @@ pub(crate) fn read_text(path: &Path, max: usize) -> io::Result<String> {
     })
 }
 
-/// All of a file of text of the kernel's or the system's.
+/// All of a file of text of the kernel's or the system's. Bytes that are no text are replaced: the name of a mount point or
+/// of a program may be any bytes, and says nothing of the other lines.
 pub(crate) fn read_system(path: impl AsRef<Path>) -> io::Result<String> {
-    read_text(path.as_ref(), SYSTEM_FILE_BYTES_MAX)
+    let bytes = read(path.as_ref(), SYSTEM_FILE_BYTES_MAX)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Opens a file for reading: a pipe keeps nobody waiting, and a device is refused.
