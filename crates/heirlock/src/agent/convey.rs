@@ -21,6 +21,9 @@ use crate::limits::CONVEYED_BOOK_BYTES_MAX;
 /// The file below the local directory that remembers what was placed.
 const BOOK: &str = "conveyed.json";
 
+/// What it is called once it could not be read.
+const BOOK_ASIDE: &str = "conveyed.json.unreadable";
+
 /// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
 const SYNC_EACH_MAX: usize = 8;
 
@@ -36,12 +39,24 @@ pub(crate) struct Conveyor {
 pub(crate) type Unplaced = Vec<(MonName, String)>;
 
 impl Conveyor {
-    /// Remembers what an earlier run of the agent placed.
+    /// Remembers what an earlier run of the agent placed. A book that can't be read is put aside, and the agent goes on: what
+    /// was placed then counts as registered here, so clients are told once more than they need.
+    ///
+    /// # Errors
+    /// Where what can't be read can't be put aside either.
     pub(crate) fn open(state_directory: &Path, local_directory: &Path) -> io::Result<Self> {
         let book = local_directory.join(BOOK);
-        let placed = match files::if_present(trusted::read(&book, CONVEYED_BOOK_BYTES_MAX))? {
-            Some(bytes) => parse_book(&bytes)?,
-            None => BTreeMap::new(),
+        let read = files::if_present(trusted::read(&book, CONVEYED_BOOK_BYTES_MAX));
+        let placed = match read.and_then(|bytes| bytes.as_deref().map(parse_book).transpose()) {
+            Ok(placed) => placed.unwrap_or_default(),
+            Err(error) => {
+                let folder = Folder::open(local_directory)?;
+                folder.rename(BOOK, &folder, BOOK_ASIDE)?;
+                let (book, aside) = (book.display(), local_directory.join(BOOK_ASIDE));
+                let aside = aside.display();
+                tracing::error!(%book, %error, "{book} can't be read, so clients whose records were placed here count as registered here; it was moved to {aside}: {error}");
+                BTreeMap::new()
+            }
         };
         Ok(Self { state_directory: state_directory.to_owned(), book, placed: Arc::new(placed) })
     }

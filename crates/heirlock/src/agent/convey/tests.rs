@@ -72,6 +72,19 @@ fn what_was_placed_is_known_after_a_restart_and_taken_away_again() {
 }
 
 #[test]
+fn a_book_that_cannot_be_read_is_put_aside_and_keeps_no_agent_from_beginning() {
+    for torn in ["{\"10.0.0.1\": ", "", "[]"] {
+        let place = place();
+        fs::write(place.local.join(BOOK), torn).unwrap();
+        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        assert!(conveyor.placed().is_empty());
+        assert_eq!(fs::read_to_string(place.local.join(BOOK_ASIDE)).unwrap(), torn);
+        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+        assert_eq!(Conveyor::open(&place.state, &place.local).unwrap().placed(), &records(LINE));
+    }
+}
+
+#[test]
 fn a_copy_that_is_the_servers_own_registration_is_neither_placed_nor_taken_away() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), LINE).unwrap();
