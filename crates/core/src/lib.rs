@@ -68,6 +68,7 @@ pub mod monitor;
 pub mod names;
 pub mod notify;
 pub mod outcome;
+pub mod own_addresses;
 pub mod planted;
 pub mod state_number;
 pub mod store_identity;

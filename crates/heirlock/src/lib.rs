@@ -24,6 +24,7 @@ mod files;
 mod from_elsewhere;
 mod guard;
 mod hooks;
+mod interfaces;
 #[cfg(test)]
 #[path = "../tests/left_out/mod.rs"]
 mod left_out;

@@ -1,6 +1,7 @@
 //! Heartbeats: our own, and what those of the others mean.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
@@ -122,6 +123,11 @@ impl Pulse {
     /// Heartbeats that can't be read, in words.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
         self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {entry:?}: {why}"))
+    }
+
+    /// This server's own addresses, from now on.
+    pub(crate) fn is_at(&mut self, addresses: Vec<IpAddr>) {
+        self.report.addresses = addresses;
     }
 
     /// What is known of the owner of a service.

@@ -3,13 +3,14 @@
 //!
 //! On the server that such a client registered at, it is called at that very address. Any other server would call itself, or
 //! a stranger, whose status monitor answers: the client would be said to be told. There it is called at the own address of
-//! the server that it registered at (`host.addresses`), or named as not told. Who that is stands in its record: rpc.statd
+//! the server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. Who that is stands in its record: rpc.statd
 //! writes its server's node name into each line.
 
 use std::net::IpAddr;
 
 use heirlock_core::limits::CLIENT_ADDRESSES_MAX;
 use heirlock_core::notify::Destination;
+use heirlock_core::own_addresses::addresses_from_elsewhere;
 use heirlock_core::takeover::Part;
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
@@ -126,12 +127,12 @@ impl Agent {
             return Err(format!("{client} means a client on a link of {server}, and another one elsewhere"));
         }
         let report = self.pulse.servers().get(server);
-        let addresses = report.map(|report| report.addresses.as_slice()).unwrap_or_default();
-        let addresses: Vec<Destination> = addresses
-            .iter()
-            .filter(|address| !address.is_loopback() && !is_present(**address))
-            .map(|address| (*address).into())
-            .collect();
+        let said = report.map(|report| report.addresses.as_slice()).unwrap_or_default();
+        let further = self.pulse.servers().iter().filter(|(name, _)| *name != server);
+        let others: Vec<IpAddr> = further.flat_map(|(_, report)| report.addresses.iter().copied()).collect();
+        let floating = super::floating(&self.settings);
+        let addresses = addresses_from_elsewhere(said, &floating, &others, is_present);
+        let addresses: Vec<Destination> = addresses.into_iter().map(Destination::from).collect();
         match addresses.is_empty() {
             false => Ok(addresses),
             true => Err(format!(

@@ -62,6 +62,7 @@ use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Follower, Incarnation};
+use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::liveness::Hearts;
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName, limits as core_limits};
@@ -507,6 +508,7 @@ impl Agent {
         if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
             self.facts = Some((now, guard::facts(&self.settings)));
         }
+            self.pulse.is_at(own_addresses_of(&self.settings));
         self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
@@ -588,12 +590,23 @@ fn maintenance_file(settings: &Settings) -> PathBuf {
 }
 
 /// What this server says of itself before its first heartbeat.
+/// Where this server is, and no other one will be.
+fn own_addresses_of(settings: &Settings) -> Vec<IpAddr> {
+    let on_interfaces = crate::interfaces::addresses(Path::new("/proc"));
+    own_addresses(&settings.host.addresses, &on_interfaces, &floating(settings))
+}
+
+/// The addresses of all services.
+fn floating(settings: &Settings) -> Vec<IpAddr> {
+    settings.services.iter().flat_map(|service| service.addresses.iter().copied()).collect()
+}
+
 fn own_report(settings: &Settings, id: &str) -> ServerReport {
     ServerReport {
         paused: maintenance_file(settings).exists(),
         written_at_s: clock::wall_s(),
         node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
-        addresses: settings.host.addresses.clone(),
+        addresses: own_addresses_of(settings),
         ..ServerReport::new(settings.server.clone(), id)
     }
 }

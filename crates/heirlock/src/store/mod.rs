@@ -266,7 +266,8 @@ pub(crate) struct ServerReport {
     /// Its node name (uname -n), which its status monitor writes into records.
     #[serde(default)]
     pub(crate) node: Option<String>,
-    /// Its own addresses, which move to no other server (`host.addresses`).
+    /// Its own addresses, which move to no other server: those of `host.addresses`, and those of its interfaces that are no
+    /// service's.
     #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,
     /// Tells the last time that it asked from the times before.
@@ -368,7 +369,6 @@ pub(crate) enum StoreError {
         #[source]
         why: OlderStore,
     },
-    /// A file of it that was not written by this version, or not only by it.
     /// The newest claim of a service can't be read, and no generation tells what it said.
     #[error(
         "{path}: expected claim {generation} of {service}, found {found}: the store can't say whose {service} is; put the file \
@@ -385,6 +385,7 @@ pub(crate) enum StoreError {
         /// what is wrong with it
         found: String,
     },
+    /// A file of it that was not written by this version, or not only by it.
     #[error(
         "{path}: expected JSON as this version writes it, found {found}; restore it, or remove it if it is no part of the store"
     )]

@@ -67,6 +67,36 @@ fn a_server_that_mounted_its_own_service_is_called_at_its_own_address_or_named()
 }
 
 #[test]
+fn a_server_says_by_itself_where_it_is_and_leaves_out_what_floats() {
+    let mut place = place_on_a_network();
+    place.agent.beat(Moment::START);
+    let servers = place.agent.store.servers().unwrap();
+    let said = &servers[&place.agent.settings.server].addresses;
+    let here = crate::interfaces::addresses(std::path::Path::new("/proc"));
+    assert!(said.iter().all(|address| here.contains(address) && !address.is_loopback()), "{said:?}");
+    let floating = crate::agent::floating(&place.agent.settings);
+    let mut own = here.iter().filter(|one| one.is_ipv4() && !one.is_loopback() && !floating.contains(one));
+    assert!(own.all(|one| said.contains(one) || said.len() == CLIENT_ADDRESSES_MAX), "{here:?}: {said:?}");
+}
+
+#[test]
+fn an_address_that_a_third_server_has_as_well_is_not_that_of_the_first() {
+    let mut place = adopted(
+        place_on_a_network(),
+        &[("127.0.0.1", line("127.0.0.1", "nfs-a"))],
+        &["198.51.100.1", "198.51.100.2", "192.0.2.11"],
+    );
+    let called = told(&place, Part::Target, "127.0.0.1");
+    assert_eq!(called, Ok(vec!["198.51.100.1".to_owned(), "198.51.100.2".to_owned()]), "one floats");
+    // It has moved since: whoever answers there is another host.
+    let addresses = vec!["198.51.100.2".parse().unwrap()];
+    let third = ServerReport { addresses, ..ServerReport::new("nfs-c".parse().unwrap(), "run-1") };
+    place.agent.store.put_server(&third).unwrap();
+    place.agent.pulse.look(Moment::START, place.agent.store.as_ref()).unwrap();
+    assert_eq!(told(&place, Part::Target, "127.0.0.1"), Ok(vec!["198.51.100.1".to_owned()]));
+}
+
+#[test]
 fn on_the_same_server_they_mean_what_they_say() {
     for (client, server, part) in [
         ("127.0.0.1", "nfs-b", Part::Target),
