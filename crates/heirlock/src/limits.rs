@@ -139,6 +139,14 @@ pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 /// How long systemd may take for one change of a unit.
 pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long an agent may say nothing before it is asked whether its loop turns, and how often it is asked again.
+pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
+
+/// How long the loop of an agent may make no turn before whoever asked it something stops waiting: a little longer than the
+/// agent's own watchdog gives it.
+pub(crate) const BUSY_TIME_MAX: Duration =
+    heirlock_core::limits::LOOP_SILENCE_MAX.saturating_add(Duration::from_secs(20));
+
 /// How long an agent may take to say how it is.
 pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
 

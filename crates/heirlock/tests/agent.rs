@@ -610,7 +610,7 @@ fn doctor_says_of_its_agent_whether_it_runs_is_the_one_that_is_meant_and_works()
     let (_, said) = doctor(&server);
     assert!(says(&server, "warning", "another configuration").is_some(), "{said:?}");
     server.signal("STOP");
-    let code = says(&server, "loses-locks", "is stopped, or hangs");
+    let code = says(&server, "loses-locks", "is stopped by a signal");
     server.signal("CONT");
     assert_eq!(code, Some(Some(1)));
 }

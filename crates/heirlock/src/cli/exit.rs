@@ -22,7 +22,7 @@ pub(crate) enum Exit {
     Usage,
     /// Refused; nothing was changed.
     Refused,
-    /// No agent answers.
+    /// No agent answers, or none in time.
     NoAgent,
     /// The store fails.
     Store,
@@ -40,7 +40,7 @@ Exit codes:
   1  it failed
   2  the command line or the configuration can't be
   3  refused; nothing was changed
-  4  no agent answers
+  4  no agent answers, or its loop hangs: what was asked may be done later
   5  the store fails
   6  done, but some clients were not told: they are lost or unreachable
 Each verb's own --help says what that means for it.";
@@ -134,9 +134,10 @@ impl From<AskError> for Failed {
                     format!("the agent at {path} can't be asked: {source}; run this as root"),
                 )
             }
-            AskError::NoAgent { .. } | AskError::Silent { .. } | AskError::Untrusted { .. } => {
-                Self::new(Exit::NoAgent, error)
-            }
+            AskError::NoAgent { .. }
+            | AskError::Silent { .. }
+            | AskError::Busy { .. }
+            | AskError::Untrusted { .. } => Self::new(Exit::NoAgent, error),
             AskError::Gone { .. } => Self::new(Exit::Failed, error),
             AskError::Failed(failure) => Self {
                 exit: if failure.refused { Exit::Refused } else { Exit::Failed },

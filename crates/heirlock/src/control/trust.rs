@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::sockopt::socket_peercred;
+use rustix::process::Pid;
 
 use crate::files::trusted;
 
@@ -49,11 +50,12 @@ pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
 /// Whether the other end of a connection is root's or ours, as the kernel says (SO_PEERCRED, unix(7)).
 ///
 /// # Errors
-/// `PermissionDenied`, with what was expected and found, where it is not.
-pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<()> {
-    let uid = socket_peercred(stream)?.uid.as_raw();
+/// `PermissionDenied`, with what was expected and found, where it is not. Else which process it is.
+pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<Pid> {
+    let found = socket_peercred(stream)?;
+    let uid = found.uid.as_raw();
     if is_trusted(uid) {
-        return Ok(());
+        return Ok(found.pid);
     }
     Err(denied(format!("expected root or user {} at the other end, found user {uid}", us())))
 }

@@ -36,7 +36,9 @@ fn unanswered(host: &Host, error: &AskError) -> Finding {
             };
             Finding::loses_locks(CHECK, format!("no agent answers at {path} ({source}): {harm}"), start)
         }
-        AskError::Silent { .. } => Finding::loses_locks(CHECK, format!("{error}: {harm}"), restart(host)),
+        AskError::Silent { .. } | AskError::Busy { .. } => {
+            Finding::loses_locks(CHECK, format!("{error}: {harm}"), restart(host))
+        }
         other => Finding::loses_locks(CHECK, other.to_string(), "mend that, then ask again"),
     }
 }
