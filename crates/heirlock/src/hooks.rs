@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::config::Command;
 use crate::files::trusted;
+use crate::threads;
 
 /// Of what a command prints, the last bytes are kept: errors come last.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;
@@ -86,7 +87,17 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
         .process_group(0)
         .spawn()
         .map_err(|error| fail(format!("can't be started: {error}"), String::new()))?;
-    let output = Tail::of(&mut child);
+    let output = match Tail::of(&mut child) {
+        Ok(output) => output,
+        Err(error) => {
+            // It would wait for ever for whoever reads what it prints.
+            let _ = end_now(&mut child);
+            return Err(fail(
+                format!("was ended, since nobody could read what it prints: {error}"),
+                String::new(),
+            ));
+        }
+    };
     let ended = wait(&mut child, command.time_limit);
     let said = output.text();
     match ended {
@@ -126,16 +137,20 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
             return Ok(Some(status));
         }
         if Instant::now() >= end {
-            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            if let Some(group) = group {
-                // Its group is its own, so nobody else is hit.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            child.wait()?;
+            end_now(child)?;
             return Ok(None);
         }
         thread::sleep(LOOK_INTERVAL);
     }
+}
+
+/// Ends it and all that it began.
+fn end_now(child: &mut Child) -> std::io::Result<ExitStatus> {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // Its group is its own, so nobody else is hit.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    child.wait()
 }
 
 fn how_it_ended(status: ExitStatus) -> String {
@@ -155,7 +170,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn of(child: &mut Child) -> Self {
+    fn of(child: &mut Child) -> std::io::Result<Self> {
         let (open, ended) = channel();
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
@@ -164,12 +179,12 @@ impl Tail {
         ];
         for stream in streams.into_iter().flatten() {
             let (bytes, open) = (Arc::downgrade(&bytes), open.clone());
-            thread::spawn(move || {
+            threads::start("hook-output", move || {
                 keep_end(stream, &bytes);
                 drop(open);
-            });
+            })?;
         }
-        Self { bytes, ended }
+        Ok(Self { bytes, ended })
     }
 
     fn text(&self) -> String {

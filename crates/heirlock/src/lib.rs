@@ -41,4 +41,5 @@ mod rpc_client;
 mod store;
 mod supervise;
 mod survey;
+mod threads;
 mod watchdog;

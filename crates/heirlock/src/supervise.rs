@@ -26,6 +26,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{CaptureMode, Settings};
 use crate::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
+use crate::threads;
 use crate::watchdog::{BEAT, INTERVAL, LINE};
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
@@ -86,7 +87,7 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
     };
     let (sender, heard) = channel();
     hear_signals(sender.clone())?;
-    look_all_the_time(sender);
+    look_all_the_time(sender)?;
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
         // By its path: what is found there after an upgrade is the new one.
@@ -103,22 +104,23 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
 
 fn hear_signals(sender: Sender<Heard>) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).context("can't wait for signals")?;
-    thread::spawn(move || {
+    threads::start("signals", move || {
         for signal in signals.forever() {
             if sender.send(Heard::Signal(signal)).is_err() {
                 return;
             }
         }
-    });
+    })?;
     Ok(())
 }
 
-fn look_all_the_time(sender: Sender<Heard>) {
-    thread::spawn(move || {
+fn look_all_the_time(sender: Sender<Heard>) -> Result<()> {
+    threads::start("look", move || {
         while sender.send(Heard::Look).is_ok() {
             thread::sleep(INTERVAL);
         }
-    });
+    })?;
+    Ok(())
 }
 
 impl Supervisor {

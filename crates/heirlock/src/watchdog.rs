@@ -21,6 +21,7 @@ use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::doing;
+use crate::threads;
 
 /// Says to an agent that its standard input is the line to `heirlock supervise`.
 pub(crate) const LINE: &str = "HEIRLOCK_LINE";
@@ -103,7 +104,7 @@ impl Watchdog {
         };
         let watchdog = Self { followed: Arc::default() };
         let followed = Arc::clone(&watchdog.followed);
-        thread::Builder::new().name("watchdog".into()).spawn(move || look_on(&followed, line.as_ref()))?;
+        threads::start("watchdog", move || look_on(&followed, line.as_ref()))?;
         Ok(watchdog)
     }
 

@@ -9,6 +9,7 @@ use heirlock_core::{Generation, ServerName, ServiceName};
 use super::work::{Workshop, is_present};
 use super::{Agent, holdings};
 use crate::store::StoreError;
+use crate::threads;
 
 /// What is known of a service that another server holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +114,9 @@ impl Agent {
 impl Workshop {
     /// Takes the address of a service that is another server's away, where there is a hook for that.
     fn leave_address(&self, service: &ServiceName) {
-        let (shop, service) = (self.clone(), service.clone());
-        std::thread::spawn(move || {
+        let (shop, of) = (self.clone(), service.clone());
+        let begun = threads::start("address-down", move || {
+            let service = of;
             match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
                 Some(Ok(())) => {
                     tracing::info!(%service, "{service}: its address was taken away, for it is another server's");
@@ -123,6 +125,9 @@ impl Workshop {
                 None => {}
             }
         });
+        if let Err(error) = begun {
+            tracing::error!(%service, %error, "{service}: its address did not go: {error}");
+        }
     }
 }
 

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::Instant;
 
 use heirlock_core::Moment;
@@ -18,7 +17,7 @@ use heirlock_core::ledger::{Addresses, Population, Problem, Scan, population};
 use heirlock_nsm::MonName;
 
 use super::Message;
-use crate::detector;
+use crate::{detector, threads};
 
 /// The lines that were placed, by file, as they were when a look began.
 pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
@@ -119,7 +118,7 @@ impl Looker {
         };
         let (tasks, given) = channel();
         let (state_directory, inbox) = (self.state_directory.clone(), self.inbox.clone());
-        thread::Builder::new().name("look".into()).spawn(move || work(state_directory, &given, &inbox))?;
+        threads::start("look", move || work(&state_directory, &given, &inbox))?;
         // It lives: it waits for this.
         let _ = tasks.send(task);
         self.tasks = Some(tasks);
@@ -127,7 +126,7 @@ impl Looker {
     }
 }
 
-fn work(state_directory: PathBuf, tasks: &Receiver<Task>, inbox: &Sender<Message>) {
+fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>) {
     let mut memory = detector::Memory::default();
     for task in tasks {
         let (basis, addresses, anew) = match task {
@@ -142,7 +141,7 @@ fn work(state_directory: PathBuf, tasks: &Receiver<Task>, inbox: &Sender<Message
         }
         let placed = Arc::clone(&basis.placed);
         let mut report = Report { inbox, looked: Some(Looked { basis, found: Err(ENDED.to_owned()) }) };
-        let found = match detector::look(&state_directory, &mut memory) {
+        let found = match detector::look(state_directory, &mut memory) {
             Ok(scan) => Ok(Found::of(scan, memory.opened(), &placed, &addresses)),
             Err(error) => Err(error.to_string()),
         };

@@ -55,15 +55,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Follower, Incarnation};
-use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::liveness::Hearts;
+use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName, limits as core_limits};
 use heirlock_nsm::{MonName, StateNumber};
@@ -78,6 +77,7 @@ use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::memory::StoreMemory;
 use crate::store::{ServerReport, Store, StoreError};
+use crate::threads;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
 
@@ -229,8 +229,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
-    let _hints = agent.watch_directory();
-    watch::start(&agent.workshop, inbox);
+    let _hints = agent.watch_directory()?;
+    watch::start(&agent.workshop, inbox)?;
     agent.serve(&messages, &turns)
 }
 
@@ -252,13 +252,13 @@ fn listen(settings: &Settings, inbox: &Sender<Message>, snapshot: &Arc<Snapshot>
 
 fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
-    thread::spawn(move || {
+    threads::start("signals", move || {
         for _ in signals.forever() {
             if inbox.send(Message::Stop).is_err() {
                 return;
             }
         }
-    });
+    })?;
     Ok(())
 }
 
@@ -351,17 +351,18 @@ impl Agent {
 
     /// Where heirlock is the status monitor, what happens there is its own writing, and what somebody else does is found by
     /// the next look: nobody has to be told of each file.
-    fn watch_directory(&self) -> Option<Hints> {
+    fn watch_directory(&self) -> Result<Option<Hints>> {
         if self.settings.capture.mode == CaptureMode::Nsm {
-            return None;
+            return Ok(None);
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
         let (inbox, hinted) = (self.inbox.clone(), Arc::clone(&self.capture.hinted));
-        Some(Hints::start(directories, move || {
+        let hints = Hints::start(directories, move || {
             if !hinted.swap(true, Ordering::SeqCst) {
                 let _ = inbox.send(Message::Changed);
             }
-        }))
+        })?;
+        Ok(Some(hints))
     }
 
     fn serve(&mut self, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
@@ -507,8 +508,8 @@ impl Agent {
     fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
         if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
             self.facts = Some((now, guard::facts(&self.settings)));
-        }
             self.pulse.is_at(own_addresses_of(&self.settings));
+        }
         self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
     }
 
@@ -589,7 +590,6 @@ fn maintenance_file(settings: &Settings) -> PathBuf {
     settings.local_directory.join("maintenance")
 }
 
-/// What this server says of itself before its first heartbeat.
 /// Where this server is, and no other one will be.
 fn own_addresses_of(settings: &Settings) -> Vec<IpAddr> {
     let on_interfaces = crate::interfaces::addresses(Path::new("/proc"));
@@ -601,6 +601,7 @@ fn floating(settings: &Settings) -> Vec<IpAddr> {
     settings.services.iter().flat_map(|service| service.addresses.iter().copied()).collect()
 }
 
+/// What this server says of itself before its first heartbeat.
 fn own_report(settings: &Settings, id: &str) -> ServerReport {
     ServerReport {
         paused: maintenance_file(settings).exists(),

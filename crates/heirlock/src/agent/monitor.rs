@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::{Context, Result};
 use heirlock_core::ledger::Entry;
@@ -23,6 +22,7 @@ use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust, Wanted};
+use crate::threads;
 use crate::watchdog::Turns;
 
 /// Where rpcbind listens for what only the machine itself may ask.
@@ -116,11 +116,7 @@ impl Agent {
                     let read = read_directory(&state_directory, &desk, &placed);
                     let _ = inbox.send(Message::DirectoryRead(Box::new(read)));
                 };
-                let name = "status-monitor-directory".to_owned();
-                thread::Builder::new()
-                    .name(name)
-                    .spawn(reading)
-                    .context("can't begin to read the directory")?;
+                threads::start("directory", reading).context("can't begin to read the directory")?;
             }
         }
         self.tell_durable();
@@ -311,11 +307,15 @@ impl Agent {
         if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
             (monitoring.unsynced, monitoring.synced) = (false, now);
             let state_directory = self.settings.state_directory.clone();
-            thread::spawn(move || {
+            let begun = threads::start("sync", move || {
                 if let Err(error) = Directory::sync(&state_directory) {
                     tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
                 }
             });
+            if let Err(error) = begun {
+                monitoring.unsynced = true;
+                tracing::warn!(%error, "the status monitor's directory is synced later: {error}");
+            }
         }
         for client in behind.into_keys() {
             self.follow(now, &client);

@@ -12,6 +12,7 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::work::{Workshop, is_present};
 use crate::config::ServiceSettings;
+use crate::threads;
 use crate::{arp, limits, probe};
 
 /// What is known of each address. It is shared by the threads that look and those that tell.
@@ -88,15 +89,20 @@ impl Workshop {
             }
         }
         for service in &configured {
-            let (shop, readiness, service) = (self.clone(), Arc::clone(readiness), service.clone());
-            thread::spawn(move || shop.bring_up_one(&service, last_call, &readiness));
+            let (shop, shared, of) = (self.clone(), Arc::clone(readiness), service.clone());
+            let begun = threads::start("bring-up", move || shop.bring_up_one(&of, last_call, &shared));
+            if let Err(error) = begun {
+                for address in &service.addresses {
+                    readiness.note(&service.name, *address, &Err(error.to_string()));
+                }
+            }
         }
         // What the server serves under its own name has its address. Its clients wait a little for a service's address, so
         // that the run is said to be ready when that is.
         let own_only = configured.is_empty();
         let has_own = configured.len() < services.len();
         let (shop, readiness) = (self.clone(), Arc::clone(readiness));
-        thread::spawn(move || {
+        let begun = threads::start("readiness", move || {
             let own_from = shop.clock.now() + limits::OWN_WAIT_FOR_ADDRESS_MAX;
             loop {
                 let now = shop.clock.now();
@@ -119,6 +125,9 @@ impl Workshop {
                 thread::sleep(limits::BRING_UP_INTERVAL);
             }
         });
+        if let Err(error) = begun {
+            self.report(Event::BroughtUp(Err(error.to_string())));
+        }
     }
 
     fn announce(&self, readiness: &Readiness) {
@@ -137,10 +146,15 @@ impl Workshop {
             hook_failed = Some(format!("; the hook address-up failed: {why}"));
         }
         for address in service.addresses.iter().copied() {
-            let (shop, service, readiness) = (self.clone(), service.name.clone(), Arc::clone(readiness));
+            let (shop, of, shared) = (self.clone(), service.name.clone(), Arc::clone(readiness));
             let hook_failed = hook_failed.clone().unwrap_or_default();
             // In a thread each: one at which nothing answers takes its time at every look.
-            thread::spawn(move || shop.watch_address(&service, address, &hook_failed, last_call, &readiness));
+            let begun = threads::start("address", move || {
+                shop.watch_address(&of, address, &hook_failed, last_call, &shared);
+            });
+            if let Err(error) = begun {
+                readiness.note(&service.name, address, &Err(error.to_string()));
+            }
         }
     }
 

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::Sender;
-use std::thread;
 
 use heirlock_core::Moment;
 use heirlock_nsm::MonName;
@@ -13,6 +12,7 @@ use heirlock_nsm::name::no_clients_address;
 use super::Message;
 use super::work::is_present;
 use crate::limits;
+use crate::threads;
 
 /// Names that were asked for.
 #[derive(Debug, Default)]
@@ -39,11 +39,15 @@ impl Resolver {
             if early || self.asked.len() >= limits::RESOLVE_AT_ONCE_MAX || !self.asked.insert(name.clone()) {
                 continue;
             }
-            let (name, inbox) = (name.clone(), inbox.clone());
-            thread::spawn(move || {
-                let addresses = resolve(&name);
-                let _ = inbox.send(Message::Resolved(name, addresses));
+            let (asked, inbox) = (name.clone(), inbox.clone());
+            let begun = threads::start("resolve", move || {
+                let addresses = resolve(&asked);
+                let _ = inbox.send(Message::Resolved(asked, addresses));
             });
+            if let Err(error) = begun {
+                tracing::warn!(%name, %error, "the addresses of {name} are looked up later: {error}");
+                self.answered(name, now);
+            }
         }
     }
 

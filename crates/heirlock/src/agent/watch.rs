@@ -12,6 +12,7 @@ use heirlock_nsm::rpcbind::Transport;
 
 use super::Message;
 use super::work::Workshop;
+use crate::threads;
 use crate::{limits, rpc_client};
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
@@ -27,9 +28,12 @@ pub(crate) struct Look {
 }
 
 /// Looks until nobody wants to know any more.
-pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) {
+///
+/// # Errors
+/// Where no thread can be had.
+pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Result<()> {
     let shop = workshop.clone();
-    thread::spawn(move || {
+    threads::start("watch", move || {
         let mut known = None;
         for count in 0_u32.. {
             let start = {
@@ -50,7 +54,8 @@ pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) {
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }
-    });
+    })?;
+    Ok(())
 }
 
 fn nlm_ports(rpcbind_port: u16) -> Vec<u16> {

@@ -22,6 +22,7 @@ use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::lock_manager::{LockManager, LockManagerError, Recognised, exported};
 use crate::notifier::{self, LookUp};
+use crate::threads;
 use crate::{guard, hooks, limits, probe};
 
 /// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
@@ -127,23 +128,29 @@ impl Workshop {
     /// all of it, save what the strategy can't work without.
     pub(crate) fn check_fit(&self, strategy: Strategy, targets: Vec<ServiceName>, insists: bool) {
         let shop = self.clone();
-        thread::spawn(move || {
+        let begun = threads::start("check-fit", move || {
             let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
             if !insists {
                 missing.extend(shop.missing_besides(strategy, &targets));
             }
             let _ = shop.inbox.send(Message::Fit(shop.run, missing));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::Fit(self.run, vec![no_thread(&error)]));
+        }
     }
 
     /// The same for a service that is to come home, before its owner is asked for it.
     pub(crate) fn check_home(&self, strategy: Strategy, service: &ServiceName) {
-        let (shop, service) = (self.clone(), service.clone());
-        thread::spawn(move || {
+        let (shop, of) = (self.clone(), service.clone());
+        let begun = threads::start("check-home", move || {
             let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
-            missing.extend(shop.missing_besides(strategy, std::slice::from_ref(&service)));
-            let _ = shop.inbox.send(Message::HomeLookedFor(service, missing));
+            missing.extend(shop.missing_besides(strategy, std::slice::from_ref(&of)));
+            let _ = shop.inbox.send(Message::HomeLookedFor(of, missing));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::HomeLookedFor(service.clone(), vec![no_thread(&error)]));
+        }
     }
 
     /// What keeps the strategy from working at all.
@@ -219,7 +226,7 @@ impl Workshop {
     /// Has owners confirmed off.
     pub(crate) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
         let shop = self.clone();
-        thread::spawn(move || {
+        let begun = threads::start("fence", move || {
             let mut outcome = Ok(());
             for (service, owner) in owners {
                 let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), &service, Some(&owner));
@@ -236,6 +243,9 @@ impl Workshop {
             }
             shop.report(Event::Fenced(outcome));
         });
+        if let Err(error) = begun {
+            self.report(Event::Fenced(Err(error.to_string())));
+        }
     }
 
     /// Makes the lock manager recognise; volumes of the targets are brought up first. `owes` says whether clients are still
@@ -248,10 +258,13 @@ impl Workshop {
         owes: bool,
     ) {
         let shop = self.clone();
-        thread::spawn(move || {
+        let begun = threads::start("recognise", move || {
             let done = shop.try_recognise(strategy, &targets, grace_seen, owes);
             let _ = shop.inbox.send(Message::Recognised(shop.run, Box::new(done)));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::Recognised(self.run, Box::new(Err(error.to_string()))));
+        }
     }
 
     fn try_recognise(
@@ -286,7 +299,7 @@ impl Workshop {
     /// Asks until grace is open.
     pub(crate) fn prove(&self, grace: Grace) {
         let shop = self.clone();
-        thread::spawn(move || {
+        let begun = threads::start("prove", move || {
             let until = shop.clock.now() + limits::PROVE_TIME_MAX;
             let proved = loop {
                 let (answer, why) = shop.probe(&[]);
@@ -303,24 +316,33 @@ impl Workshop {
             };
             shop.report(Event::Proved(proved));
         });
+        if let Err(error) = begun {
+            self.report(Event::Proved(Err(error.to_string())));
+        }
     }
 
     /// Asks the lock manager of this life once whether grace is open.
     pub(crate) fn ask_grace(&self, life: Incarnation) {
-        let shop = self.clone();
-        thread::spawn(move || {
+        let (shop, of) = (self.clone(), life.clone());
+        let begun = threads::start("ask-grace", move || {
             let answer = shop.probe(&[]);
-            let _ = shop.inbox.send(Message::GraceAsked(life, answer));
+            let _ = shop.inbox.send(Message::GraceAsked(of, answer));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::GraceAsked(life, (Probe::NoAnswer, error.to_string())));
+        }
     }
 
     /// Takes the address of a service that is being released away, or waits for whoever does.
     pub(crate) fn take_address_away(&self, service: &ServiceName) {
-        let (shop, service) = (self.clone(), service.clone());
-        thread::spawn(move || {
-            let gone = shop.try_take_address_away(&service);
-            let _ = shop.inbox.send(Message::AddressGone(service, gone));
+        let (shop, of) = (self.clone(), service.clone());
+        let begun = threads::start("address-down", move || {
+            let gone = shop.try_take_address_away(&of);
+            let _ = shop.inbox.send(Message::AddressGone(of, gone));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::AddressGone(service.clone(), Err(error.to_string())));
+        }
     }
 
     fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
@@ -360,11 +382,14 @@ impl Workshop {
 
     /// Takes the volume of a service that was released away.
     pub(crate) fn take_volume_away(&self, service: &ServiceName) {
-        let (shop, service) = (self.clone(), service.clone());
-        thread::spawn(move || {
-            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
-            let _ = shop.inbox.send(Message::VolumeGone(service, gone.unwrap_or(Ok(()))));
+        let (shop, of) = (self.clone(), service.clone());
+        let begun = threads::start("volume-down", move || {
+            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &of, None);
+            let _ = shop.inbox.send(Message::VolumeGone(of, gone.unwrap_or(Ok(()))));
         });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(Message::VolumeGone(service.clone(), Err(error.to_string())));
+        }
     }
 
     fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
@@ -382,7 +407,20 @@ impl Workshop {
     ) {
         for telling in tellings {
             let (shop, stop, readiness) = (self.clone(), Arc::clone(stop), Arc::clone(readiness));
-            thread::spawn(move || shop.tell(telling, grace, &stop, &readiness));
+            let service = telling.notice.service.clone();
+            let clients: Vec<MonName> = telling
+                .clients
+                .iter()
+                .map(|(client, _)| client)
+                .chain(telling.untold.iter().map(|(client, _)| client))
+                .cloned()
+                .collect();
+            let begun = threads::start("notify", move || shop.tell(telling, grace, &stop, &readiness));
+            if let Err(error) = begun {
+                let lost = |client| (client, Outcome::Lost, error.to_string());
+                let left = clients.into_iter().map(lost).collect();
+                self.report(Event::NotifyEnded { service, left });
+            }
         }
     }
 
@@ -458,6 +496,11 @@ impl Workshop {
 /// Whether an address is on this server: only then can a socket be bound to it.
 pub(crate) fn is_present(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+}
+
+/// What an adoption needs as well.
+fn no_thread(error: &std::io::Error) -> Missing {
+    Missing::new("thread", error.to_string(), "then ask again")
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {

@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use heirlock_core::log_limit::{Source, cut};
@@ -12,6 +11,7 @@ use rustix::net::sockopt::socket_peercred;
 
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
+use crate::threads;
 
 use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message};
 
@@ -49,7 +49,7 @@ impl Listener {
         if owner != rustix::process::geteuid().as_raw() {
             trusted::set_owner(&path, owner)?;
         }
-        thread::spawn(move || {
+        threads::start("callouts", move || {
             for stream in listener.incoming().filter_map(Result::ok) {
                 let mut waiting = Waiting(stream);
                 match waiting.hear(&sm) {
@@ -62,7 +62,7 @@ impl Listener {
                     }
                 }
             }
-        });
+        })?;
         Ok(Self { path })
     }
 }

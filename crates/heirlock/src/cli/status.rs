@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::mpsc::channel;
-use std::thread;
 
 use serde::Serialize;
 
@@ -15,6 +14,7 @@ use crate::store::Store;
 use crate::store::dir::DirStore;
 use crate::store::memory::open_any;
 use crate::survey::present::{self, Present};
+use crate::threads;
 
 use super::args::Status;
 use super::exit::{Exit, Failed};
@@ -115,7 +115,7 @@ fn look(settings: &Settings) -> Result<Present, Problem> {
     let (path, local) = (settings.store.path.clone(), settings.local_directory.clone());
     let server = settings.server.clone();
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    let begun = threads::start("look", move || {
         // Another store than this server's tells nothing of its services.
         let found = open_any(&path, &local).and_then(|(store, _, wrong)| match wrong {
             Some(wrong) => Err(wrong),
@@ -123,6 +123,7 @@ fn look(settings: &Settings) -> Result<Present, Problem> {
         });
         let _ = sender.send(found);
     });
+    begun.map_err(|error| Problem::new(ProblemKind::StoreFails).saying(&error.to_string()))?;
     let silent = || Problem::new(ProblemKind::StoreSilent).at(&settings.store.path.display().to_string());
     match receiver.recv_timeout(STORE_LOOK_TIME_MAX) {
         Ok(Ok(present)) => Ok(present),

@@ -20,6 +20,7 @@ use heirlock_core::log_limit::Source;
 use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
+use crate::threads;
 
 /// Connections whose request was read and whose answer is not written yet: each has a thread.
 const WAITING_MAX: usize = 128;
@@ -96,7 +97,7 @@ impl Listener {
         trusted::set_mode(&path, 0o600)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
-        thread::spawn(move || accept(&listener, &accepted, &requested));
+        threads::start("control", move || accept(&listener, &accepted, &requested))?;
         Ok(Self { path, connections })
     }
 }
@@ -139,8 +140,10 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
         }
         let stream = Arc::new(stream);
         connections.enter(&stream);
-        let (requested, connections) = (Arc::clone(requested), Arc::clone(connections));
-        thread::spawn(move || {
+        let (requested, shared) = (Arc::clone(requested), Arc::clone(connections));
+        let (connection, connections) = (Arc::clone(&stream), connections);
+        let begun = threads::start("request", move || {
+            let (stream, connections) = (connection, shared);
             let request = read_request(&stream);
             let waiting = connections.ask(&stream);
             let (responder, lines, unwritten) = Responder::new();
@@ -154,6 +157,20 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
             write_lines(&stream, &lines, &unwritten);
             connections.waiting.fetch_sub(1, Ordering::SeqCst);
         });
+        if let Err(error) = begun {
+            connections.ask(&stream);
+            refuse(&stream, &error.to_string());
+            connections.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Answers at once, without a thread and without having read what is asked.
+fn refuse(stream: &UnixStream, why: &str) {
+    let (responder, lines, unwritten) = Responder::new();
+    responder.failed(why, true);
+    if stream.set_write_timeout(Some(LAST_WORDS_MAX)).is_ok() {
+        write_lines(stream, &lines, &unwritten);
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heirlock_nsm::nlm::{self, Lock4, LockArgs, Nlm4Result};
@@ -17,6 +17,7 @@ use rustix::event::{Timespec, epoll};
 
 use super::client::{Client, Endpoints, Lock, OWN_STATE};
 use super::endpoint::{answer_rpcbind, bind, serve};
+use crate::threads;
 
 /// Threads; each lives for its share of the clients.
 const WORKERS: usize = 2;
@@ -94,7 +95,7 @@ impl Crowd {
             let worker = Worker::new(share.to_vec(), Arc::clone(&desk), lock_manager)?;
             let stop = Arc::clone(&stop);
             desks.push(desk);
-            workers.push(thread::spawn(move || worker.run(&stop)));
+            workers.push(threads::start("crowd", move || worker.run(&stop))?);
         }
         Ok(Self { clients, desks, stop, workers })
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::threads;
 use heirlock_nsm::StateNumber;
 use heirlock_nsm::nlm::{self, Lock4, LockArgs, Nlm4Result, Nlm4Status};
 use heirlock_nsm::rpc::{Credential, Reply};
@@ -95,10 +96,10 @@ impl Rival {
     }
 
     /// Asks until it is stopped.
-    pub(super) fn keep_asking(self) -> Asking {
+    pub(super) fn keep_asking(self) -> io::Result<Asking> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
+        let thread = threads::start("rival", move || {
             let mut answers = Answers::default();
             while !stopped.load(Ordering::SeqCst) {
                 match self.ask() {
@@ -109,8 +110,8 @@ impl Rival {
                 thread::sleep(ASK_INTERVAL);
             }
             answers
-        });
-        Asking { stop, thread: Some(thread) }
+        })?;
+        Ok(Asking { stop, thread: Some(thread) })
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use heirlock_nsm::MyName;
@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::endpoint::{Registered, answer_rpcbind, bind, serve};
 use super::monitor;
+use crate::threads;
 
 /// NFS version 3. Only its NULL procedure is played.
 const NFS: (u32, u32) = (100_003, 3);
@@ -104,7 +105,7 @@ impl Servers {
             port: nlm_at.port(),
             table: Table::default(),
         };
-        Ok(Self { shared, nlm_at, thread: Some(thread::spawn(move || kernel.run())) })
+        Ok(Self { shared, nlm_at, thread: Some(threads::start("kernel", move || kernel.run())?) })
     }
 
     /// Where the lock manager is.

@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     cast.primary.kill();
     cast.servers.lose_primary();
     let lost_at = Instant::now();
-    let rival = cast.rival()?.keep_asking();
+    let rival = cast.rival()?.keep_asking()?;
     let adoption = cast.wait_for_the_adoption(options, lost_at)?;
     cast.wait_for_the_last_answers();
     let scene = Scene { harm, rival: rival.stop(), captured_at, lost_at };

@@ -13,6 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::files::trusted;
+use crate::threads;
 
 /// How often a directory that vanished is looked for, and a stop is noticed at the latest.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,10 +27,16 @@ pub(crate) struct Hints {
 impl Hints {
     /// Watches these directories and calls `changed` for every batch of events, when a directory vanishes, and when
     /// one is back. Until `changed` answers, further events wait: a burst causes few calls.
-    pub(crate) fn start(directories: Vec<PathBuf>, changed: impl Fn() + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub(crate) fn start(
+        directories: Vec<PathBuf>,
+        changed: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        thread::spawn(move || {
+        threads::start("hints", move || {
             while !stopped.load(Ordering::Relaxed) {
                 if let Err(error) = watch(&directories, &changed, &stopped) {
                     tracing::debug!(error = %std::io::Error::from(error), "a watch ended and is begun anew");
@@ -37,8 +44,8 @@ impl Hints {
                 }
                 changed();
             }
-        });
-        Self { stop }
+        })?;
+        Ok(Self { stop })
     }
 }
 
@@ -137,7 +144,7 @@ mod tests {
         let hints = Hints::start(watched, move || {
             let _ = sender.send(());
         });
-        (hints, receiver)
+        (hints.unwrap(), receiver)
     }
 
     fn made() -> tempfile::TempDir {

@@ -46,7 +46,7 @@ impl Ground {
         let hints = Hints::start(vec![self.sm.clone(), self.bak.clone()], move || {
             let _ = sender.send(());
         });
-        (hints, receiver)
+        (hints.unwrap(), receiver)
     }
 
     /// Looks at once, and after each hint, until a look shows what is expected.

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_core::limits;
@@ -20,6 +19,7 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 use super::desk::Desk;
 use crate::from_elsewhere;
 use crate::rpc_client::{self, Rpcbind};
+use crate::threads;
 
 /// How long one try waits.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub(super) struct Work {
 pub(super) fn start(desk: Desk, rpcbind_port: u16) -> io::Result<Caller> {
     let (sender, calls) = sync_channel(limits::DOWNCALLS_AT_ONCE_MAX);
     let mut work = Work::new(rpcbind_port);
-    thread::Builder::new().name("downcalls".into()).spawn(move || run(&mut work, &desk, &calls))?;
+    threads::start("downcalls", move || run(&mut work, &desk, &calls))?;
     Ok(Caller(sender))
 }
 

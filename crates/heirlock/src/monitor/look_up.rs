@@ -2,18 +2,18 @@
 //! it is: a server with several addresses. How many are asked for at a time, and how often, is the machine's decision.
 
 use std::net::ToSocketAddrs;
-use std::thread;
 
 use heirlock_core::limits;
 use heirlock_core::monitor::{Event, Ticket};
 use heirlock_nsm::StateNumber;
 
 use super::desk::Desk;
+use crate::threads;
 
 /// Asks in a thread of its own, and tells the desk.
 pub(super) fn ask(desk: &Desk, ticket: Ticket, name: String, state: StateNumber) {
     let teller = desk.clone();
-    let began = thread::Builder::new().name("look-up".into()).spawn(move || {
+    let began = threads::start("look-up", move || {
         let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
         let addresses =
             found.take(limits::LOOK_UP_ADDRESSES_MAX).map(|found| found.ip().to_canonical()).collect();

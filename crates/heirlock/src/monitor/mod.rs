@@ -147,7 +147,7 @@ pub(crate) fn start(
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
     let (desk, state) = serve(options, sockets, prepare, turns, wanted)?;
-    registration::start(options.clone(), places, state);
+    registration::start(options.clone(), places, state)?;
     Ok(desk)
 }
 

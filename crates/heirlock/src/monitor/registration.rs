@@ -16,6 +16,7 @@ use heirlock_nsm::sm;
 use super::sockets::Place;
 use super::{Options, OwnState};
 use crate::rpc_client;
+use crate::threads;
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -48,8 +49,11 @@ pub(super) fn refuse_a_second_one(options: &Options, port: u16) -> Result<()> {
 }
 
 /// Begins to look after it.
-pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) {
-    thread::spawn(move || {
+///
+/// # Errors
+/// Where no thread can be had.
+pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io::Result<()> {
+    threads::start("registration", move || {
         let mut said = None;
         loop {
             let (problems, left_out) = keep_all(&options, &places);
@@ -72,7 +76,8 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) {
             state.refresh(&options.state_directory);
             thread::sleep(INTERVAL);
         }
-    });
+    })?;
+    Ok(())
 }
 
 /// Registers what is not. Says what is wrong, and which transports are left out because rpcbind serves them to nobody.

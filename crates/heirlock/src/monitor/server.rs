@@ -9,7 +9,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use heirlock_core::Moment;
@@ -27,6 +26,7 @@ use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
 use crate::agent::roles::Peers;
 use crate::from_elsewhere;
+use crate::threads;
 use crate::watchdog::Turns;
 
 /// How long at most between two turns: the watchdog counts them.
@@ -96,7 +96,7 @@ pub(super) fn start(
         tickets: 0,
         tidied: Moment::START,
     };
-    thread::Builder::new().name("status-monitor".into()).spawn(move || server.serve())?;
+    threads::start("status-monitor", move || server.serve())?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use heirlock_nsm::MonName;
 use heirlock_nsm::name::no_clients_address;
 
 use crate::limits;
+use crate::threads;
 
 /// How often a thread looks whether anybody still wants to know.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ impl LookUp {
         let row: Arc<Row> = Arc::new(Mutex::new(names.into_iter().map(|name| (due, name)).collect()));
         for _ in 0..threads {
             let (row, sender) = (Arc::downgrade(&row), sender.clone());
-            thread::spawn(move || {
+            let begun = threads::start("look-up", move || {
                 while let Some((due, name)) = next(&row) {
                     if due > Instant::now() {
                         thread::sleep(LOOK.min(due.saturating_duration_since(Instant::now())));
@@ -52,6 +53,10 @@ impl LookUp {
                     }
                 }
             });
+            if let Err(error) = begun {
+                tracing::error!(%error, "names of clients are looked up by fewer threads, or by none: {error}");
+                break;
+            }
         }
         Self { found, _row: row }
     }

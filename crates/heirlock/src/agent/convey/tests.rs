@@ -80,7 +80,7 @@ fn a_book_that_cannot_be_read_is_put_aside_and_keeps_no_agent_from_beginning() {
         assert!(conveyor.placed().is_empty());
         assert_eq!(fs::read_to_string(place.local.join(BOOK_ASIDE)).unwrap(), torn);
         conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        assert_eq!(Conveyor::open(&place.state, &place.local).unwrap().placed(), &records(LINE));
+        assert_eq!(**Conveyor::open(&place.state, &place.local).unwrap().placed(), records(LINE));
     }
 }
 

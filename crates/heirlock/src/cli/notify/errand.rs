@@ -1,8 +1,9 @@
 //! What happens beside the sending: names are looked up, and who has answered is taken off the list. Both in threads that
 //! nothing waits for.
 
+use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heirlock_core::Moment;
@@ -11,6 +12,7 @@ use heirlock_core::notify::Destination;
 use heirlock_nsm::MonName;
 
 use crate::notifier::{LookUp, Principal};
+use crate::threads;
 
 use super::directory::{Client, Directory};
 use super::to_look_up;
@@ -25,15 +27,19 @@ pub(super) struct Errand {
 }
 
 impl Errand {
-    pub(super) fn begin(directory: Directory, clients: &[Client], until: Option<Duration>) -> Self {
+    pub(super) fn begin(
+        directory: Directory,
+        clients: &[Client],
+        until: Option<Duration>,
+    ) -> io::Result<Self> {
         let (told, answered) = channel();
-        Self {
+        Ok(Self {
             began: Instant::now(),
             until,
             names: LookUp::begin(to_look_up(clients)),
             told,
-            taker_off: thread::spawn(move || take_off(&directory, &answered)),
-        }
+            taker_off: threads::start("take-off", move || take_off(&directory, &answered))?,
+        })
     }
 
     /// Waits until all who have answered are off the list; says what went wrong with it.

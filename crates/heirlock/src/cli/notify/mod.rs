@@ -113,7 +113,8 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let clients = found.clients.len();
     let task = task(options, &names, state, &found.clients);
     let prepared_ms = millis(began);
-    let mut errand = Errand::begin(directory, &found.clients, options.retry_time.0);
+    let errand = Errand::begin(directory, &found.clients, options.retry_time.0);
+    let mut errand = errand.map_err(|error| Failed::new(Exit::Failed, error))?;
     let mut left = notifier::run(task, &mut errand);
     crate::from_elsewhere::say_all_that_was_suppressed();
     left.sort_by(|a, b| a.0.cmp(&b.0));

@@ -29,6 +29,7 @@ use crate::limits;
 use crate::monitor;
 use crate::store::memory::{StoreMemory, older_store, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store, journal_text};
+use crate::threads;
 
 use super::super::exit::{Exit, Failed};
 use super::super::output::now_s;
@@ -249,9 +250,15 @@ fn resolve_all(names: &[MonName]) -> Addresses {
     let mut addresses = Addresses::new();
     for some in names.chunks(limits::RESOLVE_AT_ONCE_MAX) {
         thread::scope(|scope| {
-            let threads: Vec<_> = some.iter().map(|name| (name, scope.spawn(|| resolve(name)))).collect();
+            let begin = |name| threads::start_in(scope, "resolve", move || resolve(name));
+            let threads: Vec<_> = some.iter().map(|name| (name, begin(name))).collect();
             for (name, thread) in threads {
-                if let Ok(found) = thread.join() {
+                let found = match thread {
+                    Ok(thread) => thread.join(),
+                    // One after the other then.
+                    Err(_) => Ok(resolve(name)),
+                };
+                if let Ok(found) = found {
                     learn(&mut addresses, name, found);
                 }
             }

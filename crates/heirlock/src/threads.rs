@@ -1,0 +1,90 @@
+//! Every thread begins here: it has a name, by which an administrator finds it (`ps -eL`, gdb), and one that can't be started
+//! is an error that is reported. std's own `thread::spawn` panics there, and with it would end whatever called it.
+//!
+//! clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
+
+use std::io;
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+/// Bytes of a name that the kernel keeps (TASK_COMM_LEN, pthread_setname_np(3)).
+#[cfg(test)]
+const NAME_BYTES_MAX: usize = 15;
+
+/// Does something in a thread of this name, of 15 bytes at most.
+///
+/// # Errors
+/// Where no thread can be had, with what an administrator can do.
+#[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "here alone"))]
+pub(crate) fn start<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(work).map_err(|error| not_started(name, &error))
+}
+
+/// The same in a scope, which waits for its end.
+///
+/// # Errors
+/// Where no thread can be had, with what an administrator can do.
+#[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "here alone"))]
+pub(crate) fn start_in<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().name(name.to_owned()).spawn_scoped(scope, work).map_err(|error| not_started(name, &error))
+}
+
+fn not_started(name: &str, error: &io::Error) -> io::Error {
+    let what = format!(
+        "the thread {name} can't be started: {error}; raise the limit of threads (TasksMax= of the unit, ulimit -u, \
+         kernel.threads-max), or make memory free"
+    );
+    io::Error::new(error.kind(), what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_has_its_name_and_gives_what_its_work_gave() {
+        let name = || std::thread::current().name().map(str::to_owned);
+        assert_eq!(start("prove", name).unwrap().join().unwrap().as_deref(), Some("prove"));
+        let scoped = std::thread::scope(|scope| start_in(scope, "resolve", name).unwrap().join().unwrap());
+        assert_eq!(scoped.as_deref(), Some("resolve"));
+    }
+
+    #[test]
+    fn the_kernel_keeps_every_name_whole_and_no_thread_begins_elsewhere() {
+        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let (mut folders, mut names) = (vec![std::path::PathBuf::from(sources)], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&entry).unwrap();
+                for call in text.split("threads::start").skip(1).filter(|_| !entry.ends_with("threads.rs")) {
+                    let name = call.split('"').nth(1).unwrap();
+                    assert!(
+                        name.len() <= NAME_BYTES_MAX && !name.contains(' '),
+                        "{name:?} in {}",
+                        entry.display()
+                    );
+                    names += 1;
+                }
+            }
+        }
+        assert!(names > 30, "{names}");
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_an_error_that_says_what_to_do() {
+        let error = not_started("prove", &io::Error::from_raw_os_error(11));
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(error.to_string().starts_with("the thread prove can't be started: "), "{error}");
+        assert!(error.to_string().contains("TasksMax="), "{error}");
+    }
+}
