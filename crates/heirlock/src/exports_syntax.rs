@@ -1,16 +1,5 @@
 //! The syntax that exports(5) and `etab` share.
 
-use std::path::{Path, PathBuf};
-
-/// What exportfs wrote down of what is exported now (`etab`). It lies in nfs-utils' own folder, which is the status
-/// monitor's on Debian and the one above it on Red Hat.
-pub(crate) fn table(root: &Path, state_directory: &Path) -> PathBuf {
-    let places =
-        [state_directory.join("etab"), state_directory.join("../etab"), root.join("var/lib/nfs/etab")];
-    let found = places.iter().find(|place| place.is_file());
-    found.unwrap_or(&places[0]).clone()
-}
-
 /// The words of a line: apart by blanks, save within quotes; `\040` is a blank; `#` begins a comment.
 pub(crate) fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);

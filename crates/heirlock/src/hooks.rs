@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::config::Command;
 use crate::files::trusted;
+use crate::limits;
 use crate::threads;
 
 /// Of what a command prints, the last bytes are kept: errors come last.
@@ -144,13 +145,18 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
     }
 }
 
-/// Ends it and all that it began.
-fn end_now(child: &mut Child) -> std::io::Result<ExitStatus> {
+/// Ends it and all that it began. That is not waited for without end: what waits for a disk that hangs can't be killed, and what
+/// is left of it goes with this program.
+fn end_now(child: &mut Child) -> std::io::Result<()> {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // Its group is its own, so nobody else is hit.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    child.wait()
+    let end = Instant::now() + limits::KILLED_TIME_MAX;
+    while child.try_wait()?.is_none() && Instant::now() < end {
+        thread::sleep(LOOK_INTERVAL);
+    }
+    Ok(())
 }
 
 fn how_it_ended(status: ExitStatus) -> String {

@@ -147,6 +147,16 @@ pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
 pub(crate) const BUSY_TIME_MAX: Duration =
     heirlock_core::limits::LOOP_SILENCE_MAX.saturating_add(Duration::from_secs(20));
 
+/// How long systemd may take to say what it knows of a unit.
+pub(crate) const SYSTEMCTL_SHOW_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long it may take to look for what an adoption needs: a disk or a program that hangs must not keep it waiting for
+/// ever. Longer than all that is asked within it may take, save commands of the configuration, whose time is added.
+pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
+pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long an agent may take to say how it is.
 pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
 

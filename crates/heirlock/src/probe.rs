@@ -11,6 +11,9 @@ use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
 use heirlock_nsm::rpc::Credential;
 
+use crate::agent::work::is_present;
+use crate::config::Settings;
+use crate::limits;
 use crate::rpc_client::{Rpcbind, call, call_null};
 
 /// NFS, which is registered while the server serves.
@@ -20,6 +23,28 @@ pub(crate) const NLM: (u32, u32) = (nlm::PROGRAM, nlm::VERSION_4);
 
 /// No file has this handle.
 const MADE_UP_HANDLE: [u8; 28] = [0; 28];
+
+/// Whether this server's lock manager is in grace, asked through the first of these addresses, or else of this server's,
+/// that answers; and what made us say so.
+pub(crate) fn here(settings: &Settings, first: &[IpAddr]) -> (Probe, String) {
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let floating = settings.services.iter().flat_map(|service| service.addresses.iter());
+    let addresses = first.iter().chain(&settings.host.addresses).chain(floating);
+    let mut tried: Vec<IpAddr> = Vec::new();
+    let mut why = String::new();
+    for address in addresses.filter(|address| is_present(**address)).chain([&loopback]) {
+        if tried.contains(address) {
+            continue;
+        }
+        tried.push(*address);
+        let (answer, reason) = grace(*address, settings.notify.rpcbind_port, limits::PROBE_TIME_MAX);
+        if answer != Probe::NoAnswer {
+            return (answer, reason);
+        }
+        why = format!("{address}: {reason}");
+    }
+    (Probe::NoAnswer, why)
+}
 
 /// Whether the lock manager at this address is in grace, and what made us say so.
 pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, String) {

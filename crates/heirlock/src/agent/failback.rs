@@ -7,8 +7,9 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::requests::Adoption;
 use super::runs::{Waiting, unfit};
+use super::work::Fit;
 use super::{Agent, status};
-use crate::control::{Answer, AnswerWhen, Failure, Missing, Progress, Responder, Wait};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
 use crate::store::{Decline, Waits};
 
@@ -23,6 +24,8 @@ struct Wish {
     asked_at: Option<Moment>,
     until: Moment,
     waiting: Waiting,
+    /// What those who wait are told besides.
+    told: Vec<String>,
 }
 
 /// How far a wish is.
@@ -44,8 +47,9 @@ impl Agent {
             return waiting.responder.done(Answer::words(format!("{service} is at home")));
         }
         // Nobody gives up what could not be adopted here then.
-        self.workshop.check_home(self.settings.lock_manager.strategy, &service);
-        self.wishes.0.push(Wish { service, asked_at: None, until: now + limits::GIVE_UP_TIME_MAX, waiting });
+        self.workshop.check_home(&service);
+        let until = now + limits::GIVE_UP_TIME_MAX;
+        self.wishes.0.push(Wish { service, asked_at: None, until, waiting, told: Vec::new() });
     }
 
     fn may_come_home(&self, service: &ServiceName) -> Result<(), String> {
@@ -63,13 +67,15 @@ impl Agent {
     }
 
     /// It was looked for what the adoption needs here; now its owner is asked.
-    pub(crate) fn home_looked_for(&mut self, service: &ServiceName, missing: &[Missing]) {
+    pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
+        let Fit { missing, said } = looked;
         let now = self.clock.now();
         let is_it = |wish: &&mut Wish| wish.service == *service && wish.asked_at.is_none();
         let Some(wish) = self.wishes.0.iter_mut().find(is_it) else { return };
         if missing.is_empty() {
             tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
             (wish.asked_at, wish.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
+            wish.told = said;
             if wish.waiting.until == AnswerWhen::Accepted {
                 let nobody = Responder::nobody();
                 let responder = std::mem::replace(&mut wish.waiting.responder, nobody);
@@ -82,12 +88,12 @@ impl Agent {
             self.beat_due = now;
             return;
         }
-        let message = unfit(service.as_str(), missing, true);
+        let message = unfit(service.as_str(), &missing, true);
         let wishes = std::mem::take(&mut self.wishes.0);
         let (refused, others) = wishes.into_iter().partition(|wish| wish.service == *service);
         self.wishes.0 = others;
         for Wish { waiting, .. } in refused {
-            let missing = missing.to_vec();
+            let missing = missing.clone();
             waiting.responder.fail(Failure {
                 message: message.clone(),
                 refused: true,
@@ -112,7 +118,8 @@ impl Agent {
                 }
                 Fate::Waits(wait) => {
                     // Whoever asked may be gone; the service comes home all the same.
-                    wish.waiting.responder.progress(&Progress::waiting(wait));
+                    let told = wish.told.clone();
+                    wish.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
                     self.wishes.0.push(wish);
                 }
                 Fate::Vain(why) => {

@@ -55,7 +55,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
@@ -69,8 +68,8 @@ use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CaptureMode, LockManagerSettings, Settings};
-use crate::control::{Answer, Listener, Missing, Request, Responder, trust};
+use crate::config::{CaptureMode, Settings};
+use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::files::Folder;
 use crate::monitor::Wanted;
@@ -93,7 +92,7 @@ use status::Snapshot;
 #[cfg(test)]
 pub(crate) use status::first as first_status;
 use watch::Look;
-use work::{RecognisedAt, RunNumber, Workshop};
+use work::{Fit, RecognisedAt, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -111,12 +110,14 @@ pub(crate) enum Message {
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
     Event(RunNumber, Event),
-    /// What an adoption needs and isn't there, for a run.
-    Fit(RunNumber, Vec<Missing>),
-    /// What this server needs to adopt a service that is to come home, and isn't there.
-    HomeLookedFor(ServiceName, Vec<Missing>),
+    /// What an adoption needs was looked for, for a run.
+    Fit(RunNumber, Fit),
+    /// What this server needs to adopt a service that is to come home was looked for.
+    HomeLookedFor(ServiceName, Fit),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
+    /// What other servers compare with their own.
+    Facts(BTreeMap<String, String>),
     /// A name was looked up.
     Resolved(MonName, Vec<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
@@ -131,6 +132,15 @@ pub(crate) enum Message {
     Callout(callout::Said, callout::Waiting),
     /// Stop in order.
     Stop,
+}
+
+/// What other servers compare with their own.
+#[derive(Debug, Default)]
+struct Facts {
+    gathered_at: Option<Moment>,
+    known: BTreeMap<String, String>,
+    /// A thread gathers them; one that hangs with a disk is not joined by others.
+    awaited: bool,
 }
 
 /// All that the loop owns.
@@ -176,8 +186,7 @@ pub(crate) struct Agent {
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
-    /// What other servers compare with their own, and when it was gathered.
-    facts: Option<(Moment, BTreeMap<String, String>)>,
+    facts: Facts,
     health: Health,
     /// Services of which the store can't say whose they are, and why.
     unreadable: BTreeMap<ServiceName, String>,
@@ -202,7 +211,7 @@ pub(crate) use status::{past_report, unreadable_claim};
 pub(crate) fn run(settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
     let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
-    let turns = watchdog.follow("agent", loop_silence_max(&settings));
+    let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX);
     turns.turn();
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
@@ -310,7 +319,7 @@ impl Agent {
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
-            facts: None,
+            facts: Facts::default(),
             health: Health::default(),
             unreadable: BTreeMap::new(),
             protection: Protection::default(),
@@ -399,9 +408,10 @@ impl Agent {
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
             Message::Event(run, event) => self.worked_for(run, event),
-            Message::Fit(run, missing) => self.looked_for_hazards(run, missing),
-            Message::HomeLookedFor(service, missing) => self.home_looked_for(&service, &missing),
+            Message::Fit(run, fit) => self.looked_for_needs(run, fit),
+            Message::HomeLookedFor(service, fit) => self.home_looked_for(&service, fit),
             Message::Recognised(run, done) => self.recognised(run, *done),
+            Message::Facts(known) => self.facts_gathered(now, known),
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
@@ -504,13 +514,28 @@ impl Agent {
         self.forget_the_unreachable(now);
     }
 
-    /// They change with a configuration, hardly ever.
+    /// They change with a configuration, hardly ever. They are gathered in a thread, for programs are asked; until the first
+    /// are there, none are told.
     fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
-        if self.facts.as_ref().is_none_or(|(at, _)| now.since(*at) >= limits::FACTS_INTERVAL) {
-            self.facts = Some((now, guard::facts(&self.settings)));
+        let is_old = self.facts.gathered_at.is_none_or(|at| now.since(at) >= limits::FACTS_INTERVAL);
+        if is_old && !self.facts.awaited {
             self.pulse.is_at(own_addresses_of(&self.settings));
+            match self.workshop.gather_facts() {
+                Ok(()) => self.facts.awaited = true,
+                Err(error) => {
+                    tracing::warn!(%error, "what other servers compare with their own is not gathered now: {error}");
+                    self.facts.gathered_at = Some(now);
+                }
+            }
         }
-        self.facts.as_ref().map(|(_, facts)| facts.clone()).unwrap_or_default()
+        self.facts.known.clone()
+    }
+
+    fn facts_gathered(&mut self, now: Moment, known: BTreeMap<String, String>) {
+        if self.facts.known != known {
+            self.beat_due = now; // other servers compare it with their own
+        }
+        self.facts = Facts { gathered_at: Some(now), known, awaited: false };
     }
 
     /// This server's own NSM state number, as its status monitor keeps it.
@@ -575,16 +600,6 @@ fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store
     Ok(Box::new(store))
 }
 
-/// How long the loop may make no headway: longer than whatever the lock manager's commands, which it may have to wait for, may
-/// take.
-fn loop_silence_max(settings: &Settings) -> Duration {
-    let LockManagerSettings { restart_nfs, restart_status_monitor, recognise, incarnation, .. } =
-        &settings.lock_manager;
-    let commands = [restart_nfs, restart_status_monitor, recognise, incarnation];
-    let longest = commands.into_iter().flatten().map(|command| command.time_limit).sum::<Duration>();
-    core_limits::LOOP_SILENCE_MAX + longest
-}
-
 /// As long as it exists, this server is being maintained.
 fn maintenance_file(settings: &Settings) -> PathBuf {
     settings.local_directory.join("maintenance")
@@ -620,6 +635,26 @@ mod tests {
         let clients = vec![MonName::parse(client).unwrap()];
         let service = ServiceName::parse(service).unwrap();
         Message::Event(RunNumber::default(), Event::Acknowledged { service, clients })
+    }
+
+    #[test]
+    fn what_servers_compare_is_gathered_beside_the_loop_and_by_one_thread_at_a_time() {
+        let mut place = testing::place();
+        let now = place.agent.clock.now();
+        assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
+        place.agent.facts(now + limits::FACTS_INTERVAL * 3);
+        let known = loop {
+            if let Message::Facts(known) = place.next() {
+                break known;
+            }
+        };
+        assert!(place.agent.facts.awaited && known.contains_key("kernel"), "{known:?}");
+        place.agent.handle(Message::Facts(known.clone()));
+        let now = place.agent.clock.now();
+        assert_eq!(place.agent.facts(now), known);
+        assert!(!place.agent.facts.awaited, "they are new");
+        let more = place.messages.try_iter().filter(|message| matches!(message, Message::Facts(_))).count();
+        assert_eq!(more, 0);
     }
 
     #[test]

@@ -167,9 +167,9 @@ impl Agent {
         }
     }
 
-    /// Nobody can reach it any more: what is known is final. The copy is checked and what it lacks is written anew, the
-    /// claim is given up, and then the locks go. Not before: a service that stays here because the store fails must have its
-    /// clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
+    /// Nobody can reach it any more: what is known is final. The copy is checked and what it lacks is written anew, and the
+    /// claim is given up. The locks go with the volume, not before: a service that stays here because the store fails must
+    /// have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
     fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, String> {
         self.scan(now);
         if !self.held.contains_key(service) {
@@ -199,9 +199,6 @@ impl Agent {
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
         self.advance(Event::GivenUp(service.clone()));
-        if let Err(why) = self.workshop.let_go_of_locks(service) {
-            tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
-        }
         let folder = status::generation_at(&self.settings.store.path, service, generation);
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
         Ok(contents.damaged.into_iter().map(trouble).collect())

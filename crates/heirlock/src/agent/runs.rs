@@ -17,10 +17,10 @@ use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::holdings::begin;
-use super::work::{RecognisedAt, RunNumber, Telling};
+use super::work::{Fit, RecognisedAt, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::config::Settings;
-use crate::control::{Answer, AnswerWhen, Missing, Responder};
+use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
 use crate::store::{Change, StoreError, journal_text};
 use crate::survey;
 
@@ -36,8 +36,12 @@ pub(crate) struct Running {
     stop: Arc<AtomicBool>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
     pub(crate) insists: bool,
+    /// It goes on until clients are told, so it waits for addresses that nothing here brings.
+    pub(crate) waits_for_addresses: bool,
     /// What it needs and isn't there: why it is refused.
     missing: Vec<Missing>,
+    /// What those who wait are told besides.
+    told: Vec<String>,
     /// What clients are to be told once they are durable in every service.
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
@@ -98,7 +102,9 @@ impl Running {
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
             insists: false,
+            waits_for_addresses: false,
             missing: Vec::new(),
+            told: Vec::new(),
             untold: None,
             reborn: false,
             store_retry: None,
@@ -125,7 +131,8 @@ impl Running {
     /// Tells those who wait how far it is.
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
-            let progress = super::status::progress(now, &self.machine, settings);
+            let told = self.told.clone();
+            let progress = Progress { told, ..super::status::progress(now, &self.machine, settings) };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
@@ -158,6 +165,7 @@ impl Agent {
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
         running.reborn = self.reborn;
         running.insists = order.insists;
+        running.waits_for_addresses = order.until == Until::Settled;
         for (milestone, at) in order.before {
             running.machine.came_before(now, milestone, at);
         }
@@ -249,8 +257,9 @@ impl Agent {
         self.carry_out();
     }
 
-    /// What an adoption needs was looked for, and this isn't there.
-    pub(crate) fn looked_for_hazards(&mut self, run: RunNumber, missing: Vec<Missing>) {
+    /// What an adoption needs was looked for.
+    pub(crate) fn looked_for_needs(&mut self, run: RunNumber, looked: Fit) {
+        let Fit { missing, said } = looked;
         let runs = self.asked.iter_mut().chain(&mut self.run);
         let Some(running) = runs.into_iter().find(|running| running.number == run) else { return };
         let fit = if missing.is_empty() {
@@ -260,6 +269,11 @@ impl Agent {
             Err(unfit(&targets, &missing, running.insists))
         };
         running.missing = missing;
+        if fit.is_ok() {
+            said.iter().for_each(|said| tracing::warn!("{said}"));
+            running.told = said;
+            running.say_progress(self.clock.now(), &self.settings);
+        }
         self.worked_for(run, Event::Fit(fit));
     }
 

@@ -277,7 +277,7 @@ pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<P
 pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> Progress {
     let (clients, answered) = machine.counts();
     let wait = waits_for(machine, settings).map(|what| Wait::new(what, now, machine.waits_until()));
-    Progress { phase: machine.phase(), clients, answered, wait }
+    Progress { phase: machine.phase(), clients, answered, wait, told: Vec::new() }
 }
 
 /// What a run waits for now.
@@ -291,7 +291,7 @@ fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
         Phase::Intent => "what the adoption needs to be looked for".into(),
         Phase::Conveyed => "the lock manager to recognise the records".into(),
         Phase::Recognised => "the grace period to be open".into(),
-        Phase::Proved => format!("{} to be served here", addresses(machine, settings)),
+        Phase::Proved => format!("{} to be on this server and served", addresses(machine, settings)),
         Phase::Notifying => format!("{} to answer", of_clients(clients.saturating_sub(answered))),
         Phase::Settling => {
             format!(

@@ -1,9 +1,9 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -20,10 +20,11 @@ use super::readiness::Readiness;
 use super::{Message, volumes};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
-use crate::lock_manager::{LockManager, LockManagerError, Recognised, exported};
+use crate::guard::{self, Host};
+use crate::lock_manager::{LockManager, Recognised, exported};
 use crate::notifier::{self, LookUp};
 use crate::threads;
-use crate::{guard, hooks, limits, probe};
+use crate::{hooks, limits, probe};
 
 /// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
 /// no other one, that the fence has confirmed, say, or that grace is proved.
@@ -39,6 +40,21 @@ pub(crate) struct Workshop {
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
+}
+
+/// What was found of what an adoption needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fit {
+    /// What isn't there: it is refused for that.
+    pub(crate) missing: Vec<Missing>,
+    /// What a person is to know before the run begins.
+    pub(crate) said: Vec<String>,
+}
+
+impl Fit {
+    fn lacks(one: Missing) -> Self {
+        Self { missing: vec![one], said: Vec::new() }
+    }
 }
 
 /// What a recognition brought about, as its thread saw it.
@@ -124,103 +140,44 @@ impl Workshop {
         self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an adoption of these services needs and isn't there, before anything is claimed. Whoever insists does without
-    /// all of it, save what the strategy can't work without.
-    pub(crate) fn check_fit(&self, strategy: Strategy, targets: Vec<ServiceName>, insists: bool) {
+    /// What an adoption of these services needs and isn't there, before anything is claimed. An operator who insists does
+    /// without all of it, save what the strategy can't work without. `brings` tells whether the run waits for the addresses.
+    pub(crate) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
         let shop = self.clone();
         let begun = threads::start("check-fit", move || {
-            let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
-            if !insists {
-                missing.extend(shop.missing_besides(strategy, &targets));
-            }
-            let _ = shop.inbox.send(Message::Fit(shop.run, missing));
+            let fit = shop.look_in_time(targets, insists, brings);
+            let _ = shop.inbox.send(Message::Fit(shop.run, fit));
         });
         if let Err(error) = begun {
-            let _ = self.inbox.send(Message::Fit(self.run, vec![no_thread(&error)]));
+            let _ = self.inbox.send(Message::Fit(self.run, Fit::lacks(no_thread(&error))));
         }
     }
 
     /// The same for a service that is to come home, before its owner is asked for it.
-    pub(crate) fn check_home(&self, strategy: Strategy, service: &ServiceName) {
+    pub(crate) fn check_home(&self, service: &ServiceName) {
         let (shop, of) = (self.clone(), service.clone());
         let begun = threads::start("check-home", move || {
-            let mut missing = shop.missing_for(strategy).err().into_iter().collect::<Vec<_>>();
-            missing.extend(shop.missing_besides(strategy, std::slice::from_ref(&of)));
-            let _ = shop.inbox.send(Message::HomeLookedFor(of, missing));
+            let fit = shop.look_in_time(vec![of.clone()], false, true);
+            let _ = shop.inbox.send(Message::HomeLookedFor(of, fit));
         });
         if let Err(error) = begun {
-            let _ = self.inbox.send(Message::HomeLookedFor(service.clone(), vec![no_thread(&error)]));
+            let _ = self.inbox.send(Message::HomeLookedFor(service.clone(), Fit::lacks(no_thread(&error))));
         }
     }
 
-    /// What keeps the strategy from working at all.
-    fn missing_for(&self, strategy: Strategy) -> Result<(), Missing> {
-        self.lock_manager().usable(strategy).map_err(|error| match error {
-            LockManagerError::Unusable { strategy, why, instead } => {
-                Missing::new("strategy", format!("'{strategy}' can't work here: {why}"), instead)
-            }
-            error => Missing::new("strategy", error.to_string(), "mend it"),
-        })?;
-        if strategy == Strategy::Notify { self.grace_is_open() } else { Ok(()) }
-    }
-
-    /// What would lose locks although the strategy can work.
-    fn missing_besides(&self, strategy: Strategy, targets: &[ServiceName]) -> Vec<Missing> {
-        let hooks = &self.settings.hooks;
-        let commands = [("volume-up", &hooks.volume_up), ("address-up", &hooks.address_up)];
-        let mut missing: Vec<Missing> = commands
-            .into_iter()
-            .filter_map(|(name, command)| Some((name, hooks::check(command.as_ref()?).err()?)))
-            .map(|(name, why)| {
-                Missing::new(
-                    "command",
-                    format!("hooks.{name}: {why}"),
-                    "install it, or correct the configuration",
-                )
-            })
-            .collect();
-        let hazards = guard::hazards(&self.settings, targets).into_iter();
-        missing.extend(hazards.map(|hazard| {
-            Missing::new(hazard.check, hazard.found, hazard.remedy.unwrap_or_else(|| "mend it".into()))
-        }));
-        let taken = self.settings.services.iter().filter(|service| targets.contains(&service.name));
-        let exports: Vec<PathBuf> = match hooks.volume_up {
-            Some(_) => Vec::new(), // it exports them
-            None => taken.flat_map(|service| service.exports.iter().cloned()).collect(),
-        };
-        missing.extend(self.lock_manager().missing(strategy, &exports));
-        missing
-    }
-
-    /// Without a restart grace must be open already, with enough of it left.
-    fn grace_is_open(&self) -> Result<(), Missing> {
-        let refuse = |why: String, remedy: &str| {
-            Err(Missing::new("strategy", format!("'notify' can't work here: {why}"), remedy))
-        };
-        let instead = "'restart-nfs' opens one";
-        let (answer, why) = self.probe(&[]);
-        match answer {
-            Probe::InGrace => {}
-            Probe::NotInGrace => return refuse("no grace period is open".into(), instead),
-            Probe::NoAnswer => {
-                let why = format!("the lock manager doesn't say that it is in grace: {why}");
-                return refuse(why, "start NFS, and adopt while its grace period is open");
-            }
-        }
-        let told = |error: LockManagerError| Missing::new("strategy", error.to_string(), instead);
-        let length = self.lock_manager().grace_length().map_err(told)?;
-        let age = self.lock_manager().grace_age().map_err(told)?;
-        let left = length.saturating_sub(age.unwrap_or_default());
-        let margin = self.settings.lock_manager.settle_margin;
-        if left > margin {
-            return Ok(());
-        }
-        let why = format!(
-            "only {:.1} s of grace are left, and settle-margin wants more than {:.1} s",
-            left.as_secs_f64(),
-            margin.as_secs_f64()
-        );
-        refuse(why, instead)
+    /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
+    fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
+        let settings = Arc::clone(&self.settings);
+        let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
+        let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
+        in_time(limit, move || look(&settings, &targets, insists, brings)).unwrap_or_else(|why| {
+            let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
+            Fit::lacks(Missing::new(
+                "intent",
+                format!("what the adoption needs could not be looked at: {why}"),
+                remedy,
+            ))
+        })
     }
 
     /// Has owners confirmed off.
@@ -321,6 +278,18 @@ impl Workshop {
         }
     }
 
+    /// Gathers what other servers compare with their own.
+    ///
+    /// # Errors
+    /// Where no thread can be had for it.
+    pub(crate) fn gather_facts(&self) -> io::Result<()> {
+        let shop = self.clone();
+        threads::start("facts", move || {
+            let _ = shop.inbox.send(Message::Facts(guard::facts(&shop.settings)));
+        })
+        .map(drop)
+    }
+
     /// Asks the lock manager of this life once whether grace is open.
     pub(crate) fn ask_grace(&self, life: Incarnation) {
         let (shop, of) = (self.clone(), life.clone());
@@ -367,23 +336,26 @@ impl Workshop {
     }
 
     /// Has the lock manager drop what was locked through the service's addresses: whoever serves it next grants anew.
-    pub(crate) fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
+    fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
         let mut lock_manager = self.lock_manager();
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
         // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        let exported = exported(Path::new("/"), &self.settings.state_directory).unwrap_or_default();
+        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
         for export in volumes::leaving(&self.settings.services, service, &exported) {
             lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// Takes the volume of a service that was released away.
+    /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
     pub(crate) fn take_volume_away(&self, service: &ServiceName) {
         let (shop, of) = (self.clone(), service.clone());
         let begun = threads::start("volume-down", move || {
+            if let Err(why) = shop.let_go_of_locks(&of) {
+                tracing::error!(service = %of, why, "{of}: released, but its locks are still held here and may keep its volume busy: {why}");
+            }
             let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &of, None);
             let _ = shop.inbox.send(Message::VolumeGone(of, gone.unwrap_or(Ok(()))));
         });
@@ -445,27 +417,7 @@ impl Workshop {
 
     /// Asks the lock manager through whichever of this server's addresses answers.
     fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        let loopback = IpAddr::from([127, 0, 0, 1]);
-        let floating =
-            self.settings.services.iter().flat_map(|s| s.addresses.iter()).filter(|a| is_present(**a));
-        let host = self.settings.host.addresses.iter();
-        let mut tried: Vec<IpAddr> = Vec::new();
-        let mut why = String::new();
-        let first = first.iter().filter(|address| is_present(**address));
-        let host = host.filter(|address| is_present(**address));
-        for address in first.chain(host).chain(floating).chain([&loopback]) {
-            if tried.contains(address) {
-                continue;
-            }
-            tried.push(*address);
-            let (answer, reason) =
-                probe::grace(*address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX);
-            if answer != Probe::NoAnswer {
-                return (answer, reason);
-            }
-            why = format!("{address}: {reason}");
-        }
-        (Probe::NoAnswer, why)
+        probe::here(&self.settings, first)
     }
 
     /// Runs a hook for a service; `None` where none is configured.
@@ -493,16 +445,50 @@ impl Workshop {
     }
 }
 
+/// See [`Workshop::check_fit`].
+fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+    let missing = guard::refusals(settings, targets, insists).into_iter().map(|refusal| {
+        let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
+        Missing::new(refusal.check, refusal.found, remedy)
+    });
+    let said = if brings { guard::awaited(settings, targets) } else { Vec::new() };
+    Fit { missing: missing.collect(), said }
+}
+
+/// What this comes to, unless it takes longer; else why not, in words.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (answer, answered) = channel();
+    threads::start("intent", move || answer.send(ask())).map_err(|error| error.to_string())?;
+    answered.recv_timeout(limit).map_err(|_| format!("it is not done within {} s", limit.as_secs_f32()))
+}
+
 /// Whether an address is on this server: only then can a socket be bound to it.
 pub(crate) fn is_present(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 /// What an adoption needs as well.
-fn no_thread(error: &std::io::Error) -> Missing {
+fn no_thread(error: &io::Error) -> Missing {
     Missing::new("thread", error.to_string(), "then ask again")
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_keeps_nobody_waiting_for_ever() {
+        let (answer, never) = channel::<u8>();
+        let why = in_time(Duration::from_millis(20), move || never.recv()).unwrap_err();
+        assert_eq!(why, "it is not done within 0.02 s");
+        drop(answer);
+        assert_eq!(in_time(Duration::from_secs(600), || 7), Ok(7));
+    }
 }

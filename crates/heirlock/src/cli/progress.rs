@@ -22,6 +22,8 @@ pub(super) struct Bar {
     bar: Option<ProgressBar>,
     counts: bool,
     waits: Waits,
+    /// What was told already.
+    told: Vec<String>,
 }
 
 /// Which wait it is, since when, and whether it was said.
@@ -62,6 +64,14 @@ fn in_line(wait: &Wait) -> String {
 impl Bar {
     /// Shows the last word of the agent.
     pub(super) fn show(&mut self, progress: &Progress) {
+        for line in self.news(progress) {
+            let say = || writeln!(io::stderr().lock(), "heirlock: {line}");
+            // There is nobody to tell where this can't be written.
+            let _ = match &self.bar {
+                Some(bar) => bar.suspend(say),
+                None => say(),
+            };
+        }
         if let Some(line) = self.waits.note(Instant::now(), progress).filter(|_| !io::stderr().is_terminal())
         {
             // There is nobody to tell where this can't be written.
@@ -80,6 +90,14 @@ impl Bar {
             Some(wait) if !counts => bar.set_message(in_line(wait)),
             _ => bar.set_message(in_words(progress.phase)),
         }
+    }
+
+    /// What the agent tells and has not told before.
+    fn news(&mut self, progress: &Progress) -> Vec<String> {
+        let told = progress.told.iter().map(|line| plain(line));
+        let news: Vec<String> = told.filter(|line| !self.told.contains(line)).collect();
+        self.told.extend(news.iter().cloned());
+        news
     }
 
     fn finish(&mut self) {
@@ -138,7 +156,7 @@ mod tests {
         let (mut waits, start) = (Waits::default(), Instant::now());
         let mut at = |ms: u64, phase, for_what: &str, at_most_ms| {
             let wait = Some(Wait { for_what: for_what.into(), at_most_ms });
-            let progress = Progress { phase, clients: 3, answered: 0, wait };
+            let progress = Progress { phase, clients: 3, answered: 0, wait, told: Vec::new() };
             waits.note(start + Duration::from_millis(ms), &progress)
         };
         let (intent, notifying) = (Phase::Intent, Phase::Notifying);
@@ -165,10 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_agent_tells_is_said_once() {
+        let mut bar = Bar::default();
+        let mut news = |told: &[&str]| {
+            let told = told.iter().map(|line| (*line).to_owned()).collect();
+            bar.news(&Progress { phase: Phase::Intent, clients: 0, answered: 0, wait: None, told })
+        };
+        assert_eq!(news(&[]), Vec::<String>::new());
+        assert_eq!(news(&["192.0.2.10 is not here\u{1b}"]), ["192.0.2.10 is not here\\u{1b}"]);
+        assert_eq!(news(&["192.0.2.10 is not here\u{1b}", "nor is 192.0.2.11"]), ["nor is 192.0.2.11"]);
+    }
+
+    #[test]
     fn clients_are_counted_from_when_they_are_told() {
         let mut bar = Bar::default();
         let mut shown = |phase, answered| {
-            bar.show(&Progress { phase, clients: 3, answered, wait: None });
+            bar.show(&Progress { phase, clients: 3, answered, wait: None, told: Vec::new() });
             let drawn = bar.bar.as_ref().unwrap();
             (bar.counts, drawn.position(), drawn.message())
         };

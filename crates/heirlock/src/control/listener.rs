@@ -228,6 +228,13 @@ impl Responder {
         Self::new().0
     }
 
+    /// One whose words a test hears.
+    #[cfg(test)]
+    pub(crate) fn heard() -> (Self, Receiver<Line>) {
+        let (responder, lines, _) = Self::new();
+        (responder, lines)
+    }
+
     /// Says how far it is; `false` where nobody listens any more. A client that reads slowly misses some of it.
     pub(crate) fn progress(&mut self, progress: &Progress) -> bool {
         let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;
@@ -293,6 +300,7 @@ mod tests {
                     clients: 3,
                     answered: 1,
                     wait: None,
+                    told: Vec::new(),
                 };
                 assert!(responder.progress(&step));
                 responder.done(Answer::Adoption(Box::new(report_of("settled"))));
@@ -374,8 +382,13 @@ mod tests {
         let mut deaf = UnixStream::connect(directory.path().join(SOCKET)).unwrap();
         deaf.write_all(b"{\"verb\":\"status\"}\n").unwrap();
         let mut responder = responders.recv().unwrap();
-        let step =
-            Progress { phase: heirlock_core::takeover::Phase::Claimed, clients: 3, answered: 1, wait: None };
+        let step = Progress {
+            phase: heirlock_core::takeover::Phase::Claimed,
+            clients: 3,
+            answered: 1,
+            wait: None,
+            told: Vec::new(),
+        };
         // Far more than a socket's buffer holds. Were a line written here, this would never end within the patience.
         for _ in 0..1_000_000 {
             assert!(responder.progress(&step));

@@ -149,6 +149,9 @@ pub(crate) struct Progress {
     /// What is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wait: Option<Wait>,
+    /// What the one who asked is to know, a sentence each: the same ones with each word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) told: Vec<String>,
 }
 
 /// What is waited for.
@@ -172,7 +175,7 @@ impl Wait {
 impl Progress {
     /// Nothing but a wait, before a run begins or where there is none.
     pub(crate) fn waiting(wait: Wait) -> Self {
-        Self { phase: Phase::Intent, clients: 0, answered: 0, wait: Some(wait) }
+        Self { phase: Phase::Intent, clients: 0, answered: 0, wait: Some(wait), told: Vec::new() }
     }
 }
 

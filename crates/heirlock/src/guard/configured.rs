@@ -14,8 +14,8 @@ use super::host::Host;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::limits;
 use crate::store::{Store, StoreError};
-use crate::{limits, lock_manager};
 
 /// tmpfs and ramfs (statfs(2)).
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -30,7 +30,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     }
     findings.extend(shared_names(settings));
     findings.extend(commands::check(host, settings));
-    findings.extend(exports(&Exports::read(host), settings));
+    findings.extend(exports(&Exports::read(host, &settings.state_directory), settings));
     findings.extend(times(host, settings));
     findings.extend(place(host, settings));
     match records::store(host, settings) {
@@ -238,7 +238,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
 /// Whether the delays of the configuration fit into grace.
 pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let check = "times";
-    let grace = match lock_manager::open_at(settings, &host.root).grace_length() {
+    let grace = match host.lock_manager(settings).grace_length() {
         Ok(grace) => grace,
         Err(error) => return vec![Finding::note(check, format!("how long grace lasts is unknown: {error}"))],
     };

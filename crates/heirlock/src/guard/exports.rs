@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
+use super::mountd::ExportTable;
 use crate::exports_syntax::words;
 
 const FILE: &str = "/etc/exports";
 const FOLDER: &str = "/etc/exports.d";
-
-/// What is exported now, as exportfs wrote it down.
-const TABLE: &str = "/var/lib/nfs/etab";
 
 /// The fsids of each exported path; `None` among them where an export has none.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub(super) struct Exports(BTreeMap<PathBuf, BTreeSet<Option<String>>>);
 
 impl Exports {
     /// The host's: what is exported now, and what the files say of paths that aren't.
-    pub(super) fn read(host: &Host) -> Self {
+    pub(super) fn read(host: &Host, state_directory: &Path) -> Self {
         let mut files = vec![PathBuf::from(FILE)];
         let names = host.list(FOLDER).unwrap_or_default();
         files.extend(
@@ -33,7 +31,8 @@ impl Exports {
             exports.add(&host.text(file).unwrap_or_default());
         }
         let mut live = Self::default();
-        live.add(&host.text(TABLE).unwrap_or_default());
+        let table = ExportTable::of(host, state_directory);
+        live.add(&host.text(table.path).unwrap_or_default());
         exports.0.extend(live.0);
         exports
     }
@@ -78,6 +77,8 @@ mod tests {
     use super::*;
     use crate::guard::testing::Tree;
 
+    const STATE: &str = "/var/lib/nfs";
+
     fn fsids(exports: &Exports, path: &str) -> Vec<String> {
         let found = exports.fsids(Path::new(path)).cloned().unwrap_or_default();
         found.into_iter().map(|fsid| fsid.unwrap_or_else(|| "none".into())).collect()
@@ -93,7 +94,7 @@ mod tests {
         );
         tree.put("/etc/exports.d/x.exports", "/srv/d *(fsid=AB12)\n");
         tree.put("/etc/exports.d/x.bak", "/srv/e *(fsid=1)\n");
-        let exports = Exports::read(&tree.host());
+        let exports = Exports::read(&tree.host(), Path::new(STATE));
         for (path, expected) in [
             ("/srv/nfs", vec!["none", "77"]),
             ("/srv/a", vec!["5", "6"]),
@@ -111,8 +112,13 @@ mod tests {
     #[test]
     fn what_is_exported_now_counts_more_than_the_file() {
         let tree = Tree::new();
+        let fsid = || fsids(&Exports::read(&tree.host(), Path::new(STATE)), "/srv/nfs");
         tree.put("/etc/exports", "/srv/nfs *(rw)\n");
-        tree.put(TABLE, "/srv/nfs\t*(rw,sync,wdelay,fsid=77,sec=sys,rw)\n");
-        assert_eq!(fsids(&Exports::read(&tree.host()), "/srv/nfs"), ["77"]);
+        tree.put("/var/lib/nfs/etab", "/srv/nfs\t*(rw,sync,wdelay,fsid=77,sec=sys,rw)\n");
+        assert_eq!(fsid(), ["77"]);
+        tree.put("/etc/nfs.conf", "[mountd]\nstate-directory-path=/srv/mountd\n");
+        assert_eq!(fsid(), ["none"], "it is another table that counts");
+        tree.put("/srv/mountd/etab", "/srv/nfs\t*(rw,fsid=78)\n");
+        assert_eq!(fsid(), ["78"]);
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::exports::Exports;
 use super::host::Host;
 use crate::config::Settings;
-use crate::lock_manager;
 
 /// How long lockd's grace period lasts, in seconds.
 pub(super) const GRACE_PERIOD: &str = "nlm-grace-period-s";
@@ -21,10 +20,10 @@ pub(super) fn of(host: &Host, settings: &Settings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     facts.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
     facts.insert(KERNEL.into(), rustix::system::uname().release().to_string_lossy().into_owned());
-    if let Ok(grace) = lock_manager::open_at(settings, &host.root).grace_length() {
+    if let Ok(grace) = host.lock_manager(settings).grace_length() {
         facts.insert(GRACE_PERIOD.into(), grace.as_secs().to_string());
     }
-    let exports = Exports::read(host);
+    let exports = Exports::read(host, &settings.state_directory);
     for path in settings.services.iter().flat_map(|service| &service.exports) {
         let Some(fsids) = exports.fsids(path) else { continue };
         let words: Vec<&str> = fsids.iter().map(|fsid| fsid.as_deref().unwrap_or("none")).collect();

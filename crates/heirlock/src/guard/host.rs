@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::config::Settings;
 use crate::files::{self, trusted};
+use crate::lock_manager::{self, LockManager};
 
 /// Bytes of the largest file of the host that is read.
 const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -47,15 +49,15 @@ const PROGRAM_UNITS: [&str; 3] = ["rpc-statd.service", "rpc-statd-notify.service
 
 /// A host: `/` and its systemctl, or a test's.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// What stands for `/`.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// systemd's, where systemd runs.
-    pub(super) systemctl: Option<PathBuf>,
+    pub(crate) systemctl: Option<PathBuf>,
     /// The program that the unit starts.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Where programs lie that are asked; the host's own where it is `None`.
-    pub(super) tools: Option<PathBuf>,
+    pub(crate) tools: Option<PathBuf>,
 }
 
 /// What systemd would make of a unit.
@@ -71,7 +73,7 @@ pub(super) enum Unit {
 
 impl Host {
     /// This one.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let systemd = Path::new("/run/systemd/system").is_dir();
         Self {
             root: PathBuf::from("/"),
@@ -79,6 +81,11 @@ impl Host {
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/heirlock")),
             tools: None,
         }
+    }
+
+    /// The lock manager of this host, for questions: nobody else waits for their answers.
+    pub(super) fn lock_manager(&self, settings: &Settings) -> Box<dyn LockManager> {
+        lock_manager::open_on(settings, self)
     }
 
     /// A program that can be asked.
@@ -114,7 +121,7 @@ impl Host {
     }
 
     /// Where a path of the host lies.
-    pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }

@@ -1,18 +1,220 @@
-//! What an adoption by this host will need, asked before anything is claimed.
+//! What an adoption by this server needs: one list. `adopt` refuses by it before anything is claimed, and `doctor` shows all of
+//! it, so that what one calls well the other never refuses.
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use heirlock_core::ServiceName;
+use heirlock_core::grace::Probe;
+use heirlock_core::takeover::Strategy;
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use super::host::Host;
-use super::volumes;
+use super::{configured, rivals, volumes, writable};
+use crate::agent::work::is_present;
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::lock_manager::{self, LockManager, LockManagerError};
+use crate::{hooks, probe};
+
+/// One thing that was looked at.
+struct Need {
+    finding: Finding,
+    /// How bad it is while nobody adopts, where it may be brought right before an adoption.
+    until_then: Option<Severity>,
+}
+
+impl Need {
+    fn always(finding: Finding) -> Self {
+        Self { finding, until_then: None }
+    }
+
+    /// As `doctor` shows it.
+    fn shown(self) -> Finding {
+        let Self { finding, until_then } = self;
+        let Some(severity) = until_then else { return finding };
+        let remedy = finding.remedy.unwrap_or_default();
+        Finding {
+            severity,
+            found: format!("{}: an adoption by this server would be refused now", finding.found),
+            remedy: Some(format!(
+                "{remedy}; where that is done right before an adoption, this is as it should be"
+            )),
+            ..finding
+        }
+    }
+}
+
+/// What an adoption of these services by this server is refused for; an operator who insists is refused only what the
+/// strategy can't work without.
+pub(super) fn refusals(
+    host: &Host,
+    settings: &Settings,
+    targets: &[ServiceName],
+    insists: bool,
+) -> Vec<Finding> {
+    let mut lock_manager = host.lock_manager(settings);
+    let mut needs = strategy(settings, lock_manager.as_mut());
+    if !insists {
+        needs.extend(besides(host, settings, targets, lock_manager.as_mut()));
+    }
+    let findings = needs.into_iter().map(|need| need.finding);
+    findings.filter(|finding| finding.severity == Severity::LosesLocks).collect()
+}
+
+/// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
+pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let mut lock_manager = host.lock_manager(settings);
+    let mut needs = strategy(settings, lock_manager.as_mut());
+    if needs.is_empty() {
+        let found = format!("'{}' can work here", settings.lock_manager.strategy);
+        needs.push(Need::always(Finding::ok("strategy", found)));
+    }
+    let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
+    needs.extend(besides(host, settings, &targets, lock_manager.as_mut()));
+    let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
+    let awaited = addresses_awaited(settings, &targets, lock_manager.as_mut(), is_present);
+    findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
+    findings
+}
+
+/// See [`crate::guard::awaited`].
+pub(super) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
+    addresses_awaited(settings, targets, host.lock_manager(settings).as_mut(), is_present)
+}
+
+/// Without what the strategy can't work at all.
+fn strategy(settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need> {
+    let check = "strategy";
+    let strategy = settings.lock_manager.strategy;
+    let finding = match lock_manager.usable(strategy) {
+        Ok(()) if strategy == Strategy::Notify => {
+            return grace_is_open(settings, lock_manager).err().into_iter().collect();
+        }
+        Ok(()) => return Vec::new(),
+        Err(LockManagerError::Unusable { strategy, why, instead }) => {
+            Finding::loses_locks(check, format!("'{strategy}' can't work here: {why}"), instead)
+        }
+        Err(error) => Finding::loses_locks(check, error.to_string(), "mend it"),
+    };
+    vec![Need::always(finding)]
+}
+
+/// Without a restart grace must be open already, with enough of it left. Between adoptions it hardly ever is.
+fn grace_is_open(settings: &Settings, lock_manager: &mut dyn LockManager) -> Result<(), Need> {
+    let check = "strategy";
+    let refuse = |why: String, remedy: &str| {
+        let finding = Finding::loses_locks(check, format!("'notify' can't work here: {why}"), remedy);
+        Err(Need { finding, until_then: Some(Severity::Note) })
+    };
+    let instead = "'restart-nfs' opens one";
+    let (answer, why) = probe::here(settings, &[]);
+    match answer {
+        Probe::InGrace => {}
+        Probe::NotInGrace => return refuse("no grace period is open".into(), instead),
+        Probe::NoAnswer => {
+            let why = format!("the lock manager doesn't say that it is in grace: {why}");
+            return refuse(why, "start NFS, and adopt while its grace period is open");
+        }
+    }
+    let told =
+        |error: LockManagerError| Need::always(Finding::loses_locks(check, error.to_string(), instead));
+    let length = lock_manager.grace_length().map_err(told)?;
+    let age = lock_manager.grace_age().map_err(told)?;
+    let left = length.saturating_sub(age.unwrap_or_default());
+    let margin = settings.lock_manager.settle_margin;
+    if left > margin {
+        return Ok(());
+    }
+    let why = format!(
+        "only {:.1} s of grace are left, and settle-margin wants more than {:.1} s",
+        left.as_secs_f64(),
+        margin.as_secs_f64()
+    );
+    refuse(why, instead)
+}
+
+/// What would lose locks although the strategy can work, and what is well. Reads a few files, makes and removes some, and asks
+/// programs; what it reads may hang with the disk that it lies on.
+fn besides(
+    host: &Host,
+    settings: &Settings,
+    targets: &[ServiceName],
+    lock_manager: &mut dyn LockManager,
+) -> Vec<Need> {
+    let mut needs: Vec<Need> = commands(settings).into_iter().map(Need::always).collect();
+    needs.extend(rivals::check(host, settings).into_iter().map(Need::always));
+    needs.extend(configured::times(host, settings).into_iter().map(Need::always));
+    needs.extend(writable::check(host, settings).into_iter().map(Need::always));
+    let brought = |finding| Need { finding, until_then: Some(Severity::Warning) };
+    needs.extend(volumes(host, settings, targets).into_iter().map(brought));
+    // A server without services adopts none.
+    if targets.is_empty() {
+        return needs;
+    }
+    let taken = settings.services.iter().filter(|service| targets.contains(&service.name));
+    let exports: Vec<PathBuf> = match settings.hooks.volume_up {
+        Some(_) => Vec::new(), // it exports them
+        None => taken.flat_map(|service| service.exports.iter().cloned()).collect(),
+    };
+    let lacks = lock_manager.missing(settings.lock_manager.strategy, &exports);
+    needs.extend(lacks.into_iter().map(|lack| {
+        let finding = Finding::loses_locks(lack.check, lack.found, lack.remedy);
+        if lack.check == lock_manager::EXPORT { brought(finding) } else { Need::always(finding) }
+    }));
+    needs
+}
+
+/// Hooks that an adoption runs and that can't be started.
+fn commands(settings: &Settings) -> Vec<Finding> {
+    let hooks = &settings.hooks;
+    let of_an_adoption = [("volume-up", &hooks.volume_up), ("address-up", &hooks.address_up)];
+    let can_not = of_an_adoption
+        .into_iter()
+        .filter_map(|(name, command)| Some((name, hooks::check(command.as_ref()?).err()?)));
+    let finding = |(name, why)| {
+        let found = format!("hooks.{name}: {why}");
+        Finding::loses_locks("command", found, "install it, or correct the configuration")
+    };
+    can_not.map(finding).collect()
+}
+
+/// Addresses that the services need, that are not on this server, and that no hook brings: for a cluster manager or an
+/// administrator to bring while an adoption waits. A sentence a service.
+fn addresses_awaited(
+    settings: &Settings,
+    targets: &[ServiceName],
+    lock_manager: &mut dyn LockManager,
+    is_present: impl Fn(IpAddr) -> bool,
+) -> Vec<String> {
+    if settings.hooks.address_up.is_some() {
+        return Vec::new();
+    }
+    // The last moment in which clients can be told, after grace has opened.
+    let within = lock_manager.grace_length().ok().map(|grace| {
+        format!(", within {} s", grace.saturating_sub(settings.lock_manager.settle_margin).as_secs())
+    });
+    let within = within.unwrap_or_default();
+    let one = |service: &ServiceSettings| {
+        let missing: Vec<IpAddr> =
+            service.addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+        let first = missing.first()?;
+        let shown = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (are, them) = if missing.len() == 1 { ("is", "it") } else { ("are", "them") };
+        Some(format!(
+            "{}: {shown} {are} not on this server, and hooks.address-up, which would bring {them}, is not set: a cluster \
+             manager or an administrator has to bring {them} here once the grace period is open{within}, and not before; \
+             by hand: 'ip address add {first}/PREFIX dev INTERFACE'. With 'heirlock adopt {} --prepare' before the address and \
+             'heirlock adopt {} --finish' after it nothing waits",
+            service.name, service.name, service.name
+        ))
+    };
+    settings.services.iter().filter(|service| targets.contains(&service.name)).filter_map(one).collect()
+}
 
 /// What the services to be taken over need of this host's file systems and isn't there now. Where a hook brings the volume,
 /// nothing has to be.
-pub(super) fn volumes(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
+fn volumes(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
     if settings.hooks.volume_up.is_some() {
         return Vec::new();
     }
@@ -48,6 +250,119 @@ mod tests {
     fn missing(tree: &Tree, more: &str) -> Vec<String> {
         let found = volumes(&tree.host(), &settings(&format!("{SERVICE}{more}")), &["nfs".parse().unwrap()]);
         found.into_iter().map(|finding| finding.found).collect()
+    }
+
+    fn nfs() -> Vec<ServiceName> {
+        vec!["nfs".parse().unwrap()]
+    }
+
+    /// What `adopt` refuses for on this host, which `doctor` has to show, and not as well.
+    fn refused(tree: &Tree, settings: &Settings) -> Vec<(&'static str, Severity)> {
+        let shown = check(&tree.host(), settings);
+        let refusals = refusals(&tree.host(), settings, &nfs(), false);
+        let as_shown = |refusal: Finding| {
+            let is_it =
+                |other: &&Finding| other.check == refusal.check && other.found.starts_with(&refusal.found);
+            let other = shown.iter().find(is_it);
+            let other = other.unwrap_or_else(|| panic!("doctor doesn't know that {refusal}: {shown:?}"));
+            (other.check, other.severity)
+        };
+        let refused: Vec<_> = refusals.into_iter().map(as_shown).collect();
+        let well = shown.iter().filter(|finding| finding.severity == Severity::Ok);
+        let both: Vec<_> = well.filter(|ok| refused.iter().any(|(check, _)| *check == ok.check)).collect();
+        assert!(both.is_empty(), "refused, and well: {both:?}");
+        refused
+    }
+
+    /// A host on which nothing is missing.
+    fn fit() -> Tree {
+        let tree = Tree::debian();
+        tree.relink("/etc/systemd/system/rpc-statd-notify.service", "/dev/null");
+        tree.put("/etc/nfs.conf.d/heirlock.conf", "[sm-notify]\nlift-grace=n\n");
+        tree.put("/run/sm-notify.pid", "");
+        tree.put("/etc/exports", "/srv/nfs *(rw,fsid=77)\n");
+        tree.folder("/srv/nfs");
+        tree
+    }
+
+    #[test]
+    fn what_adopt_refuses_for_doctor_never_calls_well() {
+        let tree = fit();
+        // Where rpcbind answers nobody, systemd starts it with NFS.
+        let kernel = |more: &str| settings(&format!("[notify]\nrpcbind-port = 9\n{more}{SERVICE}"));
+        let (loses, warning) = (Severity::LosesLocks, Severity::Warning);
+        assert_eq!(refused(&tree, &kernel("")), []);
+        tree.relink("/etc/systemd/system/nfs-server.service", "/dev/null");
+        assert_eq!(refused(&tree, &kernel("")), [("nfs-server", loses)], "masked");
+        tree.remove("/etc/systemd/system/nfs-server.service");
+        tree.remove("/lib/systemd/system/nfs-server.service");
+        assert_eq!(refused(&tree, &kernel("")), [("nfs-server", loses)], "not installed");
+        let tree = fit();
+        tree.remove("/lib/systemd/system/rpcbind.socket");
+        assert_eq!(refused(&tree, &kernel("")), [("rpcbind", loses)]);
+        let tree = fit();
+        tree.put("/etc/exports", "");
+        assert_eq!(refused(&tree, &kernel("")), [("export", warning)], "it may come with its volume");
+        tree.put("/etc/fstab", "/dev/drbd0 /srv ext4 noauto 0 2\n");
+        assert_eq!(refused(&tree, &kernel("")), [("volume", warning), ("export", warning)]);
+        let hook = "[hooks]\nvolume-up = [\"/no/such/program\"]\n";
+        assert_eq!(refused(&tree, &kernel(hook)), [("command", loses)]);
+        let tree = fit();
+        tree.put("/var/lib/nfs/etab", "/srv/nfs\t*(rw,fsid=77)\n");
+        let notify = "[lock-manager]\nstrategy = \"notify\"\n";
+        assert_eq!(refused(&tree, &kernel(notify)), [("strategy", Severity::Note), ("rpcbind", loses)]);
+        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        assert_eq!(refused(&tree, &kernel("")), [("strategy", loses)]);
+        let tree = fit();
+        let commands = "[lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
+                        incarnation = [\"false\"]\ngrace-period = \"90s\"\n";
+        assert_eq!(refused(&tree, &kernel(commands)), [("incarnation", loses)]);
+        tree.remove("/run/sm-notify.pid");
+        tree.remove("/etc/systemd/system/rpc-statd-notify.service");
+        let found = refused(&tree, &kernel(commands));
+        assert_eq!(found, [("sm-notify-pid", loses), ("rpc-statd-notify", loses), ("incarnation", loses)]);
+    }
+
+    #[test]
+    fn an_operator_who_insists_is_refused_what_the_strategy_can_not_work_without_alone() {
+        let tree = fit();
+        tree.put("/etc/exports", "");
+        let settings = settings(&format!("[notify]\nrpcbind-port = 9\n{SERVICE}"));
+        let checks = |insists| {
+            let found = refusals(&tree.host(), &settings, &nfs(), insists);
+            found.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
+        };
+        assert_eq!((checks(false), checks(true)), (vec!["export"], vec![]));
+        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        assert_eq!((checks(false), checks(true)), (vec!["strategy", "export"], vec!["strategy"]));
+    }
+
+    #[test]
+    fn an_address_that_nothing_here_brings_is_said_with_who_brings_it_when_and_how() {
+        let tree = fit();
+        let said = |text: &str, here: &[&str]| {
+            let settings = settings(text);
+            let is_here = |address: IpAddr| here.contains(&address.to_string().as_str());
+            addresses_awaited(&settings, &nfs(), tree.host().lock_manager(&settings).as_mut(), is_here)
+        };
+        let one = said(SERVICE, &[]);
+        assert_eq!(one.len(), 1, "{one:?}");
+        for words in [
+            "nfs: 192.0.2.10 is not on this server",
+            "hooks.address-up",
+            "a cluster manager or an administrator has to bring it here once the grace period is open, within 85 s,",
+            "'ip address add 192.0.2.10/PREFIX dev INTERFACE'",
+            "'heirlock adopt nfs --prepare' before the address and 'heirlock adopt nfs --finish' after it",
+        ] {
+            assert!(one[0].contains(words), "{words} is not in {one:?}");
+        }
+        assert_eq!(said(SERVICE, &["192.0.2.10"]), Vec::<String>::new());
+        assert_eq!(said(&format!("[hooks]\naddress-up = [\"true\"]\n{SERVICE}"), &[]), Vec::<String>::new());
+        let two = SERVICE.replace("\"192.0.2.10\"", "\"192.0.2.10\", \"192.0.2.11\", \"192.0.2.12\"");
+        let two = said(&two, &["192.0.2.10"]);
+        assert!(two[0].starts_with("nfs: 192.0.2.11, 192.0.2.12 are not on this server"), "{two:?}");
+        let other = "[[service]]\nname = \"other\"\naddresses = [\"192.0.2.99\"]\n";
+        assert_eq!(said(&format!("{SERVICE}{other}"), &["192.0.2.10"]), Vec::<String>::new());
     }
 
     #[test]

@@ -12,32 +12,33 @@ use heirlock_nsm::{StateNumber, nlm, sm};
 use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::{Finding, Severity};
 use super::host::Host;
+use super::mountd::ExportTable;
 use super::records::{self, Kept};
-use super::{agent, capture, reach, rivals, served, writable};
+use super::{agent, capture, intent, reach, served, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
 use crate::store::{Store, StoreError};
-use crate::{detector, limits, lock_manager, mounts, rpc_client};
+use crate::{detector, limits, mounts, rpc_client};
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
 
-/// Everything of this file, and the other senders.
+/// Everything of this file, and what an adoption needs.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = agent::check(host, settings);
-    findings.extend(rivals::check(host, settings));
     findings.extend(registrations(settings));
     findings.extend(served::check(settings));
     findings.extend(capture::live(host, settings));
-    findings.extend(recognition(host, settings));
-    let unwritable = writable::check(host, settings);
+    findings.extend(mounts_with_locks(host, settings));
+    findings.extend(export_table(host, settings));
+    let needs = intent::check(host, settings);
     let mut directory = directory(host, settings);
-    directory.retain(|finding| {
-        // A folder that can be read is well only where it can be written as well.
-        finding.severity != Severity::Ok || unwritable.iter().all(|other| other.check != finding.check)
-    });
+    let is_wrong =
+        |check: &str| needs.iter().any(|need| need.check == check && need.severity > Severity::Note);
+    // A folder that can be read is well only where it can be written as well.
+    directory.retain(|finding| finding.severity != Severity::Ok || !is_wrong(finding.check));
     findings.extend(directory);
-    findings.extend(unwritable);
+    findings.extend(needs);
     // That there is none has been said already.
     let Ok(store) = records::store(host, settings) else { return findings };
     let tried = store.probe().map_err(|error| error.to_string()).and_then(|()| {
@@ -109,30 +110,35 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
     vec![monitor, lock_manager]
 }
 
-/// Whether the lock manager can be made to recognise as configured.
-fn recognition(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let strategy = settings.lock_manager.strategy;
-    let mut findings = Vec::new();
-    if settings.lock_manager.kind == LockManagerKind::Kernel {
-        let table = host.text("/proc/mounts").unwrap_or_default();
-        // For restart-nfs the lock manager itself refuses.
-        if let Some(mount) = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs) {
-            findings.push(Finding::warning(
-                "nfs-mount",
-                format!("{} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace", mount.at),
-                "unmount it, mount it with nolock, or mount it by NFSv4",
-            ));
-        }
+/// What this host mounts by NFSv3 with locks holds its own lockd up. For restart-nfs the lock manager itself refuses.
+fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
+    if settings.lock_manager.kind != LockManagerKind::Kernel
+        || settings.lock_manager.strategy == Strategy::RestartNfs
+    {
+        return None;
     }
-    findings.push(match lock_manager::open_at(settings, &host.root).usable(strategy) {
-        Ok(()) => Finding::ok("strategy", format!("'{strategy}' can work here")),
-        Err(error) => Finding::loses_locks(
-            "strategy",
-            error.to_string(),
-            "an adoption by this server would be refused until then",
+    let table = host.text("/proc/mounts").unwrap_or_default();
+    let mount = mounts::locking(&table).next()?;
+    Some(Finding::warning(
+        "nfs-mount",
+        format!(
+            "{} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace",
+            mount.at
         ),
-    });
-    findings
+        "unmount it, mount it with nolock, or mount it by NFSv4",
+    ))
+}
+
+/// Where it is looked up what is exported, and who said so.
+fn export_table(host: &Host, settings: &Settings) -> Option<Finding> {
+    if settings.services.iter().all(|service| service.exports.is_empty()) {
+        return None;
+    }
+    let ExportTable { path, asked } = ExportTable::of(host, &settings.state_directory);
+    Some(Finding::ok(
+        "export-table",
+        format!("what is exported now is read from {} ({asked})", path.display()),
+    ))
 }
 
 /// The status monitor's directory: readable, and its folders of one owner.

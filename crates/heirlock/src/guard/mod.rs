@@ -7,10 +7,10 @@
 //! |---|---|---|
 //! | [`check_config`] | the configuration, exports, the store; no network | `heirlock check-config` |
 //! | [`doctor`] | all of that and the live host, its clients, the other servers | `heirlock doctor` |
-//! | [`hazards`] | who else may notify; a few files | `adopt`, which refuses what is known to lose locks |
+//! | [`refusals`] | all that an adoption needs; also a part of [`doctor`] | `adopt`, which refuses before it claims |
+//! | [`awaited`] | addresses that no hook brings | `adopt`, which says for whom it is going to wait |
 //! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
 //! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
-//! | [`unwritable`] | the folders that an adoption writes into | `adopt`, before it claims |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
 mod agent;
@@ -24,6 +24,7 @@ mod host;
 mod intent;
 mod live;
 mod memory;
+mod mountd;
 mod nfs_conf;
 mod process;
 mod reach;
@@ -45,9 +46,9 @@ use heirlock_core::store_identity::Word;
 use crate::config::Settings;
 
 pub(crate) use finding::{Finding, Severity};
+pub(crate) use host::Host;
+pub(crate) use mountd::ExportTable;
 pub(crate) use switch::{GuardError, Step, StepOutcome};
-
-use host::Host;
 
 /// What can be said of a configuration without touching the network. Where the store is said to be shared this takes up
 /// to three seconds: another server's heart must be seen to beat.
@@ -58,22 +59,26 @@ pub(crate) fn check_config(settings: &Settings) -> Vec<Finding> {
 /// All of [`check_config`], and what the live host, its clients and the other servers' heartbeats say. May take ten seconds.
 pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
     let host = Host::here();
+    let live = live::check(&host, settings);
     let mut findings = configured::check(&host, settings);
-    findings.extend(live::check(&host, settings));
+    // What an adoption needs is said once.
+    findings.retain(|finding| !live.contains(finding));
+    findings.extend(live);
     findings
 }
 
-/// What is known to lose locks if these services are adopted now: another sender may end the grace period or notify from
-/// the wrong address, grace is too short to notify anybody, a volume isn't here, or what must be written can't be. Reads
-/// a few files, and makes and removes some; no network. What it reads may hang with the disk that it lies on.
-pub(crate) fn hazards(settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
-    let host = Host::here();
-    let mut findings = rivals::check(&host, settings);
-    findings.extend(configured::times(&host, settings));
-    findings.extend(writable::check(&host, settings));
-    findings.extend(intent::volumes(&host, settings, targets));
-    findings.retain(|finding| finding.severity == Severity::LosesLocks);
-    findings
+/// What an adoption of these services by this server would be refused for: another sender may end the grace period or notify
+/// from the wrong address, grace is too short, a volume isn't here, what must be written can't be, NFS can't be restarted, …
+/// Where an operator insists, only what the strategy can't work without. For a thread that may wait: it makes and removes
+/// files, asks programs and rpcbind, and hangs with a disk that it reads.
+pub(crate) fn refusals(settings: &Settings, targets: &[ServiceName], insists: bool) -> Vec<Finding> {
+    intent::refusals(&Host::here(), settings, targets, insists)
+}
+
+/// Addresses of these services that are not here and that no hook brings, so that an adoption of them waits for a cluster
+/// manager or an administrator: a sentence a service.
+pub(crate) fn awaited(settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
+    intent::awaited(&Host::here(), settings, targets)
 }
 
 /// Commands of the configuration that can't be run, or that others may change: for the agent to say at its start.

@@ -30,11 +30,13 @@ const FOLDER_SINCE: Version = Version(2, 5, 3);
 const USR_SINCE: Version = Version(2, 7, 1);
 
 /// The settings that matter here, by section and key.
-const KEYS: [(&str, &str); 4] = [
+const KEYS: [(&str, &str); 6] = [
     ("sm-notify", "lift-grace"),
     ("sm-notify", "force"),
     ("statd", "state-directory-path"),
     ("statd", "ha-callout"),
+    ("mountd", "state-directory-path"),
+    ("exportd", "state-directory-path"),
 ];
 
 /// A version of nfs-utils.

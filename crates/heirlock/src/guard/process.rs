@@ -4,6 +4,7 @@
 //! What counts runs in our network namespace, for root or for another user that is named, and is the program behind
 //! `/proc/<pid>/exe`. What the kernel doesn't let us see counts against us: only root sees everything.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,34 @@ pub(super) fn numbers(host: &Host) -> Vec<u32> {
 pub(super) fn arguments(host: &Host, pid: u32) -> Vec<String> {
     let text = host.text(folder(pid).join("cmdline")).unwrap_or_default();
     text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// The values that a command line sets, by the short options, as getopt_long(3) reads it: the last one counts. `valued` are
+/// the options that have a value, the short one and the long one.
+pub(super) fn options(arguments: &[String], valued: &[(char, &str)]) -> BTreeMap<char, String> {
+    let mut found = BTreeMap::new();
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "--" {
+            break;
+        }
+        let (option, value) = if let Some(long) = word.strip_prefix("--") {
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+            let exact = valued.iter().find(|(_, known)| *known == name);
+            let mut alike = valued.iter().filter(|(_, known)| known.starts_with(name));
+            let Some((short, _)) = exact.or_else(|| alike.next()) else { continue };
+            (*short, value)
+        } else {
+            let cluster = word.strip_prefix('-').unwrap_or_default();
+            let valued = |(_, c): &(usize, char)| valued.iter().any(|(short, _)| short == c);
+            let Some((at, short)) = cluster.char_indices().find(valued) else { continue };
+            (short, cluster.get(at + 1..).filter(|value| !value.is_empty()))
+        };
+        let value = value.map(str::to_owned).or_else(|| words.next().cloned());
+        found.extend(value.map(|value| (option, value)));
+    }
+    found
 }
 
 /// Where it works.

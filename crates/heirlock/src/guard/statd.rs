@@ -1,6 +1,5 @@
 //! rpc.statd on this host: whether it runs, with what it was started, which callout it runs, and whether it could.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +57,7 @@ const VALUED: [(char, &str); 7] = [
 /// This host's rpc.statd.
 pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
     let found = process::find(host, "rpc.statd", &users(host, settings))?;
-    let options = options(&process::arguments(host, found.pid));
+    let options = process::options(&process::arguments(host, found.pid), &VALUED);
     // It works in its directory (nfs-utils, support/nsm/file.c); what it was started with says where that was meant to be.
     let works_in = process::working_directory(host, found.pid).filter(|folder| folder != Path::new("/"));
     Some(Running {
@@ -81,33 +80,6 @@ pub(super) fn users(host: &Host, settings: &Settings) -> Vec<u32> {
         .filter_map(|folder| trusted::stat_of_link(host.at(folder)).ok())
         .map(|meta| meta.uid())
         .collect()
-}
-
-/// The values that a command line of rpc.statd sets, by the short options, as getopt_long(3) reads it: the last one counts.
-fn options(arguments: &[String]) -> BTreeMap<char, String> {
-    let mut found = BTreeMap::new();
-    let mut words = arguments.iter().skip(1);
-    while let Some(word) = words.next() {
-        if word == "--" {
-            break;
-        }
-        let (option, value) = if let Some(long) = word.strip_prefix("--") {
-            let (name, value) =
-                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
-            let exact = VALUED.iter().find(|(_, known)| *known == name);
-            let mut alike = VALUED.iter().filter(|(_, known)| known.starts_with(name));
-            let Some((short, _)) = exact.or_else(|| alike.next()) else { continue };
-            (*short, value)
-        } else {
-            let cluster = word.strip_prefix('-').unwrap_or_default();
-            let valued = |(_, c): &(usize, char)| VALUED.iter().any(|(short, _)| short == c);
-            let Some((at, short)) = cluster.char_indices().find(valued) else { continue };
-            (short, cluster.get(at + 1..).filter(|value| !value.is_empty()))
-        };
-        let value = value.map(str::to_owned).or_else(|| words.next().cloned());
-        found.extend(value.map(|value| (option, value)));
-    }
-    found
 }
 
 /// The callout that rpc.statd is to run.
@@ -214,7 +186,8 @@ mod tests {
 
     #[test]
     fn what_rpc_statd_was_started_with_is_read_as_it_reads_it() {
-        let of = |line: &str| options(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let of = |line: &str| process::options(&words(line), &VALUED);
         for (line, option, expected) in [
             ("rpc.statd --no-notify -P /run/x -n 127.0.0.1", 'P', Some("/run/x")),
             ("rpc.statd -FLP/run/x", 'P', Some("/run/x")),

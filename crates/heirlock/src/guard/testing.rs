@@ -40,6 +40,8 @@ impl Tree {
         tree.put("/usr/sbin/sm-notify", "program that knows lift-grace\n");
         tree.put("/lib/systemd/system/rpc-statd-notify.service", "[Service]\nExecStart=-/sbin/sm-notify\n");
         tree.put("/lib/systemd/system/rpc-statd.service", "[Service]\nExecStart=/sbin/rpc.statd\n");
+        tree.put("/lib/systemd/system/nfs-server.service", "[Service]\nExecStart=/usr/sbin/rpc.nfsd\n");
+        tree.put("/lib/systemd/system/rpcbind.socket", "[Socket]\nListenStream=111\n");
         tree.put("/usr/bin/heirlock", "program\n");
         tree.put("/etc/nfs.conf", "[sm-notify]\n# lift-grace=y\n");
         tree.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
@@ -53,6 +55,8 @@ impl Tree {
              mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
              enable) mkdir -p $wants; ln -sf ../$3 $wants;;\n\
              is-enabled) ls -d *.wants/$2 > /dev/null 2>&1 || {{ echo disabled; exit 1; }}; echo enabled;;\n\
+             show) if [ -L $4 ]; then echo masked; elif [ -e {root}/lib/systemd/system/$4 ]; then echo loaded;\n\
+             else echo not-found; fi;;\n\
              disable) [ -e $3 ] || exit 1; rm -f $wants/$3; rmdir $wants || true;;\n\
              stop) [ $2 != rpc-statd.service ] || rm -rf {statd};;\n\
              start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; cp -a {kept}/. {statd}; }};;\nesac\n",

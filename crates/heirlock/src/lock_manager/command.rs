@@ -8,9 +8,8 @@ use std::time::Duration;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 
-use super::{LockManager, LockManagerError, Recognised, missing_commands};
+use super::{Lack, LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
-use crate::control::Missing;
 use crate::files::trusted;
 use crate::hooks;
 
@@ -69,25 +68,25 @@ impl LockManager for ByCommand {
         self.command_for(strategy).map(|_| ())
     }
 
-    fn missing(&mut self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Missing> {
+    fn missing(&mut self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
         let check = "incarnation";
         let command = self.command_for(strategy).ok().flatten();
         let mut missing = missing_commands([(strategy.as_str(), command)]);
         match self.settings.incarnation.as_ref().map(|command| hooks::run(command, &[])) {
             Some(Ok(_)) => {}
-            Some(Err(error)) => missing.push(Missing::new(
+            Some(Err(error)) => missing.push(Lack::new(
                 check,
                 format!("lock-manager.incarnation doesn't tell which life the lock manager lives: {error}"),
                 "start the lock manager, or correct the command, which prints nothing where none runs",
             )),
-            None => missing.push(Missing::new(
+            None => missing.push(Lack::new(
                 check,
                 "nothing tells which life the lock manager lives",
                 "set lock-manager.incarnation",
             )),
         }
         if let Err(error) = self.grace_length() {
-            missing.push(Missing::new("grace", error.to_string(), "set lock-manager.grace-period"));
+            missing.push(Lack::new("grace", error.to_string(), "set lock-manager.grace-period"));
         }
         missing
     }

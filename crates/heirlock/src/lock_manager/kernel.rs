@@ -14,10 +14,10 @@ use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{LockManager, LockManagerError, Recognised, missing_commands};
+use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
-use crate::control::Missing;
 use crate::files::trusted;
+use crate::guard::Host;
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
@@ -38,7 +38,7 @@ pub(super) struct Kernel {
     settings: LockManagerSettings,
     rpcbind_port: u16,
     proc: PathBuf,
-    systemd: bool,
+    host: Host,
     exports: Exports,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
@@ -55,13 +55,13 @@ struct Lockd {
 }
 
 impl Kernel {
-    pub(super) fn new(settings: &Settings, root: &Path) -> Self {
+    pub(super) fn new(settings: &Settings, host: &Host) -> Self {
         Self {
-            exports: Exports::new(root, &settings.state_directory),
+            exports: Exports::new(host, &settings.state_directory),
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: root.join("proc"),
-            systemd: root.join("run/systemd/system").is_dir(),
+            proc: host.at("/proc"),
+            host: host.clone(),
             is_status_monitor: settings.capture.mode == CaptureMode::Nsm,
             last_seen: Cell::new(None),
         }
@@ -135,7 +135,7 @@ impl Kernel {
                 "unmount it, mount it with nolock or by NFSv4, or use 'restart-lock-manager' where lockd obeys SIGKILL",
             );
         }
-        if self.settings.restart_nfs.is_none() && !self.systemd {
+        if self.settings.restart_nfs.is_none() && self.host.systemctl.is_none() {
             return refuse(
                 "systemd doesn't run here".into(),
                 "say how NFS is restarted (lock-manager.restart-nfs)",
@@ -165,7 +165,7 @@ impl Kernel {
 
     /// lockd can't register without it, and no client finds it.
     /// rpcbind answers, or will: systemd starts it with NFS (nfs-server.service of nfs-utils).
-    fn missing_rpcbind(&self, strategy: Strategy) -> Option<Missing> {
+    fn missing_rpcbind(&self, strategy: Strategy) -> Option<Lack> {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
         let asked = rpc_client::find_over(
             loopback,
@@ -175,23 +175,23 @@ impl Kernel {
             limits::PROBE_TIME_MAX,
         );
         let found = format!("rpcbind does not answer on this server: {}", asked.err()?);
-        let is_loaded = |unit: &&str| load_state(unit).is_some_and(|state| state == "loaded");
+        let is_loaded = |unit: &&str| self.load_state(unit).is_some_and(|state| state == "loaded");
         if self.systemd_restarts(strategy) && ["rpcbind.socket", "rpcbind.service"].iter().any(is_loaded) {
             return None;
         }
-        Some(Missing::new("rpcbind", found, "start it (systemctl enable --now rpcbind.socket)"))
+        Some(Lack::new("rpcbind", found, "start it (systemctl enable --now rpcbind.socket)"))
     }
 
     /// systemd restarts what it can load alone.
-    fn missing_unit(&self, strategy: Strategy) -> Option<Missing> {
+    fn missing_unit(&self, strategy: Strategy) -> Option<Lack> {
         const UNIT: &str = "nfs-server.service";
         if !self.systemd_restarts(strategy) {
             return None;
         }
         // Where systemctl itself fails, nothing is known of the unit.
-        let state = load_state(UNIT)?;
+        let state = self.load_state(UNIT)?;
         (state != "loaded").then(|| {
-            Missing::new(
+            Lack::new(
                 "nfs-server",
                 format!("{UNIT} can't be restarted: it is {state}"),
                 "install the NFS server and unmask its unit, or set lock-manager.restart-nfs",
@@ -201,12 +201,31 @@ impl Kernel {
 
     /// NFS is restarted by systemd, and not by a command of the configuration.
     fn systemd_restarts(&self, strategy: Strategy) -> bool {
-        strategy == Strategy::RestartNfs && self.settings.restart_nfs.is_none() && self.systemd
+        strategy == Strategy::RestartNfs
+            && self.settings.restart_nfs.is_none()
+            && self.host.systemctl.is_some()
+    }
+
+    /// What systemd made of a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
+    fn load_state(&self, unit: &str) -> Option<String> {
+        self.host.systemctl.as_ref()?;
+        let question = ["show", "--property=LoadState", "--value", unit];
+        let said = hooks::run(&self.by_systemd(&question, limits::SYSTEMCTL_SHOW_TIME_MAX), &[]).ok()?;
+        Some(said.0.trim().to_owned())
+    }
+
+    fn by_systemd(&self, arguments: &[&str], time_limit: Duration) -> Command {
+        let program = self.host.systemctl.as_deref().unwrap_or(Path::new("systemctl"));
+        let arguments = arguments.iter().map(|word| (*word).to_owned());
+        Command {
+            argv: std::iter::once(program.display().to_string()).chain(arguments).collect(),
+            time_limit,
+        }
     }
 
     fn restart_nfs(&self) -> Result<Recognised, LockManagerError> {
         let before = self.lockd()?;
-        let by_systemd = systemctl(&["restart", "nfs-server.service"]);
+        let by_systemd = self.by_systemd(&["restart", "nfs-server.service"], SYSTEMCTL_TIME_MAX);
         let command = self.settings.restart_nfs.as_ref().unwrap_or(&by_systemd);
         let _kept = self.exports.keep();
         run(command, "look at the command and at the kernel's log")?;
@@ -236,8 +255,8 @@ impl Kernel {
     /// The status monitor is restarted first, so that it knows what was conveyed when lockd wakes; then lockd.
     fn restart_lock_manager(&self) -> Result<Recognised, LockManagerError> {
         let lockd = self.check_restart_lock_manager()?;
-        let by_systemd = systemctl(&["restart", "rpc-statd.service"]);
-        let by_default = (self.systemd && !self.is_status_monitor).then_some(&by_systemd);
+        let by_systemd = self.by_systemd(&["restart", "rpc-statd.service"], SYSTEMCTL_TIME_MAX);
+        let by_default = (self.host.systemctl.is_some() && !self.is_status_monitor).then_some(&by_systemd);
         if let Some(command) = self.settings.restart_status_monitor.as_ref().or(by_default) {
             run(command, "look at the status monitor's log")?;
         }
@@ -319,7 +338,7 @@ impl LockManager for Kernel {
         }
     }
 
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Missing> {
+    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack> {
         let settings = &self.settings;
         let commands = match strategy {
             Strategy::Notify => None,
@@ -338,7 +357,7 @@ impl LockManager for Kernel {
             let found = format!("{} is not exported here", path.display());
             let remedy =
                 format!("export it (exportfs -o … CLIENTS:{}), or set hooks.volume-up", path.display());
-            Missing::new("export", found, remedy)
+            Lack::new(EXPORT, found, remedy)
         }));
         missing
     }
@@ -397,17 +416,6 @@ impl LockManager for Kernel {
         let started = Duration::from_millis(lockd.started.saturating_mul(1000) / ticks);
         Ok(Some(Duration::from_secs_f64(uptime.max(0.0)).saturating_sub(started)))
     }
-}
-
-/// What systemd made of a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
-fn load_state(unit: &str) -> Option<String> {
-    let said = hooks::run(&systemctl(&["show", "--property=LoadState", "--value", unit]), &[]).ok()?;
-    Some(said.0.trim().to_owned())
-}
-
-fn systemctl(arguments: &[&str]) -> Command {
-    let argv = ["systemctl"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
-    Command { argv, time_limit: SYSTEMCTL_TIME_MAX }
 }
 
 fn run(command: &Command, remedy: &str) -> Result<(), LockManagerError> {

@@ -13,26 +13,26 @@ use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
 use crate::config::{Command, LockManagerKind, Settings};
-use crate::control::Missing;
 use crate::files::{Folder, Links, trusted};
-use crate::{exports_syntax, hooks};
+use crate::guard::{ExportTable, Host};
+use crate::hooks;
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
-    open_at(settings, Path::new("/"))
+    open_on(settings, &Host::here())
 }
 
-/// The same, where another folder stands for `/`.
-pub(crate) fn open_at(settings: &Settings, root: &Path) -> Box<dyn LockManager> {
+/// The same, of another host.
+pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> {
     match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, root)),
+        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
         LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
     }
 }
 
-/// The table of what is exported, as exportfs wrote it down, where another folder stands for `/`.
-pub(crate) fn exported(root: &Path, state_directory: &Path) -> io::Result<String> {
-    let table = exports_syntax::table(root, state_directory);
+/// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.
+pub(crate) fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
+    let table = host.at(ExportTable::of(host, state_directory).path);
     let folder = Folder::open(table.parent().unwrap_or(state_directory))?;
     let bytes = folder.read("etab", Links::One, trusted::SYSTEM_FILE_BYTES_MAX)?;
     String::from_utf8(bytes).map_err(io::Error::other)
@@ -54,7 +54,7 @@ pub(crate) trait LockManager: Send {
 
     /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
     /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Missing>;
+    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
 
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
@@ -73,11 +73,31 @@ pub(crate) trait LockManager: Send {
     fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
 }
 
+/// One thing that an adoption needs of the lock manager and that isn't there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// Which check: a word that does not change, for scripts.
+    pub(crate) check: &'static str,
+    /// What was found.
+    pub(crate) found: String,
+    /// What an administrator can do.
+    pub(crate) remedy: String,
+}
+
+impl Lack {
+    fn new(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, found: found.into(), remedy: remedy.into() }
+    }
+}
+
+/// [`Lack::check`] of a path that is not exported: it may come with its volume, right before an adoption.
+pub(crate) const EXPORT: &str = "export";
+
 /// What can't be started of the commands that are configured under these keys.
-fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Missing> {
+fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Lack> {
     let check = |(key, command): (&str, Option<&Command>)| {
         let why = hooks::check(command?).err()?;
-        Some(Missing::new(
+        Some(Lack::new(
             "command",
             format!("lock-manager.{key}: {why}"),
             "install it, or correct the configuration",

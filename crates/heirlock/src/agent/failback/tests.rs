@@ -112,3 +112,18 @@ fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
     let claim = place.agent.store.newest_claim(&service("nfs")).unwrap().unwrap();
     assert!(claim.released);
 }
+
+#[test]
+fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_the_loop() {
+    let mut place = with_a_guest();
+    let lock_manager = std::sync::Arc::clone(&place.agent.workshop.lock_manager);
+    let busy = lock_manager.lock().unwrap();
+    place.agent.release(&service("nfs"), None, None);
+    let now = place.agent.clock.now();
+    place.agent.address_gone(now, &service("nfs"), Ok(()));
+    assert!(!place.agent.held.contains_key(&service("nfs")), "the loop goes on");
+    let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
+    assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "its locks are still held");
+    drop(busy);
+    while !is_gone(&place.next()) {}
+}

@@ -24,7 +24,7 @@ fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
     let mut place = place();
     place.begin("nfs");
     let late = place.next();
-    assert!(matches!(&late, Message::Fit(_, missing) if missing.is_empty()));
+    assert!(matches!(&late, Message::Fit(_, fit) if fit.missing.is_empty()));
     place.supersede();
     place.begin("new");
     place.agent.handle(late);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exports_syntax::words;
 use crate::files::{self, trusted};
+use crate::guard::Host;
 use crate::lock_manager::exported;
 
 /// Read after all others: what they say of an export counts.
@@ -21,7 +22,7 @@ const REMARK: &str =
 /// Where exports are written down.
 #[derive(Debug, Clone)]
 pub(super) struct Exports {
-    root: PathBuf,
+    host: Host,
     state_directory: PathBuf,
     /// `exports`.
     file: PathBuf,
@@ -41,12 +42,12 @@ impl Drop for Kept<'_> {
 }
 
 impl Exports {
-    pub(super) fn new(root: &Path, state_directory: &Path) -> Self {
+    pub(super) fn new(host: &Host, state_directory: &Path) -> Self {
         Self {
-            root: root.to_owned(),
+            host: host.clone(),
             state_directory: state_directory.to_owned(),
-            file: root.join("etc/exports"),
-            folder: root.join("etc/exports.d"),
+            file: host.at("/etc/exports"),
+            folder: host.at("/etc/exports.d"),
         }
     }
 
@@ -70,7 +71,7 @@ impl Exports {
     }
 
     fn write(&self) -> io::Result<()> {
-        let table = exported(&self.root, &self.state_directory);
+        let table = exported(&self.host, &self.state_directory);
         let Some(table) = files::if_present(table)? else { return Ok(()) };
         let in_files = self.in_files()?;
         let is_in_a_file = |line: &str| clients(line).iter().all(|export| in_files.contains(export));
@@ -91,7 +92,7 @@ impl Exports {
     /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is
     /// restarted.
     pub(super) fn has(&self, path: &Path, restarts: bool) -> bool {
-        let table = exported(&self.root, &self.state_directory).unwrap_or_default();
+        let table = exported(&self.host, &self.state_directory).unwrap_or_default();
         let now = table.lines().flat_map(clients);
         let in_files = restarts.then(|| self.in_files().unwrap_or_default()).into_iter().flatten();
         let exported: BTreeSet<PathBuf> = now.chain(in_files).map(|(path, _)| PathBuf::from(path)).collect();
@@ -137,6 +138,10 @@ mod tests {
 
     struct Place(tempfile::TempDir, Exports);
 
+    fn on(root: &Path) -> Host {
+        Host { root: root.to_owned(), systemctl: None, tools: Some(root.to_owned()), ..Host::here() }
+    }
+
     fn place(exports: &str, table: &str) -> Place {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
@@ -144,7 +149,7 @@ mod tests {
         fs::write(root.join("etc/exports"), exports).unwrap();
         fs::write(root.join("etc/exports.d/one.exports"), "/srv/one *(rw)\n").unwrap();
         fs::write(root.join("etab"), table).unwrap();
-        let exports = Exports::new(root, root);
+        let exports = Exports::new(&on(root), Path::new("/"));
         Place(folder, exports)
     }
 
@@ -183,7 +188,7 @@ mod tests {
             assert_eq!((place.1.has(path, false), place.1.has(path, true)), (now, after), "{path:?}");
         }
         fs::create_dir(place.0.path().join("statd")).unwrap();
-        let below = Exports::new(place.0.path(), &place.0.path().join("statd"));
+        let below = Exports::new(&on(place.0.path()), Path::new("/statd"));
         assert!(below.has(Path::new("/srv/homes"), false), "as on Red Hat");
     }
 

@@ -38,12 +38,14 @@ impl FakeProc {
             incarnation: None,
             grace_period: None,
         };
+        let root = self.0.path().to_owned();
+        let host = Host { tools: Some(root.clone()), root, systemctl: None, ..Host::here() };
         Kernel {
             settings,
             rpcbind_port: 111,
             proc: self.0.path().to_owned(),
-            systemd: false,
-            exports: Exports::new(self.0.path(), self.0.path()),
+            exports: Exports::new(&host, Path::new("/")),
+            host,
             is_status_monitor: false,
             last_seen: Cell::new(None),
         }
@@ -71,10 +73,10 @@ fn what_an_adoption_needs_of_the_host_is_looked_for_before() {
         missing.into_iter().map(|one| (one.check, one.found)).collect::<Vec<_>>()
     };
     let found = checks(Strategy::RestartNfs);
-    assert_eq!(found.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["command", "rpcbind", "export"]);
+    assert_eq!(found.iter().map(|one| one.0).collect::<Vec<_>>(), ["command", "rpcbind", "export"]);
     assert!(found[0].1.contains("restart-nfs: /no/such/program") && found[2].1.contains("/srv/elsewhere"));
     let found = checks(Strategy::Notify);
-    assert_eq!(found.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["rpcbind", "export"]);
+    assert_eq!(found.iter().map(|one| one.0).collect::<Vec<_>>(), ["rpcbind", "export"]);
 }
 
 #[test]
