@@ -38,10 +38,16 @@ fn steps(steps: &[Step], output: &Output) -> Result<Exit, Failed> {
 
 impl From<GuardError> for Failed {
     fn from(error: GuardError) -> Self {
+        // What it was that went wrong decides, however much was done before.
+        let of_cause = |error: &GuardError| match error {
+            GuardError::Changed { .. } | GuardError::Refused { .. } => Exit::Refused,
+            GuardError::Store(_) => Exit::Store,
+            GuardError::Partly { .. } | GuardError::Io { .. } | GuardError::Systemctl(_) => Exit::Failed,
+        };
         match error {
-            GuardError::Changed { .. } | GuardError::Refused { .. } => Self::new(Exit::Refused, error),
             GuardError::Store(error) => error.into(),
-            GuardError::Io { .. } | GuardError::Systemctl(_) => Self::new(Exit::Failed, error),
+            GuardError::Partly { ref source, .. } => Self::new(of_cause(source), error),
+            error => Self::new(of_cause(&error), error),
         }
     }
 }

@@ -96,6 +96,12 @@ pub(crate) fn place(path: &Path) -> io::Result<(Folder, &OsStr)> {
     Ok((Folder::open(above.unwrap_or(Path::new(".")))?, name))
 }
 
+/// Whether a file or a folder may be written, told without writing: it is read-only as root sees it where its file system is,
+/// or where it is immutable (chattr +i).
+pub(crate) fn may_write(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
+}
+
 /// What is known of a file or folder; of what a link leads to.
 pub(crate) fn stat(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)

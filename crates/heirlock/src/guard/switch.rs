@@ -8,6 +8,7 @@ mod enable;
 mod mode;
 mod nfs_conf_file;
 mod place;
+mod writable;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
 use super::rivals;
 use crate::config::{CaptureMode, Command, Settings};
+use crate::files::trusted;
 use crate::hooks::{self, CommandError};
 use crate::limits;
 use crate::store::StoreError;
@@ -87,6 +89,17 @@ pub(crate) enum GuardError {
         /// what was found, and what to do
         what: String,
     },
+    /// It ended in the middle.
+    #[error("{source}\ndone before that: {done}; {next}")]
+    Partly {
+        /// the steps that were done
+        done: String,
+        /// what to type
+        next: &'static str,
+        /// why it could not go on
+        #[source]
+        source: Box<GuardError>,
+    },
     /// A file can't be read or written.
     #[error("can't {action} {path}: {source}; {}", remedy(.source))]
     Io {
@@ -149,6 +162,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The steps; where it ended in the middle, the error names those that were done.
+    fn told(self, ended: Result<(), GuardError>, next: &'static str) -> Result<Vec<Step>, GuardError> {
+        let Err(source) = ended else { return Ok(self.steps) };
+        let done = self.steps.iter().filter(|step| step.outcome == StepOutcome::Done);
+        let done: Vec<&str> = done.map(|step| step.what.as_str()).collect();
+        if done.is_empty() {
+            return Err(source);
+        }
+        Err(GuardError::Partly { done: done.join("; "), next, source: Box::new(source) })
+    }
+
     fn remember(&self) -> Result<(), GuardError> {
         let path = Self::memory_path(self.host, self.settings);
         self.memory.save(&path).map_err(failed("write", &path))
@@ -167,7 +191,7 @@ impl Run<'_> {
     fn is_enabled(&self, unit: &str) -> bool {
         let wants = if unit == SOCKET { "sockets.target.wants" } else { "multi-user.target.wants" };
         let link = Path::new("/etc/systemd/system").join(wants).join(unit);
-        crate::files::trusted::stat_of_link(self.host.at(link)).is_ok()
+        trusted::stat_of_link(self.host.at(link)).is_ok()
     }
 
     /// Refuses to go on where somebody changed a file that we wrote. All of them are named.
@@ -201,7 +225,10 @@ fn our_files(host: &Host, settings: &Settings) -> Vec<OurFile> {
         OurFile { mere_presence: true, ..whole(rivals::GUARD_FILE, String::new()) },
     ];
     // A package brings its own units.
-    let packaged = |unit, file| matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file));
+    // A link in the place of ours is an administrator's, or leads to where the host's configuration was made (NixOS).
+    let is_link = |file: &str| trusted::read_link(host.at(file)).is_ok();
+    let packaged =
+        |unit, file| matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file) || is_link(file));
     if host.systemctl.is_some() && !packaged(UNIT, UNIT_FILE) {
         let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
         files.push(whole(UNIT_FILE, text));

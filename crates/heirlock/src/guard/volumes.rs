@@ -23,7 +23,7 @@ pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {
 }
 
 /// Where something is mounted. What only waits to be mounted when it is looked at holds nothing yet.
-fn mounted(host: &Host) -> Vec<PathBuf> {
+pub(super) fn mounted(host: &Host) -> Vec<PathBuf> {
     let table = host.text("/proc/mounts").unwrap_or_default();
     let place = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         [_, place, kind, ..] if *kind != "autofs" => Some(unescaped(place)),

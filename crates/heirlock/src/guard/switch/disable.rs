@@ -27,26 +27,31 @@ pub(in super::super) fn disable(
         return Ok(vec![Step { what, outcome: StepOutcome::AlreadySo }]);
     };
     let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
-    run.check_unchanged()?;
-    run.check_agent_ended()?;
-    // The agent first, so that no number is sent any more, and before it what would start it again; then the number, before
-    // anybody else may send.
-    run.stop_socket()?;
-    run.stop_agent()?;
-    run.raise_state()?;
-    run.hand_back()?;
-    for (path, remembered) in run.memory.files.clone() {
-        run.give_back(&path, &remembered)?;
-    }
-    run.give_back_statd()?;
-    run.unmask(rivals::UNIT)?;
-    run.reload()?;
-    run.drop_store()?;
-    run.forget(&path)?;
-    Ok(run.steps)
+    let ended = run.give_host_back(&path);
+    run.told(ended, "'heirlock disable' goes on from there once that is mended")
 }
 
 impl Run<'_> {
+    fn give_host_back(&mut self, memory: &Path) -> Result<(), GuardError> {
+        self.check_unchanged()?;
+        self.check_agent_ended()?;
+        self.check_can_be_given_back()?;
+        // The agent first, so that no number is sent any more, and before it what would start it again; then the number,
+        // before anybody else may send.
+        self.stop_socket()?;
+        self.stop_agent()?;
+        self.raise_state()?;
+        self.hand_back()?;
+        for (path, remembered) in self.memory.files.clone() {
+            self.give_back(&path, &remembered)?;
+        }
+        self.give_back_statd()?;
+        self.unmask(rivals::UNIT)?;
+        self.reload()?;
+        self.drop_store()?;
+        self.forget(memory)
+    }
+
     fn stop_agent(&mut self) -> Result<(), GuardError> {
         // A run that was ended may have removed the unit already, and systemctl refuses to disable what is not there.
         let there = self.is_enabled(UNIT) || self.host.unit(UNIT) != Unit::Absent;

@@ -23,44 +23,51 @@ pub(in super::super) fn enable(
     let memory = Memory::load(&path).map_err(failed("read", &path))?;
     let memory = memory.unwrap_or_else(|| Memory::begin(boot(host)));
     let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
-    run.check_unchanged()?;
-    run.check_mode()?;
-    let files = our_files(host, settings);
-    for file in &files {
-        // A link or a folder in its place is refused before the first change.
-        Before::look(host, &file.path).map_err(failed("read", &file.path))?;
-    }
-    let store = run.decide_store(word)?;
-    run.folder(&settings.local_directory, 0o700)?;
-    run.folder(&settings.runtime_directory, 0o700)?;
-    run.store(store)?;
-    run.leave_other_modes()?;
-    if settings.capture.mode == CaptureMode::Callout {
-        run.link_callout()?;
-    }
-    let behind = run.will_be_behind(&files);
-    for file in &files {
-        run.file(file)?;
-    }
-    run.leave_other_nfs_conf(&files)?;
-    run.mask(rivals::UNIT)?;
-    if settings.capture.mode == CaptureMode::Nsm {
-        run.take_statds_place()?;
-    }
-    run.own_unit()?;
-    if behind {
-        run.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
-    }
-    if !plan {
-        run.say_in_force();
-        for hazard in rivals::hazards(host, settings) {
-            run.say(StepOutcome::Left, format!("{}; {}", hazard.found, hazard.remedy.unwrap_or_default()));
-        }
-    }
-    Ok(run.steps)
+    let ended = run.put_under_guard(word);
+    run.told(ended, "'heirlock disable' takes all of it back")
 }
 
 impl Run<'_> {
+    fn put_under_guard(&mut self, word: Word) -> Result<(), GuardError> {
+        self.check_unchanged()?;
+        self.check_mode()?;
+        let all = our_files(self.host, self.settings);
+        let nfs_conf =
+            all.iter().filter(|file| nfs_conf_file::is_nfs_conf(file)).map(|file| file.path.clone());
+        let nfs_conf: Vec<PathBuf> = nfs_conf.collect();
+        // All that can't be written is refused before the first change.
+        let files = self.to_be_written(all)?;
+        let store = self.decide_store(word)?;
+        self.folder(&self.settings.local_directory, 0o700)?;
+        self.folder(&self.settings.runtime_directory, 0o700)?;
+        self.store(store)?;
+        self.leave_other_modes()?;
+        if self.mode() == CaptureMode::Callout {
+            self.link_callout()?;
+        }
+        let behind = self.will_be_behind(&files);
+        for file in &files {
+            self.file(file)?;
+        }
+        self.leave_other_nfs_conf(&nfs_conf)?;
+        self.mask(rivals::UNIT)?;
+        if self.mode() == CaptureMode::Nsm {
+            self.take_statds_place()?;
+        }
+        self.own_unit()?;
+        if behind {
+            self.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
+        }
+        if !self.plan {
+            self.say_in_force();
+            for hazard in rivals::hazards(self.host, self.settings) {
+                let remedy = hazard.remedy.unwrap_or_default();
+                self.say(StepOutcome::Left, format!("{}; {remedy}", hazard.found));
+            }
+        }
+        Ok(())
+    }
+
     fn folder(&mut self, path: &Path, mode: u32) -> Result<(), GuardError> {
         if self.host.at(path).is_dir() {
             self.say(StepOutcome::AlreadySo, format!("the folder {} is there", path.display()));

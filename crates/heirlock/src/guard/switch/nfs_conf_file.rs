@@ -98,16 +98,16 @@ pub(super) fn has_callout(host: &Host, memory: &Memory, file: &OurFile) -> bool 
     }
 }
 
-fn is_nfs_conf(file: &OurFile) -> bool {
+pub(super) fn is_nfs_conf(file: &OurFile) -> bool {
     file.is_block || file.path == Path::new(DROP_IN)
 }
 
 impl Run<'_> {
     /// Where another version of nfs-utils read what an earlier run wrote, nothing of it stays.
-    pub(super) fn leave_other_nfs_conf(&mut self, files: &[OurFile]) -> Result<(), GuardError> {
+    pub(super) fn leave_other_nfs_conf(&mut self, ours: &[PathBuf]) -> Result<(), GuardError> {
         let is_other = |(path, remembered): (&PathBuf, &Remembered)| {
             let was_nfs_conf = remembered.block.is_some() || path == Path::new(DROP_IN);
-            (was_nfs_conf && files.iter().all(|file| file.path != *path)).then(|| path.clone())
+            (was_nfs_conf && !ours.contains(path)).then(|| path.clone())
         };
         let others: Vec<PathBuf> = self.memory.files.iter().filter_map(is_other).collect();
         others.iter().try_for_each(|path| self.give_back_file(path))

@@ -14,6 +14,7 @@ use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
 mod modes;
+mod read_only;
 
 fn enable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
     super::enable(host, settings, plan, Word::None)
@@ -168,6 +169,11 @@ fn a_run_that_failed_half_way_is_taken_back() {
         break_systemctl(&tree, verb, after);
         let failed = enable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
         assert!(failed.contains(verb) && failed.contains("exit status 1"), "{failed}");
+        assert!(
+            failed.contains("\ndone before that: create the folder /var/lib/heirlock; create the folder")
+                && failed.ends_with("'heirlock disable' takes all of it back"),
+            "{failed}"
+        );
         fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
         off(&tree);
         assert_eq!(tree.listing(), before, "after a failed {verb}");
@@ -181,7 +187,8 @@ fn a_giving_back_that_failed_half_way_is_finished_by_the_next() {
     on(&tree);
     let whole = fs::read_to_string(tree.host().systemctl.unwrap()).unwrap();
     break_systemctl(&tree, "unmask", false);
-    disable(&tree.host(), &settings(SERVICE), false).unwrap_err();
+    let failed = disable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
+    assert!(failed.contains("\ndone before that: stop and disable heirlock.service; "), "{failed}");
     assert!(!tree.exists(UNIT_FILE) && tree.exists("/var/lib/heirlock/enabled.json"));
     fs::write(tree.host().systemctl.unwrap(), whole).unwrap();
     off(&tree);
