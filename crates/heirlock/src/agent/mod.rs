@@ -223,6 +223,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
             tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
         }
     }
+    if !settings.state_directory_is_set {
+        tracing::info!(directory = %settings.state_directory.display(), "state-directory is not set, and the status monitor is followed to {}", settings.state_directory.display());
+    }
     for finding in guard::commands(&settings) {
         tracing::error!(remedy = finding.remedy, "{}", finding.found);
     }

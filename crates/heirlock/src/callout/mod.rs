@@ -138,16 +138,21 @@ impl Place {
     fn find() -> Self {
         let path =
             std::env::var_os("HEIRLOCK_CONFIG").map_or("/etc/heirlock/heirlock.toml".into(), PathBuf::from);
+        // rpc.statd runs us where its records lie.
+        let here = || std::env::current_dir().unwrap_or_else(|_| "/var/lib/nfs".into());
         match Settings::load(&path) {
             Ok(settings) => Self {
                 runtime_directory: settings.runtime_directory,
-                state_directory: settings.state_directory,
+                state_directory: if settings.state_directory_is_set {
+                    settings.state_directory
+                } else {
+                    here()
+                },
                 time_limit: settings.capture.callout_timeout,
             },
             Err(_) => Self {
                 runtime_directory: "/run/heirlock".into(),
-                // rpc.statd runs us where its records lie.
-                state_directory: std::env::current_dir().unwrap_or_else(|_| "/var/lib/nfs".into()),
+                state_directory: here(),
                 time_limit: Duration::from_secs(1),
             },
         }

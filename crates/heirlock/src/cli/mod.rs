@@ -64,6 +64,16 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         (Err(error), Verb::Status(options)) if options.check => return status::unconfigured(&error, output),
         (Err(error), _) => return Err(error.into()),
     };
+    let settings = match &cli.verb {
+        Verb::Agent { .. }
+        | Verb::Records(_)
+        | Verb::CheckConfig
+        | Verb::Doctor
+        | Verb::Enable(_)
+        | Verb::Disable(_) => crate::guard::follow_status_monitor(settings),
+        // They have nothing to do in its directory.
+        _ => settings,
+    };
     let ask = |request: Request| ask::ask(&settings, &request, output);
     match cli.verb {
         Verb::Agent { log, ends_with } => agent::run(settings, &log, ends_with),

@@ -104,6 +104,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
         folder("runtime-directory", "/run/heirlock"),
         folder("local-directory", "/var/lib/heirlock"),
     );
+    let state_directory_is_set = file.has("state-directory");
     let store = store(&file);
     let capture = capture(file.section("capture"));
     let lock_manager = lock_manager(file.section("lock-manager"));
@@ -116,6 +117,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
     Some(Settings {
         server: server?,
         state_directory: state,
+        state_directory_is_set,
         runtime_directory: runtime,
         local_directory: local,
         store,

@@ -20,8 +20,10 @@ pub use load::ConfigError;
 pub struct Settings {
     /// This server; the node name by default.
     pub(crate) server: ServerName,
-    /// The status monitor's directory, which holds `sm`, `sm.bak` and `state`: `/var/lib/nfs`.
+    /// The status monitor's directory, which holds `sm`, `sm.bak` and `state`: `/var/lib/nfs`, until it is asked for.
     pub(crate) state_directory: PathBuf,
+    /// The configuration names that directory; else the status monitor is asked for it.
+    pub(crate) state_directory_is_set: bool,
     /// Where the control socket and what may die with the boot lie: `/run/heirlock`.
     pub(crate) runtime_directory: PathBuf,
     /// What must outlive a reboot of this server but concerns it alone: `/var/lib/heirlock`.

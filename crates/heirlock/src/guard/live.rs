@@ -14,7 +14,7 @@ use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::mountd::ExportTable;
 use super::records::{self, Kept};
-use super::{agent, capture, intent, reach, served, writable};
+use super::{agent, capture, intent, reach, served, statd, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
 use crate::store::{Store, StoreError};
@@ -31,6 +31,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings.extend(capture::live(host, settings));
     findings.extend(mounts_with_locks(host, settings));
     findings.extend(export_table(host, settings));
+    findings.extend(followed(host, settings));
     let needs = intent::check(host, settings);
     let mut directory = directory(host, settings);
     let is_wrong =
@@ -127,6 +128,13 @@ fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
         ),
         "unmount it, mount it with nolock, or mount it by NFSv4",
     ))
+}
+
+/// Where the status monitor is followed to, and who said so.
+fn followed(host: &Host, settings: &Settings) -> Option<Finding> {
+    let (path, asked) = (!settings.state_directory_is_set).then(|| statd::directory(host))?;
+    let found = format!("state-directory is not set, and {} is followed ({asked})", path.display());
+    Some(Finding::ok("status-monitor-directory", found))
 }
 
 /// Where it is looked up what is exported, and who said so.

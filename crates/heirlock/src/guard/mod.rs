@@ -39,6 +39,7 @@ mod volumes;
 mod writable;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use heirlock_core::ServiceName;
 use heirlock_core::store_identity::Word;
@@ -79,6 +80,19 @@ pub(crate) fn refusals(settings: &Settings, targets: &[ServiceName], insists: bo
 /// manager or an administrator: a sentence a service.
 pub(crate) fn awaited(settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
     intent::awaited(&Host::here(), settings, targets)
+}
+
+/// Follows the status monitor to its directory, where the configuration doesn't name one.
+pub(crate) fn follow_status_monitor(settings: Settings) -> Settings {
+    if settings.state_directory_is_set {
+        return settings;
+    }
+    Settings { state_directory: status_monitor_directory(), ..settings }
+}
+
+/// Where this host's status monitor keeps its records, as it runs, or else as nfsconf says.
+pub(crate) fn status_monitor_directory() -> PathBuf {
+    statd::directory(&Host::here()).0
 }
 
 /// Commands of the configuration that can't be run, or that others may change: for the agent to say at its start.

@@ -54,9 +54,39 @@ const VALUED: [(char, &str); 7] = [
     ('U', "nlm-udp-port"),
 ];
 
+/// Where the status monitor keeps its records where the configuration doesn't name it, and who said so, in words: rpc.statd as
+/// it runs, or else nfsconf, or else how nfs-utils is built here.
+pub(super) fn directory(host: &Host) -> (PathBuf, String) {
+    let set = NfsConf::read(host).get("statd", "state-directory-path");
+    let set = set.filter(|value| Path::new(&value.text).is_absolute());
+    let folders = set.iter().map(|value| PathBuf::from(&value.text));
+    let folders = folders.chain(DIRECTORIES.iter().map(PathBuf::from)).collect::<Vec<_>>();
+    // Where somebody else's process of that name works is nobody's business.
+    let running = running_as(host, &owners_of_records(host, &folders));
+    let works_in = running.and_then(|running| {
+        let directory = running.directory.filter(|directory| host.at(directory).is_dir())?;
+        Some((directory, format!("rpc.statd (process {}) keeps its records there", running.pid)))
+    });
+    let configured = || {
+        let value = set?;
+        let asked = format!("[statd] state-directory-path of {}", value.file.display());
+        Some((PathBuf::from(value.text), asked))
+    };
+    works_in.or_else(configured).unwrap_or_else(|| {
+        let there = |folder: &&&str| host.at(Path::new(folder).join("sm")).is_dir();
+        // Red Hat's lies in Debian's, and only where it is used.
+        let folder = DIRECTORIES.iter().rev().find(there).unwrap_or(&DIRECTORIES[0]);
+        (PathBuf::from(folder), "nothing moves it".to_owned())
+    })
+}
+
 /// This host's rpc.statd.
 pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
-    let found = process::find(host, "rpc.statd", &users(host, settings))?;
+    running_as(host, &users(host, settings))
+}
+
+fn running_as(host: &Host, users: &[u32]) -> Option<Running> {
+    let found = process::find(host, "rpc.statd", users)?;
     let options = process::options(&process::arguments(host, found.pid), &VALUED);
     // It works in its directory (nfs-utils, support/nsm/file.c); what it was started with says where that was meant to be.
     let works_in = process::working_directory(host, found.pid).filter(|folder| folder != Path::new("/"));
@@ -73,13 +103,14 @@ pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
 /// As whom rpc.statd and sm-notify may run besides root: the owners of the directories where they keep their records, which
 /// only root can give away.
 pub(super) fn users(host: &Host, settings: &Settings) -> Vec<u32> {
-    let mut folders = vec![settings.state_directory.join("sm")];
-    folders.extend(DIRECTORIES.iter().map(|folder| Path::new(folder).join("sm")));
-    folders
-        .iter()
-        .filter_map(|folder| trusted::stat_of_link(host.at(folder)).ok())
-        .map(|meta| meta.uid())
-        .collect()
+    let mut folders = vec![settings.state_directory.clone()];
+    folders.extend(DIRECTORIES.iter().map(PathBuf::from));
+    owners_of_records(host, &folders)
+}
+
+fn owners_of_records(host: &Host, folders: &[PathBuf]) -> Vec<u32> {
+    let records = folders.iter().map(|folder| host.at(folder.join("sm")));
+    records.filter_map(|records| trusted::stat_of_link(records).ok()).map(|meta| meta.uid()).collect()
 }
 
 /// The callout that rpc.statd is to run.
@@ -200,6 +231,31 @@ mod tests {
         ] {
             assert_eq!(of(line).get(&option).map(String::as_str), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_configured_is_where_the_running_daemon_or_else_nfsconf_says() {
+        let tree = Tree::debian();
+        let found = || {
+            let (path, asked) = directory(&tree.host());
+            (path.display().to_string(), asked)
+        };
+        assert_eq!(found(), ("/var/lib/nfs".into(), "nothing moves it".into()));
+        tree.folder("/var/lib/nfs/statd/sm");
+        assert_eq!(found().0, "/var/lib/nfs/statd", "as on Red Hat");
+        tree.put("/etc/nfs.conf", "[statd]\nstate-directory-path=/srv/statd\n");
+        assert_eq!(found(), ("/srv/statd".into(), "[statd] state-directory-path of /etc/nfs.conf".into()));
+        tree.process(4711, "/usr/sbin/rpc.statd", rustix::process::geteuid().as_raw());
+        tree.put("/proc/4711/cmdline", "rpc.statd\0-P\0/srv/started\0");
+        assert_eq!(found().0, "/srv/statd", "there is no such folder");
+        tree.folder("/srv/started/sm");
+        let asked = "rpc.statd (process 4711) keeps its records there".to_owned();
+        assert_eq!(found(), ("/srv/started".into(), asked));
+        tree.process(4711, "/usr/sbin/rpc.statd", 54_321);
+        tree.put("/proc/4711/cmdline", "rpc.statd\0-P\0/srv/started\0");
+        assert_eq!(found().0, "/srv/statd", "somebody else's process");
+        tree.put("/etc/nfs.conf", "[statd]\nstate-directory-path=srv/statd\n");
+        assert_eq!(found().0, "/var/lib/nfs/statd", "no path from the root");
     }
 
     #[test]

@@ -23,15 +23,16 @@ use crate::notifier::{self, Task};
 use super::exit::{Exit, Failed};
 use super::logging;
 use super::output::Output;
+use crate::guard::status_monitor_directory;
 use directory::{Client, Counting, Directory};
 use errand::Errand;
 
 /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
 #[derive(Debug, Args)]
 pub(crate) struct Notify {
-    /// The directory with sm, sm.bak and state
-    #[arg(long, short = 'P', value_name = "DIRECTORY", default_value = "/var/lib/nfs")]
-    state_directory: PathBuf,
+    /// The directory with sm, sm.bak and state; without it, that of rpc.statd, or else of nfs.conf
+    #[arg(long, short = 'P', value_name = "DIRECTORY")]
+    state_directory: Option<PathBuf>,
     /// The address that clients mounted; one of each family can be given
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<IpAddr>,
@@ -87,7 +88,8 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let began = Instant::now();
     logging::start("error")?;
     check_addresses(&options.address)?;
-    let mut directory = Directory::open(&options.state_directory)?;
+    let named = options.state_directory.clone();
+    let mut directory = Directory::open(&named.unwrap_or_else(status_monitor_directory))?;
     let found = directory.take_over(!options.resume, options.name.is_empty())?;
     let mut problems = found.problems;
     let passed_over = found.passed_over.into_iter().map(|(client, why)| Left { client, why });

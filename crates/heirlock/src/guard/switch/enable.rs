@@ -36,7 +36,7 @@ impl Run<'_> {
             all.iter().filter(|file| nfs_conf_file::is_nfs_conf(file)).map(|file| file.path.clone());
         let nfs_conf: Vec<PathBuf> = nfs_conf.collect();
         // All that can't be written is refused before the first change.
-        let files = self.to_be_written(all)?;
+        let files = self.files_to_write(all)?;
         let store = self.decide_store(word)?;
         self.folder(&self.settings.local_directory, 0o700)?;
         self.folder(&self.settings.runtime_directory, 0o700)?;
