@@ -8,13 +8,16 @@ mod namespaces;
 mod server;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_nsm::StateNumber;
-use heirlock_nsm::rpc::{Credential, encode_call};
+use heirlock_nsm::rpc::{Credential, encode_call, frame};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::{self, MonId, MyId, Procedure};
 use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
@@ -151,6 +154,58 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
     assert!(kept.matches('>').count() < 100, "{} records of what is owed", kept.matches('>').count());
     let grown = resident_kib(child).saturating_sub(memory);
     assert!(grown < 16 * 1024, "{grown} KiB more than before");
+}
+
+#[test]
+fn who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone() {
+    if !is_inside("who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let agent = server.agent();
+    let null = encode_call(1, sm::PROGRAM, sm::VERSION, Procedure::Null as u32, &Credential::None, &[]);
+    let calls = frame(&null).repeat(1000);
+    let address = SocketAddr::from(([127, 0, 0, 1], port(Transport::Tcp).unwrap()));
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let (is_over, answered, calls) = (&is_over, &answered, &calls);
+        for _ in 0..4 {
+            let mut writer = TcpStream::connect(address).unwrap();
+            let mut reader = writer.try_clone().unwrap();
+            scope.spawn(move || {
+                while writer.write_all(calls).is_ok() && !is_over.load(Ordering::Relaxed) {}
+                // It may have been closed by the other end.
+                let _ = writer.shutdown(Shutdown::Both);
+            });
+            scope.spawn(move || {
+                let mut answers = [0; 64 * 1024];
+                while let Ok(count @ 1..) = reader.read(&mut answers) {
+                    answered.fetch_add(count, Ordering::Relaxed);
+                }
+            });
+        }
+        wait_until("answers to some", || answered.load(Ordering::Relaxed) > 0);
+        let (began, before) = (Instant::now(), busy(agent, "status-monitor"));
+        thread::sleep(Duration::from_secs(3));
+        let share = (busy(agent, "status-monitor") - before).div_duration_f64(began.elapsed());
+        let known = mon("192.0.2.1", 7, PATIENCE).unwrap().ok;
+        is_over.store(true, Ordering::Relaxed);
+        assert!(known && share < 0.3, "{share} of its time");
+    });
+}
+
+/// How much processor time a thread of a process has had.
+fn busy(pid: u32, thread: &str) -> Duration {
+    let stats = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = stats.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let stat = stats.into_iter().find(|stat| stat.contains(&format!("({thread})"))).unwrap();
+    // After the name: proc(5), utime and stime, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
 }
 
 /// How much memory a process takes up.
