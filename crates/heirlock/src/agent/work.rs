@@ -1,6 +1,6 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -22,6 +22,7 @@ use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::lock_manager::{LockManager, LockManagerError, Recognised, exported};
 use crate::notifier::{self, LookUp};
+use crate::presence::is_present;
 use crate::threads;
 use crate::{guard, hooks, limits, probe};
 
@@ -491,11 +492,6 @@ impl Workshop {
         tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
     }
-}
-
-/// Whether an address is on this server: only then can a socket be bound to it.
-pub(crate) fn is_present(address: IpAddr) -> bool {
-    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 /// What an adoption needs as well.
