@@ -208,6 +208,39 @@ fn busy(pid: u32, thread: &str) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+#[test]
+fn whatever_others_leave_in_their_folders_fills_no_log_and_no_line() {
+    if !is_inside("whatever_others_leave_in_their_folders_fills_no_log_and_no_line") {
+        return;
+    }
+    let log = Path::new("/run/agent.log");
+    let mut server = Server::new("mode = \"watch\"\nscan-interval = \"1s\"");
+    server.start_with_log("agent", log);
+    let before = fs::metadata(log).unwrap().len();
+    for number in 0..2_000 {
+        std::os::unix::fs::symlink("/etc/hostname", format!("/var/lib/nfs/sm/link{number}")).unwrap();
+        fs::write(format!("/var/lib/nfs/sm/text{number}"), "\x1b[31m no record\n").unwrap();
+        fs::write(format!("/srv/store/servers/other{number}"), "{}").unwrap();
+    }
+    let status = || {
+        let status = heirlock(&["status", "--json"]).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&status.stdout).unwrap()
+    };
+    let problems = |of: &str| {
+        let status = status();
+        let all = status["problems"].as_array().unwrap();
+        all.iter().filter(|problem| problem.to_string().contains(of)).count()
+    };
+    for (of, expected) in [("sm/link", 2_000), ("sm/text", 2_000), ("heartbeat", 2_000)] {
+        wait_until(of, || problems(of) == expected);
+    }
+    let words = heirlock(&["status"]).output().unwrap().stdout;
+    let line = heirlock(&["status", "--check"]).output().unwrap().stdout;
+    assert!(words.len() < 64 * 1024 && line.len() < 4 * 1024, "{} and {} bytes", words.len(), line.len());
+    let written = fs::metadata(log).unwrap().len() - before;
+    assert!(written < 64 * 1024, "{written} bytes of log");
+}
+
 /// How much memory a process takes up.
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
