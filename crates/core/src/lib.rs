@@ -70,6 +70,7 @@ pub mod notify;
 pub mod outcome;
 pub mod own_addresses;
 pub mod planted;
+pub mod share;
 pub mod state_number;
 pub mod store_identity;
 pub mod takeover;

@@ -151,6 +151,16 @@ pub const LOG_SOURCES_MAX: usize = 256;
 /// Characters of a name or text from elsewhere in a log line.
 pub const LOG_TEXT_CHARS_MAX: usize = 64;
 
+/// What part of its time the status monitor's thread spends at most on what comes from elsewhere: one in so many.
+pub const OTHERS_SHARE: u32 = 16;
+
+/// What they may save up of it, in time that is not spent on them: a server that says that it was restarted, and a few more,
+/// wait for nothing.
+pub const OTHERS_BURST: Duration = Duration::from_millis(32);
+
+/// What counts of one turn at most: on a machine that does much else a turn takes long without being much work.
+pub const OTHERS_TURN_MAX: Duration = Duration::from_millis(5);
+
 /// How long the status monitor's thread may make no headway, as [`crate::hang`] counts: lockd waits for it in its only
 /// thread.
 pub const MONITOR_SILENCE_MAX: Duration = Duration::from_secs(2);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
@@ -27,6 +29,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long after its end a command's output may still be held open by something it left running.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Seconds after which a silent stream is looked at again: whether anybody still wants what it may bring.
+const WANTED_INTERVAL_S: i64 = 1;
 
 /// What a command printed, both streams mixed, cut to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,8 +185,8 @@ impl Tail {
         let (open, ended) = channel();
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
-            child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+            child.stdout.take().map(|stream| while_wanted(stream, &bytes)),
+            child.stderr.take().map(|stream| while_wanted(stream, &bytes)),
         ];
         for stream in streams.into_iter().flatten() {
             let (bytes, open) = (Arc::downgrade(&bytes), open.clone());
@@ -197,6 +202,35 @@ impl Tail {
         // Nothing is ever sent: this waits for the end of both streams.
         let _ = self.ended.recv_timeout(OUTPUT_PATIENCE);
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+/// A stream that also ends when nobody wants the output any more: what a command left running may hold it open for ever, and
+/// would hold a thread of ours with each run.
+struct WhileWanted<S> {
+    stream: S,
+    wanted: Weak<Mutex<Vec<u8>>>,
+}
+
+fn while_wanted(
+    stream: impl Read + AsFd + Send + 'static,
+    wanted: &Arc<Mutex<Vec<u8>>>,
+) -> Box<dyn Read + Send> {
+    Box::new(WhileWanted { stream, wanted: Arc::downgrade(wanted) })
+}
+
+impl<S: Read + AsFd> Read for WhileWanted<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let patience = Timespec { tv_sec: WANTED_INTERVAL_S, tv_nsec: 0 };
+        while self.wanted.strong_count() > 0 {
+            let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
+            match poll(&mut ready, Some(&patience)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.stream.read(buffer),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -301,6 +335,20 @@ mod tests {
         let kept = kept.lock().unwrap();
         assert_eq!(kept.len(), OUTPUT_BYTES_MAX);
         assert!(kept.capacity() <= 4 * OUTPUT_BYTES_MAX, "{} bytes", kept.capacity());
+    }
+
+    #[test]
+    fn what_a_command_left_running_holds_no_thread_of_ours() {
+        let (reader, _held_open) = std::io::pipe().unwrap();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (stream, wanted) = (while_wanted(reader, &kept), Arc::downgrade(&kept));
+        let reading = thread::spawn(move || keep_end(stream, &wanted));
+        drop(kept);
+        let end = Instant::now() + Duration::from_secs(120);
+        while !reading.is_finished() {
+            assert!(Instant::now() < end, "it is read for ever");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod mounts;
 #[path = "../tests/namespaces/mod.rs"]
 mod namespaces;
 mod notifier;
+mod presence;
 mod probe;
 mod rpc_client;
 mod store;

@@ -9,6 +9,23 @@ use heirlock_core::limits::RECORDS_MAX;
 /// hundred thousand.
 pub(crate) const STORE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a heartbeat, which every server reads at each of its own: what a server says of some ten thousand exports.
+pub(crate) const HEARTBEAT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Characters of what is said of a file of the store that is not as it should be: text of that file may be in it.
+pub(crate) const FOUND_CHARS_MAX: usize = 300;
+
+/// What another server says that it ails from: so many things, and characters of each.
+pub(crate) const AILMENTS_MAX: usize = 16;
+pub(crate) const AILMENT_CHARS_MAX: usize = 500;
+
+/// Problems that a status names in words; all are counted, and its JSON names all.
+pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
+
+/// Problems that the one line for a monitoring system names, and characters of each.
+pub(crate) const PROBLEMS_CHECKED_MAX: usize = 5;
+pub(crate) const PROBLEM_CHECKED_CHARS_MAX: usize = 300;
+
 /// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
 pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
 

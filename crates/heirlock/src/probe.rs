@@ -11,9 +11,9 @@ use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
 use heirlock_nsm::rpc::Credential;
 
-use crate::agent::work::is_present;
 use crate::config::Settings;
 use crate::limits;
+use crate::presence::is_present;
 use crate::rpc_client::{Rpcbind, call, call_null};
 
 /// NFS, which is registered while the server serves.

@@ -8,13 +8,16 @@ mod namespaces;
 mod server;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_nsm::StateNumber;
-use heirlock_nsm::rpc::{Credential, encode_call};
+use heirlock_nsm::rpc::{Credential, encode_call, frame};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::{self, MonId, MyId, Procedure};
 use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
@@ -151,6 +154,91 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
     assert!(kept.matches('>').count() < 100, "{} records of what is owed", kept.matches('>').count());
     let grown = resident_kib(child).saturating_sub(memory);
     assert!(grown < 16 * 1024, "{grown} KiB more than before");
+}
+
+#[test]
+fn who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone() {
+    if !is_inside("who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone") {
+        return;
+    }
+    let mut server = Server::new(NSM);
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let agent = server.agent();
+    let null = encode_call(1, sm::PROGRAM, sm::VERSION, Procedure::Null as u32, &Credential::None, &[]);
+    let calls = frame(&null).repeat(1000);
+    let address = SocketAddr::from(([127, 0, 0, 1], port(Transport::Tcp).unwrap()));
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let (is_over, answered, calls) = (&is_over, &answered, &calls);
+        for _ in 0..4 {
+            let mut writer = TcpStream::connect(address).unwrap();
+            let mut reader = writer.try_clone().unwrap();
+            scope.spawn(move || {
+                while writer.write_all(calls).is_ok() && !is_over.load(Ordering::Relaxed) {}
+                // It may have been closed by the other end.
+                let _ = writer.shutdown(Shutdown::Both);
+            });
+            scope.spawn(move || {
+                let mut answers = [0; 64 * 1024];
+                while let Ok(count @ 1..) = reader.read(&mut answers) {
+                    answered.fetch_add(count, Ordering::Relaxed);
+                }
+            });
+        }
+        wait_until("answers to some", || answered.load(Ordering::Relaxed) > 0);
+        let (began, before) = (Instant::now(), busy(agent, "status-monitor"));
+        thread::sleep(Duration::from_secs(3));
+        let share = (busy(agent, "status-monitor") - before).div_duration_f64(began.elapsed());
+        let known = mon("192.0.2.1", 7, PATIENCE).unwrap().ok;
+        is_over.store(true, Ordering::Relaxed);
+        assert!(known && share < 0.3, "{share} of its time");
+    });
+}
+
+/// How much processor time a thread of a process has had.
+fn busy(pid: u32, thread: &str) -> Duration {
+    let stats = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = stats.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let stat = stats.into_iter().find(|stat| stat.contains(&format!("({thread})"))).unwrap();
+    // After the name: proc(5), utime and stime, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn whatever_others_leave_in_their_folders_fills_no_log_and_no_line() {
+    if !is_inside("whatever_others_leave_in_their_folders_fills_no_log_and_no_line") {
+        return;
+    }
+    let log = Path::new("/run/agent.log");
+    let mut server = Server::new("mode = \"watch\"\nscan-interval = \"1s\"");
+    server.start_with_log("agent", log);
+    let before = fs::metadata(log).unwrap().len();
+    for number in 0..2_000 {
+        std::os::unix::fs::symlink("/etc/hostname", format!("/var/lib/nfs/sm/link{number}")).unwrap();
+        fs::write(format!("/var/lib/nfs/sm/text{number}"), "\x1b[31m no record\n").unwrap();
+        fs::write(format!("/srv/store/servers/other{number}"), "{}").unwrap();
+    }
+    let status = || {
+        let status = heirlock(&["status", "--json"]).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&status.stdout).unwrap()
+    };
+    let problems = |of: &str| {
+        let status = status();
+        let all = status["problems"].as_array().unwrap();
+        all.iter().filter(|problem| problem.to_string().contains(of)).count()
+    };
+    for (of, expected) in [("sm/link", 2_000), ("sm/text", 2_000), ("heartbeat", 2_000)] {
+        wait_until(of, || problems(of) == expected);
+    }
+    let words = heirlock(&["status"]).output().unwrap().stdout;
+    let line = heirlock(&["status", "--check"]).output().unwrap().stdout;
+    assert!(words.len() < 64 * 1024 && line.len() < 4 * 1024, "{} and {} bytes", words.len(), line.len());
+    let written = fs::metadata(log).unwrap().len() - before;
+    assert!(written < 64 * 1024, "{written} bytes of log");
 }
 
 /// How much memory a process takes up.

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
+use crate::from_elsewhere;
 use crate::store::{Decline, ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
@@ -110,8 +112,10 @@ impl Pulse {
         self.hearts.saw(now, &others.map(as_beat).collect());
         for (entry, why) in &found.unreadable {
             if self.found.unreadable.get(entry) != Some(why) {
-                let entry = entry.escape_debug();
-                tracing::error!(%entry, why, "the heartbeat {entry} in the store can't be read: {why}");
+                let shown = entry.escape_debug();
+                if from_elsewhere::may_say("unreadable heartbeat", Source::Unknown) {
+                    tracing::error!(entry = %shown, why, "the heartbeat {shown} in the store can't be read: {why}");
+                }
             }
             if let Ok(server) = ServerName::parse(entry) {
                 self.hearts.unseen(&server);

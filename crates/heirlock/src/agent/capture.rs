@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Comparison, Entry, Population, Portion, Problem, Roles, learn};
+use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -19,6 +20,7 @@ use super::holdings::{Held, commit_all};
 use super::looker::{Basis, Found, Looked, Looker};
 use super::resolve::Resolver;
 use crate::detector;
+use crate::from_elsewhere;
 use crate::limits::{COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX};
 use crate::store::{Store, StoreError};
 
@@ -404,7 +406,9 @@ impl Agent {
     pub(crate) fn resolved(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
         self.capture.resolver.answered(name, now);
         if addresses.is_empty() {
-            if !self.capture.addresses.contains_key(name) {
+            if !self.capture.addresses.contains_key(name)
+                && from_elsewhere::may_say("client's name without an address", Source::Unknown)
+            {
                 tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
         } else if self.run.is_some() {
@@ -426,7 +430,9 @@ impl Agent {
         let before = self.capture.addresses.get(name).cloned();
         learn(Arc::make_mut(&mut self.capture.addresses), name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {
-            tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
+            if from_elsewhere::may_say("client's name resolved", Source::Unknown) {
+                tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
+            }
             self.durable_are_others();
             self.capture.due = Some(now);
         }
@@ -444,12 +450,16 @@ impl Agent {
         }
     }
 
-    /// Each problem is said once, and not before it was seen twice if it may be a record in the making.
+    /// Each problem is said once, and not before it was seen twice if it may be a record in the making. The user of the status
+    /// monitor can make any number of them.
     fn speak_of_problems(&mut self, problems: Vec<Problem>) {
         let seen: BTreeSet<Problem> = problems.into_iter().collect();
         for problem in &seen {
             let stays = !problem.may_be_in_the_making || self.capture.problems.contains(problem);
-            if stays && self.capture.known_problems.insert(problem.clone()) {
+            if stays
+                && self.capture.known_problems.insert(problem.clone())
+                && from_elsewhere::may_say("no monitor record", Source::Unknown)
+            {
                 tracing::warn!(path = %problem.path, why = %problem.why, "{} is no monitor record, and is left alone: {}", problem.path, problem.why);
             }
         }

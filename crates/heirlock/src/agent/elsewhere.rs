@@ -17,8 +17,8 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
 use super::Agent;
-use super::work::is_present;
 use crate::notifier::destination_of;
+use crate::presence::is_present;
 use crate::store::ServerReport;
 
 /// Where a client registered.

@@ -6,8 +6,9 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Strategy;
 use heirlock_core::{Generation, ServerName, ServiceName};
 
-use super::work::{Workshop, is_present};
+use super::work::Workshop;
 use super::{Agent, holdings};
+use crate::presence::is_present;
 use crate::store::StoreError;
 use crate::threads;
 

@@ -4,12 +4,15 @@
 //! is made anew. But nobody knows what the record said, and what else was lost with it: it is in the report, and nobody says
 //! that all went well (I8).
 
+use heirlock_core::log_limit::Source;
 use heirlock_core::takeover::Trouble;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonitorLine, StateNumber};
 
+use super::services::UNREADABLE_ENTRY;
 use super::{Agent, holdings};
+use crate::from_elsewhere;
 use crate::store::{Contents, StoreError};
 
 /// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
@@ -45,7 +48,9 @@ impl Agent {
         for damaged in std::mem::take(&mut contents.damaged) {
             let entry = format!("{folder}/{}", damaged.path);
             let why = &damaged.why;
-            tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
+            if from_elsewhere::may_say(UNREADABLE_ENTRY, Source::Unknown) {
+                tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
+            }
             let known = damaged.client.zip(my_name.clone());
             let fate_unknown = damaged.is_record && known.is_none();
             let told = match (&known, damaged.is_record) {

@@ -47,7 +47,7 @@ mod status;
 mod testing;
 mod volumes;
 mod watch;
-pub(crate) mod work;
+mod work;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -10,8 +10,9 @@ use std::thread;
 use heirlock_core::takeover::{Event, Part};
 use heirlock_core::{Moment, ServiceName};
 
-use super::work::{Workshop, is_present};
+use super::work::Workshop;
 use crate::config::ServiceSettings;
+use crate::presence::is_present;
 use crate::threads;
 use crate::{arp, limits, probe};
 

@@ -10,8 +10,8 @@ use heirlock_nsm::MonName;
 use heirlock_nsm::name::no_clients_address;
 
 use super::Message;
-use super::work::is_present;
 use crate::limits;
+use crate::presence::is_present;
 use crate::threads;
 
 /// Names that were asked for.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::log_limit::Source;
 use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -15,8 +16,12 @@ use super::mend::Mended;
 use super::runs::Order;
 use super::{Agent, clock};
 use crate::config::Mode;
+use crate::from_elsewhere;
 use crate::store::memory::older_store;
 use crate::store::{Change, Contents, StoreError};
+
+/// The kind of log lines on entries of the store: any server of the store can make any number of them.
+pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
 
 impl Agent {
     /// Compares what is held with what the store says, service by service.
@@ -360,6 +365,8 @@ fn say_restored(service: &ServiceName, generation: Generation) {
 fn say_damaged(service: &ServiceName, contents: &Contents) {
     for damaged in &contents.damaged {
         let (path, why) = (&damaged.path, &damaged.why);
-        tracing::error!(%service, path, why, "{service}: the entry {path} of the store can't be read and is left alone: {why}");
+        if from_elsewhere::may_say(UNREADABLE_ENTRY, Source::Unknown) {
+            tracing::error!(%service, path, why, "{service}: the entry {path} of the store can't be read and is left alone: {why}");
+        }
     }
 }

@@ -586,7 +586,7 @@ fn problem_of(ailment: &Ailment) -> Problem {
 fn server_status(report: &ServerReport, heart: OwnerHeart, interval: Duration) -> ServerStatus {
     let mut status = ServerStatus {
         last_beat_at_s: Some(report.written_at_s),
-        ailments: report.ailments.iter().map(|text| Ailment::of_a_heartbeat(text)).collect(),
+        ailments: Ailment::all_of_a_heartbeat(&report.ailments),
         ..ServerStatus::unknown(report.server.as_str())
     };
     match heart {

@@ -1,7 +1,7 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,7 @@ use crate::control::Missing;
 use crate::guard::{self, Host};
 use crate::lock_manager::{LockManager, Recognised, exported};
 use crate::notifier::{self, LookUp};
+use crate::presence::is_present;
 use crate::threads;
 use crate::{hooks, limits, probe};
 
@@ -463,11 +464,6 @@ fn in_time<T: Send + 'static>(
     let (answer, answered) = channel();
     threads::start("intent", move || answer.send(ask())).map_err(|error| error.to_string())?;
     answered.recv_timeout(limit).map_err(|_| format!("it is not done within {} s", limit.as_secs_f32()))
-}
-
-/// Whether an address is on this server: only then can a socket be bound to it.
-pub(crate) fn is_present(address: IpAddr) -> bool {
-    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 /// What an adoption needs as well.

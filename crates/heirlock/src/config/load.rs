@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use heirlock_core::monitor::WhenUnprotected;
@@ -26,6 +26,11 @@ const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Mistakes that are told at once.
 const MISTAKES_TOLD_MAX: usize = 50;
+
+/// The keys of a server's own folders, with what they are where the file says nothing.
+const STATE_DIRECTORY: (&str, &str) = ("state-directory", "/var/lib/nfs");
+const RUNTIME_DIRECTORY: (&str, &str) = ("runtime-directory", "/run/heirlock");
+const LOCAL_DIRECTORY: (&str, &str) = ("local-directory", "/var/lib/heirlock");
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error)]
@@ -98,14 +103,14 @@ impl Settings {
 /// What the file says; whatever is wrong with it is told to the reader. `None` only after a mistake.
 fn convert(file: Section<'_, '_>) -> Option<Settings> {
     let server = server(&file);
-    let folder = |key, default: &str| absolute(&file, key, default).unwrap_or_else(|| PathBuf::from(default));
-    let (state, runtime, local) = (
-        folder("state-directory", "/var/lib/nfs"),
-        folder("runtime-directory", "/run/heirlock"),
-        folder("local-directory", "/var/lib/heirlock"),
-    );
+    let folder = |(key, default): (&'static str, &str)| {
+        absolute(&file, key, default).unwrap_or_else(|| PathBuf::from(default))
+    };
+    let folders = [STATE_DIRECTORY, RUNTIME_DIRECTORY, LOCAL_DIRECTORY].map(folder);
     let state_directory_is_set = file.has("state-directory");
     let store = store(&file);
+    keep_apart(&file, &folders, &store.path);
+    let [state, runtime, local] = folders;
     let capture = capture(file.section("capture"));
     let lock_manager = lock_manager(file.section("lock-manager"));
     let notify = notify(file.section("notify"));
@@ -129,6 +134,28 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
         hooks,
         services,
     })
+}
+
+/// Each of the folders outlives something else: the store its servers, the local one a reboot and every store.
+fn keep_apart(file: &Section<'_, '_>, folders: &[PathBuf; 3], store: &Path) {
+    let keys = [STATE_DIRECTORY, RUNTIME_DIRECTORY, LOCAL_DIRECTORY];
+    for ((key, example), folder) in keys.into_iter().zip(folders) {
+        // No store at all is another mistake.
+        if !store.as_os_str().is_empty() && folder.starts_with(store) {
+            let what = format!(
+                "expected a folder that belongs to this server alone, found {folder:?}, which is in the store (store.path = {store:?}); for example: {key} = {example:?}"
+            );
+            file.wrong(key, what);
+        }
+    }
+    let [_, runtime, local] = folders;
+    if local.starts_with(runtime) {
+        let (key, example) = LOCAL_DIRECTORY;
+        let what = format!(
+            "expected a folder that outlives a reboot, found {local:?}, which is in the one that a reboot may empty (runtime-directory = {runtime:?}); for example: {key} = {example:?}"
+        );
+        file.wrong(key, what);
+    }
 }
 
 fn server(file: &Section<'_, '_>) -> Option<ServerName> {
@@ -336,11 +363,21 @@ fn service(
     section.missing("name", "it is missing; for example: name = \"nfs\"");
     if let Some(name) = &name {
         section.call(format!("service {name}: "));
-        if others.iter().any(|other| other.name == *name) {
-            section.wrong(
+        let same = |other: &&ServiceSettings| other.name.as_str().eq_ignore_ascii_case(name.as_str());
+        match others.iter().find(same) {
+            Some(other) if other.name == *name => section.wrong(
                 "name",
                 "there are two of this name; give each a name of its own, for example: name = \"home\"",
-            );
+            ),
+            // Each is a folder of the store, which may lie where "nfs" and "NFS" are one.
+            Some(other) => section.wrong(
+                "name",
+                format!(
+                    "it differs from that of service {} in its case alone; give each a name of its own, for example: name = \"home\"",
+                    other.name
+                ),
+            ),
+            None => {}
         }
     }
     let addresses = addresses(&section);
@@ -439,7 +476,18 @@ fn absolute(section: &Section<'_, '_>, key: &'static str, example: &str) -> Opti
 
 fn from_the_root(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("expected a path from the root, found {text:?}")) }
+    if !path.is_absolute() {
+        return Err(format!("expected a path from the root, found {text:?}"));
+    }
+    // Where ".." leads depends on links, and so would whether two paths are the same.
+    let leads_back = path.components().any(|part| part == Component::ParentDir);
+    match text.chars().find(|c| c.is_control()) {
+        Some(found) => {
+            Err(format!("expected a path without control characters, found {text:?} with {found:?}"))
+        }
+        None if leads_back => Err(format!("expected a path without \"..\", found {text:?}")),
+        None => Ok(path),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::takeover::{Milestone, Phase};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{AILMENT_CHARS_MAX, AILMENTS_MAX};
+
 pub(crate) use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
 /// What became of one adoption.
@@ -482,8 +484,19 @@ impl Ailment {
         }
     }
 
+    /// What another server says in its heartbeat, as much of it as is shown.
+    pub(crate) fn all_of_a_heartbeat(texts: &[String]) -> Vec<Self> {
+        let cut = |text: &String| text.chars().take(AILMENT_CHARS_MAX).collect::<String>();
+        let mut all: Vec<Self> =
+            texts.iter().take(AILMENTS_MAX).map(|text| Self::of_a_heartbeat(&cut(text))).collect();
+        if let Some(more) = texts.len().checked_sub(AILMENTS_MAX).filter(|more| *more > 0) {
+            all.push(Self::of_a_heartbeat(&format!("and {more} more things")));
+        }
+        all
+    }
+
     /// From another server's heartbeat.
-    pub(crate) fn of_a_heartbeat(text: &str) -> Self {
+    fn of_a_heartbeat(text: &str) -> Self {
         let (word, error) = match text.split_once(": ") {
             Some((word, error)) => (word, Some(error.to_owned())),
             None => (text, None),
@@ -511,6 +524,15 @@ impl AilmentKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_another_server_says_no_more_is_taken_than_is_shown() {
+        let texts: Vec<String> = (0..1_000).map(|_| "x".repeat(100_000)).collect();
+        let all = Ailment::all_of_a_heartbeat(&texts);
+        let of = |ailment: &Ailment| ailment.error.clone().unwrap_or_default();
+        assert_eq!((all.len(), of(&all[AILMENTS_MAX])), (AILMENTS_MAX + 1, "and 984 more things".to_owned()));
+        assert!(all.iter().all(|ailment| of(ailment).len() <= AILMENT_CHARS_MAX));
+    }
 
     #[test]
     fn an_ailment_comes_out_of_a_heartbeat_as_it_went_in_and_one_of_another_version_is_shown() {

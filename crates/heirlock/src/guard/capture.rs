@@ -17,9 +17,14 @@ use super::nfs_conf::NfsConf;
 use super::statd;
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
+use crate::monitor::Trust;
 use crate::{callout, limits, rpc_client};
 
 const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
+
+/// The first port that any user may have (ip(7)), and the last one that lockd asks from (net/sunrpc/xprtsock.c).
+const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+const LOCKD_PORTS_TO: &str = "/proc/sys/sunrpc/max_resvport";
 
 /// What the configuration promises, and what in it contradicts that.
 pub(super) fn configured(settings: &Settings) -> Vec<Finding> {
@@ -249,6 +254,7 @@ fn nsm(host: &Host, settings: &Settings) -> Vec<Finding> {
     }
     findings.push(own_socket(host, settings));
     findings.extend(over_v6(host, settings));
+    findings.extend(who_speaks(host));
     if findings.iter().all(|finding| finding.check != "rpc-statd") {
         let masked = if host.systemctl.is_some() { ", and systemd doesn't start it" } else { "" };
         findings.push(Finding::ok("rpc-statd", format!("rpc.statd doesn't run beside heirlock{masked}")));
@@ -304,6 +310,35 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
         check,
         format!("port {port} is heirlock's and outlives the agent: held by {}", shown.join(", ")),
     )
+}
+
+/// The lock manager is known by its port, which only root may have, unless the host was told otherwise
+/// (docs/decisions/who-speaks-for-the-lock-manager.md).
+fn who_speaks(host: &Host) -> Vec<Finding> {
+    let check = "lock-manager-port";
+    let number = |path: &str| host.text(path)?.trim().parse::<u32>().ok();
+    let (least, most) = (number(UNPRIVILEGED_FROM), number(LOCKD_PORTS_TO));
+    let ports_below = Trust::PRIVILEGED.ports_below;
+    let mut findings = Vec::new();
+    if let Some(first) = least.filter(|first| *first < ports_below) {
+        findings.push(Finding::warning(
+            check,
+            format!(
+                "any user of this server may use ports from {first} on (net.ipv4.ip_unprivileged_port_start), and so may take registrations away in the name of the lock manager: such clients are not told of an adoption"
+            ),
+            format!("sysctl net.ipv4.ip_unprivileged_port_start={ports_below}"),
+        ));
+    }
+    if let Some(last) = most.filter(|last| *last >= ports_below) {
+        findings.push(Finding::loses_locks(
+            check,
+            format!(
+                "lockd may ask from ports up to {last} (sunrpc.max_resvport), and what comes from port {ports_below} or above is taken for any user's: new clients are refused their locks"
+            ),
+            format!("sysctl sunrpc.max_resvport={}", ports_below - 1),
+        ));
+    }
+    findings
 }
 
 /// lockd asks over IPv4; a client that was restarted says so over what it mounted by.

@@ -64,7 +64,25 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
         );
         return Some(Finding::warning(CHECK, found, format!("chown root {shown}, and chmod go-w")));
     }
-    None
+    path.ancestors().skip(1).find_map(|folder| judge_folder(host, key, &path, folder))
+}
+
+/// Who may rename what lies in a folder may put another program in its place. In one with the sticky bit, as /tmp has it, only
+/// the owner of what lies there may.
+fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option<Finding> {
+    let meta = trusted::stat(host.at(folder)).ok()?;
+    let mode = meta.mode() & 0o7777;
+    // Debian gives some folders to a group that it trusts (staff); root's own group is root.
+    let others_write = mode & 0o002 != 0 && mode & 0o1000 == 0;
+    if [0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) && !others_write {
+        return None;
+    }
+    let (program, folder) = (program.display(), folder.display());
+    let found = format!(
+        "{key}: {program} lies below {folder}, which belongs to user {} and has mode {mode:04o}: who may put another program in its place becomes root",
+        meta.uid()
+    );
+    Some(Finding::warning(CHECK, found, "put it where only root may write, as in /usr/local/sbin"))
 }
 
 /// The volume of /etc/fstab that a path is on, where it isn't mounted.
@@ -126,6 +144,22 @@ mod tests {
         mode(0o757);
         let (severity, found) = said("up");
         assert!(severity == Severity::Warning && found.contains("becomes root"), "{found}");
+        mode(0o755);
+        let folder_mode = |mode| {
+            let folder = fs::Permissions::from_mode(mode);
+            fs::set_permissions(tree.host().at("/usr/local"), folder).unwrap();
+        };
+        folder_mode(0o757);
+        let (severity, found) = said("/usr/local/sbin/up");
+        let expected = "/usr/local/sbin/up lies below /usr/local, which belongs to user ";
+        assert!(severity == Severity::Warning && found.contains(expected), "{found}");
+        folder_mode(0o1757);
+        assert_eq!(said("/usr/local/sbin/up").0, Severity::Ok, "as /tmp");
+        if rustix::process::geteuid().is_root() {
+            folder_mode(0o755);
+            std::os::unix::fs::chown(tree.host().at("/usr/local"), Some(4711), None).unwrap();
+            assert_eq!(said("/usr/local/sbin/up").0, Severity::Warning, "somebody's folder");
+        }
     }
 
     #[test]

@@ -11,10 +11,10 @@ use heirlock_core::takeover::Strategy;
 use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::{configured, rivals, volumes, writable};
-use crate::agent::work::is_present;
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
 use crate::lock_manager::{self, LockManager, LockManagerError};
+use crate::presence::is_present;
 use crate::{hooks, probe};
 
 /// One thing that was looked at.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use heirlock_nsm::rpcbind::{self, Transport};
 
 use super::finding::Finding;
-use crate::agent::work::is_present;
 use crate::config::Settings;
+use crate::presence::is_present;
 use crate::{limits, probe, rpc_client};
 
 const CHECK: &str = "addresses";

@@ -2,7 +2,8 @@
 //! client that is known is answered however slow those are.
 //!
 //! Each turn first takes what this server's own lock manager asks, and answers it; then a bounded portion of what comes from
-//! elsewhere.
+//! elsewhere. That gets a part of the thread's time and no more: a thread that is always busy is given the processor late
+//! when the lock manager asks.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use heirlock_core::Moment;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_core::monitor::{Action, Called, Event, Ticket};
+use heirlock_core::share::OthersShare;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::datagram::{Back, Datagrams};
@@ -70,6 +72,7 @@ struct Server<W> {
     open: HashMap<Ticket, (u32, Reply)>,
     tickets: u64,
     tidied: Moment,
+    others: OthersShare,
 }
 
 /// Begins to serve.
@@ -95,6 +98,7 @@ pub(super) fn start(
         open: HashMap::new(),
         tickets: 0,
         tidied: Moment::START,
+        others: OthersShare::default(),
     };
     threads::start("status-monitor", move || server.serve())?;
     Ok(())
@@ -106,11 +110,11 @@ impl<W: Fn(Wanted)> Server<W> {
             self.turns.turn();
             let (own, others): (Vec<_>, Vec<_>) = self.wait().into_iter().partition(|(_, is_own)| *is_own);
             // In two rounds also where the first has nothing to read: what the store or time brought is answered first.
-            for round in [own, others] {
-                for (ready, _) in round {
-                    self.read(ready);
-                }
-                self.follow();
+            self.round(own);
+            if !others.is_empty() {
+                let began = self.room.desk.now();
+                self.round(others);
+                self.others.worked(began, self.room.desk.now());
             }
             let now = self.room.desk.now();
             if now.since(self.tidied) >= TIDIED_AFTER {
@@ -118,6 +122,13 @@ impl<W: Fn(Wanted)> Server<W> {
                 self.streams.tidy(now);
             }
         }
+    }
+
+    fn round(&mut self, found: Vec<(Ready, bool)>) {
+        for (ready, _) in found {
+            self.read(ready);
+        }
+        self.follow();
     }
 
     /// Does what follows from what was read, or from time.
@@ -130,13 +141,15 @@ impl<W: Fn(Wanted)> Server<W> {
         }
     }
 
-    /// What is readable, and whether it is the lock manager's or may be.
+    /// What is readable, and whether it is the lock manager's or may be. What others sent waits while they rest.
     fn wait(&self) -> Vec<(Ready, bool)> {
+        let (desk, now) = (&self.room.desk, self.room.desk.now());
+        let rest = self.others.rests_until(now).map(|until| until.since(now));
+        let has_turn = |is_own: bool| is_own || rest.is_none();
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
-        let mut found: Vec<(Ready, bool)> = left.collect();
-        let patience = if found.is_empty() { PATIENCE } else { Duration::ZERO };
-        let desk = &self.room.desk;
-        let due = desk.next_timeout().map_or(patience, |due| due.since(desk.now()).min(patience));
+        let mut found: Vec<(Ready, bool)> = left.filter(|(_, is_own)| has_turn(*is_own)).collect();
+        let patience = if found.is_empty() { rest.unwrap_or(PATIENCE) } else { Duration::ZERO };
+        let due = desk.next_timeout().map_or(patience, |due| due.since(now).min(patience));
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
         let timeout =
@@ -149,6 +162,7 @@ impl<W: Fn(Wanted)> Server<W> {
         sources.extend(listeners.map(|(at, socket)| (Ready::Listener(at), true, socket.as_fd())));
         let streams = self.streams.all().map(|(id, is_own, fd)| (Ready::Stream(id), is_own, fd));
         sources.extend(streams.filter(|(ready, is_own, _)| !found.contains(&(*ready, *is_own))));
+        sources.retain(|(_, is_own, _)| has_turn(*is_own));
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, _, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         if let Ok(1..) = poll(&mut fds, Some(&timeout)) {
@@ -208,7 +222,7 @@ impl<W: Fn(Wanted)> Server<W> {
             }
             Asked::Notified { xid, name, state } => {
                 if from_elsewhere::may_say("notified", from.ip()) {
-                    tracing::info!(name = cut(&name), %from, %state, "{} says from {from} that it was restarted, with state number {state}", name.escape_debug());
+                    tracing::info!(name = cut(&name), %from, %state, "{} says from {from} that it was restarted, with state number {state}", cut(&name));
                 }
                 let (ticket, source) = (self.ticket(xid, reply), unmapped(from.ip()));
                 self.room.desk.step(Event::Notified { ticket, name, source, state });

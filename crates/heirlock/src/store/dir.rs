@@ -33,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
+use heirlock_core::log_limit::Source;
 use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -40,7 +41,8 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::disk::{Disk, Owner, RealDisk};
 use super::{Account, Change, ClaimAnswer, Contents, Past, ServerHearts, ServerReport, Store, StoreError};
 use crate::files::{trusted, unless_absent};
-use crate::limits::STORE_FILE_BYTES_MAX;
+use crate::from_elsewhere;
+use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
 
 /// The file that says what a folder is, and its contents for this format.
@@ -196,7 +198,9 @@ impl DirStore {
 
     /// Names an entry that is none of the store's. It counts for nothing.
     fn say_stray(&self, error: &StoreError) -> bool {
-        tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
+        if from_elsewhere::may_say("stray entry of the store", Source::Unknown) {
+            tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
+        }
         false
     }
 
@@ -397,7 +401,7 @@ impl Store for DirStore {
         for name in self.list(&folder)? {
             let path = folder.join(&name);
             let read = self
-                .read_if(&path)
+                .read_up_to(&path, HEARTBEAT_BYTES_MAX)
                 .and_then(|bytes| bytes.map(|bytes| parse_json::<ServerReport>(&path, &bytes)).transpose());
             match read {
                 Ok(None) => {}
@@ -444,8 +448,18 @@ fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Store
 fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Unreadable {
         path: path.display().to_string(),
-        found: error.to_string(),
+        found: shortened(&error.to_string()),
     })
+}
+
+/// What an error says of a file holds text of that file, of any length.
+fn shortened(said: &str) -> String {
+    let mut characters = said.chars();
+    let mut kept: String = characters.by_ref().take(FOUND_CHARS_MAX).collect();
+    if characters.next().is_some() {
+        kept.push('…');
+    }
+    kept
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {

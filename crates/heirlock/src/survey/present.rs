@@ -46,7 +46,7 @@ pub(crate) fn look(store: &dyn Store, us: &ServerName) -> Result<Present, StoreE
             // How long ago that was is for an agent to say, which has watched it: clocks of two servers are not compared.
             heart: if report.paused { Heart::Paused } else { Heart::Unknown },
             last_beat_at_s: Some(report.written_at_s),
-            ailments: report.ailments.iter().map(|text| Ailment::of_a_heartbeat(text)).collect(),
+            ailments: Ailment::all_of_a_heartbeat(&report.ailments),
             ..ServerStatus::unknown(name.as_str())
         });
     }

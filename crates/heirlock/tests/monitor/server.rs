@@ -77,6 +77,11 @@ impl Server {
         agent.wait().unwrap();
     }
 
+    /// The agent where nothing supervises it.
+    pub(crate) fn agent(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
     /// The agent under the supervisor.
     pub(crate) fn child(&self) -> u32 {
         let parent = self.agent.as_ref().unwrap().id();

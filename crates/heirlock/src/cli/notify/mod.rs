@@ -8,7 +8,7 @@ mod directory;
 mod errand;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::config::NotifySettings;
 use crate::notifier::{self, Task};
+use crate::presence;
 
 use super::exit::{Exit, Failed};
 use super::logging;
@@ -153,7 +154,7 @@ fn task(options: &Notify, names: &[MyName], state: StateNumber, clients: &[Clien
 /// Before anything is moved or counted: an address that isn't here could not be sent from.
 fn check_addresses(addresses: &[IpAddr]) -> Result<(), Failed> {
     for address in addresses {
-        UdpSocket::bind((*address, 0)).map_err(|error| {
+        presence::check(*address).map_err(|error| {
             let what = format!(
                 "--address {address}: expected an address of this server, found that none can send from it: {error}; bring it up first"
             );

@@ -9,6 +9,7 @@ use crate::control::report::{
     Ailment, AilmentKind, ClientStatus, Heart, Level, Next, Problem, ProblemKind, ServerStatus,
     ServiceStatus, StatusReport,
 };
+use crate::limits::{PROBLEM_CHECKED_CHARS_MAX, PROBLEMS_CHECKED_MAX, PROBLEMS_SHOWN_MAX};
 
 /// Clients in trouble that are shown one by one.
 const CLIENTS_SHOWN_MAX: usize = 10;
@@ -32,8 +33,13 @@ pub(in crate::cli) fn status(report: &StatusReport, look: &Look) -> String {
     text.push_str(&servers(report, look));
     if !report.problems.is_empty() {
         text.push_str(&format!("\n{}\n", look.bad(&counted(report.problems.len(), "problem"))));
-        for problem in &report.problems {
+        // All of them in the order in which they were found, where there are not too many.
+        let (worst, more) = worst_first(&report.problems, PROBLEMS_SHOWN_MAX);
+        for problem in if more > 0 { worst } else { report.problems.iter().collect() } {
             text.push_str(&wrapped("  ", &in_words(problem)));
+        }
+        if more > 0 {
+            text.push_str(&wrapped("  ", &format!("and {more} more, which 'heirlock status --json' names")));
         }
     }
     text
@@ -60,9 +66,14 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
             }
         }
         problems => {
-            let mut problems: Vec<&Problem> = problems.iter().collect();
-            problems.sort_by_key(|problem| std::cmp::Reverse(problem.level()));
-            problems.iter().map(|problem| in_words(problem)).collect::<Vec<_>>().join("; ")
+            let (shown, more) = worst_first(problems, PROBLEMS_CHECKED_MAX);
+            let cut = |text: String| match text.char_indices().nth(PROBLEM_CHECKED_CHARS_MAX) {
+                Some((end, _)) => format!("{}…", &text[..end]),
+                None => text,
+            };
+            let mut said: Vec<String> = shown.into_iter().map(|problem| cut(in_words(problem))).collect();
+            said.extend((more > 0).then(|| format!("and {more} more")));
+            said.join("; ")
         }
     };
     let (unreachable, lost) = (count(|service| service.unreachable), count(|service| service.lost));
@@ -70,6 +81,15 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
         "{word} - {}: {said} | clients={clients} unreachable={unreachable} lost={lost}\n",
         plain(&report.server)
     )
+}
+
+/// As many problems as are named, the worst first, and how many more there are.
+fn worst_first(problems: &[Problem], most: usize) -> (Vec<&Problem>, usize) {
+    let mut sorted: Vec<&Problem> = problems.iter().collect();
+    sorted.sort_by_key(|problem| std::cmp::Reverse(problem.level()));
+    sorted.truncate(most);
+    let more = problems.len() - sorted.len();
+    (sorted, more)
 }
 
 /// The same where nothing could be found out.

@@ -99,8 +99,58 @@ fn automatic_needs_a_fence_and_a_store_that_all_see() {
 fn two_services_share_neither_name_nor_address() {
     let service = "[[service]]\nname = \"nfs\"\naddresses = [\"10.0.0.10\"]\n";
     assert!(error(&format!("{LEAST}{service}{service}")).contains("two of this name"));
+    let in_capitals = service.replace("nfs", "NFS").replace("0.10", "0.11");
+    let said = error(&format!("{LEAST}{service}{in_capitals}"));
+    assert!(
+        said.contains("service NFS: name: it differs from that of service nfs in its case alone"),
+        "{said}"
+    );
     let other = service.replace("nfs", "home");
     assert!(error(&format!("{LEAST}{service}{other}")).contains("belongs to another service too"));
+}
+
+#[test]
+fn what_outlives_something_else_lies_not_in_it() {
+    for (key, folder, part) in [
+        (
+            "local-directory",
+            "/srv/heirlock",
+            "line 1: local-directory: expected a folder that belongs to this server alone",
+        ),
+        ("local-directory", "/srv/heirlock/./a", "which is in the store (store.path = \"/srv/heirlock\")"),
+        ("runtime-directory", "/srv/heirlock/run", "for example: runtime-directory = \"/run/heirlock\""),
+        ("state-directory", "/srv/heirlock", "state-directory: expected a folder that belongs"),
+        ("local-directory", "/run/heirlock", "local-directory: expected a folder that outlives a reboot"),
+        ("local-directory", "/run/heirlock/local", "(runtime-directory = \"/run/heirlock\")"),
+    ] {
+        let said = error(&format!("{key} = \"{folder}\"\n{LEAST}"));
+        assert!(said.contains(part) && said.lines().count() == 1, "{key} = {folder}\n→ {said}");
+    }
+    let everything = error("server = \"nfs-a\"\n[store]\npath = \"/\"\n");
+    assert_eq!(everything.lines().count(), 3, "{everything}");
+    for apart in ["state-directory = \"/srv\"", "local-directory = \"/srv/heirlock-local\""] {
+        load(&format!("{apart}\n{LEAST}")).unwrap();
+    }
+}
+
+#[test]
+fn a_path_leads_nowhere_else_and_holds_nothing_that_acts() {
+    for (path, part) in [
+        ("/srv/heirlock/../../etc", "expected a path without \"..\", found"),
+        ("/srv/a\\u0000b", "expected a path without control characters"),
+        ("/srv/\\u001b[31m", "with '\\u{1b}'"),
+    ] {
+        for key in ["local-directory", "runtime-directory", "state-directory"] {
+            let said = error(&format!("{key} = \"{path}\"\n{LEAST}"));
+            assert!(said.contains(part) && said.contains("line 1: "), "{path}\n→ {said}");
+        }
+        let store = error(&format!("server = \"a\"\n[store]\npath = \"{path}\"\n"));
+        assert!(store.contains(part), "{store}");
+        let export = error(&format!(
+            "{LEAST}[[service]]\nname = \"nfs\"\naddresses = [\"10.0.0.1\"]\nexports = [\"{path}\"]\n"
+        ));
+        assert!(export.contains(part), "{export}");
+    }
 }
 
 #[test]

@@ -60,6 +60,22 @@ fn each_mode_says_what_it_promises() {
 }
 
 #[test]
+fn where_the_lock_managers_port_says_nothing_or_is_not_taken_that_is_said() {
+    let tree = monitored();
+    let said = |first: &str, last: &str| {
+        tree.put("/proc/sys/net/ipv4/ip_unprivileged_port_start", format!("{first}\n"));
+        tree.put("/proc/sys/sunrpc/max_resvport", format!("{last}\n"));
+        let found = under_nsm(&tree).into_iter().filter(|finding| finding.check == "lock-manager-port");
+        found.map(|finding| (finding.severity, finding.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(said("1024", "1023"), []);
+    let any_user = said("80", "1023");
+    assert!(any_user[0].0 == Severity::Warning && any_user[0].1.contains("ports from 80 on"), "{any_user:?}");
+    let refused = said("1024", "1024");
+    assert!(refused[0].0 == Severity::LosesLocks && refused[0].1.contains("ports up to 1024"), "{refused:?}");
+}
+
+#[test]
 fn keys_of_another_mode_are_said_with_the_mode_they_are_meant_for() {
     let keys =
         "mon-timeout = \"300ms\"\nwhen-unprotected = \"grant\"\nport = 700\ncallout-timeout = \"2s\"\n";

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use heirlock_core::Generation;
+use heirlock_core::log_limit::Source;
 
 use super::{DirStore, StoreError, failed};
+use crate::from_elsewhere;
 use crate::limits::STORE_FILE_BYTES_MAX;
 
 /// What the names of entries begin with that were moved aside.
@@ -19,7 +21,12 @@ impl DirStore {
 
     /// The file, or `None` where there is none.
     pub(super) fn read_if(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.disk.read(path, STORE_FILE_BYTES_MAX) {
+        self.read_up_to(path, STORE_FILE_BYTES_MAX)
+    }
+
+    /// The same of a file that is no longer than this.
+    pub(super) fn read_up_to(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.disk.read(path, max) {
             Ok(bytes) => Ok(Some(bytes)),
             // The volume may have gone since the call began.
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| None),
@@ -138,7 +145,9 @@ impl DirStore {
         let aside = folder.join(format!("{ASIDE}{}", self.suffix()));
         self.disk.rename(path, &aside).map_err(failed("move aside", path))?;
         let (path, aside) = (path.display(), aside.display());
-        tracing::error!(%path, %aside, "{path} is none of the store's and was in the way, so it was moved to {aside}; look at it, and remove it");
+        if from_elsewhere::may_say("entry moved aside", Source::Unknown) {
+            tracing::error!(%path, %aside, "{path} is none of the store's and was in the way, so it was moved to {aside}; look at it, and remove it");
+        }
         self.sync(folder)
     }
 

@@ -173,6 +173,22 @@ fn what_is_no_service_keeps_nobody_from_the_services() {
 }
 
 #[test]
+fn of_a_heartbeat_no_more_is_read_and_repeated_than_a_bound() {
+    let (folder, _at, store) = begun();
+    let servers = folder.path().join("store/servers");
+    store.put_server(&report("nfs-a", 1)).unwrap();
+    let padded = format!("{{\"server\": \"nfs-b\"{}}}", " ".repeat(HEARTBEAT_BYTES_MAX));
+    fs::write(servers.join("nfs-b"), padded).unwrap();
+    let talkative = format!("{{\"server\": \"nfs-c\", \"beat\": \"{}\"}}", "x".repeat(1_000_000));
+    fs::write(servers.join("nfs-c"), talkative).unwrap();
+    let found = store.hearts().unwrap();
+    assert_eq!(found.reports.len(), 1);
+    let why = |entry: &str| found.unreadable[entry].clone();
+    assert!(why("nfs-b").contains(&format!("at most {HEARTBEAT_BYTES_MAX} bytes")), "{}", why("nfs-b"));
+    assert!(why("nfs-c").contains("expected JSON") && why("nfs-c").len() < 2_000, "{}", why("nfs-c").len());
+}
+
+#[test]
 fn a_link_in_the_store_leads_nowhere() {
     let (folder, at, store) = begun();
     let outside = folder.path().join("outside");

@@ -188,3 +188,23 @@ fn the_longest_names_fit_into_80_columns() {
     let text = status(&report, &look());
     assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
 }
+
+#[test]
+fn however_many_problems_there_are_their_words_are_few_and_the_worst_come_first() {
+    let mut report = report();
+    let strange = |number: usize| {
+        Problem::new(ProblemKind::Other).saying(&format!("sm/{number}: {}", "\u{1b}x".repeat(2_000)))
+    };
+    report.problems = (0..10_000).map(strange).collect();
+    report.problems.push(Problem::new(ProblemKind::StoreFails));
+    let text = status(&report, &look());
+    assert!(
+        text.contains("\n10001 problems\n") && text.contains("and 9901 more, which 'heirlock status"),
+        "{text}"
+    );
+    let line = checked(&report, crate::control::report::level(&report));
+    assert!(line.starts_with("CRITICAL - nfs-b: ") && line.contains("; and 9996 more |"), "{line}");
+    assert!(line.len() < 4_096 && line.lines().count() == 1, "{} bytes", line.len());
+    let worst = in_words(&Problem::new(ProblemKind::StoreFails));
+    assert!(line.contains(&format!(": {worst}; ")), "{line}");
+}
