@@ -213,9 +213,17 @@ impl Member {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
     }
 
-    /// How many have not registered again.
+    /// How many may register again, and have not: who was never told has no reason to.
     pub(super) fn not_back(&self) -> usize {
-        self.clients.values().filter(|known| known.outcome != Some(Outcome::ReRegistered)).count()
+        let is_out = |known: &Known| matches!(known.outcome, Some(Outcome::ReRegistered | Outcome::Lost));
+        self.clients.values().filter(|known| !is_out(known)).count()
+    }
+
+    /// Why not one of its clients was so much as called; nothing where one was, or where there is none.
+    pub(super) fn nobody_was_called(&self) -> Option<&str> {
+        let is_lost = |known: &Known| known.outcome == Some(Outcome::Lost) && !known.acknowledged;
+        let is_nobody = self.clients.values().all(is_lost);
+        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_nobody)
     }
 
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no

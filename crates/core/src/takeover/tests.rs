@@ -1,3 +1,5 @@
+mod served;
+
 use std::collections::BTreeMap;
 
 use heirlock_nsm::StateNumber;
@@ -125,6 +127,7 @@ pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),
+        Event::Served(service("nfs")),
         Event::BroughtUp(Ok(())),
     ];
     let mut last = Batch::nothing();
