@@ -43,3 +43,4 @@ mod supervise;
 mod survey;
 mod threads;
 mod watchdog;
+mod words;

@@ -17,6 +17,7 @@ use super::{Agent, clock};
 use crate::config::Mode;
 use crate::store::memory::older_store;
 use crate::store::{Change, Contents, StoreError};
+use crate::words::counted;
 
 impl Agent {
     /// Compares what is held with what the store says, service by service.
@@ -121,7 +122,7 @@ impl Agent {
                 let claim = self.restore_own(service, claim)?;
                 let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
                 say_damaged(service, &contents);
-                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} clients on record", claim.generation, contents.records.len());
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
@@ -343,7 +344,7 @@ impl Agent {
             if gone.is_empty() {
                 continue;
             }
-            tracing::warn!(%service, clients = gone.len(), "{service}: {} clients that could not be told are forgotten, for that is longer than forget-after ago", gone.len());
+            tracing::warn!(%service, clients = gone.len(), "{service}: {} could not be told for longer than forget-after, and nothing is kept of them any more", counted(gone.len(), "client"));
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
         self.held = held_services;

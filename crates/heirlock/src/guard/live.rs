@@ -17,6 +17,7 @@ use super::{agent, capture, reach, rivals, served, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
 use crate::store::{Store, StoreError};
+use crate::words::counted;
 use crate::{detector, limits, lock_manager, mounts, rpc_client};
 
 /// Names that one finding lists.
@@ -174,7 +175,7 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             check,
-            format!("{} records in {}", scan.files.len(), settings.state_directory.display()),
+            format!("{} in {}", counted(scan.files.len(), "record"), settings.state_directory.display()),
         ));
     }
     findings
