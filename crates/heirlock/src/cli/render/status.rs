@@ -161,7 +161,7 @@ fn services(report: &StatusReport, look: &Look) -> String {
                     row
                 })
             }
-            false => service_row(service, &report.server, look),
+            false => service_row(service, report, look),
         });
     }
     let lines = table.lines(look);
@@ -185,9 +185,9 @@ fn is_unknown(report: &StatusReport, service: &ServiceStatus) -> bool {
         && service.generation.is_none()
 }
 
-fn service_row(service: &ServiceStatus, us: &str, look: &Look) -> Vec<String> {
+fn service_row(service: &ServiceStatus, report: &StatusReport, look: &Look) -> Vec<String> {
     let owner = match &service.owner {
-        Some(owner) if owner == us => format!("{} (here)", plain(owner)),
+        Some(owner) if *owner == report.server => format!("{} (here)", plain(owner)),
         Some(owner) => plain(owner),
         None => "nobody".to_owned(),
     };
@@ -198,13 +198,15 @@ fn service_row(service: &ServiceStatus, us: &str, look: &Look) -> Vec<String> {
         Some(phase) if service.adopted_at_s.is_some() && phase != "settled" => "not over".to_owned(),
         _ => service.adopted_at_s.map_or_else(|| "none".to_owned(), |at_s| look.local_minute(at_s)),
     };
+    // Of what others hold the agent knows the owner, and the store alone the rest.
+    let of_store = |cell: String| if report.store.well || service.held { cell } else { "-".to_owned() };
     vec![
         plain(&service.service),
         owner,
-        service.records.to_string(),
-        (service.unreachable + service.lost).to_string(),
+        of_store(service.records.to_string()),
+        of_store((service.unreachable + service.lost).to_string()),
         service.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
-        adoption,
+        of_store(adoption),
     ]
 }
 

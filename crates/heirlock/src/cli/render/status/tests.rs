@@ -133,6 +133,7 @@ fn a_store_that_fails_and_everything_else_that_is_wrong_is_said() {
         "  failed\n  failed: grace did not open within 10 s\n  next: 'heirlock adopt nfs' serves it here\nhome ",
         "\nat risk: 192.0.2.9 (client2.example.com) has locks that are not on record since\n",
         "\nother servers are not known, since the store does not show them\n",
+        "\nhome     nfs-a               -       -           4              -\n",
         "\n2 problems\n  sm/\\u{1b}]0;x: expected a name\n  nfs: the last adoption failed: grace did",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
