@@ -316,6 +316,10 @@ fn servers(report: &StatusReport, look: &Look) -> String {
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
     for (server, line) in report.servers.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
+        let last = server.last_beat_at_s.filter(|at_s| *at_s > 0 && server.heart == Heart::Paused);
+        if let Some(at_s) = last {
+            text.push_str(&wrapped("  last beat: ", &format!("at {} by its clock", look.local_time(at_s))));
+        }
         for ailment in &server.ailments {
             text.push_str(&wrapped("  ails: ", &ailment_in_words(ailment)));
         }
@@ -333,7 +337,7 @@ fn heart(server: &ServerStatus, look: &Look) -> String {
         Heart::Beating => format!("beating{ago}"),
         Heart::Late => format!("late{ago}"),
         Heart::Silent => format!("silent for {}", age.unwrap_or_default()),
-        Heart::Paused => format!("stopped in order, or in maintenance{wrote}"),
+        Heart::Paused => "stopped in order, or in maintenance".to_owned(),
         Heart::NeverSeen => "never seen".to_owned(),
         Heart::Unknown => match (server.watched_ms, server.to_watch_ms) {
             (Some(watched), Some(needed)) => {

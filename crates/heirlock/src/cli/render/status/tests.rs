@@ -203,6 +203,16 @@ fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its
 }
 
 #[test]
+fn when_a_server_was_stopped_in_order_is_never_cut() {
+    let mut report = report();
+    report.servers = vec![ServerStatus { last_beat_at_s: Some(look().now_s), ..other(Heart::Paused, None) }];
+    let text = status(&report, &look());
+    let expected =
+        "nfs-a   stopped in order, or in maintenance\n  last beat: at 2026-11-25 10:30:00 by its clock\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn without_an_agent_that_is_said_first_with_the_remedy() {
     let mut report = report();
     report.agent = String::new();
