@@ -154,5 +154,5 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
     let shown = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(shown.contains("no agent answers; ") && shown.contains("\nnfs         nfs-b "), "{shown}");
     assert!(shown.contains(&format!("missed: {DEAD} is unreachable since ")), "{shown}");
-    assert!(shown.contains("nfs-b   stopped in order, or in maintenance, last at "), "{shown}");
+    assert!(shown.contains("nfs-b   stopped in order, or in maintenance\n  last beat: at "), "{shown}");
 }
