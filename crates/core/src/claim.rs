@@ -109,6 +109,18 @@ pub enum ClaimRefusal {
         /// age of the last beat
         ago_ms: u64,
     },
+    /// The owner said that its silence means nothing.
+    #[error(
+        "{service} belongs to {owner}, whose agent was stopped in order or is in maintenance: {owner} may serve it all \
+         the same, and both would grant its locks; release it there, or make sure that {owner} is off and say \
+         '--owner-fenced {owner}'"
+    )]
+    OwnerPaused {
+        /// what was to be claimed
+        service: ServiceName,
+        /// whose it is
+        owner: ServerName,
+    },
     /// It is too early to say whether the owner lives.
     #[error(
         "{owner}, the owner of {service}, has been watched for only {watched_ms} of {needed_ms} ms: too short to \
@@ -244,7 +256,7 @@ pub fn next_generation(
         }
         // A pause stops the automatic from acting; it does not say that the service was given away.
         OwnerHeart::Paused => {
-            Err(ClaimRefusal::OwnerAlive { service: service.clone(), owner: claim.owner.clone(), ago_ms: 0 })
+            Err(ClaimRefusal::OwnerPaused { service: service.clone(), owner: claim.owner.clone() })
         }
         OwnerHeart::Beating { .. } if planted(Bug::ClaimOverLiving) => Ok(next),
         OwnerHeart::Beating { last_change } => Err(ClaimRefusal::OwnerAlive {
@@ -428,7 +440,10 @@ mod tests {
         );
         let unknown = OwnerHeart::Unknown { watched: Duration::from_secs(1), needed: Duration::from_secs(6) };
         assert!(ask(Some(&claim("nfs-a", false)), unknown, &Authority::default()).is_err());
-        assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &Authority::default()).is_err());
+        let paused =
+            ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &Authority::default()).unwrap_err();
+        let paused = paused.to_string();
+        assert!(paused.contains("stopped in order") && !paused.contains("0 ms"), "it has no beat: {paused}");
     }
 
     #[test]

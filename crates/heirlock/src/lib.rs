@@ -44,3 +44,4 @@ mod supervise;
 mod survey;
 mod threads;
 mod watchdog;
+mod words;

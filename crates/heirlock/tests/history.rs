@@ -30,6 +30,14 @@ fn text(server: &Server, words: &[&str]) -> String {
 
 /// nfs-a had three clients and died; nfs-b adopts, and one of the clients is off.
 fn failed_over() -> (Site, Server, Server, Network) {
+    let (site, a, b, network) = dead();
+    let adopted = b.run(&["adopt", "nfs", "--owner-fenced=nfs-a", "--json"]);
+    assert_eq!(adopted.status.code(), Some(6), "one is off: {adopted:?}");
+    (site, a, b, network)
+}
+
+/// The same before anybody has adopted. The adoptive server takes itself for the home.
+fn dead() -> (Site, Server, Server, Network) {
     let site = Site::new();
     let mut a = site.server("a", "nfs-a");
     a.up();
@@ -48,13 +56,32 @@ fn failed_over() -> (Site, Server, Server, Network) {
         "recognise = [\"true\"]",
         &format!("recognise = [\"cp\", \"/proc/sys/kernel/random/uuid\", \"{life}\"]"),
     );
+    b.configure("home = \"nfs-a\"", "home = \"nfs-b\"");
     b.configure("grace-period = \"20s\"", "grace-period = \"6s\"\nsettle-margin = \"1s\"");
     b.up();
     b.wait_until_it_hears_the_other();
     a.kill();
-    let adopted = b.run(&["adopt", "nfs", "--owner-fenced=nfs-a", "--json"]);
-    assert_eq!(adopted.status.code(), Some(6), "one is off: {adopted:?}");
     (site, a, b, network)
+}
+
+#[test]
+fn a_plain_adopt_goes_on_with_what_is_prepared_and_a_verb_that_is_repeated_says_the_same() {
+    let (_site, _a, b, _network) = dead();
+    let prepared = b.run(&["adopt", "nfs", "--prepare", "--owner-fenced=nfs-a", "--json"]);
+    assert_eq!(prepared.status.code(), Some(0), "{prepared:?}");
+    let status = document(&b, &["status"]).1;
+    let waits = |name: &str| {
+        let of = status["services"].as_array().unwrap().iter().find(|s| s["service"] == name).unwrap();
+        (of["awaits_finish"] == true, of["clients_to_tell"].clone())
+    };
+    assert_eq!(waits("nfs"), (true, json!(3)));
+    assert_eq!(waits("host.nfs-b"), (false, json!(0)), "nobody can say --finish of it");
+    let (code, adopted) = document(&b, &["adopt", "nfs"]);
+    assert_eq!((code, &adopted["phase"], &adopted["unreachable"]), (Some(6), &json!("settled"), &json!(1)));
+    for again in [&["adopt", "nfs"] as &[&str], &["adopt", "nfs", "--finish"], &["failback", "nfs"]] {
+        let (code, said) = document(&b, again);
+        assert_eq!((code, &said["unreachable"]), (Some(6), &json!(1)), "{again:?}: {said}");
+    }
 }
 
 #[test]
@@ -127,5 +154,5 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
     let shown = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(shown.contains("no agent answers; ") && shown.contains("\nnfs         nfs-b "), "{shown}");
     assert!(shown.contains(&format!("missed: {DEAD} is unreachable since ")), "{shown}");
-    assert!(shown.contains("nfs-b   stopped in order, or in maintenance, last at "), "{shown}");
+    assert!(shown.contains("nfs-b   stopped in order, or in maintenance\n  last beat: at "), "{shown}");
 }

@@ -507,6 +507,7 @@ pub(crate) fn event_word(event: &Event) -> &'static str {
         Event::Proved(_) => "proved",
         Event::Finish => "finish",
         Event::BroughtUp(_) => "brought up",
+        Event::Served(_) => "served",
         Event::Acknowledged { .. } => "acknowledged",
         Event::TriedAll { .. } => "tried all",
         Event::NotifyEnded { .. } => "notify ended",

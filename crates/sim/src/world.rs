@@ -571,8 +571,15 @@ impl World {
             false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
             false => return self.after(100, Happening::BringUp { server, agent, run, services, last_call }),
         };
-        let message = Message::Event(run, Event::BroughtUp(brought));
-        self.after(2, Happening::ToAgent { server, agent, message });
+        let here = |name: &&ServiceName| {
+            self.service(name).is_some_and(|service| self.address_of(service) == Some(server))
+        };
+        let served: Vec<Event> =
+            services.iter().map(|(name, _)| name).filter(here).cloned().map(Event::Served).collect();
+        for event in served.into_iter().filter(|_| brought.is_ok()).chain([Event::BroughtUp(brought.clone())])
+        {
+            self.after(2, Happening::ToAgent { server, agent, message: Message::Event(run, event) });
+        }
     }
 
     /// lockd forgets a client that holds nothing, and has it unmonitored.

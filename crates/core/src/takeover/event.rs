@@ -38,8 +38,10 @@ pub enum Event {
     Proved(Result<(), String>),
     /// The operator said `--finish`.
     Finish,
-    /// What came of [`Action::BringUp`].
+    /// What came of [`Action::BringUp`]: clients can be told, those of this server's own name at least.
     BroughtUp(Result<(), String>),
+    /// An address of a service of the run is served here.
+    Served(ServiceName),
     /// Clients answered every form of their notification. Those that answered together are told of together: their
     /// outcomes become durable in one go.
     Acknowledged {

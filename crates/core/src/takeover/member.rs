@@ -24,6 +24,8 @@ pub(super) struct Member {
     pub(super) told_before: BTreeSet<MonName>,
     /// Each of its clients has answered, or had its first round of tries.
     pub(super) tried: bool,
+    /// An address of it was seen to be served here.
+    pub(super) served: bool,
 }
 
 /// What is known of one client.
@@ -100,6 +102,7 @@ impl Member {
             told: false,
             told_before: BTreeSet::new(),
             tried: false,
+            served: false,
         }
     }
 
@@ -213,9 +216,18 @@ impl Member {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
     }
 
-    /// How many have not registered again.
+    /// How many may register again, and have not: who was never told has no reason to.
     pub(super) fn not_back(&self) -> usize {
-        self.clients.values().filter(|known| known.outcome != Some(Outcome::ReRegistered)).count()
+        let is_out = |known: &Known| matches!(known.outcome, Some(Outcome::ReRegistered | Outcome::Lost));
+        self.clients.values().filter(|known| !is_out(known)).count()
+    }
+
+    /// Why not one of its clients was so much as called; nothing where one was, where there is none, or where it is served
+    /// here: then those that can't be told are told apart from those that can.
+    pub(super) fn nobody_was_called(&self) -> Option<&str> {
+        let is_lost = |known: &Known| known.outcome == Some(Outcome::Lost) && !known.acknowledged;
+        let is_nobody = self.clients.values().all(is_lost);
+        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_nobody && !self.served)
     }
 
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no

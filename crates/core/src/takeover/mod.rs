@@ -52,6 +52,7 @@ mod phase;
 mod queue;
 mod registrations;
 mod resume;
+mod served;
 mod strategy;
 mod view;
 
@@ -302,6 +303,9 @@ impl Takeover {
             (Phase::Proved, Event::Tick { .. }) if self.is_due(now) => {
                 self.too_late(now, "nobody said --finish before grace was too short")
             }
+            (Phase::Proved | Phase::Notifying | Phase::Settling, Event::Served(service)) => {
+                self.served(now, &service)
+            }
             (Phase::Proved, Event::BroughtUp(result)) => self.brought_up(now, result),
             (Phase::Notifying, Event::Acknowledged { service, clients }) => {
                 self.acknowledged(now, &service, &clients)
@@ -475,7 +479,8 @@ impl Takeover {
         if let Err(why) = result {
             return self.too_late(now, &why);
         }
-        self.enter(now, Phase::Ready, Some(Milestone::Ready));
+        let has_address = self.members.iter().any(|member| !member.service.is_host());
+        self.enter(now, Phase::Ready, (!has_address).then_some(Milestone::Ready));
         // Durable before the first datagram leaves: from here on the number may have been sent.
         self.phase = Phase::Notifying;
         let notices = self.notices(now);
@@ -570,9 +575,10 @@ impl Takeover {
             .collect();
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        persist.extend(self.journals(None));
+        persist.extend(self.final_journals());
         let summaries = self.summaries();
-        let end = match self.overtaken.take() {
+        let untold = self.nobody_was_called();
+        let end = match self.overtaken.take().or(untold) {
             Some(why) => End::Failed { why, summaries },
             None => End::Settled(summaries),
         };

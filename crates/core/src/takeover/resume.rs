@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::journal::Milestone;
 use super::journal::{Journal, OutcomeLine, Part, Until};
 use super::member::Member;
 use super::phase::Phase;
@@ -114,6 +115,8 @@ impl Takeover {
             let clients: Vec<MonName> = one.clients.into_iter().filter(has_lost).collect();
             let mut member = Member::new(one.service, part, one.generation, one.state, clients);
             member.recall(&one.outcomes);
+            // The milestone is one of what is taken over alone.
+            member.served = one.journal.timeline.iter().any(|stamp| stamp.event == Milestone::Ready);
             run.members.push(member);
         }
         Some(run)

@@ -1,3 +1,5 @@
+mod served;
+
 use std::collections::BTreeMap;
 
 use heirlock_nsm::StateNumber;
@@ -112,6 +114,13 @@ impl Kept {
 
 /// Brings a run to the point where its clients are being told.
 pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
+    let notices = notifying_without_address(run, kept);
+    kept.persist(&run.step(at(1_500), Event::Served(service("nfs"))));
+    notices
+}
+
+/// The same, where the address of what is taken over is nowhere.
+pub(super) fn notifying_without_address(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     let events = [
         Event::Start,
         Event::Fit(Ok(())),

@@ -20,6 +20,12 @@ impl Takeover {
         self.phase == Phase::Proved && self.awaits_finish
     }
 
+    /// How many clients of one of its services there are, and of how many something good is known.
+    #[must_use]
+    pub fn counts_of(&self, service: &ServiceName) -> Option<(usize, usize)> {
+        self.members.iter().find(|member| member.service == *service).map(Member::counts)
+    }
+
     /// Whether a fence has to confirm first that the owners are off.
     #[must_use]
     pub fn has_fence(&self) -> bool {

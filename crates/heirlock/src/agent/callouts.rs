@@ -9,6 +9,7 @@ use super::{Agent, Message};
 use crate::callout::{Listener, Said, Spool, Waiting};
 use crate::config::CaptureMode;
 use crate::from_elsewhere;
+use crate::words::counted;
 
 impl Agent {
     /// Begins to listen.
@@ -70,8 +71,8 @@ impl Agent {
         }
         tracing::error!(
             clients = noted.len(),
-            "{} clients got locks before they were durable, since no agent answered in time; they are durable now",
-            noted.len()
+            "{} got locks before they were durable, since no agent answered in time; they are durable now",
+            counted(noted.len(), "client")
         );
         if let Err(error) = spool.done() {
             tracing::warn!(%error, "what callouts noted could not be put away, and will be read again: {error}");

@@ -23,6 +23,7 @@ use crate::detector;
 use crate::from_elsewhere;
 use crate::limits::{COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX};
 use crate::store::{Store, StoreError};
+use crate::words::counted;
 
 /// What capturing needs to remember between looks.
 #[derive(Debug)]
@@ -482,7 +483,7 @@ impl Agent {
 
 fn say_refused(service: &ServiceName, refused: usize) {
     if refused > 0 {
-        tracing::error!(%service, refused, "{service}: {refused} clients are unprotected, for the service has as many records as it may have");
+        tracing::error!(%service, refused, "{service}: {} found no room and can't be protected, for the service has as many records as it may have", counted(refused, "client"));
     }
 }
 
@@ -506,7 +507,7 @@ fn commit_captured(
         }
         let (service, held, entries) = one;
         let (changes, records) = (entries.len(), held.ledger.stored().len());
-        tracing::info!(%service, changes, before, records, "{service}: {changes} changes captured; {records} clients are on record, {before} were before");
+        tracing::info!(%service, changes, before, records, "{service}: {} captured; {} on record now, before that {before}", counted(changes, "change"), counted(records, "client"));
     }
     failures
 }

@@ -44,7 +44,7 @@ impl Agent {
             return waiting.responder.failed(&why, true);
         }
         if self.is_adopted_already(&service) {
-            return waiting.responder.done(Answer::words(format!("{service} is at home")));
+            return self.answer_of_adopted(&service, waiting.responder, "is at home");
         }
         // Nobody gives up what could not be adopted here then.
         self.workshop.check_home(&service);

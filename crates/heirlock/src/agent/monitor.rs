@@ -24,6 +24,7 @@ use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust, Wanted};
 use crate::threads;
 use crate::watchdog::Turns;
+use crate::words::counted;
 
 /// Where rpcbind listens for what only the machine itself may ask.
 const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
@@ -93,7 +94,7 @@ impl Agent {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         let registered = desk.standing().registered;
-        tracing::info!(registered, "heirlock is the status monitor of {registered} clients");
+        tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
         self.monitoring = Some(Monitoring {
             desk: desk.clone(),
             directory: None,

@@ -196,6 +196,7 @@ impl Workshop {
                 (false, _) => {}
             }
             if is_ready {
+                self.report(Event::Served(service.clone()));
                 if !is_late {
                     self.announce(readiness);
                 }

@@ -58,7 +58,13 @@ impl Agent {
             Change::Same => {}
             Change::Stopped => self.grace_seen.forget(),
             Change::Reborn(life) => {
-                tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
+                match since {
+                    Some(_) => {
+                        tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
+                    }
+                    // Of locks of a life before it the look into the store knows.
+                    None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
+                }
                 match since {
                     Some(since) => self.grace_seen.note(&life, since, self.clock),
                     None => self.grace_seen.forget(),

@@ -14,6 +14,7 @@ use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
 use crate::store::{Change, Damaged, Decline, journal_text};
+use crate::words::counted;
 
 /// Releases that are on.
 #[derive(Debug, Default)]
@@ -192,7 +193,7 @@ impl Agent {
         let note = [Change::PutJournal(journal_text(&journal))];
         self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
-        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} clients on record", held.claim.generation, contents.records.len());
+        tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;
         // Known at once, and not at the next beat: whoever looks now is told that it is nobody's.
         let claim = Claim { released: true, ..held.claim.clone() };

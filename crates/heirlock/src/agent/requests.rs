@@ -1,6 +1,6 @@
 //! The verbs of the control socket.
 
-use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
+use heirlock_core::claim::{Authority, Claim, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::takeover::{Cause, Event, Milestone, Until};
 use heirlock_core::{Moment, Outcome, ServiceName};
@@ -57,6 +57,12 @@ impl Agent {
         if self.settings.service(service).is_some() {
             return Ok(());
         }
+        if service.is_host() {
+            return Err(format!(
+                "{service} is what a server serves under its own name: it moves with no adoption, and its server tells its \
+                 clients itself"
+            ));
+        }
         let known: Vec<&str> = self.settings.services.iter().map(|s| s.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
@@ -84,7 +90,7 @@ impl Agent {
         }
         let adopted = self.being_adopted();
         if adopted.contains(service) {
-            return self.join(&adoption.service, Waiting { responder, until });
+            return self.join(&adoption.service, adoption.prepare, Waiting { responder, until });
         }
         if !adopted.is_empty() {
             let targets = status::names(&adopted);
@@ -92,10 +98,7 @@ impl Agent {
             return responder.failed(&text, true);
         }
         if self.is_adopted_already(service) && !adoption.insisted {
-            return match self.report_of(service) {
-                Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-                None => responder.done(Answer::words(format!("{service} is held by this server already"))),
-            };
+            return self.answer_of_adopted(service, responder, "is held by this server already");
         }
         let primary_lost = self.last_sign_of(service, now);
         let authority = match self.authority_for(&adoption) {
@@ -152,11 +155,23 @@ impl Agent {
         Ok(authority)
     }
 
-    /// Whoever asks for what is being done waits for it with the others.
-    fn join(&mut self, service: &ServiceName, waiting: Waiting) {
+    /// What is done already is not done again; what became of its clients is told all the same, for the exit code says it.
+    pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
+        match self.report_of(service) {
+            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            None => responder.done(Answer::words(format!("{service} {otherwise}"))),
+        }
+    }
+
+    /// Whoever asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
+    /// no more than that was asked for.
+    fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let (settings, readiness) =
             (std::sync::Arc::clone(&self.settings), std::sync::Arc::clone(&self.readiness));
         let Some(running) = self.run_for(service) else { return };
+        if running.machine.awaits_finish() && !prepare {
+            return self.finish(service, waiting);
+        }
         if running.machine.awaits_finish() {
             let report = status::report(&running.machine, &settings, &readiness);
             return waiting.responder.done(Answer::Adoption(Box::new(report)));
@@ -213,7 +228,20 @@ impl Agent {
         self.settle_capture(self.clock.now());
         let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
-            return responder.failed(&format!("{service} is not held by this server; ask its owner"), true);
+            // Asked of the store: what others did a moment ago may not have been seen yet.
+            let why = match self.store.newest_claim(service) {
+                Ok(Some(Claim { owner, released: false, .. })) => {
+                    format!("{service} belongs to {owner}: say it there")
+                }
+                Ok(Some(Claim { owner, .. })) => format!(
+                    "{service} is nobody's, for {owner} released it: adopt it, and say it where it is then"
+                ),
+                Ok(None) => format!("{service} was never claimed by any server"),
+                Err(error) => {
+                    format!("{service} is not held by this server, and its owner is not known: {error}")
+                }
+            };
+            return responder.failed(&why, true);
         };
         if !held.ledger.stored().contains_key(&key) {
             return responder.failed(

@@ -19,6 +19,7 @@ use crate::config::Mode;
 use crate::from_elsewhere;
 use crate::store::memory::older_store;
 use crate::store::{Change, Contents, StoreError};
+use crate::words::counted;
 
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
 pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
@@ -126,7 +127,7 @@ impl Agent {
                 let claim = self.restore_own(service, claim)?;
                 let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
                 say_damaged(service, &contents);
-                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} clients on record", claim.generation, contents.records.len());
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
             }
@@ -348,7 +349,7 @@ impl Agent {
             if gone.is_empty() {
                 continue;
             }
-            tracing::warn!(%service, clients = gone.len(), "{service}: {} clients that could not be told are forgotten, for that is longer than forget-after ago", gone.len());
+            tracing::warn!(%service, clients = gone.len(), "{service}: {} could not be told for longer than forget-after, and nothing is kept of them any more", counted(gone.len(), "client"));
             failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
         }
         self.held = held_services;

@@ -24,6 +24,7 @@ use crate::control::report::{
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
 use crate::store::{Contents, ServerReport};
+use crate::words::counted;
 
 /// Clients that a report names as the slowest.
 const SLOWEST: usize = 5;
@@ -89,7 +90,7 @@ impl Agent {
             looked_ms_ago: None,
             source: Source::Agent,
             store: StoreStatus {
-                place: self.store.describe(),
+                place: self.settings.store.path.display().to_string(),
                 well: self.store_error().is_none(),
                 error: self.store_error().map(str::to_owned),
                 unprotected_since_s: self.health.unprotected_since_s(),
@@ -128,6 +129,7 @@ impl Agent {
         let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
         let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
         let configured = self.settings.service(service);
+        let counts = machine.map(|machine| machine.counts_of(service).unwrap_or_else(|| machine.counts()));
         let left = machine.and_then(Takeover::grace).map(|grace| grace.ends().since(now));
         let adopted = held.filter(|held| !held.journal.timeline.is_empty());
         ServiceStatus {
@@ -143,9 +145,11 @@ impl Agent {
             records: held.map_or(0, |held| held.ledger.stored().len()),
             tombstones: held.map_or(0, |held| held.ledger.tombstones()),
             phase: phase.map(|phase| phase.to_string()),
-            awaits_finish: machine.is_some_and(Takeover::awaits_finish),
-            clients_to_tell: machine.map(|machine| machine.counts().0),
-            clients_told: machine.map(|machine| machine.counts().1),
+            // What is told beside it goes on with it, and by no word of its own.
+            awaits_finish: machine
+                .is_some_and(|machine| machine.awaits_finish() && machine.targets().contains(service)),
+            clients_to_tell: counts.map(|(clients, _)| clients),
+            clients_told: counts.map(|(_, told)| told),
             grace_left_ms: left.map(millis),
             adopted_at_s: adopted.map(|held| held.journal.started_at_s),
             failure: held.and_then(|held| held.journal.failure.clone()),
@@ -283,7 +287,7 @@ pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> 
 /// What a run waits for now.
 fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
     let (clients, answered) = machine.counts();
-    let of_clients = |count: usize| format!("{count} client{}", if count == 1 { "" } else { "s" });
+    let of_clients = |count: usize| counted(count, "client");
     Some(match machine.phase() {
         Phase::Intent if machine.has_fence() => {
             "what the adoption needs to be looked for, and the fence to confirm that the owner is off".into()
@@ -295,7 +299,7 @@ fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
         Phase::Notifying => format!("{} to answer", of_clients(clients.saturating_sub(answered))),
         Phase::Settling => {
             format!(
-                "{} to ask for their locks, or the end of the grace period",
+                "{} to come back for locks, or the end of the grace period",
                 of_clients(machine.not_back())
             )
         }
@@ -379,8 +383,8 @@ fn log_summary(run: &str, summary: &Summary) {
         acknowledged = count(Outcome::Acknowledged),
         unreachable = count(Outcome::Unreachable),
         lost = count(Outcome::Lost),
-        "{service}: {told} of {} clients were told, {} of them registered again; unreachable: {}, lost: {} (generation {generation})",
-        clients.len(),
+        "{service}: {told} of {} told, {} of them registered again; unreachable: {}, lost: {} (generation {generation})",
+        counted(clients.len(), "client"),
         count(Outcome::ReRegistered),
         count(Outcome::Unreachable),
         count(Outcome::Lost),
@@ -423,7 +427,10 @@ fn of_run(
         Some(main) => of_summary(main, machine.timeline(), settings),
         None => empty(&names(machine.targets())),
     };
-    report.unready = main.map(|main| readiness.missing_of(&main.service)).unwrap_or_default();
+    // Before its addresses are looked for, what is known of them is of the run before.
+    let looked_for = machine.phase() >= Phase::Proved && !machine.awaits_finish();
+    let looked_at = main.filter(|_| looked_for);
+    report.unready = looked_at.map(|main| readiness.missing_of(&main.service)).unwrap_or_default();
     report.strategy = machine.strategy().as_str().into();
     report.phase = phase;
     report.timeline = timeline(machine.timeline());

@@ -33,6 +33,24 @@ pub(crate) const PROGRAM: &str = "heirlock-callout";
 /// Bytes of everything that is said: two names, and what is around them.
 const SAID_BYTES_MAX: usize = 4 * 1024;
 
+const USAGE: &str = "\
+What rpc.statd runs for each client (statd -H); see capture.mode \"callout\"
+
+Usage: heirlock callout add-client CLIENT [SERVER]
+       heirlock callout del-client CLIENT [SERVER]
+       heirlock callout sm-notify NAME ADDRESS [STATE]
+
+rpc.statd says these words by itself. 'heirlock-callout' is the same as a
+small program, which 'heirlock enable' names in nfs.conf.";
+
+/// What stands below it: an example, and what the exit code means.
+pub(crate) const HELP: &str = "\
+Examples: rpc.statd runs it, nobody types it:
+  /usr/local/bin/heirlock-callout add-client 192.0.2.1 nfs-a
+
+Exit codes:
+  0  always: rpc.statd goes on, whatever comes of it";
+
 const ACKNOWLEDGED: &[u8] = b"durable\n";
 
 /// What rpc.statd says.
@@ -97,12 +115,7 @@ pub fn arguments(mut all: impl Iterator<Item = OsString>) -> Option<Vec<OsString
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let began = Instant::now();
     if arguments.first().is_none_or(|first| first == "--help" || first == "-h") {
-        println!(
-            "usage: heirlock callout add-client CLIENT [SERVER] | del-client CLIENT [SERVER] | sm-notify NAME ADDRESS [STATE]"
-        );
-        println!(
-            "what rpc.statd runs: heirlock-callout, the same as a small program; say 'rpc.statd -H' with its path"
-        );
+        println!("{USAGE}\n\n{HELP}");
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<Vec<u8>> = arguments.iter().map(|argument| argument.clone().into_vec()).collect();

@@ -57,16 +57,16 @@ pub(super) enum Verb {
         arguments: Vec<std::ffi::OsString>,
     },
     /// Take a service over, with the locks of its clients
-    #[command(after_help = help::ADOPT)]
+    #[command(after_help = help::ADOPT, mut_arg("given", moves))]
     Adopt(Adopt),
     /// Give a service away in order
-    #[command(after_help = help::RELEASE)]
+    #[command(after_help = help::RELEASE, mut_arg("given", moves))]
     Release {
         #[command(flatten)]
         service: ServiceArgument,
     },
     /// Bring a service home to this server
-    #[command(after_help = help::FAILBACK)]
+    #[command(after_help = help::FAILBACK, mut_arg("given", moves))]
     Failback {
         #[command(flatten)]
         service: ServiceArgument,
@@ -133,12 +133,15 @@ impl Enable {
     /// Which store is used, and when one is made.
     const HELP: &str = "\
 The store:
-  A store has an identity, made with it, and each server remembers the identity of its store. A server that
-  never had a store uses the one that lies in store.path, or makes one there and says so. After that another
-  store, a new one or an older copy in its place is refused, by 'enable' and by every other verb: most often its
-  volume is not mounted. Where /etc/fstab or a mount unit names a volume for store.path and it is not mounted, no
-  store is made either. --new-store says that what lies in store.path is the store from now on, and makes one
-  where none lies; numbers of generations and state numbers go on above all that this server remembers.";
+  A store has an identity, made with it, and each server remembers the
+  identity of its store. A server that never had a store uses the one that
+  lies in store.path, or makes one there and says so. After that another
+  store, a new one or an older copy in its place is refused, by 'enable' and
+  by every other verb: most often its volume is not mounted. Where /etc/fstab
+  or a mount unit names a volume for store.path and it is not mounted, no
+  store is made either. --new-store says that what lies in store.path is the
+  store from now on, and makes one where none lies; numbers of generations and
+  state numbers go on above all that this server remembers.";
 
     /// What is said of the store.
     pub(super) fn word(&self) -> Word {
@@ -229,6 +232,11 @@ impl Wait {
             WaitUntil::Settled => AnswerWhen::Settled,
         }
     }
+}
+
+/// What a server serves under its own name does not move.
+fn moves(argument: clap::Arg) -> clap::Arg {
+    argument.help("The service")
 }
 
 #[derive(Debug, Args)]

@@ -51,12 +51,7 @@ pub(super) const SUPERVISE: &str = help!(
     usage
 );
 
-pub(super) const CALLOUT: &str = help!(
-    " rpc.statd runs it, nobody types it:
-  /usr/local/bin/heirlock-callout add-client 192.0.2.1 nfs-a",
-    "
-  0  always: rpc.statd goes on, whatever comes of it"
-);
+pub(super) const CALLOUT: &str = crate::callout::HELP;
 
 pub(super) const ADOPT: &str = help!(
     "
@@ -105,8 +100,10 @@ pub(super) const STATUS: &str = help!(
   heirlock status --check  # one line for a monitoring system
   heirlock status --json",
     "
-  0  shown, and the store works";
-    usage, agent, store
+  0  shown, and the store works
+  2  the command line or the configuration can't be
+  4  no agent answers: what the store says is shown
+  5  the store fails"
 );
 
 /// Added to the one above.
@@ -313,7 +310,8 @@ fn services() -> String {
         return format!("hint: the services are in {}", path.display());
     };
     let mut names: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
-    names.push("host");
+    let moves = std::env::args().any(|word| matches!(word.as_str(), "adopt" | "release" | "failback"));
+    names.extend((!moves).then_some("host"));
     format!("hint: the services of {} are: {}", path.display(), names.join(", "))
 }
 

@@ -10,8 +10,6 @@ use crate::config::{ConfigError, Mode, Settings};
 use crate::control::report::{Level, Problem, ProblemKind, ServiceStatus, StatusReport, judge, level};
 use crate::control::{self, Answer, AskError, Request};
 use crate::limits::STORE_LOOK_TIME_MAX;
-use crate::store::Store;
-use crate::store::dir::DirStore;
 use crate::store::memory::open_any;
 use crate::survey::present::{self, Present};
 use crate::threads;
@@ -133,7 +131,7 @@ fn look(settings: &Settings) -> Result<Present, Problem> {
 }
 
 fn without_agent(settings: &Settings, why: Problem) -> StatusReport {
-    let place = DirStore::at(&settings.store.path).describe();
+    let place = settings.store.path.display().to_string();
     let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
     report.problems.push(why);
     report.lock_manager.kind = settings.lock_manager.kind.as_str().into();

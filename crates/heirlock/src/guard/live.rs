@@ -18,6 +18,7 @@ use super::{agent, capture, intent, reach, served, statd, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
 use crate::files::trusted;
 use crate::store::{Store, StoreError};
+use crate::words::counted;
 use crate::{detector, limits, mounts, rpc_client};
 
 /// Names that one finding lists.
@@ -188,7 +189,7 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             check,
-            format!("{} records in {}", scan.files.len(), settings.state_directory.display()),
+            format!("{} in {}", counted(scan.files.len(), "record"), settings.state_directory.display()),
         ));
     }
     findings

@@ -142,7 +142,7 @@ fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
     });
     let expected = [
         "nfs: the run 5f3a failed: grace ended",
-        "nfs: 1 of 4 clients were told, 1 of them registered again; unreachable: 1, lost: 1 (generation 4)",
+        "nfs: 1 of 4 clients told, 1 of them registered again; unreachable: 1, lost: 1 (generation 4)",
         "nfs: 10.97.0.21 was not told (lost): grace is not open on 10.97.0.10",
         "nfs: 10.97.0.22 was not told (unreachable): no answer",
         "nfs: 10.97.0.23 was not told (unknown): the run ended before its outcome was known",

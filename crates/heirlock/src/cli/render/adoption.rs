@@ -78,7 +78,7 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
         "notifying" => {
             "told, but for those that have not answered yet; they are called until grace ends".to_owned()
         }
-        "prepared" => "prepared: bring the address up, then say --finish".to_owned(),
+        "prepared" => format!("prepared: bring the address up, then 'heirlock adopt {service} --finish'"),
         phase => format!("under way: {}", plain(phase)),
     };
     let mut text = format!("{}: {verdict}\n", look.strong(&service));

@@ -14,7 +14,7 @@ pub(in crate::cli) fn history(services: &[HistoryReport], look: &Look) -> String
     let parts: Vec<String> = services.iter().map(|service| of_one(service, look)).collect();
     parts.join("\n")
         + "\nGEN: the generation; its number rises whenever the service is taken over.\n\
-           NO SERVICE: from the last sign that it was served until it could be reached again.\n\
+           NO SERVICE: from the last sign of the service until it could be reached again.\n\
            MISSED: clients that were unreachable, or lost.\n\
            WHY alongside: its lock manager was restarted to adopt another service.\n\
            'heirlock report SERVICE --generation N' tells more of one.\n"
@@ -103,9 +103,10 @@ pub(super) fn cause_in_words(tenure: &TenureReport) -> String {
 
 /// `12.3 s`, `5 min 12 s`
 pub(super) fn seconds(ms: u64) -> String {
-    match ms {
-        0..600_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        _ => format!("{} min", ms / 60_000),
+    let tenths = (ms + 50) / 100;
+    match tenths {
+        0..6_000 => format!("{}.{} s", tenths / 10, tenths % 10),
+        _ => format!("{} min", (ms + 30_000) / 60_000),
     }
 }
 
@@ -183,7 +184,7 @@ GEN             BEGAN  FROM   TO     WHY           NO SERVICE  CLIENTS  MISSED
   can't be read: services/nfs/history/2: expected JSON
 
 GEN: the generation; its number rises whenever the service is taken over.
-NO SERVICE: from the last sign that it was served until it could be reached again.
+NO SERVICE: from the last sign of the service until it could be reached again.
 MISSED: clients that were unreachable, or lost.
 WHY alongside: its lock manager was restarted to adopt another service.
 'heirlock report SERVICE --generation N' tells more of one.
@@ -202,6 +203,7 @@ WHY alongside: its lock manager was restarted to adopt another service.
 
     #[test]
     fn times_have_a_tenth_of_a_second_until_they_are_long() {
-        assert_eq!([0, 12_040, 599_999, 600_000].map(seconds), ["0.0 s", "12.0 s", "599.9 s", "10 min"]);
+        assert_eq!([0, 293, 12_040, 599_949].map(seconds), ["0.0 s", "0.3 s", "12.0 s", "599.9 s"]);
+        assert_eq!([599_950, 600_000, 5_399_999].map(seconds), ["10 min", "10 min", "90 min"]);
     }
 }

@@ -17,6 +17,7 @@ pub(super) use history::history;
 pub(super) use records::{exported, imported, record, records, services};
 pub(super) use status::{checked, status, unknown};
 
+use crate::words::counted;
 use table::Table;
 
 use crate::control::report::EntryTrouble;
@@ -136,11 +137,6 @@ fn wrapped(first: &str, text: &str) -> String {
     }
     shown.push('\n');
     shown
-}
-
-/// `1 client`, `2 clients`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(in crate::cli) fn record(record: &Record, look: &Look) -> String {
         let why = outcome.why.as_deref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
         let word = outcome.outcome.to_string();
         let word = if outcome.outcome <= Outcome::Acknowledged { look.good(&word) } else { look.bad(&word) };
-        text.push_str(&format!("  in the adoption that began it: {word}{why}\n"));
+        text.push_str(&wrapped("  ", &format!("in the adoption that began it: {word}{why}")));
     }
     for (number, line) in (1..).zip(&record.lines) {
         text.push_str(&format!("\nline {number}\n"));

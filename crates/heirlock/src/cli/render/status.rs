@@ -61,7 +61,7 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
         [] => {
             let names: Vec<String> = held.iter().map(|service| plain(&service.service)).collect();
             match names.is_empty() {
-                true => "holds no service, ready to adopt".to_owned(),
+                true => "holds no service; its agent and its store work".to_owned(),
                 false => format!("{} held, {} on record", names.join(", "), counted(clients, "client")),
             }
         }
@@ -77,10 +77,12 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
         }
     };
     let (unreachable, lost) = (count(|service| service.unreachable), count(|service| service.lost));
-    format!(
-        "{word} - {}: {said} | clients={clients} unreachable={unreachable} lost={lost}\n",
-        plain(&report.server)
-    )
+    // What nobody could read is no number: a graph would show that all clients left.
+    let numbers = match report.agent.is_empty() && !report.store.well {
+        true => String::new(),
+        false => format!(" | clients={clients} unreachable={unreachable} lost={lost}"),
+    };
+    format!("{word} - {}: {said}{numbers}\n", plain(&report.server))
 }
 
 /// As many problems as are named, the worst first, and how many more there are.
@@ -105,7 +107,10 @@ fn head(report: &StatusReport, look: &Look) -> String {
             true => "it does not answer: it is stopped, or hangs".to_owned(),
             false => format!("no agent answers; {}", crate::control::how_to_start()),
         };
-        let how = format!("{how}. This is what the store says:");
+        let how = match report.store.well {
+            true => format!("{how}. This is what the store says:"),
+            false => format!("{how}. The store can't be read either:"),
+        };
         return format!("{server}, heirlock {}\n", plain(&report.version)) + &wrapped("agent         ", &how);
     }
     format!("{server}, agent {}, heirlock {}\n", plain(&report.agent), plain(&report.version))
@@ -169,10 +174,15 @@ fn services(report: &StatusReport, look: &Look) -> String {
         ("LAST ADOPTION", Side::Right),
     ]);
     for service in &report.services {
-        let is_unreadable = report.problems.iter().any(|problem| {
-            problem.kind == ProblemKind::Unreadable && problem.service.as_ref() == Some(&service.service)
+        table.row(match is_unknown(report, service) {
+            true => {
+                ["unknown", "-", "-", "-", "-"].iter().fold(vec![plain(&service.service)], |mut row, cell| {
+                    row.push((*cell).to_owned());
+                    row
+                })
+            }
+            false => service_row(service, report, look),
         });
-        table.row(service_row(service, &report.server, is_unreadable, look));
     }
     let lines = table.lines(look);
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
@@ -188,13 +198,18 @@ fn services(report: &StatusReport, look: &Look) -> String {
     text
 }
 
-fn service_row(service: &ServiceStatus, us: &str, is_unreadable: bool, look: &Look) -> Vec<String> {
-    let owner = match (&service.owner, &service.released_by) {
-        (Some(owner), _) if owner == us => format!("{} (here)", plain(owner)),
-        (Some(owner), _) => plain(owner),
-        (None, Some(server)) => format!("nobody: {} released it", plain(server)),
-        (None, None) if is_unreadable => "unknown".to_owned(),
-        (None, None) => "nobody".to_owned(),
+/// Nothing was read of it, so that nobody knows whose it is.
+fn is_unknown(report: &StatusReport, service: &ServiceStatus) -> bool {
+    (!report.store.well || report.cannot_read(&service.service))
+        && !service.held
+        && service.generation.is_none()
+}
+
+fn service_row(service: &ServiceStatus, report: &StatusReport, look: &Look) -> Vec<String> {
+    let owner = match &service.owner {
+        Some(owner) if *owner == report.server => format!("{} (here)", plain(owner)),
+        Some(owner) => plain(owner),
+        None => "nobody".to_owned(),
     };
     let adoption = match service.phase.as_deref() {
         Some("failed") => "failed".to_owned(),
@@ -203,13 +218,15 @@ fn service_row(service: &ServiceStatus, us: &str, is_unreadable: bool, look: &Lo
         Some(phase) if service.adopted_at_s.is_some() && phase != "settled" => "not over".to_owned(),
         _ => service.adopted_at_s.map_or_else(|| "none".to_owned(), |at_s| look.local_minute(at_s)),
     };
+    // Of what others hold the agent knows the owner, and the store alone the rest.
+    let of_store = |cell: String| if report.store.well || service.held { cell } else { "-".to_owned() };
     vec![
         plain(&service.service),
         owner,
-        service.records.to_string(),
-        (service.unreachable + service.lost).to_string(),
+        of_store(service.records.to_string()),
+        of_store((service.unreachable + service.lost).to_string()),
         service.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
-        adoption,
+        of_store(adoption),
     ]
 }
 
@@ -217,12 +234,12 @@ fn service_row(service: &ServiceStatus, us: &str, is_unreadable: bool, look: &Lo
 fn below(service: &ServiceStatus, look: &Look) -> String {
     let mut text = String::new();
     let mut say = |first: &str, what: &str| text.push_str(&wrapped(&format!("{BELOW}{first}"), what));
+    if let (None, Some(server)) = (&service.owner, &service.released_by) {
+        say("released: ", &format!("by {}, and nobody has adopted it", plain(server)));
+    }
     if let Some(clients) = service.clients_to_tell {
         let told = service.clients_told.unwrap_or(0);
-        say(
-            "under way: ",
-            &format!("{}; {told} of {} are told", waits_for(service), counted(clients, "client")),
-        );
+        say("under way: ", &format!("{}; {told} of {} told", waits_for(service), counted(clients, "client")));
     }
     if let Some(left_ms) = service.grace_left_ms {
         say("grace: ", &format!("{} left", seconds(left_ms)));
@@ -252,6 +269,8 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
 fn waits_for(service: &ServiceStatus) -> &'static str {
     match service.phase.as_deref() {
         _ if service.awaits_finish => "it waits for its address and for --finish",
+        // Told beside what is taken over, whose address it waits for.
+        Some("proved") if !service.configured => "it waits with the adoption that dropped its locks",
         Some("intent") => "it makes sure that the owner is off",
         Some("fenced") => "it claims the service",
         Some("claimed") => "it conveys the records",
@@ -303,6 +322,9 @@ fn client_in_words(client: &ClientStatus, look: &Look) -> String {
 }
 
 fn servers(report: &StatusReport, look: &Look) -> String {
+    if report.servers.is_empty() && !report.store.well {
+        return "\nother servers are not known, since the store does not show them\n".to_owned();
+    }
     if report.servers.is_empty() {
         return "\nno other server has been seen in the store\n".to_owned();
     }
@@ -314,6 +336,10 @@ fn servers(report: &StatusReport, look: &Look) -> String {
     let mut text = format!("\n{}\n", lines.first().map_or("", String::as_str));
     for (server, line) in report.servers.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
+        let last = server.last_beat_at_s.filter(|at_s| *at_s > 0 && server.heart == Heart::Paused);
+        if let Some(at_s) = last {
+            text.push_str(&wrapped("  last beat: ", &format!("at {} by its clock", look.local_time(at_s))));
+        }
         for ailment in &server.ailments {
             text.push_str(&wrapped("  ails: ", &ailment_in_words(ailment)));
         }
@@ -331,7 +357,7 @@ fn heart(server: &ServerStatus, look: &Look) -> String {
         Heart::Beating => format!("beating{ago}"),
         Heart::Late => format!("late{ago}"),
         Heart::Silent => format!("silent for {}", age.unwrap_or_default()),
-        Heart::Paused => format!("stopped in order, or in maintenance{wrote}"),
+        Heart::Paused => "stopped in order, or in maintenance".to_owned(),
         Heart::NeverSeen => "never seen".to_owned(),
         Heart::Unknown => match (server.watched_ms, server.to_watch_ms) {
             (Some(watched), Some(needed)) => {
@@ -361,6 +387,7 @@ fn in_words(problem: &Problem) -> String {
         (part(&problem.service), part(&problem.server), part(&problem.path), part(&problem.error));
     let count = problem.clients.unwrap_or(0);
     let clients = counted(count, "client");
+    let (their, were) = if count == 1 { ("its", "was") } else { ("their", "were") };
     match problem.kind {
         ProblemKind::NoAgent => format!("no agent answers: {}", crate::control::how_to_start()),
         ProblemKind::AgentSilent => format!("the agent does not answer: it is stopped, or hangs ({error})"),
@@ -385,7 +412,7 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::NotReady | ProblemKind::AddressLeftBehind => error,
         ProblemKind::RestartsNotTaken => {
             format!(
-                "the lock manager takes no call that {clients} were restarted: it may keep locks that nobody holds"
+                "the lock manager takes no call that {clients} {were} restarted: it may keep locks that nobody holds"
             )
         }
         ProblemKind::ClientFilesBehind => {
@@ -400,7 +427,7 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::AdoptionFailed => format!("{service}: the last adoption failed: {error}"),
         ProblemKind::ClientsLost => {
             format!(
-                "{service}: {clients} lost their locks in the last adoption ('heirlock report {service}')"
+                "{service}: {clients} lost {their} locks in the last adoption ('heirlock report {service}')"
             )
         }
         ProblemKind::ClientsUnreachable => {
@@ -413,6 +440,12 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::NobodyServes => {
             format!("{service}: {server} has released it, and nobody has adopted it")
         }
+        ProblemKind::NeverClaimed if server.is_empty() => format!(
+            "{service}: no server has claimed it yet, so none of its clients would be told of an adoption"
+        ),
+        ProblemKind::NeverClaimed => format!(
+            "{service}: no server has claimed it yet; the agent of its home {server} does when it starts"
+        ),
         ProblemKind::Other => error,
     }
 }

@@ -88,6 +88,8 @@ pub(crate) enum ProblemKind {
     OwnerSilent,
     /// A service was given up, and nobody has taken it.
     NobodyServes,
+    /// No server has ever claimed a service: none of its clients is on record under its name.
+    NeverClaimed,
     /// Something else.
     Other,
 }
@@ -162,8 +164,19 @@ impl Problem {
             | ProblemKind::ClientsUnreachable
             | ProblemKind::AwaitsFinish
             | ProblemKind::NobodyServes
+            | ProblemKind::NeverClaimed
             | ProblemKind::Other => Level::Attention,
         }
+    }
+}
+
+impl StatusReport {
+    /// What the store says of a service can't be read.
+    pub(crate) fn cannot_read(&self, service: &str) -> bool {
+        let is_it = |problem: &Problem| {
+            problem.kind == ProblemKind::Unreadable && problem.service.as_deref() == Some(service)
+        };
+        self.problems.iter().any(is_it)
     }
 }
 
@@ -179,7 +192,20 @@ pub(crate) fn judge(report: &mut StatusReport) {
     let heart_of = |owner: &str| hearts.iter().find(|(name, _)| name == owner).map(|(_, heart)| *heart);
     let mut found = Vec::new();
     let us = report.server.clone();
-    for service in &mut report.services {
+    // Of a store that can't be read nothing is known, and so nothing is wrong with what would lie in it.
+    let is_never_claimed = |service: &ServiceStatus| {
+        let is_anybodys = service.owner.is_some() || service.released_by.is_some() || service.held;
+        let is_read = report.store.well && !report.cannot_read(&service.service);
+        is_read && service.configured && service.generation.is_none() && !is_anybodys
+    };
+    let never: Vec<bool> = report.services.iter().map(is_never_claimed).collect();
+    for (service, is_never_claimed) in report.services.iter_mut().zip(never) {
+        if is_never_claimed {
+            let problem = Problem::new(ProblemKind::NeverClaimed).of(&service.service);
+            found.push(Problem { server: service.home.clone().filter(|home| *home != us), ..problem });
+            service.next = (service.home.as_ref().is_none_or(|home| *home == us)).then_some(Next::Adopt);
+            continue;
+        }
         let is_ours = service.held || service.owner.as_ref() == Some(&us);
         let heart = service.owner.as_deref().and_then(heart_of);
         found.extend(problems_of(service, is_ours, heart));
@@ -226,7 +252,10 @@ fn next_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Opti
         return Some(Next::Wait);
     }
     if is_ours {
-        let can_be_adopted = service.configured && service.phase.as_deref() == Some("failed");
+        // Who was never told still believes that it holds its locks: another grace period brings them back.
+        let has_failed =
+            service.phase.as_deref() == Some("failed") || service.lost > 0 && failure(service).is_some();
+        let can_be_adopted = service.configured && has_failed;
         // Nobody is at it, for no agent answers here.
         let is_interrupted = !service.held && service.adopted_at_s.is_some() && phase_goes_on(service);
         return match service.lost + service.unreachable {

@@ -23,14 +23,14 @@ fn other(heart: Heart, age_ms: Option<u64>) -> ServerStatus {
 }
 
 fn report() -> StatusReport {
-    let mut report = StatusReport::without_agent("nfs-b", "the folder /srv/heirlock");
+    let mut report = StatusReport::without_agent("nfs-b", "/srv/heirlock");
     report.agent = "5f3a91c2".into();
     report.version = "0.1.0".into();
     report.lock_manager.kind = "kernel".into();
     report.lock_manager.incarnation = Some("boot 1b2c, lockd 812".into());
     (report.lock_manager.serving, report.lock_manager.needed) = (true, true);
     report.protected_since_s = Some(look().now_s - 7_300);
-    report.services = vec![service("nfs", Some("nfs-b"), true), service("home", None, false)];
+    report.services = vec![service("nfs", Some("nfs-b"), true), service("home", Some("nfs-a"), false)];
     report.servers = vec![other(Heart::Beating, Some(312))];
     report
 }
@@ -49,14 +49,14 @@ fn missed(client: &str, outcome: Outcome) -> ClientStatus {
 fn a_server_that_is_well() {
     let expected = "\
 nfs-b, agent 5f3a91c2, heirlock 0.1.0
-store         the folder /srv/heirlock: well
+store         /srv/heirlock: well
 protected     since 2026-11-25 08:28:20, 2 h: new clients are on record
 lock manager  kernel, serving
               incarnation boot 1b2c, lockd 812
 
 SERVICE  OWNER         CLIENTS  MISSED  GENERATION     LAST ADOPTION
 nfs      nfs-b (here)     1021       0           4  2026-11-25 10:26
-home     nobody              0       0           -              none
+home     nfs-a            1021       0           4  2026-11-25 10:26
 CLIENTS: on record in the store. MISSED: not told in the last adoption, and not
 back since. GENERATION: its number rises whenever the service is taken over.
 
@@ -68,6 +68,46 @@ nfs-a   beating, last 0.3 s ago
     assert_eq!(status(&report, &look()), expected);
     let line = "OK - nfs-b: nfs held, 1021 clients on record | clients=1021 unreachable=0 lost=0\n";
     assert_eq!(checked(&report, crate::control::report::level(&report)), line);
+}
+
+#[test]
+fn of_a_store_that_nobody_could_read_nothing_is_claimed() {
+    let mut report = report();
+    (report.agent, report.protected_since_s) = (String::new(), None);
+    (report.store.well, report.store.error) = (false, Some("its volume is not mounted".into()));
+    report.services = vec![service("nfs", None, false)];
+    report.servers.clear();
+    judge(&mut report);
+    let text = status(&report, &look());
+    for part in [
+        "The store can't be\n              read either:\n",
+        "SERVICE  OWNER    CLIENTS  MISSED  GENERATION  LAST ADOPTION\nnfs      unknown        -       -           -              -\n",
+        "\nother servers are not known, since the store does not show them\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let line = checked(&report, crate::control::report::level(&report));
+    assert!(!line.contains("clients="), "what nobody read is no number: {line}");
+}
+
+#[test]
+fn a_service_that_is_nobodys_says_why_and_what_to_type() {
+    let mut report = report();
+    report.services = vec![service("nfs", None, false), service("home", None, false)];
+    report.services[0].generation = Some(4);
+    report.services[0].released_by = Some("o".repeat(64));
+    judge(&mut report);
+    let text = status(&report, &look());
+    let expected = format!(
+        "nobody        0       0           4           none\n  released: by {},\n            and nobody has adopted it\n  next: 'heirlock adopt nfs'",
+        "o".repeat(64)
+    );
+    assert!(text.contains(&expected), "{expected}\n is not in\n{text}");
+    let line = checked(&report, crate::control::report::level(&report));
+    let never = "home: no server has claimed it yet, so none of its clients would be told of an adoption";
+    assert!(line.starts_with("WARNING") && line.contains(never), "{line}");
+    assert_eq!(report.services[1].next, Some(Next::Adopt));
+    assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
 }
 
 #[test]
@@ -86,13 +126,14 @@ fn a_store_that_fails_and_everything_else_that_is_wrong_is_said() {
     judge(&mut report);
     let text = status(&report, &look());
     for part in [
-        "store         the folder /srv/heirlock: it fails\n",
+        "store         /srv/heirlock: it fails\n",
         "              unprotected since 2026-11-25 10:26:40, 3 min\n",
         "              the store can't write /srv/heirlock/x: No space left; make room\n",
         "maintenance   on: this server's silence is no reason to adopt its services\n",
         "  failed\n  failed: grace did not open within 10 s\n  next: 'heirlock adopt nfs' serves it here\nhome ",
         "\nat risk: 192.0.2.9 (client2.example.com) has locks that are not on record since\n",
-        "\nno other server has been seen in the store\n",
+        "\nother servers are not known, since the store does not show them\n",
+        "\nhome     nfs-a               -       -           4              -\n",
         "\n2 problems\n  sm/\\u{1b}]0;x: expected a name\n  nfs: the last adoption failed: grace did",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -111,12 +152,12 @@ fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
         "nfs      nfs-b (here)     1021       5 ",
         "\n  missed: 192.0.2.2 (client2.example.com) is unreachable since 2026-11-25\n          10:28:00, 2 min: no answer\n",
         "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' says what to do",
-        "\n2 problems\n  nfs: 1 client lost their locks in the last adoption ('heirlock report nfs')\n",
+        "\n2 problems\n  nfs: 1 client lost its locks in the last adoption ('heirlock report nfs')\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let line = checked(&report, crate::control::report::level(&report));
-    assert!(line.starts_with("CRITICAL - nfs-b: nfs: 1 client lost their locks"), "{line}");
+    assert!(line.starts_with("CRITICAL - nfs-b: nfs: 1 client lost its locks"), "{line}");
     assert!(line.ends_with("| clients=1021 unreachable=4 lost=1\n") && line.lines().count() == 1, "{line}");
 }
 
@@ -129,7 +170,7 @@ fn an_adoption_that_is_on_says_what_it_waits_for_how_long_and_what_to_type() {
     judge(&mut report);
     let text = status(&report, &look());
     let expected =
-        "under way\n  under way: it tells the clients; 188 of 200 clients are told\n  grace: 61.4 s left\n";
+        "under way\n  under way: it tells the clients; 188 of 200 clients told\n  grace: 61.4 s left\n";
     assert!(text.contains(expected), "{text}");
     let nfs = &mut report.services[0];
     (nfs.phase, nfs.awaits_finish) = (Some("proved".into()), true);
@@ -148,7 +189,7 @@ fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its
     assert!(text.contains("lock manager  kernel, not serving; nothing here needs it\n"), "{text}");
     assert!(!text.contains("problem"), "{text}");
     let line = checked(&report, crate::control::report::level(&report));
-    assert!(line.starts_with("OK - nfs-b: holds no service, ready to adopt |"), "{line}");
+    assert!(line.starts_with("OK - nfs-b: holds no service; its agent and its store work |"), "{line}");
     report.servers = vec![other(Heart::Silent, Some(12_300))];
     judge(&mut report);
     let text = status(&report, &look());
@@ -159,6 +200,16 @@ fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn when_a_server_was_stopped_in_order_is_never_cut() {
+    let mut report = report();
+    report.servers = vec![ServerStatus { last_beat_at_s: Some(look().now_s), ..other(Heart::Paused, None) }];
+    let text = status(&report, &look());
+    let expected =
+        "nfs-a   stopped in order, or in maintenance\n  last beat: at 2026-11-25 10:30:00 by its clock\n";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

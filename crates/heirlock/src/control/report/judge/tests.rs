@@ -40,6 +40,34 @@ fn a_service_whose_owner_is_silent_is_nobodys_and_the_next_step_depends_on_who_d
 }
 
 #[test]
+fn a_service_that_no_server_ever_claimed_is_not_well_and_its_home_is_who_claims_it() {
+    let judged = |home: Option<&str>, well| {
+        let mut report = StatusReport::without_agent("nfs-b", "/srv/heirlock");
+        report.store.well = well;
+        let home = home.map(str::to_owned);
+        report.services =
+            vec![ServiceStatus { service: "new".into(), configured: true, home, ..ServiceStatus::default() }];
+        judge(&mut report);
+        let server = report.problems.first().and_then(|problem| problem.server.clone());
+        (kinds(&report), server, report.services[0].next)
+    };
+    let never = || vec![ProblemKind::NeverClaimed];
+    assert_eq!(judged(None, true), (never(), None, Some(Next::Adopt)));
+    assert_eq!(judged(Some("nfs-b"), true), (never(), None, Some(Next::Adopt)));
+    assert_eq!(judged(Some("nfs-a"), true), (never(), Some("nfs-a".into()), None));
+    assert_eq!(judged(None, false), (vec![], None, None), "nobody has read it");
+}
+
+#[test]
+fn an_adoption_that_nobody_was_told_of_is_said_to_be_done_again() {
+    let failed =
+        ServiceStatus { failure: Some("no address".into()), lost: 3, adopted_at_s: Some(1), ..held() };
+    assert_eq!(report(failed, Heart::Beating).services[0].next, Some(Next::Adopt));
+    let lost = ServiceStatus { lost: 1, adopted_at_s: Some(1), ..held() };
+    assert_eq!(report(lost, Heart::Beating).services[0].next, Some(Next::LookAtClients));
+}
+
+#[test]
 fn a_service_that_was_released_waits_for_an_adopter() {
     let released = ServiceStatus { released_by: Some("nfs-a".into()), ..ServiceStatus::default() };
     let report = report(released, Heart::Beating);
