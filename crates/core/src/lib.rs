@@ -15,6 +15,7 @@
 //! | [`ledger`] | what a scan of the status monitor's directory means for the store: records and tombstones |
 //! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
 //! | [`claim`] | who may act for a service |
+//! | [`left_behind`] | which addresses have to leave, for another server has claimed their service |
 //! | [`state_number`] | which state number was never sent before |
 //! | [`store_identity`] | whether the store that is found is the one that is meant |
 //! | [`grace`] | whether a notification may leave now |
@@ -60,6 +61,7 @@ pub mod hang;
 pub mod history;
 pub mod incarnation;
 pub mod ledger;
+pub mod left_behind;
 pub mod limits;
 pub mod liveness;
 pub mod log_limit;

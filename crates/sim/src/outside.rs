@@ -142,6 +142,18 @@ impl Out<'_> {
         Ok(newest.and_then(|generation| self.w.store.contents(service, generation)).cloned())
     }
 
+    /// The newest generation that is no later, and whose journal it has.
+    pub(crate) fn newest_journal(
+        &mut self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<(Generation, Option<ServerName>)>, String> {
+        self.read()?;
+        let newest = self.w.store.newest_generation(service, at_most);
+        let server = |generation| Some(self.w.store.contents(service, generation)?.journal.server.clone());
+        Ok(newest.map(|generation| (generation, server(generation))))
+    }
+
     /// The claim that has the generation.
     pub(crate) fn claim(
         &mut self,

@@ -61,6 +61,7 @@ use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Follower, Incarnation};
+use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::Hearts;
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::takeover::Event;
@@ -164,7 +165,7 @@ pub(crate) struct Agent {
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     /// Those of them whose address was on this server.
-    left_behind: BTreeMap<ServiceName, left_behind::LeftBehind>,
+    left_behind: LeftBehind,
     /// The run that is on: a self-adoption, or what was asked for and has claimed.
     run: Option<Running>,
     /// What was asked for and has claimed nothing yet.
@@ -302,7 +303,7 @@ impl Agent {
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),
-            left_behind: BTreeMap::new(),
+            left_behind: LeftBehind::default(),
             run: None,
             asked: None,
             readiness: Arc::default(),

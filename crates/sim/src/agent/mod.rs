@@ -16,6 +16,7 @@ use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::duty::{Holding, Owed, Strangers, owed};
 use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
 use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Portion, Roles, population};
+use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
@@ -26,7 +27,6 @@ use crate::outside::Out;
 use crate::server::Files;
 use crate::store::{Change, Contents, Report};
 
-use left_behind::LeftBehind;
 pub(crate) use runs::RecognisedAt;
 use runs::Running;
 use telling::Telling;
@@ -110,7 +110,7 @@ pub(crate) struct Agent {
     asked: Option<Running>,
     /// The number of the last run that this agent began or went on with.
     numbers: u32,
-    left_behind: BTreeMap<ServiceName, LeftBehind>,
+    left_behind: LeftBehind,
     tellings: Vec<Option<Telling>>,
     releasing: BTreeSet<ServiceName>,
     unasked_not_before: BTreeMap<ServiceName, Moment>,
@@ -148,7 +148,7 @@ impl Agent {
             run: None,
             asked: None,
             numbers: 0,
-            left_behind: BTreeMap::new(),
+            left_behind: LeftBehind::default(),
             tellings: Vec::new(),
             releasing: BTreeSet::new(),
             unasked_not_before: BTreeMap::new(),
