@@ -23,6 +23,7 @@
 //! | [`log_limit`] | which log lines may be written whose cause is a packet |
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
+//! | [`lives`] | what follows from the lives of the lock manager: which run is to begin, and what it has to know |
 //! | [`history`] | what is told of a generation after the fact |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
@@ -64,6 +65,7 @@ pub mod ledger;
 pub mod left_behind;
 pub mod limits;
 pub mod liveness;
+pub mod lives;
 pub mod log_limit;
 pub mod moment;
 pub mod monitor;

@@ -7,6 +7,7 @@ use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::grace::{Grace, Probe, Remembered};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
+use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
 use heirlock_core::takeover::{End, Event, Part, Registrations, Strategy, Takeover};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
@@ -354,7 +355,7 @@ impl Out<'_> {
         if !self.step() {
             return;
         }
-        let answer = (owes && strategy.drops_own_locks()).then(|| self.probe());
+        let answer = asks_first(strategy, owes).then(|| self.probe());
         let (server, agent, before) = (self.s, self.id, self.w.now);
         self.w.servers[server].is_worked_on = true;
         let takes = match strategy {

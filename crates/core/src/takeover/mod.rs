@@ -48,6 +48,7 @@
 mod event;
 mod journal;
 mod member;
+mod order;
 mod phase;
 mod queue;
 mod registrations;
@@ -63,6 +64,7 @@ use heirlock_nsm::MonName;
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until};
 pub use member::{ClientSummary, Summary};
+pub use order::{Means, Order};
 pub use phase::Phase;
 pub use queue::{Queue, Todo};
 pub use registrations::{REGISTRATIONS_BYTES_MAX, Registrations};

@@ -84,6 +84,12 @@ impl Takeover {
         matches!(self.phase, Phase::Intent | Phase::Fenced)
     }
 
+    /// Whether it waits for the lock manager to recognise, or, resumed, to be seen in the life that it recognised in.
+    #[must_use]
+    pub fn awaits_recognition(&self) -> bool {
+        self.phase == Phase::Conveyed
+    }
+
     /// The grace period that it recognised in.
     #[must_use]
     pub fn grace(&self) -> Option<&Grace> {

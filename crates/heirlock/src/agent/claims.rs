@@ -151,8 +151,7 @@ impl Agent {
             let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
             sent.extend(of_owner.map(StateNumber));
         }
-        let told =
-            self.held.get(service).map(|held| held.told_in(self.follower.current())).unwrap_or_default();
+        let told = self.held.get(service).map(|held| held.told_in(self.lives.current())).unwrap_or_default();
         Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles })
     }
 }

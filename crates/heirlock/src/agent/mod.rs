@@ -60,9 +60,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
-use heirlock_core::incarnation::{Follower, Incarnation};
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::Hearts;
+use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName, limits as core_limits};
@@ -94,7 +95,7 @@ use status::Snapshot;
 #[cfg(test)]
 pub(crate) use status::first as first_status;
 use watch::Look;
-use work::{RecognisedAt, RunNumber, Workshop};
+use work::{RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -117,7 +118,7 @@ pub(crate) enum Message {
     /// What this server needs to adopt a service that is to come home, and isn't there.
     HomeLookedFor(ServiceName, Vec<Missing>),
     /// The lock manager was made to recognise, for a run.
-    Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
+    Recognised(RunNumber, Box<Result<Recognised, String>>),
     /// A name was looked up.
     Resolved(MonName, Vec<IpAddr>),
     /// The address of a service that is being released is gone, or isn't.
@@ -148,15 +149,9 @@ pub(crate) struct Agent {
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
     conveyor: Conveyor,
-    follower: Follower,
-    /// Clients are served: nfsd has threads.
-    serving: bool,
-    /// The lock manager was reborn, and what follows from it isn't done yet.
-    reborn: bool,
+    lives: Lives,
     meeting: recovery::Meeting,
-    /// When the lock manager was last looked at.
-    looked_at: Option<Moment>,
-    grace_seen: grace::GraceSeen,
+    grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
     peers: roles::Peers,
     held: BTreeMap<ServiceName, Held>,
@@ -172,8 +167,6 @@ pub(crate) struct Agent {
     asked: Option<Running>,
     /// From which addresses clients can be told, in the run that is on or in the last one.
     readiness: Arc<readiness::Readiness>,
-    /// When the last run was refused, if it was.
-    refused_at: Option<Moment>,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -292,12 +285,9 @@ impl Agent {
             capture,
             monitoring: None,
             conveyor,
-            follower: Follower::default(),
-            serving: false,
-            reborn: false,
+            lives: Lives::default(),
             meeting: recovery::Meeting::default(),
-            looked_at: None,
-            grace_seen: grace::GraceSeen::new(&settings.runtime_directory),
+            grace_note: grace::GraceNote::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
             peers: roles::Peers::of(Path::new("/proc")),
             held: BTreeMap::new(),
@@ -307,7 +297,6 @@ impl Agent {
             run: None,
             asked: None,
             readiness: Arc::default(),
-            refused_at: None,
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
@@ -333,8 +322,8 @@ impl Agent {
             Err(error) => self.health.failed(now, &error.to_string()),
         }
         let known = self.known_life();
-        self.grace_seen.recall(known.as_ref(), self.clock);
-        self.follower = Follower::new(known);
+        let grace_seen = self.grace_note.recall(known.as_ref(), self.clock);
+        self.lives = Lives::new(known, grace_seen);
         self.tidy_conveyed();
     }
 
@@ -456,7 +445,7 @@ impl Agent {
     fn beat(&mut self, now: Moment) {
         from_elsewhere::say_what_was_suppressed();
         let condition = Condition {
-            incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
+            incarnation: self.lives.running().cloned(),
             state: self.own_state().map(|state| state.0),
             ailments: self.ailments(),
             facts: self.facts(now),

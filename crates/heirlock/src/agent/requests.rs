@@ -2,11 +2,11 @@
 
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::takeover::{Cause, Event, Milestone, Until};
+use heirlock_core::takeover::{Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::runs::{Order, Waiting};
+use super::runs::{Commission, Waiting};
 use super::{Agent, maintenance_file, status};
 use crate::control::{Answer, Fenced, Request, Responder};
 use crate::files::{self, trusted};
@@ -102,17 +102,13 @@ impl Agent {
             Ok(authority) => authority,
             Err(why) => return responder.failed(&why, true),
         };
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![adoption.service],
-            until: if adoption.prepare { Until::Prepared } else { Until::Settled },
-            authority,
+        let commission = Commission {
+            order: Order::asked(adoption.service, adoption.prepare, authority, primary_lost),
             waiting: vec![Waiting { responder, until }],
             insists: adoption.insisted,
             before: adoption.before,
-            primary_lost,
         };
-        self.begin_run(now, order);
+        self.begin_run(now, commission);
     }
 
     /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
@@ -168,8 +164,7 @@ impl Agent {
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
     pub(crate) fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let current = self.follower.current().filter(|_| self.follower.runs());
-        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), current)
+        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {

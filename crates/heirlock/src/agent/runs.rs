@@ -7,19 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::incarnation::Change as LifeChange;
+use heirlock_core::claim::Claim;
+use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Conveyance, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist, Phase, Plan,
-    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
+    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
+    Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::holdings::begin;
-use super::work::{RecognisedAt, RunNumber, Telling};
+use super::work::{RunNumber, Telling};
 use super::{Agent, clock, registrations};
-use crate::config::Settings;
+use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Responder};
 use crate::store::{Change, StoreError, journal_text};
 use crate::survey;
@@ -56,18 +56,21 @@ pub(crate) struct Untold {
     pub(crate) until: Moment,
 }
 
-/// What a new run is to do.
-pub(crate) struct Order {
-    pub(crate) cause: Cause,
-    pub(crate) targets: Vec<ServiceName>,
-    pub(crate) until: Until,
-    pub(crate) authority: Authority,
+/// What a new run is to do, and for whom.
+pub(crate) struct Commission {
+    pub(crate) order: Order,
     pub(crate) waiting: Vec<Waiting>,
     /// It goes on without what it needs.
     pub(crate) insists: bool,
     /// What led to it, for its timeline.
     pub(crate) before: Vec<(Milestone, Moment)>,
-    pub(crate) primary_lost: Option<Moment>,
+}
+
+impl Commission {
+    /// Nobody waits for it. It was accepted before, or nobody asks for it: so it goes on without what it needs.
+    pub(crate) fn unasked(order: Order) -> Self {
+        Self { order, waiting: Vec::new(), insists: true, before: Vec::new() }
+    }
 }
 
 /// Somebody waits for a run.
@@ -138,30 +141,21 @@ impl Running {
 
 impl Agent {
     /// Begins a run: a self-adoption where none is on, or one that is asked for where none is that was.
-    pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
-        let plan = Plan {
-            run: format!("{:016x}", fastrand::u64(..)),
-            server: self.settings.server.clone(),
-            cause: order.cause,
-            targets: order.targets,
-            standing: self.standing(),
-            strategy: self.settings.lock_manager.strategy,
-            convey: self.settings.lock_manager.convey,
-            until: order.until,
-            fence: order.authority.confirmed,
-            authority: order.authority,
-            margin: self.settings.lock_manager.settle_margin,
-            primary_lost: order.primary_lost,
-            started_at_s: clock::wall_s(),
-        };
+    pub(crate) fn begin_run(&mut self, now: Moment, commission: Commission) {
+        let Commission { order, waiting, insists, before } = commission;
+        let is_own_restart = order.is_own_restart();
+        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
+        let run = format!("{:016x}", fastrand::u64(..));
+        let (server, means) = (self.settings.server.clone(), Means { strategy, convey, margin });
+        let plan = order.plan(run, server, self.standing(), means, clock::wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
-        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
-        running.reborn = self.reborn;
-        running.insists = order.insists;
-        for (milestone, at) in order.before {
+        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), waiting);
+        running.reborn = self.lives.is_reborn();
+        running.insists = insists;
+        for (milestone, at) in before {
             running.machine.came_before(now, milestone, at);
         }
-        if order.cause == Cause::OwnRestart {
+        if is_own_restart {
             self.settle_capture(now);
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
@@ -196,7 +190,7 @@ impl Agent {
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
-        let (since, owes) = (self.grace_seen.since(), false);
+        let (since, owes) = (self.lives.grace_seen(), false);
         self.work_for(number).recognise(Strategy::Notify, Vec::new(), since, owes);
         true
     }
@@ -280,28 +274,20 @@ impl Agent {
 
     /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
     /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
-    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
+    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<Recognised, String>) {
         // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
-        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
-        let asked = self.run.as_ref().is_some_and(awaits);
+        let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
+        let awaited = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
-            let change = self.follower.observe(&done.recognised.observation);
-            let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
-            let change = dropped.map_or(change, LifeChange::Reborn);
-            self.serving = done.recognised.observation.serving;
-            if !asked {
-                self.life_changed(change, Some(done.grace_opened));
+            let (begun, recognition) = self.lives.recognised(&done, awaited);
+            if let Some(begun) = begun {
+                self.life_began(&begun);
             }
-            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
-            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
-            // Before the run is said to have got here: whoever goes on with it has to count this grace period.
-            self.grace_seen.note(&life, done.grace_opened, self.clock);
-            Ok(Recognition {
-                life,
-                grace_opened: done.grace_opened,
-                grace_length: done.grace_length,
-                too_late_for_the_lost: done.too_late_for_the_lost,
-            })
+            // Before the run is said to have got here: the agent that goes on with it has to count this grace period.
+            if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
+                self.grace_note.write(life, *grace_opened, self.clock);
+            }
+            recognition
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
@@ -340,8 +326,7 @@ impl Agent {
                 self.scan(now);
             }
             let present = self.capture.found.clients.keys().cloned().collect();
-            // A look at one that has stopped shows no life that goes on.
-            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            let looked_at = self.lives.looked_at();
             self.advance(Event::Tick { present, looked_at });
         }
     }
@@ -561,7 +546,7 @@ impl Agent {
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
         registrations::keep(&self.settings.runtime_directory, before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
-        self.work_for(number).recognise(strategy, targets, self.grace_seen.since(), owes);
+        self.work_for(number).recognise(strategy, targets, self.lives.grace_seen(), owes);
     }
 
     pub(crate) fn stop_notifying(&mut self) {
@@ -661,9 +646,8 @@ impl Agent {
 
     /// Says how a run has ended, to the log and to those who wait for it.
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
-        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+        self.lives.run_ended(self.clock.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
-        self.refused_at = matches!(end, End::Refused(_)).then(|| self.clock.now());
         let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;

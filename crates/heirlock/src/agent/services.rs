@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, Standing, standing};
+use heirlock_core::claim::{self, Claim, OwnerHeart, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::may_adopt_unasked;
-use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
+use heirlock_core::takeover::{Event, Journal, Order, Phase};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::holdings::{self, Found, Held};
 use super::mend::Mended;
-use super::runs::Order;
+use super::runs::Commission;
 use super::{Agent, clock};
 use crate::config::Mode;
 use crate::store::memory::older_store;
@@ -305,18 +305,8 @@ impl Agent {
             let OwnerHeart::Silent { for_time } = heart else { continue };
             tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
             self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
-            let order = Order {
-                cause: Cause::OwnerDead,
-                targets: vec![service],
-                until: Until::Settled,
-                // What permits it is the silence that was seen, and then the fence.
-                authority: Authority { confirmed: true, ..Authority::default() },
-                waiting: Vec::new(),
-                insists: false,
-                before: Vec::new(),
-                primary_lost: Some(now - for_time),
-            };
-            self.begin_run(now, order);
+            let order = Order::owner_dead(service, now - for_time);
+            self.begin_run(now, Commission { insists: false, ..Commission::unasked(order) });
             return;
         }
     }

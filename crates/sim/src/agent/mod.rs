@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::duty::{Holding, Owed, Strangers, owed};
-use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
+use heirlock_core::duty::{Holding, Owed};
+use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
 use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Portion, Roles, population};
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
+use heirlock_core::lives::{Begun, Lives, Next, Recognised};
+use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -27,7 +28,6 @@ use crate::outside::Out;
 use crate::server::Files;
 use crate::store::{Change, Contents, Report};
 
-pub(crate) use runs::RecognisedAt;
 use runs::Running;
 use telling::Telling;
 pub(crate) use telling::{millis, probe};
@@ -49,7 +49,7 @@ pub(crate) enum Message {
     Changed,
     Observed(Moment, Observation),
     Event(u32, Event),
-    Recognised(u32, Result<RecognisedAt, String>),
+    Recognised(u32, Result<Recognised, String>),
     AddressGone(usize),
     Adopt { service: usize, prepare: bool, authority: Authority },
     Finish(usize),
@@ -88,13 +88,7 @@ pub(crate) struct Agent {
     pub(crate) wakes_at: Option<Ms>,
     pub(crate) held: BTreeMap<ServiceName, Held>,
     holdings_known: bool,
-    follower: Follower,
-    serving: bool,
-    reborn: bool,
-    began_under_our_eyes: bool,
-    strangers: Strangers,
-    looked_at: Option<Moment>,
-    grace_seen: Option<Moment>,
+    lives: Lives,
     found: Population,
     /// What that was found in.
     looked_into: Option<LookedInto>,
@@ -128,13 +122,7 @@ impl Agent {
             wakes_at: None,
             held: BTreeMap::new(),
             holdings_known: false,
-            follower: Follower::default(),
-            serving: false,
-            reborn: false,
-            began_under_our_eyes: false,
-            strangers: Strangers::default(),
-            looked_at: None,
-            grace_seen: None,
+            lives: Lives::default(),
             found: Population::default(),
             looked_into: None,
             addresses: Addresses::new(),
@@ -156,8 +144,8 @@ impl Agent {
         };
         agent.refresh_holdings(out, now);
         let known = agent.known_life(out);
-        agent.grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
-        agent.follower = Follower::new(known);
+        let grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
+        agent.lives = Lives::new(known, grace_seen);
         agent.tidy_conveyed(out);
         agent
     }
@@ -209,71 +197,57 @@ impl Agent {
     }
 
     fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
-        let looked_before = self.looked_at.replace(at);
-        self.serving = seen.serving;
-        match self.follower.observe(seen) {
-            LifeChange::Same => {}
-            LifeChange::Stopped => self.grace_seen = None,
-            LifeChange::Reborn(life) => {
-                out.say(|| format!("sees another life, {life}"));
-                self.grace_seen = looked_before;
-                if let Some(since) = looked_before {
-                    out.note_grace(&life, since);
-                }
-                self.reborn = true;
-                self.began_under_our_eyes = looked_before.is_some();
-                self.strangers = Strangers::default();
-                if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
-                    self.advance(out, now, Event::LifeChanged);
-                }
-            }
+        if let Some(begun) = self.lives.looked(at, seen) {
+            self.life_began(out, now, &begun);
+        }
+    }
+
+    fn life_began(&mut self, out: &mut Out<'_>, now: Moment, Begun { life, since }: &Begun) {
+        out.say(|| format!("sees another life, {life}"));
+        if let Some(since) = since {
+            out.note_grace(life, *since);
+        }
+        if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
+            self.advance(out, now, Event::LifeChanged);
         }
     }
 
     fn recover(&mut self, out: &mut Out<'_>, now: Moment) {
-        if self.run.is_some()
-            || !self.follower.runs()
-            || !self.serving
-            || self.failing
-            || !self.holdings_known
-            || out.is_dead()
-        {
+        if self.run.is_some() || self.failing || !self.holdings_known || out.is_dead() {
             return;
         }
-        let Some(life) = self.follower.current().cloned() else { return };
+        let Some(life) = self.lives.to_recover_in().cloned() else { return };
         let owed = self.owed();
         self.give_life_to_fresh(out, &owed.fresh, &life);
         if !owed.unknown.is_empty() {
-            self.strangers = Strangers::told_by(out.probe());
+            let answer = out.probe();
+            self.lives.told_of_strangers(&life, answer);
         }
-        if owed.resume.is_some_and(|run| self.resume_run(out, now, &run)) {
+        if owed.resume.as_ref().is_some_and(|run| self.resume_run(out, now, run)) {
             return;
         }
-        let any_lost = !owed.lost.is_empty();
-        if any_lost {
-            let order = owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo);
-            if order.cause != Cause::OwnRestart && self.asked.is_some() {
-                return;
+        let began = match self.lives.next(now, &owed, self.asked.is_some()) {
+            Next::Later => return,
+            Next::Nothing => false,
+            Next::Begin(order) => {
+                self.begin_run(out, now, order);
+                true
             }
-            self.begin_run(out, now, order);
-            if self.strangers == Strangers::Lost {
-                self.strangers = Strangers::Unknown;
-            }
-        }
-        self.reborn &= any_lost && self.run.is_none();
-        self.began_under_our_eyes &= self.reborn;
+        };
+        self.lives.followed_up(began, self.run.is_some());
     }
 
     fn owed(&self) -> Owed {
-        let Some(life) = self.follower.current() else { return Owed::default() };
-        let holdings = self.held.iter().map(|(service, held)| Holding {
+        self.lives.owed(self.holdings())
+    }
+
+    fn holdings(&self) -> impl Iterator<Item = Holding<'_>> + Clone {
+        self.held.iter().map(|(service, held)| Holding {
             service,
             journal: &held.journal,
             has_clients: !held.ledger.stored().is_empty(),
             frozen: held.frozen,
-        });
-        let strangers = if self.began_under_our_eyes { Strangers::Lost } else { self.strangers };
-        owed(holdings, life, self.reborn, strangers)
+        })
     }
 
     fn give_life_to_fresh(&mut self, out: &mut Out<'_>, fresh: &[ServiceName], life: &Incarnation) {
@@ -288,8 +262,8 @@ impl Agent {
 
     fn known_life(&self, out: &Out<'_>) -> Option<Incarnation> {
         let boot = out.server().observe(out.w.now).boot;
-        let lives = self.held.values().filter_map(|held| held.journal.life.clone());
-        lives.filter(|life| life.boot == boot).max_by_key(|life| life.reopened)
+        let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
+        newest_of(&boot, lives).cloned()
     }
 
     fn scan(&mut self, out: &mut Out<'_>, now: Moment) {
@@ -328,10 +302,7 @@ impl Agent {
 
     fn record(&mut self, out: &mut Out<'_>, now: Moment) {
         let roles = out.roles();
-        let life = match self.run {
-            None if self.serving => self.follower.current().cloned(),
-            _ => None,
-        };
+        let life = self.lives.where_deletions_count(self.run.is_some()).cloned();
         let mut committed = false;
         self.behind = false;
         for (service, held) in &mut self.held {

@@ -1,15 +1,13 @@
 //! Runs: beginning, resuming and driving an adoption.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
-use heirlock_core::duty::Redo;
-use heirlock_core::incarnation::{Change as LifeChange, Observation};
 use heirlock_core::ledger::Entry;
+use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Found, Journal, Part, Persist, Phase, Plan, Queue,
-    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
+    Action, Claimed, Conveyance, End, Event, Found, Journal, Means, Order, Part, Persist, Queue, Recognition,
+    Registrations, Remains, Strategy, Takeover, Todo,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -29,42 +27,6 @@ pub(crate) struct Running {
     pub(crate) before: Option<Registrations>,
     store_retry: Option<Moment>,
     pub(super) reborn: bool,
-}
-
-/// What a new run is to do.
-pub(crate) struct Order {
-    pub(crate) cause: Cause,
-    pub(crate) targets: Vec<ServiceName>,
-    pub(crate) until: Until,
-    pub(crate) authority: Authority,
-    pub(crate) primary_lost: Option<Moment>,
-}
-
-/// What a recognition brought about.
-#[derive(Debug, Clone)]
-pub(crate) struct RecognisedAt {
-    pub(crate) observation: Observation,
-    pub(crate) in_place: bool,
-    pub(crate) grace_opened: Moment,
-    pub(crate) grace_length: Duration,
-    pub(crate) too_late_for_the_lost: bool,
-}
-
-impl Order {
-    pub(super) fn own_restart() -> Self {
-        Self {
-            cause: Cause::OwnRestart,
-            targets: Vec::new(),
-            until: Until::Settled,
-            authority: Authority::default(),
-            primary_lost: None,
-        }
-    }
-
-    pub(super) fn redo(redo: Redo) -> Self {
-        let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
-        Self { cause, targets: redo.targets, until: redo.until, ..Self::own_restart() }
-    }
 }
 
 impl Running {
@@ -91,21 +53,12 @@ impl Agent {
     pub(super) fn begin_run(&mut self, out: &mut Out<'_>, now: Moment, order: Order) {
         self.runs_begun += 1;
         self.numbers += 1;
-        let plan = Plan {
-            run: format!("{}.{}.{}", out.s, self.id, self.runs_begun),
-            server: out.server().name.clone(),
-            cause: order.cause,
-            targets: order.targets,
-            standing: self.standing(out),
-            strategy: out.strategy(),
-            convey: if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate },
-            until: order.until,
-            fence: order.authority.confirmed,
-            authority: order.authority,
-            margin: MARGIN,
-            primary_lost: order.primary_lost,
-            started_at_s: out.wall_s(),
-        };
+        let is_own_restart = order.is_own_restart();
+        let run = format!("{}.{}.{}", out.s, self.id, self.runs_begun);
+        let convey = if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
+        let means = Means { strategy: out.strategy(), convey, margin: MARGIN };
+        let server = out.server().name.clone();
+        let plan = order.plan(run, server, self.standing(out), means, out.wall_s());
         out.say(|| {
             format!(
                 "run {} begins: {:?} {:?}, own lost {:?}",
@@ -113,8 +66,8 @@ impl Agent {
             )
         });
         let mut running = Running::new(Takeover::new(now, plan), self.numbers);
-        running.reborn = self.reborn;
-        if order.cause == Cause::OwnRestart {
+        running.reborn = self.lives.is_reborn();
+        if is_own_restart {
             running.before = Some(Registrations::of(running.machine.run(), &self.found.clients));
             self.run = Some(running);
             self.advance(out, now, Event::Start);
@@ -142,7 +95,7 @@ impl Agent {
         let mut running = Running::new(machine, self.numbers);
         running.before = Some(before);
         self.run = Some(running);
-        out.recognise(self.numbers, Strategy::Notify, self.grace_seen, false);
+        out.recognise(self.numbers, Strategy::Notify, self.lives.grace_seen(), false);
         true
     }
 
@@ -201,27 +154,19 @@ impl Agent {
         out: &mut Out<'_>,
         now: Moment,
         run: u32,
-        done: Result<RecognisedAt, String>,
+        done: Result<Recognised, String>,
     ) {
-        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
-        let asked = self.run.as_ref().is_some_and(awaits);
+        let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
+        let awaited = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
-            let change = self.follower.observe(&done.observation);
-            if done.in_place {
-                self.follower.restarted_in_place();
+            let (begun, recognition) = self.lives.recognised(&done, awaited);
+            if let Some(begun) = begun {
+                self.life_began(out, now, &begun);
             }
-            self.reborn |= !asked && (done.in_place || matches!(change, LifeChange::Reborn(_)));
-            self.serving = done.observation.serving;
-            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
-            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
-            self.grace_seen = Some(done.grace_opened);
-            out.note_grace(&life, done.grace_opened);
-            Ok(Recognition {
-                life,
-                grace_opened: done.grace_opened,
-                grace_length: done.grace_length,
-                too_late_for_the_lost: done.too_late_for_the_lost,
-            })
+            if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
+                out.note_grace(life, *grace_opened);
+            }
+            recognition
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
@@ -247,8 +192,7 @@ impl Agent {
                 self.scan(out, now);
             }
             let present = self.found.clients.keys().cloned().collect();
-            // A look at one that has stopped shows no life that goes on.
-            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            let looked_at = self.lives.looked_at();
             self.advance(out, now, Event::Tick { present, looked_at });
         }
     }
@@ -365,7 +309,7 @@ impl Agent {
                 let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
                 out.note_registrations(before);
                 let owes = running.machine.owes_already();
-                out.recognise(number, strategy, self.grace_seen, owes);
+                out.recognise(number, strategy, self.lives.grace_seen(), owes);
             }
             Action::Prove => match self.run.as_ref().and_then(|run| run.machine.grace().copied()) {
                 Some(grace) => out.prove(number, grace),
@@ -394,7 +338,7 @@ impl Agent {
         let Some(running) = &self.run else { return };
         for (service, held) in &self.held {
             let lives_here =
-                held.journal.life.is_some() && held.journal.life.as_ref() == self.follower.current();
+                held.journal.life.is_some() && held.journal.life.as_ref() == self.lives.current();
             if lives_here
                 && !held.ledger.stored().is_empty()
                 && !running.machine.has_member(service)
@@ -466,7 +410,7 @@ impl Agent {
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
             sent.push(StateNumber(report.state));
         }
-        let told = self.held.get(service).map(|held| held.told_in(self.follower.current()));
+        let told = self.held.get(service).map(|held| held.told_in(self.lives.current()));
         let told = told.unwrap_or_default();
         Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles: Vec::new() })
     }
@@ -478,12 +422,12 @@ impl Agent {
     fn over(&mut self, out: &mut Out<'_>, now: Moment, end: &End) {
         let Some(running) = self.run.take() else { return };
         self.tellings.iter_mut().for_each(|telling| *telling = None);
-        self.conclude(out, &running, end);
+        self.conclude(out, now, &running, end);
         self.scan_due = Some(now);
     }
 
-    pub(super) fn conclude(&mut self, out: &mut Out<'_>, running: &Running, end: &End) {
-        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+    pub(super) fn conclude(&mut self, out: &mut Out<'_>, now: Moment, running: &Running, end: &End) {
+        self.lives.run_ended(now, end, running.reborn);
         out.run_ended(&running.machine, end);
     }
 }

@@ -6,11 +6,10 @@ use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::liveness::may_adopt_unasked;
 use heirlock_core::state_number::next_unsent;
-use heirlock_core::takeover::{Cause, Event, Journal, Part, Phase, Until};
+use heirlock_core::takeover::{Cause, Event, Journal, Order, Part, Phase};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
-use super::runs::Order;
 use super::{Agent, DEAD_AFTER, Held};
 use crate::cluster::Word;
 use crate::outside::Out;
@@ -134,14 +133,7 @@ impl Agent {
             }
             let OwnerHeart::Silent { for_time } = heart else { continue };
             self.unasked_not_before.insert(service.clone(), now + DEAD_AFTER);
-            let order = Order {
-                cause: Cause::OwnerDead,
-                targets: vec![service],
-                until: Until::Settled,
-                authority: Authority { confirmed: true, ..Authority::default() },
-                primary_lost: Some(now - for_time),
-            };
-            return self.begin_run(out, now, order);
+            return self.begin_run(out, now, Order::owner_dead(service, now - for_time));
         }
     }
 
@@ -169,20 +161,12 @@ impl Agent {
         if self.is_adopted_already(&name) {
             return out.answer(&name, Word::Settled);
         }
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![name],
-            until: if prepare { Until::Prepared } else { Until::Settled },
-            authority,
-            primary_lost: None,
-        };
-        self.begin_run(out, now, order);
+        self.begin_run(out, now, Order::asked(name, prepare, authority, None));
     }
 
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let current = self.follower.current().filter(|_| self.follower.runs());
-        is_adopted(&held.journal, held.has_lost(), current)
+        is_adopted(&held.journal, held.has_lost(), self.lives.running())
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
