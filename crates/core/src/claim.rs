@@ -51,6 +51,14 @@ impl Claim {
         let claim = Self::new(generation, &journal.server, &journal.run, journal.started_at_s);
         Self { released, adopts: true, unreadable: Some(why), ..claim }
     }
+
+    /// The same where `newest` is the newest claim before it: it takes the service over unless that is its owner's own, and
+    /// was not given up.
+    #[must_use]
+    pub fn following(self, newest: Option<&Self>) -> Self {
+        let adopts = newest.is_none_or(|newest| newest.owner != self.owner || newest.released);
+        Self { adopts, ..self }
+    }
 }
 
 /// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
@@ -349,6 +357,15 @@ mod tests {
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(Claim::told_by(&journal, Generation(4), true, "torn".into()).released);
         assert!(!goes_on(&told, Generation(3)), "what it followed is not known");
+    }
+
+    #[test]
+    fn a_claim_takes_over_what_is_not_its_owners_own() {
+        let ours = claim("nfs-b", false);
+        let follows = |newest: Option<&Claim>| ours.clone().following(newest).adopts;
+        assert!(!follows(Some(&claim("nfs-b", false))));
+        assert!(follows(Some(&claim("nfs-b", true))), "it was given up, and others may have served it");
+        assert!(follows(Some(&claim("nfs-a", false))) && follows(None));
     }
 
     #[test]

@@ -45,6 +45,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod claiming;
 mod event;
 mod journal;
 mod member;
@@ -61,6 +62,7 @@ use std::time::Duration;
 
 use heirlock_nsm::MonName;
 
+pub use claiming::{Base, Claiming, HeldBefore};
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until};
 pub use member::{ClientSummary, Summary};

@@ -54,8 +54,8 @@ impl Agent {
                     self.work_for(number).fence(owners.collect());
                 }
                 Action::Claim { services, authority } => {
-                    let (won, refused) = self.claim_all(&services, &authority);
-                    self.claim_answered(Event::Claimed { won, refused });
+                    let claimed = self.claim_all(services, &authority);
+                    self.claim_answered(claimed);
                 }
                 Action::Over(end) => self.refused(end),
                 other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),

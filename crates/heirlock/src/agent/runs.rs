@@ -454,8 +454,8 @@ impl Agent {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(&services, &authority);
-                self.advance(Event::Claimed { won, refused });
+                let claimed = self.claim_all(services, &authority);
+                self.advance(claimed);
             }
             Action::Convey { services, how } => {
                 let mut services = services;

@@ -34,8 +34,8 @@ impl Agent {
                 },
                 Action::Fence(services) => out.fence(number, &services),
                 Action::Claim { services, authority } => {
-                    let (won, refused) = self.claim_all(out, now, &services, &authority);
-                    self.claim_answered(out, now, Event::Claimed { won, refused });
+                    let claimed = self.claim_all(out, now, services, &authority);
+                    self.claim_answered(out, now, claimed);
                 }
                 Action::Over(end) => self.refused(out, now, &end),
                 other => out.w.violated(3, format!("{other:?} before anything is claimed")),

@@ -6,8 +6,8 @@ use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
 use heirlock_core::ledger::Entry;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Claimed, Conveyance, End, Event, Found, Journal, Means, Order, Part, Persist, Queue, Recognition,
-    Registrations, Remains, Strategy, Takeover, Todo,
+    Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Means, Order, Part,
+    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -279,8 +279,8 @@ impl Agent {
         match action {
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(out, now, &services, &authority);
-                self.advance(out, now, Event::Claimed { won, refused });
+                let claimed = self.claim_all(out, now, services, &authority);
+                self.advance(out, now, claimed);
             }
             Action::Convey { services, how } => {
                 for (service, records) in services {
@@ -353,27 +353,24 @@ impl Agent {
         &mut self,
         out: &mut Out<'_>,
         now: Moment,
-        services: &[(ServiceName, Part)],
+        services: Vec<(ServiceName, Part)>,
         authority: &Authority,
-    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
+    ) -> Event {
         self.scan(out, now);
-        let (mut won, mut refused) = (Vec::new(), Vec::new());
-        for (service, part) in services {
-            if *part == Part::Own && won.is_empty() && services[0].1 == Part::Target {
-                break;
-            }
-            match self.claim(out, now, service, authority) {
-                Ok(claimed) => won.push(claimed),
+        let mut claiming = Claiming::new(services);
+        while let Some(service) = claiming.take() {
+            match self.claim(out, now, &service, authority) {
+                Ok(claimed) => claiming.won(claimed),
                 Err(why) => {
                     match why == STORE_FAILS {
                         true => self.failing = true,
                         false => self.beat_due = now,
                     }
-                    refused.push((service.clone(), why));
+                    claiming.refused(service, why);
                 }
             }
         }
-        (won, refused)
+        claiming.over()
     }
 
     fn claim(
@@ -395,24 +392,25 @@ impl Agent {
         };
         let generation = next_generation(service, newest.as_ref(), &us, heart, authority)
             .map_err(|refusal| refusal.to_string())?;
-        let adopts = newest.as_ref().is_none_or(|c| c.owner != us || c.released);
-        let claim = Claim { adopts, ..self.our_claim(out, generation) };
+        let claim = self.our_claim(out, generation).following(newest.as_ref());
         let winner = out.claim(service, &claim, authority)?;
         if winner.agent != claim.agent || winner.owner != claim.owner {
             return Err(format!("{service} was claimed by {} at the same moment", winner.owner));
         }
         out.say(|| format!("claimed {service} as generation {generation}"));
-        let (mut records, mut sent) = (BTreeMap::new(), vec![StateNumber(out.server().state)]);
+        let mut base = Base { sent: vec![StateNumber(out.server().state)], ..Base::default() };
         if let Some(contents) = out.load_newest(service, generation)? {
-            sent.push(contents.state);
-            records = contents.records;
+            base.sent.push(contents.state);
+            base.records = contents.records;
         }
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
-            sent.push(StateNumber(report.state));
+            base.sent.push(StateNumber(report.state));
         }
-        let told = self.held.get(service).map(|held| held.told_in(self.lives.current()));
-        let told = told.unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles: Vec::new() })
+        let held = self.held.get(service).map(|held| {
+            let told = held.told_in(self.lives.current());
+            HeldBefore { records: held.ledger.stored(), told, is_own: !claim.adopts }
+        });
+        Ok(Claimed::new(service.clone(), &claim, base, held))
     }
 
     pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {
