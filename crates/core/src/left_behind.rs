@@ -88,13 +88,13 @@ pub fn was_held_by<E>(
     claim: &Claim,
     mut newest: impl FnMut(Generation) -> Result<Option<(Generation, Option<ServerName>)>, E>,
 ) -> Result<bool, E> {
-    let mut before = claim.generation.0.checked_sub(1).map(Generation);
+    let mut before = claim.generation.before();
     while let Some(at_most) = before {
         let Some((generation, server)) = newest(at_most)? else { return Ok(false) };
         if server.as_ref() == Some(us) {
             return Ok(true);
         }
-        before = generation.0.checked_sub(1).map(Generation);
+        before = generation.before();
     }
     Ok(false)
 }

@@ -9,7 +9,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
-use heirlock_core::takeover::{End, Event, Part, Registrations, Strategy, Takeover};
+use heirlock_core::takeover::{Conveyance, End, Event, Means, Part, Registrations, Strategy, Takeover};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
@@ -87,6 +87,11 @@ impl Out<'_> {
             true => Strategy::RestartNfs,
             false => Strategy::RestartLockManager,
         }
+    }
+
+    pub(crate) fn means(&self) -> Means {
+        let convey = if self.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
+        Means { strategy: self.strategy(), convey, margin: agent::MARGIN }
     }
 
     pub(crate) fn roles(&self) -> Roles {

@@ -64,7 +64,7 @@ use heirlock_nsm::MonName;
 
 pub use claiming::{Base, Claiming, HeldBefore};
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
-pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until};
+pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until, tells_peers};
 pub use member::{ClientSummary, Summary};
 pub use order::{Means, Order};
 pub use phase::Phase;

@@ -12,6 +12,7 @@ use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
     Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
     Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
+    tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -42,7 +43,6 @@ pub(crate) struct Running {
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
     pub(crate) reborn: bool,
-    store_retry: Option<Moment>,
     /// The phase that those who wait were told of.
     pub(crate) said: Option<Phase>,
     /// When they were last told how many have answered.
@@ -104,7 +104,6 @@ impl Running {
             missing: Vec::new(),
             untold: None,
             reborn: false,
-            store_retry: None,
             said: None,
             said_at: Moment::START,
         }
@@ -135,7 +134,7 @@ impl Running {
 
     /// When the loop must look after it again.
     pub(crate) fn due(&self) -> Option<Moment> {
-        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
     }
 }
 
@@ -144,10 +143,8 @@ impl Agent {
     pub(crate) fn begin_run(&mut self, now: Moment, commission: Commission) {
         let Commission { order, waiting, insists, before } = commission;
         let is_own_restart = order.is_own_restart();
-        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
-        let run = format!("{:016x}", fastrand::u64(..));
-        let (server, means) = (self.settings.server.clone(), Means { strategy, convey, margin });
-        let plan = order.plan(run, server, self.standing(), means, clock::wall_s());
+        let (run, server) = (format!("{:016x}", fastrand::u64(..)), self.settings.server.clone());
+        let plan = order.plan(run, server, self.standing(), self.means(), clock::wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), waiting);
         running.reborn = self.lives.is_reborn();
@@ -165,6 +162,12 @@ impl Agent {
             self.asked = Some(running);
             self.advance_asked(Event::Start);
         }
+    }
+
+    /// How this server recognises.
+    pub(crate) fn means(&self) -> Means {
+        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
+        Means { strategy, convey, margin }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
@@ -196,14 +199,13 @@ impl Agent {
     }
 
     fn remains_of(&mut self, run: &str) -> Result<Vec<Remains>, StoreError> {
-        let host = ServiceName::host(&self.settings.server);
         let roles = self.peers.roles(&self.nlm_ports, false);
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         members
             .map(|(service, held)| {
                 let mut remains = held.remains(service);
-                // As in `notify`: of a mere restart peers are not told, so nothing is missed where they were not.
-                if *service == host && !held.journal.has_rebooted() {
+                // As in `notify`: nothing is missed where they were not told.
+                if !tells_peers(service, held.journal.has_rebooted()) {
                     remains.clients.retain(|client| !roles.is_peer(client));
                 }
                 remains.begun_with = self.known_before(service, held.claim.generation)?;
@@ -218,7 +220,7 @@ impl Agent {
         service: &ServiceName,
         generation: Generation,
     ) -> Result<Option<BTreeSet<MonName>>, StoreError> {
-        let Some(before) = generation.0.checked_sub(1).map(Generation) else { return Ok(None) };
+        let Some(before) = generation.before() else { return Ok(None) };
         let Some(before) = self.store.newest_generation(service, before)? else { return Ok(None) };
         let contents = self.store.load(service, before)?;
         Ok(Some(contents.records.into_keys().collect()))
@@ -304,8 +306,7 @@ impl Agent {
     /// Time passed.
     pub(crate) fn tick_run(&mut self, now: Moment) {
         let Some(running) = &mut self.run else { return };
-        if running.store_retry.is_some_and(|at| now >= at) {
-            running.store_retry = None;
+        if running.todo.tries_again(now) {
             self.carry_out();
         }
         if let Some(running) =
@@ -316,13 +317,7 @@ impl Agent {
         }
         // Who is present is asked of all there are, so not before it matters.
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            if self
-                .run
-                .as_ref()
-                .and_then(|running| running.machine.next_timeout())
-                .is_some_and(|at| now >= at)
-            {
-                // Who is retired for having no record is looked for once more.
+            if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(now);
             }
             let present = self.capture.found.clients.keys().cloned().collect();
@@ -335,7 +330,7 @@ impl Agent {
     fn carry_out(&mut self) {
         loop {
             let Some(running) = &mut self.run else { return };
-            if running.store_retry.is_some() {
+            if running.todo.waits() {
                 return;
             }
             let Some(next) = running.todo.take() else { break };
@@ -347,8 +342,7 @@ impl Agent {
                         let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
-                        running.store_retry = Some(now + crate::limits::STORE_RETRY);
-                        running.todo.put_back(portion);
+                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY);
                         return;
                     }
                 }
@@ -564,14 +558,12 @@ impl Agent {
         else {
             return;
         };
-        let host = ServiceName::host(&self.settings.server);
         let roles = self.peers.roles(&self.nlm_ports, false);
-        // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
         let tellings = notices
             .into_iter()
             .map(|mut notice| {
-                if notice.service == host && !rebooted {
+                if !tells_peers(&notice.service, rebooted) {
                     notice.clients.retain(|client| !roles.is_peer(client));
                 }
                 let (mut clients, mut untold) = (Vec::new(), Vec::new());

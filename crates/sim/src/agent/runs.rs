@@ -6,8 +6,8 @@ use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
 use heirlock_core::ledger::Entry;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Means, Order, Part,
-    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo,
+    Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
+    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -25,13 +25,12 @@ pub(crate) struct Running {
     todo: Queue,
     pub(super) number: u32,
     pub(crate) before: Option<Registrations>,
-    store_retry: Option<Moment>,
     pub(super) reborn: bool,
 }
 
 impl Running {
     fn new(machine: Takeover, number: u32) -> Self {
-        Self { machine, todo: Queue::default(), number, before: None, store_retry: None, reborn: false }
+        Self { machine, todo: Queue::default(), number, before: None, reborn: false }
     }
 
     /// See [`Queue::spare`].
@@ -45,7 +44,7 @@ impl Running {
     }
 
     pub(super) fn due(&self) -> Option<Moment> {
-        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
     }
 }
 
@@ -55,10 +54,8 @@ impl Agent {
         self.numbers += 1;
         let is_own_restart = order.is_own_restart();
         let run = format!("{}.{}.{}", out.s, self.id, self.runs_begun);
-        let convey = if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
-        let means = Means { strategy: out.strategy(), convey, margin: MARGIN };
         let server = out.server().name.clone();
-        let plan = order.plan(run, server, self.standing(out), means, out.wall_s());
+        let plan = order.plan(run, server, self.standing(out), out.means(), out.wall_s());
         out.say(|| {
             format!(
                 "run {} begins: {:?} {:?}, own lost {:?}",
@@ -105,11 +102,13 @@ impl Agent {
         members
             .map(|(service, held)| {
                 let mut remains = held.remains(service);
-                if service.is_host() && !held.journal.has_rebooted() {
+                if !tells_peers(service, held.journal.has_rebooted()) {
                     remains.clients.retain(|client| *client != peer);
                 }
-                let before = Generation(held.claim.generation.0 - 1);
-                let before = out.load_newest(service, before)?;
+                let before = match held.claim.generation.before() {
+                    Some(before) => out.load_newest(service, before)?,
+                    None => None,
+                };
                 remains.begun_with = before.map(|before| before.records.into_keys().collect());
                 Ok(remains)
             })
@@ -178,17 +177,11 @@ impl Agent {
 
     pub(super) fn tick_run(&mut self, out: &mut Out<'_>, now: Moment) {
         let Some(running) = &mut self.run else { return };
-        if running.store_retry.is_some_and(|at| now >= at) {
-            running.store_retry = None;
+        if running.todo.tries_again(now) {
             self.carry_out(out, now);
         }
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            if self
-                .run
-                .as_ref()
-                .and_then(|running| running.machine.next_timeout())
-                .is_some_and(|at| now >= at)
-            {
+            if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(out, now);
             }
             let present = self.found.clients.keys().cloned().collect();
@@ -200,7 +193,7 @@ impl Agent {
     fn carry_out(&mut self, out: &mut Out<'_>, now: Moment) {
         loop {
             let Some(running) = &mut self.run else { return };
-            if running.store_retry.is_some() || !out.step() {
+            if running.todo.waits() || !out.step() {
                 return;
             }
             let Some(next) = running.todo.take() else { return };
@@ -210,8 +203,7 @@ impl Agent {
                     if self.persist(out, &portion).is_err() {
                         self.failing = true;
                         let Some(running) = &mut self.run else { return };
-                        running.store_retry = Some(now + STORE_RETRY);
-                        running.todo.put_back(portion);
+                        running.todo.put_back(portion, now + STORE_RETRY);
                         return;
                     }
                 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
+use heirlock_core::claim::{Authority, Standing, goes_on, standing};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::state_number::next_unsent;
-use heirlock_core::takeover::{Cause, Event, Journal, Order, Part, Phase};
+use heirlock_core::takeover::{Event, Journal, Order};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
+use super::runs::Running;
 use super::{Agent, DEAD_AFTER, Held};
 use crate::cluster::Word;
 use crate::outside::Out;
@@ -36,8 +37,16 @@ impl Agent {
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
         let id = self.id.to_string();
         let run_of = of_run.then_some(id.as_str());
-        let Some(other) = out.newest_claim(service)?.filter(|claim| is_overtaken(ours, claim, run_of)) else {
-            return Ok(());
+        let newest = out.newest_claim(service)?;
+        // The same call of a real store tells it.
+        let begun = out.w.store.newest_generation(service, ours);
+        let other = match (standing(ours, &out.server().name, newest.as_ref(), begun, run_of, true), newest) {
+            (Standing::Whole, _) => return Ok(()),
+            (Standing::Overtaken, Some(other)) => other,
+            (Standing::Overtaken | Standing::Vanished, _) => {
+                out.w.violated(2, format!("generation {ours} of {service} vanished from the store"));
+                return Ok(());
+            }
         };
         out.say(|| format!("{service} was claimed by {} as {}", other.owner, other.generation));
         self.advance(out, now, Event::Overtaken(service.clone()));
@@ -82,13 +91,8 @@ impl Agent {
         let records = base.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
         let mut sent: Vec<StateNumber> = base.iter().map(|contents| contents.state).collect();
         sent.push(StateNumber(out.server().state));
-        let mut journal = self.quiet_journal(out);
-        if claim.generation != Generation::FIRST {
-            journal.phase = Phase::Claimed;
-            let part = if service.is_host() { Part::Own } else { Part::Target };
-            journal.members = vec![(service.clone(), part)];
-            journal.strategy = out.strategy();
-        }
+        let (journal, means) = (self.quiet_journal(out), out.means());
+        let journal = journal.interrupted(service, &claim, base.is_some(), means, Vec::new());
         let contents = self.begin(out, service, claim.generation, next_unsent(&sent), records, &journal)?;
         self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
         Ok(())
@@ -128,10 +132,7 @@ impl Agent {
             }
             let Ok(Some(claim)) = out.newest_claim(&service) else { continue };
             let heart = self.hearts.heart_of(&claim.owner, now);
-            if claim.released || claim.owner == out.server().name || !may_adopt_unasked(heart) {
-                continue;
-            }
-            let OwnerHeart::Silent { for_time } = heart else { continue };
+            let Some(for_time) = silence_to_act_on(&claim, &out.server().name, heart) else { continue };
             self.unasked_not_before.insert(service.clone(), now + DEAD_AFTER);
             return self.begin_run(out, now, Order::owner_dead(service, now - for_time));
         }
@@ -181,11 +182,8 @@ impl Agent {
 
     pub(super) fn release(&mut self, out: &mut Out<'_>, service: usize) {
         let name = out.w.services[service].name.clone();
-        let of_run = self.run.as_ref().is_some_and(|running| {
-            let is_asked = running.machine.cause() != Cause::OwnRestart;
-            running.machine.has_member(&name) && (is_asked || running.begins(&name))
-        });
-        if of_run || self.failing || self.releasing.contains(&name) {
+        let hinders = |running: &Running| running.machine.hinders_release(&name, running.begins(&name));
+        if self.run.as_ref().is_some_and(hinders) || self.failing || self.releasing.contains(&name) {
             return out.answer(&name, Word::Refused);
         }
         let Some(held) = self.held.get_mut(&name) else { return out.answer(&name, Word::Refused) };
