@@ -23,6 +23,38 @@ pub struct Order {
     pub primary_lost: Option<Moment>,
 }
 
+/// What becomes of a request to adopt a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The service is being adopted here: the request waits for that run with the others.
+    Joins,
+    /// Another service is being adopted here: the request is refused.
+    Busy,
+    /// The service is adopted for good ([`crate::duty::is_adopted`]): there is nothing to do.
+    Adopted,
+    /// A run begins.
+    Begins,
+}
+
+impl Admission {
+    /// Of a request for `service`, while runs take over or are to take over `being_adopted`. A self-adoption is no hindrance.
+    /// Where the operator insists, what is adopted is adopted once more.
+    #[must_use]
+    pub fn of(
+        service: &ServiceName,
+        being_adopted: &[ServiceName],
+        is_adopted: bool,
+        insisted: bool,
+    ) -> Self {
+        match being_adopted {
+            runs if runs.contains(service) => Self::Joins,
+            [_, ..] => Self::Busy,
+            [] if is_adopted && !insisted => Self::Adopted,
+            [] => Self::Begins,
+        }
+    }
+}
+
 /// How a server recognises, as it is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Means {
@@ -123,6 +155,19 @@ mod tests {
 
     fn nfs() -> ServiceName {
         ServiceName::parse("nfs").unwrap()
+    }
+
+    #[test]
+    fn a_request_joins_the_run_for_its_service_and_is_refused_beside_another_adoption() {
+        let other = ServiceName::parse("homes").unwrap();
+        let ask =
+            |runs: &[ServiceName], is_adopted, insisted| Admission::of(&nfs(), runs, is_adopted, insisted);
+        for (is_adopted, insisted) in [(false, false), (true, false), (true, true)] {
+            assert_eq!(ask(&[other.clone(), nfs()], is_adopted, insisted), Admission::Joins);
+            assert_eq!(ask(std::slice::from_ref(&other), is_adopted, insisted), Admission::Busy);
+        }
+        assert_eq!(ask(&[], true, false), Admission::Adopted);
+        assert_eq!((ask(&[], true, true), ask(&[], false, false)), (Admission::Begins, Admission::Begins));
     }
 
     #[test]

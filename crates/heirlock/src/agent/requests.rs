@@ -2,7 +2,7 @@
 
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::takeover::{Event, Milestone, Order};
+use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -82,20 +82,21 @@ impl Agent {
             return responder
                 .failed(&format!("{service} is being released; adopt it when that is done"), true);
         }
-        let adopted = self.being_adopted();
-        if adopted.contains(service) {
-            return self.join(&adoption.service, Waiting { responder, until });
-        }
-        if !adopted.is_empty() {
-            let targets = status::names(&adopted);
-            let text = format!("{targets} is being adopted right now; ask again when that has settled");
-            return responder.failed(&text, true);
-        }
-        if self.is_adopted_already(service) && !adoption.insisted {
-            return match self.report_of(service) {
-                Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-                None => responder.done(Answer::words(format!("{service} is held by this server already"))),
-            };
+        let being_adopted = self.being_adopted();
+        let is_adopted = self.is_adopted_already(service);
+        match Admission::of(service, &being_adopted, is_adopted, adoption.insisted) {
+            Admission::Joins => return self.join(&adoption.service, Waiting { responder, until }),
+            Admission::Busy => {
+                let targets = status::names(&being_adopted);
+                let text = format!("{targets} is being adopted right now; ask again when that has settled");
+                return responder.failed(&text, true);
+            }
+            Admission::Adopted => {
+                let answer = self.report_of(service).map(|report| Answer::Adoption(Box::new(report)));
+                let held = || Answer::words(format!("{service} is held by this server already"));
+                return responder.done(answer.unwrap_or_else(held));
+            }
+            Admission::Begins => {}
         }
         let primary_lost = self.last_sign_of(service, now);
         let authority = match self.authority_for(&adoption) {

@@ -20,7 +20,7 @@ use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::lives::{Begun, Lives, Next, Recognised};
 use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
-use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
@@ -388,13 +388,6 @@ impl Held {
         }
     }
 
-    /// Whether a client lost its locks, as far as the last line of each tells.
-    fn has_lost(&self) -> bool {
-        let last: BTreeMap<&str, Outcome> =
-            self.outcomes.iter().map(|line| (line.client.as_str(), line.outcome)).collect();
-        last.values().any(|outcome| *outcome == Outcome::Lost)
-    }
-
     fn remains(&self, service: &ServiceName) -> Remains {
         Remains {
             service: service.clone(),
@@ -405,15 +398,6 @@ impl Held {
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
         }
-    }
-
-    fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
-        if life.is_none() || self.journal.life.as_ref() != life {
-            return BTreeSet::new();
-        }
-        let last: BTreeMap<&str, &OutcomeLine> =
-            self.outcomes.iter().map(|line| (line.client.as_str(), line)).collect();
-        last.into_values().filter(|line| line.outcome.is_good()).filter_map(OutcomeLine::key).collect()
     }
 
     fn commit(&mut self, out: &mut Out<'_>, service: &ServiceName, entries: &[Entry]) -> Result<(), String> {

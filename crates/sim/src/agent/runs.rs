@@ -7,7 +7,7 @@ use heirlock_core::ledger::Entry;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
     Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
-    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers,
+    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers, told_in,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -399,7 +399,7 @@ impl Agent {
             base.sent.push(StateNumber(report.state));
         }
         let held = self.held.get(service).map(|held| {
-            let told = held.told_in(self.lives.current());
+            let told = told_in(&held.journal, &held.outcomes, self.lives.current());
             HeldBefore { records: held.ledger.stored(), told, is_own: !claim.adopts }
         });
         Ok(Claimed::new(service.clone(), &claim, base, held))

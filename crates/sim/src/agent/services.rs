@@ -6,8 +6,8 @@ use heirlock_core::claim::{Authority, Standing, goes_on, standing};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::state_number::next_unsent;
-use heirlock_core::takeover::{Event, Journal, Order};
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::takeover::{Admission, Event, Journal, Order, with_outcome};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::runs::Running;
@@ -150,24 +150,27 @@ impl Agent {
         if self.releasing.contains(&name) || !self.holdings_known {
             return out.answer(&name, Word::Refused);
         }
-        if let Some(running) = self.run_for(&name) {
-            if running.machine.awaits_finish() {
-                out.answer(&name, Word::Prepared);
+        let runs = self.asked.iter().chain(&self.run);
+        let being_adopted: Vec<_> = runs.flat_map(|running| running.machine.targets().to_vec()).collect();
+        let is_adopted = self.is_adopted_already(&name);
+        match Admission::of(&name, &being_adopted, is_adopted, authority.insisted) {
+            Admission::Joins => {
+                if self.run_for(&name).is_some_and(|running| running.machine.awaits_finish()) {
+                    out.answer(&name, Word::Prepared);
+                }
+                return;
             }
-            return;
-        }
-        if self.asked.iter().chain(&self.run).any(|running| !running.machine.targets().is_empty()) {
-            return out.answer(&name, Word::Refused);
-        }
-        if self.is_adopted_already(&name) {
-            return out.answer(&name, Word::Settled);
+            Admission::Busy => return out.answer(&name, Word::Refused),
+            Admission::Adopted => return out.answer(&name, Word::Settled),
+            Admission::Begins => {}
         }
         self.begin_run(out, now, Order::asked(name, prepare, authority, None));
     }
 
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        is_adopted(&held.journal, held.has_lost(), self.lives.running())
+        let has_lost = with_outcome(&held.outcomes, Outcome::Lost).next().is_some();
+        is_adopted(&held.journal, has_lost, self.lives.running())
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
