@@ -331,8 +331,9 @@ impl Agent {
         if self.behind {
             self.failing = true;
             self.scan_due = Some(now + STORE_RETRY);
-        } else if committed {
-            self.failing = false;
+        } else if committed && self.failing {
+            // It is well once all that is held was looked for in it.
+            self.beat_due = now;
         }
     }
 
@@ -355,14 +356,16 @@ impl Agent {
             Ok(reports) => self.saw(out, now, reports),
             Err(_) => {
                 self.hearts.blind();
+                self.holdings_known = false;
                 self.failing = true;
                 return;
             }
         }
-        if !self.behind {
+        self.refresh_holdings(out, now);
+        // Only what was looked at is well.
+        if self.holdings_known && !self.behind {
             self.failing = false;
         }
-        self.refresh_holdings(out, now);
         self.look_for_silence(out, now);
     }
 
