@@ -56,8 +56,21 @@ impl Claim {
     /// was not given up.
     #[must_use]
     pub fn following(self, newest: Option<&Self>) -> Self {
-        let adopts = newest.is_none_or(|newest| newest.owner != self.owner || newest.released);
+        let adopts = newest.is_none_or(|newest| !newest.is_held_by(&self.owner));
         Self { adopts, ..self }
+    }
+
+    /// Whether this server owns it, and has not given it up.
+    #[must_use]
+    pub fn is_held_by(&self, who: &ServerName) -> bool {
+        self.owner == *who && !self.released
+    }
+
+    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent: one
+    /// whose creation seemed to fail may be there all the same. One that was given up since then is nobody's.
+    #[must_use]
+    pub fn is_still(&self, made: &Self) -> bool {
+        self.is_held_by(&made.owner) && self.agent == made.agent
     }
 }
 
@@ -357,6 +370,19 @@ mod tests {
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(Claim::told_by(&journal, Generation(4), true, "torn".into()).released);
         assert!(!goes_on(&told, Generation(3)), "what it followed is not known");
+    }
+
+    #[test]
+    fn the_claim_that_the_store_has_is_the_one_that_was_made_where_the_same_run_made_it_and_holds_it() {
+        let made = claim("nfs-b", false);
+        assert!(
+            made.is_still(&made) && Claim { adopts: true, claimed_at_s: 9, ..made.clone() }.is_still(&made)
+        );
+        for other in
+            [claim("nfs-a", false), claim("nfs-b", true), Claim { agent: "b".into(), ..made.clone() }]
+        {
+            assert!(!other.is_still(&made), "{other:?}");
+        }
     }
 
     #[test]

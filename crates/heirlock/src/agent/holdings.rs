@@ -176,7 +176,7 @@ pub(crate) fn find(
     server: &ServerName,
 ) -> Result<Found, StoreError> {
     let Some(claim) = store.newest_claim(service)? else { return Ok(Found::Unclaimed) };
-    if claim.owner != *server || claim.released {
+    if !claim.is_held_by(server) {
         return Ok(Found::NotOurs(claim));
     }
     let Some(newest) = store.newest_generation(service, claim.generation)? else {

@@ -386,7 +386,7 @@ impl Agent {
             .map_err(|refusal| refusal.to_string())?;
         let claim = self.our_claim(out, generation).following(newest.as_ref());
         let winner = out.claim(service, &claim, authority)?;
-        if winner.agent != claim.agent || winner.owner != claim.owner {
+        if !winner.is_still(&claim) {
             return Err(format!("{service} was claimed by {} at the same moment", winner.owner));
         }
         out.say(|| format!("claimed {service} as generation {generation}"));

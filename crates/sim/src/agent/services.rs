@@ -63,13 +63,13 @@ impl Agent {
         }
         let us = out.server().name.clone();
         let claim = out.newest_claim(service)?;
-        if let Some(claim) = claim.as_ref().filter(|claim| claim.owner != us || claim.released) {
+        if let Some(claim) = claim.as_ref().filter(|claim| !claim.is_held_by(&us)) {
             self.is_others(out, service, claim)?;
         }
         let Some(claim) = claim else {
             return if out.is_at_home(service) { self.claim_first(out, service) } else { Ok(()) };
         };
-        if claim.owner != us || claim.released {
+        if !claim.is_held_by(&us) {
             return Ok(());
         }
         let base = out.load_newest(service, claim.generation)?;
