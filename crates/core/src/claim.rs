@@ -51,6 +51,27 @@ impl Claim {
         let claim = Self::new(generation, &journal.server, &journal.run, journal.started_at_s);
         Self { released, adopts: true, unreadable: Some(why), ..claim }
     }
+
+    /// The same where `newest` is the newest claim before it: it takes the service over unless that is its owner's own, and
+    /// was not given up.
+    #[must_use]
+    pub fn following(self, newest: Option<&Self>) -> Self {
+        let adopts = newest.is_none_or(|newest| !newest.is_held_by(&self.owner));
+        Self { adopts, ..self }
+    }
+
+    /// Whether this server owns it, and has not given it up.
+    #[must_use]
+    pub fn is_held_by(&self, who: &ServerName) -> bool {
+        self.owner == *who && !self.released
+    }
+
+    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent: one
+    /// whose creation seemed to fail may be there all the same. One that was given up since then is nobody's.
+    #[must_use]
+    pub fn is_still(&self, made: &Self) -> bool {
+        self.is_held_by(&made.owner) && self.agent == made.agent
+    }
 }
 
 /// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
@@ -361,6 +382,28 @@ mod tests {
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(Claim::told_by(&journal, Generation(4), true, "torn".into()).released);
         assert!(!goes_on(&told, Generation(3)), "what it followed is not known");
+    }
+
+    #[test]
+    fn the_claim_that_the_store_has_is_the_one_that_was_made_where_the_same_run_made_it_and_holds_it() {
+        let made = claim("nfs-b", false);
+        assert!(
+            made.is_still(&made) && Claim { adopts: true, claimed_at_s: 9, ..made.clone() }.is_still(&made)
+        );
+        for other in
+            [claim("nfs-a", false), claim("nfs-b", true), Claim { agent: "b".into(), ..made.clone() }]
+        {
+            assert!(!other.is_still(&made), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_takes_over_what_is_not_its_owners_own() {
+        let ours = claim("nfs-b", false);
+        let follows = |newest: Option<&Claim>| ours.clone().following(newest).adopts;
+        assert!(!follows(Some(&claim("nfs-b", false))));
+        assert!(follows(Some(&claim("nfs-b", true))), "it was given up, and others may have served it");
+        assert!(follows(Some(&claim("nfs-a", false))) && follows(None));
     }
 
     #[test]

@@ -43,6 +43,15 @@ pub struct Observation {
     pub serving: bool,
 }
 
+/// Of the lives that journals tell of, the one of this boot that may run still: the last one.
+#[must_use]
+pub fn newest_of<'a>(
+    boot: &str,
+    lives: impl IntoIterator<Item = &'a Incarnation>,
+) -> Option<&'a Incarnation> {
+    lives.into_iter().filter(|life| life.boot == boot).max_by_key(|life| life.reopened)
+}
+
 /// What a look at the lock manager meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

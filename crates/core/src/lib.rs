@@ -15,6 +15,7 @@
 //! | [`ledger`] | what a scan of the status monitor's directory means for the store: records and tombstones |
 //! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
 //! | [`claim`] | who may act for a service |
+//! | [`left_behind`] | which addresses have to leave, for another server has claimed their service |
 //! | [`state_number`] | which state number was never sent before |
 //! | [`store_identity`] | whether the store that is found is the one that is meant |
 //! | [`grace`] | whether a notification may leave now |
@@ -22,6 +23,7 @@
 //! | [`log_limit`] | which log lines may be written whose cause is a packet |
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
+//! | [`lives`] | what follows from the lives of the lock manager: which run is to begin, and what it has to know |
 //! | [`history`] | what is told of a generation after the fact |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
@@ -60,8 +62,10 @@ pub mod hang;
 pub mod history;
 pub mod incarnation;
 pub mod ledger;
+pub mod left_behind;
 pub mod limits;
 pub mod liveness;
+pub mod lives;
 pub mod log_limit;
 pub mod moment;
 pub mod monitor;

@@ -86,6 +86,9 @@ pub const NOTIFY_ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.
 pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 
+/// How long after a run was refused one that was interrupted is not begun anew: it would be refused again.
+pub const REDO_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long after grace the end of an adoption waits for a look at the lock manager.
 pub const LAST_LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 

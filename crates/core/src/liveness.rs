@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::claim::OwnerHeart;
+use crate::claim::{Claim, OwnerHeart};
 use crate::moment::Moment;
 use crate::names::ServerName;
 
@@ -125,6 +125,17 @@ pub fn may_adopt_unasked(heart: OwnerHeart) -> bool {
     matches!(heart, OwnerHeart::Silent { .. })
 }
 
+/// How long the owner of this claim has been silent, where `who` may adopt its service for that without a person asking.
+#[must_use]
+pub fn silence_to_act_on(claim: &Claim, who: &ServerName, heart: OwnerHeart) -> Option<Duration> {
+    match heart {
+        OwnerHeart::Silent { for_time } if may_adopt_unasked(heart) => {
+            (!claim.released && claim.owner != *who).then_some(for_time)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +161,21 @@ mod tests {
             hearts.saw(at(second), &beats(u32::try_from(second).unwrap(), false));
         }
         hearts
+    }
+
+    #[test]
+    fn a_silence_is_acted_on_where_the_service_is_another_servers_still() {
+        let us = ServerName::parse("nfs-b").unwrap();
+        let for_time = Duration::from_secs(9);
+        let silent = OwnerHeart::Silent { for_time };
+        let claim = Claim::new(crate::Generation(4), &a(), "agent", 0);
+        assert_eq!(silence_to_act_on(&claim, &us, silent), Some(for_time));
+        assert_eq!(silence_to_act_on(&claim, &a(), silent), None, "its own");
+        let released = Claim { released: true, ..claim.clone() };
+        assert_eq!(silence_to_act_on(&released, &us, silent), None, "it was given up in order");
+        for heart in [OwnerHeart::NeverSeen, OwnerHeart::Paused] {
+            assert_eq!(silence_to_act_on(&claim, &us, heart), None, "{heart:?}");
+        }
     }
 
     #[test]

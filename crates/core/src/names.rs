@@ -121,6 +121,12 @@ impl Generation {
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// The one before, where there is one.
+    #[must_use]
+    pub fn before(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
 }
 
 fn check(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {

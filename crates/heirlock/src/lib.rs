@@ -20,6 +20,8 @@ mod demo;
 mod detector;
 mod doing;
 mod exports_syntax;
+#[cfg(test)]
+mod fake_programs;
 mod files;
 mod from_elsewhere;
 mod guard;

@@ -79,9 +79,6 @@ pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 /// lost their locks.
 pub(crate) const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long after a run that was interrupted could not be begun anew that is tried again.
-pub(crate) const REDO_INTERVAL: Duration = Duration::from_secs(2);
-
 /// How long after a store that failed it is tried again.
 pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
 

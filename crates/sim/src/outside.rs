@@ -7,8 +7,9 @@ use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::grace::{Grace, Probe, Remembered};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
+use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
-use heirlock_core::takeover::{End, Event, Part, Registrations, Strategy, Takeover};
+use heirlock_core::takeover::{Conveyance, End, Event, Means, Part, Registrations, Strategy, Takeover};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
@@ -88,6 +89,11 @@ impl Out<'_> {
         }
     }
 
+    pub(crate) fn means(&self) -> Means {
+        let convey = if self.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
+        Means { strategy: self.strategy(), convey, margin: agent::MARGIN }
+    }
+
     pub(crate) fn roles(&self) -> Roles {
         agent::roles(&self.server().peer)
     }
@@ -140,6 +146,18 @@ impl Out<'_> {
         self.read()?;
         let newest = self.w.store.newest_generation(service, at_most);
         Ok(newest.and_then(|generation| self.w.store.contents(service, generation)).cloned())
+    }
+
+    /// The newest generation that is no later, and whose journal it has.
+    pub(crate) fn newest_journal(
+        &mut self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<(Generation, Option<ServerName>)>, String> {
+        self.read()?;
+        let newest = self.w.store.newest_generation(service, at_most);
+        let server = |generation| Some(self.w.store.contents(service, generation)?.journal.server.clone());
+        Ok(newest.map(|generation| (generation, server(generation))))
     }
 
     /// The claim that has the generation.
@@ -342,7 +360,7 @@ impl Out<'_> {
         if !self.step() {
             return;
         }
-        let answer = (owes && strategy.drops_own_locks()).then(|| self.probe());
+        let answer = asks_first(strategy, owes).then(|| self.probe());
         let (server, agent, before) = (self.s, self.id, self.w.now);
         self.w.servers[server].is_worked_on = true;
         let takes = match strategy {

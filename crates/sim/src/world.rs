@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_core::grace::{Grace, Opening, Probe, had_ended};
+use heirlock_core::grace::{Grace, Probe};
+use heirlock_core::lives;
 use heirlock_core::takeover::{Event, Part, Strategy};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
-use crate::agent::{Agent, Message, RecognisedAt};
+use crate::agent::{Agent, Message};
 use crate::check::Checks;
 use crate::client::{Client, Loss, Verdict};
 use crate::cluster::Cluster;
@@ -513,7 +514,7 @@ impl World {
     }
 
     fn recognised(&mut self, server: usize, agent: u64, run: u32, work: &Recognising) {
-        let Recognising { strategy, before, grace_seen: seen, answer } = *work;
+        let Recognising { strategy, before, grace_seen, answer } = *work;
         self.servers[server].is_worked_on = false;
         let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
             return;
@@ -523,16 +524,8 @@ impl World {
         let before = Moment::of_process(Duration::from_millis(before - started));
         let in_place = strategy == Strategy::RestartLockManager;
         let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
-        let forced = (in_place || strategy.drops_own_locks()).then_some(before);
-        let grace_opened = Opening { now, forced, age, seen }.counted_from();
-        let observation = it.observe(self.now);
-        let done =
-            grace_opened.ok_or("nothing tells how long grace has been open".to_owned()).map(|grace_opened| {
-                let grace_length = grace_length();
-                let too_late_for_the_lost =
-                    answer.is_some_and(|answer| had_ended(answer, seen, grace_length, before));
-                RecognisedAt { observation, in_place, grace_opened, grace_length, too_late_for_the_lost }
-            });
+        let work = lives::Recognising { strategy, before, grace_seen, answer };
+        let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
         let after = self.rng.u64(1..15);
         self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(run, done) });
     }

@@ -3,9 +3,10 @@
 use heirlock_nsm::MonName;
 use serde::{Deserialize, Serialize};
 
-use super::{Conveyance, Phase, Strategy};
+use super::{Conveyance, Means, Phase, Strategy};
+use crate::claim::Claim;
 use crate::incarnation::Incarnation;
-use crate::names::{ServerName, ServiceName};
+use crate::names::{Generation, ServerName, ServiceName};
 use crate::outcome::Outcome;
 
 /// How far one generation of one service has come: `journal.json` beside its records.
@@ -88,6 +89,27 @@ impl Journal {
         }
     }
 
+    /// The journal of a generation that was claimed, and not begun before the agent ended. It is begun now, and the run is
+    /// done anew: nothing tells which one that was, or what it was to take over besides. `had_one` says whether there was a
+    /// generation before. A claim before which there was none, and that took nothing over, meant no adoption.
+    #[must_use]
+    pub fn interrupted(
+        self,
+        service: &ServiceName,
+        claim: &Claim,
+        had_one: bool,
+        means: Means,
+        troubles: Vec<Trouble>,
+    ) -> Self {
+        if claim.generation == Generation::FIRST || !(had_one || claim.adopts) {
+            return self;
+        }
+        let part = if service.is_host() { Part::Own } else { Part::Target };
+        let members = vec![(service.clone(), part)];
+        let Means { strategy, convey, .. } = means;
+        Self { phase: Phase::Claimed, members, strategy, convey, troubles, ..self }
+    }
+
     /// Whether this server has rebooted since its peers last heard of a life of it: then its own locks on them are gone,
     /// and they are told with its clients. Of a mere restart they are not.
     #[must_use]
@@ -105,6 +127,14 @@ impl Journal {
         };
         told.or(self.life_before.as_ref()).or(self.life.as_ref())
     }
+}
+
+/// Whether the servers that this one mounts from are told with the clients of this service. Of a reboot they are, as those
+/// of `host.<server>`: this server's own locks on them died with it. Of a mere restart they are not
+/// ([`Journal::has_rebooted`]).
+#[must_use]
+pub fn tells_peers(service: &ServiceName, has_rebooted: bool) -> bool {
+    !service.is_host() || has_rebooted
 }
 
 /// A service's part in a run.
@@ -204,5 +234,44 @@ impl OutcomeLine {
     #[must_use]
     pub fn key(&self) -> Option<MonName> {
         MonName::parse(&self.client).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_claimed_and_not_begun_is_done_anew_where_it_meant_to_take_something_over() {
+        let us = ServerName::parse("nfs-b").unwrap();
+        let (nfs, host) = (ServiceName::parse("nfs").unwrap(), ServiceName::host(&us));
+        let means =
+            Means { strategy: Strategy::RestartNfs, convey: Conveyance::Copy, margin: Duration::ZERO };
+        let begun = |service: &ServiceName, generation: u64, adopts: bool, had_one: bool| {
+            let claim = Claim { adopts, ..Claim::new(Generation(generation), &us, "agent", 0) };
+            Journal::quiet("r", &us, 0).interrupted(service, &claim, had_one, means, Vec::new())
+        };
+        let quiet = Journal::quiet("r", &us, 0);
+        assert_eq!(begun(&nfs, 1, true, false), quiet, "the first claim took over nothing");
+        assert_eq!(begun(&nfs, 5, false, false), quiet, "nor one that goes on in another store");
+        for (service, adopts, had_one, part) in [
+            (&nfs, true, false, Part::Target),
+            (&nfs, false, true, Part::Target),
+            (&host, false, true, Part::Own),
+        ] {
+            let journal = begun(service, 5, adopts, had_one);
+            assert_eq!((journal.phase, &journal.members), (Phase::Claimed, &vec![(service.clone(), part)]));
+            assert_eq!((journal.strategy, journal.convey), (means.strategy, means.convey));
+        }
+    }
+
+    #[test]
+    fn peers_are_told_of_a_reboot_and_as_clients_of_what_was_taken_over() {
+        let host = ServiceName::host(&ServerName::parse("nfs-b").unwrap());
+        let nfs = ServiceName::parse("nfs").unwrap();
+        assert!(tells_peers(&nfs, false) && tells_peers(&nfs, true));
+        assert!(!tells_peers(&host, false) && tells_peers(&host, true));
     }
 }

@@ -45,9 +45,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod claiming;
 mod event;
 mod journal;
 mod member;
+mod order;
+mod outcomes;
 mod phase;
 mod queue;
 mod registrations;
@@ -61,9 +64,12 @@ use std::time::Duration;
 
 use heirlock_nsm::MonName;
 
+pub use claiming::{Base, Claiming, HeldBefore};
 pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
-pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until};
+pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until, tells_peers};
 pub use member::{ClientSummary, Summary};
+pub use order::{Admission, Means, Order};
+pub use outcomes::{last_outcomes, told_in, with_outcome};
 pub use phase::Phase;
 pub use queue::{Queue, Todo};
 pub use registrations::{REGISTRATIONS_BYTES_MAX, Registrations};

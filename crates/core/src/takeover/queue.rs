@@ -6,6 +6,7 @@ use heirlock_nsm::MonName;
 
 use super::{Action, Persist};
 use crate::Batch;
+use crate::moment::Moment;
 use crate::names::ServiceName;
 
 /// What is done next.
@@ -19,7 +20,11 @@ pub enum Todo {
 
 /// In the order in which it was asked for.
 #[derive(Debug, Default)]
-pub struct Queue(VecDeque<One>);
+pub struct Queue {
+    left: VecDeque<One>,
+    /// The store failed: nothing is taken out before it is tried again.
+    again: Option<Moment>,
+}
 
 #[derive(Debug)]
 enum One {
@@ -30,40 +35,62 @@ enum One {
 impl Queue {
     /// A step of the machine asks for more.
     pub fn extend(&mut self, batch: Batch<Persist, Action>) {
-        self.0.extend(batch.persist.into_iter().map(|one| One::Persist(Box::new(one))));
-        self.0.extend(batch.then.into_iter().map(One::Act));
+        self.left.extend(batch.persist.into_iter().map(|one| One::Persist(Box::new(one))));
+        self.left.extend(batch.then.into_iter().map(One::Act));
     }
 
-    /// Takes out what is to be done next. A new generation is a portion of its own.
+    /// Takes out what is to be done next. A new generation is a portion of its own. Nothing is, while the store is to be
+    /// tried again first ([`Queue::waits`]).
     pub fn take(&mut self) -> Option<Todo> {
-        let first = match self.0.pop_front()? {
+        if self.waits() {
+            return None;
+        }
+        let first = match self.left.pop_front()? {
             One::Act(action) => return Some(Todo::Act(action)),
             One::Persist(first) => *first,
         };
         let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
         let mut portion = vec![first];
-        while let Some(One::Persist(next)) = self.0.front()
+        while let Some(One::Persist(next)) = self.left.front()
             && !begins(next)
             && !begins(&portion[0])
             && next.generation() == portion[0].generation()
         {
-            if let Some(One::Persist(next)) = self.0.pop_front() {
+            if let Some(One::Persist(next)) = self.left.pop_front() {
                 portion.push(*next);
             }
         }
         Some(Todo::Persist(portion))
     }
 
-    /// The store failed: it is to be done again, before anything else.
-    pub fn put_back(&mut self, portion: Vec<Persist>) {
+    /// The store failed: this is to be done again, before anything else, and not before that moment.
+    pub fn put_back(&mut self, portion: Vec<Persist>, again: Moment) {
+        self.again = Some(again);
         for one in portion.into_iter().rev() {
-            self.0.push_front(One::Persist(Box::new(one)));
+            self.left.push_front(One::Persist(Box::new(one)));
         }
+    }
+
+    /// Whether the store has failed, and was not tried again.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// When the store is to be tried again.
+    #[must_use]
+    pub fn due(&self) -> Option<Moment> {
+        self.again
+    }
+
+    /// Time has passed. Answers whether the store is to be tried again now.
+    pub fn tries_again(&mut self, now: Moment) -> bool {
+        self.again.take_if(|at| now >= *at).is_some()
     }
 
     /// Whoever is registered now is not retired, however long the store kept that waiting.
     pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
-        for one in &mut self.0 {
+        for one in &mut self.left {
             if let One::Persist(persist) = one
                 && let Persist::Retire { clients, .. } = persist.as_mut()
             {
@@ -82,12 +109,14 @@ impl Queue {
             }
             One::Act(_) => false,
         };
-        self.0.iter().any(begins)
+        self.left.iter().any(begins)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::names::Generation;
 
@@ -110,7 +139,12 @@ mod tests {
         });
         let portion = queue.take();
         assert_eq!(portion, Some(Todo::Persist(vec![a.clone(), b.clone()])));
-        queue.put_back(vec![a, b]);
+        let again = Moment::at(Duration::from_secs(2));
+        queue.put_back(vec![a, b], again);
+        assert_eq!((queue.waits(), queue.due(), queue.take()), (true, Some(again), None));
+        assert!(!queue.tries_again(Moment::START) && queue.take().is_none(), "the store gets its time");
+        assert!(queue.tries_again(again) && !queue.waits());
+        assert!(!queue.tries_again(again), "once");
         assert_eq!(queue.take(), portion);
         assert_eq!(queue.take(), Some(Todo::Persist(vec![other])));
         assert_eq!(queue.take(), Some(Todo::Act(Action::CleanUp)));

@@ -5,6 +5,7 @@ use super::member::{Member, Summary};
 use super::phase::Phase;
 use super::{Strategy, Takeover};
 use crate::grace::Grace;
+use crate::moment::Moment;
 use crate::names::ServiceName;
 
 impl Takeover {
@@ -90,6 +91,26 @@ impl Takeover {
         matches!(self.phase, Phase::Intent | Phase::Fenced)
     }
 
+    /// Whether it waits for the lock manager to recognise, or, resumed, to be seen in the life that it recognised in.
+    #[must_use]
+    pub fn awaits_recognition(&self) -> bool {
+        self.phase == Phase::Conveyed
+    }
+
+    /// Whether a service can't be given away while this run is on, for it tells its clients. A self-adoption is no hindrance:
+    /// the server that takes the service next tells them. But a generation that is claimed has to be begun first: `begins`
+    /// says whether one of this service waits for that ([`super::Queue::begins`]).
+    #[must_use]
+    pub fn hinders_release(&self, service: &ServiceName, begins: bool) -> bool {
+        self.has_member(service) && (self.cause() != Cause::OwnRestart || begins)
+    }
+
+    /// Whether its end has come: a client that is retired for having no record is looked for once more.
+    #[must_use]
+    pub fn wants_last_look(&self, now: Moment) -> bool {
+        self.is_due(now) && self.next_timeout().is_some_and(|at| now >= at)
+    }
+
     /// The grace period that it recognised in.
     #[must_use]
     pub fn grace(&self) -> Option<&Grace> {
@@ -149,5 +170,37 @@ impl Takeover {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         self.members.iter().map(Member::counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, plan, service};
+    use super::super::{Event, Standing, Until};
+    use super::*;
+
+    #[test]
+    fn a_self_adoption_hinders_no_release_once_its_generation_is_begun_and_an_adoption_does() {
+        let asked = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
+        assert!(asked.hinders_release(&service("nfs"), false));
+        assert!(!asked.hinders_release(&service("home"), false), "it has claimed nothing of it yet");
+        let lost = vec![service("home")];
+        let standing = Standing { own: lost.clone(), lost, ..Standing::default() };
+        let asked = plan(Strategy::RestartNfs, Until::Settled);
+        let own = super::super::Plan { cause: Cause::OwnRestart, targets: Vec::new(), standing, ..asked };
+        let mut own = Takeover::new(at(0), own);
+        let _ = own.step(at(0), Event::Start);
+        let claimed = super::super::Claimed {
+            service: service("home"),
+            generation: crate::Generation(4),
+            records: std::collections::BTreeMap::new(),
+            sent: Vec::new(),
+            told: std::collections::BTreeSet::new(),
+            troubles: Vec::new(),
+        };
+        let _ = own.step(at(0), Event::Claimed { won: vec![claimed], refused: Vec::new() });
+        assert!(own.hinders_release(&service("home"), true));
+        assert!(!own.hinders_release(&service("home"), false));
+        assert!(!own.hinders_release(&service("other"), true));
     }
 }

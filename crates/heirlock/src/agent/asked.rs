@@ -12,15 +12,7 @@ use super::work::{RunNumber, Workshop};
 impl Agent {
     /// What this server holds and owes now.
     pub(crate) fn standing(&self) -> Standing {
-        let owed = self.owed();
-        let host = self.held.get(&ServiceName::host(&self.settings.server));
-        Standing {
-            own: self.held.keys().cloned().collect(),
-            lost: owed.lost,
-            unknown: owed.unknown,
-            life_before: host.and_then(|held| held.journal.life_told().cloned()),
-            life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
-        }
+        self.lives.standing(&ServiceName::host(&self.settings.server), self.holdings())
     }
 
     /// The run that takes this service over or tells its clients, or is to.
@@ -62,8 +54,8 @@ impl Agent {
                     self.work_for(number).fence(owners.collect());
                 }
                 Action::Claim { services, authority } => {
-                    let (won, refused) = self.claim_all(&services, &authority);
-                    self.claim_answered(Event::Claimed { won, refused });
+                    let claimed = self.claim_all(services, &authority);
+                    self.claim_answered(claimed);
                 }
                 Action::Over(end) => self.refused(end),
                 other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),
@@ -89,7 +81,7 @@ impl Agent {
         }
         self.run = self.asked.take();
         if let Some(running) = &mut self.run {
-            running.reborn = self.reborn;
+            running.reborn = self.lives.is_reborn();
         }
         self.carry_on(batch);
     }

@@ -192,7 +192,7 @@ impl Agent {
         let deletions = deletions.and_then(|at| self.capture.looks_for_deletions(at));
         let anew = deletions.is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
         let hinted = self.capture.hinted.load(Ordering::SeqCst);
-        let decides = self.run.is_some() || self.asked.is_some() || self.reborn;
+        let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides || self.capture.looked.is_none(), anew) {
             (true, true) => self.scan(now),
             (true, false) if hinted => self.look(now),
@@ -397,10 +397,7 @@ impl Agent {
     /// The life of the lock manager in which a deletion may mean something. While a run drops and opens what it will,
     /// none does.
     pub(crate) fn life_that_deletes(&self) -> Option<Incarnation> {
-        match self.run {
-            None if self.serving => self.follower.current().cloned(),
-            _ => None,
-        }
+        self.lives.where_deletions_count(self.run.is_some()).cloned()
     }
 
     /// A name was resolved, or could not be.

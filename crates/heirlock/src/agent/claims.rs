@@ -1,9 +1,7 @@
 //! How a run claims: what permits it is decided by `heirlock_core::claim`, and what the claim brings is read here.
 
-use std::collections::BTreeMap;
-
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
-use heirlock_core::takeover::{Claimed, Part, Trouble};
+use heirlock_core::takeover::{Base, Claimed, Claiming, Event, HeldBefore, Part, Trouble};
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -36,34 +34,26 @@ impl Agent {
         self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
     }
 
-    pub(crate) fn claim_all(
-        &mut self,
-        services: &[(ServiceName, Part)],
-        authority: &Authority,
-    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
+    pub(crate) fn claim_all(&mut self, services: Vec<(ServiceName, Part)>, authority: &Authority) -> Event {
         // What was captured until this moment belongs into the generation that is left.
         self.scan(self.clock.now());
-        let (mut won, mut refused) = (Vec::new(), Vec::new());
-        for (service, part) in services {
-            let targets_lost = *part == Part::Own && won.is_empty() && services[0].1 == Part::Target;
-            if targets_lost {
-                break; // nothing is to be taken over, so nothing of our own is touched
-            }
-            match self.claim(service, authority) {
-                Ok(claimed) => won.push(claimed),
+        let mut claiming = Claiming::new(services);
+        while let Some(service) = claiming.take() {
+            match self.claim(&service, authority) {
+                Ok(claimed) => claiming.won(claimed),
                 Err(NotClaimed::Refused(why)) => {
                     // What is held is looked up again before anybody asks for it another time.
                     self.beat_due = self.clock.now();
-                    refused.push((service.clone(), why));
+                    claiming.refused(service, why);
                 }
                 Err(NotClaimed::StoreFails(error)) => {
                     // Else whoever owes a run would begin the next one at once.
                     self.health.failed(self.clock.now(), &error.to_string());
-                    refused.push((service.clone(), error.to_string()));
+                    claiming.refused(service, error.to_string());
                 }
             }
         }
-        (won, refused)
+        claiming.over()
     }
 
     /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
@@ -113,46 +103,38 @@ impl Agent {
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = lost.as_ref().map_or(generation, |lost| generation.max(lost.generation.next()));
         let generation = known.above(generation);
-        let claim = Claim {
-            adopts: newest.as_ref().is_none_or(|c| c.owner != self.settings.server || c.released),
-            ..Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
-        };
+        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
+            .following(newest.as_ref());
         if let ClaimAnswer::Taken(other) = store.claim(service, &claim)? {
             let Claim { owner, generation, .. } = other;
             let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
             return Err(NotClaimed::Refused(overtaken.to_string()));
         }
         tracing::info!(%service, %generation, "{service}: claimed as generation {generation}");
-        let (mut records, mut troubles) = (BTreeMap::new(), Vec::new());
-        let mut sent: Vec<StateNumber> = self.own_state().into_iter().chain(known.sent()).collect();
+        let mut base =
+            Base { sent: self.own_state().into_iter().chain(known.sent()).collect(), ..Base::default() };
         // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(base) = store.newest_generation(service, generation)? {
-            let contents = store.load(service, base)?;
-            let mended = self.mend(service, base, contents)?;
-            sent.extend(mended.sent);
-            (records, troubles) = (mended.contents.records, mended.troubles);
+        if let Some(before) = store.newest_generation(service, generation)? {
+            let contents = store.load(service, before)?;
+            let mended = self.mend(service, before, contents)?;
+            base.sent.extend(mended.sent);
+            (base.records, base.troubles) = (mended.contents.records, mended.troubles);
         }
         if let Some(lost) = &lost {
             // Nobody knows what was sent under it.
-            sent.extend(self.beyond_all(service)?);
-            troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
+            base.sent.extend(self.beyond_all(service)?);
+            base.troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
         } else if let Some((newest, why)) = newest.as_ref().and_then(|c| Some((c, c.unreadable.clone()?))) {
-            troubles.push(self.claim_trouble(service, newest.generation, why));
-        }
-        // What this server knows of its own service counts, whatever became of the store.
-        let own = newest.as_ref().filter(|newest| newest.owner == self.settings.server && !newest.released);
-        let is_own = own.is_some() || lost.is_some();
-        if let Some(held) = self.held.get(service).filter(|_| is_own) {
-            for (client, bytes) in held.ledger.stored() {
-                records.entry(client.clone()).or_insert_with(|| bytes.clone());
-            }
+            base.troubles.push(self.claim_trouble(service, newest.generation, why));
         }
         if let Some(claim) = newest {
             let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
-            sent.extend(of_owner.map(StateNumber));
+            base.sent.extend(of_owner.map(StateNumber));
         }
-        let told =
-            self.held.get(service).map(|held| held.told_in(self.follower.current())).unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles })
+        let held = self.held.get(service).map(|held| {
+            let told = held.told_in(self.lives.current());
+            HeldBefore { records: held.ledger.stored(), told, is_own: lost.is_some() || !claim.adopts }
+        });
+        Ok(Claimed::new(service.clone(), &claim, base, held))
     }
 }

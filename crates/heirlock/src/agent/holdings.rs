@@ -7,7 +7,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Entry, Ledger};
-use heirlock_core::takeover::{Journal, OutcomeLine, Remains};
+use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -72,24 +72,17 @@ impl Held {
 
     /// The last that was learnt of each client; a run learns only what is better than what it knew.
     pub(crate) fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
-        self.outcomes.iter().map(|line| (line.client.as_str(), line)).collect()
+        last_outcomes(&self.outcomes)
     }
 
     /// Clients of which this is the last that was learnt.
     pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
-        // Asked at every turn of the loop, for what is rare: then looking once through them is all it costs.
-        let any = self.outcomes.iter().any(|line| line.outcome == wanted);
-        let lines = any.then(|| self.last_outcomes().into_values());
-        lines.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
+        with_outcome(&self.outcomes, wanted)
     }
 
     /// Clients that were told in this life of the lock manager, by the run that began this generation.
     pub(crate) fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
-        if life.is_none() || self.journal.life.as_ref() != life {
-            return BTreeSet::new();
-        }
-        let good = self.last_outcomes().into_values().filter(|line| line.outcome.is_good());
-        good.filter_map(OutcomeLine::key).collect()
+        told_in(&self.journal, &self.outcomes, life)
     }
 
     /// What can't be read of it in the store, and was not written anew since.
@@ -183,7 +176,7 @@ pub(crate) fn find(
     server: &ServerName,
 ) -> Result<Found, StoreError> {
     let Some(claim) = store.newest_claim(service)? else { return Ok(Found::Unclaimed) };
-    if claim.owner != *server || claim.released {
+    if !claim.is_held_by(server) {
         return Ok(Found::NotOurs(claim));
     }
     let Some(newest) = store.newest_generation(service, claim.generation)? else {

@@ -1,10 +1,10 @@
-//! Services that another server has claimed from this one, while their address is on this server still. Clients that reach
-//! it lock with a lock manager that is not theirs any more: whoever serves them by right knows nothing of those locks, and a
-//! restart of NFS here would drop them untold (I3).
+//! Services that another server has claimed from this one, while their address is on this server still: what the store and
+//! the addresses say of them. What follows from it is decided by `heirlock_core::left_behind`.
 
+use heirlock_core::ServiceName;
 use heirlock_core::claim::Claim;
+use heirlock_core::left_behind::was_held_by;
 use heirlock_core::takeover::Strategy;
-use heirlock_core::{Generation, ServerName, ServiceName};
 
 use super::work::Workshop;
 use super::{Agent, holdings};
@@ -12,36 +12,24 @@ use crate::presence::is_present;
 use crate::store::StoreError;
 use crate::threads;
 
-/// What is known of a service that another server holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LeftBehind {
-    /// Of which claim.
-    generation: Generation,
-    owner: ServerName,
-    /// It was claimed from this server.
-    was_ours: bool,
-    /// Its address is on this server.
-    is_here: bool,
-}
-
 impl Agent {
     /// Another server holds this service. Where that was claimed from this one, the address has to go.
     pub(crate) fn is_others(&mut self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
-        let is_here = !claim.released && self.has_address_of(service);
-        self.note_others(service, claim, is_here)
+        let has_address = self.has_address_of(service);
+        self.note_others(service, claim, has_address)
     }
 
-    fn note_others(&mut self, service: &ServiceName, claim: &Claim, is_here: bool) -> Result<(), StoreError> {
-        let known = self.left_behind.get(service).filter(|known| known.generation == claim.generation);
-        let was_ours = match known {
-            Some(known) => known.was_ours,
-            None if is_here && claim.owner != self.settings.server => self.was_ours(service, claim)?,
-            None => return Ok(()),
-        };
-        let is_news = is_here && was_ours && !known.is_some_and(|known| known.is_here);
-        let (generation, owner) = (claim.generation, claim.owner.clone());
-        self.left_behind.insert(service.clone(), LeftBehind { generation, owner, was_ours, is_here });
-        if is_news {
+    fn note_others(
+        &mut self,
+        service: &ServiceName,
+        claim: &Claim,
+        has_address: bool,
+    ) -> Result<(), StoreError> {
+        let mut left_behind = std::mem::take(&mut self.left_behind);
+        let was_ours = || self.was_ours(service, claim);
+        let goes = left_behind.note(&self.settings.server, service, claim, has_address, was_ours);
+        self.left_behind = left_behind;
+        if goes? {
             self.left_behind_problems().iter().for_each(|problem| tracing::error!("{problem}"));
             self.workshop.leave_address(service);
         }
@@ -50,17 +38,13 @@ impl Agent {
 
     /// What `status` says of them.
     pub(crate) fn left_behind_problems(&self) -> Vec<String> {
-        let left = self
-            .left_behind
-            .iter()
-            .filter(|(service, left)| left.is_here && left.was_ours && !self.held.contains_key(*service));
-        let problem = |(service, left): (&ServiceName, &LeftBehind)| {
+        let here = self.left_behind.here(|service| self.held.contains_key(service));
+        here.map(|(service, owner)| {
             format!(
-                "{service} belongs to {}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down",
-                left.owner
+                "{service} belongs to {owner}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down"
             )
-        };
-        left.map(problem).collect()
+        })
+        .collect()
     }
 
     /// Why the run that was asked for may not restart anything here, if so.
@@ -74,19 +58,11 @@ impl Agent {
         has_address: impl Fn(&ServiceName) -> bool,
     ) -> Option<String> {
         let asked = &self.asked.as_ref()?.machine;
-        let left = self.left_behind.iter().find(|(service, left)| {
-            left.is_here
-                && left.was_ours
-                && !self.held.contains_key(*service)
-                && asked.would_drop_untold(strategy, service)
-                && has_address(service)
-        });
-        left.map(|(service, left)| {
-            format!(
-                "'{strategy}' would drop locks that clients of {service} took on this server, and nobody would tell them: {service} belongs to {}, and its address is here still; take the address away, or adopt {service} first",
-                left.owner
-            )
-        })
+        let is_held = |service: &ServiceName| self.held.contains_key(service);
+        let (service, owner) = self.left_behind.dropped_by(asked, strategy, is_held, has_address)?;
+        Some(format!(
+            "'{strategy}' would drop locks that clients of {service} took on this server, and nobody would tell them: {service} belongs to {owner}, and its address is here still; take the address away, or adopt {service} first"
+        ))
     }
 
     /// A loopback address is on every server, and says nothing.
@@ -96,19 +72,14 @@ impl Agent {
         configured.is_some_and(|service| service.addresses.iter().any(is_here))
     }
 
-    /// Whether a generation before this claim is this server's: looked up once for each claim.
+    /// Whether a generation before this claim is this server's.
     fn was_ours(&self, service: &ServiceName, claim: &Claim) -> Result<bool, StoreError> {
-        let mut before = claim.generation.0.checked_sub(1).map(Generation);
-        while let Some(at_most) = before {
-            let Some(generation) = self.store.newest_generation(service, at_most)? else { return Ok(false) };
+        was_held_by(&self.settings.server, claim, |at_most| {
+            let Some(generation) = self.store.newest_generation(service, at_most)? else { return Ok(None) };
             let contents = self.store.load(service, generation)?;
-            let journal = holdings::parse_journal(&contents);
-            if journal.is_some_and(|journal| journal.server == self.settings.server) {
-                return Ok(true);
-            }
-            before = generation.0.checked_sub(1).map(Generation);
-        }
-        Ok(false)
+            let server = holdings::parse_journal(&contents).map(|journal| journal.server);
+            Ok(Some((generation, server)))
+        })
     }
 }
 
@@ -135,6 +106,7 @@ impl Workshop {
 #[cfg(test)]
 mod tests {
     use heirlock_core::takeover::{Journal, Phase};
+    use heirlock_core::{Generation, ServerName};
     use heirlock_nsm::StateNumber;
 
     use super::*;

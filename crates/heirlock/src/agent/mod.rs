@@ -59,8 +59,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
-use heirlock_core::incarnation::{Follower, Incarnation};
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::Hearts;
+use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName, limits as core_limits};
@@ -92,7 +94,7 @@ use status::Snapshot;
 #[cfg(test)]
 pub(crate) use status::first as first_status;
 use watch::Look;
-use work::{Fit, RecognisedAt, RunNumber, Workshop};
+use work::{Fit, RunNumber, Workshop};
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -115,7 +117,7 @@ pub(crate) enum Message {
     /// What this server needs to adopt a service that is to come home was looked for.
     HomeLookedFor(ServiceName, Fit),
     /// The lock manager was made to recognise, for a run.
-    Recognised(RunNumber, Box<Result<RecognisedAt, String>>),
+    Recognised(RunNumber, Box<Result<Recognised, String>>),
     /// What other servers compare with their own.
     Facts(BTreeMap<String, String>),
     /// A name was looked up.
@@ -157,15 +159,9 @@ pub(crate) struct Agent {
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
     conveyor: Conveyor,
-    follower: Follower,
-    /// Clients are served: nfsd has threads.
-    serving: bool,
-    /// The lock manager was reborn, and what follows from it isn't done yet.
-    reborn: bool,
+    lives: Lives,
     meeting: recovery::Meeting,
-    /// When the lock manager was last looked at.
-    looked_at: Option<Moment>,
-    grace_seen: grace::GraceSeen,
+    grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
     peers: roles::Peers,
     held: BTreeMap<ServiceName, Held>,
@@ -174,15 +170,13 @@ pub(crate) struct Agent {
     /// Claims of services that others hold, or nobody.
     others: BTreeMap<ServiceName, Claim>,
     /// Those of them whose address was on this server.
-    left_behind: BTreeMap<ServiceName, left_behind::LeftBehind>,
+    left_behind: LeftBehind,
     /// The run that is on: a self-adoption, or what was asked for and has claimed.
     run: Option<Running>,
     /// What was asked for and has claimed nothing yet.
     asked: Option<Running>,
     /// From which addresses clients can be told, in the run that is on or in the last one.
     readiness: Arc<readiness::Readiness>,
-    /// When the last run was refused, if it was.
-    refused_at: Option<Moment>,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -303,22 +297,18 @@ impl Agent {
             capture,
             monitoring: None,
             conveyor,
-            follower: Follower::default(),
-            serving: false,
-            reborn: false,
+            lives: Lives::default(),
             meeting: recovery::Meeting::default(),
-            looked_at: None,
-            grace_seen: grace::GraceSeen::new(&settings.runtime_directory),
+            grace_note: grace::GraceNote::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
             peers: roles::Peers::of(Path::new("/proc")),
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),
-            left_behind: BTreeMap::new(),
+            left_behind: LeftBehind::default(),
             run: None,
             asked: None,
             readiness: Arc::default(),
-            refused_at: None,
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             beat_due: clock.now(),
@@ -344,8 +334,8 @@ impl Agent {
             Err(error) => self.health.failed(now, &error.to_string()),
         }
         let known = self.known_life();
-        self.grace_seen.recall(known.as_ref(), self.clock);
-        self.follower = Follower::new(known);
+        let grace_seen = self.grace_note.recall(known.as_ref(), self.clock);
+        self.lives = Lives::new(known, grace_seen);
         self.tidy_conveyed();
     }
 
@@ -468,7 +458,7 @@ impl Agent {
     fn beat(&mut self, now: Moment) {
         from_elsewhere::say_what_was_suppressed();
         let condition = Condition {
-            incarnation: self.follower.current().cloned().filter(|_| self.follower.runs()),
+            incarnation: self.lives.running().cloned(),
             state: self.own_state().map(|state| state.0),
             ailments: self.ailments(),
             facts: self.facts(now),

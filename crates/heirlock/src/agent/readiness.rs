@@ -209,29 +209,13 @@ impl Workshop {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
     use std::time::Duration;
-
-    use heirlock_nsm::rpc::{Call, encode_success};
 
     use super::*;
     use crate::agent::Message;
     use crate::agent::testing::{Place, place, service};
     use crate::config::Settings;
-
-    /// rpcbind and every program that it is asked for, at one port of this address.
-    fn served(address: &str) -> u16 {
-        let socket = UdpSocket::bind((address, 0)).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                let xid = Call::decode(&buffer[..count]).unwrap().xid;
-                let _ = socket.send_to(&encode_success(xid, &u32::from(port).to_be_bytes()), from);
-            }
-        });
-        port
-    }
+    use crate::fake_programs::rpcbind_and_programs;
 
     /// Brings up a service that has these addresses, and says what the run is told.
     fn bring_up(
@@ -257,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_run_goes_on_with_the_address_that_is_ready_and_the_others_are_named() {
-        let (place, port) = (place(), served("127.9.7.1"));
+        let (place, port) = (place(), rpcbind_and_programs("127.9.7.1"));
         // 192.0.2.77 is not here, and at 127.9.7.2 nobody answers.
         let addresses = ["192.0.2.77", "127.9.7.1", "127.9.7.2"];
         let (result, readiness) = bring_up(&place, &addresses, port, Duration::from_secs(600));

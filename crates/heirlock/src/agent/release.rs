@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::{Cause, Event, Journal};
+use heirlock_core::takeover::{Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
+use super::runs::Running;
 use super::{Agent, clock, status};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
@@ -122,10 +123,8 @@ impl Agent {
                 "{service} is not held by this server; 'heirlock status' says whose it is"
             )));
         }
-        let run = self.run.as_ref().filter(|running| running.machine.has_member(service));
-        if let Some(running) = run
-            && (running.machine.cause() != Cause::OwnRestart || running.begins(service))
-        {
+        let hinders = |running: &&Running| running.machine.hinders_release(service, running.begins(service));
+        if let Some(running) = self.run.as_ref().filter(hinders) {
             return Err(Unreleasable {
                 text: format!(
                     "clients of {service} are being told right now; release it when that has settled"

@@ -2,11 +2,11 @@
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::takeover::{Cause, Event, Milestone, Until};
+use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::runs::{Order, Waiting};
+use super::runs::{Commission, Waiting};
 use super::{Agent, maintenance_file, status};
 use crate::control::{Answer, Fenced, Request, Responder};
 use crate::files::{self, trusted};
@@ -88,34 +88,34 @@ impl Agent {
             return responder
                 .failed(&format!("{service} is being released; adopt it when that is done"), true);
         }
-        let adopted = self.being_adopted();
-        if adopted.contains(service) {
-            return self.join(&adoption.service, adoption.prepare, Waiting { responder, until });
-        }
-        if !adopted.is_empty() {
-            let targets = status::names(&adopted);
-            let text = format!("{targets} is being adopted right now; ask again when that has settled");
-            return responder.failed(&text, true);
-        }
-        if self.is_adopted_already(service) && !adoption.insisted {
-            return self.answer_of_adopted(service, responder, "is held by this server already");
+        let being_adopted = self.being_adopted();
+        let is_adopted = self.is_adopted_already(service);
+        match Admission::of(service, &being_adopted, is_adopted, adoption.insisted) {
+            Admission::Joins => {
+                return self.join(&adoption.service, adoption.prepare, Waiting { responder, until });
+            }
+            Admission::Busy => {
+                let targets = status::names(&being_adopted);
+                let text = format!("{targets} is being adopted right now; ask again when that has settled");
+                return responder.failed(&text, true);
+            }
+            Admission::Adopted => {
+                return self.answer_of_adopted(service, responder, "is held by this server already");
+            }
+            Admission::Begins => {}
         }
         let primary_lost = self.last_sign_of(service, now);
         let authority = match self.authority_for(&adoption) {
             Ok(authority) => authority,
             Err(why) => return responder.failed(&why, true),
         };
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![adoption.service],
-            until: if adoption.prepare { Until::Prepared } else { Until::Settled },
-            authority,
+        let commission = Commission {
+            order: Order::asked(adoption.service, adoption.prepare, authority, primary_lost),
             waiting: vec![Waiting { responder, until }],
             insists: adoption.insisted,
             before: adoption.before,
-            primary_lost,
         };
-        self.begin_run(now, order);
+        self.begin_run(now, commission);
     }
 
     /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
@@ -183,8 +183,7 @@ impl Agent {
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
     pub(crate) fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let current = self.follower.current().filter(|_| self.follower.runs());
-        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), current)
+        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {

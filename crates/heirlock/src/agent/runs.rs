@@ -7,19 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::incarnation::Change as LifeChange;
+use heirlock_core::claim::Claim;
+use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Conveyance, End, Event, Found, Milestone, Notice, OutcomeLine, Part, Persist, Phase, Plan,
-    Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until,
+    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
+    Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
+    Until, tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::holdings::begin;
-use super::work::{Fit, RecognisedAt, RunNumber, Telling};
+use super::work::{Fit, RunNumber, Telling};
 use super::{Agent, clock, registrations};
-use crate::config::Settings;
+use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
 use crate::store::{Change, StoreError, journal_text};
 use crate::survey;
@@ -46,7 +47,6 @@ pub(crate) struct Running {
     pub(crate) untold: Option<Untold>,
     /// Another life of the lock manager had begun, and what follows from it was this run's to do.
     pub(crate) reborn: bool,
-    store_retry: Option<Moment>,
     /// The phase that those who wait were told of.
     pub(crate) said: Option<Phase>,
     /// When they were last told how many have answered.
@@ -60,18 +60,21 @@ pub(crate) struct Untold {
     pub(crate) until: Moment,
 }
 
-/// What a new run is to do.
-pub(crate) struct Order {
-    pub(crate) cause: Cause,
-    pub(crate) targets: Vec<ServiceName>,
-    pub(crate) until: Until,
-    pub(crate) authority: Authority,
+/// What a new run is to do, and for whom.
+pub(crate) struct Commission {
+    pub(crate) order: Order,
     pub(crate) waiting: Vec<Waiting>,
     /// It goes on without what it needs.
     pub(crate) insists: bool,
     /// What led to it, for its timeline.
     pub(crate) before: Vec<(Milestone, Moment)>,
-    pub(crate) primary_lost: Option<Moment>,
+}
+
+impl Commission {
+    /// Nobody waits for it. It was accepted before, or nobody asks for it: so it goes on without what it needs.
+    pub(crate) fn unasked(order: Order) -> Self {
+        Self { order, waiting: Vec::new(), insists: true, before: Vec::new() }
+    }
 }
 
 /// Somebody waits for a run.
@@ -107,7 +110,6 @@ impl Running {
             told: Vec::new(),
             untold: None,
             reborn: false,
-            store_retry: None,
             said: None,
             said_at: Moment::START,
         }
@@ -139,37 +141,26 @@ impl Running {
 
     /// When the loop must look after it again.
     pub(crate) fn due(&self) -> Option<Moment> {
-        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
     }
 }
 
 impl Agent {
     /// Begins a run: a self-adoption where none is on, or one that is asked for where none is that was.
-    pub(crate) fn begin_run(&mut self, now: Moment, order: Order) {
-        let plan = Plan {
-            run: format!("{:016x}", fastrand::u64(..)),
-            server: self.settings.server.clone(),
-            cause: order.cause,
-            targets: order.targets,
-            standing: self.standing(),
-            strategy: self.settings.lock_manager.strategy,
-            convey: self.settings.lock_manager.convey,
-            until: order.until,
-            fence: order.authority.confirmed,
-            authority: order.authority,
-            margin: self.settings.lock_manager.settle_margin,
-            primary_lost: order.primary_lost,
-            started_at_s: clock::wall_s(),
-        };
+    pub(crate) fn begin_run(&mut self, now: Moment, commission: Commission) {
+        let Commission { order, waiting, insists, before } = commission;
+        let (is_own_restart, until) = (order.is_own_restart(), order.until);
+        let (run, server) = (format!("{:016x}", fastrand::u64(..)), self.settings.server.clone());
+        let plan = order.plan(run, server, self.standing(), self.means(), clock::wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
-        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), order.waiting);
-        running.reborn = self.reborn;
-        running.insists = order.insists;
-        running.waits_for_addresses = order.until == Until::Settled;
-        for (milestone, at) in order.before {
+        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), waiting);
+        running.reborn = self.lives.is_reborn();
+        running.insists = insists;
+        running.waits_for_addresses = until == Until::Settled;
+        for (milestone, at) in before {
             running.machine.came_before(now, milestone, at);
         }
-        if order.cause == Cause::OwnRestart {
+        if is_own_restart {
             self.settle_capture(now);
             let found = &self.capture.found.clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
@@ -179,6 +170,12 @@ impl Agent {
             self.asked = Some(running);
             self.advance_asked(Event::Start);
         }
+    }
+
+    /// How this server recognises.
+    pub(crate) fn means(&self) -> Means {
+        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
+        Means { strategy, convey, margin }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
@@ -204,20 +201,19 @@ impl Agent {
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
-        let (since, owes) = (self.grace_seen.since(), false);
+        let (since, owes) = (self.lives.grace_seen(), false);
         self.work_for(number).recognise(Strategy::Notify, Vec::new(), since, owes);
         true
     }
 
     fn remains_of(&mut self, run: &str) -> Result<Vec<Remains>, StoreError> {
-        let host = ServiceName::host(&self.settings.server);
         let roles = self.peers.roles(&self.nlm_ports, false);
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         members
             .map(|(service, held)| {
                 let mut remains = held.remains(service);
-                // As in `notify`: of a mere restart peers are not told, so nothing is missed where they were not.
-                if *service == host && !held.journal.has_rebooted() {
+                // As in `notify`: nothing is missed where they were not told.
+                if !tells_peers(service, held.journal.has_rebooted()) {
                     remains.clients.retain(|client| !roles.is_peer(client));
                 }
                 remains.begun_with = self.known_before(service, held.claim.generation)?;
@@ -232,7 +228,7 @@ impl Agent {
         service: &ServiceName,
         generation: Generation,
     ) -> Result<Option<BTreeSet<MonName>>, StoreError> {
-        let Some(before) = generation.0.checked_sub(1).map(Generation) else { return Ok(None) };
+        let Some(before) = generation.before() else { return Ok(None) };
         let Some(before) = self.store.newest_generation(service, before)? else { return Ok(None) };
         let contents = self.store.load(service, before)?;
         Ok(Some(contents.records.into_keys().collect()))
@@ -294,28 +290,20 @@ impl Agent {
 
     /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
     /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
-    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<RecognisedAt, String>) {
+    pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<Recognised, String>) {
         // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
-        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
-        let asked = self.run.as_ref().is_some_and(awaits);
+        let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
+        let awaited = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
-            let change = self.follower.observe(&done.recognised.observation);
-            let dropped = done.recognised.in_place.then(|| self.follower.restarted_in_place()).flatten();
-            let change = dropped.map_or(change, LifeChange::Reborn);
-            self.serving = done.recognised.observation.serving;
-            if !asked {
-                self.life_changed(change, Some(done.grace_opened));
+            let (begun, recognition) = self.lives.recognised(&done, awaited);
+            if let Some(begun) = begun {
+                self.life_began(&begun);
             }
-            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
-            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
-            // Before the run is said to have got here: whoever goes on with it has to count this grace period.
-            self.grace_seen.note(&life, done.grace_opened, self.clock);
-            Ok(Recognition {
-                life,
-                grace_opened: done.grace_opened,
-                grace_length: done.grace_length,
-                too_late_for_the_lost: done.too_late_for_the_lost,
-            })
+            // Before the run is said to have got here: the agent that goes on with it has to count this grace period.
+            if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
+                self.grace_note.write(life, *grace_opened, self.clock);
+            }
+            recognition
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
@@ -332,8 +320,7 @@ impl Agent {
     /// Time passed.
     pub(crate) fn tick_run(&mut self, now: Moment) {
         let Some(running) = &mut self.run else { return };
-        if running.store_retry.is_some_and(|at| now >= at) {
-            running.store_retry = None;
+        if running.todo.tries_again(now) {
             self.carry_out();
         }
         if let Some(running) =
@@ -344,18 +331,11 @@ impl Agent {
         }
         // Who is present is asked of all there are, so not before it matters.
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            if self
-                .run
-                .as_ref()
-                .and_then(|running| running.machine.next_timeout())
-                .is_some_and(|at| now >= at)
-            {
-                // Who is retired for having no record is looked for once more.
+            if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(now);
             }
             let present = self.capture.found.clients.keys().cloned().collect();
-            // A look at one that has stopped shows no life that goes on.
-            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            let looked_at = self.lives.looked_at();
             self.advance(Event::Tick { present, looked_at });
         }
     }
@@ -364,7 +344,7 @@ impl Agent {
     fn carry_out(&mut self) {
         loop {
             let Some(running) = &mut self.run else { return };
-            if running.store_retry.is_some() {
+            if running.todo.waits() {
                 return;
             }
             let Some(next) = running.todo.take() else { break };
@@ -376,8 +356,7 @@ impl Agent {
                         let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
-                        running.store_retry = Some(now + crate::limits::STORE_RETRY);
-                        running.todo.put_back(portion);
+                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY);
                         return;
                     }
                 }
@@ -483,8 +462,8 @@ impl Agent {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(&services, &authority);
-                self.advance(Event::Claimed { won, refused });
+                let claimed = self.claim_all(services, &authority);
+                self.advance(claimed);
             }
             Action::Convey { services, how } => {
                 let mut services = services;
@@ -575,7 +554,7 @@ impl Agent {
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
         registrations::keep(&self.settings.runtime_directory, before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
-        self.work_for(number).recognise(strategy, targets, self.grace_seen.since(), owes);
+        self.work_for(number).recognise(strategy, targets, self.lives.grace_seen(), owes);
     }
 
     pub(crate) fn stop_notifying(&mut self) {
@@ -593,14 +572,12 @@ impl Agent {
         else {
             return;
         };
-        let host = ServiceName::host(&self.settings.server);
         let roles = self.peers.roles(&self.nlm_ports, false);
-        // A reboot is told to peers as well: our own locks on them died with us. A mere restart is not.
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
         let tellings = notices
             .into_iter()
             .map(|mut notice| {
-                if notice.service == host && !rebooted {
+                if !tells_peers(&notice.service, rebooted) {
                     notice.clients.retain(|client| !roles.is_peer(client));
                 }
                 let (mut clients, mut untold) = (Vec::new(), Vec::new());
@@ -675,9 +652,8 @@ impl Agent {
 
     /// Says how a run has ended, to the log and to those who wait for it.
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
-        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+        self.lives.run_ended(self.clock.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
-        self.refused_at = matches!(end, End::Refused(_)).then(|| self.clock.now());
         let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;

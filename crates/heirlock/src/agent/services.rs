@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_core::claim::{self, Authority, Claim, OwnerHeart, Standing, standing};
+use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
-use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::log_limit::Source;
-use heirlock_core::takeover::{Cause, Event, Journal, Phase, Until};
+use heirlock_core::takeover::{Event, Journal, Order};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::holdings::{self, Found, Held};
 use super::mend::Mended;
-use super::runs::Order;
+use super::runs::Commission;
 use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
@@ -228,22 +228,10 @@ impl Agent {
             self.hold(service, claim, contents, journal);
             return Ok(());
         }
-        let mut journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
         // A generation whose number can't be read was one all the same.
         let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
-        let was_first = claim.generation == Generation::FIRST || !(had_one || claim.adopts);
-        // A first claim took over nothing; any other one meant to.
-        if !was_first {
-            journal.phase = Phase::Claimed;
-            journal.troubles = troubles;
-            let part = match service.is_host() {
-                true => heirlock_core::takeover::Part::Own,
-                false => heirlock_core::takeover::Part::Target,
-            };
-            journal.members = vec![(service.clone(), part)];
-            journal.strategy = self.settings.lock_manager.strategy;
-            journal.convey = self.settings.lock_manager.convey;
-        }
+        let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
+        let journal = journal.interrupted(service, &claim, had_one, self.means(), troubles);
         let contents =
             holdings::begin(self.store.as_ref(), service, claim.generation, state, base.records, &journal)?;
         self.hold(service, claim, contents, journal);
@@ -305,24 +293,11 @@ impl Agent {
             }
             let Ok(Some(claim)) = self.store.newest_claim(&service) else { continue };
             let heart = self.pulse.heart_of(&claim.owner, now);
-            if claim.released || claim.owner == self.settings.server || !may_adopt_unasked(heart) {
-                continue;
-            }
-            let OwnerHeart::Silent { for_time } = heart else { continue };
+            let Some(for_time) = silence_to_act_on(&claim, &self.settings.server, heart) else { continue };
             tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
             self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
-            let order = Order {
-                cause: Cause::OwnerDead,
-                targets: vec![service],
-                until: Until::Settled,
-                // What permits it is the silence that was seen, and then the fence.
-                authority: Authority { confirmed: true, ..Authority::default() },
-                waiting: Vec::new(),
-                insists: false,
-                before: Vec::new(),
-                primary_lost: Some(now - for_time),
-            };
-            self.begin_run(now, order);
+            let order = Order::owner_dead(service, now - for_time);
+            self.begin_run(now, Commission { insists: false, ..Commission::unasked(order) });
             return;
         }
     }

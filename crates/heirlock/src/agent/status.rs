@@ -80,7 +80,7 @@ impl Agent {
     /// Makes the status known.
     pub(crate) fn publish(&self) {
         let now = self.clock.now();
-        let life = self.follower.current().filter(|_| self.follower.runs());
+        let life = self.lives.running();
         let report = StatusReport {
             server: self.settings.server.to_string(),
             agent: self.id.clone(),
@@ -98,7 +98,7 @@ impl Agent {
             lock_manager: LockManagerStatus {
                 kind: self.settings.lock_manager.kind.as_str().into(),
                 incarnation: life.map(ToString::to_string),
-                serving: self.serving,
+                serving: self.lives.is_serving(),
                 needed: self.needs_a_lock_manager(),
             },
             protected_since_s: self.protection.since_s(),
@@ -169,7 +169,7 @@ impl Agent {
         let blind = self.capture.blind.as_deref();
         let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
         let store = self.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
-        let stopped = !self.follower.runs() && self.needs_a_lock_manager();
+        let stopped = self.lives.running().is_none() && self.needs_a_lock_manager();
         let stopped = stopped.then_some(Ailment { kind: AilmentKind::NoLockManager, error: None });
         blind.into_iter().chain(store).chain(stopped).collect()
     }

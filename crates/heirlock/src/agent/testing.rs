@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
-use heirlock_core::takeover::{Cause, End, Event, Phase, Until};
+use heirlock_core::takeover::{End, Event, Order, Phase};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
-use super::runs::Order;
+use super::runs::Commission;
 use super::status::Snapshot;
 use super::work::RunNumber;
 use super::{Agent, Message};
@@ -105,17 +105,9 @@ impl Place {
     }
 
     fn ask_for(&mut self, target: &str, insisted: bool) {
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![service(target)],
-            until: Until::Settled,
-            authority: Authority { insisted, ..Authority::default() },
-            waiting: Vec::new(),
-            insists: true,
-            before: Vec::new(),
-            primary_lost: None,
-        };
-        self.agent.begin_run(self.agent.clock.now(), order);
+        let authority = Authority { insisted, ..Authority::default() };
+        let order = Order::asked(service(target), false, authority, None);
+        self.agent.begin_run(self.agent.clock.now(), Commission::unasked(order));
     }
 
     /// The run that is on ends; its threads go on.

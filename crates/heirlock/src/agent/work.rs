@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Leave, Opening, Probe, had_ended};
+use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
+use heirlock_core::lives::{Recognised, Recognising, asks_first};
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Event, Notice, Strategy};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
@@ -21,7 +22,7 @@ use super::{Message, volumes};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::guard::{self, Host};
-use crate::lock_manager::{LockManager, Recognised, exported};
+use crate::lock_manager::{LockManager, exported};
 use crate::notifier::{self, LookUp};
 use crate::presence::is_present;
 use crate::threads;
@@ -56,15 +57,6 @@ impl Fit {
     fn lacks(one: Missing) -> Self {
         Self { missing: vec![one], said: Vec::new() }
     }
-}
-
-/// What a recognition brought about, as its thread saw it.
-#[derive(Debug)]
-pub(crate) struct RecognisedAt {
-    pub(crate) recognised: Recognised,
-    pub(crate) grace_opened: Moment,
-    pub(crate) grace_length: Duration,
-    pub(crate) too_late_for_the_lost: bool,
 }
 
 /// One service whose clients are told.
@@ -231,7 +223,7 @@ impl Workshop {
         targets: &[ServiceName],
         grace_seen: Option<Moment>,
         owes: bool,
-    ) -> Result<RecognisedAt, String> {
+    ) -> Result<Recognised, String> {
         for service in targets {
             if let Some(Err(why)) =
                 self.hook("volume-up", self.settings.hooks.volume_up.as_ref(), service, None)
@@ -239,19 +231,13 @@ impl Workshop {
                 return Err(format!("the volume of {service} did not come up: {why}"));
             }
         }
-        let answer = (owes && strategy.drops_own_locks()).then(|| self.probe(&[]).0);
+        let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
         let mut lock_manager = self.lock_manager();
-        let before = self.clock.now();
-        let recognised = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
+        let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
+        let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
         let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
         let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
-        let forced = (recognised.in_place || strategy.drops_own_locks()).then_some(before);
-        let opening = Opening { now: self.clock.now(), forced, age, seen: grace_seen };
-        let grace_opened =
-            opening.counted_from().ok_or("nothing tells how long grace has been open already")?;
-        let too_late_for_the_lost =
-            answer.is_some_and(|answer| had_ended(answer, grace_seen, grace_length, before));
-        Ok(RecognisedAt { recognised, grace_opened, grace_length, too_late_for_the_lost })
+        work.done(self.clock.now(), seen.observation, seen.in_place, age, grace_length)
     }
 
     /// Asks until grace is open.

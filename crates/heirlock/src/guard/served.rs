@@ -67,28 +67,10 @@ fn rpcbind_at(here: IpAddr, version: u32, port: u16) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::thread;
-
-    use heirlock_nsm::rpc::{Call, encode_success};
-
     use super::*;
+    use crate::fake_programs;
     use crate::guard::finding::Severity;
-    use crate::guard::testing::{rpcbind as fake_rpcbind, settings};
-
-    /// What answers every call that does nothing.
-    fn program(address: &str) -> u16 {
-        let socket = UdpSocket::bind((address, 0)).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-                let xid = Call::decode(&buffer[..count]).unwrap().xid;
-                socket.send_to(&encode_success(xid, &[]), from).unwrap();
-            }
-        });
-        port
-    }
+    use crate::guard::testing::settings;
 
     fn found(port: u16, addresses: &str) -> Vec<(Severity, String)> {
         let text = format!(
@@ -99,9 +81,9 @@ mod tests {
 
     #[test]
     fn each_address_that_is_here_is_asked_and_the_one_that_is_not_served_is_named() {
-        let nlm = program("127.9.6.1");
-        let port = fake_rpcbind("127.0.0.1", 0, u32::from(nlm));
-        fake_rpcbind("127.9.6.1", port, u32::from(nlm));
+        let nlm = fake_programs::idle("127.9.6.1");
+        let port = fake_programs::rpcbind("127.0.0.1", 0, Some(nlm));
+        fake_programs::rpcbind("127.9.6.1", port, Some(nlm));
         let all = found(port, "\"127.9.6.1\"");
         assert_eq!(all, [(Severity::Ok, "NFS and NLM answer at all 1 addresses that are here".to_owned())]);
         let one = found(port, "\"127.9.6.1\", \"127.9.6.2\"");
@@ -114,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_standby_whose_rpcbind_does_not_serve_ipv6_is_told_before_it_adopts() {
-        let port = fake_rpcbind("127.0.0.1", 0, 0);
+        let port = fake_programs::rpcbind("127.0.0.1", 0, None);
         let found = found(port, "\"2001:db8::10\"");
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(

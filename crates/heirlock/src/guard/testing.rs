@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::thread;
 
 use rustix::process::geteuid;
 
@@ -190,23 +188,6 @@ fn list(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)
 pub(super) fn ended(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-/// An rpcbind on a loopback address that names this port for every program; 0 stands for none.
-pub(super) fn rpcbind(address: &str, at: u16, names: u32) -> u16 {
-    let socket = UdpSocket::bind((address, at)).unwrap();
-    let at = socket.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let mut buffer = [0; 256];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            let mut reply = buffer[..4].to_vec();
-            for word in [1_u32, 0, 0, 0, 0, names] {
-                reply.extend(word.to_be_bytes());
-            }
-            socket.send_to(&reply, from).unwrap();
-        }
-    });
-    at
 }
 
 pub(super) const SERVICE: &str = "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n\

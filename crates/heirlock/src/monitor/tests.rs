@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_core::monitor::{Rules, WhenUnprotected};
-use heirlock_nsm::rpc::{Call, Credential, encode_call, encode_success, frame};
-use heirlock_nsm::rpcbind::{Transport, encode_getport_result};
+use heirlock_nsm::rpc::{Call, Credential, encode_call, frame};
+use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::{self, Downcall, MonArgs, MonId, MyId, Procedure, StatResult};
 
 use super::directory::Directory;
 use super::*;
-use crate::rpc_client;
+use crate::{fake_programs, rpc_client};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -235,14 +235,11 @@ struct FakeLockManager {
 }
 
 fn fake_lock_manager() -> FakeLockManager {
-    let (rpcbind, lockd) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-    let rpcbind_port = rpcbind.local_addr().unwrap().port();
-    let port = lockd.local_addr().unwrap().port();
-    thread::spawn(move || answer(&rpcbind, |_, _| Some(encode_getport_result(Some(port)))));
     let (sender, calls) = channel();
     let mute = Arc::new(Mutex::new(0));
     let muted = Arc::clone(&mute);
-    thread::spawn(move || answer(&lockd, |call, from| took(call, from, &sender, &muted)));
+    let port = fake_programs::program("127.0.0.1", 0, move |call, from| took(call, from, &sender, &muted));
+    let rpcbind_port = fake_programs::rpcbind("127.0.0.1", 0, Some(port));
     FakeLockManager { rpcbind_port, calls, mute }
 }
 
@@ -257,16 +254,6 @@ fn took(
     let mut mute = mute.lock().unwrap();
     *mute = mute.saturating_sub(1);
     (*mute == 0).then(Vec::new)
-}
-
-fn answer(socket: &UdpSocket, answer: impl Fn(&Call<'_>, SocketAddr) -> Option<Vec<u8>>) {
-    let mut buffer = [0; 4096];
-    while let Ok((count, from)) = socket.recv_from(&mut buffer) {
-        let Ok(call) = Call::decode(&buffer[..count]) else { continue };
-        if let Some(result) = answer(&call, from) {
-            let _ = socket.send_to(&encode_success(call.xid, &result), from);
-        }
-    }
 }
 
 #[test]

@@ -278,7 +278,7 @@ impl Store for DirStore {
             return Ok(newer.map_or(ClaimAnswer::Won, ClaimAnswer::Taken));
         }
         let there = self.claim_of(service, claim.generation)?;
-        let same = there.owner == claim.owner && there.agent == claim.agent && !there.released;
+        let same = there.is_still(claim);
         Ok(if same { ClaimAnswer::Won } else { ClaimAnswer::Taken(there) })
     }
 

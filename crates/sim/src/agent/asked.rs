@@ -9,15 +9,7 @@ use crate::outside::Out;
 
 impl Agent {
     pub(super) fn standing(&self, out: &Out<'_>) -> Standing {
-        let owed = self.owed();
-        let host = self.held.get(&ServiceName::host(&out.server().name));
-        Standing {
-            own: self.held.keys().cloned().collect(),
-            lost: owed.lost,
-            unknown: owed.unknown,
-            life_before: host.and_then(|held| held.journal.life_told().cloned()),
-            life_now: self.follower.current().cloned().filter(|_| self.follower.runs()),
-        }
+        self.lives.standing(&ServiceName::host(&out.server().name), self.holdings())
     }
 
     pub(super) fn run_for(&self, service: &ServiceName) -> Option<&Running> {
@@ -42,10 +34,10 @@ impl Agent {
                 },
                 Action::Fence(services) => out.fence(number, &services),
                 Action::Claim { services, authority } => {
-                    let (won, refused) = self.claim_all(out, now, &services, &authority);
-                    self.claim_answered(out, now, Event::Claimed { won, refused });
+                    let claimed = self.claim_all(out, now, services, &authority);
+                    self.claim_answered(out, now, claimed);
                 }
-                Action::Over(end) => self.refused(out, &end),
+                Action::Over(end) => self.refused(out, now, &end),
                 other => out.w.violated(3, format!("{other:?} before anything is claimed")),
             }
         }
@@ -55,7 +47,7 @@ impl Agent {
         let Some(asked) = &mut self.asked else { return };
         let batch = asked.machine.step(now, claimed);
         if let [Action::Over(end)] = batch.then.as_slice() {
-            return self.refused(out, &end.clone());
+            return self.refused(out, now, &end.clone());
         }
         if self.run.take().is_some() {
             out.say(|| "a self-adoption makes way".into());
@@ -63,14 +55,14 @@ impl Agent {
         }
         self.run = self.asked.take();
         if let Some(running) = &mut self.run {
-            running.reborn = self.reborn;
+            running.reborn = self.lives.is_reborn();
         }
         self.carry_on(out, now, batch);
     }
 
-    fn refused(&mut self, out: &mut Out<'_>, end: &End) {
+    fn refused(&mut self, out: &mut Out<'_>, now: Moment, end: &End) {
         if let Some(running) = self.asked.take() {
-            self.conclude(out, &running, end);
+            self.conclude(out, now, &running, end);
         }
     }
 }

@@ -13,12 +13,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::duty::{Holding, Owed, Strangers, owed};
-use heirlock_core::incarnation::{Change as LifeChange, Follower, Incarnation, Observation};
+use heirlock_core::duty::{Holding, Owed};
+use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
 use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Portion, Roles, population};
+use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::takeover::{Cause, Event, Journal, OutcomeLine, Remains};
-use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_core::lives::{Begun, Lives, Next, Recognised};
+use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
@@ -26,8 +28,6 @@ use crate::outside::Out;
 use crate::server::Files;
 use crate::store::{Change, Contents, Report};
 
-use left_behind::LeftBehind;
-pub(crate) use runs::RecognisedAt;
 use runs::Running;
 use telling::Telling;
 pub(crate) use telling::{millis, probe};
@@ -49,7 +49,7 @@ pub(crate) enum Message {
     Changed,
     Observed(Moment, Observation),
     Event(u32, Event),
-    Recognised(u32, Result<RecognisedAt, String>),
+    Recognised(u32, Result<Recognised, String>),
     AddressGone(usize),
     Adopt { service: usize, prepare: bool, authority: Authority },
     Finish(usize),
@@ -88,13 +88,7 @@ pub(crate) struct Agent {
     pub(crate) wakes_at: Option<Ms>,
     pub(crate) held: BTreeMap<ServiceName, Held>,
     holdings_known: bool,
-    follower: Follower,
-    serving: bool,
-    reborn: bool,
-    began_under_our_eyes: bool,
-    strangers: Strangers,
-    looked_at: Option<Moment>,
-    grace_seen: Option<Moment>,
+    lives: Lives,
     found: Population,
     /// What that was found in.
     looked_into: Option<LookedInto>,
@@ -110,7 +104,7 @@ pub(crate) struct Agent {
     asked: Option<Running>,
     /// The number of the last run that this agent began or went on with.
     numbers: u32,
-    left_behind: BTreeMap<ServiceName, LeftBehind>,
+    left_behind: LeftBehind,
     tellings: Vec<Option<Telling>>,
     releasing: BTreeSet<ServiceName>,
     unasked_not_before: BTreeMap<ServiceName, Moment>,
@@ -128,13 +122,7 @@ impl Agent {
             wakes_at: None,
             held: BTreeMap::new(),
             holdings_known: false,
-            follower: Follower::default(),
-            serving: false,
-            reborn: false,
-            began_under_our_eyes: false,
-            strangers: Strangers::default(),
-            looked_at: None,
-            grace_seen: None,
+            lives: Lives::default(),
             found: Population::default(),
             looked_into: None,
             addresses: Addresses::new(),
@@ -148,7 +136,7 @@ impl Agent {
             run: None,
             asked: None,
             numbers: 0,
-            left_behind: BTreeMap::new(),
+            left_behind: LeftBehind::default(),
             tellings: Vec::new(),
             releasing: BTreeSet::new(),
             unasked_not_before: BTreeMap::new(),
@@ -156,8 +144,8 @@ impl Agent {
         };
         agent.refresh_holdings(out, now);
         let known = agent.known_life(out);
-        agent.grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
-        agent.follower = Follower::new(known);
+        let grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
+        agent.lives = Lives::new(known, grace_seen);
         agent.tidy_conveyed(out);
         agent
     }
@@ -209,71 +197,57 @@ impl Agent {
     }
 
     fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
-        let looked_before = self.looked_at.replace(at);
-        self.serving = seen.serving;
-        match self.follower.observe(seen) {
-            LifeChange::Same => {}
-            LifeChange::Stopped => self.grace_seen = None,
-            LifeChange::Reborn(life) => {
-                out.say(|| format!("sees another life, {life}"));
-                self.grace_seen = looked_before;
-                if let Some(since) = looked_before {
-                    out.note_grace(&life, since);
-                }
-                self.reborn = true;
-                self.began_under_our_eyes = looked_before.is_some();
-                self.strangers = Strangers::default();
-                if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
-                    self.advance(out, now, Event::LifeChanged);
-                }
-            }
+        if let Some(begun) = self.lives.looked(at, seen) {
+            self.life_began(out, now, &begun);
+        }
+    }
+
+    fn life_began(&mut self, out: &mut Out<'_>, now: Moment, Begun { life, since }: &Begun) {
+        out.say(|| format!("sees another life, {life}"));
+        if let Some(since) = since {
+            out.note_grace(life, *since);
+        }
+        if self.run.as_ref().is_some_and(|run| run.machine.phase().is_bound_to_a_life()) {
+            self.advance(out, now, Event::LifeChanged);
         }
     }
 
     fn recover(&mut self, out: &mut Out<'_>, now: Moment) {
-        if self.run.is_some()
-            || !self.follower.runs()
-            || !self.serving
-            || self.failing
-            || !self.holdings_known
-            || out.is_dead()
-        {
+        if self.run.is_some() || self.failing || !self.holdings_known || out.is_dead() {
             return;
         }
-        let Some(life) = self.follower.current().cloned() else { return };
+        let Some(life) = self.lives.to_recover_in().cloned() else { return };
         let owed = self.owed();
         self.give_life_to_fresh(out, &owed.fresh, &life);
         if !owed.unknown.is_empty() {
-            self.strangers = Strangers::told_by(out.probe());
+            let answer = out.probe();
+            self.lives.told_of_strangers(&life, answer);
         }
-        if owed.resume.is_some_and(|run| self.resume_run(out, now, &run)) {
+        if owed.resume.as_ref().is_some_and(|run| self.resume_run(out, now, run)) {
             return;
         }
-        let any_lost = !owed.lost.is_empty();
-        if any_lost {
-            let order = owed.redo.map_or_else(runs::Order::own_restart, runs::Order::redo);
-            if order.cause != Cause::OwnRestart && self.asked.is_some() {
-                return;
+        let began = match self.lives.next(now, &owed, self.asked.is_some()) {
+            Next::Later => return,
+            Next::Nothing => false,
+            Next::Begin(order) => {
+                self.begin_run(out, now, order);
+                true
             }
-            self.begin_run(out, now, order);
-            if self.strangers == Strangers::Lost {
-                self.strangers = Strangers::Unknown;
-            }
-        }
-        self.reborn &= any_lost && self.run.is_none();
-        self.began_under_our_eyes &= self.reborn;
+        };
+        self.lives.followed_up(began, self.run.is_some());
     }
 
     fn owed(&self) -> Owed {
-        let Some(life) = self.follower.current() else { return Owed::default() };
-        let holdings = self.held.iter().map(|(service, held)| Holding {
+        self.lives.owed(self.holdings())
+    }
+
+    fn holdings(&self) -> impl Iterator<Item = Holding<'_>> + Clone {
+        self.held.iter().map(|(service, held)| Holding {
             service,
             journal: &held.journal,
             has_clients: !held.ledger.stored().is_empty(),
             frozen: held.frozen,
-        });
-        let strangers = if self.began_under_our_eyes { Strangers::Lost } else { self.strangers };
-        owed(holdings, life, self.reborn, strangers)
+        })
     }
 
     fn give_life_to_fresh(&mut self, out: &mut Out<'_>, fresh: &[ServiceName], life: &Incarnation) {
@@ -288,8 +262,8 @@ impl Agent {
 
     fn known_life(&self, out: &Out<'_>) -> Option<Incarnation> {
         let boot = out.server().observe(out.w.now).boot;
-        let lives = self.held.values().filter_map(|held| held.journal.life.clone());
-        lives.filter(|life| life.boot == boot).max_by_key(|life| life.reopened)
+        let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
+        newest_of(&boot, lives).cloned()
     }
 
     fn scan(&mut self, out: &mut Out<'_>, now: Moment) {
@@ -328,10 +302,7 @@ impl Agent {
 
     fn record(&mut self, out: &mut Out<'_>, now: Moment) {
         let roles = out.roles();
-        let life = match self.run {
-            None if self.serving => self.follower.current().cloned(),
-            _ => None,
-        };
+        let life = self.lives.where_deletions_count(self.run.is_some()).cloned();
         let mut committed = false;
         self.behind = false;
         for (service, held) in &mut self.held {
@@ -360,8 +331,9 @@ impl Agent {
         if self.behind {
             self.failing = true;
             self.scan_due = Some(now + STORE_RETRY);
-        } else if committed {
-            self.failing = false;
+        } else if committed && self.failing {
+            // It is well once all that is held was looked for in it.
+            self.beat_due = now;
         }
     }
 
@@ -384,14 +356,16 @@ impl Agent {
             Ok(reports) => self.saw(out, now, reports),
             Err(_) => {
                 self.hearts.blind();
+                self.holdings_known = false;
                 self.failing = true;
                 return;
             }
         }
-        if !self.behind {
+        self.refresh_holdings(out, now);
+        // Only what was looked at is well.
+        if self.holdings_known && !self.behind {
             self.failing = false;
         }
-        self.refresh_holdings(out, now);
         self.look_for_silence(out, now);
     }
 
@@ -417,13 +391,6 @@ impl Held {
         }
     }
 
-    /// Whether a client lost its locks, as far as the last line of each tells.
-    fn has_lost(&self) -> bool {
-        let last: BTreeMap<&str, Outcome> =
-            self.outcomes.iter().map(|line| (line.client.as_str(), line.outcome)).collect();
-        last.values().any(|outcome| *outcome == Outcome::Lost)
-    }
-
     fn remains(&self, service: &ServiceName) -> Remains {
         Remains {
             service: service.clone(),
@@ -434,15 +401,6 @@ impl Held {
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
         }
-    }
-
-    fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
-        if life.is_none() || self.journal.life.as_ref() != life {
-            return BTreeSet::new();
-        }
-        let last: BTreeMap<&str, &OutcomeLine> =
-            self.outcomes.iter().map(|line| (line.client.as_str(), line)).collect();
-        last.into_values().filter(|line| line.outcome.is_good()).filter_map(OutcomeLine::key).collect()
     }
 
     fn commit(&mut self, out: &mut Out<'_>, service: &ServiceName, entries: &[Entry]) -> Result<(), String> {

@@ -1,15 +1,13 @@
 //! Runs: beginning, resuming and driving an adoption.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
-use heirlock_core::duty::Redo;
-use heirlock_core::incarnation::{Change as LifeChange, Observation};
 use heirlock_core::ledger::Entry;
+use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Claimed, Conveyance, End, Event, Found, Journal, Part, Persist, Phase, Plan, Queue,
-    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until,
+    Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
+    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers, told_in,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -27,49 +25,12 @@ pub(crate) struct Running {
     todo: Queue,
     pub(super) number: u32,
     pub(crate) before: Option<Registrations>,
-    store_retry: Option<Moment>,
     pub(super) reborn: bool,
-}
-
-/// What a new run is to do.
-pub(crate) struct Order {
-    pub(crate) cause: Cause,
-    pub(crate) targets: Vec<ServiceName>,
-    pub(crate) until: Until,
-    pub(crate) authority: Authority,
-    pub(crate) primary_lost: Option<Moment>,
-}
-
-/// What a recognition brought about.
-#[derive(Debug, Clone)]
-pub(crate) struct RecognisedAt {
-    pub(crate) observation: Observation,
-    pub(crate) in_place: bool,
-    pub(crate) grace_opened: Moment,
-    pub(crate) grace_length: Duration,
-    pub(crate) too_late_for_the_lost: bool,
-}
-
-impl Order {
-    pub(super) fn own_restart() -> Self {
-        Self {
-            cause: Cause::OwnRestart,
-            targets: Vec::new(),
-            until: Until::Settled,
-            authority: Authority::default(),
-            primary_lost: None,
-        }
-    }
-
-    pub(super) fn redo(redo: Redo) -> Self {
-        let cause = if redo.targets.is_empty() { Cause::OwnRestart } else { Cause::Asked };
-        Self { cause, targets: redo.targets, until: redo.until, ..Self::own_restart() }
-    }
 }
 
 impl Running {
     fn new(machine: Takeover, number: u32) -> Self {
-        Self { machine, todo: Queue::default(), number, before: None, store_retry: None, reborn: false }
+        Self { machine, todo: Queue::default(), number, before: None, reborn: false }
     }
 
     /// See [`Queue::spare`].
@@ -83,7 +44,7 @@ impl Running {
     }
 
     pub(super) fn due(&self) -> Option<Moment> {
-        self.store_retry.into_iter().chain(self.machine.next_timeout()).min()
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
     }
 }
 
@@ -91,21 +52,10 @@ impl Agent {
     pub(super) fn begin_run(&mut self, out: &mut Out<'_>, now: Moment, order: Order) {
         self.runs_begun += 1;
         self.numbers += 1;
-        let plan = Plan {
-            run: format!("{}.{}.{}", out.s, self.id, self.runs_begun),
-            server: out.server().name.clone(),
-            cause: order.cause,
-            targets: order.targets,
-            standing: self.standing(out),
-            strategy: out.strategy(),
-            convey: if out.s == 0 { Conveyance::Copy } else { Conveyance::Generate },
-            until: order.until,
-            fence: order.authority.confirmed,
-            authority: order.authority,
-            margin: MARGIN,
-            primary_lost: order.primary_lost,
-            started_at_s: out.wall_s(),
-        };
+        let is_own_restart = order.is_own_restart();
+        let run = format!("{}.{}.{}", out.s, self.id, self.runs_begun);
+        let server = out.server().name.clone();
+        let plan = order.plan(run, server, self.standing(out), out.means(), out.wall_s());
         out.say(|| {
             format!(
                 "run {} begins: {:?} {:?}, own lost {:?}",
@@ -113,8 +63,8 @@ impl Agent {
             )
         });
         let mut running = Running::new(Takeover::new(now, plan), self.numbers);
-        running.reborn = self.reborn;
-        if order.cause == Cause::OwnRestart {
+        running.reborn = self.lives.is_reborn();
+        if is_own_restart {
             running.before = Some(Registrations::of(running.machine.run(), &self.found.clients));
             self.run = Some(running);
             self.advance(out, now, Event::Start);
@@ -142,7 +92,7 @@ impl Agent {
         let mut running = Running::new(machine, self.numbers);
         running.before = Some(before);
         self.run = Some(running);
-        out.recognise(self.numbers, Strategy::Notify, self.grace_seen, false);
+        out.recognise(self.numbers, Strategy::Notify, self.lives.grace_seen(), false);
         true
     }
 
@@ -152,11 +102,13 @@ impl Agent {
         members
             .map(|(service, held)| {
                 let mut remains = held.remains(service);
-                if service.is_host() && !held.journal.has_rebooted() {
+                if !tells_peers(service, held.journal.has_rebooted()) {
                     remains.clients.retain(|client| *client != peer);
                 }
-                let before = Generation(held.claim.generation.0 - 1);
-                let before = out.load_newest(service, before)?;
+                let before = match held.claim.generation.before() {
+                    Some(before) => out.load_newest(service, before)?,
+                    None => None,
+                };
                 remains.begun_with = before.map(|before| before.records.into_keys().collect());
                 Ok(remains)
             })
@@ -201,27 +153,19 @@ impl Agent {
         out: &mut Out<'_>,
         now: Moment,
         run: u32,
-        done: Result<RecognisedAt, String>,
+        done: Result<Recognised, String>,
     ) {
-        let awaits = |running: &Running| running.number == run && running.machine.phase() == Phase::Conveyed;
-        let asked = self.run.as_ref().is_some_and(awaits);
+        let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
+        let awaited = self.run.as_ref().is_some_and(awaits);
         let recognition = done.and_then(|done| {
-            let change = self.follower.observe(&done.observation);
-            if done.in_place {
-                self.follower.restarted_in_place();
+            let (begun, recognition) = self.lives.recognised(&done, awaited);
+            if let Some(begun) = begun {
+                self.life_began(out, now, &begun);
             }
-            self.reborn |= !asked && (done.in_place || matches!(change, LifeChange::Reborn(_)));
-            self.serving = done.observation.serving;
-            let life = self.follower.current().cloned().filter(|_| self.follower.runs());
-            let life = life.ok_or_else(|| "no lock manager runs".to_owned())?;
-            self.grace_seen = Some(done.grace_opened);
-            out.note_grace(&life, done.grace_opened);
-            Ok(Recognition {
-                life,
-                grace_opened: done.grace_opened,
-                grace_length: done.grace_length,
-                too_late_for_the_lost: done.too_late_for_the_lost,
-            })
+            if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
+                out.note_grace(life, *grace_opened);
+            }
+            recognition
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
@@ -233,22 +177,15 @@ impl Agent {
 
     pub(super) fn tick_run(&mut self, out: &mut Out<'_>, now: Moment) {
         let Some(running) = &mut self.run else { return };
-        if running.store_retry.is_some_and(|at| now >= at) {
-            running.store_retry = None;
+        if running.todo.tries_again(now) {
             self.carry_out(out, now);
         }
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
-            if self
-                .run
-                .as_ref()
-                .and_then(|running| running.machine.next_timeout())
-                .is_some_and(|at| now >= at)
-            {
+            if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(out, now);
             }
             let present = self.found.clients.keys().cloned().collect();
-            // A look at one that has stopped shows no life that goes on.
-            let looked_at = self.looked_at.filter(|_| self.follower.runs());
+            let looked_at = self.lives.looked_at();
             self.advance(out, now, Event::Tick { present, looked_at });
         }
     }
@@ -256,7 +193,7 @@ impl Agent {
     fn carry_out(&mut self, out: &mut Out<'_>, now: Moment) {
         loop {
             let Some(running) = &mut self.run else { return };
-            if running.store_retry.is_some() || !out.step() {
+            if running.todo.waits() || !out.step() {
                 return;
             }
             let Some(next) = running.todo.take() else { return };
@@ -266,8 +203,7 @@ impl Agent {
                     if self.persist(out, &portion).is_err() {
                         self.failing = true;
                         let Some(running) = &mut self.run else { return };
-                        running.store_retry = Some(now + STORE_RETRY);
-                        running.todo.put_back(portion);
+                        running.todo.put_back(portion, now + STORE_RETRY);
                         return;
                     }
                 }
@@ -335,8 +271,8 @@ impl Agent {
         match action {
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                let (won, refused) = self.claim_all(out, now, &services, &authority);
-                self.advance(out, now, Event::Claimed { won, refused });
+                let claimed = self.claim_all(out, now, services, &authority);
+                self.advance(out, now, claimed);
             }
             Action::Convey { services, how } => {
                 for (service, records) in services {
@@ -365,7 +301,7 @@ impl Agent {
                 let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
                 out.note_registrations(before);
                 let owes = running.machine.owes_already();
-                out.recognise(number, strategy, self.grace_seen, owes);
+                out.recognise(number, strategy, self.lives.grace_seen(), owes);
             }
             Action::Prove => match self.run.as_ref().and_then(|run| run.machine.grace().copied()) {
                 Some(grace) => out.prove(number, grace),
@@ -394,7 +330,7 @@ impl Agent {
         let Some(running) = &self.run else { return };
         for (service, held) in &self.held {
             let lives_here =
-                held.journal.life.is_some() && held.journal.life.as_ref() == self.follower.current();
+                held.journal.life.is_some() && held.journal.life.as_ref() == self.lives.current();
             if lives_here
                 && !held.ledger.stored().is_empty()
                 && !running.machine.has_member(service)
@@ -409,27 +345,24 @@ impl Agent {
         &mut self,
         out: &mut Out<'_>,
         now: Moment,
-        services: &[(ServiceName, Part)],
+        services: Vec<(ServiceName, Part)>,
         authority: &Authority,
-    ) -> (Vec<Claimed>, Vec<(ServiceName, String)>) {
+    ) -> Event {
         self.scan(out, now);
-        let (mut won, mut refused) = (Vec::new(), Vec::new());
-        for (service, part) in services {
-            if *part == Part::Own && won.is_empty() && services[0].1 == Part::Target {
-                break;
-            }
-            match self.claim(out, now, service, authority) {
-                Ok(claimed) => won.push(claimed),
+        let mut claiming = Claiming::new(services);
+        while let Some(service) = claiming.take() {
+            match self.claim(out, now, &service, authority) {
+                Ok(claimed) => claiming.won(claimed),
                 Err(why) => {
                     match why == STORE_FAILS {
                         true => self.failing = true,
                         false => self.beat_due = now,
                     }
-                    refused.push((service.clone(), why));
+                    claiming.refused(service, why);
                 }
             }
         }
-        (won, refused)
+        claiming.over()
     }
 
     fn claim(
@@ -451,24 +384,25 @@ impl Agent {
         };
         let generation = next_generation(service, newest.as_ref(), &us, heart, authority)
             .map_err(|refusal| refusal.to_string())?;
-        let adopts = newest.as_ref().is_none_or(|c| c.owner != us || c.released);
-        let claim = Claim { adopts, ..self.our_claim(out, generation) };
+        let claim = self.our_claim(out, generation).following(newest.as_ref());
         let winner = out.claim(service, &claim, authority)?;
-        if winner.agent != claim.agent || winner.owner != claim.owner {
+        if !winner.is_still(&claim) {
             return Err(format!("{service} was claimed by {} at the same moment", winner.owner));
         }
         out.say(|| format!("claimed {service} as generation {generation}"));
-        let (mut records, mut sent) = (BTreeMap::new(), vec![StateNumber(out.server().state)]);
+        let mut base = Base { sent: vec![StateNumber(out.server().state)], ..Base::default() };
         if let Some(contents) = out.load_newest(service, generation)? {
-            sent.push(contents.state);
-            records = contents.records;
+            base.sent.push(contents.state);
+            base.records = contents.records;
         }
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
-            sent.push(StateNumber(report.state));
+            base.sent.push(StateNumber(report.state));
         }
-        let told = self.held.get(service).map(|held| held.told_in(self.follower.current()));
-        let told = told.unwrap_or_default();
-        Ok(Claimed { service: service.clone(), generation, records, sent, told, troubles: Vec::new() })
+        let held = self.held.get(service).map(|held| {
+            let told = told_in(&held.journal, &held.outcomes, self.lives.current());
+            HeldBefore { records: held.ledger.stored(), told, is_own: !claim.adopts }
+        });
+        Ok(Claimed::new(service.clone(), &claim, base, held))
     }
 
     pub(super) fn our_claim(&self, out: &Out<'_>, generation: Generation) -> Claim {
@@ -478,12 +412,12 @@ impl Agent {
     fn over(&mut self, out: &mut Out<'_>, now: Moment, end: &End) {
         let Some(running) = self.run.take() else { return };
         self.tellings.iter_mut().for_each(|telling| *telling = None);
-        self.conclude(out, &running, end);
+        self.conclude(out, now, &running, end);
         self.scan_due = Some(now);
     }
 
-    pub(super) fn conclude(&mut self, out: &mut Out<'_>, running: &Running, end: &End) {
-        self.reborn |= running.reborn && matches!(end, End::Refused(_));
+    pub(super) fn conclude(&mut self, out: &mut Out<'_>, now: Moment, running: &Running, end: &End) {
+        self.lives.run_ended(now, end, running.reborn);
         out.run_ended(&running.machine, end);
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use heirlock_core::claim::{Authority, OwnerHeart, goes_on, is_overtaken};
+use heirlock_core::claim::{Authority, Standing, goes_on, standing};
 use heirlock_core::duty::is_adopted;
-use heirlock_core::liveness::may_adopt_unasked;
+use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::state_number::next_unsent;
-use heirlock_core::takeover::{Cause, Event, Journal, Part, Phase, Until};
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::takeover::{Admission, Event, Journal, Order, with_outcome};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::StateNumber;
 
-use super::runs::Order;
+use super::runs::Running;
 use super::{Agent, DEAD_AFTER, Held};
 use crate::cluster::Word;
 use crate::outside::Out;
@@ -37,8 +37,16 @@ impl Agent {
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
         let id = self.id.to_string();
         let run_of = of_run.then_some(id.as_str());
-        let Some(other) = out.newest_claim(service)?.filter(|claim| is_overtaken(ours, claim, run_of)) else {
-            return Ok(());
+        let newest = out.newest_claim(service)?;
+        // The same call of a real store tells it.
+        let begun = out.w.store.newest_generation(service, ours);
+        let other = match (standing(ours, &out.server().name, newest.as_ref(), begun, run_of, true), newest) {
+            (Standing::Whole, _) => return Ok(()),
+            (Standing::Overtaken, Some(other)) => other,
+            (Standing::Overtaken | Standing::Vanished, _) => {
+                out.w.violated(2, format!("generation {ours} of {service} vanished from the store"));
+                return Ok(());
+            }
         };
         out.say(|| format!("{service} was claimed by {} as {}", other.owner, other.generation));
         self.advance(out, now, Event::Overtaken(service.clone()));
@@ -55,13 +63,13 @@ impl Agent {
         }
         let us = out.server().name.clone();
         let claim = out.newest_claim(service)?;
-        if let Some(claim) = claim.as_ref().filter(|claim| claim.owner != us || claim.released) {
+        if let Some(claim) = claim.as_ref().filter(|claim| !claim.is_held_by(&us)) {
             self.is_others(out, service, claim)?;
         }
         let Some(claim) = claim else {
             return if out.is_at_home(service) { self.claim_first(out, service) } else { Ok(()) };
         };
-        if claim.owner != us || claim.released {
+        if !claim.is_held_by(&us) {
             return Ok(());
         }
         let base = out.load_newest(service, claim.generation)?;
@@ -83,13 +91,8 @@ impl Agent {
         let records = base.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
         let mut sent: Vec<StateNumber> = base.iter().map(|contents| contents.state).collect();
         sent.push(StateNumber(out.server().state));
-        let mut journal = self.quiet_journal(out);
-        if claim.generation != Generation::FIRST {
-            journal.phase = Phase::Claimed;
-            let part = if service.is_host() { Part::Own } else { Part::Target };
-            journal.members = vec![(service.clone(), part)];
-            journal.strategy = out.strategy();
-        }
+        let (journal, means) = (self.quiet_journal(out), out.means());
+        let journal = journal.interrupted(service, &claim, base.is_some(), means, Vec::new());
         let contents = self.begin(out, service, claim.generation, next_unsent(&sent), records, &journal)?;
         self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
         Ok(())
@@ -129,19 +132,9 @@ impl Agent {
             }
             let Ok(Some(claim)) = out.newest_claim(&service) else { continue };
             let heart = self.hearts.heart_of(&claim.owner, now);
-            if claim.released || claim.owner == out.server().name || !may_adopt_unasked(heart) {
-                continue;
-            }
-            let OwnerHeart::Silent { for_time } = heart else { continue };
+            let Some(for_time) = silence_to_act_on(&claim, &out.server().name, heart) else { continue };
             self.unasked_not_before.insert(service.clone(), now + DEAD_AFTER);
-            let order = Order {
-                cause: Cause::OwnerDead,
-                targets: vec![service],
-                until: Until::Settled,
-                authority: Authority { confirmed: true, ..Authority::default() },
-                primary_lost: Some(now - for_time),
-            };
-            return self.begin_run(out, now, order);
+            return self.begin_run(out, now, Order::owner_dead(service, now - for_time));
         }
     }
 
@@ -157,32 +150,27 @@ impl Agent {
         if self.releasing.contains(&name) || !self.holdings_known {
             return out.answer(&name, Word::Refused);
         }
-        if let Some(running) = self.run_for(&name) {
-            if running.machine.awaits_finish() {
-                out.answer(&name, Word::Prepared);
+        let runs = self.asked.iter().chain(&self.run);
+        let being_adopted: Vec<_> = runs.flat_map(|running| running.machine.targets().to_vec()).collect();
+        let is_adopted = self.is_adopted_already(&name);
+        match Admission::of(&name, &being_adopted, is_adopted, authority.insisted) {
+            Admission::Joins => {
+                if self.run_for(&name).is_some_and(|running| running.machine.awaits_finish()) {
+                    out.answer(&name, Word::Prepared);
+                }
+                return;
             }
-            return;
+            Admission::Busy => return out.answer(&name, Word::Refused),
+            Admission::Adopted => return out.answer(&name, Word::Settled),
+            Admission::Begins => {}
         }
-        if self.asked.iter().chain(&self.run).any(|running| !running.machine.targets().is_empty()) {
-            return out.answer(&name, Word::Refused);
-        }
-        if self.is_adopted_already(&name) {
-            return out.answer(&name, Word::Settled);
-        }
-        let order = Order {
-            cause: Cause::Asked,
-            targets: vec![name],
-            until: if prepare { Until::Prepared } else { Until::Settled },
-            authority,
-            primary_lost: None,
-        };
-        self.begin_run(out, now, order);
+        self.begin_run(out, now, Order::asked(name, prepare, authority, None));
     }
 
     fn is_adopted_already(&self, service: &ServiceName) -> bool {
         let Some(held) = self.held.get(service) else { return false };
-        let current = self.follower.current().filter(|_| self.follower.runs());
-        is_adopted(&held.journal, held.has_lost(), current)
+        let has_lost = with_outcome(&held.outcomes, Outcome::Lost).next().is_some();
+        is_adopted(&held.journal, has_lost, self.lives.running())
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>, now: Moment, service: usize) {
@@ -197,11 +185,8 @@ impl Agent {
 
     pub(super) fn release(&mut self, out: &mut Out<'_>, service: usize) {
         let name = out.w.services[service].name.clone();
-        let of_run = self.run.as_ref().is_some_and(|running| {
-            let is_asked = running.machine.cause() != Cause::OwnRestart;
-            running.machine.has_member(&name) && (is_asked || running.begins(&name))
-        });
-        if of_run || self.failing || self.releasing.contains(&name) {
+        let hinders = |running: &Running| running.machine.hinders_release(&name, running.begins(&name));
+        if self.run.as_ref().is_some_and(hinders) || self.failing || self.releasing.contains(&name) {
             return out.answer(&name, Word::Refused);
         }
         let Some(held) = self.held.get_mut(&name) else { return out.answer(&name, Word::Refused) };

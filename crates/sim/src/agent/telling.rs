@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use heirlock_core::ServiceName;
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
-use heirlock_core::takeover::{Event, Notice};
+use heirlock_core::takeover::{Event, Notice, tells_peers};
 
 use super::Agent;
 use crate::Ms;
@@ -33,7 +33,7 @@ impl Agent {
         };
         let rebooted = running.is_some_and(|running| running.machine.has_rebooted());
         for mut notice in notices {
-            if notice.service.is_host() && !rebooted {
+            if !tells_peers(&notice.service, rebooted) {
                 let peer = out.server().peer.clone();
                 notice.clients.retain(|client| *client != peer);
             }

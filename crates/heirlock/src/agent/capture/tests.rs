@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use heirlock_core::Generation;
 use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Observation;
+use heirlock_core::lives::Lives;
 use heirlock_core::takeover::Journal;
 use heirlock_nsm::StateNumber;
 
@@ -175,8 +177,9 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
         let mut basis = looked.basis.clone();
         basis.life = Some(life(began_in));
         let found = Found { population: Population::default(), ..Found::default() };
-        place.agent.serving = true;
-        place.agent.follower = heirlock_core::incarnation::Follower::new(Some(life("2")));
+        place.agent.lives = Lives::new(Some(life("2")), None);
+        let seen = Observation { boot: "b".into(), start: Some("2".into()), in_grace: None, serving: true };
+        assert_eq!(place.agent.lives.looked(place.agent.clock.now(), &seen), None);
         place
             .agent
             .held

@@ -29,7 +29,7 @@ fn with_a_guest() -> Place {
     look(&mut place, "1");
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let server = "nfs-b".parse().unwrap();
-    let life = place.agent.follower.current().cloned();
+    let life = place.agent.lives.current().cloned();
     for name in ["nfs", "host.nfs-b"] {
         let name = ServiceName::try_from(name.to_owned()).unwrap();
         let journal = Journal { life: life.clone(), ..Journal::quiet("run-1", &server, 0) };
@@ -43,7 +43,7 @@ fn with_a_guest() -> Place {
         store.begin_generation(&name, generation, &contents).unwrap();
     }
     place.agent.refresh_holdings(place.agent.clock.now());
-    place.agent.reborn = false;
+    place.agent.lives.followed_up(false, false);
     place
 }
 

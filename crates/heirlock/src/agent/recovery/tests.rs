@@ -24,7 +24,7 @@ fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
     let look = Look { at: place.agent.clock.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
     place.turn();
-    place.agent.follower.current().cloned().unwrap()
+    place.agent.lives.current().cloned().unwrap()
 }
 
 fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {

@@ -14,7 +14,6 @@ use crate::agent::Message;
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
-use crate::lock_manager::Recognised;
 use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
 use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
@@ -37,10 +36,13 @@ fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
 fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
-    let recognised = Recognised { observation, in_place: false };
-    let now = place.agent.clock.now();
-    let grace_length = Duration::from_secs(20);
-    let done = RecognisedAt { recognised, grace_opened: now, grace_length, too_late_for_the_lost: false };
+    let done = Recognised {
+        observation,
+        in_place: false,
+        grace_opened: place.agent.clock.now(),
+        grace_length: Duration::from_secs(20),
+        too_late_for_the_lost: false,
+    };
     Message::Recognised(run, Box::new(Ok(done)))
 }
 
@@ -55,8 +57,8 @@ fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_
     let late = restarted(&place, first, "2");
     place.agent.handle(late);
     assert_eq!(place.phase(), Some(Phase::Conveyed), "its own is still to come");
-    assert_eq!(place.agent.follower.current().unwrap().start, "2");
-    assert!(place.agent.reborn, "what lived in the life before is owed a recovery");
+    assert_eq!(place.agent.lives.current().unwrap().start, "2");
+    assert!(place.agent.lives.is_reborn(), "what lived in the life before is owed a recovery");
 }
 
 #[test]

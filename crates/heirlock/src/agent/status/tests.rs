@@ -182,7 +182,7 @@ fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record()
 fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() {
     let mut standby = place();
     standby.turn();
-    assert!(!standby.agent.follower.runs(), "it was not looked at");
+    assert!(standby.agent.lives.running().is_none(), "it was not looked at");
     assert_eq!((standby.agent.ailments(), standby.agent.problems()), (Vec::new(), Vec::new()));
     let place = held_here("new");
     assert_eq!(place.agent.ailments(), ["no-lock-manager"]);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::super::finding::Severity;
 use super::*;
-use crate::guard::testing::{Tree, in_mode, rpcbind, settings};
+use crate::fake_programs::rpcbind;
+use crate::guard::testing::{Tree, in_mode, settings};
 
 /// What was found, by check, without what is well.
 fn wrong(findings: &[Finding]) -> Vec<(&'static str, Severity)> {
@@ -41,7 +42,7 @@ fn monitored() -> Tree {
 }
 
 fn under_nsm(tree: &Tree) -> Vec<Finding> {
-    let port = rpcbind("127.0.0.1", 0, 662);
+    let port = rpcbind("127.0.0.1", 0, Some(662));
     live(&tree.host(), &with("nsm", &format!("[notify]\nrpcbind-port = {port}\n")))
 }
 

@@ -7,7 +7,8 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::*;
-use crate::guard::testing::{SERVICE, Tree, report, rpcbind, settings};
+use crate::fake_programs::rpcbind;
+use crate::guard::testing::{SERVICE, Tree, report, settings};
 use crate::store::dir::DirStore;
 use crate::store::{Change, Contents};
 
@@ -50,8 +51,8 @@ fn kept(store: &DirStore) -> Vec<Kept> {
 fn a_status_monitor_that_is_not_registered_loses_locks() {
     let severities =
         |port| registrations(&at_port(port, "")).iter().map(|finding| finding.severity).collect::<Vec<_>>();
-    assert_eq!(severities(rpcbind("127.0.0.1", 0, 4045)), [Severity::Ok, Severity::Ok]);
-    assert_eq!(severities(rpcbind("127.0.0.1", 0, 0)), [Severity::LosesLocks, Severity::Note]);
+    assert_eq!(severities(rpcbind("127.0.0.1", 0, Some(4045))), [Severity::Ok, Severity::Ok]);
+    assert_eq!(severities(rpcbind("127.0.0.1", 0, None)), [Severity::LosesLocks, Severity::Note]);
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
     let found = registrations(&at_port(nobody.local_addr().unwrap().port(), ""));
     assert_eq!((found.len(), found[0].check, found[0].severity), (1, "rpcbind", Severity::LosesLocks));
@@ -128,7 +129,7 @@ fn a_state_file_that_is_none_is_said() {
 #[test]
 fn clients_that_do_not_answer_are_counted_and_named() {
     let tree = Tree::debian();
-    let port = rpcbind("127.9.2.1", 0, 111);
+    let port = rpcbind("127.9.2.1", 0, Some(111));
     let store = store_with(&tree, &["127.9.2.1"], 3);
     let found = clients(&at_port(port, SERVICE), &kept(&store));
     assert_eq!(found, [Finding::ok("clients", "all 1 addresses of clients answer")]);
@@ -164,7 +165,7 @@ fn a_neighbour_table_that_is_too_small_is_said() {
 fn a_doctor_says_all_of_it_in_ten_seconds() {
     let tree = Tree::debian();
     store_with(&tree, &["127.9.3.1"], 3);
-    let port = rpcbind("127.0.0.1", 0, 4045);
+    let port = rpcbind("127.0.0.1", 0, Some(4045));
     // It waits for answers that don't come: on a machine that does much else the first time may be slow, and not each.
     let mut took = Vec::new();
     let found = loop {

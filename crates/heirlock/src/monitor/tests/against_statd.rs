@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use heirlock_nsm::rpc::Reply;
 
 use super::*;
+use crate::fake_programs::serve;
 
 const NSM: &str = "/var/lib/nfs";
 
@@ -265,7 +266,7 @@ impl Place {
         register_lock_manager(&lockd);
         let (sender, calls) = channel();
         thread::spawn(move || {
-            answer(&lockd, |call, from| {
+            serve(&lockd, |call, from| {
                 let told = Downcall::decode(call.args).ok()?;
                 let privileged = from.port() < 1024;
                 let _ = sender.send(format!(
