@@ -100,7 +100,7 @@ fn a_recognition_that_nobody_awaits_is_a_life_that_began_as_any_other_does() {
         assert!(lives.is_reborn() && recognition.is_ok());
         // Strangers' locks were in the life that it ended.
         let (name, met) = (service("nfs"), journal(Phase::Settled, None));
-        assert_eq!(lives.owed([holding(&name, &met)]).lost, [name.clone()]);
+        assert_eq!(lives.owed([holding(&name, &met)]).lost, std::slice::from_ref(&name));
     }
     let mut lives = at_home();
     assert_eq!(lives.recognised(&done("1", false), false).0, None, "the life goes on");
