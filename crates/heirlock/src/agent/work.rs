@@ -340,11 +340,12 @@ impl Workshop {
     pub(crate) fn take_volume_away(&self, service: &ServiceName) {
         let (shop, of) = (self.clone(), service.clone());
         let begun = threads::start("volume-down", move || {
-            if let Err(why) = shop.let_go_of_locks(&of) {
-                tracing::error!(service = %of, why, "{of}: released, but its locks are still held here and may keep its volume busy: {why}");
+            let service = of;
+            if let Err(why) = shop.let_go_of_locks(&service) {
+                tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
             }
-            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &of, None);
-            let _ = shop.inbox.send(Message::VolumeGone(of, gone.unwrap_or(Ok(()))));
+            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
+            let _ = shop.inbox.send(Message::VolumeGone(service, gone.unwrap_or(Ok(()))));
         });
         if let Err(error) = begun {
             let _ = self.inbox.send(Message::VolumeGone(service.clone(), Err(error.to_string())));
