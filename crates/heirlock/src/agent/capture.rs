@@ -1,8 +1,8 @@
 //! Capture: from a look at the status monitor's directory to durable records of every service that this server holds.
 //!
 //! A look is made by the thread of `looker.rs`, and what it found is compared with the store a portion at each turn of the
-//! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. The first look of all and
-//! those while a run is on are made by the loop itself: what a run decides rests upon who was registered just then.
+//! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop
+//! looks itself: what a run decides rests upon who was registered just then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -168,6 +168,11 @@ impl Capture {
         self.opened
     }
 
+    /// Whether it is known who is there, or that this can't be known. Before that nothing is decided about the life that runs.
+    pub(crate) fn has_looked(&self) -> bool {
+        self.looked.is_some() || self.blind.is_some()
+    }
+
     /// Whether more may have changed in the directory than the last look showed.
     pub(crate) fn is_unsettled(&self) -> bool {
         self.looking.is_some() || self.hinted.load(Ordering::SeqCst)
@@ -193,7 +198,7 @@ impl Agent {
         let anew = deletions.is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
         let hinted = self.capture.hinted.load(Ordering::SeqCst);
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
-        match (decides || self.capture.looked.is_none(), anew) {
+        match (decides, anew) {
             (true, true) => self.scan(now),
             (true, false) if hinted => self.look(now),
             (false, _) if anew || hinted => self.begin_look(now, anew),

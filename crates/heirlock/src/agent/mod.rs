@@ -445,7 +445,7 @@ impl Agent {
         self.share_a_portion(now);
         self.notify_once_shared(now);
         self.follow_when_quiet(now);
-        if !self.awaits_directory() {
+        if self.capture.has_looked() {
             self.recover(now);
         }
         self.tend_directory(now);

@@ -229,7 +229,7 @@ fn who_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
     let observation = Observation { boot, start: Some(life.start), in_grace: None, serving: true };
     let look = Look { at: place.agent.clock.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
-    place.agent.do_what_is_due();
+    place.turn();
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it goes on");
     while place.phase() == Some(Phase::Conveyed) {
         let message = place.next();
