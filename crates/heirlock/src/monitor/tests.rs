@@ -2,6 +2,7 @@
 
 mod against_statd;
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -48,7 +49,7 @@ fn stand(store: StoreIs) -> Stand {
 fn stand_trusting(store: StoreIs, trust: Trust) -> Stand {
     let directory = tempfile::tempdir().unwrap();
     for folder in ["nfs/sm", "run"] {
-        std::fs::create_dir_all(directory.path().join(folder)).unwrap();
+        fs::create_dir_all(directory.path().join(folder)).unwrap();
     }
     let options = Options {
         rules: rules(),
@@ -139,7 +140,7 @@ fn a_client_is_registered_over_both_transports_and_lies_in_the_directory() {
     for client in ["10.0.0.1", "10.0.0.2"] {
         let path = stand.options.state_directory.join("sm").join(client);
         wait_until("the file", || {
-            std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(&format!(" {client} nfs-a\n")))
+            fs::read_to_string(&path).is_ok_and(|text| text.ends_with(&format!(" {client} nfs-a\n")))
         });
     }
     let unmon = mon_args("10.0.0.1", "nfs-a", 1).mon_id.encode();
@@ -261,7 +262,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
     let lock_manager = fake_lock_manager();
     let directory = tempfile::tempdir().unwrap();
     for folder in ["nfs/sm", "run"] {
-        std::fs::create_dir_all(directory.path().join(folder)).unwrap();
+        fs::create_dir_all(directory.path().join(folder)).unwrap();
     }
     let options = Options {
         rules: rules(),
@@ -353,4 +354,18 @@ fn a_flood_costs_one_call_a_client_and_is_answered() {
     assert_eq!(stand.desk.standing().owed, 1);
     let kept = std::fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
     assert_eq!(kept.matches('>').count(), 1, "{kept}");
+}
+
+#[test]
+fn a_number_that_cannot_be_read_is_none_that_was_never_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    for bytes in [&b"5\0"[..], b"101       ", b"12345\n"] {
+        fs::write(&state, bytes).unwrap();
+        let error = format!("{:#}", OwnState::open(directory.path()).unwrap_err());
+        assert!(error.contains("expected 4 bytes") && error.contains("last life"), "{error}");
+        assert_eq!(fs::read(&state).unwrap(), bytes, "it stays to be looked at");
+    }
+    fs::write(&state, "").unwrap();
+    assert_eq!(OwnState::open(directory.path()).unwrap().get(), StateNumber(3), "as Debian ships it");
 }
