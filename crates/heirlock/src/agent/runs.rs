@@ -505,7 +505,8 @@ impl Agent {
         }
     }
 
-    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same.
+    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same, for
+    /// what lies there is read by none but the tools that would tell them without heirlock.
     fn convey(
         &mut self,
         services: &[(ServiceName, BTreeMap<MonName, Vec<u8>>)],
@@ -516,10 +517,16 @@ impl Agent {
         for (service, records) in services {
             let name = self.announced_names(service).into_iter().next();
             let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-            let unplaced = self
-                .conveyor
-                .place(records, how, &name)
-                .map_err(|error| format!("can't place the records of {service} into {directory}: {error}"))?;
+            let unplaced = match self.conveyor.place(records, how, &name) {
+                Ok(unplaced) => unplaced,
+                Err(error) => {
+                    let why = format!("the records of {service} could not be placed: {error}");
+                    tracing::error!(%service, %error, "{service}: its records could not be placed into {directory}, though its clients are told all the same: {error}");
+                    let entry = format!("{directory}/sm");
+                    troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
+                    continue;
+                }
+            };
             for (client, why) in unplaced {
                 tracing::error!(%service, %client, why, "{service}: the record of {client} could not be placed, though that client is told all the same: {why}");
                 let entry = format!("{directory}/sm/{client}");

@@ -44,7 +44,7 @@ fn places(settings: &Settings) -> Vec<Place> {
             check: "local-directory",
             path: settings.local_directory.clone(),
             inside: None,
-            harm: "an adoption can't remember what it placed, and stops",
+            harm: "an adoption can't remember what it would place, and places nothing",
             made: true,
         },
         Place {

@@ -279,6 +279,29 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     }
 }
 
+/// What `--force` accepts, or what happens after the adoption was accepted: neither needs a client.
+#[test]
+fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_named() {
+    for (what, named) in [("nfs/sm", "symbolic link"), ("local/conveyed.json", "conveyed.json")] {
+        let mut place = place();
+        damaged(&place);
+        let path = place.directory.path().join(what);
+        match what {
+            "nfs/sm" => {
+                fs::rename(&path, path.with_file_name("elsewhere")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            }
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        place.begin("new");
+        place.drive(Phase::Conveyed);
+        let machine = &place.agent.run.as_ref().unwrap().machine;
+        let troubles = machine.troubles();
+        assert!(troubles.iter().any(|trouble| trouble.why.contains(named)), "{what}: {troubles:?}");
+        assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 3, "{what}");
+    }
+}
+
 #[test]
 fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
     let mut place = place();
