@@ -134,7 +134,8 @@ impl Running {
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
-            let progress = Progress { told, ..super::status::progress(now, &self.machine, settings) };
+            let of_run = super::status::progress(now, &self.machine, settings, self.todo.waits_for_store());
+            let progress = Progress { told, ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
@@ -356,7 +357,7 @@ impl Agent {
                         let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
-                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY);
+                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY, error.to_string());
                         return;
                     }
                 }
@@ -486,7 +487,8 @@ impl Agent {
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.readiness.end();
                 self.readiness = Arc::default();
-                self.work_for(number).bring_up(&services, last_call, &self.readiness);
+                let held_up = self.run.as_ref().and_then(|running| running.todo.was_held_up());
+                self.work_for(number).bring_up(&services, last_call, held_up, &self.readiness);
             }
             Action::Notify(notices) => {
                 let now = self.clock.now();

@@ -277,10 +277,18 @@ pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<P
     Some(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&said))
 }
 
-/// How far a run is.
-pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> Progress {
+/// How far a run is. `store`: why the store doesn't take what comes next; until it does nothing else is waited for.
+pub(crate) fn progress(
+    now: Moment,
+    machine: &Takeover,
+    settings: &Settings,
+    store: Option<&str>,
+) -> Progress {
     let (clients, answered) = machine.counts();
-    let wait = waits_for(machine, settings).map(|what| Wait::new(what, now, machine.waits_until()));
+    let of_store = store.map(|why| format!("the store to work again ({why})"));
+    let wait = of_store
+        .or_else(|| waits_for(machine, settings))
+        .map(|what| Wait::new(what, now, machine.waits_until()));
     Progress { phase: machine.phase(), clients, answered, wait, told: Vec::new() }
 }
 

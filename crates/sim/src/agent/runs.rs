@@ -200,10 +200,10 @@ impl Agent {
             match next {
                 Todo::Act(action) => self.act(out, now, action),
                 Todo::Persist(portion) => {
-                    if self.persist(out, &portion).is_err() {
+                    if let Err(why) = self.persist(out, &portion) {
                         self.failing = true;
                         let Some(running) = &mut self.run else { return };
-                        running.todo.put_back(portion, now + STORE_RETRY);
+                        running.todo.put_back(portion, now + STORE_RETRY, why);
                         return;
                     }
                 }

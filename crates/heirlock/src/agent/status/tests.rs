@@ -215,3 +215,11 @@ fn a_heart_that_misses_beats_is_late_and_no_longer_said_to_beat() {
     assert_eq!(of(OwnerHeart::Paused).heart, Heart::Paused);
     assert_eq!(of(OwnerHeart::Paused).ailments, [Ailment { kind: AilmentKind::NoLockManager, error: None }]);
 }
+
+#[test]
+fn a_run_that_the_store_holds_up_says_so() {
+    let settings = place().agent.settings;
+    let wait = |store| progress(Moment::START, &machine(&["nfs"]), &settings, store).wait.unwrap().for_what;
+    assert!(wait(None).contains("to be looked for"));
+    assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
+}
