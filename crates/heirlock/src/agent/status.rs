@@ -343,19 +343,37 @@ pub(crate) fn answer(
                     ..report(machine, settings, readiness)
                 })
             });
-            let message = match machine.targets() {
-                // They were taken from us, which is what it says.
-                [] => why,
-                targets => format!(
-                    "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
-                     another grace period and tells every client",
-                    names(targets),
-                    targets.first().map_or("SERVICE", ServiceName::as_str)
-                ),
-            };
-            Err(Failure { message, refused: false, report: known, missing: Vec::new() })
+            Err(Failure {
+                message: failed(machine, &why),
+                refused: false,
+                report: known,
+                missing: Vec::new(),
+            })
+        }
+        End::Unbegun { why, claimed } => {
+            let message = failed(machine, &unbegun(&why, &claimed));
+            Err(Failure { message, refused: false, report: None, missing: Vec::new() })
         }
     }
+}
+
+/// What an administrator does after a run that failed.
+fn failed(machine: &Takeover, why: &str) -> String {
+    match machine.targets() {
+        // They were taken from us, which is what it says.
+        [] => why.to_owned(),
+        targets => format!(
+            "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
+             another grace period and tells every client",
+            names(targets),
+            targets.first().map_or("SERVICE", ServiceName::as_str)
+        ),
+    }
+}
+
+/// Of a refusal it is said that nothing was changed; here something was.
+fn unbegun(why: &str, claimed: &[ServiceName]) -> String {
+    format!("{why}; {} was claimed before that, and is this server's from now on", names(claimed))
 }
 
 /// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
@@ -365,6 +383,11 @@ pub(crate) fn log_end(machine: &Takeover, end: &End) {
     let (summaries, failure) = match end {
         End::Refused(why) => {
             tracing::warn!(run, why, "{targets}: refused, and nothing was changed: {why}");
+            return;
+        }
+        End::Unbegun { why, claimed } => {
+            let why = unbegun(why, claimed);
+            tracing::error!(run, why, "{targets}: the run {run} failed: {why}");
             return;
         }
         End::Failed { why, summaries } => (summaries, Some(why)),
