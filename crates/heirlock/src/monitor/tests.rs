@@ -298,7 +298,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
     let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
     assert!(ask(first.port, Transport::Udp, Procedure::Notify, &notify).is_empty(), "acknowledged");
     assert_eq!(first.desk.standing().owed, 1);
-    let kept = std::fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with(">127.0.0.1 9\n"), "{kept}");
     let lock_manager = fake_lock_manager();
     let options = Options { rpcbind_port: lock_manager.rpcbind_port, ..first.options.clone() };
@@ -306,7 +306,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
     let (_, _, name, state, cookie) = lock_manager.calls.recv_timeout(PATIENCE).unwrap();
     assert_eq!((name.as_str(), state, cookie), ("127.0.0.1", StateNumber(9), [1; 16]));
     wait_until("the end of what is owed", || again.desk.standing().owed == 0);
-    let kept = std::fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with("<127.0.0.1\n"), "{kept}");
 }
 
@@ -318,7 +318,7 @@ fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
     ask(first.port, Transport::Udp, Procedure::Notify, &notify);
     let Options { state_directory, runtime_directory, .. } = &first.options;
     let local = first._directory.path().join("local");
-    std::fs::create_dir(&local).unwrap();
+    fs::create_dir(&local).unwrap();
     let lock_manager = fake_lock_manager();
     *lock_manager.mute.lock().unwrap() = 1_000;
     let hand_back = || hand_back(state_directory, runtime_directory, &local, lock_manager.rpcbind_port);
@@ -352,7 +352,7 @@ fn a_flood_costs_one_call_a_client_and_is_answered() {
         ask(stand.port, Transport::Udp, Procedure::Notify, &notify);
     }
     assert_eq!(stand.desk.standing().owed, 1);
-    let kept = std::fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
     assert_eq!(kept.matches('>').count(), 1, "{kept}");
 }
 
