@@ -185,3 +185,22 @@ fn a_generation_that_vanishes_under_a_claim_is_seen_by_a_server_that_only_looks_
         (check.status.code() == Some(2) && text.contains("expected generation 1 of nfs")).then_some(())
     });
 }
+
+#[test]
+fn all_services_are_told_of_but_the_one_that_cannot_be_read() {
+    let site = Site::new();
+    let b = an_owner_that_is_off(&site);
+    let sm = site.store().join("services/nfs/1/sm");
+    fs::rename(&sm, sm.with_file_name("away")).unwrap();
+    for missing in [true, false] {
+        if !missing {
+            fs::write(&sm, "a file in its place").unwrap();
+        }
+        expect(&b, &["records", "list"], 1, &["services/nfs/1/sm", "new", "host.nfs-b"]);
+        expect(&b, &["history"], 1, &["services/nfs/1/sm", "new", "host.nfs-b"]);
+    }
+    fs::create_dir_all(site.store().join("services/other/claims/1")).unwrap();
+    let output = b.run(&["records", "list", "other"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("there is no service other") && !text.contains(", other"), "{text}");
+}
