@@ -283,7 +283,7 @@ impl Lives {
 
     /// A run has ended. `reborn` says whether another life had begun, and what follows from that was this run's to do.
     pub fn run_ended(&mut self, now: Moment, end: &End, reborn: bool) {
-        let is_refused = matches!(end, End::Refused(_));
+        let is_refused = end.is_before_the_beginning();
         self.reborn |= reborn && is_refused;
         self.refused_at = is_refused.then_some(now);
     }

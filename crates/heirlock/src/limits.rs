@@ -19,7 +19,10 @@ pub(crate) const FOUND_CHARS_MAX: usize = 300;
 pub(crate) const AILMENTS_MAX: usize = 16;
 pub(crate) const AILMENT_CHARS_MAX: usize = 500;
 
-/// Problems that a status names in words; all are counted, and its JSON names all.
+/// Problems of a kind that a status names: entries of one folder, heartbeats. One more counts the others.
+pub(crate) const PROBLEMS_OF_A_KIND_MAX: usize = 10_000;
+
+/// Problems that a status names in words; all are counted, and its JSON names them.
 pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
 
 /// Problems that the one line for a monitoring system names, and characters of each.

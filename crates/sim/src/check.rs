@@ -486,6 +486,7 @@ fn is_client(name: &MonName) -> bool {
 pub(crate) fn in_words(end: &End) -> String {
     let summaries = match end {
         End::Refused(why) => return format!("refused: {why}"),
+        End::Unbegun { why, .. } => return format!("claimed, and refused: {why}"),
         End::Failed { summaries, .. } | End::Settled(summaries) => summaries,
     };
     let why = if let End::Failed { why, .. } = end { format!(" failed: {why}") } else { String::new() };

@@ -452,7 +452,7 @@ impl Out<'_> {
         }
         let word = match end {
             End::Settled(_) => Word::Settled,
-            End::Failed { .. } => Word::Failed,
+            End::Failed { .. } | End::Unbegun { .. } => Word::Failed,
             End::Refused(_) => Word::Refused,
         };
         for target in machine.targets().to_vec() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::{Claimed, Event, Part, Trouble};
+use super::{Claimed, End, Event, Part, Trouble};
 use crate::claim::Claim;
 use crate::names::ServiceName;
 
@@ -15,6 +15,7 @@ pub struct Claiming {
     takes_over: bool,
     won: Vec<Claimed>,
     refused: Vec<(ServiceName, String)>,
+    unread: Vec<ServiceName>,
 }
 
 impl Claiming {
@@ -22,7 +23,30 @@ impl Claiming {
     #[must_use]
     pub fn new(services: Vec<(ServiceName, Part)>) -> Self {
         let takes_over = services.first().is_some_and(|(_, part)| *part == Part::Target);
-        Self { left: services.into(), takes_over, won: Vec::new(), refused: Vec::new() }
+        let (won, refused, unread) = (Vec::new(), Vec::new(), Vec::new());
+        Self { left: services.into(), takes_over, won, refused, unread }
+    }
+
+    /// Before the first claim: `look` looks for all that the claim of a service needs. What the store can't show would be met
+    /// otherwise after another service was claimed, which can't be undone. Of several targets one that can't be had leaves
+    /// the others to be claimed. Without a service of this server's own nothing is claimed: the answer is what the run is told
+    /// then.
+    pub fn look_ahead(
+        &self,
+        mut look: impl FnMut(&ServiceName, Part) -> Result<(), String>,
+    ) -> Option<Event> {
+        let (mut refused, mut own_fails, mut a_target_is_left) = (Vec::new(), false, !self.takes_over);
+        for (service, part) in &self.left {
+            match look(service, *part) {
+                Ok(()) => a_target_is_left |= *part == Part::Target,
+                Err(why) => {
+                    own_fails |= *part == Part::Own;
+                    refused.push((service.clone(), why));
+                }
+            }
+        }
+        let nothing = own_fails || !a_target_is_left;
+        nothing.then(|| Event::Claimed { won: Vec::new(), refused, unread: Vec::new() })
     }
 
     /// Takes out the service that is to be claimed next. None is left where all that was to be taken over was refused: then
@@ -43,10 +67,36 @@ impl Claiming {
         self.refused.push((service, why));
     }
 
+    /// This one is ours now, and what its claim brings can't be read.
+    pub fn unread(&mut self, service: ServiceName, why: String) {
+        self.unread.push(service.clone());
+        self.refused.push((service, why));
+    }
+
     /// What the run is told.
     #[must_use]
     pub fn over(self) -> Event {
-        Event::Claimed { won: self.won, refused: self.refused }
+        Event::Claimed { won: self.won, refused: self.refused, unread: self.unread }
+    }
+}
+
+impl End {
+    /// Of a run that can't begin with what was claimed for it: nothing was changed, or some services are this server's.
+    #[must_use]
+    pub(super) fn before_the_beginning(
+        won: Vec<Claimed>,
+        refused: &[(ServiceName, String)],
+        unread: Vec<ServiceName>,
+    ) -> Self {
+        let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+        let claimed: Vec<ServiceName> = won.into_iter().map(|one| one.service).chain(unread).collect();
+        if claimed.is_empty() { Self::Refused(why) } else { Self::Unbegun { why, claimed } }
+    }
+
+    /// Whether the run never began: what was to follow from another life of the lock manager is to be done still.
+    #[must_use]
+    pub fn is_before_the_beginning(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unbegun { .. })
     }
 }
 
@@ -123,7 +173,7 @@ mod tests {
             assert_ne!(next, service("own"));
             claiming.refused(next, "taken".into());
         }
-        let Event::Claimed { won: none, refused } = claiming.over() else { panic!() };
+        let Event::Claimed { won: none, refused, .. } = claiming.over() else { panic!() };
         assert_eq!((none.len(), refused.len()), (0, 2));
 
         let mut claiming = Claiming::new(services);
@@ -136,7 +186,7 @@ mod tests {
             }
         }
         assert_eq!(asked, ["nfs", "homes", "own"], "one of them was won");
-        let Event::Claimed { won, refused } = claiming.over() else { panic!() };
+        let Event::Claimed { won, refused, .. } = claiming.over() else { panic!() };
         assert_eq!((won.len(), refused.len()), (2, 1));
     }
 
@@ -149,6 +199,52 @@ mod tests {
             asked += 1;
         }
         assert_eq!(asked, 2);
+    }
+
+    #[test]
+    fn nothing_is_claimed_where_a_service_of_our_own_can_not_be_or_no_target_can() {
+        let services = [("nfs", Part::Target), ("homes", Part::Target), ("own", Part::Own)];
+        let services = services.map(|(name, part)| (service(name), part)).to_vec();
+        let refused = |services: &[(ServiceName, Part)], fails: &[&str]| {
+            let look = |service: &ServiceName, _| match fails.contains(&service.as_str()) {
+                true => Err("torn".to_owned()),
+                false => Ok(()),
+            };
+            match Claiming::new(services.to_vec()).look_ahead(look)? {
+                Event::Claimed { won, refused, unread } if won.is_empty() && unread.is_empty() => {
+                    Some(refused.into_iter().map(|(service, _)| service.to_string()).collect::<Vec<_>>())
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(refused(&services, &[]), None);
+        assert_eq!(refused(&services, &["nfs"]), None, "the other target is left");
+        assert_eq!(refused(&services, &["nfs", "homes"]).unwrap(), ["nfs", "homes"]);
+        assert_eq!(refused(&services, &["own"]).unwrap(), ["own"]);
+        let own = [(service("own"), Part::Own), (service("homes"), Part::Own)];
+        assert_eq!(refused(&own, &[]), None);
+        assert_eq!(refused(&own, &["homes"]).unwrap(), ["homes"], "all are asked for again");
+    }
+
+    #[test]
+    fn a_refusal_after_a_claim_names_what_was_claimed() {
+        let refused = [(service("new"), "the store fails".to_owned())];
+        let end = |won: Vec<Claimed>, unread: &[&str]| {
+            let unread = unread.iter().map(|name| service(name)).collect();
+            let end = End::before_the_beginning(won, &refused, unread);
+            assert!(end.is_before_the_beginning());
+            match end {
+                End::Unbegun { why, claimed } if why == "the store fails" => {
+                    claimed.iter().map(ServiceName::to_string).collect()
+                }
+                End::Refused(why) if why == "the store fails" => Vec::new(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(end(Vec::new(), &[]), Vec::<String>::new());
+        assert_eq!(end(Vec::new(), &["new"]), ["new"]);
+        assert_eq!(end(vec![won("nfs")], &["new"]), ["nfs", "new"]);
+        assert_eq!(end(vec![won("nfs")], &[]), ["nfs"]);
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl World {
                 troubles: Vec::new(),
             }
         });
-        Event::Claimed { won: won.collect(), refused: Vec::new() }
+        Event::Claimed { won: won.collect(), refused: Vec::new(), unread: Vec::new() }
     }
 
     /// Does what a run asks for; the events that come of it.

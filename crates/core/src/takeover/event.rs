@@ -29,6 +29,8 @@ pub enum Event {
         won: Vec<Claimed>,
         /// those that are not, and why
         refused: Vec<(ServiceName, String)>,
+        /// those of the refused that are ours all the same: after the claim it could not be read what it brings
+        unread: Vec<ServiceName>,
     },
     /// What came of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same.
     Conveyed(Result<Vec<Trouble>, String>),
@@ -225,6 +227,13 @@ pub struct Notice {
 pub enum End {
     /// Nothing was changed.
     Refused(String),
+    /// It was refused after these services were claimed: they are this server's from now on, and nothing was begun for them.
+    Unbegun {
+        /// why
+        why: String,
+        /// which
+        claimed: Vec<ServiceName>,
+    },
     /// It could not go on; what was reached is kept.
     Failed {
         /// why

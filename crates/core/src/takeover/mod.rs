@@ -293,13 +293,13 @@ impl Takeover {
                 Batch::only(Action::Fence(self.plan.targets.clone()))
             }
             (Phase::Intent, Event::Fit(Ok(()))) => Batch::only(self.claim()),
-            (Phase::Intent, Event::Fit(Err(why)) | Event::Fenced(Err(why))) => self.refuse(why),
+            (Phase::Intent, Event::Fit(Err(why)) | Event::Fenced(Err(why))) => self.refuse(End::Refused(why)),
             (Phase::Intent, Event::Fenced(Ok(()))) => {
                 self.enter(now, Phase::Fenced, Some(Milestone::Fenced));
                 Batch::only(self.claim())
             }
-            (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused }) => {
-                self.claimed(now, won, &refused)
+            (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused, unread }) => {
+                self.claimed(now, won, &refused, unread)
             }
             (Phase::Claimed, Event::Conveyed(result)) => self.conveyed(now, result),
             (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
@@ -349,7 +349,13 @@ impl Takeover {
         Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority.clone() }
     }
 
-    fn claimed(&mut self, now: Moment, won: Vec<Claimed>, refused: &[(ServiceName, String)]) -> Steps {
+    fn claimed(
+        &mut self,
+        now: Moment,
+        won: Vec<Claimed>,
+        refused: &[(ServiceName, String)],
+        unread: Vec<ServiceName>,
+    ) -> Steps {
         let any_target = won.iter().any(|c| self.plan.targets.contains(&c.service));
         // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
         // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
@@ -358,8 +364,7 @@ impl Takeover {
                 || (self.drops_own_locks() && self.plan.standing.own.contains(service))
         });
         if won.is_empty() || !(any_target || self.is_own_restart()) || leaves_out {
-            let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
-            return self.refuse(why);
+            return self.refuse(End::before_the_beginning(won, refused, unread));
         }
         self.plan.targets.retain(|target| won.iter().any(|c| c.service == *target));
         self.enter(now, Phase::Claimed, Some(Milestone::Claimed));
@@ -616,9 +621,9 @@ impl Takeover {
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
 
-    fn refuse(&mut self, why: String) -> Steps {
+    fn refuse(&mut self, end: End) -> Steps {
         self.over = true;
-        Batch::only(Action::Over(End::Refused(why)))
+        Batch::only(Action::Over(end))
     }
 
     fn fail(&mut self, now: Moment, why: String) -> Steps {

@@ -24,6 +24,8 @@ pub struct Queue {
     left: VecDeque<One>,
     /// The store failed: nothing is taken out before it is tried again.
     again: Option<Moment>,
+    /// What the store said when it failed last; it stays after the store worked again.
+    failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -63,9 +65,9 @@ impl Queue {
         Some(Todo::Persist(portion))
     }
 
-    /// The store failed: this is to be done again, before anything else, and not before that moment.
-    pub fn put_back(&mut self, portion: Vec<Persist>, again: Moment) {
-        self.again = Some(again);
+    /// The store failed, with these words: this is to be done again, before anything else, and not before that moment.
+    pub fn put_back(&mut self, portion: Vec<Persist>, again: Moment, why: String) {
+        (self.again, self.failure) = (Some(again), Some(why));
         for one in portion.into_iter().rev() {
             self.left.push_front(One::Persist(Box::new(one)));
         }
@@ -75,6 +77,18 @@ impl Queue {
     #[must_use]
     pub fn waits(&self) -> bool {
         self.again.is_some()
+    }
+
+    /// What the store said when it failed, while it is to be tried again: nothing else is waited for until then.
+    #[must_use]
+    pub fn waits_for_store(&self) -> Option<&str> {
+        self.failure.as_deref().filter(|_| self.waits())
+    }
+
+    /// What the store said when it failed last, also where it works again: what came late came late because of it.
+    #[must_use]
+    pub fn was_held_up(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// When the store is to be tried again.
@@ -140,10 +154,13 @@ mod tests {
         let portion = queue.take();
         assert_eq!(portion, Some(Todo::Persist(vec![a.clone(), b.clone()])));
         let again = Moment::at(Duration::from_secs(2));
-        queue.put_back(vec![a, b], again);
+        assert_eq!((queue.waits_for_store(), queue.was_held_up()), (None, None));
+        queue.put_back(vec![a, b], again, "no volume".into());
         assert_eq!((queue.waits(), queue.due(), queue.take()), (true, Some(again), None));
+        assert_eq!((queue.waits_for_store(), queue.was_held_up()), (Some("no volume"), Some("no volume")));
         assert!(!queue.tries_again(Moment::START) && queue.take().is_none(), "the store gets its time");
         assert!(queue.tries_again(again) && !queue.waits());
+        assert_eq!((queue.waits_for_store(), queue.was_held_up()), (None, Some("no volume")));
         assert!(!queue.tries_again(again), "once");
         assert_eq!(queue.take(), portion);
         assert_eq!(queue.take(), Some(Todo::Persist(vec![other])));

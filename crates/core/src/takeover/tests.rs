@@ -130,6 +130,7 @@ pub(super) fn notifying_without_address(run: &mut Takeover, kept: &mut Kept) -> 
                 claimed("home", 2, &["10.0.0.8"], &[3]),
             ],
             refused: vec![],
+            unread: vec![],
         },
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
@@ -306,7 +307,7 @@ fn prepare_stops_with_grace_proved_and_finish_goes_on() {
     for event in [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
     ] {
         run.step(at(1_000), event);
@@ -357,7 +358,7 @@ fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
     for event in [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
     ] {
         run.step(at(1_000), event);
@@ -378,7 +379,14 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
     let steps = run.step(at(0), Event::Start);
     let [Action::Claim { services, .. }] = steps.then.as_slice() else { panic!("{steps:?}") };
     assert_eq!(*services, [(service("home"), Part::Own)]);
-    run.step(at(0), Event::Claimed { won: vec![claimed("home", 2, &["10.0.0.8"], &[3])], refused: vec![] });
+    run.step(
+        at(0),
+        Event::Claimed {
+            won: vec![claimed("home", 2, &["10.0.0.8"], &[3])],
+            refused: vec![],
+            unread: vec![],
+        },
+    );
     let steps = run.step(at(0), Event::Conveyed(Ok(Vec::new())));
     assert_eq!(steps.then, [Action::Recognise(Strategy::Notify)]);
 }
@@ -422,8 +430,13 @@ fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7])];
     let refused = vec![(service("home"), "the store fails".to_owned())];
-    let steps = run.step(at(0), Event::Claimed { won, refused });
-    assert_eq!(steps.then, [Action::Over(End::Refused("the store fails".into()))]);
+    let steps = run.step(at(0), Event::Claimed { won, refused, unread: vec![] });
+    let (why, claimed) = ("the store fails".into(), vec![service("nfs")]);
+    assert_eq!(
+        steps.then,
+        [Action::Over(End::Unbegun { why, claimed })],
+        "nobody says that nothing was changed"
+    );
 }
 
 #[test]
@@ -433,7 +446,7 @@ fn a_target_that_was_claimed_by_another_leaves_our_own_clients_to_be_told() {
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    kept.persist(&run.step(at(0), Event::Claimed { won: won.clone(), refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Claimed { won: won.clone(), refused: vec![], unread: vec![] }));
     let mut early = run.clone();
     assert!(
         early.step(at(0), Event::Overtaken(service("nfs"))).then.len() == 1,
@@ -452,7 +465,7 @@ fn a_target_that_was_claimed_by_another_leaves_our_own_clients_to_be_told() {
 fn run_of_target_alone() -> Takeover {
     let mut run = Takeover::new(at(0), plan(Strategy::Notify, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7])];
-    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![], unread: vec![] }] {
         run.step(at(0), event);
     }
     for event in [
@@ -473,7 +486,7 @@ fn a_finish_that_never_comes_is_waited_for_while_it_helps_and_no_longer() {
     for event in [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
     ] {
         run.step(at(0), event);
@@ -514,8 +527,9 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
     run.step(at(0), Event::Start);
     let won = vec![claimed("home", 2, &["10.0.0.8"], &[3])];
     let refused = vec![(service("nfs"), "the store fails".to_owned())];
-    let steps = run.step(at(0), Event::Claimed { won, refused });
-    assert_eq!(steps.then, [Action::Over(End::Refused("the store fails".into()))], "all are asked for again");
+    let steps = run.step(at(0), Event::Claimed { won, refused, unread: vec![] });
+    let (why, claimed) = ("the store fails".into(), vec![service("home")]);
+    assert_eq!(steps.then, [Action::Over(End::Unbegun { why, claimed })], "all are asked for again");
 }
 
 #[test]
@@ -551,7 +565,7 @@ fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
 fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![] }] {
+    for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![], unread: vec![] }] {
         run.step(at(0), event);
     }
     run.step(at(0), Event::Conveyed(Ok(Vec::new())));
@@ -609,7 +623,7 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
     let before = [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
     ];
     for event in before.into_iter().chain([recognition(life("2"))]).chain(ready) {
@@ -663,7 +677,7 @@ fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_
     let mut home = claimed("home", 2, &["10.0.0.8", "10.0.0.9"], &[3]);
     home.told.insert(client("10.0.0.9"));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), home];
-    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![], unread: vec![] }));
     kept.persist(&run.step(at(0), Event::Conveyed(Ok(Vec::new()))));
     assert!(run.owes_already());
     let Event::Recognised(Ok(seen)) = recognition(life("3")) else { panic!() };
@@ -716,7 +730,7 @@ fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unsee
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![], unread: vec![] }));
     kept.persist(&run.step(at(0), Event::Conveyed(Err("no space".into()))));
     let journal = kept.of(&service("home")).journal.clone();
     let owed = |now| duty(&journal, true, &life(now), false, Strangers::Unknown);

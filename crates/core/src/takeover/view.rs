@@ -198,7 +198,8 @@ mod tests {
             told: std::collections::BTreeSet::new(),
             troubles: Vec::new(),
         };
-        let _ = own.step(at(0), Event::Claimed { won: vec![claimed], refused: Vec::new() });
+        let _ =
+            own.step(at(0), Event::Claimed { won: vec![claimed], refused: Vec::new(), unread: Vec::new() });
         assert!(own.hinders_release(&service("home"), true));
         assert!(!own.hinders_release(&service("home"), false));
         assert!(!own.hinders_release(&service("other"), true));

@@ -14,6 +14,8 @@ enum NotClaimed {
     Refused(String),
     /// Nobody knows: a claim may have been made all the same.
     StoreFails(StoreError),
+    /// It was, and what it brings can't be read.
+    Unread(StoreError),
 }
 
 /// The newest claim of a service, of which nothing is known but its number.
@@ -38,6 +40,10 @@ impl Agent {
         // What was captured until this moment belongs into the generation that is left.
         self.scan(self.clock.now());
         let mut claiming = Claiming::new(services);
+        if let Some(nothing) = claiming.look_ahead(|service, part| self.look_ahead(service, part, authority))
+        {
+            return nothing;
+        }
         while let Some(service) = claiming.take() {
             match self.claim(&service, authority) {
                 Ok(claimed) => claiming.won(claimed),
@@ -51,9 +57,32 @@ impl Agent {
                     self.health.failed(self.clock.now(), &error.to_string());
                     claiming.refused(service, error.to_string());
                 }
+                Err(NotClaimed::Unread(error)) => {
+                    self.health.failed(self.clock.now(), &error.to_string());
+                    claiming.unread(service, error.to_string());
+                }
             }
         }
         claiming.over()
+    }
+
+    /// Looks for what the claim of a service needs from the store.
+    fn look_ahead(&mut self, service: &ServiceName, part: Part, authority: &Authority) -> Result<(), String> {
+        let looked = self.look_for_base(service, authority);
+        if let Err(error) = &looked
+            && (part == Part::Own || !error.is_of_one_entry())
+        {
+            // Else whoever owes a run to our own clients would begin the next one at once.
+            self.health.failed(self.clock.now(), &error.to_string());
+        }
+        looked.map_err(|error| error.to_string())
+    }
+
+    fn look_for_base(&self, service: &ServiceName, authority: &Authority) -> Result<(), StoreError> {
+        self.newest_or_lost(service, authority)?;
+        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
+        self.check_age(service, begun)?;
+        begun.map_or(Ok(()), |begun| self.store.check_records(service, begun))
     }
 
     /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
@@ -102,7 +131,7 @@ impl Agent {
         let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = lost.as_ref().map_or(generation, |lost| generation.max(lost.generation.next()));
-        let generation = known.above(generation);
+        let generation = known.above(generation, begun);
         let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
             .following(newest.as_ref());
         if let ClaimAnswer::Taken(other) = store.claim(service, &claim)? {
@@ -111,20 +140,32 @@ impl Agent {
             return Err(NotClaimed::Refused(overtaken.to_string()));
         }
         tracing::info!(%service, %generation, "{service}: claimed as generation {generation}");
+        self.brought_by(service, &claim, newest.as_ref(), lost.as_ref()).map_err(NotClaimed::Unread)
+    }
+
+    /// What a claim brings that was just made; `newest` is the one before it.
+    fn brought_by(
+        &self,
+        service: &ServiceName,
+        claim: &Claim,
+        newest: Option<&Claim>,
+        lost: Option<&LostClaim>,
+    ) -> Result<Claimed, StoreError> {
+        let known = self.acquaintance.memory().known(service);
         let mut base =
             Base { sent: self.own_state().into_iter().chain(known.sent()).collect(), ..Base::default() };
         // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(before) = store.newest_generation(service, generation)? {
-            let contents = store.load(service, before)?;
+        if let Some(before) = self.store.newest_generation(service, claim.generation)? {
+            let contents = self.store.load(service, before)?;
             let mended = self.mend(service, before, contents)?;
             base.sent.extend(mended.sent);
             (base.records, base.troubles) = (mended.contents.records, mended.troubles);
         }
-        if let Some(lost) = &lost {
+        if let Some(lost) = lost {
             // Nobody knows what was sent under it.
             base.sent.extend(self.beyond_all(service)?);
             base.troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
-        } else if let Some((newest, why)) = newest.as_ref().and_then(|c| Some((c, c.unreadable.clone()?))) {
+        } else if let Some((newest, why)) = newest.and_then(|c| Some((c, c.unreadable.clone()?))) {
             base.troubles.push(self.claim_trouble(service, newest.generation, why));
         }
         if let Some(claim) = newest {
@@ -135,6 +176,6 @@ impl Agent {
             let told = held.told_in(self.lives.current());
             HeldBefore { records: held.ledger.stored(), told, is_own: lost.is_some() || !claim.adopts }
         });
-        Ok(Claimed::new(service.clone(), &claim, base, held))
+        Ok(Claimed::new(service.clone(), claim, base, held))
     }
 }

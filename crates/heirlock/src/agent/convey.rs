@@ -142,7 +142,15 @@ impl Conveyor {
             .iter()
             .map(|(name, bytes)| (name.as_str(), String::from_utf8_lossy(bytes).into_owned()))
             .collect();
-        trusted::replace(&self.book, serde_json::to_string_pretty(&book)?.as_bytes(), 0o600, true)
+        let written =
+            trusted::replace(&self.book, serde_json::to_string_pretty(&book)?.as_bytes(), 0o600, true);
+        written.map_err(|error| {
+            let book = self.book.display();
+            io::Error::new(
+                error.kind(),
+                format!("{book}, which remembers what is placed, can't be written: {error}"),
+            )
+        })
     }
 }
 

@@ -47,6 +47,9 @@ impl Agent {
             return self.answer_of_adopted(&service, waiting.responder, "is at home");
         }
         // Nobody gives up what could not be adopted here then.
+        if let Err(why) = self.knows_its_own(false) {
+            return waiting.responder.failed(&why, true);
+        }
         self.workshop.check_home(&service);
         let until = now + limits::GIVE_UP_TIME_MAX;
         self.wishes.0.push(Wish { service, asked_at: None, until, waiting, told: Vec::new() });

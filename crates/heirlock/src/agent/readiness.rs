@@ -74,13 +74,19 @@ impl Readiness {
 
 impl Workshop {
     /// Brings up what the services need, or waits for whoever does. The run goes on as soon as clients can be told from one
-    /// address; the others are waited for beside that.
+    /// address; the others are waited for beside that. `held_up`: what the store said where it held the run up before this.
     pub(crate) fn bring_up(
         &self,
         services: &[(ServiceName, Part)],
         last_call: Moment,
+        held_up: Option<&str>,
         readiness: &Arc<Readiness>,
     ) {
+        // What keeps clients from being told then is none of the addresses, at which nobody could look.
+        let came_late = (self.clock.now() >= last_call).then(|| match held_up {
+            Some(why) => format!("the store did not work before grace was too short: {why}"),
+            None => "grace was too short before the addresses could be looked at".to_owned(),
+        });
         let configured: Vec<ServiceSettings> =
             services.iter().filter_map(|(service, _)| self.settings.service(service)).cloned().collect();
         for service in &configured {
@@ -112,6 +118,9 @@ impl Workshop {
                 }
                 if readiness.is_over() || readiness.announced.load(Ordering::Relaxed) {
                     return;
+                }
+                if let Some(why) = came_late {
+                    return shop.report(Event::BroughtUp(Err(why)));
                 }
                 if now >= last_call {
                     let missing: Vec<String> = readiness.missing().into_iter().map(|(_, why)| why).collect();
@@ -230,7 +239,8 @@ mod tests {
         settings.notify.rpcbind_port = port;
         shop.settings = Arc::new(settings);
         let readiness = Arc::default();
-        shop.bring_up(&[(service("nfs"), Part::Target)], shop.clock.now() + within, &readiness);
+        let last_call = shop.clock.now() + within;
+        shop.bring_up(&[(service("nfs"), Part::Target)], last_call, Some("no volume"), &readiness);
         let result = loop {
             if let Message::Event(_, Event::BroughtUp(result)) = place.next() {
                 break result;
@@ -268,6 +278,13 @@ mod tests {
         readiness.end();
         let why = "192.0.2.77, an address of nfs, is not on this server; grace is too short now";
         assert_eq!(result, Err(why.to_owned()));
+    }
+
+    #[test]
+    fn where_the_store_held_it_up_for_too_long_no_address_is_blamed() {
+        let (result, readiness) = bring_up(&place(), &["192.0.2.77"], 9, Duration::ZERO);
+        readiness.end();
+        assert_eq!(result, Err("the store did not work before grace was too short: no volume".to_owned()));
     }
 
     #[test]

@@ -74,15 +74,8 @@ impl Agent {
         if let Err(why) = self.check_known(service) {
             return responder.failed(&why, true);
         }
-        if !self.holdings_known {
-            let why = self.health.error().unwrap_or("it was not read yet");
-            let text = format!(
-                "the store doesn't show what this server holds already, whose clients would lose their locks untold: {why}"
-            );
-            return responder.failed(&text, true);
-        }
-        if let Some(why) = self.acquaintance.missing().filter(|_| !adoption.insisted) {
-            return responder.failed(why, true);
+        if let Err(why) = self.knows_its_own(adoption.insisted) {
+            return responder.failed(&why, true);
         }
         if self.is_releasing(service) {
             return responder
@@ -116,6 +109,33 @@ impl Agent {
             before: adoption.before,
         };
         self.begin_run(now, commission);
+    }
+
+    /// Whether it is known of every service whether this server holds it. An adoption drops the locks of all that it holds, and
+    /// clients of a service of which that isn't known would not be told.
+    pub(crate) fn knows_its_own(&self, insisted: bool) -> Result<(), String> {
+        if !self.holdings_known {
+            let why = self.health.error().unwrap_or("it was not read yet");
+            return Err(format!(
+                "the store doesn't show what this server holds already, whose clients would lose their locks untold: {why}"
+            ));
+        }
+        match self.doubtful_holdings() {
+            Some(why) if !insisted => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it isn't known of a service whether this server holds it; of one of them where it is more than one.
+    fn doubtful_holdings(&self) -> Option<String> {
+        let unreadable = || {
+            let (service, why) = self.unreadable.iter().next()?;
+            Some(format!(
+                "the store can't say whose {service} is, and if it is this server's, its clients would lose their locks \
+                 untold: {why}"
+            ))
+        };
+        self.acquaintance.missing().map(str::to_owned).or_else(unreadable)
     }
 
     /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without

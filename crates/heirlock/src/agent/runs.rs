@@ -134,7 +134,8 @@ impl Running {
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
-            let progress = Progress { told, ..super::status::progress(now, &self.machine, settings) };
+            let of_run = super::status::progress(now, &self.machine, settings, self.todo.waits_for_store());
+            let progress = Progress { told, ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
@@ -356,7 +357,7 @@ impl Agent {
                         let now = self.clock.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
-                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY);
+                        running.todo.put_back(portion, now + crate::limits::STORE_RETRY, error.to_string());
                         return;
                     }
                 }
@@ -486,7 +487,8 @@ impl Agent {
                     .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
                 self.readiness.end();
                 self.readiness = Arc::default();
-                self.work_for(number).bring_up(&services, last_call, &self.readiness);
+                let held_up = self.run.as_ref().and_then(|running| running.todo.was_held_up());
+                self.work_for(number).bring_up(&services, last_call, held_up, &self.readiness);
             }
             Action::Notify(notices) => {
                 let now = self.clock.now();
@@ -505,7 +507,8 @@ impl Agent {
         }
     }
 
-    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same.
+    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same, for
+    /// what lies there is read by none but the tools that would tell them without heirlock.
     fn convey(
         &mut self,
         services: &[(ServiceName, BTreeMap<MonName, Vec<u8>>)],
@@ -516,10 +519,16 @@ impl Agent {
         for (service, records) in services {
             let name = self.announced_names(service).into_iter().next();
             let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-            let unplaced = self
-                .conveyor
-                .place(records, how, &name)
-                .map_err(|error| format!("can't place the records of {service} into {directory}: {error}"))?;
+            let unplaced = match self.conveyor.place(records, how, &name) {
+                Ok(unplaced) => unplaced,
+                Err(error) => {
+                    let why = format!("the records of {service} could not be placed: {error}");
+                    tracing::error!(%service, %error, "{service}: its records could not be placed into {directory}, though its clients are told all the same: {error}");
+                    let entry = format!("{directory}/sm");
+                    troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
+                    continue;
+                }
+            };
             for (client, why) in unplaced {
                 tracing::error!(%service, %client, why, "{service}: the record of {client} could not be placed, though that client is told all the same: {why}");
                 let entry = format!("{directory}/sm/{client}");

@@ -182,9 +182,10 @@ impl Agent {
     /// Notes what another server holds, or nobody: how far it has come tells an older copy of the store from this one.
     fn look_at_others(&mut self, service: &ServiceName, claim: Claim) -> Result<(), StoreError> {
         let known = self.acquaintance.memory().known(service);
+        // Also where the claim is the same: what was begun under it may have vanished.
+        let begun = self.store.newest_generation(service, claim.generation)?;
+        self.check_age(service, begun)?;
         if known.expected != Some(claim.generation) || self.others.get(service) != Some(&claim) {
-            let begun = self.store.newest_generation(service, claim.generation)?;
-            self.check_age(service, begun)?;
             let number = match begun {
                 Some(begun) => self.store.number_of(service, begun)?,
                 None => None,
@@ -263,7 +264,7 @@ impl Agent {
     fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         // In a store that was accepted in the place of another one, generations and numbers go on from there.
         let known = self.acquaintance.memory().known(service);
-        let generation = known.above(Generation::FIRST);
+        let generation = known.above(Generation::FIRST, None);
         let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
         let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
         let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
@@ -279,7 +280,7 @@ impl Agent {
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
     pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        let knows_all = self.holdings_known && self.acquaintance.missing().is_none();
+        let knows_all = self.knows_its_own(false).is_ok();
         if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !knows_all {
             return;
         }

@@ -23,7 +23,7 @@ use crate::control::report::{
 };
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
-use crate::store::{Contents, ServerReport};
+use crate::store::{Contents, Damaged, ServerReport};
 use crate::words::counted;
 
 /// Clients that a report names as the slowest.
@@ -192,7 +192,10 @@ impl Agent {
         problems
             .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));
         problems.extend(self.acquaintance.problem().map(|why| Problem::new(ProblemKind::Other).saying(&why)));
-        problems.extend(self.pulse.unreadable().map(|why| Problem::new(ProblemKind::Other).saying(&why)));
+        let heart = |why: String| Problem::new(ProblemKind::Other).saying(&why);
+        problems.extend(some_of(self.pulse.unreadable(), heart, |more| {
+            Problem::new(ProblemKind::Other).saying(&format!("{more} more heartbeats can't be read"))
+        }));
         let unreadable = self.unreadable.iter();
         problems
             .extend(unreadable.map(|(service, why)| {
@@ -202,7 +205,9 @@ impl Agent {
         let no_record = |problem: &heirlock_core::ledger::Problem| {
             Problem::new(ProblemKind::NoRecord).at(&problem.path).saying(&problem.why)
         };
-        problems.extend(self.capture.known_problems.iter().map(no_record));
+        let sm = self.settings.state_directory.display().to_string();
+        problems
+            .extend(some_of(self.capture.known_problems.iter(), no_record, |more| more_strays(&sm, more)));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
         let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
@@ -216,11 +221,11 @@ impl Agent {
         }));
         for (service, held) in &self.held {
             let folder = generation_at(&self.settings.store.path, service, held.claim.generation);
-            problems.extend(held.unreadable().map(|damaged| {
-                Problem::new(ProblemKind::NoRecord)
-                    .at(&format!("{folder}/{}", damaged.path))
-                    .saying(&damaged.why)
-            }));
+            let damaged = |damaged: &Damaged| {
+                let path = format!("{folder}/{}", damaged.path);
+                Problem::new(ProblemKind::NoRecord).at(&path).saying(&damaged.why)
+            };
+            problems.extend(some_of(held.unreadable(), damaged, |more| more_strays(&folder, more)));
         }
         problems
     }
@@ -277,10 +282,18 @@ pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<P
     Some(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&said))
 }
 
-/// How far a run is.
-pub(crate) fn progress(now: Moment, machine: &Takeover, settings: &Settings) -> Progress {
+/// How far a run is. `store`: why the store doesn't take what comes next; until it does nothing else is waited for.
+pub(crate) fn progress(
+    now: Moment,
+    machine: &Takeover,
+    settings: &Settings,
+    store: Option<&str>,
+) -> Progress {
     let (clients, answered) = machine.counts();
-    let wait = waits_for(machine, settings).map(|what| Wait::new(what, now, machine.waits_until()));
+    let of_store = store.map(|why| format!("the store to work again ({why})"));
+    let wait = of_store
+        .or_else(|| waits_for(machine, settings))
+        .map(|what| Wait::new(what, now, machine.waits_until()));
     Progress { phase: machine.phase(), clients, answered, wait, told: Vec::new() }
 }
 
@@ -335,19 +348,37 @@ pub(crate) fn answer(
                     ..report(machine, settings, readiness)
                 })
             });
-            let message = match machine.targets() {
-                // They were taken from us, which is what it says.
-                [] => why,
-                targets => format!(
-                    "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
-                     another grace period and tells every client",
-                    names(targets),
-                    targets.first().map_or("SERVICE", ServiceName::as_str)
-                ),
-            };
-            Err(Failure { message, refused: false, report: known, missing: Vec::new() })
+            Err(Failure {
+                message: failed(machine, &why),
+                refused: false,
+                report: known,
+                missing: Vec::new(),
+            })
+        }
+        End::Unbegun { why, claimed } => {
+            let message = failed(machine, &unbegun(&why, &claimed));
+            Err(Failure { message, refused: false, report: None, missing: Vec::new() })
         }
     }
+}
+
+/// What an administrator does after a run that failed.
+fn failed(machine: &Takeover, why: &str) -> String {
+    match machine.targets() {
+        // They were taken from us, which is what it says.
+        [] => why.to_owned(),
+        targets => format!(
+            "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
+             another grace period and tells every client",
+            names(targets),
+            targets.first().map_or("SERVICE", ServiceName::as_str)
+        ),
+    }
+}
+
+/// Of a refusal it is said that nothing was changed; here something was.
+fn unbegun(why: &str, claimed: &[ServiceName]) -> String {
+    format!("{why}; {} was claimed before that, and is this server's from now on", names(claimed))
 }
 
 /// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
@@ -357,6 +388,11 @@ pub(crate) fn log_end(machine: &Takeover, end: &End) {
     let (summaries, failure) = match end {
         End::Refused(why) => {
             tracing::warn!(run, why, "{targets}: refused, and nothing was changed: {why}");
+            return;
+        }
+        End::Unbegun { why, claimed } => {
+            let why = unbegun(why, claimed);
+            tracing::error!(run, why, "{targets}: the run {run} failed: {why}");
             return;
         }
         End::Failed { why, summaries } => (summaries, Some(why)),
@@ -574,6 +610,23 @@ fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
         .iter()
         .map(|trouble| EntryTrouble { entry: trouble.entry.clone(), why: trouble.why.clone() })
         .collect();
+}
+
+/// A problem each, as many as are told, and one that counts the others: who may write into a folder may fill it.
+fn some_of<T>(
+    mut all: impl Iterator<Item = T>,
+    told: impl Fn(T) -> Problem,
+    more: impl Fn(usize) -> Problem,
+) -> Vec<Problem> {
+    let mut some: Vec<Problem> = all.by_ref().take(limits::PROBLEMS_OF_A_KIND_MAX).map(told).collect();
+    let left = all.count();
+    some.extend((left > 0).then(|| more(left)));
+    some
+}
+
+fn more_strays(folder: &str, more: usize) -> Problem {
+    let why = format!("{more} more entries below it are no records; look at the folder itself");
+    Problem::new(ProblemKind::NoRecord).at(folder).saying(&why)
 }
 
 fn problem_of(ailment: &Ailment) -> Problem {

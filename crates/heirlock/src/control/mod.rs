@@ -9,9 +9,11 @@ pub(crate) mod trust;
 use std::fmt;
 use std::str::FromStr;
 
+use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::names::NameError;
 use heirlock_core::takeover::Phase;
 use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_nsm::limits::FILE_NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{AskError, ask, how_to_start};
@@ -22,8 +24,8 @@ use report::{AdoptionReport, EntryTrouble};
 /// The socket's name in the runtime directory.
 pub(crate) const SOCKET: &str = "control.sock";
 
-/// Bytes of one line of an answer: a report that names a hundred thousand clients that were not told.
-pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one line of an answer: a report that names all clients there may be, and why each was not told.
+pub(crate) const LINE_BYTES_MAX: usize = RECORDS_MAX * (FILE_NAME_BYTES_MAX + 257);
 
 /// Who is confirmed off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -306,14 +306,17 @@ impl Folder {
         Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)
     }
 
-    /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder.
+    /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder. A folder of such a name
+    /// was left by no kill, and stays; what can't be removed keeps no other from being removed.
     pub(crate) fn tidy(&self, max: usize) -> io::Result<()> {
-        for name in self.names(max)? {
-            if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
-                unlinkat(&self.at, &name, AtFlags::empty())?;
+        let mut failed = Ok(());
+        for name in self.names(max)?.iter().filter(|name| name.as_bytes().starts_with(TEMPORARY.as_bytes())) {
+            match unlinkat(&self.at, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::ISDIR | Errno::NOENT) => {}
+                Err(error) => failed = Err(error.into()),
             }
         }
-        Ok(())
+        failed
     }
 
     /// Renames an entry. It goes in the place of a file, or of an empty folder if it is a folder.

@@ -163,7 +163,10 @@ fn what_a_kill_left_behind_is_tidied_and_nothing_else() {
     }
     assert_eq!(folder.names(4).unwrap().len(), 4);
     assert_eq!(folder.names(3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    let planted = folder.path().join(".heirlock.0");
+    fs::create_dir(&planted).unwrap();
     folder.tidy(MAX).unwrap();
+    fs::remove_dir(planted).unwrap();
     let mut names = folder.names(MAX).unwrap();
     names.sort();
     assert_eq!(names, [".heirlock-callouts", "10.0.0.1", "10.0.0.2.new"]);

@@ -16,10 +16,10 @@ use super::mountd::ExportTable;
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd, writable};
 use crate::config::{CaptureMode, LockManagerKind, Settings};
-use crate::files::trusted;
+use crate::files::{Folder, if_present, trusted};
 use crate::store::{Store, StoreError};
 use crate::words::counted;
-use crate::{detector, limits, mounts, rpc_client};
+use crate::{detector, limits, monitor, mounts, rpc_client};
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
@@ -240,7 +240,9 @@ fn state_number(host: &Host, settings: &Settings, kept: &[Kept]) -> Finding {
     let check = "state-number";
     let path = settings.state_directory.join("state");
     let shown = path.display();
-    let bytes = match host.read(&path) {
+    // As the agent reads it: the folder may be another user's, who may put a link there.
+    let folder = Folder::open(&host.at(&settings.state_directory));
+    let bytes = match if_present(folder.and_then(|folder| monitor::read_state(&folder))) {
         Ok(bytes) => bytes.unwrap_or_default(),
         Err(error) => {
             return Finding::warning(check, format!("can't read {shown}: {error}"), "let the agent read it");

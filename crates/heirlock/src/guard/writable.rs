@@ -18,6 +18,8 @@ const TRIED_BYTES: usize = 16 * 1024;
 struct Place {
     check: &'static str,
     path: PathBuf,
+    /// The folder in it that is written into: where that is a link, an adoption doesn't follow it.
+    inside: Option<&'static str>,
     /// What is lost while it can't be written.
     harm: &'static str,
     /// heirlock makes it where it is missing.
@@ -33,19 +35,22 @@ fn places(settings: &Settings) -> Vec<Place> {
     let mut places = vec![
         Place {
             check: "state-directory",
-            path: settings.state_directory.join("sm"),
+            path: settings.state_directory.clone(),
+            inside: Some("sm"),
             harm: "an adoption can't place the records of its clients",
             made: false,
         },
         Place {
             check: "local-directory",
             path: settings.local_directory.clone(),
-            harm: "an adoption can't remember what it placed, and stops",
+            inside: None,
+            harm: "an adoption can't remember what it would place, and places nothing",
             made: true,
         },
         Place {
             check: "runtime-directory",
             path: settings.runtime_directory.clone(),
+            inside: None,
             harm: "the agent can't be asked for anything, and forgets at its restart which grace period it saw",
             made: true,
         },
@@ -54,6 +59,7 @@ fn places(settings: &Settings) -> Vec<Place> {
         places.push(Place {
             check: "state-directory",
             path: settings.state_directory.clone(),
+            inside: None,
             harm: "heirlock as status monitor can't keep its state number",
             made: false,
         });
@@ -66,7 +72,8 @@ fn judge(host: &Host, place: &Place) -> Option<Finding> {
     while place.made && !host.at(folder).exists() {
         folder = folder.parent()?;
     }
-    let error = try_folder(&host.at(folder)).err()?;
+    let error = open(&host.at(folder), place.inside).and_then(|folder| try_in(&folder)).err()?;
+    let folder = &place.inside.map_or_else(|| folder.to_owned(), |inside| folder.join(inside));
     let found = format!("no file can be written in {}: {error}; {}", folder.display(), place.harm);
     if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() {
         return Some(Finding::warning(place.check, found, "ask as root, as whom the agent runs"));
@@ -87,7 +94,17 @@ fn remedy(error: &io::Error, folder: &Path) -> String {
             folder.display()
         ),
         io::ErrorKind::NotFound => "create it, or correct the key in the configuration".into(),
+        io::ErrorKind::NotADirectory => "put a folder in its place".into(),
         _ => "mend the file system".into(),
+    }
+}
+
+/// As an adoption opens it.
+fn open(folder: &Path, inside: Option<&'static str>) -> io::Result<Folder> {
+    let folder = Folder::open(folder)?;
+    match inside {
+        Some(inside) => folder.folder(inside),
+        None => Ok(folder),
     }
 }
 
@@ -97,7 +114,10 @@ fn remedy(error: &io::Error, folder: &Path) -> String {
 /// # Errors
 /// Where any of that fails.
 pub(super) fn try_folder(folder: &Path) -> io::Result<()> {
-    let folder = Folder::open(folder)?;
+    try_in(&Folder::open(folder)?)
+}
+
+fn try_in(folder: &Folder) -> io::Result<()> {
     let tried = folder.prepare(&[b'.'; TRIED_BYTES], 0o600, Owner::OfFolder, true)?;
     folder.discard(&tried)
 }
@@ -132,6 +152,19 @@ mod tests {
         fs::remove_dir(tree.host().at("/var/lib/nfs/sm")).unwrap();
         let loses = Severity::LosesLocks;
         assert_eq!(said(&tree), [("state-directory", loses), ("local-directory", loses)]);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_sm_is_said_before_an_adoption_meets_it() {
+        let tree = Tree::debian();
+        let sm = tree.host().at("/var/lib/nfs/sm");
+        fs::rename(&sm, sm.with_file_name("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &sm).unwrap();
+        let found = check(&tree.host(), &settings(SERVICE));
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((found.check, found.severity), ("state-directory", Severity::LosesLocks));
+        assert!(found.found.contains("nfs/sm: expected a folder, found a symbolic link"), "{found}");
+        assert_eq!(fs::read_dir(sm.with_file_name("elsewhere")).unwrap().count(), 0);
     }
 
     /// Mounts a small file system at the state directory of a tree, and runs the check in that mount namespace.

@@ -33,8 +33,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use heirlock_core::monitor::{Arrival, Called, Rules, key};
+use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use book::Said;
@@ -96,7 +97,14 @@ impl OwnState {
         let found = files::if_present(read_state(&folder)).with_context(|| {
             format!("can't read {}, which holds this server's last state number", path.display())
         })?;
-        let found = found.and_then(|bytes| StateNumber::parse_file(&bytes).ok());
+        let found = match found.map(|bytes| StateNumber::parse_file(&bytes)) {
+            None | Some(Err(StateError::Empty)) => None,
+            Some(Ok(number)) => Some(number),
+            Some(Err(error)) => bail!(
+                "{}: {error}; write the number of this server's last life there, or remove it: then its clients are told under 3",
+                path.display()
+            ),
+        };
         let number = match found {
             Some(number) if number.is_odd() => number,
             Some(even) => even.next_odd(),

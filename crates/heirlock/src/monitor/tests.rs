@@ -2,6 +2,7 @@
 
 mod against_statd;
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -48,7 +49,7 @@ fn stand(store: StoreIs) -> Stand {
 fn stand_trusting(store: StoreIs, trust: Trust) -> Stand {
     let directory = tempfile::tempdir().unwrap();
     for folder in ["nfs/sm", "run"] {
-        std::fs::create_dir_all(directory.path().join(folder)).unwrap();
+        fs::create_dir_all(directory.path().join(folder)).unwrap();
     }
     let options = Options {
         rules: rules(),
@@ -139,7 +140,7 @@ fn a_client_is_registered_over_both_transports_and_lies_in_the_directory() {
     for client in ["10.0.0.1", "10.0.0.2"] {
         let path = stand.options.state_directory.join("sm").join(client);
         wait_until("the file", || {
-            std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with(&format!(" {client} nfs-a\n")))
+            fs::read_to_string(&path).is_ok_and(|text| text.ends_with(&format!(" {client} nfs-a\n")))
         });
     }
     let unmon = mon_args("10.0.0.1", "nfs-a", 1).mon_id.encode();
@@ -261,7 +262,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
     let lock_manager = fake_lock_manager();
     let directory = tempfile::tempdir().unwrap();
     for folder in ["nfs/sm", "run"] {
-        std::fs::create_dir_all(directory.path().join(folder)).unwrap();
+        fs::create_dir_all(directory.path().join(folder)).unwrap();
     }
     let options = Options {
         rules: rules(),
@@ -297,7 +298,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
     let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
     assert!(ask(first.port, Transport::Udp, Procedure::Notify, &notify).is_empty(), "acknowledged");
     assert_eq!(first.desk.standing().owed, 1);
-    let kept = std::fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with(">127.0.0.1 9\n"), "{kept}");
     let lock_manager = fake_lock_manager();
     let options = Options { rpcbind_port: lock_manager.rpcbind_port, ..first.options.clone() };
@@ -305,7 +306,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
     let (_, _, name, state, cookie) = lock_manager.calls.recv_timeout(PATIENCE).unwrap();
     assert_eq!((name.as_str(), state, cookie), ("127.0.0.1", StateNumber(9), [1; 16]));
     wait_until("the end of what is owed", || again.desk.standing().owed == 0);
-    let kept = std::fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with("<127.0.0.1\n"), "{kept}");
 }
 
@@ -317,7 +318,7 @@ fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
     ask(first.port, Transport::Udp, Procedure::Notify, &notify);
     let Options { state_directory, runtime_directory, .. } = &first.options;
     let local = first._directory.path().join("local");
-    std::fs::create_dir(&local).unwrap();
+    fs::create_dir(&local).unwrap();
     let lock_manager = fake_lock_manager();
     *lock_manager.mute.lock().unwrap() = 1_000;
     let hand_back = || hand_back(state_directory, runtime_directory, &local, lock_manager.rpcbind_port);
@@ -351,6 +352,20 @@ fn a_flood_costs_one_call_a_client_and_is_answered() {
         ask(stand.port, Transport::Udp, Procedure::Notify, &notify);
     }
     assert_eq!(stand.desk.standing().owed, 1);
-    let kept = std::fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
+    let kept = fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
     assert_eq!(kept.matches('>').count(), 1, "{kept}");
+}
+
+#[test]
+fn a_number_that_cannot_be_read_is_none_that_was_never_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    for bytes in [&b"5\0"[..], b"101       ", b"12345\n"] {
+        fs::write(&state, bytes).unwrap();
+        let error = format!("{:#}", OwnState::open(directory.path()).unwrap_err());
+        assert!(error.contains("expected 4 bytes") && error.contains("last life"), "{error}");
+        assert_eq!(fs::read(&state).unwrap(), bytes, "it stays to be looked at");
+    }
+    fs::write(&state, "").unwrap();
+    assert_eq!(OwnState::open(directory.path()).unwrap().get(), StateNumber(3), "as Debian ships it");
 }

@@ -303,6 +303,11 @@ impl Store for DirStore {
         self.newest_folder(&self.service(service), at_most)
     }
 
+    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        self.enter()?;
+        self.list(&self.generation(service, generation).join("sm")).map(drop)
+    }
+
     fn number_of(
         &self,
         service: &ServiceName,

@@ -170,9 +170,10 @@ impl StoreMemory {
 }
 
 impl Known {
-    /// A generation that nobody ever had, or this one where it is newer than all that are known.
-    pub(crate) fn above(&self, generation: Generation) -> Generation {
-        self.highest.map_or(generation, |highest| generation.max(highest.next()))
+    /// A generation that nobody ever had, or this one where it is newer than all that are known. `begun`, the newest one in
+    /// the store, counts whatever became of its claim: under its number its clients were told another state number.
+    pub(crate) fn above(&self, generation: Generation, begun: Option<Generation>) -> Generation {
+        self.highest.max(begun).map_or(generation, |highest| generation.max(highest.next()))
     }
 
     /// The number that was sent last, as far as it is known.
@@ -260,7 +261,9 @@ mod tests {
         let memory = StoreMemory::load(folder.path()).unwrap();
         let known = memory.known(&nfs);
         assert_eq!((known.expected, known.sent()), (Some(Generation(4)), Some(StateNumber(11))));
-        assert_eq!([1, 5, 9].map(|n| known.above(Generation(n)).0), [5, 5, 9]);
+        assert_eq!([1, 5, 9].map(|n| known.above(Generation(n), None).0), [5, 5, 9]);
+        let begun = |begun| known.above(Generation(6), Some(Generation(begun))).0;
+        assert_eq!([5, 6, 7].map(begun), [6, 7, 8]);
         assert!(memory.confirmed && memory.check_age(&nfs, Some(Generation(3))).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
     }
@@ -272,7 +275,7 @@ mod tests {
         memory.saw(&nfs, Generation(4), Some(Generation(4)), Some(StateNumber(11)));
         memory.accept(&identity, Kept::Nothing);
         assert_eq!(memory.check_age(&nfs, None), Ok(()));
-        assert_eq!(memory.known(&nfs).above(Generation::FIRST), Generation(5));
+        assert_eq!(memory.known(&nfs).above(Generation::FIRST, None), Generation(5));
         assert_eq!(memory.known(&nfs).sent(), Some(StateNumber(11)));
         assert!(!memory.confirmed);
     }

@@ -82,6 +82,9 @@ pub(crate) trait Store: Send + Sync {
         at_most: Generation,
     ) -> Result<Option<Generation>, StoreError>;
 
+    /// Fails where the records of a generation can't be listed.
+    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
+
     /// The state number of a generation; `None` where it was not begun or has none that can be read.
     fn number_of(
         &self,

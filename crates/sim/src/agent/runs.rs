@@ -28,6 +28,18 @@ pub(crate) struct Running {
     pub(super) reborn: bool,
 }
 
+/// Why a service was not claimed, or was and what it brings can't be read.
+struct NotClaimed {
+    why: String,
+    made: bool,
+}
+
+impl From<String> for NotClaimed {
+    fn from(why: String) -> Self {
+        Self { why, made: false }
+    }
+}
+
 impl Running {
     fn new(machine: Takeover, number: u32) -> Self {
         Self { machine, todo: Queue::default(), number, before: None, reborn: false }
@@ -200,10 +212,10 @@ impl Agent {
             match next {
                 Todo::Act(action) => self.act(out, now, action),
                 Todo::Persist(portion) => {
-                    if self.persist(out, &portion).is_err() {
+                    if let Err(why) = self.persist(out, &portion) {
                         self.failing = true;
                         let Some(running) = &mut self.run else { return };
-                        running.todo.put_back(portion, now + STORE_RETRY);
+                        running.todo.put_back(portion, now + STORE_RETRY, why);
                         return;
                     }
                 }
@@ -350,19 +362,31 @@ impl Agent {
     ) -> Event {
         self.scan(out, now);
         let mut claiming = Claiming::new(services);
+        if let Some(nothing) = claiming.look_ahead(|service, _| self.look_ahead(out, service)) {
+            return nothing;
+        }
         while let Some(service) = claiming.take() {
             match self.claim(out, now, &service, authority) {
                 Ok(claimed) => claiming.won(claimed),
-                Err(why) => {
+                Err(NotClaimed { why, made }) => {
                     match why == STORE_FAILS {
                         true => self.failing = true,
                         false => self.beat_due = now,
                     }
-                    claiming.refused(service, why);
+                    match made {
+                        true => claiming.unread(service, why),
+                        false => claiming.refused(service, why),
+                    }
                 }
             }
         }
         claiming.over()
+    }
+
+    fn look_ahead(&mut self, out: &mut Out<'_>, service: &ServiceName) -> Result<(), String> {
+        let looked = out.newest_claim(service).and_then(|_| out.load_newest(service, Generation(u64::MAX)));
+        self.failing |= looked.is_err();
+        looked.map(drop)
     }
 
     fn claim(
@@ -371,7 +395,7 @@ impl Agent {
         now: Moment,
         service: &ServiceName,
         authority: &Authority,
-    ) -> Result<Claimed, String> {
+    ) -> Result<Claimed, NotClaimed> {
         let newest = out.newest_claim(service)?;
         let us = out.server().name.clone();
         let heart = match &newest {
@@ -387,11 +411,12 @@ impl Agent {
         let claim = self.our_claim(out, generation).following(newest.as_ref());
         let winner = out.claim(service, &claim, authority)?;
         if !winner.is_still(&claim) {
-            return Err(format!("{service} was claimed by {} at the same moment", winner.owner));
+            return Err(format!("{service} was claimed by {} at the same moment", winner.owner).into());
         }
         out.say(|| format!("claimed {service} as generation {generation}"));
         let mut base = Base { sent: vec![StateNumber(out.server().state)], ..Base::default() };
-        if let Some(contents) = out.load_newest(service, generation)? {
+        let loaded = out.load_newest(service, generation);
+        if let Some(contents) = loaded.map_err(|why| NotClaimed { why, made: true })? {
             base.sent.push(contents.state);
             base.records = contents.records;
         }

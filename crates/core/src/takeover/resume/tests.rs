@@ -42,7 +42,7 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
-    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![] }));
+    kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![], unread: vec![] }));
     assert!(Takeover::resume(at(0), Duration::ZERO, kept.found()).is_none());
 }
 
@@ -67,7 +67,7 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
     let events = [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),

@@ -48,7 +48,7 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     for event in [
         Event::Start,
         Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),
@@ -71,7 +71,7 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     let won = vec![Claimed { service: host, ..claimed("home", 2, &["10.0.0.8"], &[3]) }];
     for event in [
         Event::Start,
-        Event::Claimed { won, refused: vec![] },
+        Event::Claimed { won, refused: vec![], unread: vec![] },
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),

@@ -1,6 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
+use heirlock_core::claim::Authority;
 use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::store_identity::{Found, StoreIdentity};
@@ -14,6 +15,7 @@ use crate::agent::Message;
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
+use crate::control::Line;
 use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
 use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
@@ -77,8 +79,8 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
 }
 
-/// A store on a slow disk: a claim takes its time, and the beginning of a generation too.
-struct Slow(DirStore);
+/// A store on a slow disk: a claim takes its time, and the beginning of a generation too. Or on one that shows no generation.
+struct Slow(DirStore, bool);
 
 const LATENCY: Duration = Duration::from_millis(40);
 
@@ -132,6 +134,10 @@ impl Store for Slow {
         self.0.newest_generation(service, at_most)
     }
 
+    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        self.0.check_records(service, generation)
+    }
+
     fn number_of(
         &self,
         service: &ServiceName,
@@ -151,7 +157,12 @@ impl Store for Slow {
     }
 
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
-        self.0.load(service, generation)
+        match self.1 {
+            true => self.0.load(service, generation),
+            false => {
+                Err(StoreError::Absent { path: "store".into(), expected: None, found: "nothing".into() })
+            }
+        }
     }
 
     fn commit(
@@ -204,7 +215,7 @@ impl Store for Slow {
 fn each_milestone_has_the_time_at_which_it_was_reached() {
     let mut place = place();
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    place.agent.store = Box::new(Slow(store));
+    place.agent.store = Box::new(Slow(store, true));
     place.begin("new");
     place.drive(Phase::Conveyed);
     let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
@@ -279,6 +290,29 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     }
 }
 
+/// What `--force` accepts, or what happens after the adoption was accepted: neither needs a client.
+#[test]
+fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_named() {
+    for (what, named) in [("nfs/sm", "symbolic link"), ("local/conveyed.json", "conveyed.json")] {
+        let mut place = place();
+        damaged(&place);
+        let path = place.directory.path().join(what);
+        match what {
+            "nfs/sm" => {
+                fs::rename(&path, path.with_file_name("elsewhere")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            }
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        place.begin("new");
+        place.drive(Phase::Conveyed);
+        let machine = &place.agent.run.as_ref().unwrap().machine;
+        let troubles = machine.troubles();
+        assert!(troubles.iter().any(|trouble| trouble.why.contains(named)), "{what}: {troubles:?}");
+        assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 3, "{what}");
+    }
+}
+
 #[test]
 fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
     let mut place = place();
@@ -295,4 +329,50 @@ fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
     place.drive(Phase::Conveyed);
     let machine = &place.agent.run.as_ref().unwrap().machine;
     assert_eq!(machine.troubles().len(), 3, "{:?}", machine.troubles());
+}
+
+#[test]
+fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
+    let mut place = place();
+    place.agent.refresh_holdings(place.agent.clock.now());
+    damaged(&place);
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    place.agent.store = Box::new(Slow(store, false));
+    place.begin("new");
+    let (responder, lines) = Responder::heard();
+    let asked = place.agent.asked.as_mut().unwrap();
+    asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
+    while place.agent.asked.is_some() {
+        let message = place.next();
+        place.agent.handle(message);
+    }
+    let Some(Line::Failed(failure)) = lines.try_iter().last() else { panic!() };
+    assert!(!failure.refused && failure.message.contains("new was claimed before that"), "{failure:?}");
+    assert_eq!(place.claims("new"), 2);
+}
+
+#[test]
+fn nothing_is_claimed_where_the_store_can_not_say_whose_a_service_of_our_own_is() {
+    let mut place = place();
+    place.turn();
+    damaged(&place);
+    let own = ServiceName::host(&place.agent.settings.server);
+    assert!(place.agent.held.contains_key(&own));
+    let services = place.directory.path().join("store/services");
+    let claims = |of: &str| fs::read_dir(services.join(of).join("claims")).unwrap().count();
+    let insists = Authority { insisted: true, ..Authority::default() };
+    let both = || vec![(service("new"), Part::Target), (own.clone(), Part::Own)];
+    for authority in [&Authority::default(), &insists] {
+        let sm = services.join(own.as_str()).join("1/sm");
+        fs::rename(&sm, sm.with_file_name("away")).unwrap();
+        let Event::Claimed { won, refused, unread } = place.agent.claim_all(both(), authority) else {
+            panic!()
+        };
+        assert_eq!((won.len(), refused.len(), unread.len()), (0, 1, 0), "{refused:?}");
+        assert!(refused[0].1.contains("/1/sm"), "{refused:?}");
+        assert_eq!((claims("new"), claims(own.as_str())), (1, 1));
+        fs::rename(sm.with_file_name("away"), &sm).unwrap();
+    }
+    let Event::Claimed { won, .. } = place.agent.claim_all(both(), &insists) else { panic!() };
+    assert_eq!((won.len(), claims("new"), claims(own.as_str())), (2, 2, 2));
 }

@@ -215,3 +215,26 @@ fn a_heart_that_misses_beats_is_late_and_no_longer_said_to_beat() {
     assert_eq!(of(OwnerHeart::Paused).heart, Heart::Paused);
     assert_eq!(of(OwnerHeart::Paused).ailments, [Ailment { kind: AilmentKind::NoLockManager, error: None }]);
 }
+
+#[test]
+fn a_run_that_the_store_holds_up_says_so() {
+    let settings = place().agent.settings;
+    let wait = |store| progress(Moment::START, &machine(&["nfs"]), &settings, store).wait.unwrap().for_what;
+    assert!(wait(None).contains("to be looked for"));
+    assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
+}
+
+/// The directory belongs to another user, who may fill it.
+#[test]
+fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted() {
+    let mut place = place();
+    let sm = place.directory.path().join("nfs/sm");
+    let entries = limits::PROBLEMS_OF_A_KIND_MAX + 7;
+    (0..entries).for_each(|n| std::fs::write(sm.join(format!("no name {n}")), "").unwrap());
+    place.agent.scan(place.agent.clock.now());
+    place.agent.publish();
+    let problems = place.agent.snapshot.report().problems;
+    let named: Vec<_> = problems.iter().filter(|problem| problem.kind == ProblemKind::NoRecord).collect();
+    assert_eq!(named.len(), limits::PROBLEMS_OF_A_KIND_MAX + 1);
+    assert!(named.last().unwrap().error.as_ref().unwrap().starts_with("7 more entries"));
+}

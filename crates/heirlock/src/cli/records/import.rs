@@ -89,8 +89,9 @@ fn import_into(
 ) -> Result<Imported, Failed> {
     let newest = store.newest_claim(service)?;
     let known = memory.known(service);
-    let generation = known.above(may_claim(settings, service, newest.as_ref(), fenced)?);
+    let next = may_claim(settings, service, newest.as_ref(), fenced)?;
     let begun = store.newest_generation(service, Generation(u64::MAX))?;
+    let generation = known.above(next, begun);
     memory.check_age(service, begun).map_err(|why| older_store(&settings.store.path, why))?;
     let source = read()?;
     let base = match &newest {

@@ -182,7 +182,8 @@ fn left_of(contents: &Contents) -> Vec<Left> {
 
 fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
     let Some(claim) = store.newest_claim(service)? else {
-        let known = store.services()?;
+        // What lies in the place of its only claim is none.
+        let known: Vec<_> = store.services()?.into_iter().filter(|known| known != service).collect();
         let known = match known.is_empty() {
             true => "none yet".to_owned(),
             false => known.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", "),
@@ -209,12 +210,12 @@ fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
     for service in store.services()? {
         match service_line(store, service) {
             Ok(line) => lines.extend(line),
+            Err(error @ StoreError::Absent { .. }) => return Err(error.into()),
             // It says nothing of the other services.
-            Err(error) if error.is_of_one_entry() => {
+            Err(error) => {
                 output.warn(&error);
                 is_whole = false;
             }
-            Err(error) => return Err(error.into()),
         }
     }
     output.print(&lines, |lines, look| render::services(lines, look))?;

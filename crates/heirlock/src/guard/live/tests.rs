@@ -124,6 +124,11 @@ fn a_state_file_that_is_none_is_said() {
     }
     tree.put("/var/lib/nfs/state", "101       ");
     assert_eq!(said(), Severity::Warning, "as illumos writes it");
+    tree.put("/var/lib/nfs/elsewhere", StateNumber(101).render_file());
+    let state = tree.host().at("/var/lib/nfs/state");
+    fs::remove_file(&state).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &state).unwrap();
+    assert_eq!(said(), Severity::Warning, "the agent follows no link there");
 }
 
 #[test]
