@@ -187,7 +187,8 @@ impl World {
         let found = Found {
             remains: members.collect(),
             held: newest.iter().map(|(name, _)| name.clone()).collect(),
-            came: noted.map(|noted| noted.came(&self.shown())).unwrap_or_default(),
+            came: noted.as_ref().map(|noted| noted.came(&self.shown())).unwrap_or_default(),
+            noted,
         };
         if let Some(run) = Takeover::resume(self.now, margin, found) {
             return Some((run, Event::Recognised(Ok(self.recognition(false)))));
