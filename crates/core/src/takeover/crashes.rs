@@ -187,8 +187,7 @@ impl World {
         let found = Found {
             remains: members.collect(),
             held: newest.iter().map(|(name, _)| name.clone()).collect(),
-            came: noted.as_ref().map(|noted| noted.came(&self.shown())).unwrap_or_default(),
-            noted,
+            came: noted.map(|noted| noted.came(&self.shown())).unwrap_or_default(),
         };
         if let Some(run) = Takeover::resume(self.now, margin, found) {
             return Some((run, Event::Recognised(Ok(self.recognition(false)))));

@@ -35,12 +35,6 @@ impl Registrations {
         self.prints.get(client) != Some(&fingerprint(record))
     }
 
-    /// Whether a client was registered when these were noted.
-    #[must_use]
-    pub fn has(&self, client: &MonName) -> bool {
-        self.prints.contains_key(client)
-    }
-
     /// Of these clients those that registered after these were noted.
     #[must_use]
     pub fn came(&self, now: &BTreeMap<MonName, Vec<u8>>) -> BTreeSet<MonName> {

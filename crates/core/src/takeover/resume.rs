@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::journal::{Journal, Milestone, OutcomeLine, Part, Until};
+use super::journal::Milestone;
+use super::journal::{Journal, OutcomeLine, Part, Until};
 use super::member::Member;
 use super::phase::Phase;
-use super::registrations::Registrations;
 use super::{Plan, Standing, Takeover};
 use crate::claim::Authority;
 use crate::moment::Moment;
@@ -42,10 +42,8 @@ pub struct Found {
     pub remains: Vec<Remains>,
     /// All that this server holds. A member that is not among it was claimed by another server meanwhile.
     pub held: BTreeSet<ServiceName>,
-    /// Clients that registered since the run recognised, and are there still.
+    /// Clients that registered since the run recognised.
     pub came: BTreeSet<MonName>,
-    /// Who was registered when it recognised, where that was noted.
-    pub noted: Option<Registrations>,
 }
 
 impl Takeover {
@@ -56,7 +54,7 @@ impl Takeover {
     /// `None` where a member that is held has no such journal: then only a new run, with new numbers, is safe (I5).
     #[must_use]
     pub fn resume(now: Moment, margin: Duration, found: Found) -> Option<Self> {
-        let Found { remains, held, came, noted } = found;
+        let Found { remains, held, came } = found;
         let first = remains.first()?.journal.clone();
         let phase = remains.iter().map(|r| r.journal.phase).min()?;
         let same = remains.iter().all(|r| r.journal.run == first.run && r.journal.life == first.life);
@@ -108,16 +106,15 @@ impl Takeover {
             // Who came after the lock manager had recognised, and was unknown before, has lost nothing with the life
             // before. Where nobody knows who was known, such a client is told as long as anybody is.
             let with_outcome: BTreeSet<&str> = one.outcomes.iter().map(|line| line.client.as_str()).collect();
-            let knew = |client: &MonName| one.begun_with.as_ref().map(|known| known.contains(client));
-            let was_registered = |client: &MonName| noted.as_ref().map(|noted| noted.has(client));
             let has_lost = |client: &MonName| {
-                let has_outcome = with_outcome.contains(client.as_str());
-                // It registered after that, and has left since.
-                let is_new = (knew(client), was_registered(client)) == (Some(false), Some(false));
-                // What settles has an outcome for each of its clients.
-                let came_new =
-                    || if phase >= Phase::Settling { !has_outcome } else { knew(client) == Some(false) };
-                has_outcome || !(is_new || run.seen.contains(client) && came_new())
+                let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
+                let came = run.seen.contains(client);
+                // What settles has an outcome for each of its clients. Any other one came in the life that runs, also where
+                // it has left since: unless it was known before, and its outcome is lost.
+                match phase >= Phase::Settling {
+                    true => with_outcome.contains(client.as_str()) || (knew && !came),
+                    false => knew || !came,
+                }
             };
             let clients: Vec<MonName> = one.clients.into_iter().filter(has_lost).collect();
             let mut member = Member::new(one.service, part, one.generation, one.state, clients);

@@ -104,7 +104,7 @@ impl Kept {
     /// What the next agent finds, which holds all of it still.
     pub(super) fn found(&self) -> Found {
         let held = self.remains.keys().cloned().collect();
-        Found { remains: self.remains.values().cloned().collect(), held, ..Found::default() }
+        Found { remains: self.remains.values().cloned().collect(), held, came: BTreeSet::new() }
     }
 
     pub(super) fn of(&mut self, service: &ServiceName) -> &mut Remains {

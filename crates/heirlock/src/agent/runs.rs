@@ -193,9 +193,8 @@ impl Agent {
         self.settle_capture(now);
         let found = &self.capture.found.clients;
         let noted = registrations::recall(&self.settings.runtime_directory, run);
-        let before = noted.clone().unwrap_or_else(|| Registrations::of(run, found));
-        let (came, held) = (before.came(found), self.held.keys().cloned().collect());
-        let found = Found { came, remains, held, noted };
+        let before = noted.unwrap_or_else(|| Registrations::of(run, found));
+        let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
         let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, found);
         let Some(machine) = resumed else { return false };
         tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", super::status::names(machine.targets()), machine.phase());

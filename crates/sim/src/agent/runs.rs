@@ -88,7 +88,7 @@ impl Agent {
 
     pub(super) fn resume_run(&mut self, out: &mut Out<'_>, now: Moment, run: &str) -> bool {
         let noted = out.server().registrations.as_ref().and_then(|text| Registrations::parse(text, run));
-        let before = noted.clone().unwrap_or_else(|| Registrations::of(run, &self.found.clients));
+        let before = noted.unwrap_or_else(|| Registrations::of(run, &self.found.clients));
         let Ok(remains) = self.remains_of(out, run) else {
             self.failing = true;
             return true;
@@ -97,7 +97,6 @@ impl Agent {
             came: before.came(&self.found.clients),
             remains,
             held: self.held.keys().cloned().collect(),
-            noted,
         };
         let Some(machine) = Takeover::resume(now, MARGIN, found) else { return false };
         out.say(|| format!("run {run} goes on"));
