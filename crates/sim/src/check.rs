@@ -10,7 +10,7 @@
 //! | I6 | what lies in the status monitor's directory is in the store soon, whatever hints were lost |
 //! | I7 | who drops a server's locks tells its clients; no peer is told of a mere restart |
 //! | I8 | each client of an adoption has an outcome, in memory and in the store |
-//! | I9 | when faults have ended, everything that is owed gets done |
+//! | I9 | an adoption that was interrupted is gone on with as soon as one may; when faults have ended, everything that is owed gets done |
 //! | I10 | runs and datagrams are bounded |
 //! | I11 | what becomes a file name can't leave its directory |
 
@@ -24,7 +24,7 @@ use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
 
 use crate::Ms;
-use crate::agent::{DEAD_AFTER, MARGIN, millis};
+use crate::agent::{Agent, DEAD_AFTER, MARGIN, millis};
 use crate::client::{Ask, Loss};
 use crate::losses::Losses;
 use crate::server::{FileAt, GRACE_MS, Life, client_address, client_at};
@@ -59,10 +59,14 @@ pub(crate) struct Checks {
     pub(crate) losses: Losses,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(usize, u64), (Ms, u32)>,
+    /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.
+    left_interrupted: BTreeMap<(usize, ServiceName), (Ms, u32)>,
 }
 
 /// How long after it lies in the directory a record is to be in the store.
 const CAPTURED_MS_MAX: Ms = 6_000;
+/// An interrupted adoption that could be gone on with for so long was forgotten: a run that is refused is begun again after 2 s.
+const TAKEN_UP_MS_MAX: Ms = 6_000;
 /// After which a server has learnt of a higher claim.
 const LEARNT_MS_MAX: Ms = 3_000;
 /// A number that was sent again in a life that began unseen, and came late.
@@ -406,9 +410,33 @@ impl World {
         }
     }
 
+    // I9
+
+    /// An adoption that was interrupted is gone on with as soon as one may. One that is refused was tried.
+    fn check_interrupted(&mut self) {
+        let now = self.now;
+        let mut left: BTreeMap<(usize, ServiceName), (Ms, u32)> = BTreeMap::new();
+        for (server, agent) in self.agents.iter().enumerate() {
+            for (service, runs) in agent.iter().flat_map(Agent::left_interrupted) {
+                let key = (server, service.clone());
+                let known = self.checks.left_interrupted.get(&key).filter(|(_, begun)| *begun == runs);
+                let since = known.map_or(now, |(since, _)| *since);
+                left.insert(key, (since, runs));
+            }
+        }
+        let forgotten = left.iter().find(|(_, (since, _))| since + TAKEN_UP_MS_MAX < now);
+        let forgotten = forgotten.map(|((server, service), _)| (*server, service.clone()));
+        self.checks.left_interrupted = left;
+        if let Some((server, service)) = forgotten {
+            let name = self.servers[server].name.clone();
+            self.violated(9, format!("{name} does not go on with {service}, whose adoption was interrupted"));
+        }
+    }
+
     // I6
 
     pub(crate) fn check_each_second(&mut self) {
+        self.check_interrupted();
         let now = self.now;
         for server in 0..self.servers.len() {
             let quiet = now.saturating_sub(CAPTURED_MS_MAX);

@@ -19,7 +19,7 @@ use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Po
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::lives::{Begun, Lives, Next, Recognised};
-use heirlock_core::takeover::{Event, Journal, OutcomeLine, Remains};
+use heirlock_core::takeover::{Event, Journal, OutcomeLine, Phase, Remains};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -194,6 +194,24 @@ impl Agent {
             && self.asked.is_none()
             && self.releasing.is_empty()
             && self.owed() == Owed::default()
+    }
+
+    /// Services whose adoption was interrupted, although one could go on with it now and none does, with how many runs were
+    /// begun.
+    pub(crate) fn left_interrupted(&self) -> impl Iterator<Item = (&ServiceName, u32)> {
+        let may_go_on = self.run.is_none()
+            && self.asked.is_none()
+            && !self.failing
+            && self.holdings_known
+            && self.lives.to_recover_in().is_some();
+        let is_interrupted = |held: &Held| {
+            let journal = &held.journal;
+            !held.frozen
+                && journal.life.is_none()
+                && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
+        };
+        let left = self.held.iter().filter(move |(_, held)| may_go_on && is_interrupted(held));
+        left.map(|(service, _)| (service, self.runs_begun))
     }
 
     fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
