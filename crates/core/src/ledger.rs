@@ -267,7 +267,7 @@ impl Ledger {
         let mut arriving = 0;
         let mut last: Option<&MonName> = None;
         for (name, bytes) in found.clients.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
-            if !left.take_one(entries.len()) {
+            if !left.take_one(entries.len() >= left.puts_max) {
                 *after = last.cloned();
                 return Passed::Some;
             }
@@ -322,8 +322,10 @@ impl Ledger {
         // Those of this portion that are not stored yet, and will be in the same commit.
         let arriving: BTreeSet<MonName> = entries.iter().filter_map(Entry::put).cloned().collect();
         let mut last: Option<&MonName> = None;
+        let arrived = entries.len();
         for (name, record) in self.stored.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
-            if !left.take_one(entries.len()) {
+            let full = arrived >= left.puts_max || entries.len() - arrived >= left.removals_max;
+            if !left.take_one(full) {
                 // Without one in this portion, what arrived has filled it.
                 *after = last.cloned().or_else(|| after.take());
                 return Passed::Some;
@@ -391,25 +393,27 @@ pub enum Comparison {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion {
     clients: Option<usize>,
-    entries_max: usize,
+    puts_max: usize,
+    removals_max: usize,
 }
 
 impl Portion {
     /// Everything.
-    pub const ALL: Self = Self { clients: None, entries_max: usize::MAX };
+    pub const ALL: Self = Self { clients: None, puts_max: usize::MAX, removals_max: usize::MAX };
 
-    /// So many clients at most, and no further one once so many entries are to be committed. One client at least.
+    /// So many clients at most, and no further one once so many records are to be written, or so many to be removed. One
+    /// client at least.
     #[must_use]
-    pub fn of(clients: usize, entries_max: usize) -> Self {
-        Self { clients: Some(clients.max(1)), entries_max: entries_max.max(1) }
+    pub fn of(clients: usize, puts_max: usize, removals_max: usize) -> Self {
+        Self { clients: Some(clients.max(1)), puts_max: puts_max.max(1), removals_max: removals_max.max(1) }
     }
 
-    /// Whether one more client belongs to it, after so many entries.
-    fn take_one(&mut self, entries: usize) -> bool {
+    /// Whether one more client belongs to it; `full` where enough is to be committed already.
+    fn take_one(&mut self, full: bool) -> bool {
         match &mut self.clients {
             None => true,
             Some(0) => false,
-            Some(_) if entries >= self.entries_max => false,
+            Some(_) if full => false,
             Some(left) => {
                 *left -= 1;
                 true

@@ -123,7 +123,7 @@ proptest! {
     /// wait to be believed.
     #[test]
     fn portions_of_any_size_come_to_what_the_whole_comes_to(
-        stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30), clients in 1_usize..4, entries_max in 1_usize..3,
+        stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30), clients in 1_usize..4, puts_max in 1_usize..3, removals_max in 1_usize..3,
     ) {
         let known = Look { present: stored, ..looks[0].clone() }.population().clients;
         let (mut whole, mut now) = (Ledger::new(known, false, DELAY), Moment::START);
@@ -135,11 +135,12 @@ proptest! {
             whole.committed(&entries);
             let (mut comparison, mut portions) = (in_portions.begin_comparison(), 0);
             while comparison != Comparison::Over {
-                let portion = Portion::of(clients, entries_max);
+                let portion = Portion::of(clients, puts_max, removals_max);
                 let entries = in_portions.compare_some(
                     &mut comparison, now, &found, &Roles::default(), life.as_ref(), portion,
                 );
-                prop_assert!(entries.len() <= entries_max);
+                let puts = entries.iter().filter(|entry| entry.put().is_some()).count();
+                prop_assert!(puts <= puts_max && entries.len() - puts <= removals_max);
                 in_portions.committed(&entries);
                 portions += 1;
                 prop_assert!(portions <= 4 * usize::from(CLIENTS) + 2, "it comes to no end: {comparison:?}");

@@ -21,7 +21,9 @@ use super::looker::{Basis, Found, Looked, Looker};
 use super::resolve::Resolver;
 use crate::detector;
 use crate::from_elsewhere;
-use crate::limits::{COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX};
+use crate::limits::{
+    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
+};
 use crate::store::{Store, StoreError};
 use crate::words::counted;
 
@@ -340,7 +342,7 @@ impl Agent {
             // The run's own looks show more.
             self.capture.due = Some(now);
         }
-        self.compare(now, Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX));
+        self.compare(now, Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX, REMOVED_AT_ONCE_MAX));
     }
 
     fn compare(&mut self, now: Moment, portion: Portion) {

@@ -321,6 +321,8 @@ impl Agent {
                         && !self.capture.found.may_hold(client)
                         && self.may_forget(client)
                 })
+                // The others at the next beats: new clients wait for each removal.
+                .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();
             if gone.is_empty() {
                 continue;

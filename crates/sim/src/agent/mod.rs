@@ -331,7 +331,7 @@ impl Agent {
             // In portions, as an agent with very many clients does it.
             let mut comparison = held.ledger.begin_comparison();
             while comparison != Comparison::Over {
-                let portion = Portion::of(COMPARED_AT_ONCE, COMPARED_AT_ONCE);
+                let portion = Portion::of(COMPARED_AT_ONCE, COMPARED_AT_ONCE, COMPARED_AT_ONCE);
                 let entries =
                     held.ledger.compare_some(&mut comparison, now, &self.found, &roles, life, portion);
                 if entries.is_empty() {

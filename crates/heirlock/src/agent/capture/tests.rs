@@ -201,7 +201,7 @@ fn a_service_that_fails_in_one_portion_leaves_the_others_theirs() {
     let (now, looked) = (place.agent.clock.now(), begun(&mut place));
     place.agent.looked(now, looked);
     while place.agent.capture.is_busy() {
-        place.agent.compare(now, Portion::of(1, 1));
+        place.agent.compare(now, Portion::of(1, 1, 1));
     }
     assert_eq!((known(&place).len(), place.agent.capture.behind), (4, true));
 }
