@@ -66,7 +66,7 @@ impl Agent {
     }
 
     /// A loopback address is on every server, and says nothing.
-    fn has_address_of(&self, service: &ServiceName) -> bool {
+    pub(crate) fn has_address_of(&self, service: &ServiceName) -> bool {
         let configured = self.settings.service(service);
         let is_here = |address: &std::net::IpAddr| !address.is_loopback() && is_present(*address);
         configured.is_some_and(|service| service.addresses.iter().any(is_here))

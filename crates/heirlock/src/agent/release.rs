@@ -171,6 +171,10 @@ impl Agent {
     /// claim is given up. The locks go with the volume, not before: a service that stays here because the store fails must
     /// have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
     fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, String> {
+        // It was gone a moment ago. Somebody may have brought it back, and clients lock here again.
+        if self.has_address_of(service) {
+            return Err("its address is on this server again; take it away, then ask again".into());
+        }
         self.scan(now);
         if !self.held.contains_key(service) {
             return Err(format!("{service} is not ours any more"));

@@ -221,6 +221,9 @@ impl Agent {
         service: usize,
         name: &ServiceName,
     ) -> Result<(), String> {
+        if out.has_address(name) {
+            return Err("its address is here again".into());
+        }
         self.scan(out, now);
         let held = self.held.get(name).ok_or("not ours any more")?;
         if self.run.as_ref().is_some_and(|running| running.begins(name)) {
