@@ -162,18 +162,20 @@ impl Ledger {
     ) -> Vec<Entry> {
         self.follow_life(life);
         let mut entries = Vec::new();
-        let mut left = portion;
         if let Comparison::Arrivals { after } = comparison {
-            let passed = self.arrivals(found, roles, life.is_some(), after, &mut left, &mut entries);
-            if passed == Passed::Some {
+            *after = self.arrivals(found, roles, life.is_some(), after.as_ref(), portion, &mut entries);
+            if after.is_some() {
                 return entries;
             }
             self.peers.retain(|peer| found.clients.contains_key(peer));
             *comparison = Comparison::Departures { after: None };
+            if portion.is_a_part() {
+                return entries;
+            }
         }
         if let Comparison::Departures { after } = comparison {
-            let passed = self.departures(now, found, life.is_some(), after, &mut left, &mut entries);
-            if passed == Passed::All {
+            *after = self.departures(now, found, life.is_some(), after.as_ref(), portion, &mut entries);
+            if after.is_none() {
                 *comparison = Comparison::Over;
             }
         }
@@ -255,21 +257,21 @@ impl Ledger {
         }
     }
 
+    /// What was found beyond `after`. Answers up to where, unless it is all.
     fn arrivals(
         &mut self,
         found: &Population,
         roles: &Roles,
         serves: bool,
-        after: &mut Option<MonName>,
-        left: &mut Portion,
+        after: Option<&MonName>,
+        mut portion: Portion,
         entries: &mut Vec<Entry>,
-    ) -> Passed {
+    ) -> Option<MonName> {
         let mut arriving = 0;
         let mut last: Option<&MonName> = None;
-        for (name, bytes) in found.clients.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
-            if !left.take_one(entries.len() >= left.puts_max) {
-                *after = last.cloned();
-                return Passed::Some;
+        for (name, bytes) in found.clients.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
+            if !portion.take_one(entries.len() < portion.puts_max) {
+                return last.cloned();
             }
             last = Some(name);
             if serves && !self.seen.contains(name) {
@@ -294,7 +296,7 @@ impl Ledger {
             arriving += usize::from(is_new);
             entries.push(Entry::Put(name.clone(), record.into_owned()));
         }
-        Passed::All
+        None
     }
 
     fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
@@ -309,26 +311,23 @@ impl Ledger {
         self.peers.contains(name)
     }
 
-    /// What is stored and was not found: by another key, where its name leads to another than before, or not at all.
+    /// What is stored beyond `after` and was not found: by another key, where its name leads to another than before, or not at
+    /// all. Answers up to where, unless it is all.
     fn departures(
         &mut self,
         now: Moment,
         found: &Population,
         serves: bool,
-        after: &mut Option<MonName>,
-        left: &mut Portion,
+        after: Option<&MonName>,
+        mut portion: Portion,
         entries: &mut Vec<Entry>,
-    ) -> Passed {
-        // Those of this portion that are not stored yet, and will be in the same commit.
+    ) -> Option<MonName> {
+        // Those that are not stored yet, and will be in the same commit.
         let arriving: BTreeSet<MonName> = entries.iter().filter_map(Entry::put).cloned().collect();
         let mut last: Option<&MonName> = None;
-        let arrived = entries.len();
-        for (name, record) in self.stored.range::<MonName, _>((beyond(after.as_ref()), Bound::Unbounded)) {
-            let full = arrived >= left.puts_max || entries.len() - arrived >= left.removals_max;
-            if !left.take_one(full) {
-                // Without one in this portion, what arrived has filled it.
-                *after = last.cloned().or_else(|| after.take());
-                return Passed::Some;
+        for (name, record) in self.stored.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
+            if !portion.take_one(entries.len() < portion.removals_max) {
+                return last.cloned();
             }
             last = Some(name);
             if found.clients.contains_key(name) {
@@ -358,7 +357,7 @@ impl Ledger {
                 entries.push(Entry::Remove(name.clone()));
             }
         }
-        Passed::All
+        None
     }
 }
 
@@ -392,41 +391,32 @@ pub enum Comparison {
 /// How much is compared at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion {
-    clients: Option<usize>,
+    clients: usize,
     puts_max: usize,
     removals_max: usize,
 }
 
 impl Portion {
     /// Everything.
-    pub const ALL: Self = Self { clients: None, puts_max: usize::MAX, removals_max: usize::MAX };
+    pub const ALL: Self = Self { clients: usize::MAX, puts_max: usize::MAX, removals_max: usize::MAX };
 
-    /// So many clients at most, and no further one once so many records are to be written, or so many to be removed. One
-    /// client at least.
+    /// A part of those that were found, or of those that are stored: so many clients at most, and no further one once so many
+    /// records are to be written, or so many to be removed. One client at least.
     #[must_use]
     pub fn of(clients: usize, puts_max: usize, removals_max: usize) -> Self {
-        Self { clients: Some(clients.max(1)), puts_max: puts_max.max(1), removals_max: removals_max.max(1) }
+        Self { clients: clients.max(1), puts_max: puts_max.max(1), removals_max: removals_max.max(1) }
     }
 
-    /// Whether one more client belongs to it; `full` where enough is to be committed already.
-    fn take_one(&mut self, full: bool) -> bool {
-        match &mut self.clients {
-            None => true,
-            Some(0) => false,
-            Some(_) if full => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-        }
+    fn is_a_part(self) -> bool {
+        self != Self::ALL
     }
-}
 
-/// Whether a portion came to the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Passed {
-    All,
-    Some,
+    /// Whether one more client belongs to it; `has_room` where not enough is to be committed yet.
+    fn take_one(&mut self, has_room: bool) -> bool {
+        let takes = has_room && self.clients > 0;
+        self.clients -= usize::from(takes);
+        takes
+    }
 }
 
 fn beyond(after: Option<&MonName>) -> Bound<&MonName> {
