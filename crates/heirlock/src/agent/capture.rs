@@ -22,7 +22,7 @@ use super::resolve::Resolver;
 use crate::detector;
 use crate::from_elsewhere;
 use crate::limits::{
-    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
+    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX, STORE_RETRY,
 };
 use crate::store::{Store, StoreError};
 use crate::words::counted;
@@ -148,7 +148,7 @@ impl Capture {
     }
 
     /// When it is to be looked or compared next; `None` while that is on. Which deletions may be believed does not hurry it.
-    pub(crate) fn next_due(&self) -> Option<Moment> {
+    fn next_due(&self) -> Option<Moment> {
         if self.comparing.is_some() {
             return Some(Moment::START);
         }
@@ -161,7 +161,7 @@ impl Capture {
     }
 
     /// When a deletion that may be believed from that moment on is looked for.
-    pub(crate) fn looks_for_deletions(&self, from: Moment) -> Option<Moment> {
+    fn looks_for_deletions(&self, from: Moment) -> Option<Moment> {
         self.looking.is_none().then(|| from.max(self.pause))
     }
 
@@ -176,7 +176,7 @@ impl Capture {
     }
 
     /// Whether more may have changed in the directory than the last look showed.
-    pub(crate) fn is_unsettled(&self) -> bool {
+    fn is_unsettled(&self) -> bool {
         self.looking.is_some() || self.hinted.load(Ordering::SeqCst)
     }
 
@@ -195,9 +195,8 @@ impl Agent {
         }
         self.compare_a_portion(now);
         self.say_if_a_look_hangs(now);
-        let deletions = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
-        let deletions = deletions.and_then(|at| self.capture.looks_for_deletions(at));
-        let anew = deletions.is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
+        let anew =
+            self.deletions_due().is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
         let hinted = self.capture.hinted.load(Ordering::SeqCst);
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides, anew) {
@@ -206,6 +205,22 @@ impl Agent {
             (false, _) if anew || hinted => self.begin_look(now, anew),
             _ => {}
         }
+    }
+
+    /// When there is something to look at or to compare. That a deletion may be believed, where no lock manager serves again
+    /// yet, is no reason to hurry.
+    pub(crate) fn capture_due(&self) -> Option<Moment> {
+        if self.awaits_directory() {
+            return None;
+        }
+        let deletions = self.deletions_due().map(|at| at.max(self.clock.now() + STORE_RETRY));
+        self.capture.next_due().into_iter().chain(deletions).min()
+    }
+
+    /// When a deletion may be believed and is looked for.
+    fn deletions_due(&self) -> Option<Moment> {
+        let from = self.held.values().filter_map(|held| held.ledger.next_burial()).min()?;
+        self.capture.looks_for_deletions(from)
     }
 
     fn say_if_a_look_hangs(&mut self, now: Moment) {
@@ -232,26 +247,16 @@ impl Agent {
 
     /// The same after a hint, but opens only those files that may have changed since earlier looks.
     pub(crate) fn look(&mut self, now: Moment) {
-        // Before the look: what happens from now on may not be seen by it.
-        self.capture.hinted.swap(false, Ordering::SeqCst);
         if let Some(looking) = &mut self.capture.looking {
             looking.counts = false;
         }
-        self.follow_all(now);
-        let looked = Looked {
-            basis: self.basis(now),
-            found: match detector::look(&self.settings.state_directory, &mut self.capture.memory) {
-                Ok(scan) => {
-                    let opened = self.capture.memory.opened();
-                    Ok(Found::of(scan, opened, self.conveyor.placed(), &self.capture.addresses))
-                }
-                Err(error) => Err(error.to_string()),
-            },
-        };
+        let basis = self.begin_basis(now);
+        let Capture { memory, addresses, .. } = &mut self.capture;
+        let found = Found::look(&self.settings.state_directory, memory, &basis.placed, addresses);
         if self.run.is_none() && self.asked.is_none() {
             self.capture.memory = detector::Memory::default();
         }
-        self.take_look(now, looked);
+        self.take_look(now, Looked { basis, found });
         self.record(now);
         self.report_registrations();
     }
@@ -264,20 +269,21 @@ impl Agent {
         if anew {
             self.capture.due = Some(now + self.settings.capture.scan_interval);
         }
-        self.capture.hinted.swap(false, Ordering::SeqCst);
-        self.follow_all(now);
+        let basis = self.begin_basis(now);
         self.capture.learnt.clear();
-        let basis = self.basis(now);
         match self.capture.looker.look(basis, Arc::clone(&self.capture.addresses), anew) {
             Ok(()) => self.capture.looking = Some(Looking { began: now, counts: true }),
             Err(error) => {
                 self.say_blind(Some(format!("there is no thread to look at it: {error}")));
-                self.capture.due = Some(now + crate::limits::STORE_RETRY);
+                self.capture.due = Some(now + STORE_RETRY);
             }
         }
     }
 
-    fn basis(&self, now: Moment) -> Basis {
+    /// A look begins: what happens from now on may not be seen by it.
+    fn begin_basis(&mut self, now: Moment) -> Basis {
+        self.capture.hinted.store(false, Ordering::SeqCst);
+        self.follow_all(now);
         let (life, placed) = (self.life_that_deletes(), Arc::clone(self.conveyor.placed()));
         Basis { began: now, began_at: Instant::now(), life, placed }
     }
@@ -381,7 +387,7 @@ impl Agent {
             self.capture.behind = true;
             self.health.failed(now, &failure.to_string());
             // Not put off by the hints that come meanwhile.
-            let retry = now + crate::limits::STORE_RETRY;
+            let retry = now + STORE_RETRY;
             self.capture.due = self.capture.due.map(|due| due.min(retry));
         }
         if !comparing.services.is_empty() {

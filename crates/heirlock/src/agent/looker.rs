@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use heirlock_core::Moment;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Population, Problem, Scan, population};
+use heirlock_core::ledger::{Addresses, Population, Problem, population};
 use heirlock_nsm::MonName;
 
 use super::Message;
@@ -56,15 +56,19 @@ pub(crate) struct Looked {
 }
 
 impl Found {
-    /// What a scan shows.
-    pub(crate) fn of(
-        scan: Scan,
-        opened: usize,
+    /// Looks, now. `memory` is what earlier looks read.
+    ///
+    /// # Errors
+    /// Why the directory can't be seen, in words.
+    pub(crate) fn look(
+        state_directory: &Path,
+        memory: &mut detector::Memory,
         placed: &BTreeMap<MonName, Vec<u8>>,
         addresses: &Addresses,
-    ) -> Self {
+    ) -> Result<Self, String> {
+        let scan = detector::look(state_directory, memory).map_err(|error| error.to_string())?;
         let population = population(&scan, placed, addresses);
-        Self { population, problems: scan.problems, opened }
+        Ok(Self { population, problems: scan.problems, opened: memory.opened() })
     }
 }
 
@@ -141,10 +145,7 @@ fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>)
         }
         let placed = Arc::clone(&basis.placed);
         let mut report = Report { inbox, looked: Some(Looked { basis, found: Err(ENDED.to_owned()) }) };
-        let found = match detector::look(state_directory, &mut memory) {
-            Ok(scan) => Ok(Found::of(scan, memory.opened(), &placed, &addresses)),
-            Err(error) => Err(error.to_string()),
-        };
+        let found = Found::look(state_directory, &mut memory, &placed, &addresses);
         report.looked = report.looked.take().map(|looked| Looked { found, ..looked });
     }
 }

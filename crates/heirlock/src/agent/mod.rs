@@ -417,14 +417,8 @@ impl Agent {
     }
 
     fn next_due(&self) -> Moment {
-        let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
-        let burial = burial.and_then(|at| self.capture.looks_for_deletions(at));
-        let burial = burial.filter(|_| !self.awaits_directory());
         let run = self.run.as_ref().and_then(Running::due);
-        let scan = self.capture.next_due().filter(|_| !self.awaits_directory());
-        // A burial that waits for a lock manager to serve again is no reason to hurry.
-        let burial = burial.map(|at| at.max(self.clock.now() + limits::STORE_RETRY));
-        [burial, run, scan, self.shared.due(), self.who_came_due(), self.files_due()]
+        [run, self.capture_due(), self.shared.due(), self.who_came_due(), self.files_due()]
             .into_iter()
             .flatten()
             .chain([self.beat_due])
