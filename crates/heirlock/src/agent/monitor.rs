@@ -514,7 +514,7 @@ fn read_directory(
     }
     found.retain(|(line, _)| !conveyed.get(&key(&line.mon_name)).is_some_and(|of| of.contains(line)));
     desk.found(found);
-    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), placed);
+    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), &conveyed);
     Ok(ReadDirectory { directory, differing })
 }
 

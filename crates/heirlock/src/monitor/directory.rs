@@ -64,20 +64,19 @@ impl Directory {
         Ok((directory, current))
     }
 
-    /// Of which clients the files are to follow, since they don't say what is registered. Asked once, after the start.
+    /// Of which clients the files are to follow, since they don't say what is registered. `conveyed` are the lines in them,
+    /// by client, that are no registrations. Asked once, after the start.
     pub(crate) fn differing(
         &mut self,
         registered: &BTreeSet<MonName>,
         lines_of: impl Fn(&MonName) -> Vec<MonitorLine>,
-        placed: &BTreeMap<MonName, Vec<u8>>,
+        conveyed: &BTreeMap<MonName, Vec<MonitorLine>>,
     ) -> BTreeSet<MonName> {
         let there = std::mem::take(&mut self.lines);
         let differs = |client: &&MonName| {
-            let mut files = self.files.get(*client).into_iter().flatten();
-            let conveyed = |file: &MonName| placed.get(file).and_then(|bytes| parse_record(bytes).ok());
-            let conveyed: Vec<MonitorLine> =
-                files.clone().filter_map(conveyed).flat_map(|parsed| parsed.lines).collect();
+            let conveyed = conveyed.get(*client).map(Vec::as_slice).unwrap_or_default();
             let own = there.get(*client).into_iter().flatten().filter(|line| !conveyed.contains(line));
+            let mut files = self.files.get(*client).into_iter().flatten();
             !own.eq(lines_of(client).iter()) || files.any(|file| file != *client)
         };
         registered.union(&self.current).filter(differs).cloned().collect()
@@ -295,15 +294,11 @@ mod tests {
             fs::write(state.path().join("sm").join(file), render_record(lines)).unwrap();
         };
         let registered = |client: &str| line(client, "nfs-a", 1);
-        let placed = render_record(&[line("10.0.0.4", "nfs-service", 0)]);
+        let placed = line("10.0.0.4", "nfs-service", 0);
         write("10.0.0.1", &[registered("10.0.0.1")]);
         write("10.0.0.2", &[line("10.0.0.2", "nfs-a", 2)]);
         write("client3.example", &[registered("10.0.0.3")]);
-        fs::write(
-            state.path().join("sm/10.0.0.4"),
-            [&placed[..], &render_record(&[registered("10.0.0.4")])].concat(),
-        )
-        .unwrap();
+        write("10.0.0.4", &[placed.clone(), registered("10.0.0.4")]);
         write("10.0.0.6", &[registered("10.0.0.6")]);
         let (mut directory, _) = Directory::open(state.path()).unwrap();
         let clients = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"].map(name);
@@ -311,7 +306,7 @@ mod tests {
             "10.0.0.6" => Vec::new(), // it has left, and the agent was killed before the file did
             other => vec![registered(other)],
         };
-        let conveyed = BTreeMap::from([(name("10.0.0.4"), placed)]);
+        let conveyed = BTreeMap::from([(name("10.0.0.4"), vec![placed])]);
         let differing = directory.differing(&clients.into(), lines_of, &conveyed);
         assert_eq!(differing, ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"].map(name).into());
     }
