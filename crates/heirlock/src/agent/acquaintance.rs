@@ -206,12 +206,13 @@ impl Agent {
     }
 
     /// Makes a generation hold all that the agent knows of it. What it holds besides, as an older copy of the store may,
-    /// is believed: a client too many is told, one too few loses its locks.
-    pub(crate) fn complete(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+    /// is believed: a client too many is told, one too few loses its locks. Answers what the store holds then; nothing where
+    /// this server doesn't hold the service, or is beginning its next generation.
+    pub(crate) fn complete(&mut self, service: &ServiceName) -> Result<Option<Contents>, StoreError> {
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
-            return Ok(()); // its next generation is made of what the agent knows
+            return Ok(None); // its next generation is made of what the agent knows
         }
-        let Some(held) = self.held.get_mut(service) else { return Ok(()) };
+        let Some(held) = self.held.get_mut(service) else { return Ok(None) };
         let generation = held.claim.generation;
         let found = self.store.load(service, generation)?;
         let (lost, strange) = held.differences(&found);
@@ -230,7 +231,8 @@ impl Agent {
             tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store had lost some of generation {generation}, as an older copy of it has or one with damaged files; what it lacked was written anew");
         }
         held.ledger.committed(&strange);
-        Ok(())
+        let is_whole = lost.is_empty();
+        Ok(Some(if is_whole { found } else { self.store.load(service, generation)? }))
     }
 }
 

@@ -176,17 +176,14 @@ impl Agent {
             return Err("its address is on this server again; take it away, then ask again".into());
         }
         self.scan(now);
-        if !self.held.contains_key(service) {
-            return Err(format!("{service} is not ours any more"));
-        }
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
             return Err("its next generation is being begun; try again".into());
         }
         let said = |error: crate::store::StoreError| error.to_string();
-        self.complete(service).map_err(said)?;
-        let held = self.held.get(service).ok_or_else(|| format!("{service} is not ours any more"))?;
-        let contents = self.store.load(service, held.claim.generation).map_err(said)?;
+        let contents = self.complete(service).map_err(said)?;
+        let ours = self.held.get(service).zip(contents);
+        let (held, contents) = ours.ok_or_else(|| format!("{service} is not ours any more"))?;
         let mut captured = held.ledger.stored().iter();
         if captured.any(|(client, bytes)| contents.records.get(client) != Some(bytes)) {
             return Err("the store does not hold what was captured; try again, and look at the volume".into());
