@@ -4,7 +4,9 @@
 //! clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
 
 use std::io;
+use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 /// Bytes of a name that the kernel keeps (TASK_COMM_LEN, pthread_setname_np(3)).
 #[cfg(test)]
@@ -33,6 +35,23 @@ pub(crate) fn start_in<'scope, T: Send + 'scope>(
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> io::Result<ScopedJoinHandle<'scope, T>> {
     Builder::new().name(name.to_owned()).spawn_scoped(scope, work).map_err(|error| not_started(name, &error))
+}
+
+/// What this comes to, unless it takes longer: then the thread is left behind.
+///
+/// # Errors
+/// Where no thread can be had; `TimedOut` where it takes longer.
+pub(crate) fn within<T: Send + 'static>(
+    name: &'static str,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (answer, answered) = channel();
+    start(name, move || answer.send(work()))?;
+    answered.recv_timeout(limit).map_err(|_| {
+        let what = format!("it is not done within {} s", limit.as_secs_f32());
+        io::Error::new(io::ErrorKind::TimedOut, what)
+    })
 }
 
 fn not_started(name: &str, error: &io::Error) -> io::Error {
@@ -66,8 +85,14 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&entry).unwrap();
-                for call in text.split("threads::start").skip(1).filter(|_| !entry.ends_with("threads.rs")) {
-                    let name = call.split('"').nth(1).unwrap();
+                let begins = ["threads::start", "threads::within", ".in_thread"];
+                let calls = begins.into_iter().flat_map(|begins| text.split(begins).skip(1));
+                for call in calls.filter(|_| !entry.ends_with("threads.rs")) {
+                    // What hands a name on has one that was looked at where it was given.
+                    let Some(name) = call.split("||").next().unwrap().split('"').nth(1) else {
+                        assert!(call.starts_with("(name, move "), "{call:.40} in {}", entry.display());
+                        continue;
+                    };
                     assert!(
                         name.len() <= NAME_BYTES_MAX && !name.contains(' '),
                         "{name:?} in {}",
@@ -78,6 +103,18 @@ mod tests {
             }
         }
         assert!(names > 30, "{names}");
+    }
+
+    #[test]
+    fn what_hangs_keeps_nobody_waiting_for_ever() {
+        let (answer, never) = channel::<u8>();
+        let why = within("prove", Duration::from_millis(20), move || never.recv()).unwrap_err();
+        assert_eq!(
+            (why.kind(), why.to_string().as_str()),
+            (io::ErrorKind::TimedOut, "it is not done within 0.02 s")
+        );
+        drop(answer);
+        assert_eq!(within("prove", Duration::from_secs(600), || 7).unwrap(), 7);
     }
 
     #[test]

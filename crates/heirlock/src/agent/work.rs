@@ -3,10 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
@@ -56,6 +55,11 @@ pub(crate) struct Fit {
 impl Fit {
     fn lacks(one: Missing) -> Self {
         Self { missing: vec![one], said: Vec::new() }
+    }
+
+    /// Nothing could be looked at.
+    fn no_thread(why: String) -> Self {
+        Self::lacks(Missing::new("thread", why, "then ask again"))
     }
 }
 
@@ -129,6 +133,28 @@ impl Workshop {
         let _ = self.inbox.send(Message::Event(self.run, event));
     }
 
+    /// The message of a run's event.
+    fn event<T>(&self, event: fn(T) -> Event) -> impl FnOnce(T) -> Message + Clone + Send + use<T> {
+        let run = self.run;
+        move |of| Message::Event(run, event(of))
+    }
+
+    /// Does something in a thread of this name. The loop is told what came of it, or why there is no thread for it.
+    fn in_thread<T>(
+        &self,
+        name: &'static str,
+        message: impl FnOnce(Result<T, String>) -> Message + Clone + Send + 'static,
+        work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
+    ) {
+        let (shop, told) = (self.clone(), message.clone());
+        let begun = threads::start(name, move || {
+            let _ = shop.inbox.send(told(work(&shop)));
+        });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(message(Err(error.to_string())));
+        }
+    }
+
     fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
         self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,26 +162,17 @@ impl Workshop {
     /// What an adoption of these services needs and isn't there, before anything is claimed. An operator who insists does
     /// without all of it, save what the strategy can't work without. `brings` tells whether the run waits for the addresses.
     pub(crate) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
-        let shop = self.clone();
-        let begun = threads::start("check-fit", move || {
-            let fit = shop.look_in_time(targets, insists, brings);
-            let _ = shop.inbox.send(Message::Fit(shop.run, fit));
-        });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::Fit(self.run, Fit::lacks(no_thread(&error))));
-        }
+        let run = self.run;
+        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(Fit::no_thread));
+        self.in_thread("check-fit", message, move |shop| Ok(shop.look_in_time(targets, insists, brings)));
     }
 
     /// The same for a service that is to come home, before its owner is asked for it.
     pub(crate) fn check_home(&self, service: &ServiceName) {
-        let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("check-home", move || {
-            let fit = shop.look_in_time(vec![of.clone()], false, true);
-            let _ = shop.inbox.send(Message::HomeLookedFor(of, fit));
-        });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::HomeLookedFor(service.clone(), Fit::lacks(no_thread(&error))));
-        }
+        let (of, targets) = (service.clone(), vec![service.clone()]);
+        let message =
+            |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(Fit::no_thread));
+        self.in_thread("check-home", message, move |shop| Ok(shop.look_in_time(targets, false, true)));
     }
 
     /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
@@ -163,7 +180,8 @@ impl Workshop {
         let settings = Arc::clone(&self.settings);
         let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
         let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
-        in_time(limit, move || look(&settings, &targets, insists, brings)).unwrap_or_else(|why| {
+        let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
+        looked.unwrap_or_else(|why| {
             let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
             Fit::lacks(Missing::new(
                 "intent",
@@ -175,27 +193,15 @@ impl Workshop {
 
     /// Has owners confirmed off.
     pub(crate) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
-        let shop = self.clone();
-        let begun = threads::start("fence", move || {
-            let mut outcome = Ok(());
-            for (service, owner) in owners {
-                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), &service, Some(&owner));
-                let Some(asked) = asked else {
-                    outcome = Err(format!(
-                        "no fence is configured, so nobody confirms that {owner} is off; set hooks.fence"
-                    ));
-                    break;
-                };
-                if let Err(why) = asked {
-                    outcome = Err(format!("the fence did not confirm that {owner} is off: {why}"));
-                    break;
-                }
-            }
-            shop.report(Event::Fenced(outcome));
+        self.in_thread("fence", self.event(Event::Fenced), move |shop| {
+            owners.iter().try_for_each(|(service, owner)| {
+                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), service, Some(owner));
+                let asked = asked.ok_or_else(|| {
+                    format!("no fence is configured, so nobody confirms that {owner} is off; set hooks.fence")
+                })?;
+                asked.map_err(|why| format!("the fence did not confirm that {owner} is off: {why}"))
+            })
         });
-        if let Err(error) = begun {
-            self.report(Event::Fenced(Err(error.to_string())));
-        }
     }
 
     /// Makes the lock manager recognise; volumes of the targets are brought up first. `owes` says whether clients are still
@@ -207,14 +213,11 @@ impl Workshop {
         grace_seen: Option<Moment>,
         owes: bool,
     ) {
-        let shop = self.clone();
-        let begun = threads::start("recognise", move || {
-            let done = shop.try_recognise(strategy, &targets, grace_seen, owes);
-            let _ = shop.inbox.send(Message::Recognised(shop.run, Box::new(done)));
+        let run = self.run;
+        let message = move |done| Message::Recognised(run, Box::new(done));
+        self.in_thread("recognise", message, move |shop| {
+            shop.try_recognise(strategy, &targets, grace_seen, owes)
         });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::Recognised(self.run, Box::new(Err(error.to_string()))));
-        }
     }
 
     fn try_recognise(
@@ -242,27 +245,22 @@ impl Workshop {
 
     /// Asks until grace is open.
     pub(crate) fn prove(&self, grace: Grace) {
-        let shop = self.clone();
-        let begun = threads::start("prove", move || {
+        self.in_thread("prove", self.event(Event::Proved), move |shop| {
             let until = shop.clock.now() + limits::PROVE_TIME_MAX;
-            let proved = loop {
+            loop {
                 let (answer, why) = shop.probe(&[]);
                 if answer == Probe::InGrace {
-                    break Ok(());
+                    return Ok(());
                 }
                 if grace.is_over(shop.clock.now()) {
-                    break Err("grace is over".to_owned());
+                    return Err("grace is over".to_owned());
                 }
                 if shop.clock.now() >= until {
-                    break Err(format!("grace is not open: {why}"));
+                    return Err(format!("grace is not open: {why}"));
                 }
                 thread::sleep(limits::PROBE_INTERVAL);
-            };
-            shop.report(Event::Proved(proved));
+            }
         });
-        if let Err(error) = begun {
-            self.report(Event::Proved(Err(error.to_string())));
-        }
     }
 
     /// Gathers what other servers compare with their own.
@@ -279,26 +277,20 @@ impl Workshop {
 
     /// Asks the lock manager of this life once whether grace is open.
     pub(crate) fn ask_grace(&self, life: Incarnation) {
-        let (shop, of) = (self.clone(), life.clone());
-        let begun = threads::start("ask-grace", move || {
-            let answer = shop.probe(&[]);
-            let _ = shop.inbox.send(Message::GraceAsked(of, answer));
-        });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::GraceAsked(life, (Probe::NoAnswer, error.to_string())));
-        }
+        let message = |answer: Result<(Probe, String), String>| {
+            Message::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
+        };
+        self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
     }
 
     /// Takes the address of a service that is being released away, or waits for whoever does.
     pub(crate) fn take_address_away(&self, service: &ServiceName) {
-        let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("address-down", move || {
-            let gone = shop.try_take_address_away(&of);
-            let _ = shop.inbox.send(Message::AddressGone(of, gone));
-        });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::AddressGone(service.clone(), Err(error.to_string())));
-        }
+        let (of, service) = (service.clone(), service.clone());
+        self.in_thread(
+            "address-down",
+            |gone| Message::AddressGone(of, gone),
+            move |shop| shop.try_take_address_away(&service),
+        );
     }
 
     fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
@@ -338,18 +330,14 @@ impl Workshop {
 
     /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
     pub(crate) fn take_volume_away(&self, service: &ServiceName) {
-        let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("volume-down", move || {
-            let service = of;
+        let (of, service) = (service.clone(), service.clone());
+        self.in_thread("volume-down", |gone| Message::VolumeGone(of, gone), move |shop| {
             if let Err(why) = shop.let_go_of_locks(&service) {
                 tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
             }
             let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
-            let _ = shop.inbox.send(Message::VolumeGone(service, gone.unwrap_or(Ok(()))));
+            gone.unwrap_or(Ok(()))
         });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(Message::VolumeGone(service.clone(), Err(error.to_string())));
-        }
     }
 
     fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
@@ -443,35 +431,6 @@ fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: boo
     Fit { missing: missing.collect(), said }
 }
 
-/// What this comes to, unless it takes longer; else why not, in words.
-fn in_time<T: Send + 'static>(
-    limit: Duration,
-    ask: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    let (answer, answered) = channel();
-    threads::start("intent", move || answer.send(ask())).map_err(|error| error.to_string())?;
-    answered.recv_timeout(limit).map_err(|_| format!("it is not done within {} s", limit.as_secs_f32()))
-}
-
-/// What an adoption needs as well.
-fn no_thread(error: &io::Error) -> Missing {
-    Missing::new("thread", error.to_string(), "then ask again")
-}
-
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_hangs_keeps_nobody_waiting_for_ever() {
-        let (answer, never) = channel::<u8>();
-        let why = in_time(Duration::from_millis(20), move || never.recv()).unwrap_err();
-        assert_eq!(why, "it is not done within 0.02 s");
-        drop(answer);
-        assert_eq!(in_time(Duration::from_secs(600), || 7), Ok(7));
-    }
 }

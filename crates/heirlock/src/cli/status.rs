@@ -2,7 +2,6 @@
 //! store is looked at all the same.
 
 use std::io;
-use std::sync::mpsc::channel;
 
 use serde::Serialize;
 
@@ -112,21 +111,20 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
 fn look(settings: &Settings) -> Result<Present, Problem> {
     let (path, local) = (settings.store.path.clone(), settings.local_directory.clone());
     let server = settings.server.clone();
-    let (sender, receiver) = channel();
-    let begun = threads::start("look", move || {
+    let found = threads::within("look", STORE_LOOK_TIME_MAX, move || {
         // Another store than this server's tells nothing of its services.
-        let found = open_any(&path, &local).and_then(|(store, _, wrong)| match wrong {
+        open_any(&path, &local).and_then(|(store, _, wrong)| match wrong {
             Some(wrong) => Err(wrong),
             None => present::look(&store, &server),
-        });
-        let _ = sender.send(found);
+        })
     });
-    begun.map_err(|error| Problem::new(ProblemKind::StoreFails).saying(&error.to_string()))?;
-    let silent = || Problem::new(ProblemKind::StoreSilent).at(&settings.store.path.display().to_string());
-    match receiver.recv_timeout(STORE_LOOK_TIME_MAX) {
-        Ok(Ok(present)) => Ok(present),
-        Ok(Err(error)) => Err(Problem::new(ProblemKind::StoreFails).saying(&error.to_string())),
-        Err(_) => Err(silent()),
+    let fails = |why: String| Problem::new(ProblemKind::StoreFails).saying(&why);
+    match found {
+        Ok(found) => found.map_err(|error| fails(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(Problem::new(ProblemKind::StoreSilent).at(&settings.store.path.display().to_string()))
+        }
+        Err(error) => Err(fails(error.to_string())),
     }
 }
 
