@@ -112,6 +112,11 @@ impl Kept {
     }
 }
 
+/// An adoption by a restart of NFS that nothing has happened to yet, and an empty store.
+pub(super) fn asked_for() -> (Takeover, Kept) {
+    (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default())
+}
+
 /// Brings a run to the point where its clients are being told.
 pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     let notices = notifying_without_address(run, kept);
@@ -150,8 +155,7 @@ pub(super) fn notifying_without_address(run: &mut Takeover, kept: &mut Kept) -> 
 
 #[test]
 fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     assert!(!run.has_claimed());
     notifying(&mut run, &mut kept);
     assert!(run.has_claimed() && !run.has_tried_all());
@@ -166,8 +170,7 @@ fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
 
 #[test]
 fn what_is_given_away_during_a_self_adoption_is_told_by_its_next_owner_and_the_others_are_told_here() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(2_000), Event::GivenUp(service("nfs")));
     let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
@@ -188,8 +191,7 @@ fn what_led_to_a_run_is_in_its_timeline_and_how_long_it_waits_is_known() {
     let stamps: Vec<_> = run.timeline().iter().map(|stamp| (stamp.event, stamp.at_ms)).collect();
     assert_eq!(stamps, [(Milestone::Asked, -7_000), (Milestone::GivenUp, -500)]);
     assert_eq!(run.waits_until(), None);
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     assert_eq!((run.waits_until(), run.not_back()), (Some(at(11_000)), 3), "grace less the margin");
 }
@@ -227,8 +229,7 @@ pub(super) fn end_of(steps: &Steps) -> End {
 
 #[test]
 fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     let notices = notifying(&mut run, &mut kept);
     let numbers: Vec<_> = notices.iter().map(|n| (n.service.as_str(), n.state.0, n.clients.len())).collect();
     assert_eq!(
@@ -257,8 +258,7 @@ fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
 
 #[test]
 fn the_number_is_durable_before_anything_is_sent_under_it() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     assert_eq!(kept.of(&service("nfs")).journal.phase, Phase::Notifying);
     assert_eq!(kept.of(&service("nfs")).state, StateNumber(11));
@@ -322,8 +322,7 @@ fn prepare_stops_with_grace_proved_and_finish_goes_on() {
 
 #[test]
 fn a_restart_in_the_middle_stops_the_notifier_at_once() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::LifeChanged);
     assert_eq!(steps.then.first(), Some(&Action::StopNotifying));
@@ -332,8 +331,7 @@ fn a_restart_in_the_middle_stops_the_notifier_at_once() {
 
 #[test]
 fn whoever_learns_of_a_higher_generation_stops() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
     let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
@@ -393,8 +391,7 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
 
 #[test]
 fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
     kept.persist(&run.step(at(2_000), Event::Registered(all.into())));
@@ -406,8 +403,7 @@ fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
 
 #[test]
 fn everybody_back_and_a_look_after_grace_are_due_at_once() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ended(&mut run, &mut kept, "home", &[]);
     ended(&mut run, &mut kept, "nfs", &[]);
@@ -534,8 +530,7 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
 
 #[test]
 fn a_record_that_vanished_again_before_the_end_retires_nobody() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let who = || client("10.0.0.1");
     kept.persist(&run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![who()] }));
@@ -548,8 +543,7 @@ fn a_record_that_vanished_again_before_the_end_retires_nobody() {
 
 #[test]
 fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     ack(&mut run, &mut kept, "nfs", "10.0.0.2");
@@ -585,8 +579,7 @@ fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
 
 #[test]
 fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.2");
     ended(&mut run, &mut kept, "home", &[]);
@@ -599,8 +592,7 @@ fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim()
 
 #[test]
 fn nobody_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     ended(&mut run, &mut kept, "home", &[]);
@@ -646,8 +638,7 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
 
 #[test]
 fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::LifeChanged);
     assert!(matches!(end_of(&steps), End::Failed { .. }));
@@ -740,8 +731,7 @@ fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unsee
 
 #[test]
 fn who_was_never_called_is_lost_though_it_registered_for_a_lock_of_another_service() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let came = || Event::Registered([client("10.0.0.1"), client("10.0.0.2")].into());
     kept.persist(&run.step(at(1_700), came()));

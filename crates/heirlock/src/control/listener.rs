@@ -289,19 +289,19 @@ mod tests {
         .unwrap()
     }
 
+    /// How far a run is.
+    fn a_step() -> Progress {
+        let phase = heirlock_core::takeover::Phase::Claimed;
+        Progress { phase, clients: 3, answered: 1, wait: None, told: Vec::new() }
+    }
+
     #[test]
     fn a_question_is_answered_and_a_refusal_is_one() {
         let directory = tempfile::tempdir().unwrap();
         let _listener = Listener::start(directory.path(), |request, mut responder| match request {
             Request::Maintenance { on: true } => responder.done(Answer::words("so be it")),
             Request::Report { .. } => {
-                let step = Progress {
-                    phase: heirlock_core::takeover::Phase::Claimed,
-                    clients: 3,
-                    answered: 1,
-                    wait: None,
-                    told: Vec::new(),
-                };
+                let step = a_step();
                 assert!(responder.progress(&step));
                 responder.done(Answer::Adoption(Box::new(report_of("settled"))));
             }
@@ -382,13 +382,7 @@ mod tests {
         let mut deaf = UnixStream::connect(directory.path().join(SOCKET)).unwrap();
         deaf.write_all(b"{\"verb\":\"status\"}\n").unwrap();
         let mut responder = responders.recv().unwrap();
-        let step = Progress {
-            phase: heirlock_core::takeover::Phase::Claimed,
-            clients: 3,
-            answered: 1,
-            wait: None,
-            told: Vec::new(),
-        };
+        let step = a_step();
         // Far more than a socket's buffer holds. Were a line written here, this would never end within the patience.
         for _ in 0..1_000_000 {
             assert!(responder.progress(&step));

@@ -67,18 +67,16 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (desk, _) = serve(
-        &options,
-        sockets,
-        |_| Ok(()),
-        Turns::unwatched(),
-        move |wanted| {
-            let _ = sender.send(wanted);
-        },
-    )
-    .unwrap();
+    let (desk, _) = serve(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
     record(desk.clone(), options.clone(), receiver, store, Arc::clone(&commits));
     Stand { _directory: directory, options, port, desk, commits }
+}
+
+/// Hands on what the monitor wants.
+fn wanted_by(agent: Sender<Wanted>) -> impl Fn(Wanted) + Send + 'static {
+    move |wanted| {
+        let _ = agent.send(wanted);
+    }
 }
 
 /// What the agent does, without a store.

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::super::tests::{
-    Kept, ack, at, claimed, client, end_of, ended, life, notifying, outcome_of, plan, recognition, service,
-    tick,
+    Kept, ack, asked_for, at, claimed, client, end_of, ended, life, notifying, outcome_of, plan, recognition,
+    service, tick,
 };
 use super::super::{Action, End, Event, Strategy};
 use super::*;
@@ -13,8 +13,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
 fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     let mut again = Takeover::resume(at(0), MARGIN, kept.found()).expect("bound to a life");
@@ -28,8 +27,7 @@ fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
 
 #[test]
 fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let mut again = Takeover::resume(at(0), MARGIN, kept.found()).unwrap();
     assert!(matches!(end_of(&again.step(at(2_000), recognition(life("3")))), End::Failed { .. }));
@@ -37,8 +35,7 @@ fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
 
 #[test]
 fn a_run_that_had_not_recognised_is_not_resumed() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
@@ -48,8 +45,7 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
 
 /// What a run leaves whose members' journals show these phases.
 fn found_in(phases: [Phase; 2]) -> Found {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     for (one, phase) in kept.remains.values_mut().zip(phases) {
         one.journal.phase = phase;
@@ -97,8 +93,7 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
         (Phase::Settled, false),
     ];
     assert_eq!(seen, expected);
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     kept.persist(&run.step(at(3_000), Event::LifeChanged));
     assert!(Takeover::resume(at(0), MARGIN, kept.found()).is_none(), "it failed");
@@ -139,8 +134,7 @@ fn a_member_that_another_run_holds_forbids_it_and_one_that_another_server_holds_
 
 #[test]
 fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     let known = |run: &Takeover| {
@@ -158,8 +152,7 @@ fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
 
 /// Two clients of `nfs` have answered when the agent is killed; the third, of `home`, has not.
 fn killed_while_telling() -> Kept {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     ack(&mut run, &mut kept, "nfs", "10.0.0.2");
@@ -224,14 +217,25 @@ fn when_grace_is_over_meanwhile_who_came_back_in_it_is_not_lost() {
     }
 }
 
-#[test]
-fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_after_grace() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+/// What a run leaves that had told one client of 'nfs', and no other.
+fn killed_while_settling() -> Kept {
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     ended(&mut run, &mut kept, "nfs", &[("10.0.0.2", Outcome::Unreachable)]);
     ended(&mut run, &mut kept, "home", &[("10.0.0.8", Outcome::Unreachable)]);
+    kept
+}
+
+/// How many clients of this service concern the run that goes on.
+fn clients_of(kept: &Kept, came: &[&str], of: &str) -> usize {
+    let summaries = resume(kept, came).summaries();
+    summaries.into_iter().find(|one| one.service == service(of)).unwrap().clients.len()
+}
+
+#[test]
+fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_after_grace() {
+    let mut kept = killed_while_settling();
     let mut again = resume(&kept, &[]);
     let steps = again.step(at(30_000), recognition(life("2")));
     assert_eq!(
@@ -249,11 +253,7 @@ fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_af
 fn a_client_that_is_new_in_the_life_that_runs_has_nothing_to_be_told() {
     let mut kept = killed_while_telling();
     kept.of(&service("nfs")).clients.push(client("10.0.0.9"));
-    let counted = |came: &[&str], kept: &Kept| {
-        let nfs =
-            resume(kept, came).summaries().into_iter().find(|one| one.service == service("nfs")).unwrap();
-        nfs.clients.len()
-    };
+    let counted = |came: &[&str], kept: &Kept| clients_of(kept, came, "nfs");
     assert_eq!(counted(&["10.0.0.9"], &kept), 2, "it came after all had been recognised");
     assert_eq!(counted(&[], &kept), 3, "it was captured between the claim and the restart");
     kept.of(&service("nfs")).begun_with = None;
@@ -262,17 +262,9 @@ fn a_client_that_is_new_in_the_life_that_runs_has_nothing_to_be_told() {
 
 #[test]
 fn a_client_that_came_after_all_was_recognised_is_none_of_what_settles_though_it_has_left_again() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
-    notifying(&mut run, &mut kept);
-    ack(&mut run, &mut kept, "nfs", "10.0.0.1");
-    ended(&mut run, &mut kept, "nfs", &[("10.0.0.2", Outcome::Unreachable)]);
-    ended(&mut run, &mut kept, "home", &[("10.0.0.8", Outcome::Unreachable)]);
+    let mut kept = killed_while_settling();
     kept.of(&service("home")).clients.push(client("10.0.0.9"));
-    let counted = |kept: &Kept| {
-        let summaries = resume(kept, &[]).summaries();
-        summaries.into_iter().find(|one| one.service == service("home")).unwrap().clients.len()
-    };
+    let counted = |kept: &Kept| clients_of(kept, &[], "home");
     assert_eq!(counted(&kept), 1);
     kept.of(&service("home")).begun_with = None;
     assert_eq!(counted(&kept), 2, "where nothing is known of the beginning its fate is not known");
@@ -280,8 +272,7 @@ fn a_client_that_came_after_all_was_recognised_is_none_of_what_settles_though_it
 
 #[test]
 fn what_was_settling_has_no_client_without_an_outcome() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let unreachable = Outcome::Unreachable;
     ended(&mut run, &mut kept, "nfs", &[("10.0.0.1", unreachable), ("10.0.0.2", unreachable)]);
@@ -318,8 +309,7 @@ fn a_reboot_is_told_to_peers_by_whichever_run_comes_to_tell() {
     }
     assert_eq!(journal(Phase::Failed, Some(old.clone()), None).life_told(), Some(&old));
 
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     run.stands(Standing { own: vec![service("home")], life_before: Some(old), ..Standing::default() });
     notifying(&mut run, &mut kept);
     assert!(run.has_rebooted(), "life 2 is of another boot");

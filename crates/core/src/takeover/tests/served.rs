@@ -4,8 +4,7 @@ use super::*;
 
 #[test]
 fn where_no_client_of_what_is_taken_over_could_be_called_the_adoption_failed_and_can_be_done_again() {
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     notifying_without_address(&mut run, &mut kept);
     ack(&mut run, &mut kept, "home", "10.0.0.8");
     ended(&mut run, &mut kept, "home", &[]);
@@ -42,8 +41,7 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
         let stamps = run.timeline().iter().filter(|stamp| stamp.event == Milestone::Ready);
         stamps.map(|stamp| stamp.at_ms).collect()
     };
-    let (mut run, mut kept) =
-        (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default());
+    let (mut run, mut kept) = asked_for();
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
     for event in [
         Event::Start,

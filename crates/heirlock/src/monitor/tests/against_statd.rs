@@ -83,16 +83,7 @@ fn start_here() -> Desk {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let desk = start(
-        &options,
-        sockets,
-        |_| Ok(()),
-        Turns::unwatched(),
-        move |wanted| {
-            let _ = sender.send(wanted);
-        },
-    )
-    .unwrap();
+    let desk = start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
     record(desk.clone(), options, receiver, StoreIs::Well, Arc::default());
     wait_until("our registration", || {
         registered(Transport::Tcp) == Some(port) && registered(Transport::Udp) == Some(port)
