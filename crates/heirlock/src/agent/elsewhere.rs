@@ -3,8 +3,8 @@
 //!
 //! On the server that such a client registered at, it is called at that very address. Any other server would call itself, or
 //! a stranger, whose status monitor answers: the client would be said to be told. There it is called at the own address of
-//! the server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. Who that is stands in its record: rpc.statd
-//! writes its server's node name into each line.
+//! the server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. Who that is stands in
+//! its record: rpc.statd writes its server's node name into each line.
 
 use std::net::IpAddr;
 
