@@ -630,11 +630,10 @@ mod tests {
         let now = place.agent.clock.now();
         assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
         place.agent.facts(now + limits::FACTS_INTERVAL * 3);
-        let known = loop {
-            if let Message::Facts(known) = place.next() {
-                break known;
-            }
-        };
+        let known = place.next_that(|message| match message {
+            Message::Facts(known) => Some(known),
+            _ => None,
+        });
         assert!(place.agent.facts.awaited && known.contains_key("kernel"), "{known:?}");
         place.agent.handle(Message::Facts(known.clone()));
         let now = place.agent.clock.now();

@@ -147,8 +147,18 @@ impl Place {
         }
     }
 
+    /// The next message, of whatever kind: threads report in any order.
     pub(crate) fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// What the next message says that is wanted; those that come before it are never handled.
+    pub(crate) fn next_that<T>(&self, wanted: impl Fn(Message) -> Option<T>) -> T {
+        loop {
+            if let Some(said) = wanted(self.next()) {
+                return said;
+            }
+        }
     }
 
     /// What the run waits for has come about.

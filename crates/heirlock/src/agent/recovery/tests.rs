@@ -40,11 +40,10 @@ fn life_noted(place: &Place) -> Option<&Incarnation> {
 fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_alone_outside_grace() {
     let mut place = with_a_stranger();
     let life = look(&mut place, "1", true);
-    let asked = loop {
-        if let Message::GraceAsked(of, answer) = place.next() {
-            break (of, answer);
-        }
-    };
+    let asked = place.next_that(|message| match message {
+        Message::GraceAsked(of, answer) => Some((of, answer)),
+        _ => None,
+    });
     assert_eq!((&asked.0, asked.1.0), (&life, Probe::NoAnswer), "nobody is there to be asked");
     for answer in [Probe::NoAnswer, Probe::NotInGrace] {
         assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, None));
