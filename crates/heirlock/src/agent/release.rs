@@ -134,7 +134,7 @@ impl Agent {
         }
         if let Some(error) = self.health.error() {
             let text = format!(
-                "the store fails, so whoever takes {service} over would not know its clients: {error}"
+                "the store fails, so the server that takes {service} over would not know its clients: {error}"
             );
             return Err(Unreleasable { text, passes: Some(None) });
         }

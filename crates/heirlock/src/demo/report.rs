@@ -183,7 +183,7 @@ impl DemoReport {
         row(&mut text, self.told, "were told by nfs-b that their server was replaced");
         row(&mut text, self.locks_held_again, "have their lock back");
         if self.unreachable > 0 {
-            row(&mut text, self.unreachable, "could not be told: they did not answer");
+            row(&mut text, self.unreachable, "could not be told, for want of an answer");
         }
         if self.lost > 0 {
             row(&mut text, self.lost, "lost their lock: they were not told in time");

@@ -356,7 +356,7 @@ fn homes(store: &dyn Store, settings: &Settings) -> Vec<Finding> {
         None => Finding::note(
             check,
             format!(
-                "{}: no home is set, so whoever adopts it has it, and failback has nowhere to bring it",
+                "{}: no home is set, so it stays on the server that adopted it last, and failback can't bring it anywhere",
                 service.name
             ),
         ),

@@ -304,7 +304,7 @@ fn clients(settings: &Settings, kept: &[Kept]) -> Vec<Finding> {
     if unknown > 0 {
         findings.push(Finding::note(
             check,
-            format!("{unknown} clients are known by name alone and were not asked"),
+            format!("not asked, as only a name is known of them: {}", counted(unknown, "client")),
         ));
     }
     if total > asked.len() {
@@ -323,7 +323,11 @@ fn reached(
     let silent: Vec<&str> =
         asked.difference(answered).filter_map(|address| names.get(address)).map(String::as_str).collect();
     if silent.is_empty() {
-        return Finding::ok(check, format!("all {} addresses of clients answer", asked.len()));
+        let found = match asked.len() {
+            1 => "the one address of a client answers".to_owned(),
+            count => format!("all {count} addresses of clients answer"),
+        };
+        return Finding::ok(check, found);
     }
     let mut shown = silent.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
     if silent.len() > NAMES_SHOWN {

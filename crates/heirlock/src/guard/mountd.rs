@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::host::Host;
-use super::nfs_conf::NfsConf;
+use super::nfs_conf::{self, NfsConf};
 use super::process;
 
 /// The table of exports.
@@ -55,7 +55,10 @@ impl ExportTable {
     pub(crate) fn of(host: &Host, state_directory: &Path) -> Self {
         let configured = || {
             let conf = NfsConf::read(host);
-            let set = SECTIONS.iter().find_map(|section| Some((section, conf.get(section, KEY)?)));
+            let is_usable = |value: &nfs_conf::Value| Path::new(&value.text).is_absolute();
+            let set = SECTIONS
+                .iter()
+                .find_map(|section| Some((section, conf.get(section, KEY).filter(is_usable)?)));
             set.map(|(section, value)| Self {
                 path: Path::new(&value.text).join(NAME),
                 asked: format!("[{section}] {KEY} of {}", value.file.display()),
@@ -105,6 +108,12 @@ mod tests {
         assert_eq!(of("/srv/statd").0, "/var/lib/nfs/etab");
         tree.put("/etc/nfs.conf", "[exportd]\nstate-directory-path=/srv/exportd\n");
         assert_eq!(of("/var/lib/nfs").0, "/srv/exportd/etab");
+        tree.put("/etc/nfs.conf.d/site.conf", "[mountd]\nstate-directory-path=srv/mountd\n");
+        assert_eq!(
+            of("/var/lib/nfs").0,
+            "/srv/exportd/etab",
+            "a relative one leads to nowhere that is known"
+        );
         tree.put("/etc/nfs.conf.d/site.conf", "[mountd]\nstate-directory-path=/srv/mountd\n");
         let (path, asked) = of("/var/lib/nfs");
         assert_eq!(path, "/srv/mountd/etab");

@@ -50,8 +50,11 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         ));
     }
     if findings.is_empty() && serves && good > 0 {
-        findings
-            .push(Finding::ok(CHECK, format!("NFS and NLM answer at all {good} addresses that are here")));
+        let found = match good {
+            1 => "NFS and NLM answer at the address that is here".to_owned(),
+            _ => format!("NFS and NLM answer at all {good} addresses that are here"),
+        };
+        findings.push(Finding::ok(CHECK, found));
     }
     findings
 }
@@ -85,7 +88,7 @@ mod tests {
         let port = fake_programs::rpcbind("127.0.0.1", 0, Some(nlm));
         fake_programs::rpcbind("127.9.6.1", port, Some(nlm));
         let all = found(port, "\"127.9.6.1\"");
-        assert_eq!(all, [(Severity::Ok, "NFS and NLM answer at all 1 addresses that are here".to_owned())]);
+        assert_eq!(all, [(Severity::Ok, "NFS and NLM answer at the address that is here".to_owned())]);
         let one = found(port, "\"127.9.6.1\", \"127.9.6.2\"");
         assert_eq!(one.len(), 1, "{one:?}");
         assert!(

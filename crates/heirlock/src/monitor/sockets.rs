@@ -196,7 +196,7 @@ fn sort(fds: Vec<OwnedFd>) -> io::Result<Sockets> {
         (Some(udp4), Some(tcp4)) => Ok(Sockets { udp4, tcp4, udp6, tcp6, holder: None }),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "expected a UDP and a TCP socket of IPv4 from whoever holds them (heirlock.socket: ListenDatagram and ListenStream)",
+            "expected a UDP and a TCP socket of IPv4 from systemd or heirlock supervise (heirlock.socket: ListenDatagram and ListenStream)",
         )),
     }
 }
