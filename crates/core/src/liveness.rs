@@ -90,6 +90,12 @@ impl Hearts {
         }
     }
 
+    /// Whether this server was seen to live later than `since`. One that stopped in order lives no more.
+    #[must_use]
+    pub fn lived_after(&self, server: &ServerName, since: Moment) -> bool {
+        self.seen.get(server).is_some_and(|seen| seen.was_alive && !seen.paused && seen.changed_at > since)
+    }
+
     /// What is known of one server.
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
@@ -234,6 +240,19 @@ mod tests {
         let mut hearts = living();
         hearts.saw(at(21), &beats(21, true));
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(500))));
+    }
+
+    #[test]
+    fn a_server_lived_after_a_moment_where_its_heartbeat_changed_later() {
+        let mut hearts = living();
+        assert!(hearts.lived_after(&a(), at(19)) && !hearts.lived_after(&a(), at(20)));
+        hearts.saw(at(21), &beats(20, false));
+        assert!(!hearts.lived_after(&a(), at(20)), "it did not change");
+        hearts.saw(at(22), &beats(21, true));
+        assert!(!hearts.lived_after(&a(), at(20)), "the last beat of an orderly stop");
+        let mut new = Hearts::new(DEAD_AFTER);
+        new.saw(at(1), &beats(5, false));
+        assert!(!new.lived_after(&a(), at(0)), "what lay there before is no sign of life");
     }
 
     #[test]

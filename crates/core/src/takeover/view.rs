@@ -6,7 +6,7 @@ use super::phase::Phase;
 use super::{Strategy, Takeover};
 use crate::grace::Grace;
 use crate::moment::Moment;
-use crate::names::ServiceName;
+use crate::names::{ServerName, ServiceName};
 
 impl Takeover {
     /// How far it is.
@@ -31,6 +31,12 @@ impl Takeover {
     #[must_use]
     pub fn has_fence(&self) -> bool {
         self.plan.fence
+    }
+
+    /// The owner that is off, as the person or the cluster manager who asked for the run says.
+    #[must_use]
+    pub fn fenced(&self) -> Option<&ServerName> {
+        self.plan.authority.fenced.as_ref()
     }
 
     /// Whether it has claimed what it is to take over.

@@ -139,6 +139,11 @@ impl Pulse {
         self.hearts.heart_of(server, now)
     }
 
+    /// Whether a server's heartbeat was seen to change later than `since`.
+    pub(crate) fn lived_after(&self, server: &ServerName, since: Moment) -> bool {
+        self.hearts.lived_after(server, since)
+    }
+
     /// What the servers said of themselves.
     pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
         &self.found.reports

@@ -485,6 +485,7 @@ impl Agent {
         if self.pulse.was_set_back() {
             self.acquaintance.doubt();
         }
+        self.look_for_fenced_owners(now);
         self.refresh_holdings(now);
         if self.holdings_known {
             self.look_for_all(now);

@@ -14,7 +14,7 @@ use heirlock_core::takeover::{
     Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
     Until, tells_peers,
 };
-use heirlock_core::{Batch, Generation, Moment, ServiceName};
+use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::holdings::begin;
@@ -39,6 +39,10 @@ pub(crate) struct Running {
     pub(crate) insists: bool,
     /// It goes on until clients are told, so it waits for addresses that nothing here brings.
     pub(crate) waits_for_addresses: bool,
+    /// Since when the heartbeat of an owner that was said to be off is looked at.
+    owner_watched: Option<Moment>,
+    /// It went on.
+    is_owner_alive: bool,
     /// What it needs and isn't there: why it is refused.
     missing: Vec<Missing>,
     /// What those who wait are told besides.
@@ -99,6 +103,8 @@ impl Running {
     fn new(machine: Takeover, number: RunNumber, waiting: Vec<Waiting>) -> Self {
         Self {
             machine,
+            owner_watched: None,
+            is_owner_alive: false,
             number,
             todo: Queue::default(),
             waiting,
@@ -138,6 +144,20 @@ impl Running {
             let progress = Progress { told, ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
+    }
+
+    /// Says that the owner which was said to be off has been seen to live since. A fence that works ends its heartbeat
+    /// first, so this is a slip, or a fence that failed.
+    fn say_owner_is_alive(&mut self, now: Moment, owner: &ServerName, settings: &Settings) {
+        let targets = super::status::names(self.machine.targets());
+        let said = format!(
+            "{owner} was said to be off, and its heartbeat goes on: as long as it serves {targets}, both servers grant the same locks; \
+             make sure that it is off"
+        );
+        tracing::error!(%owner, run = self.machine.run(), "{said}");
+        self.is_owner_alive = true;
+        self.told.push(said);
+        self.say_progress(now, settings);
     }
 
     /// When the loop must look after it again.
@@ -316,6 +336,18 @@ impl Agent {
             self.share_adopted();
         }
         self.worked_for(run, Event::Recognised(recognition));
+    }
+
+    /// Looks whether an owner that was said to be off lives, after a look at all heartbeats. What the first look shows may
+    /// have been written before the owner was switched off.
+    pub(crate) fn look_for_fenced_owners(&mut self, now: Moment) {
+        let Self { asked, run, pulse, settings, .. } = self;
+        for running in asked.iter_mut().chain(run).filter(|running| !running.is_owner_alive) {
+            let Some(owner) = running.machine.fenced().cloned() else { continue };
+            if pulse.lived_after(&owner, *running.owner_watched.get_or_insert(now)) {
+                running.say_owner_is_alive(now, &owner, settings);
+            }
+        }
     }
 
     /// Time passed.

@@ -376,3 +376,35 @@ fn nothing_is_claimed_where_the_store_can_not_say_whose_a_service_of_our_own_is(
     let Event::Claimed { won, .. } = place.agent.claim_all(both(), &insists) else { panic!() };
     assert_eq!((won.len(), claims("new"), claims(own.as_str())), (2, 2, 2));
 }
+
+#[test]
+fn a_heartbeat_that_goes_on_though_its_owner_was_said_to_be_off_is_said_once() {
+    let mut place = place();
+    let owner: ServerName = "nfs-a".parse().unwrap();
+    let hears = |place: &mut Place, beat: u64| {
+        let report = ServerReport { beat, ..ServerReport::new("nfs-a".parse().unwrap(), "run-a") };
+        place.agent.store.put_server(&report).unwrap();
+        place.agent.beat(place.agent.clock.now());
+    };
+    hears(&mut place, 1);
+    hears(&mut place, 2);
+    let authority = Authority { fenced: Some(owner), ..Authority::default() };
+    let order = Order::asked(service("new"), false, authority, None);
+    place.agent.begin_run(place.agent.clock.now(), Commission::unasked(order));
+    let told = |place: &Place| place.agent.asked.as_ref().unwrap().told.clone();
+    for beat in [3, 3] {
+        hears(&mut place, beat);
+        assert_eq!(
+            told(&place),
+            [] as [&str; 0],
+            "it may be the last one of a server that was switched off since"
+        );
+    }
+    hears(&mut place, 4);
+    hears(&mut place, 5);
+    let told = told(&place);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].starts_with("nfs-a was said to be off, and its heartbeat goes on: as long as it serves new,")
+    );
+}
