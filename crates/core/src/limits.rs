@@ -92,6 +92,9 @@ pub const REDO_INTERVAL: Duration = Duration::from_secs(2);
 /// How long after grace the end of an adoption waits for a look at the lock manager.
 pub const LAST_LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long after grace work that ends with grace may take to report: its thread has to be scheduled, and its message to be read.
+pub const LATE_REPORT_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// The shortest `dead-after`: three beats of a heart that beats each second.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 

@@ -175,6 +175,9 @@ pub(crate) const SYSTEMCTL_SHOW_TIME_MAX: Duration = Duration::from_secs(10);
 /// ever. Longer than all that is asked within it may take, save commands of the configuration, whose time is added.
 pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How much longer than all its own limits work for a run may take: a busy machine is not one that hangs.
+pub(crate) const WORK_SLACK: Duration = Duration::from_secs(30);
+
 /// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
 pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
 

@@ -533,6 +533,7 @@ pub(crate) fn in_words(end: &End) -> String {
 pub(crate) fn event_word(event: &Event) -> &'static str {
     match event {
         Event::Start => "start",
+        Event::Begun(_) => "begun",
         Event::Fit(_) => "fit",
         Event::Fenced(_) => "fenced",
         Event::Claimed { .. } => "claimed",

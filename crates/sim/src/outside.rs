@@ -91,7 +91,7 @@ impl Out<'_> {
 
     pub(crate) fn means(&self) -> Means {
         let convey = if self.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
-        Means { strategy: self.strategy(), convey, margin: agent::MARGIN }
+        Means { strategy: self.strategy(), convey, margin: agent::MARGIN, limits: agent::LIMITS }
     }
 
     pub(crate) fn roles(&self) -> Roles {

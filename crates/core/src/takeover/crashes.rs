@@ -7,6 +7,7 @@ use heirlock_nsm::StateNumber;
 use proptest::collection::vec;
 use proptest::prelude::{prop, proptest};
 
+use super::tests::LIMITS;
 use super::*;
 use crate::names::Generation;
 
@@ -189,7 +190,7 @@ impl World {
             held: newest.iter().map(|(name, _)| name.clone()).collect(),
             came: noted.map(|noted| noted.came(&self.shown())).unwrap_or_default(),
         };
-        if let Some(run) = Takeover::resume(self.now, margin, found) {
+        if let Some(run) = Takeover::resume(self.now, margin, LIMITS, found) {
             return Some((run, Event::Recognised(Ok(self.recognition(false)))));
         }
         let settled = |kept: &Kept| {
@@ -219,6 +220,7 @@ impl World {
             authority: Authority::default(),
             fence: self.cause == Cause::OwnerDead,
             margin,
+            limits: LIMITS,
             primary_lost: None,
             started_at_s: 0,
         };

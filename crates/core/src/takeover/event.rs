@@ -7,7 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::journal::{Journal, OutcomeLine, Part, Trouble};
 use super::member::Summary;
-use super::{Conveyance, Strategy};
+use super::{Conveyance, Strategy, Work};
 use crate::claim::Authority;
 use crate::incarnation::Incarnation;
 use crate::moment::Moment;
@@ -19,6 +19,8 @@ use crate::outcome::Outcome;
 pub enum Event {
     /// The run may begin.
     Start,
+    /// What an action of the run asked for begins now ([`Action::work`]): from this moment on it is waited for.
+    Begun(Work),
     /// What [`Action::CheckFit`] found.
     Fit(Result<(), String>),
     /// What the fence said; `Ok` is *confirmed off*.
@@ -170,7 +172,8 @@ impl Persist {
     }
 }
 
-/// What is to be done. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event.
+/// What is to be done. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event. Of work that
+/// is done beside the run ([`Action::work`]) the run is told first that it began ([`Event::Begun`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Find out whether the strategy can work on this server, before anything is claimed.

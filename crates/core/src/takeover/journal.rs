@@ -241,14 +241,19 @@ impl OutcomeLine {
 mod tests {
     use std::time::Duration;
 
+    use super::super::TimeLimits;
     use super::*;
 
     #[test]
     fn what_was_claimed_and_not_begun_is_done_anew_where_it_meant_to_take_something_over() {
         let us = ServerName::parse("nfs-b").unwrap();
         let (nfs, host) = (ServiceName::parse("nfs").unwrap(), ServiceName::host(&us));
-        let means =
-            Means { strategy: Strategy::RestartNfs, convey: Conveyance::Copy, margin: Duration::ZERO };
+        let means = Means {
+            strategy: Strategy::RestartNfs,
+            convey: Conveyance::Copy,
+            margin: Duration::ZERO,
+            limits: TimeLimits::each(Duration::ZERO),
+        };
         let begun = |service: &ServiceName, generation: u64, adopts: bool, had_one: bool| {
             let claim = Claim { adopts, ..Claim::new(Generation(generation), &us, "agent", 0) };
             Journal::quiet("r", &us, 0).interrupted(service, &claim, had_one, means, Vec::new())

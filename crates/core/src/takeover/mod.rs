@@ -15,7 +15,7 @@
 //!
 //! use heirlock_core::claim::Authority;
 //! use heirlock_core::takeover::{
-//!     Action, Cause, Conveyance, End, Event, Plan, Standing, Strategy, Takeover, Until,
+//!     Action, Cause, Conveyance, End, Event, Plan, Standing, Strategy, Takeover, TimeLimits, Until,
 //! };
 //! use heirlock_core::{Moment, ServerName, ServiceName};
 //!
@@ -32,6 +32,7 @@
 //!     authority: Authority::default(),
 //!     fence: true,
 //!     margin: Duration::from_secs(5),
+//!     limits: TimeLimits::each(Duration::from_secs(60)),
 //!     primary_lost: None,
 //!     started_at_s: 0,
 //! };
@@ -57,6 +58,7 @@ mod registrations;
 mod resume;
 mod served;
 mod strategy;
+mod timers;
 mod view;
 
 use std::collections::BTreeSet;
@@ -75,6 +77,7 @@ pub use queue::{Queue, Todo};
 pub use registrations::{REGISTRATIONS_BYTES_MAX, Registrations};
 pub use resume::{Found, Remains};
 pub use strategy::{Conveyance, Strategy, UnknownWord};
+pub use timers::{TimeLimits, Work};
 
 use member::Member;
 
@@ -114,6 +117,8 @@ pub struct Plan {
     pub fence: bool,
     /// How much of grace must be left for a notification to leave.
     pub margin: Duration,
+    /// How long what is done for it may take.
+    pub limits: TimeLimits,
     /// The owner's last sign of life that was seen.
     pub primary_lost: Option<Moment>,
     /// When it begins, in seconds since 1970. For people.
@@ -154,6 +159,8 @@ pub struct Takeover {
     /// The phase that was durable when the agent before this one ended.
     resumed_from: Option<Phase>,
     awaits_finish: bool,
+    /// What was begun for it and has not reported, and until when it may take.
+    working: Option<(Work, Moment)>,
     members: Vec<Member>,
     life: Option<Incarnation>,
     grace: Option<Grace>,
@@ -182,6 +189,7 @@ impl Takeover {
             phase: Phase::Intent,
             resumed_from: None,
             awaits_finish: false,
+            working: None,
             members: Vec::new(),
             life: None,
             grace: None,
@@ -202,16 +210,6 @@ impl Takeover {
     pub fn came_before(&mut self, now: Moment, event: Milestone, at: Moment) {
         let before = i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
         self.timeline.push(Stamp { event, at_ms: -before });
-    }
-
-    /// Until when at the latest it waits in this phase, where that is known.
-    #[must_use]
-    pub fn waits_until(&self) -> Option<Moment> {
-        match self.phase {
-            Phase::Proved | Phase::Ready | Phase::Notifying => self.grace.map(|grace| grace.last_call()),
-            Phase::Settling => Some(self.settled_at()),
-            _ => None,
-        }
     }
 
     /// How many clients have not registered again.
@@ -247,35 +245,6 @@ impl Takeover {
         }
     }
 
-    /// When to tell it that time has passed.
-    #[must_use]
-    pub fn next_timeout(&self) -> Option<Moment> {
-        match self.phase {
-            Phase::Settling => Some(match self.looking_since {
-                Some(since) => since + limits::LAST_LOOK_TIME_MAX,
-                None => self.settled_at(),
-            }),
-            Phase::Proved if self.awaits_finish => self.grace.map(|grace| grace.last_call()),
-            _ => None,
-        }
-    }
-
-    /// Whether it may matter now that time has passed, or that another look was taken. To be asked whenever anything
-    /// happened: that everybody is back, or that a look shows the same life, no time announces.
-    #[must_use]
-    pub fn is_due(&self, now: Moment) -> bool {
-        match self.phase {
-            Phase::Settling => {
-                self.looking_since.is_some() || now >= self.settled_at() || self.is_everybody_back()
-            }
-            _ => self.next_timeout().is_some_and(|at| now >= at),
-        }
-    }
-
-    fn is_everybody_back(&self) -> bool {
-        self.members.iter().all(Member::all_registered)
-    }
-
     /// Takes in one event.
     ///
     /// An event that doesn't belong to the phase is ignored: hints may come twice or late (I6).
@@ -283,7 +252,10 @@ impl Takeover {
         if self.over {
             return Batch::nothing();
         }
+        self.ended_by(&event);
         match (self.phase, event) {
+            (_, Event::Begun(work)) => self.begun(now, work),
+            (_, Event::Tick { .. }) if self.late(now).is_some() => self.hangs(now),
             (_, Event::Overtaken(service)) => self.overtaken(now, &service),
             (_, Event::GivenUp(service)) => self.given_up(now, &service),
             (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
@@ -306,7 +278,7 @@ impl Takeover {
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // Whoever was to say it has forgotten: the wait is bounded, and its end is no silence.
-            (Phase::Proved, Event::Tick { .. }) if self.is_due(now) => {
+            (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
                 self.too_late(now, "nobody said --finish before grace was too short")
             }
             (Phase::Proved | Phase::Notifying | Phase::Settling, Event::Served(service)) => {
@@ -456,7 +428,7 @@ impl Takeover {
     /// All members' clients were told or can't be: what is left is to see who comes back.
     fn wait_for_the_end(&mut self) -> Vec<Persist> {
         self.members.iter_mut().for_each(|member| member.told = true);
-        self.phase = Phase::Settling;
+        (self.phase, self.working) = (Phase::Settling, None);
         self.journals(None)
     }
 
@@ -773,11 +745,6 @@ impl Takeover {
                 _ => self.troubles.push(trouble),
             }
         }
-    }
-
-    /// Reclaims are accepted until grace ends, and SM_MON precedes them: a second later all registrations are seen.
-    fn settled_at(&self) -> Moment {
-        self.grace.map_or(Moment::START, |grace| grace.ends()) + Duration::from_secs(1)
     }
 
     fn since_began(&self, now: Moment) -> i64 {

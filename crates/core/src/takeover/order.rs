@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cause, Conveyance, Plan, Standing, Strategy, Until};
+use super::{Cause, Conveyance, Plan, Standing, Strategy, TimeLimits, Until};
 use crate::claim::Authority;
 use crate::duty::Redo;
 use crate::moment::Moment;
@@ -64,6 +64,8 @@ pub struct Means {
     pub convey: Conveyance,
     /// How much of grace must be left for a notification to leave.
     pub margin: Duration,
+    /// How long what is done for a run may take.
+    pub limits: TimeLimits,
 }
 
 impl Order {
@@ -143,6 +145,7 @@ impl Order {
             fence: self.authority.confirmed,
             authority: self.authority,
             margin: means.margin,
+            limits: means.limits,
             primary_lost: self.primary_lost,
             started_at_s,
         }
@@ -187,6 +190,7 @@ mod tests {
             strategy: Strategy::RestartNfs,
             convey: Conveyance::Copy,
             margin: Duration::from_secs(5),
+            limits: TimeLimits::each(Duration::from_secs(60)),
         };
         let server = ServerName::parse("nfs-b").unwrap();
         let plan = |order: Order| order.plan("r".into(), server.clone(), Standing::default(), means, 7);

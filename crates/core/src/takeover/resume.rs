@@ -11,7 +11,7 @@ use super::journal::Milestone;
 use super::journal::{Journal, OutcomeLine, Part, Until};
 use super::member::Member;
 use super::phase::Phase;
-use super::{Plan, Standing, Takeover};
+use super::{Plan, Standing, Takeover, TimeLimits};
 use crate::claim::Authority;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
@@ -53,7 +53,7 @@ impl Takeover {
     ///
     /// `None` where a member that is held has no such journal: then only a new run, with new numbers, is safe (I5).
     #[must_use]
-    pub fn resume(now: Moment, margin: Duration, found: Found) -> Option<Self> {
+    pub fn resume(now: Moment, margin: Duration, limits: TimeLimits, found: Found) -> Option<Self> {
         let Found { remains, held, came } = found;
         let first = remains.first()?.journal.clone();
         let phase = remains.iter().map(|r| r.journal.phase).min()?;
@@ -88,6 +88,7 @@ impl Takeover {
             authority: Authority::default(),
             fence: false,
             margin,
+            limits,
             primary_lost: None,
             started_at_s: first.started_at_s,
         };

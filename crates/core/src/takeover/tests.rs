@@ -8,6 +8,8 @@ use super::*;
 use crate::duty::{Duty, Strangers, duty};
 use crate::names::Generation;
 
+pub(super) const LIMITS: TimeLimits = TimeLimits::each(Duration::from_secs(60));
+
 pub(super) fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
 }
@@ -37,6 +39,7 @@ pub(super) fn plan(strategy: Strategy, until: Until) -> Plan {
         authority: Authority::default(),
         fence: false,
         margin: Duration::from_secs(5),
+        limits: LIMITS,
         primary_lost: None,
         started_at_s: 0,
     }
@@ -692,7 +695,7 @@ fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
     let back = Event::Registered([client("10.0.0.8")].into());
     kept.persist(&run.step(at(1_700), back));
-    let mut again = Takeover::resume(at(0), Duration::from_secs(5), kept.found()).unwrap();
+    let mut again = Takeover::resume(at(0), Duration::from_secs(5), LIMITS, kept.found()).unwrap();
     again.step(at(1_000), recognition(life("3")));
     for run in [&mut run, &mut again] {
         kept.persist(&run.step(at(1_800), Event::Proved(Ok(()))));

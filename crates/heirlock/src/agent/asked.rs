@@ -42,6 +42,9 @@ impl Agent {
         let targets = asked.machine.targets().to_vec();
         let batch = asked.machine.step(self.clock.now(), event);
         for action in batch.then {
+            if let (Some(work), Some(asked)) = (action.work(), &mut self.asked) {
+                let _ = asked.machine.step(self.clock.now(), Event::Begun(work));
+            }
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
                     Some(why) => self.advance_asked(Event::Fit(Err(why))),

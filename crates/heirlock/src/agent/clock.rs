@@ -15,6 +15,12 @@ impl Clock {
         Self(Instant::now())
     }
 
+    /// One that began so long ago.
+    #[cfg(test)]
+    pub(crate) fn ahead(by: Duration) -> Self {
+        Self(Instant::now().checked_sub(by).unwrap())
+    }
+
     /// Now.
     pub(crate) fn now(self) -> Moment {
         Moment::of_process(self.0.elapsed())

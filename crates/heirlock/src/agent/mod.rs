@@ -417,8 +417,8 @@ impl Agent {
     }
 
     fn next_due(&self) -> Moment {
-        let run = self.run.as_ref().and_then(Running::due);
-        [run, self.capture_due(), self.shared.due(), self.who_came_due(), self.files_due()]
+        let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
+        [asked, run, self.capture_due(), self.shared.due(), self.who_came_due(), self.files_due()]
             .into_iter()
             .flatten()
             .chain([self.beat_due])
@@ -435,6 +435,7 @@ impl Agent {
             self.take_in_spool(now);
         }
         self.say_who_came(now);
+        self.tick_asked(now);
         self.tick_run(now);
         self.share_a_portion(now);
         self.notify_once_shared(now);

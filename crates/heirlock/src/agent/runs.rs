@@ -12,7 +12,7 @@ use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
     Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
     Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
-    Until, tells_peers,
+    Until, Work, tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -196,7 +196,7 @@ impl Agent {
     /// How this server recognises.
     pub(crate) fn means(&self) -> Means {
         let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
-        Means { strategy, convey, margin }
+        Means { strategy, convey, margin, limits: super::work::time_limits(&self.settings) }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
@@ -215,15 +215,15 @@ impl Agent {
         let noted = registrations::recall(&self.settings.runtime_directory, run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
-        let resumed = Takeover::resume(now, self.settings.lock_manager.settle_margin, found);
-        let Some(machine) = resumed else { return false };
+        let Means { margin, limits, .. } = self.means();
+        let Some(machine) = Takeover::resume(now, margin, limits, found) else { return false };
         tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", super::status::names(machine.targets()), machine.phase());
         let number = self.workshop.next_run();
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
-        let (since, owes) = (self.lives.grace_seen(), false);
-        self.work_for(number).recognise(Strategy::Notify, Vec::new(), since, owes);
+        self.work_for(number).recognise(Strategy::Notify, Vec::new(), self.lives.grace_seen(), false);
+        self.begun(Work::Recognition);
         true
     }
 
@@ -265,6 +265,13 @@ impl Agent {
         }
         let batch = running.machine.step(self.clock.now(), event);
         self.carry_on(batch);
+    }
+
+    /// Work for the run begins: from now on it is waited for.
+    fn begun(&mut self, work: Work) {
+        if let Some(running) = &mut self.run {
+            let _ = running.machine.step(self.clock.now(), Event::Begun(work));
+        }
     }
 
     /// This is to be done too, after what was to be done before.
@@ -347,6 +354,13 @@ impl Agent {
             if pulse.lived_after(&owner, *running.owner_watched.get_or_insert(now)) {
                 running.say_owner_is_alive(now, &owner, settings);
             }
+        }
+    }
+
+    /// Time passed for the run that was asked for.
+    pub(crate) fn tick_asked(&mut self, now: Moment) {
+        if self.asked.as_ref().is_some_and(|asked| asked.machine.is_due(now)) {
+            self.advance_asked(Event::Tick { present: BTreeSet::new(), looked_at: None });
         }
     }
 
@@ -491,6 +505,9 @@ impl Agent {
 
     fn act(&mut self, action: Action) {
         let Some(number) = self.run.as_ref().map(|running| running.number) else { return };
+        if let Some(work) = action.work() {
+            self.begun(work);
+        }
         match action {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}

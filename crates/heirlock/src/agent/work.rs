@@ -1,17 +1,19 @@
 //! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
 
 use std::io;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Event, Notice, Strategy};
+use heirlock_core::takeover::{Event, Notice, Strategy, TimeLimits};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
@@ -21,7 +23,7 @@ use super::{Message, volumes};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::guard::{self, Host};
-use crate::lock_manager::{LockManager, exported};
+use crate::lock_manager::{self, LockManager, exported};
 use crate::notifier::{self, LookUp};
 use crate::presence::is_present;
 use crate::threads;
@@ -41,6 +43,25 @@ pub(crate) struct Workshop {
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
+}
+
+/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that what is late
+/// hangs, however busy the machine is.
+pub(crate) fn time_limits(settings: &Settings) -> TimeLimits {
+    let services = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
+    let hook = |command: Option<&Command>| {
+        command.map_or(Duration::ZERO, |command| command.time_limit + limits::KILLED_TIME_MAX) * services
+    };
+    let manager = &settings.lock_manager;
+    let looked =
+        limits::INTENT_TIME_MAX + manager.incarnation.as_ref().map_or(Duration::ZERO, |c| c.time_limit);
+    let volumes = hook(settings.hooks.volume_up.as_ref());
+    TimeLimits {
+        fit: looked + limits::WORK_SLACK,
+        fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
+        recognition: volumes + lock_manager::recognition_time_max(manager) + limits::WORK_SLACK,
+        proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
+    }
 }
 
 /// What was found of what an adoption needs.
@@ -121,6 +142,28 @@ impl notifier::Principal for Errand<'_> {
     }
 }
 
+/// What a thread reports to the loop, once. One that ends without it, as by a panic, reports that.
+struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
+    inbox: Sender<Message>,
+    message: Option<M>,
+    of: PhantomData<T>,
+}
+
+impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
+    fn send(&mut self, done: Result<T, String>) {
+        if let Some(message) = self.message.take() {
+            // The loop is gone only when the whole agent stops.
+            let _ = self.inbox.send(message(done));
+        }
+    }
+}
+
+impl<T, M: FnOnce(Result<T, String>) -> Message> Drop for Report<T, M> {
+    fn drop(&mut self) {
+        self.send(Err("its thread ended without a report".to_owned()));
+    }
+}
+
 impl Workshop {
     /// From now on work is done for another run.
     pub(crate) fn next_run(&mut self) -> RunNumber {
@@ -140,7 +183,7 @@ impl Workshop {
     }
 
     /// Does something in a thread of this name. The loop is told what came of it, or why there is no thread for it.
-    fn in_thread<T>(
+    pub(super) fn in_thread<T>(
         &self,
         name: &'static str,
         message: impl FnOnce(Result<T, String>) -> Message + Clone + Send + 'static,
@@ -148,7 +191,9 @@ impl Workshop {
     ) {
         let (shop, told) = (self.clone(), message.clone());
         let begun = threads::start(name, move || {
-            let _ = shop.inbox.send(told(work(&shop)));
+            let mut report = Report { inbox: shop.inbox.clone(), message: Some(told), of: PhantomData };
+            let done = work(&shop);
+            report.send(done);
         });
         if let Err(error) = begun {
             let _ = self.inbox.send(message(Err(error.to_string())));

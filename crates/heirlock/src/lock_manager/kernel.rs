@@ -25,10 +25,10 @@ use exports::Exports;
 const NLM_TIMEOUT_S: u64 = 10;
 
 /// How long nfsd may take to serve again after it was restarted.
-const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long systemd may take.
-const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
+pub(super) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The bit of SIGKILL in a signal mask of `/proc/<pid>/status`.
 const SIGKILL_BIT: u64 = 1 << 8;

@@ -1,5 +1,7 @@
 //! A run that was asked for, until it has claimed; a self-adoption goes on beside it.
 
+use std::collections::BTreeSet;
+
 use heirlock_core::takeover::{Action, End, Event, Standing};
 use heirlock_core::{Moment, ServiceName};
 
@@ -27,6 +29,9 @@ impl Agent {
         let (run, after) = (asked.machine.run().to_owned(), asked.machine.phase());
         out.say(|| format!("run {run}: {before} --{told}--> {after}"));
         for action in batch.then {
+            if let (Some(work), Some(asked)) = (action.work(), &mut self.asked) {
+                let _ = asked.machine.step(now, Event::Begun(work));
+            }
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(out, strategy) {
                     Some(why) => self.advance_asked(out, now, Event::Fit(Err(why))),
@@ -40,6 +45,12 @@ impl Agent {
                 Action::Over(end) => self.refused(out, now, &end),
                 other => out.w.violated(3, format!("{other:?} before anything is claimed")),
             }
+        }
+    }
+
+    pub(super) fn tick_asked(&mut self, out: &mut Out<'_>, now: Moment) {
+        if self.asked.as_ref().is_some_and(|asked| asked.machine.is_due(now)) {
+            self.advance_asked(out, now, Event::Tick { present: BTreeSet::new(), looked_at: None });
         }
     }
 

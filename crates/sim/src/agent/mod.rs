@@ -19,7 +19,7 @@ use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Po
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::lives::{Begun, Lives, Next, Recognised};
-use heirlock_core::takeover::{Event, Journal, OutcomeLine, Phase, Remains};
+use heirlock_core::takeover::{Event, Journal, OutcomeLine, Phase, Remains, TimeLimits};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -34,6 +34,8 @@ pub(crate) use telling::{millis, probe};
 
 /// As in the configuration, but quicker where that costs no truth.
 pub(crate) const MARGIN: Duration = Duration::from_secs(3);
+/// How long what is done for a run may take; no work hangs in this world.
+pub(crate) const LIMITS: TimeLimits = TimeLimits::each(Duration::from_secs(60));
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
 const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
@@ -176,6 +178,7 @@ impl Agent {
             self.beat_due = now + BEAT_INTERVAL;
             self.beat(out, now);
         }
+        self.tick_asked(out, now);
         self.tick_run(out, now);
         self.recover(out, now);
     }
@@ -183,8 +186,8 @@ impl Agent {
     pub(crate) fn next_due(&self, now: Moment) -> Moment {
         let burial = self.held.values().filter_map(|held| held.ledger.next_burial()).min();
         let burial = burial.map(|at| at.max(now + STORE_RETRY));
-        let run = self.run.as_ref().and_then(Running::due);
-        let due = [burial, run, self.scan_due].into_iter().flatten().chain([self.beat_due]).min();
+        let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
+        let due = [burial, asked, run, self.scan_due].into_iter().flatten().chain([self.beat_due]).min();
         due.unwrap_or(now)
     }
 

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::super::tests::LIMITS;
 use super::super::tests::{
     Kept, ack, asked_for, at, claimed, client, end_of, ended, life, notifying, outcome_of, plan, recognition,
     service, tick,
@@ -16,7 +17,7 @@ fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
-    let mut again = Takeover::resume(at(0), MARGIN, kept.found()).expect("bound to a life");
+    let mut again = Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).expect("bound to a life");
     again.step(at(2_000), recognition(life("2")));
     again.step(at(2_000), Event::Proved(Ok(())));
     let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
@@ -29,7 +30,7 @@ fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
 fn resumed_in_another_life_it_fails_so_that_a_new_run_takes_the_next_number() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
-    let mut again = Takeover::resume(at(0), MARGIN, kept.found()).unwrap();
+    let mut again = Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).unwrap();
     assert!(matches!(end_of(&again.step(at(2_000), recognition(life("3")))), End::Failed { .. }));
 }
 
@@ -40,7 +41,7 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
     run.step(at(0), Event::Fit(Ok(())));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
     kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![], unread: vec![] }));
-    assert!(Takeover::resume(at(0), Duration::ZERO, kept.found()).is_none());
+    assert!(Takeover::resume(at(0), Duration::ZERO, LIMITS, kept.found()).is_none());
 }
 
 /// What a run leaves whose members' journals show these phases.
@@ -77,10 +78,10 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
         let now = if matches!(event, Event::Tick { .. }) { at(17_000) } else { at(1_500) };
         kept.persist(&run.step(now, event));
         let Some(phase) = kept.remains.values().map(|one| one.journal.phase).min() else {
-            assert!(Takeover::resume(at(0), MARGIN, kept.found()).is_none(), "nothing is left of it");
+            assert!(Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).is_none(), "nothing is left of it");
             continue;
         };
-        seen.push((phase, Takeover::resume(at(0), MARGIN, kept.found()).is_some()));
+        seen.push((phase, Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).is_some()));
     }
     seen.dedup();
     let expected = [
@@ -96,12 +97,12 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     kept.persist(&run.step(at(3_000), Event::LifeChanged));
-    assert!(Takeover::resume(at(0), MARGIN, kept.found()).is_none(), "it failed");
+    assert!(Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).is_none(), "it failed");
 }
 
 #[test]
 fn killed_between_two_members_journals_it_is_resumed_at_the_earlier() {
-    let resume = |phases| Takeover::resume(at(0), Duration::ZERO, found_in(phases));
+    let resume = |phases| Takeover::resume(at(0), Duration::ZERO, LIMITS, found_in(phases));
     assert!(resume([Phase::Settled, Phase::Settling]).is_some());
     assert!(resume([Phase::Settling, Phase::Settled]).is_some());
     assert!(resume([Phase::Conveyed, Phase::Recognised]).is_none());
@@ -113,9 +114,12 @@ fn a_member_that_another_run_holds_forbids_it_and_one_that_another_server_holds_
     for gone in [&home, &nfs] {
         let mut found = found_in([Phase::Notifying; 2]);
         found.remains.retain(|one| one.service != *gone);
-        assert!(Takeover::resume(at(0), MARGIN, found.clone()).is_none(), "{gone} is held, by another run");
+        assert!(
+            Takeover::resume(at(0), MARGIN, LIMITS, found.clone()).is_none(),
+            "{gone} is held, by another run"
+        );
         found.held.remove(gone);
-        let mut again = Takeover::resume(at(0), MARGIN, found).expect("the others go on");
+        let mut again = Takeover::resume(at(0), MARGIN, LIMITS, found).expect("the others go on");
         again.step(at(2_000), recognition(life("2")));
         again.step(at(2_000), Event::Proved(Ok(())));
         let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
@@ -146,7 +150,7 @@ fn when_a_client_answered_stays_known_after_it_registered_and_after_a_kill() {
     kept.persist(&run.step(at(9_000), Event::Registered([client("10.0.0.1")].into())));
     let registered = (Some(Outcome::ReRegistered), 9_000, Some(1_600));
     assert_eq!(known(&run), registered);
-    let again = Takeover::resume(at(0), MARGIN, kept.found()).unwrap();
+    let again = Takeover::resume(at(0), MARGIN, LIMITS, kept.found()).unwrap();
     assert_eq!(known(&again), registered);
 }
 
@@ -161,7 +165,7 @@ fn killed_while_telling() -> Kept {
 
 fn resume(kept: &Kept, came: &[&str]) -> Takeover {
     let came = came.iter().map(|name| client(name)).collect();
-    Takeover::resume(at(0), MARGIN, Found { came, ..kept.found() }).unwrap()
+    Takeover::resume(at(0), MARGIN, LIMITS, Found { came, ..kept.found() }).unwrap()
 }
 
 #[test]

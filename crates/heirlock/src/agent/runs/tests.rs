@@ -408,3 +408,56 @@ fn a_heartbeat_that_goes_on_though_its_owner_was_said_to_be_off_is_said_once() {
         told[0].starts_with("nfs-a was said to be off, and its heartbeat goes on: as long as it serves new,")
     );
 }
+
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[test]
+fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
+    let mut place = place();
+    place.begin_uninsisted("new");
+    let (responder, lines) = Responder::heard();
+    let asked = place.agent.asked.as_mut().unwrap();
+    asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
+    let limit = asked.due().unwrap();
+    place.agent.tick_asked(place.agent.clock.now());
+    assert!(place.agent.asked.is_some() && place.agent.next_due() <= limit);
+    place.agent.clock = clock::Clock::ahead(LONG);
+    place.agent.tick_asked(place.agent.clock.now());
+    let Some(Line::Failed(failure)) = lines.try_iter().last() else { panic!() };
+    assert!(failure.refused && failure.message.contains("a thread hangs"), "{failure:?}");
+    assert!(place.agent.asked.is_none() && place.claims("new") == 0);
+}
+
+#[test]
+fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_seen() {
+    let mut place = place();
+    let lock_manager = Arc::clone(&place.agent.workshop.lock_manager);
+    let hangs = lock_manager.lock().unwrap();
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    place.agent.tick_run(place.agent.clock.now());
+    assert_eq!(place.phase(), Some(Phase::Conveyed), "it has time");
+    place.agent.clock = clock::Clock::ahead(LONG);
+    place.agent.tick_run(place.agent.clock.now());
+    assert!(place.agent.run.is_none());
+    let journal = &place.agent.held[&service("new")].journal;
+    let why = journal.failure.as_deref().unwrap();
+    assert!(journal.phase == Phase::Failed && why.contains("not made to recognise in time"), "{why}");
+    drop(hangs);
+    let done = place.next_that(|message| matches!(message, Message::Recognised(..)).then_some(message));
+    assert!(!place.agent.lives.is_reborn());
+    place.agent.handle(done);
+    assert!(place.agent.lives.is_reborn(), "clients whose locks it dropped are told by a run of their own");
+}
+
+#[test]
+fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {
+    let place = place();
+    let message = |done: Result<(), String>| Message::AddressGone(service("nfs"), done);
+    place.agent.workshop.in_thread("address-down", message, |_| panic!("a fault"));
+    let why = place.next_that(|message| match message {
+        Message::AddressGone(_, Err(why)) => Some(why),
+        _ => None,
+    });
+    assert_eq!(why, "its thread ended without a report");
+}

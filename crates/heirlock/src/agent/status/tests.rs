@@ -112,6 +112,7 @@ fn machine(targets: &[&str]) -> Takeover {
         authority: Authority::default(),
         fence: false,
         margin: Duration::from_secs(5),
+        limits: heirlock_core::takeover::TimeLimits::each(Duration::from_secs(60)),
         primary_lost: None,
         started_at_s: 0,
     };

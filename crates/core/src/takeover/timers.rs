@@ -1,0 +1,209 @@
+//! How long a run waits, and for what: no thread and no program that hangs keeps one for ever.
+//!
+//! | it waits for | until | then |
+//! |---|---|---|
+//! | [`Work::Fit`] | [`TimeLimits::fit`] | it is refused: nothing was changed |
+//! | [`Work::Fence`] | [`TimeLimits::fence`] | it is refused: nothing was changed |
+//! | [`Work::Recognition`] | [`TimeLimits::recognition`] | it fails. When another life of the lock manager begins all the same, that one's run tells the clients |
+//! | [`Work::Proof`] | [`TimeLimits::proof`] | its clients are lost, and it is over |
+//! | `--finish` | the last moment at which a notification may leave | its clients are lost, and it is over |
+//! | [`Work::BringUp`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | its clients are lost, and it is over |
+//! | [`Work::Telling`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | clients that have not answered are lost; it settles |
+//! | clients that come back | a second after grace | it looks once more |
+//! | a last look at the lock manager | [`limits::LAST_LOOK_TIME_MAX`] | it settles, and retires nobody |
+//!
+//! What waits for the store has no limit: it is tried again until the store takes it, and each wait is counted from the moment
+//! at which the work began ([`Event::Begun`]).
+
+use std::time::Duration;
+
+use super::event::{Action, Event};
+use super::member::Member;
+use super::{Phase, Steps, Takeover, outcomes};
+use crate::limits;
+use crate::moment::Moment;
+
+/// Work that is done beside a run, and that reports to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// [`Action::CheckFit`].
+    Fit,
+    /// [`Action::Fence`].
+    Fence,
+    /// [`Action::Recognise`].
+    Recognition,
+    /// [`Action::Prove`].
+    Proof,
+    /// [`Action::BringUp`].
+    BringUp,
+    /// [`Action::Notify`].
+    Telling,
+}
+
+/// How long work may take whose end no grace period sets. Longer than all limits that it keeps to itself: what is late here
+/// hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// To find out what an adoption needs.
+    pub fit: Duration,
+    /// To have the owners confirmed off.
+    pub fence: Duration,
+    /// To bring volumes up and to make the lock manager recognise.
+    pub recognition: Duration,
+    /// To prove that grace is open.
+    pub proof: Duration,
+}
+
+impl TimeLimits {
+    /// The same limit for each.
+    #[must_use]
+    pub const fn each(limit: Duration) -> Self {
+        Self { fit: limit, fence: limit, recognition: limit, proof: limit }
+    }
+}
+
+impl Action {
+    /// The work that it begins, where that reports.
+    #[must_use]
+    pub fn work(&self) -> Option<Work> {
+        match self {
+            Action::CheckFit(_) => Some(Work::Fit),
+            Action::Fence(_) => Some(Work::Fence),
+            Action::Recognise(_) => Some(Work::Recognition),
+            Action::Prove => Some(Work::Proof),
+            Action::BringUp(_) => Some(Work::BringUp),
+            Action::Notify(_) => Some(Work::Telling),
+            Action::Claim { .. }
+            | Action::Convey { .. }
+            | Action::StopNotifying
+            | Action::CleanUp
+            | Action::AwaitFinish
+            | Action::Over(_) => None,
+        }
+    }
+}
+
+impl Event {
+    /// The work that it is the end of. [`Work::Telling`] ends once for each service: the run knows when it is through.
+    fn ends(&self) -> Option<Work> {
+        match self {
+            Event::Fit(_) => Some(Work::Fit),
+            Event::Fenced(_) => Some(Work::Fence),
+            Event::Recognised(_) => Some(Work::Recognition),
+            Event::Proved(_) => Some(Work::Proof),
+            Event::BroughtUp(_) => Some(Work::BringUp),
+            _ => None,
+        }
+    }
+}
+
+impl Takeover {
+    /// Until when at the latest it waits in this phase, where that is known.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Proved | Phase::Ready | Phase::Notifying => self.grace.map(|grace| grace.last_call()),
+            Phase::Settling => Some(self.settled_at()),
+            _ => None,
+        }
+    }
+
+    /// When to tell it that time has passed.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Moment> {
+        match self.phase {
+            Phase::Settling => Some(match self.looking_since {
+                Some(since) => since + limits::LAST_LOOK_TIME_MAX,
+                None => self.settled_at(),
+            }),
+            Phase::Proved if self.awaits_finish => self.grace.map(|grace| grace.last_call()),
+            _ => self.working.map(|(_, until)| until),
+        }
+    }
+
+    /// Whether it may matter now that time has passed, or that another look was taken. To be asked whenever anything
+    /// happened: that everybody is back, or that a look shows the same life, no time announces.
+    #[must_use]
+    pub fn is_due(&self, now: Moment) -> bool {
+        match self.phase {
+            Phase::Settling => {
+                self.looking_since.is_some() || now >= self.settled_at() || self.is_everybody_back()
+            }
+            _ => self.next_timeout().is_some_and(|at| now >= at),
+        }
+    }
+
+    pub(super) fn is_everybody_back(&self) -> bool {
+        self.members.iter().all(Member::all_registered)
+    }
+
+    /// Reclaims are accepted until grace ends, and SM_MON precedes them: a second later all registrations are seen.
+    pub(super) fn settled_at(&self) -> Moment {
+        self.grace.map_or(Moment::START, |grace| grace.ends()) + Duration::from_secs(1)
+    }
+
+    /// Work began for it.
+    pub(super) fn begun(&mut self, now: Moment, work: Work) -> Steps {
+        let TimeLimits { fit, fence, recognition, proof } = self.plan.limits;
+        let until = match work {
+            Work::Fit => now + fit,
+            Work::Fence => now + fence,
+            Work::Recognition => now + recognition,
+            Work::Proof => now + proof,
+            // They end by themselves where grace is too short for a notification.
+            Work::BringUp | Work::Telling => {
+                self.grace.map_or(now, |grace| grace.ends()) + limits::LATE_REPORT_TIME_MAX
+            }
+        };
+        self.working = Some((work, until));
+        Steps::nothing()
+    }
+
+    /// The work that it waited for may have ended by this event.
+    pub(super) fn ended_by(&mut self, event: &Event) {
+        self.working = self.working.filter(|(work, _)| event.ends() != Some(*work));
+    }
+
+    /// The work that it waits for and that should have reported by now.
+    pub(super) fn late(&self, now: Moment) -> Option<Work> {
+        self.working.and_then(|(work, until)| (now >= until).then_some(work))
+    }
+
+    /// The work that it waits for has not reported in time.
+    pub(super) fn hangs(&mut self, now: Moment) -> Steps {
+        let Some((work, _)) = self.working.take() else { return Steps::nothing() };
+        let what = match work {
+            Work::Fit => "what the adoption needs could not be looked at in time",
+            Work::Fence => "the fence has not answered in time",
+            Work::Recognition => "the lock manager was not made to recognise in time",
+            Work::Proof => "whether grace is open was not learnt in time",
+            Work::BringUp => "addresses were not looked for in time",
+            Work::Telling => "the notifier has not reported before grace ended",
+        };
+        let why = format!("{what}: a program, a disk or a thread hangs (look with 'heirlock doctor')");
+        match (work, self.phase) {
+            (Work::Fit | Work::Fence, Phase::Intent) => self.refuse(super::End::Refused(why)),
+            (Work::Recognition, Phase::Conveyed) => self.fail(now, why),
+            (Work::Proof, Phase::Recognised) | (Work::BringUp, Phase::Proved) => self.too_late(now, &why),
+            (Work::Telling, Phase::Notifying) => self.lose_the_silent(now, &why),
+            _ => Steps::nothing(),
+        }
+    }
+
+    /// Clients of which no notifier reports any more are lost; nothing more is sent, and it is seen who comes back.
+    fn lose_the_silent(&mut self, now: Moment, why: &str) -> Steps {
+        let at_ms = self.since_began(now);
+        let mut persist = Vec::new();
+        for member in self.members.iter_mut().filter(|member| !member.told) {
+            let lines = member.lose_the_rest(at_ms, why);
+            if !lines.is_empty() {
+                persist.push(outcomes(member, lines));
+            }
+        }
+        persist.extend(self.wait_for_the_end());
+        Steps { persist, then: vec![Action::StopNotifying] }
+    }
+}
+
+#[cfg(test)]
+mod tests;
