@@ -21,6 +21,10 @@ pub(super) fn start(level: &str) -> Result<(), Failed> {
         // A journal that can't be reached is no reason not to protect anybody.
         Some(Err(_)) | None => to_stderr(registry),
     };
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(%backtrace, "heirlock has a fault, please report it: {panic}");
+    }));
     started.map_err(|error| Failed::new(Exit::Failed, format!("can't begin to log: {error}")))
 }
 
