@@ -154,7 +154,7 @@ impl Running {
             "{owner} was said to be off, and its heartbeat goes on: as long as it serves {targets}, both servers grant the same locks; \
              make sure that it is off"
         );
-        tracing::error!(%owner, run = self.machine.run(), "{said}");
+        tracing::error!(%owner, "{targets}: both servers grant the same locks as long as {owner} serves it, which was said to be off and whose heartbeat goes on: make sure that it is off");
         self.is_owner_alive = true;
         self.told.push(said);
         self.say_progress(now, settings);
