@@ -357,6 +357,34 @@ fn an_adoption_that_failed_says_how_to_try_again_and_the_same_words_do() {
 /// An address that no server has: as if it had been taken away.
 const GONE: &str = "192.0.2.77";
 
+#[test]
+fn a_release_of_a_service_that_this_server_does_not_hold_changes_nothing_and_succeeds() {
+    let site = Site::new();
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    a.configure("\"127.0.0.1\"", &format!("\"{GONE}\""));
+    a.register("10.0.0.1");
+    a.up();
+    b.up();
+    a.wait_until_captured("nfs", 1);
+    let release = |server: &Server, service: &str| {
+        let output = server.run(&["release", service, "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["service"], service);
+        (document["changed"].as_bool().unwrap(), document["text"].as_str().unwrap().to_owned())
+    };
+    let unchanged = |why: &str, service: &str| {
+        (false, format!("{service} is not held by this server, and nothing was changed: {why}"))
+    };
+    assert_eq!(release(&b, "nfs"), unchanged("it belongs to nfs-a", "nfs"));
+    assert_eq!(release(&b, "new"), unchanged("no server ever claimed it", "new"));
+    assert_eq!(a.service("nfs").unwrap()["held"], true);
+    assert!(release(&a, "nfs").0);
+    assert_eq!(release(&a, "nfs"), unchanged("it was released before", "nfs"));
+    assert_eq!(release(&b, "nfs"), unchanged("nfs-a released it", "nfs"));
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "1.released"]);
+}
+
 /// `nfs-b` has adopted from `nfs-a`, its home, which is back. One client of `nfs-b`, and one of `nfs-a` itself, are off.
 fn away_from_home(site: &Site, address: &str) -> (Server, Server, Network) {
     let (mut b, network) = with_one_client_off(site);

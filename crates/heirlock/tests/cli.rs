@@ -303,7 +303,7 @@ fn a_refused_adoption_changes_nothing_and_one_that_broke_off_says_what_it_knows(
 #[test]
 fn the_other_verbs_ask_for_what_they_are_called() {
     let server = Server::new();
-    let done = json!({"done": {"kind": "words", "text": "it is done"}});
+    let done = json!({"done": {"kind": "verb", "service": "nfs", "changed": true, "text": "it is done"}});
     for (words, request) in [
         (&["release", "nfs"] as &[&str], json!({"verb": "release", "service": "nfs"})),
         (&["failback", "nfs"], json!({"verb": "failback", "service": "nfs", "answer-when": "settled"})),
@@ -319,7 +319,7 @@ fn the_other_verbs_ask_for_what_they_are_called() {
         assert_eq!((asked, said.exit, said.out.as_str()), (request, 0, "it is done\n"), "{words:?}");
     }
     let (_, said) = server.run_with_agent(&[done], &["release", "nfs", "--json"]);
-    assert_eq!(said.json(), json!({"text": "it is done"}));
+    assert_eq!(said.json(), json!({"service": "nfs", "changed": true, "text": "it is done"}));
     assert_eq!(server.run(&["records", "forget", "nfs", "../x"]).exit, 2);
 }
 
@@ -397,7 +397,7 @@ fn a_client_is_meant_by_its_address_or_any_of_its_names_and_one_of_several_is_re
         let said = server.run(&["records", "show", "nfs", given, "--json"]);
         assert_eq!((said.exit, &said.json()["client"]), (0, &json!(client)), "{given}: {said:?}");
     }
-    let done = json!({"done": {"kind": "words", "text": "it is done"}});
+    let done = json!({"done": {"kind": "verb", "service": "nfs", "changed": true, "text": "it is done"}});
     let (asked, _) = server.run_with_agent(&[done], &["records", "forget", "nfs", "one"]);
     assert_eq!(asked, json!({"verb": "forget", "service": "nfs", "client": "192.0.2.1"}));
     for verb in ["show", "forget"] {

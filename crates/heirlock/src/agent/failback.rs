@@ -85,7 +85,7 @@ impl Agent {
                 let text = format!(
                     "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
                 );
-                responder.done(Answer::words(text));
+                responder.done(Answer::changed(Some(service), text));
             }
             self.pulse.want(service, true);
             self.beat_due = now;

@@ -9,6 +9,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
+use super::requests::Whose;
 use super::runs::Running;
 use super::{Agent, clock, status};
 use crate::control::report::EntryTrouble;
@@ -26,8 +27,8 @@ pub(crate) struct Releases {
 /// One of them.
 #[derive(Debug)]
 struct Release {
-    /// Who waits for it.
-    responder: Option<Responder>,
+    /// Those who wait for it.
+    responders: Vec<Responder>,
     /// For which wish of its home it is.
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
@@ -37,9 +38,8 @@ struct Release {
 }
 
 impl Releases {
-    fn end(&mut self, service: &ServiceName) -> Option<(Responder, Vec<EntryTrouble>)> {
-        let Release { responder, troubles, .. } = self.on.remove(service)?;
-        Some((responder?, troubles))
+    fn end(&mut self, service: &ServiceName) -> (Vec<Responder>, Vec<EntryTrouble>) {
+        self.on.remove(service).map(|release| (release.responders, release.troubles)).unwrap_or_default()
     }
 }
 
@@ -55,6 +55,38 @@ fn stays(text: String) -> Unreleasable {
 }
 
 impl Agent {
+    /// A person or a cluster manager asks for a release. One that is on is waited for, and a service that this server does not
+    /// hold is released already.
+    pub(crate) fn asked_to_release(&mut self, service: &ServiceName, responder: Responder) {
+        if let Some(release) = self.releases.on.get_mut(service) {
+            release.responders.push(responder);
+            return;
+        }
+        if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
+            return self.release(service, Some(responder), None);
+        }
+        let left = self.left_behind.here(|service| self.held.contains_key(service));
+        if left.into_iter().any(|(left, _)| left == service) {
+            let why = self.left_behind_problems();
+            let why = why.into_iter().find(|why| why.starts_with(&format!("{service} "))).unwrap_or_default();
+            return responder.failed(&why, true);
+        }
+        let us = &self.settings.server;
+        let why = match self.whose(service) {
+            Whose::Owned(owner) if owner == *us => {
+                let why = "what it holds of it can't be read; 'heirlock status' says why";
+                return responder.failed(&format!("{service} is claimed by this server, and {why}"), true);
+            }
+            Whose::Owned(owner) => format!("it belongs to {owner}"),
+            Whose::Released(owner) if owner == *us => "it was released before".to_owned(),
+            Whose::Released(owner) => format!("{owner} released it"),
+            Whose::Unclaimed => "no server ever claimed it".to_owned(),
+            Whose::Unknown(why) => return responder.failed(&why, false),
+        };
+        let text = format!("{service} is not held by this server, and nothing was changed: {why}");
+        responder.done(Answer::unchanged(Some(service), text));
+    }
+
     /// Begins to give a service away.
     pub(crate) fn release(
         &mut self,
@@ -75,9 +107,15 @@ impl Agent {
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
         let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
         let address_until = Some(self.clock.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
-        self.releases
-            .on
-            .insert(service.clone(), Release { responder, asked, address_until, troubles: Vec::new() });
+        self.releases.on.insert(
+            service.clone(),
+            Release {
+                responders: responder.into_iter().collect(),
+                asked,
+                address_until,
+                troubles: Vec::new(),
+            },
+        );
         self.workshop.take_address_away(service);
     }
 
@@ -100,9 +138,9 @@ impl Agent {
         for service in on {
             let (why, at_most_ms) = self.release_waits_for(now, &service);
             let wait = Wait { for_what: format!("{service} to be released: {why}"), at_most_ms };
-            let responder = self.releases.on.get_mut(&service).and_then(|release| release.responder.as_mut());
-            if let Some(responder) = responder {
-                responder.progress(&Progress::waiting(wait));
+            if let Some(release) = self.releases.on.get_mut(&service) {
+                let progress = Progress::waiting(wait);
+                release.responders.retain_mut(|responder| responder.progress(&progress));
             }
         }
     }
@@ -160,7 +198,7 @@ impl Agent {
                     self.pulse.decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
                     self.beat_due = now;
                 }
-                if let Some((responder, _)) = self.releases.end(service) {
+                for responder in self.releases.end(service).0 {
                     responder.failed(&format!("{service} was not released: {why}"), false);
                 }
             }
@@ -207,26 +245,29 @@ impl Agent {
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
     pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
-        let ended = self.releases.end(service);
+        let (responders, mut troubles) = self.releases.end(service);
         if let Err(why) = &gone {
             tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
         }
-        let Some((responder, mut troubles)) = ended else { return };
-        match gone {
-            Ok(()) => {
-                let mut text = format!("{service} is released; adopt it on another server");
-                if !troubles.is_empty() {
-                    text += &format!(
-                        "\n{} of its entries in the store can't be read: if one was a client's record, that client may not be \
-                         told of the move",
-                        troubles.len()
-                    );
-                    troubles.truncate(limits::STATUS_CLIENTS_MAX);
-                }
-                responder.done(Answer::Words { text, troubles });
+        let mut text = format!("{service} is released; adopt it on another server");
+        if !troubles.is_empty() {
+            text += &format!(
+                "\n{} of its entries in the store can't be read: if one was a client's record, that client may not be told of the move",
+                troubles.len()
+            );
+            troubles.truncate(limits::STATUS_CLIENTS_MAX);
+        }
+        for responder in responders {
+            match &gone {
+                Ok(()) => responder.done(Answer::Verb {
+                    service: Some(service.clone()),
+                    changed: true,
+                    text: text.clone(),
+                    troubles: troubles.clone(),
+                }),
+                Err(why) => responder
+                    .failed(&format!("{service} is released, but its volume is still here: {why}"), false),
             }
-            Err(why) => responder
-                .failed(&format!("{service} is released, but its volume is still here: {why}"), false),
         }
     }
 }

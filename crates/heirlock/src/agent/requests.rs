@@ -3,7 +3,7 @@
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::takeover::{Admission, Event, Milestone, Order};
-use heirlock_core::{Moment, Outcome, ServiceName};
+use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::runs::{Commission, Waiting};
@@ -24,6 +24,18 @@ pub(crate) struct Adoption {
     pub(crate) before: Vec<(Milestone, Moment)>,
 }
 
+/// Whose a service is.
+pub(crate) enum Whose {
+    /// This server's.
+    Owned(ServerName),
+    /// Nobody's: this server released it.
+    Released(ServerName),
+    /// Nobody's: no server ever claimed it.
+    Unclaimed,
+    /// It can't be known now, and why.
+    Unknown(String),
+}
+
 impl Agent {
     /// Somebody asks.
     pub(crate) fn requested(&mut self, now: Moment, request: Request, responder: Responder) {
@@ -38,7 +50,7 @@ impl Agent {
                 self.adopt(now, adoption, Waiting { responder, until });
             }
             Request::Release { service } => match self.check_known(&service) {
-                Ok(()) => self.release(&service, Some(responder), None),
+                Ok(()) => self.asked_to_release(&service, responder),
                 Err(why) => responder.failed(&why, true),
             },
             Request::Failback { service, answer_when: until } => {
@@ -179,7 +191,7 @@ impl Agent {
     pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
         match self.report_of(service) {
             Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-            None => responder.done(Answer::words(format!("{service} {otherwise}"))),
+            None => responder.done(Answer::unchanged(Some(service), format!("{service} {otherwise}"))),
         }
     }
 
@@ -222,6 +234,19 @@ impl Agent {
         }
     }
 
+    /// Whose a service is that this server does not hold. The store is asked: what others did a moment ago may not have been
+    /// seen yet.
+    pub(crate) fn whose(&self, service: &ServiceName) -> Whose {
+        match self.store.newest_claim(service) {
+            Ok(Some(Claim { owner, released: false, .. })) => Whose::Owned(owner),
+            Ok(Some(Claim { owner, .. })) => Whose::Released(owner),
+            Ok(None) => Whose::Unclaimed,
+            Err(error) => Whose::Unknown(format!(
+                "{service} is not held by this server, and its owner is not known: {error}"
+            )),
+        }
+    }
+
     fn maintain(&mut self, on: bool, responder: Responder) {
         let file = maintenance_file(&self.settings);
         let kept = match on {
@@ -231,13 +256,17 @@ impl Agent {
         if let Err(error) = kept {
             return responder.failed(&format!("can't change {}: {error}", file.display()), true);
         }
+        let changed = self.pulse.is_paused() != on;
         self.pulse.pause(on);
         self.beat_due = self.clock.now();
         let text = match on {
             true => "in maintenance: this server's silence is no reason to adopt its services",
             false => "out of maintenance: a silence of this server counts again",
         };
-        responder.done(Answer::words(text));
+        responder.done(match changed {
+            true => Answer::changed(None, text),
+            false => Answer::unchanged(None, text),
+        });
     }
 
     fn forget(&mut self, service: &ServiceName, client: &str, responder: Responder) {
@@ -247,18 +276,13 @@ impl Agent {
         self.settle_capture(self.clock.now());
         let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
-            // Asked of the store: what others did a moment ago may not have been seen yet.
-            let why = match self.store.newest_claim(service) {
-                Ok(Some(Claim { owner, released: false, .. })) => {
-                    format!("{service} belongs to {owner}: say it there")
-                }
-                Ok(Some(Claim { owner, .. })) => format!(
+            let why = match self.whose(service) {
+                Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),
+                Whose::Released(owner) => format!(
                     "{service} is nobody's, for {owner} released it: adopt it, and say it where it is then"
                 ),
-                Ok(None) => format!("{service} was never claimed by any server"),
-                Err(error) => {
-                    format!("{service} is not held by this server, and its owner is not known: {error}")
-                }
+                Whose::Unclaimed => format!("{service} was never claimed by any server"),
+                Whose::Unknown(why) => why,
             };
             return responder.failed(&why, true);
         };
@@ -274,7 +298,7 @@ impl Agent {
             return responder.failed(&why, true);
         }
         match held.remove(self.store.as_ref(), service, &[key]) {
-            Ok(()) => responder.done(Answer::words(format!("{client} is forgotten"))),
+            Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),
         }
     }

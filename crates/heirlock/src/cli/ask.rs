@@ -1,5 +1,6 @@
 //! The verbs that the agent carries out.
 
+use heirlock_core::ServiceName;
 use serde::Serialize;
 
 use crate::config::Settings;
@@ -11,9 +12,12 @@ use super::output::Output;
 use super::progress::Bar;
 use super::render;
 
-/// Words as `--json` prints them.
+/// What a verb did, as `--json` prints it.
 #[derive(Debug, Serialize)]
-struct Words<'a> {
+struct Done<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a ServiceName>,
+    changed: bool,
     text: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     troubles: &'a [EntryTrouble],
@@ -48,9 +52,9 @@ pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
             output.print(&report, |report, look| render::adoption(report, look))?;
             Ok(Exit::from(&*report))
         }
-        Answer::Words { text, troubles } => {
-            let words = Words { text: &text, troubles: &troubles };
-            output.print(&words, |words, _| render::words(words.text, words.troubles))?;
+        Answer::Verb { service, changed, text, troubles } => {
+            let done = Done { service: service.as_ref(), changed, text: &text, troubles: &troubles };
+            output.print(&done, |done, _| render::words(done.text, done.troubles))?;
             Ok(if troubles.is_empty() { Exit::Done } else { Exit::Untold })
         }
     }

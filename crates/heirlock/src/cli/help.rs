@@ -69,7 +69,7 @@ pub(super) const RELEASE: &str = help!(
     "
   heirlock release nfs  # on the server that has it; then adopt it on another",
     "
-  0  released: address and volume are gone from here
+  0  released: address and volume are gone from here; or it is not held here:\n     nothing was changed
   1  not released, or its volume is still here: the message says which
   6  released, but entries in the store can't be read: their clients may not be\n     told of the move";
     usage, refused, agent

@@ -299,7 +299,7 @@ mod tests {
     fn a_question_is_answered_and_a_refusal_is_one() {
         let directory = tempfile::tempdir().unwrap();
         let _listener = Listener::start(directory.path(), |request, mut responder| match request {
-            Request::Maintenance { on: true } => responder.done(Answer::words("so be it")),
+            Request::Maintenance { on: true } => responder.done(Answer::changed(None, "so be it")),
             Request::Report { .. } => {
                 let step = a_step();
                 assert!(responder.progress(&step));
@@ -311,7 +311,7 @@ mod tests {
         let ask = |request: &Request, steps: &mut usize| ask(directory.path(), request, |_| *steps += 1);
         let mut steps = 0;
         let done = ask(&Request::Maintenance { on: true }, &mut steps).unwrap();
-        assert_eq!(done, Answer::words("so be it"));
+        assert_eq!(done, Answer::changed(None, "so be it"));
         let service = heirlock_core::ServiceName::parse("nfs").unwrap();
         let Answer::Adoption(report) = ask(&Request::Report { service }, &mut steps).unwrap() else {
             panic!()
@@ -355,13 +355,13 @@ mod tests {
     fn connections_that_ask_nothing_hold_no_question_up() {
         let directory = tempfile::tempdir().unwrap();
         let _listener = Listener::start(directory.path(), |_, responder| {
-            responder.done(Answer::words("so be it"));
+            responder.done(Answer::changed(None, "so be it"));
         })
         .unwrap();
         let path = directory.path().join(SOCKET);
         let silent: Vec<UnixStream> = (0..500).map(|_| UnixStream::connect(&path).unwrap()).collect();
         let answer = ask(directory.path(), &Request::Maintenance { on: true }, |_| ()).unwrap();
-        assert_eq!(answer, Answer::words("so be it"));
+        assert_eq!(answer, Answer::changed(None, "so be it"));
         // The youngest of them are still listened to.
         let mut last = silent.last().unwrap();
         last.write_all(b"{\"verb\":\"status\"}\n").unwrap();
@@ -388,7 +388,7 @@ mod tests {
             assert!(responder.progress(&step));
         }
         assert!(responder.unwritten.load(Ordering::Relaxed) <= PROGRESS_MAX);
-        responder.done(Answer::words("so be it"));
+        responder.done(Answer::changed(None, "so be it"));
         let lines = BufReader::new(deaf).lines().map(Result::unwrap);
         assert!(lines.last().unwrap().contains("so be it"), "the end of an answer is never left out");
     }

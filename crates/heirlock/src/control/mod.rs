@@ -189,8 +189,12 @@ pub(crate) enum Answer {
     Status(Box<report::StatusReport>),
     /// To an adoption that settled, or is prepared.
     Adoption(Box<AdoptionReport>),
-    /// In words.
-    Words {
+    /// To a verb that is done, or that found nothing to do.
+    Verb {
+        /// of which service, where it is about one
+        service: Option<ServiceName>,
+        /// whether it changed anything: a verb that is said twice changes nothing the second time, and succeeds
+        changed: bool,
         /// what was done
         text: String,
         /// entries that are not what they should be: it is done, and clients may be missing
@@ -200,9 +204,14 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// In words, where all went as it should.
-    pub(crate) fn words(text: impl Into<String>) -> Self {
-        Self::Words { text: text.into(), troubles: Vec::new() }
+    /// It is done.
+    pub(crate) fn changed(service: Option<&ServiceName>, text: impl Into<String>) -> Self {
+        Self::Verb { service: service.cloned(), changed: true, text: text.into(), troubles: Vec::new() }
+    }
+
+    /// It was done before.
+    pub(crate) fn unchanged(service: Option<&ServiceName>, text: impl Into<String>) -> Self {
+        Self::Verb { service: service.cloned(), changed: false, text: text.into(), troubles: Vec::new() }
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::agent::Message;
 use crate::agent::testing::{Place, place_with, service};
 use crate::agent::watch::Look;
+use crate::control::Line;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport, Store, journal_text};
 
@@ -126,4 +127,23 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
     assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "its locks are still held");
     drop(busy);
     place.next_that(|message| is_gone(&message).then_some(()));
+}
+
+#[test]
+fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
+    let mut place = with_a_guest();
+    let (service, now) = (service("nfs"), place.agent.clock.now());
+    let ask = |place: &mut Place| {
+        let (responder, lines) = Responder::heard();
+        place.agent.asked_to_release(&service, responder);
+        lines
+    };
+    let heard = [ask(&mut place), ask(&mut place)];
+    assert!(heard.iter().all(|lines| lines.try_iter().next().is_none()), "it is on");
+    place.agent.address_gone(now, &service, Ok(()));
+    place.agent.volume_gone(&service, Ok(()));
+    for lines in heard {
+        let Some(Line::Done(Answer::Verb { changed, text, .. })) = lines.try_iter().last() else { panic!() };
+        assert!(changed && text.starts_with("nfs is released"), "{text}");
+    }
 }
