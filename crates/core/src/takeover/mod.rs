@@ -45,6 +45,7 @@
 //! assert_eq!((steps.persist.len(), steps.then), (0, vec![Action::Over(refused)]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![doc = include_str!("phases.md")]
 
 mod claiming;
 mod event;

@@ -1,3 +1,4 @@
+mod phases;
 mod served;
 
 use std::collections::BTreeMap;
