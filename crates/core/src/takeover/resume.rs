@@ -1,6 +1,6 @@
 //! How a run goes on after the agent's death: from what it left in the store, in the same life of the lock manager.
 //!
-//! What decides an outcome is durable, or follows from what is (docs/decisions/resumed-runs.md has each field).
+//! What decides an outcome is durable, or follows from what is (docs/decisions/0009-resumed-runs.md has each field).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

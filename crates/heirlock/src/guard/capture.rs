@@ -313,7 +313,7 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
 }
 
 /// The lock manager is known by its port, which only root may have, unless the host was told otherwise
-/// (docs/decisions/who-speaks-for-the-lock-manager.md).
+/// (docs/decisions/0010-who-speaks-for-the-lock-manager.md).
 fn who_speaks(host: &Host) -> Vec<Finding> {
     let check = "lock-manager-port";
     let number = |path: &str| host.text(path)?.trim().parse::<u32>().ok();

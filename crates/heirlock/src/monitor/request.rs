@@ -23,7 +23,7 @@ const NO_STATE: StateNumber = StateNumber(u32::MAX);
 /// (utils/statd/monitor.c), and from a port below this one.
 ///
 /// rpc.statd looks at no port, so any user of the server may take registrations away from it. lockd and Ganesha ask from ports
-/// below 1024, which only root may have (docs/decisions/who-speaks-for-the-lock-manager.md).
+/// below 1024, which only root may have (docs/decisions/0010-who-speaks-for-the-lock-manager.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trust {
     /// The first port that anybody may have.
