@@ -47,6 +47,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::twice::DOUBLE,
     scenarios::own_restart::REBOOT_PRIMARY,
     scenarios::own_restart::RESTART_SERVER,
+    scenarios::own_restart::LOCKD_KILLED,
     scenarios::own_clients::OWN_CLIENTS,
     scenarios::own_clients::OWN_CLIENTS_LOCK_MANAGER,
     scenarios::own_mounts::OWN_MOUNTS,

@@ -61,32 +61,83 @@ impl Opening {
     }
 }
 
-/// Since when grace has been open, as one process leaves it to the next on the same server. Not every lock manager can tell:
-/// one that is known by commands alone never does, and lockd's thread is older than a grace period that SIGKILL opened.
-/// Without it a run that goes on after the agent's death could not count grace, and would have to give its clients up.
+/// What one process on a server saw of the grace period of a life, as it leaves it to the next one.
+///
+/// Since when grace has been open: not every lock manager can tell. One that is known by commands alone never does, and lockd's
+/// thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's death could not
+/// count grace, and would have to give its clients up.
+///
+/// When grace was last seen closed: where it is open at the next process's first look, and the lock manager's threads are the
+/// same, its locks were dropped in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Remembered {
     /// Whose grace.
     life: Incarnation,
     /// How long after the boot it had not opened yet.
-    opened_ms: u64,
+    #[serde(default)]
+    opened_ms: Option<u64>,
+    /// How long after the boot it was last seen closed.
+    #[serde(default)]
+    closed_ms: Option<u64>,
+}
+
+/// What is remembered of the grace period of a life, to a process of its own clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recalled {
+    /// Whose grace it is, where that life followed the known one in place: its beginning was seen, and nothing was done about it
+    /// that the store knows.
+    pub later: Option<Incarnation>,
+    /// The moment before which it did not open.
+    pub opened: Option<Moment>,
+    /// When it was last seen closed.
+    pub closed: Option<Moment>,
 }
 
 impl Remembered {
-    /// Grace of this life did not open before `opened`; now is both `now` and so long after the boot.
+    /// Nothing is known of the grace period of this life.
     #[must_use]
-    pub fn new(life: Incarnation, opened: Moment, now: Moment, since_boot: Duration) -> Self {
-        let opened = since_boot.saturating_sub(now.since(opened));
-        Self { life, opened_ms: u64::try_from(opened.as_millis()).unwrap_or(u64::MAX) }
+    pub fn of(life: Incarnation) -> Self {
+        Self { life, opened_ms: None, closed_ms: None }
     }
 
-    /// The moment before which it did not open, to a process of its own clock. `None` where it is another life's.
+    /// Grace of this life did not open before `opened`; now is both `now` and so long after the boot.
     #[must_use]
-    pub fn recall(&self, life: &Incarnation, now: Moment, since_boot: Duration) -> Option<Moment> {
-        let open_for = since_boot.checked_sub(Duration::from_millis(self.opened_ms))?;
-        (self.life == *life).then(|| now - open_for)
+    pub fn opened(life: Incarnation, opened: Moment, now: Moment, since_boot: Duration) -> Self {
+        let opened = since_boot.saturating_sub(now.since(opened));
+        Self { opened_ms: Some(millis(opened)), ..Self::of(life) }
     }
+
+    /// Grace of the life that runs is closed now, so long after the boot. Answers whether this is to be kept: it was not known,
+    /// or it is a while ago that it was noted ([`limits::GRACE_NOTED_INTERVAL`]).
+    pub fn sees_closed(&mut self, life: &Incarnation, since_boot: Duration) -> bool {
+        if self.life != *life {
+            *self = Self::of(life.clone());
+        }
+        let is_new = |closed_ms| since_boot < Duration::from_millis(closed_ms) + limits::GRACE_NOTED_INTERVAL;
+        if self.closed_ms.is_some_and(is_new) {
+            return false;
+        }
+        self.closed_ms = Some(millis(since_boot));
+        true
+    }
+
+    /// What it tells where this is the life that is known; nothing where it is of another one, save one that followed it in
+    /// place.
+    #[must_use]
+    pub fn recall(&self, known: &Incarnation, now: Moment, since_boot: Duration) -> Recalled {
+        let is_later = self.life.followed_in_place(known);
+        if self.life != *known && !is_later {
+            return Recalled::default();
+        }
+        let later = is_later.then(|| self.life.clone());
+        let at = |ms: u64| since_boot.checked_sub(Duration::from_millis(ms)).map(|ago| now - ago);
+        Recalled { later, opened: self.opened_ms.and_then(at), closed: self.closed_ms.and_then(at) }
+    }
+}
+
+fn millis(since_boot: Duration) -> u64 {
+    u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a life of the lock manager was out of grace when another began at `ended`: from what it answered right before,
@@ -202,12 +253,30 @@ mod tests {
     fn what_is_remembered_of_a_grace_period_is_for_the_same_life_alone() {
         let life = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 1 };
         let seconds = Duration::from_secs;
-        let remembered = Remembered::new(life.clone(), at(96), at(100), seconds(5_000));
+        let mut remembered = Remembered::opened(life.clone(), at(96), at(100), seconds(5_000));
         // The process ends, and another begins, whose time has another origin.
-        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_006)), Some(at(993)), "10 s ago");
+        let recalled = Recalled { opened: Some(at(993)), ..Recalled::default() };
+        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_006)), recalled, "10 s ago");
         let next = Incarnation { reopened: 2, ..life.clone() };
-        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_006)), None);
-        assert_eq!(remembered.recall(&life, at(1_003), seconds(7)), None, "the clock of another boot");
+        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_006)), Recalled::default());
+        assert_eq!(
+            remembered.recall(&life, at(1_003), seconds(7)),
+            Recalled::default(),
+            "another boot's clock"
+        );
+        // It is seen closed, again and again.
+        assert!(
+            remembered.sees_closed(&life, seconds(5_100)) && !remembered.sees_closed(&life, seconds(5_104))
+        );
+        assert!(remembered.sees_closed(&life, seconds(5_105)));
+        let recalled = Recalled { opened: Some(at(888)), closed: Some(at(997)), later: None };
+        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_111)), recalled);
+        assert!(remembered.sees_closed(&next, seconds(5_106)));
+        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_111)).opened, None, "of the life before");
+        let later = remembered.recall(&life, at(1_003), seconds(5_111));
+        assert_eq!(later, Recalled { later: Some(next.clone()), closed: Some(at(998)), opened: None });
+        let restarted = Incarnation { start: "91@6".into(), reopened: 0, ..life };
+        assert_eq!(remembered.recall(&restarted, at(1_003), seconds(5_111)), Recalled::default());
     }
 
     #[test]

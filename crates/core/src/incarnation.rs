@@ -22,6 +22,14 @@ pub struct Incarnation {
     pub reopened: u32,
 }
 
+impl Incarnation {
+    /// Whether this life began after that one, without a new start of the lock manager's threads.
+    #[must_use]
+    pub fn followed_in_place(&self, other: &Self) -> bool {
+        self.boot == other.boot && self.start == other.start && self.reopened > other.reopened
+    }
+}
+
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let boot = self.boot.get(..8).unwrap_or(&self.boot);
@@ -72,11 +80,11 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins with the life that the store knows of, where there is one.
+    /// Begins with the life that the store knows of, where there is one; `was_closed` says whether its grace was seen closed.
     #[must_use]
-    pub fn new(known: Option<Incarnation>) -> Self {
+    pub fn new(known: Option<Incarnation>, was_closed: bool) -> Self {
         // Until grace was seen closed, an open one is not news: the agent may have been started inside it.
-        Self { current: known, was_in_grace: true, stopped: false }
+        Self { current: known, was_in_grace: !was_closed, stopped: false }
     }
 
     /// The life that is being followed, if any was ever seen.
@@ -143,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_restart_and_a_reboot_are_other_lives_and_a_stop_is_none() {
-        let mut follower = Follower::new(None);
+        let mut follower = Follower::new(None, false);
         assert!(matches!(follower.observe(&look("b1", Some("90@5"), true)), Change::Reborn(_)));
         assert_eq!(follower.observe(&look("b1", Some("90@5"), false)), Change::Same);
         assert_eq!(follower.observe(&look("b1", None, false)), Change::Stopped);
@@ -155,13 +163,13 @@ mod tests {
     #[test]
     fn the_life_that_the_store_knows_is_recognised_after_a_restart_of_the_agent() {
         let known = Incarnation { boot: "b1".into(), start: "90@5".into(), reopened: 0 };
-        let mut follower = Follower::new(Some(known));
+        let mut follower = Follower::new(Some(known), false);
         assert_eq!(follower.observe(&look("b1", Some("90@5"), false)), Change::Same);
     }
 
     #[test]
     fn a_grace_period_that_opens_again_is_another_life() {
-        let mut follower = Follower::new(None);
+        let mut follower = Follower::new(None, false);
         follower.observe(&look("b", Some("90@5"), true));
         follower.observe(&look("b", Some("90@5"), false));
         let Change::Reborn(life) = follower.observe(&look("b", Some("90@5"), true)) else {
@@ -174,7 +182,7 @@ mod tests {
     #[test]
     fn the_agent_that_starts_inside_grace_does_not_take_it_for_a_new_one() {
         let known = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 0 };
-        let mut follower = Follower::new(Some(known));
+        let mut follower = Follower::new(Some(known), false);
         assert_eq!(follower.observe(&look("b", Some("90@5"), true)), Change::Same);
     }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::duty::{Holding, Owed, Strangers, owed};
-use crate::grace::{Opening, Probe, had_ended};
+use crate::grace::{Opening, Probe, Recalled, had_ended};
 use crate::incarnation::{Change, Follower, Incarnation, Observation};
 use crate::limits;
 use crate::moment::Moment;
@@ -25,6 +25,8 @@ pub struct Lives {
     reborn: bool,
     looked_at: Option<Moment>,
     grace_seen: Option<Moment>,
+    /// When the agent before this one last looked, and saw grace closed; until this one has looked.
+    seen_closed: Option<Moment>,
     /// What the lock manager's answer told of strangers, in the life that runs.
     told: Strangers,
     /// The life that runs began after an earlier look, and what follows from that isn't done yet.
@@ -114,11 +116,15 @@ impl Recognising {
 }
 
 impl Lives {
-    /// Begins with the life that the store knows of, where there is one, and with the moment before which its grace did not
-    /// open.
+    /// Begins with the life that the store knows of, where there is one, and with what the agent before this one saw of its
+    /// grace period.
     #[must_use]
-    pub fn new(known: Option<Incarnation>, grace_seen: Option<Moment>) -> Self {
-        Self { follower: Follower::new(known), grace_seen, ..Self::default() }
+    pub fn new(known: Option<Incarnation>, recalled: Recalled) -> Self {
+        let Recalled { later, opened: grace_seen, closed: seen_closed } = recalled;
+        let reborn = later.is_some();
+        let follower = Follower::new(later.or(known), seen_closed.is_some());
+        let began_under_our_eyes = reborn && grace_seen.is_some();
+        Self { follower, reborn, began_under_our_eyes, grace_seen, seen_closed, ..Self::default() }
     }
 
     /// The life that is being followed, if any was ever seen.
@@ -165,7 +171,7 @@ impl Lives {
 
     /// The lock manager was looked at.
     pub fn looked(&mut self, at: Moment, seen: &Observation) -> Option<Begun> {
-        let before = self.looked_at.replace(at);
+        let before = self.looked_at.replace(at).or(self.seen_closed.take());
         self.serving = seen.serving;
         let change = self.follower.observe(seen);
         // It began after the look before. Where there was none, nothing is known of its age.
@@ -187,6 +193,12 @@ impl Lives {
                 Some(Begun { life, since })
             }
         }
+    }
+
+    /// The life whose grace a look showed to be closed, where this is to be noted for the agent's next start.
+    #[must_use]
+    pub fn seen_closed(&self, seen: &Observation) -> Option<&Incarnation> {
+        self.running().filter(|_| seen.in_grace == Some(false))
     }
 
     /// The lock manager was made to recognise. `awaited` says whether the run that asked for it waits for it still

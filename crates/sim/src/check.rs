@@ -241,9 +241,10 @@ impl World {
                         bad.into_iter().any(|(of, who, _, _)| of == service && who == name)
                     };
                     let was_there = self.checks.recorded_at.contains_key(&(server, client));
-                    let came_back = held.loss.as_ref().is_some_and(|loss| {
-                        since > loss.at || self.is_unseen(loss) || (was_there && is_told(loss))
-                    });
+                    let came_back = held
+                        .loss
+                        .as_ref()
+                        .is_some_and(|loss| since > loss.at || loss.unseen || (was_there && is_told(loss)));
                     file.0 == at && held.listed && !is_reclaiming && !came_back
                 });
                 if let Some((file, held)) = held {
@@ -340,13 +341,6 @@ impl World {
         }
     }
 
-    /// Whether nothing shows that it was lost: somebody else dropped the locks of a lock manager that ran on, and grace was
-    /// open still when an agent looked that knew nothing of the time before.
-    fn is_unseen(&self, loss: &Loss) -> bool {
-        let span = loss.at + 1..loss.at + 15_000;
-        loss.unseen || loss.in_place && self.checks.disturbances.iter().any(|(at, _)| span.contains(at))
-    }
-
     /// Every lock that was lost must have been beyond help, or its loss must have been told.
     pub(crate) fn check_losses(&mut self) {
         let mut lost = std::mem::take(&mut self.checks.thefts);
@@ -377,7 +371,6 @@ impl World {
             let between = |from: Ms, to: Ms| {
                 self.checks.disturbances.iter().filter(move |(at, _)| (from + 1..to).contains(at))
             };
-            let is_unseen = self.is_unseen(&loss);
             // One failure during the recovery from another is made good or told; of two at once, or where the store
             // fails meanwhile, the second may come before anything is told, and who comes next knows nothing of it.
             let until = told.first().map_or(Ms::MAX, |told| told.1);
@@ -386,7 +379,7 @@ impl World {
             let told: Vec<bool> = told.into_iter().map(|told| told.0).collect();
             let excuse = match loss {
                 Loss { captured: false, .. } => Some(&mut self.checks.losses.not_on_record),
-                _ if is_unseen => Some(&mut self.checks.losses.unseen),
+                _ if loss.unseen => Some(&mut self.checks.losses.unseen),
                 _ if was_away => Some(&mut self.checks.losses.away),
                 _ if is_told => Some(&mut self.checks.losses.told),
                 _ if is_too_much => Some(&mut self.checks.losses.too_much),

@@ -45,8 +45,6 @@ pub(crate) struct Loss {
     pub(crate) captured: bool,
     /// Nothing that can be seen told of it.
     pub(crate) unseen: bool,
-    /// lockd was killed by others and kept its thread: an agent that dies before it has noted that can't know of it.
-    pub(crate) in_place: bool,
 }
 
 /// A call to a lock manager.

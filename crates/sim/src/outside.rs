@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::grace::{Grace, Probe, Remembered};
+use heirlock_core::grace::{Grace, Probe, Recalled, Remembered};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::lives::asks_first;
@@ -341,12 +341,21 @@ impl Out<'_> {
     }
 
     /// What the agent before this one left of the same life, in a file that a boot takes away.
-    pub(crate) fn recall_grace(&self, life: &Incarnation) -> Option<Moment> {
-        self.server().grace.as_ref()?.recall(life, self.now(), Duration::from_millis(self.w.now))
+    pub(crate) fn recall_grace(&self, life: &Incarnation) -> Recalled {
+        let noted = self.server().grace.as_ref();
+        noted
+            .map(|noted| noted.recall(life, self.now(), Duration::from_millis(self.w.now)))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn note_grace_closed(&mut self, life: &Incarnation) {
+        let since_boot = Duration::from_millis(self.w.now);
+        let noted = self.w.servers[self.s].grace.get_or_insert_with(|| Remembered::of(life.clone()));
+        noted.sees_closed(life, since_boot);
     }
 
     pub(crate) fn note_grace(&mut self, life: &Incarnation, since: Moment) {
-        let noted = Remembered::new(life.clone(), since, self.now(), Duration::from_millis(self.w.now));
+        let noted = Remembered::opened(life.clone(), since, self.now(), Duration::from_millis(self.w.now));
         self.w.servers[self.s].grace = Some(noted);
     }
 

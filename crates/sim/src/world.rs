@@ -405,7 +405,7 @@ impl World {
         self.say(|| format!("{} is off", server_name(server)));
         self.disturbed();
         let dropped = self.servers[server].drop_locks();
-        self.lose(dropped, false, false);
+        self.lose(dropped, false);
         let it = &mut self.servers[server];
         (it.on, it.lockd) = (false, None);
         // What was being written is cut short, or not there at all.
@@ -433,7 +433,7 @@ impl World {
         let dropped = it.drop_locks();
         it.lockd = None;
         it.stopped_at = self.now;
-        self.lose(dropped, false, false);
+        self.lose(dropped, false);
         self.hint(server);
     }
 
@@ -457,7 +457,7 @@ impl World {
             let it = &mut self.servers[server];
             it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
         }
-        self.lose(dropped, unseen && !by_us, !by_us);
+        self.lose(dropped, unseen && !by_us);
     }
 
     pub(crate) fn let_go(&mut self, server: usize, service: usize) {
@@ -465,7 +465,7 @@ impl World {
         let gone: Vec<(FileAt, usize)> =
             it.locks.iter().filter(|(file, _)| file.0 == service).map(|(f, c)| (*f, *c)).collect();
         it.locks.retain(|file, _| file.0 != service);
-        self.lose(gone, false, false);
+        self.lose(gone, false);
     }
 
     pub(crate) fn lift_address(&mut self, service: usize) {
@@ -486,7 +486,7 @@ impl World {
     }
 
     /// These locks are gone, and their holders don't know.
-    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool, in_place: bool) {
+    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool) {
         for (file, client) in dropped {
             // What was left behind by a service that has moved on is no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
@@ -498,7 +498,7 @@ impl World {
             let captured = newest.is_some_and(|contents| contents.records.contains_key(&key));
             let at = self.now;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, captured, unseen, in_place });
+                held.loss.get_or_insert(Loss { at, captured, unseen });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }

@@ -10,6 +10,7 @@ use crate::capture::{EACH, MOSTLY_WATCH};
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, SETUP, check_new_number,
 };
+use crate::release::Release;
 use crate::scenario::{EVERYWHERE, Scenario};
 
 /// NFS alone.
@@ -31,6 +32,21 @@ pub const REBOOT_PRIMARY: Scenario = Scenario {
     captures: EACH,
     run: reboot,
 };
+
+/// lockd alone, by somebody else, while no agent runs. Newer kernels' lockd ignores the signal.
+pub const LOCKD_KILLED: Scenario = Scenario {
+    name: "lockd-killed",
+    about: "lockd drops its locks in place while the agent is dead: the next agent sees it, and the locks come back",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: kill_lockd,
+};
+
+/// SIGKILL to lockd, which heeds it at the next request.
+const KILL_LOCKD: &str = "for status in /proc/[0-9]*/status; do
+        grep -qsx 'Name:.lockd' $status && lockd=${status#/proc/} && kill -KILL ${lockd%/status}
+    done; rpcinfo -T udp localhost 100021 4";
 
 /// client1 holds a lock on each of two servers: nfs-a has heirlock, nfs-b has not.
 fn begin(lab: &mut Cluster) -> Result<()> {
@@ -94,5 +110,18 @@ fn reboot(lab: &mut Cluster) -> Result<()> {
     lab.serve(NFS_A, &HOMES)?;
     lab.serve(NFS_B, &PROJECTS)?;
     lab.ok_within(NFS_B, "rm -f /run/sm-notify.pid; sm-notify", Duration::from_secs(10))?;
+    end(lab, before, number)
+}
+
+fn kill_lockd(lab: &mut Cluster) -> Result<()> {
+    begin(lab)?;
+    let (before, number) = (generation(lab)?, lab.state_number(NFS_A)?);
+    // The agent has seen by then that grace is closed.
+    lab.wait_until(NFS_A, "grep -q closed-ms /run/heirlock/grace.json")?;
+    lab.end_agent(NFS_A, "KILL")?;
+    lab.ok(NFS_A, KILL_LOCKD)?;
+    lab.ok(NFS_B, KILL_LOCKD)?;
+    lab.say("lockd has dropped its locks on both servers, and nothing was restarted");
+    lab.start_agent(NFS_A)?;
     end(lab, before, number)
 }

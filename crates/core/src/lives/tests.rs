@@ -28,9 +28,14 @@ fn done(start: &str, in_place: bool) -> Recognised {
     }
 }
 
+/// Grace of the life that is known did not open before that.
+fn opened_at(seconds: u64) -> Recalled {
+    Recalled { opened: Some(at(seconds)), ..Recalled::default() }
+}
+
 /// Life 1 was known to the store, and was looked at twice.
 fn at_home() -> Lives {
-    let mut lives = Lives::new(Some(life("1", 0)), None);
+    let mut lives = Lives::new(Some(life("1", 0)), Recalled::default());
     assert_eq!((lives.looked(at(10), &seen("1")), lives.looked(at(12), &seen("1"))), (None, None));
     assert!(!lives.is_reborn() && lives.is_serving());
     lives
@@ -53,14 +58,14 @@ fn a_life_that_a_look_shows_began_after_the_look_before() {
     let mut lives = at_home();
     assert_eq!(lives.looked(at(14), &seen("2")), Some(Begun { life: life("2", 0), since: Some(at(12)) }));
     assert_eq!((lives.grace_seen(), lives.is_reborn()), (Some(at(12)), true));
-    let mut fresh = Lives::new(None, None);
+    let mut fresh = Lives::new(None, Recalled::default());
     assert_eq!(fresh.looked(at(3), &seen("1")), Some(Begun { life: life("1", 0), since: None }));
     assert_eq!(fresh.grace_seen(), None, "nothing is known of its age");
 }
 
 #[test]
 fn a_lock_manager_that_has_stopped_shows_no_life_that_goes_on() {
-    let mut lives = Lives::new(Some(life("1", 0)), Some(at(5)));
+    let mut lives = Lives::new(Some(life("1", 0)), opened_at(5));
     assert_eq!((lives.looked(at(6), &seen("1")), lives.looked_at()), (None, Some(at(6))));
     assert_eq!((lives.grace_seen(), lives.to_recover_in()), (Some(at(5)), Some(&life("1", 0))));
     assert_eq!(lives.looked(at(8), &stopped()), None);
@@ -110,7 +115,7 @@ fn a_recognition_that_nobody_awaits_is_a_life_that_began_as_any_other_does() {
 #[test]
 fn nothing_is_recognised_by_a_lock_manager_that_does_not_run() {
     for awaited in [true, false] {
-        let mut lives = Lives::new(Some(life("1", 0)), Some(at(5)));
+        let mut lives = Lives::new(Some(life("1", 0)), opened_at(5));
         let gone = Recognised { observation: stopped(), ..done("1", false) };
         let (begun, recognition) = lives.recognised(&gone, awaited);
         assert_eq!((begun, recognition), (None, Err("no lock manager runs".into())));
@@ -224,4 +229,46 @@ fn grace_is_counted_from_the_restart_and_the_lost_may_be_too_late() {
     assert_eq!(done(blind, true, None).unwrap().grace_opened, at(30));
     assert!(asks_first(Strategy::RestartNfs, true));
     assert!(!asks_first(Strategy::RestartNfs, false) && !asks_first(Strategy::Notify, true));
+}
+
+#[test]
+fn a_grace_that_is_open_though_the_agent_before_saw_it_closed_shows_that_locks_were_dropped_in_place() {
+    let recalled = Recalled { closed: Some(at(5)), ..Recalled::default() };
+    let open = Observation { in_grace: Some(true), ..seen("1") };
+    let mut lives = Lives::new(Some(life("1", 0)), recalled.clone());
+    let begun = Begun { life: life("1", 1), since: Some(at(5)) };
+    assert_eq!((lives.looked(at(8), &open), lives.is_reborn()), (Some(begun), true));
+    assert_eq!(lives.looked(at(10), &open), None, "once");
+    // Grace that was open when the agent before ended is not news, nor is one that is closed still.
+    for (recalled, seen) in [(Recalled::default(), open.clone()), (recalled.clone(), seen("1"))] {
+        let mut lives = Lives::new(Some(life("1", 0)), recalled);
+        assert_eq!((lives.looked(at(8), &seen), lives.is_reborn()), (None, false));
+    }
+    // Another start of its threads is another life in any case, which began after that look.
+    let mut lives = Lives::new(Some(life("1", 0)), recalled);
+    assert_eq!(lives.looked(at(8), &seen("2")), Some(Begun { life: life("2", 0), since: Some(at(5)) }));
+}
+
+#[test]
+fn that_grace_is_closed_is_noted_of_a_life_that_runs() {
+    let mut lives = at_home();
+    let closed = Observation { in_grace: Some(false), ..seen("1") };
+    assert_eq!(lives.looked(at(14), &closed), None);
+    assert_eq!(lives.seen_closed(&closed), Some(&life("1", 0)));
+    let said_nothing = Observation { in_grace: None, ..seen("1") };
+    assert_eq!(lives.seen_closed(&said_nothing), None);
+    assert_eq!((lives.looked(at(15), &stopped()), lives.seen_closed(&stopped())), (None, None));
+}
+
+#[test]
+fn a_life_whose_beginning_the_agent_before_saw_is_followed_up_where_the_store_does_not_know_it() {
+    let later = Recalled { later: Some(life("1", 1)), ..opened_at(5) };
+    let mut lives = Lives::new(Some(life("1", 0)), later);
+    assert_eq!(
+        (lives.is_reborn(), lives.current(), lives.grace_seen()),
+        (true, Some(&life("1", 1)), Some(at(5)))
+    );
+    assert_eq!(lives.looked(at(8), &seen("1")), None, "it goes on");
+    let (name, told) = (service("nfs"), journal(Phase::Settled, Some(life("1", 0))));
+    assert_eq!(lives.owed([holding(&name, &told)]).lost, std::slice::from_ref(&name));
 }

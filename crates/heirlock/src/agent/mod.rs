@@ -334,8 +334,8 @@ impl Agent {
             Err(error) => self.health.failed(now, &error.to_string()),
         }
         let known = self.known_life();
-        let grace_seen = self.grace_note.recall(known.as_ref(), self.clock);
-        self.lives = Lives::new(known, grace_seen);
+        let recalled = self.grace_note.recall(known.as_ref(), self.clock);
+        self.lives = Lives::new(known, recalled);
         self.tidy_conveyed();
     }
 
@@ -407,7 +407,7 @@ impl Agent {
             Message::Facts(known) => self.facts_gathered(now, known),
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
-            Message::VolumeGone(service, gone) => self.volume_gone(&service, gone),
+            Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
             Message::Request(request, responder) => self.requested(now, *request, responder),
             Message::Monitor(wanted) => self.wanted(now, wanted),
             Message::Callout(said, waiting) => self.called_out(now, &said, waiting),

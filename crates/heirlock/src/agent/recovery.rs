@@ -38,6 +38,9 @@ impl Agent {
         if let Some(begun) = self.lives.looked(look.at, &look.observation) {
             self.life_began(&begun);
         }
+        if let Some(life) = self.lives.seen_closed(&look.observation) {
+            self.grace_note.closed(life);
+        }
     }
 
     /// Another life of the lock manager began, without a run that made it so.
@@ -45,7 +48,7 @@ impl Agent {
         match since {
             Some(since) => {
                 tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
-                self.grace_note.write(life, *since, self.clock);
+                self.grace_note.opened(life, *since, self.clock);
             }
             // Of locks of a life before it the look into the store knows.
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),

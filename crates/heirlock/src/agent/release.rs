@@ -244,9 +244,9 @@ impl Agent {
     }
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
-    pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: Result<(), String>) {
+    pub(crate) fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {
         let (responders, mut troubles) = self.releases.end(service);
-        if let Err(why) = &gone {
+        if let Err(why) = gone {
             tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
         }
         let mut text = format!("{service} is released; adopt it on another server");
@@ -258,7 +258,7 @@ impl Agent {
             troubles.truncate(limits::STATUS_CLIENTS_MAX);
         }
         for responder in responders {
-            match &gone {
+            match gone {
                 Ok(()) => responder.done(Answer::Verb {
                     service: Some(service.clone()),
                     changed: true,

@@ -329,7 +329,7 @@ impl Agent {
             }
             // Before the run is said to have got here: the agent that goes on with it has to count this grace period.
             if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
-                self.grace_note.write(life, *grace_opened, self.clock);
+                self.grace_note.opened(life, *grace_opened, self.clock);
             }
             recognition
         });

@@ -146,8 +146,8 @@ impl Agent {
         };
         agent.refresh_holdings(out, now);
         let known = agent.known_life(out);
-        let grace_seen = known.as_ref().and_then(|life| out.recall_grace(life));
-        agent.lives = Lives::new(known, grace_seen);
+        let recalled = known.as_ref().map(|life| out.recall_grace(life)).unwrap_or_default();
+        agent.lives = Lives::new(known, recalled);
         agent.tidy_conveyed(out);
         agent
     }
@@ -220,6 +220,9 @@ impl Agent {
     fn observed(&mut self, out: &mut Out<'_>, now: Moment, at: Moment, seen: &Observation) {
         if let Some(begun) = self.lives.looked(at, seen) {
             self.life_began(out, now, &begun);
+        }
+        if let Some(life) = self.lives.seen_closed(seen) {
+            out.note_grace_closed(life);
         }
     }
 

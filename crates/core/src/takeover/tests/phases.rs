@@ -119,6 +119,6 @@ fn the_table_of_phases_and_events_is_what_the_machine_does() {
     }
     let told: Vec<&str> = TABLE.lines().filter(|line| line.starts_with("| [`Event::")).collect();
     assert_eq!(told, lines, "\n{}", lines.join("\n"));
-    let heads = PHASES.map(|phase| phase.as_str()).join(" | ");
+    let heads = PHASES.map(Phase::as_str).join(" | ");
     assert!(TABLE.contains(&format!("| event | {heads} |")));
 }

@@ -174,7 +174,7 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
         let mut basis = looked.basis.clone();
         basis.life = Some(life(began_in));
         let found = Found { population: Population::default(), ..Found::default() };
-        place.agent.lives = Lives::new(Some(life("2")), None);
+        place.agent.lives = Lives::new(Some(life("2")), Default::default());
         let seen = Observation { boot: "b".into(), start: Some("2".into()), in_grace: None, serving: true };
         assert_eq!(place.agent.lives.looked(place.agent.clock.now(), &seen), None);
         place

@@ -141,7 +141,7 @@ fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
     let heard = [ask(&mut place), ask(&mut place)];
     assert!(heard.iter().all(|lines| lines.try_iter().next().is_none()), "it is on");
     place.agent.address_gone(now, &service, Ok(()));
-    place.agent.volume_gone(&service, Ok(()));
+    place.agent.volume_gone(&service, &Ok(()));
     for lines in heard {
         let Some(Line::Done(Answer::Verb { changed, text, .. })) = lines.try_iter().last() else { panic!() };
         assert!(changed && text.starts_with("nfs is released"), "{text}");
