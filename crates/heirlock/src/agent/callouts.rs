@@ -7,7 +7,6 @@ use heirlock_nsm::MyName;
 
 use super::{Agent, Message};
 use crate::callout::{Listener, Said, Spool, Waiting};
-use crate::config::CaptureMode;
 use crate::from_elsewhere;
 use crate::words::counted;
 
@@ -49,7 +48,7 @@ impl Agent {
 
     /// What callouts noted while no agent answered. It is tried again until the store has taken it in.
     pub(crate) fn take_in_spool(&mut self, now: Moment) {
-        if self.settings.capture.mode != CaptureMode::Callout {
+        if !self.settings.capture.mode.properties().has_callout {
             return;
         }
         let spool = Spool::in_state_directory(&self.settings.state_directory);

@@ -231,7 +231,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
     agent.take_up();
-    if settings.capture.mode == CaptureMode::Nsm {
+    if settings.capture.mode.properties().is_status_monitor {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
@@ -351,10 +351,8 @@ impl Agent {
         }
     }
 
-    /// Where heirlock is the status monitor, what happens there is its own writing, and what somebody else does is found by
-    /// the next look: nobody has to be told of each file.
     fn watch_directory(&self) -> Result<Option<Hints>> {
-        if self.settings.capture.mode == CaptureMode::Nsm {
+        if !self.settings.capture.mode.properties().watches_directory {
             return Ok(None);
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();

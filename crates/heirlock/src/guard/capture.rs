@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use heirlock_core::monitor::WhenUnprotected;
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm;
 
@@ -37,7 +36,8 @@ pub(super) fn configured(settings: &Settings) -> Vec<Finding> {
             format!("set capture.mode = {:?}, or take the key out", meant.as_str()),
         )
     }));
-    if settings.capture.mode == CaptureMode::Nsm && settings.lock_manager.restart_status_monitor.is_some() {
+    let is_status_monitor = settings.capture.mode.properties().is_status_monitor;
+    if is_status_monitor && settings.lock_manager.restart_status_monitor.is_some() {
         findings.push(Finding::loses_locks(
             "capture",
             "lock-manager.restart-status-monitor is set, but heirlock is the status monitor: the command would put another one in its place at an adoption",
@@ -49,27 +49,8 @@ pub(super) fn configured(settings: &Settings) -> Vec<Finding> {
 
 fn promise(settings: &Settings) -> Finding {
     let check = "capture";
-    match (settings.capture.mode, settings.capture.when_unprotected) {
-        (CaptureMode::Watch, _) => Finding::note(
-            check,
-            "by \"watch\", a client's first lock is granted some milliseconds before its record is in the store; one that is taken within them is lost with the server (callout and nsm close that gap)",
-        ),
-        (CaptureMode::Callout, _) => Finding::note(
-            check,
-            format!(
-                "by \"callout\", a client's first lock waits until its record is in the store, but no longer than {} ms: while the store or the agent is away locks are granted unprotected, and it is said",
-                settings.capture.callout_timeout.as_millis()
-            ),
-        ),
-        (CaptureMode::Nsm, WhenUnprotected::Refuse) => Finding::ok(
-            check,
-            "by \"nsm\", no lock is granted that is not on record; while the store is away new clients are refused",
-        ),
-        (CaptureMode::Nsm, WhenUnprotected::Grant) => Finding::note(
-            check,
-            "by \"nsm\" with when-unprotected = \"grant\", while the store is away new clients get locks that this server's death would take; 'heirlock status' names them",
-        ),
-    }
+    let promise = settings.capture.promise();
+    if promise.is_whole { Finding::ok(check, promise.words) } else { Finding::note(check, promise.words) }
 }
 
 /// What the live host says of it.

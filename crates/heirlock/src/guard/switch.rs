@@ -20,7 +20,7 @@ use thiserror::Error;
 use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
 use super::rivals;
-use crate::config::{CaptureMode, Command, Settings};
+use crate::config::{Command, Settings};
 use crate::files::trusted;
 use crate::hooks::{self, CommandError};
 use crate::limits;
@@ -233,7 +233,7 @@ fn our_files(host: &Host, settings: &Settings) -> Vec<OurFile> {
         let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
         files.push(whole(UNIT_FILE, text));
     }
-    let nsm = settings.capture.mode == CaptureMode::Nsm;
+    let nsm = settings.capture.mode.properties().is_status_monitor;
     if nsm && host.systemctl.is_some() && !packaged(SOCKET, SOCKET_FILE) {
         files.push(whole(SOCKET_FILE, socket_unit(host, settings)));
     }

@@ -13,7 +13,7 @@ use super::super::memory;
 use super::super::statd;
 use super::{GuardError, Run, SOCKET, SOCKET_FILE, StepOutcome, UNIT, failed, nfs_conf_file};
 use crate::callout::Spool;
-use crate::config::CaptureMode;
+use crate::config::{CaptureMode, Properties};
 use crate::control;
 use crate::files::{self, trusted};
 use crate::monitor;
@@ -22,7 +22,7 @@ impl Run<'_> {
     /// Refuses what can't become of this host, before the first change.
     pub(super) fn check_mode(&self) -> Result<(), GuardError> {
         let refuse = |what: String| Err(GuardError::Refused { what });
-        if self.mode() == CaptureMode::Callout {
+        if self.properties().has_callout {
             let named = statd::named_callout(self.host, self.settings);
             if let Some(other) = named.filter(|named| !statd::is_our_callout(self.host, &named.text)) {
                 return refuse(format!(
@@ -57,9 +57,13 @@ impl Run<'_> {
         self.settings.capture.mode
     }
 
+    pub(super) fn properties(&self) -> &'static Properties {
+        self.mode().properties()
+    }
+
     /// Gives back what another mode needed and this one doesn't.
     pub(super) fn leave_other_modes(&mut self) -> Result<(), GuardError> {
-        if self.memory.replaces_statd && self.mode() != CaptureMode::Nsm {
+        if self.memory.replaces_statd && !self.properties().is_status_monitor {
             self.check_agent_ended()?;
             self.stop_socket()?;
             self.stop(UNIT)?;
@@ -67,7 +71,7 @@ impl Run<'_> {
             self.give_back_file(Path::new(SOCKET_FILE))?;
             self.return_statd()?;
         }
-        if self.mode() != CaptureMode::Callout {
+        if !self.properties().has_callout {
             self.remove_links()?;
         }
         Ok(())

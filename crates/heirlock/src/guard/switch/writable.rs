@@ -12,7 +12,6 @@ use super::super::memory::Before;
 use super::super::nfs_conf::NfsConf;
 use super::super::{rivals, statd, volumes};
 use super::{GuardError, OurFile, Run, SOCKET, StepOutcome, TMPFILES_FILE, UNIT, nfs_conf_file};
-use crate::config::CaptureMode;
 use crate::files::trusted;
 
 /// What can't be written, and what is wanted there.
@@ -83,7 +82,7 @@ impl Run<'_> {
     fn units_in_the_way(&self) -> Option<Obstacle> {
         self.host.systemctl.as_ref()?;
         let why = self.may_write_in(&Path::new(ADMINISTRATORS_UNITS).join(UNIT)).err()?;
-        let is_nsm = self.settings.capture.mode == CaptureMode::Nsm;
+        let is_nsm = self.settings.capture.mode.properties().is_status_monitor;
         let masked = [Some(rivals::UNIT), is_nsm.then_some(statd::UNIT)];
         // One that lies there itself is never masked.
         let to_mask = |unit: &&str| match self.host.unit(unit) {
@@ -144,7 +143,7 @@ impl Run<'_> {
             let callout = conf.get("statd", statd::HA_CALLOUT);
             let is_ours = || callout.is_some_and(|named| statd::is_our_callout(self.host, &named.text));
             return conf.get_bool("sm-notify", "lift-grace") == Some(false)
-                && (self.settings.capture.mode != CaptureMode::Callout || is_ours());
+                && (!self.settings.capture.mode.properties().has_callout || is_ours());
         }
         let there = self.host.text(&file.path).unwrap_or_default();
         file.path == Path::new(TMPFILES_FILE)
