@@ -12,7 +12,7 @@ use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
 
-pub(crate) use capture::{CaptureMode, CaptureSettings, ForEach, Properties};
+pub(crate) use capture::{CaptureMode, CaptureSettings, ForEach};
 pub use load::ConfigError;
 
 /// The configuration of one server, checked.

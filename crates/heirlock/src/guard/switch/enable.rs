@@ -30,7 +30,7 @@ pub(in super::super) fn enable(
 impl Run<'_> {
     fn put_under_guard(&mut self, word: Word) -> Result<(), GuardError> {
         self.check_unchanged()?;
-        self.check_mode()?;
+        self.mode().check_enter(self)?;
         let all = our_files(self.host, self.settings);
         let nfs_conf =
             all.iter().filter(|file| nfs_conf_file::is_nfs_conf(file)).map(|file| file.path.clone());
@@ -42,18 +42,14 @@ impl Run<'_> {
         self.folder(&self.settings.runtime_directory, 0o700)?;
         self.store(store)?;
         self.leave_other_modes()?;
-        if self.properties().has_callout {
-            self.link_callout()?;
-        }
+        self.mode().prepare(self)?;
         let behind = self.will_be_behind(&files);
         for file in &files {
             self.file(file)?;
         }
         self.leave_other_nfs_conf(&nfs_conf)?;
         self.mask(rivals::UNIT)?;
-        if self.properties().is_status_monitor {
-            self.take_statds_place()?;
-        }
+        self.mode().enter(self)?;
         self.own_unit()?;
         if behind {
             self.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
@@ -184,9 +180,9 @@ impl Run<'_> {
     }
 
     fn own_unit(&mut self) -> Result<(), GuardError> {
-        let mode = self.mode();
+        let mode = self.settings.capture.mode;
         if self.host.systemctl.is_none() {
-            if !self.properties().is_status_monitor {
+            if !mode.properties().is_status_monitor {
                 let what = "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
                 self.say(StepOutcome::Left, what);
             }
