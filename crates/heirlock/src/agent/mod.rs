@@ -70,7 +70,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CaptureMode, Settings};
+use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::files::Folder;
@@ -341,14 +341,16 @@ impl Agent {
 
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
     fn begin_capture(&mut self, watchdog: &Watchdog) -> Result<Option<callout::Listener>> {
-        match self.settings.capture.mode {
-            CaptureMode::Watch => Ok(None),
-            CaptureMode::Nsm => {
+        type Begin = fn(&mut Agent, &Watchdog) -> Result<Option<callout::Listener>>;
+        let each = ForEach::<Begin> {
+            watch: |_, _| Ok(None),
+            callout: |agent, _| agent.listen_to_callouts().map(Some),
+            nsm: |agent, watchdog| {
                 let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
-                self.begin_monitoring(turns).map(|()| None)
-            }
-            CaptureMode::Callout => self.listen_to_callouts().map(Some),
-        }
+                agent.begin_monitoring(turns).map(|()| None)
+            },
+        };
+        self.settings.capture.mode.choose(each)(self, watchdog)
     }
 
     fn watch_directory(&self) -> Result<Option<Hints>> {

@@ -36,7 +36,7 @@ impl Default for CaptureSettings {
     /// As it is where the file says nothing.
     fn default() -> Self {
         Self {
-            mode: CaptureMode::Watch,
+            mode: CaptureMode::ALL.watch,
             scan_interval: Duration::from_secs(10),
             tombstone_delay: Duration::from_secs(120),
             forget_after: Duration::from_secs(7 * 86_400),
@@ -65,11 +65,15 @@ impl CaptureSettings {
 
 /// How records are noticed.
 ///
-/// Two modes can't be compared, so that no place in the program can forget one: what is true of a mode is asked of its
-/// [`Properties`], and a place that has to do something else in each of them hands over one thing [`ForEach`].
+/// No other place can compare two modes or ask for a certain one, so no place can forget one. What is true of a mode is asked
+/// of its [`Properties`]. A place that does another thing in each mode hands over one thing [`ForEach`] of them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
-pub(crate) enum CaptureMode {
+pub(crate) struct CaptureMode(Named);
+
+/// Which one it is: known here alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
     /// By watching the status monitor's directory.
     Watch,
     /// The same, and rpc.statd says so before it answers (statd -H).
@@ -81,7 +85,7 @@ pub(crate) enum CaptureMode {
 impl CaptureMode {
     /// All of them.
     pub(crate) const ALL: ForEach<Self> =
-        ForEach { watch: Self::Watch, callout: Self::Callout, nsm: Self::Nsm };
+        ForEach { watch: Self(Named::Watch), callout: Self(Named::Callout), nsm: Self(Named::Nsm) };
 
     /// As the configuration spells it.
     pub(crate) fn as_str(self) -> &'static str {
@@ -99,21 +103,17 @@ impl CaptureMode {
 
     /// The one that is meant for this mode.
     pub(crate) fn choose<T>(self, each: ForEach<T>) -> T {
-        match self {
-            Self::Watch => each.watch,
-            Self::Callout => each.callout,
-            Self::Nsm => each.nsm,
+        match self.0 {
+            Named::Watch => each.watch,
+            Named::Callout => each.callout,
+            Named::Nsm => each.nsm,
         }
     }
 
     /// Those that are meant for the other modes.
     pub(crate) fn others<T>(self, each: ForEach<T>) -> Vec<T> {
-        let ForEach { watch, callout, nsm } = each;
-        match self {
-            Self::Watch => vec![callout, nsm],
-            Self::Callout => vec![watch, nsm],
-            Self::Nsm => vec![watch, callout],
-        }
+        let all = Self::ALL.all().into_iter().zip(each.all());
+        all.filter(|(mode, _)| mode.0 != self.0).map(|(_, one)| one).collect()
     }
 }
 
