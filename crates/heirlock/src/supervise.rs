@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CaptureMode, Settings};
+use crate::config::Settings;
 use crate::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
 use crate::threads;
@@ -79,11 +79,11 @@ struct Agent {
 /// # Errors
 /// Where the sockets can't be had or signals can't be waited for.
 pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
-    let sockets = match settings.capture.mode {
-        CaptureMode::Nsm => {
+    let sockets = match settings.capture.mode.properties().is_status_monitor {
+        true => {
             Some(Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?)
         }
-        CaptureMode::Watch | CaptureMode::Callout => None,
+        false => None,
     };
     let (sender, heard) = channel();
     hear_signals(sender.clone())?;

@@ -7,7 +7,6 @@ use heirlock_nsm::MyName;
 
 use super::{Agent, Message};
 use crate::callout::{Listener, Said, Spool, Waiting};
-use crate::config::CaptureMode;
 use crate::from_elsewhere;
 use crate::words::counted;
 
@@ -47,11 +46,9 @@ impl Agent {
         waiting.answer(&done);
     }
 
-    /// What callouts noted while no agent answered. It is tried again until the store has taken it in.
+    /// What callouts noted while no agent answered. It is tried again until the store has taken it in, in every capture mode:
+    /// the mode may have been changed since, and until it is restarted rpc.statd runs the callout all the same.
     pub(crate) fn take_in_spool(&mut self, now: Moment) {
-        if self.settings.capture.mode != CaptureMode::Callout {
-            return;
-        }
         let spool = Spool::in_state_directory(&self.settings.state_directory);
         let noted = match spool.take() {
             Ok(noted) if noted.is_empty() => return,
@@ -86,3 +83,6 @@ impl Agent {
         self.protect(now, mon_name, &my_name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CaptureMode, Settings};
+use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::files::Folder;
@@ -231,7 +231,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
     agent.take_up();
-    if settings.capture.mode == CaptureMode::Nsm {
+    if settings.capture.mode.properties().is_status_monitor {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
@@ -341,20 +341,20 @@ impl Agent {
 
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
     fn begin_capture(&mut self, watchdog: &Watchdog) -> Result<Option<callout::Listener>> {
-        match self.settings.capture.mode {
-            CaptureMode::Watch => Ok(None),
-            CaptureMode::Nsm => {
+        type Begin = fn(&mut Agent, &Watchdog) -> Result<Option<callout::Listener>>;
+        let each = ForEach::<Begin> {
+            watch: |_, _| Ok(None),
+            callout: |agent, _| agent.listen_to_callouts().map(Some),
+            nsm: |agent, watchdog| {
                 let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
-                self.begin_monitoring(turns).map(|()| None)
-            }
-            CaptureMode::Callout => self.listen_to_callouts().map(Some),
-        }
+                agent.begin_monitoring(turns).map(|()| None)
+            },
+        };
+        self.settings.capture.mode.choose(each)(self, watchdog)
     }
 
-    /// Where heirlock is the status monitor, what happens there is its own writing, and what somebody else does is found by
-    /// the next look: nobody has to be told of each file.
     fn watch_directory(&self) -> Result<Option<Hints>> {
-        if self.settings.capture.mode == CaptureMode::Nsm {
+        if !self.settings.capture.mode.properties().watches_directory {
             return Ok(None);
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();

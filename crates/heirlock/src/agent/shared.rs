@@ -11,7 +11,6 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
-use crate::config::CaptureMode;
 use crate::limits;
 
 /// What is still to be shared.
@@ -32,8 +31,7 @@ impl Shared {
 impl Agent {
     /// The lock manager has recognised: the clients of the services that were taken over will be told.
     pub(crate) fn share_adopted(&mut self) {
-        if self.settings.capture.mode == CaptureMode::Watch {
-            // Whoever registers with rpc.statd does not wait for us, and the next look at its directory shares it.
+        if !self.settings.capture.mode.properties().shares_before_telling {
             return;
         }
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();

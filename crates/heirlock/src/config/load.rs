@@ -200,49 +200,50 @@ fn store(file: &Section<'_, '_>) -> StoreSettings {
 
 fn capture(section: Section<'_, '_>) -> CaptureSettings {
     let waits = "lockd waits in its only thread, and with it every client; shorter than a disk's sync, and none is in time";
-    let mode = [("watch", CaptureMode::Watch), ("callout", CaptureMode::Callout), ("nsm", CaptureMode::Nsm)];
+    let usual = CaptureSettings::default();
+    let mode = CaptureMode::ALL.all().map(|mode| (mode.as_str(), mode));
     let when_unprotected = [("refuse", WhenUnprotected::Refuse), ("grant", WhenUnprotected::Grant)];
-    let time = |key, bounds: &RangeInclusive<Duration>, why, example, default_ms| {
-        section.duration(key, bounds, why, example).unwrap_or(Duration::from_millis(default_ms))
+    let time = |key, bounds: &RangeInclusive<Duration>, why, example, usual| {
+        section.duration(key, bounds, why, example).unwrap_or(usual)
     };
     let settings = CaptureSettings {
-        mode: section.word("mode", &mode).unwrap_or(CaptureMode::Watch),
+        mode: section.word("mode", &mode).unwrap_or(usual.mode),
         scan_interval: time(
             "scan-interval",
             &bounds::SCAN_INTERVAL,
             "each look reads all records, and what a lost hint was for is found by the next one",
             "10s",
-            10_000,
+            usual.scan_interval,
         ),
         tombstone_delay: time(
             "tombstone-delay",
             &bounds::TOMBSTONE_DELAY,
             "the lock manager must have been seen before the deletion and after; until then the client is told of every adoption",
             "120s",
-            120_000,
+            usual.tombstone_delay,
         ),
         forget_after: time(
             "forget-after",
             &bounds::FORGET_AFTER,
             "a client that was cut off for one grace period must not be forgotten in it",
             "7d",
-            7 * 86_400_000,
+            usual.forget_after,
         ),
-        mon_timeout: time("mon-timeout", &bounds::MON_TIMEOUT, waits, "500ms", 500),
+        mon_timeout: time("mon-timeout", &bounds::MON_TIMEOUT, waits, "500ms", usual.mon_timeout),
         when_unprotected: section
             .word("when-unprotected", &when_unprotected)
-            .unwrap_or(WhenUnprotected::Refuse),
-        port: section.port("port", 0).unwrap_or(0),
-        callout_timeout: time("callout-timeout", &bounds::CALLOUT_TIMEOUT, waits, "1s", 1_000),
+            .unwrap_or(usual.when_unprotected),
+        port: section.port("port", 0).unwrap_or(usual.port),
+        callout_timeout: time(
+            "callout-timeout",
+            &bounds::CALLOUT_TIMEOUT,
+            waits,
+            "1s",
+            usual.callout_timeout,
+        ),
     };
     section.finish();
     settings
-}
-
-/// As it is where the file says nothing.
-pub(super) fn untouched_capture() -> CaptureSettings {
-    let (table, reader) = reader::read("");
-    capture(reader.whole(table.get_ref()))
 }
 
 fn notify(section: Section<'_, '_>) -> NotifySettings {

@@ -1,5 +1,6 @@
 //! The configuration: what the file says (`reader.rs`), made into values that can't be wrong ([`Settings`], `load.rs`).
 
+mod capture;
 mod load;
 mod reader;
 
@@ -7,16 +8,15 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
-use serde::{Deserialize, Serialize};
 
+pub(crate) use capture::{CaptureMode, CaptureSettings, ForEach};
 pub use load::ConfigError;
 
 /// The configuration of one server, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// This server; the node name by default.
     pub(crate) server: ServerName,
@@ -85,65 +85,6 @@ pub(crate) struct StoreSettings {
     pub(crate) path: PathBuf,
     /// Whether all servers see the folder at the same time. Without that `automatic` is refused.
     pub(crate) shared: bool,
-}
-
-/// `[capture]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CaptureSettings {
-    /// From whom they are learnt.
-    pub(crate) mode: CaptureMode,
-    /// How often the directory is scanned even without a hint.
-    pub(crate) scan_interval: Duration,
-    /// How long a deletion waits before it is believed (I2): 120 s.
-    pub(crate) tombstone_delay: Duration,
-    /// How long an unreachable client is remembered after an adoption: 7 days.
-    pub(crate) forget_after: Duration,
-    /// Mode `nsm`: how long lockd is kept waiting for the store, in its only thread (I1): 500 ms.
-    pub(crate) mon_timeout: Duration,
-    /// Mode `nsm`: what becomes of a client that is not in the store by then.
-    pub(crate) when_unprotected: WhenUnprotected,
-    /// Mode `nsm`: where the status monitor listens, unless its sockets are inherited; 0 is any.
-    pub(crate) port: u16,
-    /// Mode `callout`: how long rpc.statd, and with it lockd, is kept waiting: 1 s.
-    pub(crate) callout_timeout: Duration,
-}
-
-impl CaptureSettings {
-    /// Keys that say something and have no effect in this mode, each with the mode that it is meant for.
-    pub(crate) fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
-        let untouched = load::untouched_capture();
-        let keys = [
-            ("mon-timeout", CaptureMode::Nsm, self.mon_timeout != untouched.mon_timeout),
-            ("when-unprotected", CaptureMode::Nsm, self.when_unprotected != untouched.when_unprotected),
-            ("port", CaptureMode::Nsm, self.port != untouched.port),
-            ("callout-timeout", CaptureMode::Callout, self.callout_timeout != untouched.callout_timeout),
-        ];
-        let idle = keys.into_iter().filter(|(_, meant, set)| *set && *meant != self.mode);
-        idle.map(|(key, meant, _)| (key, meant)).collect()
-    }
-}
-
-/// How records are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum CaptureMode {
-    /// By watching the status monitor's directory.
-    Watch,
-    /// The same, and rpc.statd says so before it answers (statd -H).
-    Callout,
-    /// heirlock is the status monitor.
-    Nsm,
-}
-
-impl CaptureMode {
-    /// As the configuration spells it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            CaptureMode::Watch => "watch",
-            CaptureMode::Callout => "callout",
-            CaptureMode::Nsm => "nsm",
-        }
-    }
 }
 
 /// `[lock-manager]`

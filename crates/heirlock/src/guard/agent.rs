@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::finding::Finding;
 use super::host::Host;
 use super::switch;
-use crate::config::{CaptureMode, Command, Settings};
+use crate::config::{Command, Settings};
 use crate::control::report::StatusReport;
 use crate::control::{self, Answer, AskError, Request};
 use crate::{hooks, limits};
@@ -124,7 +124,6 @@ fn at_boot(host: &Host, settings: &Settings) -> Vec<Finding> {
             "systemd doesn't run here: whether a boot starts the agent can't be told",
         )];
     };
-    let socket = (settings.capture.mode == CaptureMode::Nsm).then_some(switch::SOCKET);
     let one = |unit: &str| {
         let argv = [&systemctl.display().to_string(), "is-enabled", unit].map(str::to_owned).to_vec();
         let said = hooks::run(&Command { argv, time_limit: limits::SYSTEMCTL_TIME_MAX }, &[]);
@@ -144,7 +143,7 @@ fn at_boot(host: &Host, settings: &Settings) -> Vec<Finding> {
             Err(error) => Finding::note(check, format!("whether {unit} is enabled can't be told: {error}")),
         }
     };
-    [Some(switch::UNIT), socket].into_iter().flatten().map(one).collect()
+    switch::units_at_boot(settings).into_iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::host::Host;
 use super::mountd::ExportTable;
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd, writable};
-use crate::config::{CaptureMode, LockManagerKind, Settings};
+use crate::config::{LockManagerKind, Settings};
 use crate::files::{Folder, if_present, trusted};
 use crate::store::{Store, StoreError};
 use crate::words::counted;
@@ -94,9 +94,9 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
         Err(why) => {
             let found =
                 format!("{why}; without one lockd grants locks after a minute and nobody knows of them");
-            let remedy = match settings.capture.mode {
-                CaptureMode::Nsm => "start the agent (systemctl start heirlock)",
-                _ => "start rpc.statd (rpc-statd.service)",
+            let remedy = match settings.capture.mode.properties().is_status_monitor {
+                true => "start the agent (systemctl start heirlock)",
+                false => "start rpc.statd (rpc-statd.service)",
             };
             match settings.lock_manager.kind {
                 LockManagerKind::Kernel => Finding::loses_locks("status-monitor", found, remedy),

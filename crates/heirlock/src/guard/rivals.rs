@@ -10,7 +10,7 @@ use super::finding::{Finding, Severity};
 use super::host::{Host, Unit};
 use super::nfs_conf::NfsConf;
 use super::{process, statd};
-use crate::config::{CaptureMode, LockManagerKind, Settings};
+use crate::config::{LockManagerKind, Settings};
 
 /// Its unit: nfs-server and rpc-statd want it.
 pub(super) const UNIT: &str = "rpc-statd-notify.service";
@@ -192,9 +192,9 @@ fn directory(host: &Host, settings: &Settings, conf: &NfsConf) -> Option<Finding
     {
         return None;
     }
-    let harm = match settings.capture.mode {
-        CaptureMode::Nsm => "rpc.statd would know nobody when heirlock is left",
-        _ => "no client is ever noticed",
+    let harm = match settings.capture.mode.properties().is_status_monitor {
+        true => "rpc.statd would know nobody when heirlock is left",
+        false => "no client is ever noticed",
     };
     Some(Finding::warning(
         "state-directory",

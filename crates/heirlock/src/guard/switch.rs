@@ -3,11 +3,14 @@
 //! Everything that is changed is remembered first ([`Memory`]), everything is checked before the first change, and a file
 //! that somebody else changed since is never touched.
 
+mod callout;
 mod disable;
 mod enable;
 mod mode;
 mod nfs_conf_file;
+mod nsm;
 mod place;
+mod watch;
 mod writable;
 
 use std::fmt;
@@ -20,27 +23,23 @@ use thiserror::Error;
 use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
 use super::rivals;
-use crate::config::{CaptureMode, Command, Settings};
+use crate::config::{Command, ForEach, Settings};
 use crate::files::trusted;
 use crate::hooks::{self, CommandError};
 use crate::limits;
 use crate::store::StoreError;
+use callout::Callout;
+use mode::ModeOnHost;
+use nsm::Nsm;
+use watch::Watch;
 
 pub(super) use disable::disable;
 pub(super) use enable::enable;
 
 /// Our unit.
-pub(super) const UNIT: &str = "heirlock.service";
+const UNIT: &str = "heirlock.service";
 const UNIT_FILE: &str = "/etc/systemd/system/heirlock.service";
 const UNIT_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.service");
-
-/// It holds the status monitor's sockets while the agent is restarted (`capture.mode = "nsm"`).
-pub(super) const SOCKET: &str = "heirlock.socket";
-const SOCKET_FILE: &str = "/etc/systemd/system/heirlock.socket";
-const SOCKET_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.socket");
-
-/// The port that the shipped unit names, as its lines end.
-const SOCKET_PORT: &str = ":662\n";
 
 /// The program, as the shipped unit names it.
 const PROGRAM: &str = "/usr/bin/heirlock";
@@ -129,6 +128,24 @@ struct OurFile {
     mere_presence: bool,
 }
 
+impl OurFile {
+    fn whole(path: &str, text: String) -> Self {
+        Self { path: path.into(), text, is_block: false, mere_presence: false }
+    }
+}
+
+const MODES: ForEach<&dyn ModeOnHost> = ForEach { watch: &Watch, callout: &Callout, nsm: &Nsm };
+
+/// The mode that is configured.
+fn mode_of(settings: &Settings) -> &'static dyn ModeOnHost {
+    settings.capture.mode.choose(MODES)
+}
+
+/// Every mode, for the memory may have something of each. What takes the most is given back first.
+fn all_modes() -> impl Iterator<Item = &'static dyn ModeOnHost> {
+    MODES.all().into_iter().rev()
+}
+
 /// One run of `enable` or `disable`.
 struct Run<'a> {
     host: &'a Host,
@@ -187,9 +204,40 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn mode(&self) -> &'static dyn ModeOnHost {
+        mode_of(self.settings)
+    }
+
+    /// Gives back what another mode needed and this one doesn't.
+    fn leave_other_modes(&mut self) -> Result<(), GuardError> {
+        let others = self.settings.capture.mode.others(MODES);
+        others.into_iter().rev().try_for_each(|mode| mode.leave_for_another(self))
+    }
+
+    fn stop(&mut self, unit: &str) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() {
+            return Ok(());
+        }
+        self.act(format!("stop {unit}"), |run| run.systemctl(&["stop", unit]))
+    }
+
+    fn give_back_file(&mut self, path: &Path) -> Result<(), GuardError> {
+        let Some(remembered) = self.memory.files.get(path).cloned() else { return Ok(()) };
+        self.give_back(path, &remembered)?;
+        if self.plan {
+            return Ok(());
+        }
+        self.memory.files.remove(path);
+        self.remember()
+    }
+
+    fn is_known(&self, unit: &str) -> bool {
+        self.is_enabled(unit) || self.host.unit(unit) != Unit::Absent
+    }
     /// Told by the link that enabling makes.
     fn is_enabled(&self, unit: &str) -> bool {
-        let wants = if unit == SOCKET { "sockets.target.wants" } else { "multi-user.target.wants" };
+        let wants =
+            if unit.ends_with(".socket") { "sockets.target.wants" } else { "multi-user.target.wants" };
         let link = Path::new("/etc/systemd/system").join(wants).join(unit);
         trusted::stat_of_link(self.host.at(link)).is_ok()
     }
@@ -217,38 +265,29 @@ impl Run<'_> {
 
 /// The files that put this host under guard.
 fn our_files(host: &Host, settings: &Settings) -> Vec<OurFile> {
-    let whole =
-        |path: &str, text: String| OurFile { path: path.into(), text, is_block: false, mere_presence: false };
     let mut files = vec![
         nfs_conf_file::ours(host, settings),
-        whole(TMPFILES_FILE, TMPFILES_TEXT.into()),
-        OurFile { mere_presence: true, ..whole(rivals::GUARD_FILE, String::new()) },
+        OurFile::whole(TMPFILES_FILE, TMPFILES_TEXT.into()),
+        OurFile { mere_presence: true, ..OurFile::whole(rivals::GUARD_FILE, String::new()) },
     ];
-    // A package brings its own units.
-    // A link in the place of ours is an administrator's, or leads to where the host's configuration was made (NixOS).
-    let is_link = |file: &str| trusted::read_link(host.at(file)).is_ok();
-    let packaged =
-        |unit, file| matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file) || is_link(file));
-    if host.systemctl.is_some() && !packaged(UNIT, UNIT_FILE) {
-        let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
-        files.push(whole(UNIT_FILE, text));
-    }
-    let nsm = settings.capture.mode == CaptureMode::Nsm;
-    if nsm && host.systemctl.is_some() && !packaged(SOCKET, SOCKET_FILE) {
-        files.push(whole(SOCKET_FILE, socket_unit(host, settings)));
-    }
+    let text = UNIT_TEXT.replace(PROGRAM, &host.program.display().to_string());
+    files.extend(unit_file(host, UNIT, UNIT_FILE, text));
+    files.extend(mode_of(settings).files(host, settings));
     files
 }
 
-/// systemd opens all of a unit's sockets or none, so what this kernel doesn't have must not be in it.
-fn socket_unit(host: &Host, settings: &Settings) -> String {
-    let has_v6 = host.text("/proc/net/if_inet6").is_some();
-    let lines = SOCKET_TEXT.lines().filter(|line| has_v6 || !line.contains("=[::]:"));
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
-    match settings.capture.port {
-        0 => text,
-        port => text.replace(SOCKET_PORT, &format!(":{port}\n")),
-    }
+/// A unit of ours, where systemd runs and nothing else brings it: a package brings its own, and a link in the place of ours is
+/// an administrator's, or leads to where the host's configuration was made (NixOS).
+fn unit_file(host: &Host, unit: &str, file: &str, text: String) -> Option<OurFile> {
+    host.systemctl.as_ref()?;
+    let is_link = trusted::read_link(host.at(file)).is_ok();
+    let packaged = matches!(host.unit(unit), Unit::Present(at) if at != Path::new(file) || is_link);
+    (!packaged).then(|| OurFile::whole(file, text))
+}
+
+/// The units of ours that a boot has to start.
+pub(super) fn units_at_boot(settings: &Settings) -> Vec<&'static str> {
+    [&[UNIT], mode_of(settings).units().ours].concat()
 }
 
 /// See [`crate::guard::renew`].

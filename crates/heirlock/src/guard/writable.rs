@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 
 use super::finding::Finding;
 use super::host::Host;
-use crate::config::{CaptureMode, Settings};
+use crate::config::Settings;
 use crate::files::{Folder, Owner};
 
 /// Bytes of the file that is tried: more than the few that a full file system may still have in its last block.
@@ -55,7 +55,7 @@ fn places(settings: &Settings) -> Vec<Place> {
             made: true,
         },
     ];
-    if settings.capture.mode == CaptureMode::Nsm {
+    if settings.capture.mode.properties().is_status_monitor {
         places.push(Place {
             check: "state-directory",
             path: settings.state_directory.clone(),

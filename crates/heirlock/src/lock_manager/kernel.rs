@@ -15,7 +15,7 @@ use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_commands};
-use crate::config::{CaptureMode, Command, LockManagerSettings, Settings};
+use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::guard::Host;
 use crate::{hooks, limits, mounts, probe, rpc_client};
@@ -62,7 +62,7 @@ impl Kernel {
             rpcbind_port: settings.notify.rpcbind_port,
             proc: host.at("/proc"),
             host: host.clone(),
-            is_status_monitor: settings.capture.mode == CaptureMode::Nsm,
+            is_status_monitor: settings.capture.mode.properties().is_status_monitor,
             last_seen: Cell::new(None),
         }
     }

@@ -1,9 +1,10 @@
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use super::super::finding::Severity;
+use super::super::statd;
 use super::*;
 use crate::fake_programs::rpcbind;
 use crate::guard::testing::{Tree, in_mode, settings};

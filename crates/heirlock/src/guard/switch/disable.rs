@@ -9,7 +9,7 @@ use heirlock_nsm::state::StateError;
 use super::super::host::{Host, Unit};
 use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
-use super::{GuardError, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file};
+use super::{GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::files::trusted;
 use crate::store::Store;
@@ -34,18 +34,18 @@ pub(in super::super) fn disable(
 impl Run<'_> {
     fn give_host_back(&mut self, memory: &Path) -> Result<(), GuardError> {
         self.check_unchanged()?;
-        self.check_agent_ended()?;
+        all_modes().try_for_each(|mode| mode.check_leave(self))?;
         self.check_can_be_given_back()?;
         // The agent first, so that no number is sent any more, and before it what would start it again; then the number,
         // before anybody else may send.
-        self.stop_socket()?;
+        all_modes().try_for_each(|mode| mode.stop(self))?;
         self.stop_agent()?;
         self.raise_state()?;
-        self.hand_back()?;
+        all_modes().try_for_each(|mode| mode.hand_back(self))?;
         for (path, remembered) in self.memory.files.clone() {
             self.give_back(&path, &remembered)?;
         }
-        self.give_back_statd()?;
+        all_modes().try_for_each(|mode| mode.give_back(self))?;
         self.unmask(rivals::UNIT)?;
         self.reload()?;
         self.drop_store()?;

@@ -9,7 +9,7 @@ use super::super::memory::{self, Before, Content, Memory, Remembered};
 use super::super::nfs_conf::{Asked, NfsConf};
 use super::super::{rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
-use crate::config::{CaptureMode, Settings};
+use crate::config::Settings;
 use crate::files::trusted;
 
 /// See [`crate::guard::enable`].
@@ -30,7 +30,7 @@ pub(in super::super) fn enable(
 impl Run<'_> {
     fn put_under_guard(&mut self, word: Word) -> Result<(), GuardError> {
         self.check_unchanged()?;
-        self.check_mode()?;
+        self.mode().check_enter(self)?;
         let all = our_files(self.host, self.settings);
         let nfs_conf =
             all.iter().filter(|file| nfs_conf_file::is_nfs_conf(file)).map(|file| file.path.clone());
@@ -42,18 +42,14 @@ impl Run<'_> {
         self.folder(&self.settings.runtime_directory, 0o700)?;
         self.store(store)?;
         self.leave_other_modes()?;
-        if self.mode() == CaptureMode::Callout {
-            self.link_callout()?;
-        }
+        self.mode().prepare(self)?;
         let behind = self.will_be_behind(&files);
         for file in &files {
             self.file(file)?;
         }
         self.leave_other_nfs_conf(&nfs_conf)?;
         self.mask(rivals::UNIT)?;
-        if self.mode() == CaptureMode::Nsm {
-            self.take_statds_place()?;
-        }
+        self.mode().enter(self)?;
         self.own_unit()?;
         if behind {
             self.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
@@ -184,9 +180,9 @@ impl Run<'_> {
     }
 
     fn own_unit(&mut self) -> Result<(), GuardError> {
-        let mode = self.mode();
+        let mode = self.settings.capture.mode;
         if self.host.systemctl.is_none() {
-            if mode != CaptureMode::Nsm {
+            if !mode.properties().is_status_monitor {
                 let what = "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
                 self.say(StepOutcome::Left, what);
             }
@@ -197,7 +193,7 @@ impl Run<'_> {
             .iter()
             .any(|step| step.outcome == StepOutcome::Done && step.what.ends_with(&format!("/{UNIT}")));
         let enabled = self.is_enabled(UNIT);
-        let for_this_mode = self.memory.mode == Some(mode);
+        let for_this_mode = self.memory.mode.is_some_and(|started_for| started_for.as_str() == mode.as_str());
         if enabled && !rewritten && for_this_mode {
             self.say(StepOutcome::AlreadySo, format!("{UNIT} is enabled"));
             return Ok(());

@@ -9,7 +9,7 @@ use super::super::memory::{Before, Content, Memory, Remembered};
 use super::super::nfs_conf::{self, NfsConf};
 use super::super::statd;
 use super::{GuardError, OurFile, Run};
-use crate::config::{CaptureMode, Settings};
+use crate::config::Settings;
 
 /// Where it is a file of our own.
 pub(super) const DROP_IN: &str = "/etc/nfs.conf.d/heirlock.conf";
@@ -28,11 +28,9 @@ const END: &str = "# heirlock ends\n";
 
 /// What is to be written, and where it counts.
 pub(super) fn ours(host: &Host, settings: &Settings) -> OurFile {
-    let text = match settings.capture.mode {
-        CaptureMode::Callout => {
-            format!("{TEXT}{CALLOUT}{}={}\n", statd::HA_CALLOUT, statd::callout(host).display())
-        }
-        CaptureMode::Watch | CaptureMode::Nsm => TEXT.to_owned(),
+    let text = match settings.capture.mode.properties().has_callout {
+        true => format!("{TEXT}{CALLOUT}{}={}\n", statd::HA_CALLOUT, statd::callout(host).display()),
+        false => TEXT.to_owned(),
     };
     let conf = NfsConf::read(host);
     if conf.reads_folder() {

@@ -11,8 +11,7 @@ use super::super::host::{ADMINISTRATORS_UNITS, Unit};
 use super::super::memory::Before;
 use super::super::nfs_conf::NfsConf;
 use super::super::{rivals, statd, volumes};
-use super::{GuardError, OurFile, Run, SOCKET, StepOutcome, TMPFILES_FILE, UNIT, nfs_conf_file};
-use crate::config::CaptureMode;
+use super::{GuardError, OurFile, Run, StepOutcome, TMPFILES_FILE, UNIT, nfs_conf_file, units_at_boot};
 use crate::files::trusted;
 
 /// What can't be written, and what is wanted there.
@@ -83,17 +82,15 @@ impl Run<'_> {
     fn units_in_the_way(&self) -> Option<Obstacle> {
         self.host.systemctl.as_ref()?;
         let why = self.may_write_in(&Path::new(ADMINISTRATORS_UNITS).join(UNIT)).err()?;
-        let is_nsm = self.settings.capture.mode == CaptureMode::Nsm;
-        let masked = [Some(rivals::UNIT), is_nsm.then_some(statd::UNIT)];
+        let to_be_masked = [&[rivals::UNIT], self.mode().units().masked].concat();
         // One that lies there itself is never masked.
-        let to_mask = |unit: &&str| match self.host.unit(unit) {
+        let can_be_masked = |unit: &&str| match self.host.unit(unit) {
             Unit::Present(at) => at.parent() != Some(Path::new(ADMINISTRATORS_UNITS)),
             Unit::Absent | Unit::Masked(_) => false,
         };
-        let enabled = [Some(UNIT), is_nsm.then_some(SOCKET)];
-        let mut wanted: Vec<String> =
-            masked.into_iter().flatten().filter(to_mask).map(|unit| format!("    mask {unit}")).collect();
-        let to_enable = enabled.into_iter().flatten().filter(|unit| !self.is_enabled(unit));
+        let to_mask = to_be_masked.into_iter().filter(can_be_masked);
+        let mut wanted: Vec<String> = to_mask.map(|unit| format!("    mask {unit}")).collect();
+        let to_enable = units_at_boot(self.settings).into_iter().filter(|unit| !self.is_enabled(unit));
         wanted.extend(to_enable.map(|unit| format!("    enable {unit}")));
         let wanted = (!wanted.is_empty()).then(|| format!("systemctl has to:\n{}", wanted.join("\n")))?;
         Some(Obstacle { path: ADMINISTRATORS_UNITS.into(), why, wanted })
@@ -144,7 +141,7 @@ impl Run<'_> {
             let callout = conf.get("statd", statd::HA_CALLOUT);
             let is_ours = || callout.is_some_and(|named| statd::is_our_callout(self.host, &named.text));
             return conf.get_bool("sm-notify", "lift-grace") == Some(false)
-                && (self.settings.capture.mode != CaptureMode::Callout || is_ours());
+                && (!self.settings.capture.mode.properties().has_callout || is_ours());
         }
         let there = self.host.text(&file.path).unwrap_or_default();
         file.path == Path::new(TMPFILES_FILE)

@@ -1,12 +1,17 @@
 //! The same with rpc.statd's place, or its callout, taken and given back.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener;
 
+use super::super::nsm::{SOCKET_FILE, SOCKET_TEXT, socket_unit};
 use super::*;
+use crate::config::CaptureMode;
 use crate::guard::testing::in_mode;
 
-const MODES: [&str; 3] = ["watch", "callout", "nsm"];
+fn modes() -> [&'static str; 3] {
+    CaptureMode::ALL.all().map(CaptureMode::as_str)
+}
 
 fn enter(tree: &Tree, mode: &str) -> Vec<Step> {
     enable(&tree.host(), &in_mode(mode), false).unwrap()
@@ -30,7 +35,7 @@ fn line(client: &str, cookie: char) -> String {
 
 #[test]
 fn in_every_mode_a_host_comes_back_to_the_byte_and_twice_is_once() {
-    for mode in MODES {
+    for mode in modes() {
         let tree = Tree::with_statd();
         let before = tree.listing();
         let plan = enable(&tree.host(), &in_mode(mode), true).unwrap();
@@ -52,6 +57,21 @@ fn in_every_mode_a_host_comes_back_to_the_byte_and_twice_is_once() {
             .collect();
         assert_eq!(outcomes(&plan, StepOutcome::Planned), done, "{mode}");
         assert_eq!(tree.listing(), before, "{mode}");
+    }
+}
+
+#[test]
+fn a_capture_mode_names_all_units_that_it_starts_and_masks() {
+    for mode in modes() {
+        let tree = Tree::with_statd();
+        enter(&tree, mode);
+        let units = mode_of(&in_mode(mode)).units();
+        let calls = tree.calls();
+        let with =
+            |verb: &str| calls.iter().filter_map(|call| call.strip_prefix(verb)).collect::<BTreeSet<_>>();
+        let started = units_at_boot(&in_mode(mode));
+        assert_eq!(with("enable --now "), started.into_iter().collect(), "{mode}");
+        assert_eq!(with("mask "), [&[rivals::UNIT], units.masked].concat().into_iter().collect(), "{mode}");
     }
 }
 
@@ -153,7 +173,7 @@ fn statd_runs(tree: &Tree) -> Vec<(PathBuf, (u32, Vec<u8>))> {
 #[test]
 fn from_each_mode_to_each_other_nothing_of_the_old_one_stays() {
     for (from, to) in
-        MODES.iter().flat_map(|from| MODES.map(|to| (*from, to))).filter(|(from, to)| from != to)
+        modes().into_iter().flat_map(|from| modes().map(|to| (from, to))).filter(|(from, to)| from != to)
     {
         let (tree, fresh) = (Tree::with_statd(), Tree::with_statd());
         let before = tree.listing();
@@ -186,10 +206,10 @@ fn from_each_mode_to_each_other_nothing_of_the_old_one_stays() {
 
 #[test]
 fn a_run_that_failed_at_any_step_is_taken_back_and_one_of_giving_back_is_finished() {
-    for (mode, verb, after) in MODES.iter().flat_map(|mode| {
+    for (mode, verb, after) in modes().into_iter().flat_map(|mode| {
         ["mask", "daemon-reload", "enable", "stop", "disable", "unmask", "start", "try-restart"]
             .into_iter()
-            .flat_map(move |verb| [(*mode, verb, false), (*mode, verb, true)])
+            .flat_map(move |verb| [(mode, verb, false), (mode, verb, true)])
     }) {
         let tree = Tree::with_statd();
         let before = tree.listing();
