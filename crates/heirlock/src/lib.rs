@@ -5,6 +5,7 @@
 
 mod agent;
 mod arp;
+mod boot;
 pub mod callout;
 pub mod cli;
 pub mod config;

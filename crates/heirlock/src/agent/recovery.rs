@@ -12,9 +12,8 @@ use super::Agent;
 use super::runs::Commission;
 use super::watch::Look;
 use crate::control::report::{Problem, ProblemKind};
-use crate::files::trusted;
-use crate::limits;
 use crate::store::{Change as StoreChange, journal_text};
+use crate::{boot, limits};
 
 /// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
@@ -141,9 +140,9 @@ impl Agent {
 
     /// The life that the store knows of, at the agent's start.
     pub(crate) fn known_life(&self) -> Option<Incarnation> {
-        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = boot::id().ok()?;
         let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
-        newest_of(boot.trim(), lives).cloned()
+        newest_of(&boot, lives).cloned()
     }
 
     /// What was conveyed by a run that nobody goes on with is taken away again.

@@ -10,8 +10,7 @@ use heirlock_core::takeover::Strategy;
 
 use super::{Lack, LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
-use crate::files::trusted;
-use crate::hooks;
+use crate::{boot, hooks};
 
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
@@ -47,8 +46,8 @@ impl LockManager for ByCommand {
     }
 
     fn observe(&mut self) -> Result<Observation, LockManagerError> {
-        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id")
-            .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
+        let boot =
+            boot::id().map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
             let source = io::Error::other("lock-manager.incarnation is not set");
             return Err(LockManagerError::Read { what: "the lock manager's incarnation".into(), source });
@@ -61,7 +60,7 @@ impl LockManager for ByCommand {
             .filter(|line| !line.is_empty())
             .map(|line| line.chars().take(INCARNATION_CHARS_MAX).collect());
         let serving = Option::<String>::is_some(&start);
-        Ok(Observation { boot: boot.trim().to_owned(), start, in_grace: None, serving })
+        Ok(Observation { boot, start, in_grace: None, serving })
     }
 
     fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {

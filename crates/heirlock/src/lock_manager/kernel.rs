@@ -18,7 +18,7 @@ use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_com
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::guard::Host;
-use crate::{hooks, limits, mounts, probe, rpc_client};
+use crate::{boot, hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
@@ -111,7 +111,8 @@ impl Kernel {
     fn look(&self) -> Result<Observation, LockManagerError> {
         let lockd = self.lockd()?;
         Ok(Observation {
-            boot: self.read("sys/kernel/random/boot_id")?.trim().to_owned(),
+            boot: boot::id_below(&self.proc)
+                .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
             start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
             in_grace: self.read("fs/lockd/nlm_end_grace").ok().map(|text| text.trim() == "N"),
             serving: self.threads() > 0,

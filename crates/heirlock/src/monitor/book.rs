@@ -17,6 +17,7 @@ use heirlock_core::monitor::{Monitor, Persist};
 use heirlock_nsm::limits::LINE_BYTES_MAX;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
+use crate::boot;
 use crate::files::{self, trusted};
 
 const NAME: &str = "registrations";
@@ -55,8 +56,8 @@ impl Book {
     /// younger, another status monitor knew better. `None` where there was no book of this boot.
     pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<(Said, SystemTime)>)> {
         let path = directory.join(NAME);
-        let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot = boot.trim().to_owned();
+        // Where that is not known, no book is of this boot.
+        let boot = boot::id().unwrap_or_default();
         let written = trusted::stat(&path).and_then(|meta| meta.modified()).ok();
         let said = read(&path, &boot)?;
         let Said { lines, owed } = said.clone().unwrap_or_default();
@@ -130,8 +131,7 @@ fn parse_owed(text: &[u8]) -> Option<(MonName, StateNumber)> {
 
 /// What the last agent of this boot was told; `None` where there was none.
 pub(super) fn take_up(directory: &Path) -> io::Result<Option<Said>> {
-    let boot = trusted::read_system("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    read(&directory.join(NAME), boot.trim())
+    read(&directory.join(NAME), &boot::id().unwrap_or_default())
 }
 
 /// From now on it would not be true any more.
