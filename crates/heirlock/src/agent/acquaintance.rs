@@ -15,7 +15,7 @@ use super::Agent;
 use super::holdings::Held;
 use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store::memory::{StoreMemory, had_one, wrong_store};
-use crate::store::{Change, ClaimAnswer, Contents, StoreError, journal_text};
+use crate::store::{Change, ClaimAnswer, Contents, StoreError, StoreErrorKind, journal_text};
 
 /// What this server remembers of its store, and how far it can be trusted now.
 #[derive(Debug)]
@@ -217,12 +217,14 @@ impl Agent {
         let found = self.store.load(service, generation)?;
         let (lost, strange) = held.differences(&found);
         if found.state.is_some_and(|state| state != held.state) {
-            return Err(StoreError::Unexpected {
-                path: format!("{}, generation {generation} of {service}", self.settings.store.path.display()),
-                expected: format!("state number {}", held.state),
-                found: found.state.map_or_else(|| "none".to_owned(), |state| state.to_string()),
-                remedy: "put back the newest copy of the store",
-            });
+            let there = found.state.map_or_else(|| "none".to_owned(), |state| state.to_string());
+            let sentence = format!(
+                "{}, generation {generation} of {service}: expected state number {}, found {there}; put back the newest copy \
+                 of the store",
+                self.settings.store.path.display(),
+                held.state
+            );
+            return Err(StoreError::new(StoreErrorKind::Unexpected, sentence));
         }
         for portion in lost.chunks(COMMIT_RECORDS_MAX) {
             self.store.commit(service, generation, portion)?;

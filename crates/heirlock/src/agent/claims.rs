@@ -104,10 +104,11 @@ impl Agent {
         authority: &Authority,
     ) -> Result<(Option<Claim>, Option<LostClaim>), StoreError> {
         match self.store.newest_claim(service) {
-            Err(error @ StoreError::Claim { generation, .. }) if authority.insisted => {
-                Ok((None, Some(LostClaim { generation, why: error.to_string() })))
-            }
-            newest => Ok((newest?, None)),
+            Ok(newest) => Ok((newest, None)),
+            Err(error) => match error.lost_claim().filter(|_| authority.insisted) {
+                Some(generation) => Ok((None, Some(LostClaim { generation, why: error.to_string() }))),
+                None => Err(error),
+            },
         }
     }
 

@@ -77,7 +77,7 @@ use crate::files::Folder;
 use crate::monitor::Wanted;
 use crate::store::dir::DirStore;
 use crate::store::memory::StoreMemory;
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::{ServerReport, Store, StoreErrorKind};
 use crate::threads;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
@@ -583,7 +583,7 @@ fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store
     store.expect(memory.identity.as_ref());
     match store.found() {
         Ok(_) => {}
-        Err(error @ StoreError::Unexpected { .. }) => return Err(error.into()),
+        Err(error) if *error.kind() == StoreErrorKind::Unexpected => return Err(error.into()),
         Err(error) => tracing::error!(%error, "the store can't be opened yet: {error}"),
     }
     Ok(Box::new(store))

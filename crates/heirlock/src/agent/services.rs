@@ -18,7 +18,7 @@ use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
 use crate::store::memory::older_store;
-use crate::store::{Change, Contents, StoreError};
+use crate::store::{Change, Contents, StoreError, StoreErrorKind};
 use crate::words::counted;
 
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
@@ -41,7 +41,9 @@ impl Agent {
                     self.acquaintance.found_again(&service);
                 }
                 // What the store lost of one service says nothing of the others.
-                Err(error @ StoreError::Older { .. }) => self.acquaintance.misses(&service, &error),
+                Err(error) if *error.kind() == StoreErrorKind::Older => {
+                    self.acquaintance.misses(&service, &error)
+                }
                 // It says nothing of the other services, which are looked after all the same.
                 Err(error) if error.is_of_one_entry() => {
                     let why = error.to_string();
@@ -106,7 +108,7 @@ impl Agent {
                 Ok((told.owner != self.settings.server).then_some(Some(told)))
             }
             // What it said is known here.
-            Err(StoreError::Claim { generation, .. }) if generation == held => Ok(None),
+            Err(error) if error.lost_claim() == Some(held) => Ok(None),
             newest => newest.map(Some),
         }
     }

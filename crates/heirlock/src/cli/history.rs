@@ -13,7 +13,7 @@ use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, Tenur
 use crate::control::{self, Answer, AskError, Request};
 use crate::store::dir::DirStore;
 use crate::store::memory::open_ours;
-use crate::store::{Contents, Store, StoreError};
+use crate::store::{Contents, Store};
 use crate::survey::{past, present};
 
 use super::args::{Report, service_name};
@@ -32,7 +32,7 @@ pub(super) fn history(service: Option<&str>, settings: &Settings, output: &Outpu
         let mut reports = Vec::new();
         for service in services {
             let (tenures, unreadable) = match past::history(store, &service) {
-                Err(error @ StoreError::Absent { .. }) => return Err(error.into()),
+                Err(error) if error.is_absent() => return Err(error.into()),
                 // It says nothing of the other services.
                 Err(error) => (Vec::new(), vec![error.to_string()]),
                 Ok(told) => told,

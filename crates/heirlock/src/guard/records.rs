@@ -67,7 +67,7 @@ pub(super) fn kept(
 fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     let newest = match store.newest_claim(&service) {
         // Nobody knows whose it is; its numbers and clients are known all the same.
-        Err(StoreError::Claim { .. }) => None,
+        Err(error) if error.lost_claim().is_some() => None,
         newest => newest?,
     };
     let owner = newest.filter(|claim| !claim.released).map(|claim| claim.owner);
@@ -94,7 +94,7 @@ pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<F
             let found = format!("{service}: {}", problem.error.unwrap_or_default());
             Some(Finding::warning("claim", found, "see what the kernel says of that disk or volume (dmesg)"))
         }
-        Err(error @ StoreError::Claim { .. }) => Some(Finding::loses_locks(
+        Err(error) if error.lost_claim().is_some() => Some(Finding::loses_locks(
             "claim",
             error.to_string(),
             "see what the kernel says of that disk or volume (dmesg)",

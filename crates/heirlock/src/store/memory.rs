@@ -15,6 +15,7 @@ use heirlock_nsm::StateNumber;
 use serde::{Deserialize, Serialize};
 
 use super::dir::DirStore;
+use super::failure::FileError;
 use super::{Store, StoreError};
 use crate::config::Settings;
 use crate::files::{if_present, trusted};
@@ -80,11 +81,14 @@ impl StoreMemory {
             FORMAT => Ok(memory),
             other => Err(format!("format {other}")),
         });
-        memory.map_err(|found| StoreError::Unexpected {
-            path: path.display().to_string(),
-            expected: "what this server remembers of its store".into(),
-            found,
-            remedy: "see that the right store is in its place, then remove this file",
+        memory.map_err(|found| {
+            let error = FileError::Unexpected {
+                path: path.display().to_string(),
+                expected: "what this server remembers of its store".into(),
+                found,
+                remedy: "see that the right store is in its place, then remove this file",
+            };
+            error.into()
         })
     }
 
@@ -226,16 +230,16 @@ pub(crate) fn open_any(
 
 /// Another store than this server's, as an error.
 pub(crate) fn wrong_store(path: &Path, why: WrongStore) -> StoreError {
-    StoreError::Wrong { path: path.display().to_string(), why }
+    FileError::Wrong { path: path.display().to_string(), why }.into()
 }
 
 /// An older copy of this server's store, as an error.
 pub(crate) fn older_store(path: &Path, why: OlderStore) -> StoreError {
-    StoreError::Older { path: path.display().to_string(), why }
+    FileError::Older { path: path.display().to_string(), why }.into()
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::Io { action, path: path.display().to_string(), source }
+    FileError::Io { action, path: path.display().to_string(), source }.into()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 mod contract;
 pub(crate) mod dir;
 mod disk;
+mod failure;
 pub(crate) mod memory;
 #[cfg(test)]
 pub(crate) use disk::faulty;
@@ -28,12 +29,12 @@ use std::net::IpAddr;
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
+pub(crate) use heirlock_core::store::{StoreError, StoreErrorKind};
+use heirlock_core::store_identity::{Found, StoreIdentity};
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// The store. All calls block; none may be made on the loop that answers the control socket.
 ///
@@ -52,7 +53,7 @@ pub(crate) trait Store: Send + Sync {
     /// wins; the answer is the identity that the store has from then on.
     fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError>;
 
-    /// From now on every call fails with [`StoreError::Wrong`] while another store is there than this one; so does a
+    /// From now on every call fails with [`StoreErrorKind::Wrong`] while another store is there than this one; so does a
     /// change that is under way when the store is exchanged, where a store can tell.
     fn expect(&self, identity: Option<&StoreIdentity>);
 
@@ -60,7 +61,7 @@ pub(crate) trait Store: Send + Sync {
     fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
 
     /// The newest claim of a service. Where it can't be read ([`Claim::unreadable`]), the generation that it began tells what
-    /// it said; where it began none, that is [`StoreError::Claim`].
+    /// it said; where it began none, that is [`StoreErrorKind::Claim`].
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
 
     /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
@@ -322,150 +323,6 @@ impl ServerReport {
             asked: 0,
             declines: BTreeMap::new(),
             facts: BTreeMap::new(),
-        }
-    }
-}
-
-/// Why the store failed.
-#[derive(Debug, Error)]
-pub(crate) enum StoreError {
-    /// Something in it could not be read or written.
-    #[error("the store can't {action} {path}: {source}{}", remedy(.source))]
-    Io {
-        /// what was tried: "write", "sync", "link", …
-        action: &'static str,
-        /// where
-        path: String,
-        /// why
-        #[source]
-        source: std::io::Error,
-    },
-    /// There is no store where one should be: its volume isn't mounted, or it was never made.
-    #[error("{path}: expected {}, found {found}: {}", meant(.expected.as_deref()), remedy_of_absence(.expected.as_deref()))]
-    Absent {
-        /// where
-        path: String,
-        /// the one that this server remembers, as it is shown to people
-        expected: Option<String>,
-        /// what is there
-        found: String,
-    },
-    /// It is another store than the one that this server remembers.
-    #[error(
-        "{path}: {why} mount it; where the one that is there is the one you want, say 'heirlock enable --new-store'"
-    )]
-    Wrong {
-        /// where
-        path: String,
-        /// what was expected and found
-        #[source]
-        why: WrongStore,
-    },
-    /// It is an older copy of itself, or has lost something.
-    #[error(
-        "{path}: {why} put back the newest copy; to go on with what is there, say 'heirlock enable --new-store'"
-    )]
-    Older {
-        /// where
-        path: String,
-        /// what was expected and found
-        #[source]
-        why: OlderStore,
-    },
-    /// The newest claim of a service can't be read, and no generation tells what it said.
-    #[error(
-        "{path}: expected claim {generation} of {service}, found {found}: the store can't say whose {service} is; put the file \
-         back from a copy of the store; where there is none, see that no other server serves {service}, and say 'heirlock \
-         adopt {service} --force', which claims it anew"
-    )]
-    Claim {
-        /// of which service
-        service: ServiceName,
-        /// which
-        generation: Generation,
-        /// where it lies
-        path: String,
-        /// what is wrong with it
-        found: String,
-    },
-    /// A file of it that was not written by this version, or not only by it.
-    #[error(
-        "{path}: expected JSON as this version writes it, found {found}; restore it, or remove it if it is no part of the store"
-    )]
-    Unreadable {
-        /// which
-        path: String,
-        /// what is wrong with it
-        found: String,
-    },
-    /// It is not what it should be.
-    #[error("{path}: expected {expected}, found {found}; {remedy}")]
-    Unexpected {
-        /// where
-        path: String,
-        /// what should be there
-        expected: String,
-        /// what is there
-        found: String,
-        /// what an administrator can do
-        remedy: &'static str,
-    },
-}
-
-fn meant(expected: Option<&str>) -> String {
-    expected.map_or_else(|| "a folder that is a store".to_owned(), |identity| format!("store {identity}"))
-}
-
-fn remedy_of_absence(expected: Option<&str>) -> &'static str {
-    match expected {
-        Some(_) => "is its volume mounted? mount the volume it lies on",
-        None => "mount the volume it lies on; where there never was a store, 'heirlock enable' makes one",
-    }
-}
-
-impl StoreError {
-    /// What is wrong with one file, and says nothing of the next: it is no file, or too long, or nobody may read it, or its
-    /// text is none of ours.
-    pub(crate) fn is_of_one_entry(&self) -> bool {
-        use std::io::ErrorKind;
-        match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                ErrorKind::InvalidInput
-                    | ErrorKind::IsADirectory
-                    | ErrorKind::NotADirectory
-                    | ErrorKind::FileTooLarge
-                    | ErrorKind::PermissionDenied
-            ),
-            Self::Unreadable { .. } | Self::Claim { .. } => true,
-            Self::Absent { .. } | Self::Unexpected { .. } | Self::Wrong { .. } | Self::Older { .. } => false,
-        }
-    }
-
-    /// It is no file at all: nothing that heirlock made.
-    pub(crate) fn is_no_file(&self) -> bool {
-        use std::io::ErrorKind;
-        let kinds = [ErrorKind::InvalidInput, ErrorKind::IsADirectory];
-        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
-    }
-}
-
-fn remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "; make room: clients are unprotected until then"
-        }
-        std::io::ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
-        // What was found says what to do.
-        std::io::ErrorKind::InvalidInput
-        | std::io::ErrorKind::FileTooLarge
-        | std::io::ErrorKind::IsADirectory => "",
-        std::io::ErrorKind::NotADirectory => "; a folder belongs there: remove what is in its place",
-        std::io::ErrorKind::NotFound => "; see whether its volume is mounted, and what became of that file",
-        std::io::ErrorKind::ReadOnlyFilesystem => "; mount the volume read-write",
-        std::io::ErrorKind::StaleNetworkFileHandle => "; unmount the volume and mount it again",
-        _ => {
-            "; see what the kernel says of that disk or volume (dmesg): clients are unprotected until it is mended"
         }
     }
 }

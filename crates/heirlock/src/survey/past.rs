@@ -111,7 +111,7 @@ fn account(
     }
     match store.account(service, generation) {
         Ok(account) => Ok(Some(account)),
-        Err(error @ StoreError::Absent { .. }) => Err(error),
+        Err(error) if error.is_absent() => Err(error),
         Err(error) => {
             unreadable.push(error.to_string());
             Ok(None)

@@ -35,7 +35,7 @@ pub(crate) fn look(store: &dyn Store, us: &ServerName) -> Result<Present, StoreE
                 present.services.extend(status);
                 present.problems.extend(problem);
             }
-            Err(error @ StoreError::Absent { .. }) => return Err(error),
+            Err(error) if error.is_absent() => return Err(error),
             Err(error) => present
                 .problems
                 .push(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&error.to_string())),

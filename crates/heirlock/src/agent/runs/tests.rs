@@ -18,7 +18,7 @@ use crate::agent::watch::Look;
 use crate::control::Line;
 use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
-use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
+use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store, StoreErrorKind};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -160,7 +160,7 @@ impl Store for Slow {
         match self.1 {
             true => self.0.load(service, generation),
             false => {
-                Err(StoreError::Absent { path: "store".into(), expected: None, found: "nothing".into() })
+                Err(StoreError::new(StoreErrorKind::Absent { is_remembered: false }, "store: found nothing"))
             }
         }
     }

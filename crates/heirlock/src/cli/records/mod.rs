@@ -210,7 +210,7 @@ fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
     for service in store.services()? {
         match service_line(store, service) {
             Ok(line) => lines.extend(line),
-            Err(error @ StoreError::Absent { .. }) => return Err(error.into()),
+            Err(error) if error.is_absent() => return Err(error.into()),
             // It says nothing of the other services.
             Err(error) => {
                 output.warn(&error);

@@ -8,7 +8,7 @@ use heirlock_core::limits::RECORD_BYTES_MAX;
 
 use super::files::ASIDE;
 use super::generation::whole_lines;
-use super::{Change, DirStore, SYNC_EACH_MAX, StoreError, failed, unexpected};
+use super::{Change, DirStore, FileError, SYNC_EACH_MAX, failed, unexpected};
 
 /// What becomes of a file.
 enum Step {
@@ -22,7 +22,7 @@ type Place<'a> = (PathBuf, &'a [Change]);
 impl DirStore {
     /// First all new files are written and synced, then they take their names, then the folders are synced; what is
     /// appended comes last. A crash in between leaves each client with its old record or its new one.
-    pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), StoreError> {
+    pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), FileError> {
         let (mut steps, mut appended) = (Vec::new(), Vec::new());
         for (generation, changes) in places {
             let (more, outcomes) = plan(generation, changes)?;
@@ -39,11 +39,7 @@ impl DirStore {
         appended.iter().try_for_each(|(generation, outcomes)| self.append(generation, outcomes))
     }
 
-    fn take_steps(
-        &self,
-        steps: &[(PathBuf, Step)],
-        temporaries: &mut Vec<PathBuf>,
-    ) -> Result<(), StoreError> {
+    fn take_steps(&self, steps: &[(PathBuf, Step)], temporaries: &mut Vec<PathBuf>) -> Result<(), FileError> {
         let puts = steps.iter().filter(|(_, step)| matches!(step, Step::Put(_))).count();
         let each = puts <= SYNC_EACH_MAX;
         let mut alike: HashMap<(Option<&OsStr>, &[u8]), PathBuf> = HashMap::new();
@@ -76,7 +72,7 @@ impl DirStore {
         changed.into_iter().try_for_each(|folder| self.sync(folder))
     }
 
-    fn append(&self, generation: &Path, outcomes: &str) -> Result<(), StoreError> {
+    fn append(&self, generation: &Path, outcomes: &str) -> Result<(), FileError> {
         let mut tidied = self.tidied();
         self.tidy(&mut tidied, generation)?;
         let path = generation.join("outcomes");
@@ -92,7 +88,7 @@ impl DirStore {
     /// Before the first commit of this run to a generation: removes what an earlier run did not finish. Only the owner
     /// of a generation writes to it, so nobody is at work there. A torn outcome is cut off, or
     /// it would pass for a whole one after the next is appended.
-    fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), StoreError> {
+    fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), FileError> {
         if tidied.contains(generation) {
             return Ok(());
         }
@@ -118,7 +114,7 @@ impl DirStore {
 }
 
 /// The last change of a file is the one that counts, so each file is written once.
-fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, String), StoreError> {
+fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, String), FileError> {
     let mut steps: Vec<(PathBuf, Step)> = Vec::with_capacity(changes.len());
     let mut seen = HashMap::new();
     let mut outcomes = String::new();
@@ -151,7 +147,7 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
     Ok((steps, outcomes))
 }
 
-pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let (max, found) = (RECORD_BYTES_MAX, bytes.len());
     if found <= max {
         return Ok(());
@@ -161,7 +157,7 @@ pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), StoreError> 
 }
 
 /// An outcome as it is appended.
-pub(super) fn outcome_line(path: &Path, line: &str) -> Result<String, StoreError> {
+pub(super) fn outcome_line(path: &Path, line: &str) -> Result<String, FileError> {
     if line.contains('\n') {
         let found = format!("{line:?}");
         return Err(unexpected(path, "an outcome of one line", &found, "report this as a bug of heirlock"));

@@ -10,7 +10,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::super::Damaged;
 use super::commit::{check_record, outcome_line};
-use super::{Contents, DirStore, SYNC_EACH_MAX, StoreError, failed};
+use super::{Contents, DirStore, FileError, SYNC_EACH_MAX, failed};
 
 impl DirStore {
     /// Builds a generation under a hidden name, then gives it its own. What it has from the one before it shares with it.
@@ -19,7 +19,7 @@ impl DirStore {
         service: &Path,
         generation: Generation,
         contents: &Contents,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FileError> {
         let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
         if self.is_folder(&path)? {
             // Whoever made it may have failed, or may still be, between the rename and the sync.
@@ -30,7 +30,7 @@ impl DirStore {
         let built = self.build(&unfinished, contents, before.as_deref()).and_then(|()| {
             match self.rename(&unfinished, &path) {
                 Ok(()) => Ok(true),
-                Err(StoreError::Io { source, .. }) if exists(&source) => Ok(false),
+                Err(FileError::Io { source, .. }) if exists(&source) => Ok(false),
                 Err(error) => Err(error),
             }
         });
@@ -47,7 +47,7 @@ impl DirStore {
         &self,
         service: &Path,
         at_most: Generation,
-    ) -> Result<Option<Generation>, StoreError> {
+    ) -> Result<Option<Generation>, FileError> {
         for number in self.numbers(service)?.into_iter().filter(|number| *number <= at_most) {
             if self.is_folder(&service.join(number.to_string()))? {
                 return Ok(Some(number));
@@ -56,7 +56,7 @@ impl DirStore {
         Ok(None)
     }
 
-    fn is_folder(&self, path: &Path) -> Result<bool, StoreError> {
+    fn is_folder(&self, path: &Path) -> Result<bool, FileError> {
         match self.disk.owner(path) {
             Ok(found) => Ok(found.is_folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| false),
@@ -65,7 +65,7 @@ impl DirStore {
     }
 
     /// Builds a generation that nobody sees yet.
-    fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), StoreError> {
+    fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), FileError> {
         let sm = path.join("sm");
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
             self.disk.make_folder(&folder).map_err(failed("create", &folder))?;
@@ -109,7 +109,7 @@ impl DirStore {
     /// Gives a record that is in use a name in another generation too, and says whether it holds these bytes. A file that
     /// has its name is never written to, and was durable before it got it: so the name is all that is to be synced, where
     /// thousands of files would keep the clients of an adoption waiting.
-    fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         match self.disk.link(known, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             // Read by its new name: the owner of the one before may put another file in this one's place.
@@ -122,7 +122,7 @@ impl DirStore {
         Ok(false)
     }
 
-    pub(super) fn load_all(&self, path: &Path) -> Result<Contents, StoreError> {
+    pub(super) fn load_all(&self, path: &Path) -> Result<Contents, FileError> {
         let mut contents = Contents::default();
         let sm = path.join("sm");
         let mut names = self.disk.list(&sm).map_err(failed("list", &sm))?;
@@ -170,7 +170,7 @@ impl DirStore {
         generation: &Path,
         name: &str,
         damaged: &mut Vec<Damaged>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
+    ) -> Result<Option<Vec<u8>>, FileError> {
         match self.read_if(&generation.join(name)) {
             Err(error) if error.is_of_one_entry() => {
                 damaged.push(beside(name, error.to_string()));
@@ -191,7 +191,7 @@ impl DirStore {
     }
 
     /// Removes generations below `keep_from` save the newest, and what crashes left of their making or removal.
-    pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), StoreError> {
+    pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), FileError> {
         for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
             // Hidden first: half a generation must not pass for a whole one.
             let (path, hidden) = (service.join(old.to_string()), self.unfinished(service, old));
@@ -219,7 +219,7 @@ impl DirStore {
     }
 
     /// What is unfinished in a folder. One that does not exist has nothing.
-    pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+    pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, FileError> {
         match self.disk.list(folder) {
             Ok(names) => {
                 let names = names.into_iter().filter_map(|name| name.into_string().ok());

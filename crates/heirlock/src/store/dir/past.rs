@@ -7,12 +7,12 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::generation::whole_lines;
-use super::{DirStore, StoreError, parse_json, to_json};
+use super::{DirStore, FileError, parse_json, to_json};
 use crate::limits::TENURES_KEPT;
 use crate::store::{Account, Past};
 
 impl DirStore {
-    pub(super) fn past_of(&self, service: &ServiceName) -> Result<Past, StoreError> {
+    pub(super) fn past_of(&self, service: &ServiceName) -> Result<Past, FileError> {
         let mut past = Past::default();
         for number in self.numbers(&self.claims(service))? {
             match self.read_claim(service, number) {
@@ -35,7 +35,7 @@ impl DirStore {
         &self,
         service: &ServiceName,
         generation: Generation,
-    ) -> Result<Account, StoreError> {
+    ) -> Result<Account, FileError> {
         let path = self.generation(service, generation);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         // One that can't be read keeps nobody from the others.
@@ -57,7 +57,7 @@ impl DirStore {
     }
 
     /// Exclusively, and never changed: whoever removes a generation first tells of it.
-    pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+    pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), FileError> {
         let folder = self.history(service);
         self.make(&folder)?;
         let path = folder.join(tenure.generation.to_string());

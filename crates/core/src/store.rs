@@ -1,0 +1,5 @@
+//! The store, as every part of heirlock knows it, whatever it is made of.
+
+mod error;
+
+pub use error::{StoreError, StoreErrorKind};
