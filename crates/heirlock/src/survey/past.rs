@@ -138,11 +138,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use heirlock_core::ServerName;
+    use heirlock_core::limits::TENURES_KEPT;
     use heirlock_core::takeover::{Cause, Milestone, Stamp};
     use heirlock_nsm::{MonName, StateNumber};
 
     use super::*;
-    use crate::limits::TENURES_KEPT;
     use crate::store::dir::DirStore;
     use crate::store::{Change, Contents, journal_text};
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use heirlock_core::history::Tenure;
+use heirlock_core::limits::TENURES_KEPT;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::generation::whole_lines;
 use super::{DirStore, FileError, parse_json, to_json};
-use crate::limits::TENURES_KEPT;
 use crate::store::{Account, Past};
 
 impl DirStore {
