@@ -290,6 +290,37 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     }
 }
 
+#[test]
+fn a_journal_without_sense_of_the_generation_before_is_no_trouble_of_a_run() {
+    let mut place = place();
+    damaged(&place);
+    let generation = place.directory.path().join("store/services/new/1");
+    fs::remove_file(generation.join("sm/10.0.0.3")).unwrap();
+    fs::remove_file(generation.join("sm/no client")).unwrap();
+    fs::write(generation.join("journal.json"), "torn").unwrap();
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    assert_eq!(place.agent.run.as_ref().unwrap().machine.troubles(), []);
+    assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 2);
+}
+
+#[test]
+fn a_generation_of_this_server_whose_journal_has_no_sense_is_begun_anew_with_all_its_clients() {
+    let mut place = place();
+    damaged(&place);
+    let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
+    place.agent.store.claim(&service("new"), &claim).unwrap();
+    let records = place.agent.store.load(&service("new"), Generation(1)).unwrap().records;
+    let contents = Contents { records, state: Some(StateNumber(9)), ..Contents::default() };
+    place.agent.store.begin_generation(&service("new"), Generation(2), &contents).unwrap();
+    let path = place.directory.path().join("store/services/new/2/journal.json");
+    fs::write(&path, "torn").unwrap();
+    place.agent.refresh_holdings(place.agent.clock.now());
+    let held = &place.agent.held[&service("new")];
+    let (clients, journal) = (held.ledger.stored().len(), &held.journal);
+    assert_eq!((clients, journal.phase, journal.troubles.len()), (2, Phase::Claimed, 0), "{journal:?}");
+}
+
 /// What `--force` accepts, or what happens after the adoption was accepted: neither needs a client.
 #[test]
 fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_named() {

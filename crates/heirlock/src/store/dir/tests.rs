@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use heirlock_core::ServerName;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Phase, Stamp, Trouble};
+use heirlock_core::{Outcome, ServerName};
 use heirlock_nsm::MonName;
 
 use super::*;
@@ -335,4 +337,113 @@ fn heartbeats_that_make_no_sense_are_left_out() {
     let hearts = store.hearts().unwrap();
     assert_eq!(hearts.unreadable.keys().collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [report()]);
+}
+
+/// What earlier and later versions read, to the byte.
+const JOURNAL: &str = r#"{
+  "run": "run-1",
+  "server": "nfs-b",
+  "phase": "settling",
+  "until": "settled",
+  "cause": "owner-dead",
+  "strategy": "notify",
+  "convey": "generate",
+  "members": [
+    [
+      "nfs-a",
+      "target"
+    ]
+  ],
+  "life": {
+    "boot": "b",
+    "start": "90@5",
+    "reopened": 0
+  },
+  "life-before": {
+    "boot": "b",
+    "start": "80@4",
+    "reopened": 0
+  },
+  "started-at-s": 7,
+  "timeline": [
+    {
+      "event": "ready",
+      "at-ms": -7
+    }
+  ],
+  "failure": "two\nlines",
+  "troubles": [
+    {
+      "service": "nfs-a",
+      "entry": "sm/x",
+      "why": "torn",
+      "fate-unknown": true
+    }
+  ],
+  "released-at-s": 9
+}"#;
+
+const OUTCOMES: &str = r#"{"client":"10.0.0.1","outcome":"re-registered","at-ms":12}
+{"client":"h","outcome":"unreachable","at-ms":12,"why":"no \"answer\",\nnot one","is-final":true}
+"#;
+
+fn written_journal() -> Journal {
+    let (us, nfs) = (ServerName::parse("nfs-b").unwrap(), service());
+    let life = |start: &str| Incarnation { boot: "b".into(), start: start.into(), reopened: 0 };
+    Journal {
+        phase: Phase::Settling,
+        cause: Cause::OwnerDead,
+        members: vec![(nfs.clone(), Part::Target)],
+        life: Some(life("90@5")),
+        life_before: Some(life("80@4")),
+        timeline: vec![Stamp { event: Milestone::Ready, at_ms: -7 }],
+        failure: Some("two\nlines".into()),
+        troubles: vec![Trouble {
+            service: nfs,
+            entry: "sm/x".into(),
+            why: "torn".into(),
+            fate_unknown: true,
+        }],
+        released_at_s: Some(9),
+        ..Journal::quiet("run-1", &us, 7)
+    }
+}
+
+fn written_outcomes() -> [OutcomeLine; 2] {
+    let line = |client: &str, outcome| OutcomeLine {
+        client: client.into(),
+        outcome,
+        at_ms: 12,
+        why: None,
+        is_final: false,
+    };
+    let why = Some("no \"answer\",\nnot one".to_owned());
+    [
+        line("10.0.0.1", Outcome::ReRegistered),
+        OutcomeLine { why, is_final: true, ..line("h", Outcome::Unreachable) },
+    ]
+}
+
+#[test]
+fn a_journal_and_outcomes_are_written_as_every_version_reads_them() {
+    let (_folder, root, store) = begun();
+    let [first, second] = written_outcomes().map(|line| serde_json::to_string(&line).unwrap());
+    let changes = [
+        Change::PutJournal(crate::store::journal_text(&written_journal())),
+        Change::AppendOutcome(first.clone()),
+        Change::AppendOutcome(second.clone()),
+    ];
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.claim(&service(), &claim(2)).unwrap();
+    let contents = Contents {
+        journal: Some(crate::store::journal_text(&written_journal())),
+        outcomes: vec![first, second],
+        ..Contents::default()
+    };
+    store.begin_generation(&service(), Generation(2), &contents).unwrap();
+    let read = |name: &str| fs::read_to_string(root.join("services/nfs-a").join(name)).unwrap();
+    assert_eq!(read("1/journal.json"), JOURNAL);
+    assert_eq!(read("2/journal.json"), JOURNAL);
+    assert!(read("1/outcomes").ends_with(&format!("\n{OUTCOMES}")), "{}", read("1/outcomes"));
+    assert_eq!(read("2/outcomes"), OUTCOMES);
 }
