@@ -7,6 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::Generation;
+use crate::takeover::{Journal, OutcomeLine};
 
 /// All of one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,25 +16,76 @@ pub struct Contents {
     pub state: Option<StateNumber>,
     /// One record a client, in statd's own lines.
     pub records: BTreeMap<MonName, Vec<u8>>,
-    /// The adoption's journal, as its writer wrote it.
-    pub journal: Option<String>,
-    /// The outcomes, a line each, in the order they were appended; a torn last line is left out.
-    pub outcomes: Vec<String>,
+    /// The adoption's journal.
+    pub journal: Option<Journal>,
+    /// The outcomes, in the order they were appended. One that was torn, or has no sense, is left out.
+    pub outcomes: Vec<OutcomeLine>,
     /// What can't be read.
     pub damaged: Vec<Damaged>,
+}
+
+impl Contents {
+    /// What can't be read and is named to people; see [`Damaged::is_named`].
+    pub fn left_alone(&self) -> impl Iterator<Item = &Damaged> {
+        self.damaged.iter().filter(|damaged| damaged.is_named())
+    }
+
+    /// Why the journal has no sense, where that is why there is none.
+    #[must_use]
+    pub fn senseless_journal(&self) -> Option<&str> {
+        let journal = self.damaged.iter().find(|damaged| damaged.part == DamagedPart::JournalText);
+        journal.map(|damaged| damaged.why.as_str())
+    }
 }
 
 /// An entry of a generation that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
-    /// Which, below the generation. What is no text in it is escaped.
+    /// Which, as a place below the generation. What is no text in it is escaped.
     pub path: String,
     /// What was expected and found.
     pub why: String,
-    /// It lies where records lie.
-    pub is_record: bool,
-    /// The client whose record it is, where its name is one that a client can have.
-    pub client: Option<MonName>,
+    /// What it should be.
+    pub part: DamagedPart,
+}
+
+/// What an entry should be that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DamagedPart {
+    /// It lies where records lie: the record of this client, where its name is one that a client can have.
+    Record(Option<MonName>),
+    /// The state number.
+    State,
+    /// The journal.
+    Journal,
+    /// The journal, which can be read and has no sense.
+    JournalText,
+    /// The outcomes.
+    Outcomes,
+}
+
+impl Damaged {
+    /// The client whose record it is, as far as its name tells.
+    #[must_use]
+    pub fn client(&self) -> Option<&MonName> {
+        match &self.part {
+            DamagedPart::Record(client) => client.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it lies where records lie, and may stand for a client.
+    #[must_use]
+    pub fn is_record(&self) -> bool {
+        matches!(self.part, DamagedPart::Record(_))
+    }
+
+    /// Whether it is named to people among what was left alone. A journal without sense is not: the adoption that it told of
+    /// is begun again, as where there is none, and the log says so.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.part != DamagedPart::JournalText
+    }
 }
 
 /// What there is of a service's past.
@@ -56,10 +108,10 @@ pub struct Account {
     pub clients: BTreeSet<MonName>,
     /// Its state number.
     pub state: Option<StateNumber>,
-    /// Its journal, as its writer wrote it.
-    pub journal: Option<String>,
-    /// Its outcomes, a line each.
-    pub outcomes: Vec<String>,
+    /// Its journal, where it has one that can be read and has sense.
+    pub journal: Option<Journal>,
+    /// Its outcomes, as far as they can be read.
+    pub outcomes: Vec<OutcomeLine>,
 }
 
 /// One change of a generation.
@@ -72,7 +124,7 @@ pub enum Change {
     /// Writes the generation's number anew, where it can't be read: another one it never gets.
     PutState(StateNumber),
     /// Replaces the journal.
-    PutJournal(String),
-    /// Appends a line (without its newline) to the outcomes.
-    AppendOutcome(String),
+    PutJournal(Box<Journal>),
+    /// Appends an outcome.
+    AppendOutcome(OutcomeLine),
 }

@@ -4,10 +4,11 @@
 //! like a store that works. So nothing is read from it or written to it before it is recognised, and it is well only after
 //! every claim and generation of this server was looked for. What vanished is written anew from what the agent knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use heirlock_core::ledger::Entry;
 use heirlock_core::store_identity::{StoreIdentity, Verdict, judge};
+use heirlock_core::takeover::OutcomeLine;
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -15,7 +16,7 @@ use super::Agent;
 use super::holdings::Held;
 use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store::memory::{StoreMemory, had_one, wrong_store};
-use crate::store::{Change, ClaimAnswer, Contents, StoreError, StoreErrorKind, journal_text};
+use crate::store::{Change, ClaimAnswer, Contents, StoreError, StoreErrorKind};
 
 /// What this server remembers of its store, and how far it can be trusted now.
 #[derive(Debug)]
@@ -244,15 +245,10 @@ impl Held {
         Contents {
             state: Some(self.state),
             records: self.ledger.stored().clone(),
-            journal: Some(journal_text(&self.journal)),
-            outcomes: self.outcome_lines(),
+            journal: Some(self.journal.clone()),
+            outcomes: self.outcomes.clone(),
             ..Contents::default()
         }
-    }
-
-    fn outcome_lines(&self) -> Vec<String> {
-        // Every field is made of strings, numbers and enums: it always serialises.
-        self.outcomes.iter().filter_map(|line| serde_json::to_string(line).ok()).collect()
     }
 
     /// What a generation lacks, and what it holds besides.
@@ -264,13 +260,12 @@ impl Held {
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
         }
-        let journal = journal_text(&self.journal);
-        if found.journal.as_ref() != Some(&journal) {
-            lost.push(Change::PutJournal(journal));
+        if found.journal.as_ref() != Some(&self.journal) {
+            lost.push(Change::PutJournal(Box::new(self.journal.clone())));
         }
-        let there: BTreeSet<&String> = found.outcomes.iter().collect();
-        let lines = self.outcome_lines();
-        lost.extend(lines.iter().filter(|line| !there.contains(line)).cloned().map(Change::AppendOutcome));
+        let there: HashSet<&OutcomeLine> = found.outcomes.iter().collect();
+        let lines = self.outcomes.iter().filter(|line| !there.contains(line));
+        lost.extend(lines.cloned().map(Change::AppendOutcome));
         let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
         (lost, strange.map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect())
     }

@@ -12,7 +12,7 @@ use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::{Change, ClaimAnswer, Contents, Damaged, Store, StoreError, journal_text};
+use crate::store::{Change, ClaimAnswer, Contents, Damaged, Store, StoreError};
 
 /// One service that this server holds.
 #[derive(Debug, Clone)]
@@ -42,13 +42,12 @@ impl Held {
         keeps_peers: bool,
         delay: Duration,
     ) -> Self {
-        let outcomes = contents.outcomes.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self {
             claim,
             ledger: Ledger::new(contents.records, keeps_peers, delay),
             journal,
             state: contents.state.unwrap_or(StateNumber(1)),
-            outcomes,
+            outcomes: contents.outcomes,
             damaged: contents.damaged,
             frozen: false,
         }
@@ -88,7 +87,7 @@ impl Held {
     /// What can't be read of it in the store, and was not written anew since.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
         let mended = |client: &MonName| self.ledger.stored().contains_key(client);
-        self.damaged.iter().filter(move |damaged| !damaged.client.as_ref().is_some_and(mended))
+        self.damaged.iter().filter(move |damaged| !damaged.client().is_some_and(mended))
     }
 
     /// How many more records it may keep.
@@ -182,21 +181,22 @@ pub(crate) fn find(
     let Some(newest) = store.newest_generation(service, claim.generation)? else {
         return Ok(Found::Interrupted(claim, None));
     };
-    let contents = Box::new(store.load(service, newest)?);
+    let mut contents = Box::new(store.load(service, newest)?);
     if newest != claim.generation {
         return Ok(Found::Interrupted(claim, Some((newest, contents))));
     }
-    let journal = parse_journal(&contents);
-    Ok(match journal {
+    say_senseless_journal(&contents);
+    Ok(match contents.journal.take() {
         Some(journal) => Found::Ours(claim, contents, Box::new(journal)),
         None => Found::Interrupted(claim, Some((newest, contents))),
     })
 }
 
-/// The journal of a generation, where it can be read.
-pub(crate) fn parse_journal(contents: &Contents) -> Option<Journal> {
-    let text = contents.journal.as_deref()?;
-    serde_json::from_str(text).inspect_err(|error| tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}")).ok()
+/// Says that the journal of a generation has no sense: this server goes on as if there was none.
+pub(crate) fn say_senseless_journal(contents: &Contents) {
+    if let Some(error) = contents.senseless_journal() {
+        tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}");
+    }
 }
 
 /// Claims a service that nobody ever claimed, and begins its first generation.
@@ -224,7 +224,7 @@ pub(crate) fn begin(
     journal: &Journal,
 ) -> Result<Contents, StoreError> {
     let contents =
-        Contents { state: Some(state), records, journal: Some(journal_text(journal)), ..Contents::default() };
+        Contents { state: Some(state), records, journal: Some(journal.clone()), ..Contents::default() };
     store.begin_generation(service, generation, &contents)?;
     Ok(contents)
 }

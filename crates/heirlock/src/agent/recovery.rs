@@ -14,7 +14,7 @@ use super::watch::Look;
 use crate::control::report::{Problem, ProblemKind};
 use crate::files::trusted;
 use crate::limits;
-use crate::store::{Change as StoreChange, journal_text};
+use crate::store::Change as StoreChange;
 
 /// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
@@ -160,7 +160,7 @@ impl Agent {
         for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
-            let change = StoreChange::PutJournal(journal_text(&journal));
+            let change = StoreChange::PutJournal(Box::new(journal.clone()));
             match self.store.commit(service, held.claim.generation, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {

@@ -15,7 +15,7 @@ use super::{Agent, clock, status};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
-use crate::store::{Change, Damaged, Decline, journal_text};
+use crate::store::{Change, Damaged, Decline};
 use crate::words::counted;
 
 /// Releases that are on.
@@ -228,7 +228,7 @@ impl Agent {
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
         let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
-        let note = [Change::PutJournal(journal_text(&journal))];
+        let note = [Change::PutJournal(Box::new(journal))];
         self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
-    Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
-    Until, Work, tells_peers,
+    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase,
+    Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until, Work,
+    tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -22,7 +22,7 @@ use super::work::{Fit, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
-use crate::store::{Change, StoreError, journal_text};
+use crate::store::{Change, StoreError};
 use crate::survey;
 
 /// The run that is on.
@@ -458,11 +458,11 @@ impl Agent {
                 }
                 Persist::Journal { service, generation, journal } => {
                     target = Some((service, *generation));
-                    changes.push(Change::PutJournal(journal_text(journal)));
+                    changes.push(Change::PutJournal(Box::new(journal.clone())));
                 }
                 Persist::Outcomes { service, generation, lines } => {
                     target = Some((service, *generation));
-                    changes.extend(lines.iter().map(|line| Change::AppendOutcome(outcome_text(line))));
+                    changes.extend(lines.iter().cloned().map(Change::AppendOutcome));
                 }
                 Persist::Retire { service, generation, clients } => {
                     target = Some((service, *generation));
@@ -760,10 +760,6 @@ pub(crate) fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String
     let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
     let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
     format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")
-}
-
-fn outcome_text(line: &OutcomeLine) -> String {
-    serde_json::to_string(line).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
 use crate::store::memory::older_store;
-use crate::store::{Change, Contents, StoreError, StoreErrorKind};
+use crate::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
 use crate::words::counted;
 
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
@@ -176,7 +176,7 @@ impl Agent {
         };
         tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
         self.store.commit(service, generation, &[Change::PutState(state)])?;
-        contents.damaged.retain(|damaged| damaged.path != "state");
+        contents.damaged.retain(|damaged| damaged.part != DamagedPart::State);
         contents.state = Some(state);
         Ok(contents)
     }
@@ -223,7 +223,7 @@ impl Agent {
         let known = self.acquaintance.memory().known(service).sent();
         let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
-        if let Some(journal) = holdings::parse_journal(&base).filter(|_| goes_on) {
+        if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
             // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
             // stays true.
             let contents = Contents { state: Some(state), ..base };

@@ -481,10 +481,10 @@ fn of_run(
 pub(crate) fn past_report(
     service: &ServiceName,
     claim: Claim,
-    contents: Contents,
+    mut contents: Contents,
     settings: &Settings,
 ) -> Option<AdoptionReport> {
-    let journal: Journal = serde_json::from_str(contents.journal.as_deref()?).ok()?;
+    let journal = contents.journal.take()?;
     let held = Held::new(claim, contents, journal, false, Duration::ZERO);
     Some(of_journal(service, &held, settings))
 }

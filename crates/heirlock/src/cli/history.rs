@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::history::{Beginning, Tenure};
-use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -185,10 +185,8 @@ fn each_client(
         return Err(Failed::new(Exit::Refused, what));
     }
     let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
-    let journal = journal.and_then(|text| serde_json::from_str::<Journal>(&text).ok());
     let is_over = journal.is_none_or(|journal| journal.phase.is_over());
-    let lines = outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
-    let last: BTreeMap<String, OutcomeLine> = lines.map(|line| (line.client.clone(), line)).collect();
+    let last = last_outcomes(&outcomes);
     let untold = records.keys().filter(|client| !is_over && !last.contains_key(client.as_str()));
     let untold = untold.map(|client| ClientOutcome {
         client: client.to_string(),
@@ -200,10 +198,10 @@ fn each_client(
     let untold: Vec<ClientOutcome> = untold.collect();
     let told = last.into_values().map(|line| ClientOutcome {
         names: line.key().map_or_else(Vec::new, |key| names(&key, &records)),
-        client: line.client,
+        client: line.client.clone(),
         outcome: Some(line.outcome),
         at_ms: line.at_ms,
-        why: line.why,
+        why: line.why.clone(),
     });
     Ok(told.chain(untold).collect())
 }

@@ -7,13 +7,15 @@ use std::thread;
 use heirlock_core::claim::Claim;
 use heirlock_core::limits::RECORD_BYTES_MAX;
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
-use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
 use super::{
-    Change, ClaimAnswer, Contents, Damaged, Decline, ServerReport, Store, StoreError, StoreErrorKind,
+    Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, ServerReport, Store, StoreError,
+    StoreErrorKind,
 };
 
 /// Something on which stores can be opened that are one store.
@@ -93,13 +95,27 @@ fn claim(generation: u64, owner: &str, agent: &str) -> Claim {
     Claim { generation, owner, agent, claimed_at_s: 7, released: false, adopts: false, unreadable: None }
 }
 
+fn journal(round: u64) -> Journal {
+    Journal::quiet("run-1", &server("a"), round)
+}
+
+fn outcome(client: &str, why: Option<&str>) -> OutcomeLine {
+    OutcomeLine {
+        client: client.into(),
+        outcome: Outcome::Acknowledged,
+        at_ms: 7,
+        why: why.map(str::to_owned),
+        is_final: false,
+    }
+}
+
 fn contents(clients: usize) -> Contents {
     let clients = (0..clients).map(|i| format!("10.0.0.{i}"));
     Contents {
         state: Some(StateNumber(7)),
         records: clients.map(|client| (name(&client), record(&client))).collect(),
-        journal: Some("{\"phase\": \"claimed\"}".into()),
-        outcomes: vec!["10.0.0.0 acknowledged".into()],
+        journal: Some(journal(0)),
+        outcomes: vec![outcome("10.0.0.0", None)],
         damaged: Vec::new(),
     }
 }
@@ -365,19 +381,20 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {
     let store = begun(ground, 1, &Contents { state: Some(StateNumber(5)), ..Contents::default() });
-    for round in 0..3_u32 {
+    let line = |which: &str, round: u64| outcome(&format!("{which} of {round}"), Some("two\nlines"));
+    for round in 0..3 {
         let changes = [
-            Change::AppendOutcome(format!("first of {round}")),
-            Change::PutJournal(format!("journal\n{round}\n")),
-            Change::AppendOutcome(format!("second of {round}")),
+            Change::AppendOutcome(line("first", round)),
+            Change::PutJournal(Box::new(journal(round))),
+            Change::AppendOutcome(line("second", round)),
         ];
         store.commit(&service(), Generation(1), &changes).unwrap();
     }
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.state, Some(StateNumber(5)));
-    assert_eq!(found.journal.as_deref(), Some("journal\n2\n"));
-    let lines = ["first of 0", "second of 0", "first of 1", "second of 1", "first of 2", "second of 2"];
-    assert_eq!(found.outcomes, lines);
+    assert_eq!(found.journal, Some(journal(2)));
+    let lines = (0..3).flat_map(|round| [line("first", round), line("second", round)]);
+    assert_eq!(found.outcomes, lines.collect::<Vec<_>>());
 }
 
 fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
@@ -387,12 +404,11 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
     store.commit(&service(), Generation(1), &[Change::RemoveRecord(name("10.0.0.0"))]).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records.len(), 0);
-    let [Damaged { path: which, why, client, is_record }] = found.damaged.as_slice() else {
+    let [Damaged { path: which, why, part }] = found.damaged.as_slice() else {
         panic!("one is damaged: {:?}", found.damaged)
     };
     assert!(
-        *is_record
-            && *client == Some(name("10.0.0.9"))
+        *part == DamagedPart::Record(Some(name("10.0.0.9")))
             && which.contains("10.0.0.9")
             && why.contains("expected")
             && why.contains("garbage"),
@@ -407,13 +423,9 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
 fn what_no_store_can_hold_is_refused_whole(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     let good = Change::PutRecord(name("good"), record("good"));
-    for (bad, expected) in [
-        (Change::PutRecord(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]), "at most"),
-        (Change::AppendOutcome("two\nlines".into()), "one line"),
-    ] {
-        let error = store.commit(&service(), Generation(1), &[good.clone(), bad]).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
+    let bad = Change::PutRecord(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
+    let error = store.commit(&service(), Generation(1), &[good, bad]).unwrap_err().to_string();
+    assert!(error.contains("at most"), "{error}");
     assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(1));
     let mut huge = contents(1);
     huge.records.insert(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
@@ -444,7 +456,7 @@ fn commits_from_many_threads_are_all_done(ground: &Ground) {
                     let changes = [
                         Change::PutRecord(name(&client), record(&client)),
                         Change::PutRecord(name("shared"), record(&client)),
-                        Change::AppendOutcome(client),
+                        Change::AppendOutcome(outcome(&client, None)),
                     ];
                     store.commit(&service(), Generation(1), &changes).unwrap();
                 }

@@ -50,6 +50,10 @@ use identity::IDENTITY;
 const MARKER: &str = "heirlock-store";
 const FORMAT: &str = "heirlock store, format 1\n";
 
+/// What lies beside the records of a generation.
+const JOURNAL: &str = "journal.json";
+const OUTCOMES: &str = "outcomes";
+
 /// Above this many files one sync of the whole file system is cheaper than one each.
 const SYNC_EACH_MAX: usize = 8;
 

@@ -25,13 +25,6 @@ pub(crate) mod memory;
 pub(crate) use disk::faulty;
 
 pub(crate) use heirlock_core::store::{
-    Account, Change, ClaimAnswer, Contents, Damaged, Decline, Past, ServerHearts, ServerReport, Store,
-    StoreError, StoreErrorKind, Waits,
+    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, ServerHearts, ServerReport,
+    Store, StoreError, StoreErrorKind, Waits,
 };
-use heirlock_core::takeover::Journal;
-
-/// A journal as it lies in the store.
-pub(crate) fn journal_text(journal: &Journal) -> String {
-    // Every field is made of strings, numbers and enums: it always serialises.
-    serde_json::to_string_pretty(journal).unwrap_or_default()
-}

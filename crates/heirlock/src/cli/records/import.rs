@@ -28,7 +28,7 @@ use crate::files::{Folder, trusted};
 use crate::limits;
 use crate::monitor;
 use crate::store::memory::{StoreMemory, older_store, open_ours};
-use crate::store::{ClaimAnswer, Contents, Store, journal_text};
+use crate::store::{ClaimAnswer, Contents, Store};
 use crate::threads;
 
 use super::super::exit::{Exit, Failed};
@@ -333,7 +333,7 @@ fn write(
         let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
         return Err(Failed::new(Exit::Refused, overtaken));
     }
-    let journal = Some(journal_text(&Journal::quiet(&run, &settings.server, claim.claimed_at_s)));
+    let journal = Some(Journal::quiet(&run, &settings.server, claim.claimed_at_s));
     begin(store, service, generation, &Contents { journal, ..contents })
 }
 

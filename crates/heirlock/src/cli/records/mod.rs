@@ -4,10 +4,8 @@ mod export;
 mod find;
 mod import;
 
-use std::collections::BTreeMap;
-
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::OutcomeLine;
+use heirlock_core::takeover::{OutcomeLine, last_outcomes};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
@@ -177,7 +175,7 @@ fn whole(left: &[Left]) -> Exit {
 }
 
 fn left_of(contents: &Contents) -> Vec<Left> {
-    contents.damaged.iter().map(|d| Left { what: d.path.clone(), why: d.why.clone() }).collect()
+    contents.left_alone().map(|d| Left { what: d.path.clone(), why: d.why.clone() }).collect()
 }
 
 fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
@@ -236,18 +234,17 @@ fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<Service
         generation: claim.generation,
         state_number: contents.state.map(|state| state.0),
         records: contents.records.len(),
-        damaged: contents.damaged.len() + usize::from(claim.unreadable.is_some()),
+        damaged: contents.left_alone().count() + usize::from(claim.unreadable.is_some()),
     }))
 }
 
 fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
     let Newest { generation, contents } = newest(store, service)?;
     let left = left_of(&contents);
-    let lines = contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
-    let outcomes: BTreeMap<String, Outcome> = lines.map(|line| (line.client, line.outcome)).collect();
+    let last = last_outcomes(&contents.outcomes);
     let line = |(client, bytes): (&MonName, &Vec<u8>)| RecordLine {
         since_s: store.written_at_s(service, generation, client),
-        outcome: outcomes.get(client.as_str()).copied(),
+        outcome: last.get(client.as_str()).map(|line| line.outcome),
         ..record_line(client, bytes)
     };
     let records = contents.records.iter().map(line).collect();
@@ -282,8 +279,6 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
     let newest = newest(store, service)?;
     let (key, bytes) = find::find(&newest, service, client)?;
     let Newest { generation, contents } = &newest;
-    let mut outcomes =
-        contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
     let record = Record {
         service: service.clone(),
         generation: *generation,
@@ -294,7 +289,7 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: outcomes.rfind(|line| line.client == key.as_str()),
+        outcome: contents.outcomes.iter().rfind(|line| line.client == key.as_str()).cloned(),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;

@@ -7,7 +7,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServiceName};
 
-use super::{DirStore, FileError, parse_json, to_json};
+use super::{DirStore, FileError, JOURNAL, parse_json, to_json};
 
 impl DirStore {
     /// The claim as it was written.
@@ -96,7 +96,7 @@ impl DirStore {
         generation: Generation,
         error: FileError,
     ) -> Result<Claim, FileError> {
-        let path = self.generation(service, generation).join("journal.json");
+        let path = self.generation(service, generation).join(JOURNAL);
         let journal = match self.read_if(&path) {
             Ok(None) if error.is_missing() && !self.is_begun(service, generation)? => return Err(error),
             Ok(None) => return Err(self.lost(service, generation, &error)),

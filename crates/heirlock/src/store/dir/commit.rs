@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::takeover::OutcomeLine;
 
 use super::files::ASIDE;
 use super::generation::whole_lines;
-use super::{Change, DirStore, FileError, SYNC_EACH_MAX, failed, unexpected};
+use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, to_json, unexpected};
 
 /// What becomes of a file.
 enum Step {
@@ -75,7 +76,7 @@ impl DirStore {
     fn append(&self, generation: &Path, outcomes: &str) -> Result<(), FileError> {
         let mut tidied = self.tidied();
         self.tidy(&mut tidied, generation)?;
-        let path = generation.join("outcomes");
+        let path = generation.join(OUTCOMES);
         let appended = self.disk.append(&path, outcomes.as_bytes()).map_err(failed("append to", &path));
         if appended.is_err() {
             // A part of a line may be there, or be there only in memory.
@@ -100,7 +101,7 @@ impl DirStore {
                 }
             }
         }
-        let path = generation.join("outcomes");
+        let path = generation.join(OUTCOMES);
         match self.read_if(&path) {
             Ok(Some(bytes)) => self.replace(&path, &bytes[..whole_lines(&bytes)])?,
             Ok(None) => {}
@@ -128,11 +129,13 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
             }
             Change::RemoveRecord(name) => (sm.join(name.as_str()), Step::Remove),
             Change::PutState(number) => (generation.join("state"), Step::Put(number.render_file().to_vec())),
-            Change::PutJournal(text) => {
-                (generation.join("journal.json"), Step::Put(text.clone().into_bytes()))
+            Change::PutJournal(journal) => {
+                let path = generation.join(JOURNAL);
+                let bytes = to_json(&path, journal)?;
+                (path, Step::Put(bytes))
             }
             Change::AppendOutcome(line) => {
-                outcomes.push_str(&outcome_line(&generation.join("outcomes"), line)?);
+                outcomes.push_str(&outcome_line(&generation.join(OUTCOMES), line)?);
                 continue;
             }
         };
@@ -156,11 +159,8 @@ pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     Err(unexpected(path, &expected, &found, "look at the client's record on its server"))
 }
 
-/// An outcome as it is appended.
-pub(super) fn outcome_line(path: &Path, line: &str) -> Result<String, FileError> {
-    if line.contains('\n') {
-        let found = format!("{line:?}");
-        return Err(unexpected(path, "an outcome of one line", &found, "report this as a bug of heirlock"));
-    }
-    Ok(format!("{line}\n"))
+/// An outcome as it is appended. JSON escapes what would end its line.
+pub(super) fn outcome_line(path: &Path, line: &OutcomeLine) -> Result<String, FileError> {
+    let json = serde_json::to_string(line).map_err(|error| failed("write", path)(error.into()))?;
+    Ok(json + "\n")
 }

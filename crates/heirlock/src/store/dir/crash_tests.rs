@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use heirlock_core::ServerName;
+use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::{Outcome, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 use rustix::io::Errno;
 
@@ -54,8 +55,17 @@ fn remove(client: &str) -> Change {
     Change::RemoveRecord(name(client))
 }
 
-fn outcome(line: &str) -> Change {
-    Change::AppendOutcome(line.into())
+fn outcome(client: &str, outcome: Outcome) -> Change {
+    let line = OutcomeLine { client: client.into(), outcome, at_ms: 7, why: None, is_final: false };
+    Change::AppendOutcome(line)
+}
+
+fn journal(run: &str) -> Journal {
+    Journal::quiet(run, &ServerName::parse("a").unwrap(), 7)
+}
+
+fn put_journal(run: &str) -> Change {
+    Change::PutJournal(Box::new(journal(run)))
 }
 
 fn claim(generation: u64, owner: &str) -> Claim {
@@ -76,7 +86,7 @@ fn contents(state: u32, clients: usize) -> Contents {
     Contents {
         state: Some(StateNumber(state)),
         records: clients.map(|client| (name(&client), record(&client, "begun"))).collect(),
-        journal: Some(format!("journal of {state}")),
+        journal: Some(journal(&format!("journal of {state}"))),
         ..Contents::default()
     }
 }
@@ -84,7 +94,8 @@ fn contents(state: u32, clients: usize) -> Contents {
 /// A service that moves twice, with commits that sync each file and such that share one sync.
 fn history() -> Vec<Call> {
     let many: Vec<Change> = (0..12).map(|i| put(&format!("10.0.1.{i}"), "many")).collect();
-    let mut mixed = vec![put("10.0.1.3", "again"), remove("10.0.1.4"), outcome("10.0.1.4 retired")];
+    let mut mixed =
+        vec![put("10.0.1.3", "again"), remove("10.0.1.4"), outcome("10.0.1.4", Outcome::ReRegistered)];
     mixed.extend((4..13).map(|i| put(&format!("10.0.0.{i}"), "mixed")));
     vec![
         Call::Claim(claim(1, "a")),
@@ -95,10 +106,13 @@ fn history() -> Vec<Call> {
         Call::Release(1),
         Call::Claim(claim(2, "b")),
         Call::Begin(2, contents(5, 10)),
-        Call::Commit(2, vec![outcome("10.0.0.0 acknowledged"), outcome("10.0.0.1 unreachable")]),
-        Call::Commit(2, vec![Change::PutJournal("settling".into())]),
+        Call::Commit(
+            2,
+            vec![outcome("10.0.0.0", Outcome::Acknowledged), outcome("10.0.0.1", Outcome::Unreachable)],
+        ),
+        Call::Commit(2, vec![put_journal("settling")]),
         Call::Commit(2, mixed),
-        Call::Commit(2, vec![outcome("10.0.0.1 lost"), Change::PutJournal("settled".into())]),
+        Call::Commit(2, vec![outcome("10.0.0.1", Outcome::Lost), put_journal("settled")]),
         Call::Claim(claim(3, "a")),
         Call::Begin(3, contents(9, 3)),
         Call::Prune(3),
@@ -151,7 +165,7 @@ fn paint(contents: &mut Contents, change: &Change) {
             contents.records.remove(&name);
         }
         Change::PutState(state) => contents.state = Some(state),
-        Change::PutJournal(journal) => contents.journal = Some(journal),
+        Change::PutJournal(journal) => contents.journal = Some(*journal),
         Change::AppendOutcome(line) => contents.outcomes.push(line),
     }
 }

@@ -7,8 +7,8 @@ use heirlock_core::limits::TENURES_KEPT;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::generation::whole_lines;
-use super::{DirStore, FileError, parse_json, to_json};
+use super::generation::{parse_journal, parse_outcomes};
+use super::{DirStore, FileError, JOURNAL, OUTCOMES, parse_json, to_json};
 use crate::store::{Account, Past};
 
 impl DirStore {
@@ -37,13 +37,11 @@ impl DirStore {
         generation: Generation,
     ) -> Result<Account, FileError> {
         let path = self.generation(service, generation);
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         // One that can't be read keeps nobody from the others.
         let beside = |name: &str| match self.read_if(&path.join(name)) {
             Err(error) if error.is_of_one_entry() => Ok(None),
             read => read,
         };
-        let outcomes = beside("outcomes")?.map(text).unwrap_or_default();
         Ok(Account {
             clients: self
                 .list(&path.join("sm"))?
@@ -51,8 +49,8 @@ impl DirStore {
                 .filter_map(|name| MonName::parse(name).ok())
                 .collect(),
             state: beside("state")?.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
-            journal: beside("journal.json")?.map(text),
-            outcomes: outcomes[..whole_lines(outcomes.as_bytes())].lines().map(str::to_owned).collect(),
+            journal: beside(JOURNAL)?.and_then(|bytes| parse_journal(&bytes).ok()),
+            outcomes: beside(OUTCOMES)?.map(|bytes| parse_outcomes(&bytes)).unwrap_or_default(),
         })
     }
 

@@ -30,6 +30,16 @@ fn claim(generation: u64) -> Claim {
     }
 }
 
+fn told(client: &str) -> OutcomeLine {
+    OutcomeLine {
+        client: client.into(),
+        outcome: Outcome::Acknowledged,
+        at_ms: 7,
+        why: None,
+        is_final: false,
+    }
+}
+
 fn report() -> ServerReport {
     let server = ServerName::parse("a").unwrap();
     let json = format!(
@@ -45,7 +55,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
     let store = DirStore::create(&root).unwrap();
     store.claim(&service(), &claim(1)).unwrap();
     let records = [(MonName::parse("10.0.0.1").unwrap(), LINE.into())].into();
-    let contents = Contents { records, outcomes: vec!["one".into()], ..Contents::default() };
+    let contents = Contents { records, outcomes: vec![told("one")], ..Contents::default() };
     store.begin_generation(&service(), Generation(1), &contents).unwrap();
     (folder, root, store)
 }
@@ -261,12 +271,14 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
 fn a_torn_outcome_is_left_out_and_never_completed() {
     let (_folder, root, store) = begun();
     let path = root.join("services/nfs-a/1/outcomes");
-    fs::write(&path, "one\ntwo\nthr").unwrap();
+    let text = |client: &str| serde_json::to_string(&told(client)).unwrap();
+    fs::write(&path, format!("{}\n{}\n{}", text("one"), text("two"), text("three"))).unwrap();
     let outcomes = |store: &DirStore| store.load(&service(), Generation(1)).unwrap().outcomes;
-    assert_eq!(outcomes(&store), ["one", "two"]);
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome("four".into())]).unwrap();
-    assert_eq!(outcomes(&store), ["one", "two", "four"]);
-    assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\nfour\n");
+    assert_eq!(outcomes(&store), ["one", "two"].map(told));
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("four"))]).unwrap();
+    assert_eq!(outcomes(&store), ["one", "two", "four"].map(told));
+    let lines = format!("{}\n{}\n{}\n", text("one"), text("two"), text("four"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), lines);
 }
 
 #[test]
@@ -284,7 +296,7 @@ fn what_is_foreign_in_a_generation_is_named_and_stays() {
     assert_eq!(names, ["sm/10.0.0.2", "sm/10.0.0.3.new", "sm/10.0.0.4", "sm/caf\\xe9", "state"]);
     assert!(found.damaged.iter().all(|damaged| !damaged.why.is_empty()), "{:?}", found.damaged);
     assert_eq!((found.records.len(), found.state), (1, None));
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome("x".into())]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("x"))]).unwrap();
     assert_eq!(store.load(&service(), Generation(1)).unwrap().damaged, found.damaged);
 }
 
@@ -300,7 +312,7 @@ fn what_a_crash_left_is_swept_by_the_next_run() {
     for left in ["2/sm/.9.00000000.1", "2/.9.00000000.2"] {
         fs::write(services.join(left), LINE).unwrap();
     }
-    store.commit(&service(), Generation(2), &[Change::AppendOutcome("x".into())]).unwrap();
+    store.commit(&service(), Generation(2), &[Change::AppendOutcome(told("x"))]).unwrap();
     store.prune(&service(), Generation(2)).unwrap();
     let hidden: Vec<PathBuf> = paths_below(&services)
         .into_iter()
@@ -427,19 +439,16 @@ fn written_outcomes() -> [OutcomeLine; 2] {
 #[test]
 fn a_journal_and_outcomes_are_written_as_every_version_reads_them() {
     let (_folder, root, store) = begun();
-    let [first, second] = written_outcomes().map(|line| serde_json::to_string(&line).unwrap());
+    let [first, second] = written_outcomes();
     let changes = [
-        Change::PutJournal(crate::store::journal_text(&written_journal())),
+        Change::PutJournal(Box::new(written_journal())),
         Change::AppendOutcome(first.clone()),
         Change::AppendOutcome(second.clone()),
     ];
     store.commit(&service(), Generation(1), &changes).unwrap();
     store.claim(&service(), &claim(2)).unwrap();
-    let contents = Contents {
-        journal: Some(crate::store::journal_text(&written_journal())),
-        outcomes: vec![first, second],
-        ..Contents::default()
-    };
+    let contents =
+        Contents { journal: Some(written_journal()), outcomes: vec![first, second], ..Contents::default() };
     store.begin_generation(&service(), Generation(2), &contents).unwrap();
     let read = |name: &str| fs::read_to_string(root.join("services/nfs-a").join(name)).unwrap();
     assert_eq!(read("1/journal.json"), JOURNAL);
