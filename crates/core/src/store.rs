@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use heirlock_nsm::{MonName, StateNumber};
 
 pub use error::{StoreError, StoreErrorKind};
-pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
+pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past, RecordChange};
 pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
 
 use crate::claim::Claim;

@@ -36,6 +36,17 @@ impl Contents {
         let journal = self.damaged.iter().find(|damaged| damaged.part == DamagedPart::JournalText);
         journal.map(|damaged| damaged.why.as_str())
     }
+
+    /// What a change makes of it.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Record(RecordChange::Put(client, record)) => drop(self.records.insert(client, record)),
+            Change::Record(RecordChange::Remove(client)) => drop(self.records.remove(&client)),
+            Change::PutState(state) => self.state = Some(state),
+            Change::PutJournal(journal) => self.journal = Some(*journal),
+            Change::AppendOutcome(line) => self.outcomes.push(line),
+        }
+    }
 }
 
 /// An entry of a generation that can't be read.
@@ -117,14 +128,46 @@ pub struct Account {
 /// One change of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Writes a client's record, whether it exists or not.
-    PutRecord(MonName, Vec<u8>),
-    /// Removes a client's record, if it exists.
-    RemoveRecord(MonName),
+    /// Of a client's record.
+    Record(RecordChange),
     /// Writes the generation's number anew, where it can't be read: another one it never gets.
     PutState(StateNumber),
     /// Replaces the journal.
     PutJournal(Box<Journal>),
     /// Appends an outcome.
     AppendOutcome(OutcomeLine),
+}
+
+/// One change of a client's record. Nothing else follows from what is found in a status monitor's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordChange {
+    /// Writes the record, whether it exists or not.
+    Put(MonName, Vec<u8>),
+    /// Removes the record, if it exists.
+    Remove(MonName),
+}
+
+impl Change {
+    /// Writes a client's record.
+    #[must_use]
+    pub fn put(client: MonName, record: Vec<u8>) -> Self {
+        Self::Record(RecordChange::Put(client, record))
+    }
+
+    /// Removes a client's record.
+    #[must_use]
+    pub fn remove(client: MonName) -> Self {
+        Self::Record(RecordChange::Remove(client))
+    }
+}
+
+impl RecordChange {
+    /// Whose record is written, if one is.
+    #[must_use]
+    pub fn written(&self) -> Option<&MonName> {
+        match self {
+            Self::Put(client, _) => Some(client),
+            Self::Remove(_) => None,
+        }
+    }
 }

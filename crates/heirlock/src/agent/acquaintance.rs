@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use heirlock_core::ledger::Entry;
 use heirlock_core::store_identity::{StoreIdentity, Verdict, judge};
 use heirlock_core::takeover::OutcomeLine;
 use heirlock_core::{Generation, Moment, ServiceName};
@@ -16,7 +15,7 @@ use super::Agent;
 use super::holdings::Held;
 use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store::memory::{StoreMemory, had_one, wrong_store};
-use crate::store::{Change, ClaimAnswer, Contents, StoreError, StoreErrorKind};
+use crate::store::{Change, ClaimAnswer, Contents, RecordChange, StoreError, StoreErrorKind};
 
 /// What this server remembers of its store, and how far it can be trusted now.
 #[derive(Debug)]
@@ -252,11 +251,11 @@ impl Held {
     }
 
     /// What a generation lacks, and what it holds besides.
-    fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<Entry>) {
+    fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
         let stored = self.ledger.stored();
         let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
         let mut lost: Vec<Change> =
-            lacks.map(|(client, bytes)| Change::PutRecord(client.clone(), bytes.clone())).collect();
+            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
         }
@@ -267,7 +266,7 @@ impl Held {
         let lines = self.outcomes.iter().filter(|line| !there.contains(line));
         lost.extend(lines.cloned().map(Change::AppendOutcome));
         let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect())
+        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Entry, Ledger};
+use heirlock_core::ledger::Ledger;
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::{Change, ClaimAnswer, Contents, Damaged, Store, StoreError};
+use crate::store::{Change, ClaimAnswer, Contents, Damaged, RecordChange, Store, StoreError};
 
 /// One service that this server holds.
 #[derive(Debug, Clone)]
@@ -115,21 +115,21 @@ impl Held {
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
-        let entries = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
+        let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
         commit_all(store, &mut [(service, self, entries)])
     }
 }
 
-/// Makes entries of several services durable and takes them in, as many at a time as one commit carries: a client's record
+/// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a client's record
 /// is one file, however many of them keep it.
 pub(crate) fn commit_all(
     store: &dyn Store,
-    work: &mut [(&ServiceName, &mut Held, Vec<Entry>)],
+    work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
 ) -> Result<(), StoreError> {
     let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
     // In portions, so that a burst of ten thousand doesn't hold up what comes between.
     for portion in 0..most.div_ceil(COMMIT_RECORDS_MAX) {
-        let mut parts: Vec<(&ServiceName, &mut Held, &[Entry])> = work
+        let mut parts: Vec<(&ServiceName, &mut Held, &[RecordChange])> = work
             .iter_mut()
             .filter_map(|(service, held, entries)| {
                 Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
@@ -137,7 +137,9 @@ pub(crate) fn commit_all(
             .collect();
         let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = parts
             .iter()
-            .map(|(service, held, part)| (*service, held.claim.generation, part.iter().map(change).collect()))
+            .map(|(service, held, part)| {
+                (*service, held.claim.generation, part.iter().cloned().map(Change::Record).collect())
+            })
             .collect();
         store.commit_each(&changes)?;
         for (_, held, part) in &mut parts {
@@ -145,14 +147,6 @@ pub(crate) fn commit_all(
         }
     }
     Ok(())
-}
-
-/// An entry as the store is told of it.
-fn change(entry: &Entry) -> Change {
-    match entry {
-        Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
-        Entry::Remove(client) => Change::RemoveRecord(client.clone()),
-    }
 }
 
 /// What this server finds of a service in the store.

@@ -22,7 +22,7 @@ use super::work::{Fit, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, RecordChange, StoreError};
 use crate::survey;
 
 /// The run that is on.
@@ -466,7 +466,7 @@ impl Agent {
                 }
                 Persist::Retire { service, generation, clients } => {
                     target = Some((service, *generation));
-                    changes.extend(clients.iter().map(|client| Change::RemoveRecord(client.clone())));
+                    changes.extend(clients.iter().cloned().map(Change::remove));
                 }
             }
         }
@@ -494,8 +494,7 @@ impl Agent {
                 }
                 Persist::Retire { service, clients, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        let removed: Vec<_> =
-                            clients.iter().map(|c| heirlock_core::ledger::Entry::Remove(c.clone())).collect();
+                        let removed: Vec<_> = clients.iter().cloned().map(RecordChange::Remove).collect();
                         held.ledger.committed(&removed);
                     }
                 }

@@ -251,7 +251,7 @@ fn nothing_is_done_to_another_store_than_the_one_that_is_expected(ground: &Groun
     let made = store.found().unwrap().identity.unwrap();
     let other = StoreIdentity::of(7);
     store.expect(Some(&other));
-    let put = [Change::PutRecord(name("10.9.9.9"), record("10.9.9.9"))];
+    let put = [Change::put(name("10.9.9.9"), record("10.9.9.9"))];
     let report = ServerReport::new(server("a"), "run-1");
     let refused = [
         store.probe().err(),
@@ -310,7 +310,7 @@ fn a_generation_that_exists_is_left_as_it_is(ground: &Ground) {
 fn what_does_not_exist_is_an_error(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     assert!(store.load(&service(), Generation(2)).is_err());
-    for change in [Change::PutRecord(name("h"), record("h")), Change::RemoveRecord(name("h"))] {
+    for change in [Change::put(name("h"), record("h")), Change::remove(name("h"))] {
         assert!(store.commit(&service(), Generation(2), &[change]).is_err());
     }
     assert_eq!(store.newest_generation(&service(), Generation(9)).unwrap(), Some(Generation(1)));
@@ -318,8 +318,8 @@ fn what_does_not_exist_is_an_error(ground: &Ground) {
 
 fn the_last_change_of_a_client_counts(ground: &Ground) {
     let store = begun(ground, 1, &Contents::default());
-    let put = |client: &str, bytes: &str| Change::PutRecord(name(client), record(bytes));
-    let remove = |client: &str| Change::RemoveRecord(name(client));
+    let put = |client: &str, bytes: &str| Change::put(name(client), record(bytes));
+    let remove = |client: &str| Change::remove(name(client));
     let mut changes = vec![
         put("one", "first"),
         put("two", "first"),
@@ -358,11 +358,11 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
         store.begin_generation(service, Generation(1), &contents(1)).unwrap();
     }
     for count in [2, 40] {
-        let put = |i: usize, my: &str| Change::PutRecord(name(&format!("client-{count}-{i}")), record(my));
+        let put = |i: usize, my: &str| Change::put(name(&format!("client-{count}-{i}")), record(my));
         let alike = || (0..count).map(|i| put(i, "both"));
         let first: Vec<Change> = alike().chain([put(count, "first")]).collect();
         let other: Vec<Change> =
-            alike().chain([put(count, "other"), Change::RemoveRecord(name("10.0.0.0"))]).collect();
+            alike().chain([put(count, "other"), Change::remove(name("10.0.0.0"))]).collect();
         let work = [(&services[0], Generation(1), first), (&services[1], Generation(1), other)];
         store.commit_each(&work).unwrap();
         for (service, own) in services.iter().zip(["first", "other"]) {
@@ -399,9 +399,9 @@ fn state_journal_and_outcomes_are_kept(ground: &Ground) {
 
 fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
-    let damage = Change::PutRecord(name("10.0.0.9"), b"garbage\n".to_vec());
+    let damage = Change::put(name("10.0.0.9"), b"garbage\n".to_vec());
     store.commit(&service(), Generation(1), &[damage]).unwrap();
-    store.commit(&service(), Generation(1), &[Change::RemoveRecord(name("10.0.0.0"))]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::remove(name("10.0.0.0"))]).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records.len(), 0);
     let [Damaged { path: which, why, part }] = found.damaged.as_slice() else {
@@ -414,7 +414,7 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
             && why.contains("garbage"),
         "{which}: {why}"
     );
-    let mend = Change::PutRecord(name("10.0.0.9"), record("10.0.0.9"));
+    let mend = Change::put(name("10.0.0.9"), record("10.0.0.9"));
     store.commit(&service(), Generation(1), &[mend]).unwrap();
     let found = store.load(&service(), Generation(1)).unwrap();
     assert_eq!((found.records.len(), found.damaged.len()), (1, 0));
@@ -422,8 +422,8 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
 
 fn what_no_store_can_hold_is_refused_whole(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
-    let good = Change::PutRecord(name("good"), record("good"));
-    let bad = Change::PutRecord(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
+    let good = Change::put(name("good"), record("good"));
+    let bad = Change::put(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
     let error = store.commit(&service(), Generation(1), &[good, bad]).unwrap_err().to_string();
     assert!(error.contains("at most"), "{error}");
     assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(1));
@@ -437,8 +437,7 @@ fn every_name_a_client_may_have_is_held(ground: &Ground) {
     let store = begun(ground, 1, &Contents::default());
     let longest = "x".repeat(255);
     let names = [longest.as_str(), "fe80::1%eth0", "2001:db8::7", "a*?\\\"'$(x)", "state", "claims", "7"];
-    let changes: Vec<Change> =
-        names.iter().map(|client| Change::PutRecord(name(client), record("c"))).collect();
+    let changes: Vec<Change> = names.iter().map(|client| Change::put(name(client), record("c"))).collect();
     store.commit(&service(), Generation(1), &changes).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records, names.iter().map(|client| (name(client), record("c"))).collect());
@@ -454,8 +453,8 @@ fn commits_from_many_threads_are_all_done(ground: &Ground) {
                 for i in 0..5 {
                     let client = format!("client-{thread}-{i}");
                     let changes = [
-                        Change::PutRecord(name(&client), record(&client)),
-                        Change::PutRecord(name("shared"), record(&client)),
+                        Change::put(name(&client), record(&client)),
+                        Change::put(name("shared"), record(&client)),
                         Change::AppendOutcome(outcome(&client, None)),
                     ];
                     store.commit(&service(), Generation(1), &changes).unwrap();

@@ -25,6 +25,6 @@ pub(crate) mod memory;
 pub(crate) use disk::faulty;
 
 pub(crate) use heirlock_core::store::{
-    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, ServerHearts, ServerReport,
-    Store, StoreError, StoreErrorKind, Waits,
+    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, RecordChange, ServerHearts,
+    ServerReport, Store, StoreError, StoreErrorKind, Waits,
 };

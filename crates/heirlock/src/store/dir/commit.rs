@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use heirlock_core::limits::RECORD_BYTES_MAX;
 use heirlock_core::takeover::OutcomeLine;
 
+use super::super::RecordChange;
 use super::files::ASIDE;
 use super::generation::whole_lines;
 use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, to_json, unexpected};
@@ -122,12 +123,12 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
     let sm = generation.join("sm");
     for change in changes {
         let (path, step) = match change {
-            Change::PutRecord(name, bytes) => {
+            Change::Record(RecordChange::Put(name, bytes)) => {
                 let path = sm.join(name.as_str());
                 check_record(&path, bytes)?;
                 (path, Step::Put(bytes.clone()))
             }
-            Change::RemoveRecord(name) => (sm.join(name.as_str()), Step::Remove),
+            Change::Record(RecordChange::Remove(name)) => (sm.join(name.as_str()), Step::Remove),
             Change::PutState(number) => (generation.join("state"), Step::Put(number.render_file().to_vec())),
             Change::PutJournal(journal) => {
                 let path = generation.join(JOURNAL);

@@ -48,11 +48,11 @@ fn record(client: &str, my_name: &str) -> Vec<u8> {
 }
 
 fn put(client: &str, my_name: &str) -> Change {
-    Change::PutRecord(name(client), record(client, my_name))
+    Change::put(name(client), record(client, my_name))
 }
 
 fn remove(client: &str) -> Change {
-    Change::RemoveRecord(name(client))
+    Change::remove(name(client))
 }
 
 fn outcome(client: &str, outcome: Outcome) -> Change {
@@ -147,26 +147,12 @@ impl Call {
             }
             Call::Commit(generation, changes) => {
                 let contents = picture.generations.get_mut(generation).unwrap();
-                changes.iter().for_each(|change| paint(contents, change));
+                changes.iter().cloned().for_each(|change| contents.apply(change));
             }
             Call::Release(_) => picture.claim.as_mut().unwrap().released = true,
             Call::Prune(keep_from) => picture.generations.retain(|generation, _| generation >= keep_from),
             Call::Beat(_) => {}
         }
-    }
-}
-
-fn paint(contents: &mut Contents, change: &Change) {
-    match change.clone() {
-        Change::PutRecord(name, bytes) => {
-            contents.records.insert(name, bytes);
-        }
-        Change::RemoveRecord(name) => {
-            contents.records.remove(&name);
-        }
-        Change::PutState(state) => contents.state = Some(state),
-        Change::PutJournal(journal) => contents.journal = Some(*journal),
-        Change::AppendOutcome(line) => contents.outcomes.push(line),
     }
 }
 
@@ -439,7 +425,7 @@ fn a_store_that_can_t_be_read_never_looks_empty() {
 fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged() {
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     for clients in [2, 12] {
-        let put = |i: usize| Change::PutRecord(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
+        let put = |i: usize| Change::put(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
         let work =
             services.each_ref().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
         let begun = || {

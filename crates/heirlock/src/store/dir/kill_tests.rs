@@ -74,8 +74,7 @@ fn work(root: &Path) {
     for round in first.. {
         // Turn by turn with a sync for each file and with one for all.
         let count = if round % 2 == 0 { 3 } else { CLIENTS };
-        let mut changes: Vec<Change> =
-            (0..count).map(|i| Change::PutRecord(client(i), record(i, round))).collect();
+        let mut changes: Vec<Change> = (0..count).map(|i| Change::put(client(i), record(i, round))).collect();
         changes.push(Change::AppendOutcome(outcome_of(round)));
         store.commit(&service(), generation, &changes).unwrap();
         say(&format!("round {generation} {round} {count}"));

@@ -92,7 +92,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
         let [damaged] = found.damaged.as_slice() else { panic!("{what}: {:?}", found.damaged) };
         assert_eq!(damaged.part, DamagedPart::Record(Some(client(2))), "{what}");
         // It is written and removed as any other.
-        let mend = [Change::PutRecord(client(2), LINE.into()), Change::PutRecord(client(3), LINE.into())];
+        let mend = [Change::put(client(2), LINE.into()), Change::put(client(3), LINE.into())];
         store.commit(&service(), Generation(1), &mend).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (3, vec![]), "{what}");
@@ -100,7 +100,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
     for (what, plant) in all() {
         let (_folder, at, store) = begun();
         plant(&at.join("1/sm/10.0.0.2"));
-        let remove = [Change::RemoveRecord(client(2)), Change::PutRecord(client(3), LINE.into())];
+        let remove = [Change::remove(client(2)), Change::put(client(3), LINE.into())];
         store.commit(&service(), Generation(1), &remove).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (2, vec![]), "{what}");
@@ -236,11 +236,11 @@ fn a_link_in_the_store_leads_nowhere() {
     symlink(&outside, at.join("2")).unwrap();
     assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
     store.load(&service(), Generation(2)).unwrap_err();
-    store.commit(&service(), Generation(2), &[Change::PutRecord(client(1), LINE.into())]).unwrap_err();
+    store.commit(&service(), Generation(2), &[Change::put(client(1), LINE.into())]).unwrap_err();
     symlink(outside.join("secret"), at.join("1/sm/10.0.0.2")).unwrap();
     fs::remove_file(at.join("1/outcomes")).unwrap_or_default();
     symlink(outside.join("secret"), at.join("1/outcomes")).unwrap();
-    let changes = [Change::PutRecord(client(2), LINE.into()), Change::AppendOutcome(told("10.0.0.1"))];
+    let changes = [Change::put(client(2), LINE.into()), Change::AppendOutcome(told("10.0.0.1"))];
     store.commit(&service(), Generation(1), &changes).unwrap();
     assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "only for root");
     assert_eq!(fs::read_dir(outside.join("sm")).unwrap().count(), 0);
@@ -259,9 +259,9 @@ fn the_longest_names_are_kept_and_removed() {
     let records = [(longest.clone(), LINE.into())].into();
     let contents = Contents { records, ..Contents::default() };
     store.begin_generation(&host, Generation(1), &contents).unwrap();
-    store.commit(&host, Generation(1), &[Change::PutRecord(longest.clone(), LINE.into())]).unwrap();
+    store.commit(&host, Generation(1), &[Change::put(longest.clone(), LINE.into())]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap(), contents);
-    store.commit(&host, Generation(1), &[Change::RemoveRecord(longest)]).unwrap();
+    store.commit(&host, Generation(1), &[Change::remove(longest)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);
     store.release(&host, Generation(1)).unwrap();
 }

@@ -63,7 +63,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
 /// Every call, and its error.
 fn all_fail(store: &DirStore) -> Vec<String> {
     let (service, first) = (service(), Generation(1));
-    let change = Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into());
+    let change = Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into());
     let answers = [
         store.probe().err(),
         store.services().err(),
@@ -231,7 +231,7 @@ fn what_two_services_keep_of_a_client_is_one_file() {
     let other = ServiceName::parse("nfs-b").unwrap();
     store.claim(&other, &claim(1)).unwrap();
     store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
-    let put = || vec![Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
+    let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
     store.commit_each(&[(&service(), Generation(1), put()), (&other, Generation(1), put())]).unwrap();
     let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
     assert_eq!(kept("nfs-a").ino(), kept("nfs-b").ino());
@@ -244,7 +244,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     let (_folder, root, store) = begun();
     let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
     let another = LINE.replace("10.0.0.1", "10.0.0.2");
-    store.commit(&service(), Generation(1), &[Change::PutRecord(other.clone(), LINE.into())]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::put(other.clone(), LINE.into())]).unwrap();
     let mut records: BTreeMap<_, Vec<u8>> = [(same.clone(), LINE.into())].into();
     records.extend([other.clone(), new.clone()].map(|name| (name, another.clone().into())));
     store
@@ -260,9 +260,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     assert_ne!(inode(1, &other), inode(2, &other));
     assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
     // Who changes one leaves the other as it is.
-    store
-        .commit(&service(), Generation(2), &[Change::PutRecord(same.clone(), another.clone().into())])
-        .unwrap();
+    store.commit(&service(), Generation(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
     assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
 }
