@@ -120,8 +120,8 @@ impl Held {
     }
 }
 
-/// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a client's record
-/// is one file, however many of them keep it.
+/// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a
+/// client's record is one file, however many of them keep it.
 pub(crate) fn commit_all(
     store: &dyn Store,
     work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
