@@ -20,14 +20,23 @@ pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::{Generation, ServerName, ServiceName};
-use crate::store_identity::{Found, StoreIdentity};
+use crate::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 
 /// The store. All calls block; none may be made on the loop that answers the control socket.
 ///
 /// After an error the store may hold all, some or none of what the call asked for; every call may be repeated.
 pub trait Store: Send + Sync {
-    /// Where it is, for people.
+    /// What it is, and where, for people.
     fn describe(&self) -> String;
+
+    /// Where something of it lies, for people.
+    fn place(&self, of: Place<'_>) -> String;
+
+    /// The failure of a store that is there in the place of the one that is meant.
+    fn wrong(&self, why: WrongStore) -> StoreError;
+
+    /// The failure of a store that shows less than is known of it.
+    fn older(&self, why: OlderStore) -> StoreError;
 
     /// Proves that the store can be written and read now, by doing both.
     fn probe(&self) -> Result<(), StoreError>;
@@ -133,6 +142,19 @@ pub trait Store: Send + Sync {
     fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
         self.hearts().map(|hearts| hearts.reports)
     }
+}
+
+/// A place of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// The store itself.
+    Store,
+    /// The claim of a generation.
+    Claim(&'a ServiceName, Generation),
+    /// All of a generation. What [`Damaged::path`] names lies below it.
+    Generation(&'a ServiceName, Generation),
+    /// The records of a generation.
+    Records(&'a ServiceName, Generation),
 }
 
 /// What came of a claim.

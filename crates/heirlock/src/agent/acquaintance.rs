@@ -14,8 +14,8 @@ use heirlock_nsm::StateNumber;
 use super::Agent;
 use super::holdings::Held;
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::memory::{StoreMemory, had_one, wrong_store};
-use crate::store::{Change, ClaimAnswer, Contents, RecordChange, StoreError, StoreErrorKind};
+use crate::store::memory::{StoreMemory, had_one};
+use crate::store::{Change, ClaimAnswer, Contents, Place, RecordChange, StoreError, StoreErrorKind};
 
 /// What this server remembers of its store, and how far it can be trusted now.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Agent {
                 );
                 identity
             }
-            (Verdict::Refused(why), _) => return Err(wrong_store(&self.settings.store.path, why)),
+            (Verdict::Refused(why), _) => return Err(self.store.wrong(why)),
             (Verdict::Name | Verdict::Ours, _) => {
                 let identity = self.store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?;
                 tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: its identity is {} from now on", identity.as_str());
@@ -221,7 +221,7 @@ impl Agent {
             let sentence = format!(
                 "{}, generation {generation} of {service}: expected state number {}, found {there}; put back the newest copy \
                  of the store",
-                self.settings.store.path.display(),
+                self.store.place(Place::Store),
                 held.state
             );
             return Err(StoreError::new(StoreErrorKind::Unexpected, sentence));

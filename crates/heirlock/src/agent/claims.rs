@@ -6,7 +6,7 @@ use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::{Agent, clock};
-use crate::store::{ClaimAnswer, StoreError};
+use crate::store::{ClaimAnswer, Place, StoreError};
 
 /// Why a service was not claimed.
 enum NotClaimed {
@@ -114,7 +114,7 @@ impl Agent {
 
     /// What a report says of a claim that can't be read.
     fn claim_trouble(&self, service: &ServiceName, generation: Generation, why: String) -> Trouble {
-        let entry = format!("{}/services/{service}/claims/{generation}", self.settings.store.path.display());
+        let entry = self.store.place(Place::Claim(service, generation));
         Trouble { service: service.clone(), entry, why, fate_unknown: false }
     }
 

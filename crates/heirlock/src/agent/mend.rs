@@ -13,7 +13,7 @@ use heirlock_nsm::{MonitorLine, StateNumber};
 use super::services::UNREADABLE_ENTRY;
 use super::{Agent, holdings};
 use crate::from_elsewhere;
-use crate::store::{Contents, Damaged, StoreError};
+use crate::store::{Contents, Damaged, Place, StoreError};
 
 /// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
 /// next odd one.
@@ -43,7 +43,7 @@ impl Agent {
             sent.extend(self.beyond_earlier(service, generation)?);
         }
         let mut troubles = self.inherited(service, &contents);
-        let folder = super::status::generation_at(&self.settings.store.path, service, generation);
+        let folder = self.store.place(Place::Generation(service, generation));
         let my_name = self.announced_names(service).into_iter().next();
         for damaged in std::mem::take(&mut contents.damaged).into_iter().filter(Damaged::is_named) {
             let entry = format!("{folder}/{}", damaged.path);

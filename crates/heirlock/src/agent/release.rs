@@ -11,11 +11,11 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::requests::Whose;
 use super::runs::Running;
-use super::{Agent, clock, status};
+use super::{Agent, clock};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
-use crate::store::{Change, Damaged, Decline};
+use crate::store::{Change, Damaged, Decline, Place};
 use crate::words::counted;
 
 /// Releases that are on.
@@ -238,7 +238,7 @@ impl Agent {
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
         self.advance(Event::GivenUp(service.clone()));
-        let folder = status::generation_at(&self.settings.store.path, service, generation);
+        let folder = self.store.place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
         Ok(contents.damaged.into_iter().map(trouble).collect())
     }

@@ -420,7 +420,7 @@ impl Agent {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = super::status::report(machine, &self.settings, &self.readiness);
+        let report = super::status::report(machine, self.store.as_ref(), &self.readiness);
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -692,7 +692,7 @@ impl Agent {
 
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
-        let report = super::status::report(&running.machine, &self.settings, &self.readiness);
+        let report = super::status::report(&running.machine, self.store.as_ref(), &self.readiness);
         for waiting in running.waiting.drain(..) {
             waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -711,7 +711,7 @@ impl Agent {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.lives.run_ended(self.clock.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
-        let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
+        let mut answer = super::status::answer(&running.machine, end, self.store.as_ref(), &self.readiness);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }

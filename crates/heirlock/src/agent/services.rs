@@ -17,7 +17,6 @@ use super::runs::Commission;
 use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
-use crate::store::memory::older_store;
 use crate::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
 use crate::words::counted;
 
@@ -42,7 +41,7 @@ impl Agent {
                 }
                 // What the store lost of one service says nothing of the others.
                 Err(error) if *error.kind() == StoreErrorKind::Older => {
-                    self.acquaintance.misses(&service, &error)
+                    self.acquaintance.misses(&service, &error);
                 }
                 // It says nothing of the other services, which are looked after all the same.
                 Err(error) if error.is_of_one_entry() => {
@@ -206,7 +205,7 @@ impl Agent {
         found: Option<Generation>,
     ) -> Result<(), StoreError> {
         let checked = self.acquaintance.memory().check_age(service, found);
-        checked.map_err(|why| older_store(&self.settings.store.path, why))
+        checked.map_err(|why| self.store.older(why))
     }
 
     /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run

@@ -11,7 +11,6 @@ use crate::agent::past_report;
 use crate::config::Settings;
 use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
 use crate::control::{self, Answer, AskError, Request};
-use crate::store::dir::DirStore;
 use crate::store::memory::open_ours;
 use crate::store::{Contents, Store};
 use crate::survey::{past, present};
@@ -84,7 +83,7 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
                 report.tenure = tenure.ok().flatten().map(|tenure| Box::new(TenureReport::from(&tenure)));
                 report
             }
-            None => of_store(store, &service, options.generation.map(Generation), settings)?,
+            None => of_store(store, &service, options.generation.map(Generation))?,
         };
         if options.clients {
             report.each_client = each_client(store, &service, Generation(report.generation))?;
@@ -95,10 +94,9 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
 }
 
 fn of_store(
-    store: &DirStore,
+    store: &dyn Store,
     service: &ServiceName,
     generation: Option<Generation>,
-    settings: &Settings,
 ) -> Result<AdoptionReport, Failed> {
     let service = known(store, service.clone())?;
     let (tenures, _) = past::history(store, &service)?;
@@ -133,7 +131,7 @@ fn of_store(
         false => None,
     };
     let whole =
-        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, settings));
+        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, store));
     let mut report = whole.unwrap_or_else(|| of_tenure(&service, tenure));
     report.tenure = Some(Box::new(TenureReport::from(tenure)));
     Ok(report)
@@ -174,7 +172,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
 
 /// What became of each client of a generation, in order of their keys.
 fn each_client(
-    store: &DirStore,
+    store: &dyn Store,
     service: &ServiceName,
     generation: Generation,
 ) -> Result<Vec<ClientOutcome>, Failed> {

@@ -12,12 +12,13 @@ use super::host::Host;
 use crate::agent::unreadable_claim;
 use crate::config::Settings;
 use crate::store::dir::DirStore;
-use crate::store::memory::{Known, StoreMemory, older_store, open_any};
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::memory::{Known, StoreMemory, recognise};
+use crate::store::{ServerReport, Store, StoreError, older_store};
 
 /// Opens the configured store, which must be the one that this server knows.
 pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {
-    let (store, _, wrong) = open_any(&host.at(&settings.store.path), &host.at(&settings.local_directory))?;
+    let store = DirStore::at(&host.at(&settings.store.path));
+    let (_, wrong) = recognise(&store, &host.at(&settings.local_directory))?;
     wrong.map_or(Ok(store), Err)
 }
 

@@ -34,13 +34,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::log_limit::Source;
-use heirlock_core::store_identity::{Found, StoreIdentity};
+use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::disk::{Disk, Owner, RealDisk};
-use super::failure::FileError;
-use super::{Account, Change, ClaimAnswer, Contents, Past, ServerHearts, ServerReport, Store, StoreError};
+use super::failure::{FileError, older_store, wrong_store};
+use super::{
+    Account, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store, StoreError,
+};
 use crate::files::{trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
@@ -218,6 +220,24 @@ impl DirStore {
 impl Store for DirStore {
     fn describe(&self) -> String {
         format!("the folder {}", self.root.display())
+    }
+
+    fn place(&self, of: Place<'_>) -> String {
+        let path = match of {
+            Place::Store => self.root.clone(),
+            Place::Claim(service, generation) => self.claims(service).join(generation.to_string()),
+            Place::Generation(service, generation) => self.generation(service, generation),
+            Place::Records(service, generation) => self.generation(service, generation).join("sm"),
+        };
+        path.display().to_string()
+    }
+
+    fn wrong(&self, why: WrongStore) -> StoreError {
+        wrong_store(&self.root, why)
+    }
+
+    fn older(&self, why: OlderStore) -> StoreError {
+        older_store(&self.root, why)
     }
 
     fn probe(&self) -> Result<(), StoreError> {

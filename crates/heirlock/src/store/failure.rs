@@ -2,6 +2,7 @@
 //! failure is, and the sentence that a person is told.
 
 use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use heirlock_core::store::{StoreError, StoreErrorKind};
 use heirlock_core::store_identity::{OlderStore, WrongStore};
@@ -92,6 +93,16 @@ pub(crate) enum FileError {
         /// what an administrator can do
         remedy: &'static str,
     },
+}
+
+/// Another store than this server's, in this folder.
+pub(crate) fn wrong_store(path: &Path, why: WrongStore) -> StoreError {
+    FileError::Wrong { path: path.display().to_string(), why }.into()
+}
+
+/// An older copy of this server's store, in this folder.
+pub(crate) fn older_store(path: &Path, why: OlderStore) -> StoreError {
+    FileError::Older { path: path.display().to_string(), why }.into()
 }
 
 fn meant(expected: Option<&str>) -> String {

@@ -23,8 +23,17 @@ mod failure;
 pub(crate) mod memory;
 #[cfg(test)]
 pub(crate) use disk::faulty;
+pub(crate) use failure::{older_store, wrong_store};
 
 pub(crate) use heirlock_core::store::{
-    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, RecordChange, ServerHearts,
-    ServerReport, Store, StoreError, StoreErrorKind, Waits,
+    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, Place, RecordChange,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Waits,
 };
+
+use crate::config::Settings;
+
+/// The configured store. It need not be there yet: its volume may be mounted later than the agent starts, and until then every
+/// call fails.
+pub(crate) fn open(settings: &Settings) -> Box<dyn Store> {
+    Box::new(dir::DirStore::at(&settings.store.path))
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 use heirlock_core::claim::Authority;
 use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Observation;
-use heirlock_core::store_identity::{Found, StoreIdentity};
+use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Generation, Outcome};
 
@@ -18,7 +18,9 @@ use crate::agent::watch::Look;
 use crate::control::Line;
 use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
-use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store, StoreErrorKind};
+use crate::store::{
+    Account, Contents, Past, Place as StorePlace, ServerHearts, ServerReport, Store, StoreErrorKind,
+};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -87,6 +89,18 @@ const LATENCY: Duration = Duration::from_millis(40);
 impl Store for Slow {
     fn describe(&self) -> String {
         self.0.describe()
+    }
+
+    fn place(&self, of: StorePlace<'_>) -> String {
+        self.0.place(of)
+    }
+
+    fn wrong(&self, why: WrongStore) -> StoreError {
+        self.0.wrong(why)
+    }
+
+    fn older(&self, why: OlderStore) -> StoreError {
+        self.0.older(why)
     }
 
     fn probe(&self) -> Result<(), StoreError> {
@@ -276,7 +290,7 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run.as_ref().unwrap().machine;
-    let report = crate::agent::status::report(machine, &place.agent.settings, &place.agent.readiness);
+    let report = crate::agent::status::report(machine, place.agent.store.as_ref(), &place.agent.readiness);
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };

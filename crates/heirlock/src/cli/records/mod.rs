@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::control::Request;
-use crate::store::dir::DirStore;
 use crate::store::memory::{open_any, open_ours};
 use crate::store::{Contents, Store, StoreError};
 use crate::survey::present;
@@ -148,13 +147,13 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
 pub(super) fn look(
     settings: &Settings,
     output: &Output,
-    look: impl FnOnce(&DirStore) -> Result<Exit, Failed>,
+    look: impl FnOnce(&dyn Store) -> Result<Exit, Failed>,
 ) -> Result<Exit, Failed> {
-    let (store, _, wrong) = open_any(&settings.store.path, &settings.local_directory)?;
+    let (store, wrong) = open_any(settings)?;
     if let Some(wrong) = &wrong {
         output.warn(wrong);
     }
-    let exit = look(&store)?;
+    let exit = look(store.as_ref())?;
     Ok(if wrong.is_some() && exit == Exit::Done { Exit::Failed } else { exit })
 }
 
@@ -165,7 +164,7 @@ fn client_name(given: &str) -> Result<MonName, Failed> {
 /// The key of a client that is given by its address or a name. Where the store can't be looked at the agent says what is wrong.
 fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<MonName, Failed> {
     let Ok((store, _)) = open_ours(settings) else { return Ok(given) };
-    let Ok(newest) = newest(&store, service) else { return Ok(given) };
+    let Ok(newest) = newest(store.as_ref(), service) else { return Ok(given) };
     find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }
 
@@ -203,7 +202,7 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
     }
 }
 
-fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
+fn list_services(store: &dyn Store, output: &Output) -> Result<Exit, Failed> {
     let (mut lines, mut is_whole) = (Vec::new(), true);
     for service in store.services()? {
         match service_line(store, service) {
@@ -221,7 +220,7 @@ fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
     Ok(if is_whole { Exit::Done } else { Exit::Failed })
 }
 
-fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<ServiceLine>, StoreError> {
+fn service_line(store: &dyn Store, service: ServiceName) -> Result<Option<ServiceLine>, StoreError> {
     let Some(claim) = store.newest_claim(&service)? else { return Ok(None) };
     let contents = match store.newest_generation(&service, claim.generation)? {
         Some(generation) => store.load(&service, generation)?,
@@ -238,7 +237,7 @@ fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<Service
     }))
 }
 
-fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
+fn list(store: &dyn Store, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
     let Newest { generation, contents } = newest(store, service)?;
     let left = left_of(&contents);
     let last = last_outcomes(&contents.outcomes);
@@ -275,7 +274,7 @@ fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
     parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
 }
 
-fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
+fn show(store: &dyn Store, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
     let newest = newest(store, service)?;
     let (key, bytes) = find::find(&newest, service, client)?;
     let Newest { generation, contents } = &newest;

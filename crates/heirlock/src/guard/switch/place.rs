@@ -10,9 +10,9 @@ use heirlock_core::store_identity::{
 use super::super::{records, volumes};
 use super::{GuardError, Run, StepOutcome};
 use crate::files::trusted;
-use crate::store::Store;
 use crate::store::dir::DirStore;
-use crate::store::memory::{StoreMemory, wrong_store};
+use crate::store::memory::StoreMemory;
+use crate::store::{Store, wrong_store};
 
 /// What is to be done about the store, and with which.
 pub(super) struct Decided {

@@ -17,7 +17,7 @@ use crate::store::StoreErrorKind;
 #[derive(Debug, Clone)]
 enum Call {
     Claim(Claim),
-    Begin(u64, Contents),
+    Begin(u64, Box<Contents>),
     Commit(u64, Vec<Change>),
     Release(u64),
     Prune(u64),
@@ -99,13 +99,13 @@ fn history() -> Vec<Call> {
     mixed.extend((4..13).map(|i| put(&format!("10.0.0.{i}"), "mixed")));
     vec![
         Call::Claim(claim(1, "a")),
-        Call::Begin(1, contents(3, 2)),
+        Call::Begin(1, Box::new(contents(3, 2))),
         Call::Beat(1),
         Call::Commit(1, vec![put("10.0.0.7", "one"), put("10.0.0.0", "new"), remove("10.0.0.1")]),
         Call::Commit(1, many),
         Call::Release(1),
         Call::Claim(claim(2, "b")),
-        Call::Begin(2, contents(5, 10)),
+        Call::Begin(2, Box::new(contents(5, 10))),
         Call::Commit(
             2,
             vec![outcome("10.0.0.0", Outcome::Acknowledged), outcome("10.0.0.1", Outcome::Unreachable)],
@@ -114,7 +114,7 @@ fn history() -> Vec<Call> {
         Call::Commit(2, mixed),
         Call::Commit(2, vec![outcome("10.0.0.1", Outcome::Lost), put_journal("settled")]),
         Call::Claim(claim(3, "a")),
-        Call::Begin(3, contents(9, 3)),
+        Call::Begin(3, Box::new(contents(9, 3))),
         Call::Prune(3),
         Call::Beat(2),
         Call::Commit(3, vec![put("10.0.0.9", "last")]),
@@ -143,7 +143,7 @@ impl Call {
         match self {
             Call::Claim(claim) => picture.claim = Some(claim.clone()),
             Call::Begin(generation, contents) => {
-                picture.generations.insert(*generation, contents.clone());
+                picture.generations.insert(*generation, Contents::clone(contents));
             }
             Call::Commit(generation, changes) => {
                 let contents = picture.generations.get_mut(generation).unwrap();

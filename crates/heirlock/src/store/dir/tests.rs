@@ -454,3 +454,20 @@ fn a_journal_and_outcomes_are_written_as_every_version_reads_them() {
     assert!(read("1/outcomes").ends_with(&format!("\n{OUTCOMES}")), "{}", read("1/outcomes"));
     assert_eq!(read("2/outcomes"), OUTCOMES);
 }
+
+#[test]
+fn a_place_of_the_store_is_shown_as_the_path_where_it_lies() {
+    let (_folder, root, store) = begun();
+    let (service, first) = (service(), Generation(1));
+    let shown = [
+        Place::Store,
+        Place::Claim(&service, first),
+        Place::Generation(&service, first),
+        Place::Records(&service, first),
+    ];
+    let lies = ["", "services/nfs-a/claims/1", "services/nfs-a/1", "services/nfs-a/1/sm"];
+    for (of, path) in shown.into_iter().zip(lies) {
+        let path = if path.is_empty() { root.clone() } else { root.join(path) };
+        assert_eq!((store.place(of), path.exists()), (path.display().to_string(), true));
+    }
+}
