@@ -171,3 +171,65 @@ impl RecordChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::ServerName;
+    use crate::outcome::Outcome;
+
+    fn client(name: &str) -> MonName {
+        MonName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_change_makes_of_a_generation_what_it_says() {
+        let journal = Journal::quiet("run", &ServerName::parse("a").unwrap(), 7);
+        let line = |client: &str| OutcomeLine {
+            client: client.into(),
+            outcome: Outcome::Lost,
+            at_ms: 0,
+            why: None,
+            is_final: false,
+        };
+        let mut contents = Contents::default();
+        for change in [
+            Change::put(client("one"), b"first".to_vec()),
+            Change::put(client("two"), b"first".to_vec()),
+            Change::put(client("one"), b"second".to_vec()),
+            Change::remove(client("two")),
+            Change::remove(client("nobody")),
+            Change::PutState(StateNumber(7)),
+            Change::PutJournal(Box::new(journal.clone())),
+            Change::AppendOutcome(line("one")),
+            Change::AppendOutcome(line("one")),
+        ] {
+            contents.apply(change);
+        }
+        let records = BTreeMap::from([(client("one"), b"second".to_vec())]);
+        let outcomes = vec![line("one"), line("one")];
+        let (state, journal) = (Some(StateNumber(7)), Some(journal));
+        assert_eq!(contents, Contents { state, records, journal, outcomes, damaged: Vec::new() });
+    }
+
+    #[test]
+    fn a_journal_without_sense_is_no_entry_that_is_named_and_one_that_cant_be_read_is() {
+        let damaged = |part| Damaged { path: "x".into(), why: "torn".into(), part };
+        let named = [
+            DamagedPart::Record(None),
+            DamagedPart::Record(Some(client("one"))),
+            DamagedPart::State,
+            DamagedPart::Journal,
+            DamagedPart::Outcomes,
+        ];
+        let all = named.iter().cloned().chain([DamagedPart::JournalText]).map(damaged).collect();
+        let contents = Contents { damaged: all, ..Contents::default() };
+        assert!(contents.left_alone().map(|damaged| &damaged.part).eq(&named));
+        assert_eq!(contents.senseless_journal(), Some("torn"));
+        let clients: Vec<_> = contents.left_alone().filter_map(Damaged::client).collect();
+        let records = contents.left_alone().filter(|damaged| damaged.is_record()).count();
+        assert_eq!((clients, records), (vec![&client("one")], 2));
+        let unread = Contents { damaged: vec![damaged(DamagedPart::Journal)], ..Contents::default() };
+        assert_eq!(unread.senseless_journal(), None);
+    }
+}

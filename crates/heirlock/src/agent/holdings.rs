@@ -87,7 +87,8 @@ impl Held {
     /// What can't be read of it in the store, and was not written anew since.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
         let mended = |client: &MonName| self.ledger.stored().contains_key(client);
-        self.damaged.iter().filter(move |damaged| !damaged.client().is_some_and(mended))
+        let named = self.damaged.iter().filter(|damaged| damaged.is_named());
+        named.filter(move |damaged| !damaged.client().is_some_and(mended))
     }
 
     /// How many more records it may keep.

@@ -240,7 +240,7 @@ impl Agent {
         self.advance(Event::GivenUp(service.clone()));
         let folder = self.store.place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
-        Ok(contents.damaged.into_iter().map(trouble).collect())
+        Ok(contents.damaged.into_iter().filter(Damaged::is_named).map(trouble).collect())
     }
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
