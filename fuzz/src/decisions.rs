@@ -7,9 +7,10 @@ use std::time::Duration;
 use heirlock_core::Moment;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{
-    Addresses, Entry, Folder, Ledger, Problem, Roles, Scan, ScannedFile, population as clients_of,
+    Addresses, Folder, Ledger, Problem, Roles, Scan, ScannedFile, population as clients_of,
 };
 use heirlock_core::notify::{Event, Notifier, Plan, Transmit};
+use heirlock_core::store::RecordChange;
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::rpc::{Call, encode_success};
 use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
@@ -113,7 +114,7 @@ pub fn population(bytes: &[u8]) {
     let life = Incarnation { boot: "b".into(), start: "1".into(), reopened: 0 };
     let mut ledger = Ledger::new(BTreeMap::new(), false, Duration::from_secs(120));
     let entries = ledger.compare(Moment::START, &found, &Roles::default(), Some(&life));
-    assert!(entries.iter().all(|entry| matches!(entry, Entry::Put(..))), "{entries:?}");
+    assert!(entries.iter().all(|entry| matches!(entry, RecordChange::Put(..))), "{entries:?}");
     ledger.committed(&entries);
     assert_eq!(ledger.stored(), &found.clients, "the store holds who is there");
     assert_eq!(ledger.compare(Moment::START, &found, &Roles::default(), Some(&life)), [], "written twice");

@@ -24,6 +24,7 @@ use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
+use crate::store::RecordChange;
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,15 +64,6 @@ pub struct Problem {
     pub why: String,
     /// It may be a record that is just being written: empty, or cut short. Worth saying only if it stays so.
     pub may_be_in_the_making: bool,
-}
-
-/// What is to be done to the store so that it knows what the directory knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// Write this client's record.
-    Put(MonName, Vec<u8>),
-    /// Remove this client's record: its deletion is believed.
-    Remove(MonName),
 }
 
 /// Who is a peer and not a client (I7).
@@ -137,7 +129,7 @@ impl Ledger {
         found: &Population,
         roles: &Roles,
         life: Option<&Incarnation>,
-    ) -> Vec<Entry> {
+    ) -> Vec<RecordChange> {
         let mut comparison = self.begin_comparison();
         self.compare_some(&mut comparison, now, found, roles, life, Portion::ALL)
     }
@@ -159,39 +151,39 @@ impl Ledger {
         roles: &Roles,
         life: Option<&Incarnation>,
         portion: Portion,
-    ) -> Vec<Entry> {
+    ) -> Vec<RecordChange> {
         self.follow_life(life);
-        let mut entries = Vec::new();
+        let mut changes = Vec::new();
         if let Comparison::Arrivals { after } = comparison {
-            *after = self.arrivals(found, roles, life.is_some(), after.as_ref(), portion, &mut entries);
+            *after = self.arrivals(found, roles, life.is_some(), after.as_ref(), portion, &mut changes);
             if after.is_some() {
-                return entries;
+                return changes;
             }
             self.peers.retain(|peer| found.clients.contains_key(peer));
             *comparison = Comparison::Departures { after: None };
             if portion.is_a_part() {
-                return entries;
+                return changes;
             }
         }
         if let Comparison::Departures { after } = comparison {
-            *after = self.departures(now, found, life.is_some(), after.as_ref(), portion, &mut entries);
+            *after = self.departures(now, found, life.is_some(), after.as_ref(), portion, &mut changes);
             if after.is_none() {
                 *comparison = Comparison::Over;
             }
         }
-        entries
+        changes
     }
 
-    /// These entries are durable.
-    pub fn committed(&mut self, entries: &[Entry]) {
-        for entry in entries {
+    /// These changes are durable.
+    pub fn committed(&mut self, changes: &[RecordChange]) {
+        for entry in changes {
             match entry {
-                Entry::Put(name, bytes) => {
+                RecordChange::Put(name, bytes) => {
                     let is_new = self.stored.insert(name.clone(), bytes.clone()).is_none();
                     self.arrived += u64::from(is_new);
                     self.tombstones.remove(name);
                 }
-                Entry::Remove(name) => {
+                RecordChange::Remove(name) => {
                     self.stored.remove(name);
                     self.tombstones.remove(name);
                     self.seen.remove(name);
@@ -265,12 +257,12 @@ impl Ledger {
         serves: bool,
         after: Option<&MonName>,
         mut portion: Portion,
-        entries: &mut Vec<Entry>,
+        changes: &mut Vec<RecordChange>,
     ) -> Option<MonName> {
         let mut arriving = 0;
         let mut last: Option<&MonName> = None;
         for (name, bytes) in found.clients.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
-            if !portion.take_one(entries.len() < portion.puts_max) {
+            if !portion.take_one(changes.len() < portion.puts_max) {
                 return last.cloned();
             }
             last = Some(name);
@@ -294,7 +286,7 @@ impl Ledger {
                 continue;
             }
             arriving += usize::from(is_new);
-            entries.push(Entry::Put(name.clone(), record.into_owned()));
+            changes.push(RecordChange::Put(name.clone(), record.into_owned()));
         }
         None
     }
@@ -320,13 +312,13 @@ impl Ledger {
         serves: bool,
         after: Option<&MonName>,
         mut portion: Portion,
-        entries: &mut Vec<Entry>,
+        changes: &mut Vec<RecordChange>,
     ) -> Option<MonName> {
         // Those that are not stored yet, and will be in the same commit.
-        let arriving: BTreeSet<MonName> = entries.iter().filter_map(Entry::put).cloned().collect();
+        let arriving: BTreeSet<MonName> = changes.iter().filter_map(RecordChange::written).cloned().collect();
         let mut last: Option<&MonName> = None;
         for (name, record) in self.stored.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
-            if !portion.take_one(entries.len() < portion.removals_max) {
+            if !portion.take_one(changes.len() < portion.removals_max) {
                 return last.cloned();
             }
             last = Some(name);
@@ -340,7 +332,7 @@ impl Ledger {
                 // outcome is one client's.
                 let is_known = |other: &MonName| self.stored.contains_key(other) || arriving.contains(other);
                 if serves && moved_to.into_iter().all(is_known) {
-                    entries.push(Entry::Remove(name.clone()));
+                    changes.push(RecordChange::Remove(name.clone()));
                 }
                 continue;
             }
@@ -354,20 +346,10 @@ impl Ledger {
             }
             let since = *self.tombstones.entry(name.clone()).or_insert(now);
             if now.since(since) >= self.delay || planted(Bug::BelieveDeletions) {
-                entries.push(Entry::Remove(name.clone()));
+                changes.push(RecordChange::Remove(name.clone()));
             }
         }
         None
-    }
-}
-
-impl Entry {
-    /// Whose record is written, if one is.
-    fn put(&self) -> Option<&MonName> {
-        match self {
-            Self::Put(client, _) => Some(client),
-            Self::Remove(_) => None,
-        }
     }
 }
 

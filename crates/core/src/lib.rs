@@ -17,6 +17,7 @@
 //! | [`claim`] | who may act for a service |
 //! | [`left_behind`] | which addresses have to leave, for another server has claimed their service |
 //! | [`state_number`] | which state number was never sent before |
+//! | [`store`] | what is asked of a store, and how it fails |
 //! | [`store_identity`] | whether the store that is found is the one that is meant |
 //! | [`grace`] | whether a notification may leave now |
 //! | [`hang`] | whether a loop of this program hangs, or only gets no processor time |
@@ -76,6 +77,7 @@ pub mod own_addresses;
 pub mod planted;
 pub mod share;
 pub mod state_number;
+pub mod store;
 pub mod store_identity;
 pub mod takeover;
 

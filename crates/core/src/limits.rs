@@ -178,6 +178,9 @@ pub const MONITOR_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The same for the agent's own loop, which waits for the store and for the lock manager's commands.
 pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(180);
 
+/// What is told of generations that were removed: the oldest beyond this many go. A kilobyte each.
+pub const TENURES_KEPT: usize = 200;
+
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
 const _: () = assert!(
     MON_LINES_MAX * heirlock_nsm::limits::LINE_BYTES_MAX <= RECORD_BYTES_MAX,

@@ -135,9 +135,6 @@ pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
 /// Generations of a service that are kept besides the newest: to look at after the fact.
 pub(crate) const GENERATIONS_KEPT: u64 = 3;
 
-/// What is told of generations that were removed: the oldest beyond this many go. A kilobyte each.
-pub(crate) const TENURES_KEPT: usize = 200;
-
 /// Clients in trouble that a status names one by one; all are counted.
 pub(crate) const STATUS_CLIENTS_MAX: usize = 100;
 

@@ -688,6 +688,29 @@ fn one_entry_of_the_store_that_is_no_file_is_named_and_holds_nobody_up() {
     assert!(to.join("sm/192.0.2.1").is_file());
 }
 
+/// They concern no record: the adoption that the journal told of is begun again, and a line of the outcomes is left out.
+#[test]
+fn a_journal_and_outcomes_without_sense_are_no_entries_that_were_left_alone() {
+    let server = Server::new().with_store();
+    let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
+    assert_eq!(server.run(&["records", "import", "nfs", from.to_str().unwrap()]).exit, 0);
+    fs::write(server.path("store/services/nfs/1/journal.json"), "torn").unwrap();
+    let outcome = "{\"client\":\"192.0.2.1\",\"outcome\":\"acknowledged\",\"at-ms\":9}\n";
+    fs::write(server.path("store/services/nfs/1/outcomes"), format!("torn\n{outcome}{{}}\n")).unwrap();
+    let said = server.run(&["records", "list", "nfs", "--json"]);
+    assert_eq!((said.exit, &said.json()["left"]), (0, &json!([])), "{said:?}");
+    assert_eq!(said.json()["records"][0]["outcome"], "acknowledged", "{said:?}");
+    let said = server.run(&["records", "list", "--json"]);
+    assert_eq!((said.exit, &said.json()[0]["damaged"]), (0, &json!(0)), "{said:?}");
+    let to = server.path("to");
+    let said = server.run(&["records", "export", "nfs", to.to_str().unwrap(), "--json"]);
+    assert_eq!((said.exit, &said.json()["left"]), (0, &json!([])), "{said:?}");
+    let said = server.run(&["history", "nfs", "--json"]);
+    assert_eq!((said.exit, &said.json()[0]["unreadable"]), (0, &json!([])), "{said:?}");
+    let said = server.run(&["records", "import", "nfs", from.to_str().unwrap(), "--json"]);
+    assert_eq!((said.exit, &said.json()["left"]), (0, &json!([])), "{said:?}");
+}
+
 /// In each verb that reads or writes it.
 #[test]
 fn the_longest_name_of_a_client_is_imported_listed_and_exported() {

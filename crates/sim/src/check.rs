@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::notify::Transmit;
+use heirlock_core::store::{Change, Contents, RecordChange};
 use heirlock_core::takeover::{End, Event, OutcomeLine, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
@@ -28,7 +29,6 @@ use crate::agent::{Agent, DEAD_AFTER, MARGIN, millis};
 use crate::client::{Ask, Loss};
 use crate::losses::Losses;
 use crate::server::{FileAt, GRACE_MS, Life, client_address, client_at};
-use crate::store::{Change, Contents};
 use crate::world::World;
 
 /// A promise that was broken.
@@ -221,7 +221,7 @@ impl World {
                 }
                 self.checks.outcomes.push((service.clone(), client, is_good, self.now));
             }
-            Change::RemoveRecord(name) => {
+            Change::Record(RecordChange::Remove(name)) => {
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
                 let it = &self.clients[client];
@@ -256,15 +256,15 @@ impl World {
                     self.violated(2, what);
                 }
             }
-            Change::PutRecord(name, _) => self.check_name(&name.clone()),
-            Change::PutJournal(_) => {}
+            Change::Record(RecordChange::Put(name, _)) => self.check_name(&name.clone()),
+            Change::PutState(_) | Change::PutJournal(_) => {}
         }
     }
 
     /// The newest generation of a service tells of locks in the life that this server's lock manager lives now.
     fn is_of_the_life_that_runs(&self, server: usize, service: &ServiceName) -> bool {
         let seen = self.servers[server].observe(self.now);
-        let noted = self.store.newest(service).and_then(|contents| contents.journal.life.as_ref());
+        let noted = self.store.newest_journal(service).and_then(|journal| journal.life.as_ref());
         noted.is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
     }
 
@@ -485,13 +485,18 @@ impl World {
                 return self
                     .violated(9, format!("generation {} of {name} was never begun", claim.generation));
             };
-            let phase = contents.journal.phase;
+            let Some(journal) = &contents.journal else {
+                return self.violated(9, format!("generation {} of {name} has no journal", claim.generation));
+            };
+            let phase = journal.phase;
             let known: BTreeSet<MonName> = contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
-            let silent = contents.begun_with.iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
+            let begun_with = self.store.begun_with(&name, claim.generation).into_iter().flatten();
+            let silent = begun_with.into_iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
+            let tells = !journal.members.is_empty();
             if !phase.is_over() {
                 return self.violated(9, format!("the journal of {name} stays at {phase}"));
             }
-            if let Some(client) = silent.filter(|_| !contents.journal.members.is_empty()) {
+            if let Some(client) = silent.filter(|_| tells) {
                 self.violated(8, format!("no outcome of {client}, a client of {name}, is in the store"));
             }
         }

@@ -118,7 +118,7 @@ impl World {
                     // Before grace is open again an address is a free steal.
                     let journal = claim
                         .and_then(|claim| self.store.contents(name, claim.generation))
-                        .map(|contents| contents.journal.clone());
+                        .and_then(|contents| contents.journal.clone());
                     let Some(journal) = journal else { return Task::Idle };
                     let is_own = journal.members.contains(&(name.clone(), Part::Own));
                     // What failed is said again first: the clients may have their locks where the address is now.

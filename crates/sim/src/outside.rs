@@ -9,6 +9,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
+use heirlock_core::store::{Change, Contents, ServerReport};
 use heirlock_core::takeover::{Conveyance, End, Event, Means, Part, Registrations, Strategy, Takeover};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -17,7 +18,6 @@ use crate::Ms;
 use crate::agent::{self, Message};
 use crate::cluster::Word;
 use crate::server::Server;
-use crate::store::{Change, Contents, Report};
 use crate::world::{Death, Happening, Recognising, World};
 
 /// What every call of a store that fails answers.
@@ -156,7 +156,8 @@ impl Out<'_> {
     ) -> Result<Option<(Generation, Option<ServerName>)>, String> {
         self.read()?;
         let newest = self.w.store.newest_generation(service, at_most);
-        let server = |generation| Some(self.w.store.contents(service, generation)?.journal.server.clone());
+        let server =
+            |generation| Some(self.w.store.contents(service, generation)?.journal.as_ref()?.server.clone());
         Ok(newest.map(|generation| (generation, server(generation))))
     }
 
@@ -192,12 +193,13 @@ impl Out<'_> {
         service: &ServiceName,
         generation: Generation,
         contents: Contents,
+        goes_on_with: Option<Generation>,
     ) -> Result<(), String> {
         let fate = self.fate();
         if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
             self.w.check_writer(self.s, service, generation);
             self.w.check_begin(service, generation, &contents);
-            self.w.store.begin(service, generation, contents);
+            self.w.store.begin(service, generation, contents, goes_on_with);
         }
         if matches!(fate, Fate::Works) { Ok(()) } else { Err(STORE_FAILS.into()) }
     }
@@ -228,16 +230,18 @@ impl Out<'_> {
     }
 
     /// Writes our heartbeat and reads all of them.
-    pub(crate) fn beat(&mut self, report: Report) -> Result<BTreeMap<ServerName, Report>, String> {
+    pub(crate) fn beat(
+        &mut self,
+        report: ServerReport,
+    ) -> Result<BTreeMap<ServerName, ServerReport>, String> {
         self.read()?;
-        let name = self.server().name.clone();
-        self.w.store.reports.insert(name, report);
+        self.w.store.reports.insert(report.server.clone(), report);
         self.w.beat_at[self.s] = Some(self.w.now);
         Ok(self.w.store.reports.clone())
     }
 
     /// All heartbeats.
-    pub(crate) fn reports(&mut self) -> Result<BTreeMap<ServerName, Report>, String> {
+    pub(crate) fn reports(&mut self) -> Result<BTreeMap<ServerName, ServerReport>, String> {
         self.read()?;
         Ok(self.w.store.reports.clone())
     }

@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::store::{Change, Contents, ServerReport};
+use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::MonName;
 
 /// All that the servers share.
 #[derive(Debug, Default)]
 pub(crate) struct SharedStore {
     pub(crate) shelves: BTreeMap<ServiceName, Shelf>,
-    pub(crate) reports: BTreeMap<ServerName, Report>,
+    pub(crate) reports: BTreeMap<ServerName, ServerReport>,
 }
 
 /// One service's part.
@@ -20,35 +21,8 @@ pub(crate) struct SharedStore {
 pub(crate) struct Shelf {
     pub(crate) claims: BTreeMap<Generation, Claim>,
     pub(crate) generations: BTreeMap<Generation, Contents>,
-}
-
-/// One generation.
-#[derive(Debug, Clone)]
-pub(crate) struct Contents {
-    pub(crate) state: StateNumber,
-    pub(crate) records: BTreeMap<MonName, Vec<u8>>,
-    pub(crate) journal: Journal,
-    pub(crate) outcomes: Vec<OutcomeLine>,
-    /// What it began with: every one of these must have an outcome. Not in a real store.
-    pub(crate) begun_with: BTreeSet<MonName>,
-}
-
-/// A server's heartbeat.
-#[derive(Debug, Clone)]
-pub(crate) struct Report {
-    pub(crate) agent: String,
-    pub(crate) beat: u64,
-    pub(crate) paused: bool,
-    pub(crate) state: u32,
-}
-
-/// One change of a generation.
-#[derive(Debug, Clone)]
-pub(crate) enum Change {
-    PutRecord(MonName, Vec<u8>),
-    RemoveRecord(MonName),
-    PutJournal(Box<Journal>),
-    AppendOutcome(OutcomeLine),
+    /// What each generation began with: every one of these must have an outcome. Not in a real store.
+    begun_with: BTreeMap<Generation, BTreeSet<MonName>>,
 }
 
 impl SharedStore {
@@ -81,18 +55,39 @@ impl SharedStore {
         }
     }
 
-    pub(crate) fn begin(&mut self, service: &ServiceName, generation: Generation, contents: Contents) {
-        self.shelves.entry(service.clone()).or_default().generations.entry(generation).or_insert(contents);
+    /// The journal of the newest generation.
+    pub(crate) fn newest_journal(&self, service: &ServiceName) -> Option<&Journal> {
+        self.newest(service)?.journal.as_ref()
+    }
+
+    /// What a generation began with.
+    pub(crate) fn begun_with(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Option<&BTreeSet<MonName>> {
+        self.shelves.get(service)?.begun_with.get(&generation)
+    }
+
+    /// Begins a generation. One that goes on with what another one owes began with what that one began with.
+    pub(crate) fn begin(
+        &mut self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: Contents,
+        goes_on_with: Option<Generation>,
+    ) {
+        let shelf = self.shelves.entry(service.clone()).or_default();
+        let inherited = goes_on_with.and_then(|before| shelf.begun_with.get(&before).cloned());
+        let begun_with = inherited.unwrap_or_else(|| contents.records.keys().cloned().collect());
+        shelf.begun_with.entry(generation).or_insert(begun_with);
+        shelf.generations.entry(generation).or_insert(contents);
     }
 
     pub(crate) fn apply(&mut self, service: &ServiceName, generation: Generation, change: Change) {
         let shelf = self.shelves.get_mut(service);
-        let Some(contents) = shelf.and_then(|shelf| shelf.generations.get_mut(&generation)) else { return };
-        match change {
-            Change::PutRecord(client, bytes) => drop(contents.records.insert(client, bytes)),
-            Change::RemoveRecord(client) => drop(contents.records.remove(&client)),
-            Change::PutJournal(journal) => contents.journal = *journal,
-            Change::AppendOutcome(line) => contents.outcomes.push(line),
+        if let Some(contents) = shelf.and_then(|shelf| shelf.generations.get_mut(&generation)) {
+            contents.apply(change);
         }
     }
 }

@@ -100,11 +100,11 @@ proptest! {
             let entries = ledger.compare(now, &found, &Roles::default(), look.life().as_ref());
             for entry in &entries {
                 match entry {
-                    Entry::Put(name, bytes) => {
+                    RecordChange::Put(name, bytes) => {
                         prop_assert_eq!(found.clients.get(name), Some(bytes));
                         prop_assert_ne!(before.get(name), Some(bytes), "written though it is known");
                     }
-                    Entry::Remove(name) => {
+                    RecordChange::Remove(name) => {
                         let number = (0..CLIENTS).find(|n| client(*n) == *name).unwrap();
                         prop_assert!(may_be_forgotten(&past, number), "{name} is forgotten after {past:#?}");
                     }
@@ -139,7 +139,7 @@ proptest! {
                 let entries = in_portions.compare_some(
                     &mut comparison, now, &found, &Roles::default(), life.as_ref(), portion,
                 );
-                let puts = entries.iter().filter(|entry| entry.put().is_some()).count();
+                let puts = entries.iter().filter(|entry| entry.written().is_some()).count();
                 prop_assert!(puts <= puts_max && entries.len() - puts <= removals_max);
                 in_portions.committed(&entries);
                 portions += 1;

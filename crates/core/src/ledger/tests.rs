@@ -38,7 +38,12 @@ fn ledger(clients: &[&str]) -> Ledger {
     Ledger::new(found(clients).clients, false, DELAY)
 }
 
-fn compare(ledger: &mut Ledger, second: u64, clients: &[&str], life: Option<&Incarnation>) -> Vec<Entry> {
+fn compare(
+    ledger: &mut Ledger,
+    second: u64,
+    clients: &[&str],
+    life: Option<&Incarnation>,
+) -> Vec<RecordChange> {
     let entries = ledger.compare(at(second), &found(clients), &Roles::default(), life);
     ledger.committed(&entries);
     entries
@@ -48,7 +53,7 @@ fn compare(ledger: &mut Ledger, second: u64, clients: &[&str], life: Option<&Inc
 fn a_new_client_is_written_once() {
     let (mut ledger, life) = (ledger(&[]), life("1"));
     let entries = compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
-    assert_eq!(entries, [Entry::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert_eq!(entries, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
     assert_eq!(compare(&mut ledger, 1, &["10.0.0.1"], Some(&life)), []);
 }
 
@@ -68,7 +73,7 @@ fn a_deletion_is_believed_only_after_the_delay_in_one_serving_life() {
     assert_eq!(ledger.tombstones(), 1);
     assert_eq!(ledger.next_burial(), Some(at(120)));
     assert_eq!(compare(&mut ledger, 119, &[], Some(&life)), []);
-    assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [Entry::Remove(name("10.0.0.1"))]);
+    assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
 }
 
 #[test]
@@ -95,7 +100,7 @@ fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_i
     compare(&mut ledger, 101, &["10.0.0.2"], Some(&life));
     assert_eq!(compare(&mut ledger, 102, &[], Some(&life)), []);
     assert_eq!(compare(&mut ledger, 221, &[], Some(&life)), []);
-    assert_eq!(compare(&mut ledger, 222, &[], Some(&life)), [Entry::Remove(name("10.0.0.2"))]);
+    assert_eq!(compare(&mut ledger, 222, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.2"))]);
 }
 
 /// A client that was told too late, or could not be reached, has no record on the adoptive server. The next failover
@@ -139,7 +144,7 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
     let torn = population(&torn, &BTreeMap::new(), &Addresses::new());
     ledger.compare(at(0), &torn, &Roles::default(), Some(&life));
     let entries = ledger.compare(at(300), &torn, &Roles::default(), Some(&life));
-    assert_eq!(entries, [Entry::Remove(name("10.0.0.2"))]);
+    assert_eq!(entries, [RecordChange::Remove(name("10.0.0.2"))]);
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn while_a_run_is_on_nobody_moves() {
 fn a_client_that_registered_by_its_address_as_well_does_not_move() {
     let (mut ledger, life) = (ledger(&["10.0.0.9"]), life("1"));
     let entries = ledger.compare(at(0), &named(&["10.0.0.3"]), &Roles::default(), Some(&life));
-    assert!(entries.iter().all(|entry| matches!(entry, Entry::Put(..))), "{entries:?}");
+    assert!(entries.iter().all(|entry| matches!(entry, RecordChange::Put(..))), "{entries:?}");
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn all_addresses_of_a_name_are_kept_and_known_again_without_a_name_service() {
     let found = named(&["10.0.0.3", "192.0.2.3", "2001:db8::3"]);
     let (mut ledger, life) = (ledger(&[]), life("1"));
     let entries = ledger.compare(at(0), &found, &Roles::default(), Some(&life));
-    let [Entry::Put(key, record)] = &entries[..] else { panic!("{entries:?}") };
+    let [RecordChange::Put(key, record)] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!(key, &name("10.0.0.3"));
     let text = String::from_utf8(record.clone()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -354,5 +359,5 @@ fn a_client_that_registers_again_has_its_whole_delay_before_it_when_it_leaves() 
     // It was there between two looks.
     ledger.saw(&name("10.0.0.1"), Some(&life));
     assert_eq!((ledger.tombstones(), compare(&mut ledger, 121, &[], Some(&life))), (0, vec![]));
-    assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [Entry::Remove(name("10.0.0.1"))]);
+    assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
 }

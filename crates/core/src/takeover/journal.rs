@@ -212,7 +212,7 @@ pub enum Milestone {
 }
 
 /// One client's outcome, one line of `outcomes`. A later line replaces an earlier one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OutcomeLine {
     /// Its key in the store.

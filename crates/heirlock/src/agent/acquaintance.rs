@@ -4,18 +4,18 @@
 //! like a store that works. So nothing is read from it or written to it before it is recognised, and it is well only after
 //! every claim and generation of this server was looked for. What vanished is written anew from what the agent knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use heirlock_core::ledger::Entry;
 use heirlock_core::store_identity::{StoreIdentity, Verdict, judge};
+use heirlock_core::takeover::OutcomeLine;
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::Agent;
 use super::holdings::Held;
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::memory::{StoreMemory, had_one, wrong_store};
-use crate::store::{Change, ClaimAnswer, Contents, StoreError, journal_text};
+use crate::store::memory::{StoreMemory, had_one};
+use crate::store::{Change, ClaimAnswer, Contents, Place, RecordChange, StoreError, StoreErrorKind};
 
 /// What this server remembers of its store, and how far it can be trusted now.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Agent {
                 );
                 identity
             }
-            (Verdict::Refused(why), _) => return Err(wrong_store(&self.settings.store.path, why)),
+            (Verdict::Refused(why), _) => return Err(self.store.wrong(why)),
             (Verdict::Name | Verdict::Ours, _) => {
                 let identity = self.store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?;
                 tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: its identity is {} from now on", identity.as_str());
@@ -217,12 +217,14 @@ impl Agent {
         let found = self.store.load(service, generation)?;
         let (lost, strange) = held.differences(&found);
         if found.state.is_some_and(|state| state != held.state) {
-            return Err(StoreError::Unexpected {
-                path: format!("{}, generation {generation} of {service}", self.settings.store.path.display()),
-                expected: format!("state number {}", held.state),
-                found: found.state.map_or_else(|| "none".to_owned(), |state| state.to_string()),
-                remedy: "put back the newest copy of the store",
-            });
+            let there = found.state.map_or_else(|| "none".to_owned(), |state| state.to_string());
+            let sentence = format!(
+                "{}, generation {generation} of {service}: expected state number {}, found {there}; put back the newest copy \
+                 of the store",
+                self.store.place(Place::Store),
+                held.state
+            );
+            return Err(StoreError::new(StoreErrorKind::Unexpected, sentence));
         }
         for portion in lost.chunks(COMMIT_RECORDS_MAX) {
             self.store.commit(service, generation, portion)?;
@@ -242,35 +244,29 @@ impl Held {
         Contents {
             state: Some(self.state),
             records: self.ledger.stored().clone(),
-            journal: Some(journal_text(&self.journal)),
-            outcomes: self.outcome_lines(),
+            journal: Some(self.journal.clone()),
+            outcomes: self.outcomes.clone(),
             ..Contents::default()
         }
     }
 
-    fn outcome_lines(&self) -> Vec<String> {
-        // Every field is made of strings, numbers and enums: it always serialises.
-        self.outcomes.iter().filter_map(|line| serde_json::to_string(line).ok()).collect()
-    }
-
     /// What a generation lacks, and what it holds besides.
-    fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<Entry>) {
+    fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
         let stored = self.ledger.stored();
         let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
         let mut lost: Vec<Change> =
-            lacks.map(|(client, bytes)| Change::PutRecord(client.clone(), bytes.clone())).collect();
+            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
         }
-        let journal = journal_text(&self.journal);
-        if found.journal.as_ref() != Some(&journal) {
-            lost.push(Change::PutJournal(journal));
+        if found.journal.as_ref() != Some(&self.journal) {
+            lost.push(Change::PutJournal(Box::new(self.journal.clone())));
         }
-        let there: BTreeSet<&String> = found.outcomes.iter().collect();
-        let lines = self.outcome_lines();
-        lost.extend(lines.iter().filter(|line| !there.contains(line)).cloned().map(Change::AppendOutcome));
+        let there: HashSet<&OutcomeLine> = found.outcomes.iter().collect();
+        let lines = self.outcomes.iter().filter(|line| !there.contains(line));
+        lost.extend(lines.cloned().map(Change::AppendOutcome));
         let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect())
+        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
     }
 }
 

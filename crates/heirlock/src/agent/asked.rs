@@ -21,6 +21,12 @@ impl Agent {
         runs.into_iter().find(|running| running.machine.has_member(service))
     }
 
+    /// The run that takes this service over, or is to; to be looked at.
+    pub(crate) fn seen_run_for(&self, service: &ServiceName) -> Option<&Running> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
     /// The run that takes this service over, or is to.
     pub(crate) fn run_for(&mut self, service: &ServiceName) -> Option<&mut Running> {
         let runs = self.asked.iter_mut().chain(&mut self.run);

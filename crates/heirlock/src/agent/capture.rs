@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Comparison, Entry, Population, Portion, Problem, Roles, learn};
+use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
 use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
@@ -24,7 +24,7 @@ use crate::from_elsewhere;
 use crate::limits::{
     COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX, STORE_RETRY,
 };
-use crate::store::{Store, StoreError};
+use crate::store::{RecordChange, Store, StoreError};
 use crate::words::counted;
 
 /// What capturing needs to remember between looks.
@@ -359,7 +359,7 @@ impl Agent {
         let mut held_services = std::mem::take(&mut self.held);
         // What is not held any more is no concern of this server's.
         comparing.services.retain(|service, _| held_services.contains_key(service));
-        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = Vec::new();
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = Vec::new();
         for (service, held) in &mut held_services {
             if self.run.as_ref().is_some_and(|running| running.begins(service)) {
                 comparing.services.remove(service);
@@ -500,7 +500,7 @@ fn say_refused(service: &ServiceName, refused: usize) {
 /// All of it together. Where that fails each service is tried by itself: one that is damaged takes no other with it.
 fn commit_captured(
     store: &dyn Store,
-    mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)>,
+    mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)>,
 ) -> Vec<(ServiceName, StoreError)> {
     let before: Vec<usize> = work.iter().map(|(_, held, _)| held.ledger.stored().len()).collect();
     let together = match commit_all(store, &mut work) {

@@ -6,7 +6,7 @@ use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::{Agent, clock};
-use crate::store::{ClaimAnswer, StoreError};
+use crate::store::{ClaimAnswer, Place, StoreError};
 
 /// Why a service was not claimed.
 enum NotClaimed {
@@ -104,16 +104,17 @@ impl Agent {
         authority: &Authority,
     ) -> Result<(Option<Claim>, Option<LostClaim>), StoreError> {
         match self.store.newest_claim(service) {
-            Err(error @ StoreError::Claim { generation, .. }) if authority.insisted => {
-                Ok((None, Some(LostClaim { generation, why: error.to_string() })))
-            }
-            newest => Ok((newest?, None)),
+            Ok(newest) => Ok((newest, None)),
+            Err(error) => match error.lost_claim().filter(|_| authority.insisted) {
+                Some(generation) => Ok((None, Some(LostClaim { generation, why: error.to_string() }))),
+                None => Err(error),
+            },
         }
     }
 
     /// What a report says of a claim that can't be read.
     fn claim_trouble(&self, service: &ServiceName, generation: Generation, why: String) -> Trouble {
-        let entry = format!("{}/services/{service}/claims/{generation}", self.settings.store.path.display());
+        let entry = self.store.place(Place::Claim(service, generation));
         Trouble { service: service.clone(), entry, why, fate_unknown: false }
     }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Entry, Ledger};
+use heirlock_core::ledger::Ledger;
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::{Change, ClaimAnswer, Contents, Damaged, Store, StoreError, journal_text};
+use crate::store::{Change, ClaimAnswer, Contents, Damaged, RecordChange, Store, StoreError};
 
 /// One service that this server holds.
 #[derive(Debug, Clone)]
@@ -42,13 +42,12 @@ impl Held {
         keeps_peers: bool,
         delay: Duration,
     ) -> Self {
-        let outcomes = contents.outcomes.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self {
             claim,
             ledger: Ledger::new(contents.records, keeps_peers, delay),
             journal,
             state: contents.state.unwrap_or(StateNumber(1)),
-            outcomes,
+            outcomes: contents.outcomes,
             damaged: contents.damaged,
             frozen: false,
         }
@@ -88,7 +87,8 @@ impl Held {
     /// What can't be read of it in the store, and was not written anew since.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
         let mended = |client: &MonName| self.ledger.stored().contains_key(client);
-        self.damaged.iter().filter(move |damaged| !damaged.client.as_ref().is_some_and(mended))
+        let named = self.damaged.iter().filter(|damaged| damaged.is_named());
+        named.filter(move |damaged| !damaged.client().is_some_and(mended))
     }
 
     /// How many more records it may keep.
@@ -116,21 +116,21 @@ impl Held {
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
-        let entries = clients.iter().map(|client| Entry::Remove(client.clone())).collect();
+        let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
         commit_all(store, &mut [(service, self, entries)])
     }
 }
 
-/// Makes entries of several services durable and takes them in, as many at a time as one commit carries: a client's record
-/// is one file, however many of them keep it.
+/// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a
+/// client's record is one file, however many of them keep it.
 pub(crate) fn commit_all(
     store: &dyn Store,
-    work: &mut [(&ServiceName, &mut Held, Vec<Entry>)],
+    work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
 ) -> Result<(), StoreError> {
     let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
     // In portions, so that a burst of ten thousand doesn't hold up what comes between.
     for portion in 0..most.div_ceil(COMMIT_RECORDS_MAX) {
-        let mut parts: Vec<(&ServiceName, &mut Held, &[Entry])> = work
+        let mut parts: Vec<(&ServiceName, &mut Held, &[RecordChange])> = work
             .iter_mut()
             .filter_map(|(service, held, entries)| {
                 Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
@@ -138,7 +138,9 @@ pub(crate) fn commit_all(
             .collect();
         let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = parts
             .iter()
-            .map(|(service, held, part)| (*service, held.claim.generation, part.iter().map(change).collect()))
+            .map(|(service, held, part)| {
+                (*service, held.claim.generation, part.iter().cloned().map(Change::Record).collect())
+            })
             .collect();
         store.commit_each(&changes)?;
         for (_, held, part) in &mut parts {
@@ -146,14 +148,6 @@ pub(crate) fn commit_all(
         }
     }
     Ok(())
-}
-
-/// An entry as the store is told of it.
-fn change(entry: &Entry) -> Change {
-    match entry {
-        Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
-        Entry::Remove(client) => Change::RemoveRecord(client.clone()),
-    }
 }
 
 /// What this server finds of a service in the store.
@@ -182,21 +176,22 @@ pub(crate) fn find(
     let Some(newest) = store.newest_generation(service, claim.generation)? else {
         return Ok(Found::Interrupted(claim, None));
     };
-    let contents = Box::new(store.load(service, newest)?);
+    let mut contents = Box::new(store.load(service, newest)?);
     if newest != claim.generation {
         return Ok(Found::Interrupted(claim, Some((newest, contents))));
     }
-    let journal = parse_journal(&contents);
-    Ok(match journal {
+    say_senseless_journal(&contents);
+    Ok(match contents.journal.take() {
         Some(journal) => Found::Ours(claim, contents, Box::new(journal)),
         None => Found::Interrupted(claim, Some((newest, contents))),
     })
 }
 
-/// The journal of a generation, where it can be read.
-pub(crate) fn parse_journal(contents: &Contents) -> Option<Journal> {
-    let text = contents.journal.as_deref()?;
-    serde_json::from_str(text).inspect_err(|error| tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}")).ok()
+/// Says that the journal of a generation has no sense: this server goes on as if there was none.
+pub(crate) fn say_senseless_journal(contents: &Contents) {
+    if let Some(error) = contents.senseless_journal() {
+        tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}");
+    }
 }
 
 /// Claims a service that nobody ever claimed, and begins its first generation.
@@ -224,7 +219,7 @@ pub(crate) fn begin(
     journal: &Journal,
 ) -> Result<Contents, StoreError> {
     let contents =
-        Contents { state: Some(state), records, journal: Some(journal_text(journal)), ..Contents::default() };
+        Contents { state: Some(state), records, journal: Some(journal.clone()), ..Contents::default() };
     store.begin_generation(service, generation, &contents)?;
     Ok(contents)
 }

@@ -77,7 +77,8 @@ impl Agent {
         was_held_by(&self.settings.server, claim, |at_most| {
             let Some(generation) = self.store.newest_generation(service, at_most)? else { return Ok(None) };
             let contents = self.store.load(service, generation)?;
-            let server = holdings::parse_journal(&contents).map(|journal| journal.server);
+            holdings::say_senseless_journal(&contents);
+            let server = contents.journal.map(|journal| journal.server);
             Ok(Some((generation, server)))
         })
     }

@@ -13,7 +13,7 @@ use heirlock_nsm::{MonitorLine, StateNumber};
 use super::services::UNREADABLE_ENTRY;
 use super::{Agent, holdings};
 use crate::from_elsewhere;
-use crate::store::{Contents, StoreError};
+use crate::store::{Contents, Damaged, Place, StoreError};
 
 /// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
 /// next odd one.
@@ -43,17 +43,17 @@ impl Agent {
             sent.extend(self.beyond_earlier(service, generation)?);
         }
         let mut troubles = self.inherited(service, &contents);
-        let folder = super::status::generation_at(&self.settings.store.path, service, generation);
+        let folder = self.store.place(Place::Generation(service, generation));
         let my_name = self.announced_names(service).into_iter().next();
-        for damaged in std::mem::take(&mut contents.damaged) {
+        for damaged in std::mem::take(&mut contents.damaged).into_iter().filter(Damaged::is_named) {
             let entry = format!("{folder}/{}", damaged.path);
             let why = &damaged.why;
             if from_elsewhere::may_say(UNREADABLE_ENTRY, Source::Unknown) {
                 tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
             }
-            let known = damaged.client.zip(my_name.clone());
-            let fate_unknown = damaged.is_record && known.is_none();
-            let told = match (&known, damaged.is_record) {
+            let known = damaged.client().cloned().zip(my_name.clone());
+            let fate_unknown = damaged.is_record() && known.is_none();
+            let told = match (&known, damaged.is_record()) {
                 (Some(_), _) => "; its client is told by its name",
                 (None, true) => "; if it was a client's record, that client was not told",
                 (None, false) => "",
@@ -70,9 +70,10 @@ impl Agent {
 
     /// What a run named that was interrupted: the generation that it began was made anew from what it could read.
     fn inherited(&self, service: &ServiceName, contents: &Contents) -> Vec<Trouble> {
-        let journal = holdings::parse_journal(contents).filter(|journal| !journal.phase.is_over());
-        let named = journal.map(|journal| journal.troubles).unwrap_or_default();
-        named.into_iter().filter(|trouble| trouble.service == *service).collect()
+        holdings::say_senseless_journal(contents);
+        let journal = contents.journal.as_ref().filter(|journal| !journal.phase.is_over());
+        let named = journal.map(|journal| journal.troubles.iter()).unwrap_or_default();
+        named.filter(|trouble| trouble.service == *service).cloned().collect()
     }
 
     /// A number that is beyond all that are known by more than could have been sent since.

@@ -75,9 +75,8 @@ use crate::control::{Answer, Listener, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::files::Folder;
 use crate::monitor::Wanted;
-use crate::store::dir::DirStore;
 use crate::store::memory::StoreMemory;
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::{self, ServerReport, Store, StoreErrorKind};
 use crate::threads;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
@@ -579,14 +578,14 @@ fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
 
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
 fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store>> {
-    let store = DirStore::at(&settings.store.path);
+    let store = store::open(settings);
     store.expect(memory.identity.as_ref());
     match store.found() {
         Ok(_) => {}
-        Err(error @ StoreError::Unexpected { .. }) => return Err(error.into()),
+        Err(error) if *error.kind() == StoreErrorKind::Unexpected => return Err(error.into()),
         Err(error) => tracing::error!(%error, "the store can't be opened yet: {error}"),
     }
-    Ok(Box::new(store))
+    Ok(store)
 }
 
 /// As long as it exists, this server is being maintained.

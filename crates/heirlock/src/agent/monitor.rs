@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use heirlock_core::ledger::Entry;
 use heirlock_core::monitor::{Arrival, Rules, Standing, key};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
@@ -22,6 +21,7 @@ use crate::limits;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust, Wanted};
+use crate::store::RecordChange;
 use crate::threads;
 use crate::watchdog::Turns;
 use crate::words::counted;
@@ -252,11 +252,13 @@ impl Agent {
     }
 
     /// The same for all that are to be removed at a time.
-    pub(crate) fn only_forgettable(&self, entries: Vec<Entry>) -> Vec<Entry> {
-        let may = |entry: &Entry| match entry {
-            Entry::Put(..) => true,
+    pub(crate) fn only_forgettable(&self, entries: Vec<RecordChange>) -> Vec<RecordChange> {
+        let may = |entry: &RecordChange| match entry {
+            RecordChange::Put(..) => true,
             // One that is known by its address now is no client that left.
-            Entry::Remove(client) => self.capture.found.keys.contains_key(client) || self.may_forget(client),
+            RecordChange::Remove(client) => {
+                self.capture.found.keys.contains_key(client) || self.may_forget(client)
+            }
         };
         entries.into_iter().filter(may).collect()
     }
@@ -430,7 +432,7 @@ impl Agent {
             return Err("this server holds nothing yet: its store could not be read".into());
         }
         let store = self.store.as_ref();
-        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
             .iter_mut()
             .map(|(service, held)| {
@@ -519,17 +521,17 @@ fn read_directory(
 }
 
 /// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.
-fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<Entry> {
+fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<RecordChange> {
     let concerns = |newcomer: &Newcomer| !newcomer.peer || service.is_host();
     let lacks = |client: &MonName| !held.ledger.stored().contains_key(client);
     newcomers
         .iter()
         .filter(|(client, newcomer)| concerns(newcomer) && lacks(client))
-        .map(|(client, newcomer)| Entry::Put(client.clone(), newcomer.bytes.clone()))
+        .map(|(client, newcomer)| RecordChange::Put(client.clone(), newcomer.bytes.clone()))
         .collect()
 }
 
-fn check_room(work: &[(&ServiceName, &mut Held, Vec<Entry>)]) -> Result<(), String> {
+fn check_room(work: &[(&ServiceName, &mut Held, Vec<RecordChange>)]) -> Result<(), String> {
     match work.iter().find(|(_, held, entries)| entries.len() > held.room()) {
         Some((service, ..)) => Err(format!("{service} has as many records as a service may have")),
         None => Ok(()),

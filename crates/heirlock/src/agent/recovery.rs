@@ -12,7 +12,7 @@ use super::Agent;
 use super::runs::Commission;
 use super::watch::Look;
 use crate::control::report::{Problem, ProblemKind};
-use crate::store::{Change as StoreChange, journal_text};
+use crate::store::Change as StoreChange;
 use crate::{boot, limits};
 
 /// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
@@ -159,7 +159,7 @@ impl Agent {
         for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
-            let change = StoreChange::PutJournal(journal_text(&journal));
+            let change = StoreChange::PutJournal(Box::new(journal.clone()));
             match self.store.commit(service, held.claim.generation, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {

@@ -11,11 +11,11 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::requests::Whose;
 use super::runs::Running;
-use super::{Agent, clock, status};
+use super::{Agent, clock};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
-use crate::store::{Change, Damaged, Decline, journal_text};
+use crate::store::{Change, Damaged, Decline, Place};
 use crate::words::counted;
 
 /// Releases that are on.
@@ -228,7 +228,7 @@ impl Agent {
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
         let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
-        let note = [Change::PutJournal(journal_text(&journal))];
+        let note = [Change::PutJournal(Box::new(journal))];
         self.store.commit(service, held.claim.generation, &note).map_err(said)?;
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
@@ -238,9 +238,9 @@ impl Agent {
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
         self.advance(Event::GivenUp(service.clone()));
-        let folder = status::generation_at(&self.settings.store.path, service, generation);
+        let folder = self.store.place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
-        Ok(contents.damaged.into_iter().map(trouble).collect())
+        Ok(contents.damaged.into_iter().filter(Damaged::is_named).map(trouble).collect())
     }
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.

@@ -198,17 +198,17 @@ impl Agent {
     /// Whoever asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
     /// no more than that was asked for.
     fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
-        let (settings, readiness) =
-            (std::sync::Arc::clone(&self.settings), std::sync::Arc::clone(&self.readiness));
-        let Some(running) = self.run_for(service) else { return };
+        let Some(running) = self.seen_run_for(service) else { return };
         if running.machine.awaits_finish() && !prepare {
             return self.finish(service, waiting);
         }
         if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, &settings, &readiness);
+            let report = status::report(&running.machine, self.store.as_ref(), &self.readiness);
             return waiting.responder.done(Answer::Adoption(Box::new(report)));
         }
-        running.waiting.push(waiting);
+        if let Some(running) = self.run_for(service) {
+            running.waiting.push(waiting);
+        }
         self.answer_whose_wait_is_over();
     }
 

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
-    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, OutcomeLine, Part,
-    Persist, Phase, Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble,
-    Until, Work, tells_peers,
+    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase,
+    Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until, Work,
+    tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -22,7 +22,7 @@ use super::work::{Fit, RunNumber, Telling};
 use super::{Agent, clock, registrations};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
-use crate::store::{Change, StoreError, journal_text};
+use crate::store::{Change, RecordChange, StoreError};
 use crate::survey;
 
 /// The run that is on.
@@ -420,7 +420,7 @@ impl Agent {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = super::status::report(machine, &self.settings, &self.readiness);
+        let report = super::status::report(machine, self.store.as_ref(), &self.readiness);
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -458,15 +458,15 @@ impl Agent {
                 }
                 Persist::Journal { service, generation, journal } => {
                     target = Some((service, *generation));
-                    changes.push(Change::PutJournal(journal_text(journal)));
+                    changes.push(Change::PutJournal(Box::new(journal.clone())));
                 }
                 Persist::Outcomes { service, generation, lines } => {
                     target = Some((service, *generation));
-                    changes.extend(lines.iter().map(|line| Change::AppendOutcome(outcome_text(line))));
+                    changes.extend(lines.iter().cloned().map(Change::AppendOutcome));
                 }
                 Persist::Retire { service, generation, clients } => {
                     target = Some((service, *generation));
-                    changes.extend(clients.iter().map(|client| Change::RemoveRecord(client.clone())));
+                    changes.extend(clients.iter().cloned().map(Change::remove));
                 }
             }
         }
@@ -494,8 +494,7 @@ impl Agent {
                 }
                 Persist::Retire { service, clients, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        let removed: Vec<_> =
-                            clients.iter().map(|c| heirlock_core::ledger::Entry::Remove(c.clone())).collect();
+                        let removed: Vec<_> = clients.iter().cloned().map(RecordChange::Remove).collect();
                         held.ledger.committed(&removed);
                     }
                 }
@@ -693,7 +692,7 @@ impl Agent {
 
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
-        let report = super::status::report(&running.machine, &self.settings, &self.readiness);
+        let report = super::status::report(&running.machine, self.store.as_ref(), &self.readiness);
         for waiting in running.waiting.drain(..) {
             waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -712,7 +711,7 @@ impl Agent {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.lives.run_ended(self.clock.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
-        let mut answer = super::status::answer(&running.machine, end, &self.settings, &self.readiness);
+        let mut answer = super::status::answer(&running.machine, end, self.store.as_ref(), &self.readiness);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }
@@ -760,10 +759,6 @@ pub(crate) fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String
     let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
     let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
     format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")
-}
-
-fn outcome_text(line: &OutcomeLine) -> String {
-    serde_json::to_string(line).unwrap_or_default()
 }
 
 #[cfg(test)]

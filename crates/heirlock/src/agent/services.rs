@@ -17,8 +17,7 @@ use super::runs::Commission;
 use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
-use crate::store::memory::older_store;
-use crate::store::{Change, Contents, StoreError};
+use crate::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
 use crate::words::counted;
 
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
@@ -41,7 +40,9 @@ impl Agent {
                     self.acquaintance.found_again(&service);
                 }
                 // What the store lost of one service says nothing of the others.
-                Err(error @ StoreError::Older { .. }) => self.acquaintance.misses(&service, &error),
+                Err(error) if *error.kind() == StoreErrorKind::Older => {
+                    self.acquaintance.misses(&service, &error);
+                }
                 // It says nothing of the other services, which are looked after all the same.
                 Err(error) if error.is_of_one_entry() => {
                     let why = error.to_string();
@@ -106,7 +107,7 @@ impl Agent {
                 Ok((told.owner != self.settings.server).then_some(Some(told)))
             }
             // What it said is known here.
-            Err(StoreError::Claim { generation, .. }) if generation == held => Ok(None),
+            Err(error) if error.lost_claim() == Some(held) => Ok(None),
             newest => newest.map(Some),
         }
     }
@@ -174,7 +175,7 @@ impl Agent {
         };
         tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
         self.store.commit(service, generation, &[Change::PutState(state)])?;
-        contents.damaged.retain(|damaged| damaged.path != "state");
+        contents.damaged.retain(|damaged| damaged.part != DamagedPart::State);
         contents.state = Some(state);
         Ok(contents)
     }
@@ -204,7 +205,7 @@ impl Agent {
         found: Option<Generation>,
     ) -> Result<(), StoreError> {
         let checked = self.acquaintance.memory().check_age(service, found);
-        checked.map_err(|why| older_store(&self.settings.store.path, why))
+        checked.map_err(|why| self.store.older(why))
     }
 
     /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run
@@ -221,7 +222,7 @@ impl Agent {
         let known = self.acquaintance.memory().known(service).sent();
         let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
-        if let Some(journal) = holdings::parse_journal(&base).filter(|_| goes_on) {
+        if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
             // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
             // stays true.
             let contents = Contents { state: Some(state), ..base };

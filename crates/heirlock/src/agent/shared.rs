@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 
-use heirlock_core::ledger::Entry;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
 use crate::limits;
+use crate::store::RecordChange;
 
 /// What is still to be shared.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Agent {
         }
         let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
         let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
-        let mut work: Vec<(&ServiceName, &mut Held, Vec<Entry>)> = self
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
             .iter_mut()
             .map(|(service, held)| {
@@ -87,9 +87,12 @@ impl Agent {
 }
 
 /// What a service does not know yet, as far as it has room.
-fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<Entry> {
+fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
     let unknown = portion.iter().filter(|(client, _)| !held.ledger.stored().contains_key(client));
-    unknown.take(held.room()).map(|(client, bytes)| Entry::Put(client.clone(), bytes.clone())).collect()
+    unknown
+        .take(held.room())
+        .map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! What is reported: of a run, of an adoption that is over, and of the agent.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use heirlock_core::claim::{Claim, OwnerHeart};
 use heirlock_core::takeover::{
     ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover, Trouble,
 };
-use heirlock_core::{Generation, Moment, Outcome, ServiceName};
+use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Agent;
@@ -23,7 +22,7 @@ use crate::control::report::{
 };
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
-use crate::store::{Contents, Damaged, ServerReport};
+use crate::store::{self, Contents, Damaged, Place, ServerReport, Store};
 use crate::words::counted;
 
 /// Clients that a report names as the slowest.
@@ -69,7 +68,7 @@ impl Snapshot {
 
 /// Before anything is known.
 pub(crate) fn first(settings: &Settings) -> StatusReport {
-    let place = settings.store.path.display().to_string();
+    let place = store::open(settings).place(Place::Store);
     let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
     (report.source, report.configuration) = (Source::Agent, settings.fingerprint());
     (report.store.well, report.store.error) = (false, Some("the agent is starting".into()));
@@ -90,7 +89,7 @@ impl Agent {
             looked_ms_ago: None,
             source: Source::Agent,
             store: StoreStatus {
-                place: self.settings.store.path.display().to_string(),
+                place: self.store.place(Place::Store),
                 well: self.store_error().is_none(),
                 error: self.store_error().map(str::to_owned),
                 unprotected_since_s: self.health.unprotected_since_s(),
@@ -220,7 +219,7 @@ impl Agent {
             Problem::new(ProblemKind::NoRoom).of(service.as_str()).with(held.ledger.refused())
         }));
         for (service, held) in &self.held {
-            let folder = generation_at(&self.settings.store.path, service, held.claim.generation);
+            let folder = self.store.place(Place::Generation(service, held.claim.generation));
             let damaged = |damaged: &Damaged| {
                 let path = format!("{folder}/{}", damaged.path);
                 Problem::new(ProblemKind::NoRecord).at(&path).saying(&damaged.why)
@@ -258,12 +257,12 @@ impl Agent {
     /// What became of the last adoption of a service, or how far the one is that is on.
     pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run_with(service) {
-            return Some(of_run(&running.machine, Some(service), &self.settings, &self.readiness));
+            return Some(of_run(&running.machine, Some(service), self.store.as_ref(), &self.readiness));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
         Some(AdoptionReport {
             unready: self.readiness.missing_of(service),
-            ..of_journal(service, held, &self.settings)
+            ..of_journal(service, held, self.store.as_ref())
         })
     }
 }
@@ -327,26 +326,23 @@ fn addresses(machine: &Takeover, settings: &Settings) -> String {
 }
 
 /// What a run has reached.
-pub(crate) fn report(machine: &Takeover, settings: &Settings, readiness: &Readiness) -> AdoptionReport {
-    of_run(machine, None, settings, readiness)
+pub(crate) fn report(machine: &Takeover, store: &dyn Store, readiness: &Readiness) -> AdoptionReport {
+    of_run(machine, None, store, readiness)
 }
 
 /// What those who asked are told at the end of a run.
 pub(crate) fn answer(
     machine: &Takeover,
     end: End,
-    settings: &Settings,
+    store: &dyn Store,
     readiness: &Readiness,
 ) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, settings, readiness)))),
+        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, readiness)))),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries } => {
             let known = (!summaries.is_empty()).then(|| {
-                Box::new(AdoptionReport {
-                    failure: Some(why.clone()),
-                    ..report(machine, settings, readiness)
-                })
+                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, store, readiness) })
             });
             Err(Failure {
                 message: failed(machine, &why),
@@ -449,7 +445,7 @@ pub(crate) fn names(services: &[ServiceName]) -> String {
 fn of_run(
     machine: &Takeover,
     service: Option<&ServiceName>,
-    settings: &Settings,
+    store: &dyn Store,
     readiness: &Readiness,
 ) -> AdoptionReport {
     let summaries = machine.summaries();
@@ -460,7 +456,7 @@ fn of_run(
         .or_else(|| summaries.iter().max_by_key(|summary| summary.clients.len()));
     let phase = if machine.awaits_finish() { "prepared".to_owned() } else { machine.phase().to_string() };
     let mut report = match main {
-        Some(main) => of_summary(main, machine.timeline(), settings),
+        Some(main) => of_summary(main, machine.timeline(), store),
         None => empty(&names(machine.targets())),
     };
     // Before its addresses are looked for, what is known of them is of the run before.
@@ -481,18 +477,18 @@ fn of_run(
 pub(crate) fn past_report(
     service: &ServiceName,
     claim: Claim,
-    contents: Contents,
-    settings: &Settings,
+    mut contents: Contents,
+    store: &dyn Store,
 ) -> Option<AdoptionReport> {
-    let journal: Journal = serde_json::from_str(contents.journal.as_deref()?).ok()?;
+    let journal = contents.journal.take()?;
     let held = Held::new(claim, contents, journal, false, Duration::ZERO);
-    Some(of_journal(service, &held, settings))
+    Some(of_journal(service, &held, store))
 }
 
-fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> AdoptionReport {
+fn of_journal(service: &ServiceName, held: &Held, store: &dyn Store) -> AdoptionReport {
     let Journal { phase, strategy, timeline: stamps, started_at_s, failure, .. } = &held.journal;
     let summary = held.summary(service);
-    let mut report = of_summary(&summary, stamps, settings);
+    let mut report = of_summary(&summary, stamps, store);
     let prepared = *phase == Phase::Proved;
     report.phase = if prepared { "prepared".into() } else { phase.to_string() };
     report.failure = failure.clone();
@@ -504,7 +500,7 @@ fn of_journal(service: &ServiceName, held: &Held, settings: &Settings) -> Adopti
 }
 
 /// `stamps` tell when its clients began to be told.
-fn of_summary(summary: &Summary, stamps: &[Stamp], settings: &Settings) -> AdoptionReport {
+fn of_summary(summary: &Summary, stamps: &[Stamp], store: &dyn Store) -> AdoptionReport {
     let count = |wanted: Outcome| summary.clients.iter().filter(|c| c.outcome == Some(wanted)).count();
     let good = |client: &&ClientSummary| client.outcome.is_some_and(Outcome::is_good);
     AdoptionReport {
@@ -519,7 +515,7 @@ fn of_summary(summary: &Summary, stamps: &[Stamp], settings: &Settings) -> Adopt
         unknown: summary.clients.iter().filter(|client| client.outcome.is_none()).count(),
         slowest: slowest(summary, stamps),
         failed: summary.clients.iter().filter_map(missed).collect(),
-        records_at: records_at(&settings.store.path, &summary.service, summary.generation),
+        records_at: store.place(Place::Records(&summary.service, summary.generation)),
         ..empty(summary.service.as_str())
     }
 }
@@ -589,16 +585,6 @@ fn timeline(stamps: &[Stamp]) -> Vec<TimelineEntry> {
         stamps.iter().map(|stamp| TimelineEntry { event: stamp.event, at_ms: stamp.at_ms }).collect();
     entries.sort_by_key(|entry| (entry.at_ms, entry.event == Milestone::Settled));
     entries
-}
-
-fn records_at(store: &Path, service: &ServiceName, generation: Generation) -> String {
-    format!("{}/sm", generation_at(store, service, generation))
-}
-
-/// Where a generation lies, for people.
-pub(crate) fn generation_at(store: &Path, service: &ServiceName, generation: Generation) -> String {
-    let folder = store.join("services").join(service.as_str()).join(generation.to_string());
-    folder.display().to_string()
 }
 
 /// Counts in what can't be read: what may stand for a client that nobody can name is a client of unknown fate (I8).

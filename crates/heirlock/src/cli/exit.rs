@@ -120,8 +120,7 @@ impl From<ConfigError> for Failed {
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         // Another store than the one that is meant does not fail: it is not used.
-        let refused = matches!(error, StoreError::Wrong { .. } | StoreError::Older { .. });
-        Self::new(if refused { Exit::Refused } else { Exit::Store }, error)
+        Self::new(if error.is_of_another_store() { Exit::Refused } else { Exit::Store }, error)
     }
 }
 
@@ -188,6 +187,7 @@ mod tests {
     use super::super::render::tests::report;
     use super::*;
     use crate::control::report::{EntryTrouble, OtherService};
+    use crate::store::StoreErrorKind;
 
     #[test]
     fn only_an_adoption_that_told_everybody_is_done() {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_store_that_fails_is_told_from_other_failures_of_the_agent() {
-        let store = StoreError::Io { action: "write", path: "/x".into(), source: io::Error::other("no") };
+        let store = StoreError::new(StoreErrorKind::Unavailable, "the store can't write /x: no; mend it");
         let failed = Failed::from(anyhow::Error::new(store).context("can't begin"));
         assert_eq!(failed.exit, Exit::Store);
         assert!(

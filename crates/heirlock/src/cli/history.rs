@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::history::{Beginning, Tenure};
-use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -11,9 +11,8 @@ use crate::agent::past_report;
 use crate::config::Settings;
 use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
 use crate::control::{self, Answer, AskError, Request};
-use crate::store::dir::DirStore;
 use crate::store::memory::open_ours;
-use crate::store::{Contents, Store, StoreError};
+use crate::store::{Contents, Store};
 use crate::survey::{past, present};
 
 use super::args::{Report, service_name};
@@ -32,7 +31,7 @@ pub(super) fn history(service: Option<&str>, settings: &Settings, output: &Outpu
         let mut reports = Vec::new();
         for service in services {
             let (tenures, unreadable) = match past::history(store, &service) {
-                Err(error @ StoreError::Absent { .. }) => return Err(error.into()),
+                Err(error) if error.is_absent() => return Err(error.into()),
                 // It says nothing of the other services.
                 Err(error) => (Vec::new(), vec![error.to_string()]),
                 Ok(told) => told,
@@ -84,7 +83,7 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
                 report.tenure = tenure.ok().flatten().map(|tenure| Box::new(TenureReport::from(&tenure)));
                 report
             }
-            None => of_store(store, &service, options.generation.map(Generation), settings)?,
+            None => of_store(store, &service, options.generation.map(Generation))?,
         };
         if options.clients {
             report.each_client = each_client(store, &service, Generation(report.generation))?;
@@ -95,10 +94,9 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
 }
 
 fn of_store(
-    store: &DirStore,
+    store: &dyn Store,
     service: &ServiceName,
     generation: Option<Generation>,
-    settings: &Settings,
 ) -> Result<AdoptionReport, Failed> {
     let service = known(store, service.clone())?;
     let (tenures, _) = past::history(store, &service)?;
@@ -133,7 +131,7 @@ fn of_store(
         false => None,
     };
     let whole =
-        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, settings));
+        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, store));
     let mut report = whole.unwrap_or_else(|| of_tenure(&service, tenure));
     report.tenure = Some(Box::new(TenureReport::from(tenure)));
     Ok(report)
@@ -174,7 +172,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
 
 /// What became of each client of a generation, in order of their keys.
 fn each_client(
-    store: &DirStore,
+    store: &dyn Store,
     service: &ServiceName,
     generation: Generation,
 ) -> Result<Vec<ClientOutcome>, Failed> {
@@ -185,10 +183,8 @@ fn each_client(
         return Err(Failed::new(Exit::Refused, what));
     }
     let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
-    let journal = journal.and_then(|text| serde_json::from_str::<Journal>(&text).ok());
     let is_over = journal.is_none_or(|journal| journal.phase.is_over());
-    let lines = outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
-    let last: BTreeMap<String, OutcomeLine> = lines.map(|line| (line.client.clone(), line)).collect();
+    let last = last_outcomes(&outcomes);
     let untold = records.keys().filter(|client| !is_over && !last.contains_key(client.as_str()));
     let untold = untold.map(|client| ClientOutcome {
         client: client.to_string(),
@@ -200,10 +196,10 @@ fn each_client(
     let untold: Vec<ClientOutcome> = untold.collect();
     let told = last.into_values().map(|line| ClientOutcome {
         names: line.key().map_or_else(Vec::new, |key| names(&key, &records)),
-        client: line.client,
+        client: line.client.clone(),
         outcome: Some(line.outcome),
         at_ms: line.at_ms,
-        why: line.why,
+        why: line.why.clone(),
     });
     Ok(told.chain(untold).collect())
 }

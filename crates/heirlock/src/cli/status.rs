@@ -9,7 +9,8 @@ use crate::config::{ConfigError, Mode, Settings};
 use crate::control::report::{Level, Problem, ProblemKind, ServiceStatus, StatusReport, judge, level};
 use crate::control::{self, Answer, AskError, Request};
 use crate::limits::STORE_LOOK_TIME_MAX;
-use crate::store::memory::open_any;
+use crate::store::memory::recognise;
+use crate::store::{self, Place};
 use crate::survey::present::{self, Present};
 use crate::threads;
 
@@ -109,27 +110,28 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
 
 /// A store that hangs, as a volume may whose server is gone, holds nobody up for long.
 fn look(settings: &Settings) -> Result<Present, Problem> {
-    let (path, local) = (settings.store.path.clone(), settings.local_directory.clone());
-    let server = settings.server.clone();
+    let (store, local, server) =
+        (store::open(settings), settings.local_directory.clone(), settings.server.clone());
+    let place = store.place(Place::Store);
     let found = threads::within("look", STORE_LOOK_TIME_MAX, move || {
         // Another store than this server's tells nothing of its services.
-        open_any(&path, &local).and_then(|(store, _, wrong)| match wrong {
-            Some(wrong) => Err(wrong),
-            None => present::look(&store, &server),
-        })
+        match recognise(store.as_ref(), &local)? {
+            (_, Some(wrong)) => Err(wrong),
+            (_, None) => present::look(store.as_ref(), &server),
+        }
     });
     let fails = |why: String| Problem::new(ProblemKind::StoreFails).saying(&why);
     match found {
         Ok(found) => found.map_err(|error| fails(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(Problem::new(ProblemKind::StoreSilent).at(&settings.store.path.display().to_string()))
+            Err(Problem::new(ProblemKind::StoreSilent).at(&place))
         }
         Err(error) => Err(fails(error.to_string())),
     }
 }
 
 fn without_agent(settings: &Settings, why: Problem) -> StatusReport {
-    let place = settings.store.path.display().to_string();
+    let place = store::open(settings).place(Place::Store);
     let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
     report.problems.push(why);
     report.lock_manager.kind = settings.lock_manager.kind.as_str().into();

@@ -15,7 +15,7 @@ use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
 use crate::files::trusted;
 use crate::limits;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// tmpfs and ramfs (statfs(2)).
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -52,14 +52,13 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 fn no_store(settings: &Settings, error: &StoreError) -> Finding {
     let found = format!("nothing can be kept: {error}");
-    let remedy = match error {
-        StoreError::Absent { expected: None, .. } => {
+    let remedy = match error.kind() {
+        StoreErrorKind::Absent { is_remembered: false } => {
             "mount its volume; where there never was a store, 'heirlock enable' makes one"
         }
         _ => "mount its volume",
     };
-    let is_another = matches!(error, StoreError::Wrong { .. } | StoreError::Older { .. });
-    if settings.store.shared || is_another {
+    if settings.store.shared || error.is_of_another_store() {
         Finding::loses_locks("store", found, remedy)
     } else {
         // On a volume that one server has at a time, the others can't see it.

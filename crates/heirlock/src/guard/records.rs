@@ -12,12 +12,13 @@ use super::host::Host;
 use crate::agent::unreadable_claim;
 use crate::config::Settings;
 use crate::store::dir::DirStore;
-use crate::store::memory::{Known, StoreMemory, older_store, open_any};
-use crate::store::{ServerReport, Store, StoreError};
+use crate::store::memory::{Known, StoreMemory, recognise};
+use crate::store::{ServerReport, Store, StoreError, older_store};
 
 /// Opens the configured store, which must be the one that this server knows.
 pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {
-    let (store, _, wrong) = open_any(&host.at(&settings.store.path), &host.at(&settings.local_directory))?;
+    let store = DirStore::at(&host.at(&settings.store.path));
+    let (_, wrong) = recognise(&store, &host.at(&settings.local_directory))?;
     wrong.map_or(Ok(store), Err)
 }
 
@@ -67,7 +68,7 @@ pub(super) fn kept(
 fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     let newest = match store.newest_claim(&service) {
         // Nobody knows whose it is; its numbers and clients are known all the same.
-        Err(StoreError::Claim { .. }) => None,
+        Err(error) if error.lost_claim().is_some() => None,
         newest => newest?,
     };
     let owner = newest.filter(|claim| !claim.released).map(|claim| claim.owner);
@@ -94,7 +95,7 @@ pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<F
             let found = format!("{service}: {}", problem.error.unwrap_or_default());
             Some(Finding::warning("claim", found, "see what the kernel says of that disk or volume (dmesg)"))
         }
-        Err(error @ StoreError::Claim { .. }) => Some(Finding::loses_locks(
+        Err(error) if error.lost_claim().is_some() => Some(Finding::loses_locks(
             "claim",
             error.to_string(),
             "see what the kernel says of that disk or volume (dmesg)",

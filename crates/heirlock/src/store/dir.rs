@@ -34,12 +34,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::log_limit::Source;
-use heirlock_core::store_identity::{Found, StoreIdentity};
+use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::disk::{Disk, Owner, RealDisk};
-use super::{Account, Change, ClaimAnswer, Contents, Past, ServerHearts, ServerReport, Store, StoreError};
+use super::failure::{FileError, older_store, wrong_store};
+use super::{
+    Account, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store, StoreError,
+};
 use crate::files::{trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
@@ -48,6 +51,10 @@ use identity::IDENTITY;
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
 const FORMAT: &str = "heirlock store, format 1\n";
+
+/// What lies beside the records of a generation.
+const JOURNAL: &str = "journal.json";
+const OUTCOMES: &str = "outcomes";
 
 /// Above this many files one sync of the whole file system is cheaper than one each.
 const SYNC_EACH_MAX: usize = 8;
@@ -109,7 +116,7 @@ impl DirStore {
             let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
             if let Some(other) = store.list(root)?.iter().find(|name| !ours(name)) {
                 let found = format!("{other:?} in it");
-                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own"));
+                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
             }
             store.disk.protect(root).map_err(failed("protect", root))?;
             store.make(&root.join("services"))?;
@@ -131,7 +138,7 @@ impl DirStore {
     }
 
     /// Begins every call: the folder is there, is the store that is expected, and nobody else can change it.
-    fn enter(&self) -> Result<(), StoreError> {
+    fn enter(&self) -> Result<(), FileError> {
         let expected = self.expected().clone();
         match expected {
             // A store that was whole when it was met has the file that says so.
@@ -145,7 +152,7 @@ impl DirStore {
     }
 
     /// The same for whichever store it is. Whose an empty folder is, as below a volume that isn't mounted, does not matter.
-    fn enter_any(&self) -> Result<(), StoreError> {
+    fn enter_any(&self) -> Result<(), FileError> {
         let owner = self.owner()?;
         let Some(found) = self.read_marker()? else {
             return Err(self.absent(format!("a folder without the file {MARKER}")));
@@ -159,7 +166,7 @@ impl DirStore {
         Err(unexpected(&self.root.join(MARKER), &expected, &found, "use the version that made this store"))
     }
 
-    fn owner(&self) -> Result<Owner, StoreError> {
+    fn owner(&self) -> Result<Owner, FileError> {
         match self.disk.owner(&self.root) {
             Ok(owner) if owner.is_folder => Ok(owner),
             Ok(_) => {
@@ -170,12 +177,12 @@ impl DirStore {
         }
     }
 
-    fn absent(&self, found: String) -> StoreError {
+    fn absent(&self, found: String) -> FileError {
         let expected = self.expected().as_ref().map(ToString::to_string);
-        StoreError::Absent { path: self.root.display().to_string(), expected, found }
+        FileError::Absent { path: self.root.display().to_string(), expected, found }
     }
 
-    fn read_marker(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    fn read_marker(&self) -> Result<Option<Vec<u8>>, FileError> {
         let path = self.root.join(MARKER);
         match self.disk.read(&path, STORE_FILE_BYTES_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -197,7 +204,7 @@ impl DirStore {
     }
 
     /// Names an entry that is none of the store's. It counts for nothing.
-    fn say_stray(&self, error: &StoreError) -> bool {
+    fn say_stray(&self, error: &FileError) -> bool {
         if from_elsewhere::may_say("stray entry of the store", Source::Unknown) {
             tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
         }
@@ -215,6 +222,24 @@ impl Store for DirStore {
         format!("the folder {}", self.root.display())
     }
 
+    fn place(&self, of: Place<'_>) -> String {
+        let path = match of {
+            Place::Store => self.root.clone(),
+            Place::Claim(service, generation) => self.claims(service).join(generation.to_string()),
+            Place::Generation(service, generation) => self.generation(service, generation),
+            Place::Records(service, generation) => self.generation(service, generation).join("sm"),
+        };
+        path.display().to_string()
+    }
+
+    fn wrong(&self, why: WrongStore) -> StoreError {
+        wrong_store(&self.root, why)
+    }
+
+    fn older(&self, why: OlderStore) -> StoreError {
+        older_store(&self.root, why)
+    }
+
     fn probe(&self) -> Result<(), StoreError> {
         self.enter()?;
         let path = self.temporary(&self.root);
@@ -228,17 +253,17 @@ impl Store for DirStore {
         }
         let found = format!("{:?}", String::from_utf8_lossy(&found));
         let remedy = "the volume doesn't keep what is written to it; replace it";
-        Err(unexpected(&path, &self.unique, &found, remedy))
+        Err(unexpected(&path, &self.unique, &found, remedy).into())
     }
 
     fn found(&self) -> Result<Found, StoreError> {
         self.enter_any()?;
-        self.look()
+        Ok(self.look()?)
     }
 
     fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
         self.enter_any()?;
-        self.identify(identity)
+        Ok(self.identify(identity)?)
     }
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
@@ -247,12 +272,12 @@ impl Store for DirStore {
 
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
         self.enter()?;
-        self.claimed_services()
+        Ok(self.claimed_services()?)
     }
 
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
         self.enter()?;
-        self.newest(service)
+        Ok(self.newest(service)?)
     }
 
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
@@ -284,14 +309,15 @@ impl Store for DirStore {
 
     fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
         self.enter()?;
-        self.restore(service, claim)
+        Ok(self.restore(service, claim)?)
     }
 
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
         self.enter()?;
         // A mark without its claim would give away whatever takes this number later.
         self.claim_of(service, generation)?;
-        self.create_exclusively(&self.claims(service).join(format!("{generation}.released")), b"").map(|_| ())
+        self.create_exclusively(&self.claims(service).join(format!("{generation}.released")), b"")?;
+        Ok(())
     }
 
     fn newest_generation(
@@ -300,12 +326,13 @@ impl Store for DirStore {
         at_most: Generation,
     ) -> Result<Option<Generation>, StoreError> {
         self.enter()?;
-        self.newest_folder(&self.service(service), at_most)
+        Ok(self.newest_folder(&self.service(service), at_most)?)
     }
 
     fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
         self.enter()?;
-        self.list(&self.generation(service, generation).join("sm")).map(drop)
+        self.list(&self.generation(service, generation).join("sm"))?;
+        Ok(())
     }
 
     fn number_of(
@@ -328,12 +355,12 @@ impl Store for DirStore {
         contents: &Contents,
     ) -> Result<(), StoreError> {
         self.enter()?;
-        self.begin(&self.service(service), generation, contents)
+        Ok(self.begin(&self.service(service), generation, contents)?)
     }
 
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
         self.enter()?;
-        self.load_all(&self.generation(service, generation))
+        Ok(self.load_all(&self.generation(service, generation))?)
     }
 
     fn commit(
@@ -343,7 +370,7 @@ impl Store for DirStore {
         changes: &[Change],
     ) -> Result<(), StoreError> {
         self.enter()?;
-        self.commit_changes(&[(self.generation(service, generation), changes)])
+        Ok(self.commit_changes(&[(self.generation(service, generation), changes)])?)
     }
 
     fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
@@ -354,22 +381,22 @@ impl Store for DirStore {
         let work: Vec<(PathBuf, Vec<Change>)> = work.iter().map(place).collect();
         let places: Vec<(PathBuf, &[Change])> =
             work.iter().map(|(generation, changes)| (generation.clone(), changes.as_slice())).collect();
-        self.commit_changes(&places)
+        Ok(self.commit_changes(&places)?)
     }
 
     fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
         self.enter()?;
-        self.past_of(service)
+        Ok(self.past_of(service)?)
     }
 
     fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError> {
         self.enter()?;
-        self.account_of(service, generation)
+        Ok(self.account_of(service, generation)?)
     }
 
     fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
         self.enter()?;
-        self.keep_one(service, tenure)
+        Ok(self.keep_one(service, tenure)?)
     }
 
     fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
@@ -396,7 +423,7 @@ impl Store for DirStore {
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
         self.enter()?;
         let path = self.root.join("servers").join(report.server.as_str());
-        self.put(&path, &to_json(&path, report)?, false)
+        Ok(self.put(&path, &to_json(&path, report)?, false)?)
     }
 
     fn hearts(&self) -> Result<ServerHearts, StoreError> {
@@ -420,7 +447,7 @@ impl Store for DirStore {
                 Err(error) if error.is_of_one_entry() => {
                     hearts.unreadable.insert(name, error.to_string());
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(hearts)
@@ -428,7 +455,7 @@ impl Store for DirStore {
 }
 
 /// A folder that somebody else owns could be changed by somebody else at any time.
-fn check_owner(root: &Path, found: Owner) -> Result<(), StoreError> {
+fn check_owner(root: &Path, found: Owner) -> Result<(), FileError> {
     let us = rustix::process::geteuid().as_raw();
     if found.uid != us {
         let (expected, found) = (format!("a folder of user {us}"), format!("one of user {}", found.uid));
@@ -446,12 +473,12 @@ fn check_owner(root: &Path, found: Owner) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StoreError> {
+fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, FileError> {
     serde_json::to_vec_pretty(value).map_err(|error| failed("write", path)(error.into()))
 }
 
-fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Unreadable {
+fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, FileError> {
+    serde_json::from_slice(bytes).map_err(|error| FileError::Unreadable {
         path: path.display().to_string(),
         found: shortened(&error.to_string()),
     })
@@ -467,13 +494,13 @@ fn shortened(said: &str) -> String {
     kept
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError + use<> {
     let path = path.display().to_string();
-    move |source| StoreError::Io { action, path, source }
+    move |source| FileError::Io { action, path, source }
 }
 
-fn unexpected(path: &Path, expected: &str, found: &str, remedy: &'static str) -> StoreError {
-    StoreError::Unexpected {
+fn unexpected(path: &Path, expected: &str, found: &str, remedy: &'static str) -> FileError {
+    FileError::Unexpected {
         path: path.display().to_string(),
         expected: expected.to_owned(),
         found: found.to_owned(),

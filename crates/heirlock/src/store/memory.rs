@@ -7,14 +7,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use heirlock_core::store_identity::{
-    Kept, OlderStore, Remembered, StoreIdentity, Verdict, WrongStore, check_age, judge,
-};
+use heirlock_core::store_identity::{Kept, OlderStore, Remembered, StoreIdentity, Verdict, check_age, judge};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 use serde::{Deserialize, Serialize};
 
-use super::dir::DirStore;
+use super::failure::FileError;
 use super::{Store, StoreError};
 use crate::config::Settings;
 use crate::files::{if_present, trusted};
@@ -80,11 +78,14 @@ impl StoreMemory {
             FORMAT => Ok(memory),
             other => Err(format!("format {other}")),
         });
-        memory.map_err(|found| StoreError::Unexpected {
-            path: path.display().to_string(),
-            expected: "what this server remembers of its store".into(),
-            found,
-            remedy: "see that the right store is in its place, then remove this file",
+        memory.map_err(|found| {
+            let error = FileError::Unexpected {
+                path: path.display().to_string(),
+                expected: "what this server remembers of its store".into(),
+                found,
+                remedy: "see that the right store is in its place, then remove this file",
+            };
+            error.into()
         })
     }
 
@@ -191,8 +192,9 @@ pub(crate) fn had_one(local_directory: &Path) -> bool {
 ///
 /// # Errors
 /// Where it can't be opened, or is another one than this server's.
-pub(crate) fn open_ours(settings: &Settings) -> Result<(DirStore, StoreMemory), StoreError> {
-    let (store, memory, wrong) = open_any(&settings.store.path, &settings.local_directory)?;
+pub(crate) fn open_ours(settings: &Settings) -> Result<(Box<dyn Store>, StoreMemory), StoreError> {
+    let store = super::open(settings);
+    let (memory, wrong) = recognise(store.as_ref(), &settings.local_directory)?;
     match wrong {
         Some(wrong) => Err(wrong),
         None => {
@@ -203,39 +205,38 @@ pub(crate) fn open_ours(settings: &Settings) -> Result<(DirStore, StoreMemory), 
     }
 }
 
-/// Opens a store for what only looks at it, and says whether it is another one than this server's.
+/// Opens the configured store for what only looks at it, and says whether it is another one than this server's.
 ///
 /// # Errors
 /// Where it can't be opened.
-pub(crate) fn open_any(
-    path: &Path,
+pub(crate) fn open_any(settings: &Settings) -> Result<(Box<dyn Store>, Option<StoreError>), StoreError> {
+    let store = super::open(settings);
+    let (_, wrong) = recognise(store.as_ref(), &settings.local_directory)?;
+    Ok((store, wrong))
+}
+
+/// Looks at a store, and says what is remembered and whether this is another one.
+///
+/// # Errors
+/// Where it can't be looked at.
+pub(crate) fn recognise(
+    store: &dyn Store,
     local_directory: &Path,
-) -> Result<(DirStore, StoreMemory, Option<StoreError>), StoreError> {
+) -> Result<(StoreMemory, Option<StoreError>), StoreError> {
     let memory = StoreMemory::load(local_directory)?;
-    let store = DirStore::at(path);
     // Named where there is none at all.
     store.expect(memory.identity.as_ref());
     let verdict = judge(&memory.remembered(had_one(local_directory)), &store.found()?);
     store.expect(None);
     let wrong = match verdict {
-        Verdict::Refused(why) => Some(wrong_store(path, why)),
+        Verdict::Refused(why) => Some(store.wrong(why)),
         Verdict::Ours | Verdict::Remember(_) | Verdict::Name => None,
     };
-    Ok((store, memory, wrong))
-}
-
-/// Another store than this server's, as an error.
-pub(crate) fn wrong_store(path: &Path, why: WrongStore) -> StoreError {
-    StoreError::Wrong { path: path.display().to_string(), why }
-}
-
-/// An older copy of this server's store, as an error.
-pub(crate) fn older_store(path: &Path, why: OlderStore) -> StoreError {
-    StoreError::Older { path: path.display().to_string(), why }
+    Ok((memory, wrong))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::Io { action, path: path.display().to_string(), source }
+    FileError::Io { action, path: path.display().to_string(), source }.into()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Sources, Tenure, tenure};
-use heirlock_core::takeover::{Journal, OutcomeLine, Part};
+use heirlock_core::takeover::{Journal, Part};
 use heirlock_core::{Generation, ServiceName};
 
 use crate::store::{Account, Past, Store, StoreError};
@@ -62,15 +62,15 @@ fn tell(
     unreadable: &mut Vec<String>,
 ) -> Result<Tenure, StoreError> {
     let account = account(store, service, past, claim.generation, unreadable)?;
-    let journal = account.as_ref().and_then(journal_of);
-    let outcomes = account.as_ref().map(outcomes_of).unwrap_or_default();
+    let journal = account.as_ref().and_then(|account| account.journal.as_ref());
+    let outcomes = account.as_ref().map_or(&[][..], |account| &account.outcomes);
     let before = past.claims.iter().find(|other| other.generation < claim.generation);
     let kept = past.tenures.iter().find(|kept| kept.generation < claim.generation);
     let released_before_s = match before {
         Some(before) if before.released => {
             // Whether it can be read is said where it is told of itself.
             let account = self::account(store, service, past, before.generation, &mut Vec::new())?;
-            account.as_ref().and_then(journal_of).and_then(|journal| journal.released_at_s)
+            account.and_then(|account| account.journal?.released_at_s)
         }
         Some(_) => None,
         None => kept.and_then(|kept| kept.released_at_s),
@@ -79,10 +79,10 @@ fn tell(
         claim,
         claim_before: before,
         released_before_s,
-        journal: journal.as_ref(),
+        journal,
         state_number: account.as_ref().and_then(|account| account.state).map(|state| state.0),
-        is_target: journal.as_ref().is_some_and(|journal| is_target(journal, service)),
-        outcomes: &outcomes,
+        is_target: journal.is_some_and(|journal| is_target(journal, service)),
+        outcomes,
         records: account.as_ref().map_or(0, |account| account.clients.len()),
     });
     Ok(match (before, kept) {
@@ -111,22 +111,12 @@ fn account(
     }
     match store.account(service, generation) {
         Ok(account) => Ok(Some(account)),
-        Err(error @ StoreError::Absent { .. }) => Err(error),
+        Err(error) if error.is_absent() => Err(error),
         Err(error) => {
             unreadable.push(error.to_string());
             Ok(None)
         }
     }
-}
-
-/// Its journal, where it has one that can be read.
-pub(crate) fn journal_of(account: &Account) -> Option<Journal> {
-    serde_json::from_str(account.journal.as_deref()?).ok()
-}
-
-/// Its outcomes, as far as they can be read.
-pub(crate) fn outcomes_of(account: &Account) -> Vec<OutcomeLine> {
-    account.outcomes.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn is_target(journal: &Journal, service: &ServiceName) -> bool {
@@ -137,14 +127,14 @@ fn is_target(journal: &Journal, service: &ServiceName) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use heirlock_core::ServerName;
-    use heirlock_core::takeover::{Cause, Milestone, Stamp};
+    use heirlock_core::limits::TENURES_KEPT;
+    use heirlock_core::takeover::{Cause, Milestone, OutcomeLine, Stamp};
+    use heirlock_core::{Outcome, ServerName};
     use heirlock_nsm::{MonName, StateNumber};
 
     use super::*;
-    use crate::limits::TENURES_KEPT;
     use crate::store::dir::DirStore;
-    use crate::store::{Change, Contents, journal_text};
+    use crate::store::{Change, Contents};
 
     const LINE: &str =
         "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
@@ -164,8 +154,14 @@ mod tests {
         let contents = Contents {
             state: Some(StateNumber(11)),
             records,
-            journal: Some(journal_text(journal)),
-            outcomes: vec!["{\"client\":\"10.0.0.1\",\"outcome\":\"acknowledged\",\"at-ms\":2500}".into()],
+            journal: Some(journal.clone()),
+            outcomes: vec![OutcomeLine {
+                client: "10.0.0.1".into(),
+                outcome: Outcome::Acknowledged,
+                at_ms: 2500,
+                why: None,
+                is_final: false,
+            }],
             damaged: Vec::new(),
         };
         store.begin_generation(&service(), Generation(generation), &contents).unwrap();
@@ -186,8 +182,8 @@ mod tests {
         let store = DirStore::create(&folder.path().join("store")).unwrap();
         let home = Journal::quiet("run", &server("nfs-a"), 100);
         begin(&store, 1, "nfs-a", &home);
-        let released = journal_text(&Journal { released_at_s: Some(192), ..home });
-        store.commit(&service(), Generation(1), &[Change::PutJournal(released)]).unwrap();
+        let released = Change::PutJournal(Box::new(Journal { released_at_s: Some(192), ..home }));
+        store.commit(&service(), Generation(1), &[released]).unwrap();
         store.release(&service(), Generation(1)).unwrap();
         begin(&store, 2, "nfs-b", &adopted("nfs-b", 200));
         begin(&store, 3, "nfs-a", &Journal { cause: Cause::OwnerDead, ..adopted("nfs-a", 300) });

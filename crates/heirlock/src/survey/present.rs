@@ -1,13 +1,10 @@
 //! How services, their clients and the servers are, as far as the store tells it.
 
-use std::collections::BTreeMap;
-
-use heirlock_core::takeover::OutcomeLine;
+use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 use heirlock_nsm::record::parse_record;
 
-use super::past::{journal_of, outcomes_of};
 use crate::agent::unreadable_claim;
 use crate::control::report::{
     Ailment, ClientStatus, Heart, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
@@ -35,7 +32,7 @@ pub(crate) fn look(store: &dyn Store, us: &ServerName) -> Result<Present, StoreE
                 present.services.extend(status);
                 present.problems.extend(problem);
             }
-            Err(error @ StoreError::Absent { .. }) => return Err(error),
+            Err(error) if error.is_absent() => return Err(error),
             Err(error) => present
                 .problems
                 .push(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&error.to_string())),
@@ -118,14 +115,11 @@ fn describe(
 ) {
     status.records = account.clients.len();
     status.state_number = account.state.map(|state| state.0);
-    let Some(journal) = journal_of(account) else { return };
+    let Some(journal) = &account.journal else { return };
     status.phase = Some(journal.phase.to_string());
     status.failure.clone_from(&journal.failure);
     status.adopted_at_s = (!journal.timeline.is_empty()).then_some(journal.started_at_s);
-    let outcomes = outcomes_of(account);
-    let last: BTreeMap<&str, &OutcomeLine> =
-        outcomes.iter().map(|line| (line.client.as_str(), line)).collect();
-    for line in last.into_values().filter(|line| !line.outcome.is_good()) {
+    for line in last_outcomes(&account.outcomes).into_values().filter(|line| !line.outcome.is_good()) {
         let Some(client) = line.key().filter(|client| account.clients.contains(client)) else { continue };
         let since_s = journal.started_at_s.saturating_add_signed(line.at_ms / 1_000);
         // A record that was written later is that of a client that registered again.
@@ -163,12 +157,12 @@ pub(crate) fn names(client: &MonName, record: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use heirlock_core::claim::Claim;
-    use heirlock_core::takeover::{Journal, Milestone, Stamp};
+    use heirlock_core::takeover::{Journal, Milestone, OutcomeLine, Stamp};
     use heirlock_nsm::StateNumber;
 
     use super::*;
     use crate::store::dir::DirStore;
-    use crate::store::{Change, Contents, ServerReport, journal_text};
+    use crate::store::{Change, Contents, ServerReport};
 
     fn server(name: &str) -> ServerName {
         ServerName::parse(name).unwrap()
@@ -193,21 +187,23 @@ mod tests {
             timeline: vec![Stamp { event: Milestone::Settled, at_ms: 90_000 }],
             ..Journal::quiet("run", &server("nfs-a"), started_at_s)
         };
-        let outcome = |client: &str, outcome: &str| {
-            format!(
-                "{{\"client\":\"{client}\",\"outcome\":\"{outcome}\",\"at-ms\":90000,\"why\":\"no answer\"}}"
-            )
+        let outcome = |client: &str, outcome: Outcome| OutcomeLine {
+            client: client.into(),
+            outcome,
+            at_ms: 90_000,
+            why: Some("no answer".into()),
+            is_final: false,
         };
         let contents = Contents {
             state: Some(StateNumber(11)),
             records: [("192.0.2.1", "one"), ("192.0.2.2", "two.example"), ("192.0.2.3", "three")]
                 .map(|(client, name)| (key(client), record(name)))
                 .into(),
-            journal: Some(journal_text(&journal)),
+            journal: Some(journal),
             outcomes: vec![
-                outcome("192.0.2.1", "acknowledged"),
-                outcome("192.0.2.2", "unreachable"),
-                outcome("192.0.2.3", "lost"),
+                outcome("192.0.2.1", Outcome::Acknowledged),
+                outcome("192.0.2.2", Outcome::Unreachable),
+                outcome("192.0.2.3", Outcome::Lost),
             ],
             damaged: Vec::new(),
         };
@@ -240,7 +236,7 @@ mod tests {
         assert_eq!(look(&store, &server("nfs-b")).unwrap().services[0].missed, []);
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = self::store(folder.path(), FUTURE_S);
-        store.commit(&service, Generation(4), &[Change::RemoveRecord(key("192.0.2.2"))]).unwrap();
+        store.commit(&service, Generation(4), &[Change::remove(key("192.0.2.2"))]).unwrap();
         let present = look(&store, &server("nfs-a")).unwrap();
         assert_eq!((present.services[0].unreachable, present.services[0].lost), (0, 1));
     }

@@ -15,10 +15,11 @@ use std::time::Duration;
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::duty::{Holding, Owed};
 use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
-use heirlock_core::ledger::{Addresses, Comparison, Entry, Ledger, Population, Portion, Roles, population};
+use heirlock_core::ledger::{Addresses, Comparison, Ledger, Population, Portion, Roles, population};
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::lives::{Begun, Lives, Next, Recognised};
+use heirlock_core::store::{Change, Contents, RecordChange, ServerReport};
 use heirlock_core::takeover::{Event, Journal, OutcomeLine, Phase, Remains, TimeLimits};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -26,7 +27,6 @@ use heirlock_nsm::{MonName, StateNumber};
 use crate::Ms;
 use crate::outside::Out;
 use crate::server::Files;
-use crate::store::{Change, Contents, Report};
 
 use runs::Running;
 use telling::Telling;
@@ -100,7 +100,7 @@ pub(crate) struct Agent {
     behind: bool,
     failing: bool,
     hearts: Hearts,
-    reports: BTreeMap<ServerName, Report>,
+    reports: BTreeMap<ServerName, ServerReport>,
     beat: u64,
     run: Option<Running>,
     asked: Option<Running>,
@@ -373,8 +373,11 @@ impl Agent {
     }
 
     fn beat(&mut self, out: &mut Out<'_>, now: Moment) {
-        let report =
-            Report { agent: self.id.to_string(), beat: self.beat, paused: false, state: out.server().state };
+        let report = ServerReport {
+            beat: self.beat,
+            state: Some(out.server().state),
+            ..ServerReport::new(out.server().name.clone(), &self.id.to_string())
+        };
         self.beat += 1;
         match out.beat(report) {
             Ok(reports) => self.saw(out, now, reports),
@@ -393,7 +396,7 @@ impl Agent {
         self.look_for_silence(out, now);
     }
 
-    fn saw(&mut self, out: &Out<'_>, now: Moment, reports: BTreeMap<ServerName, Report>) {
+    fn saw(&mut self, out: &Out<'_>, now: Moment, reports: BTreeMap<ServerName, ServerReport>) {
         let others = reports.iter().filter(|(name, _)| **name != out.server().name);
         let beats = others.map(|(name, r)| {
             (name.clone(), Beat { beat: format!("{}/{}", r.agent, r.beat), paused: r.paused })
@@ -404,12 +407,12 @@ impl Agent {
 }
 
 impl Held {
-    fn new(claim: Claim, contents: &Contents, is_host: bool) -> Self {
+    fn new(claim: Claim, contents: &Contents, journal: Journal, is_host: bool) -> Self {
         Self {
             claim,
             ledger: Ledger::new(contents.records.clone(), is_host, TOMBSTONE_DELAY),
-            journal: contents.journal.clone(),
-            state: contents.state,
+            journal,
+            state: contents.state.unwrap_or(StateNumber(1)),
             outcomes: contents.outcomes.clone(),
             frozen: false,
         }
@@ -427,16 +430,15 @@ impl Held {
         }
     }
 
-    fn commit(&mut self, out: &mut Out<'_>, service: &ServiceName, entries: &[Entry]) -> Result<(), String> {
-        let changes = entries
-            .iter()
-            .map(|entry| match entry {
-                Entry::Put(client, bytes) => Change::PutRecord(client.clone(), bytes.clone()),
-                Entry::Remove(client) => Change::RemoveRecord(client.clone()),
-            })
-            .collect();
-        out.commit(service, self.claim.generation, changes)?;
-        self.ledger.committed(entries);
+    fn commit(
+        &mut self,
+        out: &mut Out<'_>,
+        service: &ServiceName,
+        changes: &[RecordChange],
+    ) -> Result<(), String> {
+        let all = changes.iter().cloned().map(Change::Record).collect();
+        out.commit(service, self.claim.generation, all)?;
+        self.ledger.committed(changes);
         Ok(())
     }
 }

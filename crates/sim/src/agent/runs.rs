@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
-use heirlock_core::ledger::Entry;
 use heirlock_core::lives::Recognised;
+use heirlock_core::store::{Change, Contents, RecordChange};
 use heirlock_core::takeover::{
     Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
     Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Work, tells_peers,
@@ -17,7 +17,6 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 use super::{Agent, Held, LIMITS, MARGIN, STORE_RETRY};
 use crate::cluster::Word;
 use crate::outside::{Out, STORE_FAILS};
-use crate::store::{Change, Contents};
 
 /// The run that is on.
 #[derive(Debug)]
@@ -238,16 +237,19 @@ impl Agent {
                 Persist::Begin { service, generation, state, records, journal } => {
                     let contents = self.begin(out, service, *generation, *state, records.clone(), journal)?;
                     let claim = self.our_claim(out, *generation);
-                    self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+                    self.held.insert(
+                        service.clone(),
+                        Held::new(claim, &contents, journal.clone(), service.is_host()),
+                    );
                 }
                 Persist::Journal { journal, .. } => {
                     changes.push(Change::PutJournal(Box::new(journal.clone())));
                 }
                 Persist::Outcomes { lines, .. } => {
-                    changes.extend(lines.iter().map(|line| Change::AppendOutcome(line.clone())));
+                    changes.extend(lines.iter().cloned().map(Change::AppendOutcome));
                 }
                 Persist::Retire { clients, .. } => {
-                    changes.extend(clients.iter().map(|client| Change::RemoveRecord(client.clone())));
+                    changes.extend(clients.iter().cloned().map(Change::remove));
                 }
             }
         }
@@ -262,7 +264,7 @@ impl Agent {
                 Persist::Journal { journal, .. } => held.journal = journal.clone(),
                 Persist::Outcomes { lines, .. } => held.outcomes.extend(lines.iter().cloned()),
                 Persist::Retire { clients, .. } => {
-                    let removed: Vec<_> = clients.iter().map(|c| Entry::Remove(c.clone())).collect();
+                    let removed: Vec<_> = clients.iter().cloned().map(RecordChange::Remove).collect();
                     held.ledger.committed(&removed);
                 }
             }
@@ -279,10 +281,9 @@ impl Agent {
         records: BTreeMap<MonName, Vec<u8>>,
         journal: &Journal,
     ) -> Result<Contents, String> {
-        let begun_with = records.keys().cloned().collect();
-        let contents =
-            Contents { state, records, journal: journal.clone(), outcomes: Vec::new(), begun_with };
-        out.begin(service, generation, contents.clone())?;
+        let (state, journal) = (Some(state), Some(journal.clone()));
+        let contents = Contents { state, records, journal, ..Contents::default() };
+        out.begin(service, generation, contents.clone(), None)?;
         Ok(contents)
     }
 
@@ -428,11 +429,11 @@ impl Agent {
         let mut base = Base { sent: vec![StateNumber(out.server().state)], ..Base::default() };
         let loaded = out.load_newest(service, generation);
         if let Some(contents) = loaded.map_err(|why| NotClaimed { why, made: true })? {
-            base.sent.push(contents.state);
+            base.sent.extend(contents.state);
             base.records = contents.records;
         }
         if let Some(report) = newest.and_then(|claim| self.reports.get(&claim.owner)) {
-            base.sent.push(StateNumber(report.state));
+            base.sent.extend(report.state.map(StateNumber));
         }
         let held = self.held.get(service).map(|held| {
             let told = told_in(&held.journal, &held.outcomes, self.lives.current());

@@ -6,6 +6,7 @@ use heirlock_core::claim::{Authority, Standing, goes_on, standing};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::state_number::next_unsent;
+use heirlock_core::store::Contents;
 use heirlock_core::takeover::{Admission, Event, Journal, Order, with_outcome};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::StateNumber;
@@ -14,7 +15,6 @@ use super::runs::Running;
 use super::{Agent, DEAD_AFTER, Held};
 use crate::cluster::Word;
 use crate::outside::Out;
-use crate::store::Contents;
 
 impl Agent {
     pub(super) fn refresh_holdings(&mut self, out: &mut Out<'_>, now: Moment) {
@@ -74,27 +74,28 @@ impl Agent {
         }
         let base = out.load_newest(service, claim.generation)?;
         let whole = out.w.store.contents(service, claim.generation).is_some();
-        if let Some(contents) = base.as_ref().filter(|_| whole) {
-            self.held.insert(service.clone(), Held::new(claim, contents, service.is_host()));
+        let journal = base.as_ref().and_then(|contents| contents.journal.clone());
+        if let Some((contents, journal)) = base.as_ref().zip(journal.clone()).filter(|_| whole) {
+            self.held.insert(service.clone(), Held::new(claim, contents, journal, service.is_host()));
             return Ok(());
         }
         let newest = out.w.store.newest_generation(service, claim.generation);
         let goes_on = newest.is_some_and(|generation| goes_on(&claim, generation));
-        let ours = base.as_ref().filter(|_| goes_on);
-        if let Some(contents) = ours {
-            let state = next_unsent(&[contents.state, StateNumber(out.server().state)]);
-            let contents = Contents { state, ..contents.clone() };
-            out.begin(service, claim.generation, contents.clone())?;
-            self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+        let own = StateNumber(out.server().state);
+        let mut sent: Vec<StateNumber> = base.iter().filter_map(|contents| contents.state).collect();
+        sent.push(own);
+        let ours = base.as_ref().zip(journal).filter(|_| goes_on);
+        if let Some((contents, journal)) = ours {
+            let contents = Contents { state: Some(next_unsent(&sent)), ..contents.clone() };
+            out.begin(service, claim.generation, contents.clone(), newest)?;
+            self.held.insert(service.clone(), Held::new(claim, &contents, journal, service.is_host()));
             return Ok(());
         }
         let records = base.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
-        let mut sent: Vec<StateNumber> = base.iter().map(|contents| contents.state).collect();
-        sent.push(StateNumber(out.server().state));
         let (journal, means) = (self.quiet_journal(out), out.means());
         let journal = journal.interrupted(service, &claim, base.is_some(), means, Vec::new());
         let contents = self.begin(out, service, claim.generation, next_unsent(&sent), records, &journal)?;
-        self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+        self.held.insert(service.clone(), Held::new(claim, &contents, journal, service.is_host()));
         Ok(())
     }
 
@@ -106,7 +107,7 @@ impl Agent {
         let state = StateNumber(out.server().state);
         let journal = self.quiet_journal(out);
         let contents = self.begin(out, service, claim.generation, state, BTreeMap::new(), &journal)?;
-        self.held.insert(service.clone(), Held::new(claim, &contents, service.is_host()));
+        self.held.insert(service.clone(), Held::new(claim, &contents, journal, service.is_host()));
         self.scan_due = None;
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::agent::testing::{Place, place_with, service};
 use crate::agent::watch::Look;
 use crate::control::Line;
 use crate::store::dir::DirStore;
-use crate::store::{Contents, ServerReport, Store, journal_text};
+use crate::store::{Contents, ServerReport, Store};
 
 /// `nfs-b` has a service that is at home on `nfs-a`, which asks for it.
 fn asked_for(place: &mut Place, asked: u64) {
@@ -36,7 +36,7 @@ fn with_a_guest() -> Place {
         let journal = Journal { life: life.clone(), ..Journal::quiet("run-1", &server, 0) };
         let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
         let records = [("10.0.0.1".parse().unwrap(), line.into_bytes())].into();
-        let journal = Some(journal_text(&journal));
+        let journal = Some(journal);
         let state = Some(StateNumber(7));
         let (generation, contents) =
             (Generation(4), Contents { state, records, journal, ..Contents::default() });

@@ -27,7 +27,7 @@ fn monitoring() -> Place {
     let claim = Claim::new(Generation::FIRST, &owner, "agent", 0);
     let journal = Journal::quiet("run", &owner, 0);
     claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
-    store.commit(&service("nfs"), Generation::FIRST, &[Change::PutRecord(client(1), bytes(1))]).unwrap();
+    store.commit(&service("nfs"), Generation::FIRST, &[Change::put(client(1), bytes(1))]).unwrap();
     let now = place.agent.clock.now();
     place.agent.refresh_holdings(now);
     // What this server serves by itself is no concern of these tests.
@@ -42,7 +42,7 @@ fn knows(place: &Place, number: u8) -> bool {
     place.agent.monitoring.as_ref().unwrap().desk.knows(&client(number))
 }
 
-fn committed(place: &mut Place, entries: &[Entry]) {
+fn committed(place: &mut Place, entries: &[RecordChange]) {
     place.agent.held.get_mut(&service("nfs")).unwrap().ledger.committed(entries);
 }
 
@@ -51,7 +51,7 @@ fn who_arrives_while_another_goes_is_made_known_as_durable() {
     let mut place = monitoring();
     // As one look does that believes one deletion and catches up with one client that was at risk.
     assert!(place.agent.may_forget(&client(1)));
-    committed(&mut place, &[Entry::Remove(client(1)), Entry::Put(client(2), bytes(2))]);
+    committed(&mut place, &[RecordChange::Remove(client(1)), RecordChange::Put(client(2), bytes(2))]);
     place.agent.tell_durable();
     assert_eq!((knows(&place, 1), knows(&place, 2)), (false, true));
 }

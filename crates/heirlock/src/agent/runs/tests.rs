@@ -4,7 +4,7 @@ use std::time::Duration;
 use heirlock_core::claim::Authority;
 use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Observation;
-use heirlock_core::store_identity::{Found, StoreIdentity};
+use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Generation, Outcome};
 
@@ -18,7 +18,9 @@ use crate::agent::watch::Look;
 use crate::control::Line;
 use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
-use crate::store::{Account, Contents, Past, ServerHearts, ServerReport, Store};
+use crate::store::{
+    Account, Contents, Past, Place as StorePlace, ServerHearts, ServerReport, Store, StoreErrorKind,
+};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -87,6 +89,18 @@ const LATENCY: Duration = Duration::from_millis(40);
 impl Store for Slow {
     fn describe(&self) -> String {
         self.0.describe()
+    }
+
+    fn place(&self, of: StorePlace<'_>) -> String {
+        self.0.place(of)
+    }
+
+    fn wrong(&self, why: WrongStore) -> StoreError {
+        self.0.wrong(why)
+    }
+
+    fn older(&self, why: OlderStore) -> StoreError {
+        self.0.older(why)
     }
 
     fn probe(&self) -> Result<(), StoreError> {
@@ -160,7 +174,7 @@ impl Store for Slow {
         match self.1 {
             true => self.0.load(service, generation),
             false => {
-                Err(StoreError::Absent { path: "store".into(), expected: None, found: "nothing".into() })
+                Err(StoreError::new(StoreErrorKind::Absent { is_remembered: false }, "store: found nothing"))
             }
         }
     }
@@ -276,7 +290,7 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run.as_ref().unwrap().machine;
-    let report = crate::agent::status::report(machine, &place.agent.settings, &place.agent.readiness);
+    let report = crate::agent::status::report(machine, place.agent.store.as_ref(), &place.agent.readiness);
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
@@ -288,6 +302,37 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     for client in ["10.0.0.1", "10.0.0.3"] {
         assert!(place.directory.path().join("nfs/sm").join(client).is_file(), "{client}");
     }
+}
+
+#[test]
+fn a_journal_without_sense_of_the_generation_before_is_no_trouble_of_a_run() {
+    let mut place = place();
+    damaged(&place);
+    let generation = place.directory.path().join("store/services/new/1");
+    fs::remove_file(generation.join("sm/10.0.0.3")).unwrap();
+    fs::remove_file(generation.join("sm/no client")).unwrap();
+    fs::write(generation.join("journal.json"), "torn").unwrap();
+    place.begin("new");
+    place.drive(Phase::Conveyed);
+    assert_eq!(place.agent.run.as_ref().unwrap().machine.troubles(), []);
+    assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 2);
+}
+
+#[test]
+fn a_generation_of_this_server_whose_journal_has_no_sense_is_begun_anew_with_all_its_clients() {
+    let mut place = place();
+    damaged(&place);
+    let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
+    place.agent.store.claim(&service("new"), &claim).unwrap();
+    let records = place.agent.store.load(&service("new"), Generation(1)).unwrap().records;
+    let contents = Contents { records, state: Some(StateNumber(9)), ..Contents::default() };
+    place.agent.store.begin_generation(&service("new"), Generation(2), &contents).unwrap();
+    let path = place.directory.path().join("store/services/new/2/journal.json");
+    fs::write(&path, "torn").unwrap();
+    place.agent.refresh_holdings(place.agent.clock.now());
+    let held = &place.agent.held[&service("new")];
+    let (clients, journal) = (held.ledger.stored().len(), &held.journal);
+    assert_eq!((clients, journal.phase, journal.troubles.len()), (2, Phase::Claimed, 0), "{journal:?}");
 }
 
 /// What `--force` accepts, or what happens after the adoption was accepted: neither needs a client.

@@ -1,9 +1,10 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::takeover::{Cause, Conveyance, Plan, Strategy, Until};
-use heirlock_core::{Moment, ServerName};
+use heirlock_core::takeover::{Cause, Conveyance, OutcomeLine, Plan, Strategy, Until};
+use heirlock_core::{Generation, Moment, ServerName};
 use heirlock_nsm::StateNumber;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -11,23 +12,25 @@ use super::*;
 use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place, service};
 use crate::store::Contents;
+use crate::store::dir::DirStore;
 use crate::survey::past::tenure_of;
 
 fn stamp(event: Milestone, at_ms: i64) -> Stamp {
     Stamp { event, at_ms }
 }
 
+fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
+    OutcomeLine { client: client.into(), outcome, at_ms, why: None, is_final: false }
+}
+
 #[test]
 fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_late() {
     let server: ServerName = "nfs-b".parse().unwrap();
-    let line = |client: &str, outcome: &str, at_ms: i64| {
-        format!("{{\"client\": \"{client}\", \"outcome\": \"{outcome}\", \"at-ms\": {at_ms}}}")
-    };
     let outcomes = vec![
-        line("192.0.2.1", "acknowledged", 40_010),
-        line("192.0.2.2", "acknowledged", 40_700),
-        line("192.0.2.3", "unreachable", 55_000),
-        line("192.0.2.1", "re-registered", 50_000),
+        line("192.0.2.1", Outcome::Acknowledged, 40_010),
+        line("192.0.2.2", Outcome::Acknowledged, 40_700),
+        line("192.0.2.3", Outcome::Unreachable, 55_000),
+        line("192.0.2.1", Outcome::ReRegistered, 50_000),
     ];
     // Prepared, and told 39 s later, when the address was there; resumed once.
     let timeline = vec![
@@ -40,9 +43,9 @@ fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_l
     let claim = Claim::new(Generation(3), &server, "r", 0);
     let contents = Contents { outcomes, ..Contents::default() };
     let held = Held::new(claim, contents, journal, false, Duration::ZERO);
-    let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
-    let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
-    let report = of_journal(&ServiceName::parse("nfs").unwrap(), &held, &settings);
+    let store = DirStore::at(Path::new("/srv/heirlock"));
+    let report = of_journal(&ServiceName::parse("nfs").unwrap(), &held, &store);
+    assert_eq!(report.records_at, "/srv/heirlock/services/nfs/3/sm");
     let slow = |client: &str, took_ms| Slow { client: client.into(), took_ms };
     assert_eq!(report.slowest, [slow("192.0.2.2", 700), slow("192.0.2.1", 10)]);
     assert_eq!((report.acknowledged, report.re_registered), (2, 1));
@@ -51,13 +54,11 @@ fn the_slowest_are_those_that_took_long_to_answer_and_not_those_that_came_back_l
 #[test]
 fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
     let server: ServerName = "nfs-b".parse().unwrap();
-    let outcomes =
-        vec!["{\"client\": \"192.0.2.1\", \"outcome\": \"acknowledged\", \"at-ms\": 9}".to_owned()];
+    let outcomes = vec![line("192.0.2.1", Outcome::Acknowledged, 9)];
     let records =
         ["192.0.2.1", "192.0.2.2"].map(|client| (MonName::parse(client).unwrap(), Vec::new())).into();
     let contents = |phase| {
-        let journal = Journal { phase, ..Journal::quiet("r", &server, 0) };
-        let journal = Some(crate::store::journal_text(&journal));
+        let journal = Some(Journal { phase, ..Journal::quiet("r", &server, 0) });
         Contents {
             outcomes: outcomes.clone(),
             records: Clone::clone(&records),
@@ -65,11 +66,10 @@ fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
             ..Contents::default()
         }
     };
-    let text = "server = \"nfs-b\"\n[store]\npath = \"/srv/heirlock\"\n";
-    let settings = Settings::parse(Path::new("test.toml"), text).unwrap();
+    let store = DirStore::at(Path::new("/srv/heirlock"));
     let counted = |phase| {
         let claim = Claim::new(Generation(3), &server, "r", 0);
-        let report = past_report(&service("nfs"), claim, contents(phase), &settings).unwrap();
+        let report = past_report(&service("nfs"), claim, contents(phase), &store).unwrap();
         (report.clients, report.acknowledged, report.unknown)
     };
     assert_eq!(counted(Phase::Notifying), (2, 1, 1));

@@ -27,8 +27,8 @@ use crate::detector;
 use crate::files::{Folder, trusted};
 use crate::limits;
 use crate::monitor;
-use crate::store::memory::{StoreMemory, older_store, open_ours};
-use crate::store::{ClaimAnswer, Contents, Store, journal_text};
+use crate::store::memory::{StoreMemory, open_ours};
+use crate::store::{ClaimAnswer, Contents, Store};
 use crate::threads;
 
 use super::super::exit::{Exit, Failed};
@@ -74,7 +74,7 @@ pub(super) fn import(
 ) -> Result<Imported, Failed> {
     check_service(settings, service)?;
     let (store, memory) = open_ours(settings)?;
-    import_into(&store, &memory, settings, service, fenced, || {
+    import_into(store.as_ref(), &memory, settings, service, fenced, || {
         read(directory, roles_in(directory, &settings.state_directory))
     })
 }
@@ -92,7 +92,7 @@ fn import_into(
     let next = may_claim(settings, service, newest.as_ref(), fenced)?;
     let begun = store.newest_generation(service, Generation(u64::MAX))?;
     let generation = known.above(next, begun);
-    memory.check_age(service, begun).map_err(|why| older_store(&settings.store.path, why))?;
+    memory.check_age(service, begun).map_err(|why| store.older(why))?;
     let source = read()?;
     let base = match &newest {
         Some(claim) => store.newest_generation(service, claim.generation)?,
@@ -333,7 +333,7 @@ fn write(
         let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
         return Err(Failed::new(Exit::Refused, overtaken));
     }
-    let journal = Some(journal_text(&Journal::quiet(&run, &settings.server, claim.claimed_at_s)));
+    let journal = Some(Journal::quiet(&run, &settings.server, claim.claimed_at_s));
     begin(store, service, generation, &Contents { journal, ..contents })
 }
 

@@ -4,10 +4,8 @@ mod export;
 mod find;
 mod import;
 
-use std::collections::BTreeMap;
-
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::OutcomeLine;
+use heirlock_core::takeover::{OutcomeLine, last_outcomes};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
@@ -15,7 +13,6 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::control::Request;
-use crate::store::dir::DirStore;
 use crate::store::memory::{open_any, open_ours};
 use crate::store::{Contents, Store, StoreError};
 use crate::survey::present;
@@ -150,13 +147,13 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
 pub(super) fn look(
     settings: &Settings,
     output: &Output,
-    look: impl FnOnce(&DirStore) -> Result<Exit, Failed>,
+    look: impl FnOnce(&dyn Store) -> Result<Exit, Failed>,
 ) -> Result<Exit, Failed> {
-    let (store, _, wrong) = open_any(&settings.store.path, &settings.local_directory)?;
+    let (store, wrong) = open_any(settings)?;
     if let Some(wrong) = &wrong {
         output.warn(wrong);
     }
-    let exit = look(&store)?;
+    let exit = look(store.as_ref())?;
     Ok(if wrong.is_some() && exit == Exit::Done { Exit::Failed } else { exit })
 }
 
@@ -167,7 +164,7 @@ fn client_name(given: &str) -> Result<MonName, Failed> {
 /// The key of a client that is given by its address or a name. Where the store can't be looked at the agent says what is wrong.
 fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<MonName, Failed> {
     let Ok((store, _)) = open_ours(settings) else { return Ok(given) };
-    let Ok(newest) = newest(&store, service) else { return Ok(given) };
+    let Ok(newest) = newest(store.as_ref(), service) else { return Ok(given) };
     find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }
 
@@ -177,7 +174,7 @@ fn whole(left: &[Left]) -> Exit {
 }
 
 fn left_of(contents: &Contents) -> Vec<Left> {
-    contents.damaged.iter().map(|d| Left { what: d.path.clone(), why: d.why.clone() }).collect()
+    contents.left_alone().map(|d| Left { what: d.path.clone(), why: d.why.clone() }).collect()
 }
 
 fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
@@ -205,12 +202,12 @@ fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
     }
 }
 
-fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
+fn list_services(store: &dyn Store, output: &Output) -> Result<Exit, Failed> {
     let (mut lines, mut is_whole) = (Vec::new(), true);
     for service in store.services()? {
         match service_line(store, service) {
             Ok(line) => lines.extend(line),
-            Err(error @ StoreError::Absent { .. }) => return Err(error.into()),
+            Err(error) if error.is_absent() => return Err(error.into()),
             // It says nothing of the other services.
             Err(error) => {
                 output.warn(&error);
@@ -223,7 +220,7 @@ fn list_services(store: &DirStore, output: &Output) -> Result<Exit, Failed> {
     Ok(if is_whole { Exit::Done } else { Exit::Failed })
 }
 
-fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<ServiceLine>, StoreError> {
+fn service_line(store: &dyn Store, service: ServiceName) -> Result<Option<ServiceLine>, StoreError> {
     let Some(claim) = store.newest_claim(&service)? else { return Ok(None) };
     let contents = match store.newest_generation(&service, claim.generation)? {
         Some(generation) => store.load(&service, generation)?,
@@ -236,18 +233,17 @@ fn service_line(store: &DirStore, service: ServiceName) -> Result<Option<Service
         generation: claim.generation,
         state_number: contents.state.map(|state| state.0),
         records: contents.records.len(),
-        damaged: contents.damaged.len() + usize::from(claim.unreadable.is_some()),
+        damaged: contents.left_alone().count() + usize::from(claim.unreadable.is_some()),
     }))
 }
 
-fn list(store: &DirStore, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
+fn list(store: &dyn Store, service: &ServiceName, output: &Output) -> Result<Exit, Failed> {
     let Newest { generation, contents } = newest(store, service)?;
     let left = left_of(&contents);
-    let lines = contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
-    let outcomes: BTreeMap<String, Outcome> = lines.map(|line| (line.client, line.outcome)).collect();
+    let last = last_outcomes(&contents.outcomes);
     let line = |(client, bytes): (&MonName, &Vec<u8>)| RecordLine {
         since_s: store.written_at_s(service, generation, client),
-        outcome: outcomes.get(client.as_str()).copied(),
+        outcome: last.get(client.as_str()).map(|line| line.outcome),
         ..record_line(client, bytes)
     };
     let records = contents.records.iter().map(line).collect();
@@ -278,12 +274,10 @@ fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
     parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
 }
 
-fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
+fn show(store: &dyn Store, service: &ServiceName, client: &MonName, output: &Output) -> Result<Exit, Failed> {
     let newest = newest(store, service)?;
     let (key, bytes) = find::find(&newest, service, client)?;
     let Newest { generation, contents } = &newest;
-    let mut outcomes =
-        contents.outcomes.iter().filter_map(|line| serde_json::from_str::<OutcomeLine>(line).ok());
     let record = Record {
         service: service.clone(),
         generation: *generation,
@@ -294,7 +288,7 @@ fn show(store: &DirStore, service: &ServiceName, client: &MonName, output: &Outp
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: outcomes.rfind(|line| line.client == key.as_str()),
+        outcome: contents.outcomes.iter().rfind(|line| line.client == key.as_str()).cloned(),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;

@@ -36,7 +36,7 @@ fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
         .iter()
         .map(|client| {
             let line = format!("0100007f 000186b5 00000003 00000010 {:032} {client} nfs-a\n", 0);
-            Change::PutRecord(MonName::parse(client).unwrap(), line.into_bytes())
+            Change::put(MonName::parse(client).unwrap(), line.into_bytes())
         })
         .collect();
     store.commit(&service, Generation::FIRST, &changes).unwrap();

@@ -11,8 +11,8 @@ use super::super::{records, volumes};
 use super::{GuardError, Run, StepOutcome};
 use crate::files::trusted;
 use crate::store::dir::DirStore;
-use crate::store::memory::{StoreMemory, wrong_store};
-use crate::store::{Store, StoreError};
+use crate::store::memory::StoreMemory;
+use crate::store::{Store, wrong_store};
 
 /// What is to be done about the store, and with which.
 pub(super) struct Decided {
@@ -30,7 +30,7 @@ impl Run<'_> {
         // Looking at it mounts what is mounted when it is looked at.
         let found = match DirStore::at(&self.host.at(path)).found() {
             Ok(found) => Some(found),
-            Err(StoreError::Absent { .. }) => None,
+            Err(error) if error.is_absent() => None,
             Err(error) => return Err(error.into()),
         };
         let unmounted = volumes::unmounted(self.host, path);

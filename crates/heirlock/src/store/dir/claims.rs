@@ -1,14 +1,13 @@
 //! Claims: how they are read, and what tells what they said where they can't be.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServiceName};
 
-use super::{DirStore, StoreError, parse_json, to_json};
+use super::{DirStore, FileError, JOURNAL, parse_json, to_json};
 
 impl DirStore {
     /// The claim as it was written.
@@ -16,25 +15,21 @@ impl DirStore {
         &self,
         service: &ServiceName,
         generation: Generation,
-    ) -> Result<Claim, StoreError> {
+    ) -> Result<Claim, FileError> {
         let path = self.claim_at(service, generation);
         let mut claim: Claim = parse_json(&path, &self.read(&path)?)?;
         if claim.generation != generation {
             let found = format!("the claim of generation {}", claim.generation);
-            return Err(StoreError::Unreadable { path: path.display().to_string(), found });
+            return Err(FileError::Unreadable { path: path.display().to_string(), found });
         }
         claim.released |= self.is_marked(service, generation)?;
         Ok(claim)
     }
 
     /// The claim as it was written, or as the generation tells that it began.
-    pub(super) fn claim_of(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-    ) -> Result<Claim, StoreError> {
+    pub(super) fn claim_of(&self, service: &ServiceName, generation: Generation) -> Result<Claim, FileError> {
         match self.read_claim(service, generation) {
-            Err(error) if error.is_of_one_entry() || is_missing(&error) => {
+            Err(error) if error.is_of_one_entry() || error.is_missing() => {
                 self.told_by_its_generation(service, generation, error)
             }
             read => read,
@@ -43,7 +38,7 @@ impl DirStore {
 
     /// The newest claim. A claim is made by link(2): what is no file was never one, and stands in nobody's way, unless a
     /// generation was begun under its number. None is without a claim: then the claim was there, and was lost.
-    pub(super) fn newest(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
+    pub(super) fn newest(&self, service: &ServiceName) -> Result<Option<Claim>, FileError> {
         // Before the claims are: what is begun meanwhile was claimed before that.
         let begun = self.newest_folder(&self.service(service), Generation(u64::MAX))?;
         let mut numbers: BTreeSet<Generation> = self.numbers(&self.claims(service))?.into_iter().collect();
@@ -54,7 +49,7 @@ impl DirStore {
             }
             match self.read_claim(service, number) {
                 Err(error) if error.is_no_file() => self.say_stray(&error),
-                Err(error) if is_missing(&error) => continue, // pruned
+                Err(error) if error.is_missing() => continue, // pruned
                 Err(error) if error.is_of_one_entry() => return Err(self.lost(service, number, &error)),
                 read => return read.map(Some),
             };
@@ -67,7 +62,7 @@ impl DirStore {
         &self,
         service: &ServiceName,
         than: Generation,
-    ) -> Result<Option<Claim>, StoreError> {
+    ) -> Result<Option<Claim>, FileError> {
         // What is wrong with an older one says nothing here.
         let newest = self.numbers(&self.claims(service))?.into_iter().find(|number| *number > than);
         let begun = self.newest_folder(&self.service(service), Generation(u64::MAX))?;
@@ -78,15 +73,15 @@ impl DirStore {
     }
 
     /// Whether a generation of this number was begun.
-    pub(super) fn is_begun(&self, service: &ServiceName, generation: Generation) -> Result<bool, StoreError> {
+    pub(super) fn is_begun(&self, service: &ServiceName, generation: Generation) -> Result<bool, FileError> {
         Ok(self.newest_folder(&self.service(service), generation)? == Some(generation))
     }
 
     /// Writes a claim anew that can't be read. In one step: a number that is free for a moment would be won by another
     /// server.
-    pub(super) fn restore(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
+    pub(super) fn restore(&self, service: &ServiceName, claim: &Claim) -> Result<(), FileError> {
         match self.read_claim(service, claim.generation) {
-            Err(error) if error.is_of_one_entry() || is_missing(&error) => {
+            Err(error) if error.is_of_one_entry() || error.is_missing() => {
                 self.make(&self.claims(service))?;
                 let path = self.claim_at(service, claim.generation);
                 self.replace(&path, &to_json(&path, claim)?)
@@ -99,11 +94,11 @@ impl DirStore {
         &self,
         service: &ServiceName,
         generation: Generation,
-        error: StoreError,
-    ) -> Result<Claim, StoreError> {
-        let path = self.generation(service, generation).join("journal.json");
+        error: FileError,
+    ) -> Result<Claim, FileError> {
+        let path = self.generation(service, generation).join(JOURNAL);
         let journal = match self.read_if(&path) {
-            Ok(None) if is_missing(&error) && !self.is_begun(service, generation)? => return Err(error),
+            Ok(None) if error.is_missing() && !self.is_begun(service, generation)? => return Err(error),
             Ok(None) => return Err(self.lost(service, generation, &error)),
             Err(journal) if journal.is_of_one_entry() => return Err(self.lost(service, generation, &error)),
             read => read?.unwrap_or_default(),
@@ -117,19 +112,19 @@ impl DirStore {
         }
     }
 
-    fn lost(&self, service: &ServiceName, generation: Generation, error: &StoreError) -> StoreError {
+    fn lost(&self, service: &ServiceName, generation: Generation, error: &FileError) -> FileError {
         let found = match error {
-            StoreError::Unreadable { found, .. } => found.clone(),
-            error if is_missing(error) => "nothing".to_owned(),
-            StoreError::Io { source, .. } => source.to_string(),
+            FileError::Unreadable { found, .. } => found.clone(),
+            error if error.is_missing() => "nothing".to_owned(),
+            FileError::Io { source, .. } => source.to_string(),
             error => error.to_string(),
         };
         let path = self.claim_at(service, generation).display().to_string();
-        StoreError::Claim { service: service.clone(), generation, path, found }
+        FileError::Claim { service: service.clone(), generation, path, found }
     }
 
     /// A mark that is no file is nobody's word.
-    fn is_marked(&self, service: &ServiceName, generation: Generation) -> Result<bool, StoreError> {
+    fn is_marked(&self, service: &ServiceName, generation: Generation) -> Result<bool, FileError> {
         match self.read_if(&self.claims(service).join(format!("{generation}.released"))) {
             Err(error) if error.is_no_file() => Ok(self.say_stray(&error)),
             read => Ok(read?.is_some()),
@@ -139,8 +134,4 @@ impl DirStore {
     fn claim_at(&self, service: &ServiceName, generation: Generation) -> PathBuf {
         self.claims(service).join(generation.to_string())
     }
-}
-
-fn is_missing(error: &StoreError) -> bool {
-    matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }

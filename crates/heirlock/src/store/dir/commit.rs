@@ -5,10 +5,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::takeover::OutcomeLine;
 
+use super::super::RecordChange;
 use super::files::ASIDE;
 use super::generation::whole_lines;
-use super::{Change, DirStore, SYNC_EACH_MAX, StoreError, failed, unexpected};
+use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, to_json, unexpected};
 
 /// What becomes of a file.
 enum Step {
@@ -22,7 +24,7 @@ type Place<'a> = (PathBuf, &'a [Change]);
 impl DirStore {
     /// First all new files are written and synced, then they take their names, then the folders are synced; what is
     /// appended comes last. A crash in between leaves each client with its old record or its new one.
-    pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), StoreError> {
+    pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), FileError> {
         let (mut steps, mut appended) = (Vec::new(), Vec::new());
         for (generation, changes) in places {
             let (more, outcomes) = plan(generation, changes)?;
@@ -39,11 +41,7 @@ impl DirStore {
         appended.iter().try_for_each(|(generation, outcomes)| self.append(generation, outcomes))
     }
 
-    fn take_steps(
-        &self,
-        steps: &[(PathBuf, Step)],
-        temporaries: &mut Vec<PathBuf>,
-    ) -> Result<(), StoreError> {
+    fn take_steps(&self, steps: &[(PathBuf, Step)], temporaries: &mut Vec<PathBuf>) -> Result<(), FileError> {
         let puts = steps.iter().filter(|(_, step)| matches!(step, Step::Put(_))).count();
         let each = puts <= SYNC_EACH_MAX;
         let mut alike: HashMap<(Option<&OsStr>, &[u8]), PathBuf> = HashMap::new();
@@ -76,10 +74,10 @@ impl DirStore {
         changed.into_iter().try_for_each(|folder| self.sync(folder))
     }
 
-    fn append(&self, generation: &Path, outcomes: &str) -> Result<(), StoreError> {
+    fn append(&self, generation: &Path, outcomes: &str) -> Result<(), FileError> {
         let mut tidied = self.tidied();
         self.tidy(&mut tidied, generation)?;
-        let path = generation.join("outcomes");
+        let path = generation.join(OUTCOMES);
         let appended = self.disk.append(&path, outcomes.as_bytes()).map_err(failed("append to", &path));
         if appended.is_err() {
             // A part of a line may be there, or be there only in memory.
@@ -92,7 +90,7 @@ impl DirStore {
     /// Before the first commit of this run to a generation: removes what an earlier run did not finish. Only the owner
     /// of a generation writes to it, so nobody is at work there. A torn outcome is cut off, or
     /// it would pass for a whole one after the next is appended.
-    fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), StoreError> {
+    fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), FileError> {
         if tidied.contains(generation) {
             return Ok(());
         }
@@ -104,7 +102,7 @@ impl DirStore {
                 }
             }
         }
-        let path = generation.join("outcomes");
+        let path = generation.join(OUTCOMES);
         match self.read_if(&path) {
             Ok(Some(bytes)) => self.replace(&path, &bytes[..whole_lines(&bytes)])?,
             Ok(None) => {}
@@ -118,25 +116,27 @@ impl DirStore {
 }
 
 /// The last change of a file is the one that counts, so each file is written once.
-fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, String), StoreError> {
+fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, String), FileError> {
     let mut steps: Vec<(PathBuf, Step)> = Vec::with_capacity(changes.len());
     let mut seen = HashMap::new();
     let mut outcomes = String::new();
     let sm = generation.join("sm");
     for change in changes {
         let (path, step) = match change {
-            Change::PutRecord(name, bytes) => {
+            Change::Record(RecordChange::Put(name, bytes)) => {
                 let path = sm.join(name.as_str());
                 check_record(&path, bytes)?;
                 (path, Step::Put(bytes.clone()))
             }
-            Change::RemoveRecord(name) => (sm.join(name.as_str()), Step::Remove),
+            Change::Record(RecordChange::Remove(name)) => (sm.join(name.as_str()), Step::Remove),
             Change::PutState(number) => (generation.join("state"), Step::Put(number.render_file().to_vec())),
-            Change::PutJournal(text) => {
-                (generation.join("journal.json"), Step::Put(text.clone().into_bytes()))
+            Change::PutJournal(journal) => {
+                let path = generation.join(JOURNAL);
+                let bytes = to_json(&path, journal)?;
+                (path, Step::Put(bytes))
             }
             Change::AppendOutcome(line) => {
-                outcomes.push_str(&outcome_line(&generation.join("outcomes"), line)?);
+                outcomes.push_str(&outcome_line(&generation.join(OUTCOMES), line)?);
                 continue;
             }
         };
@@ -151,7 +151,7 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
     Ok((steps, outcomes))
 }
 
-pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let (max, found) = (RECORD_BYTES_MAX, bytes.len());
     if found <= max {
         return Ok(());
@@ -160,11 +160,8 @@ pub(super) fn check_record(path: &Path, bytes: &[u8]) -> Result<(), StoreError> 
     Err(unexpected(path, &expected, &found, "look at the client's record on its server"))
 }
 
-/// An outcome as it is appended.
-pub(super) fn outcome_line(path: &Path, line: &str) -> Result<String, StoreError> {
-    if line.contains('\n') {
-        let found = format!("{line:?}");
-        return Err(unexpected(path, "an outcome of one line", &found, "report this as a bug of heirlock"));
-    }
-    Ok(format!("{line}\n"))
+/// An outcome as it is appended. JSON escapes what would end its line.
+pub(super) fn outcome_line(path: &Path, line: &OutcomeLine) -> Result<String, FileError> {
+    let json = serde_json::to_string(line).map_err(|error| failed("write", path)(error.into()))?;
+    Ok(json + "\n")
 }

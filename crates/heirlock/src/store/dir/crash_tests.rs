@@ -4,18 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use heirlock_core::ServerName;
+use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::{Outcome, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 use rustix::io::Errno;
 
 use super::super::disk::faulty::{Fault, FaultyDisk, Survives};
 use super::*;
+use crate::store::StoreErrorKind;
 
 /// One call of a history.
 #[derive(Debug, Clone)]
 enum Call {
     Claim(Claim),
-    Begin(u64, Contents),
+    Begin(u64, Box<Contents>),
     Commit(u64, Vec<Change>),
     Release(u64),
     Prune(u64),
@@ -46,15 +48,24 @@ fn record(client: &str, my_name: &str) -> Vec<u8> {
 }
 
 fn put(client: &str, my_name: &str) -> Change {
-    Change::PutRecord(name(client), record(client, my_name))
+    Change::put(name(client), record(client, my_name))
 }
 
 fn remove(client: &str) -> Change {
-    Change::RemoveRecord(name(client))
+    Change::remove(name(client))
 }
 
-fn outcome(line: &str) -> Change {
-    Change::AppendOutcome(line.into())
+fn outcome(client: &str, outcome: Outcome) -> Change {
+    let line = OutcomeLine { client: client.into(), outcome, at_ms: 7, why: None, is_final: false };
+    Change::AppendOutcome(line)
+}
+
+fn journal(run: &str) -> Journal {
+    Journal::quiet(run, &ServerName::parse("a").unwrap(), 7)
+}
+
+fn put_journal(run: &str) -> Change {
+    Change::PutJournal(Box::new(journal(run)))
 }
 
 fn claim(generation: u64, owner: &str) -> Claim {
@@ -75,7 +86,7 @@ fn contents(state: u32, clients: usize) -> Contents {
     Contents {
         state: Some(StateNumber(state)),
         records: clients.map(|client| (name(&client), record(&client, "begun"))).collect(),
-        journal: Some(format!("journal of {state}")),
+        journal: Some(journal(&format!("journal of {state}"))),
         ..Contents::default()
     }
 }
@@ -83,23 +94,27 @@ fn contents(state: u32, clients: usize) -> Contents {
 /// A service that moves twice, with commits that sync each file and such that share one sync.
 fn history() -> Vec<Call> {
     let many: Vec<Change> = (0..12).map(|i| put(&format!("10.0.1.{i}"), "many")).collect();
-    let mut mixed = vec![put("10.0.1.3", "again"), remove("10.0.1.4"), outcome("10.0.1.4 retired")];
+    let mut mixed =
+        vec![put("10.0.1.3", "again"), remove("10.0.1.4"), outcome("10.0.1.4", Outcome::ReRegistered)];
     mixed.extend((4..13).map(|i| put(&format!("10.0.0.{i}"), "mixed")));
     vec![
         Call::Claim(claim(1, "a")),
-        Call::Begin(1, contents(3, 2)),
+        Call::Begin(1, Box::new(contents(3, 2))),
         Call::Beat(1),
         Call::Commit(1, vec![put("10.0.0.7", "one"), put("10.0.0.0", "new"), remove("10.0.0.1")]),
         Call::Commit(1, many),
         Call::Release(1),
         Call::Claim(claim(2, "b")),
-        Call::Begin(2, contents(5, 10)),
-        Call::Commit(2, vec![outcome("10.0.0.0 acknowledged"), outcome("10.0.0.1 unreachable")]),
-        Call::Commit(2, vec![Change::PutJournal("settling".into())]),
+        Call::Begin(2, Box::new(contents(5, 10))),
+        Call::Commit(
+            2,
+            vec![outcome("10.0.0.0", Outcome::Acknowledged), outcome("10.0.0.1", Outcome::Unreachable)],
+        ),
+        Call::Commit(2, vec![put_journal("settling")]),
         Call::Commit(2, mixed),
-        Call::Commit(2, vec![outcome("10.0.0.1 lost"), Change::PutJournal("settled".into())]),
+        Call::Commit(2, vec![outcome("10.0.0.1", Outcome::Lost), put_journal("settled")]),
         Call::Claim(claim(3, "a")),
-        Call::Begin(3, contents(9, 3)),
+        Call::Begin(3, Box::new(contents(9, 3))),
         Call::Prune(3),
         Call::Beat(2),
         Call::Commit(3, vec![put("10.0.0.9", "last")]),
@@ -128,30 +143,16 @@ impl Call {
         match self {
             Call::Claim(claim) => picture.claim = Some(claim.clone()),
             Call::Begin(generation, contents) => {
-                picture.generations.insert(*generation, contents.clone());
+                picture.generations.insert(*generation, Contents::clone(contents));
             }
             Call::Commit(generation, changes) => {
                 let contents = picture.generations.get_mut(generation).unwrap();
-                changes.iter().for_each(|change| paint(contents, change));
+                changes.iter().cloned().for_each(|change| contents.apply(change));
             }
             Call::Release(_) => picture.claim.as_mut().unwrap().released = true,
             Call::Prune(keep_from) => picture.generations.retain(|generation, _| generation >= keep_from),
             Call::Beat(_) => {}
         }
-    }
-}
-
-fn paint(contents: &mut Contents, change: &Change) {
-    match change.clone() {
-        Change::PutRecord(name, bytes) => {
-            contents.records.insert(name, bytes);
-        }
-        Change::RemoveRecord(name) => {
-            contents.records.remove(&name);
-        }
-        Change::PutState(state) => contents.state = Some(state),
-        Change::PutJournal(journal) => contents.journal = Some(journal),
-        Change::AppendOutcome(line) => contents.outcomes.push(line),
     }
 }
 
@@ -424,7 +425,7 @@ fn a_store_that_can_t_be_read_never_looks_empty() {
 fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged() {
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     for clients in [2, 12] {
-        let put = |i: usize| Change::PutRecord(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
+        let put = |i: usize| Change::put(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
         let work =
             services.each_ref().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
         let begun = || {
@@ -504,8 +505,13 @@ fn an_identity_that_can_t_be_read_never_passes_for_none() {
     store.expect(Some(&made));
     for error in [Errno::IO, Errno::ACCESS, Errno::STALE] {
         disk.set(Fault::All(error));
-        assert!(matches!(store.found(), Err(StoreError::Io { .. })), "{error:?}");
-        assert!(matches!(store.services(), Err(StoreError::Io { .. })), "{error:?}");
+        let fails = [store.found().err(), store.services().err()];
+        for failure in fails {
+            let failure = failure.unwrap();
+            let kind =
+                if error == Errno::ACCESS { StoreErrorKind::Entry } else { StoreErrorKind::Unavailable };
+            assert_eq!(*failure.kind(), kind, "{error:?}: {failure}");
+        }
     }
     disk.set(Fault::None);
     let path = Path::new(ROOT).join("identity");
@@ -515,7 +521,7 @@ fn an_identity_that_can_t_be_read_never_passes_for_none() {
         disk.remove(&path).unwrap();
         disk.write(&path, bytes, true).unwrap();
         let error = store.found().unwrap_err();
-        assert!(matches!(error, StoreError::Unexpected { .. }), "{error}");
+        assert_eq!(*error.kind(), StoreErrorKind::Unexpected, "{error}");
         assert!(store.services().is_err() && store.give_identity(&made).is_err());
     }
 }

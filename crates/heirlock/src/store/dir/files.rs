@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use heirlock_core::Generation;
 use heirlock_core::log_limit::Source;
 
-use super::{DirStore, StoreError, failed};
+use super::{DirStore, FileError, failed};
 use crate::from_elsewhere;
 use crate::limits::STORE_FILE_BYTES_MAX;
 
@@ -15,17 +15,17 @@ use crate::limits::STORE_FILE_BYTES_MAX;
 pub(super) const ASIDE: &str = ".aside.";
 
 impl DirStore {
-    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
         self.disk.read(path, STORE_FILE_BYTES_MAX).map_err(failed("read", path))
     }
 
     /// The file, or `None` where there is none.
-    pub(super) fn read_if(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn read_if(&self, path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         self.read_up_to(path, STORE_FILE_BYTES_MAX)
     }
 
     /// The same of a file that is no longer than this.
-    pub(super) fn read_up_to(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn read_up_to(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, FileError> {
         match self.disk.read(path, max) {
             Ok(bytes) => Ok(Some(bytes)),
             // The volume may have gone since the call began.
@@ -35,7 +35,7 @@ impl DirStore {
     }
 
     /// The names in a folder that are text; unfinished ones are left out.
-    pub(super) fn list(&self, path: &Path) -> Result<Vec<String>, StoreError> {
+    pub(super) fn list(&self, path: &Path) -> Result<Vec<String>, FileError> {
         let names = self.disk.list(path).map_err(failed("list", path))?;
         let mut names: Vec<String> = names
             .into_iter()
@@ -47,9 +47,9 @@ impl DirStore {
     }
 
     /// The numbers in a folder, falling. A folder that does not exist has none.
-    pub(super) fn numbers(&self, path: &Path) -> Result<Vec<Generation>, StoreError> {
+    pub(super) fn numbers(&self, path: &Path) -> Result<Vec<Generation>, FileError> {
         let names = match self.list(path) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.is_missing() => {
                 return self.enter().map(|()| Vec::new());
             }
             names => names?,
@@ -61,27 +61,27 @@ impl DirStore {
     }
 
     /// A folder and its name in its parent, durable.
-    pub(super) fn make(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn make(&self, path: &Path) -> Result<(), FileError> {
         self.disk.make_folder(path).map_err(failed("create", path))?;
         self.sync_parent(path)
     }
 
-    pub(super) fn sync_parent(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn sync_parent(&self, path: &Path) -> Result<(), FileError> {
         self.sync(path.parent().unwrap_or(&self.root))
     }
 
-    pub(super) fn sync(&self, folder: &Path) -> Result<(), StoreError> {
+    pub(super) fn sync(&self, folder: &Path) -> Result<(), FileError> {
         self.disk.sync_folder(folder).map_err(failed("sync", folder))
     }
 
     /// A file with these bytes, durable, or the one that was there before.
-    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         self.put(path, bytes, true)?;
         self.sync_parent(path)
     }
 
     /// A file with these bytes or the one that was there before; its name is not durable yet.
-    pub(super) fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), StoreError> {
+    pub(super) fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), FileError> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root));
         let written = self.disk.write(&temporary, bytes, sync).map_err(failed("write", &temporary));
         let put = written.and_then(|()| self.rename(&temporary, path));
@@ -111,7 +111,7 @@ impl DirStore {
         }
     }
 
-    pub(super) fn remove_if(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn remove_if(&self, path: &Path) -> Result<(), FileError> {
         match self.disk.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => self.move_aside(path),
@@ -121,7 +121,7 @@ impl DirStore {
 
     /// Gives a file or a generation its name. What has that name and was never made by heirlock gives way: else one folder
     /// that is called as a client would stop every commit of its service.
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         match self.disk.rename(from, to) {
             Err(error) if is_in_the_way(&error) && self.is_stray(from, to) => {
                 self.move_aside(to)?;
@@ -140,7 +140,7 @@ impl DirStore {
     }
 
     /// Hides an entry that heirlock did not make. Nothing is lost: its text, if it has any, is an administrator's to look at.
-    pub(super) fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn move_aside(&self, path: &Path) -> Result<(), FileError> {
         let folder = path.parent().unwrap_or(&self.root);
         let aside = folder.join(format!("{ASIDE}{}", self.suffix()));
         self.disk.rename(path, &aside).map_err(failed("move aside", path))?;
@@ -152,7 +152,7 @@ impl DirStore {
     }
 
     /// Creates a file that nobody else created; `false` where somebody has. Either way it is durable.
-    pub(super) fn create_exclusively(&self, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn create_exclusively(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root));
         let created = self.link(&temporary, path, bytes);
         // A temporary file that stays is only in the way.
@@ -162,7 +162,7 @@ impl DirStore {
         Ok(won)
     }
 
-    fn link(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    fn link(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         self.disk.write(temporary, bytes, true).map_err(failed("write", temporary))?;
         match self.disk.link(temporary, path) {
             Ok(()) => Ok(true),

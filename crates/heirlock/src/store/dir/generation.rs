@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::Generation;
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::takeover::{Journal, OutcomeLine};
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::super::Damaged;
+use super::super::{Damaged, DamagedPart};
 use super::commit::{check_record, outcome_line};
-use super::{Contents, DirStore, SYNC_EACH_MAX, StoreError, failed};
+use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, shortened, to_json};
 
 impl DirStore {
     /// Builds a generation under a hidden name, then gives it its own. What it has from the one before it shares with it.
@@ -19,7 +20,7 @@ impl DirStore {
         service: &Path,
         generation: Generation,
         contents: &Contents,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FileError> {
         let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
         if self.is_folder(&path)? {
             // Whoever made it may have failed, or may still be, between the rename and the sync.
@@ -30,7 +31,7 @@ impl DirStore {
         let built = self.build(&unfinished, contents, before.as_deref()).and_then(|()| {
             match self.rename(&unfinished, &path) {
                 Ok(()) => Ok(true),
-                Err(StoreError::Io { source, .. }) if exists(&source) => Ok(false),
+                Err(FileError::Io { source, .. }) if exists(&source) => Ok(false),
                 Err(error) => Err(error),
             }
         });
@@ -47,7 +48,7 @@ impl DirStore {
         &self,
         service: &Path,
         at_most: Generation,
-    ) -> Result<Option<Generation>, StoreError> {
+    ) -> Result<Option<Generation>, FileError> {
         for number in self.numbers(service)?.into_iter().filter(|number| *number <= at_most) {
             if self.is_folder(&service.join(number.to_string()))? {
                 return Ok(Some(number));
@@ -56,7 +57,7 @@ impl DirStore {
         Ok(None)
     }
 
-    fn is_folder(&self, path: &Path) -> Result<bool, StoreError> {
+    fn is_folder(&self, path: &Path) -> Result<bool, FileError> {
         match self.disk.owner(path) {
             Ok(found) => Ok(found.is_folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| false),
@@ -65,7 +66,7 @@ impl DirStore {
     }
 
     /// Builds a generation that nobody sees yet.
-    fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), StoreError> {
+    fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), FileError> {
         let sm = path.join("sm");
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
             self.disk.make_folder(&folder).map_err(failed("create", &folder))?;
@@ -90,10 +91,12 @@ impl DirStore {
             write(path.join("state"), &state.render_file())?;
         }
         if let Some(journal) = &contents.journal {
-            write(path.join("journal.json"), journal.as_bytes())?;
+            let path = path.join(JOURNAL);
+            let bytes = to_json(&path, journal)?;
+            write(path, &bytes)?;
         }
         if !contents.outcomes.is_empty() {
-            let outcomes = path.join("outcomes");
+            let outcomes = path.join(OUTCOMES);
             let mut lines = String::new();
             for line in &contents.outcomes {
                 lines.push_str(&outcome_line(&outcomes, line)?);
@@ -109,7 +112,7 @@ impl DirStore {
     /// Gives a record that is in use a name in another generation too, and says whether it holds these bytes. A file that
     /// has its name is never written to, and was durable before it got it: so the name is all that is to be synced, where
     /// thousands of files would keep the clients of an adoption waiting.
-    fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         match self.disk.link(known, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             // Read by its new name: the owner of the one before may put another file in this one's place.
@@ -122,7 +125,7 @@ impl DirStore {
         Ok(false)
     }
 
-    pub(super) fn load_all(&self, path: &Path) -> Result<Contents, StoreError> {
+    pub(super) fn load_all(&self, path: &Path) -> Result<Contents, FileError> {
         let mut contents = Contents::default();
         let sm = path.join("sm");
         let mut names = self.disk.list(&sm).map_err(failed("list", &sm))?;
@@ -142,42 +145,40 @@ impl DirStore {
                 }
                 (Err(why), key) => {
                     let path = format!("sm/{}", name.as_encoded_bytes().escape_ascii());
-                    contents.damaged.push(Damaged { path, why, is_record: true, client: key.ok() });
+                    contents.damaged.push(Damaged { path, why, part: DamagedPart::Record(key.ok()) });
                 }
                 (Ok(_), _) => {}
             }
         }
-        if let Some(bytes) = self.load_beside(path, "state", &mut contents.damaged)? {
-            match StateNumber::parse_file(&bytes) {
-                Ok(state) => contents.state = Some(state),
-                Err(error) => contents.damaged.push(beside("state", error.to_string())),
-            }
-        }
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        contents.journal = self.load_beside(path, "journal.json", &mut contents.damaged)?.map(text);
-        let outcomes = self.load_beside(path, "outcomes", &mut contents.damaged)?;
-        let outcomes = outcomes.map(text).unwrap_or_default();
-        let whole = &outcomes[..whole_lines(outcomes.as_bytes())];
-        contents.outcomes = whole.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        self.load_all_beside(path, &mut contents)?;
         // Had the volume gone meanwhile, every record would look as if it had been removed.
         self.disk.list(&sm).map_err(failed("list", &sm))?;
         Ok(contents)
     }
 
-    /// A file beside the records. One that can't be read is named, and keeps nobody from the records.
-    fn load_beside(
-        &self,
-        generation: &Path,
-        name: &str,
-        damaged: &mut Vec<Damaged>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.read_if(&generation.join(name)) {
+    /// The files beside the records. One that can't be read is named, and keeps nobody from the records.
+    fn load_all_beside(&self, generation: &Path, contents: &mut Contents) -> Result<(), FileError> {
+        let damaged = |name: &str, why: String, part| Damaged { path: name.to_owned(), why, part };
+        let mut load = |name: &str, part| match self.read_if(&generation.join(name)) {
             Err(error) if error.is_of_one_entry() => {
-                damaged.push(beside(name, error.to_string()));
+                contents.damaged.push(damaged(name, error.to_string(), part));
                 Ok(None)
             }
             read => read,
+        };
+        let state = load("state", DamagedPart::State)?;
+        let journal = load(JOURNAL, DamagedPart::Journal)?;
+        let outcomes = load(OUTCOMES, DamagedPart::Outcomes)?;
+        match state.map(|bytes| StateNumber::parse_file(&bytes)).transpose() {
+            Ok(state) => contents.state = state,
+            Err(error) => contents.damaged.push(damaged("state", error.to_string(), DamagedPart::State)),
         }
+        match journal.map(|bytes| parse_journal(&bytes)).transpose() {
+            Ok(journal) => contents.journal = journal,
+            Err(why) => contents.damaged.push(damaged(JOURNAL, why, DamagedPart::JournalText)),
+        }
+        contents.outcomes = outcomes.map(|bytes| parse_outcomes(&bytes)).unwrap_or_default();
+        Ok(())
     }
 
     /// A record, or nothing where its owner removed it meanwhile.
@@ -191,7 +192,7 @@ impl DirStore {
     }
 
     /// Removes generations below `keep_from` save the newest, and what crashes left of their making or removal.
-    pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), StoreError> {
+    pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), FileError> {
         for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
             // Hidden first: half a generation must not pass for a whole one.
             let (path, hidden) = (service.join(old.to_string()), self.unfinished(service, old));
@@ -219,7 +220,7 @@ impl DirStore {
     }
 
     /// What is unfinished in a folder. One that does not exist has nothing.
-    pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+    pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, FileError> {
         match self.disk.list(folder) {
             Ok(names) => {
                 let names = names.into_iter().filter_map(|name| name.into_string().ok());
@@ -231,9 +232,15 @@ impl DirStore {
     }
 }
 
-/// A file beside the records that can't be read.
-fn beside(name: &str, why: String) -> Damaged {
-    Damaged { path: name.to_owned(), why, is_record: false, client: None }
+/// The journal of a generation, or why its text is none.
+pub(super) fn parse_journal(bytes: &[u8]) -> Result<Journal, String> {
+    serde_json::from_str(&String::from_utf8_lossy(bytes)).map_err(|error| shortened(&error.to_string()))
+}
+
+/// The outcomes of a generation; a line without sense is left out.
+pub(super) fn parse_outcomes(bytes: &[u8]) -> Vec<OutcomeLine> {
+    let text = String::from_utf8_lossy(&bytes[..whole_lines(bytes)]);
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Where the last whole line ends: without its newline a line was torn.

@@ -6,7 +6,7 @@ use heirlock_core::{Generation, ServiceName};
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
 
-use super::{DirStore, StoreError, failed, unexpected};
+use super::{DirStore, FileError, failed, unexpected};
 
 /// The file's name; it lies beside the one that says what the folder is.
 pub(super) const IDENTITY: &str = "identity";
@@ -19,14 +19,14 @@ const IDENTITY_BYTES_MAX: usize = 256;
 
 impl DirStore {
     /// A store as it is, whatever is expected.
-    pub(super) fn look(&self) -> Result<Found, StoreError> {
+    pub(super) fn look(&self) -> Result<Found, FileError> {
         let identity = self.read_identity()?;
         let services = self.claimed_services()?;
         Ok(Found { identity, kept: Kept::of(&services) })
     }
 
     /// Gives the folder an identity, unless it has one: of all who try at the same moment one wins, and all go by that one.
-    pub(super) fn identify(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
+    pub(super) fn identify(&self, identity: &StoreIdentity) -> Result<StoreIdentity, FileError> {
         let path = self.root.join(IDENTITY);
         self.create_exclusively(&path, line(identity).as_bytes())?;
         match self.read_identity()? {
@@ -36,7 +36,7 @@ impl DirStore {
     }
 
     /// Fails unless the store that is there is the one that is expected.
-    pub(super) fn check_identity(&self, expected: &StoreIdentity) -> Result<(), StoreError> {
+    pub(super) fn check_identity(&self, expected: &StoreIdentity) -> Result<(), FileError> {
         if self.read_identity()?.as_ref() == Some(expected) {
             return Ok(());
         }
@@ -44,7 +44,7 @@ impl DirStore {
         self.enter_any()?;
         let found = self.look()?;
         let why = WrongStore { expected: Some(expected.clone()), found };
-        Err(StoreError::Wrong { path: self.root.display().to_string(), why })
+        Err(FileError::Wrong { path: self.root.display().to_string(), why })
     }
 
     pub(super) fn expected(&self) -> MutexGuard<'_, Option<StoreIdentity>> {
@@ -52,7 +52,7 @@ impl DirStore {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_identity(&self) -> Result<Option<StoreIdentity>, StoreError> {
+    fn read_identity(&self) -> Result<Option<StoreIdentity>, FileError> {
         let path = self.root.join(IDENTITY);
         match self.disk.read(&path, IDENTITY_BYTES_MAX) {
             Ok(bytes) => parse(&path, &bytes).map(Some),
@@ -62,7 +62,7 @@ impl DirStore {
     }
 
     /// The services that have a claim.
-    pub(super) fn claimed_services(&self) -> Result<Vec<ServiceName>, StoreError> {
+    pub(super) fn claimed_services(&self) -> Result<Vec<ServiceName>, FileError> {
         let mut services = Vec::new();
         for name in self.list(&self.root.join("services"))? {
             let Ok(service) = ServiceName::try_from(name) else { continue };
@@ -87,7 +87,7 @@ fn line(identity: &StoreIdentity) -> String {
     format!("{LINE}{}\n", identity.as_str())
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<StoreIdentity, StoreError> {
+fn parse(path: &Path, bytes: &[u8]) -> Result<StoreIdentity, FileError> {
     let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix(LINE)?.strip_suffix('\n'));
     text.and_then(|digits| StoreIdentity::parse(digits).ok()).ok_or_else(|| {
         let found = format!("{:?}", String::from_utf8_lossy(bytes).trim());

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use heirlock_core::history::Tenure;
+use heirlock_core::limits::TENURES_KEPT;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::generation::whole_lines;
-use super::{DirStore, StoreError, parse_json, to_json};
-use crate::limits::TENURES_KEPT;
+use super::generation::{parse_journal, parse_outcomes};
+use super::{DirStore, FileError, JOURNAL, OUTCOMES, parse_json, to_json};
 use crate::store::{Account, Past};
 
 impl DirStore {
-    pub(super) fn past_of(&self, service: &ServiceName) -> Result<Past, StoreError> {
+    pub(super) fn past_of(&self, service: &ServiceName) -> Result<Past, FileError> {
         let mut past = Past::default();
         for number in self.numbers(&self.claims(service))? {
             match self.read_claim(service, number) {
@@ -35,15 +35,13 @@ impl DirStore {
         &self,
         service: &ServiceName,
         generation: Generation,
-    ) -> Result<Account, StoreError> {
+    ) -> Result<Account, FileError> {
         let path = self.generation(service, generation);
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         // One that can't be read keeps nobody from the others.
         let beside = |name: &str| match self.read_if(&path.join(name)) {
             Err(error) if error.is_of_one_entry() => Ok(None),
             read => read,
         };
-        let outcomes = beside("outcomes")?.map(text).unwrap_or_default();
         Ok(Account {
             clients: self
                 .list(&path.join("sm"))?
@@ -51,13 +49,13 @@ impl DirStore {
                 .filter_map(|name| MonName::parse(name).ok())
                 .collect(),
             state: beside("state")?.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
-            journal: beside("journal.json")?.map(text),
-            outcomes: outcomes[..whole_lines(outcomes.as_bytes())].lines().map(str::to_owned).collect(),
+            journal: beside(JOURNAL)?.and_then(|bytes| parse_journal(&bytes).ok()),
+            outcomes: beside(OUTCOMES)?.map(|bytes| parse_outcomes(&bytes)).unwrap_or_default(),
         })
     }
 
     /// Exclusively, and never changed: whoever removes a generation first tells of it.
-    pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+    pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), FileError> {
         let folder = self.history(service);
         self.make(&folder)?;
         let path = folder.join(tenure.generation.to_string());

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
-use heirlock_core::ServerName;
-use heirlock_core::takeover::Journal;
+use heirlock_core::takeover::{Journal, OutcomeLine};
+use heirlock_core::{Outcome, ServerName};
 use heirlock_nsm::MonName;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
+use crate::store::DamagedPart;
 
 const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
 
@@ -50,6 +51,20 @@ fn claim(generation: u64) -> Claim {
     Claim::new(Generation(generation), &"nfs-a".parse().unwrap(), "run", 7)
 }
 
+fn journal() -> Journal {
+    Journal::quiet("run", &"nfs-a".parse().unwrap(), 7)
+}
+
+fn told(client: &str) -> OutcomeLine {
+    OutcomeLine {
+        client: client.into(),
+        outcome: Outcome::Acknowledged,
+        at_ms: 7,
+        why: None,
+        is_final: false,
+    }
+}
+
 fn report(server: &str, beat: u64) -> ServerReport {
     ServerReport { beat, ..ServerReport::new(server.parse().unwrap(), "run") }
 }
@@ -75,9 +90,9 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!(found.records.len(), 1, "{what}");
         let [damaged] = found.damaged.as_slice() else { panic!("{what}: {:?}", found.damaged) };
-        assert_eq!((damaged.client.clone(), damaged.is_record), (Some(client(2)), true), "{what}");
+        assert_eq!(damaged.part, DamagedPart::Record(Some(client(2))), "{what}");
         // It is written and removed as any other.
-        let mend = [Change::PutRecord(client(2), LINE.into()), Change::PutRecord(client(3), LINE.into())];
+        let mend = [Change::put(client(2), LINE.into()), Change::put(client(3), LINE.into())];
         store.commit(&service(), Generation(1), &mend).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (3, vec![]), "{what}");
@@ -85,7 +100,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
     for (what, plant) in all() {
         let (_folder, at, store) = begun();
         plant(&at.join("1/sm/10.0.0.2"));
-        let remove = [Change::RemoveRecord(client(2)), Change::PutRecord(client(3), LINE.into())];
+        let remove = [Change::remove(client(2)), Change::put(client(3), LINE.into())];
         store.commit(&service(), Generation(1), &remove).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (2, vec![]), "{what}");
@@ -102,14 +117,38 @@ fn what_is_no_file_beside_the_records_keeps_nobody_from_them() {
             let found = store.load(&service(), Generation(1)).unwrap();
             assert_eq!(found.records.len(), 1, "{what}, {name}");
             if what != "empty" {
-                assert_eq!(found.damaged.len(), 1, "{what}, {name}: {:?}", found.damaged);
+                assert_eq!(found.left_alone().count(), 1, "{what}, {name}: {:?}", found.damaged);
             }
-            let go_on = [Change::PutJournal("{}".into()), Change::AppendOutcome("told".into())];
+            let (journal, told) = (journal(), told("10.0.0.1"));
+            let go_on = [Change::PutJournal(Box::new(journal.clone())), Change::AppendOutcome(told.clone())];
             store.commit(&service(), Generation(1), &go_on).unwrap();
             let found = store.load(&service(), Generation(1)).unwrap();
-            assert_eq!((found.journal.as_deref(), found.outcomes), (Some("{}"), vec!["told".to_owned()]));
+            assert_eq!((found.journal, found.outcomes), (Some(journal), vec![told]));
         }
     }
+}
+
+#[test]
+fn a_journal_without_sense_is_none_and_outcomes_without_sense_are_left_out() {
+    let (_folder, at, store) = begun();
+    let lines = ["10.0.0.1", "10.0.0.2"].map(|client| serde_json::to_string(&told(client)).unwrap());
+    let [first, second] = &lines;
+    fs::write(at.join("1/outcomes"), format!("torn\n{first}\n\n{{}}\n{second}\n{first}")).unwrap();
+    let long = format!("{{\"run\": \"r\", \"server\": \"a\", \"phase\": \"{}\"}}", "x".repeat(9_000));
+    for text in [&b""[..], b"torn", b"{}", b"[]", b"{\"run\": \"r\xe4", long.as_bytes()] {
+        fs::write(at.join("1/journal.json"), text).unwrap();
+        let found = store.load(&service(), Generation(1)).unwrap();
+        let why = found.senseless_journal().unwrap().to_owned();
+        assert!(!why.is_empty() && why.chars().count() <= FOUND_CHARS_MAX + 1, "{why}");
+        assert_eq!((found.journal, found.records.len()), (None, 1), "{}", text.escape_ascii());
+        assert_eq!((found.damaged.len(), found.damaged[0].is_named()), (1, false), "{}", text.escape_ascii());
+        assert_eq!(found.outcomes, [told("10.0.0.1"), told("10.0.0.2")], "{}", text.escape_ascii());
+        let account = store.account(&service(), Generation(1)).unwrap();
+        assert_eq!((account.journal, account.outcomes), (None, found.outcomes), "{}", text.escape_ascii());
+    }
+    store.commit(&service(), Generation(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
+    let found = store.load(&service(), Generation(1)).unwrap();
+    assert_eq!((found.journal, found.damaged), (Some(journal()), vec![]));
 }
 
 #[test]
@@ -197,11 +236,11 @@ fn a_link_in_the_store_leads_nowhere() {
     symlink(&outside, at.join("2")).unwrap();
     assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
     store.load(&service(), Generation(2)).unwrap_err();
-    store.commit(&service(), Generation(2), &[Change::PutRecord(client(1), LINE.into())]).unwrap_err();
+    store.commit(&service(), Generation(2), &[Change::put(client(1), LINE.into())]).unwrap_err();
     symlink(outside.join("secret"), at.join("1/sm/10.0.0.2")).unwrap();
     fs::remove_file(at.join("1/outcomes")).unwrap_or_default();
     symlink(outside.join("secret"), at.join("1/outcomes")).unwrap();
-    let changes = [Change::PutRecord(client(2), LINE.into()), Change::AppendOutcome("told".into())];
+    let changes = [Change::put(client(2), LINE.into()), Change::AppendOutcome(told("10.0.0.1"))];
     store.commit(&service(), Generation(1), &changes).unwrap();
     assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "only for root");
     assert_eq!(fs::read_dir(outside.join("sm")).unwrap().count(), 0);
@@ -220,9 +259,9 @@ fn the_longest_names_are_kept_and_removed() {
     let records = [(longest.clone(), LINE.into())].into();
     let contents = Contents { records, ..Contents::default() };
     store.begin_generation(&host, Generation(1), &contents).unwrap();
-    store.commit(&host, Generation(1), &[Change::PutRecord(longest.clone(), LINE.into())]).unwrap();
+    store.commit(&host, Generation(1), &[Change::put(longest.clone(), LINE.into())]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap(), contents);
-    store.commit(&host, Generation(1), &[Change::RemoveRecord(longest)]).unwrap();
+    store.commit(&host, Generation(1), &[Change::remove(longest)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);
     store.release(&host, Generation(1)).unwrap();
 }
@@ -230,9 +269,7 @@ fn the_longest_names_are_kept_and_removed() {
 /// A store whose one generation has a journal.
 fn begun_with_journal() -> (tempfile::TempDir, PathBuf, DirStore) {
     let (folder, at, store) = begun();
-    let journal = Journal::quiet("run", &"nfs-a".parse().unwrap(), 7);
-    let text = crate::store::journal_text(&journal);
-    store.commit(&service(), Generation(1), &[Change::PutJournal(text)]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
     (folder, at, store)
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use heirlock_core::ServerName;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Phase, Stamp, Trouble};
+use heirlock_core::{Outcome, ServerName};
 use heirlock_nsm::MonName;
 
 use super::*;
@@ -28,6 +30,16 @@ fn claim(generation: u64) -> Claim {
     }
 }
 
+fn told(client: &str) -> OutcomeLine {
+    OutcomeLine {
+        client: client.into(),
+        outcome: Outcome::Acknowledged,
+        at_ms: 7,
+        why: None,
+        is_final: false,
+    }
+}
+
 fn report() -> ServerReport {
     let server = ServerName::parse("a").unwrap();
     let json = format!(
@@ -43,7 +55,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
     let store = DirStore::create(&root).unwrap();
     store.claim(&service(), &claim(1)).unwrap();
     let records = [(MonName::parse("10.0.0.1").unwrap(), LINE.into())].into();
-    let contents = Contents { records, outcomes: vec!["one".into()], ..Contents::default() };
+    let contents = Contents { records, outcomes: vec![told("one")], ..Contents::default() };
     store.begin_generation(&service(), Generation(1), &contents).unwrap();
     (folder, root, store)
 }
@@ -51,7 +63,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
 /// Every call, and its error.
 fn all_fail(store: &DirStore) -> Vec<String> {
     let (service, first) = (service(), Generation(1));
-    let change = Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into());
+    let change = Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into());
     let answers = [
         store.probe().err(),
         store.services().err(),
@@ -219,7 +231,7 @@ fn what_two_services_keep_of_a_client_is_one_file() {
     let other = ServiceName::parse("nfs-b").unwrap();
     store.claim(&other, &claim(1)).unwrap();
     store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
-    let put = || vec![Change::PutRecord(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
+    let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
     store.commit_each(&[(&service(), Generation(1), put()), (&other, Generation(1), put())]).unwrap();
     let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
     assert_eq!(kept("nfs-a").ino(), kept("nfs-b").ino());
@@ -232,7 +244,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     let (_folder, root, store) = begun();
     let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
     let another = LINE.replace("10.0.0.1", "10.0.0.2");
-    store.commit(&service(), Generation(1), &[Change::PutRecord(other.clone(), LINE.into())]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::put(other.clone(), LINE.into())]).unwrap();
     let mut records: BTreeMap<_, Vec<u8>> = [(same.clone(), LINE.into())].into();
     records.extend([other.clone(), new.clone()].map(|name| (name, another.clone().into())));
     store
@@ -248,9 +260,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     assert_ne!(inode(1, &other), inode(2, &other));
     assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
     // Who changes one leaves the other as it is.
-    store
-        .commit(&service(), Generation(2), &[Change::PutRecord(same.clone(), another.clone().into())])
-        .unwrap();
+    store.commit(&service(), Generation(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
     assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
 }
@@ -259,12 +269,14 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
 fn a_torn_outcome_is_left_out_and_never_completed() {
     let (_folder, root, store) = begun();
     let path = root.join("services/nfs-a/1/outcomes");
-    fs::write(&path, "one\ntwo\nthr").unwrap();
+    let text = |client: &str| serde_json::to_string(&told(client)).unwrap();
+    fs::write(&path, format!("{}\n{}\n{}", text("one"), text("two"), text("three"))).unwrap();
     let outcomes = |store: &DirStore| store.load(&service(), Generation(1)).unwrap().outcomes;
-    assert_eq!(outcomes(&store), ["one", "two"]);
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome("four".into())]).unwrap();
-    assert_eq!(outcomes(&store), ["one", "two", "four"]);
-    assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\nfour\n");
+    assert_eq!(outcomes(&store), ["one", "two"].map(told));
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("four"))]).unwrap();
+    assert_eq!(outcomes(&store), ["one", "two", "four"].map(told));
+    let lines = format!("{}\n{}\n{}\n", text("one"), text("two"), text("four"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), lines);
 }
 
 #[test]
@@ -282,7 +294,7 @@ fn what_is_foreign_in_a_generation_is_named_and_stays() {
     assert_eq!(names, ["sm/10.0.0.2", "sm/10.0.0.3.new", "sm/10.0.0.4", "sm/caf\\xe9", "state"]);
     assert!(found.damaged.iter().all(|damaged| !damaged.why.is_empty()), "{:?}", found.damaged);
     assert_eq!((found.records.len(), found.state), (1, None));
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome("x".into())]).unwrap();
+    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("x"))]).unwrap();
     assert_eq!(store.load(&service(), Generation(1)).unwrap().damaged, found.damaged);
 }
 
@@ -298,7 +310,7 @@ fn what_a_crash_left_is_swept_by_the_next_run() {
     for left in ["2/sm/.9.00000000.1", "2/.9.00000000.2"] {
         fs::write(services.join(left), LINE).unwrap();
     }
-    store.commit(&service(), Generation(2), &[Change::AppendOutcome("x".into())]).unwrap();
+    store.commit(&service(), Generation(2), &[Change::AppendOutcome(told("x"))]).unwrap();
     store.prune(&service(), Generation(2)).unwrap();
     let hidden: Vec<PathBuf> = paths_below(&services)
         .into_iter()
@@ -335,4 +347,127 @@ fn heartbeats_that_make_no_sense_are_left_out() {
     let hearts = store.hearts().unwrap();
     assert_eq!(hearts.unreadable.keys().collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [report()]);
+}
+
+/// What earlier and later versions read, to the byte.
+const JOURNAL: &str = r#"{
+  "run": "run-1",
+  "server": "nfs-b",
+  "phase": "settling",
+  "until": "settled",
+  "cause": "owner-dead",
+  "strategy": "notify",
+  "convey": "generate",
+  "members": [
+    [
+      "nfs-a",
+      "target"
+    ]
+  ],
+  "life": {
+    "boot": "b",
+    "start": "90@5",
+    "reopened": 0
+  },
+  "life-before": {
+    "boot": "b",
+    "start": "80@4",
+    "reopened": 0
+  },
+  "started-at-s": 7,
+  "timeline": [
+    {
+      "event": "ready",
+      "at-ms": -7
+    }
+  ],
+  "failure": "two\nlines",
+  "troubles": [
+    {
+      "service": "nfs-a",
+      "entry": "sm/x",
+      "why": "torn",
+      "fate-unknown": true
+    }
+  ],
+  "released-at-s": 9
+}"#;
+
+const OUTCOMES: &str = r#"{"client":"10.0.0.1","outcome":"re-registered","at-ms":12}
+{"client":"h","outcome":"unreachable","at-ms":12,"why":"no \"answer\",\nnot one","is-final":true}
+"#;
+
+fn written_journal() -> Journal {
+    let (us, nfs) = (ServerName::parse("nfs-b").unwrap(), service());
+    let life = |start: &str| Incarnation { boot: "b".into(), start: start.into(), reopened: 0 };
+    Journal {
+        phase: Phase::Settling,
+        cause: Cause::OwnerDead,
+        members: vec![(nfs.clone(), Part::Target)],
+        life: Some(life("90@5")),
+        life_before: Some(life("80@4")),
+        timeline: vec![Stamp { event: Milestone::Ready, at_ms: -7 }],
+        failure: Some("two\nlines".into()),
+        troubles: vec![Trouble {
+            service: nfs,
+            entry: "sm/x".into(),
+            why: "torn".into(),
+            fate_unknown: true,
+        }],
+        released_at_s: Some(9),
+        ..Journal::quiet("run-1", &us, 7)
+    }
+}
+
+fn written_outcomes() -> [OutcomeLine; 2] {
+    let line = |client: &str, outcome| OutcomeLine {
+        client: client.into(),
+        outcome,
+        at_ms: 12,
+        why: None,
+        is_final: false,
+    };
+    let why = Some("no \"answer\",\nnot one".to_owned());
+    [
+        line("10.0.0.1", Outcome::ReRegistered),
+        OutcomeLine { why, is_final: true, ..line("h", Outcome::Unreachable) },
+    ]
+}
+
+#[test]
+fn a_journal_and_outcomes_are_written_as_every_version_reads_them() {
+    let (_folder, root, store) = begun();
+    let [first, second] = written_outcomes();
+    let changes = [
+        Change::PutJournal(Box::new(written_journal())),
+        Change::AppendOutcome(first.clone()),
+        Change::AppendOutcome(second.clone()),
+    ];
+    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.claim(&service(), &claim(2)).unwrap();
+    let contents =
+        Contents { journal: Some(written_journal()), outcomes: vec![first, second], ..Contents::default() };
+    store.begin_generation(&service(), Generation(2), &contents).unwrap();
+    let read = |name: &str| fs::read_to_string(root.join("services/nfs-a").join(name)).unwrap();
+    assert_eq!(read("1/journal.json"), JOURNAL);
+    assert_eq!(read("2/journal.json"), JOURNAL);
+    assert!(read("1/outcomes").ends_with(&format!("\n{OUTCOMES}")), "{}", read("1/outcomes"));
+    assert_eq!(read("2/outcomes"), OUTCOMES);
+}
+
+#[test]
+fn a_place_of_the_store_is_shown_as_the_path_where_it_lies() {
+    let (_folder, root, store) = begun();
+    let (service, first) = (service(), Generation(1));
+    let shown = [
+        Place::Store,
+        Place::Claim(&service, first),
+        Place::Generation(&service, first),
+        Place::Records(&service, first),
+    ];
+    let lies = ["", "services/nfs-a/claims/1", "services/nfs-a/1", "services/nfs-a/1/sm"];
+    for (of, path) in shown.into_iter().zip(lies) {
+        let path = if path.is_empty() { root.clone() } else { root.join(path) };
+        assert_eq!((store.place(of), path.exists()), (path.display().to_string(), true));
+    }
 }

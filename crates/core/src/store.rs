@@ -1,0 +1,167 @@
+//! The store: where monitor records are kept safe from the death of the server they were taken on. Here is what is asked of
+//! every store, whatever it is made of, what it holds, and how it fails.
+//!
+//! A service has *generations*, each begun under a claim and changed by its owner alone. A generation has a state number, a
+//! record for each client, the journal of the adoption that began it, and an outcome for each client that was told. Beside
+//! the services lie the servers' heartbeats.
+
+mod error;
+mod generation;
+mod heartbeat;
+
+use std::collections::BTreeMap;
+
+use heirlock_nsm::{MonName, StateNumber};
+
+pub use error::{StoreError, StoreErrorKind};
+pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past, RecordChange};
+pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
+
+use crate::claim::Claim;
+use crate::history::Tenure;
+use crate::names::{Generation, ServerName, ServiceName};
+use crate::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
+
+/// The store. All calls block; none may be made on the loop that answers the control socket.
+///
+/// After an error the store may hold all, some or none of what the call asked for; every call may be repeated.
+pub trait Store: Send + Sync {
+    /// What it is, and where, for people.
+    fn describe(&self) -> String;
+
+    /// Where something of it lies, for people.
+    fn place(&self, of: Place<'_>) -> String;
+
+    /// The failure of a store that is there in the place of the one that is meant.
+    fn wrong(&self, why: WrongStore) -> StoreError;
+
+    /// The failure of a store that shows less than is known of it.
+    fn older(&self, why: OlderStore) -> StoreError;
+
+    /// Proves that the store can be written and read now, by doing both.
+    fn probe(&self) -> Result<(), StoreError>;
+
+    /// Which store it is and what is claimed in it, whichever is expected.
+    fn found(&self) -> Result<Found, StoreError>;
+
+    /// Gives a store of an earlier version an identity, whichever is expected. Of all who try at the same moment one
+    /// wins; the answer is the identity that the store has from then on.
+    fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError>;
+
+    /// From now on every call fails with [`StoreErrorKind::Wrong`] while another store is there than this one; so does a
+    /// change that is under way when the store is exchanged, where a store can tell.
+    fn expect(&self, identity: Option<&StoreIdentity>);
+
+    /// The services that have a claim, in order of their names.
+    fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
+
+    /// The newest claim of a service. Where it can't be read ([`Claim::unreadable`]), the generation that it began tells what
+    /// it said; where it began none, that is [`StoreErrorKind::Claim`].
+    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
+
+    /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
+    /// shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
+    /// owner the answer then names: the numbers of pruned claims stay used. A claim that is made as a released one takes the
+    /// number and leaves the service nobody's, in one step.
+    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
+
+    /// Writes a claim anew that can't be read; one that can is left as it is. For its owner alone.
+    fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError>;
+
+    /// Marks a claim as given up. One that does not exist is an error.
+    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
+
+    /// The newest complete generation at or below `at_most`.
+    fn newest_generation(
+        &self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError>;
+
+    /// Fails where the records of a generation can't be listed.
+    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
+
+    /// The state number of a generation; `None` where it was not begun or has none that can be read.
+    fn number_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError>;
+
+    /// Creates a generation with all it begins with, durable and whole, or not at all. One that exists is left as it
+    /// is: the caller resumes.
+    fn begin_generation(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError>;
+
+    /// All of one generation; one that does not exist is an error. Records that can't be read are named in [`Contents::damaged`] and left alone.
+    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
+
+    /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs. The
+    /// order between clients, state, journal and outcomes is not kept at a crash: what must come first is committed
+    /// first. An outcome whose commit failed and is repeated may be there twice.
+    fn commit(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: &[Change],
+    ) -> Result<(), StoreError>;
+
+    /// The same for several services at once. A record that several of them keep is made durable once.
+    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
+
+    /// Claims, generations and kept tenures that there are, each falling by number.
+    fn past(&self, service: &ServiceName) -> Result<Past, StoreError>;
+
+    /// All of one generation but its records, which are only named; one that does not exist is an error.
+    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError>;
+
+    /// Keeps what is told of a generation that is about to be removed, if nobody has yet. Of
+    /// [`crate::limits::TENURES_KEPT`] the oldest go.
+    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError>;
+
+    /// One client's record; nothing where there is none, or where it can't be read.
+    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>>;
+
+    /// When a client's record was written as it is, in seconds since 1970; nothing where that can't be told.
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64>;
+
+    /// Removes generations older than `keep_from`, claims included, but never the newest of either.
+    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
+
+    /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
+    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
+
+    /// The heartbeats of all servers. One that can't be read says nothing of the others.
+    fn hearts(&self) -> Result<ServerHearts, StoreError>;
+
+    /// What the servers said of themselves, as far as it can be read.
+    fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
+        self.hearts().map(|hearts| hearts.reports)
+    }
+}
+
+/// A place of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// The store itself.
+    Store,
+    /// The claim of a generation.
+    Claim(&'a ServiceName, Generation),
+    /// All of a generation. What [`Damaged::path`] names lies below it.
+    Generation(&'a ServiceName, Generation),
+    /// The records of a generation.
+    Records(&'a ServiceName, Generation),
+}
+
+/// What came of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimAnswer {
+    /// It is ours.
+    Won,
+    /// Somebody else has this generation.
+    Taken(Claim),
+}

@@ -1,0 +1,235 @@
+//! What a store holds of a generation, and what is told of the generations before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heirlock_nsm::{MonName, StateNumber};
+
+use crate::claim::Claim;
+use crate::history::Tenure;
+use crate::names::Generation;
+use crate::takeover::{Journal, OutcomeLine};
+
+/// All of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The state number reserved for this generation's notifications, or the primary's own at capture.
+    pub state: Option<StateNumber>,
+    /// One record a client, in statd's own lines.
+    pub records: BTreeMap<MonName, Vec<u8>>,
+    /// The adoption's journal.
+    pub journal: Option<Journal>,
+    /// The outcomes, in the order they were appended. One that was torn, or has no sense, is left out.
+    pub outcomes: Vec<OutcomeLine>,
+    /// What can't be read.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Contents {
+    /// What can't be read and is named to people; see [`Damaged::is_named`].
+    pub fn left_alone(&self) -> impl Iterator<Item = &Damaged> {
+        self.damaged.iter().filter(|damaged| damaged.is_named())
+    }
+
+    /// Why the journal has no sense, where that is why there is none.
+    #[must_use]
+    pub fn senseless_journal(&self) -> Option<&str> {
+        let journal = self.damaged.iter().find(|damaged| damaged.part == DamagedPart::JournalText);
+        journal.map(|damaged| damaged.why.as_str())
+    }
+
+    /// What a change makes of it.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Record(RecordChange::Put(client, record)) => drop(self.records.insert(client, record)),
+            Change::Record(RecordChange::Remove(client)) => drop(self.records.remove(&client)),
+            Change::PutState(state) => self.state = Some(state),
+            Change::PutJournal(journal) => self.journal = Some(*journal),
+            Change::AppendOutcome(line) => self.outcomes.push(line),
+        }
+    }
+}
+
+/// An entry of a generation that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Which, as a place below the generation. What is no text in it is escaped.
+    pub path: String,
+    /// What was expected and found.
+    pub why: String,
+    /// What it should be.
+    pub part: DamagedPart,
+}
+
+/// What an entry should be that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DamagedPart {
+    /// It lies where records lie: the record of this client, where its name is one that a client can have.
+    Record(Option<MonName>),
+    /// The state number.
+    State,
+    /// The journal.
+    Journal,
+    /// The journal, which can be read and has no sense.
+    JournalText,
+    /// The outcomes.
+    Outcomes,
+}
+
+impl Damaged {
+    /// The client whose record it is, as far as its name tells.
+    #[must_use]
+    pub fn client(&self) -> Option<&MonName> {
+        match &self.part {
+            DamagedPart::Record(client) => client.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it lies where records lie, and may stand for a client.
+    #[must_use]
+    pub fn is_record(&self) -> bool {
+        matches!(self.part, DamagedPart::Record(_))
+    }
+
+    /// Whether it is named to people among what was left alone. A journal without sense is not: the adoption that it told of
+    /// is begun again, as where there is none, and the log says so.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.part != DamagedPart::JournalText
+    }
+}
+
+/// What there is of a service's past.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Claims that were not pruned.
+    pub claims: Vec<Claim>,
+    /// Generations that were not pruned.
+    pub generations: Vec<Generation>,
+    /// What is told of generations that were.
+    pub tenures: Vec<Tenure>,
+    /// What can't be read, in words.
+    pub unreadable: Vec<String>,
+}
+
+/// One generation without its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Whose records it has.
+    pub clients: BTreeSet<MonName>,
+    /// Its state number.
+    pub state: Option<StateNumber>,
+    /// Its journal, where it has one that can be read and has sense.
+    pub journal: Option<Journal>,
+    /// Its outcomes, as far as they can be read.
+    pub outcomes: Vec<OutcomeLine>,
+}
+
+/// One change of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Of a client's record.
+    Record(RecordChange),
+    /// Writes the generation's number anew, where it can't be read: another one it never gets.
+    PutState(StateNumber),
+    /// Replaces the journal.
+    PutJournal(Box<Journal>),
+    /// Appends an outcome.
+    AppendOutcome(OutcomeLine),
+}
+
+/// One change of a client's record. Nothing else follows from what is found in a status monitor's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordChange {
+    /// Writes the record, whether it exists or not.
+    Put(MonName, Vec<u8>),
+    /// Removes the record, if it exists.
+    Remove(MonName),
+}
+
+impl Change {
+    /// Writes a client's record.
+    #[must_use]
+    pub fn put(client: MonName, record: Vec<u8>) -> Self {
+        Self::Record(RecordChange::Put(client, record))
+    }
+
+    /// Removes a client's record.
+    #[must_use]
+    pub fn remove(client: MonName) -> Self {
+        Self::Record(RecordChange::Remove(client))
+    }
+}
+
+impl RecordChange {
+    /// Whose record is written, if one is.
+    #[must_use]
+    pub fn written(&self) -> Option<&MonName> {
+        match self {
+            Self::Put(client, _) => Some(client),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::ServerName;
+    use crate::outcome::Outcome;
+
+    fn client(name: &str) -> MonName {
+        MonName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_change_makes_of_a_generation_what_it_says() {
+        let journal = Journal::quiet("run", &ServerName::parse("a").unwrap(), 7);
+        let line = |client: &str| OutcomeLine {
+            client: client.into(),
+            outcome: Outcome::Lost,
+            at_ms: 0,
+            why: None,
+            is_final: false,
+        };
+        let mut contents = Contents::default();
+        for change in [
+            Change::put(client("one"), b"first".to_vec()),
+            Change::put(client("two"), b"first".to_vec()),
+            Change::put(client("one"), b"second".to_vec()),
+            Change::remove(client("two")),
+            Change::remove(client("nobody")),
+            Change::PutState(StateNumber(7)),
+            Change::PutJournal(Box::new(journal.clone())),
+            Change::AppendOutcome(line("one")),
+            Change::AppendOutcome(line("one")),
+        ] {
+            contents.apply(change);
+        }
+        let records = BTreeMap::from([(client("one"), b"second".to_vec())]);
+        let outcomes = vec![line("one"), line("one")];
+        let (state, journal) = (Some(StateNumber(7)), Some(journal));
+        assert_eq!(contents, Contents { state, records, journal, outcomes, damaged: Vec::new() });
+    }
+
+    #[test]
+    fn a_journal_without_sense_is_no_entry_that_is_named_and_one_that_cant_be_read_is() {
+        let damaged = |part| Damaged { path: "x".into(), why: "torn".into(), part };
+        let named = [
+            DamagedPart::Record(None),
+            DamagedPart::Record(Some(client("one"))),
+            DamagedPart::State,
+            DamagedPart::Journal,
+            DamagedPart::Outcomes,
+        ];
+        let all = named.iter().cloned().chain([DamagedPart::JournalText]).map(damaged).collect();
+        let contents = Contents { damaged: all, ..Contents::default() };
+        assert!(contents.left_alone().map(|damaged| &damaged.part).eq(&named));
+        assert_eq!(contents.senseless_journal(), Some("torn"));
+        let clients: Vec<_> = contents.left_alone().filter_map(Damaged::client).collect();
+        let records = contents.left_alone().filter(|damaged| damaged.is_record()).count();
+        assert_eq!((clients, records), (vec![&client("one")], 2));
+        let unread = Contents { damaged: vec![damaged(DamagedPart::Journal)], ..Contents::default() };
+        assert_eq!(unread.senseless_journal(), None);
+    }
+}

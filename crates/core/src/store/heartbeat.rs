@@ -1,0 +1,104 @@
+//! What a server says of itself to all others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::incarnation::Incarnation;
+use crate::names::{ServerName, ServiceName};
+
+/// What a look at the heartbeats found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerHearts {
+    /// What the servers said of themselves.
+    pub reports: BTreeMap<ServerName, ServerReport>,
+    /// Entries that can't be read, by their names, and why. A server whose heartbeat is among them is neither alive nor
+    /// silent.
+    pub unreadable: BTreeMap<String, String>,
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServerReport {
+    /// Who.
+    pub server: ServerName,
+    /// Which run of its agent: random, so that two agents under one name find each other out.
+    pub agent: String,
+    /// Rises with every heartbeat.
+    pub beat: u64,
+    /// It stops in order or is being maintained: its silence is no reason to adopt.
+    pub paused: bool,
+    /// The life of its lock manager.
+    pub incarnation: Option<Incarnation>,
+    /// Its own NSM state number.
+    pub state: Option<u32>,
+    /// Seconds since 1970 by its own clock. For people; nothing is decided by it.
+    pub written_at_s: u64,
+    /// What ails it, in words; empty where it is well.
+    #[serde(default)]
+    pub ailments: Vec<String>,
+    /// Services that are at home here and that it asks their owners for (failback).
+    #[serde(default)]
+    pub wants: Vec<ServiceName>,
+    /// Its node name (uname -n), which its status monitor writes into records.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Its own addresses, which move to no other server: those of `host.addresses`, and those of its interfaces that are no
+    /// service's.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Tells the last time that it asked from the times before.
+    #[serde(default)]
+    pub asked: u64,
+    /// Services that their home asks for and that it can't give up now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub declines: BTreeMap<ServiceName, Decline>,
+    /// What others compare with their own: grace period, fsid of exports, …
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Why a server does not give a service up that its home asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Decline {
+    /// Which time of asking it answers ([`ServerReport::asked`]).
+    pub asked: u64,
+    /// Why.
+    pub why: String,
+    /// It goes on by itself: within so many milliseconds at most, where that is known. Else it is for a person to mend.
+    pub waits: Option<Waits>,
+}
+
+/// What keeps a service from being given up will pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Waits {
+    /// Milliseconds at most, where that is known.
+    pub at_most_ms: Option<u64>,
+}
+
+impl ServerReport {
+    /// Before its first heartbeat: nothing is known to ail it.
+    #[must_use]
+    pub fn new(server: ServerName, agent: &str) -> Self {
+        Self {
+            server,
+            agent: agent.to_owned(),
+            beat: 0,
+            paused: false,
+            incarnation: None,
+            state: None,
+            written_at_s: 0,
+            ailments: Vec::new(),
+            wants: Vec::new(),
+            node: None,
+            addresses: Vec::new(),
+            asked: 0,
+            declines: BTreeMap::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+}
