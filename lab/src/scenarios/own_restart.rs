@@ -10,6 +10,7 @@ use crate::capture::{EACH, MOSTLY_WATCH};
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, SETUP, check_new_number,
 };
+use crate::grace::Grace;
 use crate::release::Release;
 use crate::scenario::{EVERYWHERE, Scenario};
 
@@ -46,7 +47,10 @@ pub const LOCKD_KILLED: Scenario = Scenario {
 /// SIGKILL to lockd, which heeds it at the next request.
 const KILL_LOCKD: &str = "for status in /proc/[0-9]*/status; do
         grep -qsx 'Name:.lockd' $status && lockd=${status#/proc/} && kill -KILL ${lockd%/status}
-    done; rpcinfo -T udp localhost 100021 4";
+    done; true";
+
+/// How long lockd may take to heed a signal once it is asked something.
+const LOCKD_WAKES_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// client1 holds a lock on each of two servers: nfs-a has heirlock, nfs-b has not.
 fn begin(lab: &mut Cluster) -> Result<()> {
@@ -119,8 +123,12 @@ fn kill_lockd(lab: &mut Cluster) -> Result<()> {
     // The agent has seen by then that grace is closed.
     lab.wait_until(NFS_A, "grep -q closed-ms /run/heirlock/grace.json")?;
     lab.end_agent(NFS_A, "KILL")?;
-    lab.ok(NFS_A, KILL_LOCKD)?;
-    lab.ok(NFS_B, KILL_LOCKD)?;
+    for (server, service) in [(NFS_B, &PROJECTS), (NFS_A, &HOMES)] {
+        lab.ok(server, KILL_LOCKD)?;
+        lab.wait_for("grace", LOCKD_WAKES_TIME_MAX, || {
+            Ok((lab.grace(service)? == Grace::Open).then_some(()))
+        })?;
+    }
     lab.say("lockd has dropped its locks on both servers, and nothing was restarted");
     lab.start_agent(NFS_A)?;
     end(lab, before, number)

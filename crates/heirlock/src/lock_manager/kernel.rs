@@ -73,6 +73,12 @@ impl Kernel {
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
 
+    /// The word that a file holds. Some end with the NUL of the kernel's own string (fs/lockd/procfs.c of 6.1).
+    fn word(&self, path: &str) -> Result<String, LockManagerError> {
+        let text = self.read(path)?;
+        Ok(text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned())
+    }
+
     /// The kernel thread `lockd`, of which there is one in a kernel: network namespaces share it.
     fn lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
         let again = self.last_seen.get().and_then(|pid| self.lockd_at(pid));
@@ -105,7 +111,7 @@ impl Kernel {
 
     /// nfsd's threads; zero where nfsd was never started.
     fn threads(&self) -> u32 {
-        self.read("fs/nfsd/threads").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        self.word("fs/nfsd/threads").ok().and_then(|word| word.parse().ok()).unwrap_or(0)
     }
 
     fn look(&self) -> Result<Observation, LockManagerError> {
@@ -114,7 +120,7 @@ impl Kernel {
             boot: boot::id_below(&self.proc)
                 .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
             start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
-            in_grace: self.read("fs/lockd/nlm_end_grace").ok().map(|text| text.trim() == "N"),
+            in_grace: self.word("fs/lockd/nlm_end_grace").ok().map(|word| word == "N"),
             serving: self.threads() > 0,
         })
     }

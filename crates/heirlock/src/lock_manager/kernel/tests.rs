@@ -86,7 +86,7 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
     assert_eq!(proc.kernel().observe().unwrap().start, None, "a process that calls itself so");
     proc.lockd(91, 8_000, "ffffffffffffffff");
     proc.put("fs/nfsd/threads", "8\n");
-    proc.put("fs/lockd/nlm_end_grace", "N\n");
+    proc.put("fs/lockd/nlm_end_grace", "N\n\0"); // as Linux 6.1 gives it
     let seen = proc.kernel().observe().unwrap();
     let start = Some("91@8000".to_owned());
     assert_eq!(seen, Observation { boot: "b00t".into(), start, in_grace: Some(true), serving: true });
