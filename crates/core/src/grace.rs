@@ -266,10 +266,10 @@ mod tests {
         );
         // It is seen closed, again and again.
         assert!(
-            remembered.sees_closed(&life, seconds(5_100)) && !remembered.sees_closed(&life, seconds(5_104))
+            remembered.sees_closed(&life, seconds(5_100)) && !remembered.sees_closed(&life, seconds(5_101))
         );
-        assert!(remembered.sees_closed(&life, seconds(5_105)));
-        let recalled = Recalled { opened: Some(at(888)), closed: Some(at(997)), later: None };
+        assert!(remembered.sees_closed(&life, seconds(5_102)));
+        let recalled = Recalled { opened: Some(at(888)), closed: Some(at(994)), later: None };
         assert_eq!(remembered.recall(&life, at(1_003), seconds(5_111)), recalled);
         assert!(remembered.sees_closed(&next, seconds(5_106)));
         assert_eq!(remembered.recall(&next, at(1_003), seconds(5_111)).opened, None, "of the life before");

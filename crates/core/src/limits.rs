@@ -94,7 +94,7 @@ pub const LAST_LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is noted for the agent's next start that grace is closed: that much of a grace period which opens while no agent
 /// runs may count as over.
-pub const GRACE_NOTED_INTERVAL: Duration = Duration::from_secs(5);
+pub const GRACE_NOTED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long after grace work that ends with grace may take to report: its thread has to be scheduled, and its message to be read.
 pub const LATE_REPORT_TIME_MAX: Duration = Duration::from_secs(5);

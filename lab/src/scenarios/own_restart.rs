@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 use super::stage::RECLAIM_TIME_MAX;
 use crate::capture::{EACH, MOSTLY_WATCH};
 use crate::cluster::{
-    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, PROJECTS, RESTART_NFS, SETUP, check_new_number,
+    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, PROJECTS, RESTART_NFS, SETUP, Service,
+    check_new_number,
 };
 use crate::grace::Grace;
 use crate::release::Release;
@@ -122,14 +123,16 @@ fn kill_lockd(lab: &mut Cluster) -> Result<()> {
     let (before, number) = (generation(lab)?, lab.state_number(NFS_A)?);
     // The agent has seen by then that grace is closed.
     lab.wait_until(NFS_A, "grep -q closed-ms /run/heirlock/grace.json")?;
+    kill_lockd_of(lab, NFS_B, &PROJECTS)?;
     lab.end_agent(NFS_A, "KILL")?;
-    for (server, service) in [(NFS_B, &PROJECTS), (NFS_A, &HOMES)] {
-        lab.ok(server, KILL_LOCKD)?;
-        lab.wait_for("grace", LOCKD_WAKES_TIME_MAX, || {
-            Ok((lab.grace(service)? == Grace::Open).then_some(()))
-        })?;
-    }
-    lab.say("lockd has dropped its locks on both servers, and nothing was restarted");
+    kill_lockd_of(lab, NFS_A, &HOMES)?;
     lab.start_agent(NFS_A)?;
     end(lab, before, number)
+}
+
+fn kill_lockd_of(lab: &Cluster, server: Name, service: &Service) -> Result<()> {
+    lab.ok(server, KILL_LOCKD)?;
+    lab.wait_for("grace", LOCKD_WAKES_TIME_MAX, || Ok((lab.grace(service)? == Grace::Open).then_some(())))?;
+    lab.say(format!("{server}'s lockd has dropped its locks, and nothing was restarted"));
+    Ok(())
 }
