@@ -27,6 +27,7 @@ mod files;
 mod from_elsewhere;
 mod guard;
 mod hooks;
+mod host;
 mod interfaces;
 #[cfg(test)]
 #[path = "../tests/left_out/mod.rs"]

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::finding::Finding;
-use super::host::Host;
 use super::switch;
 use crate::config::{Command, Settings};
 use crate::control::report::StatusReport;
 use crate::control::{self, Answer, AskError, Request};
+use crate::host::Host;
 use crate::{hooks, limits};
 
 const CHECK: &str = "agent";

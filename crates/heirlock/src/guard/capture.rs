@@ -6,8 +6,8 @@ mod nsm;
 mod watch;
 
 use super::finding::Finding;
-use super::host::Host;
 use crate::config::{ForEach, Settings};
+use crate::host::Host;
 
 /// What the configuration promises, and what in it contradicts that.
 pub(super) fn configured(settings: &Settings) -> Vec<Finding> {

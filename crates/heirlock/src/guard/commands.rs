@@ -4,9 +4,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
-use super::host::Host;
 use crate::config::{Command, Settings};
 use crate::files::trusted;
+use crate::host::Host;
 
 const CHECK: &str = "commands";
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use super::commands;
 use super::exports::Exports;
 use super::finding::Finding;
-use super::host::Host;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::host::Host;
 use crate::limits;
+use crate::lock_manager;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// tmpfs and ramfs (statfs(2)).
@@ -237,7 +238,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
 /// Whether the delays of the configuration fit into grace.
 pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let check = "times";
-    let grace = match host.lock_manager(settings).grace_length() {
+    let grace = match lock_manager::open_on(settings, host).grace_length() {
         Ok(grace) => grace,
         Err(error) => return vec![Finding::note(check, format!("how long grace lasts is unknown: {error}"))],
     };

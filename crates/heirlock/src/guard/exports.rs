@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
-use super::mountd::ExportTable;
 use crate::exports_syntax::words;
+use crate::host::Host;
+use crate::host::mountd::ExportTable;
 
 const FILE: &str = "/etc/exports";
 const FOLDER: &str = "/etc/exports.d";

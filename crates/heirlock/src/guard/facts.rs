@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::exports::Exports;
-use super::host::Host;
 use crate::config::Settings;
+use crate::host::Host;
+use crate::lock_manager;
 
 /// How long lockd's grace period lasts, in seconds.
 pub(super) const GRACE_PERIOD: &str = "nlm-grace-period-s";
@@ -20,7 +21,7 @@ pub(super) fn of(host: &Host, settings: &Settings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     facts.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
     facts.insert(KERNEL.into(), rustix::system::uname().release().to_string_lossy().into_owned());
-    if let Ok(grace) = host.lock_manager(settings).grace_length() {
+    if let Ok(grace) = lock_manager::open_on(settings, host).grace_length() {
         facts.insert(GRACE_PERIOD.into(), grace.as_secs().to_string());
     }
     let exports = Exports::read(host, &settings.state_directory);

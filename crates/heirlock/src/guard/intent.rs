@@ -9,10 +9,10 @@ use heirlock_core::grace::Probe;
 use heirlock_core::takeover::Strategy;
 
 use super::finding::{Finding, Severity};
-use super::host::Host;
 use super::{configured, rivals, volumes, writable};
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::host::Host;
 use crate::lock_manager::{self, LockManager, LockManagerError};
 use crate::presence::is_present;
 use crate::{hooks, probe};
@@ -53,7 +53,7 @@ pub(super) fn refusals(
     targets: &[ServiceName],
     insists: bool,
 ) -> Vec<Finding> {
-    let mut lock_manager = host.lock_manager(settings);
+    let mut lock_manager = lock_manager::open_on(settings, host);
     let mut needs = strategy(settings, lock_manager.as_mut());
     if !insists {
         needs.extend(besides(host, settings, targets, lock_manager.as_mut()));
@@ -64,7 +64,7 @@ pub(super) fn refusals(
 
 /// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let mut lock_manager = host.lock_manager(settings);
+    let mut lock_manager = lock_manager::open_on(settings, host);
     let mut needs = strategy(settings, lock_manager.as_mut());
     if needs.is_empty() {
         let found = format!("'{}' can work here", settings.lock_manager.strategy);
@@ -80,7 +80,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 /// See [`crate::guard::awaited`].
 pub(super) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    addresses_awaited(settings, targets, host.lock_manager(settings).as_mut(), is_present)
+    addresses_awaited(settings, targets, lock_manager::open_on(settings, host).as_mut(), is_present)
 }
 
 /// Without what the strategy can't work at all.
@@ -343,7 +343,12 @@ mod tests {
         let said = |text: &str, here: &[&str]| {
             let settings = settings(text);
             let is_here = |address: IpAddr| here.contains(&address.to_string().as_str());
-            addresses_awaited(&settings, &nfs(), tree.host().lock_manager(&settings).as_mut(), is_here)
+            addresses_awaited(
+                &settings,
+                &nfs(),
+                lock_manager::open_on(&settings, &tree.host()).as_mut(),
+                is_here,
+            )
         };
         let one = said(SERVICE, &[]);
         assert_eq!(one.len(), 1, "{one:?}");

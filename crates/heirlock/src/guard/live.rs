@@ -11,12 +11,12 @@ use heirlock_nsm::{StateNumber, nlm, sm};
 
 use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::{Finding, Severity};
-use super::host::Host;
-use super::mountd::ExportTable;
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd, writable};
 use crate::config::{LockManagerKind, Settings};
 use crate::files::{Folder, if_present, trusted};
+use crate::host::Host;
+use crate::host::mountd::ExportTable;
 use crate::store::{Store, StoreError};
 use crate::words::counted;
 use crate::{detector, limits, monitor, mounts, rpc_client};

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::Host;
 use crate::config::CaptureMode;
 use crate::files::{self, Owner, trusted};
+use crate::host::Host;
 
 /// Its name in the local directory.
 pub(super) const FILE: &str = crate::store::memory::GUARD_FILE;

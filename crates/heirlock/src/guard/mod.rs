@@ -20,13 +20,9 @@ mod configured;
 mod exports;
 mod facts;
 mod finding;
-mod host;
 mod intent;
 mod live;
 mod memory;
-mod mountd;
-mod nfs_conf;
-mod process;
 mod reach;
 mod records;
 mod rivals;
@@ -45,10 +41,9 @@ use heirlock_core::ServiceName;
 use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
+use crate::host::Host;
 
 pub(crate) use finding::{Finding, Severity};
-pub(crate) use host::Host;
-pub(crate) use mountd::ExportTable;
 pub(crate) use switch::{GuardError, Step, StepOutcome};
 
 /// What can be said of a configuration without touching the network. Where the store is said to be shared this takes up

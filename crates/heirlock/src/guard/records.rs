@@ -8,9 +8,9 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::Finding;
-use super::host::Host;
 use crate::agent::unreadable_claim;
 use crate::config::Settings;
+use crate::host::Host;
 use crate::store::dir::DirStore;
 use crate::store::memory::{Known, StoreMemory, recognise};
 use crate::store::{ServerReport, Store, StoreError, older_store};

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Severity};
-use super::host::{Host, Unit};
-use super::nfs_conf::NfsConf;
-use super::{process, statd};
+use super::statd;
 use crate::config::{LockManagerKind, Settings};
+use crate::host::nfs_conf::NfsConf;
+use crate::host::process;
+use crate::host::{Host, Unit};
 
 /// Its unit: nfs-server and rpc-statd want it.
 pub(super) const UNIT: &str = "rpc-statd-notify.service";

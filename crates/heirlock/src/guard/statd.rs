@@ -3,12 +3,12 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
-use super::nfs_conf::{NfsConf, Value};
-use super::process;
 use crate::callout;
 use crate::config::Settings;
 use crate::files::trusted;
+use crate::host::Host;
+use crate::host::nfs_conf::{NfsConf, Value};
+use crate::host::process;
 
 /// Its unit. Nothing enables it: nfs-server wants it, and mounts start it.
 pub(super) const UNIT: &str = "rpc-statd.service";

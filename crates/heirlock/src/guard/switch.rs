@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::host::{Host, Unit};
 use super::memory::{self, Before, Memory};
 use super::rivals;
 use crate::config::{Command, ForEach, Settings};
 use crate::files::trusted;
 use crate::hooks::{self, CommandError};
+use crate::host::{Host, Unit};
 use crate::limits;
 use crate::store::StoreError;
 use callout::Callout;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
+use crate::host::Host;
 
 /// The volume that a path belongs on and that is not mounted: named by /etc/fstab, or by a mount or automount unit.
 pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {

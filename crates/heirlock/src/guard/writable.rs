@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::finding::Finding;
-use super::host::Host;
 use crate::config::Settings;
 use crate::files::{Folder, Owner};
+use crate::host::Host;
 
 /// Bytes of the file that is tried: more than the few that a full file system may still have in its last block.
 const TRIED_BYTES: usize = 16 * 1024;

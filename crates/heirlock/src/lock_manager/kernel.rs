@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
-use crate::guard::Host;
+use crate::host::Host;
 use crate::{boot, hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 

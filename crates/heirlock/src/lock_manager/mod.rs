@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::config::{Command, LockManagerKind, LockManagerSettings, Settings};
 use crate::files::{Folder, Links, trusted};
-use crate::guard::{ExportTable, Host};
+use crate::host::{ExportTable, Host};
 use crate::{hooks, limits};
 
 /// The lock manager that the configuration names.

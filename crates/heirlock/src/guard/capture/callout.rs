@@ -5,13 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use super::super::finding::Finding;
-use super::super::host::Host;
-use super::super::nfs_conf::NfsConf;
 use super::super::statd;
 use super::watch;
 use crate::callout::{PROGRAM, SOCKET};
 use crate::config::Settings;
 use crate::files::trusted;
+use crate::host::Host;
+use crate::host::nfs_conf::NfsConf;
 
 /// What the live host says of it.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {

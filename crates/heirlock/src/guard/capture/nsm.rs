@@ -7,9 +7,9 @@ use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm;
 
 use super::super::finding::Finding;
-use super::super::host::{Host, Unit};
 use super::super::statd;
 use crate::config::Settings;
+use crate::host::{Host, Unit};
 use crate::monitor::Trust;
 use crate::{limits, rpc_client};
 

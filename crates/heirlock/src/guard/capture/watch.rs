@@ -1,9 +1,9 @@
 //! Mode `watch`: rpc.statd must be what answers, and must work where heirlock looks.
 
 use super::super::finding::Finding;
-use super::super::host::{Host, Unit};
 use super::super::statd;
 use crate::config::{LockManagerKind, Settings};
+use crate::host::{Host, Unit};
 
 /// What the live host says of it.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {

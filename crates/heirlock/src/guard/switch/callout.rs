@@ -4,13 +4,13 @@
 use std::io;
 use std::path::Path;
 
-use super::super::host::Host;
 use super::super::{memory, statd};
 use super::mode::{ModeOnHost, Units};
 use super::{GuardError, OurFile, Run, StepOutcome, failed, nfs_conf_file};
 use crate::callout::Spool;
 use crate::config::Settings;
 use crate::files::{self, trusted};
+use crate::host::Host;
 
 pub(super) struct Callout;
 

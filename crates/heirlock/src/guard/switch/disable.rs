@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use heirlock_nsm::StateNumber;
 use heirlock_nsm::state::StateError;
 
-use super::super::host::{Host, Unit};
 use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
 use super::{GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::files::trusted;
+use crate::host::{Host, Unit};
 use crate::store::Store;
 use crate::store::memory::{FILE as STORE_MEMORY, StoreMemory};
 

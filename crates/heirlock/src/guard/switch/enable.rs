@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::store_identity::Word;
 
-use super::super::host::{ADMINISTRATORS_UNITS, Host, Unit};
 use super::super::memory::{self, Before, Content, Memory, Remembered};
-use super::super::nfs_conf::{Asked, NfsConf};
 use super::super::{rivals, statd};
 use super::{GuardError, OurFile, Run, Step, StepOutcome, UNIT, boot, failed, nfs_conf_file, our_files};
 use crate::config::Settings;
 use crate::files::trusted;
+use crate::host::nfs_conf::{Asked, NfsConf};
+use crate::host::{ADMINISTRATORS_UNITS, Host, Unit};
 
 /// See [`crate::guard::enable`].
 pub(in super::super) fn enable(

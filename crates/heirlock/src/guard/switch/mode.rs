@@ -4,9 +4,9 @@
 //! rpc.statd is started before anybody unmasks sm-notify's unit: it wants that one, and a notification in no grace period
 //! loses the locks of each client that gets it.
 
-use super::super::host::Host;
 use super::{GuardError, OurFile, Run};
 use crate::config::Settings;
+use crate::host::Host;
 
 /// A capture mode on a host. The functions stand in the order in which `enable` calls them, then in that of `disable`. Where a
 /// step is only planned, each says what it would do.

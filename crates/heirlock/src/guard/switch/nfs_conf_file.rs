@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::host::Host;
 use super::super::memory::{Before, Content, Memory, Remembered};
-use super::super::nfs_conf::{self, NfsConf};
 use super::super::statd;
 use super::{GuardError, OurFile, Run};
 use crate::config::Settings;
+use crate::host::Host;
+use crate::host::nfs_conf::{self, NfsConf};
 
 /// Where it is a file of our own.
 pub(super) const DROP_IN: &str = "/etc/nfs.conf.d/heirlock.conf";

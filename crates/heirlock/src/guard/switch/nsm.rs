@@ -3,11 +3,11 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::super::host::{Host, Unit};
 use super::super::statd;
 use super::mode::{ModeOnHost, Units};
 use super::{GuardError, OurFile, Run, StepOutcome, UNIT, failed, unit_file};
 use crate::config::Settings;
+use crate::host::{Host, Unit};
 use crate::{control, monitor};
 
 /// It holds the status monitor's sockets while the agent is restarted (`capture.mode = "nsm"`).

@@ -8,8 +8,8 @@ use heirlock_nsm::StateNumber;
 
 use super::nfs_conf_file::DROP_IN as NFS_CONF_FILE;
 use super::*;
-use crate::guard::nfs_conf::NfsConf;
 use crate::guard::testing::{SERVICE, Tree, settings};
+use crate::host::nfs_conf::NfsConf;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 

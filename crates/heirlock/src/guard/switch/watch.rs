@@ -1,9 +1,9 @@
 //! Mode `watch` needs nothing of the host: rpc.statd goes on as it is.
 
-use super::super::host::Host;
 use super::mode::{ModeOnHost, Units};
 use super::{GuardError, OurFile, Run};
 use crate::config::Settings;
+use crate::host::Host;
 
 pub(super) struct Watch;
 

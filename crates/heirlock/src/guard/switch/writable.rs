@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use super::super::host::{ADMINISTRATORS_UNITS, Unit};
 use super::super::memory::Before;
-use super::super::nfs_conf::NfsConf;
 use super::super::{rivals, statd, volumes};
 use super::{GuardError, OurFile, Run, StepOutcome, TMPFILES_FILE, UNIT, nfs_conf_file, units_at_boot};
 use crate::files::trusted;
+use crate::host::nfs_conf::NfsConf;
+use crate::host::{ADMINISTRATORS_UNITS, Unit};
 
 /// What can't be written, and what is wanted there.
 struct Obstacle {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exports_syntax::words;
 use crate::files::{self, trusted};
-use crate::guard::Host;
+use crate::host::Host;
 use crate::lock_manager::exported;
 
 /// Read after all others: what they say of an export counts.

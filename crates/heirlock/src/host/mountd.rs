@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
+use super::Host;
 use super::nfs_conf::{self, NfsConf};
 use super::process;
 
@@ -93,7 +93,7 @@ fn started_with(host: &Host) -> Option<ExportTable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::Tree;
+    use crate::host::testing::Tree;
 
     #[test]
     fn the_table_of_exports_is_where_the_daemon_or_else_nfsconf_says() {

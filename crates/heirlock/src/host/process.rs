@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
+use super::Host;
 use crate::files::trusted;
 
 /// What the kernel adds to the path of a program that was replaced while it runs (proc(5)).
@@ -16,17 +16,17 @@ const REPLACED: &str = " (deleted)";
 
 /// One that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// Its number.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// As whom it runs.
-    pub(super) user: u32,
+    pub(crate) user: u32,
     /// It is a container's, though it speaks on this host's network: its own tools end it.
-    pub(super) in_container: bool,
+    pub(crate) in_container: bool,
 }
 
 /// The first process that is this program and runs for root or for one of these users, in our network namespace.
-pub(super) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process> {
+pub(crate) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process> {
     let net = trusted::read_link(host.at("/proc/self/ns/net"));
     numbers(host).into_iter().find_map(|pid| {
         if !is_program(host, pid, program) || !shares(&net, &link(host, pid, "ns/net")) {
@@ -40,7 +40,7 @@ pub(super) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process>
 }
 
 /// All processes, in their order.
-pub(super) fn numbers(host: &Host) -> Vec<u32> {
+pub(crate) fn numbers(host: &Host) -> Vec<u32> {
     let mut pids: Vec<u32> =
         host.list("/proc").unwrap_or_default().iter().filter_map(|entry| entry.parse().ok()).collect();
     pids.sort_unstable();
@@ -48,14 +48,14 @@ pub(super) fn numbers(host: &Host) -> Vec<u32> {
 }
 
 /// What a process was started with, its own name first.
-pub(super) fn arguments(host: &Host, pid: u32) -> Vec<String> {
+pub(crate) fn arguments(host: &Host, pid: u32) -> Vec<String> {
     let text = host.text(folder(pid).join("cmdline")).unwrap_or_default();
     text.split_terminator('\0').map(str::to_owned).collect()
 }
 
 /// The values that a command line sets, by the short options, as getopt_long(3) reads it: the last one counts. `valued` are
 /// the options that have a value, the short one and the long one.
-pub(super) fn options(arguments: &[String], valued: &[(char, &str)]) -> BTreeMap<char, String> {
+pub(crate) fn options(arguments: &[String], valued: &[(char, &str)]) -> BTreeMap<char, String> {
     let mut found = BTreeMap::new();
     let mut words = arguments.iter().skip(1);
     while let Some(word) = words.next() {
@@ -82,12 +82,12 @@ pub(super) fn options(arguments: &[String], valued: &[(char, &str)]) -> BTreeMap
 }
 
 /// Where it works.
-pub(super) fn working_directory(host: &Host, pid: u32) -> Option<PathBuf> {
+pub(crate) fn working_directory(host: &Host, pid: u32) -> Option<PathBuf> {
     link(host, pid, "cwd").ok()
 }
 
 /// The file name of the program that a process is; where we may not see that, the name that it gives itself.
-pub(super) fn program(host: &Host, pid: u32) -> Option<String> {
+pub(crate) fn program(host: &Host, pid: u32) -> Option<String> {
     match link(host, pid, "exe") {
         Ok(path) => {
             let name = path.file_name()?.to_string_lossy().into_owned();
@@ -141,7 +141,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
-    use crate::guard::testing::{Tree, ended};
+    use crate::host::testing::{Tree, ended};
 
     #[test]
     fn only_a_program_of_ours_or_of_a_named_user_in_our_network_counts() {

@@ -1,13 +1,19 @@
 //! The host as a tree of files and a systemctl: the seam at which the tests put a tree of their own.
 
+pub(crate) mod mountd;
+pub(crate) mod nfs_conf;
+pub(crate) mod process;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::Settings;
 use crate::files::{self, trusted};
-use crate::lock_manager::{self, LockManager};
+
+pub(crate) use mountd::ExportTable;
 
 /// Bytes of the largest file of the host that is read.
 const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -30,7 +36,7 @@ const UNIT_FOLDERS: [&str; 13] = [
 ];
 
 /// Where an administrator's units and masks lie. NixOS has all units there.
-pub(super) const ADMINISTRATORS_UNITS: &str = "/etc/systemd/system";
+pub(crate) const ADMINISTRATORS_UNITS: &str = "/etc/systemd/system";
 
 /// Where programs of nfs-utils are installed, besides where their units and PATH say.
 const PROGRAM_FOLDERS: [&str; 8] = [
@@ -62,7 +68,7 @@ pub(crate) struct Host {
 
 /// What systemd would make of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// There is none of this name.
     Absent,
     /// It can't be started.
@@ -83,13 +89,8 @@ impl Host {
         }
     }
 
-    /// The lock manager of this host, for questions: nobody else waits for their answers.
-    pub(super) fn lock_manager(&self, settings: &Settings) -> Box<dyn LockManager> {
-        lock_manager::open_on(settings, self)
-    }
-
     /// A program that can be asked.
-    pub(super) fn tool(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn tool(&self, name: &str) -> Option<PathBuf> {
         match &self.tools {
             Some(folder) => Some(folder.join(name)).filter(|path| path.is_file()),
             None => self.installed(name),
@@ -97,7 +98,7 @@ impl Host {
     }
 
     /// Where a program of nfs-utils is installed: in one of the usual folders, beside what their units start, or in PATH.
-    pub(super) fn installed(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn installed(&self, name: &str) -> Option<PathBuf> {
         let usual = PROGRAM_FOLDERS.iter().map(PathBuf::from);
         let of_units =
             PROGRAM_UNITS.iter().filter_map(|unit| self.started_by(unit)?.parent().map(Path::to_owned));
@@ -127,17 +128,17 @@ impl Host {
     }
 
     /// The bytes of a file, or `None` where there is none.
-    pub(super) fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
         files::if_present(trusted::read(&self.at(path), FILE_BYTES_MAX))
     }
 
     /// The text of a file; `None` where there is none or it can't be read: for what may be missing.
-    pub(super) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         self.read(path).ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The names in a folder, sorted; none where there is no such folder.
-    pub(super) fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
+    pub(crate) fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
         let entries = files::if_present(trusted::names(&self.at(path), crate::limits::PROCESSES_MAX))?
             .unwrap_or_default();
         let mut names: Vec<String> = entries.into_iter().filter_map(|name| name.into_string().ok()).collect();
@@ -146,7 +147,7 @@ impl Host {
     }
 
     /// Whether two paths lead to the same place; where one can't be seen, whether they are spelt alike.
-    pub(super) fn is_same(&self, one: &Path, other: &Path) -> bool {
+    pub(crate) fn is_same(&self, one: &Path, other: &Path) -> bool {
         let place = |path: &Path| trusted::stat(self.at(path)).map(|meta| (meta.dev(), meta.ino()));
         match (place(one), place(other)) {
             (Ok(one), Ok(other)) => one == other,
@@ -155,7 +156,7 @@ impl Host {
     }
 
     /// The texts of all units whose names end so and that are not masked.
-    pub(super) fn unit_texts(&self, kind: &str) -> Vec<String> {
+    pub(crate) fn unit_texts(&self, kind: &str) -> Vec<String> {
         let folders = UNIT_FOLDERS.iter().filter_map(|folder| self.list(folder).ok());
         let names: BTreeSet<String> = folders.flatten().filter(|name| name.ends_with(kind)).collect();
         let present = names.iter().filter_map(|name| match self.unit(name) {
@@ -166,7 +167,7 @@ impl Host {
     }
 
     /// What systemd would make of a unit, told from the files alone: asking systemctl takes too long.
-    pub(super) fn unit(&self, name: &str) -> Unit {
+    pub(crate) fn unit(&self, name: &str) -> Unit {
         for folder in UNIT_FOLDERS {
             let path = Path::new(folder).join(name);
             let Ok(metadata) = trusted::stat_of_link(self.at(&path)) else { continue };
@@ -192,7 +193,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::guard::testing::Tree;
+    use crate::host::testing::Tree;
 
     #[test]
     fn the_folder_with_the_highest_precedence_says_whether_a_unit_is_masked() {

@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
+use super::Host;
 use crate::config::Command;
 use crate::files::trusted;
 use crate::{hooks, limits};
 
 /// The file, and what the folder beside it is called.
-pub(super) const FILE: &str = "/etc/nfs.conf";
+pub(crate) const FILE: &str = "/etc/nfs.conf";
 const FOLDER: &str = "/etc/nfs.conf.d";
 
 /// The same as a distribution ships them.
@@ -41,11 +41,11 @@ const KEYS: [(&str, &str); 6] = [
 
 /// A version of nfs-utils.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version(u32, u32, u32);
+pub(crate) struct Version(u32, u32, u32);
 
 /// Who was asked what is in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// The installed nfsconf.
     Nfsconf(PathBuf),
     /// The files, as an rpc.statd of this version reads them.
@@ -63,25 +63,25 @@ const INCLUDE_DEPTH_MAX: usize = 8;
 
 /// What nfs-utils' programs are configured to do.
 #[derive(Debug, Default)]
-pub(super) struct NfsConf {
+pub(crate) struct NfsConf {
     values: BTreeMap<(String, String), Value>,
     /// Files that a file includes.
     includes: Vec<PathBuf>,
     /// Who was asked.
-    pub(super) asked: Asked,
+    pub(crate) asked: Asked,
     /// What could not be read, in words.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// What an update of nfs-utils would bring into force, in words.
-    pub(super) to_come: Vec<String>,
+    pub(crate) to_come: Vec<String>,
 }
 
 /// A setting, and where it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Value {
+pub(crate) struct Value {
     /// As it is written.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// In which file.
-    pub(super) file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// The section that lines belong to; a subsection's settings are out of the sight of those who ask for the section.
@@ -93,7 +93,7 @@ struct Section {
 
 impl NfsConf {
     /// What is in force on this host.
-    pub(super) fn read(host: &Host) -> Self {
+    pub(crate) fn read(host: &Host) -> Self {
         let mut conf = Self { asked: Asked::of(host), ..Self::default() };
         conf.read_files(host);
         if let Err(why) = conf.correct() {
@@ -173,7 +173,7 @@ impl NfsConf {
 
     /// Whether what lies in /etc/nfs.conf.d counts here. nfsconf is asked by an example, for vendors carry newer ways into
     /// older versions.
-    pub(super) fn reads_folder(&self) -> bool {
+    pub(crate) fn reads_folder(&self) -> bool {
         match &self.asked {
             Asked::Nfsconf(program) => reads_folder_beside(program).unwrap_or(true),
             asked => asked.reads(FOLDER_SINCE),
@@ -181,12 +181,12 @@ impl NfsConf {
     }
 
     /// The file that nfs.conf includes for what the administrator sets himself (SUSE), if it does.
-    pub(super) fn local_file(&self) -> Option<&Path> {
+    pub(crate) fn local_file(&self) -> Option<&Path> {
         self.includes.iter().map(PathBuf::as_path).find(|path| path.ends_with("nfs.conf.local"))
     }
 
     /// A setting; `$NAME` stands for what `[environment]` says.
-    pub(super) fn get(&self, section: &str, key: &str) -> Option<Value> {
+    pub(crate) fn get(&self, section: &str, key: &str) -> Option<Value> {
         let value = self.values.get(&(section.to_ascii_lowercase(), key.to_ascii_lowercase()))?;
         let Some(variable) = value.text.strip_prefix('$') else { return Some(value.clone()) };
         let named = self.values.get(&("environment".into(), variable.to_ascii_lowercase()))?;
@@ -194,7 +194,7 @@ impl NfsConf {
     }
 
     /// A yes or no.
-    pub(super) fn get_bool(&self, section: &str, key: &str) -> Option<bool> {
+    pub(crate) fn get_bool(&self, section: &str, key: &str) -> Option<bool> {
         self.get(section, key)?.as_bool()
     }
 
@@ -259,7 +259,7 @@ impl NfsConf {
 
 impl Value {
     /// A yes or no; anything else counts as not set, as it does for nfs-utils.
-    pub(super) fn as_bool(&self) -> Option<bool> {
+    pub(crate) fn as_bool(&self) -> Option<bool> {
         match self.text.to_ascii_lowercase().as_str() {
             "1" | "t" | "true" | "y" | "yes" | "on" => Some(true),
             "0" | "f" | "false" | "n" | "no" | "off" => Some(false),
@@ -268,7 +268,7 @@ impl Value {
     }
 
     /// How it is taken back.
-    pub(super) fn remedy(&self) -> String {
+    pub(crate) fn remedy(&self) -> String {
         if self.file.ends_with(NFSCONF) {
             // It counts, and no file that we know of says so.
             return "find the line in nfs.conf and in what it includes, and take it out".into();
@@ -395,7 +395,7 @@ fn versionsort(a: &str, b: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::Tree;
+    use crate::host::testing::Tree;
     use std::fs;
 
     const BEFORE: &str = "[sm-notify]\nlift-grace=n\n";
