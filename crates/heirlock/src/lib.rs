@@ -10,6 +10,7 @@ pub mod callout;
 pub mod cli;
 pub mod config;
 mod control;
+mod convey;
 #[cfg_attr(
     not(test),
     expect(
@@ -42,6 +43,7 @@ mod namespaces;
 mod notifier;
 mod presence;
 mod probe;
+mod roles;
 mod rpc_client;
 mod store;
 mod supervise;

@@ -22,7 +22,6 @@ mod callouts;
 mod capture;
 mod claims;
 mod clock;
-pub(crate) mod convey;
 mod elsewhere;
 mod failback;
 mod grace;
@@ -38,7 +37,6 @@ mod registrations;
 mod release;
 mod requests;
 pub(crate) mod resolve;
-pub(crate) mod roles;
 mod runs;
 mod services;
 mod shared;
@@ -72,9 +70,11 @@ use signal_hook::iterator::Signals;
 
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
+use crate::convey::Conveyor;
 use crate::detector::Hints;
 use crate::files::Folder;
 use crate::monitor::Wanted;
+use crate::roles::Peers;
 use crate::store::memory::StoreMemory;
 use crate::store::{self, ServerReport, Store, StoreErrorKind};
 use crate::threads;
@@ -85,7 +85,6 @@ use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use clock::Clock;
-use convey::Conveyor;
 use health::{Health, Protection};
 use holdings::Held;
 use runs::Running;
@@ -162,7 +161,7 @@ pub(crate) struct Agent {
     meeting: recovery::Meeting,
     grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
-    peers: roles::Peers,
+    peers: Peers,
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
     holdings_known: bool,
@@ -195,7 +194,7 @@ pub(crate) struct Agent {
     fatal: Option<String>,
 }
 
-pub(crate) use status::{past_report, unreadable_claim};
+pub(crate) use status::past_report;
 
 /// Runs the agent until it is told to stop.
 ///
@@ -300,7 +299,7 @@ impl Agent {
             meeting: recovery::Meeting::default(),
             grace_note: grace::GraceNote::new(&settings.runtime_directory),
             nlm_ports: Vec::new(),
-            peers: roles::Peers::of(Path::new("/proc")),
+            peers: Peers::of(Path::new("/proc")),
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),

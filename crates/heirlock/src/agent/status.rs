@@ -23,6 +23,7 @@ use crate::control::report::{
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
 use crate::store::{self, Contents, Damaged, Place, ServerReport, Store};
+use crate::survey::present::unreadable_claim;
 use crate::words::counted;
 
 /// Clients that a report names as the slowest.
@@ -265,20 +266,6 @@ impl Agent {
             ..of_journal(service, held, self.store.as_ref())
         })
     }
-}
-
-/// What is said of a claim that can't be read, where its generation tells what it said.
-pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<Problem> {
-    let why = claim.unreadable.as_ref()?;
-    let (owner, generation) = (&claim.owner, claim.generation);
-    let remedy = match claim.released {
-        true => "the next adoption makes another one".to_owned(),
-        false => format!("the agent of {owner} writes it anew: see that it runs"),
-    };
-    let said = format!(
-        "claim {generation} can't be read, and the generation that it began says that it was made by {owner}; {remedy} ({why})"
-    );
-    Some(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&said))
 }
 
 /// How far a run is. `store`: why the store doesn't take what comes next; until it does nothing else is waited for.

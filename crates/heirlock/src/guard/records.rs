@@ -8,12 +8,12 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::Finding;
-use crate::agent::unreadable_claim;
 use crate::config::Settings;
 use crate::host::Host;
 use crate::store::dir::DirStore;
 use crate::store::memory::{Known, StoreMemory, recognise};
 use crate::store::{ServerReport, Store, StoreError, older_store};
+use crate::survey::present::unreadable_claim;
 
 /// Opens the configured store, which must be the one that this server knows.
 pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {

@@ -44,7 +44,7 @@ use directory::Directory;
 pub(crate) use request::Trust;
 use sockets::Sockets;
 
-use crate::agent::convey::Conveyor;
+use crate::convey::Conveyor;
 use crate::files::{self, Folder, Links};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::watchdog::Turns;

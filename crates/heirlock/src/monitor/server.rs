@@ -26,8 +26,8 @@ use super::request::{self, Asked, Trust};
 use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
-use crate::agent::roles::Peers;
 use crate::from_elsewhere;
+use crate::roles::Peers;
 use crate::threads;
 use crate::watchdog::Turns;
 

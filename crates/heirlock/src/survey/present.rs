@@ -1,11 +1,11 @@
 //! How services, their clients and the servers are, as far as the store tells it.
 
+use heirlock_core::claim::Claim;
 use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 use heirlock_nsm::record::parse_record;
 
-use crate::agent::unreadable_claim;
 use crate::control::report::{
     Ailment, ClientStatus, Heart, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
 };
@@ -152,6 +152,20 @@ pub(crate) fn names(client: &MonName, record: &[u8]) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// What is said of a claim that can't be read, where its generation tells what it said.
+pub(crate) fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<Problem> {
+    let why = claim.unreadable.as_ref()?;
+    let (owner, generation) = (&claim.owner, claim.generation);
+    let remedy = match claim.released {
+        true => "the next adoption makes another one".to_owned(),
+        false => format!("the agent of {owner} writes it anew: see that it runs"),
+    };
+    let said = format!(
+        "claim {generation} can't be read, and the generation that it began says that it was made by {owner}; {remedy} ({why})"
+    );
+    Some(Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(&said))
 }
 
 #[cfg(test)]

@@ -20,13 +20,13 @@ use heirlock_nsm::{MonName, StateNumber};
 use serde::Serialize;
 
 use crate::agent::resolve::resolve;
-use crate::agent::roles::Peers;
 use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
 use crate::files::{Folder, trusted};
 use crate::limits;
 use crate::monitor;
+use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store};
 use crate::threads;
