@@ -10,7 +10,6 @@ use thiserror::Error;
 
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::planted::{Bug, planted};
-use crate::takeover::Journal;
 
 /// The durable, exclusive right of one server to act for one service in one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,14 +41,6 @@ impl Claim {
     pub fn new(generation: Generation, owner: &ServerName, agent: &str, claimed_at_s: u64) -> Self {
         let (owner, agent) = (owner.clone(), agent.to_owned());
         Self { generation, owner, agent, claimed_at_s, released: false, adopts: false, unreadable: None }
-    }
-
-    /// What a claim said that can't be read any more (`why`), by the journal of the generation that it began: nobody begins a
-    /// generation but the server that claimed it. Whether it was given up is what the mark beside the claim says.
-    #[must_use]
-    pub fn told_by(journal: &Journal, generation: Generation, released: bool, why: String) -> Self {
-        let claim = Self::new(generation, &journal.server, &journal.run, journal.started_at_s);
-        Self { released, adopts: true, unreadable: Some(why), ..claim }
     }
 
     /// The same where `newest` is the newest claim before it: it takes the service over unless that is its owner's own, and
@@ -371,17 +362,6 @@ mod tests {
             adopts: false,
             unreadable: None,
         }
-    }
-
-    #[test]
-    fn what_an_unreadable_claim_said_is_told_by_the_journal_and_the_mark() {
-        let server = ServerName::parse("nfs-b").unwrap();
-        let journal = Journal { released_at_s: Some(9), ..Journal::quiet("run", &server, 8) };
-        let told = Claim::told_by(&journal, Generation(4), false, "torn".into());
-        assert_eq!((told.generation, &told.owner, told.claimed_at_s), (Generation(4), &server, 8));
-        assert!(!told.released, "the release may have failed after it was noted");
-        assert!(Claim::told_by(&journal, Generation(4), true, "torn".into()).released);
-        assert!(!goes_on(&told, Generation(3)), "what it followed is not known");
     }
 
     #[test]

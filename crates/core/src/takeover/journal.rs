@@ -67,6 +67,14 @@ pub struct Trouble {
 }
 
 impl Journal {
+    /// What the claim of its generation said, where that can't be read any more (`why`): nobody begins a generation but the
+    /// server that claimed it. Whether it was given up is what the mark beside the claim says.
+    #[must_use]
+    pub fn lost_claim(&self, generation: Generation, released: bool, why: String) -> Claim {
+        let claim = Claim::new(generation, &self.server, &self.run, self.started_at_s);
+        Claim { released, adopts: true, unreadable: Some(why), ..claim }
+    }
+
     /// The journal of a generation that no adoption began, and that no life of a lock manager is known to serve yet.
     #[must_use]
     pub fn quiet(run: &str, server: &ServerName, started_at_s: u64) -> Self {
@@ -243,6 +251,17 @@ mod tests {
 
     use super::super::TimeLimits;
     use super::*;
+
+    #[test]
+    fn what_an_unreadable_claim_said_is_told_by_the_journal_and_the_mark() {
+        let server = ServerName::parse("nfs-b").unwrap();
+        let journal = Journal { released_at_s: Some(9), ..Journal::quiet("run", &server, 8) };
+        let told = journal.lost_claim(Generation(4), false, "torn".into());
+        assert_eq!((told.generation, &told.owner, told.claimed_at_s), (Generation(4), &server, 8));
+        assert!(!told.released, "the release may have failed after it was noted");
+        assert!(journal.lost_claim(Generation(4), true, "torn".into()).released);
+        assert!(!crate::claim::goes_on(&told, Generation(3)), "what it followed is not known");
+    }
 
     #[test]
     fn what_was_claimed_and_not_begun_is_done_anew_where_it_meant_to_take_something_over() {

@@ -106,7 +106,7 @@ impl DirStore {
         match parse_json::<Journal>(&path, &journal) {
             Ok(journal) => {
                 let released = self.is_marked(service, generation)?;
-                Ok(Claim::told_by(&journal, generation, released, error.to_string()))
+                Ok(journal.lost_claim(generation, released, error.to_string()))
             }
             Err(_) => Err(self.lost(service, generation, &error)),
         }
