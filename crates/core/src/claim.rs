@@ -1,7 +1,7 @@
 //! Who may act for a service (I3: one adopter).
 //!
 //! A claim is created once, by compare-and-swap in the store, and never changes; giving a service away adds a
-//! mark beside it. The newest claim names the owner. Whoever sees a newer claim than its own stops.
+//! mark beside it. The newest claim names the owner. A server that sees a newer claim than its own stops.
 
 use std::time::Duration;
 
@@ -325,7 +325,7 @@ pub fn standing(
     was_here: bool,
 ) -> Standing {
     match newest {
-        // Whoever has it in the store that was accepted may be serving it.
+        // The server that has it in the store that was accepted may be serving it.
         Some(claim) if !was_here && claim.owner != *who && !claim.released => Standing::Overtaken,
         Some(claim) if is_overtaken(held, claim, run_of) => Standing::Overtaken,
         // In an older copy of the store the number was free for another server.

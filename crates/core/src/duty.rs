@@ -1,7 +1,7 @@
 //! What a server owes the clients of a service that it holds, now that this life of its lock manager runs.
 //!
 //! It is asked after every start of the agent and after every look at the lock manager, so that whatever was interrupted,
-//! by a kill of the agent, a restart of NFS or a reboot, is finished by whoever comes next (I9).
+//! by a kill of the agent, a restart of NFS or a reboot, is finished by the agent that comes next (I9).
 
 use crate::grace::Probe;
 use crate::incarnation::Incarnation;
@@ -36,7 +36,7 @@ pub enum Strangers {
     #[default]
     Unknown,
     /// They may have locked in the life before the one that runs: it began under our eyes, or its grace is open, and
-    /// whoever is told now can reclaim.
+    /// clients that are told now can reclaim.
     Lost,
     /// They live in the life that runs, or nothing can be done for them: its grace is over.
     AtHome,
@@ -89,7 +89,7 @@ pub fn duty(
 
 /// Whether a service with this journal is adopted for good: its clients were told, and their locks live in the life that
 /// runs. To adopt it again would drop them for nothing. One whose adoption failed, so that clients lost their locks untold,
-/// is adopted again by whoever asks: they still believe that they hold them, and reclaim once they are told.
+/// is adopted again when that is asked for: they still believe that they hold them, and reclaim once they are told.
 #[must_use]
 pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnation>) -> bool {
     let failed = journal.failure.is_some() && (has_lost || journal.cause != Cause::OwnRestart);
@@ -105,7 +105,7 @@ pub struct Holding<'a> {
     pub journal: &'a Journal,
     /// The store knows clients of it.
     pub has_clients: bool,
-    /// It is being given away: whoever takes it next owes what is owed.
+    /// It is being given away: the server that takes it next owes what is owed.
     pub frozen: bool,
 }
 

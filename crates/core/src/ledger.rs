@@ -228,7 +228,7 @@ impl Ledger {
         self.tombstones.values().min().map(|since| *since + self.delay)
     }
 
-    /// Whether it knows peers, mounted still or not: whoever is connected may be none any more.
+    /// Whether it knows peers, mounted still or not: a host that is connected may be none any more.
     #[must_use]
     pub fn remembers_peers(&self) -> bool {
         !self.peers.is_empty()

@@ -80,7 +80,7 @@ pub const NOTIFY_RETRY_MS_MAX: u64 = 3_000;
 pub const NOTIFY_ROUND_CALLS: u32 = 3;
 
 /// How long a client without a route, whose name is being looked up or whose family's address isn't ready, is waited for by
-/// whoever waits for all to be tried.
+/// the caller that waits for all to be tried.
 pub const NOTIFY_ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.

@@ -1,4 +1,4 @@
-//! Which log lines may be written whose cause is a packet, or another user's program: whoever can send packets must not be
+//! Which log lines may be written whose cause is a packet, or another user's program: a host that sends packets must not be
 //! able to fill the disk, nor to hide what counts behind what doesn't.
 //!
 //! In each interval a source may cause so many lines of one kind, and all sources together so many. The rest is counted,

@@ -10,7 +10,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-/// The discard port: whoever has the address after all throws the datagram away (RFC 863).
+/// The discard port: a host that has the address after all throws the datagram away (RFC 863).
 const DISCARD: u16 = 9;
 
 /// How many neighbours are looked for: each one causes an announcement that is repeated for three seconds.

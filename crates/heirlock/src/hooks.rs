@@ -96,7 +96,7 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
     let output = match Tail::of(&mut child) {
         Ok(output) => output,
         Err(error) => {
-            // It would wait for ever for whoever reads what it prints.
+            // It would wait for ever for the thread that reads what it prints.
             let _ = end_now(&mut child);
             return Err(fail(
                 format!("was ended, since nobody could read what it prints: {error}"),

@@ -160,7 +160,7 @@ pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long an agent may say nothing before it is asked whether its loop turns, and how often it is asked again.
 pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
 
-/// How long the loop of an agent may make no turn before whoever asked it something stops waiting: a little longer than the
+/// How long the loop of an agent may make no turn before a caller that asked it something stops waiting: a little longer than the
 /// agent's own watchdog gives it.
 pub(crate) const BUSY_TIME_MAX: Duration =
     heirlock_core::limits::LOOP_SILENCE_MAX.saturating_add(Duration::from_secs(20));

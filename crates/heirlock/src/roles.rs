@@ -51,7 +51,7 @@ impl Peers {
     /// Whether this is a server that we mount from and nothing else.
     pub(crate) fn contain(&mut self, name: &MonName) -> bool {
         self.look_if_changed();
-        // lockd's own port isn't known here; whoever locks has a connection to NFS as well, or had one a moment ago.
+        // lockd's own port isn't known here; a client that locks has a connection to NFS as well, or had one a moment ago.
         self.names.contains(name) && !self.connected(&[]).contains(name)
     }
 

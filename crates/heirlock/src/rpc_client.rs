@@ -44,7 +44,7 @@ fn result_of(
     Ok((transport, result.to_vec()))
 }
 
-/// Calls the procedure that does nothing and that every program has, number 0 (RFC 5531, 12): whoever serves it answers.
+/// Calls the procedure that does nothing and that every program has, number 0 (RFC 5531, 12): the program that serves it answers.
 ///
 /// # Errors
 /// As [`call`].

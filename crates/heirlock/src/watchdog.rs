@@ -6,7 +6,7 @@
 //! - As long as none does, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
 //!   heirlock.service), and over a private line to `heirlock supervise`. They see to it that the program as a whole goes on.
 //!
-//! Nobody is asked over the network: whoever floods the status monitor's sockets can't make a healthy agent look dead.
+//! Nobody is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -131,7 +131,7 @@ fn look_on(followed: &Mutex<Vec<Turns>>, line: Option<&OwnedFd>) {
             }
         }
         if let Some(line) = line {
-            // Whoever does not read it does not want to know.
+            // A supervisor that does not read it does not want to know.
             let _ = rustix::net::send(line, &[BEAT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
         if systemd.is_some_and(|interval| told.is_none_or(|told| told.elapsed() >= interval)) {
@@ -183,7 +183,7 @@ impl Watched {
             idle_ms,
             "the loop {name} of the agent hangs: the agent ends, and is to be started again"
         );
-        // Not by exit(): whoever hangs may hold what it waits for.
+        // Not by exit(): the thread that hangs may hold what it waits for.
         let _ = kill_process(getpid(), Signal::KILL);
     }
 }

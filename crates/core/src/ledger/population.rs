@@ -105,7 +105,7 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
 /// Which lines of a description are to be placed, and remembered as placed, beside what lies in the client's file already.
 ///
 /// A line that the status monitor wrote itself is left to it: where a record comes back to the server that it was
-/// captured on, the copy is that very line, and whoever took it for placed would take a living client for gone, and its
+/// captured on, the copy is that very line, and a look that took it for placed would take a living client for gone, and its
 /// registration away at the end. Nor is a line placed that names this server's own status monitor, `own`: restarted, it
 /// would take the client for registered already, and write no line of its own.
 #[must_use]

@@ -1,10 +1,10 @@
 //! What a status monitor answers, and when (I1: durable before acknowledged).
 //!
 //! - A client that the store knows is answered at once: no write that waits for a disk.
-//! - Any other waits for a commit. One commit is on at a time; whoever asks meanwhile shares the next one. Where many
+//! - Any other waits for a commit. One commit is on at a time; clients that ask meanwhile share the next one. Where many
 //!   shared the last one, as Ganesha's workers do, the next waits a moment until as many have asked again; lockd, which
 //!   asks one at a time, waits for nobody.
-//! - Whoever is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
+//! - A client that is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
 //!   from then on all are refused at once, until a commit or a probe shows that the store works. With
 //!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is
 //!   this server's own lock on somebody else's file that would be refused.
@@ -31,7 +31,7 @@ use registry::Registry;
 
 pub use downcalls::Called;
 
-/// Who waits for an answer: given out by whoever reads the requests.
+/// Who waits for an answer: given out by the thread that reads the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -374,7 +374,7 @@ impl Monitor {
     }
 
     /// Before a client is removed from the store: whether it may be. From then on it counts as unknown, and its next
-    /// SM_MON waits for a commit. Whoever is registered or waits stays.
+    /// SM_MON waits for a commit. A client that is registered or waits stays.
     pub fn may_forget(&mut self, client: &MonName) -> bool {
         // What is being committed will be there in a moment, whether somebody still waits for it or not.
         let lives = self.registry.holds(client)
@@ -495,7 +495,7 @@ impl Monitor {
         }
     }
 
-    /// Whoever waits and is durable now is granted; whoever was at risk and is durable now isn't any more.
+    /// A client that waits and is durable now is granted; one that was at risk and is durable now isn't any more.
     fn take_in_durable(&mut self, step: &mut Step) {
         let (granted, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()

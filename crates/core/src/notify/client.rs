@@ -153,7 +153,7 @@ impl Peer {
     }
 
     /// Whether it has had its first round of tries just now: so many calls came to nothing, as many at least as there
-    /// are routes to it, each of which is tried in turn while it is silent. Whoever waits for all to be told waits for this one no longer; it is called again all the same.
+    /// are routes to it, each of which is tried in turn while it is silent. A caller that waits for all to be told waits for this one no longer; it is called again all the same.
     pub(super) fn ends_first_round(&mut self) -> bool {
         let routes = u32::try_from(self.routes.len()).unwrap_or(u32::MAX);
         let is_through = self.done || self.slow >= limits::NOTIFY_ROUND_CALLS.max(routes);
@@ -226,7 +226,7 @@ impl Peer {
         self.beside_reason = Some(why);
     }
 
-    /// How long to wait for an answer. Whoever opens connections gives each up before that.
+    /// How long to wait for an answer. The caller that opens connections gives each up before that.
     pub(super) fn wait(&self, transport: Transport) -> Duration {
         if planted(Bug::Flood) {
             return Duration::from_millis(1);

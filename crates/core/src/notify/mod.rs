@@ -274,7 +274,7 @@ impl Notifier {
         loop {
             let next = self.silent.pop_front()?;
             if std::mem::take(&mut self.peers[next].is_silent) {
-                // Whoever asks late makes up for a little of it, not for all.
+                // A call that comes late makes up for a little of it, not for all.
                 let late_at_most = now - limits::NOTIFY_REPEAT_SPACING * 64;
                 self.repeat_from = self.repeat_from.max(late_at_most) + limits::NOTIFY_REPEAT_SPACING;
                 return Some(next);
@@ -333,7 +333,7 @@ impl Notifier {
                 }
                 self.strange(at, "not now", why);
             }
-            // There is more to ask of rpcbind over TCP, and whoever is spoken to does not stand at the end of the row.
+            // There is more to ask of rpcbind over TCP, and a client that is spoken to does not stand at the end of the row.
             Answer::GoOn if is_beside && self.peers[at].may_be_asked_beside() => {
                 self.peers[at].beside = Beside::InRow;
                 self.to_ask_beside.push_front(at);

@@ -1,5 +1,5 @@
 //! I9: any step may be the last. A run is killed after each thing it makes durable and each thing it does, again and again,
-//! and whoever comes next finishes the work, under numbers that never cross from one life of the lock manager to another.
+//! and the next run finishes the work, under numbers that never cross from one life of the lock manager to another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

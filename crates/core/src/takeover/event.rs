@@ -77,7 +77,7 @@ pub enum Event {
     },
     /// The lock manager was restarted by somebody else: its locks are gone once more.
     LifeChanged,
-    /// This server gave a service away in order: its clients are told by whoever takes it next.
+    /// This server gave a service away in order: its clients are told by the server that takes it next.
     GivenUp(ServiceName),
     /// Somebody claimed a higher generation: we are not the adopter any more (I3).
     Overtaken(ServiceName),

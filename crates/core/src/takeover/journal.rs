@@ -1,4 +1,4 @@
-//! What an adoption leaves in the store, so that whoever comes next can finish it.
+//! What an adoption leaves in the store, so that the agent that comes next can finish it.
 
 use heirlock_nsm::MonName;
 use serde::{Deserialize, Serialize};

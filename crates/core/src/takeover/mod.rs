@@ -96,7 +96,7 @@ use crate::state_number::next_unsent;
 /// What a run is to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Its name: unique, given by whoever may draw random numbers.
+    /// Its name: unique, given by the agent, which may draw random numbers.
     pub run: String,
     /// Which server's.
     pub server: ServerName,
@@ -227,7 +227,7 @@ impl Takeover {
         }
     }
 
-    /// These clients are on record now. Until the lock manager has recognised, whoever is captured has locks in the life
+    /// These clients are on record now. Until the lock manager has recognised, a client that is captured has locks in the life
     /// that ends, and is told like those that were known at the claim.
     pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a MonName>) {
         if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) || self.resumed_from.is_some() {
@@ -238,7 +238,7 @@ impl Takeover {
         }
     }
 
-    /// These clients are registered now. Whoever was at any moment of the wait is not retired at its end: a record that
+    /// These clients are registered now. A client that was at any moment of the wait is not retired at its end: a record that
     /// came may vanish with the next stop of the lock manager.
     pub fn saw<'a>(&mut self, clients: impl Iterator<Item = &'a MonName>) {
         if matches!(self.phase, Phase::Notifying | Phase::Settling) {
@@ -278,7 +278,7 @@ impl Takeover {
             (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
-            // Whoever was to say it has forgotten: the wait is bounded, and its end is no silence.
+            // The person or program that was to say it has forgotten: the wait is bounded, and its end is no silence.
             (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
                 self.too_late(now, "nobody said --finish before grace was too short")
             }
@@ -619,7 +619,7 @@ impl Takeover {
         Batch { persist, then }
     }
 
-    /// All is to be done again, by whoever comes next: where lockd was killed in place an agent that is started now can't
+    /// All is to be done again, by the next run: where lockd was killed in place an agent that is started now can't
     /// see that this life isn't the one that was recognised. So the generations are left as if no life had served them yet.
     fn life_changed(&mut self, now: Moment) -> Steps {
         let why = "the lock manager was restarted meanwhile: all is to be done again";
@@ -668,7 +668,7 @@ impl Takeover {
         if self.phase != Phase::Notifying {
             return Batch::nothing();
         }
-        // The notifiers stop together; those of the others begin anew with whoever has not answered.
+        // The notifiers stop together; those of the others begin anew with the clients that have not answered.
         let mut steps = Batch::only(Action::StopNotifying);
         let notices = self.notices(now);
         if notices.is_empty() {

@@ -102,7 +102,7 @@ impl Queue {
         self.again.take_if(|at| now >= *at).is_some()
     }
 
-    /// Whoever is registered now is not retired, however long the store kept that waiting.
+    /// A client that is registered now is not retired, however long the store kept that waiting.
     pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
         for one in &mut self.left {
             if let One::Persist(persist) = one

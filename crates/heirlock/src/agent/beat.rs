@@ -99,7 +99,7 @@ impl Pulse {
         }
     }
 
-    /// Reads the others' hearts between two beats: a silence ends at any moment, and whoever claims on its strength must
+    /// Reads the others' hearts between two beats: a silence ends at any moment, and a server that claims on its strength must
     /// not be up to a whole interval behind.
     pub(crate) fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
         let found = store.hearts().inspect_err(|_| self.hearts.blind())?;

@@ -53,7 +53,7 @@ impl Agent {
                     claiming.refused(service, why);
                 }
                 Err(NotClaimed::StoreFails(error)) => {
-                    // Else whoever owes a run would begin the next one at once.
+                    // Else a recovery that is owed would begin the next one at once.
                     self.health.failed(self.clock.now(), &error.to_string());
                     claiming.refused(service, error.to_string());
                 }
@@ -72,7 +72,7 @@ impl Agent {
         if let Err(error) = &looked
             && (part == Part::Own || !error.is_of_one_entry())
         {
-            // Else whoever owes a run to our own clients would begin the next one at once.
+            // Else a recovery that is owed to our own clients would begin the next one at once.
             self.health.failed(self.clock.now(), &error.to_string());
         }
         looked.map_err(|error| error.to_string())
@@ -85,7 +85,7 @@ impl Agent {
         begun.map_or(Ok(()), |begun| self.store.check_records(service, begun))
     }
 
-    /// What is known of the heart of whoever has this claim, at this moment; of our own nothing has to be known.
+    /// What is known of the heart of the owner of this claim, at this moment; of our own nothing has to be known.
     pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
         match newest {
             Some(claim) if claim.owner != self.settings.server => {

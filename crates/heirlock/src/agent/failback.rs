@@ -120,7 +120,7 @@ impl Agent {
                     self.adopt(now, adoption, wish.waiting);
                 }
                 Fate::Waits(wait) => {
-                    // Whoever asked may be gone; the service comes home all the same.
+                    // The caller may be gone; the service comes home all the same.
                     let told = wish.told.clone();
                     wish.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
                     self.wishes.0.push(wish);
@@ -159,7 +159,7 @@ impl Agent {
             }
             Some(Decline { why, waits: Some(Waits { at_most_ms }), .. }) => {
                 let told = at_most_ms.map(|ms| now + std::time::Duration::from_millis(ms));
-                // It has said how long it takes; whoever waits does so a little longer.
+                // It has said how long it takes; the caller waits a little longer.
                 let most = wish.asked_at.unwrap_or(now) + limits::GIVE_UP_WAIT_MAX;
                 let until = told.map(|at| (at + limits::GIVE_UP_TIME_MAX).min(most));
                 wish.until = until.unwrap_or(wish.until).max(wish.until);

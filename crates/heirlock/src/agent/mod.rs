@@ -457,7 +457,7 @@ impl Agent {
             facts: self.facts(now),
         };
         if let Err(error) = self.meet_store() {
-            // Whoever can't see the others' hearts must not take them for silent.
+            // A server that can't see the others' hearts must not take them for silent.
             self.pulse.blind();
             self.holdings_known = false;
             self.health.failed(now, &error.to_string());

@@ -183,7 +183,7 @@ impl Agent {
         }
     }
 
-    /// Whoever registers was there in this life of the lock manager, even where it is gone again before its file follows.
+    /// A client that registers was there in this life of the lock manager, even where it is gone again before its file follows.
     fn saw(&mut self, client: &MonName) {
         let registered = self.monitoring.as_ref().is_some_and(|m| !m.desk.lines(client).is_empty());
         if registered {
@@ -263,7 +263,7 @@ impl Agent {
         entries.into_iter().filter(may).collect()
     }
 
-    /// Whoever has registered in the very moment in which it is to be retired stays.
+    /// A client that has registered in the very moment in which it is to be retired stays.
     pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
@@ -275,7 +275,7 @@ impl Agent {
         portion.into_iter().map(spare).collect()
     }
 
-    /// A life of the lock manager begins. Whoever registered before it has not come back since.
+    /// A life of the lock manager begins. A client that registered before it has not come back since.
     pub(crate) fn forget_who_came(&mut self) {
         if let Some(monitoring) = &mut self.monitoring {
             monitoring.came.clear();

@@ -73,7 +73,7 @@ impl Readiness {
 }
 
 impl Workshop {
-    /// Brings up what the services need, or waits for whoever does. The run goes on as soon as clients can be told from one
+    /// Brings up what the services need, or waits until they are there. The run goes on as soon as clients can be told from one
     /// address; the others are waited for beside that. `held_up`: what the store said where it held the run up before this.
     pub(crate) fn bring_up(
         &self,

@@ -145,7 +145,7 @@ impl Agent {
         }
     }
 
-    /// Whether a service can be given away now. A self-adoption is no hindrance: whoever takes the service next tells its
+    /// Whether a service can be given away now. A self-adoption is no hindrance: the server that takes the service next tells its
     /// clients.
     pub(crate) fn may_release(&self, service: &ServiceName) -> Result<(), Unreleasable> {
         if service.is_host() {
@@ -233,7 +233,7 @@ impl Agent {
         self.store.release(service, held.claim.generation).map_err(said)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;
-        // Known at once, and not at the next beat: whoever looks now is told that it is nobody's.
+        // Known at once, and not at the next beat: a person who looks now is told that it is nobody's.
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);

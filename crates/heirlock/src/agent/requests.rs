@@ -195,7 +195,7 @@ impl Agent {
         }
     }
 
-    /// Whoever asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
+    /// A caller that asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
     /// no more than that was asked for.
     fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.seen_run_for(service) else { return };

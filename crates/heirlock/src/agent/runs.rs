@@ -32,7 +32,7 @@ pub(crate) struct Running {
     todo: Queue,
     /// Who waits for it.
     pub(crate) waiting: Vec<Waiting>,
-    /// Registrations before the lock manager recognised: whoever differs from it has come back.
+    /// Registrations before the lock manager recognised: a client that differs from it has come back.
     pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
@@ -618,7 +618,7 @@ impl Agent {
         if let Some(running) = &mut self.run {
             running.stop();
             running.untold = None;
-            // Whoever is told from now on is told by others.
+            // Clients that are told from now on are told by other notifiers.
             running.stop = Arc::default();
         }
     }
@@ -755,7 +755,7 @@ fn beginning(plan: &Plan) -> String {
 /// A line for each thing that is missing.
 pub(crate) fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
     let lines: String = missing.iter().map(|missing| format!("\n  {missing}")).collect();
-    // Whoever insists already is refused what can't be done at all.
+    // A caller that insists already is refused what can't be done at all.
     let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
     let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
     format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")

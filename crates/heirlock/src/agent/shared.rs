@@ -1,6 +1,6 @@
 //! A record belongs to every service of its lock manager (I7). What an adoption brings is made known to the services that
 //! this server holds already, in portions, from the moment on in which the lock manager recognises, and before the first
-//! client is told: whoever then registers again is durable everywhere, and waits for no disk. Of a crowd that has to
+//! client is told: one that then registers again is durable everywhere, and waits for no disk. Of a crowd that has to
 //! wait for commits, the last would wait longer than lockd does, and lose their locks.
 
 use std::collections::VecDeque;

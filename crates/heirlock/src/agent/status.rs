@@ -32,7 +32,7 @@ const SLOWEST: usize = 5;
 /// A heart that was not seen to beat for more than so many intervals beats late.
 const MISSED_BEATS_MAX: u32 = 3;
 
-/// The last status, for whoever asks while the loop is busy.
+/// The last status, for a caller that asks while the loop is busy.
 #[derive(Debug)]
 pub(crate) struct Snapshot(Mutex<Known>);
 

@@ -329,7 +329,7 @@ impl Workshop {
         self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
     }
 
-    /// Takes the address of a service that is being released away, or waits for whoever does.
+    /// Takes the address of a service that is being released away, or waits for the cluster manager that does.
     pub(crate) fn take_address_away(&self, service: &ServiceName) {
         let (of, service) = (service.clone(), service.clone());
         self.in_thread(
@@ -360,7 +360,7 @@ impl Workshop {
         }
     }
 
-    /// Has the lock manager drop what was locked through the service's addresses: whoever serves it next grants anew.
+    /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
         let mut lock_manager = self.lock_manager();
         for address in self.addresses(service) {

@@ -24,7 +24,7 @@ pub(crate) struct Listener {
     path: PathBuf,
 }
 
-/// Whoever waits for an answer.
+/// A callout that waits for an answer.
 #[derive(Debug)]
 pub(crate) struct Waiting(UnixStream);
 
@@ -85,7 +85,7 @@ impl Waiting {
             Ok(()) => ACKNOWLEDGED.to_vec(),
             Err(why) => format!("{why}\n").into_bytes(),
         };
-        // Whoever waits no longer has noted it in the spool.
+        // A callout that waits no longer has noted it in the spool.
         let _ = self.0.write_all(&words);
     }
 

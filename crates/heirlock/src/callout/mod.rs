@@ -129,7 +129,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let place = Place::find();
     if let Err(why) = tell(&place.runtime_directory, &arguments, began + place.time_limit) {
         eprintln!("heirlock callout: {}: not durable before its lock is granted: {why}", shown(&arguments));
-        // Whoever is gone or restarted needs no protection.
+        // A client that is gone or restarted needs no protection.
         if matches!(said, Said::Add { .. })
             && let Err(error) = Spool::in_state_directory(&place.state_directory).append(&arguments)
         {

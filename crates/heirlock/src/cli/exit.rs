@@ -48,7 +48,7 @@ Each verb's own --help says what that means for it.";
 /// Why a verb was not carried out.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// What it means for whoever called.
+    /// What it means for the caller.
     pub(crate) exit: Exit,
     /// In lower case: what was expected and found, and what to do.
     pub(crate) message: String,
@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(Exit::from(&report), Exit::Untold, "{what}");
         }
         let told = AdoptionReport { phase: "settling".into(), ..report() };
-        assert_eq!(Exit::from(&told), Exit::Done, "whoever waits for no more is told so");
+        assert_eq!(Exit::from(&told), Exit::Done, "a caller that waits for no more is told so");
         let failed = AdoptionReport { failure: Some("no address".into()), ..report() };
         assert_eq!(Exit::from(&failed), Exit::Failed, "a failure is told from a client that is off");
         assert_eq!(Exit::from(&AdoptionReport { phase: "failed".into(), ..report() }), Exit::Failed);

@@ -109,7 +109,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
 /// clap's own word on a command line that can't be, or on `--help`.
 fn usage(error: &clap::Error) -> Exit {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // Whoever asked for help and went away needs none.
+        // A reader that asked for help and went away needs none.
         let _ = error.print();
         return Exit::Done;
     }

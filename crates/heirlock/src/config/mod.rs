@@ -192,7 +192,7 @@ pub(crate) struct ServiceSettings {
     pub(crate) names: Vec<MyName>,
     /// The exported paths.
     pub(crate) exports: Vec<PathBuf>,
-    /// Where it is at home: who claims it first and where `failback` brings it. Without it, whoever adopts.
+    /// Where it is at home: who claims it first and where `failback` brings it. Without it, the server that adopted it last.
     pub(crate) home: Option<ServerName>,
     /// Who decides that its owner is dead.
     pub(crate) mode: Mode,

@@ -31,7 +31,7 @@ pub(crate) const LINE_BYTES_MAX: usize = RECORDS_MAX * (FILE_NAME_BYTES_MAX + 25
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Fenced {
-    /// Whoever owns the service when this is said.
+    /// The server that owns the service when this is said.
     Owner,
     /// This server, and no other one.
     Server(ServerName),
@@ -59,7 +59,7 @@ impl FromStr for Fenced {
     }
 }
 
-/// When whoever asked for an adoption is answered. The adoption goes on in any case.
+/// When the caller that asked for an adoption is answered. The adoption goes on in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AnswerWhen {
@@ -90,7 +90,7 @@ pub(crate) enum Request {
         fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
-        /// how long whoever asks wants to wait
+        /// how long the caller wants to wait
         #[serde(default)]
         answer_when: AnswerWhen,
     },
@@ -103,7 +103,7 @@ pub(crate) enum Request {
     Failback {
         /// which
         service: ServiceName,
-        /// how long whoever asks wants to wait
+        /// how long the caller wants to wait
         #[serde(default)]
         answer_when: AnswerWhen,
     },

@@ -26,7 +26,7 @@ pub(super) fn serve(socket: &UdpSocket, mut answer: impl FnMut(&[u8], SocketAddr
         match socket.recv_from(&mut buffer) {
             Ok((count, from)) => {
                 if let Some(reply) = answer(&buffer[..count], from) {
-                    // What can't be sent is as good as lost on the way: whoever called repeats it.
+                    // What can't be sent is as good as lost on the way: the caller repeats it.
                     let _ = socket.send_to(&reply, from);
                 }
             }

@@ -213,7 +213,7 @@ impl Folder {
         Ok(File::from(openat(&self.at, name, flags, Mode::from_raw_mode(mode))?))
     }
 
-    /// Puts these bytes in the place of a file, or makes it. Whoever reads it finds all of the old bytes or all of the new
+    /// Puts these bytes in the place of a file, or makes it. A reader finds all of the old bytes or all of the new
     /// ones. What is no file is an error, and stays.
     pub(crate) fn replace(
         &self,

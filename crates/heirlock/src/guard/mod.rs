@@ -1,6 +1,6 @@
 //! What puts a host under heirlock's guard, and what says what would go wrong.
 //!
-//! On a guarded host heirlock alone tells clients (design: *Who notifies*). Whoever else may do it, stock sm-notify above
+//! On a guarded host heirlock alone tells clients (design: *Who notifies*). What else may do it, stock sm-notify above
 //! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost, and nobody is told.
 //!
 //! | function | looks at | for |

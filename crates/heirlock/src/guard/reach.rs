@@ -125,7 +125,7 @@ fn listen(
     answered: &mut BTreeSet<IpAddr>,
 ) -> io::Result<()> {
     let mut buffer = [0; 1024];
-    // Bounded, so that whoever floods the socket does not hold us.
+    // Bounded, so that a flood at the socket does not hold us.
     for _ in 0..LISTEN_MAX {
         match socket.recv_from(&mut buffer) {
             Ok((count, from)) => {

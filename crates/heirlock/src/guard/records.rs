@@ -100,7 +100,7 @@ pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<F
             error.to_string(),
             "see what the kernel says of that disk or volume (dmesg)",
         )),
-        // Whoever looks at the store as a whole says it.
+        // The check of the store as a whole says it.
         Err(_) => None,
     };
     services.filter_map(finding).collect()

@@ -1,5 +1,5 @@
 //! Whether clients find what they need at each address of the services, and at the server's own: a client that mounted by
-//! one that isn't served can't come back, whoever tells it.
+//! one that isn't served can't come back, whether it is told or not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

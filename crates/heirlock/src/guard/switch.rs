@@ -254,7 +254,7 @@ impl Run<'_> {
                     .block
                     .as_ref()
                     .is_some_and(|block| nfs_conf_file::is_whole(&now.content, block));
-            // Whoever made the guard file, and whatever is in it: it does its work.
+            // The guard file does its work, whatever is in it.
             if !known && path != Path::new(rivals::GUARD_FILE) {
                 changed.push(path.display().to_string());
             }

@@ -66,7 +66,7 @@ pub(crate) struct Options {
     pub(crate) trust: Trust,
 }
 
-/// What the monitor wants of whoever owns the store.
+/// What the monitor wants of the agent's loop, which owns the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Make these durable, and say [`Desk::committed`].
@@ -178,7 +178,7 @@ pub(crate) fn hand_back(
     for line in lines {
         clients.entry(key(&line.mon_name)).or_default().push(line);
     }
-    // Whoever is there and not among them stays: to be told once too often costs nothing.
+    // A client that is there and not among them stays: to be told once too often costs nothing.
     let mut left = Vec::new();
     for (client, lines) in &clients {
         if let Err(error) = directory.update(client, lines, conveyed.placed()) {

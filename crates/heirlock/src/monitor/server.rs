@@ -199,7 +199,7 @@ impl<W: Fn(Wanted)> Server<W> {
 
     fn asked(&mut self, message: &[u8], from: SocketAddr, reply: Reply) {
         match request::read(message, from, self.room.state.get(), self.room.trust) {
-            // Whoever speaks something else over a connection is not waited for any longer.
+            // A host that speaks something else over a connection is not waited for any longer.
             Asked::Nothing => {
                 if let Reply::Stream(id) = reply {
                     self.streams.close(id);

@@ -140,7 +140,7 @@ impl Sockets {
         }
     }
 
-    /// Hands them to whoever reads the other end of this socket; they stay ours as well.
+    /// Hands them to the process that reads the other end of this socket; they stay ours as well.
     ///
     /// # Errors
     /// Where the other end is gone.

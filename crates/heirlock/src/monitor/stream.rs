@@ -70,7 +70,7 @@ impl Streams {
             match listener.accept() {
                 Ok((stream, from)) => own.extend(self.take_in(stream, from, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Whoever gave up meanwhile; or too many files, which time may mend.
+                // The host gave up meanwhile; or there are too many files, which time may mend.
                 Err(error) => {
                     if from_elsewhere::may_say("not accepted", Source::Unknown) {
                         tracing::debug!(%error, "a connection could not be accepted");
@@ -102,7 +102,7 @@ impl Streams {
         }
     }
 
-    /// Answers; whoever has gone asks again.
+    /// Answers; a host that has gone asks again.
     pub(super) fn answer(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         // An answer is some dozens of bytes: where they find no room, nobody reads them.

@@ -49,7 +49,7 @@ pub(crate) struct Task {
     pub(crate) settings: NotifySettings,
 }
 
-/// Whoever has clients told.
+/// The part of the program that has clients told.
 pub(crate) trait Principal {
     /// The time.
     fn now(&self) -> Moment;

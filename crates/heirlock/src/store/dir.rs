@@ -413,7 +413,7 @@ impl Store for DirStore {
         self.prune_generations(&self.service(service), keep_from)?;
         let claims = self.claims(service);
         for old in self.numbers(&claims)?.into_iter().skip(1).filter(|old| *old < keep_from) {
-            // The claim last: whoever is interrupted finds it again.
+            // The claim last: a server that is interrupted finds it again.
             self.remove_if(&claims.join(format!("{old}.released")))?;
             self.remove_if(&claims.join(old.to_string()))?;
         }

@@ -337,7 +337,7 @@ fn write(
     begin(store, service, generation, &Contents { journal, ..contents })
 }
 
-/// Begins what was claimed; whoever claimed on meanwhile may not have seen it.
+/// Begins what was claimed; a server that has claimed meanwhile may not have seen it.
 fn begin(
     store: &dyn Store,
     service: &ServiceName,

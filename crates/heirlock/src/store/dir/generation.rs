@@ -23,7 +23,7 @@ impl DirStore {
     ) -> Result<(), FileError> {
         let (path, unfinished) = (service.join(generation.to_string()), self.unfinished(service, generation));
         if self.is_folder(&path)? {
-            // Whoever made it may have failed, or may still be, between the rename and the sync.
+            // The server that made it may have failed, or may still be, between the rename and the sync.
             return self.sync(service);
         }
         let before = self.newest_folder(service, Generation(u64::MAX))?;

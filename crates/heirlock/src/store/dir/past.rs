@@ -54,7 +54,7 @@ impl DirStore {
         })
     }
 
-    /// Exclusively, and never changed: whoever removes a generation first tells of it.
+    /// Exclusively, and never changed: the server that removes a generation first tells of it.
     pub(super) fn keep_one(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), FileError> {
         let folder = self.history(service);
         self.make(&folder)?;
