@@ -5,24 +5,14 @@ use std::io;
 use std::path::Path;
 
 use super::super::{memory, statd};
-use super::mode::{ModeOnHost, Units};
-use super::{GuardError, OurFile, Run, StepOutcome, failed, nfs_conf_file};
+use super::mode::ModeOnHost;
+use super::{GuardError, Run, StepOutcome, failed, nfs_conf_file};
 use crate::callout::Spool;
-use crate::config::Settings;
 use crate::files::{self, trusted};
-use crate::host::Host;
 
 pub(super) struct Callout;
 
 impl ModeOnHost for Callout {
-    fn units(&self) -> Units {
-        Units { ours: &[], masked: &[] }
-    }
-
-    fn files(&self, _: &Host, _: &Settings) -> Vec<OurFile> {
-        Vec::new()
-    }
-
     fn check_enter(&self, run: &Run<'_>) -> Result<(), GuardError> {
         let refuse = |what: String| Err(GuardError::Refused { what });
         let named = statd::named_callout(run.host, run.settings);
@@ -48,22 +38,6 @@ impl ModeOnHost for Callout {
 
     fn prepare(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
         link_callout(run)
-    }
-
-    fn enter(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
-        Ok(())
-    }
-
-    fn check_leave(&self, _: &Run<'_>) -> Result<(), GuardError> {
-        Ok(())
-    }
-
-    fn stop(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
-        Ok(())
-    }
-
-    fn hand_back(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
-        Ok(())
     }
 
     fn give_back(&self, run: &mut Run<'_>) -> Result<(), GuardError> {

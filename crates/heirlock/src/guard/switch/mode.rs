@@ -9,37 +9,57 @@ use crate::config::Settings;
 use crate::host::Host;
 
 /// A capture mode on a host. The functions stand in the order in which `enable` calls them, then in that of `disable`. Where a
-/// step is only planned, each says what it would do.
+/// step is only planned, each says what it would do. A mode leaves out what it has nothing to do at.
 pub(super) trait ModeOnHost {
     /// The units that it starts and masks.
-    fn units(&self) -> Units;
+    fn units(&self) -> Units {
+        Units { ours: &[], masked: &[] }
+    }
 
     /// The files of ours that only this mode needs.
-    fn files(&self, host: &Host, settings: &Settings) -> Vec<OurFile>;
+    fn files(&self, _: &Host, _: &Settings) -> Vec<OurFile> {
+        Vec::new()
+    }
 
     /// Refuses what can't become of this host. Nothing was changed yet.
-    fn check_enter(&self, run: &Run<'_>) -> Result<(), GuardError>;
+    fn check_enter(&self, _: &Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Gives back what the mode needed, where the memory has anything of it and another mode is entered.
-    fn leave_for_another(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn leave_for_another(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Makes what our files name. None of them is written yet.
-    fn prepare(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn prepare(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Takes what the mode needs. Our files are written and sm-notify is kept out; the agent is not started yet.
-    fn enter(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn enter(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Refuses to give the host back while that would lose something. Nothing was changed yet.
-    fn check_leave(&self, run: &Run<'_>) -> Result<(), GuardError>;
+    fn check_leave(&self, _: &Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Stops what would start the agent again. The agent is stopped next.
-    fn stop(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn stop(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Hands back what the agent alone knew. The agent has ended; our files are still there.
-    fn hand_back(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn hand_back(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 
     /// Gives the rest back. Our files are gone; sm-notify is still kept out.
-    fn give_back(&self, run: &mut Run<'_>) -> Result<(), GuardError>;
+    fn give_back(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
+        Ok(())
+    }
 }
 
 /// The units of a mode, besides the agent's and sm-notify's.

@@ -29,10 +29,6 @@ impl ModeOnHost for Nsm {
         unit_file(host, SOCKET, SOCKET_FILE, socket_unit(host, settings)).into_iter().collect()
     }
 
-    fn check_enter(&self, _: &Run<'_>) -> Result<(), GuardError> {
-        Ok(())
-    }
-
     fn leave_for_another(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
         if !run.memory.replaces_statd {
             return Ok(());
@@ -43,10 +39,6 @@ impl ModeOnHost for Nsm {
         self.hand_back(run)?;
         run.give_back_file(Path::new(SOCKET_FILE))?;
         self.give_back(run)
-    }
-
-    fn prepare(&self, _: &mut Run<'_>) -> Result<(), GuardError> {
-        Ok(())
     }
 
     /// Takes rpc.statd's place: sockets first, so that nobody is ever told that there is none.
