@@ -1,10 +1,10 @@
 //! Services that another server has claimed from this one, while their address is on this server still: what the store and
 //! the addresses say of them. What follows from it is decided by `heirlock_core::left_behind`.
 
-use heirlock_core::ServiceName;
 use heirlock_core::claim::Claim;
 use heirlock_core::left_behind::was_held_by;
 use heirlock_core::takeover::Strategy;
+use heirlock_core::{ServerName, ServiceName};
 
 use super::work::Workshop;
 use super::{Agent, holdings};
@@ -39,12 +39,13 @@ impl Agent {
     /// What `status` says of them.
     pub(crate) fn left_behind_problems(&self) -> Vec<String> {
         let here = self.left_behind.here(|service| self.held.contains_key(service));
-        here.map(|(service, owner)| {
-            format!(
-                "{service} belongs to {owner}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down"
-            )
-        })
-        .collect()
+        here.map(|(service, owner)| left_behind(service, owner)).collect()
+    }
+
+    /// The same of one service, where it is among them.
+    pub(crate) fn left_behind_problem(&self, service: &ServiceName) -> Option<String> {
+        let mut here = self.left_behind.here(|service| self.held.contains_key(service));
+        here.find(|(left, _)| *left == service).map(|(service, owner)| left_behind(service, owner))
     }
 
     /// Why the run that was asked for may not restart anything here, if so.
@@ -84,6 +85,12 @@ impl Agent {
     }
 }
 
+fn left_behind(service: &ServiceName, owner: &ServerName) -> String {
+    format!(
+        "{service} belongs to {owner}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down"
+    )
+}
+
 impl Workshop {
     /// Takes the address of a service that is another server's away, where there is a hook for that.
     fn leave_address(&self, service: &ServiceName) {
@@ -106,8 +113,8 @@ impl Workshop {
 
 #[cfg(test)]
 mod tests {
+    use heirlock_core::Generation;
     use heirlock_core::takeover::{Journal, Phase};
-    use heirlock_core::{Generation, ServerName};
     use heirlock_nsm::StateNumber;
 
     use super::*;

@@ -65,10 +65,7 @@ impl Agent {
         if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
             return self.release(service, Some(responder), None);
         }
-        let left = self.left_behind.here(|service| self.held.contains_key(service));
-        if left.into_iter().any(|(left, _)| left == service) {
-            let why = self.left_behind_problems();
-            let why = why.into_iter().find(|why| why.starts_with(&format!("{service} "))).unwrap_or_default();
+        if let Some(why) = self.left_behind_problem(service) {
             return responder.failed(&why, true);
         }
         let us = &self.settings.server;
