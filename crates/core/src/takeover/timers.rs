@@ -98,6 +98,13 @@ impl Event {
 }
 
 impl Takeover {
+    /// An action that it asked for begins: work that reports is waited for from now on.
+    pub fn begins(&mut self, now: Moment, action: &Action) {
+        if let Some(work) = action.work() {
+            let _ = self.step(now, Event::Begun(work));
+        }
+    }
+
     /// Until when at the latest it waits in this phase, where that is known.
     #[must_use]
     pub fn waits_until(&self) -> Option<Moment> {

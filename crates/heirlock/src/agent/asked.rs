@@ -48,8 +48,8 @@ impl Agent {
         let targets = asked.machine.targets().to_vec();
         let batch = asked.machine.step(self.clock.now(), event);
         for action in batch.then {
-            if let (Some(work), Some(asked)) = (action.work(), &mut self.asked) {
-                let _ = asked.machine.step(self.clock.now(), Event::Begun(work));
+            if let Some(asked) = &mut self.asked {
+                asked.machine.begins(self.clock.now(), &action);
             }
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {

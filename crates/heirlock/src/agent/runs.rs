@@ -11,8 +11,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
 use heirlock_core::takeover::{
     Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase,
-    Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until, Work,
-    tells_peers,
+    Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until, tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -216,14 +215,14 @@ impl Agent {
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
         let Means { margin, limits, .. } = self.means();
-        let Some(machine) = Takeover::resume(now, margin, limits, found) else { return false };
+        let Some(mut machine) = Takeover::resume(now, margin, limits, found) else { return false };
+        machine.begins(now, &Action::Recognise(Strategy::Notify));
         tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", super::status::names(machine.targets()), machine.phase());
         let number = self.workshop.next_run();
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
         self.work_for(number).recognise(Strategy::Notify, Vec::new(), self.lives.grace_seen(), false);
-        self.begun(Work::Recognition);
         true
     }
 
@@ -265,13 +264,6 @@ impl Agent {
         }
         let batch = running.machine.step(self.clock.now(), event);
         self.carry_on(batch);
-    }
-
-    /// Work for the run begins: from now on it is waited for.
-    fn begun(&mut self, work: Work) {
-        if let Some(running) = &mut self.run {
-            let _ = running.machine.step(self.clock.now(), Event::Begun(work));
-        }
     }
 
     /// This is to be done too, after what was to be done before.
@@ -503,10 +495,9 @@ impl Agent {
     }
 
     fn act(&mut self, action: Action) {
-        let Some(number) = self.run.as_ref().map(|running| running.number) else { return };
-        if let Some(work) = action.work() {
-            self.begun(work);
-        }
+        let Some(running) = &mut self.run else { return };
+        let number = running.number;
+        running.machine.begins(self.clock.now(), &action);
         match action {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}

@@ -29,8 +29,8 @@ impl Agent {
         let (run, after) = (asked.machine.run().to_owned(), asked.machine.phase());
         out.say(|| format!("run {run}: {before} --{told}--> {after}"));
         for action in batch.then {
-            if let (Some(work), Some(asked)) = (action.work(), &mut self.asked) {
-                let _ = asked.machine.step(now, Event::Begun(work));
+            if let Some(asked) = &mut self.asked {
+                asked.machine.begins(now, &action);
             }
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(out, strategy) {

@@ -7,8 +7,7 @@ use heirlock_core::lives::Recognised;
 use heirlock_core::store::{Change, Contents, RecordChange};
 use heirlock_core::takeover::{
     Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
-    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Work, tells_peers,
-    told_in,
+    Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers, told_in,
 };
 use heirlock_core::{Batch, Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -98,14 +97,14 @@ impl Agent {
             remains,
             held: self.held.keys().cloned().collect(),
         };
-        let Some(machine) = Takeover::resume(now, MARGIN, LIMITS, found) else { return false };
+        let Some(mut machine) = Takeover::resume(now, MARGIN, LIMITS, found) else { return false };
+        machine.begins(now, &Action::Recognise(Strategy::Notify));
         out.say(|| format!("run {run} goes on"));
         self.numbers += 1;
         let mut running = Running::new(machine, self.numbers);
         running.before = Some(before);
         self.run = Some(running);
         out.recognise(self.numbers, Strategy::Notify, self.lives.grace_seen(), false);
-        self.begun(now, Work::Recognition);
         true
     }
 
@@ -140,12 +139,6 @@ impl Agent {
             out.say(|| format!("run {}: {before} --{told}--> {after}", running.machine.run()));
         }
         self.carry_on(out, now, batch);
-    }
-
-    fn begun(&mut self, now: Moment, work: Work) {
-        if let Some(running) = &mut self.run {
-            let _ = running.machine.step(now, Event::Begun(work));
-        }
     }
 
     pub(super) fn carry_on(&mut self, out: &mut Out<'_>, now: Moment, batch: Batch<Persist, Action>) {
@@ -288,10 +281,9 @@ impl Agent {
     }
 
     fn act(&mut self, out: &mut Out<'_>, now: Moment, action: Action) {
-        let Some(number) = self.run.as_ref().map(|running| running.number) else { return };
-        if let Some(work) = action.work() {
-            self.begun(now, work);
-        }
+        let Some(running) = &mut self.run else { return };
+        let number = running.number;
+        running.machine.begins(now, &action);
         match action {
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
