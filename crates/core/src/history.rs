@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
-        OutcomeLine { client: client.into(), outcome, at_ms, why: None, is_final: false }
+        OutcomeLine::new(client, outcome, at_ms)
     }
 
     fn sources<'a>(claim: &'a Claim, journal: Option<&'a Journal>) -> Sources<'a> {

@@ -238,6 +238,12 @@ pub struct OutcomeLine {
 }
 
 impl OutcomeLine {
+    /// What became of this client by then, without a reason and not for good.
+    #[must_use]
+    pub fn new(client: &str, outcome: Outcome, at_ms: i64) -> Self {
+        Self { client: client.to_owned(), outcome, at_ms, why: None, is_final: false }
+    }
+
     /// The client, where the line names one that a record can have.
     #[must_use]
     pub fn key(&self) -> Option<MonName> {

@@ -280,7 +280,7 @@ impl Member {
             self.good += 1;
         }
         known.take_in(outcome, at_ms, why.clone());
-        Some(OutcomeLine { client: client.as_str().to_owned(), outcome, at_ms, why, is_final: false })
+        Some(OutcomeLine { why, ..OutcomeLine::new(client.as_str(), outcome, at_ms) })
     }
 
     fn with(&self, wanted: impl Fn(&Known) -> bool) -> Vec<MonName> {

@@ -39,7 +39,7 @@ mod tests {
     use crate::names::ServerName;
 
     fn line(client: &str, outcome: Outcome) -> OutcomeLine {
-        OutcomeLine { client: client.into(), outcome, at_ms: 0, why: None, is_final: false }
+        OutcomeLine::new(client, outcome, 0)
     }
 
     fn names(clients: impl IntoIterator<Item = MonName>) -> Vec<String> {

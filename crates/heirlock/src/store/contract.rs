@@ -100,13 +100,7 @@ fn journal(round: u64) -> Journal {
 }
 
 fn outcome(client: &str, why: Option<&str>) -> OutcomeLine {
-    OutcomeLine {
-        client: client.into(),
-        outcome: Outcome::Acknowledged,
-        at_ms: 7,
-        why: why.map(str::to_owned),
-        is_final: false,
-    }
+    OutcomeLine { why: why.map(str::to_owned), ..OutcomeLine::new(client, Outcome::Acknowledged, 7) }
 }
 
 fn contents(clients: usize) -> Contents {

@@ -155,13 +155,7 @@ mod tests {
             state: Some(StateNumber(11)),
             records,
             journal: Some(journal.clone()),
-            outcomes: vec![OutcomeLine {
-                client: "10.0.0.1".into(),
-                outcome: Outcome::Acknowledged,
-                at_ms: 2500,
-                why: None,
-                is_final: false,
-            }],
+            outcomes: vec![OutcomeLine::new("10.0.0.1", Outcome::Acknowledged, 2500)],
             damaged: Vec::new(),
         };
         store.begin_generation(&service(), Generation(generation), &contents).unwrap();

@@ -202,11 +202,8 @@ mod tests {
             ..Journal::quiet("run", &server("nfs-a"), started_at_s)
         };
         let outcome = |client: &str, outcome: Outcome| OutcomeLine {
-            client: client.into(),
-            outcome,
-            at_ms: 90_000,
             why: Some("no answer".into()),
-            is_final: false,
+            ..OutcomeLine::new(client, outcome, 90_000)
         };
         let contents = Contents {
             state: Some(StateNumber(11)),

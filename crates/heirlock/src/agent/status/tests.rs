@@ -20,7 +20,7 @@ fn stamp(event: Milestone, at_ms: i64) -> Stamp {
 }
 
 fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
-    OutcomeLine { client: client.into(), outcome, at_ms, why: None, is_final: false }
+    OutcomeLine::new(client, outcome, at_ms)
 }
 
 #[test]

@@ -266,11 +266,8 @@ while grace is open, 'sm-notify -f -P /root/nfs -v 192.0.2.10' tells its clients
     #[test]
     fn a_record_is_shown_decoded_and_raw() {
         let outcome = OutcomeLine {
-            client: "192.0.2.1".into(),
-            outcome: Outcome::Unreachable,
-            at_ms: 9,
             why: Some("no answer".into()),
-            is_final: false,
+            ..OutcomeLine::new("192.0.2.1", Outcome::Unreachable, 9)
         };
         let value = Record {
             service: nfs(),

@@ -56,7 +56,7 @@ fn remove(client: &str) -> Change {
 }
 
 fn outcome(client: &str, outcome: Outcome) -> Change {
-    let line = OutcomeLine { client: client.into(), outcome, at_ms: 7, why: None, is_final: false };
+    let line = OutcomeLine::new(client, outcome, 7);
     Change::AppendOutcome(line)
 }
 

@@ -39,7 +39,7 @@ fn round_of(bytes: &[u8]) -> u64 {
 
 fn outcome_of(round: u64) -> OutcomeLine {
     let client = format!("outcome of round {round}");
-    OutcomeLine { client, outcome: Outcome::Acknowledged, at_ms: 7, why: None, is_final: false }
+    OutcomeLine::new(&client, Outcome::Acknowledged, 7)
 }
 
 fn say(line: &str) {

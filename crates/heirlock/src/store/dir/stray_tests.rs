@@ -56,13 +56,7 @@ fn journal() -> Journal {
 }
 
 fn told(client: &str) -> OutcomeLine {
-    OutcomeLine {
-        client: client.into(),
-        outcome: Outcome::Acknowledged,
-        at_ms: 7,
-        why: None,
-        is_final: false,
-    }
+    OutcomeLine::new(client, Outcome::Acknowledged, 7)
 }
 
 fn report(server: &str, beat: u64) -> ServerReport {

@@ -31,13 +31,7 @@ fn claim(generation: u64) -> Claim {
 }
 
 fn told(client: &str) -> OutcomeLine {
-    OutcomeLine {
-        client: client.into(),
-        outcome: Outcome::Acknowledged,
-        at_ms: 7,
-        why: None,
-        is_final: false,
-    }
+    OutcomeLine::new(client, Outcome::Acknowledged, 7)
 }
 
 fn report() -> ServerReport {
@@ -420,13 +414,7 @@ fn written_journal() -> Journal {
 }
 
 fn written_outcomes() -> [OutcomeLine; 2] {
-    let line = |client: &str, outcome| OutcomeLine {
-        client: client.into(),
-        outcome,
-        at_ms: 12,
-        why: None,
-        is_final: false,
-    };
+    let line = |client: &str, outcome| OutcomeLine::new(client, outcome, 12);
     let why = Some("no \"answer\",\nnot one".to_owned());
     [
         line("10.0.0.1", Outcome::ReRegistered),
