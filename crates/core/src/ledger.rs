@@ -91,6 +91,8 @@ pub struct Ledger {
     tombstones: BTreeMap<MonName, Moment>,
     /// Clients whose record was there since this life serves: only they can vanish in it.
     seen: BTreeSet<MonName>,
+    /// Clients of whom the store may hold something else than `stored`: a commit that concerned them failed.
+    doubted: BTreeSet<MonName>,
     /// Keys whose record was there when they became known as a peer and has been there ever since.
     peers: BTreeSet<MonName>,
     keeps_peers: bool,
@@ -109,6 +111,7 @@ impl Ledger {
             stored,
             tombstones: BTreeMap::new(),
             seen: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             peers: BTreeSet::new(),
             keeps_peers,
             delay,
@@ -119,7 +122,7 @@ impl Ledger {
     }
 
     /// Compares a scan with what the store holds. The answer is what to commit, and [`Ledger::committed`] must be
-    /// told of it; a commit that failed is asked for again at the next scan.
+    /// told of it, or [`Ledger::uncommitted`] of one that failed: it is asked for again at the next scan.
     ///
     /// `now` is when the scan began. `life` is the life of the lock manager that has served from then on, `None` where none
     /// does or where one is being made to recognise: no deletion is believed then, and none that was seen before.
@@ -177,10 +180,12 @@ impl Ledger {
     /// These changes are durable.
     pub fn committed(&mut self, changes: &[RecordChange]) {
         for entry in changes {
+            let was_held = self.holds(entry.client());
+            self.doubted.remove(entry.client());
             match entry {
                 RecordChange::Put(name, bytes) => {
-                    let is_new = self.stored.insert(name.clone(), bytes.clone()).is_none();
-                    self.arrived += u64::from(is_new);
+                    self.stored.insert(name.clone(), bytes.clone());
+                    self.arrived += u64::from(!was_held);
                     self.tombstones.remove(name);
                 }
                 RecordChange::Remove(name) => {
@@ -190,6 +195,18 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// The commit of these changes failed, and may have come about all the same: a record whose removal failed may be gone,
+    /// and one that was to be replaced may be. So these clients are written anew as soon as they are found again.
+    pub fn uncommitted(&mut self, changes: &[RecordChange]) {
+        self.doubted.extend(changes.iter().map(RecordChange::client).cloned());
+    }
+
+    /// Whether the store holds a record of this client for certain.
+    #[must_use]
+    pub fn holds(&self, client: &MonName) -> bool {
+        self.stored.contains_key(client) && !self.doubted.contains(client)
     }
 
     /// This client is registered in this life of the lock manager, as [`Ledger::compare`] has it: it need not be there
@@ -203,7 +220,7 @@ impl Ledger {
         }
     }
 
-    /// What the store holds.
+    /// The records that the store holds, as far as this server knows: see [`Ledger::holds`].
     #[must_use]
     pub fn stored(&self) -> &BTreeMap<MonName, Vec<u8>> {
         &self.stored
@@ -274,7 +291,7 @@ impl Ledger {
                 continue;
             }
             let record = found.record_of(name, bytes);
-            if self.stored.get(name).map(Vec::as_slice) == Some(&*record) {
+            if self.holds(name) && self.stored.get(name).map(Vec::as_slice) == Some(&*record) {
                 continue;
             }
             let is_new = !self.stored.contains_key(name);

@@ -361,3 +361,31 @@ fn a_client_that_registers_again_has_its_whole_delay_before_it_when_it_leaves() 
     assert_eq!((ledger.tombstones(), compare(&mut ledger, 121, &[], Some(&life))), (0, vec![]));
     assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
 }
+
+#[test]
+fn a_client_whose_removal_failed_is_written_anew_where_it_is_found_again_and_removed_again_where_it_is_not() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
+    compare(&mut ledger, 1, &[], Some(&life));
+    let gone = [RecordChange::Remove(name("10.0.0.1"))];
+    let removes =
+        |ledger: &mut Ledger, second| ledger.compare(at(second), &found(&[]), &Roles::default(), Some(&life));
+    assert_eq!(removes(&mut ledger, 200), gone);
+    ledger.uncommitted(&gone);
+    assert!(!ledger.holds(&name("10.0.0.1")) && ledger.stored().contains_key(&name("10.0.0.1")));
+    assert_eq!(removes(&mut ledger, 201), gone, "it is gone still, and may be on record");
+    ledger.uncommitted(&gone);
+    let arrived = ledger.arrived();
+    let written = compare(&mut ledger, 202, &["10.0.0.1"], Some(&life));
+    assert_eq!(written, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert!(ledger.holds(&name("10.0.0.1")) && ledger.arrived() > arrived, "it counts as a new one");
+    assert_eq!(compare(&mut ledger, 203, &["10.0.0.1"], Some(&life)), []);
+}
+
+#[test]
+fn a_record_whose_replacement_failed_is_written_anew_even_as_it_was_before() {
+    let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
+    ledger.uncommitted(&[RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 2))]);
+    let written = compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
+    assert_eq!(written, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+}

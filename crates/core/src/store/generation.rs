@@ -162,6 +162,14 @@ impl Change {
 }
 
 impl RecordChange {
+    /// Whose record is changed.
+    #[must_use]
+    pub fn client(&self) -> &MonName {
+        match self {
+            Self::Put(client, _) | Self::Remove(client) => client,
+        }
+    }
+
     /// Whose record is written, if one is.
     #[must_use]
     pub fn written(&self) -> Option<&MonName> {

@@ -142,10 +142,14 @@ pub(crate) fn commit_all(
                 (*service, held.claim.generation, part.iter().cloned().map(Change::Record).collect())
             })
             .collect();
-        store.commit_each(&changes)?;
+        let committed = store.commit_each(&changes);
         for (_, held, part) in &mut parts {
-            held.ledger.committed(part);
+            match committed {
+                Ok(()) => held.ledger.committed(part),
+                Err(_) => held.ledger.uncommitted(part),
+            }
         }
+        committed?;
     }
     Ok(())
 }

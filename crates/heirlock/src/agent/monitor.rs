@@ -463,7 +463,9 @@ impl Agent {
         let mut held = self.held.values();
         let Some(first) = held.next() else { return BTreeSet::new() };
         let others: Vec<&Held> = held.collect();
-        let by_all = |client: &&MonName| others.iter().all(|held| held.ledger.stored().contains_key(*client));
+        let by_all = |client: &&MonName| {
+            first.ledger.holds(client) && others.iter().all(|held| held.ledger.holds(client))
+        };
         let mut durable: BTreeSet<MonName> = first.ledger.stored().keys().filter(by_all).cloned().collect();
         let named = self.capture.addresses.iter();
         let key_of = |list: &Vec<_>| list.first().copied().map(MonName::from_address);
@@ -475,7 +477,7 @@ impl Agent {
 
     /// Whether every service knows this client. A peer is known to one alone, and looked for once more.
     fn is_durable(&self, client: &MonName) -> bool {
-        !self.held.is_empty() && self.held.values().all(|held| held.ledger.stored().contains_key(client))
+        !self.held.is_empty() && self.held.values().all(|held| held.ledger.holds(client))
     }
 
     fn is_told(&self) -> bool {
@@ -523,7 +525,7 @@ fn read_directory(
 /// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.
 fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<RecordChange> {
     let concerns = |newcomer: &Newcomer| !newcomer.peer || service.is_host();
-    let lacks = |client: &MonName| !held.ledger.stored().contains_key(client);
+    let lacks = |client: &MonName| !held.ledger.holds(client);
     newcomers
         .iter()
         .filter(|(client, newcomer)| concerns(newcomer) && lacks(client))

@@ -463,7 +463,11 @@ impl Agent {
             }
         }
         if let Some((service, generation)) = target {
-            self.store.commit(service, generation, &changes)?;
+            let committed = self.store.commit(service, generation, &changes);
+            if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
+                held.ledger.uncommitted(&retired(portion));
+            }
+            committed?;
         }
         self.take_in(portion);
         Ok(())
@@ -484,10 +488,9 @@ impl Agent {
                         held.outcomes.extend(lines.iter().cloned());
                     }
                 }
-                Persist::Retire { service, clients, .. } => {
+                Persist::Retire { service, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        let removed: Vec<_> = clients.iter().cloned().map(RecordChange::Remove).collect();
-                        held.ledger.committed(&removed);
+                        held.ledger.committed(&retired(std::slice::from_ref(one)));
                     }
                 }
             }
@@ -724,6 +727,15 @@ impl Agent {
             }
         }
     }
+}
+
+/// The records that a portion removes.
+fn retired(portion: &[Persist]) -> Vec<RecordChange> {
+    let clients = portion.iter().flat_map(|one| match one {
+        Persist::Retire { clients, .. } => clients.as_slice(),
+        Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => &[],
+    });
+    clients.cloned().map(RecordChange::Remove).collect()
 }
 
 /// Why a run begins, and for whom, in a line of the log.

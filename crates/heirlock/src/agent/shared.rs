@@ -88,7 +88,7 @@ impl Agent {
 
 /// What a service does not know yet, as far as it has room.
 fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
-    let unknown = portion.iter().filter(|(client, _)| !held.ledger.stored().contains_key(client));
+    let unknown = portion.iter().filter(|(client, _)| !held.ledger.holds(client));
     unknown
         .take(held.room())
         .map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone()))

@@ -437,9 +437,12 @@ impl Held {
         changes: &[RecordChange],
     ) -> Result<(), String> {
         let all = changes.iter().cloned().map(Change::Record).collect();
-        out.commit(service, self.claim.generation, all)?;
-        self.ledger.committed(changes);
-        Ok(())
+        let committed = out.commit(service, self.claim.generation, all);
+        match committed {
+            Ok(()) => self.ledger.committed(changes),
+            Err(_) => self.ledger.uncommitted(changes),
+        }
+        committed
     }
 }
 

@@ -248,7 +248,11 @@ impl Agent {
         }
         if !changes.is_empty() {
             let (service, generation) = portion[0].generation();
-            out.commit(service, generation, changes)?;
+            let committed = out.commit(service, generation, changes);
+            if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
+                held.ledger.uncommitted(&retired(portion));
+            }
+            committed?;
         }
         for one in portion {
             let Some(held) = self.held.get_mut(one.generation().0) else { continue };
@@ -256,10 +260,7 @@ impl Agent {
                 Persist::Begin { .. } => {}
                 Persist::Journal { journal, .. } => held.journal = journal.clone(),
                 Persist::Outcomes { lines, .. } => held.outcomes.extend(lines.iter().cloned()),
-                Persist::Retire { clients, .. } => {
-                    let removed: Vec<_> = clients.iter().cloned().map(RecordChange::Remove).collect();
-                    held.ledger.committed(&removed);
-                }
+                Persist::Retire { .. } => held.ledger.committed(&retired(std::slice::from_ref(one))),
             }
         }
         Ok(())
@@ -449,4 +450,13 @@ impl Agent {
         self.lives.run_ended(now, end, running.reborn);
         out.run_ended(&running.machine, end);
     }
+}
+
+/// The records that a portion removes.
+fn retired(portion: &[Persist]) -> Vec<RecordChange> {
+    let clients = portion.iter().flat_map(|one| match one {
+        Persist::Retire { clients, .. } => clients.as_slice(),
+        Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => &[],
+    });
+    clients.cloned().map(RecordChange::Remove).collect()
 }

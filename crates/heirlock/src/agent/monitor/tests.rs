@@ -4,11 +4,13 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName};
 use heirlock_nsm::StateNumber;
+use rustix::io::Errno;
 
 use super::*;
 use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place_in_mode, service};
 use crate::store::dir::DirStore;
+use crate::store::faulty::{Fault, FaultyDisk};
 use crate::store::{Change, Store};
 
 fn client(number: u8) -> MonName {
@@ -113,4 +115,25 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     place.turn();
     assert!(place.agent.capture.looked.is_some() && sm.join(client(1).as_str()).exists());
     assert!(knows(&place, 1), "the store knows it as well");
+}
+
+#[test]
+fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before_it_is_granted_again() {
+    let mut place = monitoring();
+    let disk = FaultyDisk::new();
+    let store = DirStore::create_on(Path::new("/store"), Box::new(disk.clone())).unwrap();
+    let (nfs, us) = (service("nfs"), ServerName::parse("nfs-b").unwrap());
+    let claim = Claim::new(Generation::FIRST, &us, "agent", 0);
+    claim_first(&store, &nfs, &claim, StateNumber(1), &Journal::quiet("run", &us, 0)).unwrap().unwrap();
+    store.commit(&nfs, Generation::FIRST, &[Change::put(client(1), bytes(1))]).unwrap();
+    // The file is removed, and the folder can't be synced.
+    disk.set(Fault::From(disk.steps() + 1, Errno::IO));
+    let held = place.agent.held.get_mut(&nfs).unwrap();
+    assert!(place.agent.monitoring.as_ref().unwrap().desk.may_forget(&client(1)));
+    assert!(held.remove(&store, &nfs, &[client(1)]).is_err());
+    assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
+    disk.set(Fault::None);
+    place.agent.store = Box::new(store);
+    place.agent.protect(place.agent.clock.now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
+    assert_eq!(place.agent.store.record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
 }
