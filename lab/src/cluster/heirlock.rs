@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::report::{AdoptionReport, Failure, StatusReport};
+use super::report::{AdoptionReport, Failure, ServiceStatus, StatusReport};
 use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
 use crate::capture::Capture;
 use crate::guest_program;
@@ -363,6 +363,36 @@ impl Cluster {
             Ok(settled.then_some(()))
         })?;
         self.say(format!("{server} has settled {service}"));
+        Ok(())
+    }
+
+    /// What a server's agent says of the service that the server has under its own name.
+    ///
+    /// # Errors
+    /// When the agent does not answer, or does not hold it.
+    pub fn own_service(&self, server: Name) -> Result<ServiceStatus> {
+        let services = self.status(server)?.services;
+        let own = services.into_iter().find(|one| one.held && one.service.starts_with("host."));
+        own.with_context(|| format!("{server} does not hold what it serves under its own name"))
+    }
+
+    /// Waits until each client of a server's own was told of a restart, or could not be; `before` is how its service was
+    /// before that restart.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn wait_until_own_clients_are_told(&self, server: Name, before: &ServiceStatus) -> Result<()> {
+        if before.records == 0 {
+            return Ok(());
+        }
+        self.wait_for(&format!("the clients of {server}'s own to be told"), ADOPTION_TIME_MAX, || {
+            let own = self.own_service(server)?;
+            let is_new = own.generation > before.generation;
+            let is_told = ["settling", "settled"].map(Some).contains(&own.phase.as_deref());
+            ensure!(!is_new || own.failure.is_none(), "{server} could not tell its own clients: {own:?}");
+            Ok((is_new && is_told).then_some(()))
+        })?;
+        self.say(format!("{server} has told its own clients of its restart"));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::{
-    AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, Name, Service, Setup, check_new_number,
+    AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, Name, PROJECTS, Service, Setup, check_new_number,
 };
 
 /// How long a client may take to have its locks back after it was told.
@@ -33,11 +33,16 @@ pub(super) fn stand_by(lab: &Cluster, server: Name, setup: &Setup) -> Result<()>
     lab.protect(server, setup)
 }
 
-/// A server that had clients is back, and waits. Its grace period is left open, as after any boot: in it the agent tells the
-/// clients of the life before. Out of it they would be reported as lost, and rightly.
+/// A server that had clients is back, and waits. As the units have it, the agent begins before NFS: it has the whole grace
+/// period to tell the clients of the life before, however slow this machine is. What follows may restart NFS, and a client
+/// that was not told by then would be reported as lost, and rightly. The server exports something, or lockd would not say to it
+/// whether grace is open.
 pub(super) fn stand_by_again(lab: &Cluster, server: Name, setup: &Setup) -> Result<()> {
+    lab.protect(server, setup)?;
+    let before = lab.own_service(server)?;
+    lab.attach(server, &PROJECTS)?;
     lab.start_nfs(server)?;
-    lab.protect(server, setup)
+    lab.wait_until_own_clients_are_told(server, &before)
 }
 
 /// Both locks are on that server, and nobody else gets them: neither now, in grace, where a request waits for the end
