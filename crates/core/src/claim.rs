@@ -306,6 +306,8 @@ pub fn is_overtaken(held: Generation, newest: &Claim, run_of: Option<&str>) -> b
 pub enum Standing {
     /// As it should.
     Whole,
+    /// It was given up: the store has taken that, and this server was told that it failed.
+    GivenUp,
     /// Another claim counts now.
     Overtaken,
     /// The claim or its generation is gone.
@@ -330,6 +332,7 @@ pub fn standing(
         Some(claim) if is_overtaken(held, claim, run_of) => Standing::Overtaken,
         // In an older copy of the store the number was free for another server.
         Some(claim) if claim.generation == held && claim.owner != *who => Standing::Overtaken,
+        Some(claim) if claim.generation == held && claim.released => Standing::GivenUp,
         Some(claim) if claim.generation >= held && begun == Some(held) => Standing::Whole,
         _ => Standing::Vanished,
     }

@@ -22,7 +22,7 @@ use crate::history::Tenure;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 
-/// The store. All calls block; none may be made on the loop that answers the control socket.
+/// The store. All calls block, for as long as the store says.
 ///
 /// After an error the store may hold all, some or none of what the call asked for; every call may be repeated.
 pub trait Store: Send + Sync {
@@ -37,6 +37,14 @@ pub trait Store: Send + Sync {
 
     /// The failure of a store that shows less than is known of it.
     fn older(&self, why: OlderStore) -> StoreError;
+
+    /// Whether a call that failed with [`StoreErrorKind::TimedOut`] is still on: until it ends every other one fails at once.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// A number that moves while a call goes on. Where it stands still for long, the call hangs.
+    fn progress(&self) -> u64;
 
     /// Proves that the store can be written and read now, by doing both.
     fn probe(&self) -> Result<(), StoreError>;
@@ -111,7 +119,7 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// The same for several services at once. A record that several of them keep is made durable once.
-    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
+    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
 
     /// Claims, generations and kept tenures that there are, each falling by number.
     fn past(&self, service: &ServiceName) -> Result<Past, StoreError>;
@@ -132,6 +140,13 @@ pub trait Store: Send + Sync {
     /// Removes generations older than `keep_from`, claims included, but never the newest of either.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;
 
+    /// Reads the heartbeats of all servers and writes this server's, in this order.
+    fn beat(&self, report: &ServerReport) -> Result<Beaten, StoreError> {
+        let hearts = self.hearts()?;
+        self.put_server(report)?;
+        Ok(Beaten { hearts, taken: report.beat })
+    }
+
     /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
 
@@ -142,6 +157,16 @@ pub trait Store: Send + Sync {
     fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
         self.hearts().map(|hearts| hearts.reports)
     }
+}
+
+/// What a heartbeat has found and done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beaten {
+    /// The heartbeats of all servers, as they were before this one was written.
+    pub hearts: ServerHearts,
+    /// The beat of this server that the store has taken, and after which those were read. It is an earlier one than the last
+    /// where the store is slow.
+    pub taken: u64,
 }
 
 /// A place of a store.

@@ -86,6 +86,19 @@ pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 /// lost their locks.
 pub(crate) const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long the agent's loop waits for a call of the store; for one that carries a whole generation or many records, how long
+/// it waits without any progress. Together with [`BEAT_WAIT_MAX`] that is a second: no more is waited for a store that hangs.
+pub(crate) const STORE_WAIT_MAX: Duration = Duration::from_millis(800);
+
+/// How long it waits for its heartbeat.
+pub(crate) const BEAT_WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// How late a heartbeat may end for its answer to be of use at the next one.
+pub(crate) const BEAT_LATE_MAX: Duration = Duration::from_secs(2);
+
+/// How long a request waits for a store that takes its time.
+pub(crate) const STORE_ANSWERS_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How long after a store that failed it is tried again.
 pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
 

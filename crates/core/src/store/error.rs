@@ -71,6 +71,12 @@ impl StoreError {
         matches!(self.kind, StoreErrorKind::Absent { .. })
     }
 
+    /// The store did not answer in time. What was asked for may come about all the same.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.kind == StoreErrorKind::TimedOut
+    }
+
     /// The claim that can't be read, where that is the failure.
     #[must_use]
     pub fn lost_claim(&self) -> Option<Generation> {

@@ -23,6 +23,8 @@ pub(crate) struct Acquaintance {
     memory: StoreMemory,
     /// The store was recognised, and nothing failed since.
     met: bool,
+    /// It was recognised at some time of this run of the agent.
+    was_met: bool,
     /// The last heartbeat of this server is not in the store, or not as it was written: the store was exchanged or set back
     /// without an error, and every record is to be looked for.
     doubted: bool,
@@ -35,7 +37,20 @@ pub(crate) struct Acquaintance {
 impl Acquaintance {
     /// With what is remembered, before the store was looked at.
     pub(crate) fn new(memory: StoreMemory) -> Self {
-        Self { memory, met: false, doubted: false, missing: BTreeMap::new(), unremembered: None }
+        Self {
+            memory,
+            met: false,
+            was_met: false,
+            doubted: false,
+            missing: BTreeMap::new(),
+            unremembered: None,
+        }
+    }
+
+    /// Whether the heart may beat though the store was not recognised now. It was before, and what is read and written all the
+    /// same is refused by any other store: a server whose records hang lives, and says so where it can.
+    pub(crate) fn may_beat(&self, error: &StoreError) -> bool {
+        self.was_met && matches!(error.kind(), StoreErrorKind::TimedOut | StoreErrorKind::Unavailable)
     }
 
     /// What is remembered.
@@ -123,7 +138,7 @@ impl Agent {
             self.remember(|memory| memory.accept(&identity, found.kept));
         }
         self.store.expect(Some(&identity));
-        self.acquaintance.met = true;
+        (self.acquaintance.met, self.acquaintance.was_met) = (true, true);
         Ok(())
     }
 

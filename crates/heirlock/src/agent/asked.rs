@@ -63,8 +63,9 @@ impl Agent {
                     self.work_for(number).fence(owners.collect());
                 }
                 Action::Claim { services, authority } => {
-                    let claimed = self.claim_all(services, &authority);
-                    self.claim_answered(claimed);
+                    if let Some(claimed) = self.claim_all(number, services, authority) {
+                        self.claim_answered(claimed);
+                    }
                 }
                 Action::Over(end) => self.refused(end),
                 other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),
@@ -74,7 +75,7 @@ impl Agent {
     }
 
     /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
-    fn claim_answered(&mut self, claimed: Event) {
+    pub(crate) fn claim_answered(&mut self, claimed: Event) {
         let Some(asked) = &mut self.asked else { return };
         let batch = asked.machine.step(self.clock.now(), claimed);
         if let [Action::Over(end)] = batch.then.as_slice() {

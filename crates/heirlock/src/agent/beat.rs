@@ -10,7 +10,7 @@ use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 use crate::from_elsewhere;
-use crate::store::{Decline, ServerHearts, ServerReport, Store, StoreError};
+use crate::store::{Beaten, Decline, ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
 const DISPUTED_BEATS: u32 = 10;
@@ -32,7 +32,7 @@ pub(crate) struct Pulse {
 #[derive(Debug)]
 struct Other {
     beat: String,
-    /// It lay there before our first beat.
+    /// It lay there before the store took our first beat.
     was_there: bool,
     /// How often it was seen to move.
     moves: u32,
@@ -198,21 +198,20 @@ impl Pulse {
         store: &dyn Store,
         condition: Condition,
     ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
-        let found = store.hearts()?;
-        let ours = found.reports.get(&self.report.server);
-        // One whose writing failed may be there all the same.
-        let is_last =
-            |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
-        self.set_back = self.written.is_some_and(|written| !is_last(written));
-        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
         self.report.beat += 1;
         self.report.written_at_s = super::clock::wall_s();
         self.report.incarnation = condition.incarnation;
         self.report.state = condition.state;
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
-        store.put_server(&self.report)?;
-        self.written = Some(self.report.beat);
+        let Beaten { hearts: found, taken } = store.beat(&self.report)?;
+        let ours = found.reports.get(&self.report.server);
+        // One whose writing failed may be there all the same.
+        let is_last =
+            |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
+        self.set_back = self.written.is_some_and(|written| !is_last(written));
+        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
+        self.written = Some(taken);
         Ok((namesake, found))
     }
 
@@ -220,7 +219,7 @@ impl Pulse {
     /// run of ours left.
     fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
         let other = ours.filter(|report| report.agent != self.report.agent)?;
-        let (beat, was_there) = (beat_of(other), self.report.beat == 0);
+        let (beat, was_there) = (beat_of(other), self.written.is_none());
         let known = self.namesake.get_or_insert(Other { beat: beat.clone(), was_there, moves: 0 });
         if known.beat == beat && known.was_there {
             return None;

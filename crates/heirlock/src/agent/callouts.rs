@@ -5,6 +5,7 @@ use heirlock_core::Moment;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_nsm::MyName;
 
+use super::put_off::Later;
 use super::{Agent, Message};
 use crate::callout::{Listener, Said, Spool, Waiting};
 use crate::from_elsewhere;
@@ -25,9 +26,9 @@ impl Agent {
     }
 
     /// rpc.statd says something, and waits.
-    pub(crate) fn called_out(&mut self, now: Moment, said: &Said, waiting: Waiting) {
-        let done = match said {
-            Said::Add { .. } => self.add_client(now, said),
+    pub(crate) fn called_out(&mut self, now: Moment, said: Said, waiting: Waiting) {
+        let done = match &said {
+            Said::Add { .. } => self.add_client(now, &said),
             // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
             Said::Del { mon_name } => {
                 tracing::debug!(client = cut(mon_name.as_str()), "rpc.statd monitors it no more");
@@ -43,6 +44,9 @@ impl Agent {
                 Ok(())
             }
         };
+        if done.is_err() && self.store.is_busy() {
+            return self.put_off(Later::Callout(said, waiting));
+        }
         waiting.answer(&done);
     }
 

@@ -143,6 +143,9 @@ impl Agent {
         let claim = match self.store.newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != self.settings.server => claim,
             Ok(_) => return self.busy_with(now).map_or(Fate::Free, Fate::Waits),
+            Err(error) if error.is_late() && now < wish.until => {
+                return Fate::Waits(Wait::new("the store to answer", now, Some(wish.until)));
+            }
             Err(error) => return Fate::Vain(error.to_string()),
         };
         let owner = &claim.owner;

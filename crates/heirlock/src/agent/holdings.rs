@@ -136,10 +136,14 @@ pub(crate) fn commit_all(
                 Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
             })
             .collect();
-        let changes: Vec<(&ServiceName, Generation, Vec<Change>)> = parts
+        let changes: Vec<(ServiceName, Generation, Vec<Change>)> = parts
             .iter()
             .map(|(service, held, part)| {
-                (*service, held.claim.generation, part.iter().cloned().map(Change::Record).collect())
+                (
+                    (*service).clone(),
+                    held.claim.generation,
+                    part.iter().cloned().map(Change::Record).collect(),
+                )
             })
             .collect();
         let committed = store.commit_each(&changes);

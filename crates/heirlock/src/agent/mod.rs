@@ -31,6 +31,7 @@ mod left_behind;
 mod looker;
 mod mend;
 mod monitor;
+mod put_off;
 mod readiness;
 mod recovery;
 mod registrations;
@@ -76,6 +77,7 @@ use crate::files::Folder;
 use crate::monitor::Wanted;
 use crate::roles::Peers;
 use crate::store::memory::StoreMemory;
+use crate::store::timed::Timed;
 use crate::store::{self, ServerReport, Store, StoreErrorKind};
 use crate::threads;
 use crate::watchdog::{Turns, Watchdog};
@@ -126,6 +128,8 @@ pub(crate) enum Message {
     VolumeGone(ServiceName, Result<(), String>),
     /// Somebody asks over the control socket.
     Request(Box<Request>, Responder),
+    /// A call of the store has ended that had been given up: the store is asked again.
+    StoreAnswers,
     /// Our own status monitor wants something of the store.
     Monitor(Wanted),
     /// rpc.statd's callout says something, and waits.
@@ -184,6 +188,7 @@ pub(crate) struct Agent {
     unreadable: BTreeMap<ServiceName, String>,
     protection: Protection,
     releases: release::Releases,
+    put_off: put_off::PutOff,
     wishes: failback::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
@@ -225,7 +230,10 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let snapshot = Arc::new(Snapshot::new(&settings));
     let _listener = listen(&settings, &inbox, &snapshot)?;
     stop_on_signal(inbox.clone())?;
-    let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
+    let answers = inbox.clone();
+    let ended = move || drop(answers.send(Message::StoreAnswers));
+    let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
+    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), inbox.clone(), snapshot)?;
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
     agent.take_up();
@@ -267,11 +275,16 @@ fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
 }
 
 impl Agent {
-    fn new(settings: Arc<Settings>, inbox: Sender<Message>, snapshot: Arc<Snapshot>) -> Result<Self> {
+    fn new(
+        settings: Arc<Settings>,
+        store: Box<dyn Store>,
+        inbox: Sender<Message>,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<Self> {
         let clock = Clock::start();
         let id = format!("{:016x}", fastrand::u64(..));
         let memory = StoreMemory::load(&settings.local_directory)?;
-        let store = open_store(&settings, &memory)?;
+        meet_first(store.as_ref(), &memory)?;
         let conveyor = open_conveyor(&settings)?;
         let report = own_report(&settings, &id);
         let mut lock_manager = lock_manager::open(&settings);
@@ -315,6 +328,7 @@ impl Agent {
             unreadable: BTreeMap::new(),
             protection: Protection::default(),
             releases: release::Releases::default(),
+            put_off: put_off::PutOff::default(),
             wishes: failback::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
             snapshot,
@@ -406,9 +420,10 @@ impl Agent {
             Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
-            Message::Request(request, responder) => self.requested(now, *request, responder),
+            Message::Request(request, responder) => self.requested(now, request, responder),
+            Message::StoreAnswers => self.store_answers(now),
             Message::Monitor(wanted) => self.wanted(now, wanted),
-            Message::Callout(said, waiting) => self.called_out(now, &said, waiting),
+            Message::Callout(said, waiting) => self.called_out(now, said, waiting),
             // The watch has noted its hint where the next look finds it; this only wakes the loop.
             Message::Changed | Message::Stop => {}
         }
@@ -416,12 +431,20 @@ impl Agent {
 
     fn next_due(&self) -> Moment {
         let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
-        [asked, run, self.capture_due(), self.shared.due(), self.who_came_due(), self.files_due()]
-            .into_iter()
-            .flatten()
-            .chain([self.beat_due])
-            .min()
-            .unwrap_or(Moment::START)
+        [
+            asked,
+            run,
+            self.capture_due(),
+            self.shared.due(),
+            self.who_came_due(),
+            self.files_due(),
+            self.put_off.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain([self.beat_due])
+        .min()
+        .unwrap_or(Moment::START)
     }
 
     fn do_what_is_due(&mut self) {
@@ -432,6 +455,7 @@ impl Agent {
             self.beat(now);
             self.take_in_spool(now);
         }
+        self.end_what_was_put_off(now);
         self.say_who_came(now);
         self.tick_asked(now);
         self.tick_run(now);
@@ -456,12 +480,17 @@ impl Agent {
             ailments: self.ailments(),
             facts: self.facts(now),
         };
-        if let Err(error) = self.meet_store() {
-            // A server that can't see the others' hearts must not take them for silent.
-            self.pulse.blind();
+        self.say_what_was_put_off(now);
+        self.say_progress_asked(now);
+        let met = self.meet_store();
+        if let Err(error) = &met {
             self.holdings_known = false;
             self.health.failed(now, &error.to_string());
-            return;
+            if !self.acquaintance.may_beat(error) {
+                // A server that can't see the others' hearts must not take them for silent.
+                self.pulse.blind();
+                return;
+            }
         }
         match self.pulse.beat(now, self.store.as_ref(), condition) {
             Ok(None) => {}
@@ -485,6 +514,9 @@ impl Agent {
             self.acquaintance.doubt();
         }
         self.look_for_fenced_owners(now);
+        if met.is_err() {
+            return;
+        }
         self.refresh_holdings(now);
         if self.holdings_known {
             self.look_for_all(now);
@@ -497,7 +529,6 @@ impl Agent {
         self.answer_wishes(now);
         self.fulfil_wishes(now);
         self.say_releases(now);
-        self.say_progress_asked(now);
         self.forget_the_unreachable(now);
     }
 
@@ -576,15 +607,14 @@ fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
 }
 
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
-fn open_store(settings: &Settings, memory: &StoreMemory) -> Result<Box<dyn Store>> {
-    let store = store::open(settings);
+fn meet_first(store: &dyn Store, memory: &StoreMemory) -> Result<()> {
     store.expect(memory.identity.as_ref());
     match store.found() {
         Ok(_) => {}
         Err(error) if *error.kind() == StoreErrorKind::Unexpected => return Err(error.into()),
         Err(error) => tracing::error!(%error, "the store can't be opened yet: {error}"),
     }
-    Ok(store)
+    Ok(())
 }
 
 /// As long as it exists, this server is being maintained.

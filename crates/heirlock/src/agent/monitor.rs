@@ -15,6 +15,7 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::holdings::{Held, commit_all};
+use super::put_off::Later;
 use super::{Agent, Message};
 use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
@@ -151,20 +152,7 @@ impl Agent {
             monitoring.wanted_at = now;
         }
         match wanted {
-            Wanted::Commit { batch, arrivals } => {
-                let in_step = self.is_told();
-                let newcomers = self.newcomers(&arrivals);
-                let durable = self.make_durable(now, &newcomers).is_ok();
-                let arrived = self.arrived();
-                if let Some(monitoring) = &mut self.monitoring {
-                    monitoring.desk.committed(batch, durable);
-                    // It knows of these already: to tell it of all for each one would grow with their number. Of those that a
-                    // commit which failed has stored all the same it does not.
-                    if in_step && durable {
-                        monitoring.told = Some(arrived);
-                    }
-                }
-            }
+            Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, batch, arrivals),
             Wanted::Probe => {
                 let works = !self.held.is_empty() && self.store.probe().is_ok();
                 if let Some(monitoring) = &self.monitoring {
@@ -179,6 +167,26 @@ impl Agent {
                     monitoring.changed.insert(client.clone());
                 }
                 self.saw(&client);
+            }
+        }
+    }
+
+    /// Makes clients durable for the status monitor's thread. While the store takes its time they wait, as they do for a slow
+    /// disk; the status monitor refuses those that wait too long.
+    pub(crate) fn commit_arrivals(&mut self, now: Moment, batch: u64, arrivals: Vec<Arrival>) {
+        let in_step = self.is_told();
+        let newcomers = self.newcomers(&arrivals);
+        let durable = self.make_durable(now, &newcomers).is_ok();
+        if !durable && self.store.is_busy() {
+            return self.put_off(Later::Commit(batch, arrivals));
+        }
+        let arrived = self.arrived();
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.desk.committed(batch, durable);
+            // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
+            // failed has stored all the same it does not.
+            if in_step && durable {
+                monitoring.told = Some(arrived);
             }
         }
     }

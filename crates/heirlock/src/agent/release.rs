@@ -9,13 +9,14 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
+use super::put_off::Later;
 use super::requests::Whose;
 use super::runs::Running;
 use super::{Agent, clock};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
-use crate::store::{Change, Damaged, Decline, Place};
+use crate::store::{Change, Damaged, Decline, Place, StoreError};
 use crate::words::counted;
 
 /// Releases that are on.
@@ -33,6 +34,8 @@ struct Release {
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,
+    /// Until when the store has to answer; none while it does.
+    store_until: Option<Moment>,
     /// Entries of the store that can't be read: whose they are is known to nobody.
     troubles: Vec<EntryTrouble>,
 }
@@ -48,6 +51,24 @@ pub(crate) struct Unreleasable {
     pub(crate) text: String,
     /// It passes by itself, by that moment where it is known.
     pub(crate) passes: Option<Option<Moment>>,
+}
+
+/// Why the claim of a service was not given up.
+enum NotGivenUp {
+    /// The store did not answer in time; the claim may be given up all the same.
+    StoreIsLate,
+    /// It can't be, or the store fails.
+    Failed(String),
+}
+
+impl From<StoreError> for NotGivenUp {
+    fn from(error: StoreError) -> Self {
+        if error.is_late() { Self::StoreIsLate } else { Self::Failed(error.to_string()) }
+    }
+}
+
+fn failed(why: &str) -> NotGivenUp {
+    NotGivenUp::Failed(why.to_owned())
 }
 
 fn stays(text: String) -> Unreleasable {
@@ -110,10 +131,16 @@ impl Agent {
                 responders: responder.into_iter().collect(),
                 asked,
                 address_until,
+                store_until: None,
                 troubles: Vec::new(),
             },
         );
         self.workshop.take_address_away(service);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn releases_are_on(&self) -> bool {
+        !self.releases.on.is_empty()
     }
 
     /// Whether a release of this service is on.
@@ -178,15 +205,16 @@ impl Agent {
 
     /// The address is gone, or isn't.
     pub(crate) fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
-        let given_up = gone.and_then(|()| self.give_up(now, service));
+        let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(now, service));
         match given_up {
+            Err(NotGivenUp::StoreIsLate) => self.give_up_later(service),
             Ok(troubles) => {
                 if let Some(release) = self.releases.on.get_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                 }
                 self.workshop.take_volume_away(service);
             }
-            Err(why) => {
+            Err(NotGivenUp::Failed(why)) => {
                 if let Some(held) = self.held.get_mut(service) {
                     held.frozen = false;
                 }
@@ -202,32 +230,41 @@ impl Agent {
         }
     }
 
+    /// The claim is given up as soon as the store answers. Until when that is waited for is said once.
+    fn give_up_later(&mut self, service: &ServiceName) {
+        let patience = self.patience_with_the_store();
+        let Some(release) = self.releases.on.get_mut(service) else { return };
+        let until = *release.store_until.get_or_insert(patience);
+        self.put_off(Later::GiveUp(service.clone(), until));
+    }
+
     /// Nobody can reach it any more: what is known is final. The copy is checked and what it lacks is written anew, and the
     /// claim is given up. The locks go with the volume, not before: a service that stays here because the store fails must
     /// have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
-    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, String> {
+    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, NotGivenUp> {
         // It was gone a moment ago. Somebody may have brought it back, and clients lock here again.
         if self.has_address_of(service) {
-            return Err("its address is on this server again; take it away, then ask again".into());
+            return Err(failed("its address is on this server again; take it away, then ask again"));
         }
         self.scan(now);
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
-            return Err("its next generation is being begun; try again".into());
+            return Err(failed("its next generation is being begun; try again"));
         }
-        let said = |error: crate::store::StoreError| error.to_string();
-        let contents = self.complete(service).map_err(said)?;
+        let contents = self.complete(service)?;
         let ours = self.held.get(service).zip(contents);
-        let (held, contents) = ours.ok_or_else(|| format!("{service} is not ours any more"))?;
+        let (held, contents) = ours.ok_or_else(|| failed(&format!("{service} is not ours any more")))?;
         let mut captured = held.ledger.stored().iter();
         if captured.any(|(client, bytes)| contents.records.get(client) != Some(bytes)) {
-            return Err("the store does not hold what was captured; try again, and look at the volume".into());
+            return Err(failed(
+                "the store does not hold what was captured; try again, and look at the volume",
+            ));
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
         let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
         let note = [Change::PutJournal(Box::new(journal))];
-        self.store.commit(service, held.claim.generation, &note).map_err(said)?;
-        self.store.release(service, held.claim.generation).map_err(said)?;
+        self.store.commit(service, held.claim.generation, &note)?;
+        self.store.release(service, held.claim.generation)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;
         // Known at once, and not at the next beat: a person who looks now is told that it is nobody's.

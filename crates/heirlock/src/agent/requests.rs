@@ -37,8 +37,8 @@ pub(crate) enum Whose {
 }
 
 impl Agent {
-    /// Somebody asks.
-    pub(crate) fn requested(&mut self, now: Moment, request: Request, responder: Responder) {
+    /// Somebody asks, and the store answers.
+    pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
         tracing::debug!(?request, "asked");
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),

@@ -16,6 +16,7 @@ use heirlock_core::takeover::{
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
+use super::claims::Attempts;
 use super::holdings::begin;
 use super::work::{Fit, RunNumber, Telling};
 use super::{Agent, clock, registrations};
@@ -34,6 +35,10 @@ pub(crate) struct Running {
     /// Registrations before the lock manager recognised: a client that differs from it has come back.
     pub(crate) before: Option<Registrations>,
     stop: Arc<AtomicBool>,
+    /// What it has tried to claim; see [`Agent::claim_all`].
+    pub(crate) attempts: Attempts,
+    /// What the store said of itself when its claim was put off.
+    pub(crate) claim_waits_for: Option<String>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
     pub(crate) insists: bool,
     /// It goes on until clients are told, so it waits for addresses that nothing here brings.
@@ -109,6 +114,8 @@ impl Running {
             waiting,
             before: None,
             stop: Arc::new(AtomicBool::new(false)),
+            attempts: Attempts::new(),
+            claim_waits_for: None,
             insists: false,
             waits_for_addresses: false,
             missing: Vec::new(),
@@ -139,7 +146,8 @@ impl Running {
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
-            let of_run = super::status::progress(now, &self.machine, settings, self.todo.waits_for_store());
+            let store = self.todo.waits_for_store().or(self.claim_waits_for.as_deref());
+            let of_run = super::status::progress(now, &self.machine, settings, store);
             let progress = Progress { told, ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
@@ -505,8 +513,9 @@ impl Agent {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                let claimed = self.claim_all(services, &authority);
-                self.advance(claimed);
+                if let Some(claimed) = self.claim_all(number, services, authority) {
+                    self.advance(claimed);
+                }
             }
             Action::Convey { services, how } => {
                 let mut services = services;

@@ -27,6 +27,9 @@ impl Agent {
     /// Compares what is held with what the store says, service by service.
     pub(crate) fn refresh_holdings(&mut self, now: Moment) {
         self.holdings_known = false;
+        if self.put_off.may_have_come_about() {
+            return; // what that has done is its own to find
+        }
         let host = ServiceName::host(&self.settings.server);
         let configured = self.settings.services.iter().map(|s| s.name.clone());
         for service in configured.chain([host]).collect::<Vec<_>>() {
@@ -82,8 +85,14 @@ impl Agent {
         let stands = standing(generation, us, newest.as_ref(), begun, run_of, was_here);
         let other = match (stands, newest) {
             (Standing::Whole, _) => return Ok(()),
+            (Standing::GivenUp, Some(ours)) => {
+                self.was_given_up(service, ours);
+                return Ok(());
+            }
             (Standing::Overtaken, Some(other)) => other,
-            (Standing::Vanished | Standing::Overtaken, _) => return self.rebuild(service),
+            (Standing::Vanished | Standing::Overtaken | Standing::GivenUp, _) => {
+                return self.rebuild(service);
+            }
         };
         self.advance(Event::Overtaken(service.clone()));
         if other.owner == self.settings.server {
@@ -94,6 +103,17 @@ impl Agent {
         self.held.remove(service);
         self.others.insert(service.clone(), other);
         Ok(())
+    }
+
+    /// The store has taken a release that this server was told had failed. All other servers go by the store.
+    fn was_given_up(&mut self, service: &ServiceName, claim: Claim) {
+        if self.is_releasing(service) {
+            return; // which finds it
+        }
+        tracing::error!(%service, generation = %claim.generation, "{service}: its release, which had failed, came about all the same: no server has it; adopt it where it is to be served");
+        self.advance(Event::GivenUp(service.clone()));
+        self.held.remove(service);
+        self.others.insert(service.clone(), claim);
     }
 
     /// The newest claim of a service that is held as this generation; nothing where that is our own and can't be read.

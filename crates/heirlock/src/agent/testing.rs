@@ -80,7 +80,8 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
     let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
-    let mut agent = Agent::new(settings, inbox, snapshot).unwrap();
+    let mut agent =
+        Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
     agent.take_up();
     Place { directory, agent, messages }
 }
@@ -91,7 +92,8 @@ impl Place {
         let settings = Arc::clone(&self.agent.settings);
         let (inbox, messages) = channel();
         let snapshot = Arc::new(Snapshot::new(&settings));
-        self.agent = Agent::new(settings, inbox, snapshot).unwrap();
+        self.agent =
+            Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
         self.agent.take_up();
         self.messages = messages;
     }
@@ -125,7 +127,8 @@ impl Place {
         let (inbox, messages) = channel();
         let snapshot = Arc::new(Snapshot::new(&settings));
         self.messages = messages;
-        self.agent = Agent::new(settings, inbox, snapshot).unwrap();
+        self.agent =
+            Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
         self.agent.take_up();
     }
 
@@ -180,6 +183,14 @@ impl Place {
     /// Lets the run go on until it has come so far.
     pub(crate) fn drive(&mut self, phase: Phase) {
         while self.phase() != Some(phase) {
+            let message = self.next();
+            self.agent.handle(message);
+        }
+    }
+
+    /// Lets the run that was asked for go on until its claim was put off.
+    pub(crate) fn drive_until_put_off(&mut self) {
+        while !self.agent.put_off.may_have_come_about() {
             let message = self.next();
             self.agent.handle(message);
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::limits::RECORD_BYTES_MAX;
@@ -13,6 +14,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
+use super::timed::Timed;
 use super::{
     Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, ServerReport, Store, StoreError,
     StoreErrorKind,
@@ -35,10 +37,20 @@ fn disk_in_memory() -> Ground {
     Ground { open: Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone())))) }
 }
 
+fn behind_threads() -> Ground {
+    let folder = tempfile::tempdir().unwrap();
+    DirStore::create(&folder.path().join("store")).unwrap();
+    let open = move || DirStore::open(&folder.path().join("store")).unwrap();
+    Ground { open: Box::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600)))) }
+}
+
 macro_rules! contract {
     ($($promise:ident),* $(,)?) => {
         mod on_the_real_disk {
             $(#[test] fn $promise() { super::$promise(&super::real_disk()); })*
+        }
+        mod behind_threads {
+            $(#[test] fn $promise() { super::$promise(&super::behind_threads()); })*
         }
         mod on_a_disk_in_memory {
             $(#[test] fn $promise() { super::$promise(&super::disk_in_memory()); })*
@@ -258,7 +270,7 @@ fn nothing_is_done_to_another_store_than_the_one_that_is_expected(ground: &Groun
         store.begin_generation(&service(), Generation(2), &contents(1)).err(),
         store.load(&service(), Generation(1)).err(),
         store.commit(&service(), Generation(1), &put).err(),
-        store.commit_each(&[(&service(), Generation(1), put.to_vec())]).err(),
+        store.commit_each(&[(service(), Generation(1), put.to_vec())]).err(),
         store.prune(&service(), Generation(1)).err(),
         store.put_server(&report).err(),
         store.servers().err(),
@@ -357,7 +369,7 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
         let first: Vec<Change> = alike().chain([put(count, "first")]).collect();
         let other: Vec<Change> =
             alike().chain([put(count, "other"), Change::remove(name("10.0.0.0"))]).collect();
-        let work = [(&services[0], Generation(1), first), (&services[1], Generation(1), other)];
+        let work = [(services[0].clone(), Generation(1), first), (services[1].clone(), Generation(1), other)];
         store.commit_each(&work).unwrap();
         for (service, own) in services.iter().zip(["first", "other"]) {
             let found = (ground.open)().load(service, Generation(1)).unwrap().records;

@@ -28,7 +28,7 @@ mod tests;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
@@ -66,6 +66,8 @@ pub(crate) struct DirStore {
     /// Makes temporary names of this process its own, and each of them another.
     unique: String,
     temporaries: AtomicU64,
+    /// Operations of the disk that have begun.
+    operations: AtomicU64,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
     /// Which store it must be.
@@ -99,6 +101,7 @@ impl DirStore {
             disk,
             unique: format!("{:x}.{:08x}", std::process::id(), fastrand::u32(..)),
             temporaries: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
             tidied: Mutex::default(),
             expected: Mutex::default(),
         }
@@ -106,7 +109,7 @@ impl DirStore {
 
     pub(crate) fn create_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self::on(root, disk);
-        let missing = |path: &Path| matches!(store.disk.owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let missing = |path: &Path| matches!(store.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
         let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
         while let Some(path) = above.pop() {
             store.make(path)?;
@@ -118,7 +121,7 @@ impl DirStore {
                 let found = format!("{other:?} in it");
                 return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
             }
-            store.disk.protect(root).map_err(failed("protect", root))?;
+            store.disk().protect(root).map_err(failed("protect", root))?;
             store.make(&root.join("services"))?;
             store.make(&root.join("servers"))?;
             // Before the marker: a store that can be found has an identity.
@@ -135,6 +138,12 @@ impl DirStore {
         trusted::remove_empty_folder(&self.root.join("servers"))?;
         unless_absent(trusted::remove(&self.root.join(IDENTITY)))?;
         trusted::remove(&self.root.join(MARKER))
+    }
+
+    /// The disk, for one operation: that it begins shows that the one before has ended.
+    fn disk(&self) -> &dyn Disk {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.disk.as_ref()
     }
 
     /// Begins every call: the folder is there, is the store that is expected, and nobody else can change it.
@@ -167,7 +176,7 @@ impl DirStore {
     }
 
     fn owner(&self) -> Result<Owner, FileError> {
-        match self.disk.owner(&self.root) {
+        match self.disk().owner(&self.root) {
             Ok(owner) if owner.is_folder => Ok(owner),
             Ok(_) => {
                 Err(unexpected(&self.root, "a folder", "something else", "name the folder of the store"))
@@ -184,7 +193,7 @@ impl DirStore {
 
     fn read_marker(&self) -> Result<Option<Vec<u8>>, FileError> {
         let path = self.root.join(MARKER);
-        match self.disk.read(&path, STORE_FILE_BYTES_MAX) {
+        match self.disk().read(&path, STORE_FILE_BYTES_MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),
@@ -240,12 +249,16 @@ impl Store for DirStore {
         older_store(&self.root, why)
     }
 
+    fn progress(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+
     fn probe(&self) -> Result<(), StoreError> {
         self.enter()?;
         let path = self.temporary(&self.root);
-        let written = self.disk.write(&path, self.unique.as_bytes(), true).map_err(failed("write", &path));
+        let written = self.disk().write(&path, self.unique.as_bytes(), true).map_err(failed("write", &path));
         let found = written.and_then(|()| self.read(&path));
-        let removed = self.disk.remove(&path).map_err(failed("remove", &path));
+        let removed = self.disk().remove(&path).map_err(failed("remove", &path));
         let found = found?;
         removed?;
         if found == self.unique.as_bytes() {
@@ -373,9 +386,9 @@ impl Store for DirStore {
         Ok(self.commit_changes(&[(self.generation(service, generation), changes)])?)
     }
 
-    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
         self.enter()?;
-        let place = |(service, generation, changes): &'_ (&ServiceName, Generation, Vec<Change>)| {
+        let place = |(service, generation, changes): &'_ (ServiceName, Generation, Vec<Change>)| {
             (self.generation(service, *generation), changes.clone())
         };
         let work: Vec<(PathBuf, Vec<Change>)> = work.iter().map(place).collect();

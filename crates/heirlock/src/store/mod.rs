@@ -22,11 +22,14 @@ mod disk;
 mod failure;
 pub(crate) mod memory;
 #[cfg(test)]
+pub(crate) mod steered;
+pub(crate) mod timed;
+#[cfg(test)]
 pub(crate) use disk::faulty;
 pub(crate) use failure::{older_store, wrong_store};
 
 pub(crate) use heirlock_core::store::{
-    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, Place, RecordChange,
+    Account, Beaten, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, Place, RecordChange,
     ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Waits,
 };
 

@@ -136,9 +136,14 @@ impl Server {
         agent.wait().unwrap().code()
     }
 
+    /// Its agent's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
     /// Sends it a signal, by name.
     pub(super) fn signal(&self, name: &str) {
-        let pid = self.agent.as_ref().unwrap().id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 

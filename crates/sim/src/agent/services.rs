@@ -42,6 +42,14 @@ impl Agent {
         let begun = out.w.store.newest_generation(service, ours);
         let other = match (standing(ours, &out.server().name, newest.as_ref(), begun, run_of, true), newest) {
             (Standing::Whole, _) => return Ok(()),
+            (Standing::GivenUp, _) => {
+                if !self.releasing.contains(service) {
+                    out.say(|| format!("the release of {service}, which had failed, came about"));
+                    self.advance(out, now, Event::GivenUp(service.clone()));
+                    self.held.remove(service);
+                }
+                return Ok(());
+            }
             (Standing::Overtaken, Some(other)) => other,
             (Standing::Overtaken | Standing::Vanished, _) => {
                 out.w.violated(2, format!("generation {ours} of {service} vanished from the store"));

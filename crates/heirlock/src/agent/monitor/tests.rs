@@ -88,7 +88,7 @@ fn killed_and_answering(place: &mut Place) {
     let snapshot = Arc::new(crate::agent::Snapshot::new(&settings));
     place.agent.monitoring = None;
     place.messages = messages;
-    place.agent = Agent::new(settings, inbox, snapshot).unwrap();
+    place.agent = Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
     place.agent.begin_monitoring(Turns::unwatched()).unwrap();
 }
 

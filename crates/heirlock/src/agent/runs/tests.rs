@@ -2,9 +2,7 @@ use std::fs;
 use std::time::Duration;
 
 use heirlock_core::claim::Authority;
-use heirlock_core::history::Tenure;
 use heirlock_core::incarnation::Observation;
-use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Generation, Outcome};
 
@@ -16,11 +14,9 @@ use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
 use crate::agent::watch::Look;
 use crate::control::Line;
-use crate::store::ClaimAnswer;
 use crate::store::dir::DirStore;
-use crate::store::{
-    Account, Contents, Past, Place as StorePlace, ServerHearts, ServerReport, Store, StoreErrorKind,
-};
+use crate::store::steered::Steered;
+use crate::store::{Contents, ServerReport, StoreErrorKind};
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -81,155 +77,19 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
 }
 
-/// A store on a slow disk: a claim takes its time, and the beginning of a generation too. Or on one that shows no generation.
-struct Slow(DirStore, bool);
-
 const LATENCY: Duration = Duration::from_millis(40);
-
-impl Store for Slow {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn place(&self, of: StorePlace<'_>) -> String {
-        self.0.place(of)
-    }
-
-    fn wrong(&self, why: WrongStore) -> StoreError {
-        self.0.wrong(why)
-    }
-
-    fn older(&self, why: OlderStore) -> StoreError {
-        self.0.older(why)
-    }
-
-    fn probe(&self) -> Result<(), StoreError> {
-        self.0.probe()
-    }
-
-    fn found(&self) -> Result<Found, StoreError> {
-        self.0.found()
-    }
-
-    fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
-        self.0.give_identity(identity)
-    }
-
-    fn expect(&self, identity: Option<&StoreIdentity>) {
-        self.0.expect(identity);
-    }
-
-    fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
-        self.0.services()
-    }
-
-    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
-        self.0.newest_claim(service)
-    }
-
-    fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
-        self.0.restore_claim(service, claim)
-    }
-
-    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
-        std::thread::sleep(LATENCY);
-        self.0.claim(service, claim)
-    }
-
-    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
-        self.0.release(service, generation)
-    }
-
-    fn newest_generation(
-        &self,
-        service: &ServiceName,
-        at_most: Generation,
-    ) -> Result<Option<Generation>, StoreError> {
-        self.0.newest_generation(service, at_most)
-    }
-
-    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
-        self.0.check_records(service, generation)
-    }
-
-    fn number_of(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-    ) -> Result<Option<StateNumber>, StoreError> {
-        self.0.number_of(service, generation)
-    }
-
-    fn begin_generation(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        contents: &Contents,
-    ) -> Result<(), StoreError> {
-        std::thread::sleep(LATENCY);
-        self.0.begin_generation(service, generation, contents)
-    }
-
-    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
-        match self.1 {
-            true => self.0.load(service, generation),
-            false => {
-                Err(StoreError::new(StoreErrorKind::Absent { is_remembered: false }, "store: found nothing"))
-            }
-        }
-    }
-
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
-        self.0.commit(service, generation, changes)
-    }
-
-    fn commit_each(&self, work: &[(&ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
-        self.0.commit_each(work)
-    }
-
-    fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
-        self.0.past(service)
-    }
-
-    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError> {
-        self.0.account(service, generation)
-    }
-
-    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
-        self.0.keep_tenure(service, tenure)
-    }
-
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
-        self.0.record(service, generation, client)
-    }
-
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
-        self.0.written_at_s(service, generation, client)
-    }
-
-    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
-        self.0.prune(service, keep_from)
-    }
-
-    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
-        self.0.put_server(report)
-    }
-
-    fn hearts(&self) -> Result<ServerHearts, StoreError> {
-        self.0.hearts()
-    }
-}
 
 #[test]
 fn each_milestone_has_the_time_at_which_it_was_reached() {
     let mut place = place();
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    place.agent.store = Box::new(Slow(store, true));
+    let before = |method| {
+        if ["claim", "begin_generation"].contains(&method) {
+            std::thread::sleep(LATENCY);
+        }
+        Ok(())
+    };
+    place.agent.store = Box::new(Steered { store, before });
     place.begin("new");
     place.drive(Phase::Conveyed);
     let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
@@ -382,7 +242,13 @@ fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     place.agent.refresh_holdings(place.agent.clock.now());
     damaged(&place);
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    place.agent.store = Box::new(Slow(store, false));
+    let before = |method| match method {
+        "load" => {
+            Err(StoreError::new(StoreErrorKind::Absent { is_remembered: false }, "store: found nothing"))
+        }
+        _ => Ok(()),
+    };
+    place.agent.store = Box::new(Steered { store, before });
     place.begin("new");
     let (responder, lines) = Responder::heard();
     let asked = place.agent.asked.as_mut().unwrap();
@@ -406,20 +272,26 @@ fn nothing_is_claimed_where_the_store_can_not_say_whose_a_service_of_our_own_is(
     let services = place.directory.path().join("store/services");
     let claims = |of: &str| fs::read_dir(services.join(of).join("claims")).unwrap().count();
     let insists = Authority { insisted: true, ..Authority::default() };
-    let both = || vec![(service("new"), Part::Target), (own.clone(), Part::Own)];
+    let both = [(service("new"), Part::Target), (own.clone(), Part::Own)];
+    let claim = |place: &mut Place, authority: &Authority| match place
+        .agent
+        .try_to_claim(&both, authority, &mut Attempts::new())
+        .unwrap()
+    {
+        Event::Claimed { won, refused, unread } => (won.len(), refused, unread.len()),
+        other => panic!("{other:?}"),
+    };
     for authority in [&Authority::default(), &insists] {
         let sm = services.join(own.as_str()).join("1/sm");
         fs::rename(&sm, sm.with_file_name("away")).unwrap();
-        let Event::Claimed { won, refused, unread } = place.agent.claim_all(both(), authority) else {
-            panic!()
-        };
-        assert_eq!((won.len(), refused.len(), unread.len()), (0, 1, 0), "{refused:?}");
+        let (won, refused, unread) = claim(&mut place, authority);
+        assert_eq!((won, refused.len(), unread), (0, 1, 0), "{refused:?}");
         assert!(refused[0].1.contains("/1/sm"), "{refused:?}");
         assert_eq!((claims("new"), claims(own.as_str())), (1, 1));
         fs::rename(sm.with_file_name("away"), &sm).unwrap();
     }
-    let Event::Claimed { won, .. } = place.agent.claim_all(both(), &insists) else { panic!() };
-    assert_eq!((won.len(), claims("new"), claims(own.as_str())), (2, 2, 2));
+    let (won, ..) = claim(&mut place, &insists);
+    assert_eq!((won, claims("new"), claims(own.as_str())), (2, 2, 2));
 }
 
 #[test]

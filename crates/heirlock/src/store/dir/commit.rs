@@ -51,14 +51,14 @@ impl DirStore {
                 temporaries.push(temporary.clone());
                 // What another service keeps of the same client is the same file: it needs no sync of its own.
                 let file = alike.entry((path.file_name(), bytes)).or_insert_with(|| temporary.clone());
-                if *file == temporary || self.disk.link(file, &temporary).is_err() {
-                    self.disk.write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
+                if *file == temporary || self.disk().link(file, &temporary).is_err() {
+                    self.disk().write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
                 }
             }
         }
         if let Some((path, _)) = steps.first().filter(|_| !each) {
             let folder = path.parent().unwrap_or(&self.root);
-            self.disk.sync_all(folder).map_err(failed("sync", folder))?;
+            self.disk().sync_all(folder).map_err(failed("sync", folder))?;
         }
         let mut written = temporaries.iter();
         for (path, step) in steps {
@@ -78,7 +78,7 @@ impl DirStore {
         let mut tidied = self.tidied();
         self.tidy(&mut tidied, generation)?;
         let path = generation.join(OUTCOMES);
-        let appended = self.disk.append(&path, outcomes.as_bytes()).map_err(failed("append to", &path));
+        let appended = self.disk().append(&path, outcomes.as_bytes()).map_err(failed("append to", &path));
         if appended.is_err() {
             // A part of a line may be there, or be there only in memory.
             tidied.remove(generation);

@@ -426,8 +426,7 @@ fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged(
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     for clients in [2, 12] {
         let put = |i: usize| Change::put(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
-        let work =
-            services.each_ref().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
+        let work = services.clone().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
         let begun = || {
             let disk = FaultyDisk::new();
             let store = create(&disk).unwrap();

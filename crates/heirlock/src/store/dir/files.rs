@@ -16,7 +16,7 @@ pub(super) const ASIDE: &str = ".aside.";
 
 impl DirStore {
     pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
-        self.disk.read(path, STORE_FILE_BYTES_MAX).map_err(failed("read", path))
+        self.disk().read(path, STORE_FILE_BYTES_MAX).map_err(failed("read", path))
     }
 
     /// The file, or `None` where there is none.
@@ -26,7 +26,7 @@ impl DirStore {
 
     /// The same of a file that is no longer than this.
     pub(super) fn read_up_to(&self, path: &Path, max: usize) -> Result<Option<Vec<u8>>, FileError> {
-        match self.disk.read(path, max) {
+        match self.disk().read(path, max) {
             Ok(bytes) => Ok(Some(bytes)),
             // The volume may have gone since the call began.
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| None),
@@ -36,7 +36,7 @@ impl DirStore {
 
     /// The names in a folder that are text; unfinished ones are left out.
     pub(super) fn list(&self, path: &Path) -> Result<Vec<String>, FileError> {
-        let names = self.disk.list(path).map_err(failed("list", path))?;
+        let names = self.disk().list(path).map_err(failed("list", path))?;
         let mut names: Vec<String> = names
             .into_iter()
             .filter_map(|name| name.into_string().ok())
@@ -62,7 +62,7 @@ impl DirStore {
 
     /// A folder and its name in its parent, durable.
     pub(super) fn make(&self, path: &Path) -> Result<(), FileError> {
-        self.disk.make_folder(path).map_err(failed("create", path))?;
+        self.disk().make_folder(path).map_err(failed("create", path))?;
         self.sync_parent(path)
     }
 
@@ -71,7 +71,7 @@ impl DirStore {
     }
 
     pub(super) fn sync(&self, folder: &Path) -> Result<(), FileError> {
-        self.disk.sync_folder(folder).map_err(failed("sync", folder))
+        self.disk().sync_folder(folder).map_err(failed("sync", folder))
     }
 
     /// A file with these bytes, durable, or the one that was there before.
@@ -83,7 +83,7 @@ impl DirStore {
     /// A file with these bytes or the one that was there before; its name is not durable yet.
     pub(super) fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), FileError> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root));
-        let written = self.disk.write(&temporary, bytes, sync).map_err(failed("write", &temporary));
+        let written = self.disk().write(&temporary, bytes, sync).map_err(failed("write", &temporary));
         let put = written.and_then(|()| self.rename(&temporary, path));
         put.inspect_err(|_| self.discard(&[temporary]))
     }
@@ -107,12 +107,12 @@ impl DirStore {
     pub(super) fn discard(&self, temporaries: &[PathBuf]) {
         for temporary in temporaries {
             // The failure before this one is the one to be told.
-            let _ = self.disk.remove(temporary);
+            let _ = self.disk().remove(temporary);
         }
     }
 
     pub(super) fn remove_if(&self, path: &Path) -> Result<(), FileError> {
-        match self.disk.remove(path) {
+        match self.disk().remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => self.move_aside(path),
             removed => removed.map_err(failed("remove", path)),
@@ -122,10 +122,10 @@ impl DirStore {
     /// Gives a file or a generation its name. What has that name and was never made by heirlock gives way: else one folder
     /// that is called as a client would stop every commit of its service.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        match self.disk.rename(from, to) {
+        match self.disk().rename(from, to) {
             Err(error) if is_in_the_way(&error) && self.is_stray(from, to) => {
                 self.move_aside(to)?;
-                self.disk.rename(from, to).map_err(failed("rename", to))
+                self.disk().rename(from, to).map_err(failed("rename", to))
             }
             renamed => renamed.map_err(failed("rename", to)),
         }
@@ -133,7 +133,7 @@ impl DirStore {
 
     /// A file where a folder is to be, or the other way round.
     fn is_stray(&self, from: &Path, to: &Path) -> bool {
-        match (self.disk.owner(from), self.disk.owner(to)) {
+        match (self.disk().owner(from), self.disk().owner(to)) {
             (Ok(ours), Ok(there)) => ours.is_folder != there.is_folder,
             _ => false,
         }
@@ -143,7 +143,7 @@ impl DirStore {
     pub(super) fn move_aside(&self, path: &Path) -> Result<(), FileError> {
         let folder = path.parent().unwrap_or(&self.root);
         let aside = folder.join(format!("{ASIDE}{}", self.suffix()));
-        self.disk.rename(path, &aside).map_err(failed("move aside", path))?;
+        self.disk().rename(path, &aside).map_err(failed("move aside", path))?;
         let (path, aside) = (path.display(), aside.display());
         if from_elsewhere::may_say("entry moved aside", Source::Unknown) {
             tracing::error!(%path, %aside, "{path} is none of the store's and was in the way, so it was moved to {aside}; look at it, and remove it");
@@ -163,12 +163,12 @@ impl DirStore {
     }
 
     fn link(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
-        self.disk.write(temporary, bytes, true).map_err(failed("write", temporary))?;
-        match self.disk.link(temporary, path) {
+        self.disk().write(temporary, bytes, true).map_err(failed("write", temporary))?;
+        match self.disk().link(temporary, path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             // Over a network the answer may be lost although the link was made.
-            Err(error) => match self.disk.links(temporary) {
+            Err(error) => match self.disk().links(temporary) {
                 Ok(2) => Ok(true),
                 _ => Err(failed("link", path)(error)),
             },

@@ -37,7 +37,7 @@ impl DirStore {
         });
         if !matches!(built, Ok(true)) {
             // What stays of it is swept when its number is pruned.
-            let _ = self.disk.remove_folder(&unfinished);
+            let _ = self.disk().remove_folder(&unfinished);
         }
         built?;
         self.sync(service)
@@ -58,7 +58,7 @@ impl DirStore {
     }
 
     fn is_folder(&self, path: &Path) -> Result<bool, FileError> {
-        match self.disk.owner(path) {
+        match self.disk().owner(path) {
             Ok(found) => Ok(found.is_folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.enter().map(|()| false),
             Err(error) => Err(failed("look at", path)(error)),
@@ -69,7 +69,7 @@ impl DirStore {
     fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), FileError> {
         let sm = path.join("sm");
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
-            self.disk.make_folder(&folder).map_err(failed("create", &folder))?;
+            self.disk().make_folder(&folder).map_err(failed("create", &folder))?;
         }
         let mut new: Vec<(PathBuf, &[u8])> = Vec::new();
         for (name, bytes) in &contents.records {
@@ -84,8 +84,9 @@ impl DirStore {
             }
         }
         let each = new.len() <= SYNC_EACH_MAX;
-        let write =
-            |path: PathBuf, bytes: &[u8]| self.disk.write(&path, bytes, each).map_err(failed("write", &path));
+        let write = |path: PathBuf, bytes: &[u8]| {
+            self.disk().write(&path, bytes, each).map_err(failed("write", &path))
+        };
         new.into_iter().try_for_each(|(path, bytes)| write(path, bytes))?;
         if let Some(state) = contents.state {
             write(path.join("state"), &state.render_file())?;
@@ -104,7 +105,7 @@ impl DirStore {
             write(outcomes, lines.as_bytes())?;
         }
         if !each {
-            self.disk.sync_all(path).map_err(failed("sync", path))?;
+            self.disk().sync_all(path).map_err(failed("sync", path))?;
         }
         [&sm, &path.join("sm.bak"), path].into_iter().try_for_each(|folder| self.sync(folder))
     }
@@ -113,7 +114,7 @@ impl DirStore {
     /// has its name is never written to, and was durable before it got it: so the name is all that is to be synced, where
     /// thousands of files would keep the clients of an adoption waiting.
     fn share(&self, known: &Path, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
-        match self.disk.link(known, path) {
+        match self.disk().link(known, path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             // Read by its new name: the owner of the one before may put another file in this one's place.
             Ok(()) if self.read(path).is_ok_and(|found| found == bytes) => return Ok(true),
@@ -128,7 +129,7 @@ impl DirStore {
     pub(super) fn load_all(&self, path: &Path) -> Result<Contents, FileError> {
         let mut contents = Contents::default();
         let sm = path.join("sm");
-        let mut names = self.disk.list(&sm).map_err(failed("list", &sm))?;
+        let mut names = self.disk().list(&sm).map_err(failed("list", &sm))?;
         names.sort();
         for name in names.into_iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
             let key = match classify_file_name(&name) {
@@ -152,7 +153,7 @@ impl DirStore {
         }
         self.load_all_beside(path, &mut contents)?;
         // Had the volume gone meanwhile, every record would look as if it had been removed.
-        self.disk.list(&sm).map_err(failed("list", &sm))?;
+        self.disk().list(&sm).map_err(failed("list", &sm))?;
         Ok(contents)
     }
 
@@ -183,7 +184,7 @@ impl DirStore {
 
     /// A record, or nothing where its owner removed it meanwhile.
     pub(super) fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
-        let bytes = match self.disk.read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
+        let bytes = match self.disk().read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| error.to_string())?,
         };
@@ -196,7 +197,7 @@ impl DirStore {
         for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
             // Hidden first: half a generation must not pass for a whole one.
             let (path, hidden) = (service.join(old.to_string()), self.unfinished(service, old));
-            match self.disk.rename(&path, &hidden) {
+            match self.disk().rename(&path, &hidden) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 renamed => renamed.map_err(failed("rename", &path))?,
             }
@@ -211,7 +212,7 @@ impl DirStore {
             self.sync(service)?;
         }
         for path in hidden.iter().map(|name| service.join(name)) {
-            match self.disk.remove_folder(&path) {
+            match self.disk().remove_folder(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed.map_err(failed("remove", &path))?,
             }
@@ -221,7 +222,7 @@ impl DirStore {
 
     /// What is unfinished in a folder. One that does not exist has nothing.
     pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, FileError> {
-        match self.disk.list(folder) {
+        match self.disk().list(folder) {
             Ok(names) => {
                 let names = names.into_iter().filter_map(|name| name.into_string().ok());
                 Ok(names.filter(|name| name.starts_with('.')).collect())

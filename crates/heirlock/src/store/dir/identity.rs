@@ -54,7 +54,7 @@ impl DirStore {
 
     fn read_identity(&self) -> Result<Option<StoreIdentity>, FileError> {
         let path = self.root.join(IDENTITY);
-        match self.disk.read(&path, IDENTITY_BYTES_MAX) {
+        match self.disk().read(&path, IDENTITY_BYTES_MAX) {
             Ok(bytes) => parse(&path, &bytes).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),

@@ -70,7 +70,7 @@ impl DirStore {
         generation: Generation,
         client: &MonName,
     ) -> Option<u64> {
-        self.disk.written_at_s(&self.generation(service, generation).join("sm").join(client.as_str())).ok()
+        self.disk().written_at_s(&self.generation(service, generation).join("sm").join(client.as_str())).ok()
     }
 
     fn history(&self, service: &ServiceName) -> PathBuf {

@@ -226,7 +226,7 @@ fn what_two_services_keep_of_a_client_is_one_file() {
     store.claim(&other, &claim(1)).unwrap();
     store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
     let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
-    store.commit_each(&[(&service(), Generation(1), put()), (&other, Generation(1), put())]).unwrap();
+    store.commit_each(&[(service(), Generation(1), put()), (other.clone(), Generation(1), put())]).unwrap();
     let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
     assert_eq!(kept("nfs-a").ino(), kept("nfs-b").ino());
     assert_eq!(kept("nfs-a").nlink(), 2, "and nothing else is left of it");
