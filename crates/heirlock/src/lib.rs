@@ -48,6 +48,7 @@ mod rpc_client;
 mod store;
 mod supervise;
 mod survey;
+mod this_server;
 mod threads;
 mod watchdog;
 mod words;

@@ -13,8 +13,9 @@ use heirlock_nsm::StateNumber;
 
 use super::Agent;
 use super::holdings::Held;
+use super::outside::Outside;
 use crate::limits::COMMIT_RECORDS_MAX;
-use crate::store::memory::{StoreMemory, had_one};
+use crate::store::memory::StoreMemory;
 use crate::store::{Change, ClaimAnswer, Contents, Place, RecordChange, StoreError, StoreErrorKind};
 
 /// What this server remembers of its store, and how far it can be trusted now.
@@ -93,7 +94,7 @@ impl Acquaintance {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Recognises the store, before anything is read from it or written to it.
     pub(crate) fn meet_store(&mut self) -> Result<(), StoreError> {
         if self.acquaintance.met && self.store_error().is_none() {
@@ -102,9 +103,9 @@ impl Agent {
         self.acquaintance.met = false;
         if self.acquaintance.unremembered.is_none() {
             // 'heirlock enable --new-store' may have accepted another one meanwhile.
-            self.acquaintance.memory = StoreMemory::load(&self.settings.local_directory)?;
+            self.acquaintance.memory = self.outside.store_memory()?;
         }
-        let remembered = self.acquaintance.memory.remembered(had_one(&self.settings.local_directory));
+        let remembered = self.acquaintance.memory.remembered(self.outside.had_store());
         self.store.expect(remembered.identity.as_ref());
         let found = self.store.found()?;
         let identity = match (judge(&remembered, &found), remembered.identity) {
@@ -129,7 +130,8 @@ impl Agent {
             }
             (Verdict::Refused(why), _) => return Err(self.store.wrong(why)),
             (Verdict::Name | Verdict::Ours, _) => {
-                let identity = self.store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?;
+                let random = (u128::from(self.outside.random()) << 64) | u128::from(self.outside.random());
+                let identity = self.store.give_identity(&StoreIdentity::of(random))?;
                 tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: its identity is {} from now on", identity.as_str());
                 identity
             }
@@ -151,7 +153,7 @@ impl Agent {
             return;
         }
         let whole = known.unremembered.is_some();
-        let updated = StoreMemory::update(&self.settings.local_directory, |memory| match whole {
+        let updated = self.outside.remember_store(&|memory| match whole {
             // What could not be written before is written as well.
             true => memory.clone_from(&next),
             false => change(memory),

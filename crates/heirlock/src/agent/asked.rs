@@ -6,10 +6,11 @@ use heirlock_core::takeover::{Action, End, Event, Standing};
 use heirlock_core::{Moment, ServiceName};
 
 use super::Agent;
+use super::outside::Outside;
 use super::runs::Running;
 use super::work::{RunNumber, Workshop};
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// What this server holds and owes now.
     pub(crate) fn standing(&self) -> Standing {
         self.lives.standing(&ServiceName::host(&self.settings.server), self.holdings())
@@ -46,10 +47,10 @@ impl Agent {
         asked.machine.stands(standing);
         let (number, insists, brings) = (asked.number, asked.insists, asked.waits_for_addresses);
         let targets = asked.machine.targets().to_vec();
-        let batch = asked.machine.step(self.clock.now(), event);
+        let batch = asked.machine.step(self.outside.now(), event);
         for action in batch.then {
             if let Some(asked) = &mut self.asked {
-                asked.machine.begins(self.clock.now(), &action);
+                asked.machine.begins(self.outside.now(), &action);
             }
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
@@ -77,7 +78,7 @@ impl Agent {
     /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
     pub(crate) fn claim_answered(&mut self, claimed: Event) {
         let Some(asked) = &mut self.asked else { return };
-        let batch = asked.machine.step(self.clock.now(), claimed);
+        let batch = asked.machine.step(self.outside.now(), claimed);
         if let [Action::Over(end)] = batch.then.as_slice() {
             return self.refused(end.clone());
         }
@@ -109,7 +110,7 @@ impl Agent {
         let phase = asked.machine.phase();
         if asked.said.replace(phase) != Some(phase) {
             tracing::info!(run = asked.machine.run(), %phase, "{}: its adoption was asked for, run {}", super::status::names(asked.machine.targets()), asked.machine.run());
-            asked.say_progress(self.clock.now(), &self.settings);
+            asked.say_progress(self.outside.now(), &self.settings);
         }
     }
 
@@ -130,6 +131,7 @@ impl Agent {
 mod tests {
     use heirlock_core::takeover::Phase;
 
+    use crate::agent::outside::Outside;
     use crate::agent::requests::Adoption;
     use crate::agent::runs::Waiting;
     use crate::agent::testing::{Place, place, place_on_a_network, service};
@@ -141,7 +143,7 @@ mod tests {
         let service = service("nfs");
         let adoption = Adoption { service, prepare, fenced: None, insisted: true, before: Vec::new() };
         let waiting = Waiting { responder, until: AnswerWhen::Settled };
-        place.agent.adopt(place.agent.clock.now(), adoption, waiting);
+        place.agent.adopt(place.agent.outside.now(), adoption, waiting);
         place.drive(Phase::Conveyed);
         let progress = lines.try_iter().filter_map(|line| match line {
             Line::Progress(progress) => Some(progress),

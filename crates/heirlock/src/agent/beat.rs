@@ -50,6 +50,8 @@ pub(crate) enum Namesake {
 /// What a beat tells of ourselves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Condition {
+    /// Seconds since 1970 by this server's clock.
+    pub(crate) written_at_s: u64,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) state: Option<u32>,
     pub(crate) ailments: Vec<String>,
@@ -159,12 +161,13 @@ impl Pulse {
         self.report.paused
     }
 
-    /// Asks the owner of a service to give it up, for it is at home here.
-    pub(crate) fn want(&mut self, service: &ServiceName, wanted: bool) {
+    /// Asks the owner of a service to give it up, for it is at home here, or asks no more. `asked` tells this time of asking
+    /// from others.
+    pub(crate) fn want(&mut self, service: &ServiceName, asked: Option<u64>) {
         self.report.wants.retain(|other| other != service);
-        if wanted {
+        if let Some(asked) = asked {
             self.report.wants.push(service.clone());
-            self.report.asked = fastrand::u64(1..);
+            self.report.asked = asked;
         }
     }
 
@@ -199,7 +202,7 @@ impl Pulse {
         condition: Condition,
     ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
         self.report.beat += 1;
-        self.report.written_at_s = super::clock::wall_s();
+        self.report.written_at_s = condition.written_at_s;
         self.report.incarnation = condition.incarnation;
         self.report.state = condition.state;
         self.report.ailments = condition.ailments;

@@ -5,13 +5,14 @@ use heirlock_core::Moment;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_nsm::MyName;
 
+use super::outside::Outside;
 use super::put_off::Later;
 use super::{Agent, Message};
-use crate::callout::{Listener, Said, Spool, Waiting};
+use crate::callout::{Listener, Said, Waiting};
 use crate::from_elsewhere;
 use crate::words::counted;
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Begins to listen.
     pub(crate) fn listen_to_callouts(&mut self) -> Result<Listener> {
         let inbox = self.inbox.clone();
@@ -21,7 +22,7 @@ impl Agent {
         });
         let runtime = self.settings.runtime_directory.display().to_string();
         let listener = listener.with_context(|| format!("can't listen for callouts in {runtime}"))?;
-        self.take_in_spool(self.clock.now());
+        self.take_in_spool(self.outside.now());
         Ok(listener)
     }
 
@@ -53,8 +54,7 @@ impl Agent {
     /// What callouts noted while no agent answered. It is tried again until the store has taken it in, in every capture mode:
     /// the mode may have been changed since, and until it is restarted rpc.statd runs the callout all the same.
     pub(crate) fn take_in_spool(&mut self, now: Moment) {
-        let spool = Spool::in_state_directory(&self.settings.state_directory);
-        let noted = match spool.take() {
+        let noted = match self.outside.noted_by_callouts() {
             Ok(noted) if noted.is_empty() => return,
             Ok(noted) => noted,
             Err(error) => {
@@ -75,7 +75,7 @@ impl Agent {
             "{} got locks before they were durable, since no agent answered in time; they are durable now",
             counted(noted.len(), "client")
         );
-        if let Err(error) = spool.done() {
+        if let Err(error) = self.outside.noted_is_durable() {
             tracing::warn!(%error, "what callouts noted could not be put away, and will be read again: {error}");
         }
     }

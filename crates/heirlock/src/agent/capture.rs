@@ -18,6 +18,7 @@ use heirlock_nsm::MonName;
 use super::Agent;
 use super::holdings::{Held, commit_all};
 use super::looker::{Basis, Found, Looked, Looker};
+use super::outside::Outside;
 use super::resolve::Resolver;
 use crate::detector;
 use crate::from_elsewhere;
@@ -187,7 +188,7 @@ impl Capture {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Looks at the directory where that is due, and compares what a look found.
     pub(crate) fn tend_capture(&mut self, now: Moment) {
         if self.awaits_directory() {
@@ -213,7 +214,7 @@ impl Agent {
         if self.awaits_directory() {
             return None;
         }
-        let deletions = self.deletions_due().map(|at| at.max(self.clock.now() + STORE_RETRY));
+        let deletions = self.deletions_due().map(|at| at.max(self.outside.now() + STORE_RETRY));
         self.capture.next_due().into_iter().chain(deletions).min()
     }
 
@@ -284,7 +285,7 @@ impl Agent {
     fn begin_basis(&mut self, now: Moment) -> Basis {
         self.capture.hinted.store(false, Ordering::SeqCst);
         self.follow_all(now);
-        let (life, placed) = (self.life_that_deletes(), Arc::clone(self.conveyor.placed()));
+        let (life, placed) = (self.life_that_deletes(), Arc::clone(self.outside.placed()));
         Basis { began: now, began_at: Instant::now(), life, placed }
     }
 
@@ -293,7 +294,7 @@ impl Agent {
         let Some(looking) = self.capture.looking.take() else { return };
         let took = now.since(looking.began);
         self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
-        let rests = Arc::ptr_eq(&looked.basis.placed, self.conveyor.placed());
+        let rests = Arc::ptr_eq(&looked.basis.placed, self.outside.placed());
         if !looking.counts || self.run.is_some() || !rests {
             // It may show what was conveyed as if a client had registered, or who was there before as if he had come back.
             self.capture.due = Some(now);
@@ -328,7 +329,7 @@ impl Agent {
         let before = std::mem::replace(&mut self.capture.found, population);
         self.capture.looker.discard(before);
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
-        let roles = self.peers.roles(&self.nlm_ports, remembers);
+        let roles = self.outside.roles(&self.nlm_ports, remembers);
         let begin =
             |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
         let services = self.held.iter_mut().map(begin).collect();

@@ -7,10 +7,11 @@ use heirlock_core::takeover::{Base, Claimed, Claiming, Event, HeldBefore, Part, 
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 
+use super::Agent;
+use super::outside::Outside;
 use super::put_off::Later;
 use super::runs::Running;
 use super::work::RunNumber;
-use super::{Agent, clock};
 use crate::store::{ClaimAnswer, Place, StoreError};
 
 /// Why a service was not claimed.
@@ -55,7 +56,7 @@ impl Attempt {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
         self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
     }
@@ -76,7 +77,7 @@ impl Agent {
         match claimed {
             Ok(event) => Some(event),
             Err(error) => {
-                self.health.failed(self.clock.now(), &error.to_string());
+                self.health.failed(self.outside.now(), &error.to_string());
                 self.put_off(Later::Claim(run, services, authority));
                 None
             }
@@ -113,7 +114,7 @@ impl Agent {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         // What was captured until this moment belongs into the generation that is left.
-        self.scan(self.clock.now());
+        self.scan(self.outside.now());
         let mut claiming = Claiming::new(services.to_vec());
         let mut takes_its_time = None;
         let nothing = claiming.look_ahead(|service, part| {
@@ -135,7 +136,7 @@ impl Agent {
                 Ok(claimed) => claiming.won(claimed),
                 Err(NotClaimed::Refused(why)) => {
                     // What is held is looked up again before anybody asks for it another time.
-                    self.beat_due = self.clock.now();
+                    self.beat_due = self.outside.now();
                     claiming.refused(service, why);
                 }
                 Err(NotClaimed::StoreFails(error) | NotClaimed::Unread(error)) if error.is_late() => {
@@ -143,11 +144,11 @@ impl Agent {
                 }
                 Err(NotClaimed::StoreFails(error)) => {
                     // Else a recovery that is owed would begin the next one at once.
-                    self.health.failed(self.clock.now(), &error.to_string());
+                    self.health.failed(self.outside.now(), &error.to_string());
                     claiming.refused(service, error.to_string());
                 }
                 Err(NotClaimed::Unread(error)) => {
-                    self.health.failed(self.clock.now(), &error.to_string());
+                    self.health.failed(self.outside.now(), &error.to_string());
                     claiming.unread(service, error.to_string());
                 }
             }
@@ -167,7 +168,7 @@ impl Agent {
             && (part == Part::Own || !error.is_of_one_entry())
         {
             // Else a recovery that is owed to our own clients would begin the next one at once.
-            self.health.failed(self.clock.now(), &error.to_string());
+            self.health.failed(self.outside.now(), &error.to_string());
         }
         looked
     }
@@ -183,7 +184,7 @@ impl Agent {
     pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
         match newest {
             Some(claim) if claim.owner != self.settings.server => {
-                let now = self.clock.now();
+                let now = self.outside.now();
                 self.pulse.look(now, self.store.as_ref())?;
                 Ok(self.pulse.heart_of(&claim.owner, now))
             }
@@ -235,7 +236,7 @@ impl Agent {
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = lost.as_ref().map_or(generation, |lost| generation.max(lost.generation.next()));
         let generation = known.above(generation, begun);
-        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s())
+        let claim = Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s())
             .following(newest.as_ref());
         let attempt = Attempt { claim, newest, lost };
         let claimed = match self.store.claim(service, &attempt.claim) {

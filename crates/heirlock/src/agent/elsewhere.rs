@@ -17,8 +17,7 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
 use super::Agent;
-use crate::notifier::destination_of;
-use crate::presence::is_present;
+use super::outside::Outside;
 use crate::store::ServerReport;
 
 /// Where a client registered.
@@ -31,7 +30,7 @@ enum Registered {
     Nowhere(String),
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Where a client is called, or why it is not.
     pub(crate) fn addresses_of(
         &self,
@@ -52,15 +51,15 @@ impl Agent {
                 }
             }
         }
-        let mut addresses: Vec<Destination> = destination_of(client).into_iter().collect();
+        let mut addresses: Vec<Destination> = self.outside.destination_of(client).into_iter().collect();
         let further = resolved(client).into_iter().map(Destination::from);
         let further = further.chain(lines.iter().flat_map(|line| {
             let by_name = resolved(&line.mon_name).into_iter().map(Destination::from);
-            destination_of(&line.mon_name).into_iter().chain(by_name)
+            self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
         }));
         for address in further {
             // Further addresses may be such as many hosts have; this server's own leads to nobody else.
-            let is_own = !addresses.is_empty() && is_present(address.ip);
+            let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
             if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -97,10 +96,9 @@ impl Agent {
     }
 
     fn registered_at(&self, lines: &[MonitorLine], part: Part) -> Registered {
-        let node = rustix::system::uname();
-        let node = node.nodename().to_str().unwrap_or_default();
+        let node = self.outside.node().unwrap_or_default();
         let mut names = lines.iter().map(|line| line.my_name.as_str());
-        let is_here = |name: &str| is_same(name, node) || is_same(name, self.settings.server.as_str());
+        let is_here = |name: &str| is_same(name, &node) || is_same(name, self.settings.server.as_str());
         if names.clone().any(is_here) {
             return Registered::Here;
         }
@@ -131,6 +129,7 @@ impl Agent {
         let further = self.pulse.servers().iter().filter(|(name, _)| *name != server);
         let others: Vec<IpAddr> = further.flat_map(|(_, report)| report.addresses.iter().copied()).collect();
         let floating = super::floating(&self.settings);
+        let is_present = |address| self.outside.is_present(address);
         let addresses = addresses_from_elsewhere(said, &floating, &others, is_present);
         let addresses: Vec<Destination> = addresses.into_iter().map(Destination::from).collect();
         match addresses.is_empty() {

@@ -5,6 +5,7 @@ use heirlock_core::claim::OwnerHeart;
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Moment, ServiceName};
 
+use super::outside::Outside;
 use super::requests::Adoption;
 use super::runs::{Waiting, unfit};
 use super::work::Fit;
@@ -37,7 +38,7 @@ enum Fate {
     Vain(String),
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Its home wants a service back.
     pub(crate) fn failback(&mut self, now: Moment, service: ServiceName, waiting: Waiting) {
         if let Err(why) = self.may_come_home(&service) {
@@ -72,7 +73,7 @@ impl Agent {
     /// It was looked for what the adoption needs here; now its owner is asked.
     pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
         let Fit { missing, said } = looked;
-        let now = self.clock.now();
+        let now = self.outside.now();
         let is_it = |wish: &&mut Wish| wish.service == *service && wish.asked_at.is_none();
         let Some(wish) = self.wishes.0.iter_mut().find(is_it) else { return };
         if missing.is_empty() {
@@ -87,7 +88,8 @@ impl Agent {
                 );
                 responder.done(Answer::changed(Some(service), text));
             }
-            self.pulse.want(service, true);
+            // Zero is said of nothing that was asked for.
+            self.pulse.want(service, Some(self.outside.random().max(1)));
             self.beat_due = now;
             return;
         }
@@ -111,7 +113,7 @@ impl Agent {
         for mut wish in std::mem::take(&mut self.wishes.0) {
             match self.fate_of(now, &mut wish) {
                 Fate::Free => {
-                    self.pulse.want(&wish.service, false);
+                    self.pulse.want(&wish.service, None);
                     let asked = wish.asked_at.map(|at| (Milestone::Asked, at));
                     let before = asked.into_iter().chain([(Milestone::GivenUp, now)]).collect();
                     let service = wish.service;
@@ -128,7 +130,7 @@ impl Agent {
                 Fate::Vain(why) => {
                     let service = &wish.service;
                     tracing::error!(%service, why, "{service}: it does not come home: {why}");
-                    self.pulse.want(&wish.service, false);
+                    self.pulse.want(&wish.service, None);
                     wish.waiting.responder.failed(&why, true);
                 }
             }

@@ -9,7 +9,9 @@ use heirlock_nsm::MonName;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
     error: Option<String>,
-    since: Option<(Moment, u64)>,
+    since: Option<Moment>,
+    /// The same, in seconds since 1970.
+    since_s: Option<u64>,
 }
 
 impl Health {
@@ -19,7 +21,7 @@ impl Health {
             tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
         }
         self.error = Some(error.to_owned());
-        self.since.get_or_insert((now, super::clock::wall_s()));
+        self.since.get_or_insert(now);
     }
 
     /// Everything that was to be written is durable, and everything that this server holds was looked for and found.
@@ -29,7 +31,13 @@ impl Health {
                 "the store works again: all that this server holds is in it, and everything has been caught up"
             );
         }
-        self.since = None;
+        (self.since, self.since_s) = (None, None);
+    }
+
+    /// What this server's clock says now: for people it is since when something fails.
+    pub(crate) fn note(&mut self, now: Moment, now_s: u64) {
+        let since = self.since.filter(|_| self.since_s.is_none());
+        self.since_s = since.map(|since| now_s.saturating_sub(now.since(since).as_secs())).or(self.since_s);
     }
 
     /// What fails.
@@ -39,7 +47,7 @@ impl Health {
 
     /// Since when, in seconds since 1970.
     pub(crate) fn unprotected_since_s(&self) -> Option<u64> {
-        self.since.map(|(_, wall)| wall)
+        self.since_s
     }
 }
 
@@ -51,9 +59,8 @@ pub(crate) struct Protection {
 }
 
 impl Protection {
-    /// How it is now.
-    pub(crate) fn note(&mut self, is_protected: bool, at_risk: Vec<MonName>) {
-        let now_s = super::clock::wall_s();
+    /// How it is now, at this time by this server's clock.
+    pub(crate) fn note(&mut self, now_s: u64, is_protected: bool, at_risk: Vec<MonName>) {
         self.since_s = is_protected.then(|| self.since_s.unwrap_or(now_s));
         let since_s = |client: &MonName| self.at_risk.get(client).copied().unwrap_or(now_s);
         self.at_risk = at_risk.into_iter().map(|client| (client.clone(), since_s(&client))).collect();

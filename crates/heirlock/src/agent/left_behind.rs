@@ -6,13 +6,13 @@ use heirlock_core::left_behind::was_held_by;
 use heirlock_core::takeover::Strategy;
 use heirlock_core::{ServerName, ServiceName};
 
+use super::outside::Outside;
 use super::work::Workshop;
 use super::{Agent, holdings};
-use crate::presence::is_present;
 use crate::store::StoreError;
 use crate::threads;
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Another server holds this service. Where that was claimed from this one, the address has to go.
     pub(crate) fn is_others(&mut self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
         let has_address = self.has_address_of(service);
@@ -69,7 +69,8 @@ impl Agent {
     /// A loopback address is on every server, and says nothing.
     pub(crate) fn has_address_of(&self, service: &ServiceName) -> bool {
         let configured = self.settings.service(service);
-        let is_here = |address: &std::net::IpAddr| !address.is_loopback() && is_present(*address);
+        let is_here =
+            |address: &std::net::IpAddr| !address.is_loopback() && self.outside.is_present(*address);
         configured.is_some_and(|service| service.addresses.iter().any(is_here))
     }
 

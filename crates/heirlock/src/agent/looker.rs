@@ -17,10 +17,8 @@ use heirlock_core::ledger::{Addresses, Population, Problem, population};
 use heirlock_nsm::MonName;
 
 use super::Message;
+use super::outside::Placed;
 use crate::{detector, threads};
-
-/// The lines that were placed, by file, as they were when a look began.
-pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
 
 /// What a look rests upon.
 #[derive(Debug, Clone)]
@@ -31,7 +29,7 @@ pub(crate) struct Basis {
     pub(crate) began_at: Instant,
     /// The life of the lock manager in which a deletion meant something then.
     pub(crate) life: Option<Incarnation>,
-    /// What is no registration.
+    /// What is no registration, as it was when the look began.
     pub(crate) placed: Placed,
 }
 

@@ -10,6 +10,7 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonitorLine, StateNumber};
 
+use super::outside::Outside;
 use super::services::UNREADABLE_ENTRY;
 use super::{Agent, holdings};
 use crate::from_elsewhere;
@@ -27,7 +28,7 @@ pub(crate) struct Mended {
     pub(crate) troubles: Vec<Trouble>,
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Gives every client of a generation a record, as far as its name is known.
     pub(crate) fn mend(
         &self,

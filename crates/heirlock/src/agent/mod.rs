@@ -21,7 +21,6 @@ mod beat;
 mod callouts;
 mod capture;
 mod claims;
-mod clock;
 mod elsewhere;
 mod failback;
 mod grace;
@@ -31,10 +30,10 @@ mod left_behind;
 mod looker;
 mod mend;
 mod monitor;
+pub(crate) mod outside;
 mod put_off;
 mod readiness;
 mod recovery;
-mod registrations;
 mod release;
 mod requests;
 pub(crate) mod resolve;
@@ -50,7 +49,6 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,14 +69,12 @@ use signal_hook::iterator::Signals;
 
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Request, Responder, trust};
-use crate::convey::Conveyor;
 use crate::detector::Hints;
-use crate::files::Folder;
 use crate::monitor::Wanted;
-use crate::roles::Peers;
 use crate::store::memory::StoreMemory;
 use crate::store::timed::Timed;
 use crate::store::{self, ServerReport, Store, StoreErrorKind};
+use crate::this_server::{Clock, ThisServer};
 use crate::threads;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
@@ -86,9 +82,9 @@ use crate::{callout, from_elsewhere, guard, limits, lock_manager};
 use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
-use clock::Clock;
 use health::{Health, Protection};
 use holdings::Held;
+use outside::Outside;
 use runs::Running;
 use status::Snapshot;
 #[cfg(test)]
@@ -148,11 +144,11 @@ struct Facts {
 }
 
 /// All that the loop owns.
-pub(crate) struct Agent {
+pub(crate) struct Agent<O> {
     settings: Arc<Settings>,
     /// This run of the agent: random.
     id: String,
-    clock: Clock,
+    pub(crate) outside: O,
     store: Box<dyn Store>,
     acquaintance: Acquaintance,
     inbox: Sender<Message>,
@@ -160,12 +156,10 @@ pub(crate) struct Agent {
     capture: Capture,
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
-    conveyor: Conveyor,
     lives: Lives,
     meeting: recovery::Meeting,
     grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
-    peers: Peers,
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
     holdings_known: bool,
@@ -233,7 +227,10 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
-    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), inbox.clone(), snapshot)?;
+    let outside = ThisServer::open(&settings)?;
+    let clock = outside.clock;
+    let mut agent =
+        Agent::new(Arc::clone(&settings), Box::new(store), outside, clock, inbox.clone(), snapshot)?;
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
     agent.take_up();
@@ -274,19 +271,19 @@ fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
     Ok(())
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     fn new(
         settings: Arc<Settings>,
         store: Box<dyn Store>,
+        mut outside: O,
+        clock: Clock,
         inbox: Sender<Message>,
         snapshot: Arc<Snapshot>,
     ) -> Result<Self> {
-        let clock = Clock::start();
-        let id = format!("{:016x}", fastrand::u64(..));
-        let memory = StoreMemory::load(&settings.local_directory)?;
+        let id = format!("{:016x}", outside.random());
+        let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
-        let conveyor = open_conveyor(&settings)?;
-        let report = own_report(&settings, &id);
+        let report = own_report(&settings, &id, &outside);
         let mut lock_manager = lock_manager::open(&settings);
         lock_manager.tidy();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent of {} begins, on {} and {}", settings.server, store.describe(), lock_manager.describe());
@@ -300,19 +297,18 @@ impl Agent {
         let capture = Capture::new(looker::Looker::new(settings.state_directory.clone(), inbox.clone()));
         Ok(Self {
             id,
-            clock,
+            beat_due: outside.now(),
+            outside,
             store,
             acquaintance: Acquaintance::new(memory),
             inbox,
             workshop,
             capture,
             monitoring: None,
-            conveyor,
             lives: Lives::default(),
             meeting: recovery::Meeting::default(),
-            grace_note: grace::GraceNote::new(&settings.runtime_directory),
+            grace_note: grace::GraceNote::default(),
             nlm_ports: Vec::new(),
-            peers: Peers::of(Path::new("/proc")),
             held: BTreeMap::new(),
             holdings_known: false,
             others: BTreeMap::new(),
@@ -322,7 +318,6 @@ impl Agent {
             readiness: Arc::default(),
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
-            beat_due: clock.now(),
             facts: Facts::default(),
             health: Health::default(),
             unreadable: BTreeMap::new(),
@@ -340,20 +335,22 @@ impl Agent {
 
     /// Takes up what an earlier run of the agent held and left unfinished, as the store knows it.
     fn take_up(&mut self) {
-        let now = self.clock.now();
+        let now = self.outside.now();
         match self.meet_store() {
             Ok(()) => self.refresh_holdings(now),
             Err(error) => self.health.failed(now, &error.to_string()),
         }
         let known = self.known_life();
-        let recalled = self.grace_note.recall(known.as_ref(), self.clock);
+        let recalled = self.grace_note.recall(known.as_ref(), &self.outside);
         self.lives = Lives::new(known, recalled);
         self.tidy_conveyed();
     }
+}
 
+impl Agent<ThisServer> {
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
     fn begin_capture(&mut self, watchdog: &Watchdog) -> Result<Option<callout::Listener>> {
-        type Begin = fn(&mut Agent, &Watchdog) -> Result<Option<callout::Listener>>;
+        type Begin = fn(&mut Agent<ThisServer>, &Watchdog) -> Result<Option<callout::Listener>>;
         let each = ForEach::<Begin> {
             watch: |_, _| Ok(None),
             callout: |agent, _| agent.listen_to_callouts().map(Some),
@@ -364,7 +361,9 @@ impl Agent {
         };
         self.settings.capture.mode.choose(each)(self, watchdog)
     }
+}
 
+impl<O: Outside> Agent<O> {
     fn watch_directory(&self) -> Result<Option<Hints>> {
         if !self.settings.capture.mode.properties().watches_directory {
             return Ok(None);
@@ -383,7 +382,7 @@ impl Agent {
         loop {
             turns.turn();
             // Also where nothing is due for long: the watchdog counts the turns.
-            let patience = self.next_due().since(self.clock.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
+            let patience = self.next_due().since(self.outside.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
             let first = match messages.recv_timeout(patience) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -405,7 +404,7 @@ impl Agent {
     }
 
     fn handle(&mut self, message: Message) {
-        let now = self.clock.now();
+        let now = self.outside.now();
         match message {
             Message::Looked(looked) => self.looked(now, *looked),
             Message::DirectoryRead(read) => self.directory_read(*read),
@@ -448,7 +447,7 @@ impl Agent {
     }
 
     fn do_what_is_due(&mut self) {
-        let now = self.clock.now();
+        let now = self.outside.now();
         self.tend_capture(now);
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;
@@ -475,6 +474,7 @@ impl Agent {
     fn beat(&mut self, now: Moment) {
         from_elsewhere::say_what_was_suppressed();
         let condition = Condition {
+            written_at_s: self.outside.wall_s(),
             incarnation: self.lives.running().cloned(),
             state: self.own_state().map(|state| state.0),
             ailments: self.ailments(),
@@ -537,7 +537,7 @@ impl Agent {
     fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
         let is_old = self.facts.gathered_at.is_none_or(|at| now.since(at) >= limits::FACTS_INTERVAL);
         if is_old && !self.facts.awaited {
-            self.pulse.is_at(own_addresses_of(&self.settings));
+            self.pulse.is_at(own_addresses_of(&self.settings, &self.outside));
             match self.workshop.gather_facts() {
                 Ok(()) => self.facts.awaited = true,
                 Err(error) => {
@@ -558,9 +558,7 @@ impl Agent {
 
     /// This server's own NSM state number, as its status monitor keeps it.
     pub(crate) fn own_state(&self) -> Option<StateNumber> {
-        let folder = Folder::open(&self.settings.state_directory).ok()?;
-        let bytes = crate::monitor::read_state(&folder).ok()?;
-        StateNumber::parse_file(&bytes).ok()
+        self.outside.own_state()
     }
 
     /// Stops in order: from now on this server's silence is no reason to adopt. A run that is on goes on at the next
@@ -569,11 +567,12 @@ impl Agent {
         tracing::info!("the agent stops");
         self.stop_notifying();
         from_elsewhere::say_all_that_was_suppressed();
-        self.follow_all(self.clock.now());
+        self.follow_all(self.outside.now());
         self.pulse.pause(true);
         self.meet_store()
             .context("the last heartbeat could not be written: others may take this server for dead")?;
-        let last = self.pulse.beat(self.clock.now(), self.store.as_ref(), Condition::default());
+        let condition = Condition { written_at_s: self.outside.wall_s(), ..Condition::default() };
+        let last = self.pulse.beat(self.outside.now(), self.store.as_ref(), condition);
         last.map(drop)
             .context("the last heartbeat could not be written: others may take this server for dead")
     }
@@ -594,18 +593,6 @@ fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
     joined
 }
 
-/// What an earlier agent conveyed is remembered, and what it left half written is removed.
-fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
-    let conveyor =
-        Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
-            format!("can't read what was conveyed, in {}", settings.local_directory.display())
-        })?;
-    if let Err(error) = conveyor.tidy() {
-        tracing::warn!(%error, "what an earlier agent left half written could not be removed: {error}");
-    }
-    Ok(conveyor)
-}
-
 /// A store that isn't what it should be is an error; one that isn't there may come yet.
 fn meet_first(store: &dyn Store, memory: &StoreMemory) -> Result<()> {
     store.expect(memory.identity.as_ref());
@@ -617,15 +604,9 @@ fn meet_first(store: &dyn Store, memory: &StoreMemory) -> Result<()> {
     Ok(())
 }
 
-/// As long as it exists, this server is being maintained.
-fn maintenance_file(settings: &Settings) -> PathBuf {
-    settings.local_directory.join("maintenance")
-}
-
 /// Where this server is, and no other one will be.
-fn own_addresses_of(settings: &Settings) -> Vec<IpAddr> {
-    let on_interfaces = crate::interfaces::addresses(Path::new("/proc"));
-    own_addresses(&settings.host.addresses, &on_interfaces, &floating(settings))
+fn own_addresses_of(settings: &Settings, outside: &impl Outside) -> Vec<IpAddr> {
+    own_addresses(&settings.host.addresses, &outside.interface_addresses(), &floating(settings))
 }
 
 /// The addresses of all services.
@@ -634,12 +615,12 @@ fn floating(settings: &Settings) -> Vec<IpAddr> {
 }
 
 /// What this server says of itself before its first heartbeat.
-fn own_report(settings: &Settings, id: &str) -> ServerReport {
+fn own_report(settings: &Settings, id: &str, outside: &impl Outside) -> ServerReport {
     ServerReport {
-        paused: maintenance_file(settings).exists(),
-        written_at_s: clock::wall_s(),
-        node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
-        addresses: own_addresses_of(settings),
+        paused: outside.is_maintained(),
+        written_at_s: outside.wall_s(),
+        node: outside.node(),
+        addresses: own_addresses_of(settings, outside),
         ..ServerReport::new(settings.server.clone(), id)
     }
 }
@@ -657,7 +638,7 @@ mod tests {
     #[test]
     fn what_servers_compare_is_gathered_beside_the_loop_and_by_one_thread_at_a_time() {
         let mut place = testing::place();
-        let now = place.agent.clock.now();
+        let now = place.agent.outside.now();
         assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
         place.agent.facts(now + limits::FACTS_INTERVAL * 3);
         let known = place.next_that(|message| match message {
@@ -666,7 +647,7 @@ mod tests {
         });
         assert!(place.agent.facts.awaited && known.contains_key("kernel"), "{known:?}");
         place.agent.handle(Message::Facts(known.clone()));
-        let now = place.agent.clock.now();
+        let now = place.agent.outside.now();
         assert_eq!(place.agent.facts(now), known);
         assert!(!place.agent.facts.awaited, "they are new");
         let more = place.messages.try_iter().filter(|message| matches!(message, Message::Facts(_))).count();

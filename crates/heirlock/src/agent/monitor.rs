@@ -15,6 +15,7 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::holdings::{Held, commit_all};
+use super::outside::Outside;
 use super::put_off::Later;
 use super::{Agent, Message};
 use crate::control::report::{Problem, ProblemKind};
@@ -61,7 +62,7 @@ struct Newcomer {
     peer: bool,
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Becomes the status monitor; its thread counts its turns.
     ///
     /// Where an earlier run of this boot has left what it was told, its clients are answered from now on, before the store
@@ -82,8 +83,7 @@ impl Agent {
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
         let mut read = None;
-        let (state_directory, placed) =
-            (settings.state_directory.clone(), Arc::clone(self.conveyor.placed()));
+        let (state_directory, placed) = (settings.state_directory.clone(), Arc::clone(self.outside.placed()));
         let prepare = |desk: &Desk| {
             if !desk.resumes() {
                 read = Some(read_directory(&state_directory, desk, &placed)?);
@@ -217,7 +217,7 @@ impl Agent {
             self.monitoring.as_ref().map(|m| m.desk.clone()).filter(|_| self.awaits_directory())
         {
             // Somebody looks before the thread that reads it is done.
-            let read = read_directory(&self.settings.state_directory, &desk, self.conveyor.placed());
+            let read = read_directory(&self.settings.state_directory, &desk, self.outside.placed());
             self.directory_read(read);
         }
         while self.files_due().is_some() {
@@ -366,7 +366,7 @@ impl Agent {
         let Some(directory) = &mut monitoring.directory else { return };
         let lines = monitoring.desk.lines(client);
         monitoring.unsynced = true;
-        if let Err(error) = directory.update(client, &lines, self.conveyor.placed()) {
+        if let Err(error) = directory.update(client, &lines, self.outside.placed()) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
                 tracing::error!(%client, %error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");

@@ -9,6 +9,7 @@ use heirlock_core::takeover::Part;
 use heirlock_core::{Moment, ServiceName};
 
 use super::Agent;
+use super::outside::Outside;
 use super::work::RunNumber;
 use crate::callout::{Said, Waiting};
 use crate::control::{Progress, Request, Responder, Wait};
@@ -59,7 +60,7 @@ impl PutOff {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// This is done once the store answers again.
     pub(crate) fn put_off(&mut self, later: Later) {
         self.put_off.0.push_back(later);
@@ -67,7 +68,7 @@ impl Agent {
 
     /// Until when something waits for the store that begins to wait now.
     pub(crate) fn patience_with_the_store(&self) -> Moment {
-        self.clock.now() + STORE_ANSWERS_TIME_MAX
+        self.outside.now() + STORE_ANSWERS_TIME_MAX
     }
 
     /// A request comes. One that needs the store is answered as soon as the store answers.

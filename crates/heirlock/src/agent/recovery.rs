@@ -9,11 +9,12 @@ use heirlock_core::lives::{Begun, Next};
 use heirlock_core::takeover::Event;
 
 use super::Agent;
+use super::outside::Outside;
 use super::runs::Commission;
 use super::watch::Look;
 use crate::control::report::{Problem, ProblemKind};
+use crate::limits;
 use crate::store::Change as StoreChange;
-use crate::{boot, limits};
 
 /// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ pub(crate) struct Meeting {
     silent: Option<String>,
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// The lock manager was looked at.
     pub(crate) fn observed(&mut self, look: Result<Look, String>) {
         let look = match look {
@@ -38,7 +39,7 @@ impl Agent {
             self.life_began(&begun);
         }
         if let Some(life) = self.lives.seen_closed(&look.observation) {
-            self.grace_note.closed(life);
+            self.grace_note.closed(life, &mut self.outside);
         }
     }
 
@@ -47,7 +48,7 @@ impl Agent {
         match since {
             Some(since) => {
                 tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
-                self.grace_note.opened(life, *since, self.clock);
+                self.grace_note.opened(life, *since, &mut self.outside);
             }
             // Of locks of a life before it the look into the store knows.
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
@@ -140,7 +141,7 @@ impl Agent {
 
     /// The life that the store knows of, at the agent's start.
     pub(crate) fn known_life(&self) -> Option<Incarnation> {
-        let boot = boot::id().ok()?;
+        let boot = self.outside.boot()?;
         let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
         newest_of(&boot, lives).cloned()
     }
@@ -148,7 +149,7 @@ impl Agent {
     /// What was conveyed by a run that nobody goes on with is taken away again.
     pub(crate) fn tidy_conveyed(&mut self) {
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
-        if unfinished || self.conveyor.placed().is_empty() {
+        if unfinished || self.outside.placed().is_empty() {
             return;
         }
         self.take_conveyed_away();

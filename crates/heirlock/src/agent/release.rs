@@ -9,10 +9,11 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
+use super::Agent;
+use super::outside::Outside;
 use super::put_off::Later;
 use super::requests::Whose;
 use super::runs::Running;
-use super::{Agent, clock};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -75,7 +76,7 @@ fn stays(text: String) -> Unreleasable {
     Unreleasable { text, passes: None }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// A person or a cluster manager asks for a release. One that is on is waited for, and a service that this server does not
     /// hold is released already.
     pub(crate) fn asked_to_release(&mut self, service: &ServiceName, responder: Responder) {
@@ -124,7 +125,7 @@ impl Agent {
         }
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
         let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
-        let address_until = Some(self.clock.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
+        let address_until = Some(self.outside.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
         self.releases.on.insert(
             service.clone(),
             Release {
@@ -261,7 +262,7 @@ impl Agent {
             ));
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
-        let journal = Journal { released_at_s: Some(clock::wall_s()), ..held.journal.clone() };
+        let journal = Journal { released_at_s: Some(self.outside.wall_s()), ..held.journal.clone() };
         let note = [Change::PutJournal(Box::new(journal))];
         self.store.commit(service, held.claim.generation, &note)?;
         self.store.release(service, held.claim.generation)?;

@@ -6,13 +6,10 @@ use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::outside::Outside;
 use super::runs::{Commission, Waiting};
-use super::{Agent, maintenance_file, status};
+use super::{Agent, status};
 use crate::control::{Answer, Fenced, Request, Responder};
-use crate::files::{self, trusted};
-
-/// What the file says that lies there during maintenance.
-const REMARK: &str = "while this file exists, the server's silence is no reason to adopt\n";
 
 /// How an adoption was asked for.
 pub(crate) struct Adoption {
@@ -36,7 +33,7 @@ pub(crate) enum Whose {
     Unknown(String),
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Somebody asks, and the store answers.
     pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
         tracing::debug!(?request, "asked");
@@ -248,17 +245,12 @@ impl Agent {
     }
 
     fn maintain(&mut self, on: bool, responder: Responder) {
-        let file = maintenance_file(&self.settings);
-        let kept = match on {
-            true => trusted::replace(&file, REMARK.as_bytes(), 0o644, true),
-            false => files::unless_absent(trusted::remove(&file)),
-        };
-        if let Err(error) = kept {
-            return responder.failed(&format!("can't change {}: {error}", file.display()), true);
+        if let Err(why) = self.outside.maintain(on) {
+            return responder.failed(&why, true);
         }
         let changed = self.pulse.is_paused() != on;
         self.pulse.pause(on);
-        self.beat_due = self.clock.now();
+        self.beat_due = self.outside.now();
         let text = match on {
             true => "in maintenance: this server's silence is no reason to adopt its services",
             false => "out of maintenance: a silence of this server counts again",
@@ -273,7 +265,7 @@ impl Agent {
         let Ok(key) = MonName::parse(client) else {
             return responder.failed(&format!("{client:?} is no client's name"), true);
         };
-        self.settle_capture(self.clock.now());
+        self.settle_capture(self.outside.now());
         let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
             let why = match self.whose(service) {

@@ -16,10 +16,11 @@ use heirlock_core::takeover::{
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
+use super::Agent;
 use super::claims::Attempts;
 use super::holdings::begin;
+use super::outside::Outside;
 use super::work::{Fit, RunNumber, Telling};
-use super::{Agent, clock, registrations};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
 use crate::store::{Change, RecordChange, StoreError};
@@ -173,13 +174,13 @@ impl Running {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Begins a run: a self-adoption where none is on, or one that is asked for where none is that was.
     pub(crate) fn begin_run(&mut self, now: Moment, commission: Commission) {
         let Commission { order, waiting, insists, before } = commission;
         let (is_own_restart, until) = (order.is_own_restart(), order.until);
-        let (run, server) = (format!("{:016x}", fastrand::u64(..)), self.settings.server.clone());
-        let plan = order.plan(run, server, self.standing(), self.means(), clock::wall_s());
+        let (run, server) = (format!("{:016x}", self.outside.random()), self.settings.server.clone());
+        let plan = order.plan(run, server, self.standing(), self.means(), self.outside.wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
         let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), waiting);
         running.reborn = self.lives.is_reborn();
@@ -219,7 +220,7 @@ impl Agent {
         };
         self.settle_capture(now);
         let found = &self.capture.found.clients;
-        let noted = registrations::recall(&self.settings.runtime_directory, run);
+        let noted = self.outside.registrations(run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
         let Means { margin, limits, .. } = self.means();
@@ -235,7 +236,7 @@ impl Agent {
     }
 
     fn remains_of(&mut self, run: &str) -> Result<Vec<Remains>, StoreError> {
-        let roles = self.peers.roles(&self.nlm_ports, false);
+        let roles = self.outside.roles(&self.nlm_ports, false);
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         members
             .map(|(service, held)| {
@@ -270,7 +271,7 @@ impl Agent {
         if let Some(standing) = standing {
             running.machine.stands(standing);
         }
-        let batch = running.machine.step(self.clock.now(), event);
+        let batch = running.machine.step(self.outside.now(), event);
         self.carry_on(batch);
     }
 
@@ -296,7 +297,7 @@ impl Agent {
         if fit.is_ok() {
             said.iter().for_each(|said| tracing::warn!("{said}"));
             running.told = said;
-            running.say_progress(self.clock.now(), &self.settings);
+            running.say_progress(self.outside.now(), &self.settings);
         }
         self.worked_for(run, Event::Fit(fit));
     }
@@ -329,7 +330,7 @@ impl Agent {
             }
             // Before the run is said to have got here: the agent that goes on with it has to count this grace period.
             if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
-                self.grace_note.opened(life, *grace_opened, self.clock);
+                self.grace_note.opened(life, *grace_opened, &mut self.outside);
             }
             recognition
         });
@@ -400,7 +401,7 @@ impl Agent {
                 Todo::Persist(portion) => {
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
-                        let now = self.clock.now();
+                        let now = self.outside.now();
                         self.health.failed(now, &error.to_string());
                         let Some(running) = &mut self.run else { return };
                         running.todo.put_back(portion, now + crate::limits::STORE_RETRY, error.to_string());
@@ -440,7 +441,7 @@ impl Agent {
 
     fn say_progress(&mut self) {
         if let Some(running) = &mut self.run {
-            running.say_progress(self.clock.now(), &self.settings);
+            running.say_progress(self.outside.now(), &self.settings);
         }
     }
 
@@ -453,7 +454,8 @@ impl Agent {
                 Persist::Begin { service, generation, state, records, journal } => {
                     let contents =
                         begin(self.store.as_ref(), service, *generation, *state, records.clone(), journal)?;
-                    let claim = Claim::new(*generation, &self.settings.server, &self.id, clock::wall_s());
+                    let claim =
+                        Claim::new(*generation, &self.settings.server, &self.id, self.outside.wall_s());
                     self.hold(service, claim, contents, journal.clone());
                 }
                 Persist::Journal { service, generation, journal } => {
@@ -508,7 +510,7 @@ impl Agent {
     fn act(&mut self, action: Action) {
         let Some(running) = &mut self.run else { return };
         let number = running.number;
-        running.machine.begins(self.clock.now(), &action);
+        running.machine.begins(self.outside.now(), &action);
         match action {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
@@ -535,14 +537,14 @@ impl Agent {
                     .run
                     .as_ref()
                     .and_then(|r| r.machine.grace())
-                    .map_or(self.clock.now(), heirlock_core::grace::Grace::last_call);
+                    .map_or(self.outside.now(), heirlock_core::grace::Grace::last_call);
                 self.readiness.end();
                 self.readiness = Arc::default();
                 let held_up = self.run.as_ref().and_then(|running| running.todo.was_held_up());
                 self.work_for(number).bring_up(&services, last_call, held_up, &self.readiness);
             }
             Action::Notify(notices) => {
-                let now = self.clock.now();
+                let now = self.outside.now();
                 if let Some(running) = &mut self.run {
                     let until = now + crate::limits::SHARED_BEFORE_TOLD_MAX;
                     running.untold = Some(Untold { notices, until });
@@ -570,7 +572,7 @@ impl Agent {
         for (service, records) in services {
             let name = self.announced_names(service).into_iter().next();
             let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-            let unplaced = match self.conveyor.place(records, how, &name) {
+            let unplaced = match self.outside.place(records, how, &name) {
                 Ok(unplaced) => unplaced,
                 Err(error) => {
                     let why = format!("the records of {service} could not be placed: {error}");
@@ -591,7 +593,7 @@ impl Agent {
 
     /// Removes what was conveyed. What can't be removed is remembered, so that nobody takes it for a registration.
     pub(crate) fn take_conveyed_away(&mut self) {
-        match self.conveyor.clean_up() {
+        match self.outside.take_placed_away() {
             Ok(left) => {
                 for (client, why) in left {
                     tracing::warn!(%client, why, "the conveyed record of {client} could not be taken away, which the next start tries again: {why}");
@@ -606,13 +608,13 @@ impl Agent {
     fn recognise(&mut self, number: RunNumber, strategy: Strategy) {
         if strategy.drops_own_locks() {
             // The last look before everything is dropped: what is there now was there before.
-            self.scan(self.clock.now());
+            self.scan(self.outside.now());
         }
         let Some(running) = &mut self.run else { return };
         let found = &self.capture.found.clients;
         let run = running.machine.run().to_owned();
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
-        registrations::keep(&self.settings.runtime_directory, before);
+        self.outside.note_registrations(before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
         self.work_for(number).recognise(strategy, targets, self.lives.grace_seen(), owes);
     }
@@ -632,7 +634,7 @@ impl Agent {
         else {
             return;
         };
-        let roles = self.peers.roles(&self.nlm_ports, false);
+        let roles = self.outside.roles(&self.nlm_ports, false);
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
         let tellings = notices
             .into_iter()
@@ -705,14 +707,14 @@ impl Agent {
         let Some(running) = self.run.take() else { return };
         running.stop();
         self.conclude(running, end);
-        self.learn_what_was_put_off(self.clock.now());
+        self.learn_what_was_put_off(self.outside.now());
         self.prune();
-        self.capture.due = Some(self.clock.now());
+        self.capture.due = Some(self.outside.now());
     }
 
     /// Says how a run has ended, to the log and to those who wait for it.
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
-        self.lives.run_ended(self.clock.now(), &end, running.reborn);
+        self.lives.run_ended(self.outside.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
         let mut answer = super::status::answer(&running.machine, end, self.store.as_ref(), &self.readiness);
         if let Err(failure) = &mut answer {

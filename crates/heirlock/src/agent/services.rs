@@ -11,10 +11,11 @@ use heirlock_core::takeover::{Event, Journal, Order};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::Agent;
 use super::holdings::{self, Found, Held};
 use super::mend::Mended;
+use super::outside::Outside;
 use super::runs::Commission;
-use super::{Agent, clock};
 use crate::config::Mode;
 use crate::from_elsewhere;
 use crate::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
@@ -23,7 +24,7 @@ use crate::words::counted;
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
 pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Compares what is held with what the store says, service by service.
     pub(crate) fn refresh_holdings(&mut self, now: Moment) {
         self.holdings_known = false;
@@ -252,7 +253,7 @@ impl Agent {
         }
         // A generation whose number can't be read was one all the same.
         let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
-        let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
+        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
         let journal = journal.interrupted(service, &claim, had_one, self.means(), troubles);
         let contents =
             holdings::begin(self.store.as_ref(), service, claim.generation, state, base.records, &journal)?;
@@ -286,9 +287,9 @@ impl Agent {
         // In a store that was accepted in the place of another one, generations and numbers go on from there.
         let known = self.acquaintance.memory().known(service);
         let generation = known.above(Generation::FIRST, None);
-        let claim = Claim::new(generation, &self.settings.server, &self.id, clock::wall_s());
+        let claim = Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s());
         let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
-        let journal = Journal::quiet(&self.id, &self.settings.server, clock::wall_s());
+        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
         let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
         else {
             return Ok(());
@@ -326,7 +327,7 @@ impl Agent {
 
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
-        let (forget_after, wall_s) = (self.settings.capture.forget_after, clock::wall_s());
+        let (forget_after, wall_s) = (self.settings.capture.forget_after, self.outside.wall_s());
         let due = |held: &Held| {
             let age = Duration::from_secs(wall_s.saturating_sub(held.journal.started_at_s));
             held.journal.phase.is_over() && age >= forget_after && !held.frozen

@@ -10,6 +10,7 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
+use super::outside::Outside;
 use crate::limits;
 use crate::store::RecordChange;
 
@@ -28,7 +29,7 @@ impl Shared {
     }
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// The lock manager has recognised: the clients of the services that were taken over will be told.
     pub(crate) fn share_adopted(&mut self) {
         if !self.settings.capture.mode.properties().shares_before_telling {

@@ -13,6 +13,7 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::Held;
+use super::outside::Outside;
 use super::readiness::Readiness;
 use crate::config::{Mode, Settings};
 use crate::control::report::{
@@ -76,10 +77,10 @@ pub(crate) fn first(settings: &Settings) -> StatusReport {
     report
 }
 
-impl Agent {
+impl<O: Outside> Agent<O> {
     /// Makes the status known.
     pub(crate) fn publish(&self) {
-        let now = self.clock.now();
+        let now = self.outside.now();
         let life = self.lives.running();
         let report = StatusReport {
             server: self.settings.server.to_string(),
@@ -241,7 +242,9 @@ impl Agent {
             && self.holdings_known
             && at_risk.is_empty()
             && standing.is_none_or(|standing| !standing.failing);
-        self.protection.note(is_protected, at_risk);
+        let (now, now_s) = (self.outside.now(), self.outside.wall_s());
+        self.health.note(now, now_s);
+        self.protection.note(now_s, is_protected, at_risk);
     }
 
     fn clients_at_risk(&self) -> Vec<ClientStatus> {

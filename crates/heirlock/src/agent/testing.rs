@@ -13,19 +13,21 @@ use heirlock_core::takeover::{End, Event, Order, Phase};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
+use super::outside::Outside;
 use super::runs::Commission;
 use super::status::Snapshot;
 use super::work::RunNumber;
 use super::{Agent, Message};
 use crate::config::Settings;
 use crate::store::dir::DirStore;
+use crate::this_server::ThisServer;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An agent whose loop the test is.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
-    pub(crate) agent: Agent,
+    pub(crate) agent: Agent<ThisServer>,
     pub(crate) messages: Receiver<Message>,
 }
 
@@ -78,24 +80,31 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
          [[service]]\nname = \"new\"\naddresses = [\"{second}\"]\n"
     );
     let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
+    let (agent, messages) = taken_up(settings);
+    Place { directory, agent, messages }
+}
+
+/// An agent that has taken up what an earlier one left.
+fn taken_up(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
+    let (mut agent, messages) = begun(settings);
+    agent.take_up();
+    (agent, messages)
+}
+
+/// An agent that has read nothing yet of what an earlier one left.
+pub(crate) fn begun(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
-    let mut agent =
-        Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
-    agent.take_up();
-    Place { directory, agent, messages }
+    let outside = ThisServer::open(&settings).unwrap();
+    let clock = outside.clock;
+    let store = crate::store::open(&settings);
+    (Agent::new(settings, store, outside, clock, inbox, snapshot).unwrap(), messages)
 }
 
 impl Place {
     /// The agent ends, and another one begins on what it left.
     pub(crate) fn start_again(&mut self) {
-        let settings = Arc::clone(&self.agent.settings);
-        let (inbox, messages) = channel();
-        let snapshot = Arc::new(Snapshot::new(&settings));
-        self.agent =
-            Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
-        self.agent.take_up();
-        self.messages = messages;
+        (self.agent, self.messages) = taken_up(Arc::clone(&self.agent.settings));
     }
 
     pub(crate) fn begin(&mut self, target: &str) {
@@ -109,7 +118,7 @@ impl Place {
     fn ask_for(&mut self, target: &str, insisted: bool) {
         let authority = Authority { insisted, ..Authority::default() };
         let order = Order::asked(service(target), false, authority, None);
-        self.agent.begin_run(self.agent.clock.now(), Commission::unasked(order));
+        self.agent.begin_run(self.agent.outside.now(), Commission::unasked(order));
     }
 
     /// The run that is on ends; its threads go on.
@@ -119,17 +128,6 @@ impl Place {
             true => self.agent.refused(end),
             false => self.agent.over(end),
         }
-    }
-
-    /// The agent is killed, and another one is started.
-    pub(crate) fn restart_agent(&mut self) {
-        let settings = Arc::clone(&self.agent.settings);
-        let (inbox, messages) = channel();
-        let snapshot = Arc::new(Snapshot::new(&settings));
-        self.messages = messages;
-        self.agent =
-            Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
-        self.agent.take_up();
     }
 
     /// Something happened in the status monitor's directory.
@@ -142,7 +140,7 @@ impl Place {
     pub(crate) fn turn(&mut self) {
         self.agent.do_what_is_due();
         while self.agent.capture.is_busy() {
-            if self.agent.next_due() > self.agent.clock.now() {
+            if self.agent.next_due() > self.agent.outside.now() {
                 let message = self.next();
                 self.agent.handle(message);
             }

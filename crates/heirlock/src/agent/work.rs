@@ -17,7 +17,6 @@ use heirlock_core::takeover::{Event, Notice, Strategy, TimeLimits};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
-use super::clock::Clock;
 use super::readiness::Readiness;
 use super::{Message, volumes};
 use crate::config::{Command, Settings};
@@ -27,6 +26,7 @@ use crate::host::Host;
 use crate::lock_manager::{self, LockManager, exported};
 use crate::notifier::{self, LookUp};
 use crate::presence::is_present;
+use crate::this_server::Clock;
 use crate::threads;
 use crate::{hooks, limits, probe};
 

@@ -30,7 +30,7 @@ fn register(place: &Place, client: &str) {
 
 /// A whole turn of the loop: a beat, and a look at the directory.
 fn look(place: &mut Place) {
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.beat_due = now;
     place.agent.capture.due = Some(now);
     place.turn();
@@ -94,7 +94,7 @@ fn a_store_that_comes_back_without_what_it_held_is_not_well_before_that_is_in_it
     fs::remove_dir_all(away.join("services/nfs")).unwrap();
     fs::rename(&away, &store).unwrap();
     // A commit that succeeds, of the server's own service, says nothing of the other one.
-    place.agent.scan(place.agent.clock.now());
+    place.agent.scan(place.agent.outside.now());
     assert_ne!(error(&place), "");
     look(&mut place);
     look(&mut place);

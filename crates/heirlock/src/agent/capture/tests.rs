@@ -46,7 +46,7 @@ fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {
     let services = place.directory.path().join("store/services");
     fs::remove_dir_all(services.join("new/1/sm")).unwrap();
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), LINE).unwrap();
-    place.agent.scan(place.agent.clock.now());
+    place.agent.scan(place.agent.outside.now());
     let known = |of| place.agent.held[of].ledger.stored().len();
     assert_eq!((known(&whole), known(&damaged), place.agent.capture.behind), (1, 0, true));
     assert!(services.join("host.nfs-b/1/sm/10.0.0.1").exists());
@@ -73,7 +73,7 @@ fn a_hinted_look_opens_what_changed_and_any_other_opens_all() {
     // However many hints come.
     assert_eq!(place.agent.capture.due, due);
     place.hint();
-    place.agent.capture.due = Some(place.agent.clock.now());
+    place.agent.capture.due = Some(place.agent.outside.now());
     place.turn();
     assert_eq!(place.agent.capture.opened(), 3, "due");
     assert!(!hinted.load(Ordering::SeqCst));
@@ -103,7 +103,7 @@ fn register(place: &Place, client: &str) {
 /// A look that was begun is over, but nothing of it is taken in yet.
 fn begun(place: &mut Place) -> Looked {
     place.hint();
-    place.agent.tend_capture(place.agent.clock.now());
+    place.agent.tend_capture(place.agent.outside.now());
     assert!(place.agent.capture.is_busy());
     place.next_that(|message| match message {
         Message::Looked(looked) => Some(*looked),
@@ -121,7 +121,7 @@ fn the_loop_goes_on_while_it_is_looked_and_takes_in_what_was_found() {
     register(&place, "10.0.0.1");
     let looked = begun(&mut place);
     assert_eq!(known(&place), [] as [&str; 0]);
-    place.agent.looked(place.agent.clock.now(), looked);
+    place.agent.looked(place.agent.outside.now(), looked);
     place.turn();
     assert_eq!(known(&place), ["10.0.0.1"]);
 }
@@ -131,19 +131,19 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     let mut place = looked_once();
     let looked = begun(&mut place);
     register(&place, "10.0.0.1");
-    place.agent.scan(place.agent.clock.now());
-    place.agent.looked(place.agent.clock.now(), looked);
+    place.agent.scan(place.agent.outside.now());
+    place.agent.looked(place.agent.outside.now(), looked);
     assert!(place.agent.capture.found.clients.len() == 1 && !place.agent.capture.is_busy());
-    assert!(place.agent.next_due() <= place.agent.clock.now(), "it is looked at once more");
+    assert!(place.agent.next_due() <= place.agent.outside.now(), "it is looked at once more");
     // What was placed while it was looked may have been taken for a registration.
     place.turn();
     let looked = begun(&mut place);
     let conveyed = BTreeMap::from([(MonName::parse("10.0.0.9").unwrap(), LINE.as_bytes().to_vec())]);
     let my_name = heirlock_nsm::MyName::parse("nfs").unwrap();
     let how = heirlock_core::takeover::Conveyance::Generate;
-    place.agent.conveyor.place(&conveyed, how, &my_name).unwrap();
+    place.agent.outside.place(&conveyed, how, &my_name).unwrap();
     let before = place.agent.capture.looked;
-    place.agent.looked(place.agent.clock.now(), looked);
+    place.agent.looked(place.agent.outside.now(), looked);
     assert_eq!(place.agent.capture.looked, before);
 }
 
@@ -155,7 +155,7 @@ fn a_client_that_registers_while_it_is_looked_is_not_taken_for_gone() {
     place.agent.capture.knows(&client, LINE.as_bytes());
     let other = MonName::parse("10.0.0.2").unwrap();
     place.agent.capture.expects(&other, b"until it is found");
-    place.agent.looked(place.agent.clock.now(), looked);
+    place.agent.looked(place.agent.outside.now(), looked);
     let found = &place.agent.capture.found.clients;
     assert_eq!(
         (found[&client].as_slice(), found[&other].as_slice()),
@@ -167,7 +167,7 @@ fn a_client_that_registers_while_it_is_looked_is_not_taken_for_gone() {
 fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
     let mut place = looked_once();
     register(&place, "10.0.0.1");
-    place.agent.scan(place.agent.clock.now());
+    place.agent.scan(place.agent.outside.now());
     let life = |start: &str| Incarnation { boot: "b".into(), start: start.into(), reopened: 0 };
     let mut looked = begun(&mut place);
     for (began_in, tombstones) in [("1", 0), ("2", 1)] {
@@ -176,7 +176,7 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
         let found = Found { population: Population::default(), ..Found::default() };
         place.agent.lives = Lives::new(Some(life("2")), Default::default());
         let seen = Observation { boot: "b".into(), start: Some("2".into()), in_grace: None, serving: true };
-        assert_eq!(place.agent.lives.looked(place.agent.clock.now(), &seen), None);
+        assert_eq!(place.agent.lives.looked(place.agent.outside.now(), &seen), None);
         place
             .agent
             .held
@@ -184,12 +184,12 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
             .unwrap()
             .ledger
             .saw(&MonName::parse("10.0.0.1").unwrap(), Some(&life("2")));
-        place.agent.take_look(place.agent.clock.now(), Looked { basis, found: Ok(found) });
-        place.agent.record(place.agent.clock.now());
+        place.agent.take_look(place.agent.outside.now(), Looked { basis, found: Ok(found) });
+        place.agent.record(place.agent.outside.now());
         assert_eq!(place.agent.held[&service("new")].ledger.tombstones(), tombstones, "{began_in}");
     }
     looked.found = Err("gone".into());
-    place.agent.looked(place.agent.clock.now(), looked);
+    place.agent.looked(place.agent.outside.now(), looked);
     assert!(place.agent.capture.blind.is_some());
 }
 
@@ -198,7 +198,7 @@ fn a_service_that_fails_in_one_portion_leaves_the_others_theirs() {
     let mut place = looked_once();
     (1..=4).for_each(|number| register(&place, &format!("10.0.0.{number}")));
     fs::remove_dir_all(place.directory.path().join("store/services/host.nfs-b/1/sm")).unwrap();
-    let (now, looked) = (place.agent.clock.now(), begun(&mut place));
+    let (now, looked) = (place.agent.outside.now(), begun(&mut place));
     place.agent.looked(now, looked);
     while place.agent.capture.is_busy() {
         place.agent.compare(now, Portion::of(1, 1, 1));
@@ -210,7 +210,7 @@ fn a_service_that_fails_in_one_portion_leaves_the_others_theirs() {
 fn a_look_that_does_not_end_is_said_and_its_end_as_well() {
     let mut place = looked_once();
     let looked = begun(&mut place);
-    let late = place.agent.clock.now() + LOOK_TIME_MAX;
+    let late = place.agent.outside.now() + LOOK_TIME_MAX;
     assert!(place.agent.next_due() <= late);
     place.agent.tend_capture(late);
     assert!(place.agent.capture.blind.as_deref().is_some_and(|why| why.contains("60 s")));

@@ -19,7 +19,7 @@ fn asked_for(place: &mut Place, asked: u64) {
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let report = ServerReport::new("nfs-a".parse().unwrap(), "run-1");
     store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.pulse.look(now, &store).unwrap();
     place.agent.answer_wishes(now);
 }
@@ -43,7 +43,7 @@ fn with_a_guest() -> Place {
         store.claim(&name, &Claim::new(generation, &server, "run-1", 0)).unwrap();
         store.begin_generation(&name, generation, &contents).unwrap();
     }
-    place.agent.refresh_holdings(place.agent.clock.now());
+    place.agent.refresh_holdings(place.agent.outside.now());
     place.agent.lives.followed_up(false, false);
     place
 }
@@ -51,7 +51,7 @@ fn with_a_guest() -> Place {
 fn look(place: &mut Place, start: &str) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
-    let look = Look { at: place.agent.clock.now(), observation };
+    let look = Look { at: place.agent.outside.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
 }
 
@@ -66,7 +66,7 @@ fn a_release_that_failed_is_said_to_the_home_and_tried_again_when_it_asks_again(
     assert!(place.agent.is_releasing(&service("nfs")));
     let waits = decline(&place).unwrap();
     assert!(waits.why.contains("its address is being taken away") && waits.waits.is_some(), "{waits:?}");
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.address_gone(now, &service("nfs"), Err("192.0.2.10 is still on this server".into()));
     let failed = decline(&place).unwrap().clone();
     assert_eq!((failed.asked, failed.waits.as_ref()), (7, None), "{failed:?}");
@@ -102,7 +102,7 @@ fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
     let of_run =
         |place: &Place| place.agent.run.as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));
     assert!(of_run(&place));
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.release(&service("nfs"), None, None);
     place.agent.address_gone(now, &service("nfs"), Err("it is still here".into()));
     assert!(of_run(&place), "it stays, and its clients are told");
@@ -120,7 +120,7 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
     let lock_manager = std::sync::Arc::clone(&place.agent.workshop.lock_manager);
     let busy = lock_manager.lock().unwrap();
     place.agent.release(&service("nfs"), None, None);
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.address_gone(now, &service("nfs"), Ok(()));
     assert!(!place.agent.held.contains_key(&service("nfs")), "the loop goes on");
     let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
@@ -132,7 +132,7 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
 #[test]
 fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
     let mut place = with_a_guest();
-    let (service, now) = (service("nfs"), place.agent.clock.now());
+    let (service, now) = (service("nfs"), place.agent.outside.now());
     let ask = |place: &mut Place| {
         let (responder, lines) = Responder::heard();
         place.agent.asked_to_release(&service, responder);

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::agent::holdings::claim_first;
-use crate::agent::testing::{Place, place_in_mode, service};
+use crate::agent::testing::{Place, begun, place_in_mode, service};
 use crate::store::dir::DirStore;
 use crate::store::faulty::{Fault, FaultyDisk};
 use crate::store::{Change, Store};
@@ -30,7 +30,7 @@ fn monitoring() -> Place {
     let journal = Journal::quiet("run", &owner, 0);
     claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
     store.commit(&service("nfs"), Generation::FIRST, &[Change::put(client(1), bytes(1))]).unwrap();
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.refresh_holdings(now);
     // What this server serves by itself is no concern of these tests.
     place.agent.held.retain(|held, _| *held == service("nfs"));
@@ -62,7 +62,7 @@ fn who_arrives_while_another_goes_is_made_known_as_durable() {
 fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let mut place = monitoring();
     let named = MonName::parse("client1.example.com").unwrap();
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.resolved(now, &named, client(1).address().into_iter().collect());
     place.agent.tell_durable();
     assert!(place.agent.monitoring.as_ref().unwrap().desk.knows(&named));
@@ -83,12 +83,8 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
 
 /// The agent is killed, and the next one has begun to answer but has read neither the store nor the directory.
 fn killed_and_answering(place: &mut Place) {
-    let settings = Arc::clone(&place.agent.settings);
-    let (inbox, messages) = std::sync::mpsc::channel();
-    let snapshot = Arc::new(crate::agent::Snapshot::new(&settings));
     place.agent.monitoring = None;
-    place.messages = messages;
-    place.agent = Agent::new(Arc::clone(&settings), crate::store::open(&settings), inbox, snapshot).unwrap();
+    (place.agent, place.messages) = begun(Arc::clone(&place.agent.settings));
     place.agent.begin_monitoring(Turns::unwatched()).unwrap();
 }
 
@@ -103,7 +99,7 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     std::fs::write(sm.join(client(2).as_str()), bytes(2)).unwrap();
     killed_and_answering(&mut place);
     assert!(knows(&place, 1) && !knows(&place, 3));
-    place.agent.tend_capture(place.agent.clock.now());
+    place.agent.tend_capture(place.agent.outside.now());
     place.agent.tell_durable();
     assert!(place.agent.capture.looked.is_none(), "the directory may lack what the status monitor knows");
     assert!(knows(&place, 1), "nothing was read that says the contrary");
@@ -134,6 +130,6 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
     disk.set(Fault::None);
     place.agent.store = Box::new(store);
-    place.agent.protect(place.agent.clock.now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
+    place.agent.protect(place.agent.outside.now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
     assert_eq!(place.agent.store.record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
 }

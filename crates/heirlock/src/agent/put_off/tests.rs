@@ -37,7 +37,7 @@ fn answers(place: &mut Place, gate: &Gate) {
         let message = place.next();
         place.agent.handle(message);
     }
-    place.agent.store_answers(place.agent.clock.now());
+    place.agent.store_answers(place.agent.outside.now());
 }
 
 /// A server that holds 'new'.
@@ -49,7 +49,7 @@ fn holder() -> Place {
     let store = place.agent.store.as_ref();
     let state = heirlock_nsm::StateNumber(1);
     crate::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal).unwrap().unwrap();
-    place.agent.beat(place.agent.clock.now());
+    place.agent.beat(place.agent.outside.now());
     assert!(place.agent.held.contains_key(&service("new")));
     place
 }
@@ -78,7 +78,7 @@ fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
     assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
     let before = beats(&place);
     for beat in 1..4 {
-        place.agent.beat(place.agent.clock.now());
+        place.agent.beat(place.agent.outside.now());
         assert_eq!(beats(&place), before + beat);
     }
     place.agent.publish();
@@ -86,7 +86,7 @@ fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
     assert!(said.contains("takes longer than 800 ms"), "{said}");
     answers(&mut place, &gate);
     place.turn();
-    place.agent.beat(place.agent.clock.now());
+    place.agent.beat(place.agent.outside.now());
     assert!(knows(&place, "10.0.0.9") && place.agent.store_error().is_none());
 }
 
@@ -100,7 +100,7 @@ fn a_claim_that_came_about_late_is_the_runs_own_and_no_second_one_is_made() {
     place.drive_until_put_off();
     assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Intent), 0));
     // Looks go on meanwhile, and find nothing that they would mend.
-    place.agent.beat(place.agent.clock.now());
+    place.agent.beat(place.agent.outside.now());
     answers(&mut place, &gate);
     place.drive(Phase::Conveyed);
     let claims = (place.claims("nfs"), place.claims("new"));
@@ -112,7 +112,7 @@ fn a_claim_that_came_about_late_is_the_runs_own_and_no_second_one_is_made() {
 fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     let mut place = holder();
     let gate = hang(&mut place);
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     let adopt = || {
         Box::new(Request::Adopt {
             service: service("nfs"),
@@ -151,7 +151,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
         let (responder, lines) = Responder::heard();
         place.agent.release(&service("new"), Some(responder), None);
         gate.shut(&["release"]);
-        let now = place.agent.clock.now();
+        let now = place.agent.outside.now();
         place.agent.address_gone(now, &service("new"), Ok(()));
         assert!(place.agent.held.contains_key(&service("new")) && lines.try_recv().is_err());
         place.agent.beat(now);
@@ -177,7 +177,7 @@ fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_
     let mon_name = heirlock_nsm::MonName::parse("10.0.0.9").unwrap();
     let line = heirlock_nsm::MonitorLine::generated(mon_name, MyName::parse("nfs-b").unwrap());
     let arrivals = vec![Arrival { line, peer: false }];
-    let now = place.agent.clock.now();
+    let now = place.agent.outside.now();
     place.agent.wanted(now, crate::monitor::Wanted::Commit { batch: 1, arrivals });
     assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
     answers(&mut place, &gate);

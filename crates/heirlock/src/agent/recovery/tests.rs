@@ -21,7 +21,7 @@ fn with_a_stranger() -> Place {
 fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving };
-    let look = Look { at: place.agent.clock.now(), observation };
+    let look = Look { at: place.agent.outside.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
     place.turn();
     place.agent.lives.current().cloned().unwrap()

@@ -17,6 +17,7 @@ use crate::control::Line;
 use crate::store::dir::DirStore;
 use crate::store::steered::Steered;
 use crate::store::{Contents, ServerReport, StoreErrorKind};
+use crate::this_server::Clock;
 
 #[test]
 fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
@@ -39,7 +40,7 @@ fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
     let done = Recognised {
         observation,
         in_place: false,
-        grace_opened: place.agent.clock.now(),
+        grace_opened: place.agent.outside.now(),
         grace_length: Duration::from_secs(20),
         too_late_for_the_lost: false,
     };
@@ -109,10 +110,10 @@ fn who_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
     // It registers with this server's status monitor, and the agent is killed before it looks.
     let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.2 nfs-b\n", 99);
     fs::write(place.directory.path().join("nfs/sm/10.0.0.2"), line).unwrap();
-    place.restart_agent();
+    place.start_again();
     let boot = life.boot.clone();
     let observation = Observation { boot, start: Some(life.start), in_grace: None, serving: true };
-    let look = Look { at: place.agent.clock.now(), observation };
+    let look = Look { at: place.agent.outside.now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
     place.turn();
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it goes on");
@@ -189,7 +190,7 @@ fn a_generation_of_this_server_whose_journal_has_no_sense_is_begun_anew_with_all
     place.agent.store.begin_generation(&service("new"), Generation(2), &contents).unwrap();
     let path = place.directory.path().join("store/services/new/2/journal.json");
     fs::write(&path, "torn").unwrap();
-    place.agent.refresh_holdings(place.agent.clock.now());
+    place.agent.refresh_holdings(place.agent.outside.now());
     let held = &place.agent.held[&service("new")];
     let (clients, journal) = (held.ledger.stored().len(), &held.journal);
     assert_eq!((clients, journal.phase, journal.troubles.len()), (2, Phase::Claimed, 0), "{journal:?}");
@@ -225,7 +226,7 @@ fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
     let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
     place.agent.store.claim(&service("new"), &claim).unwrap();
     fs::write(place.directory.path().join("store/services/new/1/state"), "").unwrap();
-    place.agent.refresh_holdings(place.agent.clock.now());
+    place.agent.refresh_holdings(place.agent.outside.now());
     let held = &place.agent.held[&service("new")];
     assert_eq!(held.ledger.stored().len(), 3);
     assert_eq!(held.journal.troubles.len(), 3, "{:?}", held.journal.troubles);
@@ -239,7 +240,7 @@ fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
 #[test]
 fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     let mut place = place();
-    place.agent.refresh_holdings(place.agent.clock.now());
+    place.agent.refresh_holdings(place.agent.outside.now());
     damaged(&place);
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let before = |method| match method {
@@ -301,13 +302,13 @@ fn a_heartbeat_that_goes_on_though_its_owner_was_said_to_be_off_is_said_once() {
     let hears = |place: &mut Place, beat: u64| {
         let report = ServerReport { beat, ..ServerReport::new("nfs-a".parse().unwrap(), "run-a") };
         place.agent.store.put_server(&report).unwrap();
-        place.agent.beat(place.agent.clock.now());
+        place.agent.beat(place.agent.outside.now());
     };
     hears(&mut place, 1);
     hears(&mut place, 2);
     let authority = Authority { fenced: Some(owner), ..Authority::default() };
     let order = Order::asked(service("new"), false, authority, None);
-    place.agent.begin_run(place.agent.clock.now(), Commission::unasked(order));
+    place.agent.begin_run(place.agent.outside.now(), Commission::unasked(order));
     let told = |place: &Place| place.agent.asked.as_ref().unwrap().told.clone();
     for beat in [3, 3] {
         hears(&mut place, beat);
@@ -336,10 +337,10 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
     let asked = place.agent.asked.as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     let limit = asked.due().unwrap();
-    place.agent.tick_asked(place.agent.clock.now());
+    place.agent.tick_asked(place.agent.outside.now());
     assert!(place.agent.asked.is_some() && place.agent.next_due() <= limit);
-    place.agent.clock = clock::Clock::ahead(LONG);
-    place.agent.tick_asked(place.agent.clock.now());
+    place.agent.outside.clock = Clock::ahead(LONG);
+    place.agent.tick_asked(place.agent.outside.now());
     let Some(Line::Failed(failure)) = lines.try_iter().last() else { panic!() };
     assert!(failure.refused && failure.message.contains("a thread hangs"), "{failure:?}");
     assert!(place.agent.asked.is_none() && place.claims("new") == 0);
@@ -352,10 +353,10 @@ fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_see
     let hangs = lock_manager.lock().unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
-    place.agent.tick_run(place.agent.clock.now());
+    place.agent.tick_run(place.agent.outside.now());
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it has time");
-    place.agent.clock = clock::Clock::ahead(LONG);
-    place.agent.tick_run(place.agent.clock.now());
+    place.agent.outside.clock = Clock::ahead(LONG);
+    place.agent.tick_run(place.agent.outside.now());
     assert!(place.agent.run.is_none());
     let journal = &place.agent.held[&service("new")].journal;
     let why = journal.failure.as_deref().unwrap();

@@ -76,7 +76,7 @@ fn nobody_waits_for_a_store_that_fails() {
 fn nobody_waits_long_for_a_store_that_is_slow() {
     let mut place = about_to_tell("callout");
     let until = place.agent.run.as_ref().unwrap().untold.as_ref().unwrap().until;
-    place.agent.notify_once_shared(place.agent.clock.now());
+    place.agent.notify_once_shared(place.agent.outside.now());
     assert!(waits(&place));
     place.agent.notify_once_shared(until);
     assert_eq!((waits(&place), known_to_new(&place)), (false, 0));

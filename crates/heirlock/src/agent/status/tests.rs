@@ -172,7 +172,7 @@ fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record()
     let mut place = held_here("new");
     let service = service("new");
     assert_eq!(status_of(&place, "new").owner.as_deref(), Some("nfs-b"));
-    place.agent.address_gone(place.agent.clock.now(), &service, Ok(()));
+    place.agent.address_gone(place.agent.outside.now(), &service, Ok(()));
     let after = status_of(&place, "new");
     assert_eq!((after.owner, after.released_by.as_deref(), after.held), (None, Some("nfs-b"), false));
     let kept = tenure_of(place.agent.store.as_ref(), &service, Generation::FIRST);
@@ -199,7 +199,7 @@ fn protection_is_claimed_from_the_moment_on_from_which_everything_is_on_record()
     assert!(since.is_some());
     place.turn();
     assert_eq!(place.agent.protection.since_s(), since);
-    place.agent.health.failed(place.agent.clock.now(), "no space");
+    place.agent.health.failed(place.agent.outside.now(), "no space");
     place.agent.note_protection();
     assert_eq!(place.agent.protection.since_s(), None);
 }
@@ -232,7 +232,7 @@ fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted()
     let sm = place.directory.path().join("nfs/sm");
     let entries = limits::PROBLEMS_OF_A_KIND_MAX + 7;
     (0..entries).for_each(|n| std::fs::write(sm.join(format!("no name {n}")), "").unwrap());
-    place.agent.scan(place.agent.clock.now());
+    place.agent.scan(place.agent.outside.now());
     place.agent.publish();
     let problems = place.agent.snapshot.report().problems;
     let named: Vec<_> = problems.iter().filter(|problem| problem.kind == ProblemKind::NoRecord).collect();

@@ -1,0 +1,84 @@
+//! What this server notes for its next agent, in its runtime directory, which a boot empties, and in its local one.
+
+use std::path::{Path, PathBuf};
+
+use heirlock_core::grace::Remembered;
+use heirlock_core::takeover::{REGISTRATIONS_BYTES_MAX, Registrations};
+
+use crate::config::Settings;
+use crate::files::{self, trusted};
+
+/// Since when grace has been open, and when it was last seen closed. A boot ends every life, and empties the runtime
+/// directory.
+const GRACE: &str = "grace.json";
+
+/// Bytes of it: one life, and two times.
+const GRACE_BYTES_MAX: usize = 64 * 1024;
+
+/// Who was registered when the lock manager recognised: it decides who has come back. A boot ends the life that was
+/// recognised.
+const REGISTRATIONS: &str = "registered-before";
+
+/// As long as it exists, this server is being maintained.
+const MAINTENANCE: &str = "maintenance";
+
+/// What that file says.
+const REMARK: &str = "while this file exists, the server's silence is no reason to adopt\n";
+
+/// What was noted of grace in this boot. What can't be read was torn by nobody's fault: then nothing is known, as before the
+/// first start.
+pub(super) fn grace(runtime_directory: &Path) -> Option<Remembered> {
+    let bytes = trusted::read(&runtime_directory.join(GRACE), GRACE_BYTES_MAX).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Notes what is known of grace.
+pub(super) fn note_grace(runtime_directory: &Path, noted: &Remembered) {
+    let file = runtime_directory.join(GRACE);
+    // No sync: it is of use to this boot alone.
+    let written = serde_json::to_vec(noted)
+        .map_err(Into::into)
+        .and_then(|bytes| trusted::replace(&file, &bytes, 0o600, false));
+    if let Err(error) = written {
+        tracing::warn!(file = %file.display(), %error, "what was seen of grace can't be noted in {}, so a run that is interrupted now may not go on: {error}", file.display());
+    }
+}
+
+/// Who was registered before, as an earlier agent noted it for this run.
+pub(super) fn registrations(runtime_directory: &Path, run: &str) -> Option<Registrations> {
+    let file = runtime_directory.join(REGISTRATIONS);
+    let text = trusted::read_text(&file, REGISTRATIONS_BYTES_MAX).ok();
+    let noted = text.and_then(|text| Registrations::parse(&text, run));
+    if noted.is_none() {
+        tracing::warn!(file = %file.display(), run, "nothing in {} tells who was registered when the lock manager recognised, so clients that came back since are reported as acknowledged", file.display());
+    }
+    noted
+}
+
+/// Notes who is registered, for the run that it is told of.
+pub(super) fn note_registrations(runtime_directory: &Path, registrations: &Registrations) {
+    let file = runtime_directory.join(REGISTRATIONS);
+    // No sync: it is of use to this boot alone.
+    if let Err(error) = trusted::replace(&file, registrations.render().as_bytes(), 0o600, false) {
+        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
+    }
+}
+
+/// Whether this server is being maintained.
+pub(super) fn is_maintained(settings: &Settings) -> bool {
+    maintenance_file(settings).exists()
+}
+
+/// It is from now on, or is no more.
+pub(super) fn maintain(settings: &Settings, on: bool) -> Result<(), String> {
+    let file = maintenance_file(settings);
+    let kept = match on {
+        true => trusted::replace(&file, REMARK.as_bytes(), 0o644, true),
+        false => files::unless_absent(trusted::remove(&file)),
+    };
+    kept.map_err(|error| format!("can't change {}: {error}", file.display()))
+}
+
+fn maintenance_file(settings: &Settings) -> PathBuf {
+    settings.local_directory.join(MAINTENANCE)
+}
