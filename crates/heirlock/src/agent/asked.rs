@@ -8,7 +8,7 @@ use heirlock_core::{Moment, ServiceName};
 use super::Agent;
 use super::outside::Outside;
 use super::runs::Running;
-use super::work::{RunNumber, Workshop};
+use super::work::RunWork;
 
 impl<O: Outside> Agent<O> {
     /// What this server holds and owes now.
@@ -55,13 +55,17 @@ impl<O: Outside> Agent<O> {
             match action {
                 Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
                     Some(why) => self.advance_asked(Event::Fit(Err(why))),
-                    None => self.work_for(number).check_fit(targets.clone(), insists, brings),
+                    None => {
+                        let work = RunWork::CheckFit { targets: targets.clone(), insists, brings };
+                        self.outside.begin_for(number, work);
+                    }
                 },
                 Action::Fence(services) => {
                     let owners = services
                         .iter()
                         .filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
-                    self.work_for(number).fence(owners.collect());
+                    let work = RunWork::Fence(owners.collect());
+                    self.outside.begin_for(number, work);
                 }
                 Action::Claim { services, authority } => {
                     if let Some(claimed) = self.claim_all(number, services, authority) {
@@ -88,7 +92,7 @@ impl<O: Outside> Agent<O> {
                 "the run {} tells clients of a restart; it makes way for the adoption that was asked for",
                 running.machine.run()
             );
-            running.stop();
+            self.outside.stop_telling();
         }
         self.run = self.asked.take();
         if let Some(running) = &mut self.run {
@@ -119,11 +123,6 @@ impl<O: Outside> Agent<O> {
         if let Some(asked) = &mut self.asked {
             asked.say_progress(now, &self.settings);
         }
-    }
-
-    /// A workshop whose reports are this run's.
-    pub(crate) fn work_for(&self, run: RunNumber) -> Workshop {
-        Workshop { run, ..self.workshop.clone() }
     }
 }
 

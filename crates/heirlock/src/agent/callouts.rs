@@ -1,31 +1,17 @@
 //! rpc.statd's callouts: each client is made durable before rpc.statd, and lockd behind it, goes on.
 
-use anyhow::{Context, Result};
 use heirlock_core::Moment;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_nsm::MyName;
 
+use super::Agent;
 use super::outside::Outside;
 use super::put_off::Later;
-use super::{Agent, Message};
-use crate::callout::{Listener, Said, Waiting};
+use crate::callout::{Said, Waiting};
 use crate::from_elsewhere;
 use crate::words::counted;
 
 impl<O: Outside> Agent<O> {
-    /// Begins to listen.
-    pub(crate) fn listen_to_callouts(&mut self) -> Result<Listener> {
-        let inbox = self.inbox.clone();
-        let sm = self.settings.state_directory.join("sm");
-        let listener = Listener::start(&self.settings.runtime_directory, sm, move |said, waiting| {
-            let _ = inbox.send(Message::Callout(said, waiting));
-        });
-        let runtime = self.settings.runtime_directory.display().to_string();
-        let listener = listener.with_context(|| format!("can't listen for callouts in {runtime}"))?;
-        self.take_in_spool(self.outside.now());
-        Ok(listener)
-    }
-
     /// rpc.statd says something, and waits.
     pub(crate) fn called_out(&mut self, now: Moment, said: Said, waiting: Waiting) {
         let done = match &said {

@@ -1,13 +1,12 @@
 //! Capture: from a look at the status monitor's directory to durable records of every service that this server holds.
 //!
-//! A look is made by the thread of `looker.rs`, and what it found is compared with the store a portion at each turn of the
+//! A look is made beside the loop (`look.rs`), and what it found is compared with the store a portion at each turn of the
 //! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop
 //! looks itself: what a run decides rests upon who was registered just then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
@@ -17,10 +16,10 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::{Held, commit_all};
-use super::looker::{Basis, Found, Looked, Looker};
+use super::look::{Basis, Found, Looked, Recall};
 use super::outside::Outside;
 use super::resolve::Resolver;
-use crate::detector;
+use super::work::Work;
 use crate::from_elsewhere;
 use crate::limits::{
     COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX, STORE_RETRY,
@@ -49,13 +48,9 @@ pub(crate) struct Capture {
     /// The directory itself can't be read.
     pub(crate) blind: Option<String>,
     /// When the last look began that is over.
-    pub(crate) looked: Option<Instant>,
+    pub(crate) looked: Option<Moment>,
     /// When everything is read anew, whatever hints say; `None`: now.
     pub(crate) due: Option<Moment>,
-    /// A hint came since the last look began. The watch sets it: one hint is enough for all that happens until the next look,
-    /// a thousand in the inbox would each cost one.
-    pub(crate) hinted: Arc<AtomicBool>,
-    looker: Looker,
     /// The look that is on.
     looking: Option<Looking>,
     /// Who registered since it began, as far as the loop knows already.
@@ -64,8 +59,6 @@ pub(crate) struct Capture {
     comparing: Option<Comparing>,
     /// Before this moment no look is made only because a deletion may be believed.
     pause: Moment,
-    /// What the looks of a run have read since everything was read anew.
-    memory: detector::Memory,
     /// How many files the last look had to open.
     opened: usize,
 }
@@ -103,7 +96,7 @@ struct Comparing {
 }
 
 impl Capture {
-    pub(crate) fn new(looker: Looker) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             found: Population::default(),
             problems: BTreeSet::new(),
@@ -116,13 +109,10 @@ impl Capture {
             blind: None,
             looked: None,
             due: None,
-            hinted: Arc::default(),
-            looker,
             looking: None,
             learnt: BTreeMap::new(),
             comparing: None,
             pause: Moment::START,
-            memory: detector::Memory::default(),
             opened: 0,
         }
     }
@@ -148,15 +138,16 @@ impl Capture {
         }
     }
 
-    /// When it is to be looked or compared next; `None` while that is on. Which deletions may be believed does not hurry it.
-    fn next_due(&self) -> Option<Moment> {
+    /// When it is to be looked or compared next; `None` while that is on. `hinted`: more may have changed since the last look
+    /// began. Which deletions may be believed does not hurry it.
+    fn next_due(&self, hinted: bool) -> Option<Moment> {
         if self.comparing.is_some() {
             return Some(Moment::START);
         }
         match self.looking {
             // Also where it never ends, that is seen.
             Some(looking) => Some(looking.began + LOOK_TIME_MAX).filter(|_| self.blind.is_none()),
-            None if self.hinted.load(Ordering::SeqCst) => Some(Moment::START),
+            None if hinted => Some(Moment::START),
             None => self.due.or(Some(Moment::START)),
         }
     }
@@ -176,11 +167,6 @@ impl Capture {
         self.looked.is_some() || self.blind.is_some()
     }
 
-    /// Whether more may have changed in the directory than the last look showed.
-    fn is_unsettled(&self) -> bool {
-        self.looking.is_some() || self.hinted.load(Ordering::SeqCst)
-    }
-
     /// A look or a comparison is on.
     #[cfg(test)]
     pub(crate) fn is_busy(&self) -> bool {
@@ -198,11 +184,11 @@ impl<O: Outside> Agent<O> {
         self.say_if_a_look_hangs(now);
         let anew =
             self.deletions_due().is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
-        let hinted = self.capture.hinted.load(Ordering::SeqCst);
+        let hinted = self.outside.is_hinted();
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides, anew) {
             (true, true) => self.scan(now),
-            (true, false) if hinted => self.look(now),
+            (true, false) if hinted => self.look(now, false),
             (false, _) if anew || hinted => self.begin_look(now, anew),
             _ => {}
         }
@@ -215,7 +201,7 @@ impl<O: Outside> Agent<O> {
             return None;
         }
         let deletions = self.deletions_due().map(|at| at.max(self.outside.now() + STORE_RETRY));
-        self.capture.next_due().into_iter().chain(deletions).min()
+        self.capture.next_due(self.outside.is_hinted()).into_iter().chain(deletions).min()
     }
 
     /// When a deletion may be believed and is looked for.
@@ -234,29 +220,25 @@ impl<O: Outside> Agent<O> {
 
     /// Looks, if more may have changed than the last look showed, before something is decided that rests upon who is there.
     pub(crate) fn settle_capture(&mut self, now: Moment) {
-        if self.capture.is_unsettled() {
-            self.look(now);
+        if self.capture.looking.is_some() || self.outside.is_hinted() {
+            self.look(now, false);
         }
     }
 
     /// Looks at the directory, reads all of it, and makes the store know what it shows, before anything else is done.
     pub(crate) fn scan(&mut self, now: Moment) {
         self.capture.due = Some(now + self.settings.capture.scan_interval);
-        self.capture.memory = detector::Memory::default();
-        self.look(now);
+        self.look(now, true);
     }
 
-    /// The same after a hint, but opens only those files that may have changed since earlier looks.
-    pub(crate) fn look(&mut self, now: Moment) {
+    /// The same; not `anew`, as after a hint, but opening only those files that may have changed since earlier looks.
+    fn look(&mut self, now: Moment, anew: bool) {
         if let Some(looking) = &mut self.capture.looking {
             looking.counts = false;
         }
         let basis = self.begin_basis(now);
-        let Capture { memory, addresses, .. } = &mut self.capture;
-        let found = Found::look(&self.settings.state_directory, memory, &basis.placed, addresses);
-        if self.run.is_none() && self.asked.is_none() {
-            self.capture.memory = detector::Memory::default();
-        }
+        let kept = self.run.is_some() || self.asked.is_some();
+        let found = self.outside.look(&self.capture.addresses, Recall { anew, kept });
         self.take_look(now, Looked { basis, found });
         self.record(now);
         self.report_registrations();
@@ -272,10 +254,10 @@ impl<O: Outside> Agent<O> {
         }
         let basis = self.begin_basis(now);
         self.capture.learnt.clear();
-        match self.capture.looker.look(basis, Arc::clone(&self.capture.addresses), anew) {
+        match self.outside.begin_look(basis, Arc::clone(&self.capture.addresses), anew) {
             Ok(()) => self.capture.looking = Some(Looking { began: now, counts: true }),
-            Err(error) => {
-                self.say_blind(Some(format!("there is no thread to look at it: {error}")));
+            Err(why) => {
+                self.say_blind(Some(why));
                 self.capture.due = Some(now + STORE_RETRY);
             }
         }
@@ -283,10 +265,10 @@ impl<O: Outside> Agent<O> {
 
     /// A look begins: what happens from now on may not be seen by it.
     fn begin_basis(&mut self, now: Moment) -> Basis {
-        self.capture.hinted.store(false, Ordering::SeqCst);
+        self.outside.forget_hints();
         self.follow_all(now);
         let (life, placed) = (self.life_that_deletes(), Arc::clone(self.outside.placed()));
-        Basis { began: now, began_at: Instant::now(), life, placed }
+        Basis { began: now, began_at: self.outside.now(), life, placed }
     }
 
     /// A look is over that was made elsewhere.
@@ -319,7 +301,9 @@ impl<O: Outside> Agent<O> {
         self.say_blind(None);
         self.speak_of_problems(problems);
         let known = population.keys.keys();
-        self.capture.resolver.ask(&population.unresolved, known, now, &self.inbox);
+        for name in self.capture.resolver.ask(&population.unresolved, known, now) {
+            self.outside.begin(Work::LookUp(name));
+        }
         for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
             match learnt {
                 Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
@@ -327,7 +311,7 @@ impl<O: Outside> Agent<O> {
             }
         }
         let before = std::mem::replace(&mut self.capture.found, population);
-        self.capture.looker.discard(before);
+        self.outside.begin(Work::Discard(before));
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
         let roles = self.outside.roles(&self.nlm_ports, remembers);
         let begin =
@@ -415,8 +399,15 @@ impl<O: Outside> Agent<O> {
     }
 
     /// A name was resolved, or could not be.
-    pub(crate) fn resolved(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
+    pub(crate) fn resolved(&mut self, now: Moment, name: &MonName, found: Result<Vec<IpAddr>, String>) {
         self.capture.resolver.answered(name, now);
+        let addresses = match found {
+            Ok(addresses) => addresses,
+            Err(why) => {
+                tracing::warn!(%name, why, "the addresses of {name} are looked up later: {why}");
+                return;
+            }
+        };
         if addresses.is_empty() {
             if !self.capture.addresses.contains_key(name)
                 && from_elsewhere::may_say("client's name without an address", Source::Unknown)
@@ -438,7 +429,7 @@ impl<O: Outside> Agent<O> {
         }
     }
 
-    fn learn(&mut self, now: Moment, name: &MonName, addresses: Vec<std::net::IpAddr>) {
+    fn learn(&mut self, now: Moment, name: &MonName, addresses: Vec<IpAddr>) {
         let before = self.capture.addresses.get(name).cloned();
         learn(Arc::make_mut(&mut self.capture.addresses), name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {

@@ -8,7 +8,7 @@ use heirlock_core::{Moment, ServiceName};
 use super::outside::Outside;
 use super::requests::Adoption;
 use super::runs::{Waiting, unfit};
-use super::work::Fit;
+use super::work::{Fit, Work};
 use super::{Agent, status};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
@@ -51,7 +51,7 @@ impl<O: Outside> Agent<O> {
         if let Err(why) = self.knows_its_own(false) {
             return waiting.responder.failed(&why, true);
         }
-        self.workshop.check_home(&service);
+        self.outside.begin(Work::CheckHome(service.clone()));
         let until = now + limits::GIVE_UP_TIME_MAX;
         self.wishes.0.push(Wish { service, asked_at: None, until, waiting, told: Vec::new() });
     }

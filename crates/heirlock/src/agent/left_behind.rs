@@ -7,10 +7,9 @@ use heirlock_core::takeover::Strategy;
 use heirlock_core::{ServerName, ServiceName};
 
 use super::outside::Outside;
-use super::work::Workshop;
+use super::work::Work;
 use super::{Agent, holdings};
 use crate::store::StoreError;
-use crate::threads;
 
 impl<O: Outside> Agent<O> {
     /// Another server holds this service. Where that was claimed from this one, the address has to go.
@@ -31,7 +30,7 @@ impl<O: Outside> Agent<O> {
         self.left_behind = left_behind;
         if goes? {
             self.left_behind_problems().iter().for_each(|problem| tracing::error!("{problem}"));
-            self.workshop.leave_address(service);
+            self.outside.begin(Work::LeaveAddress(service.clone()));
         }
         Ok(())
     }
@@ -90,26 +89,6 @@ fn left_behind(service: &ServiceName, owner: &ServerName) -> String {
     format!(
         "{service} belongs to {owner}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down"
     )
-}
-
-impl Workshop {
-    /// Takes the address of a service that is another server's away, where there is a hook for that.
-    fn leave_address(&self, service: &ServiceName) {
-        let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("address-down", move || {
-            let service = of;
-            match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
-                Some(Ok(())) => {
-                    tracing::info!(%service, "{service}: its address was taken away, for it is another server's");
-                }
-                Some(Err(why)) => tracing::error!(%service, why, "{service}: its address did not go: {why}"),
-                None => {}
-            }
-        });
-        if let Err(error) = begun {
-            tracing::error!(%service, %error, "{service}: its address did not go: {error}");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! The agent: one process on each server that captures, keeps, takes over and tells.
 //!
-//! One loop owns all state. Whatever takes its time runs in a thread of its own (`work.rs`) and reports by a
-//! [`Message`]; what is decided is decided by the machines of `heirlock-core`, and carried out here in the order "durable,
-//! then told".
+//! One loop owns all state, and tells it what comes: [`Agent::handle`] takes a [`Message`] in, [`Agent::do_what_is_due`] does
+//! what time has brought about, and [`Agent::next_due`] says when that is asked for again. What is decided is decided by
+//! the machines of `heirlock-core`, and carried out here in the order "durable, then told". Besides its store an agent
+//! touches nothing but what `outside.rs` names: no file, thread, socket, clock or random number is here, and a test sees to
+//! that. The product's server is `this_server/`.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `capture.rs`, `looker.rs`, `roles.rs`, `resolve.rs` | from the status monitor's directory to durable records |
+//! | `outside.rs`, `work.rs` | what an agent asks of its server, and what it begins there |
+//! | `capture.rs`, `look.rs`, `resolve.rs` | from the status monitor's directory to durable records |
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
-//! | `recovery.rs`, `watch.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
-//! | `runs.rs`, `claims.rs`, `convey.rs`, `shared.rs`, `work.rs`, `volumes.rs` | a run, carried out |
+//! | `recovery.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
+//! | `runs.rs`, `asked.rs`, `claims.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
@@ -27,33 +30,28 @@ mod grace;
 mod health;
 mod holdings;
 mod left_behind;
-mod looker;
+pub(crate) mod look;
 mod mend;
 mod monitor;
 pub(crate) mod outside;
 mod put_off;
-mod readiness;
-mod recovery;
+pub(crate) mod recovery;
 mod release;
 mod requests;
-pub(crate) mod resolve;
+mod resolve;
 mod runs;
 mod services;
 mod shared;
 mod status;
 #[cfg(test)]
-mod testing;
-mod volumes;
-mod watch;
-mod work;
+pub(crate) mod testing;
+pub(crate) mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use heirlock_core::claim::Claim;
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Incarnation;
@@ -62,22 +60,15 @@ use heirlock_core::liveness::Hearts;
 use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::takeover::Event;
-use heirlock_core::{Moment, ServiceName, limits as core_limits};
+use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
-use crate::config::{ForEach, Settings};
-use crate::control::{Answer, Listener, Request, Responder, trust};
-use crate::detector::Hints;
+use crate::config::Settings;
+use crate::control::{Request, Responder};
 use crate::monitor::Wanted;
 use crate::store::memory::StoreMemory;
-use crate::store::timed::Timed;
-use crate::store::{self, ServerReport, Store, StoreErrorKind};
-use crate::this_server::{Clock, ThisServer};
-use crate::threads;
-use crate::watchdog::{Turns, Watchdog};
-use crate::{callout, from_elsewhere, guard, limits, lock_manager};
+use crate::store::{ServerReport, Store, StoreErrorKind};
+use crate::{callout, from_elsewhere, limits};
 
 use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
@@ -85,21 +76,21 @@ use capture::Capture;
 use health::{Health, Protection};
 use holdings::Held;
 use outside::Outside;
+use recovery::Look;
 use runs::Running;
-use status::Snapshot;
-#[cfg(test)]
 pub(crate) use status::first as first_status;
-use watch::Look;
-use work::{Fit, RunNumber, Workshop};
+use work::{Fit, RunNumber, Work};
 
 /// What the loop is told.
 pub(crate) enum Message {
     /// Something happened in the status monitor's directory: a hint.
     Changed,
     /// The status monitor's directory was looked at.
-    Looked(Box<looker::Looked>),
-    /// What lies there was read at the start, where heirlock is the status monitor.
-    DirectoryRead(Box<Result<monitor::ReadDirectory>>),
+    Looked(Box<look::Looked>),
+    /// What lies there was read at the start, where heirlock is the status monitor: of these clients the files are to follow.
+    DirectoryRead(Box<Result<BTreeSet<MonName>, String>>),
+    /// What was written there is not made durable now, and why.
+    NotSynced(String),
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
     /// The lock manager of this life was asked whether grace is open.
@@ -115,9 +106,9 @@ pub(crate) enum Message {
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<Recognised, String>>),
     /// What other servers compare with their own.
-    Facts(BTreeMap<String, String>),
+    Facts(Result<BTreeMap<String, String>, String>),
     /// A name was looked up.
-    Resolved(MonName, Vec<IpAddr>),
+    Resolved(MonName, Result<Vec<IpAddr>, String>),
     /// The address of a service that is being released is gone, or isn't.
     AddressGone(ServiceName, Result<(), String>),
     /// The volume of a service that was released is gone, or isn't.
@@ -139,7 +130,7 @@ pub(crate) enum Message {
 struct Facts {
     gathered_at: Option<Moment>,
     known: BTreeMap<String, String>,
-    /// A thread gathers them; one that hangs with a disk is not joined by others.
+    /// They are being gathered; what hangs with a disk is not joined by others.
     awaited: bool,
 }
 
@@ -151,8 +142,6 @@ pub(crate) struct Agent<O> {
     pub(crate) outside: O,
     store: Box<dyn Store>,
     acquaintance: Acquaintance,
-    inbox: Sender<Message>,
-    workshop: Workshop,
     capture: Capture,
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
@@ -171,8 +160,8 @@ pub(crate) struct Agent<O> {
     run: Option<Running>,
     /// What was asked for and has claimed nothing yet.
     asked: Option<Running>,
-    /// From which addresses clients can be told, in the run that is on or in the last one.
-    readiness: Arc<readiness::Readiness>,
+    /// The number of the last run that this agent began or went on with.
+    last_run: RunNumber,
     shared: shared::Shared,
     pulse: Pulse,
     beat_due: Moment,
@@ -186,7 +175,6 @@ pub(crate) struct Agent<O> {
     wishes: failback::Wishes,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
-    snapshot: Arc<Snapshot>,
     /// Tells this configuration from others.
     fingerprint: String,
     /// Why the agent must end.
@@ -195,115 +183,25 @@ pub(crate) struct Agent<O> {
 
 pub(crate) use status::past_report;
 
-/// Runs the agent until it is told to stop.
-///
-/// # Errors
-/// Where something it can't do without is missing, or another agent lives under its name.
-pub(crate) fn run(settings: Settings) -> Result<()> {
-    let settings = Arc::new(settings);
-    let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
-    let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX);
-    turns.turn();
-    for directory in [&settings.local_directory, &settings.runtime_directory] {
-        trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
-    }
-    match guard::renew(&settings) {
-        Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
-        Ok(false) => {}
-        Err(error) => {
-            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
-        }
-    }
-    if !settings.state_directory_is_set {
-        tracing::info!(directory = %settings.state_directory.display(), "state-directory is not set, and the status monitor is followed to {}", settings.state_directory.display());
-    }
-    for finding in guard::commands(&settings) {
-        tracing::error!(remedy = finding.remedy, "{}", finding.found);
-    }
-    let (inbox, messages) = channel();
-    let snapshot = Arc::new(Snapshot::new(&settings));
-    let _listener = listen(&settings, &inbox, &snapshot)?;
-    stop_on_signal(inbox.clone())?;
-    let answers = inbox.clone();
-    let ended = move || drop(answers.send(Message::StoreAnswers));
-    let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
-    let outside = ThisServer::open(&settings)?;
-    let clock = outside.clock;
-    let mut agent =
-        Agent::new(Arc::clone(&settings), Box::new(store), outside, clock, inbox.clone(), snapshot)?;
-    // A status monitor that resumes answers from now on, while the store is read.
-    let _callouts = agent.begin_capture(&watchdog)?;
-    agent.take_up();
-    if settings.capture.mode.properties().is_status_monitor {
-        // The status monitor answers known clients also where this loop hangs, as it may where a store does.
-        turns.only_say();
-    }
-    let _hints = agent.watch_directory()?;
-    watch::start(&agent.workshop, inbox)?;
-    agent.serve(&messages, &turns)
-}
-
-/// Answers what needs no decision at once, and hands on the rest.
-fn listen(settings: &Settings, inbox: &Sender<Message>, snapshot: &Arc<Snapshot>) -> Result<Listener> {
-    let (inbox, snapshot) = (Mutex::new(inbox.clone()), Arc::clone(snapshot));
-    let requested = move |request: Request, responder: Responder| {
-        if request == Request::Status {
-            // Also while the loop waits for a store that hangs.
-            responder.done(Answer::Status(Box::new(snapshot.report())));
-            return;
-        }
-        let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = inbox.send(Message::Request(Box::new(request), responder));
-    };
-    Listener::start(&settings.runtime_directory, requested)
-        .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
-}
-
-fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
-    threads::start("signals", move || {
-        for _ in signals.forever() {
-            if inbox.send(Message::Stop).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
 impl<O: Outside> Agent<O> {
-    fn new(
-        settings: Arc<Settings>,
-        store: Box<dyn Store>,
-        mut outside: O,
-        clock: Clock,
-        inbox: Sender<Message>,
-        snapshot: Arc<Snapshot>,
-    ) -> Result<Self> {
+    /// One with this store, of which it has read nothing yet.
+    ///
+    /// # Errors
+    /// Where the store isn't what it should be, or what is remembered of it can't be read.
+    pub(crate) fn new(settings: Arc<Settings>, store: Box<dyn Store>, mut outside: O) -> Result<Self> {
         let id = format!("{:016x}", outside.random());
         let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
         let report = own_report(&settings, &id, &outside);
-        let mut lock_manager = lock_manager::open(&settings);
-        lock_manager.tidy();
-        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager = lock_manager.describe(), "the agent of {} begins, on {} and {}", settings.server, store.describe(), lock_manager.describe());
-        let workshop = Workshop {
-            settings: Arc::clone(&settings),
-            clock,
-            lock_manager: Arc::new(Mutex::new(lock_manager)),
-            inbox: inbox.clone(),
-            run: RunNumber::default(),
-        };
-        let capture = Capture::new(looker::Looker::new(settings.state_directory.clone(), inbox.clone()));
+        let lock_manager = outside.lock_manager();
+        tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager, "the agent of {} begins, on {} and {lock_manager}", settings.server, store.describe());
         Ok(Self {
             id,
             beat_due: outside.now(),
             outside,
             store,
             acquaintance: Acquaintance::new(memory),
-            inbox,
-            workshop,
-            capture,
+            capture: Capture::new(),
             monitoring: None,
             lives: Lives::default(),
             meeting: recovery::Meeting::default(),
@@ -315,7 +213,7 @@ impl<O: Outside> Agent<O> {
             left_behind: LeftBehind::default(),
             run: None,
             asked: None,
-            readiness: Arc::default(),
+            last_run: RunNumber::default(),
             shared: shared::Shared::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             facts: Facts::default(),
@@ -326,7 +224,6 @@ impl<O: Outside> Agent<O> {
             put_off: put_off::PutOff::default(),
             wishes: failback::Wishes::default(),
             unasked_not_before: BTreeMap::new(),
-            snapshot,
             fingerprint: settings.fingerprint(),
             fatal: None,
             settings,
@@ -334,7 +231,7 @@ impl<O: Outside> Agent<O> {
     }
 
     /// Takes up what an earlier run of the agent held and left unfinished, as the store knows it.
-    fn take_up(&mut self) {
+    pub(crate) fn take_up(&mut self) {
         let now = self.outside.now();
         match self.meet_store() {
             Ok(()) => self.refresh_holdings(now),
@@ -345,69 +242,14 @@ impl<O: Outside> Agent<O> {
         self.lives = Lives::new(known, recalled);
         self.tidy_conveyed();
     }
-}
 
-impl Agent<ThisServer> {
-    /// Begins to learn of records in the way that is configured, besides looking at the directory.
-    fn begin_capture(&mut self, watchdog: &Watchdog) -> Result<Option<callout::Listener>> {
-        type Begin = fn(&mut Agent<ThisServer>, &Watchdog) -> Result<Option<callout::Listener>>;
-        let each = ForEach::<Begin> {
-            watch: |_, _| Ok(None),
-            callout: |agent, _| agent.listen_to_callouts().map(Some),
-            nsm: |agent, watchdog| {
-                let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
-                agent.begin_monitoring(turns).map(|()| None)
-            },
-        };
-        self.settings.capture.mode.choose(each)(self, watchdog)
-    }
-}
-
-impl<O: Outside> Agent<O> {
-    fn watch_directory(&self) -> Result<Option<Hints>> {
-        if !self.settings.capture.mode.properties().watches_directory {
-            return Ok(None);
-        }
-        let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
-        let (inbox, hinted) = (self.inbox.clone(), Arc::clone(&self.capture.hinted));
-        let hints = Hints::start(directories, move || {
-            if !hinted.swap(true, Ordering::SeqCst) {
-                let _ = inbox.send(Message::Changed);
-            }
-        })?;
-        Ok(Some(hints))
-    }
-
-    fn serve(&mut self, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
-        loop {
-            turns.turn();
-            // Also where nothing is due for long: the watchdog counts the turns.
-            let patience = self.next_due().since(self.outside.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
-            let first = match messages.recv_timeout(patience) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
-            };
-            // What has come together is looked at together: a burst of hints causes one scan, a burst of answers one sync.
-            let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
-            for message in join_alike(first.into_iter().chain(more)) {
-                if matches!(message, Message::Stop) {
-                    return self.stop();
-                }
-                self.handle(message);
-            }
-            self.do_what_is_due();
-            if let Some(why) = self.fatal.take() {
-                bail!(why);
-            }
-        }
-    }
-
-    fn handle(&mut self, message: Message) {
+    /// Takes a message in, and does at once what follows from it.
+    pub(crate) fn handle(&mut self, message: Message) {
         let now = self.outside.now();
         match message {
             Message::Looked(looked) => self.looked(now, *looked),
             Message::DirectoryRead(read) => self.directory_read(*read),
+            Message::NotSynced(why) => self.directory_not_synced(&why),
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,
@@ -416,19 +258,20 @@ impl<O: Outside> Agent<O> {
             Message::HomeLookedFor(service, fit) => self.home_looked_for(&service, fit),
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Facts(known) => self.facts_gathered(now, known),
-            Message::Resolved(name, addresses) => self.resolved(now, &name, addresses),
+            Message::Resolved(name, found) => self.resolved(now, &name, found),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
             Message::Monitor(wanted) => self.wanted(now, wanted),
             Message::Callout(said, waiting) => self.called_out(now, said, waiting),
-            // The watch has noted its hint where the next look finds it; this only wakes the loop.
+            // The hint is noted where the next look finds it; this only wakes the loop. Of a stop see `Agent::stop`.
             Message::Changed | Message::Stop => {}
         }
     }
 
-    fn next_due(&self) -> Moment {
+    /// When there is something to do without a message.
+    pub(crate) fn next_due(&self) -> Moment {
         let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
         [
             asked,
@@ -446,7 +289,8 @@ impl<O: Outside> Agent<O> {
         .unwrap_or(Moment::START)
     }
 
-    fn do_what_is_due(&mut self) {
+    /// Does what time has brought about. To be called after every message, or after some that came together.
+    pub(crate) fn do_what_is_due(&mut self) {
         let now = self.outside.now();
         self.tend_capture(now);
         if now >= self.beat_due {
@@ -532,24 +376,31 @@ impl<O: Outside> Agent<O> {
         self.forget_the_unreachable(now);
     }
 
-    /// They change with a configuration, hardly ever. They are gathered in a thread, for programs are asked; until the first
-    /// are there, none are told.
+    /// Why the agent must end now, if so. It can't go on.
+    pub(crate) fn must_end(&mut self) -> Option<String> {
+        self.fatal.take()
+    }
+
+    /// They change with a configuration, hardly ever. They are gathered beside the loop, for programs are asked; until the
+    /// first are there, none are told.
     fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
         let is_old = self.facts.gathered_at.is_none_or(|at| now.since(at) >= limits::FACTS_INTERVAL);
         if is_old && !self.facts.awaited {
             self.pulse.is_at(own_addresses_of(&self.settings, &self.outside));
-            match self.workshop.gather_facts() {
-                Ok(()) => self.facts.awaited = true,
-                Err(error) => {
-                    tracing::warn!(%error, "what other servers compare with their own is not gathered now: {error}");
-                    self.facts.gathered_at = Some(now);
-                }
-            }
+            self.outside.begin(Work::GatherFacts);
+            self.facts.awaited = true;
         }
         self.facts.known.clone()
     }
 
-    fn facts_gathered(&mut self, now: Moment, known: BTreeMap<String, String>) {
+    fn facts_gathered(&mut self, now: Moment, gathered: Result<BTreeMap<String, String>, String>) {
+        let known = match gathered {
+            Ok(known) => known,
+            Err(why) => {
+                tracing::warn!(why, "what other servers compare with their own is not gathered now: {why}");
+                self.facts.known.clone()
+            }
+        };
         if self.facts.known != known {
             self.beat_due = now; // other servers compare it with their own
         }
@@ -563,7 +414,10 @@ impl<O: Outside> Agent<O> {
 
     /// Stops in order: from now on this server's silence is no reason to adopt. A run that is on goes on at the next
     /// start.
-    fn stop(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where the others can't be told.
+    pub(crate) fn stop(&mut self) -> Result<()> {
         tracing::info!("the agent stops");
         self.stop_notifying();
         from_elsewhere::say_all_that_was_suppressed();
@@ -579,7 +433,7 @@ impl<O: Outside> Agent<O> {
 }
 
 /// Clients of one service that answered one after the other answered together.
-fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
+pub(crate) fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
     let mut joined: Vec<Message> = Vec::new();
     for message in messages {
         match (joined.last_mut(), message) {
@@ -645,8 +499,9 @@ mod tests {
             Message::Facts(known) => Some(known),
             _ => None,
         });
+        let known = known.unwrap();
         assert!(place.agent.facts.awaited && known.contains_key("kernel"), "{known:?}");
-        place.agent.handle(Message::Facts(known.clone()));
+        place.agent.handle(Message::Facts(Ok(known.clone())));
         let now = place.agent.outside.now();
         assert_eq!(place.agent.facts(now), known);
         assert!(!place.agent.facts.awaited, "they are new");

@@ -4,39 +4,30 @@
 //! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use heirlock_core::monitor::{Arrival, Rules, Standing, key};
+use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
-use heirlock_nsm::record::{parse_record, render_record};
+use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
+use super::Agent;
 use super::holdings::{Held, commit_all};
 use super::outside::Outside;
 use super::put_off::Later;
-use super::{Agent, Message};
+use super::work::Work;
 use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
-use crate::monitor::directory::Directory;
-use crate::monitor::sockets::Sockets;
-use crate::monitor::{self, Desk, Options, Trust, Wanted};
+use crate::monitor::Wanted;
 use crate::store::RecordChange;
-use crate::threads;
-use crate::watchdog::Turns;
 use crate::words::counted;
 
-/// Where rpcbind listens for what only the machine itself may ask.
-const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
-
 /// What the loop needs to know of the status monitor that it serves.
+#[derive(Debug, Default)]
 pub(crate) struct Monitoring {
-    desk: Desk,
-    /// What lies in the status monitor's directory; `None` until that was read.
-    directory: Option<Directory>,
-    /// What the services held when the desk was last told who is durable: how many had arrived. `None` where something else
+    /// The status monitor's directory was read.
+    is_read: bool,
+    /// What the services held when the status monitor was last told who is durable: how many had arrived. `None` where something else
     /// has changed since.
     told: Option<Vec<(ServiceName, Generation, u64)>>,
     /// Clients that came back and that the run has not been told of.
@@ -45,7 +36,7 @@ pub(crate) struct Monitoring {
     /// Clients whose registrations changed, and whose files are to follow; since when there are any.
     changed: BTreeSet<MonName>,
     changed_since: Moment,
-    /// When the desk last wanted something.
+    /// When the status monitor last wanted something.
     wanted_at: Moment,
     /// Clients of whom it was said in the log that their files could not be written.
     said: BTreeSet<MonName>,
@@ -63,87 +54,36 @@ struct Newcomer {
 }
 
 impl<O: Outside> Agent<O> {
-    /// Becomes the status monitor; its thread counts its turns.
-    ///
-    /// Where an earlier run of this boot has left what it was told, its clients are answered from now on, before the store
-    /// and the status monitor's directory are read. Else the directory is read first.
-    pub(crate) fn begin_monitoring(&mut self, turns: Turns) -> Result<()> {
-        let settings = &self.settings;
-        let options = Options {
-            rules: Rules {
-                mon_timeout: settings.capture.mon_timeout,
-                when_unprotected: settings.capture.when_unprotected,
-            },
-            state_directory: settings.state_directory.clone(),
-            runtime_directory: settings.runtime_directory.clone(),
-            rpcbind_port: settings.notify.rpcbind_port,
-            rpcbind_socket: RPCBIND_SOCKET.into(),
-            trust: Trust::PRIVILEGED,
-        };
-        let sockets =
-            Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
-        let mut read = None;
-        let (state_directory, placed) = (settings.state_directory.clone(), Arc::clone(self.outside.placed()));
-        let prepare = |desk: &Desk| {
-            if !desk.resumes() {
-                read = Some(read_directory(&state_directory, desk, &placed)?);
-            }
-            Ok(())
-        };
-        let inbox = self.inbox.clone();
-        let desk = monitor::start(&options, sockets, prepare, turns, move |wanted| {
-            let _ = inbox.send(Message::Monitor(wanted));
-        })?;
-        let registered = desk.standing().registered;
+    /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
+    /// directory was read; else [`Message::DirectoryRead`](super::Message::DirectoryRead) tells.
+    pub(crate) fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
+        let registered = self.monitor_standing().map_or(0, |standing| standing.registered);
         tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
-        self.monitoring = Some(Monitoring {
-            desk: desk.clone(),
-            directory: None,
-            told: None,
-            came: BTreeSet::new(),
-            said_who_came: Moment::START,
-            changed: BTreeSet::new(),
-            changed_since: Moment::START,
-            said: BTreeSet::new(),
-            wanted_at: Moment::START,
-            behind: BTreeMap::new(),
-            unsynced: false,
-            synced: Moment::START,
-        });
-        match read {
-            Some(read) => self.directory_read(Ok(read)),
-            None => {
-                let inbox = self.inbox.clone();
-                let reading = move || {
-                    let read = read_directory(&state_directory, &desk, &placed);
-                    let _ = inbox.send(Message::DirectoryRead(Box::new(read)));
-                };
-                threads::start("directory", reading).context("can't begin to read the directory")?;
-            }
+        self.monitoring = Some(Monitoring::default());
+        if let Some(differing) = differing {
+            self.directory_read(Ok(differing));
         }
         self.tell_durable();
-        Ok(())
     }
 
     /// The status monitor's directory was read.
-    pub(crate) fn directory_read(&mut self, read: Result<ReadDirectory>) {
-        let Some(monitoring) = self.monitoring.as_mut().filter(|monitoring| monitoring.directory.is_none())
-        else {
+    pub(crate) fn directory_read(&mut self, read: Result<BTreeSet<MonName>, String>) {
+        let Some(monitoring) = self.monitoring.as_mut().filter(|monitoring| !monitoring.is_read) else {
             return;
         };
         match read {
-            Ok(ReadDirectory { directory, differing }) => {
-                monitoring.directory = Some(directory);
+            Ok(differing) => {
+                monitoring.is_read = true;
                 // What an earlier run answered and could not write any more.
                 monitoring.changed.extend(differing);
             }
-            Err(error) => self.fatal = Some(format!("{error:#}")),
+            Err(why) => self.fatal = Some(why),
         }
     }
 
     /// Whether the status monitor's directory may lack what the status monitor knows, since it wasn't read yet.
     pub(crate) fn awaits_directory(&self) -> bool {
-        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.directory.is_none())
+        self.monitoring.as_ref().is_some_and(|monitoring| !monitoring.is_read)
     }
 
     /// The status monitor's thread wants something.
@@ -155,9 +95,7 @@ impl<O: Outside> Agent<O> {
             Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, batch, arrivals),
             Wanted::Probe => {
                 let works = !self.held.is_empty() && self.store.probe().is_ok();
-                if let Some(monitoring) = &self.monitoring {
-                    monitoring.desk.probed(works);
-                }
+                self.outside.tell_monitor(MonitorEvent::Probed(works));
             }
             Wanted::Changed(client) => {
                 if let Some(monitoring) = &mut self.monitoring {
@@ -182,7 +120,7 @@ impl<O: Outside> Agent<O> {
         }
         let arrived = self.arrived();
         if let Some(monitoring) = &mut self.monitoring {
-            monitoring.desk.committed(batch, durable);
+            self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
             // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
             // failed has stored all the same it does not.
             if in_step && durable {
@@ -193,8 +131,7 @@ impl<O: Outside> Agent<O> {
 
     /// A client that registers was there in this life of the lock manager, even where it is gone again before its file follows.
     fn saw(&mut self, client: &MonName) {
-        let registered = self.monitoring.as_ref().is_some_and(|m| !m.desk.lines(client).is_empty());
-        if registered {
+        if !self.outside.registered_lines(client).is_empty() {
             let (known_as, life) = (self.store_key(client), self.life_that_deletes());
             for held in self.held.values_mut() {
                 let life = held.where_deletions_count(life.as_ref());
@@ -213,11 +150,9 @@ impl<O: Outside> Agent<O> {
 
     /// All files follow, before somebody looks at them.
     pub(crate) fn follow_all(&mut self, now: Moment) {
-        if let Some(desk) =
-            self.monitoring.as_ref().map(|m| m.desk.clone()).filter(|_| self.awaits_directory())
-        {
-            // Somebody looks before the thread that reads it is done.
-            let read = read_directory(&self.settings.state_directory, &desk, self.outside.placed());
+        if self.awaits_directory() {
+            // Somebody looks before what reads it beside the loop is done.
+            let read = self.outside.read_directory();
             self.directory_read(read);
         }
         while self.files_due().is_some() {
@@ -235,8 +170,8 @@ impl<O: Outside> Agent<O> {
 
     /// When files are to follow.
     pub(crate) fn files_due(&self) -> Option<Moment> {
-        let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.changed.is_empty())?;
-        monitoring.directory.as_ref()?;
+        let has_some = |monitoring: &&Monitoring| monitoring.is_read && !monitoring.changed.is_empty();
+        let monitoring = self.monitoring.as_ref().filter(has_some)?;
         let quiet = monitoring.wanted_at + limits::FOLLOWED_AFTER;
         Some(quiet.min(monitoring.changed_since + limits::FOLLOWED_AFTER_MAX))
     }
@@ -256,7 +191,7 @@ impl<O: Outside> Agent<O> {
 
     /// Whether a client may be removed from the store.
     pub(crate) fn may_forget(&self, client: &MonName) -> bool {
-        self.monitoring.as_ref().is_none_or(|monitoring| monitoring.desk.may_forget(client))
+        self.monitoring.is_none() || self.outside.may_forget(client)
     }
 
     /// The same for all that are to be removed at a time.
@@ -299,7 +234,7 @@ impl<O: Outside> Agent<O> {
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
         if let Some(monitoring) = &mut self.monitoring {
-            monitoring.desk.durable(durable);
+            self.outside.tell_monitor(MonitorEvent::Durable(durable));
             monitoring.told = Some(arrived);
         }
     }
@@ -317,26 +252,25 @@ impl<O: Outside> Agent<O> {
         let behind = std::mem::take(&mut monitoring.behind);
         if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
             (monitoring.unsynced, monitoring.synced) = (false, now);
-            let state_directory = self.settings.state_directory.clone();
-            let begun = threads::start("sync", move || {
-                if let Err(error) = Directory::sync(&state_directory) {
-                    tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
-                }
-            });
-            if let Err(error) = begun {
-                monitoring.unsynced = true;
-                tracing::warn!(%error, "the status monitor's directory is synced later: {error}");
-            }
+            self.outside.begin(Work::SyncDirectory);
         }
         for client in behind.into_keys() {
             self.follow(now, &client);
         }
     }
 
+    /// Nothing syncs the status monitor's directory now.
+    pub(crate) fn directory_not_synced(&mut self, why: &str) {
+        tracing::warn!(why, "the status monitor's directory is synced later: {why}");
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.unsynced = true;
+        }
+    }
+
     /// What `status` says of the status monitor.
     pub(crate) fn monitor_problems(&self) -> Vec<Problem> {
-        let Some(monitoring) = &self.monitoring else { return Vec::new() };
-        let standing = monitoring.desk.standing();
+        let both = self.monitoring.as_ref().zip(self.monitor_standing());
+        let Some((monitoring, standing)) = both else { return Vec::new() };
         let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
         let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
         let mut problems: Vec<Problem> = [
@@ -357,21 +291,23 @@ impl<O: Outside> Agent<O> {
 
     /// How our own status monitor stands; nothing where rpc.statd is it.
     pub(crate) fn monitor_standing(&self) -> Option<Standing> {
-        self.monitoring.as_ref().map(|monitoring| monitoring.desk.standing())
+        self.outside.monitor_standing()
     }
 
     /// A client's registrations changed: its files follow, and a run that waits for it is told.
     fn follow(&mut self, now: Moment, client: &MonName) {
         let Some(monitoring) = &mut self.monitoring else { return };
-        let Some(directory) = &mut monitoring.directory else { return };
-        let lines = monitoring.desk.lines(client);
+        if !monitoring.is_read {
+            return;
+        }
+        let lines = self.outside.registered_lines(client);
         monitoring.unsynced = true;
-        if let Err(error) = directory.update(client, &lines, self.outside.placed()) {
+        if let Err(error) = self.outside.write_registrations(client, &lines) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
-                tracing::error!(%client, %error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
+                tracing::error!(%client, error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
             }
-            monitoring.behind.insert(client.clone(), error.to_string());
+            monitoring.behind.insert(client.clone(), error);
         } else {
             monitoring.said.remove(client);
         }
@@ -418,7 +354,7 @@ impl<O: Outside> Agent<O> {
         let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
         for Arrival { line, peer } in arrivals {
             let client = key(&line.mon_name);
-            let known = || self.monitoring.as_ref().map(|m| m.desk.lines(&client)).unwrap_or_default();
+            let known = || self.outside.registered_lines(&client);
             let entry = lines.entry(self.store_key(&client)).or_insert_with(|| (known(), true));
             entry.1 &= *peer;
             // The same registration with another cookie takes its place.
@@ -505,29 +441,6 @@ impl<O: Outside> Agent<O> {
         let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
-}
-
-/// What lies in the status monitor's directory, and of which clients the files are to follow.
-pub(crate) struct ReadDirectory {
-    directory: Directory,
-    differing: BTreeSet<MonName>,
-}
-
-fn read_directory(
-    state_directory: &Path,
-    desk: &Desk,
-    placed: &BTreeMap<MonName, Vec<u8>>,
-) -> Result<ReadDirectory> {
-    let (mut directory, mut found) = Directory::open(state_directory)
-        .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
-    let mut conveyed: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
-    for parsed in placed.values().filter_map(|bytes| parse_record(bytes).ok()) {
-        parsed.lines.into_iter().for_each(|line| conveyed.entry(key(&line.mon_name)).or_default().push(line));
-    }
-    found.retain(|(line, _)| !conveyed.get(&key(&line.mon_name)).is_some_and(|of| of.contains(line)));
-    desk.found(found);
-    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), &conveyed);
-    Ok(ReadDirectory { directory, differing })
 }
 
 /// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.

@@ -1,22 +1,26 @@
-//! All that an agent reads, writes and asks of its server, but the store: one interface. What an agent does between two calls
-//! of it is the same wherever it runs, in the product or in a world that is simulated.
+//! The one interface between an agent and its server: everything that an agent reads, writes and begins, but for the store.
+//! Between two calls an agent does the same wherever it runs, in the product or in a simulated world.
 //!
-//! No call waits for a program, another server or a person. What takes longer than a look at a file or at a table of the
-//! kernel is begun, and what came of it comes as a message.
+//! No call waits for a program, another server or a person. Work that takes longer than a look at a file or at a table of the
+//! kernel is begun, and a message tells its result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
-use heirlock_core::ledger::Roles;
+use heirlock_core::ledger::{Addresses, Roles};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Registrations};
-use heirlock_nsm::{MonName, MyName, StateNumber};
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
+use super::look::{Basis, Found, Recall};
+use super::work::{RunNumber, RunWork, Work};
 use crate::callout::Said;
+use crate::control::report::StatusReport;
 use crate::store::StoreError;
 use crate::store::memory::StoreMemory;
 
@@ -26,8 +30,11 @@ pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
 /// Clients whose file is not as it should be, and why. It concerns no other client.
 pub(crate) type Unplaced = Vec<(MonName, String)>;
 
-/// What an agent has to do with, besides its store. Errors are in words, for people; what can't be read and is not needed
-/// is said to be nothing.
+/// A service, and what is missing at one of its addresses.
+pub(crate) type Unready = (ServiceName, String);
+
+/// A server as its agent deals with it. Errors are in words, for people. Where a method has no error, a thing that can't be
+/// read is answered as one that is not there.
 pub(crate) trait Outside {
     // Time and chance.
 
@@ -66,7 +73,7 @@ pub(crate) trait Outside {
     /// This server's own state number, as its status monitor keeps it.
     fn own_state(&self) -> Option<StateNumber>;
 
-    // What this server notes for its next agent. Each note is replaced whole, and survives a kill of the agent.
+    // Notes for the next agent of this server. Each is replaced whole, and survives a kill of the agent.
 
     /// Whether this server is being maintained.
     fn is_maintained(&self) -> bool;
@@ -117,9 +124,159 @@ pub(crate) trait Outside {
     /// Where nothing can be taken away, or what is left can't be remembered.
     fn take_placed_away(&mut self) -> Result<Unplaced, String>;
 
+    /// Whether something may have changed there since hints were last forgotten. A hint that comes where there is none wakes
+    /// the agent by a message; however many come, they are one until they are forgotten.
+    fn is_hinted(&self) -> bool;
+
+    /// From now on a hint is news. To be said before a look begins.
+    fn forget_hints(&mut self);
+
+    /// Looks, now, and answers when that is done.
+    ///
+    /// # Errors
+    /// Why the directory can't be seen.
+    fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String>;
+
+    /// Begins a look, of which [`Message::Looked`](super::Message::Looked) tells whatever becomes of it. `anew`: nothing that
+    /// earlier looks of this kind read is relied upon.
+    ///
+    /// # Errors
+    /// Where it can't be begun: then no message comes.
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String>;
+
     /// What callouts noted while no agent answered. It stays until [`Outside::noted_is_durable`].
     fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String>;
 
     /// All that [`Outside::noted_by_callouts`] answered is durable.
     fn noted_is_durable(&mut self) -> Result<(), String>;
+
+    // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing.
+
+    /// Tells it that a commit is over, that the store was tried, or who is durable in every service that this server holds.
+    fn tell_monitor(&self, event: MonitorEvent);
+
+    /// The registrations of a client.
+    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine>;
+
+    /// Whether a client may be removed from the store: it is not registered, and from now on it is not taken for durable.
+    fn may_forget(&self, client: &MonName) -> bool;
+
+    /// How it stands; nothing where heirlock is not the status monitor.
+    fn monitor_standing(&self) -> Option<Standing>;
+
+    /// Makes it know what lies in its directory, now, and answers of which clients the files are to follow.
+    ///
+    /// # Errors
+    /// Where the directory can't be read.
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String>;
+
+    /// Makes the files of a client say what is registered. They become durable with [`Work::SyncDirectory`].
+    ///
+    /// # Errors
+    /// Where the directory was not read yet, or can't be written.
+    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String>;
+
+    // Work that takes its time.
+
+    /// Begins work for a run. A message that names the run tells its result, also where the work could not be begun and where
+    /// it ended without a result. It may come after the run is over. Where the work hangs it never comes.
+    fn begin_for(&mut self, run: RunNumber, work: RunWork);
+
+    /// Begins work for no run. Its result is told in the same way.
+    fn begin(&mut self, work: Work);
+
+    /// Ends the telling that was begun until now: no client is told by it any more, and no message comes of it.
+    fn stop_telling(&mut self);
+
+    /// What is missing at each address that is not ready, of those that the last run brought up or waits for.
+    fn unready(&self) -> Vec<Unready>;
+
+    /// The lock manager, in words.
+    fn lock_manager(&self) -> String;
+
+    /// Makes a status known to all who ask for it. `looked`: when the last look began that is over.
+    fn publish(&self, report: StatusReport, looked: Option<Moment>);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// What touches a file, a thread, a socket, a clock, a program or chance.
+    const TOUCHES: [&str; 20] = [
+        "std::fs",
+        "std::io",
+        "std::os",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "std::sync::mpsc",
+        "std::sync::atomic",
+        "Mutex",
+        "Instant",
+        "SystemTime",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "UnixStream",
+        "ToSocketAddrs",
+        "fastrand",
+        "rustix",
+        "socket2",
+        "signal_hook",
+    ];
+
+    /// What else of the program an agent may name, and what that is to it.
+    const MAY_NAME: [(&str, &str); 10] = [
+        ("callout", "what rpc.statd says, and who waits for the answer"),
+        ("config", "the configuration, as it was read before"),
+        ("control", "requests, answers and reports"),
+        ("from_elsewhere", "how much others may have it write into the log"),
+        ("limits", "bounds"),
+        ("lock_manager::recognition_time_max", "how long it may take by its configuration"),
+        ("monitor::Wanted", "what the status monitor wants"),
+        ("store", "the store, which is a trait of its own"),
+        ("survey", "what the store says of the past"),
+        ("words", "sentences"),
+    ];
+
+    /// Those lines of a file that are neither comments nor tests.
+    fn code(text: &str) -> impl Iterator<Item = &str> {
+        let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        before_tests.lines().filter(|line| !line.trim_start().starts_with("//"))
+    }
+
+    /// What is named of this crate in a line, each as far as it is named.
+    fn named_of_crate(line: &str) -> Vec<&str> {
+        let named = line.split("crate::").skip(1).flat_map(|named| match named.strip_prefix('{') {
+            Some(several) => several.split('}').next().unwrap_or_default().split(',').collect::<Vec<_>>(),
+            None => named.split([';', ' ', ',', '(', ')', '<', '>', '&']).take(1).collect(),
+        });
+        named.map(str::trim).collect()
+    }
+
+    #[test]
+    fn an_agent_touches_nothing_but_its_store_and_what_its_outside_names() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent");
+        let (mut files, mut found) = (0, Vec::new());
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() || path.ends_with("testing.rs") {
+                continue; // folders hold tests alone
+            }
+            files += 1;
+            let text = fs::read_to_string(&path).unwrap();
+            let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+            for line in code(&text) {
+                let touches = TOUCHES.iter().filter(|what| line.contains(*what)).copied();
+                let is_allowed = |name: &&str| {
+                    MAY_NAME.iter().any(|(may, _)| name == may || name.starts_with(&format!("{may}::")))
+                };
+                let others = named_of_crate(line).into_iter().filter(|name| !is_allowed(name));
+                found.extend(touches.chain(others).map(|what| format!("{file}: {what}")));
+            }
+        }
+        assert!(files > 20, "{files}");
+        assert!(found.is_empty(), "{found:#?}");
+    }
 }

@@ -4,17 +4,26 @@ use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::duty::{Holding, Owed, Strangers};
 use heirlock_core::grace::Probe;
-use heirlock_core::incarnation::{Incarnation, newest_of};
+use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
 use heirlock_core::lives::{Begun, Next};
 use heirlock_core::takeover::Event;
 
 use super::Agent;
 use super::outside::Outside;
 use super::runs::Commission;
-use super::watch::Look;
+use super::work::Work;
 use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
 use crate::store::Change as StoreChange;
+
+/// A look at the lock manager.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// When it began.
+    pub(crate) at: Moment,
+    /// What was seen.
+    pub(crate) observation: Observation,
+}
 
 /// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
@@ -95,7 +104,7 @@ impl<O: Outside> Agent<O> {
         if self.meeting.asked_at.replace(now).is_none() {
             tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
         }
-        self.workshop.ask_grace(life.clone());
+        self.outside.begin(Work::AskGrace(life.clone()));
     }
 
     /// The lock manager was asked whether grace is open.

@@ -14,6 +14,7 @@ use super::outside::Outside;
 use super::put_off::Later;
 use super::requests::Whose;
 use super::runs::Running;
+use super::work::Work;
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -136,7 +137,7 @@ impl<O: Outside> Agent<O> {
                 troubles: Vec::new(),
             },
         );
-        self.workshop.take_address_away(service);
+        self.outside.begin(Work::TakeAddressAway(service.clone()));
     }
 
     #[cfg(test)]
@@ -213,7 +214,7 @@ impl<O: Outside> Agent<O> {
                 if let Some(release) = self.releases.on.get_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                 }
-                self.workshop.take_volume_away(service);
+                self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
                 if let Some(held) = self.held.get_mut(service) {

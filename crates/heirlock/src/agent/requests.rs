@@ -38,7 +38,7 @@ impl<O: Outside> Agent<O> {
     pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
         tracing::debug!(?request, "asked");
         match request {
-            Request::Status => responder.done(Answer::Status(Box::new(self.snapshot.report()))),
+            Request::Status => responder.done(Answer::Status(Box::new(self.status()))),
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
                 self.finish(&service, Waiting { responder, until });
             }
@@ -200,7 +200,7 @@ impl<O: Outside> Agent<O> {
             return self.finish(service, waiting);
         }
         if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, self.store.as_ref(), &self.readiness);
+            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
             return waiting.responder.done(Answer::Adoption(Box::new(report)));
         }
         if let Some(running) = self.run_for(service) {

@@ -1,18 +1,11 @@
-//! Resolves clients' names when their records are captured, in threads that nothing waits for: a dead name server
-//! delays nobody, and at failover no name is asked for.
+//! Which clients' names are looked up when their records are captured: at failover no name is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc::Sender;
 
 use heirlock_core::Moment;
 use heirlock_nsm::MonName;
-use heirlock_nsm::name::no_clients_address;
 
-use super::Message;
 use crate::limits;
-use crate::presence::is_present;
-use crate::threads;
 
 /// Names that were asked for.
 #[derive(Debug, Default)]
@@ -22,70 +15,30 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// Asks for names that are not being asked for already: those whose address isn't known again after a while, and those
-    /// that are known now and then, for a client may be moved.
+    /// Names to be looked up that are not being looked up already: those whose address isn't known again after a while, and
+    /// those that are known now and then, for a client may be moved.
     pub(crate) fn ask<'a>(
         &mut self,
         unresolved: &BTreeSet<MonName>,
         known: impl Iterator<Item = &'a MonName>,
         now: Moment,
-        inbox: &Sender<Message>,
-    ) {
+    ) -> Vec<MonName> {
         let known: BTreeSet<&MonName> = known.collect();
         self.answered.retain(|name, _| unresolved.contains(name) || known.contains(name));
         let names = unresolved.iter().map(|name| (name, limits::RESOLVE_RETRY));
+        let mut asked = Vec::new();
         for (name, again) in names.chain(known.iter().map(|name| (*name, limits::RESOLVE_REFRESH))) {
             let early = self.answered.get(name).is_some_and(|at| now.since(*at) < again);
-            if early || self.asked.len() >= limits::RESOLVE_AT_ONCE_MAX || !self.asked.insert(name.clone()) {
-                continue;
-            }
-            let (asked, inbox) = (name.clone(), inbox.clone());
-            let begun = threads::start("resolve", move || {
-                let addresses = resolve(&asked);
-                let _ = inbox.send(Message::Resolved(asked, addresses));
-            });
-            if let Err(error) = begun {
-                tracing::warn!(%name, %error, "the addresses of {name} are looked up later: {error}");
-                self.answered(name, now);
+            if !early && self.asked.len() < limits::RESOLVE_AT_ONCE_MAX && self.asked.insert(name.clone()) {
+                asked.push(name.clone());
             }
         }
+        asked
     }
 
     /// The answer came.
     pub(crate) fn answered(&mut self, name: &MonName, now: Moment) {
         self.asked.remove(name);
         self.answered.insert(name.clone(), now);
-    }
-}
-
-/// All addresses of a client's name, the most likely first. What is no address of another host says nothing of where the
-/// client is: this server's own, which it may have in common with the client (a bridge of containers, say), are left out,
-/// unless the name has no other.
-pub(crate) fn resolve(name: &MonName) -> Vec<IpAddr> {
-    if !name.is_host_name() {
-        return Vec::new();
-    }
-    let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found.map(|address| address.ip().to_canonical()) {
-        if no_clients_address(address).is_none() && !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    let others: Vec<IpAddr> = addresses.iter().copied().filter(|address| !is_present(*address)).collect();
-    if others.is_empty() { addresses } else { others }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_with_a_scope_and_one_of_nobody_are_not_looked_up() {
-        for name in ["fe80::1%lo", "0.0.0.0", "255.255.255.255", "::"] {
-            assert!(resolve(&MonName::parse(name).unwrap()).is_empty(), "{name}");
-        }
-        let own = resolve(&MonName::parse("localhost").unwrap());
-        assert!(own.iter().all(IpAddr::is_loopback) && !own.is_empty(), "{own:?}");
     }
 }

@@ -4,8 +4,6 @@
 //! order and tried again until the store takes it, and only then what follows is begun.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
@@ -20,7 +18,7 @@ use super::Agent;
 use super::claims::Attempts;
 use super::holdings::begin;
 use super::outside::Outside;
-use super::work::{Fit, RunNumber, Telling};
+use super::work::{Fit, RunNumber, RunWork, Telling};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
 use crate::store::{Change, RecordChange, StoreError};
@@ -35,7 +33,6 @@ pub(crate) struct Running {
     pub(crate) waiting: Vec<Waiting>,
     /// Registrations before the lock manager recognised: a client that differs from it has come back.
     pub(crate) before: Option<Registrations>,
-    stop: Arc<AtomicBool>,
     /// What it has tried to claim; see [`Agent::claim_all`].
     pub(crate) attempts: Attempts,
     /// What the store said of itself when its claim was put off.
@@ -114,7 +111,6 @@ impl Running {
             todo: Queue::default(),
             waiting,
             before: None,
-            stop: Arc::new(AtomicBool::new(false)),
             attempts: Attempts::new(),
             claim_waits_for: None,
             insists: false,
@@ -136,11 +132,6 @@ impl Running {
     /// See [`Queue::begins`].
     pub(crate) fn begins(&self, service: &ServiceName) -> bool {
         self.todo.begins(service)
-    }
-
-    /// Nothing more is sent.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Tells those who wait how far it is.
@@ -182,7 +173,7 @@ impl<O: Outside> Agent<O> {
         let (run, server) = (format!("{:016x}", self.outside.random()), self.settings.server.clone());
         let plan = order.plan(run, server, self.standing(), self.means(), self.outside.wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
-        let mut running = Running::new(Takeover::new(now, plan), self.workshop.next_run(), waiting);
+        let mut running = Running::new(Takeover::new(now, plan), self.next_run(), waiting);
         running.reborn = self.lives.is_reborn();
         running.insists = insists;
         running.waits_for_addresses = until == Until::Settled;
@@ -199,6 +190,11 @@ impl<O: Outside> Agent<O> {
             self.asked = Some(running);
             self.advance_asked(Event::Start);
         }
+    }
+
+    fn next_run(&mut self) -> RunNumber {
+        self.last_run = self.last_run.next();
+        self.last_run
     }
 
     /// How this server recognises.
@@ -227,11 +223,13 @@ impl<O: Outside> Agent<O> {
         let Some(mut machine) = Takeover::resume(now, margin, limits, found) else { return false };
         machine.begins(now, &Action::Recognise(Strategy::Notify));
         tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", super::status::names(machine.targets()), machine.phase());
-        let number = self.workshop.next_run();
+        let number = self.next_run();
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
-        self.work_for(number).recognise(Strategy::Notify, Vec::new(), self.lives.grace_seen(), false);
+        let (strategy, grace_seen) = (Strategy::Notify, self.lives.grace_seen());
+        let work = RunWork::Recognise { strategy, targets: Vec::new(), grace_seen, owes: false };
+        self.outside.begin_for(number, work);
         true
     }
 
@@ -421,7 +419,7 @@ impl<O: Outside> Agent<O> {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = super::status::report(machine, self.store.as_ref(), &self.readiness);
+        let report = super::status::report(machine, self.store.as_ref(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -529,7 +527,7 @@ impl<O: Outside> Agent<O> {
             }
             Action::Recognise(strategy) => self.recognise(number, strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
-                Some(grace) => self.work_for(number).prove(grace),
+                Some(grace) => self.outside.begin_for(number, RunWork::Prove(grace)),
                 None => self.advance(Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
@@ -538,10 +536,9 @@ impl<O: Outside> Agent<O> {
                     .as_ref()
                     .and_then(|r| r.machine.grace())
                     .map_or(self.outside.now(), heirlock_core::grace::Grace::last_call);
-                self.readiness.end();
-                self.readiness = Arc::default();
                 let held_up = self.run.as_ref().and_then(|running| running.todo.was_held_up());
-                self.work_for(number).bring_up(&services, last_call, held_up, &self.readiness);
+                let held_up = held_up.map(str::to_owned);
+                self.outside.begin_for(number, RunWork::BringUp { services, last_call, held_up });
             }
             Action::Notify(notices) => {
                 let now = self.outside.now();
@@ -616,21 +613,19 @@ impl<O: Outside> Agent<O> {
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
         self.outside.note_registrations(before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
-        self.work_for(number).recognise(strategy, targets, self.lives.grace_seen(), owes);
+        let grace_seen = self.lives.grace_seen();
+        self.outside.begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
     }
 
     pub(crate) fn stop_notifying(&mut self) {
+        self.outside.stop_telling();
         if let Some(running) = &mut self.run {
-            running.stop();
             running.untold = None;
-            // Clients that are told from now on are told by other notifiers.
-            running.stop = Arc::default();
         }
     }
 
     pub(crate) fn notify(&mut self, notices: Vec<Notice>) {
-        let Some((number, grace, stop)) =
-            self.run.as_ref().and_then(|r| Some((r.number, *r.machine.grace()?, Arc::clone(&r.stop))))
+        let Some((number, grace)) = self.run.as_ref().and_then(|r| Some((r.number, *r.machine.grace()?)))
         else {
             return;
         };
@@ -661,7 +656,7 @@ impl<O: Outside> Agent<O> {
                 }
             })
             .collect();
-        self.work_for(number).notify(tellings, grace, &stop, &self.readiness);
+        self.outside.begin_for(number, RunWork::Tell { tellings, grace });
     }
 
     /// From which addresses a service's clients are told: those they mount it by.
@@ -697,7 +692,7 @@ impl<O: Outside> Agent<O> {
 
     fn prepared(&mut self) {
         let Some(running) = &mut self.run else { return };
-        let report = super::status::report(&running.machine, self.store.as_ref(), &self.readiness);
+        let report = super::status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
         for waiting in running.waiting.drain(..) {
             waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
         }
@@ -705,7 +700,7 @@ impl<O: Outside> Agent<O> {
 
     pub(crate) fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
-        running.stop();
+        self.outside.stop_telling();
         self.conclude(running, end);
         self.learn_what_was_put_off(self.outside.now());
         self.prune();
@@ -716,7 +711,8 @@ impl<O: Outside> Agent<O> {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.lives.run_ended(self.outside.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
-        let mut answer = super::status::answer(&running.machine, end, self.store.as_ref(), &self.readiness);
+        let mut answer =
+            super::status::answer(&running.machine, end, self.store.as_ref(), &self.outside.unready());
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }

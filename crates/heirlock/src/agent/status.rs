@@ -1,8 +1,7 @@
 //! What is reported: of a run, of an adoption that is over, and of the agent.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heirlock_core::claim::{Claim, OwnerHeart};
 use heirlock_core::takeover::{
@@ -13,8 +12,7 @@ use heirlock_nsm::MonName;
 
 use super::Agent;
 use super::holdings::Held;
-use super::outside::Outside;
-use super::readiness::Readiness;
+use super::outside::{Outside, Unready};
 use crate::config::{Mode, Settings};
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
@@ -33,41 +31,6 @@ const SLOWEST: usize = 5;
 /// A heart that was not seen to beat for more than so many intervals beats late.
 const MISSED_BEATS_MAX: u32 = 3;
 
-/// The last status, for a caller that asks while the loop is busy.
-#[derive(Debug)]
-pub(crate) struct Snapshot(Mutex<Known>);
-
-/// What was known at the last turn of the loop; how long that is ago is told when it is asked for.
-#[derive(Debug)]
-struct Known {
-    report: StatusReport,
-    turned: Option<Instant>,
-    looked: Option<Instant>,
-}
-
-impl Snapshot {
-    /// Before anything is known.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self(Mutex::new(Known { report: first(settings), turned: None, looked: None }))
-    }
-
-    /// The last one.
-    pub(crate) fn report(&self) -> StatusReport {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ms_ago = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        StatusReport {
-            loop_turned_ms_ago: known.turned.map(ms_ago),
-            looked_ms_ago: known.looked.map(ms_ago),
-            ..known.report.clone()
-        }
-    }
-
-    fn set(&self, report: StatusReport, looked: Option<Instant>) {
-        let known = Known { report, turned: Some(Instant::now()), looked };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
-    }
-}
-
 /// Before anything is known.
 pub(crate) fn first(settings: &Settings) -> StatusReport {
     let place = store::open(settings).place(Place::Store);
@@ -80,15 +43,20 @@ pub(crate) fn first(settings: &Settings) -> StatusReport {
 impl<O: Outside> Agent<O> {
     /// Makes the status known.
     pub(crate) fn publish(&self) {
+        self.outside.publish(self.status(), self.capture.looked);
+    }
+
+    /// How this server is, now.
+    pub(crate) fn status(&self) -> StatusReport {
         let now = self.outside.now();
         let life = self.lives.running();
-        let report = StatusReport {
+        StatusReport {
             server: self.settings.server.to_string(),
             agent: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             configuration: self.fingerprint.clone(),
-            loop_turned_ms_ago: None,
-            looked_ms_ago: None,
+            loop_turned_ms_ago: Some(0),
+            looked_ms_ago: self.capture.looked.map(|at| millis(now.since(at))),
             source: Source::Agent,
             store: StoreStatus {
                 place: self.store.place(Place::Store),
@@ -108,8 +76,7 @@ impl<O: Outside> Agent<O> {
             maintenance: self.pulse.is_paused(),
             at_risk: self.clients_at_risk(),
             problems: self.problems(),
-        };
-        self.snapshot.set(report, self.capture.looked);
+        }
     }
 
     fn server_statuses(&self, now: Moment) -> Vec<ServerStatus> {
@@ -210,7 +177,7 @@ impl<O: Outside> Agent<O> {
         problems
             .extend(some_of(self.capture.known_problems.iter(), no_record, |more| more_strays(&sm, more)));
         // While a run waits for them the run says so.
-        let missing = if self.run.is_none() { self.readiness.missing() } else { Vec::new() };
+        let missing = if self.run.is_none() { self.outside.unready() } else { Vec::new() };
         let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
         problems.extend(
             missing
@@ -261,11 +228,12 @@ impl<O: Outside> Agent<O> {
     /// What became of the last adoption of a service, or how far the one is that is on.
     pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run_with(service) {
-            return Some(of_run(&running.machine, Some(service), self.store.as_ref(), &self.readiness));
+            let unready = self.outside.unready();
+            return Some(of_run(&running.machine, Some(service), self.store.as_ref(), &unready));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
         Some(AdoptionReport {
-            unready: self.readiness.missing_of(service),
+            unready: unready_of(service, &self.outside.unready()),
             ..of_journal(service, held, self.store.as_ref())
         })
     }
@@ -316,8 +284,13 @@ fn addresses(machine: &Takeover, settings: &Settings) -> String {
 }
 
 /// What a run has reached.
-pub(crate) fn report(machine: &Takeover, store: &dyn Store, readiness: &Readiness) -> AdoptionReport {
-    of_run(machine, None, store, readiness)
+pub(crate) fn report(machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> AdoptionReport {
+    of_run(machine, None, store, unready)
+}
+
+/// What is missing at the addresses of one service.
+fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<String> {
+    unready.iter().filter(|(of, _)| of == service).map(|(_, why)| why.clone()).collect()
 }
 
 /// What those who asked are told at the end of a run.
@@ -325,14 +298,14 @@ pub(crate) fn answer(
     machine: &Takeover,
     end: End,
     store: &dyn Store,
-    readiness: &Readiness,
+    unready: &[Unready],
 ) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, readiness)))),
+        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, unready)))),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries } => {
             let known = (!summaries.is_empty()).then(|| {
-                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, store, readiness) })
+                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, store, unready) })
             });
             Err(Failure {
                 message: failed(machine, &why),
@@ -436,7 +409,7 @@ fn of_run(
     machine: &Takeover,
     service: Option<&ServiceName>,
     store: &dyn Store,
-    readiness: &Readiness,
+    unready: &[Unready],
 ) -> AdoptionReport {
     let summaries = machine.summaries();
     let wanted = service.or(machine.targets().first());
@@ -452,7 +425,7 @@ fn of_run(
     // Before its addresses are looked for, what is known of them is of the run before.
     let looked_for = machine.phase() >= Phase::Proved && !machine.awaits_finish();
     let looked_at = main.filter(|_| looked_for);
-    report.unready = looked_at.map(|main| readiness.missing_of(&main.service)).unwrap_or_default();
+    report.unready = looked_at.map(|main| unready_of(&main.service, unready)).unwrap_or_default();
     report.strategy = machine.strategy().as_str().into();
     report.phase = phase;
     report.timeline = timeline(machine.timeline());

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use super::outside::Outside;
 use super::runs::Commission;
-use super::status::Snapshot;
 use super::work::RunNumber;
 use super::{Agent, Message};
 use crate::config::Settings;
+use crate::control::report::StatusReport;
 use crate::store::dir::DirStore;
 use crate::this_server::ThisServer;
 
@@ -94,11 +94,9 @@ fn taken_up(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
 /// An agent that has read nothing yet of what an earlier one left.
 pub(crate) fn begun(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
-    let snapshot = Arc::new(Snapshot::new(&settings));
-    let outside = ThisServer::open(&settings).unwrap();
-    let clock = outside.clock;
+    let outside = ThisServer::begun(&settings, inbox);
     let store = crate::store::open(&settings);
-    (Agent::new(settings, store, outside, clock, inbox, snapshot).unwrap(), messages)
+    (Agent::new(settings, store, outside).unwrap(), messages)
 }
 
 impl Place {
@@ -132,7 +130,7 @@ impl Place {
 
     /// Something happened in the status monitor's directory.
     pub(crate) fn hint(&mut self) {
-        self.agent.capture.hinted.store(true, Ordering::SeqCst);
+        self.agent.outside.hinted.store(true, Ordering::SeqCst);
         self.agent.handle(Message::Changed);
     }
 
@@ -146,6 +144,12 @@ impl Place {
             }
             self.agent.do_what_is_due();
         }
+    }
+
+    /// The status that the agent makes known now.
+    pub(crate) fn status(&self) -> StatusReport {
+        self.agent.publish();
+        self.agent.outside.snapshot.report(self.agent.outside.now())
     }
 
     /// The next message, of whatever kind: threads report in any order.

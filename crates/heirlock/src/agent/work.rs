@@ -1,49 +1,101 @@
-//! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
+//! Work that an agent begins on its server, since it takes its time. A message tells its result.
 
-use std::io;
-use std::marker::PhantomData;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Leave, Probe};
+use heirlock_core::grace::Grace;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::lives::{Recognised, Recognising, asks_first};
+use heirlock_core::ledger::Population;
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Event, Notice, Strategy, TimeLimits};
-use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_core::takeover::{Notice, Part, Strategy, TimeLimits};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
-use super::readiness::Readiness;
-use super::{Message, volumes};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
-use crate::guard;
-use crate::host::Host;
-use crate::lock_manager::{self, LockManager, exported};
-use crate::notifier::{self, LookUp};
-use crate::presence::is_present;
-use crate::this_server::Clock;
-use crate::threads;
-use crate::{hooks, limits, probe};
+use crate::limits;
+use crate::lock_manager::recognition_time_max;
 
-/// Which run of this process a piece of work is done for. Its threads may outlive the run: what comes of them counts for
-/// no other one, that the fence has confirmed, say, or that grace is proved.
+/// Which run of this process a piece of work is done for. The work may outlive the run: what comes of it counts for no other
+/// one, that the fence has confirmed, say, or that grace is proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RunNumber(u64);
 
-/// All that work needs.
-#[derive(Clone)]
-pub(crate) struct Workshop {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) clock: Clock,
-    pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
-    pub(crate) inbox: Sender<Message>,
-    /// The run that is worked for.
-    pub(crate) run: RunNumber,
+impl RunNumber {
+    /// That of the run after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Work for a run. [`Message::Event`](super::Message::Event) tells its result, if nothing else is said.
+#[derive(Debug)]
+pub(crate) enum RunWork {
+    /// What an adoption of these services needs and isn't there, before anything is claimed, is looked for. An operator who
+    /// insists does without all of it, save what the strategy can't work without. `brings` tells whether the run waits for the
+    /// addresses. Told by [`Message::Fit`](super::Message::Fit).
+    CheckFit { targets: Vec<ServiceName>, insists: bool, brings: bool },
+    /// Owners are confirmed off.
+    Fence(Vec<(ServiceName, ServerName)>),
+    /// The lock manager is made to recognise; volumes of the targets are brought up first. `owes` says whether clients are
+    /// still to be told in the life that ends by it. Told by [`Message::Recognised`](super::Message::Recognised).
+    Recognise { strategy: Strategy, targets: Vec<ServiceName>, grace_seen: Option<Moment>, owes: bool },
+    /// The lock manager is asked until grace is open.
+    Prove(Grace),
+    /// What the services need is brought up, or waited for. The run goes on as soon as clients can be told from one address;
+    /// the others are waited for beside that. `held_up`: what the store said where it held the run up before this.
+    BringUp { services: Vec<(ServiceName, Part)>, last_call: Moment, held_up: Option<String> },
+    /// The clients of each service are told, inside grace.
+    Tell { tellings: Vec<Telling>, grace: Grace },
+}
+
+/// Work for no run.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// What this server needs to adopt a service that is to come home is looked for, before its owner is asked for it. Told by
+    /// [`Message::HomeLookedFor`](super::Message::HomeLookedFor).
+    CheckHome(ServiceName),
+    /// What other servers compare with their own is gathered. Told by [`Message::Facts`](super::Message::Facts).
+    GatherFacts,
+    /// The lock manager of this life is asked once whether grace is open. Told by
+    /// [`Message::GraceAsked`](super::Message::GraceAsked).
+    AskGrace(Incarnation),
+    /// A client's name is looked up. Told by [`Message::Resolved`](super::Message::Resolved).
+    LookUp(MonName),
+    /// The address of a service that is being released is taken away, or the cluster manager that takes it away is waited for.
+    /// Told by [`Message::AddressGone`](super::Message::AddressGone).
+    TakeAddressAway(ServiceName),
+    /// The address of a service that is another server's is taken away, where there is a hook for that. Nothing is told.
+    LeaveAddress(ServiceName),
+    /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume
+    /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
+    TakeVolumeAway(ServiceName),
+    /// What was written into the status monitor's directory is made durable. Told by
+    /// [`Message::NotSynced`](super::Message::NotSynced) where it could not be begun.
+    SyncDirectory,
+    /// What an earlier look found is taken down: with hundreds of thousands of records that takes long enough to be felt.
+    /// Nothing is told.
+    Discard(Population),
+}
+
+/// What was found of what an adoption needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fit {
+    /// What isn't there: it is refused for that.
+    pub(crate) missing: Vec<Missing>,
+    /// What a person is to know before the run begins.
+    pub(crate) said: Vec<String>,
+}
+
+/// One service whose clients are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Telling {
+    pub(crate) notice: Notice,
+    pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
+    /// Those that can't be called from here, and why.
+    pub(crate) untold: Vec<(MonName, String)>,
+    pub(crate) from: Vec<IpAddr>,
+    pub(crate) names: Vec<MyName>,
 }
 
 /// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that what is late
@@ -60,423 +112,7 @@ pub(crate) fn time_limits(settings: &Settings) -> TimeLimits {
     TimeLimits {
         fit: looked + limits::WORK_SLACK,
         fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
-        recognition: volumes + lock_manager::recognition_time_max(manager) + limits::WORK_SLACK,
+        recognition: volumes + recognition_time_max(manager) + limits::WORK_SLACK,
         proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
     }
-}
-
-/// What was found of what an adoption needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fit {
-    /// What isn't there: it is refused for that.
-    pub(crate) missing: Vec<Missing>,
-    /// What a person is to know before the run begins.
-    pub(crate) said: Vec<String>,
-}
-
-impl Fit {
-    fn lacks(one: Missing) -> Self {
-        Self { missing: vec![one], said: Vec::new() }
-    }
-
-    /// Nothing could be looked at.
-    fn no_thread(why: String) -> Self {
-        Self::lacks(Missing::new("thread", why, "then ask again"))
-    }
-}
-
-/// One service whose clients are told.
-#[derive(Debug, Clone)]
-pub(crate) struct Telling {
-    pub(crate) notice: Notice,
-    pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
-    /// Those that can't be called from here, and why.
-    pub(crate) untold: Vec<(MonName, String)>,
-    pub(crate) from: Vec<IpAddr>,
-    pub(crate) names: Vec<MyName>,
-}
-
-/// The clients of one service are being told, inside grace.
-struct Errand<'a> {
-    shop: &'a Workshop,
-    service: &'a ServiceName,
-    names: LookUp,
-    readiness: &'a Readiness,
-    grace: Grace,
-    stop: &'a AtomicBool,
-}
-
-impl notifier::Principal for Errand<'_> {
-    fn now(&self) -> Moment {
-        self.shop.clock.now()
-    }
-
-    fn may_leave(&mut self, now: Moment) -> Leave {
-        if self.stop.load(Ordering::Relaxed) {
-            return Leave::TooLate;
-        }
-        if self.grace.leave(now) == Leave::ProveFirst {
-            let (answer, _) = self.shop.probe(&self.readiness.ready());
-            self.grace.prove(self.now(), answer);
-        }
-        self.grace.leave(self.now())
-    }
-
-    fn acknowledged(&mut self, clients: Vec<MonName>) {
-        self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
-    }
-
-    fn tried_all(&mut self) {
-        self.shop.report(Event::TriedAll { service: self.service.clone() });
-    }
-
-    fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
-        self.names.found()
-    }
-
-    fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
-        match self.shop.settings.service(self.service) {
-            Some(_) => self.readiness.of(self.service, address),
-            // What the server serves under its own name has its address.
-            None => Ok(()),
-        }
-    }
-}
-
-/// What a thread reports to the loop, once. One that ends without it, as by a panic, reports that.
-struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
-    inbox: Sender<Message>,
-    message: Option<M>,
-    of: PhantomData<T>,
-}
-
-impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
-    fn send(&mut self, done: Result<T, String>) {
-        if let Some(message) = self.message.take() {
-            // The loop is gone only when the whole agent stops.
-            let _ = self.inbox.send(message(done));
-        }
-    }
-}
-
-impl<T, M: FnOnce(Result<T, String>) -> Message> Drop for Report<T, M> {
-    fn drop(&mut self) {
-        self.send(Err("its thread ended without a report".to_owned()));
-    }
-}
-
-impl Workshop {
-    /// From now on work is done for another run.
-    pub(crate) fn next_run(&mut self) -> RunNumber {
-        self.run.0 += 1;
-        self.run
-    }
-
-    pub(super) fn report(&self, event: Event) {
-        // The loop is gone only when the whole agent stops.
-        let _ = self.inbox.send(Message::Event(self.run, event));
-    }
-
-    /// The message of a run's event.
-    fn event<T>(&self, event: fn(T) -> Event) -> impl FnOnce(T) -> Message + Clone + Send + use<T> {
-        let run = self.run;
-        move |of| Message::Event(run, event(of))
-    }
-
-    /// Does something in a thread of this name. The loop is told what came of it, or why there is no thread for it.
-    pub(super) fn in_thread<T>(
-        &self,
-        name: &'static str,
-        message: impl FnOnce(Result<T, String>) -> Message + Clone + Send + 'static,
-        work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
-    ) {
-        let (shop, told) = (self.clone(), message.clone());
-        let begun = threads::start(name, move || {
-            let mut report = Report { inbox: shop.inbox.clone(), message: Some(told), of: PhantomData };
-            let done = work(&shop);
-            report.send(done);
-        });
-        if let Err(error) = begun {
-            let _ = self.inbox.send(message(Err(error.to_string())));
-        }
-    }
-
-    fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
-        self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What an adoption of these services needs and isn't there, before anything is claimed. An operator who insists does
-    /// without all of it, save what the strategy can't work without. `brings` tells whether the run waits for the addresses.
-    pub(crate) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
-        let run = self.run;
-        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(Fit::no_thread));
-        self.in_thread("check-fit", message, move |shop| Ok(shop.look_in_time(targets, insists, brings)));
-    }
-
-    /// The same for a service that is to come home, before its owner is asked for it.
-    pub(crate) fn check_home(&self, service: &ServiceName) {
-        let (of, targets) = (service.clone(), vec![service.clone()]);
-        let message =
-            |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(Fit::no_thread));
-        self.in_thread("check-home", message, move |shop| Ok(shop.look_in_time(targets, false, true)));
-    }
-
-    /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
-    fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
-        let settings = Arc::clone(&self.settings);
-        let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
-        let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
-        let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
-        looked.unwrap_or_else(|why| {
-            let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
-            Fit::lacks(Missing::new(
-                "intent",
-                format!("what the adoption needs could not be looked at: {why}"),
-                remedy,
-            ))
-        })
-    }
-
-    /// Has owners confirmed off.
-    pub(crate) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
-        self.in_thread("fence", self.event(Event::Fenced), move |shop| {
-            owners.iter().try_for_each(|(service, owner)| {
-                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), service, Some(owner));
-                let asked = asked.ok_or_else(|| {
-                    format!("no fence is configured, so nobody confirms that {owner} is off; set hooks.fence")
-                })?;
-                asked.map_err(|why| format!("the fence did not confirm that {owner} is off: {why}"))
-            })
-        });
-    }
-
-    /// Makes the lock manager recognise; volumes of the targets are brought up first. `owes` says whether clients are still
-    /// to be told in the life that ends by it.
-    pub(crate) fn recognise(
-        &self,
-        strategy: Strategy,
-        targets: Vec<ServiceName>,
-        grace_seen: Option<Moment>,
-        owes: bool,
-    ) {
-        let run = self.run;
-        let message = move |done| Message::Recognised(run, Box::new(done));
-        self.in_thread("recognise", message, move |shop| {
-            shop.try_recognise(strategy, &targets, grace_seen, owes)
-        });
-    }
-
-    fn try_recognise(
-        &self,
-        strategy: Strategy,
-        targets: &[ServiceName],
-        grace_seen: Option<Moment>,
-        owes: bool,
-    ) -> Result<Recognised, String> {
-        for service in targets {
-            if let Some(Err(why)) =
-                self.hook("volume-up", self.settings.hooks.volume_up.as_ref(), service, None)
-            {
-                return Err(format!("the volume of {service} did not come up: {why}"));
-            }
-        }
-        let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
-        let mut lock_manager = self.lock_manager();
-        let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
-        let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
-        let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
-        let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
-        work.done(self.clock.now(), seen.observation, seen.in_place, age, grace_length)
-    }
-
-    /// Asks until grace is open.
-    pub(crate) fn prove(&self, grace: Grace) {
-        self.in_thread("prove", self.event(Event::Proved), move |shop| {
-            let until = shop.clock.now() + limits::PROVE_TIME_MAX;
-            loop {
-                let (answer, why) = shop.probe(&[]);
-                if answer == Probe::InGrace {
-                    return Ok(());
-                }
-                if grace.is_over(shop.clock.now()) {
-                    return Err("grace is over".to_owned());
-                }
-                if shop.clock.now() >= until {
-                    return Err(format!("grace is not open: {why}"));
-                }
-                thread::sleep(limits::PROBE_INTERVAL);
-            }
-        });
-    }
-
-    /// Gathers what other servers compare with their own.
-    ///
-    /// # Errors
-    /// Where no thread can be had for it.
-    pub(crate) fn gather_facts(&self) -> io::Result<()> {
-        let shop = self.clone();
-        threads::start("facts", move || {
-            let _ = shop.inbox.send(Message::Facts(guard::facts(&shop.settings)));
-        })
-        .map(drop)
-    }
-
-    /// Asks the lock manager of this life once whether grace is open.
-    pub(crate) fn ask_grace(&self, life: Incarnation) {
-        let message = |answer: Result<(Probe, String), String>| {
-            Message::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
-        };
-        self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
-    }
-
-    /// Takes the address of a service that is being released away, or waits for the cluster manager that does.
-    pub(crate) fn take_address_away(&self, service: &ServiceName) {
-        let (of, service) = (service.clone(), service.clone());
-        self.in_thread(
-            "address-down",
-            |gone| Message::AddressGone(of, gone),
-            move |shop| shop.try_take_address_away(&service),
-        );
-    }
-
-    fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
-        if let Some(Err(why)) =
-            self.hook("address-down", self.settings.hooks.address_down.as_ref(), service, None)
-        {
-            return Err(format!("its address did not go: {why}"));
-        }
-        let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
-        loop {
-            let Some(address) = self.addresses(service).iter().copied().find(|address| is_present(*address))
-            else {
-                return Ok(());
-            };
-            if self.clock.now() >= until {
-                return Err(format!(
-                    "{address} is still on this server; take it away first, or set hooks.address-down"
-                ));
-            }
-            thread::sleep(limits::BRING_UP_INTERVAL);
-        }
-    }
-
-    /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
-    fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
-        let mut lock_manager = self.lock_manager();
-        for address in self.addresses(service) {
-            lock_manager.let_go(*address).map_err(|error| error.to_string())?;
-        }
-        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
-        for export in volumes::leaving(&self.settings.services, service, &exported) {
-            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
-    pub(crate) fn take_volume_away(&self, service: &ServiceName) {
-        let (of, service) = (service.clone(), service.clone());
-        self.in_thread("volume-down", |gone| Message::VolumeGone(of, gone), move |shop| {
-            if let Err(why) = shop.let_go_of_locks(&service) {
-                tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
-            }
-            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
-            gone.unwrap_or(Ok(()))
-        });
-    }
-
-    fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
-        let configured = self.settings.service(service);
-        configured.map_or(&[], |service| &service.addresses)
-    }
-
-    /// Tells the clients of each service, each service in a thread of its own.
-    pub(crate) fn notify(
-        &self,
-        tellings: Vec<Telling>,
-        grace: Grace,
-        stop: &Arc<AtomicBool>,
-        readiness: &Arc<Readiness>,
-    ) {
-        for telling in tellings {
-            let (shop, stop, readiness) = (self.clone(), Arc::clone(stop), Arc::clone(readiness));
-            let service = telling.notice.service.clone();
-            let clients: Vec<MonName> = telling
-                .clients
-                .iter()
-                .map(|(client, _)| client)
-                .chain(telling.untold.iter().map(|(client, _)| client))
-                .cloned()
-                .collect();
-            let begun = threads::start("notify", move || shop.tell(telling, grace, &stop, &readiness));
-            if let Err(error) = begun {
-                let lost = |client| (client, Outcome::Lost, error.to_string());
-                let left = clients.into_iter().map(lost).collect();
-                self.report(Event::NotifyEnded { service, left });
-            }
-        }
-    }
-
-    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool, readiness: &Readiness) {
-        let service = telling.notice.service.clone();
-        let task = notifier::Task {
-            names: telling.names,
-            state: telling.notice.state,
-            clients: telling.clients,
-            from: telling.from,
-            settings: self.settings.notify.clone(),
-        };
-        let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
-        let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
-        let mut left = notifier::run(task, &mut errand);
-        left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
-        if !stop.load(Ordering::Relaxed) {
-            self.report(Event::NotifyEnded { service, left });
-        }
-    }
-
-    /// Asks the lock manager through whichever of this server's addresses answers.
-    fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        probe::here(&self.settings, first)
-    }
-
-    /// Runs a hook for a service; `None` where none is configured.
-    pub(crate) fn hook(
-        &self,
-        name: &str,
-        command: Option<&Command>,
-        service: &ServiceName,
-        peer: Option<&ServerName>,
-    ) -> Option<Result<(), String>> {
-        let command = command?;
-        let configured = self.settings.service(service);
-        let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
-        let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
-        let environment = [
-            ("HEIRLOCK_HOOK", name.to_owned()),
-            ("HEIRLOCK_SERVICE", service.to_string()),
-            ("HEIRLOCK_SERVER", self.settings.server.to_string()),
-            ("HEIRLOCK_PEER", peer.map(ToString::to_string).unwrap_or_default()),
-            ("HEIRLOCK_ADDRESSES", addresses),
-            ("HEIRLOCK_EXPORTS", exports),
-        ];
-        tracing::info!(hook = name, %service, "{service}: running the hook {name}");
-        Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
-    }
-}
-
-/// See [`Workshop::check_fit`].
-fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
-    let missing = guard::refusals(settings, targets, insists).into_iter().map(|refusal| {
-        let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
-        Missing::new(refusal.check, refusal.found, remedy)
-    });
-    let said = if brings { guard::awaited(settings, targets) } else { Vec::new() };
-    Fit { missing: missing.collect(), said }
-}
-
-fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }

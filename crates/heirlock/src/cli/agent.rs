@@ -14,7 +14,7 @@ pub(super) fn run(settings: Settings, log: &str, ends_with: Option<i32>) -> Resu
         end_with(parent)?;
     }
     logging::start(log)?;
-    crate::agent::run(settings)?;
+    crate::this_server::run(settings)?;
     Ok(Exit::Done)
 }
 

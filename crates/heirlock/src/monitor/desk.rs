@@ -59,21 +59,6 @@ impl Desk {
         self.tell(Event::Found(younger.collect()));
     }
 
-    /// A commit is over.
-    pub(crate) fn committed(&self, batch: u64, durable: bool) {
-        self.tell(Event::Committed { batch, durable });
-    }
-
-    /// The store was tried.
-    pub(crate) fn probed(&self, works: bool) {
-        self.tell(Event::Probed(works));
-    }
-
-    /// These clients and no others are durable in every service that this server holds.
-    pub(crate) fn durable(&self, clients: BTreeSet<MonName>) {
-        self.tell(Event::Durable(clients));
-    }
-
     /// The lock manager took a call, or didn't.
     pub(super) fn called(&self, client: MonName, how: Called) {
         self.tell(Event::Called { client, how });
@@ -106,7 +91,7 @@ impl Desk {
     }
 
     /// Takes in what happened and rings, so that what follows is done.
-    pub(super) fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         self.step(event);
         // A bell that rings already is as good.
         let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());

@@ -69,14 +69,14 @@ pub(crate) struct Options {
 /// What the monitor wants of the agent's loop, which owns the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Make these durable, and say [`Desk::committed`].
+    /// Make these durable, and say whether that came about.
     Commit {
         /// which batch
         batch: u64,
         /// who
         arrivals: Vec<Arrival>,
     },
-    /// Try the store, and say [`Desk::probed`].
+    /// Try the store, and say whether it works.
     Probe,
     /// Registrations of this client changed: its file in the status monitor's directory is to follow.
     Changed(MonName),

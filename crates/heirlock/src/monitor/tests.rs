@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heirlock_core::monitor::{Rules, WhenUnprotected};
+use heirlock_core::monitor::{Event, Rules, WhenUnprotected};
 use heirlock_nsm::rpc::{Call, Credential, encode_call, frame};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::{self, Downcall, MonArgs, MonId, MyId, Procedure, StatResult};
@@ -92,9 +92,9 @@ fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs
                         StoreIs::Slow => thread::sleep(Duration::from_millis(20)),
                         StoreIs::Hanging => continue,
                     }
-                    desk.committed(batch, true);
+                    desk.tell(Event::Committed { batch, durable: true });
                 }
-                Wanted::Probe => desk.probed(store != StoreIs::Hanging),
+                Wanted::Probe => desk.tell(Event::Probed(store != StoreIs::Hanging)),
                 Wanted::Changed(client) => {
                     directory.update(&client, &desk.lines(&client), &Default::default()).unwrap();
                 }
@@ -169,7 +169,7 @@ fn a_store_that_hangs_refuses_new_clients_in_time_and_nobody_else_waits() {
     // On a machine that does much else some rounds are slow, and not all.
     let rounds = (0..8).map(|_| {
         let stand = stand(StoreIs::Hanging);
-        stand.desk.durable([MonName::parse("10.0.0.9").unwrap()].into());
+        stand.desk.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
         let began = Instant::now();
         assert!(!mon(&stand, Transport::Tcp, "10.0.0.1"));
         let first = began.elapsed();
@@ -332,7 +332,7 @@ fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
 #[test]
 fn whoever_is_not_the_lock_manager_takes_nothing_away() {
     let stand = stand_trusting(StoreIs::Well, Trust { ports_below: 0 });
-    stand.desk.durable([MonName::parse("10.0.0.9").unwrap()].into());
+    stand.desk.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
     assert!(!mon(&stand, Transport::Tcp, "10.0.0.9"), "not from this port");
     assert_eq!(stand.desk.standing().registered, 0);
 }

@@ -1,33 +1,68 @@
-//! This server, as its agent has to do with it: the clock, files, tables of the kernel. Nothing is decided here.
+//! This server as its agent deals with it: clocks, files, threads, tables of the kernel. Nothing is decided here.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run.rs` | the loop that hands the agent what comes, and what it listens to |
+//! | `work.rs`, `readiness.rs`, `volumes.rs`, `look_up.rs` | what is begun in threads and told by messages |
+//! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
+//! | `monitoring.rs` | heirlock as the status monitor, and its directory |
+//! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; what is noted for the next agent; the last status |
 
 mod clock;
+pub(crate) mod look_up;
+mod looker;
+mod monitoring;
 mod notes;
+mod readiness;
+mod run;
+mod snapshot;
+mod volumes;
+mod watch;
+mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
-use heirlock_core::ledger::Roles;
+use heirlock_core::ledger::{Addresses, Roles};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Registrations};
-use heirlock_nsm::{MonName, MyName, StateNumber};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
-use crate::agent::outside::{Outside, Placed, Unplaced};
-use crate::callout::{Said, Spool};
+use crate::agent::Message;
+use crate::agent::look::{Basis, Found, Recall};
+use crate::agent::outside::{Outside, Placed, Unplaced, Unready};
+use crate::agent::work::{RunNumber, RunWork, Work};
+use crate::callout::{self, Said, Spool};
 use crate::config::Settings;
+use crate::control::report::StatusReport;
 use crate::convey::Conveyor;
+use crate::detector::{self, Hints};
 use crate::files::Folder;
+use crate::monitor::Desk;
+use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::StoreError;
 use crate::store::memory::{StoreMemory, had_one};
-use crate::{boot, interfaces, monitor, notifier, presence};
+use crate::{boot, interfaces, lock_manager, monitor, notifier, presence, threads};
 
 pub(crate) use clock::Clock;
+#[cfg(test)]
+pub(crate) use run::begin_monitoring;
+pub(crate) use run::run;
+pub(crate) use snapshot::Snapshot;
+
+use looker::Looker;
+use readiness::Readiness;
+use work::Workshop;
 
 /// The server that this process runs on.
 pub(crate) struct ThisServer {
@@ -35,20 +70,110 @@ pub(crate) struct ThisServer {
     pub(crate) clock: Clock,
     conveyor: Conveyor,
     peers: Peers,
+    pub(crate) workshop: Workshop,
+    /// Something happened in the status monitor's directory since hints were last forgotten. The watch sets it: a thousand
+    /// hints in the inbox would each cost a look.
+    pub(crate) hinted: Arc<AtomicBool>,
+    looker: Looker,
+    /// What the agent's own looks have read.
+    memory: detector::Memory,
+    /// heirlock is the status monitor.
+    pub(crate) desk: Option<Desk>,
+    directory: monitoring::Read,
+    /// From which addresses clients can be told, in the run that was brought up last.
+    readiness: Arc<Readiness>,
+    /// Ends the telling that is on.
+    stop: Arc<AtomicBool>,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl ThisServer {
-    /// With what an earlier agent left here.
+    /// With what an earlier agent left here. What is begun is told to `inbox`.
     ///
     /// # Errors
     /// Where what was conveyed can't be known.
-    pub(crate) fn open(settings: &Arc<Settings>) -> Result<Self> {
+    pub(crate) fn open(
+        settings: &Arc<Settings>,
+        clock: Clock,
+        snapshot: Arc<Snapshot>,
+        inbox: Sender<Message>,
+    ) -> Result<Self> {
+        let conveyor = open_conveyor(settings)?;
+        let mut lock_manager = lock_manager::open(settings);
+        lock_manager.tidy();
         Ok(Self {
-            clock: Clock::start(),
-            conveyor: open_conveyor(settings)?,
-            peers: Peers::of(Path::new("/proc")),
             settings: Arc::clone(settings),
+            clock,
+            conveyor,
+            peers: Peers::of(Path::new("/proc")),
+            looker: Looker::new(settings.state_directory.clone(), inbox.clone()),
+            workshop: Workshop {
+                settings: Arc::clone(settings),
+                clock,
+                lock_manager: Arc::new(Mutex::new(lock_manager)),
+                inbox,
+                run: RunNumber::default(),
+            },
+            hinted: Arc::default(),
+            memory: detector::Memory::default(),
+            desk: None,
+            directory: Arc::default(),
+            readiness: Arc::default(),
+            stop: Arc::default(),
+            snapshot,
         })
+    }
+
+    /// The same, of which nobody asks for the status.
+    #[cfg(test)]
+    pub(crate) fn begun(settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
+        let snapshot = Arc::new(Snapshot::new(settings));
+        Self::open(settings, Clock::start(), snapshot, inbox).unwrap()
+    }
+
+    /// Begins to watch the status monitor's directory, where that is how records are noticed.
+    pub(crate) fn watch_directory(&self) -> Result<Option<Hints>> {
+        if !self.settings.capture.mode.properties().watches_directory {
+            return Ok(None);
+        }
+        let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
+        let (inbox, hinted) = (self.workshop.inbox.clone(), Arc::clone(&self.hinted));
+        let hints = Hints::start(directories, move || {
+            if !hinted.swap(true, Ordering::SeqCst) {
+                let _ = inbox.send(Message::Changed);
+            }
+        })?;
+        Ok(Some(hints))
+    }
+
+    /// Begins to listen to rpc.statd's callouts.
+    fn listen_to_callouts(&self) -> Result<callout::Listener> {
+        let inbox = self.workshop.inbox.clone();
+        let sm = self.settings.state_directory.join("sm");
+        let listener =
+            callout::Listener::start(&self.settings.runtime_directory, sm, move |said, waiting| {
+                let _ = inbox.send(Message::Callout(said, waiting));
+            });
+        listener.with_context(|| {
+            format!("can't listen for callouts in {}", self.settings.runtime_directory.display())
+        })
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::in_state_directory(&self.settings.state_directory)
+    }
+
+    /// What was written into the status monitor's directory becomes durable in time.
+    fn sync_directory(&self) {
+        let state_directory = self.settings.state_directory.clone();
+        let begun = threads::start("sync", move || {
+            if let Err(error) = Directory::sync(&state_directory) {
+                tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
+            }
+        });
+        if let Err(error) = begun {
+            let _ = self.workshop.inbox.send(Message::NotSynced(error.to_string()));
+        }
     }
 }
 
@@ -171,10 +296,106 @@ impl Outside for ThisServer {
     fn noted_is_durable(&mut self) -> Result<(), String> {
         self.spool().done().map_err(|error| error.to_string())
     }
-}
 
-impl ThisServer {
-    fn spool(&self) -> Spool {
-        Spool::in_state_directory(&self.settings.state_directory)
+    fn is_hinted(&self) -> bool {
+        self.hinted.load(Ordering::SeqCst)
+    }
+
+    fn forget_hints(&mut self) {
+        self.hinted.store(false, Ordering::SeqCst);
+    }
+
+    fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String> {
+        if recall.anew {
+            self.memory = detector::Memory::default();
+        }
+        let (state_directory, placed) = (&self.settings.state_directory, self.conveyor.placed());
+        let found = looker::look(state_directory, &mut self.memory, placed, addresses);
+        if !recall.kept {
+            self.memory = detector::Memory::default();
+        }
+        found
+    }
+
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String> {
+        let begun = self.looker.look(basis, addresses, anew);
+        begun.map_err(|error| format!("there is no thread to look at it: {error}"))
+    }
+
+    fn tell_monitor(&self, event: MonitorEvent) {
+        if let Some(desk) = &self.desk {
+            desk.tell(event);
+        }
+    }
+
+    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine> {
+        self.desk.as_ref().map(|desk| desk.lines(client)).unwrap_or_default()
+    }
+
+    fn may_forget(&self, client: &MonName) -> bool {
+        self.desk.as_ref().is_none_or(|desk| desk.may_forget(client))
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        self.desk.as_ref().map(Desk::standing)
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        self.read_now().map_err(|error| format!("{error:#}"))
+    }
+
+    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
+        self.update(client, lines)
+    }
+
+    fn begin_for(&mut self, run: RunNumber, work: RunWork) {
+        let shop = self.workshop.of_run(run);
+        match work {
+            RunWork::CheckFit { targets, insists, brings } => shop.check_fit(targets, insists, brings),
+            RunWork::Fence(owners) => shop.fence(owners),
+            RunWork::Recognise { strategy, targets, grace_seen, owes } => {
+                shop.recognise(strategy, targets, grace_seen, owes);
+            }
+            RunWork::Prove(grace) => shop.prove(grace),
+            RunWork::BringUp { services, last_call, held_up } => {
+                self.readiness.end();
+                self.readiness = Arc::default();
+                shop.bring_up(&services, last_call, held_up.as_deref(), &self.readiness);
+            }
+            RunWork::Tell { tellings, grace } => shop.notify(tellings, grace, &self.stop, &self.readiness),
+        }
+    }
+
+    fn begin(&mut self, work: Work) {
+        let shop = &self.workshop;
+        match work {
+            Work::CheckHome(service) => shop.check_home(&service),
+            Work::GatherFacts => shop.gather_facts(),
+            Work::AskGrace(life) => shop.ask_grace(life),
+            Work::LookUp(name) => shop.look_up(name),
+            Work::TakeAddressAway(service) => shop.take_address_away(&service),
+            Work::LeaveAddress(service) => shop.leave_address(&service),
+            Work::TakeVolumeAway(service) => shop.take_volume_away(&service),
+            Work::SyncDirectory => self.sync_directory(),
+            Work::Discard(population) => self.looker.discard(population),
+        }
+    }
+
+    fn stop_telling(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // What is begun from now on is stopped by another one.
+        self.stop = Arc::default();
+    }
+
+    fn unready(&self) -> Vec<Unready> {
+        self.readiness.missing()
+    }
+
+    fn lock_manager(&self) -> String {
+        self.workshop.lock_manager().describe()
+    }
+
+    fn publish(&self, report: StatusReport, looked: Option<Moment>) {
+        self.snapshot.set(self.clock.now(), report, looked);
     }
 }

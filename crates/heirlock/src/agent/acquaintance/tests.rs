@@ -59,8 +59,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn error(place: &Place) -> String {
-    place.agent.publish();
-    place.agent.snapshot.report().store.error.unwrap_or_default()
+    place.status().store.error.unwrap_or_default()
 }
 
 /// Whatever of it vanishes, and however much.
@@ -167,7 +166,7 @@ fn an_agent_that_begins_on_an_older_copy_acts_on_nothing_and_goes_on_above_it_wh
     look(&mut place);
     let said = "expected generation 4 of nfs or a newer one, found generation 1: is the store an older copy of itself?";
     assert!(error(&place).contains(said), "{}", error(&place));
-    assert!(!place.agent.held.contains_key(&nfs) && !place.agent.snapshot.report().store.well);
+    assert!(!place.agent.held.contains_key(&nfs) && !place.status().store.well);
     assert!(place.agent.held.len() == 1, "what it shows of others is good: {:?}", place.agent.held.keys());
     // Not even where the claim is asked for.
     place.begin("nfs");

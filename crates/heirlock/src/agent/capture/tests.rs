@@ -20,7 +20,7 @@ const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c
 fn hints_that_come_while_one_waits_are_that_one() {
     let mut place = place();
     let sm = place.directory.path().join("nfs/sm");
-    let _hints = place.agent.watch_directory();
+    let _hints = place.agent.outside.watch_directory().unwrap();
     let hint = |message: Message| matches!(message, Message::Changed).then_some(());
     place.next_that(hint); // from the watch itself, when it is set
     for i in 0..200 {
@@ -68,15 +68,14 @@ fn a_hinted_look_opens_what_changed_and_any_other_opens_all() {
     assert_eq!(place.agent.next_due(), Moment::START);
     place.turn();
     assert_eq!(place.agent.capture.opened(), 1, "hinted");
-    let hinted = Arc::clone(&place.agent.capture.hinted);
-    assert!(place.agent.capture.found.clients.len() == 3 && !hinted.load(Ordering::SeqCst));
+    assert!(place.agent.capture.found.clients.len() == 3 && !place.agent.outside.is_hinted());
     // However many hints come.
     assert_eq!(place.agent.capture.due, due);
     place.hint();
     place.agent.capture.due = Some(place.agent.outside.now());
     place.turn();
     assert_eq!(place.agent.capture.opened(), 3, "due");
-    assert!(!hinted.load(Ordering::SeqCst));
+    assert!(!place.agent.outside.is_hinted());
 }
 
 /// A server that holds a service, whose first look is over.

@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
@@ -12,6 +14,8 @@ use crate::agent::testing::{Place, begun, place_in_mode, service};
 use crate::store::dir::DirStore;
 use crate::store::faulty::{Fault, FaultyDisk};
 use crate::store::{Change, Store};
+use crate::this_server::begin_monitoring;
+use crate::watchdog::Turns;
 
 fn client(number: u8) -> MonName {
     MonName::from_address([10, 0, 0, number].into())
@@ -35,13 +39,13 @@ fn monitoring() -> Place {
     // What this server serves by itself is no concern of these tests.
     place.agent.held.retain(|held, _| *held == service("nfs"));
     assert_eq!(place.agent.held.len(), 1);
-    place.agent.begin_monitoring(Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent, Turns::unwatched()).unwrap();
     assert!(knows(&place, 1));
     place
 }
 
 fn knows(place: &Place, number: u8) -> bool {
-    place.agent.monitoring.as_ref().unwrap().desk.knows(&client(number))
+    place.agent.outside.desk.as_ref().unwrap().knows(&client(number))
 }
 
 fn committed(place: &mut Place, entries: &[RecordChange]) {
@@ -63,9 +67,9 @@ fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let mut place = monitoring();
     let named = MonName::parse("client1.example.com").unwrap();
     let now = place.agent.outside.now();
-    place.agent.resolved(now, &named, client(1).address().into_iter().collect());
+    place.agent.resolved(now, &named, Ok(client(1).address().into_iter().collect()));
     place.agent.tell_durable();
-    assert!(place.agent.monitoring.as_ref().unwrap().desk.knows(&named));
+    assert!(place.agent.outside.desk.as_ref().unwrap().knows(&named));
 }
 
 #[test]
@@ -83,16 +87,15 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
 
 /// The agent is killed, and the next one has begun to answer but has read neither the store nor the directory.
 fn killed_and_answering(place: &mut Place) {
-    place.agent.monitoring = None;
     (place.agent, place.messages) = begun(Arc::clone(&place.agent.settings));
-    place.agent.begin_monitoring(Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent, Turns::unwatched()).unwrap();
 }
 
 #[test]
 fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
     let mut place = monitoring();
     let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
-    let desk = place.agent.monitoring.as_ref().unwrap().desk.clone();
+    let desk = place.agent.outside.desk.clone().unwrap();
     desk.found(vec![(line(1), std::time::SystemTime::now())]);
     // One that left just before: its file could not follow any more.
     let sm = place.directory.path().join("nfs/sm");
@@ -125,7 +128,7 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     // The file is removed, and the folder can't be synced.
     disk.set(Fault::From(disk.steps() + 1, Errno::IO));
     let held = place.agent.held.get_mut(&nfs).unwrap();
-    assert!(place.agent.monitoring.as_ref().unwrap().desk.may_forget(&client(1)));
+    assert!(place.agent.outside.may_forget(&client(1)));
     assert!(held.remove(&store, &nfs, &[client(1)]).is_err());
     assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
     disk.set(Fault::None);

@@ -13,6 +13,7 @@ use crate::control::{Answer, AnswerWhen, Line};
 use crate::store::dir::DirStore;
 use crate::store::steered::{Gate, Steered};
 use crate::store::timed::Timed;
+use crate::this_server::begin_monitoring;
 
 /// The agent's store from now on: each call that the gate shuts out hangs.
 fn hang(place: &mut Place) -> Gate {
@@ -24,7 +25,7 @@ fn hang(place: &mut Place) -> Gate {
         Ok(())
     };
     let steered = Steered { store, before };
-    let inbox = place.agent.inbox.clone();
+    let inbox = place.agent.outside.workshop.inbox.clone();
     let ended = move || drop(inbox.send(Message::StoreAnswers));
     place.agent.store = Box::new(Timed::new(Box::new(steered), ended).unwrap());
     gate
@@ -81,8 +82,7 @@ fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
         place.agent.beat(place.agent.outside.now());
         assert_eq!(beats(&place), before + beat);
     }
-    place.agent.publish();
-    let said = place.agent.snapshot.report().store.error.unwrap();
+    let said = place.status().store.error.unwrap();
     assert!(said.contains("takes longer than 800 ms"), "{said}");
     answers(&mut place, &gate);
     place.turn();
@@ -171,7 +171,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
 #[test]
 fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_answers() {
     let mut place = about_to_tell("nsm");
-    place.agent.begin_monitoring(crate::watchdog::Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent, crate::watchdog::Turns::unwatched()).unwrap();
     let gate = hang(&mut place);
     gate.shut(&["commit_each"]);
     let mon_name = heirlock_nsm::MonName::parse("10.0.0.9").unwrap();

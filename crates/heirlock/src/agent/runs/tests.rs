@@ -1,4 +1,5 @@
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use heirlock_core::claim::Authority;
@@ -10,9 +11,9 @@ use heirlock_nsm::StateNumber;
 
 use super::*;
 use crate::agent::Message;
+use crate::agent::recovery::Look;
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
-use crate::agent::watch::Look;
 use crate::control::Line;
 use crate::store::dir::DirStore;
 use crate::store::steered::Steered;
@@ -151,7 +152,8 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run.as_ref().unwrap().machine;
-    let report = crate::agent::status::report(machine, place.agent.store.as_ref(), &place.agent.readiness);
+    let report =
+        crate::agent::status::report(machine, place.agent.store.as_ref(), &place.agent.outside.unready());
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
@@ -349,7 +351,7 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
 #[test]
 fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_seen() {
     let mut place = place();
-    let lock_manager = Arc::clone(&place.agent.workshop.lock_manager);
+    let lock_manager = Arc::clone(&place.agent.outside.workshop.lock_manager);
     let hangs = lock_manager.lock().unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
@@ -366,16 +368,4 @@ fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_see
     assert!(!place.agent.lives.is_reborn());
     place.agent.handle(done);
     assert!(place.agent.lives.is_reborn(), "clients whose locks it dropped are told by a run of their own");
-}
-
-#[test]
-fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {
-    let place = place();
-    let message = |done: Result<(), String>| Message::AddressGone(service("nfs"), done);
-    place.agent.workshop.in_thread("address-down", message, |_| panic!("a fault"));
-    let why = place.next_that(|message| match message {
-        Message::AddressGone(_, Err(why)) => Some(why),
-        _ => None,
-    });
-    assert_eq!(why, "its thread ended without a report");
 }

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
@@ -163,8 +163,7 @@ fn held_here(name: &str) -> Place {
 }
 
 fn status_of(place: &Place, name: &str) -> ServiceStatus {
-    place.agent.publish();
-    place.agent.snapshot.report().services.into_iter().find(|service| service.service == name).unwrap()
+    place.status().services.into_iter().find(|service| service.service == name).unwrap()
 }
 
 #[test]
@@ -233,8 +232,7 @@ fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted()
     let entries = limits::PROBLEMS_OF_A_KIND_MAX + 7;
     (0..entries).for_each(|n| std::fs::write(sm.join(format!("no name {n}")), "").unwrap());
     place.agent.scan(place.agent.outside.now());
-    place.agent.publish();
-    let problems = place.agent.snapshot.report().problems;
+    let problems = place.status().problems;
     let named: Vec<_> = problems.iter().filter(|problem| problem.kind == ProblemKind::NoRecord).collect();
     assert_eq!(named.len(), limits::PROBLEMS_OF_A_KIND_MAX + 1);
     assert!(named.last().unwrap().error.as_ref().unwrap().starts_with("7 more entries"));

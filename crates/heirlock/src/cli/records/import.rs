@@ -19,7 +19,6 @@ use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, StateNumber};
 use serde::Serialize;
 
-use crate::agent::resolve::resolve;
 use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
@@ -29,6 +28,7 @@ use crate::monitor;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store};
+use crate::this_server::look_up::resolve;
 use crate::threads;
 
 use super::super::exit::{Exit, Failed};

@@ -1,74 +1,17 @@
-//! Looks at the status monitor's directory in a thread of its own: with hundreds of thousands of records a look takes
-//! seconds, and the loop has none to give while new clients wait for it.
-//!
-//! A look counts only if nothing has changed meanwhile on which it rests ([`Basis`]). Where what was registered before some
-//! moment must be known exactly, as when a service is claimed or given up, the loop looks itself.
+//! Looks at the status monitor's directory, in a thread of its own or at once.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
 
-use heirlock_core::Moment;
-use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Population, Problem, population};
+use heirlock_core::ledger::{Addresses, Population, population};
 use heirlock_nsm::MonName;
 
-use super::Message;
-use super::outside::Placed;
+use crate::agent::Message;
+use crate::agent::look::{Basis, Found, Looked};
 use crate::{detector, threads};
-
-/// What a look rests upon.
-#[derive(Debug, Clone)]
-pub(crate) struct Basis {
-    /// When it began.
-    pub(crate) began: Moment,
-    /// The same, for `status`.
-    pub(crate) began_at: Instant,
-    /// The life of the lock manager in which a deletion meant something then.
-    pub(crate) life: Option<Incarnation>,
-    /// What is no registration, as it was when the look began.
-    pub(crate) placed: Placed,
-}
-
-/// What a look found.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// Who is there.
-    pub(crate) population: Population,
-    /// What is no record.
-    pub(crate) problems: Vec<Problem>,
-    /// How many files had to be opened.
-    pub(crate) opened: usize,
-}
-
-/// A look is over.
-#[derive(Debug)]
-pub(crate) struct Looked {
-    /// What it rests upon.
-    pub(crate) basis: Basis,
-    /// What it found, or why the directory can't be seen.
-    pub(crate) found: Result<Found, String>,
-}
-
-impl Found {
-    /// Looks, now. `memory` is what earlier looks read.
-    ///
-    /// # Errors
-    /// Why the directory can't be seen, in words.
-    pub(crate) fn look(
-        state_directory: &Path,
-        memory: &mut detector::Memory,
-        placed: &BTreeMap<MonName, Vec<u8>>,
-        addresses: &Addresses,
-    ) -> Result<Self, String> {
-        let scan = detector::look(state_directory, memory).map_err(|error| error.to_string())?;
-        let population = population(&scan, placed, addresses);
-        Ok(Self { population, problems: scan.problems, opened: memory.opened() })
-    }
-}
 
 enum Task {
     Look {
@@ -82,7 +25,7 @@ enum Task {
 
 /// The thread.
 #[derive(Debug)]
-pub(crate) struct Looker {
+pub(super) struct Looker {
     state_directory: PathBuf,
     inbox: Sender<Message>,
     tasks: Option<Sender<Task>>,
@@ -90,7 +33,7 @@ pub(crate) struct Looker {
 
 impl Looker {
     /// One that has nothing to do yet.
-    pub(crate) fn new(state_directory: PathBuf, inbox: Sender<Message>) -> Self {
+    pub(super) fn new(state_directory: PathBuf, inbox: Sender<Message>) -> Self {
         Self { state_directory, inbox, tasks: None }
     }
 
@@ -99,12 +42,12 @@ impl Looker {
     ///
     /// # Errors
     /// Where there is no thread for it.
-    pub(crate) fn look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> io::Result<()> {
+    pub(super) fn look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> io::Result<()> {
         self.give(Task::Look { basis, addresses, anew })
     }
 
     /// Takes down what is not needed any more.
-    pub(crate) fn discard(&mut self, population: Population) {
+    pub(super) fn discard(&mut self, population: Population) {
         // Without a thread it is taken down here.
         let _ = self.give(Task::Discard(population));
     }
@@ -128,6 +71,21 @@ impl Looker {
     }
 }
 
+/// Looks, now. `memory` is what earlier looks read.
+///
+/// # Errors
+/// Why the directory can't be seen, in words.
+pub(super) fn look(
+    state_directory: &Path,
+    memory: &mut detector::Memory,
+    placed: &BTreeMap<MonName, Vec<u8>>,
+    addresses: &Addresses,
+) -> Result<Found, String> {
+    let scan = detector::look(state_directory, memory).map_err(|error| error.to_string())?;
+    let population = population(&scan, placed, addresses);
+    Ok(Found { population, problems: scan.problems, opened: memory.opened() })
+}
+
 fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>) {
     let mut memory = detector::Memory::default();
     for task in tasks {
@@ -143,7 +101,7 @@ fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>)
         }
         let placed = Arc::clone(&basis.placed);
         let mut report = Report { inbox, looked: Some(Looked { basis, found: Err(ENDED.to_owned()) }) };
-        let found = Found::look(state_directory, &mut memory, &placed, &addresses);
+        let found = look(state_directory, &mut memory, &placed, &addresses);
         report.looked = report.looked.take().map(|looked| Looked { found, ..looked });
     }
 }

@@ -49,12 +49,6 @@ impl Readiness {
         unready.collect()
     }
 
-    /// What is missing at the addresses of one service.
-    pub(crate) fn missing_of(&self, service: &ServiceName) -> Vec<String> {
-        let of_it = self.missing().into_iter().filter(|(missing, _)| missing == service);
-        of_it.map(|(_, why)| why).collect()
-    }
-
     /// Nobody looks after it any more.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
@@ -75,7 +69,7 @@ impl Readiness {
 impl Workshop {
     /// Brings up what the services need, or waits until they are there. The run goes on as soon as clients can be told from one
     /// address; the others are waited for beside that. `held_up`: what the store said where it held the run up before this.
-    pub(crate) fn bring_up(
+    pub(super) fn bring_up(
         &self,
         services: &[(ServiceName, Part)],
         last_call: Moment,
@@ -226,6 +220,12 @@ mod tests {
     use crate::config::Settings;
     use crate::fake_programs::rpcbind_and_programs;
 
+    /// What is missing at the addresses of one service.
+    fn missing_of(readiness: &Readiness, service: &str) -> Vec<String> {
+        let of_it = readiness.missing().into_iter().filter(|(missing, _)| missing.as_str() == service);
+        of_it.map(|(_, why)| why).collect()
+    }
+
     /// Brings up a service that has these addresses, and says what the run is told.
     fn bring_up(
         place: &Place,
@@ -233,7 +233,7 @@ mod tests {
         port: u16,
         within: Duration,
     ) -> (Result<(), String>, Arc<Readiness>) {
-        let mut shop = place.agent.workshop.clone();
+        let mut shop = place.agent.outside.workshop.clone();
         let mut settings = Settings::clone(&shop.settings);
         settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         settings.notify.rpcbind_port = port;
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(result, Ok(()), "long before the last call");
         assert_eq!(readiness.ready(), ["127.9.7.1".parse::<IpAddr>().unwrap()]);
         let missing = loop {
-            let missing = readiness.missing_of(&service("nfs"));
+            let missing = missing_of(&readiness, "nfs");
             if missing.iter().all(|why| !why.contains("looked at yet")) {
                 break missing.join("\n");
             }
@@ -297,7 +297,7 @@ mod tests {
         assert!(!readiness.note(&service, good, &Ok(())), "no news");
         assert!(readiness.note(&service, bad, &Err("2001:db8::10 is not served here".into())));
         assert_eq!(readiness.ready(), [good]);
-        assert_eq!(readiness.missing_of(&service), ["2001:db8::10 is not served here"]);
-        assert!(readiness.missing_of(&"home".parse().unwrap()).is_empty());
+        assert_eq!(missing_of(&readiness, "nfs"), ["2001:db8::10 is not served here"]);
+        assert!(missing_of(&readiness, "home").is_empty());
     }
 }

@@ -2,36 +2,25 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
-use std::sync::mpsc::Sender;
 use std::thread;
 
-use heirlock_core::Moment;
-use heirlock_core::incarnation::Observation;
 use heirlock_nsm::nlm;
 use heirlock_nsm::rpcbind::Transport;
 
-use super::Message;
 use super::work::Workshop;
+use crate::agent::Message;
+use crate::agent::recovery::Look;
 use crate::threads;
 use crate::{limits, rpc_client};
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
 const LOOKS_A_PORT: u32 = 20;
 
-/// One look.
-#[derive(Debug)]
-pub(crate) struct Look {
-    /// When it began.
-    pub(crate) at: Moment,
-    /// What was seen.
-    pub(crate) observation: Observation,
-}
-
 /// Looks until nobody wants to know any more.
 ///
 /// # Errors
 /// Where no thread can be had.
-pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Result<()> {
+pub(super) fn start(workshop: &Workshop) -> std::io::Result<()> {
     let shop = workshop.clone();
     threads::start("watch", move || {
         let mut known = None;
@@ -43,14 +32,14 @@ pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Res
                 let start = seen.as_ref().ok().and_then(|observation| observation.start.clone());
                 let look = seen.map(|observation| Look { at, observation });
                 // Sent before the lock manager is let go of: no look may come after what was done since.
-                if inbox.send(Message::Observed(Box::new(look))).is_err() {
+                if shop.inbox.send(Message::Observed(Box::new(look))).is_err() {
                     return;
                 }
                 start
             };
             if start != known || count.is_multiple_of(LOOKS_A_PORT) {
                 known = start;
-                let _ = inbox.send(Message::NlmPorts(nlm_ports(shop.settings.notify.rpcbind_port)));
+                let _ = shop.inbox.send(Message::NlmPorts(nlm_ports(shop.settings.notify.rpcbind_port)));
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }

@@ -1,0 +1,40 @@
+//! Looks clients' names up, in threads that nothing waits for: a dead name server delays nobody.
+
+use std::net::{IpAddr, ToSocketAddrs};
+
+use heirlock_nsm::MonName;
+use heirlock_nsm::name::no_clients_address;
+
+use crate::presence::is_present;
+
+/// All addresses of a client's name, the most likely first. What is no address of another host says nothing of where the
+/// client is: this server's own, which it may have in common with the client (a bridge of containers, say), are left out,
+/// unless the name has no other.
+pub(crate) fn resolve(name: &MonName) -> Vec<IpAddr> {
+    if !name.is_host_name() {
+        return Vec::new();
+    }
+    let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found.map(|address| address.ip().to_canonical()) {
+        if no_clients_address(address).is_none() && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let others: Vec<IpAddr> = addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+    if others.is_empty() { addresses } else { others }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_scope_and_one_of_nobody_are_not_looked_up() {
+        for name in ["fe80::1%lo", "0.0.0.0", "255.255.255.255", "::"] {
+            assert!(resolve(&MonName::parse(name).unwrap()).is_empty(), "{name}");
+        }
+        let own = resolve(&MonName::parse("localhost").unwrap());
+        assert!(own.iter().all(IpAddr::is_loopback) && !own.is_empty(), "{own:?}");
+    }
+}

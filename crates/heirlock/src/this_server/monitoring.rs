@@ -1,0 +1,109 @@
+//! heirlock as the status monitor of this server: its thread is begun, and its directory follows what it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use heirlock_core::monitor::{Rules, key};
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, MonitorLine};
+
+use super::ThisServer;
+use crate::agent::Message;
+use crate::monitor::directory::Directory;
+use crate::monitor::sockets::Sockets;
+use crate::monitor::{self, Desk, Options, Trust};
+use crate::watchdog::Turns;
+
+/// Where rpcbind listens for what only the machine itself may ask.
+const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
+
+/// What lies in the status monitor's directory, once that was read. The thread that reads it at the start fills it in.
+pub(super) type Read = Arc<Mutex<Option<Directory>>>;
+
+impl ThisServer {
+    /// Becomes the status monitor; its thread counts its turns.
+    ///
+    /// Where an earlier run of this boot has left what it was told, its clients are answered from now on, before the store
+    /// and the status monitor's directory are read; [`Message::DirectoryRead`] tells when that is read. Else it is read first,
+    /// and the answer says of which clients the files are to follow.
+    ///
+    /// # Errors
+    /// Where another status monitor runs, or what it needs can't be opened.
+    pub(crate) fn begin_monitoring(&mut self, turns: Turns) -> Result<Option<BTreeSet<MonName>>> {
+        let settings = &self.settings;
+        let options = Options {
+            rules: Rules {
+                mon_timeout: settings.capture.mon_timeout,
+                when_unprotected: settings.capture.when_unprotected,
+            },
+            state_directory: settings.state_directory.clone(),
+            runtime_directory: settings.runtime_directory.clone(),
+            rpcbind_port: settings.notify.rpcbind_port,
+            rpcbind_socket: RPCBIND_SOCKET.into(),
+            trust: Trust::PRIVILEGED,
+        };
+        let sockets =
+            Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
+        let mut differing = None;
+        let (directory, placed) = (Arc::clone(&self.directory), Arc::clone(self.conveyor.placed()));
+        let state_directory = settings.state_directory.clone();
+        let prepare = |desk: &Desk| {
+            if !desk.resumes() {
+                differing = Some(read(&directory, &state_directory, desk, &placed)?);
+            }
+            Ok(())
+        };
+        let inbox = self.workshop.inbox.clone();
+        let desk = monitor::start(&options, sockets, prepare, turns, move |wanted| {
+            let _ = inbox.send(Message::Monitor(wanted));
+        })?;
+        self.desk = Some(desk.clone());
+        if differing.is_none() {
+            let told = |read| Message::DirectoryRead(Box::new(read));
+            self.workshop.in_thread("directory", told, move |_| {
+                read(&directory, &state_directory, &desk, &placed).map_err(|error| format!("{error:#}"))
+            });
+        }
+        Ok(differing)
+    }
+
+    /// Reads the directory, now.
+    pub(super) fn read_now(&self) -> Result<BTreeSet<MonName>> {
+        match &self.desk {
+            Some(desk) => read(&self.directory, &self.settings.state_directory, desk, self.conveyor.placed()),
+            None => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// Makes the files of a client say what is registered.
+    pub(super) fn update(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(directory) = directory.as_mut() else {
+            return Err("the status monitor's directory was not read yet".to_owned());
+        };
+        directory.update(client, lines, self.conveyor.placed()).map_err(|error| error.to_string())
+    }
+}
+
+/// Makes the desk know what lies in the directory, and answers of which clients the files are to follow. What was read first
+/// stays, for it knows what was written since.
+fn read(
+    into: &Read,
+    state_directory: &Path,
+    desk: &Desk,
+    placed: &BTreeMap<MonName, Vec<u8>>,
+) -> Result<BTreeSet<MonName>> {
+    let (mut directory, mut found) = Directory::open(state_directory)
+        .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
+    let mut conveyed: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
+    for parsed in placed.values().filter_map(|bytes| parse_record(bytes).ok()) {
+        parsed.lines.into_iter().for_each(|line| conveyed.entry(key(&line.mon_name)).or_default().push(line));
+    }
+    found.retain(|(line, _)| !conveyed.get(&key(&line.mon_name)).is_some_and(|of| of.contains(line)));
+    desk.found(found);
+    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), &conveyed);
+    into.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(directory);
+    Ok(differing)
+}

@@ -1,0 +1,157 @@
+//! The agent of this server: what it listens to is begun, and a loop hands it what comes, one message at a time.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use heirlock_core::limits as core_limits;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Clock, Snapshot, ThisServer, watch};
+use crate::agent::outside::Outside;
+use crate::agent::{Agent, Message, join_alike};
+use crate::config::{ForEach, Settings};
+use crate::control::{Answer, Listener, Request, Responder, trust};
+use crate::store::timed::Timed;
+use crate::watchdog::{Turns, Watchdog};
+use crate::{callout, guard, limits, store, threads};
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Where something it can't do without is missing, or another agent lives under its name.
+pub(crate) fn run(settings: Settings) -> Result<()> {
+    let settings = Arc::new(settings);
+    let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
+    let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX);
+    turns.turn();
+    prepare(&settings)?;
+    let (inbox, messages) = channel();
+    let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&settings)));
+    let _listener = listen(&settings, &inbox, clock, &snapshot)?;
+    stop_on_signal(inbox.clone())?;
+    let answers = inbox.clone();
+    let ended = move || drop(answers.send(Message::StoreAnswers));
+    let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
+    let outside = ThisServer::open(&settings, clock, snapshot, inbox)?;
+    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside)?;
+    // A status monitor that resumes answers from now on, while the store is read.
+    let _callouts = begin_capture(&settings, &mut agent, &watchdog)?;
+    agent.take_up();
+    if settings.capture.mode.properties().is_status_monitor {
+        // The status monitor answers known clients also where this loop hangs, as it may where a store does.
+        turns.only_say();
+    }
+    let _hints = agent.outside.watch_directory()?;
+    watch::start(&agent.outside.workshop)?;
+    serve(&mut agent, &messages, &turns)
+}
+
+/// What must be in place before anything is begun, and what an administrator is told at the start.
+fn prepare(settings: &Settings) -> Result<()> {
+    for directory in [&settings.local_directory, &settings.runtime_directory] {
+        trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
+    }
+    match guard::renew(settings) {
+        Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
+        }
+    }
+    if !settings.state_directory_is_set {
+        tracing::info!(directory = %settings.state_directory.display(), "state-directory is not set, and the status monitor is followed to {}", settings.state_directory.display());
+    }
+    for finding in guard::commands(settings) {
+        tracing::error!(remedy = finding.remedy, "{}", finding.found);
+    }
+    Ok(())
+}
+
+/// Answers what needs no decision at once, and hands on the rest.
+fn listen(
+    settings: &Settings,
+    inbox: &Sender<Message>,
+    clock: Clock,
+    snapshot: &Arc<Snapshot>,
+) -> Result<Listener> {
+    let (inbox, snapshot) = (Mutex::new(inbox.clone()), Arc::clone(snapshot));
+    let requested = move |request: Request, responder: Responder| {
+        if request == Request::Status {
+            // Also while the loop waits for a store that hangs.
+            responder.done(Answer::Status(Box::new(snapshot.report(clock.now()))));
+            return;
+        }
+        let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = inbox.send(Message::Request(Box::new(request), responder));
+    };
+    Listener::start(&settings.runtime_directory, requested)
+        .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
+}
+
+fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
+    threads::start("signals", move || {
+        for _ in signals.forever() {
+            if inbox.send(Message::Stop).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Begins to learn of records in the way that is configured, besides looking at the directory.
+fn begin_capture(
+    settings: &Settings,
+    agent: &mut Agent<ThisServer>,
+    watchdog: &Watchdog,
+) -> Result<Option<callout::Listener>> {
+    type Begin = fn(&mut Agent<ThisServer>, &Watchdog) -> Result<Option<callout::Listener>>;
+    let each = ForEach::<Begin> {
+        watch: |_, _| Ok(None),
+        callout: |agent, _| {
+            let listener = agent.outside.listen_to_callouts()?;
+            agent.take_in_spool(agent.outside.now());
+            Ok(Some(listener))
+        },
+        nsm: |agent, watchdog| {
+            let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
+            begin_monitoring(agent, turns).map(|()| None)
+        },
+    };
+    settings.capture.mode.choose(each)(agent, watchdog)
+}
+
+/// This server's status monitor begins, and its agent serves it.
+pub(crate) fn begin_monitoring(agent: &mut Agent<ThisServer>, turns: Turns) -> Result<()> {
+    let differing = agent.outside.begin_monitoring(turns)?;
+    agent.monitors(differing);
+    Ok(())
+}
+
+fn serve(agent: &mut Agent<ThisServer>, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
+    loop {
+        turns.turn();
+        // Also where nothing is due for long: the watchdog counts the turns.
+        let patience = agent.next_due().since(agent.outside.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
+        let first = match messages.recv_timeout(patience) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
+        };
+        // What has come together is looked at together: a burst of hints causes one scan, a burst of answers one sync.
+        let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
+        for message in join_alike(first.into_iter().chain(more)) {
+            if matches!(message, Message::Stop) {
+                return agent.stop();
+            }
+            agent.handle(message);
+        }
+        agent.do_what_is_due();
+        if let Some(why) = agent.must_end() {
+            bail!(why);
+        }
+    }
+}

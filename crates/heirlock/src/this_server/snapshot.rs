@@ -1,0 +1,45 @@
+//! The last status that the agent made known, for a caller that asks while its loop is busy.
+
+use std::sync::{Mutex, PoisonError};
+
+use heirlock_core::Moment;
+
+use crate::agent::first_status;
+use crate::config::Settings;
+use crate::control::report::StatusReport;
+
+/// The last status.
+#[derive(Debug)]
+pub(crate) struct Snapshot(Mutex<Known>);
+
+/// What was known at the last turn of the loop; how long that is ago is told when it is asked for.
+#[derive(Debug)]
+struct Known {
+    report: StatusReport,
+    turned: Option<Moment>,
+    looked: Option<Moment>,
+}
+
+impl Snapshot {
+    /// Before anything is known.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self(Mutex::new(Known { report: first_status(settings), turned: None, looked: None }))
+    }
+
+    /// The last one, as it is told now.
+    pub(crate) fn report(&self, now: Moment) -> StatusReport {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ms_ago = |at: Moment| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+        StatusReport {
+            loop_turned_ms_ago: known.turned.map(ms_ago),
+            looked_ms_ago: known.looked.map(ms_ago),
+            ..known.report.clone()
+        }
+    }
+
+    /// This is the last one, made now.
+    pub(super) fn set(&self, now: Moment, report: StatusReport, looked: Option<Moment>) {
+        let known = Known { report, turned: Some(now), looked };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+}

@@ -1,0 +1,471 @@
+//! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
+
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use heirlock_core::grace::{Grace, Leave, Probe};
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::lives::{Recognised, Recognising, asks_first};
+use heirlock_core::notify::Destination;
+use heirlock_core::takeover::{Event, Strategy};
+use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::clock::Clock;
+use super::look_up::resolve;
+use super::readiness::Readiness;
+use super::volumes;
+use crate::agent::Message;
+use crate::agent::work::{Fit, RunNumber, Telling};
+use crate::config::{Command, Settings};
+use crate::control::Missing;
+use crate::guard;
+use crate::host::Host;
+use crate::lock_manager::{LockManager, exported};
+use crate::notifier::{self, LookUp};
+use crate::presence::is_present;
+use crate::threads;
+use crate::{hooks, limits, probe};
+
+/// All that work needs.
+#[derive(Clone)]
+pub(crate) struct Workshop {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Clock,
+    pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
+    pub(crate) inbox: Sender<Message>,
+    /// The run that is worked for.
+    pub(crate) run: RunNumber,
+}
+
+/// The clients of one service are being told, inside grace.
+struct Errand<'a> {
+    shop: &'a Workshop,
+    service: &'a ServiceName,
+    names: LookUp,
+    readiness: &'a Readiness,
+    grace: Grace,
+    stop: &'a AtomicBool,
+}
+
+impl notifier::Principal for Errand<'_> {
+    fn now(&self) -> Moment {
+        self.shop.clock.now()
+    }
+
+    fn may_leave(&mut self, now: Moment) -> Leave {
+        if self.stop.load(Ordering::Relaxed) {
+            return Leave::TooLate;
+        }
+        if self.grace.leave(now) == Leave::ProveFirst {
+            let (answer, _) = self.shop.probe(&self.readiness.ready());
+            self.grace.prove(self.now(), answer);
+        }
+        self.grace.leave(self.now())
+    }
+
+    fn acknowledged(&mut self, clients: Vec<MonName>) {
+        self.shop.report(Event::Acknowledged { service: self.service.clone(), clients });
+    }
+
+    fn tried_all(&mut self) {
+        self.shop.report(Event::TriedAll { service: self.service.clone() });
+    }
+
+    fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
+        self.names.found()
+    }
+
+    fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
+        match self.shop.settings.service(self.service) {
+            Some(_) => self.readiness.of(self.service, address),
+            // What the server serves under its own name has its address.
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a thread reports to the loop, once. One that ends without it, as by a panic, reports that.
+struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
+    inbox: Sender<Message>,
+    message: Option<M>,
+    of: PhantomData<T>,
+}
+
+impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
+    fn send(&mut self, done: Result<T, String>) {
+        if let Some(message) = self.message.take() {
+            // The loop is gone only when the whole agent stops.
+            let _ = self.inbox.send(message(done));
+        }
+    }
+}
+
+impl<T, M: FnOnce(Result<T, String>) -> Message> Drop for Report<T, M> {
+    fn drop(&mut self) {
+        self.send(Err("its thread ended without a report".to_owned()));
+    }
+}
+
+impl Fit {
+    fn lacks(one: Missing) -> Self {
+        Self { missing: vec![one], said: Vec::new() }
+    }
+
+    /// Nothing could be looked at.
+    fn no_thread(why: String) -> Self {
+        Self::lacks(Missing::new("thread", why, "then ask again"))
+    }
+}
+
+impl Workshop {
+    /// The same, whose reports are this run's.
+    pub(super) fn of_run(&self, run: RunNumber) -> Self {
+        Self { run, ..self.clone() }
+    }
+
+    pub(super) fn report(&self, event: Event) {
+        // The loop is gone only when the whole agent stops.
+        let _ = self.inbox.send(Message::Event(self.run, event));
+    }
+
+    /// The message of a run's event.
+    fn event<T>(&self, event: fn(T) -> Event) -> impl FnOnce(T) -> Message + Clone + Send + use<T> {
+        let run = self.run;
+        move |of| Message::Event(run, event(of))
+    }
+
+    /// Does something in a thread of this name. The loop is told what came of it, or why there is no thread for it.
+    pub(super) fn in_thread<T>(
+        &self,
+        name: &'static str,
+        message: impl FnOnce(Result<T, String>) -> Message + Clone + Send + 'static,
+        work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
+    ) {
+        let (shop, told) = (self.clone(), message.clone());
+        let begun = threads::start(name, move || {
+            let mut report = Report { inbox: shop.inbox.clone(), message: Some(told), of: PhantomData };
+            let done = work(&shop);
+            report.send(done);
+        });
+        if let Err(error) = begun {
+            let _ = self.inbox.send(message(Err(error.to_string())));
+        }
+    }
+
+    pub(super) fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
+        self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`RunWork::CheckFit`](crate::agent::work::RunWork::CheckFit).
+    pub(super) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
+        let run = self.run;
+        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(Fit::no_thread));
+        self.in_thread("check-fit", message, move |shop| Ok(shop.look_in_time(targets, insists, brings)));
+    }
+
+    /// The same for a service that is to come home, before its owner is asked for it.
+    pub(super) fn check_home(&self, service: &ServiceName) {
+        let (of, targets) = (service.clone(), vec![service.clone()]);
+        let message =
+            |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(Fit::no_thread));
+        self.in_thread("check-home", message, move |shop| Ok(shop.look_in_time(targets, false, true)));
+    }
+
+    /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
+    fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
+        let settings = Arc::clone(&self.settings);
+        let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
+        let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
+        let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
+        looked.unwrap_or_else(|why| {
+            let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
+            Fit::lacks(Missing::new(
+                "intent",
+                format!("what the adoption needs could not be looked at: {why}"),
+                remedy,
+            ))
+        })
+    }
+
+    /// Has owners confirmed off.
+    pub(super) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
+        self.in_thread("fence", self.event(Event::Fenced), move |shop| {
+            owners.iter().try_for_each(|(service, owner)| {
+                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), service, Some(owner));
+                let asked = asked.ok_or_else(|| {
+                    format!("no fence is configured, so nobody confirms that {owner} is off; set hooks.fence")
+                })?;
+                asked.map_err(|why| format!("the fence did not confirm that {owner} is off: {why}"))
+            })
+        });
+    }
+
+    /// See [`RunWork::Recognise`](crate::agent::work::RunWork::Recognise).
+    pub(super) fn recognise(
+        &self,
+        strategy: Strategy,
+        targets: Vec<ServiceName>,
+        grace_seen: Option<Moment>,
+        owes: bool,
+    ) {
+        let run = self.run;
+        let message = move |done| Message::Recognised(run, Box::new(done));
+        self.in_thread("recognise", message, move |shop| {
+            shop.try_recognise(strategy, &targets, grace_seen, owes)
+        });
+    }
+
+    fn try_recognise(
+        &self,
+        strategy: Strategy,
+        targets: &[ServiceName],
+        grace_seen: Option<Moment>,
+        owes: bool,
+    ) -> Result<Recognised, String> {
+        for service in targets {
+            if let Some(Err(why)) =
+                self.hook("volume-up", self.settings.hooks.volume_up.as_ref(), service, None)
+            {
+                return Err(format!("the volume of {service} did not come up: {why}"));
+            }
+        }
+        let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
+        let mut lock_manager = self.lock_manager();
+        let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
+        let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
+        let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
+        let age = lock_manager.grace_age().map_err(|error| error.to_string())?;
+        work.done(self.clock.now(), seen.observation, seen.in_place, age, grace_length)
+    }
+
+    /// Asks until grace is open.
+    pub(super) fn prove(&self, grace: Grace) {
+        self.in_thread("prove", self.event(Event::Proved), move |shop| {
+            let until = shop.clock.now() + limits::PROVE_TIME_MAX;
+            loop {
+                let (answer, why) = shop.probe(&[]);
+                if answer == Probe::InGrace {
+                    return Ok(());
+                }
+                if grace.is_over(shop.clock.now()) {
+                    return Err("grace is over".to_owned());
+                }
+                if shop.clock.now() >= until {
+                    return Err(format!("grace is not open: {why}"));
+                }
+                thread::sleep(limits::PROBE_INTERVAL);
+            }
+        });
+    }
+
+    /// Gathers what other servers compare with their own.
+    pub(super) fn gather_facts(&self) {
+        self.in_thread("facts", Message::Facts, |shop| Ok(guard::facts(&shop.settings)));
+    }
+
+    /// Looks a client's name up.
+    pub(super) fn look_up(&self, name: MonName) {
+        let of = name.clone();
+        self.in_thread("resolve", |found| Message::Resolved(of, found), move |_| Ok(resolve(&name)));
+    }
+
+    /// Asks the lock manager of this life once whether grace is open.
+    pub(super) fn ask_grace(&self, life: Incarnation) {
+        let message = |answer: Result<(Probe, String), String>| {
+            Message::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
+        };
+        self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
+    }
+
+    /// Takes the address of a service that is being released away, or waits for the cluster manager that does.
+    pub(super) fn take_address_away(&self, service: &ServiceName) {
+        let (of, service) = (service.clone(), service.clone());
+        self.in_thread(
+            "address-down",
+            |gone| Message::AddressGone(of, gone),
+            move |shop| shop.try_take_address_away(&service),
+        );
+    }
+
+    fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
+        if let Some(Err(why)) =
+            self.hook("address-down", self.settings.hooks.address_down.as_ref(), service, None)
+        {
+            return Err(format!("its address did not go: {why}"));
+        }
+        let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
+        loop {
+            let Some(address) = self.addresses(service).iter().copied().find(|address| is_present(*address))
+            else {
+                return Ok(());
+            };
+            if self.clock.now() >= until {
+                return Err(format!(
+                    "{address} is still on this server; take it away first, or set hooks.address-down"
+                ));
+            }
+            thread::sleep(limits::BRING_UP_INTERVAL);
+        }
+    }
+
+    /// Takes the address of a service that is another server's away, where there is a hook for that.
+    pub(super) fn leave_address(&self, service: &ServiceName) {
+        let (shop, of) = (self.clone(), service.clone());
+        let begun = threads::start("address-down", move || {
+            let service = of;
+            match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
+                Some(Ok(())) => {
+                    tracing::info!(%service, "{service}: its address was taken away, for it is another server's");
+                }
+                Some(Err(why)) => tracing::error!(%service, why, "{service}: its address did not go: {why}"),
+                None => {}
+            }
+        });
+        if let Err(error) = begun {
+            tracing::error!(%service, %error, "{service}: its address did not go: {error}");
+        }
+    }
+
+    /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
+    fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
+        let mut lock_manager = self.lock_manager();
+        for address in self.addresses(service) {
+            lock_manager.let_go(*address).map_err(|error| error.to_string())?;
+        }
+        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
+        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
+        for export in volumes::leaving(&self.settings.services, service, &exported) {
+            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
+    pub(super) fn take_volume_away(&self, service: &ServiceName) {
+        let (of, service) = (service.clone(), service.clone());
+        self.in_thread("volume-down", |gone| Message::VolumeGone(of, gone), move |shop| {
+            if let Err(why) = shop.let_go_of_locks(&service) {
+                tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
+            }
+            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
+            gone.unwrap_or(Ok(()))
+        });
+    }
+
+    fn addresses(&self, service: &ServiceName) -> &[IpAddr] {
+        let configured = self.settings.service(service);
+        configured.map_or(&[], |service| &service.addresses)
+    }
+
+    /// Tells the clients of each service, each service in a thread of its own.
+    pub(super) fn notify(
+        &self,
+        tellings: Vec<Telling>,
+        grace: Grace,
+        stop: &Arc<AtomicBool>,
+        readiness: &Arc<Readiness>,
+    ) {
+        for telling in tellings {
+            let (shop, stop, readiness) = (self.clone(), Arc::clone(stop), Arc::clone(readiness));
+            let service = telling.notice.service.clone();
+            let clients: Vec<MonName> = telling
+                .clients
+                .iter()
+                .map(|(client, _)| client)
+                .chain(telling.untold.iter().map(|(client, _)| client))
+                .cloned()
+                .collect();
+            let begun = threads::start("notify", move || shop.tell(telling, grace, &stop, &readiness));
+            if let Err(error) = begun {
+                let lost = |client| (client, Outcome::Lost, error.to_string());
+                let left = clients.into_iter().map(lost).collect();
+                self.report(Event::NotifyEnded { service, left });
+            }
+        }
+    }
+
+    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool, readiness: &Readiness) {
+        let service = telling.notice.service.clone();
+        let task = notifier::Task {
+            names: telling.names,
+            state: telling.notice.state,
+            clients: telling.clients,
+            from: telling.from,
+            settings: self.settings.notify.clone(),
+        };
+        let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
+        let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
+        let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
+        let mut left = notifier::run(task, &mut errand);
+        left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
+        if !stop.load(Ordering::Relaxed) {
+            self.report(Event::NotifyEnded { service, left });
+        }
+    }
+
+    /// Asks the lock manager through whichever of this server's addresses answers.
+    fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
+        probe::here(&self.settings, first)
+    }
+
+    /// Runs a hook for a service; `None` where none is configured.
+    pub(super) fn hook(
+        &self,
+        name: &str,
+        command: Option<&Command>,
+        service: &ServiceName,
+        peer: Option<&ServerName>,
+    ) -> Option<Result<(), String>> {
+        let command = command?;
+        let configured = self.settings.service(service);
+        let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
+        let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
+        let environment = [
+            ("HEIRLOCK_HOOK", name.to_owned()),
+            ("HEIRLOCK_SERVICE", service.to_string()),
+            ("HEIRLOCK_SERVER", self.settings.server.to_string()),
+            ("HEIRLOCK_PEER", peer.map(ToString::to_string).unwrap_or_default()),
+            ("HEIRLOCK_ADDRESSES", addresses),
+            ("HEIRLOCK_EXPORTS", exports),
+        ];
+        tracing::info!(hook = name, %service, "{service}: running the hook {name}");
+        Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
+    }
+}
+
+/// What an adoption needs, as the guard sees this host.
+fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+    let missing = guard::refusals(settings, targets, insists).into_iter().map(|refusal| {
+        let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
+        Missing::new(refusal.check, refusal.found, remedy)
+    });
+    let said = if brings { guard::awaited(settings, targets) } else { Vec::new() };
+    Fit { missing: missing.collect(), said }
+}
+
+fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::{place, service};
+
+    #[test]
+    fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {
+        let place = place();
+        let message = |done: Result<(), String>| Message::AddressGone(service("nfs"), done);
+        place.agent.outside.workshop.in_thread("address-down", message, |_| panic!("a fault"));
+        let why = place.next_that(|message| match message {
+            Message::AddressGone(_, Err(why)) => Some(why),
+            _ => None,
+        });
+        assert_eq!(why, "its thread ended without a report");
+    }
+}
