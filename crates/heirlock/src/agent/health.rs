@@ -76,3 +76,28 @@ impl Protection {
         &self.at_risk
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn since_when_the_store_fails_is_told_by_the_clock_that_shows_it_and_stays() {
+        let mut health = Health::default();
+        let after = |seconds| Moment::START + Duration::from_secs(seconds);
+        health.note(after(0), 1_000);
+        assert_eq!(health.unprotected_since_s(), None);
+        health.failed(after(2), "no space");
+        health.failed(after(5), "no volume");
+        health.note(after(6), 1_006);
+        health.note(after(7), 9_999);
+        assert_eq!((health.error(), health.unprotected_since_s()), (Some("no volume"), Some(1_002)));
+        health.worked();
+        assert_eq!((health.error(), health.unprotected_since_s()), (None, None));
+        health.failed(after(20), "no space");
+        health.note(after(20), 1_020);
+        assert_eq!(health.unprotected_since_s(), Some(1_020));
+    }
+}

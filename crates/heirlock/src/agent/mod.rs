@@ -510,6 +510,20 @@ mod tests {
     }
 
     #[test]
+    fn what_servers_compare_is_gathered_again_in_time_where_it_could_not_be() {
+        let mut place = testing::place();
+        let known = BTreeMap::from([("kernel".to_owned(), "6.12".to_owned())]);
+        place.agent.handle(Message::Facts(Ok(known.clone())));
+        place.agent.facts.awaited = true;
+        place.agent.handle(Message::Facts(Err("its thread ended without a report".into())));
+        let now = place.agent.outside.now();
+        assert_eq!(place.agent.facts(now), known, "it is as it was");
+        assert!(!place.agent.facts.awaited, "and not asked for at once");
+        place.agent.facts(now + limits::FACTS_INTERVAL);
+        assert!(place.agent.facts.awaited);
+    }
+
+    #[test]
     fn answers_that_come_together_are_made_durable_together_and_nothing_overtakes_them() {
         let service = ServiceName::parse("nfs").unwrap();
         let ended = Message::Event(RunNumber::default(), Event::NotifyEnded { service, left: vec![] });

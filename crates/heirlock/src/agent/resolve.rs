@@ -42,3 +42,38 @@ impl Resolver {
         self.answered.insert(name.clone(), now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_once_at_a_time_and_again_after_a_while_whatever_came_of_it() {
+        let names = ["client1", "client2"].map(|name| MonName::parse(name).unwrap());
+        let unresolved = BTreeSet::from([names[0].clone()]);
+        let mut resolver = Resolver::default();
+        let mut ask = |now, answered: bool| {
+            if answered {
+                names.iter().for_each(|name| resolver.answered(name, now));
+            }
+            resolver.ask(&unresolved, std::iter::once(&names[1]), now)
+        };
+        let began = Moment::START;
+        assert_eq!(ask(began, false), names);
+        assert_eq!(ask(began + limits::RESOLVE_REFRESH, false), [], "they are being looked up");
+        assert_eq!(ask(began, true), [], "they were, just now");
+        assert_eq!(ask(began + limits::RESOLVE_RETRY, false), names[..1]);
+        assert_eq!(ask(began + limits::RESOLVE_REFRESH, false), names[1..]);
+    }
+
+    #[test]
+    fn no_more_names_are_asked_for_at_a_time_than_may_be() {
+        let names = |number: usize| MonName::parse(&format!("client{number}")).unwrap();
+        let unresolved: BTreeSet<MonName> = (0..=limits::RESOLVE_AT_ONCE_MAX).map(names).collect();
+        let mut resolver = Resolver::default();
+        let asked = resolver.ask(&unresolved, std::iter::empty(), Moment::START);
+        assert_eq!(asked.len(), limits::RESOLVE_AT_ONCE_MAX);
+        resolver.answered(&asked[0], Moment::START);
+        assert_eq!(resolver.ask(&unresolved, std::iter::empty(), Moment::START).len(), 1);
+    }
+}

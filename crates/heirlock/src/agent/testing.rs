@@ -60,8 +60,18 @@ fn configured(keys: &str, mode: &str) -> Place {
     configured_at(keys, mode, ["127.0.0.1", "127.0.0.2"])
 }
 
-fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
+fn configured_at(keys: &str, mode: &str, addresses: [&str; 2]) -> Place {
     let directory = tempfile::tempdir().unwrap();
+    let (agent, messages) = taken_up(settings_at(&directory, keys, mode, addresses));
+    Place { directory, agent, messages }
+}
+
+/// Folders and a store in this directory, and the settings of a server that has them.
+pub(crate) fn settings_in(directory: &TempDir) -> Arc<Settings> {
+    settings_at(directory, "", "watch", ["127.0.0.1", "127.0.0.2"])
+}
+
+fn settings_at(directory: &TempDir, keys: &str, mode: &str, [first, second]: [&str; 2]) -> Arc<Settings> {
     let here = directory.path();
     for folder in ["nfs", "nfs/sm", "nfs/sm.bak", "run", "local"] {
         fs::create_dir(here.join(folder)).unwrap();
@@ -79,9 +89,7 @@ fn configured_at(keys: &str, mode: &str, [first, second]: [&str; 2]) -> Place {
          [[service]]\nname = \"nfs\"\n{keys}addresses = [\"{first}\"]\n\
          [[service]]\nname = \"new\"\naddresses = [\"{second}\"]\n"
     );
-    let settings = Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap());
-    let (agent, messages) = taken_up(settings);
-    Place { directory, agent, messages }
+    Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap())
 }
 
 /// An agent that has taken up what an earlier one left.

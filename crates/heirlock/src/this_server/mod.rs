@@ -399,3 +399,24 @@ impl Outside for ThisServer {
         self.snapshot.set(self.clock.now(), report, looked);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::agent::outside::contract::keeps_its_promises;
+    use crate::agent::testing::settings_in;
+
+    #[test]
+    fn this_server_keeps_the_promises_of_a_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings_in(&directory);
+        let (inbox, _messages) = channel();
+        let begun = || ThisServer::begun(&settings, inbox.clone());
+        keeps_its_promises(begun(), |before| {
+            drop(before);
+            begun()
+        });
+    }
+}

@@ -1,0 +1,475 @@
+//! An agent in a world of a test: no thread, no clock, and no file but those of the store.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::grace::Probe;
+use heirlock_core::incarnation::Observation;
+use heirlock_core::ledger::Population;
+use heirlock_core::lives::{Recognised, Recognising, asks_first};
+use heirlock_core::takeover::{Event, Order, Phase, Strategy};
+use heirlock_core::{Generation, Outcome};
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::look::Looked;
+use crate::agent::recovery::Look;
+use crate::agent::runs::Commission;
+use crate::agent::testing::{service, settings_in};
+use crate::agent::work::{Fit, Telling};
+use crate::agent::{Agent, Message};
+use crate::config::Settings;
+use crate::store::Contents;
+use crate::store::Store;
+use crate::store::dir::DirStore;
+
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A server whose time passes when the test says so, and that does at once what is begun.
+#[derive(Default)]
+struct World {
+    now: Moment,
+    numbers: u64,
+    /// What it has to tell its agent.
+    said: VecDeque<Message>,
+    /// The strategies and other work that runs asked for, in order.
+    begun: Vec<String>,
+    told: Vec<MonName>,
+    placed: Placed,
+    registered: BTreeMap<MonName, Vec<u8>>,
+    hinted: bool,
+    /// Which life of the lock manager runs, and since when.
+    life: u32,
+    life_began: Moment,
+    grace: Option<Remembered>,
+    registrations: Option<String>,
+    memory: StoreMemory,
+    maintained: bool,
+}
+
+impl World {
+    fn observe(&self) -> Observation {
+        Observation { boot: "boot".into(), start: Some(self.life.to_string()), in_grace: None, serving: true }
+    }
+
+    fn probe(&self) -> Probe {
+        if self.now.since(self.life_began) < GRACE { Probe::InGrace } else { Probe::NotInGrace }
+    }
+
+    fn recognise(
+        &mut self,
+        strategy: Strategy,
+        grace_seen: Option<Moment>,
+        owes: bool,
+    ) -> Result<Recognised, String> {
+        let answer = asks_first(strategy, owes).then(|| self.probe());
+        let work = Recognising { strategy, before: self.now, grace_seen, answer };
+        if strategy.drops_own_locks() {
+            (self.life, self.life_began) = (self.life + 1, self.now);
+        }
+        work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
+    }
+
+    /// Every client answers, and the first of them comes back for its locks.
+    fn tell(&mut self, run: RunNumber, telling: Telling) {
+        let (of, left) = (telling.notice.service, Vec::new());
+        assert_eq!(telling.untold, [], "all of them can be called");
+        let clients: Vec<MonName> = telling.clients.into_iter().map(|(client, _)| client).collect();
+        if let Some(first) = clients.first() {
+            self.registered.insert(first.clone(), record(first));
+            self.hinted = true;
+        }
+        self.told.extend(clients.clone());
+        let events = [
+            Event::Acknowledged { service: of.clone(), clients },
+            Event::TriedAll { service: of.clone() },
+            Event::NotifyEnded { service: of, left },
+        ];
+        self.said.extend(events.map(|event| Message::Event(run, event)));
+    }
+
+    /// The lock manager is looked at.
+    fn look_at_lock_manager(&mut self) {
+        let look = Look { at: self.now, observation: self.observe() };
+        self.said.push_back(Message::Observed(Box::new(Ok(look))));
+    }
+}
+
+fn all_is_here() -> Fit {
+    Fit { missing: Vec::new(), said: Vec::new() }
+}
+
+impl Outside for World {
+    fn now(&self) -> Moment {
+        self.now
+    }
+
+    fn wall_s(&self) -> u64 {
+        self.now.since_start().as_secs()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.now.since_start()
+    }
+
+    fn random(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.observe().boot)
+    }
+
+    fn node(&self) -> Option<String> {
+        Some("nfs-b".to_owned())
+    }
+
+    fn interface_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn is_present(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn destination_of(&self, name: &MonName) -> Option<Destination> {
+        name.address().map(Destination::from)
+    }
+
+    fn roles(&mut self, _: &[u16], _: bool) -> Roles {
+        Roles::default()
+    }
+
+    fn own_state(&self) -> Option<StateNumber> {
+        Some(StateNumber(5))
+    }
+
+    fn is_maintained(&self) -> bool {
+        self.maintained
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        self.maintained = on;
+        Ok(())
+    }
+
+    fn grace_note(&self) -> Option<Remembered> {
+        self.grace.clone()
+    }
+
+    fn note_grace(&mut self, noted: &Remembered) {
+        self.grace = Some(noted.clone());
+    }
+
+    fn registrations(&self, run: &str) -> Option<Registrations> {
+        Registrations::parse(self.registrations.as_ref()?, run)
+    }
+
+    fn note_registrations(&mut self, registrations: &Registrations) {
+        self.registrations = Some(registrations.render());
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        Ok(self.memory.clone())
+    }
+
+    fn had_store(&self) -> bool {
+        false
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        change(&mut self.memory);
+        Ok(self.memory.clone())
+    }
+
+    fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
+    fn place(
+        &mut self,
+        records: &BTreeMap<MonName, Vec<u8>>,
+        _: Conveyance,
+        _: &MyName,
+    ) -> Result<Unplaced, String> {
+        Arc::make_mut(&mut self.placed).extend(records.clone());
+        Ok(Unplaced::new())
+    }
+
+    fn take_placed_away(&mut self) -> Result<Unplaced, String> {
+        self.placed = Placed::default();
+        Ok(Unplaced::new())
+    }
+
+    fn is_hinted(&self) -> bool {
+        self.hinted
+    }
+
+    fn forget_hints(&mut self) {
+        self.hinted = false;
+    }
+
+    fn look(&mut self, _: &Addresses, _: Recall) -> Result<Found, String> {
+        let population = Population { clients: self.registered.clone(), ..Population::default() };
+        Ok(Found { population, ..Found::default() })
+    }
+
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String> {
+        let found = self.look(&addresses, Recall { anew, kept: false });
+        self.said.push_back(Message::Looked(Box::new(Looked { basis, found })));
+        Ok(())
+    }
+
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(Vec::new())
+    }
+
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn tell_monitor(&self, _: MonitorEvent) {}
+
+    fn registered_lines(&self, _: &MonName) -> Vec<MonitorLine> {
+        Vec::new()
+    }
+
+    fn may_forget(&self, _: &MonName) -> bool {
+        true
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        None
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(BTreeSet::new())
+    }
+
+    fn write_registrations(&mut self, _: &MonName, _: &[MonitorLine]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn begin_for(&mut self, run: RunNumber, work: RunWork) {
+        let (name, message) = match work {
+            RunWork::CheckFit { .. } => ("check", Message::Fit(run, all_is_here())),
+            RunWork::Fence(_) => ("fence", Message::Event(run, Event::Fenced(Ok(())))),
+            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
+                let done = self.recognise(strategy, grace_seen, owes);
+                (strategy.as_str(), Message::Recognised(run, Box::new(done)))
+            }
+            RunWork::Prove(_) => ("prove", Message::Event(run, Event::Proved(Ok(())))),
+            RunWork::BringUp { .. } => ("bring up", Message::Event(run, Event::BroughtUp(Ok(())))),
+            RunWork::Tell { tellings, .. } => {
+                self.begun.push("tell".to_owned());
+                return tellings.into_iter().for_each(|telling| self.tell(run, telling));
+            }
+        };
+        self.begun.push(name.to_owned());
+        self.said.push_back(message);
+    }
+
+    fn begin(&mut self, work: Work) {
+        self.said.extend(match work {
+            Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
+            Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
+            Work::AskGrace(life) => Some(Message::GraceAsked(life, (self.probe(), "so it says".into()))),
+            Work::LookUp(name) => Some(Message::Resolved(name, Ok(Vec::new()))),
+            Work::TakeAddressAway(service) => Some(Message::AddressGone(service, Ok(()))),
+            Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
+            Work::LeaveAddress(_) | Work::SyncDirectory | Work::Discard(_) => None,
+        });
+    }
+
+    fn stop_telling(&mut self) {}
+
+    fn unready(&self) -> Vec<Unready> {
+        Vec::new()
+    }
+
+    fn lock_manager(&self) -> String {
+        "a lock manager of a test".to_owned()
+    }
+
+    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
+}
+
+fn record(client: &MonName) -> Vec<u8> {
+    heirlock_nsm::record::render_record(&[MonitorLine::generated(
+        client.clone(),
+        MyName::parse("nfs-a").unwrap(),
+    )])
+}
+
+fn clients() -> [MonName; 2] {
+    ["10.0.0.1", "10.0.0.2"].map(|client| MonName::parse(client).unwrap())
+}
+
+/// A server in a store in which `new` is nfs-a's, with two clients.
+fn begun(directory: &TempDir) -> (Arc<Settings>, Agent<World>) {
+    let settings = settings_in(directory);
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let store = DirStore::open(&directory.path().join("store")).unwrap();
+    let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
+    let records = clients().map(|client| (client.clone(), record(&client))).into();
+    let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
+    store.claim(&service("new"), &claim).unwrap();
+    store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), world).unwrap();
+    agent.take_up();
+    (settings, agent)
+}
+
+/// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
+/// there were.
+fn adopt(agent: &mut Agent<World>, settings: &Arc<Settings>, killed_after: Option<usize>) -> usize {
+    let (mut of_runs, mut is_killed) = (0, false);
+    for _ in 0..5_000 {
+        agent.do_what_is_due();
+        let is_idle = agent.run.is_none() && agent.asked.is_none();
+        match agent.held.get(&service("new")) {
+            Some(held) if is_idle && held.journal.phase == Phase::Settled => return of_runs,
+            None if is_idle && agent.holdings_known => {
+                let authority = Authority { insisted: true, ..Authority::default() };
+                let order = Order::asked(service("new"), false, authority, None);
+                agent.begin_run(agent.outside.now, Commission::unasked(order));
+            }
+            _ => {}
+        }
+        let Some(message) = agent.outside.said.pop_front() else {
+            let next = agent.next_due().max(agent.outside.now + Duration::from_millis(1));
+            agent.outside.now = next;
+            agent.outside.look_at_lock_manager();
+            continue;
+        };
+        of_runs +=
+            usize::from(matches!(message, Message::Fit(..) | Message::Recognised(..) | Message::Event(..)));
+        agent.handle(message);
+        if killed_after == Some(of_runs) && !is_killed {
+            is_killed = true;
+            let mut world = std::mem::take(&mut agent.outside);
+            // What was begun ends with the process.
+            world.said.clear();
+            world.begun.push("killed".to_owned());
+            *agent = Agent::new(Arc::clone(settings), crate::store::open(settings), world).unwrap();
+            agent.take_up();
+        }
+    }
+    panic!("it never settles: {:?}", agent.outside.begun);
+}
+
+fn outcomes(agent: &Agent<World>) -> [Outcome; 2] {
+    let last = agent.held[&service("new")].last_outcomes();
+    clients().map(|client| last[client.as_str()].outcome)
+}
+
+#[test]
+fn the_world_of_the_tests_keeps_the_promises_of_a_server() {
+    contract::keeps_its_promises(World::default(), |world| World { said: VecDeque::new(), ..world });
+}
+
+#[test]
+fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (settings, mut agent) = begun(&directory);
+    adopt(&mut agent, &settings, None);
+    assert_eq!(agent.outside.begun, ["check", "command", "prove", "bring up", "tell"]);
+    assert_eq!(agent.outside.told, clients());
+    assert_eq!(outcomes(&agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
+    assert_eq!(agent.outside.placed(), &Placed::default(), "what was conveyed is taken away");
+}
+
+#[test]
+fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (settings, mut agent) = begun(&directory);
+    let messages = adopt(&mut agent, &settings, None);
+    assert!(messages >= 5, "{messages}");
+    for killed_after in 1..=messages {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, mut agent) = begun(&directory);
+        adopt(&mut agent, &settings, Some(killed_after));
+        assert_eq!(outcomes(&agent), [Outcome::ReRegistered, Outcome::Acknowledged], "{killed_after}");
+        assert!(agent.outside.begun.contains(&"killed".to_owned()), "{killed_after}");
+    }
+}
+
+/// What touches a file, a thread, a socket, a clock, a program or chance.
+const TOUCHES: [&str; 20] = [
+    "std::fs",
+    "std::io",
+    "std::os",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::sync::mpsc",
+    "std::sync::atomic",
+    "Mutex",
+    "Instant",
+    "SystemTime",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "UnixStream",
+    "ToSocketAddrs",
+    "fastrand",
+    "rustix",
+    "socket2",
+    "signal_hook",
+];
+
+/// What else of the program an agent may name, and what that is to it.
+const MAY_NAME: [(&str, &str); 10] = [
+    ("callout", "what rpc.statd says, and who waits for the answer"),
+    ("config", "the configuration, as it was read before"),
+    ("control", "requests, answers and reports"),
+    ("from_elsewhere", "how much others may have it write into the log"),
+    ("limits", "bounds"),
+    ("lock_manager::recognition_time_max", "how long it may take by its configuration"),
+    ("monitor::Wanted", "what the status monitor wants"),
+    ("store", "the store, which is a trait of its own"),
+    ("survey", "what the store says of the past"),
+    ("words", "sentences"),
+];
+
+/// Those lines of a file that are neither comments nor tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    before_tests.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// What is named of this crate in a line, each as far as it is named.
+fn named_of_crate(line: &str) -> Vec<&str> {
+    let named = line.split("crate::").skip(1).flat_map(|named| match named.strip_prefix('{') {
+        Some(several) => several.split('}').next().unwrap_or_default().split(',').collect::<Vec<_>>(),
+        None => named.split([';', ' ', ',', '(', ')', '<', '>', '&']).take(1).collect(),
+    });
+    named.map(str::trim).collect()
+}
+
+#[test]
+fn an_agent_touches_nothing_but_its_store_and_what_its_outside_names() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent");
+    let (mut files, mut found) = (0, Vec::new());
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() || path.ends_with("testing.rs") {
+            continue; // folders hold tests alone
+        }
+        files += 1;
+        let text = fs::read_to_string(&path).unwrap();
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        for line in code(&text) {
+            let touches = TOUCHES.iter().filter(|what| line.contains(*what)).copied();
+            let is_allowed = |name: &&str| {
+                MAY_NAME.iter().any(|(may, _)| name == may || name.starts_with(&format!("{may}::")))
+            };
+            let others = named_of_crate(line).into_iter().filter(|name| !is_allowed(name));
+            found.extend(touches.chain(others).map(|what| format!("{file}: {what}")));
+        }
+    }
+    assert!(files > 20, "{files}");
+    assert!(found.is_empty(), "{found:#?}");
+}
