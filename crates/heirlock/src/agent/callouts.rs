@@ -4,16 +4,16 @@ use heirlock_core::Moment;
 use heirlock_core::log_limit::{Source, cut};
 use heirlock_nsm::MyName;
 
-use super::Agent;
 use super::outside::Outside;
 use super::put_off::Later;
-use crate::callout::{Said, Waiting};
+use super::{Agent, Answered};
+use crate::callout::Said;
 use crate::from_elsewhere;
 use crate::words::counted;
 
 impl<O: Outside> Agent<O> {
     /// rpc.statd says something, and waits.
-    pub(crate) fn called_out(&mut self, now: Moment, said: Said, waiting: Waiting) {
+    pub(crate) fn called_out(&mut self, now: Moment, said: Said, answered: Answered) {
         let done = match &said {
             Said::Add { .. } => self.add_client(now, &said),
             // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
@@ -32,9 +32,9 @@ impl<O: Outside> Agent<O> {
             }
         };
         if done.is_err() && self.store.is_busy() {
-            return self.put_off(Later::Callout(said, waiting));
+            return self.put_off(Later::Callout(said, answered));
         }
-        waiting.answer(&done);
+        answered(&done);
     }
 
     /// What callouts noted while no agent answered. It is tried again until the store has taken it in, in every capture mode:

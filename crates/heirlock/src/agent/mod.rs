@@ -63,12 +63,13 @@ use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use crate::callout::Said;
 use crate::config::Settings;
 use crate::control::{Request, Responder};
 use crate::monitor::Wanted;
 use crate::store::memory::StoreMemory;
 use crate::store::{ServerReport, Store, StoreErrorKind};
-use crate::{callout, from_elsewhere, limits};
+use crate::{from_elsewhere, limits};
 
 use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
@@ -80,6 +81,9 @@ use recovery::Look;
 use runs::Running;
 pub(crate) use status::first as first_status;
 use work::{Fit, RunNumber, Work};
+
+/// Answers a callout that waits: its client is durable, or why it is not.
+pub(crate) type Answered = Box<dyn FnOnce(&Result<(), String>) + Send>;
 
 /// What the loop is told.
 pub(crate) enum Message {
@@ -119,8 +123,8 @@ pub(crate) enum Message {
     StoreAnswers,
     /// Our own status monitor wants something of the store.
     Monitor(Wanted),
-    /// rpc.statd's callout says something, and waits.
-    Callout(callout::Said, callout::Waiting),
+    /// rpc.statd's callout says something, and waits for an answer.
+    Callout(Said, Answered),
     /// Stop in order.
     Stop,
 }
@@ -264,7 +268,7 @@ impl<O: Outside> Agent<O> {
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
             Message::Monitor(wanted) => self.wanted(now, wanted),
-            Message::Callout(said, waiting) => self.called_out(now, said, waiting),
+            Message::Callout(said, answered) => self.called_out(now, said, answered),
             // The hint is noted where the next look finds it; this only wakes the loop. Of a stop see `Agent::stop`.
             Message::Changed | Message::Stop => {}
         }

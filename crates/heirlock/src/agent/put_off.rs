@@ -8,10 +8,10 @@ use heirlock_core::monitor::Arrival;
 use heirlock_core::takeover::Part;
 use heirlock_core::{Moment, ServiceName};
 
-use super::Agent;
 use super::outside::Outside;
 use super::work::RunNumber;
-use crate::callout::{Said, Waiting};
+use super::{Agent, Answered};
+use crate::callout::Said;
 use crate::control::{Progress, Request, Responder, Wait};
 use crate::limits::STORE_ANSWERS_TIME_MAX;
 
@@ -28,7 +28,7 @@ pub(crate) enum Later {
     /// Clients of our own status monitor are to be made durable. It refuses them by itself where they wait too long.
     Commit(u64, Vec<Arrival>),
     /// rpc.statd's callout says something. It ends by itself where it waits too long.
-    Callout(Said, Waiting),
+    Callout(Said, Answered),
     /// A request that needs the store, until this moment.
     Request(Box<Request>, Responder, Moment),
 }
@@ -107,7 +107,7 @@ impl<O: Outside> Agent<O> {
                 Later::Claim(run, services, authority) => self.go_on_claiming(run, services, authority),
                 Later::GiveUp(service, _) => self.address_gone(now, &service, Ok(())),
                 Later::Commit(batch, arrivals) => self.commit_arrivals(now, batch, arrivals),
-                Later::Callout(said, waiting) => self.called_out(now, said, waiting),
+                Later::Callout(said, answered) => self.called_out(now, said, answered),
                 Later::Request(request, responder, _) => self.answer(now, *request, responder),
             }
         }

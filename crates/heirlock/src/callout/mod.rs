@@ -21,7 +21,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Settings;
 
-pub(crate) use listener::{Listener, Waiting};
+pub(crate) use listener::Listener;
 pub(crate) use spool::Spool;
 
 /// The socket's name in the runtime directory.

@@ -152,7 +152,7 @@ impl ThisServer {
         let sm = self.settings.state_directory.join("sm");
         let listener =
             callout::Listener::start(&self.settings.runtime_directory, sm, move |said, waiting| {
-                let _ = inbox.send(Message::Callout(said, waiting));
+                let _ = inbox.send(Message::Callout(said, Box::new(move |done| waiting.answer(done))));
             });
         listener.with_context(|| {
             format!("can't listen for callouts in {}", self.settings.runtime_directory.display())

@@ -1,15 +1,41 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::mpsc::channel;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
-use heirlock_core::{Generation, ServerName};
+use heirlock_core::{Generation, Moment, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use crate::agent::Message;
 use crate::agent::holdings::claim_first;
-use crate::agent::testing::{place_in_mode, service};
+use crate::agent::testing::{Place, place_in_mode, service};
+use crate::callout::Said;
 use crate::config::CaptureMode;
 use crate::store::dir::DirStore;
+
+#[test]
+fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
+    let mut place = place_in_mode("callout");
+    let (told, answers) = channel();
+    let call_out = |place: &mut Place| {
+        let (mon_name, told) = (MonName::parse("10.0.0.1").unwrap(), told.clone());
+        let said = Said::Add { mon_name, my_name: None };
+        place.agent.handle(Message::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
+        answers.try_recv().unwrap()
+    };
+    place.agent.held.clear();
+    let why = call_out(&mut place).unwrap_err();
+    assert!(why.starts_with("this server holds nothing yet"), "{why}");
+    let us = place.agent.settings.server.clone();
+    let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
+    let store = place.agent.store.as_ref();
+    claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
+    place.agent.refresh_holdings(Moment::START);
+    assert_eq!(call_out(&mut place), Ok(()));
+    let records = place.agent.store.load(&service("new"), Generation::FIRST).unwrap().records;
+    assert!(records.contains_key(&MonName::parse("10.0.0.1").unwrap()));
+}
 
 /// The mode was changed before the store had taken in what a callout noted, and the client's record went meanwhile.
 #[test]

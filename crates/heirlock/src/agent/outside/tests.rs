@@ -423,7 +423,7 @@ const TOUCHES: [&str; 20] = [
 
 /// What else of the program an agent may name, and what that is to it.
 const MAY_NAME: [(&str, &str); 10] = [
-    ("callout", "what rpc.statd says, and who waits for the answer"),
+    ("callout::Said", "what rpc.statd says"),
     ("config", "the configuration, as it was read before"),
     ("control", "requests, answers and reports"),
     ("from_elsewhere", "how much others may have it write into the log"),
