@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::log_limit::Source;
 
-use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
+use super::{Answer, Failure, Line, Outbox, Progress, Request, SOCKET, trust};
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
 use crate::threads;
@@ -63,6 +63,8 @@ pub(crate) struct Responder {
     lines: Sender<Line>,
     /// Lines that are handed over and not written yet.
     unwritten: Arc<AtomicUsize>,
+    /// Where its answer waits for the status that follows from it.
+    outbox: Option<Outbox>,
 }
 
 /// The connections of this moment.
@@ -220,7 +222,7 @@ impl Responder {
     fn new() -> (Self, Receiver<Line>, Arc<AtomicUsize>) {
         let (lines, written) = channel();
         let unwritten = Arc::new(AtomicUsize::new(0));
-        (Self { lines, unwritten: Arc::clone(&unwritten) }, written, unwritten)
+        (Self { lines, unwritten: Arc::clone(&unwritten), outbox: None }, written, unwritten)
     }
 
     /// For what goes on although nobody waits for it.
@@ -243,8 +245,7 @@ impl Responder {
 
     /// It is done.
     pub(crate) fn done(self, answer: Answer) {
-        // The client may be gone. What was done is done.
-        self.send(Line::Done(answer));
+        self.finish(Line::Done(answer));
     }
 
     /// A run that was waited for is over, for this one and perhaps for others.
@@ -262,7 +263,23 @@ impl Responder {
 
     /// It is not done, and this is known.
     pub(crate) fn fail(self, failure: Failure) {
-        self.send(Line::Failed(failure));
+        self.finish(Line::Failed(failure));
+    }
+
+    /// The same one, whose answer waits in this outbox.
+    pub(crate) fn held_in(self, outbox: &Outbox) -> Self {
+        Self { outbox: Some(outbox.clone()), ..self }
+    }
+
+    fn finish(self, line: Line) {
+        match &self.outbox {
+            Some(outbox) => {
+                self.unwritten.fetch_add(1, Ordering::Relaxed);
+                outbox.put(self.lines.clone(), line);
+            }
+            // The client may be gone. What was done is done.
+            None => drop(self.send(line)),
+        }
     }
 
     fn send(&self, line: Line) -> bool {

@@ -3,6 +3,7 @@
 
 mod client;
 mod listener;
+mod outbox;
 pub(crate) mod report;
 pub(crate) mod trust;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{AskError, ask, how_to_start};
 pub(crate) use listener::{Listener, Responder};
+pub(crate) use outbox::Outbox;
 
 use report::{AdoptionReport, EntryTrouble};
 

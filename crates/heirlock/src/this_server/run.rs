@@ -12,7 +12,7 @@ use super::{Clock, Snapshot, ThisServer, watch};
 use crate::agent::outside::Outside;
 use crate::agent::{Agent, Message, join_alike};
 use crate::config::{ForEach, Settings};
-use crate::control::{Answer, Listener, Request, Responder, trust};
+use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
 use crate::store::timed::Timed;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, guard, limits, store, threads};
@@ -29,7 +29,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     prepare(&settings)?;
     let (inbox, messages) = channel();
     let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&settings)));
-    let _listener = listen(&settings, &inbox, clock, &snapshot)?;
+    let outbox = Outbox::default();
+    let _listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
     stop_on_signal(inbox.clone())?;
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
@@ -45,7 +46,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     }
     let _hints = agent.outside.watch_directory()?;
     watch::start(&agent.outside.workshop)?;
-    serve(&mut agent, &messages, &turns)
+    let served = serve(&mut agent, &messages, &turns, &outbox);
+    outbox.send();
+    served
 }
 
 /// What must be in place before anything is begun, and what an administrator is told at the start.
@@ -75,8 +78,9 @@ fn listen(
     inbox: &Sender<Message>,
     clock: Clock,
     snapshot: &Arc<Snapshot>,
+    outbox: &Outbox,
 ) -> Result<Listener> {
-    let (inbox, snapshot) = (Mutex::new(inbox.clone()), Arc::clone(snapshot));
+    let (inbox, snapshot, outbox) = (Mutex::new(inbox.clone()), Arc::clone(snapshot), outbox.clone());
     let requested = move |request: Request, responder: Responder| {
         if request == Request::Status {
             // Also while the loop waits for a store that hangs.
@@ -84,7 +88,7 @@ fn listen(
             return;
         }
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = inbox.send(Message::Request(Box::new(request), responder));
+        let _ = inbox.send(Message::Request(Box::new(request), responder.held_in(&outbox)));
     };
     Listener::start(&settings.runtime_directory, requested)
         .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
@@ -131,7 +135,12 @@ pub(crate) fn begin_monitoring(agent: &mut Agent<ThisServer>, turns: Turns) -> R
     Ok(())
 }
 
-fn serve(agent: &mut Agent<ThisServer>, messages: &Receiver<Message>, turns: &Turns) -> Result<()> {
+fn serve(
+    agent: &mut Agent<ThisServer>,
+    messages: &Receiver<Message>,
+    turns: &Turns,
+    outbox: &Outbox,
+) -> Result<()> {
     loop {
         turns.turn();
         // Also where nothing is due for long: the watchdog counts the turns.
@@ -150,6 +159,7 @@ fn serve(agent: &mut Agent<ThisServer>, messages: &Receiver<Message>, turns: &Tu
             agent.handle(message);
         }
         agent.do_what_is_due();
+        outbox.send();
         if let Some(why) = agent.must_end() {
             bail!(why);
         }
