@@ -239,11 +239,34 @@ pub enum End {
     },
     /// It could not go on; what was reached is kept.
     Failed {
-        /// why
+        /// what it could not get past
+        hindrance: Hindrance,
+        /// why, in words for a person
         why: String,
         /// what is known of each service
         summaries: Vec<Summary>,
     },
     /// Every client's outcome is known.
     Settled(Vec<Summary>),
+}
+
+/// What a run could not get past. It is said in words beside it ([`End::Failed`]); a decision that depends on it looks here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The records could not be placed in the status monitor's directory.
+    Conveying,
+    /// The lock manager was not made to recognise.
+    Recognition,
+    /// Grace is not open, or was not proved to be.
+    Proof,
+    /// `--finish` was not said while a notification could still leave.
+    Finish,
+    /// An address, an export or a registration that the services need was not there in time.
+    BringUp,
+    /// Not one client of a service that was taken over could be called while grace was open: none of its addresses was here.
+    NobodyCalled,
+    /// The lock manager began another life meanwhile.
+    AnotherLife,
+    /// Another server claimed what was to be taken over.
+    Overtaken,
 }

@@ -68,7 +68,7 @@ use std::time::Duration;
 use heirlock_nsm::MonName;
 
 pub use claiming::{Base, Claiming, HeldBefore};
-pub use event::{Action, Claimed, End, Event, Notice, Persist, Recognition};
+pub use event::{Action, Claimed, End, Event, Hindrance, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until, tells_peers};
 pub use member::{ClientSummary, Summary};
 pub use order::{Admission, Means, Order};
@@ -179,6 +179,8 @@ pub struct Takeover {
 
 type Steps = Batch<Persist, Action>;
 
+const RESTARTED: &str = "the lock manager was restarted meanwhile: all is to be done again";
+
 impl Takeover {
     /// A new run. The first event it expects is [`Event::Start`].
     #[must_use]
@@ -280,7 +282,7 @@ impl Takeover {
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // The person or program that was to say it has forgotten: the wait is bounded, and its end is no silence.
             (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
-                self.too_late(now, "nobody said --finish before grace was too short")
+                self.too_late(now, Hindrance::Finish, "nobody said --finish before grace was too short")
             }
             (Phase::Proved | Phase::Notifying | Phase::Settling, Event::Served(service)) => {
                 self.served(now, &service)
@@ -373,7 +375,7 @@ impl Takeover {
     fn conveyed(&mut self, now: Moment, result: Result<Vec<Trouble>, String>) -> Steps {
         match result {
             Ok(troubles) => self.trouble(troubles),
-            Err(why) => return self.fail(now, why),
+            Err(why) => return self.fail(now, Hindrance::Conveying, why),
         }
         self.enter(now, Phase::Conveyed, Some(Milestone::Conveyed));
         // A self-adoption follows what has happened already.
@@ -384,12 +386,11 @@ impl Takeover {
     fn recognised(&mut self, now: Moment, result: Result<Recognition, String>) -> Steps {
         let seen = match result {
             Ok(seen) => seen,
-            Err(why) => return self.fail(now, why),
+            Err(why) => return self.fail(now, Hindrance::Recognition, why),
         };
         let resumed = self.life.is_some();
         if resumed && self.life.as_ref() != Some(&seen.life) {
-            return self
-                .fail(now, "the lock manager was restarted meanwhile: all is to be done again".into());
+            return self.fail(now, Hindrance::AnotherLife, RESTARTED.into());
         }
         self.life = Some(seen.life);
         self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
@@ -440,7 +441,7 @@ impl Takeover {
             Err(_) if had_told && self.members.iter().all(Member::is_everybody_known) => {
                 return Batch { persist: self.wait_for_the_end(), then: Vec::new() };
             }
-            Err(why) => return self.too_late(now, &why),
+            Err(why) => return self.too_late(now, Hindrance::Proof, &why),
             Ok(()) => {}
         }
         self.enter(now, Phase::Proved, Some(Milestone::Proved));
@@ -461,7 +462,7 @@ impl Takeover {
 
     fn brought_up(&mut self, now: Moment, result: Result<(), String>) -> Steps {
         if let Err(why) = result {
-            return self.too_late(now, &why);
+            return self.too_late(now, Hindrance::BringUp, &why);
         }
         let has_address = self.members.iter().any(|member| !member.service.is_host());
         self.enter(now, Phase::Ready, (!has_address).then_some(Milestone::Ready));
@@ -561,9 +562,10 @@ impl Takeover {
         self.over = true;
         persist.extend(self.final_journals());
         let summaries = self.summaries();
-        let untold = self.nobody_was_called();
-        let end = match self.overtaken.take().or(untold) {
-            Some(why) => End::Failed { why, summaries },
+        let overtaken = self.overtaken.take().map(|why| (Hindrance::Overtaken, why));
+        let untold = self.nobody_was_called().map(|why| (Hindrance::NobodyCalled, why));
+        let end = match overtaken.or(untold) {
+            Some((hindrance, why)) => End::Failed { hindrance, why, summaries },
             None => End::Settled(summaries),
         };
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
@@ -571,7 +573,7 @@ impl Takeover {
 
     /// Grace is not open, or nothing can be sent inside it: nobody can be told any more. It is not an end in silence:
     /// each client is reported as lost, and stays on record for the next failover.
-    fn too_late(&mut self, now: Moment, why: &str) -> Steps {
+    fn too_late(&mut self, now: Moment, hindrance: Hindrance, why: &str) -> Steps {
         let at_ms = self.since_began(now);
         let mut persist = Vec::new();
         for member in &mut self.members {
@@ -589,7 +591,7 @@ impl Takeover {
         let end = if told_nobody && self.is_own_restart() {
             End::Settled(summaries)
         } else {
-            End::Failed { why: why.to_owned(), summaries }
+            End::Failed { hindrance, why: why.to_owned(), summaries }
         };
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
@@ -599,7 +601,7 @@ impl Takeover {
         Batch::only(Action::Over(end))
     }
 
-    fn fail(&mut self, now: Moment, why: String) -> Steps {
+    fn fail(&mut self, now: Moment, hindrance: Hindrance, why: String) -> Steps {
         let notifying = self.phase == Phase::Notifying;
         let began_to_tell = |phase| matches!(phase, Phase::Notifying | Phase::Settling);
         if began_to_tell(self.phase) || self.resumed_from.is_some_and(began_to_tell) {
@@ -615,15 +617,14 @@ impl Takeover {
             then.push(Action::StopNotifying);
         }
         let persist = self.journals(Some(why.clone()));
-        then.push(Action::Over(End::Failed { why, summaries: self.summaries() }));
+        then.push(Action::Over(End::Failed { hindrance, why, summaries: self.summaries() }));
         Batch { persist, then }
     }
 
     /// All is to be done again, by the next run: where lockd was killed in place an agent that is started now can't
     /// see that this life isn't the one that was recognised. So the generations are left as if no life had served them yet.
     fn life_changed(&mut self, now: Moment) -> Steps {
-        let why = "the lock manager was restarted meanwhile: all is to be done again";
-        let mut steps = self.fail(now, why.into());
+        let mut steps = self.fail(now, Hindrance::AnotherLife, RESTARTED.into());
         for one in &mut steps.persist {
             if let Persist::Journal { journal, .. } = one {
                 (journal.phase, journal.life) = (Phase::Settled, None);
@@ -660,7 +661,7 @@ impl Takeover {
         let owes_own = self.phase >= Phase::Conveyed
             || self.members.iter().any(|member| self.plan.standing.owes(&member.service));
         if self.members.is_empty() || (was_target && self.plan.targets.is_empty() && !owes_own) {
-            return self.fail(now, why);
+            return self.fail(now, Hindrance::Overtaken, why);
         }
         if was_target && self.plan.targets.is_empty() {
             self.overtaken = Some(why);

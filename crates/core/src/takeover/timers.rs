@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Event};
+use super::event::{Action, Event, Hindrance};
 use super::member::Member;
 use super::{Phase, Steps, Takeover, outcomes};
 use crate::limits;
@@ -190,8 +190,9 @@ impl Takeover {
         let why = format!("{what}: a program, a disk or a thread hangs (look with 'heirlock doctor')");
         match (work, self.phase) {
             (Work::Fit | Work::Fence, Phase::Intent) => self.refuse(super::End::Refused(why)),
-            (Work::Recognition, Phase::Conveyed) => self.fail(now, why),
-            (Work::Proof, Phase::Recognised) | (Work::BringUp, Phase::Proved) => self.too_late(now, &why),
+            (Work::Recognition, Phase::Conveyed) => self.fail(now, Hindrance::Recognition, why),
+            (Work::Proof, Phase::Recognised) => self.too_late(now, Hindrance::Proof, &why),
+            (Work::BringUp, Phase::Proved) => self.too_late(now, Hindrance::BringUp, &why),
             (Work::Telling, Phase::Notifying) => self.lose_the_silent(now, &why),
             _ => Steps::nothing(),
         }

@@ -303,7 +303,7 @@ pub(crate) fn answer(
     match end {
         End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, unready)))),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
-        End::Failed { why, summaries } => {
+        End::Failed { why, summaries, .. } => {
             let known = (!summaries.is_empty()).then(|| {
                 Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, store, unready) })
             });
@@ -354,7 +354,7 @@ pub(crate) fn log_end(machine: &Takeover, end: &End) {
             tracing::error!(run, why, "{targets}: the run {run} failed: {why}");
             return;
         }
-        End::Failed { why, summaries } => (summaries, Some(why)),
+        End::Failed { why, summaries, .. } => (summaries, Some(why)),
         End::Settled(summaries) => (summaries, None),
     };
     if let Some(why) = failure {

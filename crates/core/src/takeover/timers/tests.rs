@@ -51,11 +51,19 @@ fn a_run_whose_work_hangs_ends_at_its_time_limit_and_says_what_hangs() {
         assert!(!run.is_due(at(until - 1)) && run.is_due(at(until)), "{work:?}");
         assert_eq!(after(&mut run, until - 1), Steps::nothing(), "{work:?}");
         let steps = after(&mut run, until);
-        let (why, has_claimed) = match end_of(&steps) {
-            End::Refused(why) => (why, false),
-            End::Failed { why, .. } => (why, true),
+        let (why, hindrance) = match end_of(&steps) {
+            End::Refused(why) => (why, None),
+            End::Failed { hindrance, why, .. } => (why, Some(hindrance)),
             other => panic!("{other:?}"),
         };
+        let has_claimed = hindrance.is_some();
+        let expected = match work {
+            Work::Recognition => Some(Hindrance::Recognition),
+            Work::Proof => Some(Hindrance::Proof),
+            Work::BringUp => Some(Hindrance::BringUp),
+            Work::Fit | Work::Fence | Work::Telling => None,
+        };
+        assert_eq!(hindrance, expected, "{work:?}");
         assert!(why.starts_with(said) && why.contains("hangs"), "{why}");
         assert_eq!(has_claimed, count >= 3, "{work:?}: before its claim it changed nothing");
         assert_eq!(steps.persist.is_empty(), !has_claimed, "{work:?}");

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::takeover::{Cause, Conveyance, OutcomeLine, Plan, Strategy, Until};
+use heirlock_core::takeover::{Cause, Conveyance, Hindrance, OutcomeLine, Plan, Strategy, Until};
 use heirlock_core::{Generation, Moment, ServerName};
 use heirlock_nsm::StateNumber;
 use tracing_subscriber::layer::SubscriberExt;
@@ -137,7 +137,8 @@ fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
     let messages = Messages::default();
     let subscriber = tracing_subscriber::registry().with(messages.clone());
     tracing::subscriber::with_default(subscriber, || {
-        let failed = End::Failed { why: "grace ended".into(), summaries: vec![summary] };
+        let failed =
+            End::Failed { hindrance: Hindrance::Proof, why: "grace ended".into(), summaries: vec![summary] };
         log_end(&machine(&["nfs"]), &failed);
         log_end(&machine(&["nfs"]), &End::Refused("nfs-a lives".into()));
     });
