@@ -4,38 +4,65 @@
 #[cfg(feature = "plants")]
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// One bug: its name says what is done wrong, and the first line of its documentation which invariant that breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Bug {
-    /// I1: SM_MON is answered before its record is durable.
-    AnswerFirst = 12,
-    /// I2: a vanished record is believed to be gone at once.
-    BelieveDeletions = 1,
-    /// I3: a service is claimed although its owner's heart beats.
-    ClaimOverLiving,
-    /// I10: calls are repeated without a wait.
-    Flood,
-    /// I7: what drops a server's own locks doesn't tell its own clients.
-    ForgetOwn,
-    /// I9: a run that was interrupted before it recognised is not done anew.
-    ForgetRedo,
-    /// I4: the end of grace stops no notification.
-    NotifyAfterGrace,
-    /// I5: a number that was sent before is sent again.
-    ReuseNumber,
-    /// I8: nothing is said of clients that did not answer.
-    SilentOutcome,
-    /// I7: servers that this one mounts from are told as if they were clients.
-    TellPeers,
-    /// I6: who is not in the TCP table is no client.
-    TrustHint,
-    /// I11: any text is a name.
-    TrustNames,
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident, $name:literal, breaks $invariant:expr;)*) => {
+        /// One bug: its name says what is done wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Bug {
+            $($(#[$doc])* $bug,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Bug] = &[$(Bug::$bug),*];
+
+            /// How it is called on a command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Bug::$bug => $name,)* }
+            }
+
+            /// The invariant that is the first to be broken. `None` where only the bounds of what is excused show it.
+            #[must_use]
+            pub const fn breaks(self) -> Option<u8> {
+                match self { $(Bug::$bug => $invariant,)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// SM_MON is answered before its record is durable.
+    AnswerFirst, "answer-first", breaks Some(1);
+    /// A vanished record is believed to be gone at once.
+    BelieveDeletions, "believe-deletions", breaks Some(2);
+    /// A service is claimed although its owner's heart beats.
+    ClaimOverLiving, "claim-over-living", breaks Some(3);
+    /// The end of grace stops no notification.
+    NotifyAfterGrace, "notify-after-grace", breaks Some(4);
+    /// A number that was sent before is sent again.
+    ReuseNumber, "reuse-number", breaks Some(5);
+    /// A client that is not in the TCP table is taken for no client.
+    TrustHint, "trust-hint", breaks Some(6);
+    /// What drops a server's own locks doesn't tell its own clients.
+    ForgetOwn, "forget-own", breaks Some(7);
+    /// Servers that this one mounts from are told as if they were clients.
+    TellPeers, "tell-peers", breaks Some(7);
+    /// Nothing is said of clients that did not answer.
+    SilentOutcome, "silent-outcome", breaks Some(8);
+    /// A run that was interrupted before it recognised is not done anew.
+    ForgetRedo, "forget-redo", breaks Some(9);
+    /// Calls are repeated without a wait.
+    Flood, "flood", breaks Some(10);
+    /// Any text is a name.
+    TrustNames, "trust-names", breaks Some(11);
+    /// Every loss is excused. The simulator itself has this bug.
+    ExcuseAll, "excuse-all", breaks None;
 }
 
 #[cfg(feature = "plants")]
-static PLANTED: AtomicU8 = AtomicU8::new(0);
+static PLANTED: AtomicU8 = AtomicU8::new(u8::MAX);
 
 /// Plants a bug, for this whole process.
 #[cfg(feature = "plants")]
@@ -45,12 +72,14 @@ pub fn plant(bug: Bug) {
 
 /// Whether a bug is planted.
 #[cfg(feature = "plants")]
-pub(crate) fn planted(bug: Bug) -> bool {
+#[must_use]
+pub fn planted(bug: Bug) -> bool {
     PLANTED.load(Ordering::Relaxed) == bug as u8
 }
 
 /// Whether a bug is planted: never.
 #[cfg(not(feature = "plants"))]
-pub(crate) const fn planted(_: Bug) -> bool {
+#[must_use]
+pub const fn planted(_: Bug) -> bool {
     false
 }

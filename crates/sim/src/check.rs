@@ -27,8 +27,9 @@ use heirlock_nsm::{MonName, StateNumber, sm};
 use crate::Ms;
 use crate::agent::{Agent, DEAD_AFTER, MARGIN, millis};
 use crate::client::{Ask, Loss};
-use crate::losses::Losses;
-use crate::server::{FileAt, GRACE_MS, Life, client_address, client_at};
+use crate::excuse::Losses;
+use crate::losses::{Disturbance, Lost, Stored};
+use crate::server::{FileAt, GRACE_MS, Life, client_at};
 use crate::world::World;
 
 /// A promise that was broken.
@@ -46,16 +47,16 @@ pub struct Violation {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pub(crate) violation: Option<Violation>,
-    /// When something went wrong on the side of the servers, and whether it was the store.
-    disturbances: Vec<(Ms, bool)>,
+    /// When something went wrong on the side of the servers.
+    pub(crate) disturbances: Vec<(Ms, Disturbance)>,
     /// When each client's record was written by a server's status monitor.
     pub(crate) recorded_at: BTreeMap<(usize, usize), Ms>,
     /// When its lock manager last had each client registered.
     pub(crate) registered_at: BTreeMap<(usize, usize), Ms>,
-    /// When an outcome was stored: of which service, for whom, whether it is a good one.
-    outcomes: Vec<(ServiceName, MonName, bool, Ms)>,
+    /// In the order in which they were stored.
+    pub(crate) outcomes: Vec<Stored>,
     /// Locks that were granted to another while their holder believed to have them.
-    thefts: Vec<(usize, FileAt, Loss, bool)>,
+    pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(usize, u64), (Ms, u32)>,
@@ -82,22 +83,6 @@ impl World {
         self.say(|| format!("I{invariant} VIOLATED: {what}"));
         let at = self.now;
         self.checks.violation.get_or_insert(Violation { invariant, what, at });
-    }
-
-    /// Something went wrong on the side of the servers, other than the death of a server.
-    pub(crate) fn disturbed(&mut self) {
-        let now = self.now;
-        self.checks.disturbances.push((now, false));
-    }
-
-    /// The store began to fail, or stopped.
-    pub(crate) fn store_disturbed(&mut self) {
-        let now = self.now;
-        self.checks.disturbances.push((now, true));
-    }
-
-    fn was_disturbed_since(&self, since: Ms) -> bool {
-        self.checks.disturbances.iter().any(|(at, _)| *at > since)
     }
 
     // I3
@@ -219,7 +204,8 @@ impl World {
                 if is_good && !self.is_of_the_life_that_runs(server, service) {
                     return;
                 }
-                self.checks.outcomes.push((service.clone(), client, is_good, self.now));
+                let stored = Stored { service: service.clone(), client, is_good, at: self.now };
+                self.checks.outcomes.push(stored);
             }
             Change::Record(RecordChange::Remove(name)) => {
                 let Some(client) = name.address().and_then(client_at) else { return };
@@ -236,9 +222,8 @@ impl World {
                     // It asks for it again, or gives it up.
                     let is_reclaiming = it.calls.contains_key(file);
                     let is_told = |loss: &Loss| {
-                        let bad =
-                            self.checks.outcomes.iter().filter(|outcome| !outcome.2 && outcome.3 > loss.at);
-                        bad.into_iter().any(|(of, who, _, _)| of == service && who == name)
+                        let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
+                        bad.any(|stored| stored.service == *service && stored.client == *name)
                     };
                     let was_there = self.checks.recorded_at.contains_key(&(server, client));
                     let came_back = held
@@ -322,7 +307,9 @@ impl World {
                 format!("{file:?} is granted to client {to}, and client {other} believes to hold it")
             });
             match held.loss {
-                Some(loss) => self.checks.thefts.push((other, file, loss, held.listed)),
+                Some(loss) => {
+                    self.checks.thefts.push(Lost { client: other, file, loss, listed: held.listed });
+                }
                 None => {
                     self.violated(
                         3,
@@ -338,68 +325,6 @@ impl World {
         if self.checks.violation.is_none() {
             self.check_rest();
             self.check_losses();
-        }
-    }
-
-    /// Every lock that was lost must have been beyond help, or its loss must have been told.
-    pub(crate) fn check_losses(&mut self) {
-        let mut lost = std::mem::take(&mut self.checks.thefts);
-        for (client, it) in self.clients.iter().enumerate() {
-            let is_leaving = |file: &FileAt| it.calls.get(file).is_some_and(|call| call.ask == Ask::Unlock);
-            for (file, held) in it.locks.iter().filter(|(file, _)| !is_leaving(file)) {
-                lost.extend(held.loss.clone().map(|loss| (client, *file, loss, held.listed)));
-            }
-        }
-        for (client, file, loss, listed) in lost {
-            let name = &self.services[file.0].name;
-            let key = MonName::from_address(client_address(client));
-            // Who adopted too late has said so; that the address follows later, and with it the loss, is no news.
-            let claims =
-                self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= loss.at);
-            let since = claims.map(|(_, at)| *at).max().unwrap_or(loss.at);
-            let told: Vec<(bool, Ms)> = self
-                .checks
-                .outcomes
-                .iter()
-                .filter(|(service, who, _, _)| service == name && *who == key)
-                .map(|outcome| (outcome.2, outcome.3))
-                .filter(|(is_good, at)| *at > loss.at || (!is_good && *at > since))
-                .collect();
-            let was_away = self.clients[client].disturbed.is_some_and(|at| at + 3_000 > loss.at);
-            let is_told =
-                told.iter().any(|told| !told.0) && self.was_disturbed_since(since.saturating_sub(3_000));
-            let between = |from: Ms, to: Ms| {
-                self.checks.disturbances.iter().filter(move |(at, _)| (from + 1..to).contains(at))
-            };
-            // One failure during the recovery from another is made good or told; of two at once, or where the store
-            // fails meanwhile, the second may come before anything is told, and who comes next knows nothing of it.
-            let until = told.first().map_or(Ms::MAX, |told| told.1);
-            let is_too_much =
-                between(loss.at, until).any(|(_, store)| *store) || between(loss.at, until).count() > 1;
-            let told: Vec<bool> = told.into_iter().map(|told| told.0).collect();
-            let excuse = match loss {
-                Loss { captured: false, .. } => Some(&mut self.checks.losses.not_on_record),
-                _ if loss.unseen => Some(&mut self.checks.losses.unseen),
-                _ if was_away => Some(&mut self.checks.losses.away),
-                _ if is_told => Some(&mut self.checks.losses.told),
-                _ if is_too_much => Some(&mut self.checks.losses.too_much),
-                _ => None,
-            };
-            if let Some(excused) = excuse {
-                *excused += 1;
-            } else {
-                let (silent, at) = (told.is_empty(), loss.at);
-                let what = format!(
-                    "client {client} lost {file:?} of {name} at {at} ms: on record, reachable, {}, {}",
-                    if listed { "never reclaimed" } else { "its reclaim was refused" },
-                    match (silent, told.contains(&false)) {
-                        (true, _) => "nobody told of it",
-                        (_, true) => "though nothing stood in the way",
-                        _ => "and its outcome says that it was told in time",
-                    }
-                );
-                self.violated(2, what);
-            }
         }
     }
 

@@ -24,7 +24,8 @@
 //! # What can't be helped
 //! Checkers excuse a loss only where nothing could be known of it, or where it was told: a lock of a client that was not
 //! on record yet; lockd killed in place while grace is open anyway, or while no agent looks; a second failure before the
-//! recovery from the first has told anybody; a client that was away. See `check` for each invariant.
+//! recovery from the first has told anybody; a client that was away. Each is an [`Excuse`], and each may be taken so often at
+//! the most. See `check` for each invariant.
 //!
 //! # What is not in it
 //! Disks that lose what was synced, servers that lie, more than one agent under one name, kernels' own faults. The store's
@@ -35,6 +36,7 @@ mod check;
 mod client;
 mod cluster;
 mod desk;
+mod excuse;
 mod faults;
 mod losses;
 mod outside;
@@ -44,7 +46,7 @@ mod traffic;
 mod world;
 
 pub use check::Violation;
-pub use losses::Losses;
+pub use excuse::{Excuse, Losses};
 
 use faults::FAULTS_END;
 use world::World;

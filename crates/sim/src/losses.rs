@@ -1,52 +1,117 @@
-//! What became of locks that were lost: how many were made good, and why nobody is blamed for the others.
+//! The judgement of each lock that was lost and not reclaimed: the evidence, and whether it excuses the loss.
 
-use std::fmt;
+use heirlock_nsm::MonName;
 
-/// Of one seed, or of many.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Losses {
-    /// Their holders were told in time, and reclaimed them.
-    pub made_good: u64,
-    /// Excused: the holder was not on record yet.
-    pub not_on_record: u64,
-    /// Excused: nothing showed that a life of the lock manager had ended.
-    pub unseen: u64,
-    /// Excused: the holder could not be reached.
-    pub away: u64,
-    /// Excused: something failed meanwhile, and the outcome says that the lock is lost.
-    pub told: u64,
-    /// Excused: the store failed before anybody was told, or two failures came together.
-    pub too_much: u64,
+use crate::Ms;
+use crate::client::{Ask, Loss};
+use crate::excuse::Evidence;
+use crate::server::{FileAt, client_address};
+use crate::world::World;
+
+/// Something went wrong on the side of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    /// An agent, a lock manager or a server failed; or everything was repaired, which ends what was going on.
+    Failure,
+    /// The store was not there, or too slow for a run.
+    Store,
+    /// A run failed because an address was not there in time, and all its clients had to wait for that.
+    Address,
 }
 
-impl Losses {
-    /// Adds those of another seed.
-    pub fn add(&mut self, other: Losses) {
-        self.made_good += other.made_good;
-        self.not_on_record += other.not_on_record;
-        self.unseen += other.unseen;
-        self.away += other.away;
-        self.told += other.told;
-        self.too_much += other.too_much;
-    }
-
-    /// How many of a thousand were made good. A checker that excuses more and more shows here.
-    #[must_use]
-    pub fn made_good_per_mille(&self) -> u64 {
-        let Losses { made_good, not_on_record, unseen, away, told, too_much } = self;
-        let all = made_good + not_on_record + unseen + away + told + too_much;
-        (made_good * 1_000).checked_div(all).unwrap_or(1_000)
-    }
+/// An outcome that was stored, of one client of one service.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) service: heirlock_core::ServiceName,
+    pub(crate) client: MonName,
+    pub(crate) is_good: bool,
+    pub(crate) at: Ms,
 }
 
-impl fmt::Display for Losses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Losses { made_good, not_on_record, unseen, away, told, too_much } = self;
-        let excused = not_on_record + unseen + away + told + too_much;
-        write!(
-            f,
-            "{made_good} lost locks were made good ({} of 1,000), {excused} losses are excused: {not_on_record} not on record yet, {unseen} unseen, {away} of clients that were away, {told} told, {too_much} of two failures at once",
-            self.made_good_per_mille()
-        )
+/// A lock whose holder believes to have it, or believed so until another client got it.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) client: usize,
+    pub(crate) file: FileAt,
+    pub(crate) loss: Loss,
+    /// Its holder's kernel would still reclaim it.
+    pub(crate) listed: bool,
+}
+
+/// How long before a loss, or before the claim that led to it, a failure still counts.
+const LINGERS_MS: Ms = 3_000;
+
+impl World {
+    /// Something went wrong on the side of the servers.
+    pub(crate) fn disturbed(&mut self, how: Disturbance) {
+        let now = self.now;
+        self.checks.disturbances.push((now, how));
+    }
+
+    pub(crate) fn was_disturbed_since(&self, since: Ms) -> bool {
+        self.checks.disturbances.iter().any(|(at, _)| *at > since)
+    }
+
+    /// Every lock that was lost must have been beyond help, or its loss must have been told.
+    pub(crate) fn check_losses(&mut self) {
+        for lost in self.all_lost() {
+            let (evidence, told) = self.evidence_of(&lost);
+            if let Some(excuse) = evidence.excuse() {
+                self.checks.losses.excuse(excuse);
+                continue;
+            }
+            let Lost { client, file, loss, listed } = lost;
+            let what = format!(
+                "client {client} lost {file:?} of {} at {} ms: on record, reachable, {}, {}",
+                self.services[file.0].name,
+                loss.at,
+                if listed { "never reclaimed" } else { "its reclaim was refused" },
+                match (told.is_empty(), evidence.is_told) {
+                    (true, _) => "nobody told of it",
+                    (_, true) => "though nothing stood in the way",
+                    _ => "and its outcome says that it was told in time",
+                }
+            );
+            self.violated(2, what);
+        }
+    }
+
+    fn all_lost(&mut self) -> Vec<Lost> {
+        let mut lost = std::mem::take(&mut self.checks.thefts);
+        for (client, it) in self.clients.iter().enumerate() {
+            let is_leaving = |file: &FileAt| it.calls.get(file).is_some_and(|call| call.ask == Ask::Unlock);
+            for (file, held) in it.locks.iter().filter(|(file, _)| !is_leaving(file)) {
+                let loss = held.loss.clone();
+                lost.extend(loss.map(|loss| Lost { client, file: *file, loss, listed: held.listed }));
+            }
+        }
+        lost
+    }
+
+    /// What is known of a loss, and when its outcomes were stored.
+    fn evidence_of(&self, lost: &Lost) -> (Evidence, Vec<Ms>) {
+        let (name, loss) = (&self.services[lost.file.0].name, &lost.loss);
+        let key = MonName::from_address(client_address(lost.client));
+        // An adopter that came too late has said so. That the address follows later, and with it the loss, is no news.
+        let claims = self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= loss.at);
+        let claimed_at = claims.map(|(_, at)| *at).max().unwrap_or(loss.at);
+        let of_it = |stored: &&Stored| stored.service == *name && stored.client == key;
+        let counts = |stored: &&Stored| stored.at > loss.at || (!stored.is_good && stored.at > claimed_at);
+        let told: Vec<&Stored> = self.checks.outcomes.iter().filter(of_it).filter(counts).collect();
+        let until = told.first().map_or(Ms::MAX, |stored| stored.at);
+        let disturbances =
+            self.checks.disturbances.iter().filter(|(at, _)| (loss.at + 1..until).contains(at));
+        let between: Vec<Disturbance> = disturbances.map(|(_, how)| *how).collect();
+        let evidence = Evidence {
+            was_on_record: loss.captured,
+            has_shown: !loss.unseen,
+            was_away: self.clients[lost.client].disturbed.is_some_and(|at| at + LINGERS_MS > loss.at),
+            is_told: told.iter().any(|stored| !stored.is_good),
+            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS)),
+            store_failed: between.contains(&Disturbance::Store),
+            address_late: between.contains(&Disturbance::Address),
+            failures: between.len(),
+        };
+        (evidence, told.iter().map(|stored| stored.at).collect())
     }
 }

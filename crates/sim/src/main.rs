@@ -26,25 +26,43 @@ struct Arguments {
     /// Goes on after a broken promise, and counts which invariants were broken.
     #[arg(long)]
     survey: bool,
-    /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires.
-    #[arg(long, value_name = "INVARIANT")]
-    expect: Option<u8>,
+    /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires. `bounds`: only if no
+    /// invariant is broken, and the losses are out of their bounds.
+    #[arg(long, value_name = "INVARIANT|bounds", value_parser = parse_expected)]
+    expect: Option<Expected>,
     /// Plants this bug in the core first (built with the feature `plants`): its checker must fire.
     #[cfg(feature = "plants")]
     #[arg(long, value_parser = parse_bug)]
     plant: Option<heirlock_core::planted::Bug>,
-    /// Fails if fewer than this many of 1,000 lost locks were made good: else excuses hide what is broken.
-    #[arg(long, value_name = "PER-MILLE", default_value_t = 0)]
-    made_good_min: u64,
+    /// Lists what can be planted, with what is to be expected of it.
+    #[cfg(feature = "plants")]
+    #[arg(long)]
+    list_plants: bool,
+    /// Fails if the losses are out of their bounds: too few were judged, or an excuse was taken too often.
+    #[arg(long)]
+    bounds: bool,
     /// Threads, each with seeds of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
 }
 
+/// What is to be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Invariant(u8),
+    Bounds,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     #[cfg(feature = "plants")]
-    arguments.plant.into_iter().for_each(heirlock_core::planted::plant);
+    {
+        if arguments.list_plants {
+            list_plants();
+            return ExitCode::SUCCESS;
+        }
+        arguments.plant.into_iter().for_each(heirlock_core::planted::plant);
+    }
     let seeds = match arguments.seed {
         Some(seed) => seed..seed + 1,
         None => arguments.seeds.clone().unwrap_or(0..1_000),
@@ -53,14 +71,7 @@ fn main() -> ExitCode {
     let Ran { broken, count, losses } = run_all(&arguments, seeds);
     let took = began.elapsed().as_secs_f64();
     if arguments.survey {
-        let mut counts = std::collections::BTreeMap::<u8, (u64, u64)>::new();
-        for (seed, violation) in &broken {
-            let entry = counts.entry(violation.invariant).or_insert((0, *seed));
-            entry.0 += 1;
-        }
-        for (invariant, (times, first)) in counts {
-            println!("I{invariant}: {times} of {count} seeds, the first is {first}");
-        }
+        survey(&broken, count);
     }
     let first = broken.first();
     if let Some((seed, violation)) = first {
@@ -72,19 +83,34 @@ fn main() -> ExitCode {
         );
     }
     println!("{losses}");
-    println!("{count} seeds in {took:.1} s");
-    if losses.made_good_per_mille() < arguments.made_good_min {
-        println!("expected at least {} of 1,000 lost locks to be made good", arguments.made_good_min);
-        return ExitCode::FAILURE;
+    let out_of_bounds = losses.out_of_bounds(count);
+    if arguments.bounds || arguments.expect == Some(Expected::Bounds) {
+        out_of_bounds.iter().for_each(|what| println!("{what}"));
     }
-    match (arguments.expect, first) {
-        (None, None) => ExitCode::SUCCESS,
-        (Some(expected), Some((_, violation))) if violation.invariant == expected => ExitCode::SUCCESS,
-        (Some(expected), _) => {
-            println!("expected I{expected} to be broken first");
-            ExitCode::FAILURE
+    println!("{count} seeds in {took:.1} s");
+    let is_well = match (arguments.expect, first) {
+        (None, None) => !arguments.bounds || out_of_bounds.is_empty(),
+        (None, Some(_)) => false,
+        (Some(Expected::Invariant(expected)), first) => {
+            first.is_some_and(|(_, violation)| violation.invariant == expected)
         }
-        (None, Some(_)) => ExitCode::FAILURE,
+        (Some(Expected::Bounds), first) => first.is_none() && !out_of_bounds.is_empty(),
+    };
+    if let Some(expected) = arguments.expect.filter(|_| !is_well) {
+        println!("expected {expected:?} to be broken first");
+    }
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says how often each invariant was broken.
+fn survey(broken: &[(u64, Violation)], count: u64) {
+    let mut counts = std::collections::BTreeMap::<u8, (u64, u64)>::new();
+    for (seed, violation) in broken {
+        let entry = counts.entry(violation.invariant).or_insert((0, *seed));
+        entry.0 += 1;
+    }
+    for (invariant, (times, first)) in counts {
+        println!("I{invariant}: {times} of {count} seeds, the first is {first}");
     }
 }
 
@@ -118,7 +144,7 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> Ran {
                     }
                     let story = heirlock_sim::run(seed, tells(arguments));
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    found.1.add(story.losses);
+                    found.1.add(&story.losses);
                     let Some(violation) = story.violation else { continue };
                     if !arguments.survey {
                         end.fetch_min(seed, Ordering::Relaxed);
@@ -133,26 +159,28 @@ fn run_all(arguments: &Arguments, seeds: Range<u64>) -> Ran {
     Ran { broken, count: next.into_inner().min(seeds.end) - seeds.start, losses }
 }
 
-/// Bugs by the names that the code has for them, spelled as options are.
+#[cfg(feature = "plants")]
+fn list_plants() {
+    for bug in heirlock_core::planted::Bug::ALL {
+        let broken = bug.breaks().map_or("bounds".to_owned(), |invariant| format!("I{invariant}"));
+        println!("{} {broken}", bug.name());
+    }
+}
+
 #[cfg(feature = "plants")]
 fn parse_bug(text: &str) -> Result<heirlock_core::planted::Bug, String> {
-    use heirlock_core::planted::Bug;
-    let bugs = [
-        ("answer-first", Bug::AnswerFirst),
-        ("believe-deletions", Bug::BelieveDeletions),
-        ("claim-over-living", Bug::ClaimOverLiving),
-        ("flood", Bug::Flood),
-        ("forget-own", Bug::ForgetOwn),
-        ("forget-redo", Bug::ForgetRedo),
-        ("notify-after-grace", Bug::NotifyAfterGrace),
-        ("reuse-number", Bug::ReuseNumber),
-        ("silent-outcome", Bug::SilentOutcome),
-        ("tell-peers", Bug::TellPeers),
-        ("trust-hint", Bug::TrustHint),
-        ("trust-names", Bug::TrustNames),
-    ];
-    let found = bugs.iter().find(|(name, _)| *name == text).map(|(_, bug)| *bug);
-    found.ok_or_else(|| format!("expected one of {}, found {text:?}", bugs.map(|(name, _)| name).join(", ")))
+    let all = heirlock_core::planted::Bug::ALL;
+    let names: Vec<&str> = all.iter().map(|bug| bug.name()).collect();
+    let found = all.iter().find(|bug| bug.name() == text).copied();
+    found.ok_or_else(|| format!("expected one of {}, found {text:?}", names.join(", ")))
+}
+
+fn parse_expected(text: &str) -> Result<Expected, String> {
+    match text.strip_prefix('I').unwrap_or(text).parse() {
+        _ if text == "bounds" => Ok(Expected::Bounds),
+        Ok(invariant) => Ok(Expected::Invariant(invariant)),
+        Err(_) => Err(format!("expected an invariant (I1 to I11) or `bounds`, found {text:?}")),
+    }
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {

@@ -10,13 +10,16 @@ use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, ServerReport};
-use heirlock_core::takeover::{Conveyance, End, Event, Means, Part, Registrations, Strategy, Takeover};
+use heirlock_core::takeover::{
+    Conveyance, End, Event, Hindrance, Means, Part, Registrations, Strategy, Takeover,
+};
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
 use crate::agent::{self, Message};
 use crate::cluster::Word;
+use crate::losses::Disturbance;
 use crate::server::Server;
 use crate::world::{Death, Happening, Recognising, World};
 
@@ -111,16 +114,16 @@ impl Out<'_> {
             return Fate::Fails(if lived { applied } else { Applied::Nothing });
         }
         if self.w.faults.store_is_away || self.server().is_cut_off {
-            self.w.store_disturbed();
+            self.w.disturbed(Disturbance::Store);
             return Fate::Fails(Applied::Nothing);
         }
         let delay = self.w.faults.store_delay(&mut self.w.rng);
         if delay > 100 {
-            self.w.store_disturbed();
+            self.w.disturbed(Disturbance::Store);
         }
         self.delay += delay;
         if self.w.faults.store_fails(&mut self.w.rng) {
-            self.w.store_disturbed();
+            self.w.disturbed(Disturbance::Store);
             return Fate::Fails(applied);
         }
         Fate::Works
@@ -459,9 +462,8 @@ impl Out<'_> {
             return;
         }
         self.w.check_end(machine, end);
-        if matches!(end, End::Failed { why, .. } if why.contains("address")) {
-            // Whoever moves addresses was too slow, and all clients of the run had to wait for it.
-            self.w.store_disturbed();
+        if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NobodyCalled, .. } = end {
+            self.w.disturbed(Disturbance::Address);
         }
         let word = match end {
             End::Settled(_) => Word::Settled,

@@ -18,6 +18,7 @@ use crate::check::Checks;
 use crate::client::{Client, Loss, Verdict};
 use crate::cluster::Cluster;
 use crate::faults::{FAULTS_END, Faults};
+use crate::losses::Disturbance;
 use crate::outside::{Out, grace_length};
 use crate::server::{FileAt, Life, Server, client_address};
 use crate::store::SharedStore;
@@ -344,7 +345,7 @@ impl World {
     }
 
     pub(crate) fn died(&mut self, server: usize, death: Death) {
-        self.disturbed();
+        self.disturbed(Disturbance::Failure);
         self.agents[server] = None;
         self.faults.spare(server);
         match death {
@@ -403,7 +404,7 @@ impl World {
             return;
         }
         self.say(|| format!("{} is off", server_name(server)));
-        self.disturbed();
+        self.disturbed(Disturbance::Failure);
         let dropped = self.servers[server].drop_locks();
         self.lose(dropped, false);
         let it = &mut self.servers[server];
@@ -609,12 +610,12 @@ impl World {
                 continue;
             }
             if restart && self.servers[server].lockd.is_some() {
-                self.disturbed();
+                self.disturbed(Disturbance::Failure);
                 self.stop_nfs(server);
                 let after = self.rng.u64(100..3_000);
                 self.after(after, Happening::StartNfs(server));
             } else if kill {
-                self.disturbed();
+                self.disturbed(Disturbance::Failure);
                 self.kill_lockd(server);
             }
             if jump {
@@ -627,7 +628,7 @@ impl World {
             }
         }
         if self.rng.u16(0..1000) < faults.outages || (self.faults.store_is_away && self.rng.u8(0..4) == 0) {
-            self.store_disturbed();
+            self.disturbed(Disturbance::Store);
             self.faults.store_is_away = !self.faults.store_is_away;
         }
         for client in 0..self.clients.len() {
@@ -654,7 +655,7 @@ impl World {
             }
         }
         if cut || (self.servers[server].is_cut_off && self.rng.u8(0..6) == 0) {
-            self.store_disturbed();
+            self.disturbed(Disturbance::Store);
             let it = &mut self.servers[server];
             it.is_cut_off = !it.is_cut_off;
             let cut_off = it.is_cut_off;
@@ -676,7 +677,7 @@ impl World {
     /// Everything is repaired.
     pub(crate) fn repair(&mut self) {
         self.say(|| "everything is repaired".into());
-        self.disturbed();
+        self.disturbed(Disturbance::Failure);
         self.faults.end();
         self.cluster.is_restless = false;
         self.cluster.is_hasty = false;

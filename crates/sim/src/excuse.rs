@@ -1,0 +1,218 @@
+//! What became of locks that were lost: how many were made good, what excuses the others, and how often each excuse may be
+//! taken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use heirlock_core::planted::{Bug, planted};
+
+/// Of 1,000 losses that were judged so many are to be made good at the least. Measured over 10,000 seeds: 981.
+const MADE_GOOD_PER_MILLE_MIN: u64 = 970;
+/// So many losses are to be judged in 1,000 seeds at the least: where locks are not lost any more, nothing is shown.
+const JUDGED_PER_1000_SEEDS_MIN: u64 = 1_000;
+
+/// Why a lock that was lost is no broken promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Excuse {
+    /// The store did not have its holder on record when the lock was lost. Where heirlock watches a directory, a lock is
+    /// granted before the record is durable, and a server that dies in between takes the only trace of it with it.
+    NotOnRecord,
+    /// Nothing that can be seen told that the life of the lock manager had ended: it was killed in place while its grace was
+    /// open anyway, or while no agent looked.
+    Unseen,
+    /// Its holder could not be reached in the three seconds before the loss, or later. A grace period ends for those that are
+    /// away as well.
+    Away,
+    /// An outcome after the loss says that the lock is lost, and something had failed that kept it from being told in time.
+    /// An administrator knows of it, which is all that is left to do once grace is over.
+    Told,
+    /// The store failed between the loss and the first outcome. No server may act without it, and an agent that comes next
+    /// does not know of the loss.
+    StoreFailed,
+    /// The address of what was adopted came too late, or never: no notification can leave from it, and all clients of that run
+    /// had to wait for it.
+    AddressLate,
+    /// Two things failed between the loss and the first outcome. One failure during the recovery from another is made good or
+    /// told; of two the second may come before anything is told.
+    TwoFailures,
+}
+
+impl Excuse {
+    /// How many of 1,000 losses it may excuse. A checker that excuses more and more fails by this bound.
+    fn per_mille_max(self) -> u64 {
+        match self {
+            Excuse::NotOnRecord => 20,
+            Excuse::Unseen => 20,
+            Excuse::Away => 20,
+            Excuse::Told => 20,
+            Excuse::StoreFailed => 20,
+            Excuse::AddressLate => 20,
+            Excuse::TwoFailures => 20,
+        }
+    }
+}
+
+impl fmt::Display for Excuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Excuse::NotOnRecord => "not on record yet",
+            Excuse::Unseen => "unseen",
+            Excuse::Away => "of clients that were away",
+            Excuse::Told => "told",
+            Excuse::StoreFailed => "while the store failed",
+            Excuse::AddressLate => "for want of an address",
+            Excuse::TwoFailures => "of two failures at once",
+        })
+    }
+}
+
+/// All that counts for the judgement of one loss.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Evidence {
+    /// The holder was on record in the store when the lock was lost.
+    pub(crate) was_on_record: bool,
+    /// Something that can be seen tells that the life which had granted it is over.
+    pub(crate) has_shown: bool,
+    /// The holder could not be reached.
+    pub(crate) was_away: bool,
+    /// It was told after the loss that the lock is lost.
+    pub(crate) is_told: bool,
+    /// Something had failed since the service was last claimed before the loss, or shortly before that.
+    pub(crate) was_disturbed: bool,
+    /// The store failed between the loss and the first outcome.
+    pub(crate) store_failed: bool,
+    /// In that time a run failed because an address was not there.
+    pub(crate) address_late: bool,
+    /// How many things failed in that time.
+    pub(crate) failures: usize,
+}
+
+impl Evidence {
+    /// The first excuse that holds: those that concern the client alone come before those that concern the servers.
+    pub(crate) fn excuse(&self) -> Option<Excuse> {
+        if planted(Bug::ExcuseAll) {
+            return Some(Excuse::TwoFailures);
+        }
+        let all = [
+            (!self.was_on_record, Excuse::NotOnRecord),
+            (!self.has_shown, Excuse::Unseen),
+            (self.was_away, Excuse::Away),
+            (self.is_told && self.was_disturbed, Excuse::Told),
+            (self.store_failed, Excuse::StoreFailed),
+            (self.address_late, Excuse::AddressLate),
+            (self.failures > 1, Excuse::TwoFailures),
+        ];
+        all.into_iter().find_map(|(holds, excuse)| holds.then_some(excuse))
+    }
+}
+
+/// Of one seed, or of many.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Losses {
+    /// Their holders were told in time, and reclaimed them.
+    pub made_good: u64,
+    /// The others, by what excuses them.
+    pub excused: BTreeMap<Excuse, u64>,
+}
+
+impl Losses {
+    pub(crate) fn excuse(&mut self, excuse: Excuse) {
+        *self.excused.entry(excuse).or_default() += 1;
+    }
+
+    /// Adds those of another seed.
+    pub fn add(&mut self, other: &Losses) {
+        self.made_good += other.made_good;
+        for (excuse, count) in &other.excused {
+            *self.excused.entry(*excuse).or_default() += count;
+        }
+    }
+
+    /// How many losses were judged.
+    #[must_use]
+    pub fn judged(&self) -> u64 {
+        self.made_good + self.excused.values().sum::<u64>()
+    }
+
+    fn per_mille(&self, count: u64) -> u64 {
+        (count * 1_000).checked_div(self.judged()).unwrap_or_default()
+    }
+
+    /// Which bounds these losses of so many seeds break: a sentence each.
+    #[must_use]
+    pub fn out_of_bounds(&self, seeds: u64) -> Vec<String> {
+        let mut found = Vec::new();
+        let judged_min = JUDGED_PER_1000_SEEDS_MIN * seeds / 1_000;
+        if self.judged() < judged_min {
+            found
+                .push(format!("expected at least {judged_min} losses to be judged, found {}", self.judged()));
+        }
+        let made_good = self.per_mille(self.made_good);
+        if made_good < MADE_GOOD_PER_MILLE_MIN {
+            found.push(format!(
+                "expected at least {MADE_GOOD_PER_MILLE_MIN} of 1,000 losses to be made good, found {made_good}"
+            ));
+        }
+        for (excuse, count) in &self.excused {
+            let (excused, most) = (self.per_mille(*count), excuse.per_mille_max());
+            if excused > most {
+                found.push(format!("expected at most {most} of 1,000 losses {excuse}, found {excused}"));
+            }
+        }
+        found
+    }
+}
+
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (judged, made_good) = (self.judged(), self.made_good);
+        write!(
+            f,
+            "{judged} losses were judged: {made_good} made good ({} of 1,000)",
+            self.per_mille(made_good)
+        )?;
+        for (excuse, count) in &self.excused {
+            write!(f, ", {count} {excuse} ({} of 1,000)", self.per_mille(*count))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_nothing_stood_in_the_way_of_is_not_excused_and_each_excuse_needs_its_evidence() {
+        let blamed = Evidence { was_on_record: true, has_shown: true, ..Evidence::default() };
+        assert_eq!(blamed.excuse(), None);
+        let told = Evidence { is_told: true, ..blamed.clone() };
+        assert_eq!(told.excuse(), None, "that it was told is not enough where nothing had failed");
+        assert_eq!(
+            Evidence { failures: 1, ..blamed.clone() }.excuse(),
+            None,
+            "one failure is to be made good"
+        );
+        for (evidence, expected) in [
+            (Evidence { was_on_record: false, failures: 2, ..blamed.clone() }, Excuse::NotOnRecord),
+            (Evidence { has_shown: false, ..blamed.clone() }, Excuse::Unseen),
+            (Evidence { was_away: true, ..blamed.clone() }, Excuse::Away),
+            (Evidence { was_disturbed: true, ..told }, Excuse::Told),
+            (Evidence { store_failed: true, ..blamed.clone() }, Excuse::StoreFailed),
+            (Evidence { address_late: true, ..blamed.clone() }, Excuse::AddressLate),
+            (Evidence { failures: 2, ..blamed.clone() }, Excuse::TwoFailures),
+        ] {
+            assert_eq!(evidence.excuse(), Some(expected), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn losses_that_are_too_few_or_excused_too_often_are_out_of_bounds() {
+        let mut losses = Losses { made_good: 100_000, ..Losses::default() };
+        assert_eq!(losses.out_of_bounds(1), Vec::<String>::new());
+        assert!(losses.out_of_bounds(100_000_000)[0].contains("losses to be judged"), "a floor");
+        (0..50_000).for_each(|_| losses.excuse(Excuse::TwoFailures));
+        let found = losses.out_of_bounds(1).join("\n");
+        assert!(found.contains("to be made good") && found.contains("of two failures at once"), "{found}");
+    }
+}
