@@ -153,8 +153,7 @@ impl World {
         let newest = self.store.newest_claim(&name).cloned();
         if let Some(claim) = newest.filter(|claim| claim.owner != us) {
             let at = self.claimed_at.get(&(name.clone(), claim.generation)).copied().unwrap_or_default();
-            let is_blind =
-                self.servers[server].is_cut_off || self.was_disturbed_since(at.saturating_sub(3_000));
+            let is_blind = self.is_cut_off(server) || self.was_disturbed_since(at.saturating_sub(3_000));
             if now > at + LEARNT_MS_MAX && !is_blind {
                 self.violated(
                     3,
@@ -362,7 +361,7 @@ impl World {
             let Some(agent) = self.agents[server].as_ref().filter(|agent| agent.started < quiet) else {
                 continue;
             };
-            if !it.on || it.is_cut_off || self.faults.store_is_away || self.was_disturbed_since(quiet) {
+            if !it.on || self.is_cut_off(server) || self.store_is_away() || self.was_disturbed_since(quiet) {
                 continue;
             }
             for (name, held) in &agent.held {

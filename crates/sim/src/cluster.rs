@@ -6,6 +6,7 @@ use heirlock_core::takeover::{Part, Phase};
 
 use crate::Ms;
 use crate::agent::Message;
+use crate::chance::Purpose;
 use crate::world::{Happening, World};
 
 /// What an agent answered.
@@ -31,8 +32,6 @@ enum Task {
 pub(crate) struct Cluster {
     tasks: Vec<(ServiceName, TaskOf)>,
     pub(crate) words: Vec<(ServiceName, usize, Word)>,
-    /// It moves services for the sake of it.
-    pub(crate) is_restless: bool,
     /// It lets two servers adopt at the same moment.
     pub(crate) is_hasty: bool,
 }
@@ -109,9 +108,7 @@ impl World {
         let claim = self.store.newest_claim(name).cloned();
         let owner = claim.as_ref().and_then(|c| self.servers.iter().position(|s| s.name == c.owner));
         let released = claim.as_ref().is_none_or(|claim| claim.released);
-        let living: Vec<usize> = (0..self.servers.len())
-            .filter(|at| self.servers[*at].on && self.agents[*at].is_some() && !self.servers[*at].is_cut_off)
-            .collect();
+        let living: Vec<usize> = (0..self.servers.len()).filter(|at| self.is_living(*at)).collect();
         match owner {
             Some(owner) if !released && self.servers[owner].on => {
                 if self.address_of(service) != Some(owner) {
@@ -130,26 +127,18 @@ impl World {
                     }
                     return Task::Idle;
                 }
-                // Somebody asks for it while its owner lives: to be refused.
-                if self.cluster.is_restless && !living.is_empty() && self.rng.u8(0..60) == 0 {
-                    let on = living[self.rng.usize(0..living.len())];
-                    let authority = Authority::default();
-                    self.ask(on, Message::Adopt { service, prepare: false, authority });
-                }
-                let elsewhere: Vec<usize> = living.into_iter().filter(|at| *at != owner).collect();
-                if !self.cluster.is_restless || elsewhere.is_empty() || self.rng.u8(0..40) != 0 {
-                    return Task::Idle;
-                }
-                let to = elsewhere[self.rng.usize(0..elsewhere.len())];
-                self.ask(owner, Message::Release(service));
-                Task::Releasing { from: owner, to, since: self.now }
+                Task::Idle
             }
             None if claim.is_none() => Task::Idle, // its home claims it first
             // Where the agents decide, they see the silence themselves.
             Some(_) if !released && self.services[service].automatic => Task::Idle,
-            _ if living.is_empty() || self.rng.u8(0..3) == 0 => Task::Idle,
+            _ if living.is_empty() => Task::Idle,
             _ => {
-                let on = living[self.rng.usize(0..living.len())];
+                let rng = self.chance(Purpose::Choice, service);
+                let (waits, on) = (rng.u8(0..3) == 0, living[rng.usize(0..living.len())]);
+                if waits {
+                    return Task::Idle;
+                }
                 let fenced = owner.filter(|_| !released);
                 if self.cluster.is_hasty && !released && living.len() > 1 {
                     let other = living.into_iter().find(|at| *at != on).unwrap_or(on);
@@ -158,6 +147,40 @@ impl World {
                 }
                 self.adopt_on(service, on, fenced)
             }
+        }
+    }
+
+    /// Whether a server can be asked to adopt.
+    fn is_living(&self, server: usize) -> bool {
+        self.servers[server].on && self.agents[server].is_some() && !self.is_cut_off(server)
+    }
+
+    /// The owner of a service that serves it in peace, and for which the cluster manager has no task.
+    fn owner_in_peace(&self, service: usize) -> Option<usize> {
+        let name = &self.services[service].name;
+        let is_idle = |(of, task): &&(ServiceName, TaskOf)| of == name && task.0 == Task::Idle;
+        self.cluster.tasks.iter().find(is_idle)?;
+        let claim = self.store.newest_claim(name).filter(|claim| !claim.released)?;
+        let owner = self.servers.iter().position(|server| server.name == claim.owner)?;
+        (self.servers[owner].on && self.address_of(service) == Some(owner)).then_some(owner)
+    }
+
+    /// An operator asks for a service while its owner lives: to be refused.
+    pub(crate) fn operator_adopts(&mut self, service: usize, on: usize) {
+        if self.owner_in_peace(service).is_some() && self.is_living(on) {
+            let authority = Authority::default();
+            self.ask(on, Message::Adopt { service, prepare: false, authority });
+        }
+    }
+
+    /// An operator moves a service for the sake of it.
+    pub(crate) fn operator_moves(&mut self, service: usize, to: usize) {
+        let Some(owner) = self.owner_in_peace(service).filter(|owner| *owner != to) else { return };
+        if self.is_living(to) {
+            let name = self.services[service].name.clone();
+            self.ask(owner, Message::Release(service));
+            let task = Task::Releasing { from: owner, to, since: self.now };
+            self.cluster.tasks.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, it)| it.0 = task);
         }
     }
 
@@ -176,7 +199,7 @@ impl World {
 
     fn ask(&mut self, server: usize, message: Message) {
         let agent = self.servers[server].agent;
-        let after = self.rng.u64(1..30);
+        let after = self.chance(Purpose::Word, server).u64(1..30);
         self.after(after, Happening::ToAgent { server, agent, message });
     }
 }

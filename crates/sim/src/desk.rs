@@ -5,7 +5,6 @@
 //! killed while a commit is on; clients register, are unmonitored, are forgotten and come again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,11 +14,14 @@ use heirlock_core::monitor::{
 };
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
+use crate::chance::{Chance, Purpose};
+use crate::schedule::{Incident, Schedule};
 use crate::server::client_address;
+use crate::teller::Teller;
 use crate::{Ms, Violation};
 
 /// How long this world lasts.
-const END: Ms = 40_000;
+pub(crate) const END: Ms = 40_000;
 const MON_TIMEOUT: Ms = 500;
 const CLIENTS: usize = 6;
 /// The last of them is a server that this one mounts from: its SM_MON is never refused, for it protects nobody else.
@@ -32,16 +34,16 @@ enum Happening {
     Committed { run: u32, batch: u64, arrivals: Vec<Arrival>, works: bool },
     Probed(u32),
     Kill,
-    TurnStore,
+    StoreAway(Ms),
     Tick,
 }
 
-struct Desk {
+struct Desk<'a> {
     now: Ms,
     queue: BTreeMap<(Ms, u64), Happening>,
     happened: u64,
-    rng: Rng,
-    trace: bool,
+    chance: Chance,
+    teller: &'a Teller,
     name: MyName,
     rules: Rules,
     monitor: Monitor,
@@ -51,35 +53,40 @@ struct Desk {
     kept: Vec<MonitorLine>,
     /// What is durable, in truth.
     store: BTreeSet<MonName>,
-    is_away: bool,
+    away_until: Ms,
     waiting: BTreeMap<Ticket, (usize, Ms)>,
     violation: Option<Violation>,
 }
 
-/// Lives through one seed: the promise that was broken.
-pub(crate) fn run(seed: u64, trace: bool) -> Option<Violation> {
-    let mut rng = Rng::with_seed(seed);
-    let when_unprotected = if rng.u8(0..4) == 0 { WhenUnprotected::Grant } else { WhenUnprotected::Refuse };
+/// Lives through a schedule: the promise that was broken.
+pub(crate) fn run(schedule: &Schedule, teller: &Teller) -> Option<Violation> {
+    let when_unprotected =
+        if schedule.desk_grants { WhenUnprotected::Grant } else { WhenUnprotected::Refuse };
     let rules = Rules { mon_timeout: Duration::from_millis(MON_TIMEOUT), when_unprotected };
     let mut desk = Desk {
         now: 0,
         queue: BTreeMap::new(),
         happened: 0,
-        rng,
-        trace,
+        chance: Chance::new(schedule.streams),
+        teller,
         name: MyName::parse("nfs-a").ok()?,
         rules,
         monitor: Monitor::new(rules, Vec::new()),
         run: 0,
         kept: Vec::new(),
         store: BTreeSet::new(),
-        is_away: false,
+        away_until: 0,
         waiting: BTreeMap::new(),
         violation: None,
     };
     (0..CLIENTS).for_each(|client| desk.after(10, Happening::Ask(client)));
-    desk.after(3_000, Happening::Kill);
-    desk.after(2_000, Happening::TurnStore);
+    for (at, incident) in &schedule.incidents {
+        match incident {
+            Incident::KillDesk => desk.after(*at, Happening::Kill),
+            Incident::DeskStoreAway { ms } => desk.after(*at, Happening::StoreAway(*ms)),
+            _ => {}
+        }
+    }
     while let Some(entry) = desk.queue.first_entry() {
         let (at, _) = *entry.key();
         if at > END || desk.violation.is_some() {
@@ -93,18 +100,22 @@ pub(crate) fn run(seed: u64, trace: bool) -> Option<Violation> {
     desk.violation
 }
 
-impl Desk {
+impl Desk<'_> {
     fn after(&mut self, after: Ms, happening: Happening) {
         self.happened += 1;
         self.queue.insert((self.now + after, self.happened), happening);
     }
 
     fn say(&self, what: impl FnOnce() -> String) {
-        if self.trace {
-            // Whoever reads the story may stop before its end.
-            let _ =
-                writeln!(std::io::stdout(), "desk {:>3}.{:03} {}", self.now / 1000, self.now % 1000, what());
-        }
+        self.teller.say("desk", self.now, what);
+    }
+
+    fn is_away(&self) -> bool {
+        self.now < self.away_until
+    }
+
+    fn of_client(&mut self, client: usize) -> &mut Rng {
+        self.chance.of(Purpose::DeskClient, client, self.now)
     }
 
     fn violated(&mut self, invariant: u8, what: String) {
@@ -119,27 +130,29 @@ impl Desk {
                 let ticket = Ticket(self.happened);
                 self.waiting.insert(ticket, (client, self.now));
                 self.step(Event::Mon { ticket, line: self.line(client), peer: client == PEER });
-                let (again, gone) = (self.rng.u64(20..4_000), self.rng.u64(100..4_000));
+                let rng = self.of_client(client);
+                let (again, gone) = (rng.u64(20..4_000), rng.u64(100..4_000));
                 self.after(again, Happening::Ask(client));
                 self.after(gone, Happening::Unmonitor(client));
             }
             Happening::Unmonitor(client) => {
                 let MonitorLine { mon_name, my_name, prog, vers, proc_, .. } = self.line(client);
                 self.step(Event::Unmon { mon_name, caller: Caller { my_name, prog, vers, proc_ } });
-                let after = self.rng.u64(1..2_000);
+                let after = self.of_client(client).u64(1..2_000);
                 self.after(after, Happening::Forget(client));
             }
             // The ledger believes a deletion: removed unless the monitor objects.
             Happening::Forget(client) => {
                 let client = name(client);
-                if !self.is_away && self.monitor.may_forget(&client) {
+                if !self.is_away() && self.monitor.may_forget(&client) {
                     self.say(|| format!("{client} is forgotten"));
                     self.store.remove(&client);
                 }
             }
             Happening::Committed { run, batch, arrivals, works } => {
                 for arrival in arrivals {
-                    if works || self.rng.bool() {
+                    let is_there = self.chance.of(Purpose::DeskStore, 0, self.now).bool();
+                    if works || is_there {
                         self.store.insert(arrival.line.mon_name);
                     }
                 }
@@ -147,24 +160,20 @@ impl Desk {
                     self.step(Event::Committed { batch, durable: works });
                 }
             }
-            Happening::Probed(run) if run == self.run => self.step(Event::Probed(!self.is_away)),
+            Happening::Probed(run) if run == self.run => self.step(Event::Probed(!self.is_away())),
             Happening::Probed(_) => {}
             Happening::Kill => {
                 self.say(|| "the monitor is killed, and starts again".into());
                 self.run += 1;
                 self.waiting.clear();
                 self.monitor = Monitor::new(self.rules, self.kept.clone());
-                if !self.is_away {
+                if !self.is_away() {
                     self.step(Event::Durable(self.store.clone()));
                 }
-                let after = self.rng.u64(500..15_000);
-                self.after(after, Happening::Kill);
             }
-            Happening::TurnStore => {
-                self.is_away = !self.is_away;
-                self.say(|| format!("the store is away: {}", self.is_away));
-                let after = self.rng.u64(200..if self.is_away { 3_000 } else { 12_000 });
-                self.after(after, Happening::TurnStore);
+            Happening::StoreAway(ms) => {
+                self.say(|| format!("the store is away for {ms} ms"));
+                self.away_until = self.away_until.max(self.now + ms);
             }
             Happening::Tick => self.step(Event::Tick),
         }
@@ -192,9 +201,10 @@ impl Desk {
         match action {
             Action::Answer { ticket, granted } => self.check_answer(ticket, granted),
             Action::Commit { batch, arrivals } => {
-                let works = !self.is_away && self.rng.u8(0..10) > 0;
-                let after =
-                    if self.rng.u8(0..8) == 0 { self.rng.u64(200..2_000) } else { self.rng.u64(1..30) };
+                let rng = self.chance.of(Purpose::DeskStore, 0, self.now);
+                let (fails, is_slow) = (rng.u8(0..10) == 0, rng.u8(0..8) == 0);
+                let (long, short) = (rng.u64(200..2_000), rng.u64(1..30));
+                let (works, after) = (!fails && !self.is_away(), if is_slow { long } else { short });
                 self.after(after, Happening::Committed { run: self.run, batch, arrivals, works });
             }
             Action::Probe => self.after(20, Happening::Probed(self.run)),

@@ -1,10 +1,11 @@
 //! A deterministic simulator of several servers, their agents and their clients: `heirlock-core`'s machines, driven as
 //! the agent drives them, in a world that fails.
 //!
-//! One seed decides everything: the servers, services and clients, which faults there are, and when each happens. There is
-//! one queue of what happens when, and no time but the queue's. Faults go on for 110 s; then everything is repaired and
-//! must come to rest; then one server fails once more, so that what was lost in silence shows; and all must come to rest
-//! again.
+//! One [`Schedule`] decides everything: the servers, services and clients, which faults there are, and when each happens.
+//! A seed is a schedule, and one that is kept is a file ([`Schedule::parse`]). What is drawn during a run is drawn from streams
+//! that do not depend on each other. There is one queue of what happens when, and no time but the queue's. Incidents go on for
+//! 110 s; then everything is repaired and must come to rest; then one server fails once more, so that what was lost in silence
+//! shows; and all must come to rest again.
 //!
 //! # What may fail
 //! - **Any step may be the last.** An agent, or its whole server, dies between any two steps: before, in and after each
@@ -32,23 +33,29 @@
 //! promises are tested where the store is; sockets and files where they are used; real kernels in the lab.
 
 mod agent;
+mod chance;
 mod check;
 mod client;
 mod cluster;
 mod desk;
 mod excuse;
-mod faults;
+mod incidents;
 mod losses;
 mod outside;
+mod schedule;
 mod server;
 mod store;
+mod teller;
 mod traffic;
 mod world;
 
 pub use check::Violation;
 pub use excuse::{Excuse, Losses};
+pub use schedule::{Schedule, shrink};
+pub use teller::Trace;
 
-use faults::FAULTS_END;
+use schedule::INCIDENTS_END;
+use teller::Teller;
 use world::World;
 
 /// Milliseconds since the world began.
@@ -57,30 +64,33 @@ pub(crate) type Ms = u64;
 /// How long everybody gets to settle.
 const SETTLE: Ms = 75_000;
 
-/// What a seed came to.
+/// What a schedule came to.
 #[derive(Debug)]
 pub struct Story {
     /// The first promise that was broken.
     pub violation: Option<Violation>,
     /// What became of lost locks until then.
     pub losses: Losses,
+    /// What happened when, where that was to be kept.
+    pub told: Vec<String>,
 }
 
-/// Lives through one seed.
+/// Lives through one schedule.
 #[must_use]
-pub fn run(seed: u64, trace: bool) -> Story {
-    if let Some(violation) = desk::run(seed, trace) {
-        return Story { violation: Some(violation), losses: Losses::default() };
+pub fn run(schedule: &Schedule, trace: Trace) -> Story {
+    let teller = Teller::new(trace);
+    if let Some(violation) = desk::run(schedule, &teller) {
+        return Story { violation: Some(violation), losses: Losses::default(), told: teller.told() };
     }
-    let mut world = World::new(seed, trace);
-    world.run_until(FAULTS_END);
+    let mut world = World::new(schedule, teller);
+    world.run_until(INCIDENTS_END);
     world.repair();
-    world.run_until(FAULTS_END + SETTLE);
+    world.run_until(INCIDENTS_END + SETTLE);
     world.check_all();
     if world.checks.violation.is_none() {
         world.fail_over_once_more();
-        world.run_until(FAULTS_END + 2 * SETTLE);
+        world.run_until(INCIDENTS_END + 2 * SETTLE);
         world.check_all();
     }
-    Story { violation: world.checks.violation, losses: world.checks.losses }
+    Story { violation: world.checks.violation, losses: world.checks.losses, told: world.teller.told() }
 }

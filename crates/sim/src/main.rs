@@ -1,6 +1,8 @@
-//! `heirlock-sim`: runs seeds, and says how to replay the first that breaks a promise.
+//! `heirlock-sim`: lives through seeds and through histories that were kept, and says how to replay and how to keep the first
+//! that breaks a promise.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
-use heirlock_sim::{Losses, Violation};
+use heirlock_sim::{Losses, Schedule, Trace, Violation};
 
 /// Simulates servers, agents and clients, and checks every promise of the design.
 #[derive(Debug, Parser)]
@@ -20,6 +22,16 @@ struct Arguments {
     /// Runs many seeds: A..B.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Replays histories that were written down.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["seed", "seeds"])]
+    replay: Vec<PathBuf>,
+    /// Writes the schedule of this seed on standard output, as --replay reads it, and does nothing else.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "seeds", "replay"])]
+    record: Option<u64>,
+    /// Leaves out of the first schedule that breaks a promise what that does not need, and writes it on standard output, as
+    /// --replay reads it, and nothing else.
+    #[arg(long, conflicts_with_all = ["record", "trace", "survey", "expect"])]
+    shrink: bool,
     /// Tells what happens when, of many seeds too.
     #[arg(long)]
     trace: bool,
@@ -63,23 +75,35 @@ fn main() -> ExitCode {
         }
         arguments.plant.into_iter().for_each(heirlock_core::planted::plant);
     }
-    let seeds = match arguments.seed {
-        Some(seed) => seed..seed + 1,
-        None => arguments.seeds.clone().unwrap_or(0..1_000),
+    let source = match Source::of(&arguments) {
+        Ok(source) => source,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
     };
+    if let Some(seed) = arguments.record {
+        print!("{}", Schedule::draw(seed));
+        return ExitCode::SUCCESS;
+    }
     let began = Instant::now();
-    let Ran { broken, count, losses } = run_all(&arguments, seeds);
+    let Ran { broken, count, losses } = run_all(&arguments, &source);
     let took = began.elapsed().as_secs_f64();
+    if arguments.shrink {
+        return write_shrunk(&source, broken.first());
+    }
     if arguments.survey {
-        survey(&broken, count);
+        survey(&source, &broken, count);
     }
     let first = broken.first();
-    if let Some((seed, violation)) = first {
+    if let Some((at, violation)) = first {
         println!(
-            "seed {seed} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- --seed {seed}",
+            "{} breaks I{} at {:.3} s: {}\nreplay: cargo run --release -p heirlock-sim -- {}",
+            source.name(*at),
             violation.invariant,
             std::time::Duration::from_millis(violation.at).as_secs_f64(),
-            violation.what
+            violation.what,
+            source.replay(*at)
         );
     }
     println!("{losses}");
@@ -87,7 +111,7 @@ fn main() -> ExitCode {
     if arguments.bounds || arguments.expect == Some(Expected::Bounds) {
         out_of_bounds.iter().for_each(|what| println!("{what}"));
     }
-    println!("{count} seeds in {took:.1} s");
+    println!("{count} {} in {took:.1} s", source.kind());
     let is_well = match (arguments.expect, first) {
         (None, None) => !arguments.bounds || out_of_bounds.is_empty(),
         (None, Some(_)) => false,
@@ -102,24 +126,116 @@ fn main() -> ExitCode {
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Where schedules come from.
+enum Source {
+    Seeds(Range<u64>),
+    Files(Vec<(PathBuf, Schedule)>),
+}
+
+impl Source {
+    fn of(arguments: &Arguments) -> Result<Self, String> {
+        if arguments.replay.is_empty() {
+            let seeds = match arguments.seed {
+                Some(seed) => seed..seed + 1,
+                None => arguments.seeds.clone().unwrap_or(0..1_000),
+            };
+            return Ok(Source::Seeds(seeds));
+        }
+        let read = |path: &PathBuf| {
+            let in_file = |why: String| format!("{}: {why}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
+            Ok((path.clone(), Schedule::parse(&text).map_err(in_file)?))
+        };
+        Ok(Source::Files(arguments.replay.iter().map(read).collect::<Result<_, String>>()?))
+    }
+
+    /// The numbers of all that are to be lived through.
+    fn numbers(&self) -> Range<u64> {
+        match self {
+            Source::Seeds(seeds) => seeds.clone(),
+            Source::Files(files) => 0..u64::try_from(files.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn schedule(&self, number: u64) -> Option<Schedule> {
+        match self {
+            Source::Seeds(_) => Some(Schedule::draw(number)),
+            Source::Files(_) => Some(self.file(number)?.1.clone()),
+        }
+    }
+
+    fn file(&self, number: u64) -> Option<&(PathBuf, Schedule)> {
+        match self {
+            Source::Seeds(_) => None,
+            Source::Files(files) => files.get(usize::try_from(number).ok()?),
+        }
+    }
+
+    fn path(&self, number: u64) -> &Path {
+        self.file(number).map_or(Path::new(""), |(path, _)| path)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Source::Seeds(_) => "seeds",
+            Source::Files(_) => "histories",
+        }
+    }
+
+    fn name(&self, number: u64) -> String {
+        match self {
+            Source::Seeds(_) => format!("seed {number}"),
+            Source::Files(_) => self.path(number).display().to_string(),
+        }
+    }
+
+    /// How one is lived through again.
+    fn replay(&self, number: u64) -> String {
+        match self {
+            Source::Seeds(_) => format!(
+                "--seed {number}\nkeep:   the same with --shrink, into a file in crates/sim/histories"
+            ),
+            Source::Files(_) => format!("--trace --replay {}", self.path(number).display()),
+        }
+    }
+}
+
+/// Writes what is needed to break the same promise.
+fn write_shrunk(source: &Source, first: Option<&(u64, Violation)>) -> ExitCode {
+    let broken = first.and_then(|(number, violation)| Some((source.schedule(*number)?, violation)));
+    let Some((schedule, Violation { invariant, .. })) = broken else {
+        eprintln!("error: expected a schedule that breaks a promise, found none");
+        return ExitCode::FAILURE;
+    };
+    let shrunk = heirlock_sim::shrink(&schedule, *invariant);
+    if let Some(Violation { what, .. }) = heirlock_sim::run(&shrunk, Trace::Silent).violation {
+        println!("# I{invariant}: {what}");
+    }
+    print!("{shrunk}");
+    ExitCode::SUCCESS
+}
+
 /// Says how often each invariant was broken.
-fn survey(broken: &[(u64, Violation)], count: u64) {
+fn survey(source: &Source, broken: &[(u64, Violation)], count: u64) {
     let mut counts = std::collections::BTreeMap::<u8, (u64, u64)>::new();
-    for (seed, violation) in broken {
-        let entry = counts.entry(violation.invariant).or_insert((0, *seed));
+    for (number, violation) in broken {
+        let entry = counts.entry(violation.invariant).or_insert((0, *number));
         entry.0 += 1;
     }
     for (invariant, (times, first)) in counts {
-        println!("I{invariant}: {times} of {count} seeds, the first is {first}");
+        println!("I{invariant}: {times} of {count} {}, the first is {}", source.kind(), source.name(first));
     }
 }
 
-/// Whether the story is told, and not its end alone.
-fn tells(arguments: &Arguments) -> bool {
-    arguments.trace || arguments.seed.is_some()
+/// How the story is told.
+fn trace(arguments: &Arguments) -> Trace {
+    match !arguments.shrink && (arguments.trace || arguments.seed.is_some()) {
+        true => Trace::Aloud,
+        false => Trace::Silent,
+    }
 }
 
-/// What many seeds came to.
+/// What many schedules came to.
 struct Ran {
     /// Those that break a promise, in order.
     broken: Vec<(u64, Violation)>,
@@ -128,35 +244,38 @@ struct Ran {
     losses: Losses,
 }
 
-fn run_all(arguments: &Arguments, seeds: Range<u64>) -> Ran {
-    let next = AtomicU64::new(seeds.start);
+fn run_all(arguments: &Arguments, source: &Source) -> Ran {
+    let numbers = source.numbers();
+    let next = AtomicU64::new(numbers.start);
     let found = Mutex::new((Vec::new(), Losses::default()));
-    // Seeds after the first broken one need not be run.
-    let end = AtomicU64::new(seeds.end);
-    let threads = if tells(arguments) { 1 } else { arguments.threads.max(1) };
+    // Those after the first broken one need not be run.
+    let end = AtomicU64::new(numbers.end);
+    let trace = trace(arguments);
+    let threads = if trace == Trace::Aloud { 1 } else { arguments.threads.max(1) };
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let story = heirlock_sim::run(seed, tells(arguments));
+                    let Some(schedule) = source.schedule(number) else { return };
+                    let story = heirlock_sim::run(&schedule, trace);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.1.add(&story.losses);
                     let Some(violation) = story.violation else { continue };
                     if !arguments.survey {
-                        end.fetch_min(seed, Ordering::Relaxed);
+                        end.fetch_min(number, Ordering::Relaxed);
                     }
-                    found.0.push((seed, violation));
+                    found.0.push((number, violation));
                 }
             });
         }
     });
     let (mut broken, losses) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    broken.sort_by_key(|(seed, _)| *seed);
-    Ran { broken, count: next.into_inner().min(seeds.end) - seeds.start, losses }
+    broken.sort_by_key(|(number, _)| *number);
+    Ran { broken, count: next.into_inner().min(numbers.end) - numbers.start, losses }
 }
 
 #[cfg(feature = "plants")]

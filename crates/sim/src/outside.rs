@@ -18,8 +18,10 @@ use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
 use crate::agent::{self, Message};
+use crate::chance::Purpose;
 use crate::cluster::Word;
 use crate::losses::Disturbance;
+use crate::schedule::Level;
 use crate::server::Server;
 use crate::world::{Death, Happening, Recognising, World};
 
@@ -73,7 +75,7 @@ impl Out<'_> {
     /// One step further; whether it still lives.
     pub(crate) fn step(&mut self) -> bool {
         if self.died.is_none() {
-            self.died = self.w.faults.one_step(self.s);
+            self.died = self.w.one_step(self.s);
             if let Some(death) = self.died {
                 self.say(|| format!("dies right here: {death:?}"));
             }
@@ -82,7 +84,12 @@ impl Out<'_> {
     }
 
     pub(crate) fn wall_s(&self) -> u64 {
-        self.w.faults.wall_s(self.s, self.w.now)
+        self.w.wall_s(self.s)
+    }
+
+    /// Where the numbers of a notifier's calls begin.
+    pub(crate) fn notifier_seed(&mut self) -> u64 {
+        self.w.chance(Purpose::Notifier, self.s).u64(..)
     }
 
     pub(crate) fn strategy(&self) -> Strategy {
@@ -105,24 +112,28 @@ impl Out<'_> {
 
     fn fate(&mut self) -> Fate {
         let lived = self.died.is_none();
-        let applied = match self.w.rng.u8(0..3) {
+        let (fails, slow) = (self.w.levels.of(Level::StoreFails), self.w.levels.of(Level::StoreSlow));
+        // Drawn always, so that a level that changes leaves the others where they are.
+        let rng = self.w.chance(Purpose::Store, self.s);
+        let applied = match rng.u8(0..3) {
             0 => Applied::Nothing,
             1 => Applied::Something,
             _ => Applied::Everything,
         };
+        let fails = rng.u16(0..1_000) < fails;
+        let delay = rng.u64(0..1_000) * Ms::from(slow) / 1_000;
         if !self.step() {
             return Fate::Fails(if lived { applied } else { Applied::Nothing });
         }
-        if self.w.faults.store_is_away || self.server().is_cut_off {
+        if self.w.store_is_away() || self.w.is_cut_off(self.s) {
             self.w.disturbed(Disturbance::Store);
             return Fate::Fails(Applied::Nothing);
         }
-        let delay = self.w.faults.store_delay(&mut self.w.rng);
         if delay > 100 {
             self.w.disturbed(Disturbance::Store);
         }
         self.delay += delay;
-        if self.w.faults.store_fails(&mut self.w.rng) {
+        if fails {
             self.w.disturbed(Disturbance::Store);
             return Fate::Fails(applied);
         }
@@ -220,7 +231,7 @@ impl Out<'_> {
         for change in changes {
             let kept = match applied {
                 None | Some(Applied::Everything) => true,
-                Some(Applied::Something) => self.w.rng.bool(),
+                Some(Applied::Something) => self.w.chance(Purpose::Store, self.s).bool(),
                 Some(Applied::Nothing) => false,
             };
             if kept {
@@ -296,7 +307,8 @@ impl Out<'_> {
         }
         let owners: Vec<ServerName> =
             services.iter().filter_map(|s| Some(self.w.store.newest_claim(s)?.owner.clone())).collect();
-        let confirmed = !self.w.faults.fence_fails(&mut self.w.rng);
+        let fails = self.w.levels.of(Level::FenceFails);
+        let confirmed = self.w.chance(Purpose::Fence, self.s).u16(0..100) >= fails;
         if confirmed {
             for owner in owners {
                 if let Some(at) = self.w.servers.iter().position(|server| server.name == owner) {

@@ -11,6 +11,7 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::Ms;
+use crate::world::Death;
 
 /// How long a grace period lasts.
 pub(crate) const GRACE_MS: Ms = 12_000;
@@ -63,8 +64,12 @@ pub(crate) struct Server {
     pub(crate) registrations: Option<String>,
     /// Work on the lock manager that is being done: nobody looks at it meanwhile.
     pub(crate) is_worked_on: bool,
-    /// The server can't reach the store.
-    pub(crate) is_cut_off: bool,
+    /// The server can't reach the store until then.
+    pub(crate) cut_off_until: Ms,
+    /// Its wall clock is off by so much.
+    pub(crate) wall_off_s: i64,
+    /// Steps until its agent dies, alone or with it.
+    pub(crate) fatal_step: Option<(u32, Death)>,
     /// A fence holds it off.
     pub(crate) fenced_until: Ms,
     /// The run of the agent.
@@ -101,7 +106,9 @@ impl Server {
             grace: None,
             registrations: None,
             is_worked_on: false,
-            is_cut_off: false,
+            cut_off_until: 0,
+            wall_off_s: 0,
+            fatal_step: None,
             fenced_until: 0,
             agent: 0,
             peer,

@@ -8,7 +8,9 @@ use heirlock_nsm::rpc::{Call as RpcCall, encode_success};
 use heirlock_nsm::{StateNumber, rpcbind, sm};
 
 use crate::Ms;
+use crate::chance::Purpose;
 use crate::client::{Ask, Verdict};
+use crate::schedule::Level;
 use crate::server::{FileAt, Life, client_address, client_at};
 use crate::world::{Happening, World};
 
@@ -30,21 +32,20 @@ impl World {
     /// When the copies of one datagram arrive: none where it is lost, two where it is doubled.
     fn deliveries(&mut self, client: usize) -> Vec<Ms> {
         let now = self.now;
+        let (doubled, late) = (self.levels.of(Level::DatagramsDoubled), self.levels.of(Level::DatagramsLate));
+        let rng = self.chance(Purpose::Datagram, client);
+        // Drawn always, so that a level that changes leaves the others where they are.
+        let (loss, copies) = (rng.u8(0..100), 1 + usize::from(rng.u16(0..100) < doubled));
+        let arrivals = [(); 2].map(|()| {
+            let (is_late, far, near) = (rng.u16(0..100) < late, rng.u64(200..2_000), rng.u64(1..30));
+            if is_late { far } else { near }
+        });
         let it = &mut self.clients[client];
         if it.away_until > now {
             it.disturbed = Some(now);
             return Vec::new();
         }
-        if self.rng.u8(0..100) < it.loss {
-            return Vec::new();
-        }
-        let copies = 1 + u8::from(self.rng.u8(0..100) < self.faults.doubled);
-        (0..copies)
-            .map(|_| match self.rng.u8(0..100) < self.faults.late {
-                true => self.rng.u64(200..2_000),
-                false => self.rng.u64(1..30),
-            })
-            .collect()
+        if loss < it.loss { Vec::new() } else { arrivals[..copies].to_vec() }
     }
 
     pub(crate) fn arrive_at_client(
@@ -75,8 +76,10 @@ impl World {
         let from = SocketAddr::new(client_address(client), port);
         for after in self.deliveries(client) {
             let mut payload = reply.clone();
-            if self.faults.garbage && self.rng.u8(0..5) == 0 {
-                payload.truncate(self.rng.usize(0..payload.len()));
+            let rng = self.chance(Purpose::Datagram, client);
+            let (is_cut_short, len) = (rng.u8(0..5) == 0, rng.usize(0..payload.len()));
+            if self.has_garbage && is_cut_short {
+                payload.truncate(len);
             }
             self.after(after, Happening::ToServer { service, from, payload });
         }
@@ -90,7 +93,7 @@ impl World {
         }
         for file in files {
             let number = self.clients[client].call(file, Ask::Reclaim);
-            let after = self.rng.u64(1..40);
+            let after = self.chance(Purpose::Call, client).u64(1..40);
             self.after(after, Happening::Call { client, file, number });
         }
     }
@@ -98,16 +101,18 @@ impl World {
     // Clients and lock managers.
 
     pub(crate) fn act(&mut self, client: usize) {
-        let after = self.rng.u64(300..4_000);
+        let mounts = self.clients[client].mounts.len();
+        let rng = self.chance(Purpose::Process, client);
+        let (after, mount, file) = (rng.u64(300..4_000), rng.usize(0..mounts), rng.u8(0..2));
+        let keeps = rng.u8(0..4) > 0;
         self.after(after, Happening::Act(client));
         let it = &self.clients[client];
-        let service = it.mounts[self.rng.usize(0..it.mounts.len())];
-        let file = (service, self.rng.u8(0..2));
+        let file = (it.mounts[mount], file);
         if !self.is_busy || it.away_until > self.now || it.calls.contains_key(&file) {
             return;
         }
         let ask = match it.locks.contains_key(&file) {
-            true if self.rng.u8(0..4) > 0 => return,
+            true if keeps => return,
             true => Ask::Unlock,
             false => Ask::Lock,
         };
@@ -136,7 +141,7 @@ impl World {
                 if self.servers[server].locks.get(&file) == Some(&client) {
                     self.servers[server].locks.remove(&file);
                 }
-                let after = self.rng.u64(8_000..30_000);
+                let after = self.chance(Purpose::LockManager, server).u64(8_000..30_000);
                 self.after(after, Happening::Expire { server, life, client });
                 Verdict::Granted
             }
@@ -148,7 +153,7 @@ impl World {
         if verdict == Verdict::WrongTime && call.ask == Ask::Reclaim {
             self.say(|| format!("client {client} may not reclaim {file:?}: grace is over"));
         }
-        let after = self.rng.u64(1..20);
+        let after = self.chance(Purpose::Call, client).u64(1..20);
         self.after(after, Happening::Answer { client, file, number, verdict, life });
     }
 

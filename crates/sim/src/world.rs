@@ -1,7 +1,6 @@
 //! The world: one queue of what happens when, and everybody it happens to.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -14,14 +13,16 @@ use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
 use crate::agent::{Agent, Message};
+use crate::chance::{Chance, Purpose};
 use crate::check::Checks;
 use crate::client::{Client, Loss, Verdict};
 use crate::cluster::Cluster;
-use crate::faults::{FAULTS_END, Faults};
 use crate::losses::Disturbance;
 use crate::outside::{Out, grace_length};
+use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
 use crate::server::{FileAt, Life, Server, client_address};
 use crate::store::SharedStore;
+use crate::teller::Teller;
 
 /// How an agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,26 +48,91 @@ pub(crate) struct Service {
 #[derive(Debug)]
 pub(crate) enum Happening {
     Second,
+    Incident(Incident),
+    /// What went wrong lasted until now.
+    Disturbed(Disturbance),
     Boot(usize),
-    StartAgent { server: usize, boot: u32 },
-    Look { server: usize, agent: u64 },
-    ToAgent { server: usize, agent: u64, message: Message },
-    Wake { server: usize, agent: u64 },
-    Tell { server: usize, agent: u64, index: usize },
+    StartAgent {
+        server: usize,
+        boot: u32,
+    },
+    Look {
+        server: usize,
+        agent: u64,
+    },
+    ToAgent {
+        server: usize,
+        agent: u64,
+        message: Message,
+    },
+    Wake {
+        server: usize,
+        agent: u64,
+    },
+    Tell {
+        server: usize,
+        agent: u64,
+        index: usize,
+    },
     StopNfs(usize),
     StartNfs(usize),
     KillLockd(usize),
     WakeLockd(usize),
-    Recognised { server: usize, agent: u64, run: u32, work: Recognising },
-    Prove { server: usize, agent: u64, run: u32, grace: Grace, until: Ms },
-    BringUp { server: usize, agent: u64, run: u32, services: Vec<(ServiceName, Part)>, last_call: Moment },
-    Recorded { server: usize, life: Life, client: usize },
-    Expire { server: usize, life: Life, client: usize },
-    ToClient { client: usize, service: usize, life: Life, port: u16, payload: Vec<u8> },
-    ToServer { service: usize, from: SocketAddr, payload: Vec<u8> },
+    Recognised {
+        server: usize,
+        agent: u64,
+        run: u32,
+        work: Recognising,
+    },
+    Prove {
+        server: usize,
+        agent: u64,
+        run: u32,
+        grace: Grace,
+        until: Ms,
+    },
+    BringUp {
+        server: usize,
+        agent: u64,
+        run: u32,
+        services: Vec<(ServiceName, Part)>,
+        last_call: Moment,
+    },
+    Recorded {
+        server: usize,
+        life: Life,
+        client: usize,
+    },
+    Expire {
+        server: usize,
+        life: Life,
+        client: usize,
+    },
+    ToClient {
+        client: usize,
+        service: usize,
+        life: Life,
+        port: u16,
+        payload: Vec<u8>,
+    },
+    ToServer {
+        service: usize,
+        from: SocketAddr,
+        payload: Vec<u8>,
+    },
     Act(usize),
-    Call { client: usize, file: FileAt, number: u64 },
-    Answer { client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life },
+    Call {
+        client: usize,
+        file: FileAt,
+        number: u64,
+    },
+    Answer {
+        client: usize,
+        file: FileAt,
+        number: u64,
+        verdict: Verdict,
+        life: Life,
+    },
 }
 
 /// The lock manager is being made to recognise.
@@ -85,8 +151,12 @@ pub(crate) struct World {
     pub(crate) now: Ms,
     queue: BTreeMap<(Ms, u64), Happening>,
     happened: u64,
-    pub(crate) rng: Rng,
-    pub(crate) faults: Faults,
+    chance: Chance,
+    pub(crate) levels: Levels,
+    /// Hostile texts lie in the status monitors' directories, and answers of clients are cut short.
+    pub(crate) has_garbage: bool,
+    /// No server can reach the store until then.
+    pub(crate) store_away_until: Ms,
     pub(crate) services: Vec<Service>,
     pub(crate) servers: Vec<Server>,
     pub(crate) agents: Vec<Option<Agent>>,
@@ -102,59 +172,52 @@ pub(crate) struct World {
     /// Clients take and give up locks.
     pub(crate) is_busy: bool,
     runs: u64,
-    trace: bool,
+    pub(crate) teller: Teller,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, trace: bool) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let count = rng.usize(2..=3);
-        let faults = Faults::draw(&mut rng, count);
-        let servers: Vec<Server> = (0..count)
-            .map(|at| Server::new(at, server_name(at), rng.bool(), 3 + 2 * rng.u32(0..20)))
-            .collect();
-        let floating = rng.usize(1..=2);
-        let mut services: Vec<Service> =
-            (0..floating).map(|at| floating_service(at, &mut rng, count)).collect();
+    pub(crate) fn new(schedule: &Schedule, teller: Teller) -> Self {
+        let plans = schedule.servers.iter().enumerate();
+        let servers: Vec<Server> =
+            plans.map(|(at, plan)| Server::new(at, server_name(at), plan.is_newer, plan.state)).collect();
+        let plans = schedule.services.iter().enumerate();
+        let mut services: Vec<Service> = plans.map(|(at, plan)| floating_service(at, plan)).collect();
         services.extend(servers.iter().map(host_service));
-        let clients = (0..rng.usize(2..=4))
-            .map(|_| {
-                let mut mounts: Vec<usize> = (0..services.len()).filter(|_| rng.bool()).collect();
-                if mounts.is_empty() {
-                    mounts.push(0);
-                }
-                Client::new(mounts, if rng.bool() { faults.loss } else { 0 })
-            })
-            .collect();
         let mut cluster =
             Cluster::new(services.iter().filter(|s| s.host_of.is_none()).map(|s| s.name.clone()));
-        (cluster.is_restless, cluster.is_hasty) = (rng.bool(), rng.u8(0..5) == 0);
+        cluster.is_hasty = schedule.is_hasty;
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
             happened: 0,
-            rng,
+            chance: Chance::new(schedule.streams),
             addresses: vec![None; services.len()],
-            agents: (0..count).map(|_| None).collect(),
-            beat_at: vec![None; count],
-            faults,
+            agents: servers.iter().map(|_| None).collect(),
+            beat_at: vec![None; servers.len()],
+            levels: schedule.levels.clone(),
+            has_garbage: schedule.has_garbage,
+            store_away_until: 0,
             services,
             servers,
-            clients,
+            clients: schedule
+                .clients
+                .iter()
+                .map(|plan| Client::new(plan.mounts.clone(), plan.loss))
+                .collect(),
             store: SharedStore::default(),
             cluster,
             claimed_at: BTreeMap::new(),
             checks: Checks::default(),
             is_busy: true,
             runs: 0,
-            trace,
+            teller,
         };
-        world.say(|| format!("seed {seed}: {count} servers, {floating} floating services"));
-        let faults = world.faults.clone();
-        world.say(|| format!("{faults:?}"));
-        (0..count).for_each(|server| world.after(10, Happening::Boot(server)));
+        (0..world.servers.len()).for_each(|server| world.after(10, Happening::Boot(server)));
         (0..world.clients.len()).for_each(|client| world.after(5_000, Happening::Act(client)));
         world.after(1_000, Happening::Second);
+        for (at, incident) in schedule.incidents.iter().filter(|(_, incident)| !incident.is_of_desk()) {
+            world.after(*at, Happening::Incident(incident.clone()));
+        }
         world
     }
 
@@ -178,11 +241,12 @@ impl World {
     }
 
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {
-        if self.trace {
-            let (seconds, millis) = (self.now / 1000, self.now % 1000);
-            // Whoever reads the story may stop before its end.
-            let _ = writeln!(std::io::stdout(), "{seconds:>4}.{millis:03} {}", what());
-        }
+        self.teller.say("", self.now, what);
+    }
+
+    /// What something is drawn from.
+    pub(crate) fn chance(&mut self, purpose: Purpose, whose: usize) -> &mut Rng {
+        self.chance.of(purpose, whose, self.now)
     }
 
     pub(crate) fn service(&self, name: &ServiceName) -> Option<usize> {
@@ -203,6 +267,8 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Second => self.second(),
+            Happening::Incident(incident) => self.befall(&incident),
+            Happening::Disturbed(how) => self.disturbed(how),
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
             Happening::Look { server, agent } => self.look(server, agent),
@@ -271,7 +337,7 @@ impl World {
         self.runs += 1;
         let id = self.runs;
         self.servers[server].agent = id;
-        self.faults.spare(server);
+        self.servers[server].fatal_step = None;
         self.say(|| format!("agent {id} starts on {}", server_name(server)));
         let started = self.now;
         let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
@@ -347,11 +413,12 @@ impl World {
     pub(crate) fn died(&mut self, server: usize, death: Death) {
         self.disturbed(Disturbance::Failure);
         self.agents[server] = None;
-        self.faults.spare(server);
+        self.servers[server].fatal_step = None;
         match death {
             Death::Server => self.power_off(server),
             Death::Agent => {
-                let (after, boot) = (self.rng.u64(200..6_000), self.servers[server].boot);
+                let (after, boot) =
+                    (self.chance(Purpose::AgentStart, server).u64(200..6_000), self.servers[server].boot);
                 self.after(after, Happening::StartAgent { server, boot });
             }
         }
@@ -378,10 +445,11 @@ impl World {
             let line = heirlock_nsm::MonitorLine::generated(peer.clone(), name);
             it.sm.insert(peer, heirlock_nsm::record::render_record(&[line]));
         }
-        if self.faults.garbage {
+        if self.has_garbage {
             self.plant_hostile_texts(server);
         }
-        let (after, boot) = (self.rng.u64(100..2_500), self.servers[server].boot);
+        let (after, boot) =
+            (self.chance(Purpose::AgentStart, server).u64(100..2_500), self.servers[server].boot);
         self.after(after, Happening::StartAgent { server, boot });
     }
 
@@ -412,16 +480,16 @@ impl World {
         // What was being written is cut short, or not there at all.
         it.sm.retain(|_, bytes| !bytes.is_empty());
         self.agents[server] = None;
-        self.faults.spare(server);
+        self.servers[server].fatal_step = None;
         for address in &mut self.addresses {
             address.take_if(|at| *at == server);
         }
-        let after = self.rng.u64(1_500..25_000);
+        let after = self.chance(Purpose::Boot, server).u64(1_500..25_000);
         self.after(after, Happening::Boot(server));
     }
 
     /// An orderly stop: what the kernel unmonitors on the way, its status monitor forgets.
-    fn stop_nfs(&mut self, server: usize) {
+    pub(crate) fn stop_nfs(&mut self, server: usize) {
         if self.servers[server].lockd.is_none() {
             return;
         }
@@ -438,7 +506,7 @@ impl World {
         self.hint(server);
     }
 
-    fn kill_lockd(&mut self, server: usize) {
+    pub(crate) fn kill_lockd(&mut self, server: usize) {
         let it = &mut self.servers[server];
         if it.lockd.is_some() && !it.is_newer {
             it.start_status_monitor();
@@ -506,9 +574,12 @@ impl World {
     }
 
     fn hint(&mut self, server: usize) {
-        if self.rng.u8(0..100) >= self.faults.hints_lost {
-            let (agent, after) = (self.servers[server].agent, self.rng.u64(1..20));
-            for _ in 0..1 + u8::from(self.rng.u8(0..10) == 0) {
+        let hints_lost = self.levels.of(Level::HintsLost);
+        let rng = self.chance(Purpose::Hint, server);
+        let (is_lost, after, is_doubled) = (rng.u16(0..100) < hints_lost, rng.u64(1..20), rng.u8(0..10) == 0);
+        if !is_lost {
+            let agent = self.servers[server].agent;
+            for _ in 0..1 + u8::from(is_doubled) {
                 self.after(after, Happening::ToAgent { server, agent, message: Message::Changed });
             }
         }
@@ -527,7 +598,7 @@ impl World {
         let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
         let work = lives::Recognising { strategy, before, grace_seen, answer };
         let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
-        let after = self.rng.u64(1..15);
+        let after = self.chance(Purpose::LockManager, server).u64(1..15);
         self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(run, done) });
     }
 
@@ -592,103 +663,6 @@ impl World {
         self.after(1_000, Happening::Second);
         self.manage();
         self.check_each_second();
-        if self.now > FAULTS_END {
-            return;
-        }
-        let faults = self.faults.clone();
-        for server in 0..self.servers.len() {
-            let mut now_and_then = |per_mille: u16| self.rng.u16(0..1000) < per_mille;
-            let (crash, death) = (now_and_then(faults.crashes), now_and_then(faults.agent_deaths));
-            let (restart, kill) = (now_and_then(faults.nfs_restarts), now_and_then(faults.lockd_kills));
-            let (cut, jump, bak) = (
-                now_and_then(faults.partitions),
-                now_and_then(faults.clock_jumps),
-                now_and_then(faults.to_bak),
-            );
-            self.harm(server, crash, death, cut);
-            if !self.servers[server].on || self.servers[server].is_worked_on {
-                continue;
-            }
-            if restart && self.servers[server].lockd.is_some() {
-                self.disturbed(Disturbance::Failure);
-                self.stop_nfs(server);
-                let after = self.rng.u64(100..3_000);
-                self.after(after, Happening::StartNfs(server));
-            } else if kill {
-                self.disturbed(Disturbance::Failure);
-                self.kill_lockd(server);
-            }
-            if jump {
-                self.faults.jump(server, &mut self.rng);
-            }
-            if bak {
-                let it = &mut self.servers[server];
-                let moved = std::mem::take(&mut it.sm);
-                it.sm_bak.extend(moved);
-            }
-        }
-        if self.rng.u16(0..1000) < faults.outages || (self.faults.store_is_away && self.rng.u8(0..4) == 0) {
-            self.disturbed(Disturbance::Store);
-            self.faults.store_is_away = !self.faults.store_is_away;
-        }
-        for client in 0..self.clients.len() {
-            if self.rng.u16(0..1000) < faults.absences {
-                let (now, away) = (self.now, self.rng.u64(1_000..30_000));
-                self.clients[client].away_until = now + away;
-                self.clients[client].disturbed = Some(now);
-                self.say(|| format!("client {client} can't be reached for {away} ms"));
-            }
-        }
-    }
-
-    fn harm(&mut self, server: usize, crash: bool, death: bool, cut: bool) {
-        if !self.servers[server].on {
-            return;
-        }
-        if crash || death {
-            // Not now, but in the midst of something.
-            let how = if crash { Death::Server } else { Death::Agent };
-            match self.agents[server] {
-                Some(_) => self.faults.let_die(server, self.rng.u32(0..60), how),
-                None if crash => self.power_off(server),
-                None => {}
-            }
-        }
-        if cut || (self.servers[server].is_cut_off && self.rng.u8(0..6) == 0) {
-            self.disturbed(Disturbance::Store);
-            let it = &mut self.servers[server];
-            it.is_cut_off = !it.is_cut_off;
-            let cut_off = it.is_cut_off;
-            self.say(|| format!("{} is cut off from the store: {cut_off}", server_name(server)));
-        }
-    }
-
-    /// One failover without any fault: whatever was lost in silence before shows now.
-    pub(crate) fn fail_over_once_more(&mut self) {
-        self.is_busy = false;
-        let owners: Vec<usize> = (0..self.servers.len())
-            .filter(|server| (0..self.services.len()).any(|at| self.address_of(at) == Some(*server)))
-            .collect();
-        let server = owners[self.rng.usize(0..owners.len())];
-        self.say(|| format!("once more: {} fails", server_name(server)));
-        self.power_off(server);
-    }
-
-    /// Everything is repaired.
-    pub(crate) fn repair(&mut self) {
-        self.say(|| "everything is repaired".into());
-        self.disturbed(Disturbance::Failure);
-        self.faults.end();
-        self.cluster.is_restless = false;
-        self.cluster.is_hasty = false;
-        for server in 0..self.servers.len() {
-            self.servers[server].is_cut_off = false;
-            self.wake_lockd(server);
-        }
-        for client in &mut self.clients {
-            client.loss = 0;
-            client.away_until = client.away_until.min(self.now);
-        }
     }
 }
 
@@ -700,15 +674,19 @@ fn my_names(names: &[String]) -> Vec<MyName> {
     names.iter().filter_map(|name| MyName::parse(name).ok()).collect()
 }
 
-fn floating_service(at: usize, rng: &mut Rng, servers: usize) -> Service {
+/// What a service that moves is called.
+pub(crate) fn floating_name(at: usize) -> ServiceName {
+    ServiceName::try_from(format!("svc{at}")).unwrap_or_else(|_| ServiceName::host(&server_name(0)))
+}
+
+fn floating_service(at: usize, plan: &ServicePlan) -> Service {
     let address = IpAddr::from(Ipv4Addr::new(10, 2, 0, u8::try_from(at + 1).unwrap_or_default()));
-    let name =
-        ServiceName::try_from(format!("svc{at}")).unwrap_or_else(|_| ServiceName::host(&server_name(0)));
+    let name = floating_name(at);
     Service {
         names: my_names(&[format!("{name}.example.org"), address.to_string()]),
         name,
-        home: rng.usize(0..servers),
-        automatic: rng.bool(),
+        home: plan.home,
+        automatic: plan.is_automatic,
         host_of: None,
     }
 }

@@ -1,15 +1,55 @@
-//! A few seeds, so that `cargo test` alone notices a broken promise; `./test` runs ten thousand.
-#![allow(clippy::panic)]
+//! A few seeds and all histories that are kept, so that `cargo test` alone notices a broken promise; `./test` lives through ten
+//! thousand seeds.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-/// Seeds that once broke a promise, each for a bug of its own. What they tell now is another story as soon as anything draws
-/// one random number more; the tests of the core and of the agent keep what was learnt of each.
-const REMEMBERED: [u64; 7] = [188, 1_200, 3_165, 9_514, 27_013, 28_197, 55_893];
+use std::path::Path;
+
+use heirlock_sim::{Schedule, Trace, run};
+
+fn keeps_every_promise(name: &str, schedule: &Schedule) {
+    if let Some(broken) = run(schedule, Trace::Silent).violation {
+        panic!("{name} breaks I{} at {} ms: {}", broken.invariant, broken.at, broken.what);
+    }
+}
 
 #[test]
 fn a_hundred_seeds_keep_every_promise() {
-    for seed in (0..100).chain(REMEMBERED) {
-        if let Some(broken) = heirlock_sim::run(seed, false).violation {
-            panic!("seed {seed} breaks I{} at {} ms: {}", broken.invariant, broken.at, broken.what);
-        }
+    for seed in 0..100 {
+        keeps_every_promise(&format!("seed {seed}"), &Schedule::draw(seed));
     }
+}
+
+/// Each history says in its first lines what it once broke, or with which plant it does.
+#[test]
+fn the_histories_that_are_kept_keep_every_promise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("histories");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# "), "{}: expected a comment, what it once broke", path.display());
+        let schedule = Schedule::parse(&text).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        keeps_every_promise(&path.display().to_string(), &schedule);
+        count += 1;
+    }
+    assert!(count >= 12, "expected the histories that are kept, found {count}");
+}
+
+/// What a seed tells, its schedule tells when it was written down and read again.
+#[test]
+fn a_schedule_that_was_written_down_tells_the_story_of_its_seed() {
+    let one_thread = |from: u64| {
+        for seed in (from..300).step_by(2) {
+            let schedule = Schedule::draw(seed);
+            let read = Schedule::parse(&schedule.to_string()).unwrap();
+            let (told, again) = (run(&schedule, Trace::Kept).told, run(&read, Trace::Kept).told);
+            assert!(told.len() > 20, "seed {seed} tells nothing");
+            let differs = told.iter().zip(&again).find(|(one, other)| one != other);
+            assert!(told == again, "seed {seed}: {differs:?}, {} and {} lines", told.len(), again.len());
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| one_thread(0));
+        scope.spawn(|| one_thread(1));
+    });
 }

@@ -47,7 +47,7 @@ impl Agent {
                 rpcbind_port: 111,
                 in_flight_max: BATCH,
                 connections_max: BATCH,
-                seed: out.w.rng.u64(..),
+                seed: out.notifier_seed(),
             };
             let service = notice.service;
             self.tellings.push(Some(Telling { run, service, notifier: Notifier::new(plan), grace }));

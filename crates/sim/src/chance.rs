@@ -1,0 +1,124 @@
+//! The random draws of a run: each purpose has a stream of its own for each owner, and each stream begins anew in each second.
+//!
+//! So a draw depends on the schedule's number, on what it is for, on the second, and on how many draws of the same kind
+//! came before it in this second. A history that is kept survives that code elsewhere draws more or less, or that a step
+//! takes a few milliseconds longer.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use crate::Ms;
+
+/// What something is drawn for, and who owns the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// When a server comes back: a server.
+    Boot,
+    /// When an agent comes back: a server.
+    AgentStart,
+    /// What becomes of a call of the store: a server.
+    Store,
+    /// Whether a fence confirms: a server.
+    Fence,
+    /// Whether a hint arrives, and when: a server.
+    Hint,
+    /// How long a lock manager's part of an answer takes: a server.
+    LockManager,
+    /// Where the numbers of a notifier's calls begin: a server.
+    Notifier,
+    /// What a client's processes do: a client.
+    Process,
+    /// How long a client's part of a call takes: a client.
+    Call,
+    /// What becomes of datagrams to and from a client: a client.
+    Datagram,
+    /// What the cluster manager chooses: a service.
+    Choice,
+    /// When its words reach an agent: a server.
+    Word,
+    /// Which server fails when all is over: no owner.
+    Last,
+    /// What a client of the desk does: a client.
+    DeskClient,
+    /// What becomes of a commit of the desk: no owner.
+    DeskStore,
+}
+
+/// All streams of a run.
+#[derive(Debug)]
+pub(crate) struct Chance {
+    number: u64,
+    open: BTreeMap<(Purpose, usize), (u64, Rng)>,
+}
+
+impl Chance {
+    pub(crate) fn new(number: u64) -> Self {
+        Self { number, open: BTreeMap::new() }
+    }
+
+    /// The stream for a purpose.
+    pub(crate) fn of(&mut self, purpose: Purpose, whose: usize, now: Ms) -> &mut Rng {
+        let second = now / 1_000;
+        let begin = || {
+            let whose = u64::try_from(whose).unwrap_or(u64::MAX);
+            (second, Rng::with_seed(mixed([self.number, purpose as u64, whose, second])))
+        };
+        let stream = self.open.entry((purpose, whose)).or_insert_with(begin);
+        if stream.0 != second {
+            *stream = begin();
+        }
+        &mut stream.1
+    }
+}
+
+/// A stream that is drawn from before a run begins, by its name.
+pub(crate) fn named(number: u64, name: &str, whose: usize) -> Rng {
+    let name = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    Rng::with_seed(mixed([number, name, u64::try_from(whose).unwrap_or(u64::MAX), 0]))
+}
+
+/// One number of several, which differs in half of its bits where one of them differs in one (the finaliser of `SplitMix64`).
+fn mixed(parts: [u64; 4]) -> u64 {
+    parts.into_iter().fold(0, |hash: u64, part| {
+        let mut z = (hash ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(chance: &mut Chance, purpose: Purpose, whose: usize, now: Ms) -> Vec<u64> {
+        (0..4).map(|_| chance.of(purpose, whose, now).u64(..)).collect()
+    }
+
+    #[test]
+    fn what_is_drawn_does_not_depend_on_what_else_was_drawn_or_on_the_seconds_before() {
+        let expected = drawn(&mut Chance::new(7), Purpose::Store, 1, 12_345);
+        let mut other = Chance::new(7);
+        drawn(&mut other, Purpose::Store, 1, 11_999);
+        drawn(&mut other, Purpose::Store, 0, 12_000);
+        drawn(&mut other, Purpose::Datagram, 1, 12_000);
+        assert_eq!(drawn(&mut other, Purpose::Store, 1, 12_000), expected);
+        assert_ne!(drawn(&mut other, Purpose::Store, 1, 12_000), expected, "it goes on within the second");
+    }
+
+    #[test]
+    fn streams_differ_by_number_purpose_owner_and_second() {
+        let all = [
+            drawn(&mut Chance::new(7), Purpose::Store, 1, 12_000),
+            drawn(&mut Chance::new(8), Purpose::Store, 1, 12_000),
+            drawn(&mut Chance::new(7), Purpose::Fence, 1, 12_000),
+            drawn(&mut Chance::new(7), Purpose::Store, 2, 12_000),
+            drawn(&mut Chance::new(7), Purpose::Store, 1, 13_000),
+        ];
+        let different: std::collections::BTreeSet<&Vec<u64>> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
+}

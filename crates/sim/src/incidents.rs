@@ -1,0 +1,130 @@
+//! What happens to the world because the schedule says so.
+
+use crate::losses::Disturbance;
+use crate::schedule::{Incident, Levels};
+use crate::world::{Death, Happening, World, server_name};
+
+impl World {
+    /// An incident of the schedule. One that can't happen now (a server that is off can't crash) doesn't happen at all.
+    pub(crate) fn befall(&mut self, incident: &Incident) {
+        self.say(|| format!("incident: {incident}"));
+        match *incident {
+            Incident::Crash { server, steps } => self.harm(server, steps, Death::Server),
+            Incident::KillAgent { server, steps } => self.harm(server, steps, Death::Agent),
+            Incident::RestartNfs { server, ms } => {
+                if self.is_untouched(server) && self.servers[server].lockd.is_some() {
+                    self.disturbed(Disturbance::Failure);
+                    self.stop_nfs(server);
+                    self.after(ms, Happening::StartNfs(server));
+                }
+            }
+            Incident::KillLockd { server } => {
+                if self.is_untouched(server) {
+                    self.disturbed(Disturbance::Failure);
+                    self.kill_lockd(server);
+                }
+            }
+            Incident::CutOff { server, ms } => {
+                let it = &mut self.servers[server];
+                it.cut_off_until = it.cut_off_until.max(self.now + ms);
+                self.disturbed(Disturbance::Store);
+                self.after(ms, Happening::Disturbed(Disturbance::Store));
+            }
+            Incident::SetClock { server, seconds } => self.servers[server].wall_off_s = seconds,
+            Incident::MoveToBak { server } => {
+                if self.is_untouched(server) {
+                    let it = &mut self.servers[server];
+                    let moved = std::mem::take(&mut it.sm);
+                    it.sm_bak.extend(moved);
+                }
+            }
+            Incident::StoreAway { ms } => {
+                self.store_away_until = self.store_away_until.max(self.now + ms);
+                self.disturbed(Disturbance::Store);
+                self.after(ms, Happening::Disturbed(Disturbance::Store));
+            }
+            Incident::ClientAway { client, ms } => {
+                let it = &mut self.clients[client];
+                it.away_until = it.away_until.max(self.now + ms);
+                it.disturbed = Some(self.now);
+            }
+            Incident::Adopt { service, server } => self.operator_adopts(service, server),
+            Incident::Move { service, server } => self.operator_moves(service, server),
+            Incident::KillDesk | Incident::DeskStoreAway { .. } => {}
+        }
+    }
+
+    /// It is on, and no work on its lock manager is going on.
+    fn is_untouched(&self, server: usize) -> bool {
+        self.servers[server].on && !self.servers[server].is_worked_on
+    }
+
+    fn harm(&mut self, server: usize, steps: u32, death: Death) {
+        if !self.servers[server].on {
+            return;
+        }
+        match self.agents[server] {
+            Some(_) => self.servers[server].fatal_step = Some((steps, death)),
+            None if death == Death::Server => self.power_off(server),
+            None => {}
+        }
+    }
+
+    /// One failover without any fault: whatever was lost in silence before shows now.
+    pub(crate) fn fail_over_once_more(&mut self) {
+        self.is_busy = false;
+        let owners: Vec<usize> = (0..self.servers.len())
+            .filter(|server| (0..self.services.len()).any(|at| self.address_of(at) == Some(*server)))
+            .collect();
+        let server = owners[self.chance(crate::chance::Purpose::Last, 0).usize(0..owners.len())];
+        self.say(|| format!("once more: {} fails", server_name(server)));
+        self.power_off(server);
+    }
+
+    /// Everything is repaired.
+    pub(crate) fn repair(&mut self) {
+        self.say(|| "everything is repaired".into());
+        self.disturbed(Disturbance::Failure);
+        self.levels = Levels::default();
+        self.has_garbage = false;
+        self.cluster.is_hasty = false;
+        self.store_away_until = self.store_away_until.min(self.now);
+        for server in 0..self.servers.len() {
+            let it = &mut self.servers[server];
+            it.cut_off_until = it.cut_off_until.min(self.now);
+            it.fatal_step = None;
+            self.wake_lockd(server);
+        }
+        for client in &mut self.clients {
+            client.loss = 0;
+            client.away_until = client.away_until.min(self.now);
+        }
+    }
+
+    /// Whether no server can reach the store.
+    pub(crate) fn store_is_away(&self) -> bool {
+        self.now < self.store_away_until
+    }
+
+    pub(crate) fn is_cut_off(&self, server: usize) -> bool {
+        self.now < self.servers[server].cut_off_until
+    }
+
+    /// The wall clock of a server. They differ, and jump; nothing may be decided by them.
+    pub(crate) fn wall_s(&self, server: usize) -> u64 {
+        const SINCE_1970: u64 = 1_700_000_000;
+        (SINCE_1970 + self.now / 1_000).saturating_add_signed(self.servers[server].wall_off_s)
+    }
+
+    /// One step of an agent further: how it dies, if this was its last one.
+    pub(crate) fn one_step(&mut self, server: usize) -> Option<Death> {
+        let (left, death) = self.servers[server].fatal_step.as_mut()?;
+        match left.checked_sub(1) {
+            Some(fewer) => {
+                *left = fewer;
+                None
+            }
+            None => Some(*death),
+        }
+    }
+}

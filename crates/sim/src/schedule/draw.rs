@@ -1,0 +1,196 @@
+//! The schedule of a seed. Every seed draws its own mixture of faults, and half of the kinds are off in each: what one fault
+//! would excuse is still tested without it.
+
+use fastrand::Rng;
+
+use super::{
+    ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+};
+use crate::Ms;
+use crate::chance::named;
+use crate::desk;
+
+impl Schedule {
+    /// The schedule of a seed. Each kind of thing is drawn from a stream of its own, so that a new kind changes nothing of
+    /// the others.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = named(seed, "servers", 0);
+        let servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
+            .map(|_| ServerPlan { is_newer: rng.bool(), state: 3 + 2 * rng.u32(0..20) })
+            .collect();
+        let mut rng = named(seed, "services", 0);
+        let services: Vec<ServicePlan> = (0..rng.usize(1..=2))
+            .map(|_| ServicePlan { home: rng.usize(0..servers.len()), is_automatic: rng.bool() })
+            .collect();
+        let clients = draw_clients(seed, servers.len() + services.len());
+        let mut rng = named(seed, "manner", 0);
+        let (is_hasty, desk_grants) = (rng.u8(0..5) == 0, rng.u8(0..4) == 0);
+        let mut drawing = Drawing { seed, incidents: Vec::new() };
+        drawing.harm_servers(servers.len());
+        drawing.harm_others(clients.len());
+        if named(seed, "restless", 0).bool() {
+            drawing.operate(services.len(), servers.len());
+        }
+        drawing.harm_desk();
+        drawing.incidents.sort_by_key(|(at, _)| *at);
+        Self {
+            streams: seed,
+            servers,
+            services,
+            clients,
+            is_hasty,
+            has_garbage: sometimes(seed, "garbage", 4, 1) == 1,
+            desk_grants,
+            levels: draw_levels(seed),
+            incidents: drawing.incidents,
+        }
+    }
+}
+
+fn draw_clients(seed: u64, services: usize) -> Vec<ClientPlan> {
+    let loss = u8::try_from(sometimes(seed, "loss", 3, 15)).unwrap_or_default();
+    let mut rng = named(seed, "clients", 0);
+    (0..rng.usize(2..=4))
+        .map(|_| {
+            let mut mounts: Vec<usize> = (0..services).filter(|_| rng.bool()).collect();
+            if mounts.is_empty() {
+                mounts.push(0);
+            }
+            ClientPlan { mounts, loss: if rng.bool() { loss } else { 0 } }
+        })
+        .collect()
+}
+
+fn draw_levels(seed: u64) -> Levels {
+    let mut levels = Levels::default();
+    for level in Level::ALL {
+        let (one_in, most) = match level {
+            Level::StoreFails => (3, 60),
+            Level::StoreSlow => (4, 400),
+            Level::FenceFails => (4, 50),
+            Level::DatagramsDoubled => (3, 20),
+            Level::DatagramsLate => (3, 10),
+            Level::HintsLost => (2, 100),
+        };
+        levels.set(level, sometimes(seed, level.name(), one_in, most));
+    }
+    levels
+}
+
+/// 0 in most seeds.
+fn sometimes(seed: u64, name: &str, one_in: u8, most: u16) -> u16 {
+    let mut rng = named(seed, name, usize::MAX);
+    match rng.u8(0..one_in) {
+        0 => rng.u16(1..=most),
+        _ => 0,
+    }
+}
+
+struct Drawing {
+    seed: u64,
+    incidents: Vec<(Ms, Incident)>,
+}
+
+impl Drawing {
+    /// An incident in so many of 1,000 seconds.
+    fn now_and_then(
+        &mut self,
+        name: &str,
+        whose: usize,
+        per_mille: u16,
+        incident: impl Fn(&mut Rng) -> Incident,
+    ) {
+        let mut rng = named(self.seed, name, whose);
+        for second in 1..INCIDENTS_END / 1_000 {
+            // Drawn always, so that a rate which changes leaves the others where they are.
+            let (happens, at) = (rng.u16(0..1_000) < per_mille, second * 1_000 + rng.u64(0..1_000));
+            let what = incident(&mut rng);
+            if happens {
+                self.incidents.push((at, what));
+            }
+        }
+    }
+
+    fn harm_servers(&mut self, servers: usize) {
+        let rate = |name, one_in, most| sometimes(self.seed, name, one_in, most);
+        let (crashes, kills) = (3 + rate("crash", 2, 12), rate("kill-agent", 2, 30));
+        let (restarts, lockd_kills) = (rate("restart-nfs", 2, 15), rate("kill-lockd", 3, 10));
+        let (cuts, clocks, baks) =
+            (rate("cut-off", 3, 10), rate("set-clock", 3, 20), rate("move-to-bak", 4, 10));
+        for server in 0..servers {
+            // Not now, but in the midst of something.
+            self.now_and_then("crash", server, crashes, |rng| Incident::Crash {
+                server,
+                steps: rng.u32(0..60),
+            });
+            self.now_and_then("kill-agent", server, kills, |rng| Incident::KillAgent {
+                server,
+                steps: rng.u32(0..60),
+            });
+            self.now_and_then("restart-nfs", server, restarts, |rng| Incident::RestartNfs {
+                server,
+                ms: rng.u64(100..3_000),
+            });
+            self.now_and_then("kill-lockd", server, lockd_kills, |_| Incident::KillLockd { server });
+            self.now_and_then("cut-off", server, cuts, |rng| Incident::CutOff {
+                server,
+                ms: lasting(rng, 6),
+            });
+            self.now_and_then("set-clock", server, clocks, |rng| Incident::SetClock {
+                server,
+                seconds: rng.i64(-40 * 86_400..40 * 86_400),
+            });
+            self.now_and_then("move-to-bak", server, baks, |_| Incident::MoveToBak { server });
+        }
+    }
+
+    fn harm_others(&mut self, clients: usize) {
+        let outages = sometimes(self.seed, "store-away", 4, 10);
+        self.now_and_then("store-away", 0, outages, |rng| Incident::StoreAway { ms: lasting(rng, 4) });
+        let absences = sometimes(self.seed, "client-away", 3, 15);
+        for client in 0..clients {
+            self.now_and_then("client-away", client, absences, |rng| Incident::ClientAway {
+                client,
+                ms: rng.u64(1_000..30_000),
+            });
+        }
+    }
+
+    fn operate(&mut self, services: usize, servers: usize) {
+        for service in 0..services {
+            self.now_and_then("adopt", service, 17, |rng| Incident::Adopt {
+                service,
+                server: rng.usize(0..servers),
+            });
+            self.now_and_then("move", service, 40, |rng| Incident::Move {
+                service,
+                server: rng.usize(0..servers),
+            });
+        }
+    }
+
+    fn harm_desk(&mut self) {
+        let mut rng = named(self.seed, "desk", 0);
+        let mut at = 3_000;
+        while at < desk::END {
+            self.incidents.push((at, Incident::KillDesk));
+            at += rng.u64(500..15_000);
+        }
+        let mut at = 2_000;
+        while at < desk::END {
+            let ms = rng.u64(200..3_000);
+            self.incidents.push((at, Incident::DeskStoreAway { ms }));
+            at += ms + rng.u64(200..12_000);
+        }
+    }
+}
+
+/// How long something lasts that ends in one second of so many.
+fn lasting(rng: &mut Rng, one_in: u8) -> Ms {
+    let mut seconds = 0;
+    while seconds < 60 && rng.u8(0..one_in) > 0 {
+        seconds += 1;
+    }
+    seconds * 1_000 + rng.u64(1..=1_000)
+}

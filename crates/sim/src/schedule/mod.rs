@@ -1,0 +1,152 @@
+//! A schedule: all that decides a history. It has the dimensions of a world, how often what is small goes wrong in it, which
+//! incidents there are and when, and the number from which everything else is drawn ([`crate::chance`]).
+//!
+//! A seed is one schedule ([`Schedule::draw`]). A history that is to be kept is a schedule that was written down
+//! (`text.rs`): it stays what it is when seeds come to tell other stories.
+
+mod draw;
+mod shrink;
+mod text;
+
+use crate::Ms;
+
+pub use shrink::shrink;
+
+/// Incidents end before this moment. Then everything is repaired, and must settle.
+pub(crate) const INCIDENTS_END: Ms = 110_000;
+/// Servers of a world.
+pub(crate) const SERVERS_MAX: usize = 3;
+
+/// All that decides a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// What everything is drawn from that the schedule does not say.
+    pub(crate) streams: u64,
+    pub(crate) servers: Vec<ServerPlan>,
+    /// Services that move. Each server has its own besides; by index these come after.
+    pub(crate) services: Vec<ServicePlan>,
+    pub(crate) clients: Vec<ClientPlan>,
+    /// The cluster manager lets two servers adopt at the same moment.
+    pub(crate) is_hasty: bool,
+    /// Hostile texts lie in the status monitors' directories, and answers of clients are cut short.
+    pub(crate) has_garbage: bool,
+    /// The desk grants what it can't make durable, instead of refusing it.
+    pub(crate) desk_grants: bool,
+    pub(crate) levels: Levels,
+    /// In their order.
+    pub(crate) incidents: Vec<(Ms, Incident)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerPlan {
+    /// See [`crate::server::Server::is_newer`].
+    pub(crate) is_newer: bool,
+    /// Its NSM state number.
+    pub(crate) state: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServicePlan {
+    /// The server that claims it first.
+    pub(crate) home: usize,
+    /// Agents take it over by themselves.
+    pub(crate) is_automatic: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientPlan {
+    /// Services that it mounts, by index.
+    pub(crate) mounts: Vec<usize>,
+    /// Datagrams to and from it that are lost, in percent.
+    pub(crate) loss: u8,
+}
+
+/// What goes wrong now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// A call of the store fails; all, some or none of what was asked for is there. Per 1,000 calls.
+    StoreFails,
+    /// How long a call of the store takes at the most, in milliseconds.
+    StoreSlow,
+    /// A fence does not confirm. Percent.
+    FenceFails,
+    /// Of datagrams, percent. How many are lost is each client's own.
+    DatagramsDoubled,
+    DatagramsLate,
+    /// Hints of a status monitor's directory that are lost. Percent.
+    HintsLost,
+}
+
+impl Level {
+    const ALL: [Level; 6] = [
+        Level::StoreFails,
+        Level::StoreSlow,
+        Level::FenceFails,
+        Level::DatagramsDoubled,
+        Level::DatagramsLate,
+        Level::HintsLost,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::StoreFails => "store-fails",
+            Level::StoreSlow => "store-slow",
+            Level::FenceFails => "fence-fails",
+            Level::DatagramsDoubled => "datagrams-doubled",
+            Level::DatagramsLate => "datagrams-late",
+            Level::HintsLost => "hints-lost",
+        }
+    }
+}
+
+/// All levels; 0 where nothing goes wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Levels([u16; Level::ALL.len()]);
+
+impl Levels {
+    pub(crate) fn of(&self, level: Level) -> u16 {
+        self.0[level as usize]
+    }
+
+    pub(crate) fn set(&mut self, level: Level, to: u16) {
+        self.0[level as usize] = to;
+    }
+}
+
+/// Something that happens once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Incident {
+    /// The server fails, so many steps of its agent from now; at once where it has no agent.
+    Crash { server: usize, steps: u32 },
+    /// The agent dies, so many of its steps from now.
+    KillAgent { server: usize, steps: u32 },
+    /// NFS is stopped in order, and started again.
+    RestartNfs { server: usize, ms: Ms },
+    /// lockd gets a SIGKILL: it drops its locks in place at the next request.
+    KillLockd { server: usize },
+    /// The server can't reach the store.
+    CutOff { server: usize, ms: Ms },
+    /// Its wall clock is off by so much from now on.
+    SetClock { server: usize, seconds: i64 },
+    /// Something moves all files of its status monitor to `sm.bak`.
+    MoveToBak { server: usize },
+    /// No server can reach the store.
+    StoreAway { ms: Ms },
+    /// The client and the servers can't reach each other.
+    ClientAway { client: usize, ms: Ms },
+    /// An operator has a service adopted without need.
+    Adopt { service: usize, server: usize },
+    /// An operator moves a service.
+    Move { service: usize, server: usize },
+    /// The status monitor of the desk is killed, and starts again.
+    KillDesk,
+    /// The store of the desk is away.
+    DeskStoreAway { ms: Ms },
+}
+
+impl Incident {
+    /// Whether it concerns the small world of the desk.
+    pub(crate) fn is_of_desk(&self) -> bool {
+        matches!(self, Incident::KillDesk | Incident::DeskStoreAway { .. })
+    }
+}

@@ -1,0 +1,357 @@
+//! How a schedule is written down.
+//!
+//! ```text
+//! heirlock-sim history 1
+//! streams 188                          # what is drawn during the run
+//! server nfs-a kernel=6.1 state=7      # 6.1 or 6.12
+//! service svc0 home=nfs-a automatic
+//! client 0 mounts=svc0,nfs-a loss=12   # of 100 datagrams
+//! hasty                                # two servers may adopt at the same moment
+//! garbage                              # hostile texts
+//! desk-grants                          # what can't be made durable
+//! level hints-lost 40
+//!
+//! 12.250 crash server=nfs-a steps=13   # seconds since the world began
+//! ```
+//!
+//! What stands behind a `#` is for people.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{
+    ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+};
+use crate::Ms;
+use crate::world::{floating_name, server_name};
+
+const HEAD: &str = "heirlock-sim history 1";
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEAD}\nstreams {}", self.streams)?;
+        for (at, server) in self.servers.iter().enumerate() {
+            let kernel = if server.is_newer { "6.12" } else { "6.1" };
+            writeln!(f, "server {} kernel={kernel} state={}", server_name(at), server.state)?;
+        }
+        for (at, service) in self.services.iter().enumerate() {
+            let automatic = if service.is_automatic { " automatic" } else { "" };
+            writeln!(f, "service {} home={}{automatic}", floating_name(at), server_name(service.home))?;
+        }
+        for (at, client) in self.clients.iter().enumerate() {
+            let mounts: Vec<String> = client.mounts.iter().map(|mount| self.service_called(*mount)).collect();
+            writeln!(f, "client {at} mounts={} loss={}", mounts.join(","), client.loss)?;
+        }
+        let manners =
+            [(self.is_hasty, "hasty"), (self.has_garbage, "garbage"), (self.desk_grants, "desk-grants")];
+        for (_, manner) in manners.into_iter().filter(|(is_so, _)| *is_so) {
+            writeln!(f, "{manner}")?;
+        }
+        for level in Level::ALL.into_iter().filter(|level| self.levels.of(*level) > 0) {
+            writeln!(f, "level {} {}", level.name(), self.levels.of(level))?;
+        }
+        writeln!(f)?;
+        for (at, incident) in &self.incidents {
+            writeln!(f, "{}.{:03} {incident}", at / 1_000, at % 1_000)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = |server: &usize| format!("server={}", server_name(*server));
+        match self {
+            Incident::Crash { server, steps } => write!(f, "crash {} steps={steps}", on(server)),
+            Incident::KillAgent { server, steps } => write!(f, "kill-agent {} steps={steps}", on(server)),
+            Incident::RestartNfs { server, ms } => write!(f, "restart-nfs {} ms={ms}", on(server)),
+            Incident::KillLockd { server } => write!(f, "kill-lockd {}", on(server)),
+            Incident::CutOff { server, ms } => write!(f, "cut-off {} ms={ms}", on(server)),
+            Incident::SetClock { server, seconds } => write!(f, "set-clock {} seconds={seconds}", on(server)),
+            Incident::MoveToBak { server } => write!(f, "move-to-bak {}", on(server)),
+            Incident::StoreAway { ms } => write!(f, "store-away ms={ms}"),
+            Incident::ClientAway { client, ms } => write!(f, "client-away client={client} ms={ms}"),
+            Incident::Adopt { service, server } => {
+                write!(f, "adopt service={} {}", floating_name(*service), on(server))
+            }
+            Incident::Move { service, server } => {
+                write!(f, "move service={} {}", floating_name(*service), on(server))
+            }
+            Incident::KillDesk => write!(f, "kill-desk"),
+            Incident::DeskStoreAway { ms } => write!(f, "desk-store-away ms={ms}"),
+        }
+    }
+}
+
+impl Schedule {
+    fn service_called(&self, at: usize) -> String {
+        match at.checked_sub(self.services.len()) {
+            Some(server) => server_name(server).to_string(),
+            None => floating_name(at).to_string(),
+        }
+    }
+
+    /// Reads what was written down.
+    ///
+    /// # Errors
+    /// Where a line is not what it should be: which, what was expected and what was found.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut schedule = Self {
+            streams: 0,
+            servers: Vec::new(),
+            services: Vec::new(),
+            clients: Vec::new(),
+            is_hasty: false,
+            has_garbage: false,
+            desk_grants: false,
+            levels: Levels::default(),
+            incidents: Vec::new(),
+        };
+        let mut has_head = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            let in_line = |why: String| format!("line {}: {why}", number + 1);
+            match line {
+                "" => {}
+                HEAD if !has_head => has_head = true,
+                _ if !has_head => return Err(in_line(format!("expected {HEAD:?}, found {line:?}"))),
+                _ => schedule.take_in(&Fields(line.split_whitespace().collect())).map_err(in_line)?,
+            }
+        }
+        schedule.checked()
+    }
+
+    fn take_in(&mut self, fields: &Fields<'_>) -> Result<(), String> {
+        match fields.0.as_slice() {
+            ["streams", number] => self.streams = parsed("a number", number)?,
+            ["server", name, ..] => {
+                fields.are(2, &["kernel", "state"])?;
+                is_next(name, &server_name(self.servers.len()))?;
+                let is_newer = match fields.text("kernel")? {
+                    "6.1" => false,
+                    "6.12" => true,
+                    other => return Err(format!("expected kernel=6.1 or kernel=6.12, found {other:?}")),
+                };
+                self.servers.push(ServerPlan { is_newer, state: fields.number("state")? });
+            }
+            ["service", name, ..] => {
+                fields.are(2, &["home", "automatic"])?;
+                is_next(name, &floating_name(self.services.len()))?;
+                let plan =
+                    ServicePlan { home: self.server(fields)?, is_automatic: fields.0.contains(&"automatic") };
+                self.services.push(plan);
+            }
+            ["client", number, ..] => {
+                fields.are(2, &["mounts", "loss"])?;
+                is_next(number, &self.clients.len())?;
+                let mounts = fields.text("mounts")?.split(',').map(|name| self.service_at(name));
+                let plan =
+                    ClientPlan { mounts: mounts.collect::<Result<_, _>>()?, loss: fields.number("loss")? };
+                self.clients.push(plan);
+            }
+            ["hasty"] => self.is_hasty = true,
+            ["garbage"] => self.has_garbage = true,
+            ["desk-grants"] => self.desk_grants = true,
+            ["level", name, to] => {
+                let level = Level::ALL.into_iter().find(|level| level.name() == *name);
+                let names = || Level::ALL.map(Level::name).join(", ");
+                let level =
+                    level.ok_or_else(|| format!("expected a level of {}, found {name:?}", names()))?;
+                self.levels.set(level, parsed("a number", to)?);
+            }
+            [at, what, ..] => {
+                let at = moment(at)?;
+                let incident = self.incident(what, fields)?;
+                self.incidents.push((at, incident));
+            }
+            other => return Err(format!("expected a line of a history, found {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn incident(&self, what: &str, fields: &Fields<'_>) -> Result<Incident, String> {
+        let server = || self.server(fields);
+        let are = |names: &[&str]| fields.are(2, names);
+        Ok(match what {
+            "crash" => {
+                are(&["server", "steps"])?;
+                Incident::Crash { server: server()?, steps: fields.number("steps")? }
+            }
+            "kill-agent" => {
+                are(&["server", "steps"])?;
+                Incident::KillAgent { server: server()?, steps: fields.number("steps")? }
+            }
+            "restart-nfs" => {
+                are(&["server", "ms"])?;
+                Incident::RestartNfs { server: server()?, ms: fields.number("ms")? }
+            }
+            "kill-lockd" => {
+                are(&["server"])?;
+                Incident::KillLockd { server: server()? }
+            }
+            "cut-off" => {
+                are(&["server", "ms"])?;
+                Incident::CutOff { server: server()?, ms: fields.number("ms")? }
+            }
+            "set-clock" => {
+                are(&["server", "seconds"])?;
+                Incident::SetClock { server: server()?, seconds: fields.number("seconds")? }
+            }
+            "move-to-bak" => {
+                are(&["server"])?;
+                Incident::MoveToBak { server: server()? }
+            }
+            "store-away" => {
+                are(&["ms"])?;
+                Incident::StoreAway { ms: fields.number("ms")? }
+            }
+            "client-away" => {
+                are(&["client", "ms"])?;
+                Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
+            }
+            "adopt" | "move" => {
+                are(&["service", "server"])?;
+                let (service, server) = (self.service_at(fields.text("service")?)?, server()?);
+                match what {
+                    "adopt" => Incident::Adopt { service, server },
+                    _ => Incident::Move { service, server },
+                }
+            }
+            "kill-desk" => {
+                are(&[])?;
+                Incident::KillDesk
+            }
+            "desk-store-away" => {
+                are(&["ms"])?;
+                Incident::DeskStoreAway { ms: fields.number("ms")? }
+            }
+            other => return Err(format!("expected an incident (crash, kill-agent, …), found {other:?}")),
+        })
+    }
+
+    /// The server that a line names, as its home or its place.
+    fn server(&self, fields: &Fields<'_>) -> Result<usize, String> {
+        let name = fields.text("server").or_else(|_| fields.text("home"))?;
+        let found = (0..self.servers.len()).find(|at| server_name(*at).as_str() == name);
+        found.ok_or_else(|| format!("expected a server that was named before, found {name:?}"))
+    }
+
+    /// The service that is called so.
+    fn service_at(&self, name: &str) -> Result<usize, String> {
+        let all = 0..self.services.len() + self.servers.len();
+        let found = { all }.find(|at| self.service_called(*at) == name);
+        found.ok_or_else(|| format!("expected a service or a server that was named before, found {name:?}"))
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        if !(1..=SERVERS_MAX).contains(&self.servers.len())
+            || self.services.is_empty()
+            || self.clients.is_empty()
+        {
+            return Err(format!(
+                "expected one to {SERVERS_MAX} servers, a service and a client, found {}, {} and {}",
+                self.servers.len(),
+                self.services.len(),
+                self.clients.len()
+            ));
+        }
+        for (at, incident) in &self.incidents {
+            let is_known = match incident {
+                Incident::ClientAway { client, .. } => *client < self.clients.len(),
+                Incident::Adopt { service, .. } | Incident::Move { service, .. } => {
+                    *service < self.services.len()
+                }
+                _ => true,
+            };
+            if !is_known {
+                return Err(format!("expected a client or a service that moves, found {incident}"));
+            }
+            if *at >= INCIDENTS_END {
+                return Err(format!(
+                    "expected incidents before {INCIDENTS_END} ms, found {incident} at {at} ms"
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The words of a line: the first says what it is, the others are `key=value` or a word alone.
+struct Fields<'a>(Vec<&'a str>);
+
+impl Fields<'_> {
+    /// Refuses what does not belong behind the first words.
+    fn are(&self, first: usize, names: &[&str]) -> Result<(), String> {
+        let is_known = |word: &&&str| names.contains(&word.split('=').next().unwrap_or_default());
+        match self.0.iter().skip(first).find(|word| !is_known(word)) {
+            Some(word) => Err(format!("expected {}, found {word:?}", names.join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<&str, String> {
+        let found = self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        found.ok_or_else(|| format!("expected {name}=…, found {:?}", self.0.join(" ")))
+    }
+
+    fn number<T: FromStr>(&self, name: &str) -> Result<T, String> {
+        parsed(&format!("{name}=NUMBER"), self.text(name)?)
+    }
+}
+
+fn parsed<T: FromStr>(expected: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("expected {expected}, found {text:?}"))
+}
+
+/// They are named in their order, for they are known by it.
+fn is_next(name: &str, expected: &impl ToString) -> Result<(), String> {
+    let expected = expected.to_string();
+    if name == expected { Ok(()) } else { Err(format!("expected {expected:?} next, found {name:?}")) }
+}
+
+/// Seconds with three decimals.
+fn moment(text: &str) -> Result<Ms, String> {
+    let wrong = || format!("expected SECONDS.MILLISECONDS, found {text:?}");
+    let (seconds, millis) = text.split_once('.').filter(|(_, millis)| millis.len() == 3).ok_or_else(wrong)?;
+    let (seconds, millis): (Ms, Ms) =
+        (seconds.parse().map_err(|_| wrong())?, millis.parse().map_err(|_| wrong())?);
+    seconds.checked_mul(1_000).and_then(|ms| ms.checked_add(millis)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_was_written_down_is_read_as_it_was() {
+        for seed in 0..500 {
+            let schedule = Schedule::draw(seed);
+            assert_eq!(Schedule::parse(&schedule.to_string()), Ok(schedule), "{seed}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_what_it_should_be_is_refused_with_its_number() {
+        let good = "heirlock-sim history 1\nserver nfs-a kernel=6.1 state=7\nservice svc0 home=nfs-a\n\
+                    client 0 mounts=svc0,nfs-a loss=0\n";
+        assert!(Schedule::parse(good).is_ok());
+        for (line, said) in [
+            ("12.000 crash server=nfs-b steps=1", "line 5: expected a server that was named before"),
+            ("12.000 crash server=nfs-a step=1", "line 5: expected server, steps, found \"step=1\""),
+            ("12.000 crash server=nfs-a", "line 5: expected steps=…"),
+            ("12 crash server=nfs-a steps=1", "line 5: expected SECONDS.MILLISECONDS"),
+            ("12.000 explode", "line 5: expected an incident"),
+            ("level courage 1", "line 5: expected a level of store-fails"),
+            ("client 2 mounts=svc0 loss=0", "line 5: expected \"1\" next"),
+            ("12.000 client-away client=7 ms=1", "expected a client or a service"),
+            ("12.000 move service=nfs-a server=nfs-a", "expected a client or a service"),
+            ("110.000 store-away ms=1", "expected incidents before"),
+            ("server nfs-b kernel=5 state=7", "line 5: expected kernel=6.1"),
+        ] {
+            let why = Schedule::parse(&format!("{good}{line}\n")).unwrap_err();
+            assert!(why.contains(said), "{line}: {why}");
+        }
+        assert!(Schedule::parse("").unwrap_err().contains("one to 3 servers"));
+        assert!(Schedule::parse("server nfs-a").unwrap_err().contains("expected \"heirlock-sim history 1\""));
+    }
+}
