@@ -4,7 +4,7 @@
 //! |---|---|
 //! | I1 | in a world of its own (`desk`): SM_MON is granted when the record is durable, refused in time; here, in `watch` mode, nothing is promised |
 //! | I2 | nobody who believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
-//! | I3 | no claim over an owner that lives; nobody writes into another's generation, or tells clients long after a higher claim |
+//! | I3 | no claim over an owner that lives; nobody writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
 //! | I5 | a number is odd, and reaches a client under one life alone |
 //! | I6 | what lies in the status monitor's directory is in the store soon, whatever hints were lost |
@@ -154,7 +154,7 @@ impl World {
         if let Some(claim) = newest.filter(|claim| claim.owner != us) {
             let at = self.claimed_at.get(&(name.clone(), claim.generation)).copied().unwrap_or_default();
             let is_blind = self.is_cut_off(server) || self.was_disturbed_since(at.saturating_sub(3_000));
-            if now > at + LEARNT_MS_MAX && !is_blind {
+            if now > at.max(self.servers[server].resumed_at) + LEARNT_MS_MAX && !is_blind {
                 self.violated(
                     3,
                     format!("{us} still tells clients of {name}, which {} claimed", claim.owner),
@@ -333,7 +333,8 @@ impl World {
     fn check_interrupted(&mut self) {
         let now = self.now;
         let mut left: BTreeMap<(usize, ServiceName), (Ms, u32)> = BTreeMap::new();
-        for (server, agent) in self.agents.iter().enumerate() {
+        let going = self.agents.iter().enumerate().filter(|(server, _)| !self.is_stopped(*server));
+        for (server, agent) in going {
             for (service, runs) in agent.iter().flat_map(Agent::left_interrupted) {
                 let key = (server, service.clone());
                 let known = self.checks.left_interrupted.get(&key).filter(|(_, begun)| *begun == runs);
@@ -350,39 +351,60 @@ impl World {
         }
     }
 
-    // I6
+    // I6, I3
 
     pub(crate) fn check_each_second(&mut self) {
         self.check_interrupted();
-        let now = self.now;
+        let quiet = self.now.saturating_sub(CAPTURED_MS_MAX);
         for server in 0..self.servers.len() {
-            let quiet = now.saturating_sub(CAPTURED_MS_MAX);
-            let it = &self.servers[server];
-            let Some(agent) = self.agents[server].as_ref().filter(|agent| agent.started < quiet) else {
-                continue;
-            };
-            if !it.on || self.is_cut_off(server) || self.store_is_away() || self.was_disturbed_since(quiet) {
+            if !self.has_seen_all_since(server, quiet) {
                 continue;
             }
-            for (name, held) in &agent.held {
-                let newest = self.store.newest(name);
-                let ours =
-                    self.store.newest_claim(name).is_some_and(|c| c.generation == held.claim.generation);
-                let Some(contents) = newest.filter(|_| ours) else { continue };
-                let known: BTreeSet<usize> =
-                    contents.records.keys().filter_map(|key| client_at(key.address()?)).collect();
-                let missing = it.remembered.iter().find(|client| {
-                    let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(now);
-                    !known.contains(client) && at < quiet && it.has_record(**client)
-                });
-                if let Some(client) = missing {
-                    let what =
-                        format!("client {client} is registered at {}, and {name} doesn't know it", it.name);
-                    self.violated(6, what);
-                    return;
-                }
+            if let Some((invariant, what)) = self.neglected(server, quiet) {
+                return self.violated(invariant, what);
             }
         }
+    }
+
+    /// Whether this server's agent has gone on all the time since then, with nothing in its way.
+    fn has_seen_all_since(&self, server: usize, quiet: Ms) -> bool {
+        let it = &self.servers[server];
+        let goes_on = self.agents[server].as_ref().is_some_and(|agent| agent.started < quiet);
+        let was_stopped = self.is_stopped(server) || it.resumed_at >= quiet;
+        let is_blind = self.is_cut_off(server) || self.store_is_away() || self.was_disturbed_since(quiet);
+        it.on && goes_on && !was_stopped && !is_blind
+    }
+
+    /// What such an agent should have done long ago.
+    fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
+        let it = &self.servers[server];
+        for (name, held) in &self.agents[server].as_ref()?.held {
+            let Some(claim) = self.store.newest_claim(name) else { continue };
+            if claim.generation != held.claim.generation {
+                let claimed = self.claimed_at.get(&(name.clone(), claim.generation)).copied();
+                if claim.owner != it.name && claimed.is_some_and(|at| at < quiet) {
+                    return Some((
+                        3,
+                        format!("{} still holds {name}, which {} claimed", it.name, claim.owner),
+                    ));
+                }
+                continue;
+            }
+            let Some(contents) = self.store.newest(name) else { continue };
+            let known: BTreeSet<usize> =
+                contents.records.keys().filter_map(|key| client_at(key.address()?)).collect();
+            let missing = it.remembered.iter().find(|client| {
+                let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
+                !known.contains(client) && at < quiet && it.has_record(**client)
+            });
+            if let Some(client) = missing {
+                return Some((
+                    6,
+                    format!("client {client} is registered at {}, and {name} doesn't know it", it.name),
+                ));
+            }
+        }
+        None
     }
 
     // I9

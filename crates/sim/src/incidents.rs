@@ -1,7 +1,8 @@
 //! What happens to the world because the schedule says so.
 
+use crate::Ms;
 use crate::losses::Disturbance;
-use crate::schedule::{Incident, Levels};
+use crate::schedule::{INCIDENTS_END, Incident, Levels};
 use crate::world::{Death, Happening, World, server_name};
 
 impl World {
@@ -11,6 +12,7 @@ impl World {
         match *incident {
             Incident::Crash { server, steps } => self.harm(server, steps, Death::Server),
             Incident::KillAgent { server, steps } => self.harm(server, steps, Death::Agent),
+            Incident::StopAgent { server, ms } => self.stop_agent(server, ms),
             Incident::RestartNfs { server, ms } => {
                 if self.is_untouched(server) && self.servers[server].lockd.is_some() {
                     self.disturbed(Disturbance::Failure);
@@ -70,6 +72,34 @@ impl World {
         }
     }
 
+    /// SIGSTOP. Threads and loop stand still; hearts fall silent; what comes for the agent waits in its queue and its sockets.
+    fn stop_agent(&mut self, server: usize, ms: Ms) {
+        let Some(agent) = self.agents[server].as_ref().map(|agent| agent.id) else { return };
+        self.disturbed(Disturbance::Failure);
+        // What its threads do waits until then, and so can't go on sooner.
+        let until = (self.now + ms).min(INCIDENTS_END);
+        let it = &mut self.servers[server];
+        it.stopped_until = it.stopped_until.max(until);
+        self.after(until - self.now, Happening::Resume { server, agent });
+    }
+
+    /// SIGCONT. It takes in what came, and goes on with what it knew.
+    pub(crate) fn resume(&mut self, server: usize, agent: u64) {
+        let is_there = self.agents[server].as_ref().is_some_and(|it| it.id == agent);
+        if !is_there || self.is_stopped(server) {
+            return;
+        }
+        self.say(|| format!("the agent of {} goes on", server_name(server)));
+        self.servers[server].resumed_at = self.now;
+        self.take_in(server, agent);
+        self.with_agent(server, agent, |_, _| {});
+    }
+
+    /// Whether its agent stands still.
+    pub(crate) fn is_stopped(&self, server: usize) -> bool {
+        self.now < self.servers[server].stopped_until
+    }
+
     /// One failover without any fault: whatever was lost in silence before shows now.
     pub(crate) fn fail_over_once_more(&mut self) {
         self.is_busy = false;
@@ -126,5 +156,31 @@ impl World {
             }
             None => Some(*death),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Schedule;
+    use crate::teller::{Teller, Trace};
+
+    #[test]
+    fn an_agent_that_is_stopped_takes_nothing_in_and_does_so_when_it_goes_on() {
+        let schedule = Schedule { levels: Levels::default(), incidents: Vec::new(), ..Schedule::draw(1) };
+        let mut world = World::new(&schedule, Teller::new(Trace::Silent));
+        world.run_until(6_000);
+        let beat = world.beat_at[0];
+        assert!(beat.is_some(), "it began");
+        world.befall(&Incident::StopAgent { server: 0, ms: 8_000 });
+        let agent = world.servers[0].agent;
+        world.after(10, Happening::ToAgent { server: 0, agent, message: crate::agent::Message::Changed });
+        world.run_until(13_900);
+        let waiting = |world: &World| world.agents[0].as_ref().map(|agent| agent.inbox.len());
+        assert_eq!(world.beat_at[0], beat, "its heart is silent");
+        assert!(waiting(&world) >= Some(1), "what comes for it waits");
+        world.run_until(15_500);
+        assert!(world.beat_at[0] >= Some(14_000), "it beats again");
+        assert_eq!(waiting(&world), Some(0));
     }
 }

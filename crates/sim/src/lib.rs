@@ -11,16 +11,20 @@
 //! - **Any step may be the last.** An agent, or its whole server, dies between any two steps: before, in and after each
 //!   call of the store, each line that is placed, each action of a run.
 //! - **The store** fails a call, and then all, some or none of what was asked for is there (a claim and the begin of a
-//!   generation are there or not); it is slow, away for everybody, or cut off from one server.
+//!   generation are there or not). The answer of a call is lost though all of it was done. A call is late: the agent is told that
+//!   it failed, and it is done afterwards; until then all its other calls fail, or the next one finds it done. The store is slow,
+//!   away for everybody, or cut off from one server.
+//! - **An agent** is stopped (SIGSTOP) for up to 30 s. Its heart falls silent; messages and datagrams wait for it; then it goes on
+//!   with what it knew. All agents are stopped at once, and go on one after the other.
 //! - **Datagrams** are lost, doubled, late, overtaken by others, and cut short; a client is away for up to 30 s.
 //! - **Hints** of the status monitor's directory are lost and doubled. Its files are seen half written, and are moved to
 //!   `sm.bak`. Some have texts in them that mean harm.
 //! - **Lock managers** are stopped and started, or killed in place, by others than the agent. An orderly stop unmonitors
 //!   clients: who holds no lock on kernel 6.1, everybody on 6.12. A SIGKILL takes effect at the next request.
 //! - **Wall clocks** differ by weeks, and jump.
-//! - **The cluster manager** moves services without need, asks for those whose owner lives, and lets two servers adopt at
-//!   the same moment, each told that the owner is fenced. Where it decides, it says `--prepare`, moves the address, says
-//!   `--finish`, and repeats what is not answered. A fence may fail.
+//! - **An operator** moves services without need, and asks for those whose owner lives.
+//! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
+//!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!
 //! # What can't be helped
 //! Checkers excuse a loss only where nothing could be known of it, or where it was told: a lock of a client that was not
@@ -29,10 +33,13 @@
 //! the most. See `check` for each invariant.
 //!
 //! # What is not in it
-//! Disks that lose what was synced, servers that lie, more than one agent under one name, kernels' own faults. The store's
-//! promises are tested where the store is; sockets and files where they are used; real kernels in the lab.
+//! Disks that lose what was synced, servers that lie, more than one agent under one name, kernels' own faults. An agent is
+//! stopped between two steps, and not between the look at grace and the datagrams that follow it. Pruning of old generations and
+//! `forget-after` belong to the agent's glue, which is not simulated. The store's promises are tested where the store is; sockets
+//! and files where they are used; real kernels in the lab.
 
 mod agent;
+mod calls;
 mod chance;
 mod check;
 mod client;

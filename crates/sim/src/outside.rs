@@ -1,19 +1,16 @@
 //! All that an agent can do to the world, one step at a time. It may die at any of them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::grace::{Grace, Probe, Recalled, Remembered};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Roles, lines_to_place};
 use heirlock_core::lives::asks_first;
 use heirlock_core::notify::Transmit;
-use heirlock_core::store::{Change, Contents, ServerReport};
 use heirlock_core::takeover::{
     Conveyance, End, Event, Hindrance, Means, Part, Registrations, Strategy, Takeover,
 };
-use heirlock_core::{Generation, Moment, ServerName, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
@@ -25,9 +22,6 @@ use crate::schedule::Level;
 use crate::server::Server;
 use crate::world::{Death, Happening, Recognising, World};
 
-/// What every call of a store that fails answers.
-pub(crate) const STORE_FAILS: &str = "the store fails";
-
 /// The world as one run of one agent sees it.
 pub(crate) struct Out<'a> {
     pub(crate) w: &'a mut World,
@@ -38,20 +32,6 @@ pub(crate) struct Out<'a> {
     pub(crate) died: Option<Death>,
     /// How long the store kept it waiting.
     pub(crate) delay: Ms,
-}
-
-/// What became of a call to the store.
-enum Fate {
-    Works,
-    /// It fails, or the agent dies in it; this much of it is there all the same.
-    Fails(Applied),
-}
-
-#[derive(Clone, Copy)]
-enum Applied {
-    Nothing,
-    Something,
-    Everything,
 }
 
 impl Out<'_> {
@@ -106,158 +86,6 @@ impl Out<'_> {
 
     pub(crate) fn roles(&self) -> Roles {
         agent::roles(&self.server().peer)
-    }
-
-    // The store.
-
-    fn fate(&mut self) -> Fate {
-        let lived = self.died.is_none();
-        let (fails, slow) = (self.w.levels.of(Level::StoreFails), self.w.levels.of(Level::StoreSlow));
-        // Drawn always, so that a level that changes leaves the others where they are.
-        let rng = self.w.chance(Purpose::Store, self.s);
-        let applied = match rng.u8(0..3) {
-            0 => Applied::Nothing,
-            1 => Applied::Something,
-            _ => Applied::Everything,
-        };
-        let fails = rng.u16(0..1_000) < fails;
-        let delay = rng.u64(0..1_000) * Ms::from(slow) / 1_000;
-        if !self.step() {
-            return Fate::Fails(if lived { applied } else { Applied::Nothing });
-        }
-        if self.w.store_is_away() || self.w.is_cut_off(self.s) {
-            self.w.disturbed(Disturbance::Store);
-            return Fate::Fails(Applied::Nothing);
-        }
-        if delay > 100 {
-            self.w.disturbed(Disturbance::Store);
-        }
-        self.delay += delay;
-        if fails {
-            self.w.disturbed(Disturbance::Store);
-            return Fate::Fails(applied);
-        }
-        Fate::Works
-    }
-
-    fn read(&mut self) -> Result<(), String> {
-        match self.fate() {
-            Fate::Works => Ok(()),
-            Fate::Fails(_) => Err(STORE_FAILS.into()),
-        }
-    }
-
-    pub(crate) fn newest_claim(&mut self, service: &ServiceName) -> Result<Option<Claim>, String> {
-        self.read()?;
-        Ok(self.w.store.newest_claim(service).cloned())
-    }
-
-    pub(crate) fn load_newest(
-        &mut self,
-        service: &ServiceName,
-        at_most: Generation,
-    ) -> Result<Option<Contents>, String> {
-        self.read()?;
-        let newest = self.w.store.newest_generation(service, at_most);
-        Ok(newest.and_then(|generation| self.w.store.contents(service, generation)).cloned())
-    }
-
-    /// The newest generation that is no later, and whose journal it has.
-    pub(crate) fn newest_journal(
-        &mut self,
-        service: &ServiceName,
-        at_most: Generation,
-    ) -> Result<Option<(Generation, Option<ServerName>)>, String> {
-        self.read()?;
-        let newest = self.w.store.newest_generation(service, at_most);
-        let server =
-            |generation| Some(self.w.store.contents(service, generation)?.journal.as_ref()?.server.clone());
-        Ok(newest.map(|generation| (generation, server(generation))))
-    }
-
-    /// The claim that has the generation.
-    pub(crate) fn claim(
-        &mut self,
-        service: &ServiceName,
-        claim: &Claim,
-        authority: &Authority,
-    ) -> Result<Claim, String> {
-        let fate = self.fate();
-        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
-            self.w.check_claim(self.s, service, claim, authority);
-            let winner = self.w.store.claim(service, claim);
-            self.w.claimed_at.entry((service.clone(), claim.generation)).or_insert(self.w.now);
-            if matches!(fate, Fate::Works) {
-                return Ok(winner);
-            }
-        }
-        Err(STORE_FAILS.into())
-    }
-
-    pub(crate) fn release(&mut self, service: &ServiceName, generation: Generation) -> Result<(), String> {
-        let fate = self.fate();
-        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
-            self.w.store.release(service, generation);
-        }
-        if matches!(fate, Fate::Works) { Ok(()) } else { Err(STORE_FAILS.into()) }
-    }
-
-    pub(crate) fn begin(
-        &mut self,
-        service: &ServiceName,
-        generation: Generation,
-        contents: Contents,
-        goes_on_with: Option<Generation>,
-    ) -> Result<(), String> {
-        let fate = self.fate();
-        if matches!(fate, Fate::Works | Fate::Fails(Applied::Everything)) {
-            self.w.check_writer(self.s, service, generation);
-            self.w.check_begin(service, generation, &contents);
-            self.w.store.begin(service, generation, contents, goes_on_with);
-        }
-        if matches!(fate, Fate::Works) { Ok(()) } else { Err(STORE_FAILS.into()) }
-    }
-
-    pub(crate) fn commit(
-        &mut self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: Vec<Change>,
-    ) -> Result<(), String> {
-        let applied = match self.fate() {
-            Fate::Works => None,
-            Fate::Fails(applied) => Some(applied),
-        };
-        for change in changes {
-            let kept = match applied {
-                None | Some(Applied::Everything) => true,
-                Some(Applied::Something) => self.w.chance(Purpose::Store, self.s).bool(),
-                Some(Applied::Nothing) => false,
-            };
-            if kept {
-                self.w.check_writer(self.s, service, generation);
-                self.w.check_change(self.s, service, &change);
-                self.w.store.apply(service, generation, change);
-            }
-        }
-        if applied.is_none() { Ok(()) } else { Err(STORE_FAILS.into()) }
-    }
-
-    /// Writes our heartbeat and reads all of them.
-    pub(crate) fn beat(
-        &mut self,
-        report: ServerReport,
-    ) -> Result<BTreeMap<ServerName, ServerReport>, String> {
-        self.read()?;
-        self.w.store.reports.insert(report.server.clone(), report);
-        self.w.beat_at[self.s] = Some(self.w.now);
-        Ok(self.w.store.reports.clone())
-    }
-
-    /// All heartbeats.
-    pub(crate) fn reports(&mut self) -> Result<BTreeMap<ServerName, ServerReport>, String> {
-        self.read()?;
-        Ok(self.w.store.reports.clone())
     }
 
     // What is configured.

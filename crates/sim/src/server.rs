@@ -70,6 +70,9 @@ pub(crate) struct Server {
     pub(crate) wall_off_s: i64,
     /// Steps until its agent dies, alone or with it.
     pub(crate) fatal_step: Option<(u32, Death)>,
+    /// Its agent stands still until then, and went on last at that moment.
+    pub(crate) stopped_until: Ms,
+    pub(crate) resumed_at: Ms,
     /// A fence holds it off.
     pub(crate) fenced_until: Ms,
     /// The run of the agent.
@@ -109,6 +112,8 @@ impl Server {
             cut_off_until: 0,
             wall_off_s: 0,
             fatal_step: None,
+            stopped_until: 0,
+            resumed_at: 0,
             fenced_until: 0,
             agent: 0,
             peer,
@@ -118,6 +123,11 @@ impl Server {
     /// The life that runs.
     pub(crate) fn life(&self) -> Life {
         (self.index, self.boot, self.starts, self.reopened)
+    }
+
+    /// Whatever was to become of its agent becomes nothing: another one begins.
+    pub(crate) fn forget_agent(&mut self) {
+        (self.fatal_step, self.stopped_until) = (None, 0);
     }
 
     /// lockd begins another life, with new threads.

@@ -13,6 +13,7 @@ use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
 use crate::agent::{Agent, Message};
+use crate::calls::Late;
 use crate::chance::{Chance, Purpose};
 use crate::check::Checks;
 use crate::client::{Client, Loss, Verdict};
@@ -51,6 +52,12 @@ pub(crate) enum Happening {
     Incident(Incident),
     /// What went wrong lasted until now.
     Disturbed(Disturbance),
+    /// What was late is done.
+    Lands(usize),
+    Resume {
+        server: usize,
+        agent: u64,
+    },
     Boot(usize),
     StartAgent {
         server: usize,
@@ -157,6 +164,8 @@ pub(crate) struct World {
     pub(crate) has_garbage: bool,
     /// No server can reach the store until then.
     pub(crate) store_away_until: Ms,
+    /// What each server's agent asked of the store, and was told to have failed: it is done later.
+    pub(crate) late_writes: Vec<Vec<Late>>,
     pub(crate) services: Vec<Service>,
     pub(crate) servers: Vec<Server>,
     pub(crate) agents: Vec<Option<Agent>>,
@@ -197,6 +206,7 @@ impl World {
             levels: schedule.levels.clone(),
             has_garbage: schedule.has_garbage,
             store_away_until: 0,
+            late_writes: servers.iter().map(|_| Vec::new()).collect(),
             services,
             servers,
             clients: schedule
@@ -264,15 +274,38 @@ impl World {
         self.servers[at].on.then_some(at)
     }
 
+    /// Whose agent does this, or takes it in, with a thread of its own.
+    fn done_by_agent(&self, happening: &Happening) -> Option<usize> {
+        match happening {
+            Happening::Look { server, .. }
+            | Happening::Tell { server, .. }
+            | Happening::KillLockd(server)
+            | Happening::WakeLockd(server)
+            | Happening::Recognised { server, .. }
+            | Happening::Prove { server, .. }
+            | Happening::BringUp { server, .. } => Some(*server),
+            Happening::ToServer { service, .. } => self.address_of(*service),
+            _ => None,
+        }
+    }
+
     fn happen(&mut self, happening: Happening) {
+        if let Some(server) = self.done_by_agent(&happening).filter(|server| self.is_stopped(*server)) {
+            let wait = self.servers[server].stopped_until - self.now;
+            return self.after(wait, happening);
+        }
         match happening {
             Happening::Second => self.second(),
             Happening::Incident(incident) => self.befall(&incident),
             Happening::Disturbed(how) => self.disturbed(how),
+            Happening::Lands(server) => self.land_all_of(server),
+            Happening::Resume { server, agent } => self.resume(server, agent),
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
             Happening::Look { server, agent } => self.look(server, agent),
             Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, message),
+            // It looks for itself what is due when it goes on.
+            Happening::Wake { server, .. } if self.is_stopped(server) => {}
             Happening::Wake { server, agent } => {
                 let is_due = self.agents[server]
                     .as_ref()
@@ -336,8 +369,10 @@ impl World {
         }
         self.runs += 1;
         let id = self.runs;
+        // A process ends when its last call has ended.
+        self.land_all_of(server);
         self.servers[server].agent = id;
-        self.servers[server].fatal_step = None;
+        self.servers[server].forget_agent();
         self.say(|| format!("agent {id} starts on {}", server_name(server)));
         let started = self.now;
         let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
@@ -362,13 +397,13 @@ impl World {
     fn hand_to_agent(&mut self, server: usize, agent: u64, message: Message) {
         let Some(it) = self.agents[server].as_mut().filter(|a| a.id == agent) else { return };
         it.inbox.push_back(message);
-        if it.busy_until <= self.now {
+        if it.busy_until <= self.now && !self.is_stopped(server) {
             self.take_in(server, agent);
         }
     }
 
     /// The agent takes in what came, one after the other, until something keeps it waiting.
-    fn take_in(&mut self, server: usize, agent: u64) {
+    pub(crate) fn take_in(&mut self, server: usize, agent: u64) {
         loop {
             let it = self.agents[server].as_mut().filter(|a| a.id == agent && a.busy_until <= self.now);
             let Some(message) = it.and_then(|agent| agent.inbox.pop_front()) else { return };
@@ -376,7 +411,7 @@ impl World {
         }
     }
 
-    fn with_agent(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
+    pub(crate) fn with_agent(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
         let Some(mut agent) = self.agents[server].take_if(|agent| agent.id == id) else { return };
         let started = agent.started;
         let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
@@ -413,7 +448,7 @@ impl World {
     pub(crate) fn died(&mut self, server: usize, death: Death) {
         self.disturbed(Disturbance::Failure);
         self.agents[server] = None;
-        self.servers[server].fatal_step = None;
+        self.servers[server].forget_agent();
         match death {
             Death::Server => self.power_off(server),
             Death::Agent => {
@@ -480,7 +515,7 @@ impl World {
         // What was being written is cut short, or not there at all.
         it.sm.retain(|_, bytes| !bytes.is_empty());
         self.agents[server] = None;
-        self.servers[server].fatal_step = None;
+        self.servers[server].forget_agent();
         for address in &mut self.addresses {
             address.take_if(|at| *at == server);
         }
@@ -518,7 +553,8 @@ impl World {
         let now = self.now;
         // lockd that is killed while grace is open, or was at the last look, opens another: from outside they can't be
         // told apart.
-        let (grace_before, has_agent) = (self.servers[server].grace_until, self.agents[server].is_some());
+        let grace_before = self.servers[server].grace_until;
+        let has_agent = self.agents[server].is_some() && !self.is_stopped(server);
         let unseen = now < grace_before + 1_000 || !has_agent;
         let (by_us, reopened) = (self.servers[server].is_worked_on, self.servers[server].kill_pends);
         let dropped = self.servers[server].wake(now);

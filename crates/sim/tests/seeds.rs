@@ -1,6 +1,6 @@
 //! A few seeds and all histories that are kept, so that `cargo test` alone notices a broken promise; `./test` lives through ten
 //! thousand seeds.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::panic, reason = "in a test a panic is the report")]
 
 use std::path::Path;
 

@@ -14,8 +14,9 @@ use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::{Agent, Held, LIMITS, MARGIN, STORE_RETRY};
+use crate::calls::STORE_FAILS;
 use crate::cluster::Word;
-use crate::outside::{Out, STORE_FAILS};
+use crate::outside::Out;
 
 /// The run that is on.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ impl Schedule {
         let (is_hasty, desk_grants) = (rng.u8(0..5) == 0, rng.u8(0..4) == 0);
         let mut drawing = Drawing { seed, incidents: Vec::new() };
         drawing.harm_servers(servers.len());
+        drawing.freeze(servers.len());
         drawing.harm_others(clients.len());
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
@@ -67,6 +68,8 @@ fn draw_levels(seed: u64) -> Levels {
     for level in Level::ALL {
         let (one_in, most) = match level {
             Level::StoreFails => (3, 60),
+            Level::StoreAnswersLost => (5, 30),
+            Level::StoreLate => (5, 30),
             Level::StoreSlow => (4, 400),
             Level::FenceFails => (4, 50),
             Level::DatagramsDoubled => (3, 20),
@@ -115,6 +118,7 @@ impl Drawing {
     fn harm_servers(&mut self, servers: usize) {
         let rate = |name, one_in, most| sometimes(self.seed, name, one_in, most);
         let (crashes, kills) = (3 + rate("crash", 2, 12), rate("kill-agent", 2, 30));
+        let stops = rate("stop-agent", 4, 10);
         let (restarts, lockd_kills) = (rate("restart-nfs", 2, 15), rate("kill-lockd", 3, 10));
         let (cuts, clocks, baks) =
             (rate("cut-off", 3, 10), rate("set-clock", 3, 20), rate("move-to-bak", 4, 10));
@@ -127,6 +131,10 @@ impl Drawing {
             self.now_and_then("kill-agent", server, kills, |rng| Incident::KillAgent {
                 server,
                 steps: rng.u32(0..60),
+            });
+            self.now_and_then("stop-agent", server, stops, |rng| Incident::StopAgent {
+                server,
+                ms: rng.u64(500..30_000),
             });
             self.now_and_then("restart-nfs", server, restarts, |rng| Incident::RestartNfs {
                 server,
@@ -142,6 +150,19 @@ impl Drawing {
                 seconds: rng.i64(-40 * 86_400..40 * 86_400),
             });
             self.now_and_then("move-to-bak", server, baks, |_| Incident::MoveToBak { server });
+        }
+    }
+
+    /// All agents stand still at the same moment, as virtual machines do whose host does, and go on one after the other.
+    fn freeze(&mut self, servers: usize) {
+        let freezes = sometimes(self.seed, "freeze", 5, 6);
+        for server in 0..servers {
+            // The same stream for each of them: the same moments.
+            self.now_and_then("freeze", 0, freezes, |rng| {
+                let (ms, step, first) = (rng.u64(2_000..30_000), rng.u64(0..1_500), rng.usize(0..servers));
+                let turn = Ms::try_from((server + first) % servers).unwrap_or_default();
+                Incident::StopAgent { server, ms: ms + step * turn }
+            });
         }
     }
 

@@ -66,6 +66,10 @@ pub(crate) struct ClientPlan {
 pub(crate) enum Level {
     /// A call of the store fails; all, some or none of what was asked for is there. Per 1,000 calls.
     StoreFails,
+    /// A call of the store succeeds, and its answer is lost. Per 1,000 calls.
+    StoreAnswersLost,
+    /// A call of the store is told to have failed, and is done later. Per 1,000 calls.
+    StoreLate,
     /// How long a call of the store takes at the most, in milliseconds.
     StoreSlow,
     /// A fence does not confirm. Percent.
@@ -78,8 +82,10 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const ALL: [Level; 6] = [
+    const ALL: [Level; 8] = [
         Level::StoreFails,
+        Level::StoreAnswersLost,
+        Level::StoreLate,
         Level::StoreSlow,
         Level::FenceFails,
         Level::DatagramsDoubled,
@@ -90,6 +96,8 @@ impl Level {
     fn name(self) -> &'static str {
         match self {
             Level::StoreFails => "store-fails",
+            Level::StoreAnswersLost => "store-answers-lost",
+            Level::StoreLate => "store-late",
             Level::StoreSlow => "store-slow",
             Level::FenceFails => "fence-fails",
             Level::DatagramsDoubled => "datagrams-doubled",
@@ -120,6 +128,8 @@ pub(crate) enum Incident {
     Crash { server: usize, steps: u32 },
     /// The agent dies, so many of its steps from now.
     KillAgent { server: usize, steps: u32 },
+    /// The agent is stopped (SIGSTOP) and goes on later, with what it knew. What comes for it meanwhile waits.
+    StopAgent { server: usize, ms: Ms },
     /// NFS is stopped in order, and started again.
     RestartNfs { server: usize, ms: Ms },
     /// lockd gets a SIGKILL: it drops its locks in place at the next request.

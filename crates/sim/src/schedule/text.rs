@@ -64,6 +64,7 @@ impl fmt::Display for Incident {
         match self {
             Incident::Crash { server, steps } => write!(f, "crash {} steps={steps}", on(server)),
             Incident::KillAgent { server, steps } => write!(f, "kill-agent {} steps={steps}", on(server)),
+            Incident::StopAgent { server, ms } => write!(f, "stop-agent {} ms={ms}", on(server)),
             Incident::RestartNfs { server, ms } => write!(f, "restart-nfs {} ms={ms}", on(server)),
             Incident::KillLockd { server } => write!(f, "kill-lockd {}", on(server)),
             Incident::CutOff { server, ms } => write!(f, "cut-off {} ms={ms}", on(server)),
@@ -180,6 +181,10 @@ impl Schedule {
             "kill-agent" => {
                 are(&["server", "steps"])?;
                 Incident::KillAgent { server: server()?, steps: fields.number("steps")? }
+            }
+            "stop-agent" => {
+                are(&["server", "ms"])?;
+                Incident::StopAgent { server: server()?, ms: fields.number("ms")? }
             }
             "restart-nfs" => {
                 are(&["server", "ms"])?;
