@@ -29,20 +29,25 @@ struct Look {
     incomplete: bool,
     /// Whether the store took what it was given.
     committed: bool,
+    /// Where it did not say so, whether it took it all the same.
+    lands: bool,
 }
 
 fn look() -> impl Strategy<Value = Look> {
     let life = prop_oneof![1 => Just(None), 6 => Just(Some(1)), 2 => Just(Some(2))];
     let rarely = || prop_oneof![4 => Just(0), 1 => 0_u8..1 << CLIENTS];
-    (0_u64..200, life, 0_u8..1 << CLIENTS, rarely(), prop::bool::weighted(0.1), prop::bool::weighted(0.8))
-        .prop_map(|(seconds_later, life, present, doubtful, incomplete, committed)| Look {
+    let (incomplete, committed) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
+    (0_u64..200, life, 0_u8..1 << CLIENTS, rarely(), incomplete, committed, any::<bool>()).prop_map(
+        |(seconds_later, life, present, doubtful, incomplete, committed, lands)| Look {
             seconds_later,
             life,
             present,
             doubtful,
             incomplete,
             committed,
-        })
+            lands,
+        },
+    )
 }
 
 impl Look {
@@ -90,8 +95,8 @@ proptest! {
         stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30),
     ) {
         let known = Look { present: stored, ..looks[0].clone() }.population().clients;
-        let mut ledger = Ledger::new(known, false, DELAY);
-        let (mut now, mut past) = (Moment::START, Vec::new());
+        let (mut ledger, mut store) = (Ledger::new(known.clone(), false, DELAY), known);
+        let (mut now, mut past, mut in_doubt) = (Moment::START, Vec::new(), BTreeSet::new());
         for look in looks {
             now = now + Duration::from_secs(look.seconds_later);
             let found = look.population();
@@ -102,7 +107,8 @@ proptest! {
                 match entry {
                     RecordChange::Put(name, bytes) => {
                         prop_assert_eq!(found.clients.get(name), Some(bytes));
-                        prop_assert_ne!(before.get(name), Some(bytes), "written though it is known");
+                        let is_known = before.get(name) == Some(bytes) && !in_doubt.contains(name);
+                        prop_assert!(!is_known, "written though it is known");
                     }
                     RecordChange::Remove(name) => {
                         let number = (0..CLIENTS).find(|n| client(*n) == *name).unwrap();
@@ -110,11 +116,25 @@ proptest! {
                     }
                 }
             }
+            if look.committed || look.lands {
+                for entry in &entries {
+                    match entry {
+                        RecordChange::Put(name, bytes) => drop(store.insert(name.clone(), bytes.clone())),
+                        RecordChange::Remove(name) => drop(store.remove(name)),
+                    }
+                }
+            }
             if look.committed {
                 ledger.committed(&entries);
-                prop_assert!(found.clients.iter().all(|(name, bytes)| ledger.stored().get(name) == Some(bytes)));
+                let is_there = |(name, bytes): (&MonName, &Vec<u8>)| {
+                    ledger.stored().get(name) == Some(bytes) && store.get(name) == Some(bytes)
+                };
+                prop_assert!(found.clients.iter().all(is_there), "{store:?} after {past:#?}");
+                in_doubt.retain(|name| !entries.iter().any(|entry| entry.client() == name));
             } else {
+                ledger.uncommitted(&entries);
                 prop_assert_eq!(ledger.stored(), &before);
+                in_doubt.extend(entries.iter().map(|entry| entry.client().clone()));
             }
         }
     }
@@ -159,6 +179,7 @@ proptest! {
         let mut ledger = Ledger::new(BTreeMap::new(), false, DELAY);
         let everybody = Look {
             seconds_later: pause, life: Some(3), present: (1 << CLIENTS) - 1, doubtful: 0, incomplete: false, committed: true,
+            lands: true,
         };
         let some = Look { present: stays, ..everybody.clone() };
         let quiet = std::iter::repeat_n(some.clone(), usize::try_from(120 / pause + 2).unwrap());
