@@ -22,8 +22,8 @@ pub(crate) struct Client {
     pub(crate) heard: BTreeMap<(usize, u32), Life>,
     /// Cut off from all servers until then.
     pub(crate) away_until: Ms,
-    /// When something last stood between it and the servers.
-    pub(crate) disturbed: Option<Ms>,
+    /// When something stood between it and the servers.
+    pub(crate) kept_off: Vec<Ms>,
     /// Datagrams to and from it that are lost, in percent.
     pub(crate) loss: u8,
 }
@@ -81,9 +81,14 @@ impl Client {
             seen: BTreeMap::new(),
             heard: BTreeMap::new(),
             away_until: 0,
-            disturbed: None,
+            kept_off: Vec::new(),
             loss,
         }
+    }
+
+    /// Something stands between it and the servers now.
+    pub(crate) fn note_kept_off(&mut self, now: Ms) {
+        self.kept_off.push(now);
     }
 
     pub(crate) fn call(&mut self, file: FileAt, ask: Ask) -> u64 {

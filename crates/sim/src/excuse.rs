@@ -20,8 +20,9 @@ pub enum Excuse {
     /// Nothing that can be seen told that the life of the lock manager had ended: it was killed in place while its grace was
     /// open anyway, or while no agent looked.
     Unseen,
-    /// Its holder could not be reached in the three seconds before the loss, or later. A grace period ends for those that are
-    /// away as well.
+    /// Its holder could not be reached in the three seconds before the loss, or until the grace period of the first outcome was
+    /// over: grace ends for those that are away as well. They have an outcome all the same, so that without one this is no
+    /// excuse.
     Away,
     /// An outcome after the loss says that the lock is lost, and something had failed that kept it from being told in time.
     /// An administrator knows of it, which is all that is left to do once grace is over.
@@ -73,7 +74,7 @@ pub(crate) struct Evidence {
     pub(crate) was_on_record: bool,
     /// Something that can be seen tells that the life which had granted it is over.
     pub(crate) has_shown: bool,
-    /// The holder could not be reached.
+    /// The holder could not be reached while it was to be told and to reclaim.
     pub(crate) was_away: bool,
     /// It was told after the loss that the lock is lost.
     pub(crate) is_told: bool,
@@ -83,7 +84,7 @@ pub(crate) struct Evidence {
     pub(crate) store_failed: bool,
     /// In that time a run failed because an address was not there.
     pub(crate) address_late: bool,
-    /// How many things failed in that time.
+    /// How many agents, lock managers and servers failed in that time.
     pub(crate) failures: usize,
 }
 

@@ -48,7 +48,7 @@ impl World {
             Incident::ClientAway { client, ms } => {
                 let it = &mut self.clients[client];
                 it.away_until = it.away_until.max(self.now + ms);
-                it.disturbed = Some(self.now);
+                it.note_kept_off(self.now);
             }
             Incident::Adopt { service, server } => self.operator_adopts(service, server),
             Incident::Move { service, server } => self.operator_moves(service, server),
@@ -114,7 +114,7 @@ impl World {
     /// Everything is repaired.
     pub(crate) fn repair(&mut self) {
         self.say(|| "everything is repaired".into());
-        self.disturbed(Disturbance::Failure);
+        self.disturbed(Disturbance::Repair);
         self.levels = Levels::default();
         self.has_garbage = false;
         self.cluster.is_hasty = false;

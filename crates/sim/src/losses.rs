@@ -5,14 +5,16 @@ use heirlock_nsm::MonName;
 use crate::Ms;
 use crate::client::{Ask, Loss};
 use crate::excuse::Evidence;
-use crate::server::{FileAt, client_address};
+use crate::server::{FileAt, GRACE_MS, client_address};
 use crate::world::World;
 
 /// Something went wrong on the side of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disturbance {
-    /// An agent, a lock manager or a server failed; or everything was repaired, which ends what was going on.
+    /// An agent, a lock manager or a server failed, or stood still.
     Failure,
+    /// Everything was repaired, which ends what was going on.
+    Repair,
     /// The store was not there, or too slow for a run.
     Store,
     /// A run failed because an address was not there in time, and all its clients had to wait for that.
@@ -102,15 +104,18 @@ impl World {
         let disturbances =
             self.checks.disturbances.iter().filter(|(at, _)| (loss.at + 1..until).contains(at));
         let between: Vec<Disturbance> = disturbances.map(|(_, how)| *how).collect();
+        // A client that is away has its outcome as well, and can reclaim until grace has ended for it.
+        let may_reclaim_until = told.first().map_or(0, |stored| stored.at + GRACE_MS);
+        let away = loss.at.saturating_sub(LINGERS_MS)..may_reclaim_until;
         let evidence = Evidence {
             was_on_record: loss.captured,
             has_shown: !loss.unseen,
-            was_away: self.clients[lost.client].disturbed.is_some_and(|at| at + LINGERS_MS > loss.at),
+            was_away: self.clients[lost.client].kept_off.iter().any(|at| away.contains(at)),
             is_told: told.iter().any(|stored| !stored.is_good),
             was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS)),
             store_failed: between.contains(&Disturbance::Store),
             address_late: between.contains(&Disturbance::Address),
-            failures: between.len(),
+            failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };
         (evidence, told.iter().map(|stored| stored.at).collect())
     }

@@ -42,7 +42,7 @@ impl World {
         });
         let it = &mut self.clients[client];
         if it.away_until > now {
-            it.disturbed = Some(now);
+            it.note_kept_off(now);
             return Vec::new();
         }
         if loss < it.loss { Vec::new() } else { arrivals[..copies].to_vec() }
@@ -57,7 +57,7 @@ impl World {
         payload: &[u8],
     ) {
         if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
+            self.clients[client].note_kept_off(self.now);
             return;
         }
         let Ok(call) = RpcCall::decode(payload) else { return };
@@ -126,7 +126,7 @@ impl World {
         };
         self.after(1_000, Happening::Call { client, file, number });
         if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
+            self.clients[client].note_kept_off(self.now);
             return;
         }
         let Some(server) = self.address_of(file.0).filter(|server| self.servers[*server].serves()) else {
@@ -189,7 +189,7 @@ impl World {
             return;
         }
         if self.clients[client].away_until > self.now {
-            self.clients[client].disturbed = Some(self.now);
+            self.clients[client].note_kept_off(self.now);
             return;
         }
         let was_lost = self.clients[client].locks.get(&file).is_some_and(|held| held.loss.is_some());

@@ -446,12 +446,12 @@ impl World {
     }
 
     pub(crate) fn died(&mut self, server: usize, death: Death) {
-        self.disturbed(Disturbance::Failure);
         self.agents[server] = None;
         self.servers[server].forget_agent();
         match death {
             Death::Server => self.power_off(server),
             Death::Agent => {
+                self.disturbed(Disturbance::Failure);
                 let (after, boot) =
                     (self.chance(Purpose::AgentStart, server).u64(200..6_000), self.servers[server].boot);
                 self.after(after, Happening::StartAgent { server, boot });
