@@ -41,8 +41,10 @@ impl Queue {
         self.left.extend(batch.then.into_iter().map(One::Act));
     }
 
-    /// Takes out what is to be done next. A new generation is a portion of its own. Nothing is, while the store is to be
-    /// tried again first ([`Queue::waits`]).
+    /// Takes out what is to be done next. A new generation is a portion of its own, and a journal comes in a later one than the
+    /// outcomes that it follows from: a commit that is interrupted may have made any of its changes, and nothing would be owed
+    /// any more to clients of which nothing is said (I8). Nothing is taken out while the store is to be tried again first
+    /// ([`Queue::waits`]).
     pub fn take(&mut self) -> Option<Todo> {
         if self.waits() {
             return None;
@@ -52,10 +54,13 @@ impl Queue {
             One::Persist(first) => *first,
         };
         let begins = |persist: &Persist| matches!(persist, Persist::Begin { .. });
+        let tells = |persist: &Persist| matches!(persist, Persist::Outcomes { .. });
+        let notes = |persist: &Persist| matches!(persist, Persist::Journal { .. });
         let mut portion = vec![first];
         while let Some(One::Persist(next)) = self.left.front()
             && !begins(next)
             && !begins(&portion[0])
+            && !(notes(next) && portion.iter().any(tells))
             && next.generation() == portion[0].generation()
         {
             if let Some(One::Persist(next)) = self.left.pop_front() {
@@ -166,6 +171,23 @@ mod tests {
         assert_eq!(queue.take(), Some(Todo::Persist(vec![other])));
         assert_eq!(queue.take(), Some(Todo::Act(Action::CleanUp)));
         assert_eq!(queue.take(), None);
+    }
+
+    /// A journal that says "settled" while the outcomes of that run are not there would leave its clients without any.
+    #[test]
+    fn outcomes_are_durable_before_the_journal_that_follows_from_them() {
+        let (service, generation) = (ServiceName::parse("nfs").unwrap(), Generation(2));
+        let outcomes = Persist::Outcomes { service: service.clone(), generation, lines: Vec::new() };
+        let server = crate::ServerName::parse("nfs-a").unwrap();
+        let journal = super::super::Journal::quiet("r", &server, 0);
+        let journal = Persist::Journal { service, generation, journal };
+        let retired = retire("nfs", "10.0.0.1");
+        let mut queue = Queue::default();
+        let persist =
+            vec![outcomes.clone(), outcomes.clone(), journal.clone(), retired.clone(), journal.clone()];
+        queue.extend(Batch { persist, then: Vec::new() });
+        assert_eq!(queue.take(), Some(Todo::Persist(vec![outcomes.clone(), outcomes])));
+        assert_eq!(queue.take(), Some(Todo::Persist(vec![journal.clone(), retired, journal])));
     }
 
     #[test]
