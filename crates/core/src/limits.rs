@@ -89,6 +89,10 @@ pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 /// How long after a run was refused one that was interrupted is not begun anew: it would be refused again.
 pub const REDO_INTERVAL: Duration = Duration::from_secs(2);
 
+/// For how long after a look the life that it showed is taken to go on, where a deletion depends on it. Much less than the
+/// shortest tombstone delay that makes sense, and more than the longest pause between two looks of an agent that is well.
+pub const LOOK_AGE_MAX: Duration = Duration::from_secs(10);
+
 /// How long after grace the end of an adoption waits for a look at the lock manager.
 pub const LAST_LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -163,10 +163,13 @@ impl Lives {
         self.looked_at.filter(|_| self.follower.runs())
     }
 
-    /// The life in which a deletion may mean something. While a run drops and opens what it will, none does.
+    /// The life in which a deletion may mean something. While a run drops and opens what it will, none does. Nor does one that
+    /// no look has shown lately: a lock manager that was stopped takes records away, and an agent that stood still, or could not
+    /// look, learns of the deletions before it learns of the life that ended.
     #[must_use]
-    pub fn where_deletions_count(&self, a_run_is_on: bool) -> Option<&Incarnation> {
-        self.current().filter(|_| self.serving && !a_run_is_on)
+    pub fn where_deletions_count(&self, now: Moment, a_run_is_on: bool) -> Option<&Incarnation> {
+        let is_known = self.looked_at.is_some_and(|at| now.since(at) <= limits::LOOK_AGE_MAX);
+        self.current().filter(|_| self.serving && is_known && !a_run_is_on)
     }
 
     /// The lock manager was looked at.

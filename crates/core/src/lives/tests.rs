@@ -79,10 +79,23 @@ fn a_lock_manager_that_has_stopped_shows_no_life_that_goes_on() {
 #[test]
 fn deletions_count_while_clients_are_served_and_no_run_is_on() {
     let mut lives = at_home();
-    assert_eq!(lives.where_deletions_count(false), Some(&life("1", 0)));
-    assert_eq!(lives.where_deletions_count(true), None);
+    let _ = lives.looked(at(13), &seen("1"));
+    assert_eq!(lives.where_deletions_count(at(13), false), Some(&life("1", 0)));
+    assert_eq!(lives.where_deletions_count(at(13), true), None);
     let _ = lives.looked(at(14), &stopped());
-    assert_eq!(lives.where_deletions_count(false), None);
+    assert_eq!(lives.where_deletions_count(at(14), false), None);
+}
+
+/// An agent that stood still finds the hint of a deletion in its queue before the look that shows another life.
+#[test]
+fn deletions_do_not_count_in_a_life_that_no_look_has_shown_lately() {
+    let mut lives = at_home();
+    let _ = lives.looked(at(20), &seen("1"));
+    let until = at(20) + limits::LOOK_AGE_MAX;
+    assert_eq!(lives.where_deletions_count(until, false), Some(&life("1", 0)));
+    assert_eq!(lives.where_deletions_count(until + Duration::from_millis(1), false), None);
+    let _ = lives.looked(at(60), &seen("1"));
+    assert_eq!(lives.where_deletions_count(at(61), false), Some(&life("1", 0)));
 }
 
 #[test]

@@ -395,7 +395,7 @@ impl<O: Outside> Agent<O> {
     /// The life of the lock manager in which a deletion may mean something. While a run drops and opens what it will,
     /// none does.
     pub(crate) fn life_that_deletes(&self) -> Option<Incarnation> {
-        self.lives.where_deletions_count(self.run.is_some()).cloned()
+        self.lives.where_deletions_count(self.outside.now(), self.run.is_some()).cloned()
     }
 
     /// A name was resolved, or could not be.

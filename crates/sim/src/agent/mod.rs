@@ -326,7 +326,7 @@ impl Agent {
 
     fn record(&mut self, out: &mut Out<'_>, now: Moment) {
         let roles = out.roles();
-        let life = self.lives.where_deletions_count(self.run.is_some()).cloned();
+        let life = self.lives.where_deletions_count(now, self.run.is_some()).cloned();
         let mut committed = false;
         self.behind = false;
         for (service, held) in &mut self.held {
