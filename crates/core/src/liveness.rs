@@ -2,7 +2,8 @@
 //!
 //! A server lives as long as the beat of its heart, a number in the store, changes. Only changes that were seen
 //! count, by our own clock, and only while our own reads and writes of the store succeed: a server that can't
-//! see the store can't tell a dead primary from its own blindness.
+//! see the store can't tell a dead primary from its own blindness. Nor can one that stood still: where all servers did, the
+//! first that goes on finds the hearts of the others as they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Hearts {
     dead_after: Duration,
     /// When seeing began, or began again after the store could not be seen.
     seeing_since: Option<Moment>,
+    /// When the last round was.
+    round_at: Option<Moment>,
     seen: BTreeMap<ServerName, Seen>,
     /// Their hearts could not be read in the last round, though the store could be.
     unseen: BTreeSet<ServerName>,
@@ -44,11 +47,22 @@ impl Hearts {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
-        Self { dead_after, seeing_since: None, seen: BTreeMap::new(), unseen: BTreeSet::new() }
+        Self {
+            dead_after,
+            seeing_since: None,
+            round_at: None,
+            seen: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+        }
     }
 
     /// A round in which our own write and all reads of the store succeeded.
     pub fn saw(&mut self, now: Moment, beats: &BTreeMap<ServerName, Beat>) {
+        let before = self.round_at.replace(now);
+        // In so long a gap this server was to be taken for dead itself: it watched no other one.
+        if before.is_some_and(|at| now.since(at) >= self.dead_after) {
+            self.blind();
+        }
         self.seeing_since.get_or_insert(now);
         self.unseen.clear();
         for (server, beat) in beats {
@@ -198,9 +212,10 @@ mod tests {
     #[test]
     fn right_after_its_own_start_a_standby_believes_nothing() {
         let mut hearts = Hearts::new(DEAD_AFTER);
-        hearts.saw(at(0), &beats(7, false));
-        hearts.saw(at(9), &beats(7, false));
-        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(9))));
+        for second in 0..=9 {
+            hearts.saw(at(second), &beats(7, false));
+            assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))));
+        }
         hearts.saw(at(10), &beats(7, false));
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(10))));
     }
@@ -215,6 +230,25 @@ mod tests {
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(70))));
     }
 
+    /// All servers stood still, as virtual machines do whose host does, and this one goes on first.
+    #[test]
+    fn a_silence_that_fell_into_a_gap_of_ones_own_watching_is_not_believed() {
+        let mut hearts = living();
+        hearts.saw(at(50), &beats(20, false));
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(50))));
+        hearts.saw(at(51), &beats(21, false));
+        let beats_again = OwnerHeart::Beating { last_change: Duration::ZERO };
+        assert_eq!(hearts.heart_of(&a(), at(51)), beats_again, "it goes on as well");
+
+        let mut hearts = living();
+        for second in 50..=59 {
+            hearts.saw(at(second), &beats(20, false));
+            assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))), "{second}");
+        }
+        hearts.saw(at(60), &beats(20, false));
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(60))), "one that is dead is found to be");
+    }
+
     #[test]
     fn a_heart_that_can_not_be_read_is_neither_alive_nor_silent_and_says_nothing_of_the_others() {
         let mut hearts = living();
@@ -227,10 +261,10 @@ mod tests {
         }
         assert!(may_adopt_unasked(hearts.heart_of(&b, at(60))));
         // It is watched again as one that was never seen: the next beat may come in a moment.
-        hearts.saw(at(61), &beats(20, false));
-        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(61))));
-        hearts.saw(at(70), &beats(20, false));
-        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+        for second in 61..=70 {
+            hearts.saw(at(second), &beats(20, false));
+            assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))));
+        }
         hearts.saw(at(71), &beats(20, false));
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(71))));
     }
@@ -258,8 +292,9 @@ mod tests {
     #[test]
     fn a_server_that_was_never_seen_triggers_nothing() {
         let mut hearts = Hearts::new(DEAD_AFTER);
-        hearts.saw(at(0), &BTreeMap::new());
-        hearts.saw(at(100), &BTreeMap::new());
+        for second in 0..=100 {
+            hearts.saw(at(second), &BTreeMap::new());
+        }
         assert_eq!(hearts.heart_of(&a(), at(100)), OwnerHeart::NeverSeen);
         assert!(!may_adopt_unasked(OwnerHeart::NeverSeen));
     }
