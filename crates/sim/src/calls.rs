@@ -242,7 +242,10 @@ impl World {
                 self.store.claim(&service, &claim);
                 self.claimed_at.entry((service, claim.generation)).or_insert(self.now);
             }
-            Write::Release { service, generation } => self.store.release(&service, generation),
+            Write::Release { service, generation } => {
+                self.store.release(&service, generation);
+                self.released_at.entry((service, generation)).or_insert(self.now);
+            }
             Write::Begin { service, generation, contents, goes_on_with } => {
                 self.check_writer(server, &service, generation);
                 self.store.begin(&service, generation, *contents, goes_on_with);

@@ -379,6 +379,10 @@ impl World {
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
         for (name, held) in &self.agents[server].as_ref()?.held {
+            let released = self.released_at.get(&(name.clone(), held.claim.generation));
+            if released.is_some_and(|at| *at < quiet) {
+                return Some((3, format!("{} still holds {name}, whose claim it gave up", it.name)));
+            }
             let Some(claim) = self.store.newest_claim(name) else { continue };
             if claim.generation != held.claim.generation {
                 let claimed = self.claimed_at.get(&(name.clone(), claim.generation)).copied();

@@ -174,8 +174,9 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     /// Where each service's address is.
     addresses: Vec<Option<usize>>,
-    /// When each generation was claimed, and when each server last wrote its heartbeat. For the checkers.
+    /// When each generation was claimed and released, and when each server last wrote its heartbeat. For the checkers.
     pub(crate) claimed_at: BTreeMap<(ServiceName, Generation), Ms>,
+    pub(crate) released_at: BTreeMap<(ServiceName, Generation), Ms>,
     pub(crate) beat_at: Vec<Option<Ms>>,
     pub(crate) checks: Checks,
     /// Clients take and give up locks.
@@ -217,6 +218,7 @@ impl World {
             store: SharedStore::default(),
             cluster,
             claimed_at: BTreeMap::new(),
+            released_at: BTreeMap::new(),
             checks: Checks::default(),
             is_busy: true,
             runs: 0,
