@@ -101,6 +101,9 @@ impl World {
         }
         let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
         let beat = self.beat_at[owner].unwrap_or_default();
+        if authority.insisted {
+            return; // an operator answers for it
+        }
         let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
         if lives && authority.fenced.as_ref() != Some(&newest.owner) {
             let what = format!("{us} claims {service}, whose owner {} lives", newest.owner);
@@ -384,9 +387,12 @@ impl World {
                 return Some((3, format!("{} still holds {name}, whose claim it gave up", it.name)));
             }
             let Some(claim) = self.store.newest_claim(name) else { continue };
+            let claimed = self.claimed_at.get(&(name.clone(), claim.generation));
+            if claimed.is_none_or(|at| *at >= quiet) {
+                continue; // known or compared at its next look
+            }
             if claim.generation != held.claim.generation {
-                let claimed = self.claimed_at.get(&(name.clone(), claim.generation)).copied();
-                if claim.owner != it.name && claimed.is_some_and(|at| at < quiet) {
+                if claim.owner != it.name {
                     return Some((
                         3,
                         format!("{} still holds {name}, which {} claimed", it.name, claim.owner),

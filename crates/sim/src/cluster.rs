@@ -5,7 +5,7 @@ use heirlock_core::claim::Authority;
 use heirlock_core::takeover::{Part, Phase};
 
 use crate::Ms;
-use crate::agent::Message;
+use crate::agent::{Agent, Message};
 use crate::chance::Purpose;
 use crate::world::{Happening, World};
 
@@ -173,15 +173,30 @@ impl World {
         }
     }
 
+    /// An operator has a service adopted from an owner that lives, and insists. Not while that one is telling its clients: it
+    /// may draw the same number as the adopter, for each of them has yet to see the other's generation.
+    pub(crate) fn operator_insists(&mut self, service: usize, on: usize) {
+        let is_at_rest = |owner: usize| self.agents[owner].as_ref().is_some_and(Agent::is_at_rest);
+        let may_be = self.owner_in_peace(service).is_some_and(|owner| owner != on && is_at_rest(owner));
+        if may_be && self.is_living(on) {
+            let authority = Authority { insisted: true, ..Authority::default() };
+            self.ask(on, Message::Adopt { service, prepare: true, authority });
+            self.set_task(service, Task::Adopting { on, since: self.now, prepare: true, fenced: None });
+        }
+    }
+
     /// An operator moves a service for the sake of it.
     pub(crate) fn operator_moves(&mut self, service: usize, to: usize) {
         let Some(owner) = self.owner_in_peace(service).filter(|owner| *owner != to) else { return };
         if self.is_living(to) {
-            let name = self.services[service].name.clone();
             self.ask(owner, Message::Release(service));
-            let task = Task::Releasing { from: owner, to, since: self.now };
-            self.cluster.tasks.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, it)| it.0 = task);
+            self.set_task(service, Task::Releasing { from: owner, to, since: self.now });
         }
+    }
+
+    fn set_task(&mut self, service: usize, task: Task) {
+        let name = &self.services[service].name;
+        self.cluster.tasks.iter_mut().filter(|(of, _)| of == name).for_each(|(_, it)| it.0 = task);
     }
 
     /// What it may say of a server that it keeps off.

@@ -51,6 +51,7 @@ impl World {
                 it.note_kept_off(self.now);
             }
             Incident::Adopt { service, server } => self.operator_adopts(service, server),
+            Incident::Insist { service, server } => self.operator_insists(service, server),
             Incident::Move { service, server } => self.operator_moves(service, server),
             Incident::KillDesk | Incident::DeskStoreAway { .. } => {}
         }

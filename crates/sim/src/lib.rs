@@ -22,7 +22,7 @@
 //! - **Lock managers** are stopped and started, or killed in place, by others than the agent. An orderly stop unmonitors
 //!   clients: who holds no lock on kernel 6.1, everybody on 6.12. A SIGKILL takes effect at the next request.
 //! - **Wall clocks** differ by weeks, and jump.
-//! - **An operator** moves services without need, and asks for those whose owner lives.
+//! - **An operator** moves services without need, asks for those whose owner lives, and insists on it.
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!

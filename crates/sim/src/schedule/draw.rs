@@ -179,8 +179,13 @@ impl Drawing {
     }
 
     fn operate(&mut self, services: usize, servers: usize) {
+        let insists = sometimes(self.seed, "insist", 3, 15);
         for service in 0..services {
             self.now_and_then("adopt", service, 17, |rng| Incident::Adopt {
+                service,
+                server: rng.usize(0..servers),
+            });
+            self.now_and_then("insist", service, insists, |rng| Incident::Insist {
                 service,
                 server: rng.usize(0..servers),
             });

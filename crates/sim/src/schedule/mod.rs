@@ -146,6 +146,8 @@ pub(crate) enum Incident {
     ClientAway { client: usize, ms: Ms },
     /// An operator has a service adopted without need.
     Adopt { service: usize, server: usize },
+    /// An operator has a service adopted although its owner lives, and insists.
+    Insist { service: usize, server: usize },
     /// An operator moves a service.
     Move { service: usize, server: usize },
     /// The status monitor of the desk is killed, and starts again.

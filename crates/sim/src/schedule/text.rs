@@ -75,6 +75,9 @@ impl fmt::Display for Incident {
             Incident::Adopt { service, server } => {
                 write!(f, "adopt service={} {}", floating_name(*service), on(server))
             }
+            Incident::Insist { service, server } => {
+                write!(f, "insist service={} {}", floating_name(*service), on(server))
+            }
             Incident::Move { service, server } => {
                 write!(f, "move service={} {}", floating_name(*service), on(server))
             }
@@ -214,11 +217,12 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
-            "adopt" | "move" => {
+            "adopt" | "insist" | "move" => {
                 are(&["service", "server"])?;
                 let (service, server) = (self.service_at(fields.text("service")?)?, server()?);
                 match what {
                     "adopt" => Incident::Adopt { service, server },
+                    "insist" => Incident::Insist { service, server },
                     _ => Incident::Move { service, server },
                 }
             }
@@ -263,9 +267,9 @@ impl Schedule {
         for (at, incident) in &self.incidents {
             let is_known = match incident {
                 Incident::ClientAway { client, .. } => *client < self.clients.len(),
-                Incident::Adopt { service, .. } | Incident::Move { service, .. } => {
-                    *service < self.services.len()
-                }
+                Incident::Adopt { service, .. }
+                | Incident::Insist { service, .. }
+                | Incident::Move { service, .. } => *service < self.services.len(),
                 _ => true,
             };
             if !is_known {
