@@ -45,6 +45,8 @@ pub(crate) struct Loss {
     pub(crate) captured: bool,
     /// Nothing that can be seen told of it.
     pub(crate) unseen: bool,
+    /// The life that ended with it, until its agent looks.
+    pub(crate) ended: Option<Life>,
 }
 
 /// A call to a lock manager.

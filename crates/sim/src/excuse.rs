@@ -6,10 +6,11 @@ use std::fmt;
 
 use heirlock_core::planted::{Bug, planted};
 
-/// Of 1,000 losses that were judged so many are to be made good at the least. Measured over 10,000 seeds: 981.
+/// Of 1,000 losses that were judged so many are to be made good at the least. Measured over 12,000 seeds: 980.
 const MADE_GOOD_PER_MILLE_MIN: u64 = 970;
 /// So many losses are to be judged in 1,000 seeds at the least: where locks are not lost any more, nothing is shown.
-const JUDGED_PER_1000_SEEDS_MIN: u64 = 1_000;
+/// Measured over 12,000 seeds: 11,235.
+const JUDGED_PER_1000_SEEDS_MIN: u64 = 9_000;
 
 /// Why a lock that was lost is no broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +19,7 @@ pub enum Excuse {
     /// granted before the record is durable, and a server that dies in between takes the only trace of it with it.
     NotOnRecord,
     /// Nothing that can be seen told that the life of the lock manager had ended: it was killed in place while its grace was
-    /// open anyway, or while no agent looked.
+    /// open anyway, or while no agent looked; or its agent stood still during the whole life that followed, grace included.
     Unseen,
     /// Its holder could not be reached in the three seconds before the loss, or until the grace period of the first outcome was
     /// over: grace ends for those that are away as well. They have an outcome all the same, so that without one this is no
@@ -30,25 +31,22 @@ pub enum Excuse {
     /// The store failed between the loss and the first outcome. No server may act without it, and an agent that comes next
     /// does not know of the loss.
     StoreFailed,
-    /// The address of what was adopted came too late, or never: no notification can leave from it, and all clients of that run
-    /// had to wait for it.
-    AddressLate,
     /// Two things failed between the loss and the first outcome. One failure during the recovery from another is made good or
     /// told; of two the second may come before anything is told.
     TwoFailures,
 }
 
 impl Excuse {
-    /// How many of 1,000 losses it may excuse. A checker that excuses more and more fails by this bound.
+    /// How many of 1,000 losses it may excuse, beside how many it did over 12,000 seeds. A checker that excuses more and more
+    /// fails by this bound.
     fn per_mille_max(self) -> u64 {
         match self {
-            Excuse::NotOnRecord => 20,
-            Excuse::Unseen => 20,
-            Excuse::Away => 20,
-            Excuse::Told => 20,
-            Excuse::StoreFailed => 20,
-            Excuse::AddressLate => 20,
-            Excuse::TwoFailures => 20,
+            Excuse::NotOnRecord => 3, // 0.7
+            Excuse::Unseen => 4,      // 1.3
+            Excuse::Away => 14,       // 9.0
+            Excuse::Told => 14,       // 8.6
+            Excuse::StoreFailed => 2, // 0.2
+            Excuse::TwoFailures => 2, // 0.1
         }
     }
 }
@@ -61,7 +59,6 @@ impl fmt::Display for Excuse {
             Excuse::Away => "of clients that were away",
             Excuse::Told => "told",
             Excuse::StoreFailed => "while the store failed",
-            Excuse::AddressLate => "for want of an address",
             Excuse::TwoFailures => "of two failures at once",
         })
     }
@@ -82,8 +79,6 @@ pub(crate) struct Evidence {
     pub(crate) was_disturbed: bool,
     /// The store failed between the loss and the first outcome.
     pub(crate) store_failed: bool,
-    /// In that time a run failed because an address was not there.
-    pub(crate) address_late: bool,
     /// How many agents, lock managers and servers failed in that time.
     pub(crate) failures: usize,
 }
@@ -100,7 +95,6 @@ impl Evidence {
             (self.was_away, Excuse::Away),
             (self.is_told && self.was_disturbed, Excuse::Told),
             (self.store_failed, Excuse::StoreFailed),
-            (self.address_late, Excuse::AddressLate),
             (self.failures > 1, Excuse::TwoFailures),
         ];
         all.into_iter().find_map(|(holds, excuse)| holds.then_some(excuse))
@@ -200,7 +194,6 @@ mod tests {
             (Evidence { was_away: true, ..blamed.clone() }, Excuse::Away),
             (Evidence { was_disturbed: true, ..told }, Excuse::Told),
             (Evidence { store_failed: true, ..blamed.clone() }, Excuse::StoreFailed),
-            (Evidence { address_late: true, ..blamed.clone() }, Excuse::AddressLate),
             (Evidence { failures: 2, ..blamed.clone() }, Excuse::TwoFailures),
         ] {
             assert_eq!(evidence.excuse(), Some(expected), "{evidence:?}");

@@ -5,7 +5,7 @@ use heirlock_nsm::MonName;
 use crate::Ms;
 use crate::client::{Ask, Loss};
 use crate::excuse::Evidence;
-use crate::server::{FileAt, GRACE_MS, client_address};
+use crate::server::{FileAt, GRACE_MS, Life, client_address};
 use crate::world::World;
 
 /// Something went wrong on the side of the servers.
@@ -17,7 +17,8 @@ pub(crate) enum Disturbance {
     Repair,
     /// The store was not there, or too slow for a run.
     Store,
-    /// A run failed because an address was not there in time, and all its clients had to wait for that.
+    /// A run failed because an address was not there in time: no notification could leave from it, and all clients of that run
+    /// had to wait for it.
     Address,
 }
 
@@ -52,6 +53,21 @@ impl World {
 
     pub(crate) fn was_disturbed_since(&self, since: Ms) -> bool {
         self.checks.disturbances.iter().any(|(at, _)| *at > since)
+    }
+
+    /// An agent looks at its lock manager. If it stood still during a whole life of it, grace included, nothing tells that the
+    /// locks which died before that life were given to others in it.
+    pub(crate) fn notice_ends(&mut self, server: usize) {
+        let (now, (_, boot, starts, _)) = (self.now, self.servers[server].life());
+        let runs = self.servers[server].lockd;
+        let held = self.clients.iter_mut().flat_map(|client| client.locks.values_mut());
+        let losses = held.filter_map(|held| held.loss.as_mut());
+        for loss in losses.chain(self.checks.thefts.iter_mut().map(|lost| &mut lost.loss)) {
+            let is_over = |life: &mut Life| (life.0, life.1) == (server, boot) && starts > life.2;
+            if let Some((_, _, ended, _)) = loss.ended.take_if(is_over) {
+                loss.unseen |= runs != Some(ended + 1) && now > loss.at + GRACE_MS;
+            }
+        }
     }
 
     /// Every lock that was lost must have been beyond help, or its loss must have been told.
@@ -114,7 +130,6 @@ impl World {
             is_told: told.iter().any(|stored| !stored.is_good),
             was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS)),
             store_failed: between.contains(&Disturbance::Store),
-            address_late: between.contains(&Disturbance::Address),
             failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };
         (evidence, told.iter().map(|stored| stored.at).collect())

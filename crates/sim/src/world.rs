@@ -389,6 +389,7 @@ impl World {
             return;
         }
         if !self.servers[server].is_worked_on {
+            self.notice_ends(server);
             let at = self.moment(self.agents[server].as_ref().map_or(0, |agent| agent.started));
             let message = Message::Observed(at, self.servers[server].observe(self.now));
             self.after(1, Happening::ToAgent { server, agent, message });
@@ -511,7 +512,7 @@ impl World {
         self.say(|| format!("{} is off", server_name(server)));
         self.disturbed(Disturbance::Failure);
         let dropped = self.servers[server].drop_locks();
-        self.lose(dropped, false);
+        self.lose(dropped, false, None);
         let it = &mut self.servers[server];
         (it.on, it.lockd) = (false, None);
         // What was being written is cut short, or not there at all.
@@ -539,7 +540,8 @@ impl World {
         let dropped = it.drop_locks();
         it.lockd = None;
         it.stopped_at = self.now;
-        self.lose(dropped, false);
+        let ended = it.life();
+        self.lose(dropped, false, Some(ended));
         self.hint(server);
     }
 
@@ -564,7 +566,7 @@ impl World {
             let it = &mut self.servers[server];
             it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
         }
-        self.lose(dropped, unseen && !by_us);
+        self.lose(dropped, unseen && !by_us, None);
     }
 
     pub(crate) fn let_go(&mut self, server: usize, service: usize) {
@@ -572,7 +574,7 @@ impl World {
         let gone: Vec<(FileAt, usize)> =
             it.locks.iter().filter(|(file, _)| file.0 == service).map(|(f, c)| (*f, *c)).collect();
         it.locks.retain(|file, _| file.0 != service);
-        self.lose(gone, false);
+        self.lose(gone, false, None);
     }
 
     pub(crate) fn lift_address(&mut self, service: usize) {
@@ -592,8 +594,8 @@ impl World {
         self.say(|| format!("the address of {name} is on {to:?}"));
     }
 
-    /// These locks are gone, and their holders don't know.
-    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool) {
+    /// These locks are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
+    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
         for (file, client) in dropped {
             // What was left behind by a service that has moved on is no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
@@ -605,7 +607,7 @@ impl World {
             let captured = newest.is_some_and(|contents| contents.records.contains_key(&key));
             let at = self.now;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, captured, unseen });
+                held.loss.get_or_insert(Loss { at, captured, unseen, ended });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }
