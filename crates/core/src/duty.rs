@@ -80,6 +80,7 @@ pub fn duty(
         (None, Phase::Settled) => Duty::BeginLife,
         (None, _) => Duty::Nothing,
         (Some(life), phase) if life == current => match phase.is_bound_to_a_life() {
+            true if planted(Bug::ForgetResume) => Duty::Nothing,
             true => Duty::Resume,
             false => Duty::Nothing,
         },

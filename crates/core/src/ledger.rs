@@ -280,7 +280,7 @@ impl Ledger {
         let mut last: Option<&MonName> = None;
         for (name, bytes) in found.clients.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
             if !portion.take_one(changes.len() < portion.puts_max) {
-                return last.cloned();
+                return last.cloned().filter(|_| !planted(Bug::FirstPortion));
             }
             last = Some(name);
             if serves && !self.seen.contains(name) {

@@ -35,24 +35,44 @@ macro_rules! bugs {
 bugs! {
     /// SM_MON is answered before its record is durable.
     AnswerFirst, "answer-first", breaks Some(1);
+    /// An SM_MON waits for the store, however long that takes.
+    WaitForStore, "wait-for-store", breaks Some(1);
     /// A vanished record is believed to be gone at once.
     BelieveDeletions, "believe-deletions", breaks Some(2);
+    /// A generation begins without the last client of the one before.
+    BeginWithoutOne, "begin-without-one", breaks Some(2);
+    /// Clients that registered again are retired with those that did not.
+    RetireAll, "retire-all", breaks Some(2);
     /// A service is claimed although its owner's heart beats.
     ClaimOverLiving, "claim-over-living", breaks Some(3);
+    /// A higher claim takes no service away.
+    IgnoreOvertaken, "ignore-overtaken", breaks Some(3);
     /// The end of grace stops no notification.
     NotifyAfterGrace, "notify-after-grace", breaks Some(4);
-    /// A number that was sent before is sent again.
+    /// Notifications leave until grace ends, without a margin.
+    IgnoreMargin, "ignore-margin", breaks Some(4);
+    /// A server that takes a service over sends a number that was sent before.
     ReuseNumber, "reuse-number", breaks Some(5);
+    /// A number is even.
+    EvenNumber, "even-number", breaks Some(5);
     /// A client that is not in the TCP table is taken for no client.
     TrustHint, "trust-hint", breaks Some(6);
+    /// Of a look only the first portion is compared.
+    FirstPortion, "first-portion", breaks Some(6);
     /// What drops a server's own locks doesn't tell its own clients.
     ForgetOwn, "forget-own", breaks Some(7);
     /// Servers that this one mounts from are told as if they were clients.
     TellPeers, "tell-peers", breaks Some(7);
     /// Nothing is said of clients that did not answer.
     SilentOutcome, "silent-outcome", breaks Some(8);
+    /// Nothing is said of clients that can't be told any more.
+    SilentLoss, "silent-loss", breaks Some(8);
     /// A run that was interrupted before it recognised is not done anew.
     ForgetRedo, "forget-redo", breaks Some(9);
+    /// A run that was interrupted after it recognised does not go on.
+    ForgetResume, "forget-resume", breaks Some(9);
+    /// A run waits for its last client, for ever.
+    NeverSettle, "never-settle", breaks Some(9);
     /// Calls are repeated without a wait.
     Flood, "flood", breaks Some(10);
     /// Any text is a name.

@@ -16,8 +16,11 @@ use crate::planted::{Bug, planted};
 #[must_use]
 pub fn next_unsent(sent: &[StateNumber]) -> StateNumber {
     let highest = sent.iter().map(|n| n.0).max().unwrap_or(1);
-    if planted(Bug::ReuseNumber) {
+    if planted(Bug::ReuseNumber) && sent.first() != sent.last() {
         return StateNumber(highest | 1);
+    }
+    if planted(Bug::EvenNumber) {
+        return StateNumber(next_odd(highest).saturating_add(1));
     }
     let mut next = next_odd(highest);
     while sent.contains(&StateNumber(next)) {

@@ -508,7 +508,7 @@ impl Monitor {
     }
 
     fn tick(&mut self, now: Moment, step: &mut Step) {
-        if self.waiting.iter().any(|waiting| now >= waiting.deadline) {
+        if self.waiting.iter().any(|waiting| now >= waiting.deadline) && !planted(Bug::WaitForStore) {
             // One that took too long is enough: nobody else waits for it.
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);

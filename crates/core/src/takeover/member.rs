@@ -7,6 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::journal::{OutcomeLine, Part};
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
+use crate::planted::{Bug, planted};
 
 /// One service of a run.
 #[derive(Debug, Clone)]
@@ -233,6 +234,9 @@ impl Member {
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
     /// lock, and need not be told another time.
     pub(super) fn retired(&self, present: &BTreeSet<MonName>) -> Vec<MonName> {
+        if planted(Bug::RetireAll) {
+            return self.clients.keys().cloned().collect();
+        }
         let mut told = self.with(|known| known.outcome == Some(Outcome::Acknowledged));
         told.retain(|client| !present.contains(client));
         told

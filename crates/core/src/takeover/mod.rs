@@ -345,7 +345,10 @@ impl Takeover {
         self.enter(now, Phase::Claimed, Some(Milestone::Claimed));
         let mut conveyed = Vec::new();
         let mut begins = Vec::new();
-        for claimed in won {
+        for mut claimed in won {
+            if planted(Bug::BeginWithoutOne) {
+                claimed.records.pop_last();
+            }
             self.trouble(claimed.troubles.iter().cloned());
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
@@ -539,7 +542,7 @@ impl Takeover {
     fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
         self.seen.extend(present);
         let grace_over = now >= self.settled_at();
-        if !grace_over && !self.is_everybody_back() {
+        if (!grace_over || planted(Bug::NeverSettle)) && !self.is_everybody_back() {
             return Batch::nothing();
         }
         // A stop of the lock manager takes records away, and may not have been seen yet: whom nothing shows to be here is
@@ -576,7 +579,7 @@ impl Takeover {
     fn too_late(&mut self, now: Moment, hindrance: Hindrance, why: &str) -> Steps {
         let at_ms = self.since_began(now);
         let mut persist = Vec::new();
-        for member in &mut self.members {
+        for member in self.members.iter_mut().filter(|_| !planted(Bug::SilentLoss)) {
             let lines = member.lose_the_rest(at_ms, why);
             member.told = true;
             if !lines.is_empty() {
