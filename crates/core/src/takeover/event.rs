@@ -13,6 +13,7 @@ use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
+use crate::store::RecordChange;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +169,15 @@ impl Persist {
             | Persist::Journal { service, generation, .. }
             | Persist::Outcomes { service, generation, .. }
             | Persist::Retire { service, generation, .. } => (service, *generation),
+        }
+    }
+
+    /// The records that it removes.
+    #[must_use]
+    pub fn removals(&self) -> Vec<RecordChange> {
+        match self {
+            Persist::Retire { clients, .. } => clients.iter().cloned().map(RecordChange::Remove).collect(),
+            Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => Vec::new(),
         }
     }
 }

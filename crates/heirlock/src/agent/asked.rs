@@ -8,7 +8,7 @@ use heirlock_core::{Moment, ServiceName};
 use super::Agent;
 use super::outside::Outside;
 use super::runs::Running;
-use super::work::RunWork;
+use super::work::{RunNumber, RunWork};
 
 impl<O: Outside> Agent<O> {
     /// What this server holds and owes now.
@@ -32,6 +32,11 @@ impl<O: Outside> Agent<O> {
     pub(crate) fn run_for(&mut self, service: &ServiceName) -> Option<&mut Running> {
         let runs = self.asked.iter_mut().chain(&mut self.run);
         runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    /// The run of this number, where it is on or was asked for.
+    pub(crate) fn running(&mut self, run: RunNumber) -> Option<&mut Running> {
+        self.asked.iter_mut().chain(&mut self.run).find(|running| running.number == run)
     }
 
     /// Services that are being taken over, or are to be.

@@ -10,7 +10,6 @@ use heirlock_nsm::StateNumber;
 use super::Agent;
 use super::outside::Outside;
 use super::put_off::Later;
-use super::runs::Running;
 use super::work::RunNumber;
 use crate::store::{ClaimAnswer, Place, StoreError};
 
@@ -96,11 +95,6 @@ impl<O: Outside> Agent<O> {
             true => self.claim_answered(claimed),
             false => self.worked_for(run, claimed),
         }
-    }
-
-    /// The run of this number, where it is on.
-    fn running(&mut self, run: RunNumber) -> Option<&mut Running> {
-        self.asked.iter_mut().chain(&mut self.run).find(|running| running.number == run)
     }
 
     /// Claims, of which some may have come about already.

@@ -4,6 +4,7 @@
 //! order and tried again until the store takes it, and only then what follows is begun.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
@@ -21,7 +22,7 @@ use super::outside::Outside;
 use super::work::{Fit, RunNumber, RunWork, Telling};
 use crate::config::{LockManagerSettings, Settings};
 use crate::control::{Answer, AnswerWhen, Missing, Progress, Responder};
-use crate::store::{Change, RecordChange, StoreError};
+use crate::store::{Change, StoreError};
 use crate::survey;
 
 /// The run that is on.
@@ -283,8 +284,8 @@ impl<O: Outside> Agent<O> {
     /// What an adoption needs was looked for.
     pub(crate) fn looked_for_needs(&mut self, run: RunNumber, looked: Fit) {
         let Fit { missing, said } = looked;
-        let runs = self.asked.iter_mut().chain(&mut self.run);
-        let Some(running) = runs.into_iter().find(|running| running.number == run) else { return };
+        let (now, settings) = (self.outside.now(), Arc::clone(&self.settings));
+        let Some(running) = self.running(run) else { return };
         let fit = if missing.is_empty() {
             Ok(())
         } else {
@@ -295,7 +296,7 @@ impl<O: Outside> Agent<O> {
         if fit.is_ok() {
             said.iter().for_each(|said| tracing::warn!("{said}"));
             running.told = said;
-            running.say_progress(self.outside.now(), &self.settings);
+            running.say_progress(now, &settings);
         }
         self.worked_for(run, Event::Fit(fit));
     }
@@ -473,7 +474,7 @@ impl<O: Outside> Agent<O> {
         if let Some((service, generation)) = target {
             let committed = self.store.commit(service, generation, &changes);
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
-                held.ledger.uncommitted(&retired(portion));
+                portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }
             committed?;
         }
@@ -498,7 +499,7 @@ impl<O: Outside> Agent<O> {
                 }
                 Persist::Retire { service, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        held.ledger.committed(&retired(std::slice::from_ref(one)));
+                        held.ledger.committed(&one.removals());
                     }
                 }
             }
@@ -734,15 +735,6 @@ impl<O: Outside> Agent<O> {
             }
         }
     }
-}
-
-/// The records that a portion removes.
-fn retired(portion: &[Persist]) -> Vec<RecordChange> {
-    let clients = portion.iter().flat_map(|one| match one {
-        Persist::Retire { clients, .. } => clients.as_slice(),
-        Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => &[],
-    });
-    clients.cloned().map(RecordChange::Remove).collect()
 }
 
 /// Why a run begins, and for whom, in a line of the log.

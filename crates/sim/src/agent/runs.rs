@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use heirlock_core::claim::{Authority, Claim, OwnerHeart, next_generation};
 use heirlock_core::lives::Recognised;
-use heirlock_core::store::{Change, Contents, RecordChange};
+use heirlock_core::store::{Change, Contents};
 use heirlock_core::takeover::{
     Action, Base, Claimed, Claiming, Conveyance, End, Event, Found, HeldBefore, Journal, Order, Part,
     Persist, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, tells_peers, told_in,
@@ -251,7 +251,7 @@ impl Agent {
             let (service, generation) = portion[0].generation();
             let committed = out.commit(service, generation, changes);
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
-                held.ledger.uncommitted(&retired(portion));
+                portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }
             committed?;
         }
@@ -261,7 +261,7 @@ impl Agent {
                 Persist::Begin { .. } => {}
                 Persist::Journal { journal, .. } => held.journal = journal.clone(),
                 Persist::Outcomes { lines, .. } => held.outcomes.extend(lines.iter().cloned()),
-                Persist::Retire { .. } => held.ledger.committed(&retired(std::slice::from_ref(one))),
+                Persist::Retire { .. } => held.ledger.committed(&one.removals()),
             }
         }
         Ok(())
@@ -451,13 +451,4 @@ impl Agent {
         self.lives.run_ended(now, end, running.reborn);
         out.run_ended(&running.machine, end);
     }
-}
-
-/// The records that a portion removes.
-fn retired(portion: &[Persist]) -> Vec<RecordChange> {
-    let clients = portion.iter().flat_map(|one| match one {
-        Persist::Retire { clients, .. } => clients.as_slice(),
-        Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => &[],
-    });
-    clients.cloned().map(RecordChange::Remove).collect()
 }
