@@ -388,12 +388,10 @@ impl Store for DirStore {
 
     fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
         self.enter()?;
-        let place = |(service, generation, changes): &'_ (ServiceName, Generation, Vec<Change>)| {
-            (self.generation(service, *generation), changes.clone())
-        };
-        let work: Vec<(PathBuf, Vec<Change>)> = work.iter().map(place).collect();
-        let places: Vec<(PathBuf, &[Change])> =
-            work.iter().map(|(generation, changes)| (generation.clone(), changes.as_slice())).collect();
+        let places: Vec<(PathBuf, &[Change])> = work
+            .iter()
+            .map(|(service, generation, changes)| (self.generation(service, *generation), changes.as_slice()))
+            .collect();
         Ok(self.commit_changes(&places)?)
     }
 
