@@ -34,8 +34,17 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    /// To be called before each call.
-    pub(crate) fn pass(&self, method: &'static str) {
+    /// A store whose calls pass this gate.
+    pub(crate) fn before<S: Store>(&self, store: S) -> impl Store + use<S> {
+        let gate = self.clone();
+        let before = move |method| {
+            gate.pass(method);
+            Ok(())
+        };
+        Steered { store, before }
+    }
+
+    fn pass(&self, method: &'static str) {
         let shut = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(shut, |shut| shut.contains(&method)).unwrap());
     }

@@ -75,21 +75,13 @@ impl Timed {
     /// Where no thread can be had.
     pub(crate) fn new(store: Box<dyn Store>, ended: impl Fn() + Send + 'static) -> io::Result<Self> {
         let store: Arc<dyn Store> = Arc::from(store);
-        let (calls, asked) = channel();
-        let (beats, beat) = channel();
-        let on: Arc<Mutex<Option<On>>> = Arc::default();
-        let beating: Arc<Mutex<Option<On>>> = Arc::default();
-        let (of_calls, its) = (Arc::clone(&store), Arc::clone(&on));
-        threads::start("store", move || work(of_calls.as_ref(), &asked, &its, ended))?;
-        let (of_beats, its) = (Arc::clone(&store), Arc::clone(&beating));
-        threads::start("heartbeat", move || work(of_beats.as_ref(), &beat, &its, || {}))?;
-        Ok(Self {
-            store,
-            calls: Lane::new(calls, on, STORE_WAIT_MAX),
-            beats: Lane::new(beats, beating, BEAT_WAIT_MAX),
-            late: Arc::default(),
-            late_max: BEAT_LATE_MAX,
-        })
+        let (calls, asked) = Lane::new(STORE_WAIT_MAX);
+        let (beats, beaten) = Lane::new(BEAT_WAIT_MAX);
+        let works = |lane: &Lane| (Arc::clone(&store), Arc::clone(&lane.on));
+        let ((of_calls, on), (of_beats, beating)) = (works(&calls), works(&beats));
+        threads::start("store", move || work(of_calls.as_ref(), &asked, &on, ended))?;
+        threads::start("heartbeat", move || work(of_beats.as_ref(), &beaten, &beating, || {}))?;
+        Ok(Self { store, calls, beats, late: Arc::default(), late_max: BEAT_LATE_MAX })
     }
 
     /// One that waits for so long, for tests that show something else.
@@ -137,8 +129,10 @@ fn entered<T>(on: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
 }
 
 impl Lane {
-    fn new(calls: Sender<Call>, on: Arc<Mutex<Option<On>>>, wait_max: Duration) -> Self {
-        Self { turn: Mutex::default(), calls, on, wait_max }
+    /// One whose calls wait to be made.
+    fn new(wait_max: Duration) -> (Self, Receiver<Call>) {
+        let (calls, made) = channel();
+        (Self { turn: Mutex::default(), calls, on: Arc::default(), wait_max }, made)
     }
 
     fn call<T: Send + 'static>(

@@ -11,23 +11,17 @@ use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
 use crate::control::{Answer, AnswerWhen, Line};
 use crate::store::dir::DirStore;
-use crate::store::steered::{Gate, Steered};
+use crate::store::steered::Gate;
 use crate::store::timed::Timed;
 use crate::this_server::begin_monitoring;
 
 /// The agent's store from now on: each call that the gate shuts out hangs.
 fn hang(place: &mut Place) -> Gate {
     let gate = Gate::default();
-    let passes = gate.clone();
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    let before = move |method| {
-        passes.pass(method);
-        Ok(())
-    };
-    let steered = Steered { store, before };
     let inbox = place.agent.outside.workshop.inbox.clone();
     let ended = move || drop(inbox.send(Message::StoreAnswers));
-    place.agent.store = Box::new(Timed::new(Box::new(steered), ended).unwrap());
+    place.agent.store = Box::new(Timed::new(Box::new(gate.before(store)), ended).unwrap());
     gate
 }
 

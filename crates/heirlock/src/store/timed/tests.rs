@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::dir::DirStore;
-use crate::store::steered::{Gate, Steered};
+use crate::store::steered::Gate;
 
 /// A store with one generation, whose calls hang where the gate is shut, and what is heard when one has ended late.
 struct Place {
@@ -38,14 +38,8 @@ fn place() -> Place {
     store.claim(&service(), &Claim::new(Generation(1), &owner, "run-1", 0)).unwrap();
     store.begin_generation(&service(), Generation(1), &Contents::default()).unwrap();
     let gate = Gate::default();
-    let passes = gate.clone();
-    let before = move |method| {
-        passes.pass(method);
-        Ok(())
-    };
-    let steered = Steered { store, before };
     let (late, ended) = channel();
-    let store = Timed::new(Box::new(steered), move || late.send(()).unwrap()).unwrap();
+    let store = Timed::new(Box::new(gate.before(store)), move || late.send(()).unwrap()).unwrap();
     Place { _directory: directory, gate, store, ended }
 }
 
@@ -111,10 +105,10 @@ fn a_heartbeat_that_ends_late_tells_at_the_next_one_what_it_has_found() {
 
 #[test]
 fn a_call_that_carries_much_is_waited_for_as_long_as_it_makes_progress() {
-    let Place { store, _directory, .. } = place();
-    let (lane, inner) = (&store.calls, Arc::clone(&store.store));
+    let Place { mut store, _directory, .. } = place();
     let wait_max = Duration::from_secs(3);
-    let lane = Lane::new(lane.calls.clone(), Arc::clone(&lane.on), wait_max);
+    store.calls.wait_max = wait_max;
+    let (lane, inner) = (&store.calls, Arc::clone(&store.store));
     let working = move |store: &dyn Store| {
         for _ in 0..2 {
             thread::sleep(wait_max * 2 / 3);
