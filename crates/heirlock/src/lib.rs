@@ -51,4 +51,5 @@ mod survey;
 mod this_server;
 mod threads;
 mod watchdog;
-mod words;
+
+use heirlock_agent::words;

@@ -17,7 +17,7 @@ use super::outside::Outside;
 use super::runs::Commission;
 use super::work::RunNumber;
 use super::{Agent, Message};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::control::report::StatusReport;
 use crate::store::dir::DirStore;
 use crate::this_server::ThisServer;
@@ -89,7 +89,7 @@ fn settings_at(directory: &TempDir, keys: &str, mode: &str, [first, second]: [&s
          [[service]]\nname = \"nfs\"\n{keys}addresses = [\"{first}\"]\n\
          [[service]]\nname = \"new\"\naddresses = [\"{second}\"]\n"
     );
-    Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap())
+    Arc::new(config::parse(Path::new("test.toml"), &text).unwrap())
 }
 
 /// An agent that has taken up what an earlier one left.

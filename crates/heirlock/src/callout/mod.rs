@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use heirlock_nsm::{MonName, MyName};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::Settings;
+use crate::config;
 
 pub(crate) use listener::Listener;
 pub(crate) use spool::Spool;
@@ -153,7 +153,7 @@ impl Place {
             std::env::var_os("HEIRLOCK_CONFIG").map_or("/etc/heirlock/heirlock.toml".into(), PathBuf::from);
         // rpc.statd runs us where its records lie.
         let here = || std::env::current_dir().unwrap_or_else(|_| "/var/lib/nfs".into());
-        match Settings::load(&path) {
+        match config::load(&path) {
             Ok(settings) => Self {
                 runtime_directory: settings.runtime_directory,
                 state_directory: if settings.state_directory_is_set {

@@ -1,6 +1,6 @@
 //! `[capture]`: how records are noticed. A capture mode is one file here, which says all that the rest of the program asks of
-//! a mode. What a mode needs of the host lies in `guard/capture/` (for `doctor`) and `guard/switch/` (for `enable` and
-//! `disable`), a file for each mode as well.
+//! a mode. What a mode needs of the host lies in heirlock's `guard/capture/` (for `doctor`) and `guard/switch/` (for
+//! `enable` and `disable`), a file for each mode as well.
 
 mod callout;
 mod nsm;
@@ -13,23 +13,23 @@ use serde::{Deserialize, Serialize};
 
 /// `[capture]`
 #[derive(Debug, Clone)]
-pub(crate) struct CaptureSettings {
+pub struct CaptureSettings {
     /// From whom they are learnt.
-    pub(crate) mode: CaptureMode,
+    pub mode: CaptureMode,
     /// How often the directory is scanned even without a hint.
-    pub(crate) scan_interval: Duration,
+    pub scan_interval: Duration,
     /// How long a deletion waits before it is believed (I2): 120 s.
-    pub(crate) tombstone_delay: Duration,
+    pub tombstone_delay: Duration,
     /// How long an unreachable client is remembered after an adoption: 7 days.
-    pub(crate) forget_after: Duration,
+    pub forget_after: Duration,
     /// Mode `nsm`: how long lockd is kept waiting for the store, in its only thread (I1): 500 ms.
-    pub(crate) mon_timeout: Duration,
+    pub mon_timeout: Duration,
     /// Mode `nsm`: what becomes of a client that is not in the store by then.
-    pub(crate) when_unprotected: WhenUnprotected,
+    pub when_unprotected: WhenUnprotected,
     /// Mode `nsm`: where the status monitor listens, unless its sockets are inherited; 0 is any.
-    pub(crate) port: u16,
+    pub port: u16,
     /// Mode `callout`: how long rpc.statd, and with it lockd, is kept waiting: 1 s.
-    pub(crate) callout_timeout: Duration,
+    pub callout_timeout: Duration,
 }
 
 impl Default for CaptureSettings {
@@ -50,7 +50,7 @@ impl Default for CaptureSettings {
 
 impl CaptureSettings {
     /// Keys that say something and have no effect in this mode, each with the mode that it is meant for.
-    pub(crate) fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
+    pub fn idle_keys(&self) -> Vec<(&'static str, CaptureMode)> {
         let unset = Self::default();
         let others = self.mode.others(CaptureMode::ALL).into_iter().rev();
         let keys = others.flat_map(|mode| mode.properties().keys.iter().map(move |key| (key, mode)));
@@ -58,7 +58,7 @@ impl CaptureSettings {
     }
 
     /// What the mode promises to clients, as it is configured.
-    pub(crate) fn promise(&self) -> Promise {
+    pub fn promise(&self) -> Promise {
         (self.mode.properties().promise)(self)
     }
 }
@@ -69,7 +69,7 @@ impl CaptureSettings {
 /// of its [`Properties`]. A place that does another thing in each mode hands over one thing [`ForEach`] of them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
-pub(crate) struct CaptureMode(Named);
+pub struct CaptureMode(Named);
 
 /// Which one it is: known here alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +84,16 @@ enum Named {
 
 impl CaptureMode {
     /// All of them.
-    pub(crate) const ALL: ForEach<Self> =
+    pub const ALL: ForEach<Self> =
         ForEach { watch: Self(Named::Watch), callout: Self(Named::Callout), nsm: Self(Named::Nsm) };
 
     /// As the configuration spells it.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         self.properties().name
     }
 
     /// What is true of it.
-    pub(crate) fn properties(self) -> &'static Properties {
+    pub fn properties(self) -> &'static Properties {
         self.choose(ForEach {
             watch: &watch::PROPERTIES,
             callout: &callout::PROPERTIES,
@@ -102,7 +102,7 @@ impl CaptureMode {
     }
 
     /// The one that is meant for this mode.
-    pub(crate) fn choose<T>(self, each: ForEach<T>) -> T {
+    pub fn choose<T>(self, each: ForEach<T>) -> T {
         match self.0 {
             Named::Watch => each.watch,
             Named::Callout => each.callout,
@@ -111,7 +111,7 @@ impl CaptureMode {
     }
 
     /// Those that are meant for the other modes.
-    pub(crate) fn others<T>(self, each: ForEach<T>) -> Vec<T> {
+    pub fn others<T>(self, each: ForEach<T>) -> Vec<T> {
         let all = Self::ALL.all().into_iter().zip(each.all());
         all.filter(|(mode, _)| mode.0 != self.0).map(|(_, one)| one).collect()
     }
@@ -140,54 +140,57 @@ impl TryFrom<String> for CaptureMode {
 
 /// One thing for each mode. Wherever one of these is made, the compiler asks for a mode that is added.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ForEach<T> {
-    pub(crate) watch: T,
-    pub(crate) callout: T,
-    pub(crate) nsm: T,
+pub struct ForEach<T> {
+    /// For mode `watch`.
+    pub watch: T,
+    /// For mode `callout`.
+    pub callout: T,
+    /// For mode `nsm`.
+    pub nsm: T,
 }
 
 impl<T> ForEach<T> {
     /// All of them.
-    pub(crate) fn all(self) -> [T; 3] {
+    pub fn all(self) -> [T; 3] {
         let Self { watch, callout, nsm } = self;
         [watch, callout, nsm]
     }
 }
 
 /// What is true of a mode, wherever it is asked.
-pub(crate) struct Properties {
+pub struct Properties {
     /// As the configuration spells it.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// The keys of `[capture]` that have an effect in this mode alone.
-    pub(crate) keys: &'static [Key],
+    pub keys: &'static [Key],
     /// heirlock is the status monitor: it answers lockd, over sockets that outlive the agent, and no rpc.statd may run. Else
     /// rpc.statd has to.
-    pub(crate) is_status_monitor: bool,
+    pub is_status_monitor: bool,
     /// rpc.statd runs heirlock's callout: nfs.conf names it, and the agent listens for it.
-    pub(crate) has_callout: bool,
+    pub has_callout: bool,
     /// inotify tells of what happens in the status monitor's directory; else only the looks find it.
-    pub(crate) watches_directory: bool,
+    pub watches_directory: bool,
     /// A client that registers waits until it is durable. So a client is durable in every service before it is told to
     /// register again: in a crowd the last would wait too long.
-    pub(crate) shares_before_telling: bool,
+    pub shares_before_telling: bool,
     /// What it promises to clients.
     promise: fn(&CaptureSettings) -> Promise,
 }
 
 /// A key of `[capture]`.
-pub(crate) struct Key {
+pub struct Key {
     /// As the configuration spells it.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Whether two configurations say the same by it.
     is_same: fn(&CaptureSettings, &CaptureSettings) -> bool,
 }
 
 /// What a mode promises to clients.
-pub(crate) struct Promise {
+pub struct Promise {
     /// Every lock that is granted is on record, whatever fails.
-    pub(crate) is_whole: bool,
+    pub is_whole: bool,
     /// In words, with the time in which a lock may be lost.
-    pub(crate) words: String,
+    pub words: String,
 }
 
 #[cfg(test)]
