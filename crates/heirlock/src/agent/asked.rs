@@ -134,11 +134,11 @@ mod tests {
     use crate::agent::requests::Adoption;
     use crate::agent::runs::Waiting;
     use crate::agent::testing::{Place, place, place_on_a_network, service};
-    use crate::control::{AnswerWhen, Line, Progress, Responder};
+    use crate::control::{AnswerWhen, Line, Progress};
 
     /// What the one who asks for an adoption hears until it has claimed.
     fn heard(mut place: Place, prepare: bool) -> Vec<Progress> {
-        let (responder, lines) = Responder::heard();
+        let (responder, lines) = crate::control::heard();
         let service = service("nfs");
         let adoption = Adoption { service, prepare, fenced: None, insisted: true, before: Vec::new() };
         let waiting = Waiting { responder, until: AnswerWhen::Settled };

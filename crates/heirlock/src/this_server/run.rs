@@ -88,7 +88,7 @@ fn listen(
             return;
         }
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = inbox.send(Message::Request(Box::new(request), responder.held_in(&outbox)));
+        let _ = inbox.send(Message::Request(Box::new(request), outbox.hold(responder)));
     };
     Listener::start(&settings.runtime_directory, requested)
         .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))

@@ -134,7 +134,7 @@ fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
     let mut place = with_a_guest();
     let (service, now) = (service("nfs"), place.agent.outside.now());
     let ask = |place: &mut Place| {
-        let (responder, lines) = Responder::heard();
+        let (responder, lines) = crate::control::heard();
         place.agent.asked_to_release(&service, responder);
         lines
     };

@@ -125,7 +125,7 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     };
     gate.shut(&["probe"]);
     assert!(place.agent.store.probe().is_err());
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
     place.agent.say_what_was_put_off(now);
     let Line::Progress(progress) = lines.recv().unwrap() else { panic!() };
@@ -133,9 +133,9 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     place.agent.end_what_was_put_off(now + STORE_ANSWERS_TIME_MAX * 2);
     let Line::Failed(failure) = lines.recv().unwrap() else { panic!() };
     assert!(failure.message.contains("takes longer than 800 ms"), "{}", failure.message);
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
-    let (asked, paused) = Responder::heard();
+    let (asked, paused) = crate::control::heard();
     place.agent.handle(Message::Request(Box::new(Request::Maintenance { on: true }), asked));
     assert!(matches!(paused.recv().unwrap(), Line::Done(Answer::Verb { changed: true, .. })), "at once");
     assert!(place.agent.asked.is_none() && lines.try_recv().is_err());
@@ -148,7 +148,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
     for waits_too_long in [false, true] {
         let mut place = holder();
         let gate = hang(&mut place);
-        let (responder, lines) = Responder::heard();
+        let (responder, lines) = crate::control::heard();
         place.agent.release(&service("new"), Some(responder), None);
         gate.shut(&["release"]);
         let now = place.agent.outside.now();

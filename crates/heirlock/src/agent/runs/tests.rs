@@ -253,7 +253,7 @@ fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     };
     place.agent.store = Box::new(Steered { store, before });
     place.begin("new");
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     let asked = place.agent.asked.as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     while place.agent.asked.is_some() {
@@ -335,7 +335,7 @@ const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
     let mut place = place();
     place.begin_uninsisted("new");
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     let asked = place.agent.asked.as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     let limit = asked.due().unwrap();

@@ -10,101 +10,101 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{AILMENT_CHARS_MAX, AILMENTS_MAX};
 
-pub(crate) use judge::{Level, Next, Problem, ProblemKind, judge, level};
+pub use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
 /// What became of one adoption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AdoptionReport {
+pub struct AdoptionReport {
     /// The service that was taken over; in a self-adoption the server's own.
-    pub(crate) service: String,
+    pub service: String,
     /// Its generation.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// The number its clients were told.
-    pub(crate) state_number: u32,
+    pub state_number: u32,
     /// How the lock manager was made to recognise.
-    pub(crate) strategy: String,
+    pub strategy: String,
     /// `settled`, `prepared`, or how far it came.
-    pub(crate) phase: String,
+    pub phase: String,
     /// Why it failed; none where it did not.
     #[serde(default)]
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
     /// How many clients it has.
-    pub(crate) clients: usize,
+    pub clients: usize,
     /// How many registered again with the adoptive server.
-    pub(crate) re_registered: usize,
+    pub re_registered: usize,
     /// How many answered; those that registered again are among them.
-    pub(crate) acknowledged: usize,
+    pub acknowledged: usize,
     /// How many never answered.
-    pub(crate) unreachable: usize,
+    pub unreachable: usize,
     /// How many were not told in time.
-    pub(crate) lost: usize,
+    pub lost: usize,
     /// How many nothing is known of yet.
-    pub(crate) unknown: usize,
+    pub unknown: usize,
     /// What happened when.
-    pub(crate) timeline: Vec<TimelineEntry>,
+    pub timeline: Vec<TimelineEntry>,
     /// Those that answered last.
-    pub(crate) slowest: Vec<Slow>,
+    pub slowest: Vec<Slow>,
     /// Those that were not told.
-    pub(crate) failed: Vec<Missed>,
+    pub failed: Vec<Missed>,
     /// Entries of a folder that are not what they should be.
     #[serde(default)]
-    pub(crate) troubles: Vec<EntryTrouble>,
+    pub troubles: Vec<EntryTrouble>,
     /// Other services of the same lock manager, whose clients were told as well.
-    pub(crate) others: Vec<OtherService>,
+    pub others: Vec<OtherService>,
     /// What is missing at the service's addresses from which nobody could be told.
     #[serde(default)]
-    pub(crate) unready: Vec<String>,
+    pub unready: Vec<String>,
     /// Where the records lie.
-    pub(crate) records_at: String,
+    pub records_at: String,
     /// When it began, in seconds since 1970.
-    pub(crate) started_at_s: u64,
+    pub started_at_s: u64,
     /// From whom, why, and how long clients were without the service; where the store was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) tenure: Option<Box<TenureReport>>,
+    pub tenure: Option<Box<TenureReport>>,
     /// What became of each client; where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) each_client: Vec<ClientOutcome>,
+    pub each_client: Vec<ClientOutcome>,
 }
 
 /// One generation of a service, as it is told afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TenureReport {
+pub struct TenureReport {
     /// Which generation.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// Whose the service was before.
-    pub(crate) from: Option<String>,
+    pub from: Option<String>,
     /// Whose it was in this generation.
-    pub(crate) to: String,
+    pub to: String,
     /// Why it began.
-    pub(crate) cause: Beginning,
+    pub cause: Beginning,
     /// When it began, in seconds since 1970 by the clock of `to`.
-    pub(crate) began_at_s: u64,
+    pub began_at_s: u64,
     /// When its owner gave it up in order, in seconds since 1970 by the clock of `to`.
-    pub(crate) released_at_s: Option<u64>,
+    pub released_at_s: Option<u64>,
     /// How far the run that began it came.
-    pub(crate) phase: Phase,
+    pub phase: Phase,
     /// Why that run failed.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
     /// The number that its clients were told.
-    pub(crate) state_number: Option<u32>,
+    pub state_number: Option<u32>,
     /// How many clients it had when it began.
-    pub(crate) clients: usize,
+    pub clients: usize,
     /// How many of them were told.
-    pub(crate) told: usize,
+    pub told: usize,
     /// How many of those registered again.
-    pub(crate) re_registered: usize,
+    pub re_registered: usize,
     /// How many never answered.
-    pub(crate) unreachable: usize,
+    pub unreachable: usize,
     /// How many were not told in time.
-    pub(crate) lost: usize,
+    pub lost: usize,
     /// Of how many nothing is known.
-    pub(crate) unknown: usize,
+    pub unknown: usize,
     /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for what came before.
-    pub(crate) last_sign_ms: Option<i64>,
+    pub last_sign_ms: Option<i64>,
     /// From the last sign, or from `began_at_s` where none is known, until the service could be reached again.
-    pub(crate) without_service_ms: Option<u64>,
+    pub without_service_ms: Option<u64>,
     /// The same until the last client was back.
-    pub(crate) until_last_client_ms: Option<u64>,
+    pub until_last_client_ms: Option<u64>,
 }
 
 impl From<&Tenure> for TenureReport {
@@ -134,127 +134,127 @@ impl From<&Tenure> for TenureReport {
 
 /// The past of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HistoryReport {
+pub struct HistoryReport {
     /// Which.
-    pub(crate) service: String,
+    pub service: String,
     /// Its generations, the newest first.
-    pub(crate) generations: Vec<TenureReport>,
+    pub generations: Vec<TenureReport>,
     /// What could not be read, in the words of what was read.
-    pub(crate) unreadable: Vec<String>,
+    pub unreadable: Vec<String>,
 }
 
 /// What became of one client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ClientOutcome {
+pub struct ClientOutcome {
     /// Its key in the store: its address.
-    pub(crate) client: String,
+    pub client: String,
     /// The names it registered under, other than that.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// What became of it; nothing where that is not known.
-    pub(crate) outcome: Option<Outcome>,
+    pub outcome: Option<Outcome>,
     /// When that was known, in milliseconds since the adoption began.
-    pub(crate) at_ms: i64,
+    pub at_ms: i64,
     /// Why, where it isn't good.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
 }
 
 /// One entry of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TimelineEntry {
+pub struct TimelineEntry {
     /// What happened.
-    pub(crate) event: Milestone,
+    pub event: Milestone,
     /// Milliseconds since the adoption began.
-    pub(crate) at_ms: i64,
+    pub at_ms: i64,
 }
 
 /// A client that took long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Slow {
+pub struct Slow {
     /// Which.
-    pub(crate) client: String,
+    pub client: String,
     /// Milliseconds from the first notification of the adoption until it answered.
-    pub(crate) took_ms: i64,
+    pub took_ms: i64,
 }
 
 /// A client that was not told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Missed {
+pub struct Missed {
     /// Which.
-    pub(crate) client: String,
+    pub client: String,
     /// What became of it.
-    pub(crate) outcome: Outcome,
+    pub outcome: Outcome,
     /// Why.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// An entry of the store or of the status monitor's directory that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EntryTrouble {
+pub struct EntryTrouble {
     /// Which.
-    pub(crate) entry: String,
+    pub entry: String,
     /// What was expected and found, and what an administrator can do.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// Another service of the same run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OtherService {
+pub struct OtherService {
     /// Which.
-    pub(crate) service: String,
+    pub service: String,
     /// The number its clients were told.
-    pub(crate) state_number: u32,
+    pub state_number: u32,
     /// How many clients it has.
-    pub(crate) clients: usize,
+    pub clients: usize,
     /// How many answered.
-    pub(crate) acknowledged: usize,
+    pub acknowledged: usize,
     /// How many were not told.
-    pub(crate) missed: usize,
+    pub missed: usize,
 }
 
 /// How a server, its store and the services in it are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StatusReport {
+pub struct StatusReport {
     /// The server.
-    pub(crate) server: String,
+    pub server: String,
     /// This run of its agent; empty where none answers.
-    pub(crate) agent: String,
+    pub agent: String,
     /// The version of the program.
-    pub(crate) version: String,
+    pub version: String,
     /// Tells its configuration from others.
     #[serde(default)]
-    pub(crate) configuration: String,
+    pub configuration: String,
     /// Milliseconds since its loop last turned; nothing before the first turn.
     #[serde(default)]
-    pub(crate) loop_turned_ms_ago: Option<u64>,
+    pub loop_turned_ms_ago: Option<u64>,
     /// Milliseconds since it last saw the status monitor's directory.
     #[serde(default)]
-    pub(crate) looked_ms_ago: Option<u64>,
+    pub looked_ms_ago: Option<u64>,
     /// Who says it.
     #[serde(default)]
-    pub(crate) source: Source,
+    pub source: Source,
     /// The store.
-    pub(crate) store: StoreStatus,
+    pub store: StoreStatus,
     /// The lock manager.
-    pub(crate) lock_manager: LockManagerStatus,
+    pub lock_manager: LockManagerStatus,
     /// Since when every client that registers here is on record, in seconds since 1970; nothing where that is not so.
     #[serde(default)]
-    pub(crate) protected_since_s: Option<u64>,
+    pub protected_since_s: Option<u64>,
     /// The services of the configuration and of the store.
-    pub(crate) services: Vec<ServiceStatus>,
+    pub services: Vec<ServiceStatus>,
     /// The other servers.
-    pub(crate) servers: Vec<ServerStatus>,
+    pub servers: Vec<ServerStatus>,
     /// This server's silence is no reason to adopt.
-    pub(crate) maintenance: bool,
+    pub maintenance: bool,
     /// Clients that were granted locks and that the store does not know of.
     #[serde(default)]
-    pub(crate) at_risk: Vec<ClientStatus>,
+    pub at_risk: Vec<ClientStatus>,
     /// What is wrong.
-    pub(crate) problems: Vec<Problem>,
+    pub problems: Vec<Problem>,
 }
 
 impl StatusReport {
     /// Where no agent answers, and the store has not been looked at yet.
-    pub(crate) fn without_agent(server: &str, place: &str) -> Self {
+    pub fn without_agent(server: &str, place: &str) -> Self {
         Self {
             server: server.to_owned(),
             agent: String::new(),
@@ -283,7 +283,7 @@ impl StatusReport {
 /// Who says how a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Source {
+pub enum Source {
     /// Its agent.
     #[default]
     Agent,
@@ -293,134 +293,134 @@ pub(crate) enum Source {
 
 /// How the store is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoreStatus {
+pub struct StoreStatus {
     /// Where it is.
-    pub(crate) place: String,
+    pub place: String,
     /// Everything that was to be written is durable.
-    pub(crate) well: bool,
+    pub well: bool,
     /// What fails.
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
     /// Since when new clients are unprotected, in seconds since 1970.
-    pub(crate) unprotected_since_s: Option<u64>,
+    pub unprotected_since_s: Option<u64>,
 }
 
 /// How the lock manager is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LockManagerStatus {
+pub struct LockManagerStatus {
     /// What it is.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Its life.
-    pub(crate) incarnation: Option<String>,
+    pub incarnation: Option<String>,
     /// Clients are served.
-    pub(crate) serving: bool,
+    pub serving: bool,
     /// Something held here needs one: it is no fault of a standby that none runs.
     #[serde(default)]
-    pub(crate) needed: bool,
+    pub needed: bool,
 }
 
 /// How a service is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServiceStatus {
+pub struct ServiceStatus {
     /// Which.
-    pub(crate) service: String,
+    pub service: String,
     /// Whose it is; nobody's where it was never claimed, or given up.
-    pub(crate) owner: Option<String>,
+    pub owner: Option<String>,
     /// Who gave it up, where it is nobody's.
     #[serde(default)]
-    pub(crate) released_by: Option<String>,
+    pub released_by: Option<String>,
     /// Ours.
-    pub(crate) held: bool,
+    pub held: bool,
     /// It is in this server's configuration.
     #[serde(default)]
-    pub(crate) configured: bool,
+    pub configured: bool,
     /// Where it is at home.
     #[serde(default)]
-    pub(crate) home: Option<String>,
+    pub home: Option<String>,
     /// The agents decide by themselves that its owner is dead.
     #[serde(default)]
-    pub(crate) automatic: bool,
+    pub automatic: bool,
     /// Its generation.
-    pub(crate) generation: Option<u64>,
+    pub generation: Option<u64>,
     /// The number of this generation.
-    pub(crate) state_number: Option<u32>,
+    pub state_number: Option<u32>,
     /// Clients that the store knows.
-    pub(crate) records: usize,
+    pub records: usize,
     /// Deletions that wait to be believed.
-    pub(crate) tombstones: usize,
+    pub tombstones: usize,
     /// How far its adoption is, or how the last one ended.
-    pub(crate) phase: Option<String>,
+    pub phase: Option<String>,
     /// It waits for `adopt --finish`.
     #[serde(default)]
-    pub(crate) awaits_finish: bool,
+    pub awaits_finish: bool,
     /// While an adoption is on: how many clients are to be told.
     #[serde(default)]
-    pub(crate) clients_to_tell: Option<usize>,
+    pub clients_to_tell: Option<usize>,
     /// While an adoption is on: how many of them were.
     #[serde(default)]
-    pub(crate) clients_told: Option<usize>,
+    pub clients_told: Option<usize>,
     /// While an adoption is on: how much of the grace period is left.
     #[serde(default)]
-    pub(crate) grace_left_ms: Option<u64>,
+    pub grace_left_ms: Option<u64>,
     /// When the adoption that began its generation began, in seconds since 1970; nothing where none did.
     #[serde(default)]
-    pub(crate) adopted_at_s: Option<u64>,
+    pub adopted_at_s: Option<u64>,
     /// Why the last one failed.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
     /// How many clients did not answer in the last adoption and have not come back since.
     #[serde(default)]
-    pub(crate) unreachable: usize,
+    pub unreachable: usize,
     /// How many were not told in time and have not come back since.
     #[serde(default)]
-    pub(crate) lost: usize,
+    pub lost: usize,
     /// Of these, some by name.
     #[serde(default)]
-    pub(crate) missed: Vec<ClientStatus>,
+    pub missed: Vec<ClientStatus>,
     /// What is to be done next.
     #[serde(default)]
-    pub(crate) next: Option<Next>,
+    pub next: Option<Next>,
 }
 
 /// A client in trouble.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ClientStatus {
+pub struct ClientStatus {
     /// Its key in the store: its address.
-    pub(crate) client: String,
+    pub client: String,
     /// The names it registered under, other than that.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// What became of it; nothing where it is at risk.
-    pub(crate) outcome: Option<Outcome>,
+    pub outcome: Option<Outcome>,
     /// Since when, in seconds since 1970.
-    pub(crate) since_s: Option<u64>,
+    pub since_s: Option<u64>,
     /// Why.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
 }
 
 /// How another server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServerStatus {
+pub struct ServerStatus {
     /// Which.
-    pub(crate) server: String,
+    pub server: String,
     /// What is known of its heart.
-    pub(crate) heart: Heart,
+    pub heart: Heart,
     /// How long ago its heart was last seen to beat, by this server's clock; nothing where it was not seen.
     #[serde(default)]
-    pub(crate) last_beat_age_ms: Option<u64>,
+    pub last_beat_age_ms: Option<u64>,
     /// How long it has been watched, where that is too short to say more.
     #[serde(default)]
-    pub(crate) watched_ms: Option<u64>,
+    pub watched_ms: Option<u64>,
     /// How long it must be watched.
     #[serde(default)]
-    pub(crate) to_watch_ms: Option<u64>,
+    pub to_watch_ms: Option<u64>,
     /// When its last beat was written, in seconds since 1970 by its own clock.
     #[serde(default)]
-    pub(crate) last_beat_at_s: Option<u64>,
+    pub last_beat_at_s: Option<u64>,
     /// What ails it.
-    pub(crate) ailments: Vec<Ailment>,
+    pub ailments: Vec<Ailment>,
 }
 
 impl ServerStatus {
     /// One of which nothing is known but its name.
-    pub(crate) fn unknown(server: &str) -> Self {
+    pub fn unknown(server: &str) -> Self {
         Self {
             server: server.to_owned(),
             heart: Heart::Unknown,
@@ -436,7 +436,7 @@ impl ServerStatus {
 /// What is known of another server's heart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Heart {
+pub enum Heart {
     /// It beats.
     Beating,
     /// Beats are missing, for less than `dead-after` yet.
@@ -453,18 +453,18 @@ pub(crate) enum Heart {
 
 /// What ails a server, as it tells the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ailment {
+pub struct Ailment {
     /// What.
-    pub(crate) kind: AilmentKind,
+    pub kind: AilmentKind,
     /// What was said by whatever failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// What can ail a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum AilmentKind {
+pub enum AilmentKind {
     /// The status monitor's directory can't be read.
     MonitorDirectoryUnreadable,
     /// The store fails.
@@ -477,7 +477,7 @@ pub(crate) enum AilmentKind {
 
 impl Ailment {
     /// As it is written into a heartbeat: `store-fails: No space left`. Versions before this one show it as it is.
-    pub(crate) fn in_a_heartbeat(&self) -> String {
+    pub fn in_a_heartbeat(&self) -> String {
         match (self.kind.as_str(), &self.error) {
             (kind, Some(error)) => format!("{kind}: {error}"),
             (kind, None) => kind.to_owned(),
@@ -485,7 +485,7 @@ impl Ailment {
     }
 
     /// What another server says in its heartbeat, as much of it as is shown.
-    pub(crate) fn all_of_a_heartbeat(texts: &[String]) -> Vec<Self> {
+    pub fn all_of_a_heartbeat(texts: &[String]) -> Vec<Self> {
         let cut = |text: &String| text.chars().take(AILMENT_CHARS_MAX).collect::<String>();
         let mut all: Vec<Self> =
             texts.iter().take(AILMENTS_MAX).map(|text| Self::of_a_heartbeat(&cut(text))).collect();

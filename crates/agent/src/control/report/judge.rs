@@ -7,7 +7,7 @@ use super::{Heart, ServiceStatus, StatusReport};
 /// How bad it is, the best first. Monitoring systems go by these numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Level {
+pub enum Level {
     /// Every client that registers is on record, and nothing is to be done.
     Well,
     /// Somebody should look at it.
@@ -18,30 +18,30 @@ pub(crate) enum Level {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Problem {
+pub struct Problem {
     /// What.
-    pub(crate) kind: ProblemKind,
+    pub kind: ProblemKind,
     /// Of which service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) service: Option<String>,
+    pub service: Option<String>,
     /// Of which server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) server: Option<String>,
+    pub server: Option<String>,
     /// Where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) path: Option<String>,
+    pub path: Option<String>,
     /// How many clients it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) clients: Option<usize>,
+    pub clients: Option<usize>,
     /// What was said by whatever failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum ProblemKind {
+pub enum ProblemKind {
     /// No agent answers on this server.
     NoAgent,
     /// The agent listens and says nothing: it is stopped, or hangs.
@@ -97,7 +97,7 @@ pub(crate) enum ProblemKind {
 /// What is to be done next for a service. The command that does it is made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Next {
+pub enum Next {
     /// Nothing: the agent is at it.
     Wait,
     /// Bring the address up, then `adopt --finish`.
@@ -114,32 +114,42 @@ pub(crate) enum Next {
 
 impl Problem {
     /// Of a kind, and no more.
-    pub(crate) fn new(kind: ProblemKind) -> Self {
+    pub fn new(kind: ProblemKind) -> Self {
         Self { kind, service: None, server: None, path: None, clients: None, error: None }
     }
 
-    pub(crate) fn of(self, service: &str) -> Self {
+    /// Of this service.
+    #[must_use]
+    pub fn of(self, service: &str) -> Self {
         Self { service: Some(service.to_owned()), ..self }
     }
 
-    pub(crate) fn by(self, server: &str) -> Self {
+    /// Of this server.
+    #[must_use]
+    pub fn by(self, server: &str) -> Self {
         Self { server: Some(server.to_owned()), ..self }
     }
 
-    pub(crate) fn at(self, path: &str) -> Self {
+    /// At this path.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
         Self { path: Some(path.to_owned()), ..self }
     }
 
-    pub(crate) fn with(self, clients: usize) -> Self {
+    /// Of so many clients.
+    #[must_use]
+    pub fn with(self, clients: usize) -> Self {
         Self { clients: Some(clients), ..self }
     }
 
-    pub(crate) fn saying(self, error: &str) -> Self {
+    /// In the words of whatever failed.
+    #[must_use]
+    pub fn saying(self, error: &str) -> Self {
         Self { error: Some(error.to_owned()), ..self }
     }
 
     /// How bad it is.
-    pub(crate) fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self.kind {
             ProblemKind::AgentSilent
             | ProblemKind::NotCaptured
@@ -172,7 +182,7 @@ impl Problem {
 
 impl StatusReport {
     /// What the store says of a service can't be read.
-    pub(crate) fn cannot_read(&self, service: &str) -> bool {
+    pub fn cannot_read(&self, service: &str) -> bool {
         let is_it = |problem: &Problem| {
             problem.kind == ProblemKind::Unreadable && problem.service.as_deref() == Some(service)
         };
@@ -181,12 +191,12 @@ impl StatusReport {
 }
 
 /// How bad the worst of it is.
-pub(crate) fn level(report: &StatusReport) -> Level {
+pub fn level(report: &StatusReport) -> Level {
     report.problems.iter().map(Problem::level).max().unwrap_or(Level::Well)
 }
 
 /// Adds what follows from the rest of a report: what is wrong with its services, and what is to be done next.
-pub(crate) fn judge(report: &mut StatusReport) {
+pub fn judge(report: &mut StatusReport) {
     let hearts: Vec<(String, Heart)> =
         report.servers.iter().map(|server| (server.server.clone(), server.heart)).collect();
     let heart_of = |owner: &str| hearts.iter().find(|(name, _)| name == owner).map(|(_, heart)| *heart);
