@@ -3,4 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod limits;
+pub mod status_monitor;
+pub mod store_memory;
+pub mod survey;
 pub mod words;

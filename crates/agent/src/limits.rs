@@ -96,3 +96,9 @@ pub const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// As status monitor: between two syncs of what was written into its directory.
 pub const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long systemd may take for one change of a unit.
+pub const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long nfsd may take to serve again after it was restarted.
+pub const SERVE_TIME_MAX: Duration = Duration::from_secs(30);

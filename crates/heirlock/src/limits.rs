@@ -88,9 +88,6 @@ pub(crate) const REACH_CONNECTION_TIME_MAX: Duration = Duration::from_millis(500
 /// Clients that are asked whether they can be reached.
 pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 
-/// How long systemd may take for one change of a unit.
-pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// How long an agent may say nothing before it is asked whether its loop turns, and how often it is asked again.
 pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
 

@@ -13,6 +13,8 @@ use heirlock_nsm::MyName;
 
 pub use capture::{CaptureMode, CaptureSettings, ForEach, Key, Promise, Properties};
 
+use crate::limits;
+
 /// The configuration of one server, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -107,6 +109,24 @@ pub struct LockManagerSettings {
     pub incarnation: Option<Command>,
     /// How long its grace lasts, where it can't be read from the kernel.
     pub grace_period: Option<Duration>,
+}
+
+impl LockManagerSettings {
+    /// How long a recognition may take at the most: all limits that it keeps to, one after the other.
+    #[must_use]
+    pub fn recognition_time_max(&self) -> Duration {
+        let limit = |command: &Option<Command>, unset| {
+            command.as_ref().map_or(unset, |command| command.time_limit) + limits::KILLED_TIME_MAX
+        };
+        let Self { restart_nfs, restart_status_monitor, recognise, incarnation, .. } = self;
+        let by_systemd = limits::SYSTEMCTL_TIME_MAX;
+        let restarts = [limit(restart_nfs, by_systemd), limit(restart_status_monitor, by_systemd)];
+        let strategy =
+            restarts.into_iter().chain([limit(recognise, Duration::ZERO)]).max().unwrap_or_default();
+        // One look that is on when it begins, one before and one after.
+        let looks = limit(incarnation, Duration::ZERO) * 3;
+        strategy + looks + limits::SERVE_TIME_MAX + limits::PROVE_TIME_MAX
+    }
 }
 
 /// What serves locks.

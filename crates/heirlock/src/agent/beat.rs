@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use crate::from_elsewhere;
+use super::Agent;
+use super::outside::Outside;
 use crate::store::{Beaten, Decline, ServerHearts, ServerReport, Store, StoreError};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
@@ -21,6 +21,8 @@ pub(crate) struct Pulse {
     report: ServerReport,
     hearts: Hearts,
     found: ServerHearts,
+    /// Heartbeats that can't be read and of which nothing was said yet, and why.
+    unsaid: Vec<(String, String)>,
     namesake: Option<Other>,
     /// The last beat that the store took.
     written: Option<u64>,
@@ -65,6 +67,7 @@ impl Pulse {
             report,
             hearts,
             found: ServerHearts::default(),
+            unsaid: Vec::new(),
             namesake: None,
             written: None,
             set_back: false,
@@ -114,10 +117,7 @@ impl Pulse {
         self.hearts.saw(now, &others.map(as_beat).collect());
         for (entry, why) in &found.unreadable {
             if self.found.unreadable.get(entry) != Some(why) {
-                let shown = entry.escape_debug();
-                if from_elsewhere::may_say("unreadable heartbeat", Source::Unknown) {
-                    tracing::error!(entry = %shown, why, "the heartbeat {shown} in the store can't be read: {why}");
-                }
+                self.unsaid.push((entry.escape_debug().to_string(), why.clone()));
             }
             if let Ok(server) = ServerName::parse(entry) {
                 self.hearts.unseen(&server);
@@ -241,6 +241,17 @@ fn as_beat((server, report): (&ServerName, &ServerReport)) -> (ServerName, Beat)
 
 fn beat_of(report: &ServerReport) -> String {
     format!("{}/{}", report.agent, report.beat)
+}
+
+impl<O: Outside> Agent<O> {
+    /// Names the heartbeats in the store that can't be read, each once.
+    pub(crate) fn say_unreadable_hearts(&mut self) {
+        for (entry, why) in std::mem::take(&mut self.pulse.unsaid) {
+            if self.outside.may_say("unreadable heartbeat") {
+                tracing::error!(entry, why, "the heartbeat {entry} in the store can't be read: {why}");
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! rpc.statd's callouts: each client is made durable before rpc.statd, and lockd behind it, goes on.
 
 use heirlock_core::Moment;
-use heirlock_core::log_limit::{Source, cut};
+use heirlock_core::log_limit::cut;
 use heirlock_nsm::MyName;
 
 use super::outside::Outside;
 use super::put_off::Later;
 use super::{Agent, Answered};
-use crate::callout::Said;
-use crate::from_elsewhere;
 use crate::words::counted;
+use heirlock_agent::status_monitor::Said;
 
 impl<O: Outside> Agent<O> {
     /// rpc.statd says something, and waits.
@@ -22,7 +21,7 @@ impl<O: Outside> Agent<O> {
                 Ok(())
             }
             Said::Notified(what) => {
-                if from_elsewhere::may_say("notified by rpc.statd", Source::Unknown) {
+                if self.outside.may_say("notified by rpc.statd") {
                     tracing::info!(
                         what = cut(&format!("{what:?}")),
                         "a client says that it was restarted: {what:?}"
@@ -50,7 +49,7 @@ impl<O: Outside> Agent<O> {
         };
         for said in &noted {
             if let Err(why) = self.add_client(now, said) {
-                if from_elsewhere::may_say("noted callouts", Source::Unknown) {
+                if self.outside.may_say("noted callouts") {
                     tracing::warn!(why, "what callouts noted is not durable yet: {why}");
                 }
                 return;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
-use heirlock_core::log_limit::Source;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -20,7 +19,6 @@ use super::look::{Basis, Found, Looked, Recall};
 use super::outside::Outside;
 use super::resolve::Resolver;
 use super::work::Work;
-use crate::from_elsewhere;
 use crate::limits::{
     COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX, STORE_RETRY,
 };
@@ -410,7 +408,7 @@ impl<O: Outside> Agent<O> {
         };
         if addresses.is_empty() {
             if !self.capture.addresses.contains_key(name)
-                && from_elsewhere::may_say("client's name without an address", Source::Unknown)
+                && self.outside.may_say("client's name without an address")
             {
                 tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
@@ -433,7 +431,7 @@ impl<O: Outside> Agent<O> {
         let before = self.capture.addresses.get(name).cloned();
         learn(Arc::make_mut(&mut self.capture.addresses), name, addresses);
         if self.capture.addresses.get(name) != before.as_ref() {
-            if from_elsewhere::may_say("client's name resolved", Source::Unknown) {
+            if self.outside.may_say("client's name resolved") {
                 tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
             }
             self.durable_are_others();
@@ -461,7 +459,7 @@ impl<O: Outside> Agent<O> {
             let stays = !problem.may_be_in_the_making || self.capture.problems.contains(problem);
             if stays
                 && self.capture.known_problems.insert(problem.clone())
-                && from_elsewhere::may_say("no monitor record", Source::Unknown)
+                && self.outside.may_say("no monitor record")
             {
                 tracing::warn!(path = %problem.path, why = %problem.why, "{} is no monitor record, and is left alone: {}", problem.path, problem.why);
             }

@@ -186,6 +186,7 @@ impl<O: Outside> Agent<O> {
             Some(claim) if claim.owner != self.settings.server => {
                 let now = self.outside.now();
                 self.pulse.look(now, self.store.as_ref())?;
+                self.say_unreadable_hearts();
                 Ok(self.pulse.heart_of(&claim.owner, now))
             }
             _ => Ok(OwnerHeart::NeverSeen),

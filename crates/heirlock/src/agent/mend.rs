@@ -4,7 +4,6 @@
 //! is made anew. But nobody knows what the record said, and what else was lost with it: it is in the report, and nobody says
 //! that all went well (I8).
 
-use heirlock_core::log_limit::Source;
 use heirlock_core::takeover::Trouble;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -13,7 +12,6 @@ use heirlock_nsm::{MonitorLine, StateNumber};
 use super::outside::Outside;
 use super::services::UNREADABLE_ENTRY;
 use super::{Agent, holdings};
-use crate::from_elsewhere;
 use crate::store::{Contents, Damaged, Place, StoreError};
 
 /// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
@@ -49,7 +47,7 @@ impl<O: Outside> Agent<O> {
         for damaged in std::mem::take(&mut contents.damaged).into_iter().filter(Damaged::is_named) {
             let entry = format!("{folder}/{}", damaged.path);
             let why = &damaged.why;
-            if from_elsewhere::may_say(UNREADABLE_ENTRY, Source::Unknown) {
+            if self.outside.may_say(UNREADABLE_ENTRY) {
                 tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
             }
             let known = damaged.client().cloned().zip(my_name.clone());

@@ -63,13 +63,13 @@ use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::callout::Said;
 use crate::config::Settings;
 use crate::control::{Request, Responder};
-use crate::monitor::Wanted;
+use crate::limits;
 use crate::store::memory::StoreMemory;
 use crate::store::{ServerReport, Store, StoreErrorKind};
-use crate::{from_elsewhere, limits};
+use heirlock_agent::status_monitor::Said;
+use heirlock_agent::status_monitor::Wanted;
 
 use acquaintance::Acquaintance;
 use beat::{Condition, Namesake, Pulse};
@@ -320,7 +320,7 @@ impl<O: Outside> Agent<O> {
 
     /// Says that this server lives, and takes in what the others say.
     fn beat(&mut self, now: Moment) {
-        from_elsewhere::say_what_was_suppressed();
+        self.outside.say_what_was_suppressed(false);
         let condition = Condition {
             written_at_s: self.outside.wall_s(),
             incarnation: self.lives.running().cloned(),
@@ -340,7 +340,9 @@ impl<O: Outside> Agent<O> {
                 return;
             }
         }
-        match self.pulse.beat(now, self.store.as_ref(), condition) {
+        let beaten = self.pulse.beat(now, self.store.as_ref(), condition);
+        self.say_unreadable_hearts();
+        match beaten {
             Ok(None) => {}
             Ok(Some(Namesake::WasFirst)) => {
                 self.fatal = Some(format!(
@@ -424,7 +426,7 @@ impl<O: Outside> Agent<O> {
     pub(crate) fn stop(&mut self) -> Result<()> {
         tracing::info!("the agent stops");
         self.stop_notifying();
-        from_elsewhere::say_all_that_was_suppressed();
+        self.outside.say_what_was_suppressed(true);
         self.follow_all(self.outside.now());
         self.pulse.pause(true);
         self.meet_store()

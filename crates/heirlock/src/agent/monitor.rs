@@ -18,9 +18,9 @@ use super::put_off::Later;
 use super::work::Work;
 use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
-use crate::monitor::Wanted;
 use crate::store::RecordChange;
 use crate::words::counted;
+use heirlock_agent::status_monitor::Wanted;
 
 /// What the loop needs to know of the status monitor that it serves.
 #[derive(Debug, Default)]

@@ -19,10 +19,10 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use super::look::{Basis, Found, Recall};
 use super::work::{RunNumber, RunWork, Work};
-use crate::callout::Said;
 use crate::control::report::StatusReport;
 use crate::store::StoreError;
 use crate::store::memory::StoreMemory;
+use heirlock_agent::status_monitor::Said;
 
 /// The lines that were placed, by file.
 pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
@@ -49,6 +49,14 @@ pub(crate) trait Outside {
 
     /// A number that is unlikely to come twice. That nobody guesses it is not promised.
     fn random(&mut self) -> u64;
+
+    // The log.
+
+    /// Whether a log line of this kind may be written now. It has a cause outside of this server, which could fill the log.
+    fn may_say(&self, kind: &'static str) -> bool;
+
+    /// Says what was suppressed by [`Outside::may_say`] and is over. `all`: the agent ends, and all of it is said.
+    fn say_what_was_suppressed(&self, all: bool);
 
     // This server.
 

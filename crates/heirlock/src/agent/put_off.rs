@@ -11,9 +11,9 @@ use heirlock_core::{Moment, ServiceName};
 use super::outside::Outside;
 use super::work::RunNumber;
 use super::{Agent, Answered};
-use crate::callout::Said;
 use crate::control::{Progress, Request, Responder, Wait};
 use crate::limits::STORE_ANSWERS_TIME_MAX;
+use heirlock_agent::status_monitor::Said;
 
 /// What was put off, in the order in which it came.
 #[derive(Default)]

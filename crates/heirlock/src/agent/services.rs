@@ -6,7 +6,6 @@ use std::time::Duration;
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::silence_to_act_on;
-use heirlock_core::log_limit::Source;
 use heirlock_core::takeover::{Event, Journal, Order};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -17,7 +16,6 @@ use super::mend::Mended;
 use super::outside::Outside;
 use super::runs::Commission;
 use crate::config::Mode;
-use crate::from_elsewhere;
 use crate::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
 use crate::words::counted;
 
@@ -148,7 +146,7 @@ impl<O: Outside> Agent<O> {
                 self.check_age(service, Some(claim.generation))?;
                 let claim = self.restore_own(service, claim)?;
                 let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
-                say_damaged(service, &contents);
+                say_damaged(&self.outside, service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
                 self.hold(service, claim, *contents, *journal);
                 Ok(())
@@ -363,10 +361,10 @@ fn say_restored(service: &ServiceName, generation: Generation) {
     tracing::error!(%service, %generation, "{service}: claim {generation} in the store could not be read; it is this server's and was written anew; see what the kernel says of that disk or volume (dmesg)");
 }
 
-fn say_damaged(service: &ServiceName, contents: &Contents) {
+fn say_damaged(outside: &impl Outside, service: &ServiceName, contents: &Contents) {
     for damaged in &contents.damaged {
         let (path, why) = (&damaged.path, &damaged.why);
-        if from_elsewhere::may_say(UNREADABLE_ENTRY, Source::Unknown) {
+        if outside.may_say(UNREADABLE_ENTRY) {
             tracing::error!(%service, path, why, "{service}: the entry {path} of the store can't be read and is left alone: {why}");
         }
     }

@@ -21,7 +21,7 @@ use crate::control::report::{
 };
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
-use crate::store::{self, Contents, Damaged, Place, ServerReport, Store};
+use crate::store::{Contents, Damaged, Place, ServerReport, Store};
 use crate::survey::present::unreadable_claim;
 use crate::words::counted;
 
@@ -32,9 +32,8 @@ const SLOWEST: usize = 5;
 const MISSED_BEATS_MAX: u32 = 3;
 
 /// Before anything is known.
-pub(crate) fn first(settings: &Settings) -> StatusReport {
-    let place = store::open(settings).place(Place::Store);
-    let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
+pub(crate) fn first(settings: &Settings, store: &str) -> StatusReport {
+    let mut report = StatusReport::without_agent(settings.server.as_str(), store);
     (report.source, report.configuration) = (Source::Agent, settings.fingerprint());
     (report.store.well, report.store.error) = (false, Some("the agent is starting".into()));
     report

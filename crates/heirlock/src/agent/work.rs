@@ -14,7 +14,6 @@ use heirlock_nsm::{MonName, MyName};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::limits;
-use crate::lock_manager::recognition_time_max;
 
 /// Which run of this process a piece of work is done for. The work may outlive the run: what comes of it counts for no other
 /// one, that the fence has confirmed, say, or that grace is proved.
@@ -112,7 +111,7 @@ pub(crate) fn time_limits(settings: &Settings) -> TimeLimits {
     TimeLimits {
         fit: looked + limits::WORK_SLACK,
         fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
-        recognition: volumes + recognition_time_max(manager) + limits::WORK_SLACK,
+        recognition: volumes + manager.recognition_time_max() + limits::WORK_SLACK,
         proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
     }
 }

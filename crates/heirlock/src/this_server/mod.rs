@@ -32,6 +32,7 @@ use anyhow::{Context, Result};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Roles};
+use heirlock_core::log_limit::Source;
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Registrations};
@@ -50,9 +51,9 @@ use crate::files::Folder;
 use crate::monitor::Desk;
 use crate::monitor::directory::Directory;
 use crate::roles::Peers;
-use crate::store::StoreError;
 use crate::store::memory::{StoreMemory, had_one};
-use crate::{boot, interfaces, lock_manager, monitor, notifier, presence, threads};
+use crate::store::{self, StoreError};
+use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence, threads};
 
 pub(crate) use clock::Clock;
 #[cfg(test)]
@@ -206,6 +207,18 @@ impl Outside for ThisServer {
         fastrand::u64(..)
     }
 
+    fn may_say(&self, kind: &'static str) -> bool {
+        from_elsewhere::may_say(kind, Source::Unknown)
+    }
+
+    fn say_what_was_suppressed(&self, all: bool) {
+        if all {
+            from_elsewhere::say_all_that_was_suppressed();
+        } else {
+            from_elsewhere::say_what_was_suppressed();
+        }
+    }
+
     fn boot(&self) -> Option<String> {
         boot::id().ok()
     }
@@ -261,7 +274,7 @@ impl Outside for ThisServer {
     }
 
     fn store_memory(&self) -> Result<StoreMemory, StoreError> {
-        StoreMemory::load(&self.settings.local_directory)
+        store::memory::load(&self.settings.local_directory)
     }
 
     fn had_store(&self) -> bool {
@@ -269,7 +282,7 @@ impl Outside for ThisServer {
     }
 
     fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
-        StoreMemory::update(&self.settings.local_directory, change)
+        store::memory::update(&self.settings.local_directory, change)
     }
 
     fn placed(&self) -> &Placed {

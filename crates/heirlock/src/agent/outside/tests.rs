@@ -119,6 +119,12 @@ impl Outside for World {
         self.numbers
     }
 
+    fn may_say(&self, _: &'static str) -> bool {
+        true
+    }
+
+    fn say_what_was_suppressed(&self, _: bool) {}
+
     fn boot(&self) -> Option<String> {
         Some(self.observe().boot)
     }
@@ -422,14 +428,10 @@ const TOUCHES: [&str; 20] = [
 ];
 
 /// What else of the program an agent may name, and what that is to it.
-const MAY_NAME: [(&str, &str); 10] = [
-    ("callout::Said", "what rpc.statd says"),
+const MAY_NAME: [(&str, &str); 6] = [
     ("config", "the configuration, as it was read before"),
     ("control", "requests, answers and reports"),
-    ("from_elsewhere", "how much others may have it write into the log"),
     ("limits", "bounds"),
-    ("lock_manager::recognition_time_max", "how long it may take by its configuration"),
-    ("monitor::Wanted", "what the status monitor wants"),
     ("store", "the store, which is a trait of its own"),
     ("survey", "what the store says of the past"),
     ("words", "sentences"),

@@ -178,7 +178,7 @@ fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_
     let line = heirlock_nsm::MonitorLine::generated(mon_name, MyName::parse("nfs-b").unwrap());
     let arrivals = vec![Arrival { line, peer: false }];
     let now = place.agent.outside.now();
-    place.agent.wanted(now, crate::monitor::Wanted::Commit { batch: 1, arrivals });
+    place.agent.wanted(now, heirlock_agent::status_monitor::Wanted::Commit { batch: 1, arrivals });
     assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
     answers(&mut place, &gate);
     assert!(knows(&place, "10.0.0.9"));
