@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::store::Decline;
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
 use heirlock_core::takeover::{Journal, OutcomeLine};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -16,8 +17,7 @@ use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
 use super::timed::Timed;
 use super::{
-    Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, ServerReport, Store, StoreError,
-    StoreErrorKind,
+    Change, ClaimAnswer, Contents, Damaged, DamagedPart, ServerReport, Store, StoreError, StoreErrorKind,
 };
 
 /// Something on which stores can be opened that are one store.

@@ -29,6 +29,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heirlock_agent::Message;
+use heirlock_agent::{Basis, Found, Recall};
+use heirlock_agent::{Outside, Placed, Unplaced, Unready};
+use heirlock_agent::{RunNumber, RunWork, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Roles};
@@ -38,10 +42,6 @@ use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Registrations};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
-use crate::agent::Message;
-use crate::agent::look::{Basis, Found, Recall};
-use crate::agent::outside::{Outside, Placed, Unplaced, Unready};
-use crate::agent::work::{RunNumber, RunWork, Work};
 use crate::callout::{self, Said, Spool};
 use crate::config::Settings;
 use crate::control::report::StatusReport;
@@ -56,8 +56,6 @@ use crate::store::{self, StoreError};
 use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence, threads};
 
 pub(crate) use clock::Clock;
-#[cfg(test)]
-pub(crate) use run::begin_monitoring;
 pub(crate) use run::run;
 pub(crate) use snapshot::Snapshot;
 
@@ -418,8 +416,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::agent::outside::contract::keeps_its_promises;
     use crate::agent::testing::settings_in;
+    use heirlock_agent::agent::outside::contract::keeps_its_promises;
 
     #[test]
     fn this_server_keeps_the_promises_of_a_server() {

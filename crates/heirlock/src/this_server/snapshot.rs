@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use heirlock_agent::first_status;
 use heirlock_core::Moment;
 
-use crate::agent::first_status;
 use crate::config::Settings;
 use crate::control::report::StatusReport;
 use crate::store;

@@ -2,14 +2,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use heirlock_agent::Outside;
+use heirlock_core::Generation;
 use heirlock_core::store_identity::Kept;
 use heirlock_core::takeover::Phase;
-use heirlock_nsm::MonName;
+use heirlock_nsm::{MonName, StateNumber};
 
-use super::*;
 use crate::agent::testing::{Place, place, place_with, service};
 use crate::store::dir::DirStore;
-use crate::store::{self, Change as StoreChange, Store};
+use crate::store::memory::StoreMemory;
+use crate::store::{self, Change as StoreChange, Contents, Store};
 
 const HOME: &str = "home = \"nfs-b\"\n";
 

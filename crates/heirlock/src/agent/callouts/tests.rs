@@ -2,17 +2,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc::channel;
 
+use heirlock_agent::Message;
+use heirlock_agent::agent::holdings::claim_first;
+use heirlock_agent::status_monitor::Said;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, Moment, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::agent::Message;
-use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place_in_mode, service};
 use crate::config::CaptureMode;
 use crate::store::dir::DirStore;
-use heirlock_agent::status_monitor::Said;
 
 #[test]
 fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {

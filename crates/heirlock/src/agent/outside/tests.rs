@@ -1,29 +1,33 @@
 //! An agent in a world of a test: no thread, no clock, and no file but those of the store.
 
-use std::collections::VecDeque;
-use std::fs;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use heirlock_agent::agent::Inside;
+use heirlock_agent::agent::outside::*;
+use heirlock_agent::agent::runs::Commission;
+use heirlock_agent::status_monitor::Said;
+use heirlock_agent::{Basis, Fit, Found, Look, Looked, Message, Recall, RunNumber, RunWork, Telling, Work};
 use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::grace::Probe;
+use heirlock_core::grace::{Probe, Remembered};
 use heirlock_core::incarnation::Observation;
-use heirlock_core::ledger::Population;
+use heirlock_core::ledger::{Addresses, Population, Roles};
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
-use heirlock_core::takeover::{Event, Order, Phase, Strategy};
-use heirlock_core::{Generation, Outcome};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
+use heirlock_core::notify::Destination;
+use heirlock_core::takeover::{Conveyance, Event, Order, Phase, Registrations, Strategy};
+use heirlock_core::{Generation, Moment, Outcome};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 use tempfile::TempDir;
 
-use super::*;
-use crate::agent::look::Looked;
-use crate::agent::recovery::Look;
-use crate::agent::runs::Commission;
 use crate::agent::testing::{service, settings_in};
-use crate::agent::work::{Fit, Telling};
-use crate::agent::{Agent, Message};
 use crate::config::Settings;
-use crate::store::Contents;
-use crate::store::Store;
+use crate::control::report::StatusReport;
 use crate::store::dir::DirStore;
+use crate::store::memory::StoreMemory;
+use crate::store::{Contents, Store, StoreError};
 
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -315,7 +319,7 @@ fn clients() -> [MonName; 2] {
 }
 
 /// A server in a store in which `new` is nfs-a's, with two clients.
-fn begun(directory: &TempDir) -> (Arc<Settings>, Agent<World>) {
+fn begun(directory: &TempDir) -> (Arc<Settings>, Inside<World>) {
     let settings = settings_in(directory);
     let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
     let store = DirStore::open(&directory.path().join("store")).unwrap();
@@ -324,14 +328,14 @@ fn begun(directory: &TempDir) -> (Arc<Settings>, Agent<World>) {
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
     store.claim(&service("new"), &claim).unwrap();
     store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
-    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), world).unwrap();
+    let mut agent = Inside::new(Arc::clone(&settings), Box::new(store), world).unwrap();
     agent.take_up();
     (settings, agent)
 }
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
 /// there were.
-fn adopt(agent: &mut Agent<World>, settings: &Arc<Settings>, killed_after: Option<usize>) -> usize {
+fn adopt(agent: &mut Inside<World>, settings: &Arc<Settings>, killed_after: Option<usize>) -> usize {
     let (mut of_runs, mut is_killed) = (0, false);
     for _ in 0..5_000 {
         agent.do_what_is_due();
@@ -360,14 +364,14 @@ fn adopt(agent: &mut Agent<World>, settings: &Arc<Settings>, killed_after: Optio
             // What was begun ends with the process.
             world.said.clear();
             world.begun.push("killed".to_owned());
-            *agent = Agent::new(Arc::clone(settings), crate::store::open(settings), world).unwrap();
+            *agent = Inside::new(Arc::clone(settings), crate::store::open(settings), world).unwrap();
             agent.take_up();
         }
     }
     panic!("it never settles: {:?}", agent.outside.begun);
 }
 
-fn outcomes(agent: &Agent<World>) -> [Outcome; 2] {
+fn outcomes(agent: &Inside<World>) -> [Outcome; 2] {
     let last = agent.held[&service("new")].last_outcomes();
     clients().map(|client| last[client.as_str()].outcome)
 }
@@ -401,77 +405,4 @@ fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_i
         assert_eq!(outcomes(&agent), [Outcome::ReRegistered, Outcome::Acknowledged], "{killed_after}");
         assert!(agent.outside.begun.contains(&"killed".to_owned()), "{killed_after}");
     }
-}
-
-/// What touches a file, a thread, a socket, a clock, a program or chance.
-const TOUCHES: [&str; 20] = [
-    "std::fs",
-    "std::io",
-    "std::os",
-    "std::env",
-    "std::process",
-    "std::thread",
-    "std::sync::mpsc",
-    "std::sync::atomic",
-    "Mutex",
-    "Instant",
-    "SystemTime",
-    "UdpSocket",
-    "TcpStream",
-    "TcpListener",
-    "UnixStream",
-    "ToSocketAddrs",
-    "fastrand",
-    "rustix",
-    "socket2",
-    "signal_hook",
-];
-
-/// What else of the program an agent may name, and what that is to it.
-const MAY_NAME: [(&str, &str); 6] = [
-    ("config", "the configuration, as it was read before"),
-    ("control", "requests, answers and reports"),
-    ("limits", "bounds"),
-    ("store", "the store, which is a trait of its own"),
-    ("survey", "what the store says of the past"),
-    ("words", "sentences"),
-];
-
-/// Those lines of a file that are neither comments nor tests.
-fn code(text: &str) -> impl Iterator<Item = &str> {
-    let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    before_tests.lines().filter(|line| !line.trim_start().starts_with("//"))
-}
-
-/// What is named of this crate in a line, each as far as it is named.
-fn named_of_crate(line: &str) -> Vec<&str> {
-    let named = line.split("crate::").skip(1).flat_map(|named| match named.strip_prefix('{') {
-        Some(several) => several.split('}').next().unwrap_or_default().split(',').collect::<Vec<_>>(),
-        None => named.split([';', ' ', ',', '(', ')', '<', '>', '&']).take(1).collect(),
-    });
-    named.map(str::trim).collect()
-}
-
-#[test]
-fn an_agent_touches_nothing_but_its_store_and_what_its_outside_names() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agent");
-    let (mut files, mut found) = (0, Vec::new());
-    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if path.is_dir() || path.ends_with("testing.rs") {
-            continue; // folders hold tests alone
-        }
-        files += 1;
-        let text = fs::read_to_string(&path).unwrap();
-        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-        for line in code(&text) {
-            let touches = TOUCHES.iter().filter(|what| line.contains(*what)).copied();
-            let is_allowed = |name: &&str| {
-                MAY_NAME.iter().any(|(may, _)| name == may || name.starts_with(&format!("{may}::")))
-            };
-            let others = named_of_crate(line).into_iter().filter(|name| !is_allowed(name));
-            found.extend(touches.chain(others).map(|what| format!("{file}: {what}")));
-        }
-    }
-    assert!(files > 20, "{files}");
-    assert!(found.is_empty(), "{found:#?}");
 }

@@ -1,19 +1,19 @@
 use std::fs;
 
+use heirlock_agent::{Message, Outside};
 use heirlock_core::ServerName;
 use heirlock_core::claim::Claim;
+use heirlock_core::monitor::Arrival;
 use heirlock_core::takeover::{Event, Phase};
 use heirlock_nsm::MyName;
 
-use super::*;
-use crate::agent::Message;
 use crate::agent::shared::tests::about_to_tell;
-use crate::agent::testing::{Place, place, service};
-use crate::control::{Answer, AnswerWhen, Line};
+use crate::agent::testing::{Place, begin_monitoring, place, service};
+use crate::control::{Answer, AnswerWhen, Line, Request};
+use crate::limits::STORE_ANSWERS_TIME_MAX;
 use crate::store::dir::DirStore;
 use crate::store::steered::{Gate, Steered};
 use crate::store::timed::Timed;
-use crate::this_server::begin_monitoring;
 
 /// The agent's store from now on: each call that the gate shuts out hangs.
 fn hang(place: &mut Place) -> Gate {
@@ -49,7 +49,9 @@ fn holder() -> Place {
     let journal = heirlock_core::takeover::Journal::quiet("run", &us, 0);
     let store = place.agent.store.as_ref();
     let state = heirlock_nsm::StateNumber(1);
-    crate::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal).unwrap().unwrap();
+    heirlock_agent::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal)
+        .unwrap()
+        .unwrap();
     place.agent.beat(place.agent.outside.now());
     assert!(place.agent.held.contains_key(&service("new")));
     place
@@ -171,7 +173,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
 #[test]
 fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_answers() {
     let mut place = about_to_tell("nsm");
-    begin_monitoring(&mut place.agent, crate::watchdog::Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent);
     let gate = hang(&mut place);
     gate.shut(&["commit_each"]);
     let mon_name = heirlock_nsm::MonName::parse("10.0.0.9").unwrap();
