@@ -1,5 +1,7 @@
 //! What an agent may touch.
 
+mod world;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,8 +40,8 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let of = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
-    entries.flat_map(of).filter(|path| !path.ends_with("tests.rs")).collect()
+    let others = entries.filter(|path| path.file_stem().is_none_or(|stem| stem != "tests"));
+    others.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
 #[test]

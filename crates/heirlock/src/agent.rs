@@ -33,9 +33,6 @@ mod left_behind {
 mod monitor {
     mod tests;
 }
-mod outside {
-    mod tests;
-}
 mod put_off {
     mod tests;
 }

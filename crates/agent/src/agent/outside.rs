@@ -206,5 +206,5 @@ pub trait Outside {
     fn publish(&self, report: StatusReport, looked: Option<Moment>);
 }
 
-#[cfg(feature = "inside")]
+#[cfg(any(test, feature = "inside"))]
 pub mod contract;

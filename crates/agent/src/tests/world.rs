@@ -1,33 +1,37 @@
-//! An agent in a world of a test: no thread, no clock, and no file but those of the store.
+//! An agent in a world of a test: no thread, no clock and no file. What is asked of it is asked by its face alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_agent::agent::Inside;
-use heirlock_agent::agent::outside::*;
-use heirlock_agent::agent::runs::Commission;
-use heirlock_agent::status_monitor::Said;
-use heirlock_agent::{Basis, Fit, Found, Look, Looked, Message, Recall, RunNumber, RunWork, Telling, Work};
-use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::claim::Claim;
 use heirlock_core::grace::{Probe, Remembered};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Addresses, Population, Roles};
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Conveyance, Event, Order, Phase, Registrations, Strategy};
-use heirlock_core::{Generation, Moment, Outcome};
+use heirlock_core::store::in_memory::InMemory;
+use heirlock_core::store::{Contents, Store, StoreError};
+use heirlock_core::store_identity::StoreIdentity;
+use heirlock_core::takeover::{Conveyance, Event, Phase, Registrations, Strategy, last_outcomes};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
-use tempfile::TempDir;
 
-use crate::agent::testing::{service, settings_in};
-use crate::config::Settings;
+use crate::agent::outside::contract;
+use crate::config::{
+    CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
+    LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+};
 use crate::control::report::StatusReport;
-use crate::store::dir::DirStore;
-use crate::store::memory::StoreMemory;
-use crate::store::{Contents, Store, StoreError};
+use crate::control::{AnswerWhen, Request, Responder};
+use crate::status_monitor::Said;
+use crate::store_memory::StoreMemory;
+use crate::{
+    Agent, Basis, Fit, Found, Look, Looked, Message, Outside, Placed, Recall, RunNumber, RunWork, Telling,
+    Unplaced, Unready, Work,
+};
 
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -318,41 +322,103 @@ fn clients() -> [MonName; 2] {
     ["10.0.0.1", "10.0.0.2"].map(|client| MonName::parse(client).unwrap())
 }
 
-/// A server in a store in which `new` is nfs-a's, with two clients.
-fn begun(directory: &TempDir) -> (Arc<Settings>, Inside<World>) {
-    let settings = settings_in(directory);
-    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
-    let store = DirStore::open(&directory.path().join("store")).unwrap();
+fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+/// A server with a lock manager of commands, that may hold `new`.
+fn settings() -> Arc<Settings> {
+    let command =
+        |word: &str| Some(Command { argv: vec![word.to_owned()], time_limit: Duration::from_secs(30) });
+    let lock_manager = LockManagerSettings {
+        kind: LockManagerKind::Command,
+        strategy: Strategy::Command,
+        convey: Conveyance::Generate,
+        settle_margin: Duration::from_secs(5),
+        restart_nfs: None,
+        restart_status_monitor: None,
+        recognise: command("recognise"),
+        incarnation: command("incarnation"),
+        grace_period: Some(GRACE),
+    };
+    let new = ServiceSettings {
+        name: service("new"),
+        addresses: vec![[192, 0, 2, 11].into()],
+        names: Vec::new(),
+        exports: Vec::new(),
+        home: None,
+        mode: Mode::Manual,
+    };
+    Arc::new(Settings {
+        server: "nfs-b".parse().unwrap(),
+        state_directory: "/var/lib/nfs".into(),
+        state_directory_is_set: true,
+        runtime_directory: "/run/heirlock".into(),
+        local_directory: "/var/lib/heirlock".into(),
+        store: StoreSettings { path: "/srv/heirlock".into(), shared: false },
+        capture: CaptureSettings::default(),
+        lock_manager,
+        notify: NotifySettings { rpcbind_port: 111, privileged_port: false },
+        heartbeat: HeartbeatSettings {
+            interval: Duration::from_secs(1),
+            dead_after: Duration::from_secs(10),
+        },
+        host: HostSettings { addresses: Vec::new(), names: vec![MyName::parse("nfs-b").unwrap()] },
+        hooks: HookSettings::default(),
+        services: vec![new],
+    })
+}
+
+/// An agent that begins in this world, on this store.
+fn taken_up(store: &InMemory, world: World) -> Agent<World> {
+    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    agent.take_up();
+    agent
+}
+
+/// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
+fn begun() -> (InMemory, Agent<World>) {
+    let store = InMemory::new(StoreIdentity::of(7));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let records = clients().map(|client| (client.clone(), record(&client))).into();
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
     store.claim(&service("new"), &claim).unwrap();
     store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
-    let mut agent = Inside::new(Arc::clone(&settings), Box::new(store), world).unwrap();
-    agent.take_up();
-    (settings, agent)
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let agent = taken_up(&store, world);
+    (store, agent)
+}
+
+/// An operator insists on the adoption of `new`.
+fn ask(agent: &mut Agent<World>) {
+    let request = Request::Adopt {
+        service: service("new"),
+        prepare: false,
+        finish: false,
+        fenced: None,
+        force: true,
+        answer_when: AnswerWhen::Settled,
+    };
+    agent.handle(Message::Request(Box::new(request), Responder::nobody()));
 }
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
 /// there were.
-fn adopt(agent: &mut Inside<World>, settings: &Arc<Settings>, killed_after: Option<usize>) -> usize {
+fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>) -> usize {
     let (mut of_runs, mut is_killed) = (0, false);
     for _ in 0..5_000 {
         agent.do_what_is_due();
-        let is_idle = agent.run.is_none() && agent.asked.is_none();
-        match agent.held.get(&service("new")) {
-            Some(held) if is_idle && held.journal.phase == Phase::Settled => return of_runs,
-            None if is_idle && agent.holdings_known => {
-                let authority = Authority { insisted: true, ..Authority::default() };
-                let order = Order::asked(service("new"), false, authority, None);
-                agent.begin_run(agent.outside.now, Commission::unasked(order));
-            }
+        assert_eq!(agent.must_end(), None);
+        match agent.journal_of(&service("new")).map(|journal| journal.phase) {
+            Some(Phase::Settled) if agent.is_at_rest() => return of_runs,
+            None if agent.is_at_rest() && agent.knows_its_holdings() => ask(agent),
             _ => {}
         }
-        let Some(message) = agent.outside.said.pop_front() else {
-            let next = agent.next_due().max(agent.outside.now + Duration::from_millis(1));
-            agent.outside.now = next;
-            agent.outside.look_at_lock_manager();
+        let Some(message) = agent.outside_mut().said.pop_front() else {
+            let due = agent.next_due();
+            let world = agent.outside_mut();
+            world.now = due.max(world.now + Duration::from_millis(1));
+            world.look_at_lock_manager();
             continue;
         };
         of_runs +=
@@ -360,19 +426,21 @@ fn adopt(agent: &mut Inside<World>, settings: &Arc<Settings>, killed_after: Opti
         agent.handle(message);
         if killed_after == Some(of_runs) && !is_killed {
             is_killed = true;
-            let mut world = std::mem::take(&mut agent.outside);
+            let mut world = std::mem::take(agent.outside_mut());
             // What was begun ends with the process.
             world.said.clear();
             world.begun.push("killed".to_owned());
-            *agent = Inside::new(Arc::clone(settings), crate::store::open(settings), world).unwrap();
-            agent.take_up();
+            *agent = taken_up(store, world);
         }
     }
-    panic!("it never settles: {:?}", agent.outside.begun);
+    panic!("it never settles: {:?}", agent.outside().begun);
 }
 
-fn outcomes(agent: &Inside<World>) -> [Outcome; 2] {
-    let last = agent.held[&service("new")].last_outcomes();
+/// What became of the clients in the generation that is held.
+fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
+    let held = agent.claim_of(&service("new")).unwrap().generation;
+    let outcomes = store.account(&service("new"), held).unwrap().outcomes;
+    let last = last_outcomes(&outcomes);
     clients().map(|client| last[client.as_str()].outcome)
 }
 
@@ -383,26 +451,27 @@ fn the_world_of_the_tests_keeps_the_promises_of_a_server() {
 
 #[test]
 fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
-    let directory = tempfile::tempdir().unwrap();
-    let (settings, mut agent) = begun(&directory);
-    adopt(&mut agent, &settings, None);
-    assert_eq!(agent.outside.begun, ["check", "command", "prove", "bring up", "tell"]);
-    assert_eq!(agent.outside.told, clients());
-    assert_eq!(outcomes(&agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
-    assert_eq!(agent.outside.placed(), &Placed::default(), "what was conveyed is taken away");
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    assert_eq!(agent.outside().begun, ["check", "command", "prove", "bring up", "tell"]);
+    assert_eq!(agent.outside().told, clients());
+    assert_eq!(outcomes(&store, &agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
+    assert_eq!(agent.outside().placed(), &Placed::default(), "what was conveyed is taken away");
+    let ledger = agent.ledger_of(&service("new")).unwrap();
+    assert!(ledger.stored().keys().eq(&clients()), "{:?}", ledger.stored());
+    assert!(agent.held().any(|held| *held == service("new")));
 }
 
 #[test]
 fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
-    let directory = tempfile::tempdir().unwrap();
-    let (settings, mut agent) = begun(&directory);
-    let messages = adopt(&mut agent, &settings, None);
+    let (store, mut agent) = begun();
+    let messages = adopt(&store, &mut agent, None);
     assert!(messages >= 5, "{messages}");
     for killed_after in 1..=messages {
-        let directory = tempfile::tempdir().unwrap();
-        let (settings, mut agent) = begun(&directory);
-        adopt(&mut agent, &settings, Some(killed_after));
-        assert_eq!(outcomes(&agent), [Outcome::ReRegistered, Outcome::Acknowledged], "{killed_after}");
-        assert!(agent.outside.begun.contains(&"killed".to_owned()), "{killed_after}");
+        let (store, mut agent) = begun();
+        adopt(&store, &mut agent, Some(killed_after));
+        let expected = [Outcome::ReRegistered, Outcome::Acknowledged];
+        assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
+        assert!(agent.outside().begun.contains(&"killed".to_owned()), "{killed_after}");
     }
 }
