@@ -439,6 +439,7 @@ impl<O: Outside> Inside<O> {
             .context("the last heartbeat could not be written: others may take this server for dead")?;
         let condition = Condition { written_at_s: self.outside.wall_s(), ..Condition::default() };
         let last = self.pulse.beat(self.outside.now(), self.store.as_ref(), condition);
+        self.say_unreadable_hearts();
         last.map(drop)
             .context("the last heartbeat could not be written: others may take this server for dead")
     }
