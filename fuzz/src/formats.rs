@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use heirlock::config::Settings;
+use heirlock::config;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_record};
 use heirlock_nsm::{MonitorLine, StateNumber};
 
@@ -47,7 +47,7 @@ pub fn state(bytes: &[u8]) {
 /// A configuration.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Err(error) = Settings::parse(Path::new("heirlock.toml"), text) {
+    if let Err(error) = config::parse(Path::new("heirlock.toml"), text) {
         assert!(error.to_string().contains("heirlock.toml"), "{error}");
     }
 }

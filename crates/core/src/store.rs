@@ -8,6 +8,8 @@
 mod error;
 mod generation;
 mod heartbeat;
+#[cfg(feature = "in-memory")]
+pub mod in_memory;
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+#[cfg(test)]
 mod agent;
 mod arp;
 mod boot;
@@ -51,4 +52,5 @@ mod survey;
 mod this_server;
 mod threads;
 mod watchdog;
-mod words;
+
+use heirlock_agent::words;

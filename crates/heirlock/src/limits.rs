@@ -1,8 +1,9 @@
-//! Every bound of the program, in one place. Reaching one is reported.
+//! Every bound of the program, in one place; those of the agent are in its crate. Reaching one is reported.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(crate) use heirlock_agent::limits::*;
 use heirlock_core::limits::RECORDS_MAX;
 
 /// Bytes of the largest file of the store that is read whole: a journal of ten thousand clients' run, outcomes of a
@@ -14,13 +15,6 @@ pub(crate) const HEARTBEAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Characters of what is said of a file of the store that is not as it should be: text of that file may be in it.
 pub(crate) const FOUND_CHARS_MAX: usize = 300;
-
-/// What another server says that it ails from: so many things, and characters of each.
-pub(crate) const AILMENTS_MAX: usize = 16;
-pub(crate) const AILMENT_CHARS_MAX: usize = 500;
-
-/// Problems of a kind that a status names: entries of one folder, heartbeats. One more counts the others.
-pub(crate) const PROBLEMS_OF_A_KIND_MAX: usize = 10_000;
 
 /// Problems that a status names in words; all are counted, and its JSON names them.
 pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
@@ -44,47 +38,11 @@ pub(crate) const STATE_FILE_BYTES_MAX: usize = 64;
 /// Bytes of what the conveyor remembers: each record that may be conveyed, of a few lines with long names.
 pub(crate) const CONVEYED_BOOK_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Records that one commit carries: between two of them heartbeats and questions get their turn.
-pub(crate) const COMMIT_RECORDS_MAX: usize = 512;
-
-/// Clients of each service that are compared with the store at one turn of the loop: some milliseconds.
-pub(crate) const COMPARED_AT_ONCE_MAX: usize = 4096;
-
-/// Records of each service that are removed in one commit. To remove one took ext4 from 0.2 to 3 ms where it was measured, and
-/// clients that register wait for their own commit meanwhile.
-pub(crate) const REMOVED_AT_ONCE_MAX: usize = 32;
-
-/// How many times as long as the last look took no look is made only because a deletion may be believed: of very many
-/// clients some leave at any time.
-pub(crate) const LOOK_PAUSE: u32 = 10;
-
-/// A look at the status monitor's directory that takes longer than this has not ended: new clients may be unprotected.
-pub(crate) const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// Clients whose files the agent, as status monitor, writes between two turns of its loop.
-pub(crate) const FOLLOWED_AT_ONCE_MAX: usize = 16;
-
-/// How long nobody must have asked the status monitor for anything before files follow.
-pub(crate) const FOLLOWED_AFTER: Duration = Duration::from_millis(5);
-
-/// How long files wait for that.
-pub(crate) const FOLLOWED_AFTER_MAX: Duration = Duration::from_secs(1);
-
 /// Messages that the agent's loop takes in before it looks at what is due.
 pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 
-/// How often what other servers compare with their own is gathered.
-pub(crate) const FACTS_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Between two words on how far a run is.
-pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// How often the lock manager is asked whether grace is open, where it is the only one who can tell whether clients have
-/// lost their locks.
-pub(crate) const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long the agent's loop waits for a call of the store; for one that carries a whole generation or many records, how long
 /// it waits without any progress. Together with [`BEAT_WAIT_MAX`] that is a second: no more is waited for a store that hangs.
@@ -96,21 +54,8 @@ pub(crate) const BEAT_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How late a heartbeat may end for its answer to be of use at the next one.
 pub(crate) const BEAT_LATE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a request waits for a store that takes its time.
-pub(crate) const STORE_ANSWERS_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// How long after a store that failed it is tried again.
-pub(crate) const STORE_RETRY: Duration = Duration::from_millis(500);
-
-/// How long grace may take to open after the lock manager was made to recognise.
-pub(crate) const PROVE_TIME_MAX: Duration = Duration::from_secs(10);
-
 /// How long one grace probe waits for its answer.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
-
-/// How long an adoption's clients are made durable in this server's other services before the first is told: it is
-/// taken from the grace period, in which all of them reclaim.
-pub(crate) const SHARED_BEFORE_TOLD_MAX: Duration = Duration::from_secs(3);
 
 /// How long rpcbind may take to answer over UDP before it is asked over TCP as well.
 pub(crate) const RPCBIND_TCP_AFTER: Duration = Duration::from_millis(50);
@@ -126,30 +71,6 @@ pub(crate) const LATE_ADDRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long clients of what a server serves under its own name wait for the first address of a service that is taken over.
 pub(crate) const OWN_WAIT_FOR_ADDRESS_MAX: Duration = Duration::from_secs(2);
-
-/// How long the owner of a service may take to give it up after its home asked for it (failback).
-pub(crate) const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// How long a home waits for an owner that says why it takes its time, and how long at most.
-pub(crate) const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(600);
-
-/// How long a released address may take to disappear.
-pub(crate) const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
-
-/// How long a name may take to be resolved; resolving never stands in the way of anything.
-pub(crate) const RESOLVE_RETRY: Duration = Duration::from_secs(60);
-
-/// How long what a name was resolved to counts before it is asked for again.
-pub(crate) const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
-
-/// Names that are resolved at once.
-pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
-
-/// Generations of a service that are kept besides the newest: to look at after the fact.
-pub(crate) const GENERATIONS_KEPT: u64 = 3;
-
-/// Clients in trouble that a status names one by one; all are counted.
-pub(crate) const STATUS_CLIENTS_MAX: usize = 100;
 
 /// How long 'heirlock status' waits for a store that doesn't answer.
 pub(crate) const STORE_LOOK_TIME_MAX: Duration = Duration::from_secs(5);
@@ -167,9 +88,6 @@ pub(crate) const REACH_CONNECTION_TIME_MAX: Duration = Duration::from_millis(500
 /// Clients that are asked whether they can be reached.
 pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 
-/// How long systemd may take for one change of a unit.
-pub(crate) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// How long an agent may say nothing before it is asked whether its loop turns, and how often it is asked again.
 pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
 
@@ -180,16 +98,6 @@ pub(crate) const BUSY_TIME_MAX: Duration =
 
 /// How long systemd may take to say what it knows of a unit.
 pub(crate) const SYSTEMCTL_SHOW_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// How long it may take to look for what an adoption needs: a disk or a program that hangs must not keep it waiting for
-/// ever. Longer than all that is asked within it may take, save commands of the configuration, whose time is added.
-pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// How much longer than all its own limits work for a run may take: a busy machine is not one that hangs.
-pub(crate) const WORK_SLACK: Duration = Duration::from_secs(30);
-
-/// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
-pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long an agent may take to say how it is.
 pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
@@ -259,6 +167,3 @@ pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How long a command of the configuration may take.
 pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
-
-/// As status monitor: between two syncs of what was written into its directory.
-pub(crate) const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);

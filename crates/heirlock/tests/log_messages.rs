@@ -21,8 +21,10 @@ struct Event {
 #[test]
 fn every_message_says_who_and_why_itself() {
     let mut events = Vec::new();
-    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        events.extend(events_of(&file));
+    for folder in ["src", "../agent/src"] {
+        for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+            events.extend(events_of(&file));
+        }
     }
     assert!(events.len() > 60, "only {} events found: is something wrong with this test?", events.len());
     let faults: Vec<String> = events.iter().filter_map(fault).collect();

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where modules are, from the root of the repository, and what is there.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("crates/nsm/src", "the wire and the files of NSM, NLM and rpcbind"),
     ("crates/core/src", "every decision, without I/O, clock and randomness"),
+    ("crates/agent/src", "the agent, which touches nothing by itself"),
     ("crates/heirlock/src", "the program"),
     ("crates/sim/src", "the simulator"),
     ("lab/src", "real kernels, scenarios and benches"),

@@ -7,27 +7,27 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use heirlock_agent::agent::Inside;
+use heirlock_agent::agent::runs::Commission;
+use heirlock_agent::{Message, Outside, RunNumber};
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
 use heirlock_core::takeover::{End, Event, Order, Phase};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
-use super::outside::Outside;
-use super::runs::Commission;
-use super::work::RunNumber;
-use super::{Agent, Message};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::control::report::StatusReport;
 use crate::store::dir::DirStore;
 use crate::this_server::ThisServer;
+use crate::watchdog::Turns;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An agent whose loop the test is.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
-    pub(crate) agent: Agent<ThisServer>,
+    pub(crate) agent: Inside<ThisServer>,
     pub(crate) messages: Receiver<Message>,
 }
 
@@ -89,22 +89,28 @@ fn settings_at(directory: &TempDir, keys: &str, mode: &str, [first, second]: [&s
          [[service]]\nname = \"nfs\"\n{keys}addresses = [\"{first}\"]\n\
          [[service]]\nname = \"new\"\naddresses = [\"{second}\"]\n"
     );
-    Arc::new(Settings::parse(Path::new("test.toml"), &text).unwrap())
+    Arc::new(config::parse(Path::new("test.toml"), &text).unwrap())
 }
 
 /// An agent that has taken up what an earlier one left.
-fn taken_up(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
+fn taken_up(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
     let (mut agent, messages) = begun(settings);
     agent.take_up();
     (agent, messages)
 }
 
 /// An agent that has read nothing yet of what an earlier one left.
-pub(crate) fn begun(settings: Arc<Settings>) -> (Agent<ThisServer>, Receiver<Message>) {
+pub(crate) fn begun(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
     let outside = ThisServer::begun(&settings, inbox);
     let store = crate::store::open(&settings);
-    (Agent::new(settings, store, outside).unwrap(), messages)
+    (Inside::new(settings, store, outside).unwrap(), messages)
+}
+
+/// heirlock is the status monitor of this server, and its agent serves it.
+pub(crate) fn begin_monitoring(agent: &mut Inside<ThisServer>) {
+    let differing = agent.outside.begin_monitoring(Turns::unwatched()).unwrap();
+    agent.monitors(differing);
 }
 
 impl Place {

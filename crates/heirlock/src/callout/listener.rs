@@ -13,7 +13,7 @@ use crate::files::{self, trusted};
 use crate::from_elsewhere;
 use crate::threads;
 
-use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message};
+use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message, parse};
 
 /// How long a caller may take to say what it has to say: it is one write.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -112,6 +112,6 @@ impl Waiting {
         if message.len() > SAID_BYTES_MAX {
             return Err(format!("expected at most {SAID_BYTES_MAX} bytes, found more"));
         }
-        Said::parse(&from_message(&message))
+        parse(&from_message(&message))
     }
 }

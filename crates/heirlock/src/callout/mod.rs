@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use heirlock_nsm::{MonName, MyName};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::Settings;
+use crate::config;
 
+pub(crate) use heirlock_agent::status_monitor::Said;
 pub(crate) use listener::Listener;
 pub(crate) use spool::Spool;
 
@@ -53,48 +54,27 @@ Exit codes:
 
 const ACKNOWLEDGED: &[u8] = b"durable\n";
 
-/// What rpc.statd says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// A client is monitored.
-    Add {
-        /// who
-        mon_name: MonName,
-        /// for whom; CTDB's order of arguments leaves it out
-        my_name: Option<MyName>,
-    },
-    /// A client is not monitored any more.
-    Del {
-        /// who
-        mon_name: MonName,
-    },
-    /// Somebody says that it was restarted: name, source, number.
-    Notified(Vec<String>),
-}
-
-impl Said {
-    /// What these arguments say: of statd (event, mon_name, my_name) or in CTDB's order (event, mon_name). The names come
-    /// from the network.
-    pub(crate) fn parse(arguments: &[Vec<u8>]) -> Result<Self, String> {
-        let texts: Vec<String> =
-            arguments.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
-        let [event, rest @ ..] = texts.as_slice() else {
-            return Err("expected an event, found nothing".into());
-        };
-        let mon_name = || {
-            let name = rest.first().ok_or("expected a client's name, found nothing")?;
-            MonName::parse(name).map_err(|error| error.to_string())
-        };
-        match event.as_str() {
-            "add-client" => {
-                let my_name = rest.get(1).map(|name| name.replace([' ', '\t', '\r', '\n'], "_"));
-                let my_name = my_name.map(|name| MyName::parse(&name)).transpose();
-                Ok(Self::Add { mon_name: mon_name()?, my_name: my_name.map_err(|error| error.to_string())? })
-            }
-            "del-client" => Ok(Self::Del { mon_name: mon_name()? }),
-            "sm-notify" => Ok(Self::Notified(rest.to_vec())),
-            other => Err(format!("expected add-client, del-client or sm-notify, found {:?}", short(other))),
+/// What these arguments say: of statd (event, mon_name, my_name) or in CTDB's order (event, mon_name). The names come
+/// from the network.
+pub(crate) fn parse(arguments: &[Vec<u8>]) -> Result<Said, String> {
+    let texts: Vec<String> =
+        arguments.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+    let [event, rest @ ..] = texts.as_slice() else {
+        return Err("expected an event, found nothing".into());
+    };
+    let mon_name = || {
+        let name = rest.first().ok_or("expected a client's name, found nothing")?;
+        MonName::parse(name).map_err(|error| error.to_string())
+    };
+    match event.as_str() {
+        "add-client" => {
+            let my_name = rest.get(1).map(|name| name.replace([' ', '\t', '\r', '\n'], "_"));
+            let my_name = my_name.map(|name| MyName::parse(&name)).transpose();
+            Ok(Said::Add { mon_name: mon_name()?, my_name: my_name.map_err(|error| error.to_string())? })
         }
+        "del-client" => Ok(Said::Del { mon_name: mon_name()? }),
+        "sm-notify" => Ok(Said::Notified(rest.to_vec())),
+        other => Err(format!("expected add-client, del-client or sm-notify, found {:?}", short(other))),
     }
 }
 
@@ -119,7 +99,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<Vec<u8>> = arguments.iter().map(|argument| argument.clone().into_vec()).collect();
-    let said = match Said::parse(&arguments) {
+    let said = match parse(&arguments) {
         Ok(said) => said,
         Err(why) => {
             eprintln!("heirlock callout: {why}");
@@ -153,7 +133,7 @@ impl Place {
             std::env::var_os("HEIRLOCK_CONFIG").map_or("/etc/heirlock/heirlock.toml".into(), PathBuf::from);
         // rpc.statd runs us where its records lie.
         let here = || std::env::current_dir().unwrap_or_else(|_| "/var/lib/nfs".into());
-        match Settings::load(&path) {
+        match config::load(&path) {
             Ok(settings) => Self {
                 runtime_directory: settings.runtime_directory,
                 state_directory: if settings.state_directory_is_set {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{self, Folder, Links};
 
-use super::{Said, from_message};
+use super::{Said, from_message, parse};
 
 const NAME: &str = ".heirlock-callouts";
 
@@ -59,7 +59,7 @@ impl Spool {
         }
         let bytes = read?;
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        Ok(lines.filter_map(|line| Said::parse(&from_message(line)).ok()).collect())
+        Ok(lines.filter_map(|line| parse(&from_message(line)).ok()).collect())
     }
 
     /// Nobody will read it any more. What it notes lies in the records as well.

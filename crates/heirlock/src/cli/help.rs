@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::Settings;
+use crate::config;
 
 /// Exit codes that mean the same wherever they come.
 macro_rules! code {
@@ -306,7 +306,7 @@ fn otherwise(word: &str) -> Option<&'static str> {
 /// The services that could have been meant, of the configuration that the command line names.
 fn services() -> String {
     let path = configuration(std::env::args().collect());
-    let Ok(settings) = Settings::load(&path) else {
+    let Ok(settings) = config::load(&path) else {
         return format!("hint: the services are in {}", path.display());
     };
     let mut names: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();

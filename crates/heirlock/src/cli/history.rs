@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use heirlock_agent::past_report;
 use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
-use crate::agent::past_report;
 use crate::config::Settings;
 use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
 use crate::control::{self, Answer, AskError, Request};

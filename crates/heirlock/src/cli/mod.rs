@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::config::Settings;
+use crate::config;
 use crate::control::Request;
 
 use args::{Cli, Switch, Verb};
@@ -59,7 +59,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         let _ = crate::callout::main(arguments);
         return Ok(Exit::Done);
     }
-    let settings = match (Settings::load(&cli.config), &cli.verb) {
+    let settings = match (config::load(&cli.config), &cli.verb) {
         (Ok(settings), _) => settings,
         (Err(error), Verb::Status(options)) if options.check => return status::unconfigured(&error, output),
         (Err(error), _) => return Err(error.into()),

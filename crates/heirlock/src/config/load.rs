@@ -75,29 +75,27 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl Settings {
-    /// Reads and checks a configuration file.
-    ///
-    /// # Errors
-    /// Where it can't be read, or anything in it can't be.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-        let text = trusted::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
-        Self::parse(path, &text)
-    }
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Where it can't be read, or anything in it can't be.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let text = trusted::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
+    parse(path, &text)
+}
 
-    /// Checks the text of a configuration; `path` is for its errors.
-    ///
-    /// # Errors
-    /// Where anything in it can't be; all that can't is told.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let (table, reader) = reader::read(text);
-        let settings = convert(reader.whole(table.get_ref()));
-        let found = reader.mistakes();
-        let wrong = |found| ConfigError::Wrong(Mistakes { path: path.to_owned(), found });
-        // Without a mistake there are settings.
-        settings.filter(|_| found.is_empty()).ok_or_else(|| wrong(found))
-    }
+/// Checks the text of a configuration; `path` is for its errors.
+///
+/// # Errors
+/// Where anything in it can't be; all that can't is told.
+pub fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    let (table, reader) = reader::read(text);
+    let settings = convert(reader.whole(table.get_ref()));
+    let found = reader.mistakes();
+    let wrong = |found| ConfigError::Wrong(Mistakes { path: path.to_owned(), found });
+    // Without a mistake there are settings.
+    settings.filter(|_| found.is_empty()).ok_or_else(|| wrong(found))
 }
 
 /// What the file says; whatever is wrong with it is told to the reader. `None` only after a mistake.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::log_limit::Source;
 
-use super::{Answer, Failure, Line, Outbox, Progress, Request, SOCKET, trust};
+use super::{Answer, Failure, Line, Progress, Request, Respond, Responder, SOCKET, trust};
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
 use crate::threads;
@@ -57,14 +57,12 @@ pub(crate) struct Listener {
     connections: Arc<Connections>,
 }
 
-/// Answers one request. Nothing that it does waits for the client.
+/// The agent's end of one connection. Nothing that it does waits for the client.
 #[derive(Debug)]
-pub(crate) struct Responder {
+struct Connection {
     lines: Sender<Line>,
     /// Lines that are handed over and not written yet.
     unwritten: Arc<AtomicUsize>,
-    /// Where its answer waits for the status that follows from it.
-    outbox: Option<Outbox>,
 }
 
 /// The connections of this moment.
@@ -148,7 +146,7 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
             let (stream, connections) = (connection, shared);
             let request = read_request(&stream);
             let waiting = connections.ask(&stream);
-            let (responder, lines, unwritten) = Responder::new();
+            let (responder, lines, unwritten) = responder();
             match request {
                 Ok(_) if waiting > WAITING_MAX => {
                     responder.failed("too many questions at once; ask again later", true);
@@ -169,7 +167,7 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
 
 /// Answers at once, without a thread and without having read what is asked.
 fn refuse(stream: &UnixStream, why: &str) {
-    let (responder, lines, unwritten) = Responder::new();
+    let (responder, lines, unwritten) = responder();
     responder.failed(why, true);
     if stream.set_write_timeout(Some(LAST_WORDS_MAX)).is_ok() {
         write_lines(stream, &lines, &unwritten);
@@ -217,75 +215,43 @@ fn write_lines(mut stream: &UnixStream, lines: &Receiver<Line>, unwritten: &Atom
     }
 }
 
-impl Responder {
-    /// One responder, and what a connection's thread writes for it.
+impl Connection {
+    /// One connection, and what its thread writes for it.
     fn new() -> (Self, Receiver<Line>, Arc<AtomicUsize>) {
         let (lines, written) = channel();
         let unwritten = Arc::new(AtomicUsize::new(0));
-        (Self { lines, unwritten: Arc::clone(&unwritten), outbox: None }, written, unwritten)
-    }
-
-    /// For what goes on although nobody waits for it.
-    pub(crate) fn nobody() -> Self {
-        Self::new().0
-    }
-
-    /// One whose words a test hears.
-    #[cfg(test)]
-    pub(crate) fn heard() -> (Self, Receiver<Line>) {
-        let (responder, lines, _) = Self::new();
-        (responder, lines)
-    }
-
-    /// Says how far it is; `false` where nobody listens any more. A client that reads slowly misses some of it.
-    pub(crate) fn progress(&mut self, progress: &Progress) -> bool {
-        let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;
-        is_behind || self.send(Line::Progress(progress.clone()))
-    }
-
-    /// It is done.
-    pub(crate) fn done(self, answer: Answer) {
-        self.finish(Line::Done(answer));
-    }
-
-    /// A run that was waited for is over, for this one and perhaps for others.
-    pub(crate) fn end(self, answer: &Result<Answer, Failure>) {
-        match answer {
-            Ok(answer) => self.done(answer.clone()),
-            Err(failure) => self.fail(failure.clone()),
-        }
-    }
-
-    /// It is not done.
-    pub(crate) fn failed(self, message: &str, refused: bool) {
-        self.fail(Failure { message: message.to_owned(), refused, report: None, missing: Vec::new() });
-    }
-
-    /// It is not done, and this is known.
-    pub(crate) fn fail(self, failure: Failure) {
-        self.finish(Line::Failed(failure));
-    }
-
-    /// The same one, whose answer waits in this outbox.
-    pub(crate) fn held_in(self, outbox: &Outbox) -> Self {
-        Self { outbox: Some(outbox.clone()), ..self }
-    }
-
-    fn finish(self, line: Line) {
-        match &self.outbox {
-            Some(outbox) => {
-                self.unwritten.fetch_add(1, Ordering::Relaxed);
-                outbox.put(self.lines.clone(), line);
-            }
-            // The client may be gone. What was done is done.
-            None => drop(self.send(line)),
-        }
+        (Self { lines, unwritten: Arc::clone(&unwritten) }, written, unwritten)
     }
 
     fn send(&self, line: Line) -> bool {
         self.unwritten.fetch_add(1, Ordering::Relaxed);
         self.lines.send(line).is_ok()
     }
+}
+
+impl Respond for Connection {
+    fn progress(&mut self, progress: &Progress) -> bool {
+        let is_behind = self.unwritten.load(Ordering::Relaxed) >= PROGRESS_MAX;
+        is_behind || self.send(Line::Progress(progress.clone()))
+    }
+
+    fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+        // The client may be gone. What was done is done.
+        self.send(answer.map_or_else(Line::Failed, Line::Done));
+    }
+}
+
+/// One responder, and what a connection's thread writes for it.
+fn responder() -> (Responder, Receiver<Line>, Arc<AtomicUsize>) {
+    let (connection, lines, unwritten) = Connection::new();
+    (Responder::new(connection), lines, unwritten)
+}
+
+/// A responder whose words a test hears.
+#[cfg(test)]
+pub(crate) fn heard() -> (Responder, Receiver<Line>) {
+    let (responder, lines, _) = responder();
+    (responder, lines)
 }
 
 #[cfg(test)]
@@ -404,10 +370,19 @@ mod tests {
         for _ in 0..1_000_000 {
             assert!(responder.progress(&step));
         }
-        assert!(responder.unwritten.load(Ordering::Relaxed) <= PROGRESS_MAX);
         responder.done(Answer::changed(None, "so be it"));
         let lines = BufReader::new(deaf).lines().map(Result::unwrap);
         assert!(lines.last().unwrap().contains("so be it"), "the end of an answer is never left out");
+    }
+
+    #[test]
+    fn of_the_progress_that_a_client_does_not_read_no_more_is_kept_than_may_wait() {
+        let (mut connection, lines, unwritten) = Connection::new();
+        let step = a_step();
+        assert!((0..1_000).all(|_| connection.progress(&step)));
+        assert_eq!(unwritten.load(Ordering::Relaxed), PROGRESS_MAX);
+        Box::new(connection).end(Ok(Answer::changed(None, "so be it")));
+        assert_eq!(lines.try_iter().count(), PROGRESS_MAX + 1, "the end of an answer is never left out");
     }
 
     #[test]

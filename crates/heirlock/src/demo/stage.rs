@@ -199,12 +199,12 @@ mod tests {
     use heirlock_core::ServerName;
 
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{self, Settings};
     use crate::hooks;
 
     fn settings(stage: &Stage, name: &str) -> Settings {
         let text = stage.configuration(name, 2_111).unwrap();
-        Settings::parse(Path::new("heirlock.toml"), &text).unwrap()
+        config::parse(Path::new("heirlock.toml"), &text).unwrap()
     }
 
     /// A folder whose name a shell and TOML would both trip over.

@@ -160,7 +160,7 @@ mod tests {
         StatusReport {
             loop_turned_ms_ago: Some(100),
             looked_ms_ago: Some(9_000),
-            ..crate::agent::first_status(settings)
+            ..heirlock_agent::first_status(settings, "the store")
         }
     }
 

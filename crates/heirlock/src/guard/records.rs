@@ -11,8 +11,8 @@ use super::Finding;
 use crate::config::Settings;
 use crate::host::Host;
 use crate::store::dir::DirStore;
-use crate::store::memory::{Known, StoreMemory, recognise};
-use crate::store::{ServerReport, Store, StoreError, older_store};
+use crate::store::memory::{Known, recognise};
+use crate::store::{self, ServerReport, Store, StoreError, older_store};
 use crate::survey::present::unreadable_claim;
 
 /// Opens the configured store, which must be the one that this server knows.
@@ -24,7 +24,7 @@ pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreE
 
 /// Fails where the store shows less of a service than this server knows of.
 pub(super) fn check_age(host: &Host, settings: &Settings, store: &dyn Store) -> Result<(), StoreError> {
-    let memory = StoreMemory::load(&host.at(&settings.local_directory))?;
+    let memory = store::memory::load(&host.at(&settings.local_directory))?;
     for service in memory.services.keys() {
         let newest = store.newest_generation(service, Generation(u64::MAX))?;
         memory.check_age(service, newest).map_err(|why| older_store(&settings.store.path, why))?;
@@ -34,7 +34,7 @@ pub(super) fn check_age(host: &Host, settings: &Settings, store: &dyn Store) -> 
 
 /// The highest number that this server remembers to have been sent for any of its services, wherever the store is.
 pub(super) fn remembered_number(host: &Host, settings: &Settings) -> Option<StateNumber> {
-    let memory = StoreMemory::load(&host.at(&settings.local_directory)).ok()?;
+    let memory = store::memory::load(&host.at(&settings.local_directory)).ok()?;
     memory.services.values().filter_map(Known::sent).max()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 pub(super) use crate::host::testing::Tree;
 use crate::store::ServerReport;
 
@@ -17,7 +17,7 @@ pub(super) fn in_mode(mode: &str) -> Settings {
 /// A configuration of the server nfs-a with this added.
 pub(super) fn settings(more: &str) -> Settings {
     let text = format!("server = \"nfs-a\"\n[store]\npath = \"/srv/heirlock\"\n{more}");
-    Settings::parse(Path::new("test.toml"), &text).unwrap()
+    config::parse(Path::new("test.toml"), &text).unwrap()
 }
 
 /// A heartbeat.

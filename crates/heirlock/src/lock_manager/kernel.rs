@@ -24,12 +24,6 @@ use exports::Exports;
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
 const NLM_TIMEOUT_S: u64 = 10;
 
-/// How long nfsd may take to serve again after it was restarted.
-pub(super) const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// How long systemd may take.
-pub(super) const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// The bit of SIGKILL in a signal mask of `/proc/<pid>/status`.
 const SIGKILL_BIT: u64 = 1 << 8;
 
@@ -232,11 +226,11 @@ impl Kernel {
 
     fn restart_nfs(&self) -> Result<Recognised, LockManagerError> {
         let before = self.lockd()?;
-        let by_systemd = self.by_systemd(&["restart", "nfs-server.service"], SYSTEMCTL_TIME_MAX);
+        let by_systemd = self.by_systemd(&["restart", "nfs-server.service"], limits::SYSTEMCTL_TIME_MAX);
         let command = self.settings.restart_nfs.as_ref().unwrap_or(&by_systemd);
         let _kept = self.exports.keep();
         run(command, "look at the command and at the kernel's log")?;
-        let end = Instant::now() + SERVE_TIME_MAX;
+        let end = Instant::now() + limits::SERVE_TIME_MAX;
         loop {
             let after = self.lockd()?;
             if self.threads() > 0 && after.is_some() && after != before {
@@ -250,7 +244,7 @@ impl Kernel {
                         true => {
                             "the same lockd runs as before: no lock was dropped and no grace opened".into()
                         }
-                        false => format!("NFS does not serve {} s later", SERVE_TIME_MAX.as_secs()),
+                        false => format!("NFS does not serve {} s later", limits::SERVE_TIME_MAX.as_secs()),
                     },
                     remedy: "does the command restart nfsd (rpc.nfsd 0, then rpc.nfsd 8)?".into(),
                 });
@@ -262,7 +256,7 @@ impl Kernel {
     /// The status monitor is restarted first, so that it knows what was conveyed when lockd wakes; then lockd.
     fn restart_lock_manager(&self) -> Result<Recognised, LockManagerError> {
         let lockd = self.check_restart_lock_manager()?;
-        let by_systemd = self.by_systemd(&["restart", "rpc-statd.service"], SYSTEMCTL_TIME_MAX);
+        let by_systemd = self.by_systemd(&["restart", "rpc-statd.service"], limits::SYSTEMCTL_TIME_MAX);
         let by_default = (self.host.systemctl.is_some() && !self.is_status_monitor).then_some(&by_systemd);
         if let Some(command) = self.settings.restart_status_monitor.as_ref().or(by_default) {
             run(command, "look at the status monitor's log")?;

@@ -12,10 +12,10 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
-use crate::config::{Command, LockManagerKind, LockManagerSettings, Settings};
+use crate::config::{Command, LockManagerKind, Settings};
 use crate::files::{Folder, Links, trusted};
+use crate::hooks;
 use crate::host::{ExportTable, Host};
-use crate::{hooks, limits};
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
@@ -28,20 +28,6 @@ pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> 
         LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
         LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
     }
-}
-
-/// How long a recognition may take at the most: all limits that it keeps to, one after the other.
-pub(crate) fn recognition_time_max(settings: &LockManagerSettings) -> Duration {
-    let limit = |command: &Option<Command>, unset| {
-        command.as_ref().map_or(unset, |command| command.time_limit) + limits::KILLED_TIME_MAX
-    };
-    let LockManagerSettings { restart_nfs, restart_status_monitor, recognise, incarnation, .. } = settings;
-    let by_systemd = kernel::SYSTEMCTL_TIME_MAX;
-    let restarts = [limit(restart_nfs, by_systemd), limit(restart_status_monitor, by_systemd)];
-    let strategy = restarts.into_iter().chain([limit(recognise, Duration::ZERO)]).max().unwrap_or_default();
-    // One look that is on when it begins, one before and one after.
-    let looks = limit(incarnation, Duration::ZERO) * 3;
-    strategy + looks + kernel::SERVE_TIME_MAX + limits::PROVE_TIME_MAX
 }
 
 /// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.

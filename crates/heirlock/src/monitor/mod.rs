@@ -34,13 +34,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
-use heirlock_core::monitor::{Arrival, Called, Rules, key};
+use heirlock_core::monitor::{Called, Rules, key};
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use book::Said;
 pub(crate) use desk::Desk;
 use directory::Directory;
+pub(crate) use heirlock_agent::status_monitor::Wanted;
 pub(crate) use request::Trust;
 use sockets::Sockets;
 
@@ -64,22 +65,6 @@ pub(crate) struct Options {
     pub(crate) rpcbind_socket: PathBuf,
     /// Who is taken for this server's own lock manager.
     pub(crate) trust: Trust,
-}
-
-/// What the monitor wants of the agent's loop, which owns the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Make these durable, and say whether that came about.
-    Commit {
-        /// which batch
-        batch: u64,
-        /// who
-        arrivals: Vec<Arrival>,
-    },
-    /// Try the store, and say whether it works.
-    Probe,
-    /// Registrations of this client changed: its file in the status monitor's directory is to follow.
-    Changed(MonName),
 }
 
 /// This server's number, as every answer carries it.

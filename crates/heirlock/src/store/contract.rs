@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::store::Decline;
+use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
 use heirlock_core::takeover::{Journal, OutcomeLine};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -16,8 +18,7 @@ use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
 use super::timed::Timed;
 use super::{
-    Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, ServerReport, Store, StoreError,
-    StoreErrorKind,
+    Change, ClaimAnswer, Contents, Damaged, DamagedPart, ServerReport, Store, StoreError, StoreErrorKind,
 };
 
 /// Something on which stores can be opened that are one store.
@@ -37,6 +38,11 @@ fn disk_in_memory() -> Ground {
     Ground { open: Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone())))) }
 }
 
+fn memory() -> Ground {
+    let store = InMemory::new(StoreIdentity::of(1));
+    Ground { open: Box::new(move || Box::new(store.clone())) }
+}
+
 fn behind_threads() -> Ground {
     let folder = tempfile::tempdir().unwrap();
     DirStore::create(&folder.path().join("store")).unwrap();
@@ -51,6 +57,9 @@ macro_rules! contract {
         }
         mod behind_threads {
             $(#[test] fn $promise() { super::$promise(&super::behind_threads()); })*
+        }
+        mod in_memory {
+            $(#[test] fn $promise() { super::$promise(&super::memory()); })*
         }
         mod on_a_disk_in_memory {
             $(#[test] fn $promise() { super::$promise(&super::disk_in_memory()); })*

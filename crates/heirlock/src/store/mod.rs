@@ -29,8 +29,8 @@ pub(crate) use disk::faulty;
 pub(crate) use failure::{older_store, wrong_store};
 
 pub(crate) use heirlock_core::store::{
-    Account, Beaten, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Decline, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Waits,
+    Account, Beaten, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
 };
 
 use crate::config::Settings;

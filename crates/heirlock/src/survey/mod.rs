@@ -1,4 +1,6 @@
-//! What the store says of services and of their past: read only, on any server, whether an agent runs there or not.
+//! What the store says of services and of their past, as the agent's crate reads it. Tests read it from a folder.
 
-pub(crate) mod past;
-pub(crate) mod present;
+pub(crate) use heirlock_agent::survey::{past, present};
+
+#[cfg(test)]
+mod tests;

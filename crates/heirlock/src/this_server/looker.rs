@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use heirlock_agent::Message;
+use heirlock_agent::{Basis, Found, Looked};
 use heirlock_core::ledger::{Addresses, Population, population};
 use heirlock_nsm::MonName;
 
-use crate::agent::Message;
-use crate::agent::look::{Basis, Found, Looked};
 use crate::{detector, threads};
 
 enum Task {

@@ -29,18 +29,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use heirlock_agent::Message;
+use heirlock_agent::{Basis, Found, Recall};
+use heirlock_agent::{Outside, Placed, Unplaced, Unready};
+use heirlock_agent::{RunNumber, RunWork, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Roles};
+use heirlock_core::log_limit::Source;
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Registrations};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
-use crate::agent::Message;
-use crate::agent::look::{Basis, Found, Recall};
-use crate::agent::outside::{Outside, Placed, Unplaced, Unready};
-use crate::agent::work::{RunNumber, RunWork, Work};
 use crate::callout::{self, Said, Spool};
 use crate::config::Settings;
 use crate::control::report::StatusReport;
@@ -50,13 +51,11 @@ use crate::files::Folder;
 use crate::monitor::Desk;
 use crate::monitor::directory::Directory;
 use crate::roles::Peers;
-use crate::store::StoreError;
 use crate::store::memory::{StoreMemory, had_one};
-use crate::{boot, interfaces, lock_manager, monitor, notifier, presence, threads};
+use crate::store::{self, StoreError};
+use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence, threads};
 
 pub(crate) use clock::Clock;
-#[cfg(test)]
-pub(crate) use run::begin_monitoring;
 pub(crate) use run::run;
 pub(crate) use snapshot::Snapshot;
 
@@ -206,6 +205,18 @@ impl Outside for ThisServer {
         fastrand::u64(..)
     }
 
+    fn may_say(&self, kind: &'static str) -> bool {
+        from_elsewhere::may_say(kind, Source::Unknown)
+    }
+
+    fn say_what_was_suppressed(&self, all: bool) {
+        if all {
+            from_elsewhere::say_all_that_was_suppressed();
+        } else {
+            from_elsewhere::say_what_was_suppressed();
+        }
+    }
+
     fn boot(&self) -> Option<String> {
         boot::id().ok()
     }
@@ -261,7 +272,7 @@ impl Outside for ThisServer {
     }
 
     fn store_memory(&self) -> Result<StoreMemory, StoreError> {
-        StoreMemory::load(&self.settings.local_directory)
+        store::memory::load(&self.settings.local_directory)
     }
 
     fn had_store(&self) -> bool {
@@ -269,7 +280,7 @@ impl Outside for ThisServer {
     }
 
     fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
-        StoreMemory::update(&self.settings.local_directory, change)
+        store::memory::update(&self.settings.local_directory, change)
     }
 
     fn placed(&self) -> &Placed {
@@ -405,8 +416,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::agent::outside::contract::keeps_its_promises;
     use crate::agent::testing::settings_in;
+    use heirlock_agent::agent::outside::contract::keeps_its_promises;
 
     #[test]
     fn this_server_keeps_the_promises_of_a_server() {

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use heirlock_agent::Message;
 use heirlock_core::monitor::{Rules, key};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
 use super::ThisServer;
-use crate::agent::Message;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust};

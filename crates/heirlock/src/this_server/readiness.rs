@@ -215,10 +215,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::Message;
     use crate::agent::testing::{Place, place, service};
     use crate::config::Settings;
     use crate::fake_programs::rpcbind_and_programs;
+    use heirlock_agent::Message;
 
     /// What is missing at the addresses of one service.
     fn missing_of(readiness: &Readiness, service: &str) -> Vec<String> {

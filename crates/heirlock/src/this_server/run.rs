@@ -4,13 +4,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use heirlock_agent::Outside;
+use heirlock_agent::{Agent, Message, join_alike};
 use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Clock, Snapshot, ThisServer, watch};
-use crate::agent::outside::Outside;
-use crate::agent::{Agent, Message, join_alike};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
 use crate::store::timed::Timed;
@@ -44,8 +44,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
-    let _hints = agent.outside.watch_directory()?;
-    watch::start(&agent.outside.workshop)?;
+    let _hints = agent.outside().watch_directory()?;
+    watch::start(&agent.outside().workshop)?;
     let served = serve(&mut agent, &messages, &turns, &outbox);
     outbox.send();
     served
@@ -88,7 +88,7 @@ fn listen(
             return;
         }
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = inbox.send(Message::Request(Box::new(request), responder.held_in(&outbox)));
+        let _ = inbox.send(Message::Request(Box::new(request), outbox.hold(responder)));
     };
     Listener::start(&settings.runtime_directory, requested)
         .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
@@ -116,8 +116,8 @@ fn begin_capture(
     let each = ForEach::<Begin> {
         watch: |_, _| Ok(None),
         callout: |agent, _| {
-            let listener = agent.outside.listen_to_callouts()?;
-            agent.take_in_spool(agent.outside.now());
+            let listener = agent.outside().listen_to_callouts()?;
+            agent.take_in_spool();
             Ok(Some(listener))
         },
         nsm: |agent, watchdog| {
@@ -129,8 +129,8 @@ fn begin_capture(
 }
 
 /// This server's status monitor begins, and its agent serves it.
-pub(crate) fn begin_monitoring(agent: &mut Agent<ThisServer>, turns: Turns) -> Result<()> {
-    let differing = agent.outside.begin_monitoring(turns)?;
+fn begin_monitoring(agent: &mut Agent<ThisServer>, turns: Turns) -> Result<()> {
+    let differing = agent.outside_mut().begin_monitoring(turns)?;
     agent.monitors(differing);
     Ok(())
 }
@@ -144,7 +144,7 @@ fn serve(
     loop {
         turns.turn();
         // Also where nothing is due for long: the watchdog counts the turns.
-        let patience = agent.next_due().since(agent.outside.now()).min(core_limits::LOOP_SILENCE_MAX / 4);
+        let patience = agent.next_due().since(agent.outside().now()).min(core_limits::LOOP_SILENCE_MAX / 4);
         let first = match messages.recv_timeout(patience) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,

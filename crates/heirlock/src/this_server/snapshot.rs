@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use heirlock_agent::first_status;
 use heirlock_core::Moment;
 
-use crate::agent::first_status;
 use crate::config::Settings;
 use crate::control::report::StatusReport;
+use crate::store;
 
 /// The last status.
 #[derive(Debug)]
@@ -23,7 +24,8 @@ struct Known {
 impl Snapshot {
     /// Before anything is known.
     pub(super) fn new(settings: &Settings) -> Self {
-        Self(Mutex::new(Known { report: first_status(settings), turned: None, looked: None }))
+        let place = store::open(settings).place(store::Place::Store);
+        Self(Mutex::new(Known { report: first_status(settings, &place), turned: None, looked: None }))
     }
 
     /// The last one, as it is told now.

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
 use std::thread;
 
+use heirlock_agent::Look;
+use heirlock_agent::Message;
 use heirlock_nsm::nlm;
 use heirlock_nsm::rpcbind::Transport;
 
 use super::work::Workshop;
-use crate::agent::Message;
-use crate::agent::recovery::Look;
 use crate::threads;
 use crate::{limits, rpc_client};
 

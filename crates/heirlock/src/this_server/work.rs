@@ -7,6 +7,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use heirlock_agent::Message;
+use heirlock_agent::{Fit, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
@@ -19,8 +21,6 @@ use super::clock::Clock;
 use super::look_up::resolve;
 use super::readiness::Readiness;
 use super::volumes;
-use crate::agent::Message;
-use crate::agent::work::{Fit, RunNumber, Telling};
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::guard;
@@ -111,15 +111,13 @@ impl<T, M: FnOnce(Result<T, String>) -> Message> Drop for Report<T, M> {
     }
 }
 
-impl Fit {
-    fn lacks(one: Missing) -> Self {
-        Self { missing: vec![one], said: Vec::new() }
-    }
+fn lacks(one: Missing) -> Fit {
+    Fit { missing: vec![one], said: Vec::new() }
+}
 
-    /// Nothing could be looked at.
-    fn no_thread(why: String) -> Self {
-        Self::lacks(Missing::new("thread", why, "then ask again"))
-    }
+/// Nothing could be looked at.
+fn no_thread(why: String) -> Fit {
+    lacks(Missing::new("thread", why, "then ask again"))
 }
 
 impl Workshop {
@@ -161,18 +159,17 @@ impl Workshop {
         self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// See [`RunWork::CheckFit`](crate::agent::work::RunWork::CheckFit).
+    /// See [`RunWork::CheckFit`](heirlock_agent::RunWork::CheckFit).
     pub(super) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
         let run = self.run;
-        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(Fit::no_thread));
+        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(no_thread));
         self.in_thread("check-fit", message, move |shop| Ok(shop.look_in_time(targets, insists, brings)));
     }
 
     /// The same for a service that is to come home, before its owner is asked for it.
     pub(super) fn check_home(&self, service: &ServiceName) {
         let (of, targets) = (service.clone(), vec![service.clone()]);
-        let message =
-            |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(Fit::no_thread));
+        let message = |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(no_thread));
         self.in_thread("check-home", message, move |shop| Ok(shop.look_in_time(targets, false, true)));
     }
 
@@ -184,7 +181,7 @@ impl Workshop {
         let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
         looked.unwrap_or_else(|why| {
             let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
-            Fit::lacks(Missing::new(
+            lacks(Missing::new(
                 "intent",
                 format!("what the adoption needs could not be looked at: {why}"),
                 remedy,
@@ -205,7 +202,7 @@ impl Workshop {
         });
     }
 
-    /// See [`RunWork::Recognise`](crate::agent::work::RunWork::Recognise).
+    /// See [`RunWork::Recognise`](heirlock_agent::RunWork::Recognise).
     pub(super) fn recognise(
         &self,
         strategy: Strategy,

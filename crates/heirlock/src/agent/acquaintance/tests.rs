@@ -2,14 +2,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use heirlock_agent::Outside;
+use heirlock_core::Generation;
 use heirlock_core::store_identity::Kept;
 use heirlock_core::takeover::Phase;
-use heirlock_nsm::MonName;
+use heirlock_nsm::{MonName, StateNumber};
 
-use super::*;
 use crate::agent::testing::{Place, place, place_with, service};
 use crate::store::dir::DirStore;
-use crate::store::{Change as StoreChange, Store};
+use crate::store::memory::StoreMemory;
+use crate::store::{self, Change as StoreChange, Contents, Store};
 
 const HOME: &str = "home = \"nfs-b\"\n";
 
@@ -161,7 +163,7 @@ fn an_agent_that_begins_on_an_older_copy_acts_on_nothing_and_goes_on_above_it_wh
     let happened = |memory: &mut StoreMemory| {
         memory.saw(&nfs, Generation(4), Some(Generation(4)), Some(StateNumber(15)));
     };
-    StoreMemory::update(&path(&place, "local"), happened).unwrap();
+    store::memory::update(&path(&place, "local"), happened).unwrap();
     place.start_again();
     look(&mut place);
     let said = "expected generation 4 of nfs or a newer one, found generation 1: is the store an older copy of itself?";
@@ -176,7 +178,7 @@ fn an_agent_that_begins_on_an_older_copy_acts_on_nothing_and_goes_on_above_it_wh
     }
     assert_eq!(place.claims("nfs"), 1);
     let identity = stored(&place).found().unwrap().identity.unwrap();
-    StoreMemory::update(&path(&place, "local"), |memory| memory.accept(&identity, Kept::Services)).unwrap();
+    store::memory::update(&path(&place, "local"), |memory| memory.accept(&identity, Kept::Services)).unwrap();
     look(&mut place);
     assert_eq!(known(&place), ["10.0.0.1"]);
     place.begin("nfs");
@@ -208,7 +210,7 @@ fn who_holds_a_service_in_an_accepted_store_keeps_it() {
     other.claim(&nfs, &theirs).unwrap();
     look(&mut place);
     let identity = other.found().unwrap().identity.unwrap();
-    StoreMemory::update(&path(&place, "local"), |memory| memory.accept(&identity, Kept::Services)).unwrap();
+    store::memory::update(&path(&place, "local"), |memory| memory.accept(&identity, Kept::Services)).unwrap();
     look(&mut place);
     assert!(!place.agent.held.contains_key(&nfs));
     assert_eq!(other.newest_claim(&nfs).unwrap(), Some(theirs));
@@ -218,13 +220,13 @@ fn who_holds_a_service_in_an_accepted_store_keeps_it() {
 fn a_store_of_an_earlier_version_gets_an_identity_and_keeps_all() {
     let mut place = holding(&["10.0.0.1"]);
     fs::remove_file(path(&place, "store/identity")).unwrap();
-    StoreMemory::forget(&path(&place, "local")).unwrap();
+    store::memory::forget(&path(&place, "local")).unwrap();
     place.start_again();
     look(&mut place);
     assert_eq!((error(&place).as_str(), known(&place)), ("", vec!["10.0.0.1".to_owned()]));
     let identity = stored(&place).found().unwrap().identity;
     assert!(identity.is_some());
-    assert_eq!(StoreMemory::load(&path(&place, "local")).unwrap().identity, identity);
+    assert_eq!(store::memory::load(&path(&place, "local")).unwrap().identity, identity);
 }
 
 #[test]
@@ -236,7 +238,7 @@ fn what_another_server_holds_is_remembered_with_its_number() {
     let contents = Contents { state: Some(StateNumber(11)), ..Contents::default() };
     store.begin_generation(&nfs, Generation(3), &contents).unwrap();
     look(&mut place);
-    let known = StoreMemory::load(&path(&place, "local")).unwrap().known(&nfs);
+    let known = store::memory::load(&path(&place, "local")).unwrap().known(&nfs);
     assert_eq!((known.expected, known.number), (Some(Generation(3)), Some(11)));
     fs::remove_dir_all(path(&place, "store/services/nfs")).unwrap();
     look(&mut place);
@@ -261,7 +263,7 @@ fn what_can_t_be_remembered_is_said_and_written_later() {
     fs::rename(&away, &local).unwrap();
     place.agent.saw_generation(&service("new"), Generation(1), None, None);
     assert_eq!(place.agent.acquaintance.problem(), None);
-    let memory = StoreMemory::load(&local).unwrap();
+    let memory = store::memory::load(&local).unwrap();
     assert_eq!(memory.known(&nfs).expected, Some(Generation(3)));
     assert_eq!(memory.known(&service("new")).highest, Some(Generation(1)));
 }

@@ -2,15 +2,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc::channel;
 
+use heirlock_agent::Message;
+use heirlock_agent::agent::holdings::claim_first;
+use heirlock_agent::status_monitor::Said;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, Moment, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::agent::Message;
-use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place_in_mode, service};
-use crate::callout::Said;
 use crate::config::CaptureMode;
 use crate::store::dir::DirStore;
 

@@ -1,17 +1,19 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use heirlock_core::Generation;
+use heirlock_agent::agent::holdings::claim_first;
+use heirlock_agent::{Found, Looked, Message, Outside};
 use heirlock_core::claim::Claim;
-use heirlock_core::incarnation::Observation;
+use heirlock_core::incarnation::{Incarnation, Observation};
+use heirlock_core::ledger::{Population, Portion};
 use heirlock_core::lives::Lives;
 use heirlock_core::takeover::Journal;
-use heirlock_nsm::StateNumber;
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
 
-use super::*;
-use crate::agent::Message;
-use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place, service};
+use crate::limits::LOOK_TIME_MAX;
 
 const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
 

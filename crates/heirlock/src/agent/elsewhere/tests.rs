@@ -1,14 +1,14 @@
 use std::net::Ipv4Addr;
 
+use heirlock_agent::agent::beat::Condition;
 use heirlock_core::claim::Claim;
-use heirlock_core::takeover::Journal;
+use heirlock_core::limits::CLIENT_ADDRESSES_MAX;
+use heirlock_core::takeover::{Journal, Part};
 use heirlock_core::{Generation, Moment};
-use heirlock_nsm::StateNumber;
+use heirlock_nsm::{MonName, StateNumber};
 
-use super::*;
-use crate::agent::beat::Condition;
 use crate::agent::testing::{Place, place, place_on_a_network, service};
-use crate::store::Contents;
+use crate::store::{Contents, ServerReport};
 
 fn name(text: &str) -> MonName {
     MonName::parse(text).unwrap()
@@ -74,7 +74,7 @@ fn a_server_says_by_itself_where_it_is_and_leaves_out_what_floats() {
     let said = &servers[&place.agent.settings.server].addresses;
     let here = crate::interfaces::addresses(std::path::Path::new("/proc"));
     assert!(said.iter().all(|address| here.contains(address) && !address.is_loopback()), "{said:?}");
-    let floating = crate::agent::floating(&place.agent.settings);
+    let floating = heirlock_agent::agent::floating(&place.agent.settings);
     let mut own = here.iter().filter(|one| one.is_ipv4() && !one.is_loopback() && !floating.contains(one));
     assert!(own.all(|one| said.contains(one) || said.len() == CLIENT_ADDRESSES_MAX), "{here:?}: {said:?}");
 }

@@ -1,16 +1,15 @@
 use std::fs;
 
-use heirlock_core::Generation;
+use heirlock_agent::{Look, Message, Outside};
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Observation;
+use heirlock_core::store::Decline;
 use heirlock_core::takeover::{Cause, Journal, Phase};
+use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
-use super::*;
-use crate::agent::Message;
-use crate::agent::recovery::Look;
 use crate::agent::testing::{Place, place_with, service};
-use crate::control::Line;
+use crate::control::{Answer, Line};
 use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport, Store};
 
@@ -134,7 +133,7 @@ fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
     let mut place = with_a_guest();
     let (service, now) = (service("nfs"), place.agent.outside.now());
     let ask = |place: &mut Place| {
-        let (responder, lines) = Responder::heard();
+        let (responder, lines) = crate::control::heard();
         place.agent.asked_to_release(&service, responder);
         lines
     };

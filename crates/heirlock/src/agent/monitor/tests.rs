@@ -2,20 +2,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use heirlock_agent::Outside;
+use heirlock_agent::agent::holdings::{Held, claim_first};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
-use heirlock_core::{Generation, ServerName};
-use heirlock_nsm::StateNumber;
+use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 use rustix::io::Errno;
 
-use super::*;
-use crate::agent::holdings::claim_first;
-use crate::agent::testing::{Place, begun, place_in_mode, service};
+use crate::agent::testing::{Place, begin_monitoring, begun, place_in_mode, service};
 use crate::store::dir::DirStore;
 use crate::store::faulty::{Fault, FaultyDisk};
-use crate::store::{Change, Store};
-use crate::this_server::begin_monitoring;
-use crate::watchdog::Turns;
+use crate::store::{Change, RecordChange, Store};
 
 fn client(number: u8) -> MonName {
     MonName::from_address([10, 0, 0, number].into())
@@ -39,7 +38,7 @@ fn monitoring() -> Place {
     // What this server serves by itself is no concern of these tests.
     place.agent.held.retain(|held, _| *held == service("nfs"));
     assert_eq!(place.agent.held.len(), 1);
-    begin_monitoring(&mut place.agent, Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent);
     assert!(knows(&place, 1));
     place
 }
@@ -88,7 +87,7 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
 /// The agent is killed, and the next one has begun to answer but has read neither the store nor the directory.
 fn killed_and_answering(place: &mut Place) {
     (place.agent, place.messages) = begun(Arc::clone(&place.agent.settings));
-    begin_monitoring(&mut place.agent, Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent);
 }
 
 #[test]

@@ -1,19 +1,19 @@
 use std::fs;
 
+use heirlock_agent::{Message, Outside};
 use heirlock_core::ServerName;
 use heirlock_core::claim::Claim;
+use heirlock_core::monitor::Arrival;
 use heirlock_core::takeover::{Event, Phase};
 use heirlock_nsm::MyName;
 
-use super::*;
-use crate::agent::Message;
 use crate::agent::shared::tests::about_to_tell;
-use crate::agent::testing::{Place, place, service};
-use crate::control::{Answer, AnswerWhen, Line};
+use crate::agent::testing::{Place, begin_monitoring, place, service};
+use crate::control::{Answer, AnswerWhen, Line, Request};
+use crate::limits::STORE_ANSWERS_TIME_MAX;
 use crate::store::dir::DirStore;
 use crate::store::steered::Gate;
 use crate::store::timed::Timed;
-use crate::this_server::begin_monitoring;
 
 /// The agent's store from now on: each call that the gate shuts out hangs.
 fn hang(place: &mut Place) -> Gate {
@@ -43,7 +43,9 @@ fn holder() -> Place {
     let journal = heirlock_core::takeover::Journal::quiet("run", &us, 0);
     let store = place.agent.store.as_ref();
     let state = heirlock_nsm::StateNumber(1);
-    crate::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal).unwrap().unwrap();
+    heirlock_agent::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal)
+        .unwrap()
+        .unwrap();
     place.agent.beat(place.agent.outside.now());
     assert!(place.agent.held.contains_key(&service("new")));
     place
@@ -119,7 +121,7 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     };
     gate.shut(&["probe"]);
     assert!(place.agent.store.probe().is_err());
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
     place.agent.say_what_was_put_off(now);
     let Line::Progress(progress) = lines.recv().unwrap() else { panic!() };
@@ -127,9 +129,9 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     place.agent.end_what_was_put_off(now + STORE_ANSWERS_TIME_MAX * 2);
     let Line::Failed(failure) = lines.recv().unwrap() else { panic!() };
     assert!(failure.message.contains("takes longer than 800 ms"), "{}", failure.message);
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
-    let (asked, paused) = Responder::heard();
+    let (asked, paused) = crate::control::heard();
     place.agent.handle(Message::Request(Box::new(Request::Maintenance { on: true }), asked));
     assert!(matches!(paused.recv().unwrap(), Line::Done(Answer::Verb { changed: true, .. })), "at once");
     assert!(place.agent.asked.is_none() && lines.try_recv().is_err());
@@ -142,7 +144,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
     for waits_too_long in [false, true] {
         let mut place = holder();
         let gate = hang(&mut place);
-        let (responder, lines) = Responder::heard();
+        let (responder, lines) = crate::control::heard();
         place.agent.release(&service("new"), Some(responder), None);
         gate.shut(&["release"]);
         let now = place.agent.outside.now();
@@ -165,14 +167,14 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
 #[test]
 fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_answers() {
     let mut place = about_to_tell("nsm");
-    begin_monitoring(&mut place.agent, crate::watchdog::Turns::unwatched()).unwrap();
+    begin_monitoring(&mut place.agent);
     let gate = hang(&mut place);
     gate.shut(&["commit_each"]);
     let mon_name = heirlock_nsm::MonName::parse("10.0.0.9").unwrap();
     let line = heirlock_nsm::MonitorLine::generated(mon_name, MyName::parse("nfs-b").unwrap());
     let arrivals = vec![Arrival { line, peer: false }];
     let now = place.agent.outside.now();
-    place.agent.wanted(now, crate::monitor::Wanted::Commit { batch: 1, arrivals });
+    place.agent.wanted(now, heirlock_agent::status_monitor::Wanted::Commit { batch: 1, arrivals });
     assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
     answers(&mut place, &gate);
     assert!(knows(&place, "10.0.0.9"));

@@ -1,10 +1,11 @@
 use std::fs;
 
-use heirlock_core::incarnation::Observation;
-use heirlock_core::takeover::Phase;
+use heirlock_agent::agent::recovery::*;
+use heirlock_agent::{Message, Outside};
+use heirlock_core::grace::Probe;
+use heirlock_core::incarnation::{Incarnation, Observation};
+use heirlock_core::takeover::{Event, Phase};
 
-use super::*;
-use crate::agent::Message;
 use crate::agent::testing::{Place, place_with, service};
 
 /// A server whose client has locked before its agent knew the lock manager.

@@ -2,22 +2,22 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_core::claim::Authority;
+use heirlock_agent::agent::claims::Attempts;
+use heirlock_agent::agent::runs::*;
+use heirlock_agent::{Look, Message, Outside, RunNumber};
+use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Observation;
-use heirlock_core::takeover::Milestone;
-use heirlock_core::{Generation, Outcome};
+use heirlock_core::lives::Recognised;
+use heirlock_core::takeover::{Event, Milestone, Order, Part, Phase};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
 
-use heirlock_nsm::StateNumber;
-
-use super::*;
-use crate::agent::Message;
-use crate::agent::recovery::Look;
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
-use crate::control::Line;
+use crate::control::{AnswerWhen, Line};
 use crate::store::dir::DirStore;
 use crate::store::steered::Steered;
-use crate::store::{Contents, ServerReport, StoreErrorKind};
+use crate::store::{Contents, ServerReport, StoreError, StoreErrorKind};
 use crate::this_server::Clock;
 
 #[test]
@@ -152,8 +152,11 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run.as_ref().unwrap().machine;
-    let report =
-        crate::agent::status::report(machine, place.agent.store.as_ref(), &place.agent.outside.unready());
+    let report = heirlock_agent::agent::status::report(
+        machine,
+        place.agent.store.as_ref(),
+        &place.agent.outside.unready(),
+    );
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
@@ -253,7 +256,7 @@ fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     };
     place.agent.store = Box::new(Steered { store, before });
     place.begin("new");
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     let asked = place.agent.asked.as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     while place.agent.asked.is_some() {
@@ -335,7 +338,7 @@ const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
     let mut place = place();
     place.begin_uninsisted("new");
-    let (responder, lines) = Responder::heard();
+    let (responder, lines) = crate::control::heard();
     let asked = place.agent.asked.as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     let limit = asked.due().unwrap();

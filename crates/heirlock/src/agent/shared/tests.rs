@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use heirlock_agent::Outside;
+use heirlock_agent::agent::holdings::claim_first;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Event, Journal, Phase};
 use heirlock_core::{Generation, ServerName};
-use heirlock_nsm::StateNumber;
+use heirlock_nsm::{MonName, StateNumber};
 
-use super::*;
-use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place_in_mode, service};
 use crate::store::Store;
 use crate::store::dir::DirStore;

@@ -2,17 +2,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heirlock_core::claim::{Authority, Claim};
-use heirlock_core::takeover::{Cause, Conveyance, Hindrance, OutcomeLine, Plan, Strategy, Until};
-use heirlock_core::{Generation, Moment, ServerName};
-use heirlock_nsm::StateNumber;
+use heirlock_agent::Outside;
+use heirlock_agent::agent::holdings::{Held, claim_first};
+use heirlock_agent::agent::status::*;
+use heirlock_core::claim::{Authority, Claim, OwnerHeart};
+use heirlock_core::takeover::{
+    Cause, ClientSummary, Conveyance, End, Hindrance, Journal, Milestone, OutcomeLine, Part, Phase, Plan, Stamp,
+    Strategy, Summary, Takeover, Until,
+};
+use heirlock_core::{Generation, Moment, Outcome, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::*;
-use crate::agent::holdings::claim_first;
 use crate::agent::testing::{Place, place, service};
-use crate::store::Contents;
+use crate::control::report::{Ailment, AilmentKind, Heart, Problem, ProblemKind, ServiceStatus, Slow};
+use crate::limits;
 use crate::store::dir::DirStore;
+use crate::store::{Contents, ServerReport};
 use crate::survey::past::tenure_of;
 
 fn stamp(event: Milestone, at_ms: i64) -> Stamp {

@@ -381,7 +381,7 @@ mod tests {
     fn settings() -> Settings {
         let text = "server = \"nfs-a\"\n[store]\npath = \"/store\"\n\
                     [[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n";
-        Settings::parse(Path::new("test.toml"), text).unwrap()
+        crate::config::parse(Path::new("test.toml"), text).unwrap()
     }
 
     fn nfs() -> ServiceName {

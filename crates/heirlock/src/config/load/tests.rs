@@ -3,7 +3,7 @@ use super::*;
 const SAMPLE: &str = include_str!("../../../../../dist/heirlock.toml");
 
 fn load(text: &str) -> Result<Settings, ConfigError> {
-    Settings::parse(Path::new("/etc/heirlock/heirlock.toml"), text)
+    parse(Path::new("/etc/heirlock/heirlock.toml"), text)
 }
 
 fn error(text: &str) -> String {
@@ -365,11 +365,11 @@ fn what_is_no_file_or_has_no_end_is_refused_at_once() {
         (place.path(), "found a folder"),
         (sparse.as_path(), "at most 1048576 bytes"),
     ] {
-        let said = Settings::load(path).unwrap_err().to_string();
+        let said = super::load(path).unwrap_err().to_string();
         assert!(said.contains(expected) && said.contains(&path.display().to_string()), "{said}");
     }
     std::fs::write(link.with_extension("real"), LEAST).unwrap();
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(link.with_extension("real"), &link).unwrap();
-    Settings::load(&link).expect("an administrator's link is followed");
+    super::load(&link).expect("an administrator's link is followed");
 }

@@ -92,7 +92,8 @@ fn keys_of_another_mode_are_said_with_the_mode_they_are_meant_for() {
             && said("nsm")[0].contains("mode = \"callout\"")
     );
     // The shipped sample names every key with what it is anyway.
-    let sample = Settings::parse(Path::new("x"), include_str!("../../../../../dist/heirlock.toml")).unwrap();
+    let sample =
+        crate::config::parse(Path::new("x"), include_str!("../../../../../dist/heirlock.toml")).unwrap();
     assert_eq!(wrong(&configured(&sample)), []);
 }
 

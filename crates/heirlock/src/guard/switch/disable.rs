@@ -12,8 +12,8 @@ use super::{GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, n
 use crate::config::Settings;
 use crate::files::trusted;
 use crate::host::{Host, Unit};
-use crate::store::Store;
-use crate::store::memory::{FILE as STORE_MEMORY, StoreMemory};
+use crate::store::memory::FILE as STORE_MEMORY;
+use crate::store::{self, Store};
 
 /// See [`crate::guard::disable`].
 pub(in super::super) fn disable(
@@ -200,7 +200,7 @@ impl Run<'_> {
             let at = run.host.at(&path);
             // Before the store: a server that remembers none that is there can make another one.
             let local = run.local_directory();
-            StoreMemory::forget(&local).map_err(failed("remove", &local.join(STORE_MEMORY)))?;
+            store::memory::forget(&local).map_err(failed("remove", &local.join(STORE_MEMORY)))?;
             store.remove_empty().map_err(failed("remove", &at))?;
             match run.memory.store_mode {
                 Some(mode) => trusted::set_mode(&at, mode).map_err(failed("give its mode back to", &at)),

@@ -11,8 +11,7 @@ use super::super::{records, volumes};
 use super::{GuardError, Run, StepOutcome};
 use crate::files::trusted;
 use crate::store::dir::DirStore;
-use crate::store::memory::StoreMemory;
-use crate::store::{Store, wrong_store};
+use crate::store::{self, Store, wrong_store};
 
 /// What is to be done about the store, and with which.
 pub(super) struct Decided {
@@ -24,7 +23,7 @@ impl Run<'_> {
     /// Looks at the store, before anything is changed.
     pub(super) fn decide_store(&mut self, word: Word) -> Result<Decided, GuardError> {
         let path = &self.settings.store.path;
-        let memory = StoreMemory::load(&self.local_directory())?;
+        let memory = store::memory::load(&self.local_directory())?;
         let had_one = self.memory.store_created || (self.memory.was_used() && !self.memory.without_store);
         let remembered = Remembered { had_one, ..memory.remembered(false) };
         // Looking at it mounts what is mounted when it is looked at.
@@ -90,7 +89,7 @@ impl Run<'_> {
                 store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?
             }
         };
-        StoreMemory::update(&self.local_directory(), |memory| memory.accept(&identity, kept))?;
+        store::memory::update(&self.local_directory(), |memory| memory.accept(&identity, kept))?;
         Ok(())
     }
 

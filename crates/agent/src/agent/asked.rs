@@ -1,0 +1,132 @@
+//! A run that was asked for, until it has claimed: whether it can work is checked, and owners are fenced. That takes its
+//! time, and may end in a refusal. So it holds nothing up: a self-adoption goes on beside it, or begins, and makes way at
+//! the moment in which the claim has succeeded.
+
+use heirlock_core::takeover::{Action, End, Event, Standing};
+use heirlock_core::{Moment, ServiceName};
+
+use super::Inside;
+use super::outside::Outside;
+use super::runs::Running;
+use super::work::{RunNumber, RunWork};
+
+impl<O: Outside> Inside<O> {
+    /// What this server holds and owes now.
+    pub(crate) fn standing(&self) -> Standing {
+        self.lives.standing(&ServiceName::host(&self.settings.server), self.holdings())
+    }
+
+    /// The run that takes this service over or tells its clients, or is to.
+    pub(crate) fn run_with(&self, service: &ServiceName) -> Option<&Running> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.into_iter().find(|running| running.machine.has_member(service))
+    }
+
+    /// The run that takes this service over, or is to; to be looked at.
+    pub(crate) fn seen_run_for(&self, service: &ServiceName) -> Option<&Running> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    /// The run that takes this service over, or is to.
+    pub(crate) fn run_for(&mut self, service: &ServiceName) -> Option<&mut Running> {
+        let runs = self.asked.iter_mut().chain(&mut self.run);
+        runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    /// The run of this number, where it is on or was asked for.
+    pub(crate) fn running(&mut self, run: RunNumber) -> Option<&mut Running> {
+        self.asked.iter_mut().chain(&mut self.run).find(|running| running.number == run)
+    }
+
+    /// Services that are being taken over, or are to be.
+    pub(crate) fn being_adopted(&self) -> Vec<ServiceName> {
+        let runs = self.asked.iter().chain(&self.run);
+        runs.flat_map(|running| running.machine.targets().to_vec()).collect()
+    }
+
+    /// Tells the run that was asked for what has happened. Nothing of it is durable before it has claimed.
+    pub(crate) fn advance_asked(&mut self, event: Event) {
+        let standing = self.standing();
+        let Some(asked) = &mut self.asked else { return };
+        asked.machine.stands(standing);
+        let (number, insists, brings) = (asked.number, asked.insists, asked.waits_for_addresses);
+        let targets = asked.machine.targets().to_vec();
+        let batch = asked.machine.step(self.outside.now(), event);
+        for action in batch.then {
+            if let Some(asked) = &mut self.asked {
+                asked.machine.begins(self.outside.now(), &action);
+            }
+            match action {
+                Action::CheckFit(strategy) => match self.would_drop_locks_of_others(strategy) {
+                    Some(why) => self.advance_asked(Event::Fit(Err(why))),
+                    None => {
+                        let work = RunWork::CheckFit { targets: targets.clone(), insists, brings };
+                        self.outside.begin_for(number, work);
+                    }
+                },
+                Action::Fence(services) => {
+                    let owners = services
+                        .iter()
+                        .filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
+                    let work = RunWork::Fence(owners.collect());
+                    self.outside.begin_for(number, work);
+                }
+                Action::Claim { services, authority } => {
+                    if let Some(claimed) = self.claim_all(number, services, authority) {
+                        self.claim_answered(claimed);
+                    }
+                }
+                Action::Over(end) => self.refused(end),
+                other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),
+            }
+        }
+        self.say_phase_asked();
+    }
+
+    /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
+    pub(crate) fn claim_answered(&mut self, claimed: Event) {
+        let Some(asked) = &mut self.asked else { return };
+        let batch = asked.machine.step(self.outside.now(), claimed);
+        if let [Action::Over(end)] = batch.then.as_slice() {
+            return self.refused(end.clone());
+        }
+        if let Some(running) = self.run.take() {
+            tracing::info!(
+                run = running.machine.run(),
+                "the run {} tells clients of a restart; it makes way for the adoption that was asked for",
+                running.machine.run()
+            );
+            self.outside.stop_telling();
+        }
+        self.run = self.asked.take();
+        if let Some(running) = &mut self.run {
+            running.reborn = self.lives.is_reborn();
+        }
+        self.carry_on(batch);
+    }
+
+    /// It can't begin. What is owed to anybody is owed as before.
+    pub fn refused(&mut self, end: End) {
+        if let Some(running) = self.asked.take() {
+            self.conclude(running, end);
+        }
+    }
+
+    /// Those who wait for it see that it is being checked.
+    fn say_phase_asked(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        let phase = asked.machine.phase();
+        if asked.said.replace(phase) != Some(phase) {
+            tracing::info!(run = asked.machine.run(), %phase, "{}: its adoption was asked for, run {}", super::status::names(asked.machine.targets()), asked.machine.run());
+            asked.say_progress(self.outside.now(), &self.settings);
+        }
+    }
+
+    /// Those who wait for it see that it is being checked still.
+    pub(crate) fn say_progress_asked(&mut self, now: Moment) {
+        if let Some(asked) = &mut self.asked {
+            asked.say_progress(now, &self.settings);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Heartbeats: our own, and what those of the others mean.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use heirlock_core::claim::OwnerHeart;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::store::{Beaten, Decline, ServerHearts, ServerReport, Store, StoreError};
+use heirlock_core::{Moment, ServerName, ServiceName};
+
+use super::Inside;
+use super::outside::Outside;
+
+/// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
+const DISPUTED_BEATS: u32 = 10;
+
+/// This server's heart, and its view of the others'.
+#[derive(Debug)]
+pub struct Pulse {
+    report: ServerReport,
+    hearts: Hearts,
+    found: ServerHearts,
+    /// Heartbeats that can't be read and of which nothing was said yet, and why.
+    unsaid: Vec<(String, String)>,
+    namesake: Option<Other>,
+    /// The last beat that the store took.
+    written: Option<u64>,
+    /// The store did not show that one at the next.
+    set_back: bool,
+}
+
+/// What another agent left under our name.
+#[derive(Debug)]
+struct Other {
+    beat: String,
+    /// It lay there before the store took our first beat.
+    was_there: bool,
+    /// How often it was seen to move.
+    moves: u32,
+}
+
+/// Another agent lives under this server's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namesake {
+    /// It was here before us: we must stop.
+    WasFirst,
+    /// It came after us: it will stop.
+    IsNew,
+}
+
+/// What a beat tells of ourselves.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// Seconds since 1970 by this server's clock.
+    pub(crate) written_at_s: u64,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) state: Option<u32>,
+    pub(crate) ailments: Vec<String>,
+    pub(crate) facts: BTreeMap<String, String>,
+}
+
+impl Pulse {
+    /// A heart that has not beaten yet.
+    pub fn new(report: ServerReport, hearts: Hearts) -> Self {
+        Self {
+            report,
+            hearts,
+            found: ServerHearts::default(),
+            unsaid: Vec::new(),
+            namesake: None,
+            written: None,
+            set_back: false,
+        }
+    }
+
+    /// Whether the store did not show, at the last beat, what this server had written at the one before: it is another one
+    /// or an older copy of itself, or another agent writes under this name.
+    pub(crate) fn was_set_back(&self) -> bool {
+        self.set_back
+    }
+
+    /// The hearts of the others can't be seen.
+    pub(crate) fn blind(&mut self) {
+        self.hearts.blind();
+    }
+
+    /// Writes the next beat and reads all others.
+    pub fn beat(
+        &mut self,
+        now: Moment,
+        store: &dyn Store,
+        condition: Condition,
+    ) -> Result<Option<Namesake>, StoreError> {
+        match self.try_beat(store, condition) {
+            Ok((namesake, found)) => {
+                self.saw(now, found);
+                Ok(namesake)
+            }
+            Err(error) => {
+                self.hearts.blind();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the others' hearts between two beats: a silence ends at any moment, and a server that claims on its strength must
+    /// not be up to a whole interval behind.
+    pub fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
+        let found = store.hearts().inspect_err(|_| self.hearts.blind())?;
+        self.saw(now, found);
+        Ok(())
+    }
+
+    fn saw(&mut self, now: Moment, found: ServerHearts) {
+        let others = found.reports.iter().filter(|(name, _)| **name != self.report.server);
+        self.hearts.saw(now, &others.map(as_beat).collect());
+        for (entry, why) in &found.unreadable {
+            if self.found.unreadable.get(entry) != Some(why) {
+                self.unsaid.push((entry.escape_debug().to_string(), why.clone()));
+            }
+            if let Ok(server) = ServerName::parse(entry) {
+                self.hearts.unseen(&server);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Heartbeats that can't be read, in words.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = String> {
+        self.found.unreadable.iter().map(|(entry, why)| format!("the heartbeat {entry:?}: {why}"))
+    }
+
+    /// This server's own addresses, from now on.
+    pub(crate) fn is_at(&mut self, addresses: Vec<IpAddr>) {
+        self.report.addresses = addresses;
+    }
+
+    /// What is known of the owner of a service.
+    pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
+        self.hearts.heart_of(server, now)
+    }
+
+    /// Whether a server's heartbeat was seen to change later than `since`.
+    pub(crate) fn lived_after(&self, server: &ServerName, since: Moment) -> bool {
+        self.hearts.lived_after(server, since)
+    }
+
+    /// What the servers said of themselves.
+    pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
+        &self.found.reports
+    }
+
+    /// From now on our silence is no reason to adopt, or is one again.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.report.paused = paused;
+    }
+
+    /// Whether we are paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.report.paused
+    }
+
+    /// Asks the owner of a service to give it up, for it is at home here, or asks no more. `asked` tells this time of asking
+    /// from others.
+    pub(crate) fn want(&mut self, service: &ServiceName, asked: Option<u64>) {
+        self.report.wants.retain(|other| other != service);
+        if let Some(asked) = asked {
+            self.report.wants.push(service.clone());
+            self.report.asked = asked;
+        }
+    }
+
+    /// Whether a server asks for a service, and which time of asking it is.
+    pub(crate) fn asked_by(&self, server: &ServerName, service: &ServiceName) -> Option<u64> {
+        let report = self.found.reports.get(server)?;
+        report.wants.contains(service).then_some(report.asked)
+    }
+
+    /// Why a service can't be given up now; none where it can, or nobody asks.
+    pub(crate) fn decline(&mut self, service: &ServiceName, decline: Option<Decline>) {
+        match decline {
+            Some(decline) => self.report.declines.insert(service.clone(), decline),
+            None => self.report.declines.remove(service),
+        };
+    }
+
+    /// What was said last of a service that can't be given up.
+    pub fn declined(&self, service: &ServiceName) -> Option<&Decline> {
+        self.report.declines.get(service)
+    }
+
+    /// What the owner of a service says to our asking for it.
+    pub(crate) fn declined_by(&self, owner: &ServerName, service: &ServiceName) -> Option<&Decline> {
+        let decline = self.found.reports.get(owner)?.declines.get(service)?;
+        (decline.asked == self.report.asked).then_some(decline)
+    }
+
+    fn try_beat(
+        &mut self,
+        store: &dyn Store,
+        condition: Condition,
+    ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
+        self.report.beat += 1;
+        self.report.written_at_s = condition.written_at_s;
+        self.report.incarnation = condition.incarnation;
+        self.report.state = condition.state;
+        self.report.ailments = condition.ailments;
+        self.report.facts = condition.facts;
+        let Beaten { hearts: found, taken } = store.beat(&self.report)?;
+        let ours = found.reports.get(&self.report.server);
+        // One whose writing failed may be there all the same.
+        let is_last =
+            |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
+        self.set_back = self.written.is_some_and(|written| !is_last(written));
+        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
+        self.written = Some(taken);
+        Ok((namesake, found))
+    }
+
+    /// A beat under our name that isn't ours and moves is another agent's. One that stands still is what an earlier
+    /// run of ours left.
+    fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
+        let other = ours.filter(|report| report.agent != self.report.agent)?;
+        let (beat, was_there) = (beat_of(other), self.written.is_none());
+        let known = self.namesake.get_or_insert(Other { beat: beat.clone(), was_there, moves: 0 });
+        if known.beat == beat && known.was_there {
+            return None;
+        }
+        known.moves += 1;
+        known.beat = beat;
+        // Started at the same moment each takes the other for the newcomer; then the names of the runs decide.
+        let gives_way = known.moves > DISPUTED_BEATS && self.report.agent > other.agent;
+        Some(if known.was_there || gives_way { Namesake::WasFirst } else { Namesake::IsNew })
+    }
+}
+
+fn as_beat((server, report): (&ServerName, &ServerReport)) -> (ServerName, Beat) {
+    (server.clone(), Beat { beat: beat_of(report), paused: report.paused })
+}
+
+fn beat_of(report: &ServerReport) -> String {
+    format!("{}/{}", report.agent, report.beat)
+}
+
+impl<O: Outside> Inside<O> {
+    /// Names the heartbeats in the store that can't be read, each once.
+    pub(crate) fn say_unreadable_hearts(&mut self) {
+        for (entry, why) in std::mem::take(&mut self.pulse.unsaid) {
+            if self.outside.may_say("unreadable heartbeat") {
+                tracing::error!(entry, why, "the heartbeat {entry} in the store can't be read: {why}");
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Clients whose address means another host on each server: a server that mounts what it serves itself is registered as
+//! `127.0.0.1`, `::1`, or by the floating address of the service, and a client on one link by an address of that link.
+//!
+//! On the server that such a client registered at, it is called at that very address. Any other server would call itself, or
+//! a stranger, whose status monitor answers: the client would be said to be told. There it is called at the own address of
+//! the server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. Who that is stands in
+//! its record: rpc.statd writes its server's node name into each line.
+
+use std::net::IpAddr;
+
+use heirlock_core::limits::CLIENT_ADDRESSES_MAX;
+use heirlock_core::notify::Destination;
+use heirlock_core::own_addresses::addresses_from_elsewhere;
+use heirlock_core::store::ServerReport;
+use heirlock_core::takeover::Part;
+use heirlock_core::{ServerName, ServiceName};
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, MonitorLine};
+
+use super::Inside;
+use super::outside::Outside;
+
+/// Where a client registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Registered {
+    Here,
+    /// With this server.
+    At(ServerName),
+    /// With a server of this name, which the store does not know.
+    Nowhere(String),
+}
+
+impl<O: Outside> Inside<O> {
+    /// Where a client is called, or why it is not.
+    pub fn addresses_of(
+        &self,
+        service: &ServiceName,
+        part: Part,
+        client: &MonName,
+    ) -> Result<Vec<Destination>, String> {
+        let lines = self.lines_of(service, client);
+        let resolved = |name: &MonName| self.capture.addresses.get(name).cloned().unwrap_or_default();
+        if self.means_another_elsewhere(client) {
+            match self.registered_at(&lines, part) {
+                Registered::Here => {}
+                Registered::At(server) => return self.at_server(client, &server),
+                Registered::Nowhere(server) => {
+                    return Err(format!(
+                        "{client} means the server that it registered at ({server}), which is not this one, and whose own address the store does not know"
+                    ));
+                }
+            }
+        }
+        let mut addresses: Vec<Destination> = self.outside.destination_of(client).into_iter().collect();
+        let further = resolved(client).into_iter().map(Destination::from);
+        let further = further.chain(lines.iter().flat_map(|line| {
+            let by_name = resolved(&line.mon_name).into_iter().map(Destination::from);
+            self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
+        }));
+        for address in further {
+            // Further addresses may be such as many hosts have; this server's own leads to nobody else.
+            let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
+            if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// Whether a client's record is this server's to place into its status monitor's directory: its name means the same here
+    /// as where it registered.
+    pub fn means_the_same_here(&self, client: &MonName, record: &[u8]) -> bool {
+        let lines = parse_record(record).map(|parsed| parsed.lines).unwrap_or_default();
+        !self.means_another_elsewhere(client) || self.registered_at(&lines, Part::Target) == Registered::Here
+    }
+
+    fn lines_of(&self, service: &ServiceName, client: &MonName) -> Vec<MonitorLine> {
+        let record = self.held.get(service).and_then(|held| held.ledger.stored().get(client));
+        record.and_then(|record| parse_record(record).ok()).map(|parsed| parsed.lines).unwrap_or_default()
+    }
+
+    fn means_another_elsewhere(&self, client: &MonName) -> bool {
+        let Some(address) = client.address() else {
+            return client.scoped().is_some() || client.as_str().eq_ignore_ascii_case("localhost");
+        };
+        let services = self.settings.services.iter();
+        let mut ours =
+            services.clone().flat_map(|service| &service.addresses).chain(&self.settings.host.addresses);
+        if address.is_loopback() {
+            // Where a service is on the loopback interface itself, so are its clients.
+            return !ours.any(IpAddr::is_loopback);
+        }
+        // Of a service that is another server's it is that one: it means the same everywhere.
+        let is_floating = |service: &&crate::config::ServiceSettings| service.addresses.contains(&address);
+        services.clone().filter(is_floating).any(|service| self.held.contains_key(&service.name))
+    }
+
+    fn registered_at(&self, lines: &[MonitorLine], part: Part) -> Registered {
+        let node = self.outside.node().unwrap_or_default();
+        let mut names = lines.iter().map(|line| line.my_name.as_str());
+        let is_here = |name: &str| is_same(name, &node) || is_same(name, self.settings.server.as_str());
+        if names.clone().any(is_here) {
+            return Registered::Here;
+        }
+        let of = |name: &str| {
+            let is_it = |report: &&ServerReport| {
+                is_same(name, report.server.as_str())
+                    || report.node.as_deref().is_some_and(|node| is_same(name, node))
+            };
+            self.pulse.servers().values().find(is_it).map(|report| report.server.clone())
+        };
+        if let Some(server) = names.clone().find_map(of) {
+            return Registered::At(server);
+        }
+        match (part, names.next()) {
+            // What this server held before the run it captured itself, whatever it was called then.
+            (Part::Own, _) => Registered::Here,
+            (Part::Target, name) => Registered::Nowhere(name.unwrap_or("unknown").to_owned()),
+        }
+    }
+
+    /// A server that mounted its own service is called at its own address.
+    fn at_server(&self, client: &MonName, server: &ServerName) -> Result<Vec<Destination>, String> {
+        if client.scoped().is_some() {
+            return Err(format!("{client} means a client on a link of {server}, and another one elsewhere"));
+        }
+        let report = self.pulse.servers().get(server);
+        let said = report.map(|report| report.addresses.as_slice()).unwrap_or_default();
+        let further = self.pulse.servers().iter().filter(|(name, _)| *name != server);
+        let others: Vec<IpAddr> = further.flat_map(|(_, report)| report.addresses.iter().copied()).collect();
+        let floating = super::floating(&self.settings);
+        let is_present = |address| self.outside.is_present(address);
+        let addresses = addresses_from_elsewhere(said, &floating, &others, is_present);
+        let addresses: Vec<Destination> = addresses.into_iter().map(Destination::from).collect();
+        match addresses.is_empty() {
+            false => Ok(addresses),
+            true => Err(format!(
+                "{client} is {server} itself, which mounted its own service; its own address is not known: set host.addresses there"
+            )),
+        }
+    }
+}
+
+/// Servers are known by short names and by full ones.
+fn is_same(one: &str, other: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let both_full = one.contains('.') && other.contains('.');
+    if both_full { one.eq_ignore_ascii_case(other) } else { !one.is_empty() && short(one) == short(other) }
+}

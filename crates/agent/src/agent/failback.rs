@@ -1,0 +1,233 @@
+//! Bringing a service home: its home asks, by its heartbeat, and the owner gives it up or says at once, by its own, why it
+//! can't.
+
+use heirlock_core::claim::OwnerHeart;
+use heirlock_core::store::{Decline, Waits};
+use heirlock_core::takeover::Milestone;
+use heirlock_core::{Moment, ServiceName};
+
+use super::outside::Outside;
+use super::requests::Adoption;
+use super::runs::{Waiting, unfit};
+use super::work::{Fit, Work};
+use super::{Inside, status};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
+use crate::limits;
+
+/// Services that are to come home, until when, and who waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes(Vec<Wish>);
+
+impl Wishes {
+    /// No service is to come home.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Wish {
+    service: ServiceName,
+    /// When its owner was asked; none while it is being looked for whether the service could be adopted here.
+    asked_at: Option<Moment>,
+    until: Moment,
+    waiting: Waiting,
+    /// What those who wait are told besides.
+    told: Vec<String>,
+}
+
+/// How far a wish is.
+enum Fate {
+    /// The service is nobody's, or ours.
+    Free,
+    Waits(Wait),
+    /// It can't be fulfilled.
+    Vain(String),
+}
+
+impl<O: Outside> Inside<O> {
+    /// Its home wants a service back.
+    pub(crate) fn failback(&mut self, now: Moment, service: ServiceName, waiting: Waiting) {
+        if let Err(why) = self.may_come_home(&service) {
+            return waiting.responder.failed(&why, true);
+        }
+        if self.is_adopted_already(&service) {
+            return self.answer_of_adopted(&service, waiting.responder, "is at home");
+        }
+        // Nobody gives up what could not be adopted here then.
+        if let Err(why) = self.knows_its_own(false) {
+            return waiting.responder.failed(&why, true);
+        }
+        self.outside.begin(Work::CheckHome(service.clone()));
+        let until = now + limits::GIVE_UP_TIME_MAX;
+        self.wishes.0.push(Wish { service, asked_at: None, until, waiting, told: Vec::new() });
+    }
+
+    fn may_come_home(&self, service: &ServiceName) -> Result<(), String> {
+        self.check_known(service)?;
+        if self.wishes.0.iter().any(|wish| wish.service == *service) {
+            return Err(format!(
+                "{service} is being brought home already; 'heirlock status' says whose it is"
+            ));
+        }
+        match self.settings.service(service).and_then(|s| s.home.clone()) {
+            Some(home) if home == self.settings.server => Ok(()),
+            Some(home) => Err(format!("{service} is at home on {home}: say it there")),
+            None => Err(format!("{service} is at home nowhere: set its home")),
+        }
+    }
+
+    /// It was looked for what the adoption needs here; now its owner is asked.
+    pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
+        let Fit { missing, said } = looked;
+        let now = self.outside.now();
+        let is_it = |wish: &&mut Wish| wish.service == *service && wish.asked_at.is_none();
+        let Some(wish) = self.wishes.0.iter_mut().find(is_it) else { return };
+        if missing.is_empty() {
+            tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
+            (wish.asked_at, wish.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
+            wish.told = said;
+            if wish.waiting.until == AnswerWhen::Accepted {
+                let nobody = Responder::nobody();
+                let responder = std::mem::replace(&mut wish.waiting.responder, nobody);
+                let text = format!(
+                    "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
+                );
+                responder.done(Answer::changed(Some(service), text));
+            }
+            // Zero is said of nothing that was asked for.
+            self.pulse.want(service, Some(self.outside.random().max(1)));
+            self.beat_due = now;
+            return;
+        }
+        let message = unfit(service.as_str(), &missing, true);
+        let wishes = std::mem::take(&mut self.wishes.0);
+        let (refused, others) = wishes.into_iter().partition(|wish| wish.service == *service);
+        self.wishes.0 = others;
+        for Wish { waiting, .. } in refused {
+            let missing = missing.clone();
+            waiting.responder.fail(Failure {
+                message: message.clone(),
+                refused: true,
+                report: None,
+                missing,
+            });
+        }
+    }
+
+    /// Takes what was given up for us, and says of the rest what it waits for.
+    pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
+        for mut wish in std::mem::take(&mut self.wishes.0) {
+            match self.fate_of(now, &mut wish) {
+                Fate::Free => {
+                    self.pulse.want(&wish.service, None);
+                    let asked = wish.asked_at.map(|at| (Milestone::Asked, at));
+                    let before = asked.into_iter().chain([(Milestone::GivenUp, now)]).collect();
+                    let service = wish.service;
+                    let adoption =
+                        Adoption { service, prepare: false, fenced: None, insisted: false, before };
+                    self.adopt(now, adoption, wish.waiting);
+                }
+                Fate::Waits(wait) => {
+                    // The caller may be gone; the service comes home all the same.
+                    let told = wish.told.clone();
+                    wish.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
+                    self.wishes.0.push(wish);
+                }
+                Fate::Vain(why) => {
+                    let service = &wish.service;
+                    tracing::error!(%service, why, "{service}: it does not come home: {why}");
+                    self.pulse.want(&wish.service, None);
+                    wish.waiting.responder.failed(&why, true);
+                }
+            }
+        }
+    }
+
+    fn fate_of(&self, now: Moment, wish: &mut Wish) -> Fate {
+        let service = &wish.service;
+        if wish.asked_at.is_none() {
+            return Fate::Waits(Wait::new("what the adoption needs here to be looked for", now, None));
+        }
+        let claim = match self.store.newest_claim(service) {
+            Ok(Some(claim)) if !claim.released && claim.owner != self.settings.server => claim,
+            Ok(_) => return self.busy_with(now).map_or(Fate::Free, Fate::Waits),
+            Err(error) if error.is_late() && now < wish.until => {
+                return Fate::Waits(Wait::new("the store to answer", now, Some(wish.until)));
+            }
+            Err(error) => return Fate::Vain(error.to_string()),
+        };
+        let owner = &claim.owner;
+        if let OwnerHeart::Silent { .. } = self.pulse.heart_of(owner, now) {
+            return Fate::Vain(format!(
+                "{owner}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say \
+                 'heirlock adopt {service} --owner-fenced {owner}'"
+            ));
+        }
+        let declined = self.pulse.declined_by(owner, service);
+        let because = match declined {
+            Some(Decline { why, waits: None, .. }) => {
+                return Fate::Vain(format!("{owner} can't give {service} up: {why}"));
+            }
+            Some(Decline { why, waits: Some(Waits { at_most_ms }), .. }) => {
+                let told = at_most_ms.map(|ms| now + std::time::Duration::from_millis(ms));
+                // It has said how long it takes; the caller waits a little longer.
+                let most = wish.asked_at.unwrap_or(now) + limits::GIVE_UP_WAIT_MAX;
+                let until = told.map(|at| (at + limits::GIVE_UP_TIME_MAX).min(most));
+                wish.until = until.unwrap_or(wish.until).max(wish.until);
+                format!(": {why}")
+            }
+            None => String::new(),
+        };
+        if now >= wish.until {
+            let waited = now.since(wish.asked_at.unwrap_or(now)).as_secs();
+            return Fate::Vain(format!(
+                "{owner} did not give {service} up within {waited} s{because}; look at its log, or say 'heirlock release \
+                 {service}' there"
+            ));
+        }
+        Fate::Waits(Wait::new(format!("{owner} to give {service} up{because}"), now, Some(wish.until)))
+    }
+
+    /// An adoption that was asked for is on; a self-adoption is no hindrance.
+    fn busy_with(&self, now: Moment) -> Option<Wait> {
+        let adopted = self.being_adopted();
+        let running = self.run_with(adopted.first()?)?;
+        let what = format!("{} to be adopted here first", status::names(&adopted));
+        Some(Wait::new(what, now, running.machine.waits_until()))
+    }
+
+    /// Gives up what its home asks for, or says why it can't.
+    pub fn answer_wishes(&mut self, now: Moment) {
+        let homes: Vec<_> = self.settings.services.iter().map(|s| (s.name.clone(), s.home.clone())).collect();
+        for (service, home) in homes {
+            let home = home.filter(|home| *home != self.settings.server && self.held.contains_key(&service));
+            let asked = home.and_then(|home| self.pulse.asked_by(&home, &service));
+            let decline = asked.and_then(|asked| self.answer_wish(now, &service, asked));
+            let known = self.pulse.declined(&service).map(|decline| &decline.why);
+            if known != decline.as_ref().map(|decline| &decline.why) {
+                self.beat_due = now; // at once, and not with the next beat
+            }
+            self.pulse.decline(&service, decline);
+        }
+    }
+
+    fn answer_wish(&mut self, now: Moment, service: &ServiceName, asked: u64) -> Option<Decline> {
+        let known = self.pulse.declined(service).filter(|decline| decline.asked == asked);
+        if let Some(decline) = known.filter(|decline| decline.waits.is_none()) {
+            return Some(decline.clone()); // a person has to mend it, and asks again then
+        }
+        if !self.is_releasing(service) {
+            if let Err(why) = self.may_release(service) {
+                let left_ms = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+                let waits = why.passes.map(|until| Waits { at_most_ms: until.map(left_ms) });
+                return Some(Decline { asked, why: why.text, waits });
+            }
+            tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
+            self.release(service, None, Some(asked));
+            self.capture.due = Some(now);
+        }
+        let (why, at_most_ms) = self.release_waits_for(now, service);
+        Some(Decline { asked, why, waits: Some(Waits { at_most_ms }) })
+    }
+}

@@ -1,0 +1,103 @@
+//! Whether the store can be written, and since when clients are unprotected.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::Moment;
+use heirlock_nsm::MonName;
+
+/// What is known of the store's health.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    error: Option<String>,
+    since: Option<Moment>,
+    /// The same, in seconds since 1970.
+    since_s: Option<u64>,
+}
+
+impl Health {
+    /// A write or read failed. Said at once, and again only if the reason changes.
+    pub fn failed(&mut self, now: Moment, error: &str) {
+        if self.error.as_deref() != Some(error) {
+            tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
+        }
+        self.error = Some(error.to_owned());
+        self.since.get_or_insert(now);
+    }
+
+    /// Everything that was to be written is durable, and everything that this server holds was looked for and found.
+    pub(crate) fn worked(&mut self) {
+        if self.error.take().is_some() {
+            tracing::info!(
+                "the store works again: all that this server holds is in it, and everything has been caught up"
+            );
+        }
+        (self.since, self.since_s) = (None, None);
+    }
+
+    /// What this server's clock says now: for people it is since when something fails.
+    pub(crate) fn note(&mut self, now: Moment, now_s: u64) {
+        let since = self.since.filter(|_| self.since_s.is_none());
+        self.since_s = since.map(|since| now_s.saturating_sub(now.since(since).as_secs())).or(self.since_s);
+    }
+
+    /// What fails.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Since when, in seconds since 1970.
+    pub(crate) fn unprotected_since_s(&self) -> Option<u64> {
+        self.since_s
+    }
+}
+
+/// Since when every client that registers is on record, and which clients are not.
+#[derive(Debug, Clone, Default)]
+pub struct Protection {
+    since_s: Option<u64>,
+    at_risk: BTreeMap<MonName, u64>,
+}
+
+impl Protection {
+    /// How it is now, at this time by this server's clock.
+    pub(crate) fn note(&mut self, now_s: u64, is_protected: bool, at_risk: Vec<MonName>) {
+        self.since_s = is_protected.then(|| self.since_s.unwrap_or(now_s));
+        let since_s = |client: &MonName| self.at_risk.get(client).copied().unwrap_or(now_s);
+        self.at_risk = at_risk.into_iter().map(|client| (client.clone(), since_s(&client))).collect();
+    }
+
+    /// In seconds since 1970; nothing where it isn't so.
+    pub fn since_s(&self) -> Option<u64> {
+        self.since_s
+    }
+
+    /// Clients that were granted locks and are not on record, and since when that is known.
+    pub(crate) fn at_risk(&self) -> &BTreeMap<MonName, u64> {
+        &self.at_risk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn since_when_the_store_fails_is_told_by_the_clock_that_shows_it_and_stays() {
+        let mut health = Health::default();
+        let after = |seconds| Moment::START + Duration::from_secs(seconds);
+        health.note(after(0), 1_000);
+        assert_eq!(health.unprotected_since_s(), None);
+        health.failed(after(2), "no space");
+        health.failed(after(5), "no volume");
+        health.note(after(6), 1_006);
+        health.note(after(7), 9_999);
+        assert_eq!((health.error(), health.unprotected_since_s()), (Some("no volume"), Some(1_002)));
+        health.worked();
+        assert_eq!((health.error(), health.unprotected_since_s()), (None, None));
+        health.failed(after(20), "no space");
+        health.note(after(20), 1_020);
+        assert_eq!(health.unprotected_since_s(), Some(1_020));
+    }
+}

@@ -1,0 +1,233 @@
+//! What this server holds: the services whose newest claim is its own, with their ledgers and journals.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::duty::Holding;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::ledger::Ledger;
+use heirlock_core::store::{Change, ClaimAnswer, Contents, Damaged, RecordChange, Store, StoreError};
+use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use crate::limits::COMMIT_RECORDS_MAX;
+
+/// One service that this server holds.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The newest claim, which is ours.
+    pub claim: Claim,
+    /// What the store knows of its clients.
+    pub ledger: Ledger,
+    /// How far its generation has come.
+    pub journal: Journal,
+    /// The number of this generation.
+    pub state: StateNumber,
+    /// What became of its clients in the adoption that began this generation.
+    pub(crate) outcomes: Vec<OutcomeLine>,
+    /// What can't be read of it in the store.
+    pub(crate) damaged: Vec<Damaged>,
+    /// It is being given away: arrivals are still recorded, departures aren't believed any more.
+    pub(crate) frozen: bool,
+}
+
+impl Held {
+    /// What the store holds of a generation.
+    pub fn new(
+        claim: Claim,
+        contents: Contents,
+        journal: Journal,
+        keeps_peers: bool,
+        delay: Duration,
+    ) -> Self {
+        Self {
+            claim,
+            ledger: Ledger::new(contents.records, keeps_peers, delay),
+            journal,
+            state: contents.state.unwrap_or(StateNumber(1)),
+            outcomes: contents.outcomes,
+            damaged: contents.damaged,
+            frozen: false,
+        }
+    }
+
+    /// The life in which a deletion here may mean something, of the one in which it may at all. While it is being given
+    /// away nothing is forgotten any more.
+    pub(crate) fn where_deletions_count<'a>(&self, life: Option<&'a Incarnation>) -> Option<&'a Incarnation> {
+        life.filter(|_| !self.frozen)
+    }
+
+    /// What duties depend on.
+    pub(crate) fn holding<'a>(&'a self, service: &'a ServiceName) -> Holding<'a> {
+        Holding {
+            service,
+            journal: &self.journal,
+            has_clients: !self.ledger.stored().is_empty(),
+            frozen: self.frozen,
+        }
+    }
+
+    /// The last that was learnt of each client; a run learns only what is better than what it knew.
+    pub fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
+        last_outcomes(&self.outcomes)
+    }
+
+    /// Clients of which this is the last that was learnt.
+    pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
+        with_outcome(&self.outcomes, wanted)
+    }
+
+    /// Clients that were told in this life of the lock manager, by the run that began this generation.
+    pub(crate) fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
+        told_in(&self.journal, &self.outcomes, life)
+    }
+
+    /// What can't be read of it in the store, and was not written anew since.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
+        let mended = |client: &MonName| self.ledger.stored().contains_key(client);
+        let named = self.damaged.iter().filter(|damaged| damaged.is_named());
+        named.filter(move |damaged| !damaged.client().is_some_and(mended))
+    }
+
+    /// How many more records it may keep.
+    pub(crate) fn room(&self) -> usize {
+        heirlock_core::limits::RECORDS_MAX.saturating_sub(self.ledger.stored().len())
+    }
+
+    /// What a run that is resumed needs to know of it.
+    pub(crate) fn remains(&self, service: &ServiceName) -> Remains {
+        Remains {
+            service: service.clone(),
+            generation: self.claim.generation,
+            state: self.state,
+            clients: self.ledger.stored().keys().cloned().collect(),
+            begun_with: None,
+            journal: self.journal.clone(),
+            outcomes: self.outcomes.clone(),
+        }
+    }
+
+    /// Removes clients from the store.
+    pub fn remove(
+        &mut self,
+        store: &dyn Store,
+        service: &ServiceName,
+        clients: &[MonName],
+    ) -> Result<(), StoreError> {
+        let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
+        commit_all(store, &mut [(service, self, entries)])
+    }
+}
+
+/// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a
+/// client's record is one file, however many of them keep it.
+pub fn commit_all(
+    store: &dyn Store,
+    work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
+) -> Result<(), StoreError> {
+    let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
+    // In portions, so that a burst of ten thousand doesn't hold up what comes between.
+    for portion in 0..most.div_ceil(COMMIT_RECORDS_MAX) {
+        let mut parts: Vec<(&ServiceName, &mut Held, &[RecordChange])> = work
+            .iter_mut()
+            .filter_map(|(service, held, entries)| {
+                Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
+            })
+            .collect();
+        let changes: Vec<(ServiceName, Generation, Vec<Change>)> = parts
+            .iter()
+            .map(|(service, held, part)| {
+                (
+                    (*service).clone(),
+                    held.claim.generation,
+                    part.iter().cloned().map(Change::Record).collect(),
+                )
+            })
+            .collect();
+        let committed = store.commit_each(&changes);
+        for (_, held, part) in &mut parts {
+            match committed {
+                Ok(()) => held.ledger.committed(part),
+                Err(_) => held.ledger.uncommitted(part),
+            }
+        }
+        committed?;
+    }
+    Ok(())
+}
+
+/// What this server finds of a service in the store.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nobody ever claimed it.
+    Unclaimed,
+    /// Somebody else's, or given up.
+    NotOurs(Claim),
+    /// Ours, whole.
+    Ours(Claim, Box<Contents>, Box<Journal>),
+    /// Ours by its claim, but the generation was not begun: an adoption was interrupted right there.
+    Interrupted(Claim, Option<(Generation, Box<Contents>)>),
+}
+
+/// Looks a service up.
+pub(crate) fn find(
+    store: &dyn Store,
+    service: &ServiceName,
+    server: &ServerName,
+) -> Result<Found, StoreError> {
+    let Some(claim) = store.newest_claim(service)? else { return Ok(Found::Unclaimed) };
+    if !claim.is_held_by(server) {
+        return Ok(Found::NotOurs(claim));
+    }
+    let Some(newest) = store.newest_generation(service, claim.generation)? else {
+        return Ok(Found::Interrupted(claim, None));
+    };
+    let mut contents = Box::new(store.load(service, newest)?);
+    if newest != claim.generation {
+        return Ok(Found::Interrupted(claim, Some((newest, contents))));
+    }
+    say_senseless_journal(&contents);
+    Ok(match contents.journal.take() {
+        Some(journal) => Found::Ours(claim, contents, Box::new(journal)),
+        None => Found::Interrupted(claim, Some((newest, contents))),
+    })
+}
+
+/// Says that the journal of a generation has no sense: this server goes on as if there was none.
+pub(crate) fn say_senseless_journal(contents: &Contents) {
+    if let Some(error) = contents.senseless_journal() {
+        tracing::error!(%error, "the journal of a generation can't be read, so its adoption is begun again: {error}");
+    }
+}
+
+/// Claims a service that nobody ever claimed, and begins its first generation.
+pub fn claim_first(
+    store: &dyn Store,
+    service: &ServiceName,
+    claim: &Claim,
+    state: StateNumber,
+    journal: &Journal,
+) -> Result<Option<Contents>, StoreError> {
+    match store.claim(service, claim)? {
+        ClaimAnswer::Won => {}
+        ClaimAnswer::Taken(_) => return Ok(None),
+    }
+    begin(store, service, claim.generation, state, BTreeMap::new(), journal).map(Some)
+}
+
+/// Begins a generation.
+pub fn begin(
+    store: &dyn Store,
+    service: &ServiceName,
+    generation: Generation,
+    state: StateNumber,
+    records: BTreeMap<MonName, Vec<u8>>,
+    journal: &Journal,
+) -> Result<Contents, StoreError> {
+    let contents =
+        Contents { state: Some(state), records, journal: Some(journal.clone()), ..Contents::default() };
+    store.begin_generation(service, generation, &contents)?;
+    Ok(contents)
+}

@@ -1,0 +1,103 @@
+//! What can't be read of a generation in the store, and what becomes of its clients at an adoption.
+//!
+//! The name of a record's file is its client: so a client whose record can't be read is told all the same, from a record that
+//! is made anew. But nobody knows what the record said, and what else was lost with it: it is in the report, and nobody says
+//! that all went well (I8).
+
+use heirlock_core::store::{Contents, Damaged, Place, StoreError};
+use heirlock_core::takeover::Trouble;
+use heirlock_core::{Generation, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonitorLine, StateNumber};
+
+use super::outside::Outside;
+use super::services::UNREADABLE_ENTRY;
+use super::{Inside, holdings};
+
+/// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
+/// next odd one.
+const NUMBERS_PASSED_OVER: u32 = 1024;
+
+/// A generation, and what was made anew of it.
+pub(crate) struct Mended {
+    pub(crate) contents: Contents,
+    /// Every state number of it that may have been sent.
+    pub(crate) sent: Vec<StateNumber>,
+    pub(crate) troubles: Vec<Trouble>,
+}
+
+impl<O: Outside> Inside<O> {
+    /// Gives every client of a generation a record, as far as its name is known.
+    pub(crate) fn mend(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        mut contents: Contents,
+    ) -> Result<Mended, StoreError> {
+        let mut sent: Vec<StateNumber> = contents.state.into_iter().collect();
+        // Every generation has a number: one without has lost it.
+        let is_one =
+            contents.journal.is_some() || !contents.records.is_empty() || !contents.damaged.is_empty();
+        if contents.state.is_none() && is_one {
+            sent.extend(self.beyond_earlier(service, generation)?);
+        }
+        let mut troubles = self.inherited(service, &contents);
+        let folder = self.store.place(Place::Generation(service, generation));
+        let my_name = self.announced_names(service).into_iter().next();
+        for damaged in std::mem::take(&mut contents.damaged).into_iter().filter(Damaged::is_named) {
+            let entry = format!("{folder}/{}", damaged.path);
+            let why = &damaged.why;
+            if self.outside.may_say(UNREADABLE_ENTRY) {
+                tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
+            }
+            let known = damaged.client().cloned().zip(my_name.clone());
+            let fate_unknown = damaged.is_record() && known.is_none();
+            let told = match (&known, damaged.is_record()) {
+                (Some(_), _) => "; its client is told by its name",
+                (None, true) => "; if it was a client's record, that client was not told",
+                (None, false) => "",
+            };
+            if let Some((client, my_name)) = known {
+                let line = MonitorLine::generated(client.clone(), my_name);
+                contents.records.entry(client).or_insert_with(|| render_record(&[line]));
+            }
+            let why = format!("{}{told}", damaged.why);
+            troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown });
+        }
+        Ok(Mended { contents, sent, troubles })
+    }
+
+    /// What a run named that was interrupted: the generation that it began was made anew from what it could read.
+    fn inherited(&self, service: &ServiceName, contents: &Contents) -> Vec<Trouble> {
+        holdings::say_senseless_journal(contents);
+        let journal = contents.journal.as_ref().filter(|journal| !journal.phase.is_over());
+        let named = journal.map(|journal| journal.troubles.iter()).unwrap_or_default();
+        named.filter(|trouble| trouble.service == *service).cloned().collect()
+    }
+
+    /// A number that is beyond all that are known by more than could have been sent since.
+    pub(crate) fn beyond_all(&self, service: &ServiceName) -> Result<Option<StateNumber>, StoreError> {
+        self.beyond_earlier(service, Generation(u64::MAX))
+    }
+
+    /// A number that is beyond those of earlier generations by more than could have been sent since.
+    fn beyond_earlier(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        let known = self.pulse.servers().values().filter_map(|report| report.state);
+        let remembered = self.acquaintance.memory().known(service).sent();
+        let own = self.own_state().into_iter().chain(remembered).map(|state| state.0);
+        let mut highest = known.chain(own).max();
+        let mut at_most = Generation(generation.0.saturating_sub(1));
+        while let Some(earlier) = self.store.newest_generation(service, at_most)? {
+            if let Some(state) = self.store.number_of(service, earlier)? {
+                highest = highest.max(Some(state.0));
+                break;
+            }
+            at_most = Generation(earlier.0.saturating_sub(1));
+        }
+        Ok(highest.map(|number| StateNumber(number.saturating_add(NUMBERS_PASSED_OVER))))
+    }
+}

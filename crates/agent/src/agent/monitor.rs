@@ -1,0 +1,457 @@
+//! Durable before acknowledged (I1): what the status monitor's thread, or rpc.statd's callout, waits for.
+//!
+//! The loop owns the store, so commits are made here; what comes while one is on shares the next. Files in the status
+//! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
+use heirlock_core::store::RecordChange;
+use heirlock_core::takeover::{Event, Persist};
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+use super::Inside;
+use super::holdings::{Held, commit_all};
+use super::outside::Outside;
+use super::put_off::Later;
+use super::work::Work;
+use crate::control::report::{Problem, ProblemKind};
+use crate::limits;
+use crate::status_monitor::Wanted;
+use crate::words::counted;
+
+/// What the loop needs to know of the status monitor that it serves.
+#[derive(Debug, Default)]
+pub(crate) struct Monitoring {
+    /// The status monitor's directory was read.
+    is_read: bool,
+    /// What the services held when the status monitor was last told who is durable: how many had arrived. `None` where something else
+    /// has changed since.
+    told: Option<Vec<(ServiceName, Generation, u64)>>,
+    /// Clients that came back and that the run has not been told of.
+    came: BTreeSet<MonName>,
+    said_who_came: Moment,
+    /// Clients whose registrations changed, and whose files are to follow; since when there are any.
+    changed: BTreeSet<MonName>,
+    changed_since: Moment,
+    /// When the status monitor last wanted something.
+    wanted_at: Moment,
+    /// Clients of whom it was said in the log that their files could not be written.
+    said: BTreeSet<MonName>,
+    /// Clients whose files could not be written, and why.
+    behind: BTreeMap<MonName, String>,
+    /// Something was written that may not be durable, and when it was last made so.
+    unsynced: bool,
+    synced: Moment,
+}
+
+/// A client to be made durable: its record, and whether it is this server's own peer.
+struct Newcomer {
+    bytes: Vec<u8>,
+    peer: bool,
+}
+
+impl<O: Outside> Inside<O> {
+    /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
+    /// directory was read; else [`Message::DirectoryRead`](super::Message::DirectoryRead) tells.
+    pub fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
+        let registered = self.monitor_standing().map_or(0, |standing| standing.registered);
+        tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
+        self.monitoring = Some(Monitoring::default());
+        if let Some(differing) = differing {
+            self.directory_read(Ok(differing));
+        }
+        self.tell_durable();
+    }
+
+    /// The status monitor's directory was read.
+    pub(crate) fn directory_read(&mut self, read: Result<BTreeSet<MonName>, String>) {
+        let Some(monitoring) = self.monitoring.as_mut().filter(|monitoring| !monitoring.is_read) else {
+            return;
+        };
+        match read {
+            Ok(differing) => {
+                monitoring.is_read = true;
+                // What an earlier run answered and could not write any more.
+                monitoring.changed.extend(differing);
+            }
+            Err(why) => self.fatal = Some(why),
+        }
+    }
+
+    /// Whether the status monitor's directory may lack what the status monitor knows, since it wasn't read yet.
+    pub fn awaits_directory(&self) -> bool {
+        self.monitoring.as_ref().is_some_and(|monitoring| !monitoring.is_read)
+    }
+
+    /// The status monitor's thread wants something.
+    pub fn wanted(&mut self, now: Moment, wanted: Wanted) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.wanted_at = now;
+        }
+        match wanted {
+            Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, batch, arrivals),
+            Wanted::Probe => {
+                let works = !self.held.is_empty() && self.store.probe().is_ok();
+                self.outside.tell_monitor(MonitorEvent::Probed(works));
+            }
+            Wanted::Changed(client) => {
+                if let Some(monitoring) = &mut self.monitoring {
+                    if monitoring.changed.is_empty() {
+                        monitoring.changed_since = now;
+                    }
+                    monitoring.changed.insert(client.clone());
+                }
+                self.saw(&client);
+            }
+        }
+    }
+
+    /// Makes clients durable for the status monitor's thread. While the store takes its time they wait, as they do for a slow
+    /// disk; the status monitor refuses those that wait too long.
+    pub(crate) fn commit_arrivals(&mut self, now: Moment, batch: u64, arrivals: Vec<Arrival>) {
+        let in_step = self.is_told();
+        let newcomers = self.newcomers(&arrivals);
+        let durable = self.make_durable(now, &newcomers).is_ok();
+        if !durable && self.store.is_busy() {
+            return self.put_off(Later::Commit(batch, arrivals));
+        }
+        let arrived = self.arrived();
+        if let Some(monitoring) = &mut self.monitoring {
+            self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
+            // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
+            // failed has stored all the same it does not.
+            if in_step && durable {
+                monitoring.told = Some(arrived);
+            }
+        }
+    }
+
+    /// A client that registers was there in this life of the lock manager, even where it is gone again before its file follows.
+    fn saw(&mut self, client: &MonName) {
+        if !self.outside.registered_lines(client).is_empty() {
+            let (known_as, life) = (self.store_key(client), self.life_that_deletes());
+            for held in self.held.values_mut() {
+                let life = held.where_deletions_count(life.as_ref());
+                held.ledger.saw(&known_as, life);
+            }
+        }
+    }
+
+    /// Some files follow, once nobody asks any more. The store has all that counts, and in a storm of registrations whoever
+    /// still waits for it comes first.
+    pub(crate) fn follow_when_quiet(&mut self, now: Moment) {
+        if self.files_due().is_some_and(|due| now >= due) {
+            self.follow_some(now);
+        }
+    }
+
+    /// All files follow, before somebody looks at them.
+    pub(crate) fn follow_all(&mut self, now: Moment) {
+        if self.awaits_directory() {
+            // Somebody looks before what reads it beside the loop is done.
+            let read = self.outside.read_directory();
+            self.directory_read(read);
+        }
+        while self.files_due().is_some() {
+            self.follow_some(now);
+        }
+    }
+
+    fn follow_some(&mut self, now: Moment) {
+        for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
+            let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
+            let Some(client) = next else { return };
+            self.follow(now, &client);
+        }
+    }
+
+    /// When files are to follow.
+    pub(crate) fn files_due(&self) -> Option<Moment> {
+        let has_some = |monitoring: &&Monitoring| monitoring.is_read && !monitoring.changed.is_empty();
+        let monitoring = self.monitoring.as_ref().filter(has_some)?;
+        let quiet = monitoring.wanted_at + limits::FOLLOWED_AFTER;
+        Some(quiet.min(monitoring.changed_since + limits::FOLLOWED_AFTER_MAX))
+    }
+
+    /// rpc.statd says that it monitors a client, and waits.
+    pub fn protect(&mut self, now: Moment, mon_name: &MonName, my_name: &MyName) -> Result<(), String> {
+        let line = MonitorLine::generated(mon_name.clone(), my_name.clone());
+        let newcomer = Newcomer { bytes: render_record(&[line]), peer: false };
+        let client = self.store_key(mon_name);
+        self.make_durable(now, &BTreeMap::from([(client, newcomer)]))
+    }
+
+    /// Whether a client may be removed from the store.
+    pub fn may_forget(&self, client: &MonName) -> bool {
+        self.monitoring.is_none() || self.outside.may_forget(client)
+    }
+
+    /// The same for all that are to be removed at a time.
+    pub(crate) fn only_forgettable(&self, entries: Vec<RecordChange>) -> Vec<RecordChange> {
+        let may = |entry: &RecordChange| match entry {
+            RecordChange::Put(..) => true,
+            // One that is known by its address now is no client that left.
+            RecordChange::Remove(client) => {
+                self.capture.found.keys.contains_key(client) || self.may_forget(client)
+            }
+        };
+        entries.into_iter().filter(may).collect()
+    }
+
+    /// A client that has registered in the very moment in which it is to be retired stays.
+    pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
+        let spare = |one: Persist| match one {
+            Persist::Retire { service, generation, mut clients } => {
+                clients.retain(|client| self.may_forget(client));
+                Persist::Retire { service, generation, clients }
+            }
+            other => other,
+        };
+        portion.into_iter().map(spare).collect()
+    }
+
+    /// A life of the lock manager begins. A client that registered before it has not come back since.
+    pub(crate) fn forget_who_came(&mut self) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.came.clear();
+        }
+    }
+
+    /// Tells the desk who is durable, where that is not what it knows.
+    pub fn tell_durable(&mut self) {
+        // Before the store is read, what was granted counts for durable.
+        let knows_nothing = self.held.is_empty() && !self.holdings_known;
+        if self.monitoring.is_none() || knows_nothing || self.is_told() {
+            return;
+        }
+        let (durable, arrived) = (self.durable_clients(), self.arrived());
+        if let Some(monitoring) = &mut self.monitoring {
+            self.outside.tell_monitor(MonitorEvent::Durable(durable));
+            monitoring.told = Some(arrived);
+        }
+    }
+
+    /// Who is durable may be others now, although nobody has arrived: the desk is told anew.
+    pub(crate) fn durable_are_others(&mut self) {
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.told = None;
+        }
+    }
+
+    /// What could not be written is tried again, and what was written becomes durable in time.
+    pub(crate) fn tend_directory(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let behind = std::mem::take(&mut monitoring.behind);
+        if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
+            (monitoring.unsynced, monitoring.synced) = (false, now);
+            self.outside.begin(Work::SyncDirectory);
+        }
+        for client in behind.into_keys() {
+            self.follow(now, &client);
+        }
+    }
+
+    /// Nothing syncs the status monitor's directory now.
+    pub(crate) fn directory_not_synced(&mut self, why: &str) {
+        tracing::warn!(why, "the status monitor's directory is synced later: {why}");
+        if let Some(monitoring) = &mut self.monitoring {
+            monitoring.unsynced = true;
+        }
+    }
+
+    /// What `status` says of the status monitor.
+    pub(crate) fn monitor_problems(&self) -> Vec<Problem> {
+        let both = self.monitoring.as_ref().zip(self.monitor_standing());
+        let Some((monitoring, standing)) = both else { return Vec::new() };
+        let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
+        let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
+        let mut problems: Vec<Problem> = [
+            (ProblemKind::ClientsAtRisk, at_risk, at_risk > 0),
+            (ProblemKind::ClientsRefused, refused, standing.failing),
+            (ProblemKind::RestartsNotTaken, standing.untaken, standing.untaken > 0),
+        ]
+        .into_iter()
+        .filter(|(_, _, is_wrong)| *is_wrong)
+        .map(|(kind, count, _)| Problem::new(kind).with(count))
+        .collect();
+        if let Some((client, why)) = monitoring.behind.first_key_value() {
+            let example = format!("{client}, for one: {why}");
+            problems.push(Problem::new(ProblemKind::ClientFilesBehind).with(behind).saying(&example));
+        }
+        problems
+    }
+
+    /// How our own status monitor stands; nothing where rpc.statd is it.
+    pub(crate) fn monitor_standing(&self) -> Option<Standing> {
+        self.outside.monitor_standing()
+    }
+
+    /// A client's registrations changed: its files follow, and a run that waits for it is told.
+    fn follow(&mut self, now: Moment, client: &MonName) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        if !monitoring.is_read {
+            return;
+        }
+        let lines = self.outside.registered_lines(client);
+        monitoring.unsynced = true;
+        if let Err(error) = self.outside.write_registrations(client, &lines) {
+            // Once for each of them, also where it is tried at every turn.
+            if monitoring.said.insert(client.clone()) {
+                tracing::error!(%client, error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
+            }
+            monitoring.behind.insert(client.clone(), error);
+        } else {
+            monitoring.said.remove(client);
+        }
+        if lines.is_empty() {
+            return;
+        }
+        if !self.is_durable(&self.store_key(client)) {
+            // Granted all the same: a look soon finds what is to be caught up.
+            let soon = now + limits::STORE_RETRY;
+            self.capture.due = Some(self.capture.due.map_or(soon, |due| due.min(soon)));
+        }
+        let (known_as, bytes) = (self.store_key(client), render_record(&lines));
+        self.capture.knows(&known_as, &bytes);
+        if let Some(running) = &mut self.run {
+            running.machine.saw(std::iter::once(&known_as));
+        }
+        let before = self.run.as_ref().and_then(|running| running.before.as_ref());
+        let is_back = before.is_some_and(|before| before.is_back(&known_as, &bytes));
+        if let Some(monitoring) = self.monitoring.as_mut().filter(|_| is_back) {
+            monitoring.came.insert(known_as);
+        }
+    }
+
+    /// The run is told of all who came back in a while at once: each word costs a sync, and many come back at a time.
+    pub(crate) fn say_who_came(&mut self, now: Moment) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;
+        if monitoring.came.is_empty() || !due {
+            return;
+        }
+        monitoring.said_who_came = now;
+        let came = std::mem::take(&mut monitoring.came);
+        self.advance(Event::Registered(came));
+    }
+
+    /// When somebody who came back is to be spoken of.
+    pub(crate) fn who_came_due(&self) -> Option<Moment> {
+        let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.came.is_empty())?;
+        Some(monitoring.said_who_came + limits::PROGRESS_INTERVAL)
+    }
+
+    /// What each arrival's record is to be, with what the client has registered before.
+    fn newcomers(&self, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
+        let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
+        for Arrival { line, peer } in arrivals {
+            let client = key(&line.mon_name);
+            let known = || self.outside.registered_lines(&client);
+            let entry = lines.entry(self.store_key(&client)).or_insert_with(|| (known(), true));
+            entry.1 &= *peer;
+            // The same registration with another cookie takes its place.
+            let same = |other: &MonitorLine| {
+                let caller = (&line.mon_name, &line.my_name, line.prog, line.vers, line.proc_);
+                caller == (&other.mon_name, &other.my_name, other.prog, other.vers, other.proc_)
+            };
+            entry.0.retain(|other| !same(other));
+            entry.0.push(line.clone());
+        }
+        let newcomer =
+            |(lines, peer): (Vec<MonitorLine>, bool)| Newcomer { bytes: render_record(&lines), peer };
+        lines.into_iter().map(|(client, known)| (client, newcomer(known))).collect()
+    }
+
+    /// Makes clients durable in every service that is held, and says whether that came about.
+    fn make_durable(&mut self, now: Moment, newcomers: &BTreeMap<MonName, Newcomer>) -> Result<(), String> {
+        if self.held.is_empty() {
+            return Err("this server holds nothing yet: its store could not be read".into());
+        }
+        let store = self.store.as_ref();
+        let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
+            .held
+            .iter_mut()
+            .map(|(service, held)| {
+                let entries = missing(service, held, newcomers);
+                (service, held, entries)
+            })
+            .filter(|(_, _, entries)| !entries.is_empty())
+            .collect();
+        if work.is_empty() {
+            return Ok(());
+        }
+        let done =
+            check_room(&work).and_then(|()| commit_all(store, &mut work).map_err(|error| error.to_string()));
+        match &done {
+            Ok(()) => {
+                for (client, newcomer) in newcomers {
+                    self.capture.expects(client, &newcomer.bytes);
+                }
+                self.be_checked(now);
+            }
+            Err(why) => self.health.failed(now, why),
+        }
+        done
+    }
+
+    /// Clients that every service knows.
+    fn durable_clients(&self) -> BTreeSet<MonName> {
+        let mut held = self.held.values();
+        let Some(first) = held.next() else { return BTreeSet::new() };
+        let others: Vec<&Held> = held.collect();
+        let by_all = |client: &&MonName| {
+            first.ledger.holds(client) && others.iter().all(|held| held.ledger.holds(client))
+        };
+        let mut durable: BTreeSet<MonName> = first.ledger.stored().keys().filter(by_all).cloned().collect();
+        let named = self.capture.addresses.iter();
+        let key_of = |list: &Vec<_>| list.first().copied().map(MonName::from_address);
+        let named = named.filter(|(_, list)| key_of(list).is_some_and(|key| durable.contains(&key)));
+        let named: Vec<MonName> = named.map(|(name, _)| name.clone()).collect();
+        durable.extend(named);
+        durable
+    }
+
+    /// Whether every service knows this client. A peer is known to one alone, and looked for once more.
+    fn is_durable(&self, client: &MonName) -> bool {
+        !self.held.is_empty() && self.held.values().all(|held| held.ledger.holds(client))
+    }
+
+    fn is_told(&self) -> bool {
+        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told.as_ref() == Some(&self.arrived()))
+    }
+
+    /// Every removal is made known to the desk beforehand, so who has arrived tells the rest.
+    fn arrived(&self) -> Vec<(ServiceName, Generation, u64)> {
+        let arrived = |(service, held): (&ServiceName, &Held)| {
+            (service.clone(), held.claim.generation, held.ledger.arrived())
+        };
+        self.held.iter().map(arrived).collect()
+    }
+
+    /// What a client is called in the store.
+    fn store_key(&self, mon_name: &MonName) -> MonName {
+        let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
+        address.map_or_else(|| key(mon_name), MonName::from_address)
+    }
+}
+
+/// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.
+fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<RecordChange> {
+    let concerns = |newcomer: &Newcomer| !newcomer.peer || service.is_host();
+    let lacks = |client: &MonName| !held.ledger.holds(client);
+    newcomers
+        .iter()
+        .filter(|(client, newcomer)| concerns(newcomer) && lacks(client))
+        .map(|(client, newcomer)| RecordChange::Put(client.clone(), newcomer.bytes.clone()))
+        .collect()
+}
+
+fn check_room(work: &[(&ServiceName, &mut Held, Vec<RecordChange>)]) -> Result<(), String> {
+    match work.iter().find(|(_, held, entries)| entries.len() > held.room()) {
+        Some((service, ..)) => Err(format!("{service} has as many records as a service may have")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,210 @@
+//! The one interface between an agent and its server: everything that an agent reads, writes and begins, but for the store.
+//! Between two calls an agent does the same wherever it runs, in the product or in a simulated world.
+//!
+//! No call waits for a program, another server or a person. Work that takes longer than a look at a file or at a table of the
+//! kernel is begun, and a message tells its result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_core::grace::Remembered;
+use heirlock_core::ledger::{Addresses, Roles};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
+use heirlock_core::notify::Destination;
+use heirlock_core::store::StoreError;
+use heirlock_core::takeover::{Conveyance, Registrations};
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
+
+use super::look::{Basis, Found, Recall};
+use super::work::{RunNumber, RunWork, Work};
+use crate::control::report::StatusReport;
+use crate::status_monitor::Said;
+use crate::store_memory::StoreMemory;
+
+/// The lines that were placed, by file.
+pub type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
+
+/// Clients whose file is not as it should be, and why. It concerns no other client.
+pub type Unplaced = Vec<(MonName, String)>;
+
+/// A service, and what is missing at one of its addresses.
+pub type Unready = (ServiceName, String);
+
+/// A server as its agent deals with it. Errors are in words, for people. Where a method has no error, a thing that can't be
+/// read is answered as one that is not there.
+pub trait Outside {
+    // Time and chance.
+
+    /// The time by which everything is decided. It never goes back while the agent lives.
+    fn now(&self) -> Moment;
+
+    /// Seconds since 1970 by this server's clock, which people may set. For people, and for what lasts weeks.
+    fn wall_s(&self) -> u64;
+
+    /// Time since this server's boot, which all its processes count alike.
+    fn since_boot(&self) -> Duration;
+
+    /// A number that is unlikely to come twice. That nobody guesses it is not promised.
+    fn random(&mut self) -> u64;
+
+    // The log.
+
+    /// Whether a log line of this kind may be written now. It has a cause outside of this server, which could fill the log.
+    fn may_say(&self, kind: &'static str) -> bool;
+
+    /// Says what was suppressed by [`Outside::may_say`] and is over. `all`: the agent ends, and all of it is said.
+    fn say_what_was_suppressed(&self, all: bool);
+
+    // This server.
+
+    /// Which boot of this server runs; nothing where the kernel does not tell.
+    fn boot(&self) -> Option<String>;
+
+    /// This server's node name, as its kernel announces it.
+    fn node(&self) -> Option<String>;
+
+    /// The addresses on this server's interfaces.
+    fn interface_addresses(&self) -> Vec<IpAddr>;
+
+    /// Whether an address is on this server, and ready to be sent from.
+    fn is_present(&self, address: IpAddr) -> bool;
+
+    /// Where a client is, as far as its name says it by itself. An address of one link is on an interface of this server.
+    fn destination_of(&self, name: &MonName) -> Option<Destination>;
+
+    /// Who is a peer and who is connected, now. `remembers`: who is connected is asked for also where nothing is mounted.
+    fn roles(&mut self, nlm_ports: &[u16], remembers: bool) -> Roles;
+
+    /// This server's own state number, as its status monitor keeps it.
+    fn own_state(&self) -> Option<StateNumber>;
+
+    // Notes for the next agent of this server. Each is replaced whole, and survives a kill of the agent.
+
+    /// Whether this server is being maintained.
+    fn is_maintained(&self) -> bool;
+
+    /// This server is being maintained from now on, or is no more. It survives a boot.
+    fn maintain(&mut self, on: bool) -> Result<(), String>;
+
+    /// What was noted of grace in this boot.
+    fn grace_note(&self) -> Option<Remembered>;
+
+    /// Notes what is known of grace. Where that fails it is said, and the agent goes on.
+    fn note_grace(&mut self, noted: &Remembered);
+
+    /// Who was registered when the lock manager recognised for this run, in this boot. Where that is not noted it is said.
+    fn registrations(&self, run: &str) -> Option<Registrations>;
+
+    /// Notes who is registered. Where that fails it is said, and the agent goes on.
+    fn note_registrations(&mut self, registrations: &Registrations);
+
+    /// What is remembered of the store, by this agent, by earlier ones, and by `heirlock enable`.
+    fn store_memory(&self) -> Result<StoreMemory, StoreError>;
+
+    /// Whether this server had a store before it could remember which.
+    fn had_store(&self) -> bool;
+
+    /// Changes what is remembered of the store, durably. What others wrote meanwhile stays. Answers all of it.
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError>;
+
+    // The status monitor's directory.
+
+    /// The lines that were placed and not taken away, by this agent and by earlier ones. They are no registrations.
+    fn placed(&self) -> &Placed;
+
+    /// Places a service's records durably, and answers which could not be. What is placed is remembered before.
+    ///
+    /// # Errors
+    /// Where none can be placed.
+    fn place(
+        &mut self,
+        records: &BTreeMap<MonName, Vec<u8>>,
+        how: Conveyance,
+        my_name: &MyName,
+    ) -> Result<Unplaced, String>;
+
+    /// Takes away all that was placed, and answers what could not be: it is remembered still.
+    ///
+    /// # Errors
+    /// Where nothing can be taken away, or what is left can't be remembered.
+    fn take_placed_away(&mut self) -> Result<Unplaced, String>;
+
+    /// Whether something may have changed there since hints were last forgotten. A hint that comes where there is none wakes
+    /// the agent by a message; however many come, they are one until they are forgotten.
+    fn is_hinted(&self) -> bool;
+
+    /// From now on a hint is news. To be said before a look begins.
+    fn forget_hints(&mut self);
+
+    /// Looks, now, and answers when that is done.
+    ///
+    /// # Errors
+    /// Why the directory can't be seen.
+    fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String>;
+
+    /// Begins a look, of which [`Message::Looked`](super::Message::Looked) tells whatever becomes of it. `anew`: nothing that
+    /// earlier looks of this kind read is relied upon.
+    ///
+    /// # Errors
+    /// Where it can't be begun: then no message comes.
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String>;
+
+    /// What callouts noted while no agent answered. It stays until [`Outside::noted_is_durable`].
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String>;
+
+    /// All that [`Outside::noted_by_callouts`] answered is durable.
+    fn noted_is_durable(&mut self) -> Result<(), String>;
+
+    // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing.
+
+    /// Tells it that a commit is over, that the store was tried, or who is durable in every service that this server holds.
+    fn tell_monitor(&self, event: MonitorEvent);
+
+    /// The registrations of a client.
+    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine>;
+
+    /// Whether a client may be removed from the store: it is not registered, and from now on it is not taken for durable.
+    fn may_forget(&self, client: &MonName) -> bool;
+
+    /// How it stands; nothing where heirlock is not the status monitor.
+    fn monitor_standing(&self) -> Option<Standing>;
+
+    /// Makes it know what lies in its directory, now, and answers of which clients the files are to follow.
+    ///
+    /// # Errors
+    /// Where the directory can't be read.
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String>;
+
+    /// Makes the files of a client say what is registered. They become durable with [`Work::SyncDirectory`].
+    ///
+    /// # Errors
+    /// Where the directory was not read yet, or can't be written.
+    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String>;
+
+    // Work that takes its time.
+
+    /// Begins work for a run. A message that names the run tells its result, also where the work could not be begun and where
+    /// it ended without a result. It may come after the run is over. Where the work hangs it never comes.
+    fn begin_for(&mut self, run: RunNumber, work: RunWork);
+
+    /// Begins work for no run. Its result is told in the same way.
+    fn begin(&mut self, work: Work);
+
+    /// Ends the telling that was begun until now: no client is told by it any more, and no message comes of it.
+    fn stop_telling(&mut self);
+
+    /// What is missing at each address that is not ready, of those that the last run brought up or waits for.
+    fn unready(&self) -> Vec<Unready>;
+
+    /// The lock manager, in words.
+    fn lock_manager(&self) -> String;
+
+    /// Makes a status known to all who ask for it. `looked`: when the last look began that is over.
+    fn publish(&self, report: StatusReport, looked: Option<Moment>);
+}
+
+#[cfg(any(test, feature = "inside"))]
+pub mod contract;

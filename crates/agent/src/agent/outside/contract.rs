@@ -1,0 +1,126 @@
+//! What a server promises its agent, over every server there is. Work is left out: what comes of it depends on the host.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use heirlock_core::Generation;
+use heirlock_core::incarnation::Incarnation;
+
+use super::*;
+
+/// A server keeps its promises. `anew` is what the next agent finds where the one before was killed.
+pub fn keeps_its_promises<O: Outside>(mut outside: O, anew: impl Fn(O) -> O) {
+    time_goes_on_and_numbers_differ(&mut outside);
+    outside = grace_is_noted(outside, &anew);
+    outside = registrations_are_noted_for_their_run(outside, &anew);
+    outside = maintenance_is_noted(outside, &anew);
+    outside = the_store_is_remembered(outside, &anew);
+    outside = what_is_placed_is_known_and_taken_for_no_registration(outside, &anew);
+    hints_are_forgotten(&mut outside);
+    assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
+    assert_eq!(outside.registered_lines(&client(1)), []);
+    assert_eq!(outside.unready(), [], "nothing was brought up yet");
+    outside.stop_telling();
+}
+
+fn client(number: u8) -> MonName {
+    MonName::from_address([192, 0, 2, number].into())
+}
+
+fn record(number: u8) -> Vec<u8> {
+    let my_name = MyName::parse("nfs").unwrap();
+    heirlock_nsm::record::render_record(&[MonitorLine::generated(client(number), my_name)])
+}
+
+fn time_goes_on_and_numbers_differ(outside: &mut impl Outside) {
+    let before = (outside.now(), outside.since_boot());
+    assert!(before.0 <= outside.now() && before.1 <= outside.since_boot());
+    assert_ne!(outside.random(), outside.random());
+    assert_eq!((outside.boot(), outside.node()), (outside.boot(), outside.node()));
+}
+
+fn grace_is_noted<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+    assert_eq!(outside.grace_note(), None);
+    for start in ["1", "2"] {
+        let life = Incarnation { boot: "boot".into(), start: start.into(), reopened: 0 };
+        let noted = Remembered::of(life);
+        outside.note_grace(&noted);
+        assert_eq!(outside.grace_note().as_ref(), Some(&noted));
+        outside = anew(outside);
+        assert_eq!(outside.grace_note(), Some(noted));
+    }
+    outside
+}
+
+fn registrations_are_noted_for_their_run<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+    assert_eq!(outside.registrations("run-1"), None);
+    for (run, number) in [("run-1", 1), ("run-2", 2)] {
+        let noted = Registrations::of(run, &BTreeMap::from([(client(number), record(number))]));
+        outside.note_registrations(&noted);
+        outside = anew(outside);
+        assert_eq!(outside.registrations(run), Some(noted));
+        assert_eq!(outside.registrations("run-0"), None, "they are another run's");
+    }
+    outside
+}
+
+fn maintenance_is_noted<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+    assert!(!outside.is_maintained());
+    for on in [true, true, false, false] {
+        outside.maintain(on).unwrap();
+        outside = anew(outside);
+        assert_eq!(outside.is_maintained(), on);
+    }
+    outside
+}
+
+fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+    assert_eq!(outside.store_memory().unwrap(), StoreMemory::default());
+    let mut expected = StoreMemory::default();
+    for generation in [1, 2] {
+        let change = |memory: &mut StoreMemory| {
+            let generation = Generation(generation);
+            memory.saw(
+                &ServiceName::parse("nfs").unwrap(),
+                generation,
+                Some(generation),
+                Some(StateNumber(7)),
+            );
+        };
+        change(&mut expected);
+        assert_eq!(outside.remember_store(&change).unwrap(), expected);
+        outside = anew(outside);
+        assert_eq!(outside.store_memory().unwrap(), expected);
+    }
+    outside
+}
+
+fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
+    mut outside: O,
+    anew: &impl Fn(O) -> O,
+) -> O {
+    let before = Arc::clone(outside.placed());
+    let my_name = MyName::parse("nfs").unwrap();
+    let records = BTreeMap::from([1, 2].map(|number| (client(number), record(number))));
+    assert_eq!(outside.place(&records, Conveyance::Copy, &my_name).unwrap(), []);
+    assert!(before.is_empty(), "who holds what was placed before has it still");
+    for _ in 0..2 {
+        assert_eq!(**outside.placed(), records);
+        for recall in [(true, true), (false, true), (false, false)] {
+            let recall = Recall { anew: recall.0, kept: recall.1 };
+            let found = outside.look(&Addresses::new(), recall).unwrap();
+            assert!(found.population.clients.is_empty(), "{recall:?}: {:?}", found.population);
+        }
+        outside = anew(outside);
+    }
+    for _ in 0..2 {
+        assert_eq!(outside.take_placed_away().unwrap(), []);
+        outside = anew(outside);
+        assert!(outside.placed().is_empty());
+    }
+    outside
+}
+
+fn hints_are_forgotten(outside: &mut impl Outside) {
+    outside.forget_hints();
+    assert!(!outside.is_hinted(), "nothing watches here");
+}

@@ -1,0 +1,181 @@
+//! The lives of the lock manager, and self-adoption: an owner whose lock manager begins another life adopts from itself.
+
+use heirlock_core::Moment;
+use heirlock_core::ServiceName;
+use heirlock_core::duty::{Holding, Owed, Strangers};
+use heirlock_core::grace::Probe;
+use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
+use heirlock_core::lives::{Begun, Next};
+use heirlock_core::takeover::Event;
+
+use super::Inside;
+use super::outside::Outside;
+use super::runs::Commission;
+use super::work::Work;
+use crate::control::report::{Problem, ProblemKind};
+use crate::limits;
+use heirlock_core::store::Change as StoreChange;
+
+/// A look at the lock manager.
+#[derive(Debug)]
+pub struct Look {
+    /// When it began.
+    pub at: Moment,
+    /// What was seen.
+    pub observation: Observation,
+}
+
+/// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
+#[derive(Debug, Default)]
+pub(crate) struct Meeting {
+    /// When the lock manager was last asked, in the life that runs.
+    asked_at: Option<Moment>,
+    /// Why the last answer told nothing.
+    silent: Option<String>,
+}
+
+impl<O: Outside> Inside<O> {
+    /// The lock manager was looked at.
+    pub(crate) fn observed(&mut self, look: Result<Look, String>) {
+        let look = match look {
+            Ok(look) => look,
+            Err(why) => {
+                tracing::warn!(why, "the lock manager can't be looked at: {why}");
+                return;
+            }
+        };
+        if let Some(begun) = self.lives.looked(look.at, &look.observation) {
+            self.life_began(&begun);
+        }
+        if let Some(life) = self.lives.seen_closed(&look.observation) {
+            self.grace_note.closed(life, &mut self.outside);
+        }
+    }
+
+    /// Another life of the lock manager began, without a run that made it so.
+    pub(crate) fn life_began(&mut self, Begun { life, since }: &Begun) {
+        match since {
+            Some(since) => {
+                tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
+                self.grace_note.opened(life, *since, &mut self.outside);
+            }
+            // Of locks of a life before it the look into the store knows.
+            None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
+        }
+        self.meeting = Meeting::default();
+        if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
+            self.advance(Event::LifeChanged);
+        }
+    }
+
+    /// Goes on with what was interrupted, and begins what a new life of the lock manager asks for.
+    pub(crate) fn recover(&mut self, now: Moment) {
+        if self.run.is_some() || self.health.error().is_some() || !self.holdings_known {
+            return;
+        }
+        let Some(life) = self.lives.to_recover_in().cloned() else { return };
+        let owed = self.owed();
+        self.give_life_to_fresh(&owed.fresh, &life);
+        self.find_out_about(now, &owed.unknown, &life);
+        if owed.resume.as_ref().is_some_and(|run| self.resume_run(now, run)) {
+            return;
+        }
+        let next = self.lives.next(now, &owed, self.asked.is_some());
+        let began = match next {
+            Next::Later => return,
+            Next::Nothing => false,
+            Next::Begin(order) => {
+                if let Some(redo) = &owed.redo {
+                    tracing::info!(run = redo.run, targets = ?redo.targets, "{}: the run {} was interrupted and is begun anew", super::status::names(&redo.targets), redo.run);
+                }
+                self.begin_run(now, Commission::unasked(order));
+                true
+            }
+        };
+        self.lives.followed_up(began, self.run.is_some());
+    }
+
+    /// Asks the lock manager whether the clients of these services can have locked in a life before the one that runs.
+    fn find_out_about(&mut self, now: Moment, unknown: &[ServiceName], life: &Incarnation) {
+        let asked_lately = |at: Moment| now.since(at) < limits::ASK_GRACE_INTERVAL;
+        if unknown.is_empty() || self.meeting.asked_at.is_some_and(asked_lately) {
+            return;
+        }
+        if self.meeting.asked_at.replace(now).is_none() {
+            tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
+        }
+        self.outside.begin(Work::AskGrace(life.clone()));
+    }
+
+    /// The lock manager was asked whether grace is open.
+    pub(crate) fn grace_asked(&mut self, life: &Incarnation, (answer, why): (Probe, String)) {
+        let Some(told) = self.lives.told_of_strangers(life, answer) else {
+            return; // another life has begun meanwhile
+        };
+        let silent = (told == Strangers::Unknown).then_some(why);
+        let is_news = self.meeting.silent.is_some() != silent.is_some();
+        self.meeting.silent = silent;
+        match told {
+            Strangers::Unknown if is_news => {
+                let why = self.meeting.silent.as_deref().unwrap_or_default();
+                for service in &self.owed().unknown {
+                    tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
+                }
+            }
+            Strangers::Unknown => {}
+            Strangers::Lost => tracing::info!("grace is open: the clients are told"),
+            Strangers::AtHome => {
+                tracing::info!("no grace is open: the clients' locks belong to the life that runs");
+            }
+        }
+    }
+
+    /// What `status` says of clients of whom nobody knows whether their locks are gone.
+    pub fn stranger_problems(&self) -> Vec<Problem> {
+        let Some(why) = &self.meeting.silent else { return Vec::new() };
+        let problem =
+            |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);
+        self.owed().unknown.iter().map(problem).collect()
+    }
+
+    /// What is owed to the clients of all that is held, in the life that runs.
+    pub(crate) fn owed(&self) -> Owed {
+        self.lives.owed(self.holdings())
+    }
+
+    /// All that is held, as far as duties depend on it.
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding<'_>> + Clone {
+        self.held.iter().map(|(service, held)| held.holding(service))
+    }
+
+    /// The life that the store knows of, at the agent's start.
+    pub(crate) fn known_life(&self) -> Option<Incarnation> {
+        let boot = self.outside.boot()?;
+        let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
+        newest_of(&boot, lives).cloned()
+    }
+
+    /// What was conveyed by a run that nobody goes on with is taken away again.
+    pub(crate) fn tidy_conveyed(&mut self) {
+        let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
+        if unfinished || self.outside.placed().is_empty() {
+            return;
+        }
+        self.take_conveyed_away();
+    }
+
+    /// A service without clients and without a life lives in the one that runs.
+    fn give_life_to_fresh(&mut self, fresh: &[ServiceName], life: &Incarnation) {
+        for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
+            let mut journal = held.journal.clone();
+            journal.life = Some(life.clone());
+            let change = StoreChange::PutJournal(Box::new(journal.clone()));
+            match self.store.commit(service, held.claim.generation, &[change]) {
+                Ok(()) => held.journal = journal,
+                Err(error) => {
+                    tracing::warn!(%service, %error, "{service}: the life of the lock manager could not be noted: {error}");
+                }
+            }
+        }
+    }
+}

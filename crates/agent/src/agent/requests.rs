@@ -1,0 +1,297 @@
+//! The verbs of the control socket.
+
+use heirlock_core::claim::{Authority, Claim, OwnerHeart, check_first, next_generation};
+use heirlock_core::duty::is_adopted;
+use heirlock_core::takeover::{Admission, Event, Milestone, Order};
+use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::outside::Outside;
+use super::runs::{Commission, Waiting};
+use super::{Inside, status};
+use crate::control::{Answer, Fenced, Request, Responder};
+
+/// How an adoption was asked for.
+pub struct Adoption {
+    pub service: ServiceName,
+    pub prepare: bool,
+    pub fenced: Option<Fenced>,
+    pub insisted: bool,
+    /// What led to it, for its timeline.
+    pub before: Vec<(Milestone, Moment)>,
+}
+
+/// Whose a service is.
+pub(crate) enum Whose {
+    /// This server's.
+    Owned(ServerName),
+    /// Nobody's: this server released it.
+    Released(ServerName),
+    /// Nobody's: no server ever claimed it.
+    Unclaimed,
+    /// It can't be known now, and why.
+    Unknown(String),
+}
+
+impl<O: Outside> Inside<O> {
+    /// Somebody asks, and the store answers.
+    pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
+        tracing::debug!(?request, "asked");
+        match request {
+            Request::Status => responder.done(Answer::Status(Box::new(self.status()))),
+            Request::Adopt { service, finish: true, answer_when: until, .. } => {
+                self.finish(&service, Waiting { responder, until });
+            }
+            Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
+                let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
+                self.adopt(now, adoption, Waiting { responder, until });
+            }
+            Request::Release { service } => match self.check_known(&service) {
+                Ok(()) => self.asked_to_release(&service, responder),
+                Err(why) => responder.failed(&why, true),
+            },
+            Request::Failback { service, answer_when: until } => {
+                self.failback(now, service, Waiting { responder, until });
+            }
+            Request::Maintenance { on } => self.maintain(on, responder),
+            Request::Forget { service, client } => self.forget(&service, &client, responder),
+            Request::Report { service } => match self.report_of(&service) {
+                Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+                None => responder.failed(&format!("no adoption of {service} by this server is known"), true),
+            },
+        }
+    }
+
+    pub(crate) fn check_known(&self, service: &ServiceName) -> Result<(), String> {
+        if self.settings.service(service).is_some() {
+            return Ok(());
+        }
+        if service.is_host() {
+            return Err(format!(
+                "{service} is what a server serves under its own name: it moves with no adoption, and its server tells its \
+                 clients itself"
+            ));
+        }
+        let known: Vec<&str> = self.settings.services.iter().map(|s| s.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
+    }
+
+    pub fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
+        let Waiting { responder, until } = waiting;
+        let service = &adoption.service;
+        if let Err(why) = self.check_known(service) {
+            return responder.failed(&why, true);
+        }
+        if let Err(why) = self.knows_its_own(adoption.insisted) {
+            return responder.failed(&why, true);
+        }
+        if self.is_releasing(service) {
+            return responder
+                .failed(&format!("{service} is being released; adopt it when that is done"), true);
+        }
+        let being_adopted = self.being_adopted();
+        let is_adopted = self.is_adopted_already(service);
+        match Admission::of(service, &being_adopted, is_adopted, adoption.insisted) {
+            Admission::Joins => {
+                return self.join(&adoption.service, adoption.prepare, Waiting { responder, until });
+            }
+            Admission::Busy => {
+                let targets = status::names(&being_adopted);
+                let text = format!("{targets} is being adopted right now; ask again when that has settled");
+                return responder.failed(&text, true);
+            }
+            Admission::Adopted => {
+                return self.answer_of_adopted(service, responder, "is held by this server already");
+            }
+            Admission::Begins => {}
+        }
+        let primary_lost = self.last_sign_of(service, now);
+        let authority = match self.authority_for(&adoption) {
+            Ok(authority) => authority,
+            Err(why) => return responder.failed(&why, true),
+        };
+        let commission = Commission {
+            order: Order::asked(adoption.service, adoption.prepare, authority, primary_lost),
+            waiting: vec![Waiting { responder, until }],
+            insists: adoption.insisted,
+            before: adoption.before,
+        };
+        self.begin_run(now, commission);
+    }
+
+    /// Whether it is known of every service whether this server holds it. An adoption drops the locks of all that it holds, and
+    /// clients of a service of which that isn't known would not be told.
+    pub(crate) fn knows_its_own(&self, insisted: bool) -> Result<(), String> {
+        if !self.holdings_known {
+            let why = self.health.error().unwrap_or("it was not read yet");
+            return Err(format!(
+                "the store doesn't show what this server holds already, whose clients would lose their locks untold: {why}"
+            ));
+        }
+        match self.doubtful_holdings() {
+            Some(why) if !insisted => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it isn't known of a service whether this server holds it; of one of them where it is more than one.
+    fn doubtful_holdings(&self) -> Option<String> {
+        let unreadable = || {
+            let (service, why) = self.unreadable.iter().next()?;
+            Some(format!(
+                "the store can't say whose {service} is, and if it is this server's, its clients would lose their locks \
+                 untold: {why}"
+            ))
+        };
+        self.acquaintance.missing().map(str::to_owned).or_else(unreadable)
+    }
+
+    /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
+    /// it. Nothing is decided by it.
+    fn last_sign_of(&self, service: &ServiceName, now: Moment) -> Option<Moment> {
+        let claim = self.others.get(service).filter(|claim| !claim.released)?;
+        match self.pulse.heart_of(&claim.owner, now) {
+            OwnerHeart::Beating { last_change } => Some(now - last_change),
+            OwnerHeart::Silent { for_time } => Some(now - for_time),
+            OwnerHeart::Unknown { .. } | OwnerHeart::Paused | OwnerHeart::NeverSeen => None,
+        }
+    }
+
+    /// What permits the claim, or why it would be refused: who owns the service is known before anything is touched.
+    fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
+        let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
+        let (newest, _) =
+            self.newest_or_lost(&adoption.service, &insists).map_err(|error| error.to_string())?;
+        let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+        // The owner of this moment, and none that becomes it before the claim.
+        let owner = newest.as_ref().map(|claim| claim.owner.clone());
+        let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
+        let is_silent = matches!(heart, OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen);
+        let is_anothers =
+            newest.as_ref().is_some_and(|claim| claim.owner != self.settings.server && !claim.released);
+        let confirmed = is_anothers
+            && is_silent
+            && fenced.is_none()
+            && !adoption.insisted
+            && self.settings.hooks.fence.is_some();
+        let authority = Authority { fenced, insisted: adoption.insisted, confirmed };
+        let us = &self.settings.server;
+        let home = self.settings.service(&adoption.service).and_then(|configured| configured.home.as_ref());
+        check_first(&adoption.service, newest.as_ref(), us, home, &authority)
+            .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
+            .map_err(|refusal| refusal.to_string())?;
+        Ok(authority)
+    }
+
+    /// What is done already is not done again; what became of its clients is told all the same, for the exit code says it.
+    pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
+        match self.report_of(service) {
+            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            None => responder.done(Answer::unchanged(Some(service), format!("{service} {otherwise}"))),
+        }
+    }
+
+    /// A caller that asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
+    /// no more than that was asked for.
+    fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
+        let Some(running) = self.seen_run_for(service) else { return };
+        if running.machine.awaits_finish() && !prepare {
+            return self.finish(service, waiting);
+        }
+        if running.machine.awaits_finish() {
+            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
+            return waiting.responder.done(Answer::Adoption(Box::new(report)));
+        }
+        if let Some(running) = self.run_for(service) {
+            running.waiting.push(waiting);
+        }
+        self.answer_whose_wait_is_over();
+    }
+
+    /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
+    pub(crate) fn is_adopted_already(&self, service: &ServiceName) -> bool {
+        let Some(held) = self.held.get(service) else { return false };
+        is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
+    }
+
+    fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
+        if let Some(running) = self.run_for(service) {
+            running.waiting.push(waiting);
+            let number = running.number;
+            return self.worked_for(number, Event::Finish);
+        }
+        let responder = waiting.responder;
+        match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
+            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            None => responder.failed(
+                &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
+                true,
+            ),
+        }
+    }
+
+    /// Whose a service is that this server does not hold. The store is asked: what others did a moment ago may not have been
+    /// seen yet.
+    pub(crate) fn whose(&self, service: &ServiceName) -> Whose {
+        match self.store.newest_claim(service) {
+            Ok(Some(Claim { owner, released: false, .. })) => Whose::Owned(owner),
+            Ok(Some(Claim { owner, .. })) => Whose::Released(owner),
+            Ok(None) => Whose::Unclaimed,
+            Err(error) => Whose::Unknown(format!(
+                "{service} is not held by this server, and its owner is not known: {error}"
+            )),
+        }
+    }
+
+    fn maintain(&mut self, on: bool, responder: Responder) {
+        if let Err(why) = self.outside.maintain(on) {
+            return responder.failed(&why, true);
+        }
+        let changed = self.pulse.is_paused() != on;
+        self.pulse.pause(on);
+        self.beat_due = self.outside.now();
+        let text = match on {
+            true => "in maintenance: this server's silence is no reason to adopt its services",
+            false => "out of maintenance: a silence of this server counts again",
+        };
+        responder.done(match changed {
+            true => Answer::changed(None, text),
+            false => Answer::unchanged(None, text),
+        });
+    }
+
+    fn forget(&mut self, service: &ServiceName, client: &str, responder: Responder) {
+        let Ok(key) = MonName::parse(client) else {
+            return responder.failed(&format!("{client:?} is no client's name"), true);
+        };
+        self.settle_capture(self.outside.now());
+        let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
+        let Some(held) = self.held.get_mut(service) else {
+            let why = match self.whose(service) {
+                Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),
+                Whose::Released(owner) => format!(
+                    "{service} is nobody's, for {owner} released it: adopt it, and say it where it is then"
+                ),
+                Whose::Unclaimed => format!("{service} was never claimed by any server"),
+                Whose::Unknown(why) => why,
+            };
+            return responder.failed(&why, true);
+        };
+        if !held.ledger.stored().contains_key(&key) {
+            return responder.failed(
+                &format!("{service} has no client {client}; 'heirlock records list' names them"),
+                true,
+            );
+        }
+        if present {
+            let why =
+                format!("{client} is registered with this server's status monitor now: it may hold locks");
+            return responder.failed(&why, true);
+        }
+        match held.remove(self.store.as_ref(), service, &[key]) {
+            Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
+            Err(error) => responder.failed(&error.to_string(), false),
+        }
+    }
+}

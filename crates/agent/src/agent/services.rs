@@ -1,0 +1,371 @@
+//! Which services this server holds, and how it comes to hold them or to lose them without a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_core::claim::{self, Claim, Standing, standing};
+use heirlock_core::ledger::learn_from_record;
+use heirlock_core::liveness::silence_to_act_on;
+use heirlock_core::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
+use heirlock_core::takeover::{Event, Journal, Order};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::Inside;
+use super::holdings::{self, Found, Held};
+use super::mend::Mended;
+use super::outside::Outside;
+use super::runs::Commission;
+use crate::config::Mode;
+use crate::words::counted;
+
+/// The kind of log lines on entries of the store: any server of the store can make any number of them.
+pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
+
+impl<O: Outside> Inside<O> {
+    /// Compares what is held with what the store says, service by service.
+    pub fn refresh_holdings(&mut self, now: Moment) {
+        self.holdings_known = false;
+        if self.put_off.may_have_come_about() {
+            return; // what that has done is its own to find
+        }
+        let host = ServiceName::host(&self.settings.server);
+        let configured = self.settings.services.iter().map(|s| s.name.clone());
+        for service in configured.chain([host]).collect::<Vec<_>>() {
+            let refreshed = match self.held.contains_key(&service) {
+                true => self.check_claim(&service),
+                false => self.look_for(&service),
+            };
+            match refreshed {
+                Ok(()) => {
+                    self.unreadable.remove(&service);
+                    self.acquaintance.found_again(&service);
+                }
+                // What the store lost of one service says nothing of the others.
+                Err(error) if *error.kind() == StoreErrorKind::Older => {
+                    self.acquaintance.misses(&service, &error);
+                }
+                // It says nothing of the other services, which are looked after all the same.
+                Err(error) if error.is_of_one_entry() => {
+                    let why = error.to_string();
+                    if self.unreadable.get(&service) != Some(&why) {
+                        tracing::error!(%service, why, "{service}: the store can't say whose it is: {why}");
+                    }
+                    self.unreadable.insert(service, why);
+                }
+                Err(error) => {
+                    self.health.failed(now, &error.to_string());
+                    return;
+                }
+            }
+        }
+        self.holdings_known = true;
+    }
+
+    /// Whether a service that we hold is still ours, and the store still has it.
+    fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        let Some(held) = self.held.get(service) else { return Ok(()) };
+        let generation = held.claim.generation;
+        let newest = self.newest_but_for_ours(service, generation)?;
+        let Some(held) = self.held.get(service) else { return Ok(()) };
+        let newest = match newest {
+            Some(newest) => newest,
+            None => {
+                self.store.restore_claim(service, &held.claim)?;
+                say_restored(service, generation);
+                Some(held.claim.clone())
+            }
+        };
+        let begun = self.store.newest_generation(service, generation)?;
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
+        let run_of = of_run.then_some(self.id.as_str());
+        let was_here = self.acquaintance.memory().known(service).expected.is_some();
+        let us = &self.settings.server;
+        let stands = standing(generation, us, newest.as_ref(), begun, run_of, was_here);
+        let other = match (stands, newest) {
+            (Standing::Whole, _) => return Ok(()),
+            (Standing::GivenUp, Some(ours)) => {
+                self.was_given_up(service, ours);
+                return Ok(());
+            }
+            (Standing::Overtaken, Some(other)) => other,
+            (Standing::Vanished | Standing::Overtaken | Standing::GivenUp, _) => {
+                return self.rebuild(service);
+            }
+        };
+        self.advance(Event::Overtaken(service.clone()));
+        if other.owner == self.settings.server {
+            // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
+            return self.look_for(service);
+        }
+        tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed it as generation {}; it is not this server's any more", other.owner, other.generation);
+        self.held.remove(service);
+        self.others.insert(service.clone(), other);
+        Ok(())
+    }
+
+    /// The store has taken a release that this server was told had failed. All other servers go by the store.
+    fn was_given_up(&mut self, service: &ServiceName, claim: Claim) {
+        if self.is_releasing(service) {
+            return; // which finds it
+        }
+        tracing::error!(%service, generation = %claim.generation, "{service}: its release, which had failed, came about all the same: no server has it; adopt it where it is to be served");
+        self.advance(Event::GivenUp(service.clone()));
+        self.held.remove(service);
+        self.others.insert(service.clone(), claim);
+    }
+
+    /// The newest claim of a service that is held as this generation; nothing where that is our own and can't be read.
+    fn newest_but_for_ours(
+        &self,
+        service: &ServiceName,
+        held: Generation,
+    ) -> Result<Option<Option<Claim>>, StoreError> {
+        match self.store.newest_claim(service) {
+            Ok(Some(told)) if told.unreadable.is_some() && told.generation == held => {
+                Ok((told.owner != self.settings.server).then_some(Some(told)))
+            }
+            // What it said is known here.
+            Err(error) if error.lost_claim() == Some(held) => Ok(None),
+            newest => newest.map(Some),
+        }
+    }
+
+    /// Takes up what is ours, and claims what nobody ever claimed and is at home here.
+    fn look_for(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
+            return Ok(()); // it is being taken over right now
+        }
+        match holdings::find(self.store.as_ref(), service, &self.settings.server)? {
+            Found::NotOurs(claim) => self.look_at_others(service, claim),
+            Found::Unclaimed => {
+                self.check_age(service, None)?;
+                if self.is_at_home(service) { self.claim_first(service) } else { Ok(()) }
+            }
+            Found::Ours(claim, contents, journal) => {
+                self.check_age(service, Some(claim.generation))?;
+                let claim = self.restore_own(service, claim)?;
+                let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
+                say_damaged(&self.outside, service, &contents);
+                tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
+                self.hold(service, claim, *contents, *journal);
+                Ok(())
+            }
+            Found::Interrupted(claim, base) => {
+                self.check_age(service, base.as_ref().map(|(generation, _)| *generation))?;
+                let goes_on =
+                    base.as_ref().is_some_and(|(generation, _)| claim::goes_on(&claim, *generation));
+                let (left, base) =
+                    base.map(|(left, base)| (left, *base)).unwrap_or((claim.generation, Contents::default()));
+                let base = self.mend(service, left, base)?;
+                self.finish_interrupted_claim(service, claim, base, goes_on)
+            }
+        }
+    }
+
+    /// Our own claim, which is written anew where it can't be read.
+    fn restore_own(&self, service: &ServiceName, claim: Claim) -> Result<Claim, StoreError> {
+        if claim.unreadable.is_none() {
+            return Ok(claim);
+        }
+        let claim = Claim { unreadable: None, ..claim };
+        self.store.restore_claim(service, &claim)?;
+        say_restored(service, claim.generation);
+        Ok(claim)
+    }
+
+    /// A generation of ours with a number: the one that this server remembers, or one beyond all that may have been sent (I5),
+    /// where it can't be read.
+    fn with_number(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        mut contents: Contents,
+    ) -> Result<Contents, StoreError> {
+        if contents.state.is_some() {
+            return Ok(contents);
+        }
+        let known = self.acquaintance.memory().known(service);
+        let state = match known.sent().filter(|_| known.expected == Some(generation)) {
+            Some(state) => state,
+            None => heirlock_core::state_number::next_unsent(
+                &self.beyond_all(service)?.into_iter().collect::<Vec<_>>(),
+            ),
+        };
+        tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
+        self.store.commit(service, generation, &[Change::PutState(state)])?;
+        contents.damaged.retain(|damaged| damaged.part != DamagedPart::State);
+        contents.state = Some(state);
+        Ok(contents)
+    }
+
+    /// Notes what another server holds, or nobody: how far it has come tells an older copy of the store from this one.
+    fn look_at_others(&mut self, service: &ServiceName, claim: Claim) -> Result<(), StoreError> {
+        let known = self.acquaintance.memory().known(service);
+        // Also where the claim is the same: what was begun under it may have vanished.
+        let begun = self.store.newest_generation(service, claim.generation)?;
+        self.check_age(service, begun)?;
+        if known.expected != Some(claim.generation) || self.others.get(service) != Some(&claim) {
+            let number = match begun {
+                Some(begun) => self.store.number_of(service, begun)?,
+                None => None,
+            };
+            self.saw_generation(service, claim.generation, begun, number);
+        }
+        self.is_others(service, &claim)?;
+        self.others.insert(service.clone(), claim);
+        Ok(())
+    }
+
+    /// Whether the store shows as much of a service as this server knows of; `found` is its newest whole generation.
+    pub(crate) fn check_age(
+        &self,
+        service: &ServiceName,
+        found: Option<Generation>,
+    ) -> Result<(), StoreError> {
+        let checked = self.acquaintance.memory().check_age(service, found);
+        checked.map_err(|why| self.store.older(why))
+    }
+
+    /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run
+    /// is done anew.
+    fn finish_interrupted_claim(
+        &mut self,
+        service: &ServiceName,
+        claim: Claim,
+        base: Mended,
+        goes_on: bool,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
+        let Mended { contents: base, sent, troubles } = base;
+        let known = self.acquaintance.memory().known(service).sent();
+        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
+        let state = heirlock_core::state_number::next_unsent(&sent);
+        if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
+            // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
+            // stays true.
+            let contents = Contents { state: Some(state), ..base };
+            self.store.begin_generation(service, claim.generation, &contents)?;
+            self.hold(service, claim, contents, journal);
+            return Ok(());
+        }
+        // A generation whose number can't be read was one all the same.
+        let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
+        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
+        let journal = journal.interrupted(service, &claim, had_one, self.means(), troubles);
+        let contents =
+            holdings::begin(self.store.as_ref(), service, claim.generation, state, base.records, &journal)?;
+        self.hold(service, claim, contents, journal);
+        Ok(())
+    }
+
+    /// From now on this service is held under this claim.
+    pub fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+        let addresses = Arc::make_mut(&mut self.capture.addresses);
+        for (client, record) in &contents.records {
+            learn_from_record(addresses, client, record);
+        }
+        let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
+        let generation = claim.generation;
+        let held = Held::new(claim, contents, journal, keeps_peers, delay);
+        self.saw_generation(service, generation, Some(generation), Some(held.state));
+        self.others.remove(service);
+        self.held.insert(service.clone(), held);
+        // What was counted of it before, if it was held before, says nothing of this.
+        self.durable_are_others();
+    }
+
+    fn is_at_home(&self, service: &ServiceName) -> bool {
+        let host = *service == ServiceName::host(&self.settings.server);
+        let home = self.settings.service(service).and_then(|s| s.home.as_ref());
+        host || home == Some(&self.settings.server)
+    }
+
+    fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        // In a store that was accepted in the place of another one, generations and numbers go on from there.
+        let known = self.acquaintance.memory().known(service);
+        let generation = known.above(Generation::FIRST, None);
+        let claim = Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s());
+        let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
+        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
+        let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
+        else {
+            return Ok(());
+        };
+        tracing::info!(%service, "{service}: claimed by this server for the first time, since it is at home here");
+        self.hold(service, claim, contents, journal);
+        self.capture.begin_anew();
+        Ok(())
+    }
+
+    /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
+    pub(crate) fn look_for_silence(&mut self, now: Moment) {
+        let knows_all = self.knows_its_own(false).is_ok();
+        if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !knows_all {
+            return;
+        }
+        let automatic =
+            self.settings.services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+        for service in automatic.collect::<Vec<_>>() {
+            if self.held.contains_key(&service)
+                || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
+            {
+                continue;
+            }
+            let Ok(Some(claim)) = self.store.newest_claim(&service) else { continue };
+            let heart = self.pulse.heart_of(&claim.owner, now);
+            let Some(for_time) = silence_to_act_on(&claim, &self.settings.server, heart) else { continue };
+            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
+            self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
+            let order = Order::owner_dead(service, now - for_time);
+            self.begin_run(now, Commission { insists: false, ..Commission::unasked(order) });
+            return;
+        }
+    }
+
+    /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
+    pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
+        let (forget_after, wall_s) = (self.settings.capture.forget_after, self.outside.wall_s());
+        let due = |held: &Held| {
+            let age = Duration::from_secs(wall_s.saturating_sub(held.journal.started_at_s));
+            held.journal.phase.is_over() && age >= forget_after && !held.frozen
+        };
+        let mut failure = None;
+        let mut held_services = std::mem::take(&mut self.held);
+        for (service, held) in held_services.iter_mut().filter(|(_, held)| due(held)) {
+            let gone: Vec<MonName> = held
+                .with_outcome(Outcome::Unreachable)
+                .chain(held.with_outcome(Outcome::Lost))
+                .filter(|client| {
+                    held.ledger.stored().contains_key(client)
+                        && !self.capture.found.may_hold(client)
+                        && self.may_forget(client)
+                })
+                // The others at the next beats: new clients wait for each removal.
+                .take(crate::limits::REMOVED_AT_ONCE_MAX)
+                .collect();
+            if gone.is_empty() {
+                continue;
+            }
+            tracing::warn!(%service, clients = gone.len(), "{service}: {} could not be told for longer than forget-after, and nothing is kept of them any more", counted(gone.len(), "client"));
+            failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
+        }
+        self.held = held_services;
+        if let Some(error) = failure {
+            self.health.failed(now, &error.to_string());
+        }
+    }
+}
+
+fn say_restored(service: &ServiceName, generation: Generation) {
+    tracing::error!(%service, %generation, "{service}: claim {generation} in the store could not be read; it is this server's and was written anew; see what the kernel says of that disk or volume (dmesg)");
+}
+
+fn say_damaged(outside: &impl Outside, service: &ServiceName, contents: &Contents) {
+    for damaged in &contents.damaged {
+        let (path, why) = (&damaged.path, &damaged.why);
+        if outside.may_say(UNREADABLE_ENTRY) {
+            tracing::error!(%service, path, why, "{service}: the entry {path} of the store can't be read and is left alone: {why}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Work that an agent begins on its server, since it takes its time. A message tells its result.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use heirlock_core::grace::Grace;
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::ledger::Population;
+use heirlock_core::notify::Destination;
+use heirlock_core::takeover::{Notice, Part, Strategy, TimeLimits};
+use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_nsm::{MonName, MyName};
+
+use crate::config::{Command, Settings};
+use crate::control::Missing;
+use crate::limits;
+
+/// Which run of this process a piece of work is done for. The work may outlive the run: what comes of it counts for no other
+/// one, that the fence has confirmed, say, or that grace is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunNumber(u64);
+
+impl RunNumber {
+    /// That of the run after this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Work for a run. [`Message::Event`](super::Message::Event) tells its result, if nothing else is said.
+#[derive(Debug)]
+pub enum RunWork {
+    /// What an adoption needs and isn't there, before anything is claimed, is looked for. Told by
+    /// [`Message::Fit`](super::Message::Fit).
+    CheckFit {
+        /// Of these services.
+        targets: Vec<ServiceName>,
+        /// The operator does without all of it, save what the strategy can't work without.
+        insists: bool,
+        /// The run waits for the addresses.
+        brings: bool,
+    },
+    /// Owners are confirmed off.
+    Fence(Vec<(ServiceName, ServerName)>),
+    /// The lock manager is made to recognise. Told by [`Message::Recognised`](super::Message::Recognised).
+    Recognise {
+        /// In this way.
+        strategy: Strategy,
+        /// Volumes of these services are brought up first.
+        targets: Vec<ServiceName>,
+        /// When the grace that is open was seen to open.
+        grace_seen: Option<Moment>,
+        /// Clients are still to be told in the life that ends by it.
+        owes: bool,
+    },
+    /// The lock manager is asked until grace is open.
+    Prove(Grace),
+    /// What the services need is brought up, or waited for. The run goes on as soon as clients can be told from one address;
+    /// the others are waited for beside that.
+    BringUp {
+        /// Which services, and what each is to the run.
+        services: Vec<(ServiceName, Part)>,
+        /// Until when an address is waited for.
+        last_call: Moment,
+        /// What the store said where it held the run up before this.
+        held_up: Option<String>,
+    },
+    /// The clients of each service are told.
+    Tell {
+        /// Each service.
+        tellings: Vec<Telling>,
+        /// Inside this grace.
+        grace: Grace,
+    },
+}
+
+/// Work for no run.
+#[derive(Debug)]
+pub enum Work {
+    /// What this server needs to adopt a service that is to come home is looked for, before its owner is asked for it. Told by
+    /// [`Message::HomeLookedFor`](super::Message::HomeLookedFor).
+    CheckHome(ServiceName),
+    /// What other servers compare with their own is gathered. Told by [`Message::Facts`](super::Message::Facts).
+    GatherFacts,
+    /// The lock manager of this life is asked once whether grace is open. Told by
+    /// [`Message::GraceAsked`](super::Message::GraceAsked).
+    AskGrace(Incarnation),
+    /// A client's name is looked up. Told by [`Message::Resolved`](super::Message::Resolved).
+    LookUp(MonName),
+    /// The address of a service that is being released is taken away, or the cluster manager that takes it away is waited for.
+    /// Told by [`Message::AddressGone`](super::Message::AddressGone).
+    TakeAddressAway(ServiceName),
+    /// The address of a service that is another server's is taken away, where there is a hook for that. Nothing is told.
+    LeaveAddress(ServiceName),
+    /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume
+    /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
+    TakeVolumeAway(ServiceName),
+    /// What was written into the status monitor's directory is made durable. Told by
+    /// [`Message::NotSynced`](super::Message::NotSynced) where it could not be begun.
+    SyncDirectory,
+    /// What an earlier look found is taken down: with hundreds of thousands of records that takes long enough to be felt.
+    /// Nothing is told.
+    Discard(Population),
+}
+
+/// What was found of what an adoption needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fit {
+    /// What isn't there: it is refused for that.
+    pub missing: Vec<Missing>,
+    /// What a person is to know before the run begins.
+    pub said: Vec<String>,
+}
+
+/// One service whose clients are told.
+#[derive(Debug, Clone)]
+pub struct Telling {
+    /// What they are told.
+    pub notice: Notice,
+    /// They, and where each of them may be.
+    pub clients: Vec<(MonName, Vec<Destination>)>,
+    /// Those that can't be called from here, and why.
+    pub untold: Vec<(MonName, String)>,
+    /// From which addresses they are told.
+    pub from: Vec<IpAddr>,
+    /// Under which names they are told.
+    pub names: Vec<MyName>,
+}
+
+/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that what is late
+/// hangs, however busy the machine is.
+pub fn time_limits(settings: &Settings) -> TimeLimits {
+    let services = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
+    let hook = |command: Option<&Command>| {
+        command.map_or(Duration::ZERO, |command| command.time_limit + limits::KILLED_TIME_MAX) * services
+    };
+    let manager = &settings.lock_manager;
+    let looked =
+        limits::INTENT_TIME_MAX + manager.incarnation.as_ref().map_or(Duration::ZERO, |c| c.time_limit);
+    let volumes = hook(settings.hooks.volume_up.as_ref());
+    TimeLimits {
+        fit: looked + limits::WORK_SLACK,
+        fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
+        recognition: volumes + manager.recognition_time_max() + limits::WORK_SLACK,
+        proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
+    }
+}

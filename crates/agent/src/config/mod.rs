@@ -1,0 +1,226 @@
+//! The configuration of one server, as values that can't be wrong. The program reads them from a file, and a simulator makes
+//! its own.
+
+mod capture;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heirlock_core::takeover::{Conveyance, Strategy};
+use heirlock_core::{ServerName, ServiceName};
+use heirlock_nsm::MyName;
+
+pub use capture::{CaptureMode, CaptureSettings, ForEach, Key, Promise, Properties};
+
+use crate::limits;
+
+/// The configuration of one server, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This server; the node name by default.
+    pub server: ServerName,
+    /// The status monitor's directory, which holds `sm`, `sm.bak` and `state`: `/var/lib/nfs`, until it is asked for.
+    pub state_directory: PathBuf,
+    /// The configuration names that directory; else the status monitor is asked for it.
+    pub state_directory_is_set: bool,
+    /// Where the control socket and what may die with the boot lie: `/run/heirlock`.
+    pub runtime_directory: PathBuf,
+    /// What must outlive a reboot of this server but concerns it alone: `/var/lib/heirlock`.
+    pub local_directory: PathBuf,
+    /// Where records are kept.
+    pub store: StoreSettings,
+    /// How records are noticed.
+    pub capture: CaptureSettings,
+    /// What serves the locks here.
+    pub lock_manager: LockManagerSettings,
+    /// How clients are told.
+    pub notify: NotifySettings,
+    /// How servers know of each other's death.
+    pub heartbeat: HeartbeatSettings,
+    /// The implicit service: under which addresses and names this server itself is known to its clients.
+    pub host: HostSettings,
+    /// Commands of set-ups without a cluster manager.
+    pub hooks: HookSettings,
+    /// What moves.
+    pub services: Vec<ServiceSettings>,
+}
+
+impl Settings {
+    /// What the configuration says of a service; nothing of a server's implicit one.
+    pub fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// All commands, by key.
+    pub fn commands(&self) -> Vec<(&'static str, &Command)> {
+        let (locks, hooks) = (&self.lock_manager, &self.hooks);
+        let all = [
+            ("lock-manager.restart-nfs", &locks.restart_nfs),
+            ("lock-manager.restart-status-monitor", &locks.restart_status_monitor),
+            ("lock-manager.recognise", &locks.recognise),
+            ("lock-manager.incarnation", &locks.incarnation),
+            ("hooks.fence", &hooks.fence),
+            ("hooks.volume-up", &hooks.volume_up),
+            ("hooks.address-up", &hooks.address_up),
+            ("hooks.address-down", &hooks.address_down),
+            ("hooks.volume-down", &hooks.volume_down),
+        ];
+        all.into_iter().filter_map(|(key, command)| command.as_ref().map(|command| (key, command))).collect()
+    }
+
+    /// Tells one configuration from another, for a program of the same version (FNV-1a, 64 bits).
+    pub fn fingerprint(&self) -> String {
+        let hash = format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The folder of the `dir` store.
+    pub path: PathBuf,
+    /// Whether all servers see the folder at the same time. Without that `automatic` is refused.
+    pub shared: bool,
+}
+
+/// `[lock-manager]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockManagerSettings {
+    /// kernel or command.
+    pub kind: LockManagerKind,
+    /// How it is made to recognise.
+    pub strategy: Strategy,
+    /// What is placed into the status monitor's directory.
+    pub convey: Conveyance,
+    /// How much of grace must be left for a notification to leave (I4): 5 s.
+    pub settle_margin: Duration,
+    /// For kind `command`, or where no systemd runs: restarts NFS.
+    pub restart_nfs: Option<Command>,
+    /// For kind `command`, or where no systemd runs: restarts the status monitor without notifying.
+    pub restart_status_monitor: Option<Command>,
+    /// Strategy `command`: makes the lock manager recognise in a way of its own.
+    pub recognise: Option<Command>,
+    /// Kind `command`: prints one line that changes with every life of the lock manager, and nothing where none
+    /// runs. While it fails nothing is adopted.
+    pub incarnation: Option<Command>,
+    /// How long its grace lasts, where it can't be read from the kernel.
+    pub grace_period: Option<Duration>,
+}
+
+impl LockManagerSettings {
+    /// How long a recognition may take at the most: all limits that it keeps to, one after the other.
+    #[must_use]
+    pub fn recognition_time_max(&self) -> Duration {
+        let limit = |command: &Option<Command>, unset| {
+            command.as_ref().map_or(unset, |command| command.time_limit) + limits::KILLED_TIME_MAX
+        };
+        let Self { restart_nfs, restart_status_monitor, recognise, incarnation, .. } = self;
+        let by_systemd = limits::SYSTEMCTL_TIME_MAX;
+        let restarts = [limit(restart_nfs, by_systemd), limit(restart_status_monitor, by_systemd)];
+        let strategy =
+            restarts.into_iter().chain([limit(recognise, Duration::ZERO)]).max().unwrap_or_default();
+        // One look that is on when it begins, one before and one after.
+        let looks = limit(incarnation, Duration::ZERO) * 3;
+        strategy + looks + limits::SERVE_TIME_MAX + limits::PROVE_TIME_MAX
+    }
+}
+
+/// What serves locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockManagerKind {
+    /// lockd and nfsd of this kernel, in this network namespace.
+    Kernel,
+    /// Whatever the commands stand for.
+    Command,
+}
+
+impl LockManagerKind {
+    /// As the configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LockManagerKind::Kernel => "kernel",
+            LockManagerKind::Command => "command",
+        }
+    }
+}
+
+/// A program and its arguments; no shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// program, arguments; never empty
+    pub argv: Vec<String>,
+    /// after which it is ended and counts as failed
+    pub time_limit: Duration,
+}
+
+/// `[notify]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifySettings {
+    /// Where clients have their rpcbind; 111.
+    pub rpcbind_port: u16,
+    /// Whether a privileged source port must be had; where `false` one is used if it can be.
+    pub privileged_port: bool,
+}
+
+/// `[heartbeat]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeartbeatSettings {
+    /// 1 s.
+    pub interval: Duration,
+    /// 10 s.
+    pub dead_after: Duration,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSettings {
+    /// From which addresses the server's own clients are notified: those they mount it by. Empty: whatever the route says.
+    pub addresses: Vec<IpAddr>,
+    /// Under which names; the node name by default.
+    pub names: Vec<MyName>,
+}
+
+/// `[hooks]`: each optional; `fence` is mandatory where a service is `automatic`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HookSettings {
+    /// Exit 0 means: the server in `$HEIRLOCK_PEER` is confirmed off.
+    pub fence: Option<Command>,
+    /// Mounts the volume and exports it; before the lock manager recognises.
+    pub volume_up: Option<Command>,
+    /// Brings the service's address up; after grace is proved to be open.
+    pub address_up: Option<Command>,
+    /// Takes the address away; first step of a release.
+    pub address_down: Option<Command>,
+    /// Unexports and unmounts; last step of a release.
+    pub volume_down: Option<Command>,
+}
+
+/// `[[service]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its floating addresses; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The names that clients mount it by. The addresses' text is announced besides.
+    pub names: Vec<MyName>,
+    /// The exported paths.
+    pub exports: Vec<PathBuf>,
+    /// Where it is at home: who claims it first and where `failback` brings it. Without it, the server that adopted it last.
+    pub home: Option<ServerName>,
+    /// Who decides that its owner is dead.
+    pub mode: Mode,
+}
+
+/// Who decides that a primary is unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A cluster manager or a person runs `heirlock adopt`.
+    Manual,
+    /// The agents, by heartbeats and a fence.
+    Automatic,
+}

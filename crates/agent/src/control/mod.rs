@@ -1,0 +1,246 @@
+//! What is said over an agent's control socket: requests, answers, and how far it is. The program writes each as JSON in one line.
+
+pub mod report;
+mod responder;
+
+use std::fmt;
+use std::str::FromStr;
+
+use heirlock_core::names::NameError;
+use heirlock_core::takeover::Phase;
+use heirlock_core::{Moment, ServerName, ServiceName};
+use serde::{Deserialize, Serialize};
+
+pub use responder::{Respond, Responder};
+
+use report::{AdoptionReport, EntryTrouble};
+
+/// Who is confirmed off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fenced {
+    /// The server that owns the service when this is said.
+    Owner,
+    /// This server, and no other one.
+    Server(ServerName),
+}
+
+impl Fenced {
+    /// What stands on the command line for the owner. No server has this name; nor is it what an empty variable leaves.
+    pub const OWNER: &str = "*";
+
+    /// The server, where the owner is this one.
+    pub fn server(self, owner: impl FnOnce() -> Option<ServerName>) -> Option<ServerName> {
+        match self {
+            Self::Owner => owner(),
+            Self::Server(server) => Some(server),
+        }
+    }
+}
+
+/// As on the command line.
+impl FromStr for Fenced {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == Self::OWNER { Ok(Self::Owner) } else { ServerName::parse(text).map(Self::Server) }
+    }
+}
+
+/// When the caller that asked for an adoption is answered. The adoption goes on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerWhen {
+    /// When the service is claimed: nothing can refuse it any more.
+    Accepted,
+    /// When every client has answered or had its first round of tries.
+    Notified,
+    /// When every client's outcome is known, after grace at the latest.
+    #[default]
+    Settled,
+}
+
+/// What the agent is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How it is.
+    Status,
+    /// Take a service over.
+    Adopt {
+        /// which
+        service: ServiceName,
+        /// only as far as grace is proved
+        prepare: bool,
+        /// go on from there
+        finish: bool,
+        /// who is confirmed off
+        fenced: Option<Fenced>,
+        /// in spite of everything
+        force: bool,
+        /// how long the caller wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
+    },
+    /// Give a service away in order.
+    Release {
+        /// which
+        service: ServiceName,
+    },
+    /// Bring a service home to this server.
+    Failback {
+        /// which
+        service: ServiceName,
+        /// how long the caller wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
+    },
+    /// This server's silence is no reason to adopt, or is one again.
+    Maintenance {
+        /// on or off
+        on: bool,
+    },
+    /// Forget a client.
+    Forget {
+        /// of which service
+        service: ServiceName,
+        /// its key in the store
+        client: String,
+    },
+    /// What became of the last adoption of a service.
+    Report {
+        /// which
+        service: ServiceName,
+    },
+}
+
+/// One line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// It goes on.
+    Progress(Progress),
+    /// It is done.
+    Done(Answer),
+    /// It is not.
+    Failed(Failure),
+}
+
+/// How far an adoption is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Progress {
+    /// Its phase.
+    pub phase: Phase,
+    /// Clients to be told.
+    pub clients: usize,
+    /// Clients that have answered.
+    pub answered: usize,
+    /// What is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// What the one who asked is to know, a sentence each: the same ones with each word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Wait {
+    /// For whom or what, and why, as in "waiting for …".
+    pub for_what: String,
+    /// How long at most from now, in milliseconds, where that is known.
+    pub at_most_ms: Option<u64>,
+}
+
+impl Wait {
+    /// Until this moment at the latest, where one is known.
+    pub fn new(for_what: impl Into<String>, now: Moment, until: Option<Moment>) -> Self {
+        let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
+        Self { for_what: for_what.into(), at_most_ms: until.map(left_ms) }
+    }
+}
+
+impl Progress {
+    /// Nothing but a wait, before a run begins or where there is none.
+    pub fn waiting(wait: Wait) -> Self {
+        Self { phase: Phase::Intent, clients: 0, answered: 0, wait: Some(wait), told: Vec::new() }
+    }
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<report::StatusReport>),
+    /// To an adoption that settled, or is prepared.
+    Adoption(Box<AdoptionReport>),
+    /// To a verb that is done, or that found nothing to do.
+    Verb {
+        /// of which service, where it is about one
+        service: Option<ServiceName>,
+        /// whether it changed anything: a verb that is said twice changes nothing the second time, and succeeds
+        changed: bool,
+        /// what was done
+        text: String,
+        /// entries that are not what they should be: it is done, and clients may be missing
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        troubles: Vec<EntryTrouble>,
+    },
+}
+
+impl Answer {
+    /// It is done.
+    pub fn changed(service: Option<&ServiceName>, text: impl Into<String>) -> Self {
+        Self::Verb { service: service.cloned(), changed: true, text: text.into(), troubles: Vec::new() }
+    }
+
+    /// It was done before.
+    pub fn unchanged(service: Option<&ServiceName>, text: impl Into<String>) -> Self {
+        Self::Verb { service: service.cloned(), changed: false, text: text.into(), troubles: Vec::new() }
+    }
+}
+
+/// One thing that an adoption needs and that isn't there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Missing {
+    /// Which check: a word that does not change, for scripts.
+    pub check: String,
+    /// What was found.
+    pub found: String,
+    /// What an administrator can do.
+    pub remedy: String,
+}
+
+impl Missing {
+    /// What a check of this name found, and what can be done.
+    pub fn new(check: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), found: found.into(), remedy: remedy.into() }
+    }
+}
+
+/// Without its check, which scripts go by.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.remedy)
+    }
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failure {
+    /// What was expected and found, and what to do.
+    pub message: String,
+    /// Nothing was changed.
+    pub refused: bool,
+    /// What is known of the clients, where an adoption could not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<AdoptionReport>>,
+    /// What an adoption that was refused needs, one by one; the message says the same in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}

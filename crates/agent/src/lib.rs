@@ -1,0 +1,161 @@
+//! heirlock's agent: what happens between two calls of its server and of its store. It touches nothing by itself: no file,
+//! thread, socket, clock or random number is here, and a test sees to that.
+//!
+//! A server implements [`Outside`], and hands its agent one [`Message`] at a time. The product's is `this_server/` in
+//! `crates/heirlock`; a simulator has its own.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `agent/` | what is inside an [`Agent`] |
+//! | [`config`] | what it is configured by |
+//! | [`control`] | what it is asked, answers and reports |
+//! | [`status_monitor`] | what a status monitor says to it |
+//! | [`store_memory`] | what it remembers of its store |
+//! | [`survey`] | what the store says of services and of their past |
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+#![cfg_attr(
+    not(feature = "inside"),
+    allow(unreachable_pub, reason = "what tests of the program see of the inside of an agent")
+)]
+
+#[cfg(not(feature = "inside"))]
+mod agent;
+#[cfg(feature = "inside")]
+#[doc(hidden)]
+pub mod agent;
+pub mod config;
+pub mod control;
+pub mod limits;
+pub mod status_monitor;
+pub mod store_memory;
+pub mod survey;
+#[cfg(test)]
+mod tests;
+pub mod words;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Result;
+use heirlock_core::claim::Claim;
+use heirlock_core::ledger::Ledger;
+use heirlock_core::store::Store;
+use heirlock_core::takeover::Journal;
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::MonName;
+
+pub use agent::look::{Basis, Found, Looked, Recall};
+pub use agent::outside::{Outside, Placed, Unplaced, Unready};
+pub use agent::recovery::Look;
+pub use agent::work::{Fit, RunNumber, RunWork, Telling, Work};
+pub use agent::{Answered, Message, first_status, join_alike, past_report};
+
+use config::Settings;
+use control::report::StatusReport;
+
+/// The agent of one server. One loop owns it, and calls [`Agent::do_what_is_due`] after each message, or after some that came
+/// together, and when [`Agent::next_due`] has come.
+pub struct Agent<O>(agent::Inside<O>);
+
+impl<O: Outside> Agent<O> {
+    /// One with this store, of which it has read nothing yet.
+    ///
+    /// # Errors
+    /// Where the store isn't what it should be, or what is remembered of it can't be read.
+    pub fn new(settings: Arc<Settings>, store: Box<dyn Store>, outside: O) -> Result<Self> {
+        agent::Inside::new(settings, store, outside).map(Self)
+    }
+
+    /// Takes up what an earlier agent of this server held and left unfinished, as the store knows it. To be called once,
+    /// before the first message.
+    pub fn take_up(&mut self) {
+        self.0.take_up();
+    }
+
+    /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
+    /// directory was read; else [`Message::DirectoryRead`] tells.
+    pub fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
+        self.0.monitors(differing);
+    }
+
+    /// Takes in what callouts noted while no agent answered. The agent does so by itself at each heartbeat.
+    pub fn take_in_spool(&mut self) {
+        let now = self.0.outside.now();
+        self.0.take_in_spool(now);
+    }
+
+    /// Takes a message in, and does at once what follows from it. [`Message::Stop`] does nothing: see [`Agent::stop`].
+    pub fn handle(&mut self, message: Message) {
+        self.0.handle(message);
+    }
+
+    /// Does what time has brought about. A call more than needed is harmless.
+    pub fn do_what_is_due(&mut self) {
+        self.0.do_what_is_due();
+    }
+
+    /// When there is something to do without a message.
+    pub fn next_due(&self) -> Moment {
+        self.0.next_due()
+    }
+
+    /// Why the agent must end now, if so: it can't go on. To be asked after [`Agent::do_what_is_due`]; told once.
+    pub fn must_end(&mut self) -> Option<String> {
+        self.0.must_end()
+    }
+
+    /// Stops in order: from now on this server's silence is no reason to adopt. A run that is on goes on at the next start.
+    ///
+    /// # Errors
+    /// Where the others can't be told.
+    pub fn stop(&mut self) -> Result<()> {
+        self.0.stop()
+    }
+
+    /// Its server.
+    pub fn outside(&self) -> &O {
+        &self.0.outside
+    }
+
+    /// The same, to begin what it listens to.
+    pub fn outside_mut(&mut self) -> &mut O {
+        &mut self.0.outside
+    }
+
+    /// How this server is, now.
+    pub fn status(&self) -> StatusReport {
+        self.0.status()
+    }
+
+    /// The services that this server holds, as far as the agent knows.
+    pub fn held(&self) -> impl Iterator<Item = &ServiceName> {
+        self.0.held.keys()
+    }
+
+    /// The claim by which it holds a service.
+    pub fn claim_of(&self, service: &ServiceName) -> Option<&Claim> {
+        self.0.held.get(service).map(|held| &held.claim)
+    }
+
+    /// How far the run has come that began the generation of a service that it holds.
+    pub fn journal_of(&self, service: &ServiceName) -> Option<&Journal> {
+        self.0.held.get(service).map(|held| &held.journal)
+    }
+
+    /// Which clients of a service that it holds are on record.
+    pub fn ledger_of(&self, service: &ServiceName) -> Option<&Ledger> {
+        self.0.held.get(service).map(|held| &held.ledger)
+    }
+
+    /// The last look into the store showed all that this server holds.
+    pub fn knows_its_holdings(&self) -> bool {
+        self.0.holdings_known
+    }
+
+    /// Nothing is on that was asked for or begun: no run, no release, no wish for a service that is at home here, and nothing
+    /// that waits for the store. Captures and heartbeats go on.
+    pub fn is_at_rest(&self) -> bool {
+        self.0.is_at_rest()
+    }
+}

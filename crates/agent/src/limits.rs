@@ -1,0 +1,104 @@
+//! Every bound of an agent, in one place. Reaching one is reported.
+
+use std::time::Duration;
+
+/// Things that another server says it ails from.
+pub const AILMENTS_MAX: usize = 16;
+
+/// Characters of each of them.
+pub const AILMENT_CHARS_MAX: usize = 500;
+
+/// Problems of a kind that a status names: entries of one folder, heartbeats. One more counts the others.
+pub const PROBLEMS_OF_A_KIND_MAX: usize = 10_000;
+
+/// Records that one commit carries: between two of them heartbeats and questions get their turn.
+pub const COMMIT_RECORDS_MAX: usize = 512;
+
+/// Clients of each service that are compared with the store at one turn of the loop: some milliseconds.
+pub const COMPARED_AT_ONCE_MAX: usize = 4096;
+
+/// Records of each service that are removed in one commit. To remove one took ext4 from 0.2 to 3 ms where it was measured, and
+/// clients that register wait for their own commit meanwhile.
+pub const REMOVED_AT_ONCE_MAX: usize = 32;
+
+/// How many times as long as the last look took no look is made only because a deletion may be believed: of very many
+/// clients some leave at any time.
+pub const LOOK_PAUSE: u32 = 10;
+
+/// A look at the status monitor's directory that takes longer than this has not ended: new clients may be unprotected.
+pub const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Clients whose files the agent, as status monitor, writes between two turns of its loop.
+pub const FOLLOWED_AT_ONCE_MAX: usize = 16;
+
+/// How long nobody must have asked the status monitor for anything before files follow.
+pub const FOLLOWED_AFTER: Duration = Duration::from_millis(5);
+
+/// How long files wait for that.
+pub const FOLLOWED_AFTER_MAX: Duration = Duration::from_secs(1);
+
+/// How often what other servers compare with their own is gathered.
+pub const FACTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Between two words on how far a run is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often the lock manager is asked whether grace is open, where it is the only one who can tell whether clients have
+/// lost their locks.
+pub const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a request waits for a store that takes its time.
+pub const STORE_ANSWERS_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long after a store that failed it is tried again.
+pub const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// How long grace may take to open after the lock manager was made to recognise.
+pub const PROVE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long an adoption's clients are made durable in this server's other services before the first is told: it is
+/// taken from the grace period, in which all of them reclaim.
+pub const SHARED_BEFORE_TOLD_MAX: Duration = Duration::from_secs(3);
+
+/// How long the owner of a service may take to give it up after its home asked for it (failback).
+pub const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a home waits for an owner that says why it takes its time, and how long at most.
+pub const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// How long a released address may take to disappear.
+pub const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long a name may take to be resolved; resolving never stands in the way of anything.
+pub const RESOLVE_RETRY: Duration = Duration::from_secs(60);
+
+/// How long what a name was resolved to counts before it is asked for again.
+pub const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
+
+/// Names that are resolved at once.
+pub const RESOLVE_AT_ONCE_MAX: usize = 64;
+
+/// Generations of a service that are kept besides the newest: to look at after the fact.
+pub const GENERATIONS_KEPT: u64 = 3;
+
+/// Clients in trouble that a status names one by one; all are counted.
+pub const STATUS_CLIENTS_MAX: usize = 100;
+
+/// How long it may take to look for what an adoption needs: a disk or a program that hangs must not keep it waiting for
+/// ever. Longer than all that is asked within it may take, save commands of the configuration, whose time is added.
+pub const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How much longer than all its own limits work for a run may take: a busy machine is not one that hangs.
+pub const WORK_SLACK: Duration = Duration::from_secs(30);
+
+/// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
+pub const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// As status monitor: between two syncs of what was written into its directory.
+pub const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long systemd may take for one change of a unit.
+pub const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long nfsd may take to serve again after it was restarted.
+pub const SERVE_TIME_MAX: Duration = Duration::from_secs(30);

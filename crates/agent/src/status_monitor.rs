@@ -1,0 +1,40 @@
+//! What a status monitor says to the agent, which owns the store: heirlock itself ([`Wanted`]), or rpc.statd by its callout
+//! ([`Said`]).
+
+use heirlock_core::monitor::Arrival;
+use heirlock_nsm::{MonName, MyName};
+
+/// What the monitor wants of the agent's loop, which owns the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Make these durable, and say whether that came about.
+    Commit {
+        /// which batch
+        batch: u64,
+        /// who
+        arrivals: Vec<Arrival>,
+    },
+    /// Try the store, and say whether it works.
+    Probe,
+    /// Registrations of this client changed: its file in the status monitor's directory is to follow.
+    Changed(MonName),
+}
+
+/// What rpc.statd says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A client is monitored.
+    Add {
+        /// who
+        mon_name: MonName,
+        /// for whom; CTDB's order of arguments leaves it out
+        my_name: Option<MyName>,
+    },
+    /// A client is not monitored any more.
+    Del {
+        /// who
+        mon_name: MonName,
+    },
+    /// Somebody says that it was restarted: name, source, number.
+    Notified(Vec<String>),
+}

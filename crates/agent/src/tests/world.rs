@@ -1,0 +1,477 @@
+//! An agent in a world of a test: no thread, no clock and no file. What is asked of it is asked by its face alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::grace::{Probe, Remembered};
+use heirlock_core::incarnation::Observation;
+use heirlock_core::ledger::{Addresses, Population, Roles};
+use heirlock_core::lives::{Recognised, Recognising, asks_first};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
+use heirlock_core::notify::Destination;
+use heirlock_core::store::in_memory::InMemory;
+use heirlock_core::store::{Contents, Store, StoreError};
+use heirlock_core::store_identity::StoreIdentity;
+use heirlock_core::takeover::{Conveyance, Event, Phase, Registrations, Strategy, last_outcomes};
+use heirlock_core::{Generation, Moment, Outcome, ServiceName};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
+
+use crate::agent::outside::contract;
+use crate::config::{
+    CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
+    LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+};
+use crate::control::report::StatusReport;
+use crate::control::{AnswerWhen, Request, Responder};
+use crate::status_monitor::Said;
+use crate::store_memory::StoreMemory;
+use crate::{
+    Agent, Basis, Fit, Found, Look, Looked, Message, Outside, Placed, Recall, RunNumber, RunWork, Telling,
+    Unplaced, Unready, Work,
+};
+
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A server whose time passes when the test says so, and that does at once what is begun.
+#[derive(Default)]
+struct World {
+    now: Moment,
+    numbers: u64,
+    /// What it has to tell its agent.
+    said: VecDeque<Message>,
+    /// The strategies and other work that runs asked for, in order.
+    begun: Vec<String>,
+    told: Vec<MonName>,
+    placed: Placed,
+    registered: BTreeMap<MonName, Vec<u8>>,
+    hinted: bool,
+    /// Which life of the lock manager runs, and since when.
+    life: u32,
+    life_began: Moment,
+    grace: Option<Remembered>,
+    registrations: Option<String>,
+    memory: StoreMemory,
+    maintained: bool,
+}
+
+impl World {
+    fn observe(&self) -> Observation {
+        Observation { boot: "boot".into(), start: Some(self.life.to_string()), in_grace: None, serving: true }
+    }
+
+    fn probe(&self) -> Probe {
+        if self.now.since(self.life_began) < GRACE { Probe::InGrace } else { Probe::NotInGrace }
+    }
+
+    fn recognise(
+        &mut self,
+        strategy: Strategy,
+        grace_seen: Option<Moment>,
+        owes: bool,
+    ) -> Result<Recognised, String> {
+        let answer = asks_first(strategy, owes).then(|| self.probe());
+        let work = Recognising { strategy, before: self.now, grace_seen, answer };
+        if strategy.drops_own_locks() {
+            (self.life, self.life_began) = (self.life + 1, self.now);
+        }
+        work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
+    }
+
+    /// Every client answers, and the first of them comes back for its locks.
+    fn tell(&mut self, run: RunNumber, telling: Telling) {
+        let (of, left) = (telling.notice.service, Vec::new());
+        assert_eq!(telling.untold, [], "all of them can be called");
+        let clients: Vec<MonName> = telling.clients.into_iter().map(|(client, _)| client).collect();
+        if let Some(first) = clients.first() {
+            self.registered.insert(first.clone(), record(first));
+            self.hinted = true;
+        }
+        self.told.extend(clients.clone());
+        let events = [
+            Event::Acknowledged { service: of.clone(), clients },
+            Event::TriedAll { service: of.clone() },
+            Event::NotifyEnded { service: of, left },
+        ];
+        self.said.extend(events.map(|event| Message::Event(run, event)));
+    }
+
+    /// The lock manager is looked at.
+    fn look_at_lock_manager(&mut self) {
+        let look = Look { at: self.now, observation: self.observe() };
+        self.said.push_back(Message::Observed(Box::new(Ok(look))));
+    }
+}
+
+fn all_is_here() -> Fit {
+    Fit { missing: Vec::new(), said: Vec::new() }
+}
+
+impl Outside for World {
+    fn now(&self) -> Moment {
+        self.now
+    }
+
+    fn wall_s(&self) -> u64 {
+        self.now.since_start().as_secs()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.now.since_start()
+    }
+
+    fn random(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn may_say(&self, _: &'static str) -> bool {
+        true
+    }
+
+    fn say_what_was_suppressed(&self, _: bool) {}
+
+    fn boot(&self) -> Option<String> {
+        Some(self.observe().boot)
+    }
+
+    fn node(&self) -> Option<String> {
+        Some("nfs-b".to_owned())
+    }
+
+    fn interface_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn is_present(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn destination_of(&self, name: &MonName) -> Option<Destination> {
+        name.address().map(Destination::from)
+    }
+
+    fn roles(&mut self, _: &[u16], _: bool) -> Roles {
+        Roles::default()
+    }
+
+    fn own_state(&self) -> Option<StateNumber> {
+        Some(StateNumber(5))
+    }
+
+    fn is_maintained(&self) -> bool {
+        self.maintained
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        self.maintained = on;
+        Ok(())
+    }
+
+    fn grace_note(&self) -> Option<Remembered> {
+        self.grace.clone()
+    }
+
+    fn note_grace(&mut self, noted: &Remembered) {
+        self.grace = Some(noted.clone());
+    }
+
+    fn registrations(&self, run: &str) -> Option<Registrations> {
+        Registrations::parse(self.registrations.as_ref()?, run)
+    }
+
+    fn note_registrations(&mut self, registrations: &Registrations) {
+        self.registrations = Some(registrations.render());
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        Ok(self.memory.clone())
+    }
+
+    fn had_store(&self) -> bool {
+        false
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        change(&mut self.memory);
+        Ok(self.memory.clone())
+    }
+
+    fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
+    fn place(
+        &mut self,
+        records: &BTreeMap<MonName, Vec<u8>>,
+        _: Conveyance,
+        _: &MyName,
+    ) -> Result<Unplaced, String> {
+        Arc::make_mut(&mut self.placed).extend(records.clone());
+        Ok(Unplaced::new())
+    }
+
+    fn take_placed_away(&mut self) -> Result<Unplaced, String> {
+        self.placed = Placed::default();
+        Ok(Unplaced::new())
+    }
+
+    fn is_hinted(&self) -> bool {
+        self.hinted
+    }
+
+    fn forget_hints(&mut self) {
+        self.hinted = false;
+    }
+
+    fn look(&mut self, _: &Addresses, _: Recall) -> Result<Found, String> {
+        let population = Population { clients: self.registered.clone(), ..Population::default() };
+        Ok(Found { population, ..Found::default() })
+    }
+
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String> {
+        let found = self.look(&addresses, Recall { anew, kept: false });
+        self.said.push_back(Message::Looked(Box::new(Looked { basis, found })));
+        Ok(())
+    }
+
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(Vec::new())
+    }
+
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn tell_monitor(&self, _: MonitorEvent) {}
+
+    fn registered_lines(&self, _: &MonName) -> Vec<MonitorLine> {
+        Vec::new()
+    }
+
+    fn may_forget(&self, _: &MonName) -> bool {
+        true
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        None
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(BTreeSet::new())
+    }
+
+    fn write_registrations(&mut self, _: &MonName, _: &[MonitorLine]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn begin_for(&mut self, run: RunNumber, work: RunWork) {
+        let (name, message) = match work {
+            RunWork::CheckFit { .. } => ("check", Message::Fit(run, all_is_here())),
+            RunWork::Fence(_) => ("fence", Message::Event(run, Event::Fenced(Ok(())))),
+            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
+                let done = self.recognise(strategy, grace_seen, owes);
+                (strategy.as_str(), Message::Recognised(run, Box::new(done)))
+            }
+            RunWork::Prove(_) => ("prove", Message::Event(run, Event::Proved(Ok(())))),
+            RunWork::BringUp { .. } => ("bring up", Message::Event(run, Event::BroughtUp(Ok(())))),
+            RunWork::Tell { tellings, .. } => {
+                self.begun.push("tell".to_owned());
+                return tellings.into_iter().for_each(|telling| self.tell(run, telling));
+            }
+        };
+        self.begun.push(name.to_owned());
+        self.said.push_back(message);
+    }
+
+    fn begin(&mut self, work: Work) {
+        self.said.extend(match work {
+            Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
+            Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
+            Work::AskGrace(life) => Some(Message::GraceAsked(life, (self.probe(), "so it says".into()))),
+            Work::LookUp(name) => Some(Message::Resolved(name, Ok(Vec::new()))),
+            Work::TakeAddressAway(service) => Some(Message::AddressGone(service, Ok(()))),
+            Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
+            Work::LeaveAddress(_) | Work::SyncDirectory | Work::Discard(_) => None,
+        });
+    }
+
+    fn stop_telling(&mut self) {}
+
+    fn unready(&self) -> Vec<Unready> {
+        Vec::new()
+    }
+
+    fn lock_manager(&self) -> String {
+        "a lock manager of a test".to_owned()
+    }
+
+    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
+}
+
+fn record(client: &MonName) -> Vec<u8> {
+    heirlock_nsm::record::render_record(&[MonitorLine::generated(
+        client.clone(),
+        MyName::parse("nfs-a").unwrap(),
+    )])
+}
+
+fn clients() -> [MonName; 2] {
+    ["10.0.0.1", "10.0.0.2"].map(|client| MonName::parse(client).unwrap())
+}
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+/// A server with a lock manager of commands, that may hold `new`.
+fn settings() -> Arc<Settings> {
+    let command =
+        |word: &str| Some(Command { argv: vec![word.to_owned()], time_limit: Duration::from_secs(30) });
+    let lock_manager = LockManagerSettings {
+        kind: LockManagerKind::Command,
+        strategy: Strategy::Command,
+        convey: Conveyance::Generate,
+        settle_margin: Duration::from_secs(5),
+        restart_nfs: None,
+        restart_status_monitor: None,
+        recognise: command("recognise"),
+        incarnation: command("incarnation"),
+        grace_period: Some(GRACE),
+    };
+    let new = ServiceSettings {
+        name: service("new"),
+        addresses: vec![[192, 0, 2, 11].into()],
+        names: Vec::new(),
+        exports: Vec::new(),
+        home: None,
+        mode: Mode::Manual,
+    };
+    Arc::new(Settings {
+        server: "nfs-b".parse().unwrap(),
+        state_directory: "/var/lib/nfs".into(),
+        state_directory_is_set: true,
+        runtime_directory: "/run/heirlock".into(),
+        local_directory: "/var/lib/heirlock".into(),
+        store: StoreSettings { path: "/srv/heirlock".into(), shared: false },
+        capture: CaptureSettings::default(),
+        lock_manager,
+        notify: NotifySettings { rpcbind_port: 111, privileged_port: false },
+        heartbeat: HeartbeatSettings {
+            interval: Duration::from_secs(1),
+            dead_after: Duration::from_secs(10),
+        },
+        host: HostSettings { addresses: Vec::new(), names: vec![MyName::parse("nfs-b").unwrap()] },
+        hooks: HookSettings::default(),
+        services: vec![new],
+    })
+}
+
+/// An agent that begins in this world, on this store.
+fn taken_up(store: &InMemory, world: World) -> Agent<World> {
+    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    agent.take_up();
+    agent
+}
+
+/// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
+fn begun() -> (InMemory, Agent<World>) {
+    let store = InMemory::new(StoreIdentity::of(7));
+    let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
+    let records = clients().map(|client| (client.clone(), record(&client))).into();
+    let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
+    store.claim(&service("new"), &claim).unwrap();
+    store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let agent = taken_up(&store, world);
+    (store, agent)
+}
+
+/// An operator insists on the adoption of `new`.
+fn ask(agent: &mut Agent<World>) {
+    let request = Request::Adopt {
+        service: service("new"),
+        prepare: false,
+        finish: false,
+        fenced: None,
+        force: true,
+        answer_when: AnswerWhen::Settled,
+    };
+    agent.handle(Message::Request(Box::new(request), Responder::nobody()));
+}
+
+/// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
+/// there were.
+fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>) -> usize {
+    let (mut of_runs, mut is_killed) = (0, false);
+    for _ in 0..5_000 {
+        agent.do_what_is_due();
+        assert_eq!(agent.must_end(), None);
+        match agent.journal_of(&service("new")).map(|journal| journal.phase) {
+            Some(Phase::Settled) if agent.is_at_rest() => return of_runs,
+            None if agent.is_at_rest() && agent.knows_its_holdings() => ask(agent),
+            _ => {}
+        }
+        let Some(message) = agent.outside_mut().said.pop_front() else {
+            let due = agent.next_due();
+            let world = agent.outside_mut();
+            world.now = due.max(world.now + Duration::from_millis(1));
+            world.look_at_lock_manager();
+            continue;
+        };
+        of_runs +=
+            usize::from(matches!(message, Message::Fit(..) | Message::Recognised(..) | Message::Event(..)));
+        agent.handle(message);
+        if killed_after == Some(of_runs) && !is_killed {
+            is_killed = true;
+            let mut world = std::mem::take(agent.outside_mut());
+            // What was begun ends with the process.
+            world.said.clear();
+            world.begun.push("killed".to_owned());
+            *agent = taken_up(store, world);
+        }
+    }
+    panic!("it never settles: {:?}", agent.outside().begun);
+}
+
+/// What became of the clients in the generation that is held.
+fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
+    let held = agent.claim_of(&service("new")).unwrap().generation;
+    let outcomes = store.account(&service("new"), held).unwrap().outcomes;
+    let last = last_outcomes(&outcomes);
+    clients().map(|client| last[client.as_str()].outcome)
+}
+
+#[test]
+fn the_world_of_the_tests_keeps_the_promises_of_a_server() {
+    contract::keeps_its_promises(World::default(), |world| World { said: VecDeque::new(), ..world });
+}
+
+#[test]
+fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    assert_eq!(agent.outside().begun, ["check", "command", "prove", "bring up", "tell"]);
+    assert_eq!(agent.outside().told, clients());
+    assert_eq!(outcomes(&store, &agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
+    assert_eq!(agent.outside().placed(), &Placed::default(), "what was conveyed is taken away");
+    let ledger = agent.ledger_of(&service("new")).unwrap();
+    assert!(ledger.stored().keys().eq(&clients()), "{:?}", ledger.stored());
+    assert!(agent.held().any(|held| *held == service("new")));
+}
+
+#[test]
+fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
+    let (store, mut agent) = begun();
+    let messages = adopt(&store, &mut agent, None);
+    assert!(messages >= 5, "{messages}");
+    for killed_after in 1..=messages {
+        let (store, mut agent) = begun();
+        adopt(&store, &mut agent, Some(killed_after));
+        let expected = [Outcome::ReRegistered, Outcome::Acknowledged];
+        assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
+        assert!(agent.outside().begun.contains(&"killed".to_owned()), "{killed_after}");
+    }
+}

@@ -1,0 +1,347 @@
+//! A store in memory, for simulators and tests: it keeps every promise of a store and outlives nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use heirlock_nsm::record::parse_record;
+use heirlock_nsm::{MonName, StateNumber};
+
+use super::{
+    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange, ServerHearts,
+    ServerReport, Store, StoreError, StoreErrorKind,
+};
+use crate::claim::Claim;
+use crate::history::Tenure;
+use crate::limits::{RECORD_BYTES_MAX, TENURES_KEPT};
+use crate::names::{Generation, ServerName, ServiceName};
+use crate::store_identity::{Found, Kept, OlderStore, StoreIdentity, WrongStore};
+
+/// One server's handle of it. A clone is another server's: it holds the same, and expects nothing yet.
+#[derive(Debug)]
+pub struct InMemory {
+    held: Arc<Mutex<Held>>,
+    expected: Mutex<Option<StoreIdentity>>,
+}
+
+/// What all handles share.
+#[derive(Debug)]
+struct Held {
+    identity: StoreIdentity,
+    services: BTreeMap<ServiceName, Service>,
+    servers: BTreeMap<ServerName, ServerReport>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    claims: BTreeMap<Generation, Claim>,
+    generations: BTreeMap<Generation, Contents>,
+    tenures: BTreeMap<Generation, Tenure>,
+}
+
+impl InMemory {
+    /// An empty one.
+    #[must_use]
+    pub fn new(identity: StoreIdentity) -> Self {
+        let held = Held { identity, services: BTreeMap::new(), servers: BTreeMap::new() };
+        Self { held: Arc::new(Mutex::new(held)), expected: Mutex::default() }
+    }
+
+    /// What it holds, whichever store is expected.
+    fn enter_any(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it holds, if it is the store that is expected.
+    fn enter(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+        let held = self.enter_any();
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match expected {
+            Some(expected) if expected != held.identity => {
+                Err(self.wrong(WrongStore { expected: Some(expected), found: held.found() }))
+            }
+            _ => Ok(held),
+        }
+    }
+}
+
+impl Clone for InMemory {
+    fn clone(&self) -> Self {
+        Self { held: Arc::clone(&self.held), expected: Mutex::default() }
+    }
+}
+
+impl Held {
+    fn found(&self) -> Found {
+        Found { identity: Some(self.identity.clone()), kept: Kept::of(self.claimed().iter()) }
+    }
+
+    fn claimed(&self) -> Vec<ServiceName> {
+        let is_claimed = |of: &Service| !of.claims.is_empty() || !of.generations.is_empty();
+        let claimed = self.services.iter().filter(|(_, of)| is_claimed(of));
+        claimed.map(|(service, _)| service.clone()).collect()
+    }
+
+    fn contents(&self, service: &ServiceName, generation: Generation) -> Result<&Contents, StoreError> {
+        let contents = self.services.get(service).and_then(|of| of.generations.get(&generation));
+        contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
+    }
+
+    fn contents_mut(
+        &mut self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<&mut Contents, StoreError> {
+        let contents = self.services.get_mut(service).and_then(|of| of.generations.get_mut(&generation));
+        contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
+    }
+}
+
+/// The failure where something is not there.
+fn nothing(expected: &str) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::Unavailable,
+        format!("expected {expected} in the store in memory, found nothing"),
+    )
+}
+
+/// Fails where a record is longer than any store keeps.
+fn check<'a>(records: impl IntoIterator<Item = (&'a MonName, &'a Vec<u8>)>) -> Result<(), StoreError> {
+    let too_long = records.into_iter().find(|(_, record)| record.len() > RECORD_BYTES_MAX);
+    too_long.map_or(Ok(()), |(client, record)| {
+        let said = format!(
+            "the record of {client}: expected at most {RECORD_BYTES_MAX} bytes, found {}",
+            record.len()
+        );
+        Err(StoreError::new(StoreErrorKind::Unexpected, said))
+    })
+}
+
+fn check_changes(changes: &[Change]) -> Result<(), StoreError> {
+    check(changes.iter().filter_map(|change| match change {
+        Change::Record(RecordChange::Put(client, record)) => Some((client, record)),
+        _ => None,
+    }))
+}
+
+impl Store for InMemory {
+    fn describe(&self) -> String {
+        "a store in memory".to_owned()
+    }
+
+    fn place(&self, of: Place<'_>) -> String {
+        match of {
+            Place::Store => self.describe(),
+            Place::Claim(service, generation) => format!("claim {generation} of {service}"),
+            Place::Generation(service, generation) => format!("generation {generation} of {service}"),
+            Place::Records(service, generation) => format!("records of generation {generation} of {service}"),
+        }
+    }
+
+    fn wrong(&self, why: WrongStore) -> StoreError {
+        StoreError::new(StoreErrorKind::Wrong, format!("the store in memory: {why}"))
+    }
+
+    fn older(&self, why: OlderStore) -> StoreError {
+        StoreError::new(StoreErrorKind::Older, format!("the store in memory: {why}"))
+    }
+
+    fn progress(&self) -> u64 {
+        0
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.enter().map(drop)
+    }
+
+    fn found(&self) -> Result<Found, StoreError> {
+        Ok(self.enter_any().found())
+    }
+
+    fn give_identity(&self, _: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
+        Ok(self.enter_any().identity.clone())
+    }
+
+    fn expect(&self, identity: Option<&StoreIdentity>) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = identity.cloned();
+    }
+
+    fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
+        Ok(self.enter()?.claimed())
+    }
+
+    fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
+        let held = self.enter()?;
+        let newest = held.services.get(service).and_then(|of| of.claims.values().next_back());
+        Ok(newest.cloned())
+    }
+
+    fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
+        let mut held = self.enter()?;
+        let claims = &mut held.services.entry(service.clone()).or_default().claims;
+        match claims.values().next_back().filter(|newest| newest.generation > claim.generation) {
+            Some(newer) => Ok(ClaimAnswer::Taken(newer.clone())),
+            None => Ok(match claims.get(&claim.generation) {
+                Some(there) if there.is_still(claim) => ClaimAnswer::Won,
+                Some(there) => ClaimAnswer::Taken(there.clone()),
+                None => {
+                    claims.insert(claim.generation, claim.clone());
+                    ClaimAnswer::Won
+                }
+            }),
+        }
+    }
+
+    fn restore_claim(&self, _: &ServiceName, _: &Claim) -> Result<(), StoreError> {
+        // Each of them can be read.
+        self.enter().map(drop)
+    }
+
+    fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        let claim = held.services.get_mut(service).and_then(|of| of.claims.get_mut(&generation));
+        claim.ok_or_else(|| nothing(&format!("claim {generation} of {service}")))?.released = true;
+        Ok(())
+    }
+
+    fn newest_generation(
+        &self,
+        service: &ServiceName,
+        at_most: Generation,
+    ) -> Result<Option<Generation>, StoreError> {
+        let held = self.enter()?;
+        let generations = held.services.get(service).map(|of| &of.generations);
+        Ok(generations.and_then(|all| all.range(..=at_most).next_back()).map(|(newest, _)| *newest))
+    }
+
+    fn check_records(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
+        self.enter()?.contents(service, generation).map(drop)
+    }
+
+    fn number_of(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        Ok(self.enter()?.contents(service, generation).ok().and_then(|contents| contents.state))
+    }
+
+    fn begin_generation(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        check(&contents.records)?;
+        let begun = Contents { damaged: Vec::new(), ..contents.clone() };
+        held.services.entry(service.clone()).or_default().generations.entry(generation).or_insert(begun);
+        Ok(())
+    }
+
+    fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
+        let mut contents = self.enter()?.contents(service, generation)?.clone();
+        let mut damaged = Vec::new();
+        contents.records.retain(|client, record| {
+            let why = parse_record(record).err();
+            damaged.extend(why.as_ref().map(|why| Damaged {
+                path: client.to_string(),
+                why: why.to_string(),
+                part: DamagedPart::Record(Some(client.clone())),
+            }));
+            why.is_none()
+        });
+        Ok(Contents { damaged, ..contents })
+    }
+
+    fn commit(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        check_changes(changes)?;
+        let contents = held.contents_mut(service, generation)?;
+        changes.iter().cloned().for_each(|change| contents.apply(change));
+        Ok(())
+    }
+
+    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        for (service, generation, changes) in work {
+            check_changes(changes)?;
+            held.contents(service, *generation)?;
+        }
+        for (service, generation, changes) in work {
+            let contents = held.contents_mut(service, *generation)?;
+            changes.iter().cloned().for_each(|change| contents.apply(change));
+        }
+        Ok(())
+    }
+
+    fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
+        let held = self.enter()?;
+        let Some(of) = held.services.get(service) else { return Ok(Past::default()) };
+        Ok(Past {
+            claims: of.claims.values().rev().cloned().collect(),
+            generations: of.generations.keys().rev().copied().collect(),
+            tenures: of.tenures.values().rev().cloned().collect(),
+            unreadable: Vec::new(),
+        })
+    }
+
+    fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError> {
+        let held = self.enter()?;
+        let contents = held.contents(service, generation)?;
+        Ok(Account {
+            clients: contents.records.keys().cloned().collect(),
+            state: contents.state,
+            journal: contents.journal.clone(),
+            outcomes: contents.outcomes.clone(),
+        })
+    }
+
+    fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        let kept = &mut held.services.entry(service.clone()).or_default().tenures;
+        kept.entry(tenure.generation).or_insert_with(|| tenure.clone());
+        while kept.len() > TENURES_KEPT {
+            kept.pop_first();
+        }
+        Ok(())
+    }
+
+    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+        let held = self.enter_any();
+        let record = held.contents(service, generation).ok()?.records.get(client)?;
+        parse_record(record).is_ok().then(|| record.clone())
+    }
+
+    fn written_at_s(&self, _: &ServiceName, _: Generation, _: &MonName) -> Option<u64> {
+        None
+    }
+
+    fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        if let Some(of) = held.services.get_mut(service) {
+            prune(&mut of.generations, keep_from);
+            prune(&mut of.claims, keep_from);
+        }
+        Ok(())
+    }
+
+    fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
+        self.enter()?.servers.insert(report.server.clone(), report.clone());
+        Ok(())
+    }
+
+    fn hearts(&self) -> Result<ServerHearts, StoreError> {
+        Ok(ServerHearts { reports: self.enter()?.servers.clone(), unreadable: BTreeMap::new() })
+    }
+}
+
+/// Removes what is older than `keep_from`, but not the newest.
+fn prune<T>(all: &mut BTreeMap<Generation, T>, keep_from: Generation) {
+    let newest = all.keys().next_back().copied();
+    all.retain(|generation, _| *generation >= keep_from || Some(*generation) == newest);
+}

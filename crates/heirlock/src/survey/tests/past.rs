@@ -1,0 +1,106 @@
+use std::collections::BTreeMap;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::limits::TENURES_KEPT;
+use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
+
+use crate::store::dir::DirStore;
+use crate::store::{Change, Contents, Store};
+use crate::survey::past::*;
+
+const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-b\n";
+
+fn service() -> ServiceName {
+    ServiceName::parse("nfs").unwrap()
+}
+
+fn server(name: &str) -> ServerName {
+    ServerName::parse(name).unwrap()
+}
+
+fn begin(store: &dyn Store, generation: u64, owner: &str, journal: &Journal) {
+    let claim = Claim::new(Generation(generation), &server(owner), "agent", 100 * generation);
+    store.claim(&service(), &claim).unwrap();
+    let records = BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), LINE.as_bytes().to_vec())]);
+    let contents = Contents {
+        state: Some(StateNumber(11)),
+        records,
+        journal: Some(journal.clone()),
+        outcomes: vec![OutcomeLine::new("10.0.0.1", Outcome::Acknowledged, 2500)],
+        damaged: Vec::new(),
+    };
+    store.begin_generation(&service(), Generation(generation), &contents).unwrap();
+}
+
+fn adopted(owner: &str, started_at_s: u64) -> Journal {
+    Journal {
+        timeline: vec![Stamp { event: Milestone::Ready, at_ms: 2_000 }],
+        members: vec![(service(), Part::Target)],
+        cause: Cause::Asked,
+        ..Journal::quiet("run", &server(owner), started_at_s)
+    }
+}
+
+/// nfs-a has it, gives it to nfs-b, and nfs-b dies.
+fn story() -> (tempfile::TempDir, DirStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DirStore::create(&folder.path().join("store")).unwrap();
+    let home = Journal::quiet("run", &server("nfs-a"), 100);
+    begin(&store, 1, "nfs-a", &home);
+    let released = Change::PutJournal(Box::new(Journal { released_at_s: Some(192), ..home }));
+    store.commit(&service(), Generation(1), &[released]).unwrap();
+    store.release(&service(), Generation(1)).unwrap();
+    begin(&store, 2, "nfs-b", &adopted("nfs-b", 200));
+    begin(&store, 3, "nfs-a", &Journal { cause: Cause::OwnerDead, ..adopted("nfs-a", 300) });
+    (folder, store)
+}
+
+#[test]
+fn the_history_of_a_service_says_from_whom_to_whom_and_why() {
+    let (_folder, store) = story();
+    let (tenures, unreadable) = history(&store, &service()).unwrap();
+    let told: Vec<_> = tenures
+        .iter()
+        .map(|t| (t.generation.0, t.from.as_ref().map(ServerName::as_str), t.owner.as_str(), t.beginning))
+        .collect();
+    let expected = [
+        (3, Some("nfs-b"), "nfs-a", Beginning::OwnerDead),
+        (2, Some("nfs-a"), "nfs-b", Beginning::Moved),
+        (1, None, "nfs-a", Beginning::First),
+    ];
+    assert_eq!((told.as_slice(), unreadable), (expected.as_slice(), Vec::new()));
+    assert_eq!(tenures[1].gap.until_ready_ms(), Some(10_000), "from the release on");
+    assert_eq!((tenures[1].clients.clients, tenures[1].clients.told), (1, 1));
+}
+
+#[test]
+fn what_is_pruned_is_told_as_before_and_a_second_time_changes_nothing() {
+    let (_folder, store) = story();
+    let before = history(&store, &service()).unwrap();
+    for _ in 0..2 {
+        keep_before(&store, &service(), Generation(3)).unwrap();
+        store.prune(&service(), Generation(3)).unwrap();
+    }
+    assert_eq!(store.past(&service()).unwrap().claims.len(), 1);
+    assert_eq!(history(&store, &service()).unwrap(), before);
+    assert_eq!(tenure_of(&store, &service(), Generation(2)).unwrap().as_ref(), Some(&before.0[1]));
+    assert_eq!(tenure_of(&store, &service(), Generation(9)).unwrap(), None);
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_what_is_damaged_is_named() {
+    let (folder, store) = story();
+    let some = tenure_of(&store, &service(), Generation(1)).unwrap().unwrap();
+    for number in 1..=u64::try_from(TENURES_KEPT + 3).unwrap() {
+        store.keep_tenure(&service(), &Tenure { generation: Generation(number), ..some.clone() }).unwrap();
+    }
+    let kept = store.past(&service()).unwrap().tenures;
+    assert_eq!((kept.len(), kept.last().unwrap().generation), (TENURES_KEPT, Generation(4)));
+    let path = folder.path().join("store/services/nfs/history/5");
+    std::fs::write(&path, "torn").unwrap();
+    let (_, unreadable) = history(&store, &service()).unwrap();
+    assert!(unreadable.len() == 1 && unreadable[0].contains("history/5"), "{unreadable:?}");
+}
