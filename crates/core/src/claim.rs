@@ -57,8 +57,8 @@ impl Claim {
         self.owner == *who && !self.released
     }
 
-    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent: one
-    /// whose creation seemed to fail may be there all the same. One that was given up since then is nobody's.
+    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent. A
+    /// claim whose creation seemed to fail may be there all the same. A claim that was given up since then has no holder.
     #[must_use]
     pub fn is_still(&self, made: &Self) -> bool {
         self.is_held_by(&made.owner) && self.agent == made.agent
@@ -453,7 +453,7 @@ mod tests {
     const SILENT: OwnerHeart = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
 
     #[test]
-    fn the_first_claim_needs_nobodys_leave() {
+    fn the_first_claim_of_a_service_needs_no_owners_leave() {
         assert_eq!(ask(None, OwnerHeart::NeverSeen, &Authority::default()), Ok(Generation(1)));
     }
 

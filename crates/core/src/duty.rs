@@ -16,7 +16,7 @@ pub enum Duty {
     Nothing,
     /// It was never served in another life, or has no clients: the life that runs is simply its first.
     BeginLife,
-    /// Its clients were recorded before any life was noted, and nobody knows yet in which one they locked.
+    /// Its clients were recorded before any life was noted: in which life they locked is not known yet.
     FindOut,
     /// Its clients were being told in this very life: the same run may go on, with its numbers and outcomes.
     Resume,
@@ -175,7 +175,7 @@ fn redo(journal: &Journal, holdings: &[Holding<'_>]) -> Redo {
     let held = |service: &ServiceName| holdings.iter().any(|holding| holding.service == service);
     let targets = journal.members.iter().filter(|(service, part)| *part == Part::Target && held(service));
     let targets: Vec<ServiceName> = targets.map(|(service, _)| service.clone()).collect();
-    // Nobody says `--finish` for what isn't taken over any more.
+    // Without a service to take over no `--finish` comes: the run would wait for it in vain.
     let until = if targets.is_empty() { Until::Settled } else { journal.until };
     Redo { run: journal.run.clone(), targets, until }
 }
@@ -222,7 +222,7 @@ mod tests {
         assert!(!is_adopted(&good, false, Some(&later)) && !is_adopted(&good, false, None));
         assert!(!is_adopted(&failed, true, Some(&now)) && !is_adopted(&failed, false, Some(&now)));
         assert!(!is_adopted(&own, true, Some(&now)));
-        assert!(is_adopted(&own, false, Some(&now)), "nobody was there to be told");
+        assert!(is_adopted(&own, false, Some(&now)), "there was no client to tell");
         assert!(!is_adopted(&journal(Phase::Settled, None), false, None), "no life serves it");
         assert!(!is_adopted(&journal(Phase::Failed, Some(life("2"))), false, Some(&now)));
     }
@@ -301,8 +301,8 @@ mod tests {
         interrupted.until = Until::Prepared;
         let owed = owed_to(&[("nfs", interrupted)], false);
         let redo = owed.redo.unwrap();
-        assert_eq!((redo.targets, redo.until), (vec![], Until::Settled), "nobody would say --finish");
-        assert_eq!(names(&owed.lost), ["nfs"], "a run without it would tell nobody");
+        assert_eq!((redo.targets, redo.until), (vec![], Until::Settled), "no --finish would come");
+        assert_eq!(names(&owed.lost), ["nfs"], "a run without it would tell no client");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Tenure {
     pub owner: ServerName,
     /// How it came to be.
     pub beginning: Beginning,
-    /// Whose the service was before; nothing where that is not known any more, or where nobody had it.
+    /// The server that had the service before; nothing where that is not known any more, or where no server had it.
     pub from: Option<ServerName>,
     /// When it began, in seconds since 1970 by the owner's clock.
     pub began_at_s: u64,
@@ -43,7 +43,7 @@ pub struct Tenure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Beginning {
-    /// Nobody had claimed the service before.
+    /// No server had claimed the service before.
     First,
     /// A person or a cluster manager had it adopted.
     Asked,

@@ -344,16 +344,16 @@ impl Ledger {
             }
             let moved_to = found.moved_to(name, record);
             if !moved_to.is_empty() {
-                // A client whose name leads to another key than before is one client, and not one that left: what it was
-                // known by is taken away as soon as it is known by the other. While a run is on nobody moves, so that its
-                // outcome is one client's.
+                // A client whose name leads to another key than before is one client, and not one that left: its old key is
+                // removed as soon as the new one is on record. While a run is on no client changes its key, so that each
+                // outcome belongs to one client.
                 let is_known = |other: &MonName| self.stored.contains_key(other) || arriving.contains(other);
                 if serves && moved_to.into_iter().all(is_known) {
                     changes.push(RecordChange::Remove(name.clone()));
                 }
                 continue;
             }
-            // Where nobody serves, nobody is seen.
+            // Where no lock manager serves, no client is seen.
             if !self.seen.contains(name) {
                 continue;
             }

@@ -154,7 +154,7 @@ mod tests {
         let (mut left, theirs, us) = (LeftBehind::default(), claim(2, "nfs-b"), server("nfs-a"));
         assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("it fails")), Err("it fails"));
         assert_eq!(left.note(&us, &nfs(), &theirs, true, || Ok::<_, &str>(true)), Ok(true));
-        assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("nobody asks")), Ok(false));
+        assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("it is not asked")), Ok(false));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         assert!(!asked(&kept[1..], 5), "of what was removed nothing is known");
         assert!(!asked(&[], 5));
         let unread = was_held_by(&us, &claim(2, "nfs-b"), |g| Ok::<_, Infallible>(Some((g, None))));
-        assert_eq!(unread, Ok(false), "a journal that can't be read is nobody's");
+        assert_eq!(unread, Ok(false), "a journal that can't be read names no owner");
         assert_eq!(was_held_by(&us, &claim(2, "nfs-b"), |_| Err("it fails")), Err("it fails"));
     }
 }

@@ -134,13 +134,13 @@ pub const DOWNCALL_TRIES: u32 = 5;
 /// Between two tries in quick succession.
 pub const DOWNCALL_RETRY: Duration = Duration::from_secs(5);
 
-/// Between two tries after them: a lock manager that is there and takes no call keeps locks that nobody holds.
+/// Between two tries after them: a lock manager that is there and takes no call keeps locks that no client holds.
 pub const DOWNCALL_RETRY_LATER: Duration = Duration::from_secs(60);
 
 /// Names that are looked up at the same time because a notification announced them.
 pub const LOOK_UPS_AT_ONCE_MAX: usize = 4;
 
-/// Between two such look-ups: nobody on the network can make this server ask its name server more often.
+/// Between two such look-ups: no host on the network can make this server ask its name server more often.
 pub const LOOK_UP_SPACING: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that are looked at.

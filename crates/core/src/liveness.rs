@@ -41,7 +41,7 @@ struct Seen {
 }
 
 impl Hearts {
-    /// Nobody was seen yet.
+    /// No server was seen yet.
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
         Self { dead_after, seeing_since: None, seen: BTreeMap::new(), unseen: BTreeSet::new() }

@@ -76,7 +76,7 @@ pub struct Recognised {
 /// What follows from what is owed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nobody's locks are gone.
+    /// No client's locks are gone.
     Nothing,
     /// A run is to be begun, and not now: one that was asked for tells those clients as well, once it has claimed, or the
     /// last one was refused a moment ago.
@@ -282,8 +282,8 @@ impl Lives {
         if order.cause != Cause::OwnRestart && is_asked { Next::Later } else { Next::Begin(order) }
     }
 
-    /// What is owed was seen to: a run began for it, or nobody's locks were gone. Where that run is not on any more it was
-    /// refused, and what the next one must tell of still depends on what is known.
+    /// What is owed was seen to: a run began for it, or no locks were gone. A run that is not on any more was refused. What
+    /// the next one must tell of still depends on what is known.
     pub fn followed_up(&mut self, began: bool, a_run_is_on: bool) {
         // What grace was open for is being done. A stranger that is met later is asked about again.
         if began && self.told == Strangers::Lost {

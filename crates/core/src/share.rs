@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_stood_still_keeps_nobody_waiting_for_long() {
+    fn a_machine_that_stood_still_keeps_no_host_waiting_for_long() {
         let mut share = OthersShare::default();
         let now = Moment::at(Duration::from_secs(3600));
         share.worked(Moment::START, now);

@@ -67,10 +67,10 @@ pub trait Store: Send + Sync {
     /// it said; where it began none, that is [`StoreErrorKind::Claim`].
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
 
-    /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
-    /// shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
+    /// Creates a claim if no server has claimed this generation. Exactly one of all servers that try wins, also on a file
+    /// system shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
     /// owner the answer then names: the numbers of pruned claims stay used. A claim that is made as a released one takes the
-    /// number and leaves the service nobody's, in one step.
+    /// number and leaves the service without an owner, in one step.
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
 
     /// Writes a claim anew that can't be read; one that can is left as it is. For its owner alone.
@@ -127,7 +127,7 @@ pub trait Store: Send + Sync {
     /// All of one generation but its records, which are only named; one that does not exist is an error.
     fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError>;
 
-    /// Keeps what is told of a generation that is about to be removed, if nobody has yet. Of
+    /// Keeps what is told of a generation that is about to be removed, unless it is kept already. Of
     /// [`crate::limits::TENURES_KEPT`] the oldest go.
     fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError>;
 

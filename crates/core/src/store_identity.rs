@@ -1,9 +1,9 @@
 //! Whether the store that is found is the one that is meant.
 //!
 //! Where a volume is not mounted there is an empty folder, and a store that is made in it looks like one whose services
-//! nobody ever claimed: an adoption from it tells nobody, and state numbers begin anew (I5). So each store has an identity,
-//! made at its creation, and each server remembers the identity of its store and how far the services in it had come. A
-//! store that is an older copy of itself has the right identity and too low a generation.
+//! were never claimed: an adoption from it tells no client, and state numbers begin anew (I5). So each store has an
+//! identity, made at its creation, and each server remembers the identity of its store and how far the services in it had
+//! come. A store that is an older copy of itself has the right identity and too low a generation.
 
 use std::fmt;
 

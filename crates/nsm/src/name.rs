@@ -240,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_at_an_address_that_means_the_sender_or_many() {
-        for nobody in ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"] {
-            assert!(no_clients_address(nobody.parse().unwrap()).is_some(), "{nobody}");
+    fn no_client_is_at_an_address_that_means_the_sender_or_many() {
+        for unusable in ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"] {
+            assert!(no_clients_address(unusable.parse().unwrap()).is_some(), "{unusable}");
         }
         for client in ["127.0.0.1", "10.255.255.255", "fe80::1", "2001:db8::1"] {
             assert_eq!(no_clients_address(client.parse().unwrap()), None, "{client}");

@@ -86,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_is_forgotten_whose_record_vanished_too_lately_or_in_another_life(
+    fn no_client_is_forgotten_whose_record_vanished_too_lately_or_in_another_life(
         stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30),
     ) {
         let known = Look { present: stored, ..looks[0].clone() }.population().clients;

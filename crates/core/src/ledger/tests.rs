@@ -82,7 +82,7 @@ fn a_deletion_at_an_orderly_stop_is_never_believed() {
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life("1")));
     compare(&mut ledger, 1, &[], Some(&life("1")));
     for second in 2..400 {
-        assert_eq!(compare(&mut ledger, second, &[], None), [], "nobody serves");
+        assert_eq!(compare(&mut ledger, second, &[], None), [], "no lock manager serves");
     }
     for second in [400, 401, 520, 5_000] {
         assert_eq!(compare(&mut ledger, second, &[], Some(&life("2"))), [], "another life");
@@ -136,7 +136,7 @@ fn a_record_that_moves_to_sm_bak_is_still_there() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
+fn a_file_that_cannot_be_read_keeps_its_client_and_no_other() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
     let problem = Problem { path: "sm/10.0.0.1".into(), why: "empty".into(), may_be_in_the_making: true };
@@ -148,7 +148,7 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
 }
 
 #[test]
-fn a_file_nobody_can_place_keeps_everybody() {
+fn a_file_of_no_known_client_keeps_all_clients() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     let problem = Problem { path: "sm/client1".into(), why: "torn".into(), may_be_in_the_making: false };
@@ -202,7 +202,7 @@ fn a_client_that_was_known_by_name_is_the_same_under_its_address_and_under_its_n
 }
 
 #[test]
-fn while_a_run_is_on_nobody_moves() {
+fn while_a_run_is_on_no_client_changes_its_key() {
     let mut ledger = ledger(&[]);
     for addresses in [&[][..], &["10.0.0.3"]] {
         let entries = ledger.compare(at(0), &named(addresses), &Roles::default(), None);
@@ -319,12 +319,12 @@ fn a_line_that_the_status_monitor_wrote_itself_is_never_placed() {
 }
 
 #[test]
-fn who_came_and_went_between_two_looks_was_seen() {
+fn a_client_that_came_and_went_between_two_looks_was_seen() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &[], None);
     ledger.saw(&name("10.0.0.1"), Some(&life));
     compare(&mut ledger, 1, &[], Some(&life));
-    assert_eq!(ledger.tombstones(), 1, "and whom nobody saw is kept");
+    assert_eq!(ledger.tombstones(), 1, "and a client that was not seen is kept");
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn what_follows_from_a_recognition_that_is_awaited_is_its_runs_to_do() {
 }
 
 #[test]
-fn a_recognition_that_nobody_awaits_is_a_life_that_began_as_any_other_does() {
+fn a_recognition_that_no_run_awaits_is_a_life_that_began_as_any_other_does() {
     for (start, in_place, reopened) in [("2", false, 0), ("1", true, 1)] {
         let mut lives = at_home();
         let (begun, recognition) = lives.recognised(&done(start, in_place), false);

@@ -3,7 +3,7 @@
 //! - A client that the store knows is answered at once: no write that waits for a disk.
 //! - Any other waits for a commit. One commit is on at a time; clients that ask meanwhile share the next one. Where many
 //!   shared the last one, as Ganesha's workers do, the next waits a moment until as many have asked again; lockd, which
-//!   asks one at a time, waits for nobody.
+//!   asks one at a time, waits for no other.
 //! - A client that is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
 //!   from then on all are refused at once, until a commit or a probe shows that the store works. With
 //!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is
@@ -89,7 +89,7 @@ pub enum Event {
     LookedUp {
         /// which look-up
         ticket: Ticket,
-        /// the addresses of the name, as far as it has any; `None` where nobody could be asked
+        /// the addresses of the name, as far as it has any; `None` where no name service could be asked
         addresses: Option<Vec<IpAddr>>,
         /// the number that was announced
         state: StateNumber,
@@ -148,7 +148,7 @@ pub enum Persist {
     Drop(MonitorLine),
     /// The lock manager is to be told that this client was restarted, with this number or a later one.
     Owe(MonName, StateNumber),
-    /// It has been, or nobody is there any more who could be told.
+    /// It has been told, or no lock manager is there any more that could be told.
     Paid(MonName),
 }
 
@@ -258,7 +258,7 @@ pub struct Monitor {
     shared_by: usize,
     /// Until when the next one waits for as many.
     gathering: Option<Moment>,
-    /// The store failed: nobody waits for it until it works again. When it is to be tried next.
+    /// When the store is to be tried next, where it failed: no client waits for it until it works again.
     failing: Option<Moment>,
     probing: bool,
     at_risk: BTreeSet<MonName>,
@@ -283,8 +283,8 @@ impl Monitor {
 
     /// The same; `owed` is what the lock manager was still to be told.
     ///
-    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and to
-    /// read the store takes a while in which the lock manager waits for nobody.
+    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and
+    /// the lock manager does not wait while the store is read.
     #[must_use]
     pub fn resumed(rules: Rules, kept: Vec<MonitorLine>, owed: BTreeMap<MonName, StateNumber>) -> Self {
         let mut downcalls = Downcalls::default();
@@ -509,7 +509,7 @@ impl Monitor {
 
     fn tick(&mut self, now: Moment, step: &mut Step) {
         if self.waiting.iter().any(|waiting| now >= waiting.deadline) {
-            // One that took too long is enough: nobody else waits for it.
+            // One commit that took too long is enough: no other client waits for the store.
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);
         }
@@ -535,7 +535,7 @@ impl Monitor {
         if is_known || MonName::parse(&name).is_err() {
             return self.owe(now, ticket, &meant, state, step);
         }
-        // A server with several addresses. Nobody may make us ask the name server without end, or keep others from it.
+        // A server with several addresses. No host may make us ask the name server without end, or keep others from it.
         let room = self.looking_up.len() < limits::LOOK_UPS_AT_ONCE_MAX
             && !self.looking_up.values().any(|other| *other == source)
             && self.looked_up.is_none_or(|last| now.since(last) >= limits::LOOK_UP_SPACING);
@@ -606,7 +606,7 @@ impl Monitor {
         }
     }
 
-    /// Nobody waits any longer.
+    /// Refuses all that wait, or grants them at risk.
     fn give_up(&mut self, step: &mut Step) {
         self.gathering = None;
         for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {

@@ -160,7 +160,7 @@ impl Peer {
         is_through && !std::mem::replace(&mut self.had_first_round, true)
     }
 
-    /// A call begins; the transaction that nobody waits for any more comes back.
+    /// A call begins. Returns the transaction that is no longer waited for, if there is one.
     pub(super) fn begin_call(&mut self, xid: u32) -> Option<u32> {
         self.calls += 1;
         let [last, before] = self.xids;

@@ -2,9 +2,9 @@
 //!
 //! Every client is asked for the port of its status monitor (rpcbind), then told of the restart under each name of the
 //! service in turn (SM_NOTIFY); it has acknowledged when it answered each. Clients are called again until the caller
-//! stops: nobody who is slow to come back is given up while grace lasts.
+//! stops: a client that is slow to come back is not given up while grace lasts.
 //!
-//! - First calls come before repeated ones, and a call that nobody answers at once holds its place in the window for a
+//! - First calls come before repeated ones, and a call that is not answered at once holds its place in the window for a
 //!   moment only ([`limits::NOTIFY_BURST`]), however long it is waited for: dead clients cost the living nothing. They
 //!   wait in a row of their own, and are called again at a bounded rate.
 //! - The window is what the socket can hold if all answers come at once ([`Plan::in_flight_max`]); it opens by what
@@ -12,7 +12,7 @@
 //! - An answer counts only if its transaction and its source are those of the call: anybody can send datagrams.
 //! - rpcbind is asked over UDP, and a short moment later over TCP as well where it has not answered; the first answer
 //!   counts. The client is told over the transport that is registered there, and over the other one where that is silent.
-//! - Connections are bounded, and a first one is given up early: what nobody answers costs the others little.
+//! - Connections are bounded, and a first one is given up early: a client that does not answer costs the others little.
 //! - Where a client is silent its next route is tried: another address of its own, or another one of the service.
 //! - No I/O, no clock; transactions are drawn from a seed.
 
@@ -49,7 +49,7 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// Where clients have their rpcbind: 111.
     pub rpcbind_port: u16,
-    /// Answers that the socket holds if nobody takes them out: more calls are never out at a time.
+    /// Answers that the socket holds while none is taken out: more calls are never out at a time.
     pub in_flight_max: usize,
     /// Connections that may be open at a time.
     pub connections_max: usize,
@@ -441,7 +441,7 @@ impl Notifier {
         Transmit { from, to, transport: Transport::Tcp, time_max, xid, payload }
     }
 
-    /// Nobody waits for the question that went beside another one any more, if one did.
+    /// Ends the wait for the question that went beside another one, if one did.
     fn end_beside(&mut self, at: usize) {
         if let Beside::Out(xid) = std::mem::replace(&mut self.peers[at].beside, Beside::No) {
             self.calls.remove(&xid);
@@ -458,7 +458,7 @@ impl Notifier {
         }
     }
 
-    /// Nobody waits for the call that is out any more, if one is.
+    /// Ends the wait for the call that is out, if one is.
     fn forget_call(&mut self, at: usize) {
         if let Some(end) = self.peers[at].waits_until.take() {
             self.waits.remove(&(end, at));

@@ -200,7 +200,7 @@ mod tests {
             Change::put(client("two"), b"first".to_vec()),
             Change::put(client("one"), b"second".to_vec()),
             Change::remove(client("two")),
-            Change::remove(client("nobody")),
+            Change::remove(client("unknown")),
             Change::PutState(StateNumber(7)),
             Change::PutJournal(Box::new(journal.clone())),
             Change::AppendOutcome(line("one")),

@@ -57,7 +57,7 @@ struct World {
     registered: BTreeSet<MonName>,
     /// What the agent noted beside the store when the lock manager recognised.
     noted: String,
-    /// A grace period went by without an agent: nobody knows then who came back inside it.
+    /// A grace period went by without an agent: which clients came back inside it is not known then.
     was_late: bool,
     steps_left: Option<usize>,
     steps: usize,
@@ -393,7 +393,7 @@ fn survive(cause: Cause, kills: &[(usize, Meanwhile)]) -> World {
         }
     }
     world.steps_left = None;
-    world.agent().expect("nobody kills it");
+    world.agent().expect("it is not killed");
     world.check();
     world
 }
@@ -433,7 +433,7 @@ fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another
 
 proptest! {
     #[test]
-    fn killed_ever_again_whoever_comes_last_finishes(
+    fn after_any_number_of_kills_the_last_run_finishes(
         kills in vec((0_usize..60, prop::sample::select(MEANWHILE.to_vec())), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
     ) {
         survive(cause, &kills);

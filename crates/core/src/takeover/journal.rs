@@ -61,14 +61,14 @@ pub struct Trouble {
     pub entry: String,
     /// What was expected, what was found, and what an administrator can do.
     pub why: String,
-    /// It may stand for a client that nobody can name: its fate is unknown.
+    /// It may stand for a client whose name can't be read: its fate is unknown.
     #[serde(default)]
     pub fate_unknown: bool,
 }
 
 impl Journal {
-    /// What the claim of its generation said, where that can't be read any more (`why`): nobody begins a generation but the
-    /// server that claimed it. Whether it was given up is what the mark beside the claim says.
+    /// What the claim of its generation said, where that can't be read any more (`why`): only the server that claimed a
+    /// generation begins it. The mark beside the claim says whether it was given up.
     #[must_use]
     pub fn lost_claim(&self, generation: Generation, released: bool, why: String) -> Claim {
         let claim = Claim::new(generation, &self.server, &self.run, self.started_at_s);

@@ -203,7 +203,7 @@ impl Member {
         self.learn(client, outcome, at_ms, Some(why))
     }
 
-    /// Nobody of whom nothing good is known can be told any more.
+    /// Clients without an outcome can't be told any more: they are lost.
     pub(super) fn lose_the_rest(&mut self, at_ms: i64, why: &str) -> Vec<OutcomeLine> {
         let rest = self.with(|known| known.outcome.is_none());
         rest.iter()
@@ -222,12 +222,12 @@ impl Member {
         self.clients.values().filter(|known| !is_out(known)).count()
     }
 
-    /// Why not one of its clients was so much as called; nothing where one was, where there is none, or where it is served
-    /// here: then those that can't be told are told apart from those that can.
-    pub(super) fn nobody_was_called(&self) -> Option<&str> {
+    /// Why none of its clients was called. `None` where one was, where there is no client, or where the service is served
+    /// here: then clients that can't be told are told apart from those that can.
+    pub(super) fn no_client_was_called(&self) -> Option<&str> {
         let is_lost = |known: &Known| known.outcome == Some(Outcome::Lost) && !known.acknowledged;
-        let is_nobody = self.clients.values().all(is_lost);
-        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_nobody && !self.served)
+        let is_none = self.clients.values().all(is_lost);
+        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_none && !self.served)
     }
 
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no

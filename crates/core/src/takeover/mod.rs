@@ -133,7 +133,7 @@ pub struct Standing {
     pub own: Vec<ServiceName>,
     /// Those of them whose locks are gone already: the lock manager was restarted before the run.
     pub lost: Vec<ServiceName>,
-    /// Those of which nobody knows whether they are gone: told like the lost ones, and not lost for good.
+    /// Those whose locks may be gone or not: told like the lost ones, and not lost for good.
     pub unknown: Vec<ServiceName>,
     /// The life that this server's peers know of ([`Journal::life_told`]).
     pub life_before: Option<Incarnation>,
@@ -280,7 +280,7 @@ impl Takeover {
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // The person or program that was to say it has forgotten: the wait is bounded, and its end is no silence.
             (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
-                self.too_late(now, "nobody said --finish before grace was too short")
+                self.too_late(now, "no --finish came before grace was too short")
             }
             (Phase::Proved | Phase::Notifying | Phase::Settling, Event::Served(service)) => {
                 self.served(now, &service)
@@ -330,7 +330,7 @@ impl Takeover {
         unread: Vec<ServiceName>,
     ) -> Steps {
         let any_target = won.iter().any(|c| self.plan.targets.contains(&c.service));
-        // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
+        // An own service whose generation can't be had would lose its locks, and its clients would not be told (I7).
         // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
         let leaves_out = refused.iter().any(|(service, _)| {
             self.plan.standing.owes(service)
@@ -561,7 +561,7 @@ impl Takeover {
         self.over = true;
         persist.extend(self.final_journals());
         let summaries = self.summaries();
-        let untold = self.nobody_was_called();
+        let untold = self.no_client_was_called();
         let end = match self.overtaken.take().or(untold) {
             Some(why) => End::Failed { why, summaries },
             None => End::Settled(summaries),
@@ -569,8 +569,8 @@ impl Takeover {
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
 
-    /// Grace is not open, or nothing can be sent inside it: nobody can be told any more. It is not an end in silence:
-    /// each client is reported as lost, and stays on record for the next failover.
+    /// Grace is not open, or nothing can be sent inside it: no client can be told any more. It is not an end in silence: each
+    /// client is reported as lost, and stays on record for the next failover.
     fn too_late(&mut self, now: Moment, why: &str) -> Steps {
         let at_ms = self.since_began(now);
         let mut persist = Vec::new();
@@ -583,10 +583,10 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_nobody = self.counts().0 == 0;
+        let told_none = self.counts().0 == 0;
         persist.extend(self.journals(Some(why.to_owned())));
         let summaries = self.summaries();
-        let end = if told_nobody && self.is_own_restart() {
+        let end = if told_none && self.is_own_restart() {
             End::Settled(summaries)
         } else {
             End::Failed { why: why.to_owned(), summaries }

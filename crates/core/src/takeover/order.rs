@@ -69,7 +69,7 @@ pub struct Means {
 }
 
 impl Order {
-    /// Nobody asked: the lock manager was restarted.
+    /// No verb asked for it: the lock manager was restarted.
     #[must_use]
     pub fn own_restart() -> Self {
         Self {
@@ -116,7 +116,7 @@ impl Order {
         }
     }
 
-    /// Whether it follows what has happened already. It holds nothing up and has nobody to wait for: it begins at once, and
+    /// Whether it follows what has happened already. It holds nothing up and waits for no other run: it begins at once, and
     /// makes way for what is asked for.
     #[must_use]
     pub fn is_own_restart(&self) -> bool {

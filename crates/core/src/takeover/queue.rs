@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_came_while_the_store_kept_it_waiting_is_spared() {
+    fn a_client_that_came_while_the_store_kept_its_retirement_waiting_is_spared() {
         let mut queue = Queue::default();
         queue.extend(Batch { persist: vec![retire("nfs", "10.0.0.1")], then: Vec::new() });
         queue.spare(&BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));

@@ -71,7 +71,7 @@ impl Registrations {
 }
 
 /// FNV-1a with 64 bits: it stays the same from one version of the program to the next. Records are written by this
-/// server's own status monitor, with a cookie of the kernel's, so nobody gains by two that look alike.
+/// server's own status monitor, with a cookie of the kernel's, so two that look alike gain an attacker nothing.
 fn fingerprint(record: &[u8]) -> u64 {
     record
         .iter()
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_registers_anew_or_for_the_first_time_has_come_back_and_nobody_else() {
+    fn a_client_that_registers_anew_or_for_the_first_time_has_come_back_and_no_other() {
         let before =
             Registrations::of("r1", &registered(&[("10.0.0.1", "a"), ("10.0.0.2", "a"), ("10.0.0.3", "a")]));
         let now = registered(&[("10.0.0.1", "a"), ("10.0.0.2", "b"), ("10.0.0.4", "a")]);

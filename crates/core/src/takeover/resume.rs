@@ -98,14 +98,14 @@ impl Takeover {
         (run.phase, run.life) = (Phase::Conveyed, first.life);
         (run.resumed_from, run.seen, run.overtaken) = (Some(phase), came, overtaken);
         run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
-        // Past what was waited for, nobody waits again.
+        // A run that is past `--finish` does not wait for it again.
         if phase > Phase::Proved {
             run.plan.until = Until::Settled;
         }
         for one in remains {
             let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
-            // Who came after the lock manager had recognised, and was unknown before, has lost nothing with the life
-            // before. Where nobody knows who was known, such a client is told as long as anybody is.
+            // A client that came after the lock manager had recognised, and was unknown before, has lost nothing with the
+            // life before. Where it is not known which clients were known, such a client is told like the others.
             let with_outcome: BTreeSet<&str> = one.outcomes.iter().map(|line| line.client.as_str()).collect();
             let has_lost = |client: &MonName| {
                 let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));

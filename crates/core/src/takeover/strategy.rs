@@ -11,7 +11,7 @@ use thiserror::Error;
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Only the lock recovery sequence: clients are notified. For a server that is just being started, whose
-    /// grace period is open. Drops nobody's locks.
+    /// grace period is open. Drops no locks.
     Notify,
     /// lockd and the status monitor are restarted: on kernels that obey it, SIGKILL to lockd. Drops the server's
     /// own locks, so its own clients are notified too.

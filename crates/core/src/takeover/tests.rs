@@ -269,7 +269,7 @@ fn the_number_is_durable_before_anything_is_sent_under_it() {
 }
 
 #[test]
-fn what_drops_nobodys_locks_tells_nobody_else() {
+fn a_strategy_that_drops_no_locks_tells_no_other_clients() {
     let mut run = Takeover::new(at(0), plan(Strategy::Notify, Until::Settled));
     run.step(at(0), Event::Start);
     let steps = run.step(at(0), Event::Fit(Ok(())));
@@ -334,7 +334,7 @@ fn a_restart_in_the_middle_stops_the_notifier_at_once() {
 }
 
 #[test]
-fn whoever_learns_of_a_higher_generation_stops() {
+fn a_run_that_learns_of_a_higher_generation_stops() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
@@ -354,7 +354,7 @@ fn whoever_learns_of_a_higher_generation_stops() {
 }
 
 #[test]
-fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
+fn when_grace_is_gone_no_client_is_told_and_all_are_reported_lost() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
     for event in [
@@ -394,7 +394,7 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
 }
 
 #[test]
-fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
+fn all_clients_back_ends_the_waiting_early_and_retires_none() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
@@ -435,7 +435,7 @@ fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
     assert_eq!(
         steps.then,
         [Action::Over(End::Unbegun { why, claimed })],
-        "nobody says that nothing was changed"
+        "it is not said that nothing was changed"
     );
 }
 
@@ -533,7 +533,7 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
 }
 
 #[test]
-fn a_record_that_vanished_again_before_the_end_retires_nobody() {
+fn a_record_that_vanished_again_before_the_end_retires_no_client() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let who = || client("10.0.0.1");
@@ -560,7 +560,7 @@ fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
 }
 
 #[test]
-fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
+fn a_client_that_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
     for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![], unread: vec![] }] {
@@ -595,7 +595,7 @@ fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim()
 }
 
 #[test]
-fn nobody_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
+fn no_client_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
@@ -641,7 +641,7 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
 }
 
 #[test]
-fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
+fn another_life_leaves_it_all_to_the_next_run_even_if_its_beginning_was_not_seen() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::LifeChanged);

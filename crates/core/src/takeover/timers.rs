@@ -10,7 +10,7 @@
 //! | [`Work::BringUp`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | its clients are lost, and it is over |
 //! | [`Work::Telling`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | clients that have not answered are lost; it settles |
 //! | clients that come back | a second after grace | it looks once more |
-//! | a last look at the lock manager | [`limits::LAST_LOOK_TIME_MAX`] | it settles, and retires nobody |
+//! | a last look at the lock manager | [`limits::LAST_LOOK_TIME_MAX`] | it settles, and retires no client |
 //!
 //! What waits for the store has no limit: it is tried again until the store takes it, and each wait is counted from the moment
 //! at which the work began ([`Event::Begun`]).

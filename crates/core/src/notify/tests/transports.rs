@@ -165,14 +165,14 @@ fn a_client_that_does_not_answer_one_address_of_the_service_is_told_from_the_nex
 }
 
 #[test]
-fn what_means_everybody_or_ourselves_is_never_called_and_named() {
-    for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
-        let address: IpAddr = nobody.parse().unwrap();
+fn an_address_that_means_all_hosts_or_this_one_is_never_called_and_named() {
+    for unusable in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
+        let address: IpAddr = unusable.parse().unwrap();
         let mut notifier = Notifier::new(Plan {
-            clients: vec![(MonName::parse(nobody).unwrap(), vec![address.into()])],
+            clients: vec![(MonName::parse(unusable).unwrap(), vec![address.into()])],
             ..plan(0)
         });
-        assert_eq!(notifier.poll_transmit(Moment::START), None, "{nobody}");
+        assert_eq!(notifier.poll_transmit(Moment::START), None, "{unusable}");
         let left = notifier.stop("");
         assert_eq!(left[0].1, Outcome::Unreachable);
         assert!(left[0].2.starts_with("no client can be told there: it is "), "{left:?}");

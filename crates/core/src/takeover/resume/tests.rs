@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
-fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
+fn a_run_that_is_resumed_in_the_same_life_keeps_its_number_and_asks_no_client_twice() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
@@ -200,17 +200,21 @@ fn who_registered_and_did_not_answer_is_told_again() {
 }
 
 #[test]
-fn when_grace_is_over_meanwhile_who_came_back_in_it_is_not_lost() {
+fn when_grace_is_over_meanwhile_a_client_that_came_back_in_it_is_not_lost() {
     let kept = killed_while_telling();
     for (came, known) in [(true, Outcome::ReRegistered), (false, Outcome::Lost)] {
         let mut kept = kept.clone();
         let mut again = resume(&kept, if came { &["10.0.0.8"] } else { &[] });
-        // Inside the margin: nobody may be told any more, and who registered asked to reclaim.
+        // Inside the margin: no client may be told any more, and one that registered asked to reclaim.
         kept.persist(&again.step(at(14_000), recognition(life("2"))));
         let steps = again.step(at(14_100), Event::Proved(Err("grace is over".into())));
         kept.persist(&steps);
         let end = if came {
-            assert_eq!((steps.then.len(), again.phase()), (0, Phase::Settling), "nobody is left to be told");
+            assert_eq!(
+                (steps.then.len(), again.phase()),
+                (0, Phase::Settling),
+                "no client is left to be told"
+            );
             end_of(&tick(&mut again, &mut kept, 17_000, &[]))
         } else {
             end_of(&steps)
@@ -245,7 +249,7 @@ fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_af
     assert_eq!(
         (again.phase(), steps.then.as_slice()),
         (Phase::Settling, [].as_slice()),
-        "nothing is proved, nobody told"
+        "nothing is proved, no client told"
     );
     let end = end_of(&tick(&mut again, &mut kept, 30_100, &[]));
     assert!(matches!(end, End::Settled(_)), "nothing went wrong: {end:?}");
