@@ -114,7 +114,7 @@ impl Conveyor {
                 remembered.extend(bytes);
             }
         }
-        // Remembered before it is placed: a line that nobody remembers would count as a registration.
+        // Remembered before it is placed: a line that is not remembered would count as a registration.
         self.write_book()?;
         let work = planned.iter().map(|(client, bytes)| (client, with_added(&sm, client, bytes)));
         unplaced.extend(carry_out(&sm, work.collect())?);

@@ -13,10 +13,7 @@ mod control;
 mod convey;
 #[cfg_attr(
     not(test),
-    expect(
-        clippy::disallowed_methods,
-        reason = "a folder of its own under a name that nobody guesses, and no service"
-    )
+    expect(clippy::disallowed_methods, reason = "a folder of its own under a random name, and no service")
 )]
 mod demo;
 mod detector;

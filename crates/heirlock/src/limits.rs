@@ -64,7 +64,7 @@ pub(crate) const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Clients whose files the agent, as status monitor, writes between two turns of its loop.
 pub(crate) const FOLLOWED_AT_ONCE_MAX: usize = 16;
 
-/// How long nobody must have asked the status monitor for anything before files follow.
+/// How long the status monitor must not have been asked for anything before files follow.
 pub(crate) const FOLLOWED_AFTER: Duration = Duration::from_millis(5);
 
 /// How long files wait for that.
@@ -253,7 +253,7 @@ pub(crate) const GRACE_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)
 pub(crate) const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(60);
 
-/// After how long a silence a server counts as dead, at most: until then nobody serves its clients.
+/// After how long a silence a server counts as dead, at most: until then its clients are not served.
 pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a command of the configuration may take.

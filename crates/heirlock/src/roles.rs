@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_we_mount_from_with_locks_is_a_peer() {
+    fn a_server_that_we_mount_from_with_locks_is_a_peer() {
         let table = "10.0.0.7:/x /mnt/x nfs rw,vers=3,hard,addr=10.0.0.7 0 0\n\
                      filer:/y /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n\
                      10.0.0.5:/n /mnt/n nfs rw,vers=3,local_lock=all,addr=10.0.0.5 0 0\n\
@@ -227,7 +227,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
-        // Where namespaces are not to be had, there is nobody to ask.
+        // Where namespaces are not to be had, there is no process to ask.
         if said.next().is_some() {
             let mut peers = Peers::of(&Path::new("/proc").join(other.id().to_string()));
             assert_eq!(peers.roles(&[], false), Roles::default());

@@ -6,7 +6,7 @@
 //! - As long as none does, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
 //!   heirlock.service), and over a private line to `heirlock supervise`. They see to it that the program as a whole goes on.
 //!
-//! Nobody is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
+//! Nothing is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,7 +71,7 @@ impl Turns {
         self.0.is_fatal.store(false, Ordering::Relaxed);
     }
 
-    /// Of a loop that nobody watches.
+    /// Of a loop that is not watched.
     #[cfg(test)]
     pub(crate) fn unwatched() -> Self {
         Self::new("a test", Duration::MAX)

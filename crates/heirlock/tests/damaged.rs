@@ -51,7 +51,7 @@ fn a_claim_that_cannot_be_read_is_named_with_its_way_out_and_holds_up_no_other_s
     let state = site.store().join("services/new/7/state");
     server.wait_for("the next generation", |_| state.exists().then_some(()));
     let number = StateNumber::parse_file(&fs::read(&state).unwrap()).unwrap().0;
-    assert!(number > 5 + 1000, "{number} may have been sent by whoever claimed generation 6");
+    assert!(number > 5 + 1000, "{number} may have been sent by the server that claimed generation 6");
     let journal = fs::read_to_string(site.store().join("services/new/7/journal.json")).unwrap();
     let journal: Value = serde_json::from_str(&journal).unwrap();
     let entry = journal["troubles"][0]["entry"].as_str().unwrap();

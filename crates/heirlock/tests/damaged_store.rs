@@ -1,5 +1,6 @@
 //! A store of which one entry is damaged, left behind or gone: what an adoption makes of it, with the real program on two
-//! servers. It must neither drop locks of which nobody is told, nor say that nothing was changed where something was.
+//! servers. It must neither drop locks without telling their clients, nor say that nothing was changed where something
+//! was.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const CLIENTS: [&str; 2] = ["127.1.0.1", "127.1.0.2"];
 
-/// Nobody answers there.
+/// No client answers there.
 const DEAD: &str = "127.1.0.9";
 
 fn document(server: &Server, words: &[&str]) -> (Option<i32>, Value) {
@@ -75,7 +75,7 @@ fn a_plain_adopt_goes_on_with_what_is_prepared_and_a_verb_that_is_repeated_says_
         (of["awaits_finish"] == true, of["clients_to_tell"].clone())
     };
     assert_eq!(waits("nfs"), (true, json!(3)));
-    assert_eq!(waits("host.nfs-b"), (false, json!(0)), "nobody can say --finish of it");
+    assert_eq!(waits("host.nfs-b"), (false, json!(0)), "there is no --finish for it");
     let (code, adopted) = document(&b, &["adopt", "nfs"]);
     assert_eq!((code, &adopted["phase"], &adopted["unreachable"]), (Some(6), &json!("settled"), &json!(1)));
     for again in [&["adopt", "nfs"] as &[&str], &["adopt", "nfs", "--finish"], &["failback", "nfs"]] {

@@ -41,7 +41,7 @@ fn what_is_granted_is_durable_in_every_service_by_then() {
     wait_until("statd's own file", || {
         fs::read_to_string(file).is_ok_and(|t| t.ends_with(" 192.0.2.1 nfs-a\n"))
     });
-    // lockd lets go of everybody when it stops in order: nobody is forgotten for that.
+    // lockd unmonitors all clients when it stops in order: no client is forgotten for that.
     unmon("192.0.2.1");
     wait_until("the file's removal", || !file.exists());
     // Seen as gone, in a life that saw it come, and not believed yet.
@@ -74,7 +74,7 @@ fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
     for round in 0..5 {
         let child = server.child();
         sh(&format!("kill -9 {child}"));
-        // Asked while nobody is there: it waits in the socket for whoever comes.
+        // Asked while no status monitor runs: the request waits in the socket for the next one.
         let answer = mon(&format!("192.0.3.{round}"), 1, PATIENCE).expect("an answer");
         // The store may still be being opened when it is read; then it is refused, and asked again.
         if !answer.ok {
@@ -130,7 +130,7 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
     let senders: Vec<UdpSocket> =
         (2..10).map(|last| UdpSocket::bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap()).collect();
     for number in 0..30_000_u32 {
-        // Of the client that is registered, with another number each time; and of hosts that nobody knows.
+        // Of the client that is registered, with another number each time; and of unknown hosts.
         let announced = match number % 3 {
             0 => "192.0.2.1".to_owned(),
             1 => format!("host{number}.example"),

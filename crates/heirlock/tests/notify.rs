@@ -239,7 +239,7 @@ fn who_does_not_answer_is_named_and_stays_on_the_list() {
 }
 
 #[test]
-fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
+fn a_client_that_can_not_be_told_is_named_and_the_exit_code_says_so() {
     for (file, mon_name, shown, why) in [
         ("fe80::21%no-such-if", "fe80::21%no-such-if", "fe80::21%no-such-if", "no interface no-such-if"),
         ("255.255.255.255", "255.255.255.255", "255.255.255.255", "broadcast"),
@@ -307,7 +307,8 @@ fn an_interrupted_run_goes_on_under_its_number_with_those_alone_that_have_not_an
 }
 
 #[test]
-fn where_nobody_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused_before_anything_is_moved() {
+fn where_no_client_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused_before_anything_is_moved()
+{
     let directory = state_directory(&[], 5);
     let (exit, report) = run(&directory, 111, &[]);
     assert_eq!((exit, &report["clients"], state_of(&directory)), (0, &0.into(), 5));
@@ -349,7 +350,7 @@ fn what_is_left_out_is_named_and_the_exit_code_says_so() {
         assert!(left.contains(&format!("sm/{named}").as_str()), "{named}: {report}");
     }
     assert_eq!(fs::read_to_string(&secret).unwrap(), "only for root");
-    // With nobody else on record what is left out counts as well.
+    // With no other client on record an entry that is left out counts as well.
     let (exit, report) = run(&directory, clients.port, &[]);
     assert_eq!((exit, &report["clients"]), (1, &0.into()), "{report}");
 }

@@ -1,4 +1,4 @@
-//! The agent's end: a socket that the status monitor's user can reach, and nobody else.
+//! The agent's end: a socket that only the status monitor's user can reach.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

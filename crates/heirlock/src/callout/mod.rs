@@ -45,7 +45,7 @@ small program, which 'heirlock enable' names in nfs.conf.";
 
 /// What stands below it: an example, and what the exit code means.
 pub(crate) const HELP: &str = "\
-Examples: rpc.statd runs it, nobody types it:
+Examples: rpc.statd runs it, it is not typed:
   /usr/local/bin/heirlock-callout add-client 192.0.2.1 nfs-a
 
 Exit codes:

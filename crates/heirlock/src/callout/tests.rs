@@ -18,7 +18,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_millis(300)
 }
 
-/// Nobody who is answered waits for it, on however busy a machine.
+/// A caller that is answered does not wait for it, on however busy a machine.
 fn late() -> Instant {
     Instant::now() + Duration::from_secs(120)
 }
@@ -64,7 +64,7 @@ fn what_the_agent_made_durable_is_acknowledged_and_what_it_did_not_is_said() {
 }
 
 #[test]
-fn an_agent_that_hangs_or_is_gone_holds_nobody_up() {
+fn an_agent_that_hangs_or_is_gone_does_not_hold_a_callout_up() {
     let directory = directory();
     let (began, deadline) = (Instant::now(), late());
     let why = tell(directory.path(), &words("add-client 10.0.0.1 nfs-a"), deadline).unwrap_err();
@@ -80,7 +80,7 @@ fn an_agent_that_hangs_or_is_gone_holds_nobody_up() {
 }
 
 #[test]
-fn somebody_who_says_nothing_holds_nobody_up_for_long() {
+fn a_silent_connection_holds_no_other_callout_up_for_long() {
     let directory = directory();
     let _listener = Listener::start(directory.path(), directory.path().join("sm"), |_, waiting| {
         waiting.answer(&Ok(()));

@@ -102,7 +102,7 @@ pub(super) enum Verb {
     /// Check whether an adoption would work on this host
     #[command(after_help = help::DOCTOR)]
     Doctor,
-    /// Put this host under guard: nobody else notifies its clients
+    /// Put this host under guard: heirlock alone notifies its clients
     #[command(after_help = help::ENABLE, after_long_help = format!("{}\n\n{}", Enable::HELP, help::ENABLE))]
     Enable(Enable),
     /// Give this host back as it was before 'enable'
@@ -271,7 +271,7 @@ pub(super) enum Records {
         /// An empty directory, or one that doesn't exist yet
         directory: PathBuf,
     },
-    /// Forget a client: nobody will tell it of an adoption
+    /// Forget a client: it will not be told of an adoption
     #[command(after_help = help::RECORDS_FORGET)]
     Forget {
         #[command(flatten)]

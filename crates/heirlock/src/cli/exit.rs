@@ -164,7 +164,7 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// Whether an adoption is done, and every client told. Of one that goes on nobody was told before it notifies.
+/// Whether an adoption is done, and every client told. An adoption that goes on has told no client before it notifies.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
         let is_told = report.acknowledged == report.clients

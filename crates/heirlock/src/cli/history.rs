@@ -116,7 +116,7 @@ fn of_store(
         let Tenure { generation, owner, .. } = tenure;
         let what = match tenure.beginning {
             Beginning::First => format!(
-                "{owner} claimed {service} for the first time as generation {generation}: nobody was told"
+                "{owner} claimed {service} for the first time as generation {generation}: no client was told"
             ),
             _ => format!(
                 "no adoption is known to have begun generation {generation} of {service}, which {owner} claimed"

@@ -118,7 +118,7 @@ fn usage(error: &clap::Error) -> Exit {
     let misplaced = misplaced_name(error.kind(), &words);
     let hint = misplaced.as_ref().map(|hint| format!("hint: {hint}")).or_else(|| help::hint(error));
     if let Some(hint) = hint {
-        // There is nobody left to tell where this can't be written.
+        // Where this can't be written there is no other way to say so.
         let _ = writeln!(io::stderr().lock(), "\n{hint}");
     }
     // Whether JSON was asked for can't be told from a command line that was not understood; the word itself can.

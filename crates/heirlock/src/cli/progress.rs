@@ -66,7 +66,7 @@ impl Bar {
     pub(super) fn show(&mut self, progress: &Progress) {
         for line in self.news(progress) {
             let say = || writeln!(io::stderr().lock(), "heirlock: {line}");
-            // There is nobody to tell where this can't be written.
+            // Where this can't be written there is no other way to say so.
             let _ = match &self.bar {
                 Some(bar) => bar.suspend(say),
                 None => say(),
@@ -74,7 +74,7 @@ impl Bar {
         }
         if let Some(line) = self.waits.note(Instant::now(), progress).filter(|_| !io::stderr().is_terminal())
         {
-            // There is nobody to tell where this can't be written.
+            // Where this can't be written there is no other way to say so.
             let _ = writeln!(io::stderr().lock(), "heirlock: {line}");
         }
         let counts =

@@ -108,7 +108,7 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
     Ok(report)
 }
 
-/// A store that hangs, as a volume may whose server is gone, holds nobody up for long.
+/// A store that hangs, as a volume may whose server is gone, does not hold `status` up for long.
 fn look(settings: &Settings) -> Result<Present, Problem> {
     let (store, local, server) =
         (store::open(settings), settings.local_directory.clone(), settings.server.clone());

@@ -457,13 +457,14 @@ fn address(text: &str) -> Result<IpAddr, String> {
         return Err(format!("expected an IP address{hint}, found {text:?}"));
     };
     let address = address.to_canonical();
-    let nobody = match address {
-        // Below 240 are clients and servers; above is reserved, and its last one is everybody on the link (RFC 1112, RFC 919).
+    let is_reserved = match address {
+        // Below 240 are clients and servers; above is reserved, and its last one means all hosts on the link (RFC 1112, RFC
+        // 919).
         IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 240,
         IpAddr::V6(v6) => v6.is_unspecified(),
     };
-    if nobody || address.is_multicast() {
-        return Err(format!("expected the address of one server, found {text:?}, which is nobody's address"));
+    if is_reserved || address.is_multicast() {
+        return Err(format!("expected the address of one server, found {text:?}, which no server can have"));
     }
     Ok(address)
 }

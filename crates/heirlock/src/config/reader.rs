@@ -485,7 +485,7 @@ impl<'r, 't> Section<'r, 't> {
         }
     }
 
-    /// Refuses keys that nobody asked for, since a misspelt key is a setting that silently isn't one.
+    /// Refuses keys that were not asked for, since a misspelt key is a setting that silently isn't one.
     pub(super) fn finish(self) {
         let known = self.asked.take();
         for key in self.table.into_iter().flat_map(DeTable::keys) {

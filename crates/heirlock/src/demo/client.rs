@@ -101,7 +101,7 @@ impl Client {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It loses power: whatever is sent to it finds nobody.
+    /// It loses power: what is sent to it is lost.
     pub(super) fn die(&self) {
         self.endpoints().take();
     }

@@ -66,7 +66,7 @@ pub(super) fn address_of(number: usize) -> Ipv4Addr {
 }
 
 impl Crowd {
-    /// Binds all their endpoints. Nobody answers before [`Crowd::live`].
+    /// Binds all their endpoints. No client answers before [`Crowd::live`].
     ///
     /// # Errors
     /// Where the port is taken at one of their addresses, or the system gives no more sockets.

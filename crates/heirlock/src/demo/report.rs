@@ -84,7 +84,7 @@ pub(super) struct Scene {
     pub(super) lost_at: Instant,
 }
 
-/// What the clients saw, and nobody else's word for it.
+/// What the clients saw themselves.
 #[derive(Debug, Default)]
 struct Account {
     /// How many have not died.
@@ -235,7 +235,7 @@ impl DemoReport {
     /// The last line.
     pub(crate) fn verdict(&self) -> &'static str {
         if self.all_is_well() {
-            "Every client has its lock back, and nobody else could take it meanwhile."
+            "Every client has its lock back, and no other program could take it meanwhile."
         } else if self.contradictions.is_empty() {
             "Some clients could not be told. heirlock names them, and its exit code says so."
         } else {
@@ -343,7 +343,7 @@ pub(super) fn outcome_of_the_first_part(harm: Harm) -> String {
     };
     let end = match harm {
         Harm { granted_to_another: true, holder_still_believes: true } => {
-            "\n   Two programs write to the same file now. Nobody notices."
+            "\n   Two programs write to the same file now, and neither is told."
         }
         _ => "",
     };
@@ -381,7 +381,7 @@ fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
         account.told_at.iter().max().zip(at(Milestone::Settled)),
     ];
     let shift = bounds.into_iter().flatten().map(|(told_at, noted_at)| told_at - noted_at).max();
-    // Where nobody was told: the last sign of life came a heartbeat before the kill at most.
+    // Where no client was told: the last sign of life came a heartbeat before the kill at most.
     shift.or(at(Milestone::PrimaryLost).map(|lost_at| -lost_at)).unwrap_or(0)
 }
 

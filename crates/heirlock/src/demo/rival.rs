@@ -1,5 +1,5 @@
 //! A program on another machine that wants a lock which a client holds. It asks again and again: as long as it is refused,
-//! nobody writes to the file but the client.
+//! only the client writes to the file.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     Ok(report)
 }
 
-/// One client holds a lock; its server dies; another serves in its place, and nobody tells the client.
+/// One client holds a lock; its server dies; another serves in its place, and the client is not told.
 fn without_heirlock(quiet: bool) -> Result<Harm> {
     let one = Options { clients: 1, unreachable: 0, keep: false };
     let mut cast = Cast::gather(&one, quiet)?;

@@ -1,10 +1,10 @@
 //! What earlier looks read, so that a hinted one opens only what may have changed since.
 //!
-//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with
-//! another ctime: that is the present, and unlike mtime nobody can set it back. But the kernel's clock for it goes on by
-//! ticks, and two changes in one tick look like one. So, as in git's index ("racily clean"), what was read is remembered
-//! only where the file had last changed some ticks before the look began: whatever changes it from then on, before, while
-//! or after it is read, gives it a later ctime than the one that is remembered.
+//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with another
+//! ctime: that is the present, and unlike mtime no program can set it back. But the kernel's clock for it goes on by ticks,
+//! and two changes in one tick look like one. So, as in git's index ("racily clean"), what was read is remembered only where
+//! the file had last changed some ticks before the look began: whatever changes it from then on, before, while or after it
+//! is read, gives it a later ctime than the one that is remembered.
 //!
 //! What this can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
 //! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock

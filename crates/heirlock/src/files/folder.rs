@@ -25,7 +25,7 @@ const NAMES_TRIED_MAX: usize = 16;
 /// How many names a file may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// One. A second name may be that of a file of another folder, whose text is nobody's business here.
+    /// One. A second name may be that of a file of another folder, whose text must not be read here.
     One,
     /// Any number: the store gives one file a name in several generations.
     Any,
@@ -243,7 +243,7 @@ impl Folder {
         self.replace(name, bytes, mode, owner, true)
     }
 
-    /// A file with these bytes and a name that nobody knows; durable if `sync`.
+    /// A file with these bytes and a random name; durable if `sync`.
     pub(crate) fn prepare(&self, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<Temporary> {
         let (temporary, file) = self.make_temporary(mode)?;
         match self.fill(file, bytes, mode, owner, sync) {
@@ -306,8 +306,8 @@ impl Folder {
         Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)
     }
 
-    /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder. A folder of such a name
-    /// was left by no kill, and stays; what can't be removed keeps no other from being removed.
+    /// Removes the temporary files that a kill left behind. No other process may be at work in the folder. A folder of such a
+    /// name was left by no kill, and stays; a file that can't be removed keeps no other from being removed.
     pub(crate) fn tidy(&self, max: usize) -> io::Result<()> {
         let mut failed = Ok(());
         for name in self.names(max)?.iter().filter(|name| name.as_bytes().starts_with(TEMPORARY.as_bytes())) {
@@ -361,7 +361,7 @@ impl Folder {
         Ok(fchown(&self.at, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 
-    /// Waits for nobody, and answers whether nobody else holds the folder's lock. It is held as long as this is open.
+    /// Takes the folder's lock without waiting; `false` where another process holds it. It is held as long as this is open.
     pub(crate) fn try_lock(&self) -> io::Result<bool> {
         match rustix::fs::flock(&self.at, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),

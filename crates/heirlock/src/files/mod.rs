@@ -1,7 +1,7 @@
 //! Every file that heirlock opens, reads, writes, renames or removes, it opens, reads, writes, renames or removes here.
 //!
 //! rpc.statd's directory belongs to rpc.statd's user, and the store is written by other servers. An entry of such a folder
-//! may be a link to a file of root's, a pipe that nobody writes to, or a file without end. So what is below a
+//! may be a link to a file of root's, a pipe that no process writes to, or a file without end. So what is below a
 //! [`Folder`] is reached from its descriptor and name by name: no link is followed, nothing but a file is opened, no file is
 //! read beyond a bound, and whatever is written is written into a file that was made for it.
 //!

@@ -45,7 +45,7 @@ pub(crate) fn read_system(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Opens a file for reading: a pipe keeps nobody waiting, and a device is refused.
+/// Opens a file for reading. It does not wait for a pipe, and refuses a device.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     expect_file(&fs::metadata(path)?)?;
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();

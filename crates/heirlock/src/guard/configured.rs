@@ -213,7 +213,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
     for service in &settings.services {
         let name = &service.name;
         if service.exports.is_empty() {
-            let found = format!("{name}: no exports are listed, so nobody compares their fsids");
+            let found = format!("{name}: no exports are listed, so their fsids are not compared");
             findings.push(Finding::note(check, found));
         }
         for path in &service.exports {
@@ -247,7 +247,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let margin = settings.lock_manager.settle_margin;
     if margin >= grace {
         let found = format!(
-            "lock-manager.settle-margin is {} s, and grace lasts {} s: nobody would ever be notified",
+            "lock-manager.settle-margin is {} s, and grace lasts {} s: no client would ever be notified",
             seconds(margin),
             seconds(grace)
         );

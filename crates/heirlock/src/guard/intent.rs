@@ -20,7 +20,7 @@ use crate::{hooks, probe};
 /// One thing that was looked at.
 struct Need {
     finding: Finding,
-    /// How bad it is while nobody adopts, where it may be brought right before an adoption.
+    /// How bad it is while no adoption is on, where it may be brought right before one.
     until_then: Option<Severity>,
 }
 
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn what_adopt_refuses_for_doctor_never_calls_well() {
         let tree = fit();
-        // Where rpcbind answers nobody, systemd starts it with NFS.
+        // Where rpcbind does not answer, systemd starts it with NFS.
         let kernel = |more: &str| settings(&format!("[notify]\nrpcbind-port = 9\n{more}{SERVICE}"));
         let (loses, warning) = (Severity::LosesLocks, Severity::Warning);
         assert_eq!(refused(&tree, &kernel("")), []);

@@ -93,7 +93,7 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
         Ok((at, _)) => Finding::ok("status-monitor", format!("registered, at port {}", at.port())),
         Err(why) => {
             let found =
-                format!("{why}; without one lockd grants locks after a minute and nobody knows of them");
+                format!("{why}; without one lockd grants locks after a minute without a record of them");
             let remedy = match settings.capture.mode.properties().is_status_monitor {
                 true => "start the agent (systemctl start heirlock)",
                 false => "start rpc.statd (rpc-statd.service)",

@@ -157,7 +157,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> io::Result<()> {
-    // Its temporary name is hidden, so that nobody who reads the folder's files takes it for one of them.
+    // Its temporary name is hidden, so that no program that reads the folder's files takes it for one of them.
     let (folder, name) = trusted::place(path)?;
     folder.replace(name, bytes, mode, owner, true)
 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_nobodys_file() {
+    fn a_link_is_not_taken_for_a_file() {
         let tree = Tree::new();
         tree.folder("/etc");
         std::os::unix::fs::symlink("elsewhere", tree.host().at("/etc/x")).unwrap();

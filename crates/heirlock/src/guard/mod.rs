@@ -1,7 +1,7 @@
-//! What puts a host under heirlock's guard, and what says what would go wrong.
+//! Putting a host under heirlock's guard, and finding out what would go wrong on it.
 //!
-//! On a guarded host heirlock alone tells clients (design: *Who notifies*). What else may do it, stock sm-notify above
-//! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost, and nobody is told.
+//! On a guarded host heirlock alone tells clients (design: *Who notifies*). Another program that does, stock sm-notify above
+//! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost without a word.
 //!
 //! | function | looks at | for |
 //! |---|---|---|

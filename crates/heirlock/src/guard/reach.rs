@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_have_answered_nobody_waits() {
+    fn when_all_clients_have_answered_the_wait_ends() {
         let port = client("127.9.1.1", 0, reply_to);
         let began = Instant::now();
         let asked = set(&["127.9.1.1"]);

@@ -67,7 +67,7 @@ pub(super) fn kept(
 
 fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     let newest = match store.newest_claim(&service) {
-        // Nobody knows whose it is; its numbers and clients are known all the same.
+        // Its owner is not known; its numbers and clients are known all the same.
         Err(error) if error.lost_claim().is_some() => None,
         newest => newest?,
     };

@@ -83,7 +83,7 @@ fn lift_grace(conf: &NfsConf) -> Finding {
         Some(value) => Finding::loses_locks(
             check,
             format!(
-                "{} says lift-grace={}: sm-notify with nobody to notify ends the grace period of an adoption",
+                "{} says lift-grace={}: sm-notify without clients to notify ends the grace period of an adoption",
                 value.file.display(),
                 value.text.escape_debug()
             ),
@@ -95,7 +95,7 @@ fn lift_grace(conf: &NfsConf) -> Finding {
         ),
         None => Finding::loses_locks(
             check,
-            "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify with nobody to notify ends the grace period of an adoption",
+            "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify without clients to notify ends the grace period of an adoption",
             REMEDY,
         ),
     }
@@ -109,7 +109,7 @@ fn deaf(host: &Host, unit: Option<&Unit>) -> Option<Finding> {
         return None;
     }
     let found = format!(
-        "{} is older than the key lift-grace and takes no notice of it: whatever starts it with nobody to notify ends the grace period of an adoption",
+        "{} is older than the key lift-grace and takes no notice of it: a start of it without clients to notify ends the grace period of an adoption",
         program.display()
     );
     let remedy = "update nfs-utils to 2.2 or newer";
@@ -194,7 +194,7 @@ fn directory(host: &Host, settings: &Settings, conf: &NfsConf) -> Option<Finding
         return None;
     }
     let harm = match settings.capture.mode.properties().is_status_monitor {
-        true => "rpc.statd would know nobody when heirlock is left",
+        true => "rpc.statd would know no client when heirlock is left",
         false => "no client is ever noticed",
     };
     Some(Finding::warning(
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stops_an_adoption_by_a_process_of_sm_notifys_name() {
+    fn a_users_process_of_sm_notifys_name_stops_no_adoption() {
         let tree = guarded();
         tree.process(4711, "/home/user/sm-notify", 1000);
         tree.process(4712, "/usr/sbin/sm-notify", 0);

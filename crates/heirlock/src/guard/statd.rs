@@ -61,7 +61,7 @@ pub(super) fn directory(host: &Host) -> (PathBuf, String) {
     let set = set.filter(|value| Path::new(&value.text).is_absolute());
     let folders = set.iter().map(|value| PathBuf::from(&value.text));
     let folders = folders.chain(DIRECTORIES.iter().map(PathBuf::from)).collect::<Vec<_>>();
-    // Where somebody else's process of that name works is nobody's business.
+    // A process of that name that another user runs does not count.
     let running = running_as(host, &owners_of_records(host, &folders));
     let works_in = running.and_then(|running| {
         let directory = running.directory.filter(|directory| host.at(directory).is_dir())?;

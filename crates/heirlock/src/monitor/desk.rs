@@ -97,8 +97,8 @@ impl Desk {
         let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());
     }
 
-    /// Takes in what happened. What must survive a kill is written before anything else is done; what could not be
-    /// written is acknowledged to nobody who would ask again.
+    /// Takes in what happened. What must survive a kill is written before anything else is done; what could not be written
+    /// is not acknowledged to a host that would ask again.
     pub(super) fn step(&self, event: Event) {
         let now = self.now();
         let mut guard = self.lock();

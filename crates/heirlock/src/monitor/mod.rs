@@ -190,7 +190,7 @@ pub(crate) fn hand_back(
     Ok(left)
 }
 
-/// rpc.statd would not know that these clients were restarted: nobody says it twice.
+/// rpc.statd would not know that these clients were restarted: a client does not say it twice.
 fn tell_what_is_owed(
     lines: &[MonitorLine],
     owed: BTreeMap<MonName, StateNumber>,

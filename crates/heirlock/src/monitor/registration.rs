@@ -80,7 +80,7 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io
     Ok(())
 }
 
-/// Registers what is not. Says what is wrong, and which transports are left out because rpcbind serves them to nobody.
+/// Registers the transports that are not. Returns what is wrong, and which transports rpcbind does not serve at all.
 fn keep_all(options: &Options, places: &[Place]) -> (Vec<String>, Vec<&'static str>) {
     // Over its local socket rpcbind tells of all transports at once, whatever it serves to the network.
     let known = registered(options).ok();

@@ -139,7 +139,7 @@ fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber, trust: Trust) -> 
         Procedure::SimuCrash => {
             if from_elsewhere::may_say("SM_SIMU_CRASH", from.ip()) {
                 let trusted = trust.check(from).is_ok();
-                tracing::warn!(%from, trusted, "{from} asked to simulate a crash; nothing is forgotten, and nobody is told");
+                tracing::warn!(%from, trusted, "{from} asked to simulate a crash; nothing is forgotten, and no client is told");
             }
             Asked::Answered(encode_success(call.xid, &[]))
         }

@@ -105,7 +105,7 @@ impl Streams {
     /// Answers; a host that has gone asks again.
     pub(super) fn answer(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        // An answer is some dozens of bytes: where they find no room, nobody reads them.
+        // An answer is some dozens of bytes: where they find no room, the host does not read them.
         if connection.stream.write_all(&frame(bytes)).is_err() {
             self.close(id);
         }

@@ -97,7 +97,7 @@ impl Sources {
         self.awaited.retain(|address| {
             let is_any = address.is_unspecified();
             let there = if is_any { Ok(()) } else { principal.is_ready(*address) };
-            // Without IPv6 on this server nobody can be told over it, and nobody else need suffer.
+            // Without IPv6 on this server no client can be told over it; clients with IPv4 are told all the same.
             let bound = there.and_then(|()| {
                 let bound = self.sockets.bind(*address);
                 bound.map_err(|error| format!("no socket could be bound to {address}: {error}"))

@@ -35,7 +35,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// How many answers find room if nobody takes them out.
+    /// How many answers find room while none is taken out.
     pub(super) fn holds(&self) -> usize {
         let room = |socket: &UdpSocket| socket2::SockRef::from(socket).recv_buffer_size().ok();
         // Where no address is ready yet, a socket like those that will be.

@@ -75,7 +75,7 @@ impl Streams {
         }
     }
 
-    /// Sends and takes in what can be now; ends what takes too long, and what nobody waits for any more.
+    /// Sends and takes in what can be now; ends calls that take too long, and calls that are no longer waited for.
     pub(super) fn go_on(&mut self, notifier: &mut Notifier, now: Moment) {
         self.open.retain_mut(|stream| {
             if !notifier.is_awaited(stream.xid) {

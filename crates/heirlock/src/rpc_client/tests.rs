@@ -99,7 +99,7 @@ fn an_rpcbind_that_is_heard_over_udp_alone_is_asked_over_that() {
 }
 
 #[test]
-fn where_nobody_listens_that_is_said_at_once() {
+fn where_no_program_listens_that_is_said_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);

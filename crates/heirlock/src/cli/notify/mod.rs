@@ -62,7 +62,7 @@ struct RetryTime(Option<Duration>);
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
-    /// The number that was sent; none where there was nobody to tell.
+    /// The number that was sent; none where there was no client to tell.
     state_number: Option<u32>,
     names: Vec<String>,
     clients: usize,
@@ -220,7 +220,7 @@ fn parse_retry_time(text: &str) -> Result<RetryTime, String> {
 fn in_words(report: &Report) -> String {
     let mut text = match report.state_number {
         None if !report.left.is_empty() => "no client was told\n".to_owned(),
-        None => "nobody is on record: nobody was told\n".to_owned(),
+        None => "no client is on record, so none was told\n".to_owned(),
         Some(number) => format!(
             "{} of {} clients told under number {number}, as {}, in {:.3} s\n",
             report.acknowledged,

@@ -1,6 +1,6 @@
-//! `heirlock records import`: what a status monitor knows becomes a generation of a service that nobody holds, for
-//! `heirlock adopt` to take over. It is how locks of a server without heirlock, or of a dead one whose disk is left,
-//! come into the store.
+//! `heirlock records import`: the records of a status monitor become a generation of a service that no server holds, for
+//! `heirlock adopt` to take over. It is how locks of a server without heirlock, or of a dead one whose disk is left, come
+//! into the store.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -132,7 +132,7 @@ fn import_into(
     Ok(imported)
 }
 
-/// A service that nobody has configured would never be adopted.
+/// A service that is not configured would never be adopted.
 fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Failed> {
     if settings.service(service).is_some() {
         return Ok(());
@@ -167,7 +167,7 @@ fn may_claim(
         );
         return Err(Failed::new(Exit::Refused, what));
     }
-    // Nobody has watched the owner's heart: this is a short run of a program.
+    // The owner's heart was not watched: this is a short run of a program.
     let heart = OwnerHeart::Unknown { watched: Duration::ZERO, needed: settings.heartbeat.dead_after * 2 };
     let fenced = fenced.and_then(|fenced| fenced.server(|| newest.map(|claim| claim.owner.clone())));
     let authority = Authority { fenced, ..Authority::default() };
@@ -317,8 +317,8 @@ fn added_lines(old: &[u8], new: &[u8]) -> Vec<u8> {
     render_record(&new)
 }
 
-/// Takes a number and begins its generation. The claim is nobody's from its beginning, so an import that ends between the
-/// two has changed nothing that anybody goes by, and is simply run again.
+/// Takes a number and begins its generation. The claim has no holder from its beginning, so an import that ends between
+/// the two has changed nothing that a server goes by, and is simply run again.
 fn write(
     store: &dyn Store,
     settings: &Settings,
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_ended_at_any_step_belongs_to_nobody_and_is_finished_by_the_next() {
+    fn an_import_that_ended_at_any_step_belongs_to_no_server_and_is_finished_by_the_next() {
         let mut step = 0;
         loop {
             let disk = FaultyDisk::new();

@@ -154,7 +154,7 @@ pub(in crate::cli) fn imported(imported: &Imported, look: &Look) -> String {
     if !imported.unresolved.is_empty() {
         text.push_str(&format!(
             "\n{}\n",
-            look.bad("no address is known; nobody can tell them of an adoption")
+            look.bad("no address is known, so they can't be told of an adoption")
         ));
         for client in &imported.unresolved {
             text.push_str(&format!("  {}\n", plain(client)));
@@ -223,7 +223,7 @@ nfs, generation 3: 2 clients of /var/lib/nfs imported, 4 known before
   192.0.2.1
   client2
 
-no address is known; nobody can tell them of an adoption
+no address is known, so they can't be told of an adoption
   client2
   what to do: give the name an address (/etc/hosts) and import again
 

@@ -285,7 +285,10 @@ fn an_address_that_no_server_can_have_is_refused() {
             format!("[host]\naddresses = [\"{address}\"]"),
         ] {
             let said = said_of(&section);
-            assert!(said.contains("nobody's address") && said.contains(&format!("{address:?}")), "{said}");
+            assert!(
+                said.contains("which no server can have") && said.contains(&format!("{address:?}")),
+                "{said}"
+            );
         }
     }
     let said = said_of("[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10/24\"]");

@@ -29,7 +29,7 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
     let check = "ha-callout";
     let Some(value) = statd::named_callout(host, settings) else {
         let found =
-            format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd tells nobody: {AS_WATCH}");
+            format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd calls no program: {AS_WATCH}");
         return Finding::warning(check, found, "run 'heirlock enable'");
     };
     let (named, file) = (PathBuf::from(&value.text), value.file.display());

@@ -62,7 +62,7 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
     let Ok(Some(port)) =
         rpc_client::find_over(here, port, STATUS_MONITOR, Transport::Tcp, limits::PROBE_TIME_MAX)
     else {
-        return Finding::note(check, "nobody is registered as status monitor over TCP, as lockd asks for it");
+        return Finding::note(check, "no status monitor is registered over TCP, as lockd asks for it");
     };
     let holders = statd::holders(host, port);
     let names: BTreeSet<&str> = holders.iter().map(|(_, name)| name.as_str()).collect();
@@ -72,7 +72,7 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
         return Finding::loses_locks(
             check,
             format!(
-                "rpcbind sends lockd to port {port}, where nobody listens: every new client is refused its locks"
+                "rpcbind sends lockd to port {port}, where no process listens: every new client is refused its locks"
             ),
             "start the agent (systemctl start heirlock)",
         );

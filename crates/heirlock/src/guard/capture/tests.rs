@@ -141,7 +141,7 @@ fn whose_socket_lockd_is_sent_to_is_said() {
     tree.remove("/proc/902/fd/7");
     let found = under_nsm(&tree);
     assert_eq!(wrong(&found), [("status-monitor-socket", Severity::LosesLocks)]);
-    assert!(found[0].found.contains("where nobody listens"), "{}", found[0]);
+    assert!(found[0].found.contains("where no process listens"), "{}", found[0]);
 }
 
 /// As `enable` leaves a host under callout, with an agent that listens; drop the listener and it is gone.
@@ -175,14 +175,14 @@ fn a_callout_that_is_not_named_or_not_ours_is_said() {
     tree.put("/etc/nfs.conf.d/zzz.conf", "[statd]\nha-callout=/usr/libexec/other\n");
     assert_eq!(under_callout(&tree), [("ha-callout", Severity::Warning)]);
     tree.put("/etc/nfs.conf.d/zzz.conf", "[statd]\nha-callout=/usr/local/lib/heirlock/heirlock-callout\n");
-    assert_eq!(under_callout(&tree), [], "whoever names it");
+    assert_eq!(under_callout(&tree), [], "whichever file names it");
     tree.remove("/etc/nfs.conf.d/zzz.conf");
     tree.remove("/etc/nfs.conf.d/heirlock.conf");
     assert_eq!(under_callout(&tree), [("ha-callout", Severity::Warning)]);
 }
 
 #[test]
-fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_nobody_is_said() {
+fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_no_agent_is_said() {
     let (tree, listener) = called_out();
     drop(listener);
     assert_eq!(under_callout(&tree), [("callout-socket", Severity::Warning)]);

@@ -53,8 +53,8 @@ fn a_status_monitor_that_is_not_registered_loses_locks() {
         |port| registrations(&at_port(port, "")).iter().map(|finding| finding.severity).collect::<Vec<_>>();
     assert_eq!(severities(rpcbind("127.0.0.1", 0, Some(4045))), [Severity::Ok, Severity::Ok]);
     assert_eq!(severities(rpcbind("127.0.0.1", 0, None)), [Severity::LosesLocks, Severity::Note]);
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let found = registrations(&at_port(nobody.local_addr().unwrap().port(), ""));
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let found = registrations(&at_port(silent.local_addr().unwrap().port(), ""));
     assert_eq!((found.len(), found[0].check, found[0].severity), (1, "rpcbind", Severity::LosesLocks));
 }
 
@@ -103,7 +103,7 @@ fn what_differs_on_another_server_is_said_by_its_weight() {
         store.put_server(&other).unwrap();
         differences(&ours, &store, &settings("")).remove(0)
     };
-    assert_eq!(differences(&ours, &store, &settings("")), [], "nobody to compare with");
+    assert_eq!(differences(&ours, &store, &settings("")), [], "no server to compare with");
     assert_eq!(said("theirs-alone", "1").severity, Severity::Ok);
     let fsid = said("fsid:/srv/nfs", "78");
     assert_eq!(fsid.severity, Severity::LosesLocks);

@@ -15,8 +15,8 @@ use crate::host::nfs_conf::{self, NfsConf};
 pub(super) const DROP_IN: &str = "/etc/nfs.conf.d/heirlock.conf";
 
 const TEXT: &str = "# Written by 'heirlock enable' and taken back by 'heirlock disable'.\n\
-    # On this host heirlock tells the clients. sm-notify with nobody to notify would end the grace period in which they\n\
-    # reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
+    # On this host heirlock tells the clients. sm-notify without clients to notify would end the grace period in\n\
+    # which they reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
 
 /// Added to it where rpc.statd has a callout.
 const CALLOUT: &str =
@@ -81,7 +81,7 @@ pub(super) fn what_others_wrote(now: &Before, remembered: &Remembered) -> Option
     (!as_before).then_some(kept)
 }
 
-/// Nobody changed our lines: they are there, or all of them are gone.
+/// Our lines were not changed: they are there, or all of them are gone.
 pub(super) fn is_whole(there: &Content, block: &str) -> bool {
     let text = String::from_utf8_lossy(there.bytes());
     text.contains(block) || !text.contains(BEGIN)
