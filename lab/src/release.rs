@@ -61,7 +61,7 @@ pub struct Root {
     pub tree: Option<PathBuf>,
     /// The kernel's release, e.g. `6.1.176`: the name of its folder of modules.
     pub kernel: String,
-    /// Held as long as somebody runs on the tree, so that nobody replaces it meanwhile.
+    /// Held as long as a guest runs on the tree, so that no other lab replaces it meanwhile.
     _in_use: Option<Arc<File>>,
 }
 

@@ -96,7 +96,7 @@ impl Clients {
 struct Wire {
     incoming: OwnedFd,
     outgoing: OwnedFd,
-    /// Nobody reads from these: they keep the kernel from answering that nobody listens.
+    /// These are never read: they keep the kernel from answering that no program listens.
     _held: [UdpSocket; 2],
 }
 

@@ -569,7 +569,7 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
             script(&format!(
                 "ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr add $HEIRLOCK_ADDRESSES/24 dev vec0
                  {guest_program} announce $HEIRLOCK_ADDRESSES {}\n",
-                crate::network::NOBODY
+                crate::network::UNUSED_ADDRESS
             )),
         ),
         (

@@ -9,7 +9,7 @@ use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
 use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
-use crate::network::NOBODY;
+use crate::network::UNUSED_ADDRESS;
 
 /// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
 pub const RESTART_NFS: &str = "rpc.nfsd 0; rpc.nfsd 4";
@@ -92,8 +92,9 @@ impl Cluster {
     pub fn address_up(&self, server: Name, service: &Service) -> Result<()> {
         let address = service.address;
         let guest_program = guest_program::NAME;
-        let command =
-            format!("ip addr add {address}/24 dev vec0 && {guest_program} announce {address} {NOBODY}");
+        let command = format!(
+            "ip addr add {address}/24 dev vec0 && {guest_program} announce {address} {UNUSED_ADDRESS}"
+        );
         self.ok(server, &command).map(drop)
     }
 
@@ -115,7 +116,7 @@ impl Cluster {
         self.ok(server, &format!("set -e; {unexport}; exportfs -f; sync; umount /srv/{name}")).map(drop)
     }
 
-    /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of
+    /// Ends the grace period of a server that starts for the first time and has no client to wait for. That of
     /// NFSv4 may be over by itself: nfsd skips it where nfsdcld knows no client.
     ///
     /// # Errors
@@ -182,7 +183,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What `hold` begins with; gives where the answer will be. Whoever listens at `listener` hears of the lock at once.
+    /// What `hold` begins with; gives where the answer will be. A socket at `listener` hears of the lock at once.
     pub(super) fn begin_to_hold(
         &self,
         client: Name,

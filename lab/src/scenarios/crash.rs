@@ -60,7 +60,7 @@ fn notify(lab: &mut Cluster) -> Result<()> {
     let report = lab.adopt(NFS_B, &HOMES, "--finish")?;
     expect_both_back(&report, &HOMES, &[number])?;
     ensure!(report.strategy == "notify" && report.state_number == prepared.state_number, "{report:?}");
-    ensure!(report.others.is_empty(), "notify drops nobody's locks, so nobody else is told: {report:?}");
+    ensure!(report.others.is_empty(), "notify drops no locks, so no other client is told: {report:?}");
     expect_both_locks(lab, NFS_B)?;
     let_both_go(lab)
 }
@@ -105,7 +105,7 @@ fn restart_nfs(lab: &mut Cluster) -> Result<()> {
     let (_, before) = lab.status(NFS_A)?.of(&HOMES)?.claim();
 
     lab.power_loss(NFS_A)?;
-    // The heart is silent; but as long as nobody confirms that the server is off, it may yet serve.
+    // The heart is silent; but as long as no fence confirms that the server is off, it may yet serve.
     lab.wait_until_within(NFS_B, "grep -q 'heart is silent' /run/heirlock.log", ADOPTION_TIME_MAX)?;
     let status = lab.status(NFS_B)?;
     ensure!(

@@ -33,7 +33,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.ok(NFS_A, &gone)?;
     ensure!(lab.locks(NFS_A)? == 0, "a released service must leave no lock behind");
     ensure!(!lab.status(NFS_A)?.of(&HOMES)?.held, "released, and still held");
-    let away = lab.adopt(NFS_B, &HOMES, "")?; // nobody needs to be fenced
+    let away = lab.adopt(NFS_B, &HOMES, "")?; // no server needs to be fenced
     expect_both_back(&away, &HOMES, &[number])?;
     lab.wait_for_locks(NFS_B, 2, super::stage::RECLAIM_TIME_MAX)?;
 

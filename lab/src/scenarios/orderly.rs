@@ -1,5 +1,5 @@
 //! NFS is stopped in order while locks are held. Newer kernels then ask the status monitor to forget every client,
-//! older ones some; heirlock forgets nobody.
+//! older ones some; heirlock forgets none.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
         Ok((!lab.status(NFS_A)?.lock_manager.serving).then_some(()))
     })?;
     ensure!(lab.stored(&HOMES)? == known, "forgotten: {:?}", lab.stored(&HOMES)?);
-    lab.say("NFS is stopped, rpc.statd has forgotten everybody, and the store nobody");
+    lab.say("NFS is stopped, rpc.statd has forgotten all clients, and the store none");
 
     lab.power_loss(NFS_A)?;
     lab.attach(NFS_B, &HOMES)?;

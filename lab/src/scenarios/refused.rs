@@ -1,4 +1,5 @@
-//! The store is gone. heirlock as status monitor refuses the lock that it could not protect, and nobody else suffers.
+//! The store is gone. heirlock as status monitor refuses the lock that it could not protect, and no other client
+//! suffers.
 
 use std::time::Duration;
 

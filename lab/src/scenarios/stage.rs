@@ -45,7 +45,7 @@ pub(super) fn stand_by_again(lab: &Cluster, server: Name, setup: &Setup) -> Resu
     lab.wait_until_own_clients_are_told(server, &before)
 }
 
-/// Both locks are on that server, and nobody else gets them: neither now, in grace, where a request waits for the end
+/// Both locks are on that server, and no other client gets them: neither now, in grace, where a request waits for the end
 /// of it, nor afterwards.
 pub(super) fn expect_both_locks(lab: &Cluster, server: Name) -> Result<()> {
     lab.wait_for_locks(server, 2, RECLAIM_TIME_MAX)?;

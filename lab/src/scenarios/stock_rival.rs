@@ -1,5 +1,5 @@
 //! Other senders on the same host: distributions start sm-notify by themselves. With nothing to tell it ends grace,
-//! so whoever was to reclaim in it is lost.
+//! so a client that was to reclaim in it loses its locks.
 
 use anyhow::{Result, ensure};
 
@@ -41,7 +41,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.say("on the unguarded host grace is over");
 
     // No systemd runs here, so no unit can be masked; what the unit runs is all there is to stop.
-    // Whoever starts it finds that somebody has notified already …
+    // A program that starts it finds that clients were notified already …
     lab.ok(NFS_B, UNIT_RUNS)?;
     ensure!(lab.grace(&PROJECTS)? == Grace::Open, "sm-notify ended grace on a guarded host");
     // … and after a boot, and by hand, that it must not end grace.

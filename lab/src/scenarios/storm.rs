@@ -13,7 +13,7 @@ use crate::crowd::{Answer, Crowd};
 use crate::limits::ADOPTION_TIME_MAX;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// heirlock as status monitor. rpc.statd is too slow for such a crowd, whoever stands behind it.
+/// heirlock as status monitor. rpc.statd is too slow for such a crowd, in every other capture mode.
 pub const STORM: Scenario = Scenario {
     name: "storm",
     about: "300 clients reclaim at once after an adoption, inside grace (watch, callout: rpc.statd's figures, for comparison)",

@@ -61,7 +61,7 @@ fn stock_rival(lab: &mut Cluster) -> Result<()> {
     given_back(lab, &before)
 }
 
-/// The harm: nobody asked for a notification, and systemd starts it with NFS.
+/// The harm: a notification was not asked for, and systemd starts it with NFS.
 fn unguarded(lab: &Cluster) -> Result<()> {
     lab.serve(NFS_A, &HOMES)?;
     lab.wait_until(NFS_A, &format!("systemctl is-active --quiet {NOTIFY}"))?;

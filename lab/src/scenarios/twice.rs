@@ -95,7 +95,7 @@ fn late(lab: &mut Cluster) -> Result<()> {
         ensure!(datagrams(lab, client)? == before, "{client} was told after grace");
         lab.ok(client, "! dmesg | grep -q 'spurious grace period'")?;
     }
-    ensure!(lab.locks(NFS_B)? == 0, "nobody was told, so nobody can have reclaimed");
+    ensure!(lab.locks(NFS_B)? == 0, "no client was told, so none can have reclaimed");
 
     // Longer than a tombstone waits, with a look at the directory in between.
     lab.ok(NFS_B, "touch /var/lib/nfs/sm/.look && rm /var/lib/nfs/sm/.look && sleep 3")?;

@@ -54,7 +54,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
         lab.wait_until_grace_is_over(&HOMES)?;
         expect_lock_count(lab, adoptive, count)?;
     }
-    // Not before: whoever was refused a lock is a known client.
+    // Not before: a client that was refused a lock is a known client.
     for ((client, file, ..), survived) in ROUNDS.into_iter().zip(&survived) {
         let rival = if client == CLIENT1 { CLIENT2 } else { CLIENT1 };
         let expected = if *survived { Lock::Denied } else { Lock::Locked };

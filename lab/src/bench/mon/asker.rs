@@ -15,7 +15,7 @@ use crate::rpc::{opaque, privileged_stream, word};
 /// Bytes of an accepted answer: mark, header, result, number.
 const ANSWER: usize = 4 + 24 + 8;
 
-/// Whoever is refused asks again after this.
+/// A client that is refused asks again after this.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What was asked, and how long each answer took.
@@ -135,9 +135,9 @@ fn readable(workers: &[Worker], patience: Duration) -> Result<Vec<usize>> {
     Ok((0..fds.len()).filter(|at| !fds[*at].revents().is_empty()).collect())
 }
 
-/// From a privileged port, as lockd and Ganesha ask: heirlock registers for nobody else.
+/// From a privileged port, as lockd and Ganesha ask: heirlock registers for no other program.
 fn connect(port: u16) -> Result<TcpStream> {
-    let stream = privileged_stream((Ipv4Addr::LOCALHOST, port).into()).context("nobody listens")?;
+    let stream = privileged_stream((Ipv4Addr::LOCALHOST, port).into()).context("no program listens")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)

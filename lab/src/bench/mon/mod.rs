@@ -25,11 +25,11 @@ const AT_ONCE: [usize; 2] = [1, 64];
 /// Clients at which the goals are judged.
 const JUDGED_AT: usize = 1_000;
 
-/// Who answers.
+/// The program that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tool {
-    /// Nobody: files are made durable by a loop.
+    /// No program: files are made durable by a loop.
     BareSyncs,
     /// A server that grants and does nothing else.
     BareRpc,

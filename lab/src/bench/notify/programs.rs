@@ -186,7 +186,7 @@ fn watch(mut command: Command, clients: &Clients, patience: Duration, to_its_end
         }
         thread::sleep(LOOK);
     }
-    // By its id, and it is still ours: nobody has waited for it.
+    // By its id, which is still its own: it has not been waited for.
     let _ = child.kill();
     let output = child.wait_with_output()?;
     let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
