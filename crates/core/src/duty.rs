@@ -9,7 +9,7 @@ use crate::names::ServiceName;
 use crate::planted::{Bug, planted};
 use crate::takeover::{Cause, Journal, Part, Phase, Until};
 
-/// What is owed.
+/// The duty of a server towards the clients of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Duty {
     /// Its clients' locks live in the lock manager that runs, or there are none.
@@ -27,9 +27,9 @@ pub enum Duty {
     Recover,
 }
 
-/// What is known of the locks of strangers: clients of a service that was never adopted, recorded before any life of the
-/// lock manager was noted for it. That is so where the agent is started for the first time beside a lock manager that
-/// serves already, and where it was killed between its first look at the clients and its first look at the lock manager.
+/// Where the locks of clients are that were recorded before any life of the lock manager was noted for their service, which
+/// was never adopted. Such clients are found where the agent is started for the first time beside a lock manager that
+/// serves already, or was killed between its first look at the clients and its first look at the lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strangers {
     /// Nothing.
@@ -43,7 +43,7 @@ pub enum Strangers {
 }
 
 impl Strangers {
-    /// What the lock manager's answer tells of them.
+    /// What the lock manager's answer tells of their locks.
     #[must_use]
     pub fn told_by(probe: Probe) -> Self {
         match probe {
@@ -54,7 +54,7 @@ impl Strangers {
     }
 }
 
-/// What is owed to the clients of a service with this journal.
+/// The duty towards the clients of a service with this journal.
 ///
 /// `has_clients` says whether the store knows any; `reborn` whether another life than the one that was known runs, and
 /// nothing was done about it yet.
@@ -69,7 +69,7 @@ pub fn duty(
     match (&journal.life, journal.phase) {
         (None, Phase::Claimed | Phase::Conveyed) if planted(Bug::ForgetRedo) => Duty::Nothing,
         (None, Phase::Claimed | Phase::Conveyed) => Duty::Redo,
-        // What failed was said and is a person's to repeat; a restart of the lock manager is another matter.
+        // A failed run was reported, and an administrator repeats it; a restart of the lock manager is another matter.
         (_, Phase::Failed) if reborn => Duty::Recover,
         (None, Phase::Settled) if has_clients && journal.members.is_empty() => match strangers {
             Strangers::Unknown => Duty::FindOut,
@@ -88,8 +88,9 @@ pub fn duty(
 }
 
 /// Whether a service with this journal is adopted for good: its clients were told, and their locks live in the life that
-/// runs. To adopt it again would drop them for nothing. One whose adoption failed, so that clients lost their locks untold,
-/// is adopted again when that is asked for: they still believe that they hold them, and reclaim once they are told.
+/// runs. To adopt it again would drop them for nothing. A service whose adoption failed, so that clients lost their locks
+/// untold, is adopted again when that is asked for: its clients still believe that they hold their locks, and reclaim them
+/// once they are told.
 #[must_use]
 pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnation>) -> bool {
     let failed = journal.failure.is_some() && (has_lost || journal.cause != Cause::OwnRestart);
@@ -99,7 +100,7 @@ pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnatio
 /// One service that this server holds, as far as its duties depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Holding<'a> {
-    /// Which.
+    /// The service.
     pub service: &'a ServiceName,
     /// How far its generation has come.
     pub journal: &'a Journal,
@@ -109,7 +110,7 @@ pub struct Holding<'a> {
     pub frozen: bool,
 }
 
-/// What is owed to all services of one lock manager together.
+/// The duties towards all services of one lock manager together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owed {
     /// Services whose first life is the one that runs: to be noted, nothing else.
@@ -118,11 +119,11 @@ pub struct Owed {
     pub resume: Option<String>,
     /// A run that was interrupted before it had recognised.
     pub redo: Option<Redo>,
-    /// Services whose clients must be told by whatever run comes next, for their locks are gone. What is to be resumed
-    /// or done anew is among them: where that can't be, it must not be left out.
+    /// Services whose clients must be told by the next run, for their locks are gone. Services of a run that is to be
+    /// resumed or done anew are among them, so that they are not left out where that can't be.
     pub lost: Vec<ServiceName>,
-    /// Services whose clients are strangers of whom nothing is known yet. A run that begins anyhow tells them too: inside
-    /// grace that takes nothing from anybody.
+    /// Services of which it is not known whether their clients' locks are gone ([`Strangers`]). A run that begins anyhow
+    /// tells them too: inside grace that takes no lock from any client.
     pub unknown: Vec<ServiceName>,
 }
 
@@ -131,13 +132,13 @@ pub struct Owed {
 pub struct Redo {
     /// The run that was interrupted.
     pub run: String,
-    /// What it was to take over; none where it was a self-adoption.
+    /// The services that it was to take over; none where it was a self-adoption.
     pub targets: Vec<ServiceName>,
     /// Where it was to stop.
     pub until: Until,
 }
 
-/// What is owed to these services, in the life that runs.
+/// The duties towards these services, in the life that runs.
 #[must_use]
 pub fn owed<'a>(
     holdings: impl IntoIterator<Item = Holding<'a>>,
@@ -161,7 +162,7 @@ pub fn owed<'a>(
             Duty::Redo => {
                 owed.lost.push(service);
                 let redo = redo(holding.journal, &holdings);
-                // What was to be taken over comes first: its run tells the clients of the others as well.
+                // A run that was to take services over comes first: it tells the clients of the others as well.
                 if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {
                     owed.redo = Some(redo);
                 }
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_only_where_they_may_have_locked_in_another_life() {
+    fn clients_without_a_noted_life_are_told_only_where_they_may_have_locked_in_another() {
         let met =
             |strangers, reborn| duty(&journal(Phase::Settled, None), true, &life("2"), reborn, strangers);
         for reborn in [false, true] {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_begins_while_nothing_is_known_of_strangers_tells_them_too() {
+    fn a_run_that_begins_while_clients_have_no_noted_life_tells_them_too() {
         let owed = owed_to(
             &[("new", journal(Phase::Settled, None)), ("nfs", journal(Phase::Settled, Some(life("1"))))],
             false,

@@ -63,16 +63,16 @@ impl Opening {
 
 /// What one process on a server saw of the grace period of a life, as it leaves it to the next one.
 ///
-/// Since when grace has been open: not every lock manager can tell. One that is known by commands alone never does, and lockd's
-/// thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's death could not
-/// count grace, and would have to give its clients up.
+/// Since when grace has been open: not every lock manager can tell. A lock manager that is known by commands alone never
+/// does, and lockd's thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's
+/// death could not count grace, and would have to give its clients up.
 ///
 /// When grace was last seen closed: where it is open at the next process's first look, and the lock manager's threads are the
 /// same, its locks were dropped in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Remembered {
-    /// Whose grace.
+    /// The life whose grace period it is.
     life: Incarnation,
     /// How long after the boot it had not opened yet.
     #[serde(default)]
@@ -82,7 +82,7 @@ pub struct Remembered {
     closed_ms: Option<u64>,
 }
 
-/// What is remembered of the grace period of a life, to a process of its own clock.
+/// The memory of the grace period of a life, in a process with a clock of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recalled {
     /// Whose grace it is, where that life followed the known one in place: its beginning was seen, and nothing was done about it
@@ -169,7 +169,7 @@ impl Grace {
         Self { opened, length, margin, proved: None, closed: false }
     }
 
-    /// Takes in what a probe said. One that says nothing leaves the last proof to grow old.
+    /// Takes in what a probe said. After a probe without an answer the last proof grows older.
     pub fn prove(&mut self, at: Moment, probe: Probe) {
         match probe {
             Probe::InGrace => self.proved = Some(at),
@@ -246,7 +246,7 @@ mod tests {
             "SIGKILL: same thread"
         );
         let by_others = Opening { seen: Some(at(98)), ..old };
-        assert_eq!(by_others.counted_from(), Some(at(98)), "killed by somebody else, seen to open again");
+        assert_eq!(by_others.counted_from(), Some(at(98)), "killed by another program, seen to open again");
     }
 
     #[test]

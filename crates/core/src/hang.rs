@@ -1,5 +1,5 @@
 //! Whether a loop of a program hangs. The clock on the wall can't tell: on a busy machine a loop that is well stands still for
-//! seconds, and one that waits for a disk is no better after a kill. What counts is time in which it could have made
+//! seconds, and a loop that waits for a disk is no better after a kill. Only time counts in which the loop could have made
 //! headway and did not:
 //!
 //! - A loop that sleeps, while no other thread of its program works: it waits for something that will not come.
@@ -20,7 +20,7 @@ pub enum Doing {
     Runs,
     /// It waits for a disk, or something else that a signal does not interrupt.
     WaitsForDisk,
-    /// It sleeps until somebody wakes it.
+    /// It sleeps until another thread or the kernel wakes it.
     Sleeps,
     /// It was stopped, by a signal or a debugger.
     Stopped,
@@ -31,7 +31,7 @@ pub enum Doing {
 /// A loop's thread, at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// What it does.
+    /// Its state.
     pub doing: Doing,
     /// Some other thread of its program runs or waits for a disk: perhaps for this one's sake.
     pub others_work: bool,
@@ -39,7 +39,7 @@ pub struct Look {
     pub processor_time: Duration,
 }
 
-/// What follows from the looks so far.
+/// The verdict of the looks so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It makes headway, or may yet.

@@ -15,9 +15,9 @@ use crate::takeover::{Cause, Journal, Milestone, OutcomeLine, Phase, Stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Tenure {
-    /// Which generation.
+    /// The generation.
     pub generation: Generation,
-    /// Whose it was.
+    /// The server that had it.
     pub owner: ServerName,
     /// How it came to be.
     pub beginning: Beginning,
@@ -33,7 +33,7 @@ pub struct Tenure {
     pub failure: Option<String>,
     /// The number that its clients were told.
     pub state_number: Option<u32>,
-    /// What became of its clients.
+    /// The outcomes of its clients.
     pub clients: Told,
     /// How long they were without the service.
     pub gap: Gap,
@@ -59,7 +59,7 @@ pub enum Beginning {
     Unknown,
 }
 
-/// What became of the clients of a generation.
+/// How many clients of a generation came to each outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Told {
@@ -147,7 +147,7 @@ pub fn tenure(of: &Sources<'_>) -> Tenure {
         beginning: beginning(of, run),
         from: claim_before.map(|before| before.owner.clone()),
         began_at_s,
-        // One whose release failed after it was noted is not given up.
+        // A generation whose release failed after it was noted is not given up.
         released_at_s: journal.and_then(|journal| journal.released_at_s).filter(|_| claim.released),
         phase: journal.map_or(Phase::Claimed, |journal| journal.phase),
         failure: journal.and_then(|journal| journal.failure.clone()),
@@ -172,8 +172,8 @@ fn beginning(of: &Sources<'_>, run: Option<&Journal>) -> Beginning {
     }
 }
 
-/// What became of clients, from their outcomes. A later outcome of a client replaces an earlier one. While a run is on, those
-/// on record of whom nothing was learnt are yet to be told; afterwards they came later.
+/// What became of clients, from their outcomes. A later outcome of a client replaces an earlier one. While a run is on,
+/// clients on record without an outcome are yet to be told; afterwards they came later.
 #[must_use]
 pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
     let last: BTreeMap<&str, Outcome> =

@@ -38,11 +38,11 @@ pub struct Scan {
 /// One monitor record as it lies in the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScannedFile {
-    /// Which folder.
+    /// The folder that it was found in.
     pub folder: Folder,
     /// Its file name: what nfs-utils made of the client's name with the resolver of that moment.
     pub name: MonName,
-    /// What it holds, to the byte.
+    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -60,19 +60,19 @@ pub enum Folder {
 pub struct Problem {
     /// Its path below the directory, with control characters escaped.
     pub path: String,
-    /// What was expected and found.
+    /// The error: what was expected and found.
     pub why: String,
     /// It may be a record that is just being written: empty, or cut short. Worth saying only if it stays so.
     pub may_be_in_the_making: bool,
 }
 
-/// Who is a peer and not a client (I7).
+/// The hosts that are peers, and those that are clients for certain (I7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Servers that this server mounts from: their records are its own lock manager's, as a client.
     pub peers: BTreeSet<MonName>,
-    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP
-    /// table is a hint: it can make somebody a client, never the contrary.
+    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP table is a
+    /// hint: it can make a host a client, never the contrary.
     pub connected: BTreeSet<MonName>,
 }
 
@@ -213,7 +213,7 @@ impl Ledger {
     /// still at the next scan to have been seen.
     pub fn saw(&mut self, client: &MonName, life: Option<&Incarnation>) {
         self.follow_life(life);
-        // What vanished before has come back: if it vanishes again, its time begins anew.
+        // A client that had vanished has come back: if it vanishes again, its time begins anew.
         self.tombstones.remove(client);
         if life.is_some() {
             self.seen.insert(client.clone());
@@ -227,7 +227,7 @@ impl Ledger {
     }
 
     /// How many clients this ledger has come to know since it was made, those that have gone again counted as well: a number
-    /// that differs whenever somebody has arrived, which the number of clients does not.
+    /// that differs whenever a client has arrived, which the number of clients does not.
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.arrived
@@ -259,7 +259,7 @@ impl Ledger {
 
     fn follow_life(&mut self, life: Option<&Incarnation>) {
         if life.is_none() || self.life.as_ref() != life {
-            // What vanished in another life, or while none served, says nothing about this one.
+            // A record that vanished in another life, or while no lock manager served, says nothing about this life.
             self.tombstones.clear();
             self.seen.clear();
             self.life = life.cloned();

@@ -11,7 +11,7 @@ use crate::claim::{Claim, OwnerHeart};
 use crate::moment::Moment;
 use crate::names::ServerName;
 
-/// What a look into the store showed of one server.
+/// One server's heartbeat as a look into the store showed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// Changes with every heartbeat: the agent's run and its count.
@@ -75,8 +75,8 @@ impl Hearts {
         }
     }
 
-    /// In this round one server's heart could not be read. What was watched of it proves nothing: neither that it lives nor
-    /// that it is silent.
+    /// In this round one server's heart could not be read. The time that it was watched proves nothing: neither that it
+    /// lives nor that it is silent.
     pub fn unseen(&mut self, server: &ServerName) {
         self.seen.remove(server);
         self.unseen.insert(server.clone());
@@ -90,13 +90,13 @@ impl Hearts {
         }
     }
 
-    /// Whether this server was seen to live later than `since`. One that stopped in order lives no more.
+    /// Whether this server was seen to live later than `since`. A server that stopped in order lives no more.
     #[must_use]
     pub fn lived_after(&self, server: &ServerName, since: Moment) -> bool {
         self.seen.get(server).is_some_and(|seen| seen.was_alive && !seen.paused && seen.changed_at > since)
     }
 
-    /// What is known of one server.
+    /// The state of one server's heart.
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
         let needed = self.dead_after.saturating_mul(2);
@@ -116,15 +116,15 @@ impl Hearts {
         match seen.was_alive {
             true if since_change < self.dead_after => OwnerHeart::Beating { last_change: since_change },
             true if watched >= needed => OwnerHeart::Silent { for_time: since_change },
-            // One that came into sight later is watched as long as all others were.
+            // A server that came into sight later is watched as long as all others were.
             false if since_change >= needed => OwnerHeart::Silent { for_time: since_change },
             _ => OwnerHeart::Unknown { watched: watched.min(since_change), needed },
         }
     }
 }
 
-/// Whether a service whose owner's heart is `heart` may be adopted now without a person asking. What follows is the
-/// fence, and without its confirmation nothing.
+/// Whether a service whose owner's heart is `heart` may be adopted now without a person asking. The fence comes next;
+/// without its confirmation nothing follows.
 #[must_use]
 pub fn may_adopt_unasked(heart: OwnerHeart) -> bool {
     // A pause never triggers, and a server that was never seen was never alive.

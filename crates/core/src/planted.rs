@@ -28,7 +28,7 @@ pub enum Bug {
     SilentOutcome,
     /// I7: servers that this one mounts from are told as if they were clients.
     TellPeers,
-    /// I6: who is not in the TCP table is no client.
+    /// I6: a host that is not in the TCP table is no client.
     TrustHint,
     /// I11: any text is a name.
     TrustNames,

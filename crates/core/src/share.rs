@@ -1,5 +1,5 @@
-//! How much of a loop's time goes to others than the one whom it is there for: anybody on the network may send without end,
-//! and a loop that is always busy with that is given the processor late when the one comes who counts.
+//! How much of a loop's time goes to senders other than the lock manager, which it is there for. Any host on the network
+//! may send without end, and a loop that is always busy with that is given the processor late when the lock manager asks.
 
 use crate::{Moment, limits};
 

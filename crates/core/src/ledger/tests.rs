@@ -338,7 +338,7 @@ fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     assert_eq!(ledger.tombstones(), 0, "another life saw it");
 }
 
-/// A directory that somebody fills holds a look up no longer than one of as many clients.
+/// A directory full of foreign files holds a look up no longer than one of as many clients.
 #[test]
 fn of_a_client_with_countless_files_the_first_lines_are_kept() {
     let line =

@@ -103,7 +103,7 @@ fn a_recognition_that_no_run_awaits_is_a_life_that_began_as_any_other_does() {
         let (begun, recognition) = lives.recognised(&done(start, in_place), false);
         assert_eq!(begun, Some(Begun { life: life(start, reopened), since: Some(at(50)) }));
         assert!(lives.is_reborn() && recognition.is_ok());
-        // Strangers' locks were in the life that it ended.
+        // Clients without a noted life had their locks in the life that it ended.
         let (name, met) = (service("nfs"), journal(Phase::Settled, None));
         assert_eq!(lives.owed([holding(&name, &met)]).lost, std::slice::from_ref(&name));
     }
@@ -124,7 +124,7 @@ fn nothing_is_recognised_by_a_lock_manager_that_does_not_run() {
 }
 
 #[test]
-fn what_the_life_before_answered_tells_nothing_of_strangers() {
+fn an_answer_of_the_life_before_tells_nothing_of_clients_without_a_noted_life() {
     let mut lives = at_home();
     let (name, met) = (service("nfs"), journal(Phase::Settled, None));
     let owed = |lives: &Lives| {

@@ -1,8 +1,8 @@
-//! What the lock manager is still to be told: that a client, or a server that it has locks on, was restarted.
+//! The calls that the lock manager is owed: each tells it that a client, or a server that it has locks on, was restarted.
 //!
 //! Each client is owed one call at most, however often it says that it was restarted, and however many numbers it says:
-//! the last one counts. What is owed is on record before the SM_NOTIFY is answered, since its sender never repeats one that
-//! was. Nothing here knows what a call is; the number of clients and of calls at a time are bounded.
+//! the last one counts. The call is on record before the SM_NOTIFY is answered, since its sender does not repeat an answered
+//! one. Nothing here knows how a call is made; the number of clients and of calls at a time are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +10,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use crate::{Moment, limits};
 
-/// What became of a call.
+/// The end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Called {
     /// The lock manager took it.
@@ -21,7 +21,7 @@ pub enum Called {
     Unregistered,
 }
 
-/// What was made of a notification.
+/// What follows from a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is owed from now on: this must be on record.

@@ -7,9 +7,9 @@
 //! - First calls come before repeated ones, and a call that is not answered at once holds its place in the window for a
 //!   moment only ([`limits::NOTIFY_BURST`]), however long it is waited for: dead clients cost the living nothing. They
 //!   wait in a row of their own, and are called again at a bounded rate.
-//! - The window is what the socket can hold if all answers come at once ([`Plan::in_flight_max`]); it opens by what
-//!   comes back.
-//! - An answer counts only if its transaction and its source are those of the call: anybody can send datagrams.
+//! - The window is the number of answers that the socket can hold at once ([`Plan::in_flight_max`]); it opens with each
+//!   answer that comes back.
+//! - An answer counts only if its transaction and its source are those of the call: any host can send datagrams.
 //! - rpcbind is asked over UDP, and a short moment later over TCP as well where it has not answered; the first answer
 //!   counts. The client is told over the transport that is registered there, and over the other one where that is silent.
 //! - Connections are bounded, and a first one is given up early: a client that does not answer costs the others little.
@@ -71,11 +71,11 @@ pub struct Transmit {
     pub time_max: Duration,
     /// Its transaction.
     pub xid: u32,
-    /// What; over TCP still to be framed.
+    /// The message; over TCP still to be framed.
     pub payload: Vec<u8>,
 }
 
-/// What became known.
+/// A notable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It answered under every name.
@@ -94,7 +94,7 @@ pub struct Notifier {
     peers: Vec<Peer>,
     /// Those whose key is no address: more of their addresses may become known.
     named: BTreeMap<MonName, usize>,
-    /// What has to be answered, by transaction.
+    /// The calls that wait for an answer, by transaction.
     calls: HashMap<u32, Call>,
     /// Never called yet.
     fresh: VecDeque<usize>,
@@ -240,7 +240,7 @@ impl Notifier {
         None
     }
 
-    /// The next message over TCP, as far as connections are left. Whose status monitor is known comes first.
+    /// The next message over TCP, as far as connections are left. A client whose status monitor is known comes first.
     fn next_connection(&mut self, now: Moment) -> Option<Transmit> {
         if self.connections >= self.connections_max {
             return None;
@@ -369,7 +369,7 @@ impl Notifier {
         self.calls.contains_key(&xid)
     }
 
-    /// What became known since the last time.
+    /// The next notable answer since the last time.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -492,7 +492,7 @@ impl Notifier {
         }
     }
 
-    /// What was sent long ago no longer comes in one burst with what is sent now.
+    /// Datagrams that were sent long ago are no longer answered in one burst with those that are sent now.
     fn forget_old(&mut self, now: Moment) {
         while let Some((sent, at)) = self.recent.front().copied() {
             let is_out = self.peers[at].in_flight == Some(sent);

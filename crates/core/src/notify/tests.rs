@@ -34,7 +34,7 @@ fn plan(clients: u32) -> Plan {
     }
 }
 
-/// What a client does with a datagram.
+/// How a client treats a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
     Living,
@@ -46,7 +46,7 @@ enum Habit {
     Refuses,
 }
 
-/// What a client was told, and its answer.
+/// The notifications that a client got, and its answer.
 #[derive(Debug, Default, Clone)]
 struct Told(Vec<(String, StateNumber)>);
 
@@ -587,7 +587,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_others_send_everybody_has_one_outcome_and_it_is_the_right_one(
+    fn whatever_others_send_each_client_has_one_outcome_and_it_is_the_right_one(
         seed in any::<u64>(), loss in 0_u64..25,
         habits in proptest::collection::vec(
             prop_oneof![

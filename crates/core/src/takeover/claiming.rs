@@ -27,10 +27,9 @@ impl Claiming {
         Self { left: services.into(), takes_over, won, refused, unread }
     }
 
-    /// Before the first claim: `look` looks for all that the claim of a service needs. What the store can't show would be met
-    /// otherwise after another service was claimed, which can't be undone. Of several targets one that can't be had leaves
-    /// the others to be claimed. Without a service of this server's own nothing is claimed: the answer is what the run is told
-    /// then.
+    /// Before the first claim: `look` looks for all that the claim of a service needs. A fault of the store would otherwise be
+    /// met after another service was claimed, which can't be undone. Where one of several targets can't be had, the others are
+    /// claimed. Where a service of this server's own can't be had, nothing is claimed: the answer is the event for the run.
     pub fn look_ahead(
         &self,
         mut look: impl FnMut(&ServiceName, Part) -> Result<(), String>,
@@ -73,7 +72,7 @@ impl Claiming {
         self.refused.push((service, why));
     }
 
-    /// What the run is told.
+    /// The event for the run.
     #[must_use]
     pub fn over(self) -> Event {
         Event::Claimed { won: self.won, refused: self.refused, unread: self.unread }
@@ -93,7 +92,7 @@ impl End {
         if claimed.is_empty() { Self::Refused(why) } else { Self::Unbegun { why, claimed } }
     }
 
-    /// Whether the run never began: what was to follow from another life of the lock manager is to be done still.
+    /// Whether the run never began: then another life of the lock manager has not been acted on yet.
     #[must_use]
     pub fn is_before_the_beginning(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unbegun { .. })
@@ -108,7 +107,7 @@ pub struct Base {
     /// Every state number that may have been sent for the service, by this server, by the owner before, or in that
     /// generation.
     pub sent: Vec<StateNumber>,
-    /// What can't be read of it.
+    /// The entries of it that can't be read.
     pub troubles: Vec<Trouble>,
 }
 
@@ -130,7 +129,7 @@ impl Claimed {
         let Base { mut records, sent, troubles } = base;
         let mut told = BTreeSet::new();
         if let Some(held) = held {
-            // What this server knows of its own service counts, whatever became of the store.
+            // This server's knowledge of its own service counts, whatever became of the store.
             if held.is_own {
                 for (client, bytes) in held.records {
                     records.entry(client.clone()).or_insert_with(|| bytes.clone());

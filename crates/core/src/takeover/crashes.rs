@@ -47,7 +47,7 @@ struct Sent {
 #[derive(Debug)]
 struct Killed;
 
-/// What outlives the agent, and how many steps it has until it is killed.
+/// The world that outlives the agent, and how many steps the agent has until it is killed.
 struct World {
     now: Moment,
     store: BTreeMap<(ServiceName, Generation), Kept>,
@@ -272,7 +272,7 @@ impl World {
         })
     }
 
-    /// Tells everybody: the first client of each service comes back, the last answers alone.
+    /// Tells all clients: the first one of each service comes back, the last only answers.
     fn notify(&mut self, notices: Vec<Notice>) -> Result<Vec<Event>, Killed> {
         let mut events = Vec::new();
         for Notice { service, state, clients, .. } in notices {
@@ -354,7 +354,7 @@ impl World {
                     self.sent
                 );
                 assert!(known.is_some() || retired, "nothing is said of {one} of {name}");
-                // Who asked to reclaim has come back, whenever the agent was killed.
+                // A client that asked to reclaim has come back, whenever the agent was killed.
                 if told && self.registered.contains(&one) {
                     let good = known == Some((Outcome::ReRegistered, false));
                     let late = matches!(known, Some((Outcome::Lost, is_final)) if is_final || self.was_late);

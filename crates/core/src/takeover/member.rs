@@ -28,7 +28,7 @@ pub(super) struct Member {
     pub(super) served: bool,
 }
 
-/// What is known of one client.
+/// A client and its outcome so far.
 #[derive(Debug, Clone, Default)]
 struct Known {
     outcome: Option<Outcome>,
@@ -36,14 +36,14 @@ struct Known {
     why: Option<String>,
     /// When it was first heard of.
     answered_ms: Option<i64>,
-    /// It answered its notification. Who registered and did not answer may have asked for a new lock, and is told again
-    /// by a run that is resumed: inside one grace period that does no harm.
+    /// It answered its notification. A client that registered and did not answer may have asked for a new lock. A run that
+    /// is resumed tells it again: inside one grace period that does no harm.
     acknowledged: bool,
     /// See [`OutcomeLine::is_final`].
     is_final: bool,
 }
 
-/// What became of a service's clients.
+/// The outcomes of a service's clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The service.
@@ -58,7 +58,7 @@ pub struct Summary {
     pub clients: Vec<ClientSummary>,
 }
 
-/// What became of one client.
+/// The outcome of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSummary {
     /// Its key in the store.
@@ -67,8 +67,8 @@ pub struct ClientSummary {
     pub outcome: Option<Outcome>,
     /// Milliseconds since the run began until that was known.
     pub at_ms: i64,
-    /// Until it first gave a sign of having been told: it answered, or registered before its answer arrived. What became
-    /// of it may be known later: a client that has answered registers when it asks for its locks.
+    /// Until it first gave a sign of having been told: it answered, or registered before its answer arrived. Its outcome may
+    /// be known later: a client that has answered registers when it asks for its locks.
     pub answered_ms: Option<i64>,
     /// Why, where it isn't good.
     pub why: Option<String>,
@@ -133,12 +133,12 @@ impl Member {
     }
 
     /// Whether something is known of each of its clients.
-    pub(super) fn is_everybody_known(&self) -> bool {
+    pub(super) fn is_every_client_known(&self) -> bool {
         self.clients.values().all(|known| known.outcome.is_some())
     }
 
-    /// Its locks, and those of all but these, may be others' already. They are told all the same: what is theirs still
-    /// they get back.
+    /// The locks of all clients but these may have been granted to others already. They are told all the same: they get back
+    /// the locks that are still theirs.
     pub(super) fn lose_for_good(
         &mut self,
         told: &BTreeSet<MonName>,
@@ -190,7 +190,7 @@ impl Member {
         at_ms: i64,
         why: String,
     ) -> Option<OutcomeLine> {
-        // Who was never called did not register because it was told: it came for a lock of another service.
+        // A client that was never called did not register because it was told: it came for a lock of another service.
         if outcome == Outcome::Lost {
             let known =
                 self.clients.get_mut(client).filter(|known| !known.acknowledged && !known.is_final)?;
@@ -216,7 +216,7 @@ impl Member {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
     }
 
-    /// How many may register again, and have not: who was never told has no reason to.
+    /// How many may register again, and have not: a client that was never told has no reason to.
     pub(super) fn not_back(&self) -> usize {
         let is_out = |known: &Known| matches!(known.outcome, Some(Outcome::ReRegistered | Outcome::Lost));
         self.clients.values().filter(|known| !is_out(known)).count()

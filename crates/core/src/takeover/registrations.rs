@@ -1,4 +1,4 @@
-//! Who was registered with the lock manager when it recognised: a registration that differs from it has come since.
+//! The clients that were registered when the lock manager recognised: a registration that differs has come since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub struct Registrations {
 }
 
 impl Registrations {
-    /// What is registered now, noted for a run.
+    /// The present registrations, noted for a run.
     #[must_use]
     pub fn of(run: &str, clients: &BTreeMap<MonName, Vec<u8>>) -> Self {
         let prints = clients.iter().map(|(client, record)| (client.clone(), fingerprint(record))).collect();

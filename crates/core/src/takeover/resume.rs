@@ -1,6 +1,6 @@
 //! How a run goes on after the agent's death: from what it left in the store, in the same life of the lock manager.
 //!
-//! What decides an outcome is durable, or follows from what is (docs/decisions/0009-resumed-runs.md has each field).
+//! All that decides an outcome is durable, or follows from durable facts (docs/decisions/0009-resumed-runs.md has each field).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::claim::Authority;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 
-/// What a run that is resumed finds of one member in the store.
+/// One member of a run that is resumed, as the store shows it.
 #[derive(Debug, Clone)]
 pub struct Remains {
-    /// Which service.
+    /// The service.
     pub service: ServiceName,
     /// Its generation.
     pub generation: Generation,
@@ -31,11 +31,11 @@ pub struct Remains {
     pub begun_with: Option<BTreeSet<MonName>>,
     /// How far it had come.
     pub journal: Journal,
-    /// What is known of its clients.
+    /// The outcomes of its clients.
     pub outcomes: Vec<OutcomeLine>,
 }
 
-/// What a run that is resumed finds.
+/// A run that is resumed, as the store shows it.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Of those members that this server holds still.
@@ -110,8 +110,8 @@ impl Takeover {
             let has_lost = |client: &MonName| {
                 let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
                 let came = run.seen.contains(client);
-                // What settles has an outcome for each of its clients. Any other one came in the life that runs, also where
-                // it has left since: unless it was known before, and its outcome is lost.
+                // A run that settles has an outcome for each client that it told. Any other client came in the life that
+                // runs, also where it has left since: unless it was known before, and its outcome is lost.
                 match phase >= Phase::Settling {
                     true => with_outcome.contains(client.as_str()) || (knew && !came),
                     false => knew || !came,

@@ -1,4 +1,4 @@
-//! Whether what is taken over is served here again, and whether anybody of its clients could be told.
+//! Whether the services that are taken over are served here again, and whether any of their clients could be told.
 
 use super::journal::{Milestone, Part, Stamp};
 use super::member::Member;

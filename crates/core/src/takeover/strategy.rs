@@ -22,7 +22,7 @@ pub enum Strategy {
     Command,
 }
 
-/// What is placed into the adoptive server's status-monitor directory for each conveyed record.
+/// The file that is placed into the adoptive server's status-monitor directory for each conveyed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conveyance {

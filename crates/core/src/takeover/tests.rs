@@ -105,7 +105,7 @@ impl Kept {
         }
     }
 
-    /// What the next agent finds, which holds all of it still.
+    /// The run as the next agent finds it, where it holds all its services still.
     pub(super) fn found(&self) -> Found {
         let held = self.remains.keys().cloned().collect();
         Found { remains: self.remains.values().cloned().collect(), held, came: BTreeSet::new() }
@@ -406,7 +406,7 @@ fn all_clients_back_ends_the_waiting_early_and_retires_none() {
 }
 
 #[test]
-fn everybody_back_and_a_look_after_grace_are_due_at_once() {
+fn all_clients_back_and_a_look_after_grace_are_due_at_once() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ended(&mut run, &mut kept, "home", &[]);

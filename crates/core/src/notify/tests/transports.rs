@@ -16,8 +16,8 @@ const BOTH: [bool; 2] = [true, true];
 /// A message that left, and its answer; a connection without one comes to its end.
 type Coming = (Transmit, Option<Vec<u8>>);
 
-/// Runs clients that answer after 2 ms, or never, until all who live are told or `end` has come. Says when the last was
-/// told, and how many messages left over UDP and over TCP.
+/// Runs clients that answer after 2 ms, or never, until all living clients are told or `end` has come. Says when the
+/// last was told, and how many messages left over UDP and over TCP.
 fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize, Moment, [usize; 2]) {
     let count = u32::try_from(clients.len()).unwrap();
     let mut notifier = Notifier::new(Plan { connections_max, ..plan(count) });

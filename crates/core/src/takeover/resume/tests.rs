@@ -44,7 +44,7 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
     assert!(Takeover::resume(at(0), Duration::ZERO, LIMITS, kept.found()).is_none());
 }
 
-/// What a run leaves whose members' journals show these phases.
+/// A run in the store whose members' journals show these phases.
 fn found_in(phases: [Phase; 2]) -> Found {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
@@ -225,7 +225,7 @@ fn when_grace_is_over_meanwhile_a_client_that_came_back_in_it_is_not_lost() {
     }
 }
 
-/// What a run leaves that had told one client of 'nfs', and no other.
+/// A run in the store that had told one client of 'nfs', and no other.
 fn killed_while_settling() -> Kept {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
@@ -242,7 +242,7 @@ fn clients_of(kept: &Kept, came: &[&str], of: &str) -> usize {
 }
 
 #[test]
-fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_after_grace() {
+fn a_run_that_had_told_all_clients_goes_on_to_wait_for_those_that_come_back_also_after_grace() {
     let mut kept = killed_while_settling();
     let mut again = resume(&kept, &[]);
     let steps = again.step(at(30_000), recognition(life("2")));

@@ -65,7 +65,7 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     let journal = &kept.of(&service("nfs")).journal;
     assert!(journal.timeline.iter().any(|stamp| stamp.event == Milestone::Ready), "also in the store");
 
-    // What has no address but the server's own is ready when its clients can be told.
+    // A service without an address but the server's own is ready when its clients can be told.
     let own = Plan { cause: Cause::OwnRestart, targets: vec![], ..plan(Strategy::Notify, Until::Settled) };
     let host = ServiceName::host(&own.server);
     let mut run = Takeover::new(at(0), own);
