@@ -69,7 +69,7 @@ impl MonName {
         self.0.parse().ok().map(|address: IpAddr| address.to_canonical())
     }
 
-    /// The address and the interface of a scoped one (RFC 4007, 11): it means somebody on the link of that interface of the
+    /// The address and the interface of a scoped one (RFC 4007, 11): it means a host on the link of that interface of the
     /// server that wrote it down, by the interface's name or number.
     #[must_use]
     pub fn scoped(&self) -> Option<(Ipv6Addr, &str)> {
@@ -107,7 +107,8 @@ impl MyName {
     }
 }
 
-/// Why no client can be at this address, where none can: what is sent there comes back to the sender, or goes to many.
+/// The reason why no client can be at this address, where none can: a datagram there comes back to the sender, or goes to
+/// many.
 #[must_use]
 pub fn no_clients_address(address: IpAddr) -> Option<&'static str> {
     let address = address.to_canonical();

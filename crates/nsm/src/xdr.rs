@@ -5,13 +5,13 @@ use std::fmt;
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
-    /// Which type was being read.
+    /// The type that was being read.
     pub type_name: &'static str,
-    /// What was wrong with it.
+    /// The fault.
     pub problem: Problem,
 }
 
-/// What was wrong.
+/// A fault in the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// The bytes ended too early.
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
@@ -247,7 +247,7 @@ impl Writer {
         self
     }
 
-    /// What was written.
+    /// The bytes that were written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
