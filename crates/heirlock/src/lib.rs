@@ -1,5 +1,5 @@
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
-//! `heirlock-core`; what is here reads, writes, sends, starts and waits.
+//! `heirlock-core`; the code here reads, writes, sends, starts and waits.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 

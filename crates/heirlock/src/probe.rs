@@ -67,7 +67,7 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
         nlm::encode_cancel_call(fastrand::u32(..), &credential(), &cancel),
     ];
     let mut why = String::new();
-    // One that says nothing over one transport may answer over the other.
+    // A lock manager that is silent over one transport may answer over the other.
     let asked = questions.iter().flat_map(|question| places.iter().map(move |place| (place, question)));
     let end = Instant::now() + limit * 2;
     for ((lock_manager, transport), question) in asked {
@@ -92,7 +92,7 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
 /// Whether NFS and NLM are registered at this address and answer.
 ///
 /// # Errors
-/// What is missing, in words.
+/// The missing registrations, in words.
 pub(crate) fn registered(at: IpAddr, rpcbind_port: u16, limit: Duration) -> Result<(), String> {
     let mut rpcbind = Rpcbind::new(at, rpcbind_port, limit);
     for program in [NLM, NFS] {

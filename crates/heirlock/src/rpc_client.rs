@@ -292,12 +292,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// What is to be sent over a connection that was begun ([`begin_tcp`]).
+    /// A call over a connection that was begun ([`begin_tcp`]).
     pub(crate) fn new(socket: TcpStream, message: &[u8]) -> Self {
         Self { socket, unsent: frame(message), answer: Deframer::new() }
     }
 
-    /// What is waited for.
+    /// The event that is waited for.
     pub(crate) fn awaited(&self) -> PollFd<'_> {
         let wanted = if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT };
         PollFd::new(&self.socket, wanted)

@@ -26,7 +26,7 @@ use crate::threads;
 /// Says to an agent that its standard input is the line to `heirlock supervise`.
 pub(crate) const LINE: &str = "HEIRLOCK_LINE";
 
-/// What is said over that line while the agent lives.
+/// The word over that line while the agent lives.
 pub(crate) const BEAT: u8 = b'.';
 
 /// How often loops are looked at, and how often it is said that the program lives.

@@ -1,4 +1,4 @@
-//! The real agent, ill-treated: what is lost, forgotten or invented when it is killed, when its folders vanish, when two
+//! The real agent, ill-treated: no record may be lost or invented when it is killed, when its folders vanish, or when two
 //! of them want the same.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -91,7 +91,7 @@ fn of_two_adopters_at_the_same_moment_one_is_refused() {
         let mut command = server.command(&["adopt", "new", "--json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
-    // Nothing answers the winner's question for grace here, so it ends without having told anybody; that is not the point.
+    // Nothing answers the winner's question for grace here, so it ends without having told a client; that is not the point.
     let outputs = adopters.map(|adopter| adopter.wait_with_output().unwrap());
     let codes = outputs.each_ref().map(|output| output.status.code());
     assert!(codes == [Some(1), Some(3)] || codes == [Some(3), Some(1)], "{codes:?}: {outputs:?}");

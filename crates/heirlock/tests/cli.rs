@@ -275,7 +275,7 @@ fn every_verb_has_an_example_its_exit_codes_and_lines_that_fit() {
         let said = server.run(&words);
         assert_eq!(said.exit, 0, "{verb:?}");
         assert!(said.out.contains("Examples:") && said.out.contains("Exit codes:\n  0  "), "{}", said.out);
-        // clap wraps what it lays out to the terminal; what is laid out by hand must fit into the narrowest.
+        // clap wraps its own text to the terminal; text that is laid out by hand must fit into the narrowest.
         let by_hand = said.out.split_once("Options:").map_or(said.out.as_str(), |(_, after)| after);
         let by_hand = by_hand.split_once("\n\nThe store:").or_else(|| by_hand.split_once("\n\nExamples:"));
         let long = by_hand.map_or("", |(_, lines)| lines).lines().find(|line| line.chars().count() > 80);

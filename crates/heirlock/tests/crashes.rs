@@ -1,4 +1,4 @@
-//! The real agent, killed at every step of what it does: the store is looked at as the kill left it, the next agent
+//! The real agent, killed at every step of its work: the store is looked at as the kill left it, the next agent
 //! finishes the work, and the store is looked at again.
 //!
 //! `./test` tries some of the steps and `./test --full` all; without strace there is no test, so by itself none is run:
@@ -121,7 +121,7 @@ fn capture() {
             }
         }
         a.kill();
-        // As the kill left it: each record is one that there was, to the byte, and who is there was never gone.
+        // As the kill left it: each record is one that there was, to the byte, and a client that is there was never gone.
         for (client, text) in records(&site, "nfs") {
             let known = [before.get(&client), expected.get(&client)];
             assert!(known.contains(&Some(&text)), "{client}: {text:?}");
@@ -144,7 +144,7 @@ fn capture() {
     });
 }
 
-/// A second server, to which the clients come back, and what it speaks to.
+/// A second server, to which the clients come back, and the network that it speaks to.
 fn adoptive(site: &Site) -> (Server, Network) {
     let b = site.server("b", "nfs-b");
     let network = adopts(&b, "nfs-b");
@@ -289,7 +289,7 @@ fn release() {
         }
         a.kill();
         a.up();
-        // What was not released is, and what was is not held any more.
+        // A service that was not released is, and one that was is not held any more.
         let released = a.run(&["release", "nfs"]);
         assert!(matches!(released.status.code(), Some(0 | 3)), "{released:?}");
         let mut claims = names(&site.store().join("services/nfs/claims"));
@@ -344,7 +344,7 @@ fn failback(kinds: &[&'static str], sample: (usize, usize), kill_the_home: bool)
             };
             assert!(asked.wait().unwrap().success(), "restarted: {restarted}");
         }
-        // Also who was not killed yet: a later heartbeat would be the step that kills.
+        // Also an agent that was not killed yet: a later heartbeat would be the step that kills.
         for server in [&mut a, &mut b] {
             server.kill();
             server.up();

@@ -1,4 +1,4 @@
-//! What is wrong with one entry of the store concerns that entry alone: the real program, and what a person is told.
+//! A fault of one entry of the store concerns that entry alone: the real program, and its messages to a person.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -95,7 +95,7 @@ fn a_service_is_released_whose_entry_is_damaged_and_the_exit_code_says_so() {
     }
     server.wait_until_captured("nfs", 2);
     let sm = site.store().join("services/nfs/1/sm");
-    // One that the agent knows, one that it does not, and the number.
+    // A record that the agent knows, one that it does not, and the number.
     fs::write(sm.join("127.1.0.1"), "torn").unwrap();
     fs::write(sm.join("127.1.0.9"), "torn").unwrap();
     fs::write(sm.join("127.1.0.8"), line("127.1.0.8")).unwrap();
@@ -109,7 +109,7 @@ fn a_service_is_released_whose_entry_is_damaged_and_the_exit_code_says_so() {
         "{said}"
     );
     assert!(site.store().join("services/nfs/claims/1.released").exists());
-    // What the agent knew was written anew.
+    // The record that the agent knew was written anew.
     assert_eq!(fs::read_to_string(sm.join("127.1.0.1")).unwrap(), line("127.1.0.1"));
     let state = fs::read(site.store().join("services/nfs/1/state")).unwrap();
     assert_eq!(StateNumber::parse_file(&state), Ok(StateNumber(5)));

@@ -1,4 +1,4 @@
-//! A store of which one entry is damaged, left behind or gone: what an adoption makes of it, with the real program on two
+//! A store of which one entry is damaged, left behind or gone: the end of an adoption there, with the real program on two
 //! servers. It must neither drop locks without telling their clients, nor say that nothing was changed where something
 //! was.
 
@@ -14,7 +14,7 @@ use std::process::Command;
 use harness::{Server, Site, names};
 use heirlock_nsm::StateNumber;
 
-/// What a verb says, with its exit code.
+/// Runs a verb and checks its exit code and parts of its output.
 #[track_caller]
 fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
     let output = server.run(words);

@@ -36,7 +36,7 @@ fn failed_over() -> (Site, Server, Server, Network) {
     (site, a, b, network)
 }
 
-/// The same before anybody has adopted. The adoptive server takes itself for the home.
+/// The same before any server has adopted. The adoptive server takes itself for the home.
 fn dead() -> (Site, Server, Server, Network) {
     let site = Site::new();
     let mut a = site.server("a", "nfs-a");

@@ -139,7 +139,7 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
         let args = sm::Notify { mon_name: &announced, state: StateNumber(number) }.encode();
         let call =
             encode_call(number, sm::PROGRAM, sm::VERSION, Procedure::Notify as u32, &Credential::None, &args);
-        // What finds no room is lost, as on any network.
+        // A datagram that finds no room is lost, as on any network.
         let _ = senders[number as usize % senders.len()].send_to(&call, to);
         if number % 5_000 == 0 {
             assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok, "known");

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 const SERVER: &str = "127.78.0.1";
 
-/// What each client was told: name and number; and from where it was spoken to.
+/// The notifications to each client: name and number, and the address that each came from.
 type Told = Arc<Mutex<BTreeMap<Ipv4Addr, Vec<(String, u32)>>>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +261,7 @@ fn a_client_that_can_not_be_told_is_named_and_the_exit_code_says_so() {
         assert_eq!(left["client"], shown, "{report}");
         assert!(left["why"].as_str().unwrap().contains(why), "{report}");
     }
-    // What nfs-utils did not come to rename is no client.
+    // A file that nfs-utils did not come to rename is no client.
     let directory = state_directory(&[], 5);
     fs::write(directory.path().join("sm/127.78.5.1.new"), "0100007f 00").unwrap();
     let (exit, report) = run(&directory, 9, &[]);

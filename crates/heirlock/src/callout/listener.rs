@@ -42,7 +42,7 @@ impl Listener {
         files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
         trusted::set_mode(&path, 0o600)?;
-        // The status monitor's user must get there, and root. Another user who could connect could make callouts wait.
+        // The status monitor's user must get there, and root. Another user that could connect could make callouts wait.
         let mode = trusted::stat(runtime_directory)?.permissions().mode();
         trusted::set_mode(runtime_directory, mode | 0o111)?;
         let owner = owner_of(&sm);

@@ -130,7 +130,7 @@ pub(super) struct Enable {
 }
 
 impl Enable {
-    /// Which store is used, and when one is made.
+    /// The choice of the store, and when one is made.
     const HELP: &str = "\
 The store:
   A store has an identity, made with it, and each server remembers the
@@ -143,7 +143,7 @@ The store:
   store from now on, and makes one where none lies; numbers of generations and
   state numbers go on above all that this server remembers.";
 
-    /// What is said of the store.
+    /// The operator's word on the store.
     pub(super) fn word(&self) -> Word {
         match (self.new_store, self.without_store) {
             (true, _) => Word::NewStore,
@@ -205,7 +205,7 @@ pub(super) struct Adopt {
     pub(super) wait: Wait,
 }
 
-/// How long a verb that has clients told waits. What it began goes on in any case.
+/// How long a verb that has clients told waits. The adoption that it began goes on in any case.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// When to return: when every client has answered or was called at least 3 times (notified: some seconds), or when it
@@ -234,7 +234,7 @@ impl Wait {
     }
 }
 
-/// What a server serves under its own name does not move.
+/// The implicit service of a server does not move.
 fn moves(argument: clap::Arg) -> clap::Arg {
     argument.help("The service")
 }

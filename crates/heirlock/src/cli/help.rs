@@ -1,4 +1,4 @@
-//! What stands below each verb's `--help`: examples that can be typed, and what its exit codes mean. And what is said of the
+//! The texts below each verb's `--help`: examples that can be typed, and the meaning of its exit codes. And the hints at
 //! likely slips.
 
 use std::path::PathBuf;
@@ -110,7 +110,7 @@ pub(super) const STATUS: &str = help!(
 pub(super) const CHECK: &str = "
 Exit codes of --check, as monitoring plugins have them:
   0  OK: all is well
-  1  WARNING: somebody should look at it
+  1  WARNING: an administrator should look at it
   2  CRITICAL: clients are unprotected, not served, or have lost their locks
   3  UNKNOWN: it could not be found out";
 
@@ -279,7 +279,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["events", "past", "last", "audit"], "heirlock history"),
 ];
 
-/// What was probably meant, where that can be said.
+/// The command that was probably meant, where that can be said.
 pub(super) fn hint(error: &clap::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {

@@ -61,7 +61,7 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
             ) {
                 Ok(Answer::Adoption(report)) => Some(*report),
                 Ok(other) => return ask::show(other, output),
-                // What this server does not hold, or no agent tells, the store does.
+                // Where this server does not hold the service, or no agent answers, the store tells.
                 Err(AskError::NoAgent { .. }) => None,
                 Err(AskError::Failed(failure)) if failure.refused => None,
                 Err(error) => return Err(error.into()),
@@ -170,7 +170,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
     }
 }
 
-/// What became of each client of a generation, in order of their keys.
+/// The outcome of each client of a generation, in order of their keys.
 fn each_client(
     store: &dyn Store,
     service: &ServiceName,

@@ -46,7 +46,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// What it says can't be: all of it, a line each.
+    /// Its values can't be: all mistakes, a line each.
     #[error("{0}")]
     Wrong(Mistakes),
 }
@@ -100,7 +100,7 @@ impl Settings {
     }
 }
 
-/// What the file says; whatever is wrong with it is told to the reader. `None` only after a mistake.
+/// The settings in the file; every mistake is told to the reader. `None` only after a mistake.
 fn convert(file: Section<'_, '_>) -> Option<Settings> {
     let server = server(&file);
     let folder = |(key, default): (&'static str, &str)| {

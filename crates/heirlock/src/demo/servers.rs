@@ -1,5 +1,5 @@
 //! The programs behind the service's address: rpcbind, NFS and the lock manager of the server that serves it now. The
-//! kernel's part is played, since it needs root; what is said over the network is real.
+//! kernel's part is played, since it needs root; the messages over the network are real.
 //!
 //! The primary serves until it is lost. Then no server does until the adoptive server's lock manager lives a new life: its
 //! address comes up only then. Without heirlock the address comes up at once, and no grace period is open.
@@ -152,12 +152,12 @@ struct Kernel {
     table: Table,
 }
 
-/// What the lock managers keep in memory, each for itself.
+/// The memory of the lock managers, each for itself.
 #[derive(Debug, Default)]
 struct Table {
     /// Clients that the status monitors were told to watch: one is registered once a life, however often it locks.
     watched: BTreeSet<(MyName, Ipv4Addr)>,
-    /// Which client has locked which file, by the file's handle.
+    /// The client that has locked each file, by the file's handle.
     holders: BTreeMap<(MyName, Vec<u8>), Ipv4Addr>,
 }
 

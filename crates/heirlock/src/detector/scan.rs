@@ -25,7 +25,7 @@ pub(crate) enum ScanError {
         source: io::Error,
     },
     /// It holds more files than any server has clients.
-    #[error("{path} holds more than {max} files; it is damaged, or somebody fills it", max = limits::RECORDS_MAX)]
+    #[error("{path} holds more than {max} files; it is damaged, or another program fills it", max = limits::RECORDS_MAX)]
     TooMany {
         /// which
         path: PathBuf,

@@ -58,7 +58,7 @@ impl Ground {
         }
     }
 
-    /// Makes a change after all hints of what was before have come, so that only its own can lead to the look.
+    /// Makes a change after all hints of earlier changes have come, so that only its own can lead to the look.
     fn hinted(&self, hints: &Receiver<()>, change: impl FnOnce(), shows: impl Fn(&Scan) -> bool) {
         while hints.recv_timeout(Duration::from_millis(50)).is_ok() {}
         change();
@@ -142,7 +142,7 @@ fn no_look_misses_a_client_that_sm_notify_moves() {
     for name in &names {
         fs::write(ground.sm.join(name), line("now")).unwrap();
     }
-    // What an earlier run could not reach lies there already.
+    // A file that an earlier run could not reach lies there already.
     for name in &names[..50] {
         fs::write(ground.bak.join(name), line("before")).unwrap();
     }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{expect_at_most, expect_file, if_present, read_whole};
 
-/// What a temporary name begins with. Every status monitor ignores hidden files.
+/// The beginning of a temporary name. Every status monitor ignores hidden files.
 const TEMPORARY: &str = ".heirlock.";
 
 /// How often another temporary name is tried where one is taken.
@@ -31,7 +31,7 @@ pub(crate) enum Links {
     Any,
 }
 
-/// Whose a new file is.
+/// The owner of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The user's that heirlock runs as.
@@ -82,7 +82,7 @@ impl Folder {
         let from_here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match openat2(&self.at, from_here, flags, Mode::empty(), resolve) {
             Ok(at) => Ok(Self { at, path: self.path.join(path) }),
-            // A kernel before 5.6, or a container's filter of system calls; and what it says of links is hard to read.
+            // A kernel before 5.6, or a container's filter of system calls, whose error for links is hard to read.
             Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::LOOP | Errno::XDEV) => self.walk(path),
             Err(error) => Err(error.into()),
         }
@@ -98,17 +98,17 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where it was found. For people: what is there now may be something else.
+    /// Where it was found. For people: another folder may lie there now.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is known of the folder itself.
+    /// The folder's own metadata.
     pub(crate) fn stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.at)?)
     }
 
-    /// What is known of an entry; of a link, and not of what it leads to.
+    /// The metadata of an entry; of a link itself, and not of its target.
     pub(crate) fn stat_of(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
         Ok(statat(&self.at, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -163,8 +163,8 @@ impl Folder {
         read_whole(file, &stat, max)
     }
 
-    /// Opens a file that bytes are added to, and makes it, with mode 0600, where there is none. One that has `max` bytes or
-    /// more is refused.
+    /// Opens a file that bytes are added to, and makes it, with mode 0600, where there is none. A file of `max` bytes or more
+    /// is refused.
     pub(crate) fn open_to_append(&self, name: impl AsRef<OsStr>, max: usize) -> io::Result<File> {
         let name = component(name.as_ref())?;
         let mut tried = 0;
@@ -186,7 +186,7 @@ impl Folder {
         }
     }
 
-    /// A new file with these bytes; durable if `sync`. What is there already, a link too, is an error.
+    /// A new file with these bytes; durable if `sync`. An entry that is there already, a link too, is an error.
     pub(crate) fn create(
         &self,
         name: impl AsRef<OsStr>,
@@ -214,7 +214,7 @@ impl Folder {
     }
 
     /// Puts these bytes in the place of a file, or makes it. A reader finds all of the old bytes or all of the new
-    /// ones. What is no file is an error, and stays.
+    /// ones. An entry that is no file is an error, and stays.
     pub(crate) fn replace(
         &self,
         name: impl AsRef<OsStr>,

@@ -18,7 +18,7 @@ use std::io;
 pub(crate) use folder::{Folder, Links, Owner, Temporary};
 use rustix::fs::{FileType, Stat};
 
-/// What is done only where it wasn't done yet: that a file is absent is no failure.
+/// For work that may have been done already: an absent file is no failure.
 pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -26,7 +26,7 @@ pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What was read; `None` where there is no such file.
+/// The content; `None` where there is no such file.
 pub(crate) fn if_present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -91,7 +91,7 @@ fn a_file_is_read_to_the_bound_and_not_beyond() {
         folder.open_to_append(name, MAX).unwrap_err();
         trusted::read(&directory.path().join(name), MAX).unwrap_err();
     }
-    // One that grows while it is read.
+    // A file that grows while it is read.
     assert_eq!(read_sized(io::repeat(b'x'), 0, MAX).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
 }
 

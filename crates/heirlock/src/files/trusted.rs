@@ -102,12 +102,12 @@ pub(crate) fn may_write(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
 }
 
-/// What is known of a file or folder; of what a link leads to.
+/// The metadata of a file or folder; of the target of a link.
 pub(crate) fn stat(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// What is known of a file, a folder or a link itself.
+/// The metadata of a file, a folder or a link itself.
 pub(crate) fn stat_of_link(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::symlink_metadata(path)
 }

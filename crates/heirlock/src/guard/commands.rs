@@ -1,4 +1,4 @@
-//! Whether the commands of the configuration can be run. One that can't is met in the middle of an adoption otherwise.
+//! Whether the commands of the configuration can be run. A command that can't would be met in the middle of an adoption.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -67,8 +67,8 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
     path.ancestors().skip(1).find_map(|folder| judge_folder(host, key, &path, folder))
 }
 
-/// Who may rename what lies in a folder may put another program in its place. In one with the sticky bit, as /tmp has it, only
-/// the owner of what lies there may.
+/// A user who may rename the entries of a folder may put another program in its place. In a folder with the sticky bit, such
+/// as /tmp, only the owner of an entry may.
 fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option<Finding> {
     let meta = trusted::stat(host.at(folder)).ok()?;
     let mode = meta.mode() & 0o7777;
@@ -158,7 +158,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             folder_mode(0o755);
             std::os::unix::fs::chown(tree.host().at("/usr/local"), Some(4711), None).unwrap();
-            assert_eq!(said("/usr/local/sbin/up").0, Severity::Warning, "somebody's folder");
+            assert_eq!(said("/usr/local/sbin/up").0, Severity::Warning, "another user's folder");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What can be said of a configuration without touching the network.
+//! Checks of a configuration that need no network.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What a check found.
+//! The finding of a check.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ pub(crate) enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Finding {
-    /// Which check: a word that does not change, for scripts.
+    /// The name of the check: a word that does not change, for scripts.
     pub(crate) check: &'static str,
     /// How bad it is.
     pub(crate) severity: Severity,
-    /// What was found.
+    /// The finding in words.
     pub(crate) found: String,
-    /// What an administrator can do.
+    /// The remedy for an administrator.
     pub(crate) remedy: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What an adoption by this server needs: one list. `adopt` refuses by it before anything is claimed, and `doctor` shows all of
-//! it, so that what one calls well the other never refuses.
+//! The needs of an adoption by this server: one list. `adopt` refuses by it before anything is claimed, and `doctor` shows all
+//! of it, so that `adopt` never refuses for a thing that `doctor` calls well.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,8 @@ impl Need {
     }
 }
 
-/// What an adoption of these services by this server is refused for; an operator who insists is refused only what the
-/// strategy can't work without.
+/// The missing needs for which an adoption of these services by this server is refused; where the operator insists, only those
+/// without which the strategy can't work.
 pub(super) fn refusals(
     host: &Host,
     settings: &Settings,
@@ -134,8 +134,8 @@ fn grace_is_open(settings: &Settings, lock_manager: &mut dyn LockManager) -> Res
     refuse(why, instead)
 }
 
-/// What would lose locks although the strategy can work, and what is well. Reads a few files, makes and removes some, and asks
-/// programs; what it reads may hang with the disk that it lies on.
+/// The needs without which locks would be lost although the strategy can work, met ones as well. Reads a few files, makes and
+/// removes some, and asks programs; a read may hang with the disk.
 fn besides(
     host: &Host,
     settings: &Settings,
@@ -212,8 +212,8 @@ fn addresses_awaited(
     settings.services.iter().filter(|service| targets.contains(&service.name)).filter_map(one).collect()
 }
 
-/// What the services to be taken over need of this host's file systems and isn't there now. Where a hook brings the volume,
-/// nothing has to be.
+/// The needs of the services to be taken over that this host's file systems do not meet now. Where a hook brings the volume,
+/// they need nothing.
 fn volumes(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
     if settings.hooks.volume_up.is_some() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What the store holds for the services of this server, as far as the checks and `disable` want to know it.
+//! The store's contents for the services of this server, as far as the checks and `disable` need them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,9 +41,9 @@ pub(super) fn remembered_number(host: &Host, settings: &Settings) -> Option<Stat
 /// The newest generation of one service.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Which.
+    /// The service.
     pub(super) service: ServiceName,
-    /// Whose it is.
+    /// Its owner.
     pub(super) owner: Option<ServerName>,
     /// The highest number that was sent for it.
     pub(super) state: Option<StateNumber>,
@@ -51,8 +51,8 @@ pub(super) struct Kept {
     pub(super) clients: BTreeMap<MonName, BTreeSet<IpAddr>>,
 }
 
-/// The services that this server may act for: those of the configuration and its own, as far as the store has them. What
-/// can't be read of one says nothing of the others.
+/// The services that this server may act for: those of the configuration and its own, as far as the store has them. An
+/// unreadable service says nothing of the others.
 pub(super) fn kept(
     store: &dyn Store,
     settings: &Settings,

@@ -1,4 +1,4 @@
-//! Who else may notify this host's clients: stock sm-notify, which nfs-server, rpc.statd and the boot start.
+//! Other programs that may notify this host's clients: stock sm-notify, which nfs-server, rpc.statd and the boot start.
 //!
 //! With an empty list it ends the grace period of an adoption, seen on real kernels; with conveyed records it notifies from
 //! the wrong address for fifteen minutes. Three locks keep it out, and each holds where the others were left open: its unit
@@ -16,7 +16,7 @@ use crate::host::{Host, Unit};
 /// Its unit: nfs-server and rpc-statd want it.
 pub(super) const UNIT: &str = "rpc-statd-notify.service";
 
-/// What it makes sure of running once a boot with, and never removes.
+/// The file by which sm-notify makes sure to run once a boot; it never removes it.
 pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
 
 /// The program.
@@ -24,7 +24,7 @@ const PROGRAM: &str = "sm-notify";
 
 const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
 
-/// What loses locks, and nothing else.
+/// The findings that lose locks.
 pub(super) fn hazards(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = check(host, settings);
     findings.retain(|finding| finding.severity == Severity::LosesLocks);
@@ -164,7 +164,7 @@ fn unit_state(unit: &Unit) -> Finding {
     }
 }
 
-/// One that runs now goes on for fifteen minutes, whatever was locked behind it.
+/// An sm-notify that runs now goes on for fifteen minutes, also after `enable`.
 fn running(host: &Host, settings: &Settings) -> Option<Finding> {
     let found = process::find(host, "sm-notify", &statd::users(host, settings))?;
     let (whose, remedy) = if found.in_container {
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_look_for_hazards_takes_less_than_a_tenth_of_a_second_of_processor_time() {
-        // What a busy machine adds is no work of ours.
+        // The delay of a busy machine is no work of the check.
         let worked = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())

@@ -21,7 +21,7 @@ pub(crate) struct Directory {
     files: BTreeMap<MonName, BTreeSet<MonName>>,
     /// Clients that were there at the start and whose lines are of this boot.
     current: BTreeSet<MonName>,
-    /// What was there at the start, until it is compared with what is registered.
+    /// The lines that were there at the start, until they are compared with the registrations.
     lines: BTreeMap<MonName, Vec<MonitorLine>>,
 }
 
@@ -29,8 +29,8 @@ pub(crate) struct Directory {
 pub(crate) type Found = (MonitorLine, SystemTime);
 
 impl Directory {
-    /// Looks which files there are. The lines are registrations that the lock manager of this boot still means; what
-    /// was written before the boot, it knows nothing of.
+    /// Looks which files there are. The lines are registrations that the lock manager of this boot still means; it knows
+    /// nothing of lines that were written before the boot.
     ///
     /// # Errors
     /// Where the directory can't be read.
@@ -49,7 +49,7 @@ impl Directory {
         let mut current = Vec::new();
         for name in sm.names(2 * RECORDS_MAX)? {
             let FileKind::Record(file) = classify_file_name(&name) else { continue };
-            // What can't be read is named by the detector, and is no registration.
+            // A file that can't be read is named by the detector, and is no registration.
             let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
             for line in &lines {
                 let client = key(&line.mon_name);
@@ -137,7 +137,7 @@ fn open_sm(state_directory: &Path) -> io::Result<Folder> {
 
 fn read_lines(sm: &Folder, file: &MonName) -> io::Result<Option<Vec<MonitorLine>>> {
     let bytes = files::if_present(sm.read(file.as_str(), Links::One, RECORD_FILE_BYTES_MAX))?;
-    // What can't be read as a record is not ours to keep where a registration is to be written.
+    // A text that is no record need not be kept where a registration is to be written.
     Ok(bytes.and_then(|bytes| parse_record(&bytes).ok()).map(|parsed| parsed.lines))
 }
 

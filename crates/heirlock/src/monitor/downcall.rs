@@ -1,6 +1,6 @@
 //! Tells the lock manager that a client, or a server that it has locks on, was restarted: the call that was registered
-//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other). Who is told when, and how often, is
-//! the machine's decision.
+//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other). The machine decides when, and how
+//! often, the lock manager is told.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,9 +30,9 @@ const PORT_AGE_MAX: Duration = Duration::from_secs(5);
 /// The thread that calls.
 pub(super) struct Caller(SyncSender<Call>);
 
-/// What the lock manager is to be told.
+/// A call to the lock manager.
 pub(super) struct Call {
-    /// who was restarted
+    /// the client that was restarted
     pub(super) client: MonName,
     /// its registrations
     pub(super) lines: Vec<MonitorLine>,
@@ -84,7 +84,7 @@ impl Work {
         for line in lines {
             match self.call_line(line, *state) {
                 Ok(true) => {}
-                // One that took no call counts for more than one that is not there.
+                // A lock manager that took no call counts for more than one that is not there.
                 Ok(false) => {
                     let why = format!("program {} version {} is not registered", line.prog, line.vers);
                     failed.get_or_insert((Called::Unregistered, why));

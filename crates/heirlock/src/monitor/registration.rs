@@ -1,6 +1,6 @@
 //! Keeps rpcbind knowing where the status monitor is: looked at every second, and registered again when rpcbind was
-//! restarted or somebody else took the place. It is never taken away: a status monitor that is registered and gone makes
-//! lockd refuse at once, one that is not registered makes it grant without a record after a minute.
+//! restarted or another program took the place. It is never taken away: a status monitor that is registered and gone
+//! makes lockd refuse at once, one that is not registered makes it grant without a record after a minute.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -182,7 +182,7 @@ fn in_words(options: &Options, error: &io::Error) -> String {
     format!("rpcbind at {}: {error}", options.rpcbind_socket.display())
 }
 
-/// Over rpcbind's local socket, where it sees who asks.
+/// Over rpcbind's local socket, where it sees the user of the program that asks.
 fn local_call(options: &Options, message: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(&options.rpcbind_socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -79,7 +79,7 @@ fn wanted_by(agent: Sender<Wanted>) -> impl Fn(Wanted) + Send + 'static {
     }
 }
 
-/// What the agent does, without a store.
+/// Plays the agent, without a store.
 fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs, commits: Arc<AtomicUsize>) {
     thread::spawn(move || {
         let (mut directory, _) = Directory::open(&options.state_directory).unwrap();

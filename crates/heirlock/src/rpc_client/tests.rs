@@ -8,7 +8,7 @@ use super::*;
 const PROGRAM: (u32, u32) = (100_021, 4);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What rpcbind says: the program is at port 700 over UDP and 701 over TCP.
+/// rpcbind's answer: the program is at port 700 over UDP and 701 over TCP.
 fn answer(call: &[u8], from_v6: Option<u16>) -> Vec<u8> {
     let call = Call::decode(call).unwrap();
     let result = match (call.proc_, call.vers) {

@@ -95,7 +95,7 @@ impl Server {
     }
 
     pub(crate) fn start_rpcbind(&mut self) {
-        // What it would remember of its life before is taken from it: a cold start.
+        // Its memory of its life before is taken from it: a cold start.
         sh("rm -rf /run/rpcbind /run/rpcbind.sock");
         self.rpcbind = rpcbind();
     }

@@ -1,8 +1,8 @@
 //! `heirlock notify`: tells the clients of a status monitor's directory of a restart, wherever sm-notify does it today.
 //!
-//! What users of sm-notify rely on holds: records move from `sm` to `sm.bak` first, the number in `state` is counted up
-//! and durable before the first datagram, and who has answered is taken off `sm.bak`. Nothing needs a configuration, an
-//! agent or a name server, and the end of a grace period is never asked for.
+//! It keeps the promises of sm-notify: records move from `sm` to `sm.bak` first, the number in `state` is counted up and
+//! durable before the first datagram, and a client that has answered is taken off `sm.bak`. It needs no configuration, no
+//! agent and no name server, and never asks for the end of a grace period.
 
 mod directory;
 mod errand;
@@ -58,7 +58,7 @@ pub(crate) struct Notify {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RetryTime(Option<Duration>);
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
@@ -70,8 +70,8 @@ struct Report {
     /// Milliseconds from the start to the first datagram, and to the end.
     prepared_ms: u64,
     ended_ms: u64,
-    /// Who has not answered or could not be called, and why; the path of a file that may be a client's record and can't be read
-    /// as one is among them.
+    /// The clients that have not answered or could not be called, and why; the path of a file that may be a client's
+    /// record and can't be read as one is among them.
     left: Vec<Left>,
     /// Records of which no server's name could be read, and those that could not be taken off the list.
     problems: Vec<String>,

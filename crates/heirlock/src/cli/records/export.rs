@@ -12,7 +12,7 @@ use crate::files::{Folder, Owner, trusted};
 use super::super::exit::{Exit, Failed};
 use super::{Left, Newest, left_of};
 
-/// What was written.
+/// The result of an export.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Exported {
     pub(in crate::cli) service: ServiceName,

@@ -1,4 +1,4 @@
-//! What became of an adoption.
+//! The report of an adoption, as text.
 
 use heirlock_core::Outcome;
 use heirlock_core::takeover::Milestone;
@@ -306,7 +306,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_adoption_that_told_everybody() {
+    fn an_adoption_that_told_all_clients() {
         let expected = "\
 nfs: every client was told
   generation      4

@@ -1,4 +1,4 @@
-//! Records and what came of moving them.
+//! Records, and the results of moving them, as text.
 
 use heirlock_core::Outcome;
 
@@ -117,7 +117,7 @@ pub(in crate::cli) fn record(record: &Record, look: &Look) -> String {
     text
 }
 
-/// What was exported.
+/// The result of an export, as text.
 pub(in crate::cli) fn exported(exported: &Exported, look: &Look) -> String {
     let directory = plain(&exported.directory);
     let mut text = format!(
@@ -138,7 +138,7 @@ pub(in crate::cli) fn exported(exported: &Exported, look: &Look) -> String {
     text + &left("can't be read, and is not in it", &exported.left, look)
 }
 
-/// What was imported.
+/// The result of an import, as text.
 pub(in crate::cli) fn imported(imported: &Imported, look: &Look) -> String {
     let mut text = format!(
         "{}, generation {}: {} of {} imported, {} known before\n",

@@ -14,7 +14,7 @@ use crate::limits::{PROBLEM_CHECKED_CHARS_MAX, PROBLEMS_CHECKED_MAX, PROBLEMS_SH
 /// Clients in trouble that are shown one by one.
 const CLIENTS_SHOWN_MAX: usize = 10;
 
-/// What stands before a line that belongs to the one above it.
+/// The indentation of a line that belongs to the one above it.
 const BELOW: &str = "  ";
 
 /// The report in words.
@@ -230,7 +230,7 @@ fn service_row(service: &ServiceStatus, report: &StatusReport, look: &Look) -> V
     ]
 }
 
-/// What is to be said of a service besides its row.
+/// The lines below a service's row.
 fn below(service: &ServiceStatus, look: &Look) -> String {
     let mut text = String::new();
     let mut say = |first: &str, what: &str| text.push_str(&wrapped(&format!("{BELOW}{first}"), what));
@@ -265,7 +265,7 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
     text
 }
 
-/// What an adoption that is on waits for.
+/// The work that an adoption waits for.
 fn waits_for(service: &ServiceStatus) -> &'static str {
     match service.phase.as_deref() {
         _ if service.awaits_finish => "it waits for its address and for --finish",

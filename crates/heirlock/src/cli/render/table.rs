@@ -5,7 +5,7 @@ use super::{Look, WIDTH};
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// What is left of a name at least.
+/// The part of a name that is left at least.
 const CUT_MIN: usize = 8;
 
 /// Where a cell's text stands.

@@ -161,7 +161,7 @@ fn a_command_may_have_a_time_limit_of_its_own() {
     assert_eq!((fence.argv.len(), fence.time_limit), (2, Duration::from_secs(90)));
 }
 
-/// What is said of one line after the least that can be said.
+/// The error for a configuration of the least that is needed and this line.
 fn said_of(line: &str) -> String {
     error(&format!("{LEAST}{line}\n"))
 }

@@ -19,7 +19,7 @@ const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
 const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const LOCKD_PORTS_TO: &str = "/proc/sys/sunrpc/max_resvport";
 
-/// What the live host says of it.
+/// The findings on the live host.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(statd::Running { pid, in_container, .. }) = statd::running(host, settings) {
@@ -53,7 +53,7 @@ pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Whose socket is it that rpcbind sends lockd to, and does it outlive the agent?
+/// Whether the socket that rpcbind sends lockd to is heirlock's, and outlives the agent.
 fn own_socket(host: &Host, settings: &Settings) -> Finding {
     let check = "status-monitor-socket";
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);

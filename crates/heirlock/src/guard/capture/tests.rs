@@ -9,7 +9,7 @@ use super::*;
 use crate::fake_programs::rpcbind;
 use crate::guard::testing::{Tree, in_mode, settings};
 
-/// What was found, by check, without what is well.
+/// The findings by check, without those that are well.
 fn wrong(findings: &[Finding]) -> Vec<(&'static str, Severity)> {
     let wrong = findings.iter().filter(|finding| finding.severity > Severity::Note);
     wrong.map(|finding| (finding.check, finding.severity)).collect()
@@ -38,7 +38,7 @@ fn monitored() -> Tree {
     );
     holder(&tree, 1, "systemd", 5001);
     holder(&tree, 900, "heirlock", 5001);
-    holder(&tree, 901, "stranger", 5002);
+    holder(&tree, 901, "other", 5002);
     tree
 }
 
@@ -251,7 +251,7 @@ fn what_rpc_statd_was_started_with_counts_whatever_the_files_say() {
 }
 
 #[test]
-fn a_state_directory_of_somebody_elses_is_said() {
+fn a_state_directory_of_another_user_is_said() {
     let tree = Tree::with_statd();
     // Only root can give a folder away.
     if chown(tree.host().at("/var/lib/nfs/sm"), Some(4711), None).is_err() {

@@ -138,7 +138,7 @@ fn clients_that_do_not_answer_are_counted_and_named() {
     let store = store_with(&tree, &["127.9.2.1"], 3);
     let found = clients(&at_port(port, SERVICE), &kept(&store));
     assert_eq!(found, [Finding::ok("clients", "the one address of a client answers")]);
-    let names: Vec<String> = (2..9).map(|n| format!("127.9.2.{n}")).chain(["somebody".into()]).collect();
+    let names: Vec<String> = (2..9).map(|n| format!("127.9.2.{n}")).chain(["unresolved".into()]).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let store = store_with(&tree, &names, 3);
     let found = clients(&at_port(port, SERVICE), &kept(&store));

@@ -125,7 +125,7 @@ impl Run<'_> {
             if file.is_block {
                 remembered.block = Some(file.text.clone());
             }
-            // What an earlier version wrote stays known until the new text is in its place.
+            // The text of an earlier version stays known until the new text is in its place.
             remembered.ours.retain(|content| *content != ours);
             remembered.ours.push(ours);
             let surplus = remembered.ours.len().saturating_sub(2);
@@ -169,7 +169,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was written counts only where the installed version reads it: it is asked.
+    /// The file counts only where the installed version reads it: that version is asked.
     fn say_in_force(&mut self) {
         let conf = NfsConf::read(self.host);
         if let (Asked::Nfsconf(program), Some(false)) =

@@ -14,7 +14,7 @@ use crate::store::dir::DirStore;
 use crate::store::memory::StoreMemory;
 use crate::store::{Store, wrong_store};
 
-/// What is to be done about the store, and with which.
+/// The choice for the store, and the store that it is about.
 pub(super) struct Decided {
     choice: Choice,
     found: Option<Found>,

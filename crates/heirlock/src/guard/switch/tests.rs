@@ -118,7 +118,7 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
-fn what_somebody_changed_since_is_named_and_nothing_is_touched() {
+fn a_file_that_was_changed_since_is_named_and_nothing_is_touched() {
     let tree = Tree::debian();
     on(&tree);
     tree.put(NFS_CONF_FILE, "[sm-notify]\nlift-grace=y\n");

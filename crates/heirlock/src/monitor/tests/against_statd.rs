@@ -15,7 +15,7 @@ use crate::fake_programs::serve;
 
 const NSM: &str = "/var/lib/nfs";
 
-/// What differs, and why we want it so: the question, rpc.statd's answer, ours.
+/// The wanted differences, each with its reason: the question, rpc.statd's answer, ours.
 const WANTED: &[(&str, &str, &str)] = &[
     // No name is resolved on the way: neither at registration nor at failover may a dead name server count.
     ("stat of a name without an address", "fail 3", "ok 3"),
@@ -62,7 +62,7 @@ fn inside() {
     let _ = statd.kill();
     statd.wait().unwrap();
     sh("rm -rf /var/lib/nfs && mkdir -p /var/lib/nfs/sm /var/lib/nfs/sm.bak");
-    // What rpc.statd left registered is set right.
+    // A registration that rpc.statd left is set right.
     let _monitor = start_here();
     let ours = observe(None);
     rpcbind.kill().unwrap();
@@ -77,7 +77,7 @@ fn start_here() -> Desk {
         runtime_directory: "/run/heirlock".into(),
         rpcbind_port: 111,
         rpcbind_socket: "/run/rpcbind.sock".into(),
-        // What the two have in common is compared; rpc.statd looks at no port.
+        // The common behaviour of the two is compared; rpc.statd looks at no port.
         trust: Trust::ANY_PORT,
     };
     let (sender, receiver) = channel();
