@@ -49,7 +49,7 @@ pub(super) enum Beside {
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct Client {
     key: MonName,
     addresses: Vec<Destination>,
     routes: Vec<Route>,
@@ -89,9 +89,9 @@ pub(super) struct Peer {
     had_first_round: bool,
 }
 
-impl Peer {
+impl Client {
     pub(super) fn new(key: MonName, addresses: &[Destination], sources: &[IpAddr]) -> Self {
-        let mut peer = Self {
+        let mut client = Self {
             key,
             addresses: Vec::new(),
             routes: Vec::new(),
@@ -117,8 +117,8 @@ impl Peer {
             reason: None,
             had_first_round: false,
         };
-        peer.add_addresses(addresses, sources);
-        peer
+        client.add_addresses(addresses, sources);
+        client
     }
 
     pub(super) fn key(&self) -> &MonName {

@@ -428,7 +428,7 @@ fn check_automatic(section: &Section<'_, '_>, shared: bool, fenced: bool) {
         section.wrong("mode", "\"automatic\" needs a store that all servers see at the same time; if this one is, say store.shared = true, else mode = \"manual\"");
     }
     if !fenced {
-        section.wrong("mode", "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files; for example: fence = [\"/usr/local/sbin/fence-peer\"]");
+        section.wrong("mode", "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files; for example: fence = [\"/usr/local/sbin/fence-server\"]");
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Desk(Arc<Shared>);
 
 struct Shared {
     inner: Mutex<Inner>,
-    bell: OwnedFd,
+    waker: OwnedFd,
     began: Instant,
     /// When the book was last written that an earlier run of this boot left; `None` where there was none.
     resumes: Option<SystemTime>,
@@ -41,8 +41,8 @@ impl Desk {
         let said = found.map(|(said, _)| said).unwrap_or_default();
         let machine = Monitor::resumed(rules, said.lines, said.owed);
         let inner = Inner { machine, book, outbox: Vec::new() };
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now(), resumes })))
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), waker, began: Instant::now(), resumes })))
     }
 
     /// Whether an earlier run of this boot has left what it was told, so that clients can be answered before anything else
@@ -94,7 +94,7 @@ impl Desk {
     pub(crate) fn tell(&self, event: Event) {
         self.step(event);
         // Where the thread is being woken already, that is as good.
-        let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());
+        let _ = rustix::io::write(&self.0.waker, &1_u64.to_le_bytes());
     }
 
     /// Takes in an event. Changes that must survive a kill are written before anything else is done; a change that could not
@@ -125,12 +125,12 @@ impl Desk {
         Moment::at(self.0.began.elapsed())
     }
 
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.0.bell.as_fd()
+    pub(super) fn waker(&self) -> BorrowedFd<'_> {
+        self.0.waker.as_fd()
     }
 
-    pub(super) fn silence(&self) {
-        let _ = rustix::io::read(&self.0.bell, &mut [0_u8; 8]);
+    pub(super) fn clear_waker(&self) {
+        let _ = rustix::io::read(&self.0.waker, &mut [0_u8; 8]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

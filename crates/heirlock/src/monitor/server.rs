@@ -55,7 +55,7 @@ enum Reply {
 /// A source that was found readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ready {
-    Bell,
+    Woken,
     Datagrams(usize),
     Listener(usize),
     Stream(StreamId),
@@ -154,7 +154,7 @@ impl<W: Fn(Wanted)> Server<W> {
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
         let timeout =
             Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
-        let mut sources = vec![(Ready::Bell, true, desk.bell())];
+        let mut sources = vec![(Ready::Woken, true, desk.waker())];
         let datagrams = self.datagrams.iter().enumerate();
         sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
         // The lock manager may be among the hosts that connect.
@@ -176,7 +176,7 @@ impl<W: Fn(Wanted)> Server<W> {
         let now = self.room.desk.now();
         let mut requests: Vec<(Vec<u8>, SocketAddr, Reply)> = Vec::new();
         match ready {
-            Ready::Bell => self.room.desk.silence(),
+            Ready::Woken => self.room.desk.clear_waker(),
             Ready::Datagrams(door) => {
                 let mut take = |message: &[u8], back: Back| {
                     requests.push((message.to_vec(), back.to, Reply::Datagram { door, back }));

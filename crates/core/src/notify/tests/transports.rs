@@ -143,7 +143,7 @@ fn a_client_waits_for_an_address_of_its_family_and_the_others_do_not() {
     let first = notifier.poll_transmit(Moment::START).unwrap();
     assert_eq!((first.from, first.to.ip()), ("192.0.2.10".parse().unwrap(), address(0)));
     assert_eq!(notifier.poll_transmit(Moment::START), None);
-    let left = notifier.peers[1].left_over("2001:db8::10 is not there").unwrap();
+    let left = notifier.clients[1].left_over("2001:db8::10 is not there").unwrap();
     let why = "no IPv6 address of the service was ready to tell it from: 2001:db8::10 is not there";
     assert_eq!((left.1, left.2.as_str()), (Outcome::Lost, why));
     let source: IpAddr = "2001:db8::10".parse().unwrap();
