@@ -1,4 +1,4 @@
-//! What decides by what it was sent or found: the notifier's datagrams, and whom a scan shows.
+//! The decisions on foreign bytes: the notifier's on datagrams, and the ledger's on a scan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +66,7 @@ pub fn notifier(bytes: &[u8]) {
         }
         while let Some(event) = notifier.poll_event() {
             if let Event::Acknowledged(client) = event {
-                assert!(acknowledged.insert(client), "somebody acknowledged twice");
+                assert!(acknowledged.insert(client), "a client acknowledged twice");
             }
         }
     }

@@ -29,8 +29,8 @@ pub const UNUSED_ADDRESS: &str = "10.99.0.253";
 pub struct Network(());
 
 impl Network {
-    /// Moves the calling thread into a new network. What the thread starts from now on lives in it too; there
-    /// is no way back, so a scenario has a thread of its own.
+    /// Moves the calling thread into a new network. Processes that the thread starts from now on live in it too;
+    /// there is no way back, so a scenario has a thread of its own.
     ///
     /// # Errors
     /// When a namespace or bridge can't be made: root is needed.

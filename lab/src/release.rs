@@ -1,4 +1,4 @@
-//! Which Debian the guests run: the machine's own root, or a tree of another release made once and kept.
+//! The Debian that the guests run: the machine's own root, or a tree of another release made once and kept.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -106,8 +106,8 @@ fn is_current(tree: &Path) -> bool {
         && fs::read_to_string(tree.join(MADE_WITH)).is_ok_and(|made_with| made_with.trim_end() == PACKAGES)
 }
 
-/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no
-/// half tree to be believed in. One that was made with other packages stays until then.
+/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no half tree
+/// to be believed in. A tree that was made with other packages stays until then.
 fn make_tree(cache: &Path, codename: &str, mirror: Option<&str>) -> Result<()> {
     let (tree, partial) = (cache.join(codename), cache.join(format!("{codename}.partial")));
     let mirror = match mirror {

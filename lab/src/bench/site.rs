@@ -1,4 +1,4 @@
-//! What a bench runs on: a network of its own with Debian's rpcbind, and servers whose folders lie on a real disk. Each
+//! The site of a bench: a network of its own with Debian's rpcbind, and servers whose folders lie on a real disk. Each
 //! program sees its server's folders where it looks for them in production, by a mount namespace of its own.
 
 use std::fs::{self, File};
@@ -122,7 +122,7 @@ impl Host {
         let node = node.nodename().to_string_lossy().into_owned();
         fs::write(self.folder.join("hosts"), format!("127.0.0.1 localhost\n127.0.1.1 {node}\n"))?;
         fs::write(self.folder.join("nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n")?;
-        // What `heirlock enable` sees to: heirlock alone tells clients of a restart.
+        // As `heirlock enable` does: heirlock alone tells clients of a restart.
         fs::write(self.folder.join("nfs.conf"), "[sm-notify]\nlift-grace=n\n")?;
         fs::write(self.run.join("sm-notify.pid"), "")?;
         Ok(())
@@ -140,7 +140,7 @@ impl Host {
         Ok(fs::write(path, hosts)?)
     }
 
-    /// A program that sees this server's folders. What it could change in the machine's kernel is out of its reach.
+    /// A program that sees this server's folders. The settings of the machine's kernel are out of its reach.
     pub(super) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         self.wrapped(&[], "exec \"$@\"", program.as_ref(), arguments)
     }

@@ -11,7 +11,7 @@ pub(super) const WORD: &str = "lab_manager=systemd";
 /// Starts the kernel's NFS server, and what its unit wants.
 pub(super) const START_NFS: &str = "systemctl start nfs-server.service";
 
-/// What every export has.
+/// The options of every export.
 const OPTIONS: &str = "rw,no_root_squash,insecure";
 
 impl Cluster {

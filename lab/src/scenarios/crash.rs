@@ -30,7 +30,7 @@ pub const CRASH_RESTART_LOCK_MANAGER: Scenario = Scenario {
     run: restart_lock_manager,
 };
 
-/// By a restart of NFS, and without anybody's word.
+/// By a restart of NFS, and without an administrator's word.
 pub const CRASH_RESTART_NFS: Scenario = Scenario {
     name: "crash-restart-nfs",
     about: "the primary loses power; heartbeats, the fence and hooks do it all, and a restart of NFS brings both locks back",

@@ -36,13 +36,13 @@ pub const MONITOR_GONE_SYSTEMD: Scenario = Scenario {
     },
 };
 
-/// What is done on a server that one or the other looks after.
+/// The commands on a server that systemd or `heirlock supervise` looks after.
 struct Blows {
     /// Starts the agent that a package manager has just installed.
     upgraded: &'static str,
     /// rpcbind that remembers, as Debian's unit runs it.
     rpcbind_restarted: &'static str,
-    /// One that forgets.
+    /// The command that makes rpcbind forget.
     rpcbind_forgets: &'static str,
 }
 
@@ -60,7 +60,7 @@ const BY_SYSTEMD: Blows = Blows {
 };
 
 impl Blows {
-    /// What befalls the status monitor, and how.
+    /// The blows to the status monitor, each with its name.
     fn on_the_monitor(&self) -> [(&'static str, String); 5] {
         // As a package manager does it: a new file takes the name, then the process that runs it is told.
         let upgraded = format!(

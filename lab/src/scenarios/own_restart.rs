@@ -35,7 +35,7 @@ pub const REBOOT_PRIMARY: Scenario = Scenario {
     run: reboot,
 };
 
-/// lockd alone, by somebody else, while no agent runs. Newer kernels' lockd ignores the signal.
+/// lockd alone, by another program, while no agent runs. Newer kernels' lockd ignores the signal.
 pub const LOCKD_KILLED: Scenario = Scenario {
     name: "lockd-killed",
     about: "lockd drops its locks in place while the agent is dead: the next agent sees it, and the locks come back",

@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, HOMES, NFS_A, NFS_B, PROJECTS, SETUP};
 use crate::grace::Grace;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// Who notifies.
+/// Other programs that notify.
 pub const STOCK_RIVAL: Scenario = Scenario {
     name: "stock-rival",
     about: "sm-notify, as distributions start it, ends grace on an unguarded host; `heirlock enable` keeps it from that",
@@ -21,7 +21,7 @@ pub const STOCK_RIVAL: Scenario = Scenario {
 /// ExecStart of rpc-statd-notify.service, of nfs-utils 2.6 and 2.8.
 const UNIT_RUNS: &str = "/sbin/sm-notify";
 
-/// What a boot does to /run.
+/// The effect of a boot on /run.
 const AFTER_A_BOOT: &str = "rm -f /run/sm-notify.pid";
 
 fn run(lab: &mut Cluster) -> Result<()> {

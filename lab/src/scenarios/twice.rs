@@ -1,4 +1,4 @@
-//! What goes wrong in the middle, and the failover after it.
+//! Faults in the middle of an adoption, and the failover after it.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn double(lab: &mut Cluster) -> Result<()> {
 }
 
 fn late(lab: &mut Cluster) -> Result<()> {
-    // What was not told in time must be remembered longer than a tombstone.
+    // A client that was not told in time must be remembered longer than a tombstone.
     let setup = Setup { tombstone_delay: "2s", ..SETUP };
     lab.switch_on(&[NFS_A, NFS_B, NFS_C, CLIENT1, CLIENT2])?;
     stand_by(lab, NFS_B, &setup)?;

@@ -18,8 +18,8 @@ pub const WINDOW: Scenario = Scenario {
     run,
 };
 
-/// Who takes which lock, on which server it is lost, and which one adopts. Each client is a new one: of a known one,
-/// nothing needs to be written.
+/// Each round: the client that takes a lock, the lock, the server on which it is lost, and the one that adopts. Each
+/// client is a new one: for a known one nothing needs to be written.
 const ROUNDS: [(Name, &str, Name, Name); 3] =
     [(CLIENT1, "f", NFS_A, NFS_B), (CLIENT2, "g", NFS_B, NFS_A), (CLIENT3, "h", NFS_A, NFS_B)];
 

@@ -1,5 +1,5 @@
-//! Who asks for SM_MON: one after the other, each over a connection of its own, as lockd does; or as many at a time as
-//! Ganesha's workers do, each over a connection that stays.
+//! The clients that ask for SM_MON: one after the other, each over a connection of its own, as lockd does; or as many
+//! at a time as Ganesha's workers do, each over a connection that stays.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,7 +18,7 @@ const ANSWER: usize = 4 + 24 + 8;
 /// A client that is refused asks again after this.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// What was asked, and how long each answer took.
+/// The requests, and how long each answer took.
 #[derive(Debug)]
 pub(in crate::bench) struct Asked {
     /// Microseconds for each that was granted.
@@ -82,7 +82,7 @@ pub(in crate::bench) fn unregister(port: u16, index: usize) -> Result<()> {
     Ok(stream.read_exact(&mut [0; ANSWER - 4])?)
 }
 
-/// A connection, and what it waits for.
+/// A connection, and the answer that it waits for.
 struct Worker {
     stream: TcpStream,
     asked: Option<(usize, Instant)>,

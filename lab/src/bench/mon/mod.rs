@@ -46,7 +46,7 @@ pub enum Tool {
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Who answered.
+    /// The tool that answered.
     pub tool: Tool,
     /// Clients that were to be registered.
     pub clients: usize,
@@ -151,7 +151,7 @@ impl Row {
     }
 }
 
-/// Ratios of totals in one run. What statd did not finish counts as what it took so far.
+/// Ratios of totals in one run. A round that statd did not finish counts with its time so far.
 fn goals(rows: &[Row]) -> Vec<Goal> {
     let total = |tool, at_once| {
         let case = |row: &&Row| row.tool == tool && row.clients == JUDGED_AT && row.at_once == at_once;
