@@ -425,7 +425,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quoted_is_one_word() {
+    fn a_quoted_text_is_one_word() {
         let text = "it's $HOME `and`\n\"more\"";
         let echoed = crate::process::run(
             std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]),

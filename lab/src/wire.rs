@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_or_answer_is_refused() {
+    fn a_message_that_is_no_request_or_answer_is_refused() {
         for bad in ["", "7\n", "x 3\nabc", "1 9999999\nabc", "1 5\nabc"] {
             assert!(read_request(&mut bad.as_bytes()).is_err(), "{bad:?}");
         }

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn who_claims_first_away_from_the_services_home_must_insist() {
+    fn a_server_that_is_first_to_claim_away_from_the_services_home_must_insist() {
         let nfs = ServiceName::parse("nfs").unwrap();
         let [us, home] = ["nfs-b", "nfs-a"].map(|name| ServerName::parse(name).unwrap());
         let first = |newest: Option<&Claim>, home: Option<&ServerName>, insisted| {
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fence_confirms_permits_nothing_over_an_owner_that_is_seen_to_live() {
+    fn a_fences_word_permits_nothing_over_an_owner_that_is_seen_to_live() {
         let confirmed = Authority { confirmed: true, ..Authority::default() };
         assert!(ask(Some(&claim("nfs-a", false)), BEATING, &confirmed).is_err());
         assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &confirmed).is_err());

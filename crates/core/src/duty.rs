@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_adopted_is_left_alone_and_what_failed_is_adopted_again() {
+    fn an_adopted_service_is_left_alone_and_one_whose_adoption_failed_is_adopted_again() {
         let good = journal(Phase::Settled, Some(life("2")));
         let failed = Journal { failure: Some("no address".into()), ..good.clone() };
         let own = Journal { cause: Cause::OwnRestart, ..failed.clone() };
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_recognised_is_done_anew() {
+    fn a_run_that_had_not_recognised_is_done_anew() {
         assert_eq!(ask(Phase::Claimed, None, true, false), Duty::Redo);
         assert_eq!(ask(Phase::Conveyed, None, false, true), Duty::Redo);
     }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_waits_for_a_person_or_for_the_next_restart() {
+    fn a_failed_run_waits_for_a_person_or_for_the_next_restart() {
         assert_eq!(ask(Phase::Failed, Some("2"), true, false), Duty::Nothing);
         assert_eq!(ask(Phase::Failed, None, true, false), Duty::Nothing);
         assert_eq!(ask(Phase::Failed, None, true, true), Duty::Recover);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_to_be_taken_over_is_done_anew_before_what_was_not() {
+    fn a_run_that_was_to_take_over_is_done_anew_before_one_that_was_not() {
         let interrupted = |name: &str, part| {
             let service = ServiceName::parse(name).unwrap();
             Journal { members: vec![(service, part)], ..journal(Phase::Claimed, None) }
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_away_is_owed_nothing() {
+    fn a_service_that_is_given_away_is_owed_nothing() {
         let service = ServiceName::parse("nfs").unwrap();
         let journal = journal(Phase::Settled, Some(life("1")));
         let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_a_grace_period_is_for_the_same_life_alone() {
+    fn the_memory_of_a_grace_period_is_for_the_same_life_alone() {
         let life = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 1 };
         let seconds = Duration::from_secs;
         let mut remembered = Remembered::opened(life.clone(), at(96), at(100), seconds(5_000));

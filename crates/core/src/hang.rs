@@ -103,28 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn one_that_sleeps_or_is_stopped_or_gone_hangs_after_its_limit() {
+    fn a_loop_that_sleeps_or_is_stopped_or_gone_hangs_after_its_limit() {
         for hanging in [Doing::Sleeps, Doing::Stopped, Doing::Gone] {
             assert_eq!(found_hanging(|_| doing(hanging)), Some(10), "{hanging:?}");
         }
     }
 
     #[test]
-    fn one_that_gets_no_processor_or_waits_for_a_disk_does_not_hang() {
+    fn a_loop_that_gets_no_processor_or_waits_for_a_disk_does_not_hang() {
         assert_eq!(found_hanging(|_| doing(Doing::Runs)), None, "all its time it waits for a processor");
         assert_eq!(found_hanging(|_| doing(Doing::WaitsForDisk)), None);
         assert_eq!(found_hanging(|_| Look { others_work: true, ..doing(Doing::Sleeps) }), None);
     }
 
     #[test]
-    fn one_that_turns_in_a_circle_hangs_by_the_processor_time_that_it_spends() {
+    fn a_loop_that_turns_in_a_circle_hangs_by_the_processor_time_that_it_spends() {
         // It gets a tenth of a processor.
         let turning = |at: u32| Look { processor_time: INTERVAL / 10 * at, ..doing(Doing::Runs) };
         assert_eq!(found_hanging(turning), Some(100));
     }
 
     #[test]
-    fn one_that_makes_headway_now_and_then_lives() {
+    fn a_loop_that_makes_headway_now_and_then_lives() {
         let mut watch = Watch::new(LIMIT, INTERVAL);
         for at in 0..300 {
             if at % 9 == 0 {

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_without_a_run_is_told_from_what_was_never_begun() {
+    fn a_generation_that_began_without_a_run_is_told_from_one_that_was_never_begun() {
         let (first, later) = (claim(1, "nfs-a", false), claim(2, "nfs-a", false));
         let quiet = Journal::quiet("run", &server("nfs-a"), 60);
         assert_eq!(tenure(&sources(&first, Some(&quiet))).beginning, Beginning::First);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_this_servers_or_was_given_up_or_is_its_own_has_its_address_left_alone() {
+    fn a_service_that_was_never_this_servers_or_was_given_up_or_is_its_own_has_its_address_left_alone() {
         let mut left = LeftBehind::default();
         assert!(!note(&mut left, &claim(2, "nfs-b"), true, false));
         assert!(!note(&mut left, &Claim { released: true, ..claim(3, "nfs-b") }, true, true));

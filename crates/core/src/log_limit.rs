@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_suppressed_is_said_once_when_its_interval_is_over() {
+    fn suppressed_lines_are_reported_once_when_their_interval_is_over() {
         let mut limit = LogLimit::default();
         let mut cause = |from, times| (0..times).filter(|_| limit.may_write(at(1), "notified", from)).count();
         cause(source(1), 1_000);

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happened_before_the_process_has_a_moment_of_its_own() {
+    fn an_event_before_the_process_has_a_moment_of_its_own() {
         let now = Moment::of_process(Duration::from_secs(2));
         let opened = now - Duration::from_secs(40);
         assert_eq!(now.since(opened), Duration::from_secs(40));

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_without_end_gets_no_more_than_a_share_however_small_each_turn_is() {
+    fn a_sender_without_end_gets_no_more_than_a_share_however_small_each_turn_is() {
         let share = Duration::from_secs(1) / limits::OTHERS_SHARE;
         for turn in [Duration::from_micros(5), TURN, limits::OTHERS_TURN_MAX] {
             let worked = worked_in_a_second(turn);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_now_and_then_waits_for_nothing() {
+    fn a_sender_that_asks_now_and_then_waits_for_nothing() {
         let (mut share, mut now) = (OthersShare::default(), Moment::START);
         for _ in 0..1000 {
             assert_eq!(share.rests_until(now), None);

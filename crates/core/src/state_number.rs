@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_odd_and_above_all_that_were_sent() {
+    fn a_new_state_number_is_odd_and_above_all_that_were_sent() {
         assert_eq!(next(&[]), 3);
         assert_eq!(next(&[3, 7, 5]), 9);
         assert_eq!(next(&[4]), 5);

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_in_a_store_is_told_by_its_services() {
+    fn the_claims_in_a_store_are_told_by_its_services() {
         let host = ServiceName::host(&"nfs-a".parse().unwrap());
         let nfs = ServiceName::parse("nfs").unwrap();
         assert_eq!(Kept::of([]), Kept::Nothing);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_met_first_is_remembered_and_an_earlier_versions_store_gets_an_identity() {
+    fn the_store_that_is_met_first_is_remembered_and_an_earlier_versions_store_gets_an_identity() {
         let nothing = Remembered::default();
         assert_eq!(judge(&nothing, &found(7, Kept::Nothing)), Verdict::Remember(identity(7)));
         assert_eq!(judge(&remembered(7, true), &found(7, Kept::Nothing)), Verdict::Ours);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_standby_made_before_it_saw_the_volume_gives_way_to_what_the_volume_holds() {
+    fn a_store_that_a_standby_made_before_it_saw_the_volume_gives_way_to_the_volumes() {
         let made = remembered(7, false);
         assert_eq!(judge(&made, &found(9, Kept::Services)), Verdict::Remember(identity(9)));
         for kept in [Kept::Nothing, Kept::HostsAlone] {

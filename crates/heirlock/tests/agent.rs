@@ -23,7 +23,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_was_captured_survives_a_kill_and_what_came_meanwhile_is_caught_up() {
+fn a_captured_record_survives_a_kill_and_one_that_came_meanwhile_is_caught_up() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();

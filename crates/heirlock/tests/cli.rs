@@ -467,7 +467,7 @@ fn likely_slips_get_a_hint() {
 }
 
 #[test]
-fn what_is_no_record_is_left_alone_and_said() {
+fn an_entry_that_is_no_record_is_left_alone_and_named() {
     let server = Server::new().with_store();
     let torn = &line("192.0.2.3", "nfs-a")[..60];
     let half = line("192.0.2.4", "nfs-a") + "0100007f 0001";

@@ -25,8 +25,8 @@ use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, po
 const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
 
 #[test]
-fn what_is_granted_is_durable_in_every_service_by_then() {
-    if !is_inside("what_is_granted_is_durable_in_every_service_by_then") {
+fn a_client_that_is_granted_is_durable_in_every_service_by_then() {
+    if !is_inside("a_client_that_is_granted_is_durable_in_every_service_by_then") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -89,8 +89,8 @@ fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
 }
 
 #[test]
-fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
-    if !is_inside("one_that_hangs_is_replaced_and_who_waited_is_answered") {
+fn an_agent_that_hangs_is_replaced_and_a_client_that_waited_is_answered() {
+    if !is_inside("an_agent_that_hangs_is_replaced_and_a_client_that_waited_is_answered") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -157,8 +157,8 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
 }
 
 #[test]
-fn who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone() {
-    if !is_inside("who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone") {
+fn a_sender_without_end_gets_only_a_part_of_the_status_monitors_time() {
+    if !is_inside("a_sender_without_end_gets_only_a_part_of_the_status_monitors_time") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -249,8 +249,8 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 #[test]
-fn what_any_user_asks_takes_no_registration_away() {
-    if !is_inside("what_any_user_asks_takes_no_registration_away") {
+fn a_request_of_any_user_takes_no_registration_away() {
+    if !is_inside("a_request_of_any_user_takes_no_registration_away") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -315,8 +315,8 @@ fn told_to_grant_it_names_who_is_at_risk_and_catches_up() {
 }
 
 #[test]
-fn it_is_registered_again_when_rpcbind_was_restarted() {
-    if !is_inside("it_is_registered_again_when_rpcbind_was_restarted") {
+fn the_status_monitor_is_registered_again_when_rpcbind_was_restarted() {
+    if !is_inside("the_status_monitor_is_registered_again_when_rpcbind_was_restarted") {
         return;
     }
     let mut server = Server::new(NSM);

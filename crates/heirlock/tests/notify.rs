@@ -222,7 +222,7 @@ fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
 }
 
 #[test]
-fn who_does_not_answer_is_named_and_stays_on_the_list() {
+fn a_client_that_does_not_answer_is_named_and_stays_on_the_list() {
     let [alive, dead] = [[127, 78, 2, 1], [127, 78, 2, 2]].map(Ipv4Addr::from);
     let clients = Clients::start(&[(alive, Kind::Udp), (dead, Kind::Dead)]);
     let directory = state_directory(&[("127.78.2.1", "x"), ("127.78.2.2", "127.78.2.2"), ("a.new", "a")], 5);
@@ -324,7 +324,7 @@ fn where_no_client_is_on_record_nothing_is_counted_and_a_foreign_address_is_refu
 }
 
 #[test]
-fn what_is_left_out_is_named_and_the_exit_code_says_so() {
+fn an_entry_that_is_left_out_is_named_and_the_exit_code_says_so() {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
     let told = Ipv4Addr::from([127, 78, 5, 1]);

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_leave_the_directory_or_garble_a_log_is_no_name() {
+    fn a_text_that_could_leave_the_directory_or_garble_a_log_is_no_name() {
         assert_eq!(MonName::parse(""), Err(NameError::Empty));
         assert_eq!(MonName::parse("../etc/passwd"), Err(NameError::Character('/')));
         assert_eq!(MonName::parse(".."), Err(NameError::LeadingDot));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_one_address_however_it_is_spelled() {
+    fn a_client_has_one_address_however_it_is_spelled() {
         let address = |text: &str| MonName::parse(text).unwrap().address().map(MonName::from_address);
         for (spelled, meant) in [
             ("::ffff:10.0.0.1", "10.0.0.1"),

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn a_fault_in_a_record_is_named_with_its_place() {
         let error = |text: &str| parse_record(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(error(""), "expected a monitor record, found an empty file");
         assert_eq!(

@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_universal_address_is_shown_with_what_one_is() {
+    fn a_text_that_is_no_universal_address_is_shown_with_an_example() {
         let error = |text: &str| parse_universal_address(text).unwrap_err().to_string();
         let expected = "universal address: expected an address and two octets of a port (h1.h2.h3.h4.p1.p2)";
         assert_eq!(error("127.0.0.1.3"), format!("{expected}, found \"127.0.0.1.3\""));

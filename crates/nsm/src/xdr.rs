@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_was_expected() {
+    fn a_fault_in_the_bytes_is_said_with_what_was_expected() {
         let reader = Reader::new;
         assert_eq!(said(reader(b"\0\0\0").u32("a").err()), "a: expected 4 more bytes, found 3");
         assert_eq!(said(reader(&[0; 7]).u64("a").err()), "a: expected 4 more bytes, found 3");

@@ -58,7 +58,7 @@ fn every_real_record_is_printed_back_to_the_byte() {
 }
 
 #[test]
-fn one_file_may_hold_several_registrations() {
+fn a_file_may_hold_several_registrations() {
     let lines = lines("linux-nfs-utils-2.6.2/sm/127.1.0.1");
     let told: Vec<_> =
         lines.iter().map(|l| (l.proc_, l.cookie[0], l.mon_name.as_str(), l.my_name.as_str())).collect();
@@ -67,7 +67,7 @@ fn one_file_may_hold_several_registrations() {
 }
 
 #[test]
-fn one_file_may_hold_two_names_of_its_client() {
+fn a_file_may_hold_two_names_of_its_client() {
     let lines = lines("linux-nfs-utils-2.6.2/sm/client4.example.test");
     let names: Vec<_> = lines.iter().map(|l| l.mon_name.as_str()).collect();
     assert_eq!(names, ["client4.example.test", "127.1.0.4"]);

@@ -92,7 +92,7 @@ fn a_deletion_at_an_orderly_stop_is_never_believed() {
 }
 
 #[test]
-fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_is_not() {
+fn a_record_that_vanished_before_a_life_was_interrupted_is_kept_and_one_that_vanishes_after_is_not() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
     compare(&mut ledger, 1, &["10.0.0.2"], Some(&life));
@@ -106,7 +106,7 @@ fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_i
 /// A client that was told too late, or could not be reached, has no record on the adoptive server. The next failover
 /// must still know of it.
 #[test]
-fn who_never_registered_in_this_life_is_kept() {
+fn a_client_that_never_registered_in_this_life_is_kept() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("2"));
     for second in [0, 1, 121, 500_000] {
         assert_eq!(compare(&mut ledger, second, &[], Some(&life)), []);
@@ -328,7 +328,7 @@ fn a_client_that_came_and_went_between_two_looks_was_seen() {
 }
 
 #[test]
-fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
+fn a_client_that_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     let (mut ledger, first, second) = (ledger(&["10.0.0.1"]), life("1"), life("2"));
     ledger.saw(&name("10.0.0.1"), None);
     compare(&mut ledger, 0, &[], Some(&first));

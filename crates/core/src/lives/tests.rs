@@ -86,7 +86,7 @@ fn deletions_count_while_clients_are_served_and_no_run_is_on() {
 }
 
 #[test]
-fn what_follows_from_a_recognition_that_is_awaited_is_its_runs_to_do() {
+fn the_consequences_of_a_recognition_that_is_awaited_are_its_runs_task() {
     for (start, in_place, reopened) in [("2", false, 0), ("1", true, 1)] {
         let mut lives = at_home();
         let (begun, recognition) = lives.recognised(&done(start, in_place), true);
@@ -162,7 +162,7 @@ fn another_life_is_followed_up_by_a_run_that_is_on_and_by_none_that_was_refused(
 }
 
 #[test]
-fn what_is_owed_asks_for_a_run_of_its_own_or_waits_for_one_that_tells_them_too() {
+fn duties_ask_for_a_run_of_their_own_or_wait_for_one_that_tells_their_clients_too() {
     let mut lives = at_home();
     let name = service("nfs");
     let [lost, whole] = ["0", "1"].map(|start| journal(Phase::Settled, Some(life(start, 0))));

@@ -217,7 +217,7 @@ fn unmon_takes_the_registration_and_leaves_the_store_alone() {
 }
 
 #[test]
-fn what_is_registered_or_waits_can_not_be_forgotten_and_what_is_forgotten_is_committed_anew() {
+fn a_client_that_is_registered_or_waits_can_not_be_forgotten_and_a_forgotten_one_is_committed_anew() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     monitor.step(at(0), Event::Durable([name("10.0.0.1")].into()));
     assert!(!monitor.may_forget(&name("10.0.0.1")));
@@ -247,7 +247,7 @@ fn a_notification_calls_for_the_client_that_its_name_or_source_matches_once_a_nu
 }
 
 #[test]
-fn what_the_lock_manager_is_to_be_told_is_on_record_before_the_answer_and_until_it_was() {
+fn a_call_to_the_lock_manager_is_on_record_before_the_answer_and_until_it_was_made() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     let asked = monitor.step(at(0), notified("x", "10.0.0.1", 5));
     assert_eq!(asked.persist, [Persist::Owe(name("10.0.0.1"), StateNumber(5))]);
@@ -295,7 +295,7 @@ fn a_notification_that_matches_no_registered_client_costs_no_record() {
 }
 
 #[test]
-fn what_finds_no_room_is_not_answered() {
+fn a_notification_that_finds_no_room_is_not_answered() {
     let clients: Vec<MonitorLine> = (0..limits::DOWNCALLS_OWED_MAX + 1)
         .map(|number| {
             line(&std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(number).unwrap()).to_string(), 1)

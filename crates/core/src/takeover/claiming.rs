@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_server_knows_of_its_own_service_counts_and_of_what_it_takes_over_it_does_not() {
+    fn this_servers_knowledge_of_its_own_service_counts_and_of_one_that_it_takes_over_it_does_not() {
         let (stored, known) =
             (records(&[("10.0.0.1", "store")]), records(&[("10.0.0.1", "we"), ("10.0.0.2", "we")]));
         let told = BTreeSet::from([MonName::parse("10.0.0.2").unwrap()]);

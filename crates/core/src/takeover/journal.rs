@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_unreadable_claim_said_is_told_by_the_journal_and_the_mark() {
+    fn the_journal_and_the_mark_tell_the_content_of_an_unreadable_claim() {
         let server = ServerName::parse("nfs-b").unwrap();
         let journal = Journal { released_at_s: Some(9), ..Journal::quiet("run", &server, 8) };
         let told = journal.lost_claim(Generation(4), false, "torn".into());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_claimed_and_not_begun_is_done_anew_where_it_meant_to_take_something_over() {
+    fn a_claim_that_was_not_begun_is_done_anew_where_it_meant_to_take_a_service_over() {
         let us = ServerName::parse("nfs-b").unwrap();
         let (nfs, host) = (ServiceName::parse("nfs").unwrap(), ServiceName::host(&us));
         let means = Means {

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_redone_is_asked_for_where_it_was_to_take_something_over() {
+    fn a_run_that_is_redone_is_asked_for_where_it_was_to_take_a_service_over() {
         let redo = |targets, until| Order::redo(Redo { run: "r".into(), targets, until });
         let own = redo(Vec::new(), Until::Settled);
         assert_eq!(own, Order::own_restart());

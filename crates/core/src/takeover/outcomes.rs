@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_was_told_in_the_life_of_the_generation_and_in_no_other() {
+    fn a_client_was_told_in_the_life_of_its_generation_and_in_no_other() {
         let life = Incarnation { boot: "b".into(), start: "1".into(), reopened: 0 };
         let quiet = Journal::quiet("r", &ServerName::parse("nfs-b").unwrap(), 0);
         let served = Journal { life: Some(life.clone()), ..quiet.clone() };

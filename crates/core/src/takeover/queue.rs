@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_generation_is_one_portion_and_goes_back_in_its_order() {
+    fn the_changes_of_one_generation_are_one_portion_and_go_back_in_their_order() {
         let mut queue = Queue::default();
         let (a, b, other) =
             (retire("nfs", "10.0.0.1"), retire("nfs", "10.0.0.2"), retire("home", "10.0.0.1"));

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_another_runs_or_was_cut_short_tells_nothing() {
+    fn a_text_of_another_run_or_one_that_was_cut_short_tells_nothing() {
         let text = Registrations::of("r1", &registered(&[("10.0.0.1", "a"), ("10.0.0.22", "b")])).render();
         assert_eq!(Registrations::parse(&text, "r2"), None);
         for end in 0..text.len() {

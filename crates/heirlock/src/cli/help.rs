@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_call_a_verb_leads_to_it() {
+    fn another_word_for_a_verb_leads_to_it() {
         let hint = |word: &str| hint(&Cli::try_parse_from(["heirlock", word, "nfs"]).unwrap_err());
         assert_eq!(hint("takeover").unwrap(), "hint: did you mean 'heirlock adopt SERVICE'?");
         assert_eq!(hint("Logs").unwrap(), "hint: did you mean 'journalctl -u heirlock'?");

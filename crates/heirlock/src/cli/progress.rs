@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_tells_is_said_once() {
+    fn a_line_of_the_agent_is_shown_once() {
         let mut bar = Bar::default();
         let mut news = |told: &[&str]| {
             let told = told.iter().map(|line| (*line).to_owned()).collect();

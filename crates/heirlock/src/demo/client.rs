@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn it_moves_once_for_a_new_number_of_the_server_it_mounts() {
+    fn a_client_moves_once_for_a_new_number_of_the_server_it_mounts() {
         let client = client();
         let unknown = Ipv4Addr::new(127, 200, 2, 99);
         assert!(!told(&client, "homes", 19, unknown), "neither name nor address is known");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_call_gets_no_answer_and_what_it_does_not_serve_is_refused() {
+    fn a_message_that_is_no_call_gets_no_answer_and_an_unserved_call_is_refused() {
         let client = client();
         let from = SocketAddr::new(SERVICE.into(), 900);
         assert_eq!(client.answer_monitor(b"garbage", from), None);

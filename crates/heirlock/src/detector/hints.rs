@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_appears_moves_and_vanishes_is_hinted() {
+    fn a_file_that_appears_moves_and_vanishes_is_hinted() {
         let directory = made();
         let (_hints, receiver) = start(directory.path());
         let sm = directory.path().join("sm");

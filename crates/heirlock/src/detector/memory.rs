@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_alone_is_not_opened_again() {
+    fn a_file_that_was_left_alone_is_not_opened_again() {
         let mut ground = Ground::new();
         for (cookie, path) in ["sm/10.0.0.1", "sm/10.0.0.2", "sm.bak/10.0.0.1"].into_iter().enumerate() {
             ground.write(path, cookie);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_young_or_no_record_is_opened_again() {
+    fn a_file_that_is_young_or_no_record_is_opened_again() {
         let mut ground = Ground::new();
         fs::write(ground.at("sm/10.0.0.1"), line(1).repeat(2) + "torn").unwrap();
         fs::write(ground.at("sm/10.0.0.2"), "").unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rewritten_right_after_a_look_is_seen_by_the_next() {
+    fn a_file_that_is_rewritten_right_after_a_look_is_seen_by_the_next() {
         let mut ground = Ground::new();
         for cookie in 0..500 {
             ground.write("sm/10.0.0.1", cookie);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_opened_again_once_it_changed() {
+    fn a_remembered_file_is_opened_again_once_it_changed() {
         let mut ground = Ground::new();
         ground.write("sm/10.0.0.1", 0);
         for cookie in 1..20 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_an_old_file_is_none() {
+    fn a_new_file_that_looks_like_an_old_one_is_none() {
         let mut ground = Ground::new();
         ground.write("sm/10.0.0.1", 0);
         ground.write("sm/10.0.0.2", 1);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_replaces_a_file_or_goes_is_seen() {
+    fn a_file_that_is_replaced_or_goes_is_seen() {
         let mut ground = Ground::new();
         for cookie in 0..50 {
             ground.write("sm/10.0.0.1.new", 2 * cookie);

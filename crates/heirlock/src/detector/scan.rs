@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_named_and_left_alone() {
+    fn a_file_that_is_no_record_is_named_and_left_alone() {
         let directory = state_directory();
         let sm = directory.path().join("sm");
         fs::write(sm.join("empty"), "").unwrap();

@@ -103,7 +103,7 @@ fn a_burst_of_two_thousand_files_causes_few_looks() {
 }
 
 #[test]
-fn what_rpc_statd_does_is_hinted_step_by_step() {
+fn each_step_of_rpc_statd_is_hinted() {
     let ground = Ground::new();
     let (_hints, receiver) = ground.hints();
     let path = ground.sm.join("10.0.0.1");
@@ -176,7 +176,7 @@ fn no_look_misses_a_client_that_sm_notify_moves() {
 }
 
 #[test]
-fn what_takes_the_place_of_a_directory_is_watched() {
+fn a_directory_that_takes_the_place_of_another_is_watched() {
     let ground = Ground::new();
     let (_hints, receiver) = ground.hints();
     let put = |name: &str| fs::write(ground.sm.join(name), line("nfs-a")).unwrap();

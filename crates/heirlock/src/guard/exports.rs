@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_now_counts_more_than_the_file() {
+    fn exports_of_now_count_more_than_the_file() {
         let tree = Tree::new();
         let fsid = || fsids(&Exports::read(&tree.host(), Path::new(STATE)), "/srv/nfs");
         tree.put("/etc/exports", "/srv/nfs *(rw)\n");

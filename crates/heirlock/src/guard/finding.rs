@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_printed_for_scripts_in_kebab_case() {
+    fn a_severity_is_printed_for_scripts_in_kebab_case() {
         let json = serde_json::to_value(Finding::loses_locks("lift-grace", "y", "n")).unwrap();
         let expected = serde_json::json!({
             "check": "lift-grace", "severity": "loses-locks", "found": "y", "remedy": "n"

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_adopt_refuses_for_doctor_never_calls_well() {
+    fn a_need_that_adopt_refuses_for_is_never_well_for_doctor() {
         let tree = fit();
         // Where rpcbind does not answer, systemd starts it with NFS.
         let kernel = |more: &str| settings(&format!("[notify]\nrpcbind-port = 9\n{more}{SERVICE}"));

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_answer_are_told_from_those_that_do_not() {
+    fn clients_that_answer_are_told_from_those_that_do_not() {
         let port = client("127.9.0.1", 0, reply_to);
         client("127.9.0.2", port, reply_to);
         client("127.9.0.3", port, |_| b"garbage".to_vec());

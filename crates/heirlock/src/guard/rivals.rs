@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_distribution_ships_below_usr_etc_counts_as_if_it_lay_in_etc() {
+    fn a_file_that_a_distribution_ships_below_usr_etc_counts_as_if_it_lay_in_etc() {
         let tree = guarded();
         tree.tool("rpc.statd", "echo rpc.statd version 2.8.3");
         tree.remove("/etc/nfs.conf");

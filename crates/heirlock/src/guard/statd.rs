@@ -216,7 +216,7 @@ mod tests {
     use crate::guard::testing::{Tree, settings};
 
     #[test]
-    fn what_rpc_statd_was_started_with_is_read_as_it_reads_it() {
+    fn rpc_statds_options_are_read_as_it_reads_them() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let of = |line: &str| process::options(&words(line), &VALUED);
         for (line, option, expected) in [

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_written_is_left_as_it_was() {
+    fn a_folder_that_can_be_written_is_left_as_it_was() {
         let tree = Tree::debian();
         let before = tree.listing();
         assert_eq!(said(&tree), []);

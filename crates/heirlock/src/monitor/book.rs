@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_down_is_known_after_a_kill() {
+    fn a_registration_in_the_book_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, lines) = Book::open(directory.path()).unwrap();
         assert_eq!(lines, None, "no book yet");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
+    fn a_registration_that_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, _) = Book::open(directory.path()).unwrap();
         let whole = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_conveyed_stays_beside_the_registration() {
+    fn a_conveyed_line_stays_beside_the_registration() {
         let state = made();
         let placed = render_record(&[line("10.0.0.1", "nfs-service", 0)]);
         fs::write(state.path().join("sm/10.0.0.1"), &placed).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_boot_is_no_registration() {
+    fn a_line_that_is_older_than_the_boot_is_no_registration() {
         let state = made();
         fs::write(state.path().join("sm/10.0.0.1"), render_record(&[line("10.0.0.1", "nfs-a", 1)])).unwrap();
         let later = SystemTime::now() + Duration::from_secs(60);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_keeps_its_own_client_alone_from_being_written() {
+    fn an_entry_that_is_no_file_keeps_its_own_client_alone_from_being_written() {
         use std::os::unix::fs::symlink;
         let state = made();
         let sm = state.path().join("sm");

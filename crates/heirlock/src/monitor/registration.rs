@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rpcbind_serves_is_registered_and_what_it_does_not_is_no_fault() {
+    fn a_transport_that_rpcbind_serves_is_registered_and_another_is_no_fault() {
         let (problems, left_out, ours) = keep_with(&["tcp", "tcp6", "local"]);
         assert_eq!((problems, left_out), (Vec::new(), vec!["udp", "udp6"]));
         assert_eq!(ours, ["tcp 0.0.0.0.2.150", "tcp6 ::.2.150"]);

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_ask_to_take_away_is_answered_and_not_done() {
+    fn a_removal_that_another_sender_asks_for_is_answered_and_not_done() {
         let asked = args("10.0.0.1", "nfs-a").mon_id;
         let messages =
             [call(Procedure::Unmon, &asked.encode()), call(Procedure::UnmonAll, &asked.my_id.encode())];
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_said() {
+    fn a_procedure_that_is_not_served_is_refused_by_name() {
         let refusal = |message: &[u8]| match read(message, here(), OWN, Trust::PRIVILEGED) {
             Asked::Answered(bytes) => Reply::decode(&bytes).unwrap().outcome.unwrap_err(),
             other => panic!("{other:?}"),

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_handed_over_goes_on_with_what_waits_in_it() {
+    fn a_socket_that_is_handed_over_goes_on_with_the_requests_that_wait_in_it() {
         let sockets = Sockets::bind(0).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(b"a request", ("127.0.0.1", sockets.port())).unwrap();

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
+    fn a_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
         let mut place = place();
         let _own = place.connect([127, 0, 0, 1]);
         let _other = place.connect([127, 0, 0, 3]);

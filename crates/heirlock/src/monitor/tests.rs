@@ -289,7 +289,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
 }
 
 #[test]
-fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
+fn an_acknowledged_notification_reaches_the_lock_manager_also_after_a_kill() {
     let first = stand(StoreIs::Well);
     assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
     // No rpcbind answers: the lock manager is not told.
@@ -309,7 +309,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
 }
 
 #[test]
-fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
+fn a_call_that_is_owed_is_made_before_the_registrations_are_handed_back() {
     let first = stand(StoreIs::Well);
     assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
     let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();

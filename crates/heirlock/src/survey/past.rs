@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pruned_is_told_as_before_and_a_second_time_changes_nothing() {
+    fn a_pruned_generation_is_told_as_before_and_a_second_time_changes_nothing() {
         let (_folder, store) = story();
         let before = history(&store, &service()).unwrap();
         for _ in 0..2 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_damaged_is_named() {
+    fn kept_accounts_are_bounded_and_damaged_ones_are_named() {
         let (folder, store) = story();
         let some = tenure_of(&store, &service(), Generation(1)).unwrap().unwrap();
         for number in 1..=u64::try_from(TENURES_KEPT + 3).unwrap() {

@@ -169,7 +169,7 @@ fn resume(kept: &Kept, came: &[&str]) -> Takeover {
 }
 
 #[test]
-fn who_came_back_before_the_kill_is_known_to_have_come_back() {
+fn a_client_that_came_back_before_the_kill_is_known_to_have_come_back() {
     let mut kept = killed_while_telling();
     let mut again = resume(&kept, &["10.0.0.2"]);
     let steps = again.step(at(2_000), recognition(life("2")));
@@ -188,7 +188,7 @@ fn who_came_back_before_the_kill_is_known_to_have_come_back() {
 }
 
 #[test]
-fn who_registered_and_did_not_answer_is_told_again() {
+fn a_client_that_registered_and_did_not_answer_is_told_again() {
     let mut kept = killed_while_telling();
     let mut again = resume(&kept, &["10.0.0.8"]);
     kept.persist(&again.step(at(2_000), recognition(life("2"))));
@@ -279,7 +279,7 @@ fn a_client_that_came_after_all_was_recognised_is_none_of_what_settles_though_it
 }
 
 #[test]
-fn what_was_settling_has_no_client_without_an_outcome() {
+fn a_run_that_was_settling_has_no_client_without_an_outcome() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let unreachable = Outcome::Unreachable;

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_this_server_mounts_from_is_none_of_the_services_clients() {
+    fn a_server_that_this_server_mounts_from_is_none_of_the_services_clients() {
         let store = DirStore::create_on(Path::new(ROOT), Box::new(FaultyDisk::new())).unwrap();
         let names = |names: &[&str]| names.iter().map(|name| MonName::parse(name).unwrap()).collect();
         let peers = ["10.0.0.7", "10.0.0.8", "filer"];

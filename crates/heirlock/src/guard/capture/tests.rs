@@ -124,7 +124,7 @@ fn a_host_under_nsm_is_well_and_a_second_status_monitor_loses_locks() {
 }
 
 #[test]
-fn whose_socket_lockd_is_sent_to_is_said() {
+fn the_holder_of_the_socket_that_lockd_is_sent_to_is_named() {
     let tree = monitored();
     tree.remove("/proc/1/fd/7");
     let found = under_nsm(&tree);
@@ -229,7 +229,7 @@ fn a_status_monitor_that_another_mode_keeps_away_is_said() {
 }
 
 #[test]
-fn what_rpc_statd_was_started_with_counts_whatever_the_files_say() {
+fn rpc_statds_options_count_whatever_the_files_say() {
     let said = |tree: &Tree, mode: &str| wrong(&live(&tree.host(), &in_mode(mode)));
     let tree = Tree::with_statd();
     assert_eq!(said(&tree, "watch"), []);

@@ -88,7 +88,7 @@ fn a_directory_that_cannot_serve_is_said() {
 }
 
 #[test]
-fn what_differs_on_another_server_is_said_by_its_weight() {
+fn a_fact_that_differs_on_another_server_is_reported_by_its_weight() {
     let tree = Tree::debian();
     let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
     let ours: BTreeMap<String, String> =

@@ -62,7 +62,7 @@ fn a_host_whose_etc_is_read_only_is_told_all_that_is_wanted_and_left_as_it_is() 
 }
 
 #[test]
-fn what_such_a_host_brings_itself_is_as_good_as_ours() {
+fn a_file_that_such_a_host_brings_itself_is_as_good_as_ours() {
     let tree = Tree::debian();
     tree.put("/etc/nfs.conf", "[sm-notify]\nlift-grace = n\n");
     let notify = "/etc/systemd/system/rpc-statd-notify.service";
