@@ -1,4 +1,4 @@
-//! How servers learn of their clients: what `capture.mode` of heirlock's configuration is.
+//! How servers learn of their clients: the value of `capture.mode` in heirlock's configuration.
 
 use std::fmt;
 

@@ -20,7 +20,7 @@ const RETRANSMIT: Duration = Duration::from_secs(1);
 /// As many as any scenario needs.
 const CLIENTS_MAX: usize = 300;
 
-/// Locks that are asked for and not answered at a time: what lockd's socket takes in without dropping any.
+/// Locks that are asked for and not answered at a time: as many as lockd's socket takes in without dropping any.
 const AT_ONCE_MAX: usize = 64;
 
 /// The credential that mountd and nfsd answer.

@@ -1,4 +1,4 @@
-//! `heirlock-lab-guest`: what the lab runs inside a guest. It is the lab's own program under another name, so
+//! `heirlock-lab-guest`: the lab's program inside a guest. It is the lab's own program under another name, so
 //! that a guest needs no interpreter and always speaks the lab's own language.
 
 use std::fs::{File, OpenOptions};

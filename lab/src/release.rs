@@ -116,7 +116,7 @@ fn make_tree(cache: &Path, codename: &str, mirror: Option<&str>) -> Result<()> {
     };
     remove_tree(&partial)?;
     eprintln!("making a tree of {codename} in {} (once; a few minutes)", tree.display());
-    // In namespaces of its own: what debootstrap mounts and starts ends with it, also after Ctrl-C.
+    // In namespaces of its own: mounts and processes of debootstrap end with it, also after Ctrl-C.
     run(Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
         .args(["debootstrap", "--variant=minbase"])

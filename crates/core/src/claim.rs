@@ -65,7 +65,7 @@ impl Claim {
     }
 }
 
-/// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
+/// One server's knowledge of the owner's heart. No clock is compared: only changes that were seen count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerHeart {
     /// Its beat changed this long ago, by our own clock.
@@ -285,8 +285,8 @@ pub fn next_generation(
     }
 }
 
-/// Whether a claim whose generation was never begun changed nothing: what the generation `base` says of the clients' locks
-/// is still true. So where it directly follows a claim of the same owner that was not given up.
+/// Whether a claim whose generation was never begun changed nothing: the outcomes in the generation `base` are still true of
+/// the clients' locks. So where it directly follows a claim of the same owner that was not given up.
 #[must_use]
 pub fn goes_on(claim: &Claim, base: Generation) -> bool {
     !claim.adopts && base.next() == claim.generation

@@ -1,7 +1,7 @@
-//! What a server owes the clients of a service that it holds, now that this life of its lock manager runs.
+//! The duty of a server towards the clients of a service that it holds, now that this life of its lock manager runs.
 //!
-//! It is asked after every start of the agent and after every look at the lock manager, so that whatever was interrupted,
-//! by a kill of the agent, a restart of NFS or a reboot, is finished by the agent that comes next (I9).
+//! It is asked after every start of the agent and after every look at the lock manager, so that the next agent finishes a
+//! run that was interrupted, by a kill of the agent, a restart of NFS or a reboot (I9).
 
 use crate::grace::Probe;
 use crate::incarnation::Incarnation;
@@ -43,7 +43,7 @@ pub enum Strangers {
 }
 
 impl Strangers {
-    /// What the lock manager's answer tells of their locks.
+    /// The place of their locks by the lock manager's answer.
     #[must_use]
     pub fn told_by(probe: Probe) -> Self {
         match probe {

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
 
-/// What an NLM4 UNLOCK or CANCEL with a made-up handle tells about grace (no side effect, true each time).
+/// The answer about grace to an NLM4 UNLOCK or CANCEL with a made-up handle (no side effect, true each time).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
     /// Status 4, NLM4_DENIED_GRACE_PERIOD.
@@ -37,7 +37,7 @@ pub struct Grace {
     closed: bool,
 }
 
-/// What is known of a grace period that is open now. Each field is a moment, or leads to one, before which it did not
+/// The knowledge of a grace period that is open now. Each field is a moment, or leads to one, before which it did not
 /// open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
@@ -52,8 +52,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// The moment from which grace is to be counted: whatever makes it seem older makes us only more careful, what makes
-    /// it younger would be a lie. `None` where nothing is known.
+    /// The moment from which grace is to be counted: an error that makes it seem older makes us only more careful, an error
+    /// that makes it younger would be a lie. `None` where nothing is known.
     #[must_use]
     pub fn counted_from(&self) -> Option<Moment> {
         let started = self.age.map(|age| self.now - age);
@@ -61,7 +61,7 @@ impl Opening {
     }
 }
 
-/// What one process on a server saw of the grace period of a life, as it leaves it to the next one.
+/// One process's observation of the grace period of a life, as it leaves it to the next one.
 ///
 /// Since when grace has been open: not every lock manager can tell. A lock manager that is known by commands alone never
 /// does, and lockd's thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's
@@ -122,7 +122,7 @@ impl Remembered {
         true
     }
 
-    /// What it tells where this is the life that is known; nothing where it is of another one, save one that followed it in
+    /// The memory, where this is the life that is known; nothing where it is of another one, save one that followed it in
     /// place.
     #[must_use]
     pub fn recall(&self, known: &Incarnation, now: Moment, since_boot: Duration) -> Recalled {

@@ -6,14 +6,14 @@
 //! - A loop that is stopped (SIGSTOP, a debugger), or whose thread has ended.
 //! - Processor time that a loop spends without headway: it turns in a circle.
 //!
-//! What does not count: it waits for its turn on a processor; it waits for a disk; it waits for another thread that
-//! does one or the other.
+//! Time does not count while one of these holds: it waits for its turn on a processor; it waits for a disk; it waits for
+//! another thread that does one or the other.
 
 use std::time::Duration;
 
 use crate::Moment;
 
-/// What a thread does at the moment (the state in /proc/PID/task/TID/stat, proc(5)).
+/// The state of a thread at the moment (the letter in /proc/PID/task/TID/stat, proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
     /// It runs, or waits for a processor.
@@ -52,7 +52,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Watch {
     limit: Duration,
-    /// What one look counts at most: a watcher that was held up itself has seen nothing meanwhile.
+    /// The time that one look counts at most: a watcher that was held up itself has seen nothing meanwhile.
     look_max: Duration,
     idle: Duration,
     last: Option<(Moment, Duration)>,

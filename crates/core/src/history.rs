@@ -1,4 +1,4 @@
-//! What is told of a generation after the fact: when and why it began, from whom the service came, how long its clients
+//! The account of a generation after the fact: when and why it began, from whom the service came, how long its clients
 //! were without it, and what became of them. Made of what lies in the store and of nothing else, so that any server can tell
 //! it, whether an agent runs there or not.
 
@@ -77,7 +77,7 @@ pub struct Told {
     pub unknown: usize,
 }
 
-/// How long clients were without their service. All in milliseconds since the run began; negative for what came before.
+/// How long clients were without their service. All in milliseconds since the run began; negative for earlier moments.
 /// Where the service was given away on another server two clocks are compared: good enough for people, and nothing is
 /// decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl Gap {
     }
 }
 
-/// What a generation's owner and its predecessor left.
+/// The remains of a generation's owner and of its predecessor.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// Its claim.
@@ -172,8 +172,8 @@ fn beginning(of: &Sources<'_>, run: Option<&Journal>) -> Beginning {
     }
 }
 
-/// What became of clients, from their outcomes. A later outcome of a client replaces an earlier one. While a run is on,
-/// clients on record without an outcome are yet to be told; afterwards they came later.
+/// Counts clients by their outcomes. A later outcome of a client replaces an earlier one. While a run is on, clients on record
+/// without an outcome are yet to be told; afterwards they came later.
 #[must_use]
 pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
     let last: BTreeMap<&str, Outcome> =
@@ -193,7 +193,8 @@ pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
 fn gap(of: &Sources<'_>, run: &Journal) -> Gap {
     let last_sign_ms = match run.cause {
         Cause::OwnRestart => None,
-        // What was served here all the time went when the lock manager was made to recognise, and not with the target's owner.
+        // A service that was served here all the time went when the lock manager was made to recognise, and not with the
+        // target's owner.
         _ if !of.is_target => first(&run.timeline, Milestone::Conveyed),
         _ => last_sign(&run.timeline, of.released_before_s, run.started_at_s),
     };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Incarnation {
     /// `/proc/sys/kernel/random/boot_id`: a reboot ends every life.
     pub boot: String,
-    /// Which start of the lock manager's threads in this boot: for the kernel, pid and start time of lockd.
+    /// The start of the lock manager's threads in this boot: for the kernel, pid and start time of lockd.
     pub start: String,
     /// How often a grace period was seen to open without a new start: a SIGKILL to lockd drops all locks and
     /// leaves the thread as it was.

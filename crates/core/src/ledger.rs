@@ -1,4 +1,4 @@
-//! What a scan of the status monitor's directory means for the store: which clients there are, which records are
+//! The meaning of a scan of the status monitor's directory for the store: which clients there are, which records are
 //! to be written, and which deletions are to be believed (I2: nothing forgotten).
 //!
 //! A record that vanishes is not forgotten: it becomes a *tombstone*, and is believed to be gone only when the same
@@ -40,7 +40,7 @@ pub struct Scan {
 pub struct ScannedFile {
     /// The folder that it was found in.
     pub folder: Folder,
-    /// Its file name: what nfs-utils made of the client's name with the resolver of that moment.
+    /// Its file name: the name that nfs-utils made of the client's with the resolver of that moment.
     pub name: MonName,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -84,7 +84,7 @@ impl Roles {
     }
 }
 
-/// What the store knows of one service's clients, and what it is still to learn.
+/// The clients of one service in the store, and the changes that it is still to learn.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     stored: BTreeMap<MonName, Vec<u8>>,
@@ -143,8 +143,8 @@ impl Ledger {
         Comparison::Arrivals { after: None }
     }
 
-    /// The next portion of [`Ledger::compare`]: what it answers is to be committed before the one after it is asked for.
-    /// What a scan holds may grow between two portions, and `life` end; a client that was passed already is compared at the
+    /// The next portion of [`Ledger::compare`]: the changes that it returns are to be committed before the one after it is
+    /// asked for. The scan may grow between two portions, and `life` end; a client that was passed already is compared at the
     /// next scan.
     pub fn compare_some(
         &mut self,
@@ -266,7 +266,7 @@ impl Ledger {
         }
     }
 
-    /// What was found beyond `after`. Answers up to where, unless it is all.
+    /// Takes in the records that were found beyond `after`. Answers up to where, unless it is all.
     fn arrivals(
         &mut self,
         found: &Population,
@@ -320,8 +320,8 @@ impl Ledger {
         self.peers.contains(name)
     }
 
-    /// What is stored beyond `after` and was not found: by another key, where its name leads to another than before, or not at
-    /// all. Answers up to where, unless it is all.
+    /// Takes in the stored records beyond `after` that were not found: by another key, where its name leads to another than
+    /// before, or not at all. Answers up to where, unless it is all.
     fn departures(
         &mut self,
         now: Moment,

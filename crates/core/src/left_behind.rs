@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::takeover::{Strategy, Takeover};
 
-/// What is known of a service that another server holds.
+/// A service that another server holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Left {
     /// Of which claim.
@@ -20,7 +20,7 @@ struct Left {
     is_here: bool,
 }
 
-/// What is known of the services that other servers hold, and whose address was on this server.
+/// The services that other servers hold, and whose address was on this server.
 #[derive(Debug, Clone, Default)]
 pub struct LeftBehind(BTreeMap<ServiceName, Left>);
 

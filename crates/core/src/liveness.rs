@@ -82,7 +82,7 @@ impl Hearts {
         self.unseen.insert(server.clone());
     }
 
-    /// A round in which the store could not be written or read: what was watched until now proves nothing.
+    /// A round in which the store could not be written or read: the time that servers were watched until now proves nothing.
     pub fn blind(&mut self) {
         self.seeing_since = None;
         for seen in self.seen.values_mut() {

@@ -1,5 +1,5 @@
-//! What one agent knows of the lives of its lock manager: which one runs, since when its grace has been open, whether what
-//! follows from its beginning is done, and so what is owed in it.
+//! One agent's knowledge of the lives of its lock manager: which one runs, since when its grace has been open, whether its
+//! beginning was acted on, and so the duties in it.
 //!
 //! A life that ends is seen in two ways: by the next look at the lock manager, or because a run made the lock manager
 //! recognise. Where that comes too late for the run that asked for it, the locks are gone all the same: a life that began as
@@ -21,15 +21,15 @@ pub struct Lives {
     follower: Follower,
     /// Clients are served: nfsd has threads.
     serving: bool,
-    /// The lock manager was reborn, and what follows from it isn't done yet.
+    /// The lock manager was reborn, and that was not acted on yet.
     reborn: bool,
     looked_at: Option<Moment>,
     grace_seen: Option<Moment>,
     /// When the agent before this one last looked, and saw grace closed; until this one has looked.
     seen_closed: Option<Moment>,
-    /// What the lock manager's answer told of the locks of clients without a noted life, in the life that runs.
+    /// The lock manager's answer on the locks of clients without a noted life, in the life that runs.
     told: Strangers,
-    /// The life that runs began after an earlier look, and what follows from that isn't done yet.
+    /// The life that runs began after an earlier look, and that was not acted on yet.
     began_under_our_eyes: bool,
     /// When the last run was refused, if it was.
     refused_at: Option<Moment>,
@@ -54,7 +54,7 @@ pub struct Recognising {
     pub before: Moment,
     /// Since when grace was known to be open, at the earliest ([`Lives::grace_seen`]).
     pub grace_seen: Option<Moment>,
-    /// What the lock manager answered right before, where it was asked ([`asks_first`]).
+    /// The lock manager's answer right before, where it was asked ([`asks_first`]).
     pub answer: Option<Probe>,
 }
 
@@ -247,7 +247,7 @@ impl Lives {
         owed(holdings, life, self.reborn, strangers)
     }
 
-    /// What this server holds and owes, as a run has to know it; `host` is its own implicit service.
+    /// The services and duties of this server, as a run has to know them; `host` is its own implicit service.
     #[must_use]
     pub fn standing<'a>(
         &self,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an adoption knows of a client's locks. "Reclaimed" is not among them: no protocol tells it, only the lab sees it.
+/// An adoption's knowledge of a client's locks. "Reclaimed" is not among them: no protocol tells it, only the lab sees it.
 ///
 /// The order is that of a report: the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Which addresses mean a server itself, and at which of them another server calls it.
+//! The addresses that mean a server itself, and those at which another server calls it.
 //!
 //! They are looked for on its interfaces. An address that floats is on a server today and elsewhere tomorrow: called there,
 //! another host would answer in its place. Those of the configured services are known to float; of every other one it is

@@ -16,7 +16,7 @@ pub enum Bug {
     ClaimOverLiving,
     /// I10: calls are repeated without a wait.
     Flood,
-    /// I7: what drops a server's own locks doesn't tell its own clients.
+    /// I7: a run that drops a server's own locks doesn't tell its own clients.
     ForgetOwn,
     /// I9: a run that was interrupted before it recognised is not done anew.
     ForgetRedo,

@@ -1,4 +1,4 @@
-//! Which state number was never sent before (I5).
+//! State numbers that were never sent before (I5).
 //!
 //! A client reacts to a notification only if its number differs from the last one it saw (nfs-utils
 //! utils/statd/callback.c), so a repeated number loses the locks. Numbers are odd while a server is up (X/Open NSM)

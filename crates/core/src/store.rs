@@ -49,7 +49,7 @@ pub trait Store: Send + Sync {
     /// Proves that the store can be written and read now, by doing both.
     fn probe(&self) -> Result<(), StoreError>;
 
-    /// Which store it is and what is claimed in it, whichever is expected.
+    /// The identity of the store and the claims in it, whichever store is expected.
     fn found(&self) -> Result<Found, StoreError>;
 
     /// Gives a store of an earlier version an identity, whichever is expected. Of all servers that try at the same moment one
@@ -109,7 +109,7 @@ pub trait Store: Send + Sync {
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
 
     /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs. The
-    /// order between clients, state, journal and outcomes is not kept at a crash: what must come first is committed
+    /// order between clients, state, journal and outcomes is not kept at a crash: a change that must come first is committed
     /// first. An outcome whose commit failed and is repeated may be there twice.
     fn commit(
         &self,

@@ -220,7 +220,7 @@ pub enum Refusal {
 pub fn choose(remembered: &Remembered, found: Option<&Found>, unmounted: bool, word: Word) -> Choice {
     let verdict = found.map(|found| judge(remembered, found));
     match (verdict, word) {
-        // Also the right one where it is an older copy of itself: what it lacks is no longer expected.
+        // Also the right one where it is an older copy of itself: generations that it lacks are no longer expected.
         (Some(_), Word::NewStore) => Choice::Accept,
         (Some(Verdict::Refused(wrong)), Word::None) => Choice::Refused(Refusal::Wrong(wrong)),
         (Some(Verdict::Refused(_)) | None, Word::WithoutStore) => Choice::Without,

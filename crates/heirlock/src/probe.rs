@@ -1,6 +1,6 @@
 //! Asks a lock manager whether it is in grace, and whether it can be reached at all.
 //!
-//! The files under /proc lie both ways; what tells the truth is a request. An NLM4 UNLOCK or CANCEL with a made-up handle
+//! The files under /proc lie both ways; a request tells the truth. An NLM4 UNLOCK or CANCEL with a made-up handle
 //! is answered by 4 in grace and by something else outside (Linux fs/lockd/svc4proc.c checks grace before it looks for
 //! the file), and has no side effect.
 

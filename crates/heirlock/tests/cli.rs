@@ -665,7 +665,7 @@ fn a_state_file_that_is_none_is_said() {
     assert_eq!((said.exit, &said.json()["left"]), (1, &left));
 }
 
-/// Whatever an entry is: no verb waits for it, none reads it without end, and the others are all there.
+/// An entry of any kind: no verb waits for it, none reads it without end, and all other entries are there.
 #[test]
 fn one_entry_of_the_store_that_is_no_file_is_named_and_holds_no_verb_up() {
     let server = Server::new().with_store();

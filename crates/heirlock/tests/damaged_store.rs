@@ -90,7 +90,7 @@ fn nothing_is_adopted_while_the_store_cannot_say_whose_another_service_is() {
     for (path, bytes) in whole {
         fs::write(path, bytes).unwrap();
     }
-    // Its agent's own word: what the store holds of it, 'status' shows before that.
+    // Its agent's own word: before that 'status' shows its entries in the store.
     b.wait_for("a server that has it again", |b| (b.service("new")?["held"] == true).then_some(()));
     expect(&b, &[&ADOPT[..], &["--no-wait"]].concat(), 0, &[]);
     assert_eq!(

@@ -148,7 +148,7 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
         assert_eq!(server.run(&["report", "nfs", "--generation", "7"]).status.code(), Some(2));
         assert!(text(server, &["history", "nfs"]).contains("  nfs-a  nfs-b  asked for "), "{who}");
     }
-    // Without an agent the store is shown, and whose it is.
+    // Without an agent the service is shown from the store, with its owner.
     let said = a.run(&["status"]);
     assert_eq!(said.status.code(), Some(4));
     let shown = String::from_utf8_lossy(&said.stdout).into_owned();

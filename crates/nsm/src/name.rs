@@ -31,7 +31,7 @@ pub enum NameError {
     },
     /// It begins with a dot: a hidden file, or a way out of the directory.
     LeadingDot,
-    /// A slash, a blank, a control character, or what is neither ASCII nor a letter or digit.
+    /// A slash, a blank, a control character, or a character that is neither ASCII nor a letter or digit.
     Character(char),
     /// It ends in `.new`, as nfs-utils' temporary files do.
     Temporary,

@@ -221,7 +221,7 @@ fn parse_cookie(hex: &[u8]) -> Option<[u8; 16]> {
     Some(cookie)
 }
 
-/// Lower case alone: what nfs-utils writes is printed back to the byte.
+/// Lower case alone: a file of nfs-utils is printed back to the byte.
 fn nibble(digit: u8) -> Option<u32> {
     match digit {
         b'0'..=b'9' => Some(u32::from(digit - b'0')),

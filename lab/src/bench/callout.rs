@@ -1,5 +1,5 @@
-//! `bench callout`: what heirlock's callout adds to rpc.statd's answer, beside a bare `/bin/true` and beside what the
-//! agent alone takes to make a client durable.
+//! `bench callout`: the time that heirlock's callout adds to rpc.statd's answer, beside a bare `/bin/true` and beside the
+//! time that the agent alone takes to make a client durable.
 //!
 //! rpc.statd waits for its callout, and lockd for rpc.statd: each client's first lock waits for a process and a commit.
 
@@ -36,7 +36,7 @@ const PROGRAM: &str = "heirlock-callout";
 /// The agent's answer to a client that is durable.
 const DURABLE: &[u8] = b"durable\n";
 
-/// Longer than the callout would wait: whatever is slower is measured, not cut off.
+/// Longer than the callout would wait: a slower answer is measured, not cut off.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A round takes a second or two, and a second's noise is as large as what is looked for: so many for each repetition.

@@ -269,7 +269,7 @@ impl Cluster {
         Ok((report, called.ending))
     }
 
-    /// `heirlock report`: what became of the last adoption of a service.
+    /// `heirlock report`: the report of the last adoption of a service.
     ///
     /// # Errors
     /// When none is known.

@@ -40,7 +40,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     ensure!(lab.grace(&HOMES)? == Grace::Over, "stock sm-notify is expected to end grace, and did not");
     lab.say("on the unguarded host grace is over");
 
-    // No systemd runs here, so no unit can be masked; what the unit runs is all there is to stop.
+    // No systemd runs here, so no unit can be masked; only the command that the unit runs can be stopped.
     // A program that starts it finds that clients were notified already …
     lab.ok(NFS_B, UNIT_RUNS)?;
     ensure!(lab.grace(&PROJECTS)? == Grace::Open, "sm-notify ended grace on a guarded host");

@@ -33,7 +33,7 @@ const CLIENTS: usize = 300;
 /// whole nlm_timeouts of 10 s.
 const GRACE: Duration = Duration::from_secs(50);
 
-/// How long all first locks may take together; what rpc.statd has not answered by then is not waited for.
+/// How long all first locks may take together; requests that rpc.statd has not answered by then are not waited for.
 const FIRST_LOCKS_TIME_MAX: Duration = Duration::from_secs(90);
 
 fn run(lab: &mut Cluster) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Servers that systemd runs, with heirlock's unit as it is shipped: what `enable` does to the units of Debian's packages,
-//! and an adoption that restarts NFS as systemd does it.
+//! Servers that systemd runs, with heirlock's unit as it is shipped: the changes of `enable` to the units of Debian's
+//! packages, and an adoption that restarts NFS as systemd does it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which clients a scan shows, each under one key, whatever their files are called.
+//! The clients that a scan shows, each under one key, whatever the names of their files.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +101,7 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
     found
 }
 
-/// Which lines of a description are to be placed, and remembered as placed, beside what lies in the client's file already.
+/// The lines of a description that are to be placed, and remembered as placed, beside those in the client's file already.
 ///
 /// A line that the status monitor wrote itself is left to it: where a record comes back to the server that it was
 /// captured on, the copy is that very line, and a look that took it for placed would take a living client for gone, and its
@@ -117,7 +117,7 @@ pub fn lines_to_place(there: &[u8], remembered: &[u8], description: &[u8], own: 
 }
 
 impl Population {
-    /// What the store keeps of a client: statd's own lines, and one more for each further address, so that any server can
+    /// The record of a client in the store: statd's own lines, and one more for each further address, so that any server can
     /// tell it there without a name service.
     #[must_use]
     pub fn record_of<'a>(&self, client: &MonName, lines: &'a [u8]) -> Cow<'a, [u8]> {

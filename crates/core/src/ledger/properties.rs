@@ -1,4 +1,4 @@
-//! What holds for every sequence of scans.
+//! Properties of every sequence of scans.
 
 use heirlock_nsm::MonitorLine;
 use heirlock_nsm::record::{parse_record, render_record};
@@ -19,7 +19,7 @@ fn line(number: u8, cookie: u8) -> MonitorLine {
     MonitorLine { cookie: [cookie; 16], ..MonitorLine::generated(client(number), my_name) }
 }
 
-/// One look at the directory, and what was known of the lock manager then.
+/// One look at the directory, with the state of the lock manager then.
 #[derive(Debug, Clone)]
 struct Look {
     seconds_later: u64,

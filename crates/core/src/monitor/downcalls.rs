@@ -215,8 +215,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is notified and however calls end: what is owed and what is called at a time are bounded, no client has
-        /// two calls at a time, and each has one in the end.
+        /// Whatever is notified and however calls end: the calls that are owed and those that are out are bounded, no client
+        /// has two calls at a time, and each has one in the end.
         #[test]
         fn calls_are_bounded_and_all_are_made(
             events in prop::collection::vec((0_u32..40, 0_u32..4, 0_u8..4), 1..300)

@@ -8,7 +8,7 @@
 //!   from then on all are refused at once, until a commit or a probe shows that the store works. With
 //!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is this
 //!   server's own lock on another server's file that would be refused.
-//! - SM_UNMON takes a registration away and says nothing of durability: what the store knows stays until the ledger
+//! - SM_UNMON takes a registration away and says nothing of durability: the record in the store stays until the ledger
 //!   believes the deletion (I2), and it asks [`Monitor::may_forget`] first.
 //! - SM_NOTIFY becomes a call to the lock manager for each client that the name or the source address matches and
 //!   whose last number is another one. That call is on record before SM_NOTIFY is answered, since its sender does not
@@ -36,7 +36,7 @@ pub use downcalls::Called;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What becomes of a client that can't be made durable in time.
+/// The answer to a client that can't be made durable in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenUnprotected {
     /// Its process gets ENOLCK.
@@ -50,7 +50,7 @@ pub enum WhenUnprotected {
 pub struct Rules {
     /// How long a commit may take.
     pub mon_timeout: Duration,
-    /// What becomes of a client where it takes longer.
+    /// The answer to a client where it takes longer.
     pub when_unprotected: WhenUnprotected,
 }
 
@@ -86,7 +86,7 @@ pub enum Event {
         /// the number that was announced
         state: StateNumber,
     },
-    /// What [`Action::LookUp`] asked for.
+    /// The result of [`Action::LookUp`].
     LookedUp {
         /// which look-up
         ticket: Ticket,
@@ -140,7 +140,7 @@ impl Caller {
     }
 }
 
-/// What must survive a kill, and need not survive a reboot: the lock manager's memory doesn't either.
+/// A change that must survive a kill, and need not survive a reboot: the lock manager's memory doesn't either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persist {
     /// This registration is there.
@@ -203,7 +203,7 @@ pub enum Action {
         /// the number that was announced
         state: StateNumber,
     },
-    /// Answer SM_NOTIFY: what follows from it is on record.
+    /// Answer SM_NOTIFY: its calls are on record.
     Acknowledge(Ticket),
     /// Do not answer SM_NOTIFY: its sender repeats it.
     LeaveUnanswered(Ticket),

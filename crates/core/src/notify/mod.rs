@@ -1,4 +1,4 @@
-//! Which message goes to which client when, and what its answer means.
+//! The messages to each client, their times, and the meaning of the answers.
 //!
 //! Every client is asked for the port of its status monitor (rpcbind), then told of the restart under each name of the
 //! service in turn (SM_NOTIFY); it has acknowledged when it answered each. Clients are called again until the caller
@@ -382,8 +382,8 @@ impl Notifier {
         self.left == 0
     }
 
-    /// Whether every client has answered or had its first round of tries ([`limits::NOTIFY_ROUND_CALLS`]): what a living
-    /// client needs has been done for each.
+    /// Whether every client has answered or had its first round of tries ([`limits::NOTIFY_ROUND_CALLS`]): a living client
+    /// needs no more.
     #[must_use]
     pub fn has_tried_all(&self) -> bool {
         self.in_first_round == 0

@@ -251,7 +251,7 @@ fn a_client_that_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_
 mod bad_answers {
     use super::*;
 
-    /// What is said of a client of this habit while it is called, and in the end.
+    /// The reports on a client of this habit while it is called, and in the end.
     fn said_of(habit: Habit) -> (Vec<String>, Outcome, String) {
         let mut notifier = Notifier::new(plan(1));
         let (mut now, mut told, mut said) = (Moment::START, Told::default(), Vec::new());

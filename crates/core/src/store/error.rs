@@ -42,7 +42,7 @@ pub enum StoreErrorKind {
     Entry,
     /// One entry is no file at all: nothing that heirlock made.
     NoFile,
-    /// The store, or what was asked of it, is not what it should be.
+    /// The store, or the entry that was asked for, is not as it should be.
     Unexpected,
 }
 

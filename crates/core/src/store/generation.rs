@@ -25,7 +25,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// What can't be read and is named to people; see [`Damaged::is_named`].
+    /// The entries that can't be read and are named to people; see [`Damaged::is_named`].
     pub fn left_alone(&self) -> impl Iterator<Item = &Damaged> {
         self.damaged.iter().filter(|damaged| damaged.is_named())
     }

@@ -64,7 +64,7 @@ pub struct ServerReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Decline {
-    /// Which time of asking it answers ([`ServerReport::asked`]).
+    /// The number of the request that it answers ([`ServerReport::asked`]).
     pub asked: u64,
     /// Why.
     pub why: String,

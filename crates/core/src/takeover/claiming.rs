@@ -19,7 +19,7 @@ pub struct Claiming {
 }
 
 impl Claiming {
-    /// What [`super::Action::Claim`] asks for: targets first.
+    /// The services that [`super::Action::Claim`] asks for: targets first.
     #[must_use]
     pub fn new(services: Vec<(ServiceName, Part)>) -> Self {
         let takes_over = services.first().is_some_and(|(_, part)| *part == Part::Target);
@@ -99,7 +99,7 @@ impl End {
     }
 }
 
-/// What the generation before a claim holds, read after the claim: the owner before adds nothing any more.
+/// The content of the generation before a claim, read after the claim: the owner before adds nothing any more.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     /// Its records.
@@ -111,7 +111,7 @@ pub struct Base {
     pub troubles: Vec<Trouble>,
 }
 
-/// What this server knows of a service that it held when it claimed it again.
+/// This server's knowledge of a service that it held when it claimed it again.
 #[derive(Debug)]
 pub struct HeldBefore<'a> {
     /// Its records, as far as they are known to be durable.
@@ -123,7 +123,7 @@ pub struct HeldBefore<'a> {
 }
 
 impl Claimed {
-    /// What a claim brings to the run that made it.
+    /// The service that a claim brings to the run that made it.
     #[must_use]
     pub fn new(service: ServiceName, claim: &Claim, base: Base, held: Option<HeldBefore<'_>>) -> Self {
         let Base { mut records, sent, troubles } = base;

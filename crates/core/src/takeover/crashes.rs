@@ -55,7 +55,7 @@ struct World {
     grace_opened: Moment,
     sent: Vec<Sent>,
     registered: BTreeSet<MonName>,
-    /// What the agent noted beside the store when the lock manager recognised.
+    /// The agent's note beside the store when the lock manager recognised.
     noted: String,
     /// A grace period went by without an agent: which clients came back inside it is not known then.
     was_late: bool,
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// What the status monitor's directory shows.
+    /// The records in the status monitor's directory.
     fn shown(&self) -> BTreeMap<MonName, Vec<u8>> {
         self.registered.iter().map(|client| (client.clone(), self.life.to_string().into_bytes())).collect()
     }
@@ -365,7 +365,7 @@ impl World {
     }
 }
 
-/// What happens before the next agent is started.
+/// An event before the next agent is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
     Nothing,

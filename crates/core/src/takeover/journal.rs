@@ -59,7 +59,7 @@ pub struct Trouble {
     pub service: ServiceName,
     /// The entry, for people.
     pub entry: String,
-    /// What was expected, what was found, and what an administrator can do.
+    /// The error: what was expected, what was found, and the remedy for an administrator.
     pub why: String,
     /// It may stand for a client whose name can't be read: its fate is unknown.
     #[serde(default)]
@@ -67,8 +67,8 @@ pub struct Trouble {
 }
 
 impl Journal {
-    /// What the claim of its generation said, where that can't be read any more (`why`): only the server that claimed a
-    /// generation begins it. The mark beside the claim says whether it was given up.
+    /// The claim of its generation, where that can't be read any more (`why`): only the server that claimed a generation
+    /// begins it. The mark beside the claim says whether it was given up.
     #[must_use]
     pub fn lost_claim(&self, generation: Generation, released: bool, why: String) -> Claim {
         let claim = Claim::new(generation, &self.server, &self.run, self.started_at_s);
@@ -183,7 +183,7 @@ pub enum Until {
 pub struct Stamp {
     /// The milestone.
     pub event: Milestone,
-    /// Milliseconds since the run began; negative for what came before.
+    /// Milliseconds since the run began; negative for earlier moments.
     pub at_ms: i64,
 }
 

@@ -63,7 +63,7 @@ pub struct Summary {
 pub struct ClientSummary {
     /// Its key in the store.
     pub client: MonName,
-    /// What became of it; `None` where the run ended before that was known.
+    /// Its outcome; `None` where the run ended before that was known.
     pub outcome: Option<Outcome>,
     /// Milliseconds since the run began until that was known.
     pub at_ms: i64,

@@ -207,7 +207,7 @@ impl Takeover {
         run
     }
 
-    /// This came before the run: what led to it took its time too.
+    /// This came before the run: its cause took its time too.
     pub fn came_before(&mut self, now: Moment, event: Milestone, at: Moment) {
         let before = i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
         self.timeline.push(Stamp { event, at_ms: -before });
@@ -647,7 +647,7 @@ impl Takeover {
         Batch { persist: Vec::new(), then }
     }
 
-    /// A higher generation exists: what we still wrote or sent for this service would be another server's business.
+    /// A higher generation exists: a write or a notification for this service would be another server's business.
     fn overtaken(&mut self, now: Moment, service: &ServiceName) -> Steps {
         if !self.members.iter().any(|m| m.service == *service) {
             return Batch::nothing();

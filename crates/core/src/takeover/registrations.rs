@@ -11,9 +11,9 @@ use crate::limits;
 pub const REGISTRATIONS_BYTES_MAX: usize =
     (limits::RECORDS_MAX + 1) * (heirlock_nsm::limits::FILE_NAME_BYTES_MAX + 18);
 
-/// The registrations that a run found when it recognised. Which clients have come back is decided by them, so they have
-/// to outlive the agent as its run does: they are kept as text where the next agent of the same boot finds it. A boot
-/// ends the life that the run is bound to, and takes the text away with it.
+/// The registrations that a run found when it recognised. They decide which clients have come back, so they have to
+/// outlive the agent as its run does: they are kept as text where the next agent of the same boot finds it. A boot ends
+/// the life that the run is bound to, and takes the text away with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registrations {
     run: String,

@@ -48,8 +48,7 @@ pub struct Found {
 
 impl Takeover {
     /// A run that was interrupted after it had recognised, in the same life of the lock manager: it goes on with
-    /// its numbers and its outcomes. The first event it expects is [`super::Event::Recognised`], for what is left of
-    /// grace.
+    /// its numbers and its outcomes. The first event it expects is [`super::Event::Recognised`], for the rest of grace.
     ///
     /// `None` where a member that is held has no such journal: then only a new run, with new numbers, is safe (I5).
     #[must_use]

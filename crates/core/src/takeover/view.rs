@@ -135,7 +135,7 @@ impl Takeover {
         self.plan.started_at_s
     }
 
-    /// Whether the operator insists on it, whatever is known to go wrong.
+    /// Whether the operator insists on it, also where locks are known to be lost.
     #[must_use]
     pub fn is_insisted(&self) -> bool {
         self.plan.authority.insisted

@@ -30,7 +30,7 @@ pub(crate) const SOCKET: &str = "callout.sock";
 /// The callout as a program of its own; under this name heirlock itself is one too, since statd -H takes no arguments.
 pub(crate) const PROGRAM: &str = "heirlock-callout";
 
-/// Bytes of everything that is said: two names, and what is around them.
+/// Bytes of everything that is said: two names, and the bytes around them.
 const SAID_BYTES_MAX: usize = 4 * 1024;
 
 const USAGE: &str = "\

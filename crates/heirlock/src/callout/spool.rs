@@ -62,7 +62,7 @@ impl Spool {
         Ok(lines.filter_map(|line| Said::parse(&from_message(line)).ok()).collect())
     }
 
-    /// Removes the spool: no agent will read it any more. What it notes lies in the records as well.
+    /// Removes the spool: no agent will read it any more. Its clients lie in the records as well.
     pub(crate) fn remove(&self) -> io::Result<()> {
         let Some(sm) = files::if_present(self.sm())? else { return Ok(()) };
         [NAME, TAKEN].into_iter().try_for_each(|name| files::unless_absent(sm.remove(name)))

@@ -1,4 +1,4 @@
-//! `heirlock status`: what the agent says of this server, and what the store says of all services. Where no agent answers the
+//! `heirlock status`: the agent's report on this server, and the store's content on all services. Where no agent answers the
 //! store is looked at all the same.
 
 use std::io;

@@ -235,7 +235,7 @@ impl<'r, 't> Section<'r, 't> {
         );
     }
 
-    /// The text of one value of this key; what lacks its quotes is told with them, and taken as it is meant.
+    /// The text of one value of this key; a value that lacks its quotes is shown with them, and taken as it is meant.
     fn text_of(&self, key: &str, value: &Spanned<DeValue<'t>>, in_list: bool) -> Option<Located<String>> {
         let (span, at) = (value.span(), value.span().start);
         let raw = self.reader.raw(&span);

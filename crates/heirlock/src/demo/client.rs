@@ -28,7 +28,7 @@ pub(super) struct Client {
     notes: Mutex<Notes>,
 }
 
-/// Its sockets: what rpcbind and the status monitor listen at.
+/// Its sockets: the sockets of rpcbind and of the status monitor.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) rpcbind: UdpSocket,
@@ -101,7 +101,7 @@ impl Client {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It loses power: what is sent to it is lost.
+    /// It loses power: messages to it are lost.
     pub(super) fn die(&self) {
         self.endpoints().take();
     }

@@ -84,7 +84,7 @@ pub(super) struct Scene {
     pub(super) lost_at: Instant,
 }
 
-/// What the clients saw themselves.
+/// The clients' own observations.
 #[derive(Debug, Default)]
 struct Account {
     /// How many have not died.

@@ -56,7 +56,7 @@ fn look_at_folder(
 ) -> Result<(), ScanError> {
     let records = memory.of(folder);
     records.begin();
-    // Before any file is looked at: what changes during the look is not old.
+    // Before any file is looked at: a file that changes during the look is not old.
     let began = WallTime::now();
     let name = match folder {
         Folder::Sm => "sm",

@@ -47,7 +47,7 @@ pub(crate) enum Owner {
 #[must_use]
 pub(crate) struct Temporary(OsString);
 
-/// An open folder. Everything is reached from its descriptor: whatever takes the place of one of the folders above it
+/// An open folder. Everything is reached from its descriptor: a link that takes the place of one of the folders above it
 /// afterwards leads nowhere else. Names are single components; a path is refused.
 #[derive(Debug)]
 pub(crate) struct Folder {

@@ -256,7 +256,7 @@ mod tests {
         vec!["nfs".parse().unwrap()]
     }
 
-    /// What `adopt` refuses for on this host, which `doctor` has to show, and not as well.
+    /// The needs that `adopt` refuses for on this host: `doctor` has to show them, and not as well.
     fn refused(tree: &Tree, settings: &Settings) -> Vec<(&'static str, Severity)> {
         let shown = check(&tree.host(), settings);
         let refusals = refusals(&tree.host(), settings, &nfs(), false);

@@ -64,7 +64,7 @@ pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
 }
 
 /// The reasons to refuse an adoption of these services by this server: another sender may end the grace period or notify
-/// from the wrong address, grace is too short, a volume isn't here, what must be written can't be, NFS can't be restarted, …
+/// from the wrong address, grace is too short, a volume isn't here, a folder can't be written, NFS can't be restarted, …
 /// Where the operator insists, only those without which the strategy can't work. For a thread that may wait: it makes and
 /// removes files, asks programs and rpcbind, and hangs with a disk that it reads.
 pub(crate) fn refusals(settings: &Settings, targets: &[ServiceName], insists: bool) -> Vec<Finding> {

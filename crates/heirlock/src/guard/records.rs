@@ -85,7 +85,7 @@ fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     Ok(kept)
 }
 
-/// Claims that can't be read, of services that this server may act for, and what can be done.
+/// Claims that can't be read, of services that this server may act for, with the remedies.
 pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<Finding> {
     let own = ServiceName::host(&settings.server);
     let services = settings.services.iter().map(|service| service.name.clone()).chain([own]);

@@ -1,5 +1,5 @@
-//! The registrations in the status monitor's own directory, as rpc.statd would write them: what the detector reads, and
-//! what stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
+//! The registrations in the status monitor's own directory, as rpc.statd would write them: the files that the detector
+//! reads, and that stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

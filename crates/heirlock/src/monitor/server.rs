@@ -109,7 +109,8 @@ impl<W: Fn(Wanted)> Server<W> {
         loop {
             self.turns.turn();
             let (own, others): (Vec<_>, Vec<_>) = self.wait().into_iter().partition(|(_, is_own)| *is_own);
-            // In two rounds also where the first has nothing to read: what the store or time brought is answered first.
+            // In two rounds also where the first has nothing to read: requests that the store or time has decided are
+            // answered first.
             self.round(own);
             if !others.is_empty() {
                 let began = self.room.desk.now();

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take.
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the awaited event ends the wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All servers, and the folders that they share.

@@ -13,7 +13,7 @@ use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
 use socket2::{Domain, Socket, Type};
 
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the awaited event ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const CONFIG: &str = "/run/heirlock.toml";
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a client's host lets through: its rpcbind, and its status monitor.
+/// The messages that a client's host lets through: its rpcbind, and its status monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Heard {
     rpcbind: Transport,
@@ -23,7 +23,7 @@ fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize
     let mut notifier = Notifier::new(Plan { connections_max, ..plan(count) });
     let living = clients.iter().flatten().count();
     let (mut now, mut sent, mut told, mut last) = (Moment::START, [0, 0], 0, Moment::START);
-    // What comes when: an answer, or the end of a connection.
+    // An event and its time: an answer, or the end of a connection.
     let mut coming: BTreeMap<(Moment, u32), Coming> = BTreeMap::new();
     let mut open = 0;
     while told < living && now < end {

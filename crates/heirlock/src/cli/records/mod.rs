@@ -62,7 +62,7 @@ pub(super) struct RecordLine {
     pub(super) lines: usize,
     /// When its record was written as it is, in seconds since 1970.
     pub(super) since_s: Option<u64>,
-    /// What became of it in the adoption that began this generation.
+    /// Its outcome in the adoption that began this generation.
     pub(super) outcome: Option<Outcome>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Record {
     pub(super) since_s: Option<u64>,
     pub(super) lines: Vec<Line>,
     pub(super) problems: Vec<String>,
-    /// What became of it in the adoption that began this generation.
+    /// Its outcome in the adoption that began this generation.
     pub(super) outcome: Option<OutcomeLine>,
     /// As it lies in the store.
     pub(super) raw: String,

@@ -32,7 +32,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The head, then each row as a line of its own: what belongs below a row can be put between them.
+    /// The head, then each row as a line of its own: lines that belong below a row can be put between them.
     pub(super) fn lines(&self, look: &Look) -> Vec<String> {
         let widths = self.widths();
         let head: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();

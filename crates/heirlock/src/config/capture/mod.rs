@@ -24,7 +24,7 @@ pub(crate) struct CaptureSettings {
     pub(crate) forget_after: Duration,
     /// Mode `nsm`: how long lockd is kept waiting for the store, in its only thread (I1): 500 ms.
     pub(crate) mon_timeout: Duration,
-    /// Mode `nsm`: what becomes of a client that is not in the store by then.
+    /// Mode `nsm`: the answer to a client that is not in the store by then.
     pub(crate) when_unprotected: WhenUnprotected,
     /// Mode `nsm`: where the status monitor listens, unless its sockets are inherited; 0 is any.
     pub(crate) port: u16,
