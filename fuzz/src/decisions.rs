@@ -116,7 +116,7 @@ pub fn population(bytes: &[u8]) {
     let entries = ledger.compare(Moment::START, &found, &Roles::default(), Some(&life));
     assert!(entries.iter().all(|entry| matches!(entry, RecordChange::Put(..))), "{entries:?}");
     ledger.committed(&entries);
-    assert_eq!(ledger.stored(), &found.clients, "the store holds who is there");
+    assert_eq!(ledger.stored(), &found.clients, "the store holds the clients that are there");
     assert_eq!(ledger.compare(Moment::START, &found, &Roles::default(), Some(&life)), [], "written twice");
 }
 

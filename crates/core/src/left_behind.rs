@@ -170,7 +170,7 @@ mod tests {
         };
         assert!(asked(&kept, 5) && asked(&kept, 2));
         assert!(!asked(&kept, 1), "none comes before the first");
-        assert!(!asked(&kept[1..], 5), "of what was removed nothing is known");
+        assert!(!asked(&kept[1..], 5), "of a removed generation nothing is known");
         assert!(!asked(&[], 5));
         let unread = was_held_by(&us, &claim(2, "nfs-b"), |g| Ok::<_, Infallible>(Some((g, None))));
         assert_eq!(unread, Ok(false), "a journal that can't be read names no owner");

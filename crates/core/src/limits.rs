@@ -186,8 +186,10 @@ const _: () = assert!(
     MON_LINES_MAX * heirlock_nsm::limits::LINE_BYTES_MAX <= RECORD_BYTES_MAX,
     "a client's record is stored"
 );
-const _: () =
-    assert!(RECORD_BYTES_MAX <= heirlock_nsm::limits::RECORD_FILE_BYTES_MAX, "what is stored is conveyed");
+const _: () = assert!(
+    RECORD_BYTES_MAX <= heirlock_nsm::limits::RECORD_FILE_BYTES_MAX,
+    "every stored record is conveyed"
+);
 const _: () = assert!(SERVICE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a service is a folder of the store");
 const _: () = assert!(SERVER_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a server is a file of the store");
 const _: () = assert!(heirlock_nsm::limits::FILE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a client is a file");

@@ -252,7 +252,7 @@ mod tests {
         assert!(!hearts.lived_after(&a(), at(20)), "the last beat of an orderly stop");
         let mut new = Hearts::new(DEAD_AFTER);
         new.saw(at(1), &beats(5, false));
-        assert!(!new.lived_after(&a(), at(0)), "what lay there before is no sign of life");
+        assert!(!new.lived_after(&a(), at(0)), "an earlier heartbeat is no sign of life");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum NameError {
         found: char,
     },
     /// The names of implicit services can't be given to others.
-    #[error("the service name {0:?} is reserved for what a server serves under its own name")]
+    #[error("the service name {0:?} is reserved for the implicit service of a server")]
     Reserved(String),
 }
 

@@ -148,7 +148,7 @@ impl Conveyor {
             let book = self.book.display();
             io::Error::new(
                 error.kind(),
-                format!("{book}, which remembers what is placed, can't be written: {error}"),
+                format!("{book}, which remembers the placed lines, can't be written: {error}"),
             )
         })
     }
@@ -208,7 +208,8 @@ fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
     let whole = [there.as_slice(), bytes].concat();
     if whole.len() > RECORD_FILE_BYTES_MAX {
         let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
-        let why = format!("expected at most {max} bytes together with what lies there, found {found}");
+        let why =
+            format!("expected at most {max} bytes together with the file that lies there, found {found}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(Work::Replace(whole))

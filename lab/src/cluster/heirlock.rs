@@ -373,7 +373,7 @@ impl Cluster {
     pub fn own_service(&self, server: Name) -> Result<ServiceStatus> {
         let services = self.status(server)?.services;
         let own = services.into_iter().find(|one| one.held && one.service.starts_with("host."));
-        own.with_context(|| format!("{server} does not hold what it serves under its own name"))
+        own.with_context(|| format!("{server} does not hold its implicit service"))
     }
 
     /// Waits until each client of a server's own was told of a restart, or could not be; `before` is how its service was

@@ -82,7 +82,7 @@ fn restart_lock_manager(lab: &mut Cluster) -> Result<()> {
         );
         let claim = lab.status(NFS_B)?.of(&HOMES)?.claim();
         ensure!(claim.0.as_deref() == Some(NFS_A), "expected {NFS_A} to stay the owner, found {claim:?}");
-        ensure!(lab.records(NFS_B)?.is_empty(), "nothing may be conveyed by what was refused");
+        ensure!(lab.records(NFS_B)?.is_empty(), "a refused adoption may convey nothing");
         return Ok(());
     }
     let threads = "cat /proc/fs/nfsd/threads; grep -lsx lockd /proc/[0-9]*/comm; grep -lsx nfsd /proc/[0-9]*/comm; true";

@@ -10,7 +10,7 @@ use crate::scenario::{EVERYWHERE, Scenario};
 /// Away and back.
 pub const FAILBACK: Scenario = Scenario {
     name: "failback",
-    about: "release, adopt elsewhere, failback: who asks for the lock all the time never gets it",
+    about: "release, adopt elsewhere, failback: a client that asks for the lock all the time never gets it",
     needs_heirlock: true,
     releases: EVERYWHERE,
     captures: EACH,

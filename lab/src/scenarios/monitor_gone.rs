@@ -122,7 +122,7 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
         let first = crowd.answer(during, ANSWER_TIME_MAX)?;
         let second = crowd.answer(after, ANSWER_TIME_MAX)?;
         lab.say(format!(
-            "{what}: back after {:.2} s; who was in the middle was told {:?} after {:.2} s, who came then {:?} after {:.2} s",
+            "{what}: back after {:.2} s; a client in the middle was told {:?} after {:.2} s, one that came then {:?} after {:.2} s",
             back.duration_since(began).as_secs_f64(),
             first.status,
             first.took.as_secs_f64(),

@@ -65,7 +65,7 @@ fn own_clients(lab: &mut Cluster, strategy: &'static str) -> Result<()> {
     lab.attach(NFS_B, &HOMES)?;
     let said = lab.adopt_refused(NFS_B, &HOMES, "--owner-fenced")?;
     ensure!(said.contains("no grace period is open") && said.contains("restart-nfs"), "{said}");
-    ensure!(lab.locks(NFS_B)? == 1, "what was refused must drop nothing");
+    ensure!(lab.locks(NFS_B)? == 1, "a refused adoption must drop nothing");
 
     lab.end_agent(NFS_B, "TERM")?;
     lab.configure(NFS_B, &setup)?;

@@ -287,7 +287,7 @@ impl Client {
                     Answer::GoOn
                 }
                 Ok(None) => self.not_registered(wants, from, is_beside),
-                Err(error) => Answer::Strange(format!("its rpcbind answered what is no port: {error}")),
+                Err(error) => Answer::Strange(format!("its rpcbind did not answer with a port: {error}")),
             },
             _ => Answer::Old,
         }

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!((told.generation, &told.owner, told.claimed_at_s), (Generation(4), &server, 8));
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(journal.lost_claim(Generation(4), true, "torn".into()).released);
-        assert!(!crate::claim::goes_on(&told, Generation(3)), "what it followed is not known");
+        assert!(!crate::claim::goes_on(&told, Generation(3)), "its predecessor is not known");
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Takeover {
     pub(super) fn hangs(&mut self, now: Moment) -> Steps {
         let Some((work, _)) = self.working.take() else { return Steps::nothing() };
         let what = match work {
-            Work::Fit => "what the adoption needs could not be looked at in time",
+            Work::Fit => "the adoption's needs could not be looked at in time",
             Work::Fence => "the fence has not answered in time",
             Work::Recognition => "the lock manager was not made to recognise in time",
             Work::Proof => "whether grace is open was not learnt in time",

@@ -40,7 +40,7 @@ Exit codes:
   1  it failed
   2  the command line or the configuration can't be
   3  refused; nothing was changed
-  4  no agent answers, or its loop hangs: what was asked may be done later
+  4  no agent answers, or its loop hangs: the request may be done later
   5  the store fails
   6  done, but some clients were not told: they are lost or unreachable
 Each verb's own --help says what that means for it.";

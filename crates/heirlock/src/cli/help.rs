@@ -16,7 +16,7 @@ macro_rules! code {
         "\n  3  refused; nothing was changed"
     };
     (agent) => {
-        "\n  4  no agent answers, or its loop hangs: what was asked may be done later"
+        "\n  4  no agent answers, or its loop hangs: the request may be done later"
     };
     (store) => {
         "\n  5  the store fails"

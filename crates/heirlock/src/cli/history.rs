@@ -108,7 +108,7 @@ fn of_store(
             Failed::new(Exit::Usage, what)
         })?,
         None => tenures.iter().find(|tenure| was_adopted(tenure)).ok_or_else(|| {
-            let what = format!("{service} was never adopted; 'heirlock history {service}' says whose it is");
+            let what = format!("{service} was never adopted; 'heirlock history {service}' names its owner");
             Failed::new(Exit::Refused, what)
         })?,
     };

@@ -211,7 +211,7 @@ fn capture(section: Section<'_, '_>) -> CaptureSettings {
         scan_interval: time(
             "scan-interval",
             &bounds::SCAN_INTERVAL,
-            "each look reads all records, and what a lost hint was for is found by the next one",
+            "each look reads all records, and the next one finds a change whose hint was lost",
             "10s",
             usual.scan_interval,
         ),

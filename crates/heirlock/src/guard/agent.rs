@@ -68,7 +68,7 @@ fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Find
     } else if report.configuration != settings.fingerprint() {
         findings.push(Finding::warning(
             CHECK,
-            "it runs with another configuration than this file: what was changed since its start is not in force",
+            "it runs with another configuration than this file: changes since its start are not in force",
             format!("{}; or name its file with --config", restart(host)),
         ));
     }
@@ -97,7 +97,7 @@ fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Find
                 ago(looked),
                 settings.capture.scan_interval.as_secs_f32()
             ),
-            "see what 'heirlock status' says of it",
+            "look at 'heirlock status'",
         ));
     }
     if findings.is_empty() {

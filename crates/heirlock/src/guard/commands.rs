@@ -39,7 +39,7 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
                 Some(volume) => Finding::warning(
                     CHECK,
                     format!("{found}; {volume} is not mounted now"),
-                    "put what an adoption needs where it is before the adoption, or look again when the volume is here",
+                    "install the program where it is before an adoption, or look again when the volume is here",
                 ),
                 None => Finding::loses_locks(
                     CHECK,
@@ -58,7 +58,7 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
     let others_write = meta.permissions().mode() & 0o022 != 0;
     if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) || others_write {
         let found = format!(
-            "{key}: {shown} belongs to user {} and has mode {:04o}: who may change it becomes root",
+            "{key}: {shown} belongs to user {} and has mode {:04o}: a user who may change it becomes root",
             meta.uid(),
             meta.mode() & 0o7777
         );
@@ -79,7 +79,7 @@ fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option
     }
     let (program, folder) = (program.display(), folder.display());
     let found = format!(
-        "{key}: {program} lies below {folder}, which belongs to user {} and has mode {mode:04o}: who may put another program in its place becomes root",
+        "{key}: {program} lies below {folder}, which belongs to user {} and has mode {mode:04o}: a user who may put another program in its place becomes root",
         meta.uid()
     );
     Some(Finding::warning(CHECK, found, "put it where only root may write, as in /usr/local/sbin"))

@@ -267,7 +267,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let delay = settings.capture.tombstone_delay;
     if delay < grace {
         let found = format!(
-            "capture.tombstone-delay is {} s, shorter than grace with its {} s: what a restart deletes could be believed before it is known to be one",
+            "capture.tombstone-delay is {} s, shorter than grace with its {} s: deletions by a restart could be believed before it is known to be one",
             seconds(delay),
             seconds(grace)
         );
@@ -300,7 +300,7 @@ fn place(host: &Host, settings: &Settings) -> Vec<Finding> {
             path.display(),
             export.display()
         );
-        findings.push(Finding::warning("store-place", found, "put the store beside what is exported"));
+        findings.push(Finding::warning("store-place", found, "put the store beside the exports"));
     }
     match (disk(&host.at(path)), disk(&host.at("/var/lib"))) {
         (Ok(store), Ok(own)) => findings.push(judge_place(settings, store, own)),

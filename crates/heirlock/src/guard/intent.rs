@@ -385,7 +385,7 @@ mod tests {
         let unmounted = missing(&tree, "");
         assert_eq!(unmounted, ["nfs: /srv/nfs lies on the volume of /srv, and nothing is mounted there"]);
         let other = "[[service]]\nname = \"other\"\naddresses = [\"192.0.2.11\"]\nexports = [\"/nowhere\"]\n";
-        assert_eq!(missing(&tree, other), unmounted, "what is not taken over needs nothing");
+        assert_eq!(missing(&tree, other), unmounted, "a service that is not taken over needs nothing");
         let hook = settings(&format!("[hooks]\nvolume-up = [\"true\"]\n{SERVICE}"));
         assert_eq!(volumes(&tree.host(), &hook, &["nfs".parse().unwrap()]), []);
         tree.put("/proc/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");

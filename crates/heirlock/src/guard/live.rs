@@ -146,7 +146,7 @@ fn export_table(host: &Host, settings: &Settings) -> Option<Finding> {
     let ExportTable { path, asked } = ExportTable::of(host, &settings.state_directory);
     Some(Finding::ok(
         "export-table",
-        format!("what is exported now is read from {} ({asked})", path.display()),
+        format!("the present exports are read from {} ({asked})", path.display()),
     ))
 }
 
@@ -261,7 +261,7 @@ fn state_number(host: &Host, settings: &Settings, kept: &[Kept]) -> Finding {
             format!(
                 "{shown} is {number}, more than a server's restarts come to; other programs may take it for negative"
             ),
-            "find out what wrote it",
+            "find out which program wrote it",
         ),
         (Ok(number), _) => Finding::ok(check, format!("{shown} is {number}")),
         (Err(StateError::Empty), _) => Finding::ok(check, format!("{shown} is empty, as it is installed")),

@@ -138,7 +138,7 @@ fn guard_file(host: &Host, conf: &NfsConf, unit: Option<&Unit>) -> Finding {
             set.as_ref().map(|value| value.file.display().to_string()).unwrap_or_default()
         )
     } else {
-        format!("{GUARD_FILE} is missing: whatever starts rpc.statd or sm-notify notifies once more")
+        format!("{GUARD_FILE} is missing: the next start of rpc.statd or sm-notify notifies once more")
     };
     let remedy = set.map_or_else(|| REMEDY.to_owned(), |value| value.remedy());
     match unit {

@@ -114,7 +114,7 @@ pub(crate) enum GuardError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// systemd refuses.
-    #[error("{0}; what was done until then is remembered: mend the unit, then repeat")]
+    #[error("{0}; changes until then are remembered: mend the unit, then repeat")]
     Systemctl(#[from] CommandError),
 }
 
@@ -309,7 +309,7 @@ fn boot(host: &Host) -> String {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run it as root",
-        _ => "what was done until then is remembered: mend it, then repeat",
+        _ => "changes until then are remembered: mend it, then repeat",
     }
 }
 

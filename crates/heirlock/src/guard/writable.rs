@@ -45,7 +45,7 @@ fn places(settings: &Settings) -> Vec<Place> {
             check: "local-directory",
             path: settings.local_directory.clone(),
             inside: None,
-            harm: "an adoption can't remember what it would place, and places nothing",
+            harm: "an adoption can't remember its lines, and places none",
             made: true,
         },
         Place {

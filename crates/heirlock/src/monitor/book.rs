@@ -87,7 +87,7 @@ impl Book {
             Ok(()) => {}
             Err(error) => {
                 if self.lacks.replace(Instant::now()).is_none() {
-                    tracing::error!(path = %self.path.display(), %error, "a registration, or what the lock manager is to be told, could not be written down in {}, so after a kill it would be unknown; make room there: {error}", self.path.display());
+                    tracing::error!(path = %self.path.display(), %error, "a registration, or a call to the lock manager, could not be written down in {}, so after a kill it would be unknown; make room there: {error}", self.path.display());
                 }
             }
         }

@@ -254,7 +254,7 @@ impl<W: Fn(Wanted)> Server<W> {
                 self.open.remove(&ticket);
                 if from_elsewhere::may_say("left unanswered", Source::Unknown) {
                     tracing::warn!(
-                        "a notification was not answered, for there is no room for what follows from it: its sender repeats it"
+                        "a notification was not answered, for there is no room for its call to the lock manager: its sender repeats it"
                     );
                 }
             }

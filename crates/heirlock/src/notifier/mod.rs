@@ -202,7 +202,7 @@ fn report(notifier: &mut Notifier, principal: &mut impl Principal) {
                     tracing::warn!(
                         client = cut(client.as_str()),
                         why = cut(&why),
-                        "{}: what it answered to a notification is no answer: {}",
+                        "{}: its reply to a notification is no answer: {}",
                         cut(client.as_str()),
                         cut(&why)
                     );

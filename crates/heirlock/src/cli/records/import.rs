@@ -139,7 +139,7 @@ fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Faile
     }
     let what = match service.host_of() {
         Some(server) => format!(
-            "{service} is what {server} serves under its own name: its agent finds those records by itself, nothing can \
+            "{service} is the implicit service of {server}: its agent finds those records by itself, nothing can \
              be imported there"
         ),
         None => {

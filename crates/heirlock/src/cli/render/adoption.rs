@@ -217,7 +217,7 @@ fn remedy(outcome: Outcome, report: &AdoptionReport) -> String {
              believes that it holds its locks, and reclaims them when it is told, save what others got meanwhile."
         ),
         Outcome::Unreachable => format!(
-            "if such a client is up, its locks are gone: restart there what uses them. It is remembered and told at \
+            "if such a client is up, its locks are gone: restart the programs there that use them. It is remembered and told at \
              the next adoption; if it is gone for good, 'heirlock records forget {service} CLIENT'."
         ),
         Outcome::Lost => "the time to reclaim is over: such a client believes it holds locks that others can get. \

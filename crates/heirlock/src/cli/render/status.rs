@@ -108,7 +108,7 @@ fn head(report: &StatusReport, look: &Look) -> String {
             false => format!("no agent answers; {}", crate::control::how_to_start()),
         };
         let how = match report.store.well {
-            true => format!("{how}. This is what the store says:"),
+            true => format!("{how}. This is read from the store:"),
             false => format!("{how}. The store can't be read either:"),
         };
         return format!("{server}, heirlock {}\n", plain(&report.version)) + &wrapped("agent         ", &how);
@@ -297,7 +297,7 @@ fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
             let how = crate::control::how_to_start();
             format!("its adoption was interrupted; its agent goes on with it: {how}")
         }
-        Next::LookAtClients => format!("'heirlock report {name}' says what to do for them"),
+        Next::LookAtClients => format!("'heirlock report {name}' names them and the remedy for each"),
     })
 }
 

@@ -124,7 +124,7 @@ fn who_speaks(host: &Host) -> Vec<Finding> {
         findings.push(Finding::loses_locks(
             check,
             format!(
-                "lockd may ask from ports up to {last} (sunrpc.max_resvport), and what comes from port {ports_below} or above is taken for any user's: new clients are refused their locks"
+                "lockd may ask from ports up to {last} (sunrpc.max_resvport), and a request from port {ports_below} or above is taken for any user's: new clients are refused their locks"
             ),
             format!("sysctl sunrpc.max_resvport={}", ports_below - 1),
         ));

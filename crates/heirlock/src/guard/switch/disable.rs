@@ -147,7 +147,7 @@ impl Run<'_> {
         if self.memory.masks.contains(unit) {
             self.act(format!("unmask {unit}"), |run| run.systemctl(&["unmask", unit]))
         } else {
-            self.say(StepOutcome::Left, format!("{unit}: it was not we who masked it"));
+            self.say(StepOutcome::Left, format!("{unit}: heirlock did not mask it"));
             Ok(())
         }
     }
@@ -181,7 +181,10 @@ impl Run<'_> {
                 let kept = match kept {
                     Ok(kept) => kept,
                     Err(error) => {
-                        self.say(StepOutcome::Left, format!("whose service it is can't be read: {error}"));
+                        self.say(
+                            StepOutcome::Left,
+                            format!("the owner of the service can't be read: {error}"),
+                        );
                         continue;
                     }
                 };

@@ -183,7 +183,8 @@ impl Run<'_> {
         let mode = self.settings.capture.mode;
         if self.host.systemctl.is_none() {
             if !mode.properties().is_status_monitor {
-                let what = "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
+                let what =
+                    "systemd doesn't run here: have your init start 'heirlock agent' at boot, before NFS";
                 self.say(StepOutcome::Left, what);
             }
             return Ok(());

@@ -31,10 +31,8 @@ impl Run<'_> {
             match self.may_be_written(&file) {
                 Ok(()) => written.push(file),
                 Err(_) if self.is_brought(&file) => {
-                    let what = format!(
-                        "{} can't be written, and what is wanted there is in force",
-                        file.path.display()
-                    );
+                    let what =
+                        format!("{} can't be written, and the wanted text is in force", file.path.display());
                     self.say(StepOutcome::AlreadySo, what);
                 }
                 Err(why) => {
@@ -169,7 +167,7 @@ fn lines(text: &str) -> String {
 }
 
 fn refused(obstacles: &[Obstacle], verb: &str) -> GuardError {
-    let mut what = "what has to be written can't be, so nothing was changed:".to_owned();
+    let mut what = "some files can't be written, so nothing was changed:".to_owned();
     for Obstacle { path, why, wanted } in obstacles {
         // A string takes all that is written.
         let _ = write!(what, "\n  {}: {why}; {wanted}", path.display());
