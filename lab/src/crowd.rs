@@ -42,7 +42,7 @@ pub struct Crowd {
     lock_manager: SocketAddrV4,
 }
 
-/// The end of a client that was told of a restart.
+/// The restart that a client was told of, and when.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     state: u32,

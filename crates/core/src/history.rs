@@ -112,7 +112,7 @@ impl Gap {
     }
 }
 
-/// The remains of a generation's owner and of its predecessor.
+/// The documents that a generation's owner and its predecessor left in the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// Its claim.

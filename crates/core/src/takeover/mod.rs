@@ -154,13 +154,13 @@ impl Standing {
 pub struct Takeover {
     plan: Plan,
     began: Moment,
-    /// The end of the timeline when the run was resumed.
+    /// How far the timeline had come when the run was resumed.
     before_ms: i64,
     phase: Phase,
     /// The phase that was durable when the agent before this one ended.
     resumed_from: Option<Phase>,
     awaits_finish: bool,
-    /// The work that was begun for it and has not reported, each with its time limit.
+    /// The work that was begun for it and has not reported, with its time limit.
     working: Option<(Work, Moment)>,
     members: Vec<Member>,
     life: Option<Incarnation>,

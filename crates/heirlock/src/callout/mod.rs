@@ -34,7 +34,7 @@ pub(crate) const PROGRAM: &str = "heirlock-callout";
 const SAID_BYTES_MAX: usize = 4 * 1024;
 
 const USAGE: &str = "\
-What rpc.statd runs for each client (statd -H); see capture.mode \"callout\"
+Run by rpc.statd for each client (statd -H); see capture.mode \"callout\"
 
 Usage: heirlock callout add-client CLIENT [SERVER]
        heirlock callout del-client CLIENT [SERVER]

@@ -34,7 +34,7 @@ pub(super) enum Verb {
     /// Run the agent of this server
     #[command(after_help = help::AGENT)]
     Agent {
-        /// What is logged: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
+        /// Log level: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
         /// The parent process with which this agent ends; for the demo
@@ -44,15 +44,15 @@ pub(super) enum Verb {
     /// Hold the status monitor's sockets and keep an agent running, where no systemd does
     #[command(after_help = help::SUPERVISE)]
     Supervise {
-        /// What is logged, as with 'agent'
+        /// Log level, as with 'agent'
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
     },
-    /// What rpc.statd runs for each client (statd -H); see capture.mode "callout"
+    /// Run by rpc.statd for each client (statd -H); see capture.mode "callout"
     // Carried out before the command line is read (main.rs); it is here to be listed.
     #[command(disable_help_flag = true, after_help = help::CALLOUT)]
     Callout {
-        /// What happened, as rpc.statd says it
+        /// The event, as rpc.statd says it
         #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
@@ -83,7 +83,7 @@ pub(super) enum Verb {
     /// Show how the agent, its store and its services are
     #[command(after_help = format!("{}\n{}", help::STATUS, help::CHECK))]
     Status(Status),
-    /// Show the past of a service, or of all: who had it when and why, and how long clients were without it
+    /// Show the past of a service, or of all: its owners, when and why, and how long clients were without it
     #[command(after_help = help::HISTORY)]
     History {
         /// The service; without it all that the store holds
@@ -308,7 +308,7 @@ pub(super) struct Demo {
     /// Keep the folder with the store and the logs
     #[arg(long)]
     pub(super) keep: bool,
-    /// What a demo starts beside itself: removes its folder when it is gone
+    /// The process that a demo starts beside itself: removes its folder when the demo is gone
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(super) sweep: Option<PathBuf>,
 }

@@ -195,11 +195,11 @@ pub(crate) struct ServiceSettings {
     /// Its home: the server that claims it first and to which `failback` brings it. Without it, the server that adopted it
     /// last.
     pub(crate) home: Option<ServerName>,
-    /// Whether its owner's death is decided by itself or by a person.
+    /// The authority that decides that its owner is dead.
     pub(crate) mode: Mode,
 }
 
-/// The decision that a primary is unavailable.
+/// The authority that decides that a primary is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// A cluster manager or a person runs `heirlock adopt`.

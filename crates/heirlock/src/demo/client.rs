@@ -28,7 +28,7 @@ pub(super) struct Client {
     notes: Mutex<Notes>,
 }
 
-/// Its sockets: the sockets of rpcbind and of the status monitor.
+/// Its sockets: those of rpcbind and of the status monitor.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) rpcbind: UdpSocket,
