@@ -213,7 +213,7 @@ fn without_systemd_the_rest_is_done_all_the_same() {
     let before = tree.listing();
     let steps = enable(&host, &settings(SERVICE), false).unwrap();
     assert_eq!(rivals::hazards(&host, &settings(SERVICE)), []);
-    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("have 'heirlock agent' started at boot"));
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("have your init start 'heirlock agent' at boot"));
     assert!(!tree.exists(UNIT_FILE));
     disable(&host, &settings(SERVICE), false).unwrap();
     assert_eq!((tree.listing(), tree.calls()), (before, vec![]));
