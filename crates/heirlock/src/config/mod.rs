@@ -24,15 +24,15 @@ pub struct Settings {
     pub(crate) state_directory: PathBuf,
     /// The configuration names that directory; else the status monitor is asked for it.
     pub(crate) state_directory_is_set: bool,
-    /// Where the control socket and what may die with the boot lie: `/run/heirlock`.
+    /// The folder of the control socket and of files that may end with the boot: `/run/heirlock`.
     pub(crate) runtime_directory: PathBuf,
-    /// What must outlive a reboot of this server but concerns it alone: `/var/lib/heirlock`.
+    /// The folder of files that must outlive a reboot and concern this server alone: `/var/lib/heirlock`.
     pub(crate) local_directory: PathBuf,
     /// Where records are kept.
     pub(crate) store: StoreSettings,
     /// How records are noticed.
     pub(crate) capture: CaptureSettings,
-    /// What serves the locks here.
+    /// The lock manager.
     pub(crate) lock_manager: LockManagerSettings,
     /// How clients are told.
     pub(crate) notify: NotifySettings,
@@ -42,12 +42,12 @@ pub struct Settings {
     pub(crate) host: HostSettings,
     /// Commands of set-ups without a cluster manager.
     pub(crate) hooks: HookSettings,
-    /// What moves.
+    /// The services.
     pub(crate) services: Vec<ServiceSettings>,
 }
 
 impl Settings {
-    /// What the configuration says of a service; nothing of a server's implicit one.
+    /// The settings of a service; none for a server's implicit one.
     pub(crate) fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
         self.services.iter().find(|service| service.name == *name)
     }
@@ -94,7 +94,7 @@ pub(crate) struct LockManagerSettings {
     pub(crate) kind: LockManagerKind,
     /// How it is made to recognise.
     pub(crate) strategy: Strategy,
-    /// What is placed into the status monitor's directory.
+    /// The kind of file that is placed into the status monitor's directory.
     pub(crate) convey: Conveyance,
     /// How much of grace must be left for a notification to leave (I4): 5 s.
     pub(crate) settle_margin: Duration,
@@ -111,12 +111,12 @@ pub(crate) struct LockManagerSettings {
     pub(crate) grace_period: Option<Duration>,
 }
 
-/// What serves locks.
+/// The kind of lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockManagerKind {
     /// lockd and nfsd of this kernel, in this network namespace.
     Kernel,
-    /// Whatever the commands stand for.
+    /// The lock manager behind the commands.
     Command,
 }
 
@@ -192,13 +192,14 @@ pub(crate) struct ServiceSettings {
     pub(crate) names: Vec<MyName>,
     /// The exported paths.
     pub(crate) exports: Vec<PathBuf>,
-    /// Where it is at home: who claims it first and where `failback` brings it. Without it, the server that adopted it last.
+    /// Its home: the server that claims it first and to which `failback` brings it. Without it, the server that adopted it
+    /// last.
     pub(crate) home: Option<ServerName>,
-    /// Who decides that its owner is dead.
+    /// The authority that decides that its owner is dead.
     pub(crate) mode: Mode,
 }
 
-/// Who decides that a primary is unavailable.
+/// The authority that decides that a primary is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// A cluster manager or a person runs `heirlock adopt`.

@@ -7,7 +7,7 @@ use heirlock_core::{Generation, ServiceName};
 
 use crate::store::{Account, Past, Store, StoreError};
 
-/// Every generation that anything is known of, the newest first, and what could not be read.
+/// Every known generation, the newest first, and the entries that could not be read.
 pub(crate) fn history(
     store: &dyn Store,
     service: &ServiceName,
@@ -16,7 +16,7 @@ pub(crate) fn history(
     let (mut tenures, mut unreadable) = (past.tenures.clone(), past.unreadable.clone());
     for claim in &past.claims {
         let told = tell(store, service, &past, claim, &mut unreadable)?;
-        // What lies in the store whole counts more than what was kept of it.
+        // A whole generation in the store counts more than the account that was kept of it.
         tenures.retain(|kept| kept.generation != claim.generation);
         tenures.push(told);
     }
@@ -24,7 +24,7 @@ pub(crate) fn history(
     Ok((tenures, unreadable))
 }
 
-/// What is told of one generation.
+/// The account of one generation.
 pub(crate) fn tenure_of(
     store: &dyn Store,
     service: &ServiceName,
@@ -37,7 +37,7 @@ pub(crate) fn tenure_of(
     }
 }
 
-/// Keeps what is told of the generations that [`Store::prune`] is about to remove.
+/// Keeps accounts of the generations that [`Store::prune`] is about to remove.
 pub(crate) fn keep_before(
     store: &dyn Store,
     service: &ServiceName,
@@ -47,7 +47,7 @@ pub(crate) fn keep_before(
     // The newest is never removed.
     for claim in past.claims.iter().skip(1).filter(|claim| claim.generation < keep_from) {
         if !past.tenures.iter().any(|kept| kept.generation == claim.generation) {
-            // What can't be read is told as far as it is known: it must not be in the way for ever.
+            // A generation that can't be read is told as far as it is known: it must not be in the way for ever.
             store.keep_tenure(service, &tell(store, service, &past, claim, &mut Vec::new())?)?;
         }
     }
@@ -91,7 +91,7 @@ fn tell(
     })
 }
 
-/// Its predecessor was removed: what was kept of it says the rest.
+/// Its predecessor was removed: the account that was kept of it says the rest.
 fn after(told: Tenure, kept: &Tenure) -> Tenure {
     let moved = told.beginning == Beginning::Asked && kept.released_at_s.is_some();
     let beginning = if moved { Beginning::Moved } else { told.beginning };
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pruned_is_told_as_before_and_a_second_time_changes_nothing() {
+    fn a_pruned_generation_is_told_as_before_and_a_second_time_changes_nothing() {
         let (_folder, store) = story();
         let before = history(&store, &service()).unwrap();
         for _ in 0..2 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_is_damaged_is_named() {
+    fn kept_accounts_are_bounded_and_damaged_ones_are_named() {
         let (folder, store) = story();
         let some = tenure_of(&store, &service(), Generation(1)).unwrap().unwrap();
         for number in 1..=u64::try_from(TENURES_KEPT + 3).unwrap() {
