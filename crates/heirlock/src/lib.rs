@@ -1,5 +1,5 @@
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
-//! `heirlock-core`; what is here reads, writes, sends, starts and waits.
+//! `heirlock-core`; the code here reads, writes, sends, starts and waits.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -14,10 +14,7 @@ mod control;
 mod convey;
 #[cfg_attr(
     not(test),
-    expect(
-        clippy::disallowed_methods,
-        reason = "a folder of its own under a name that nobody guesses, and no service"
-    )
+    expect(clippy::disallowed_methods, reason = "a folder of its own under a random name, and no service")
 )]
 mod demo;
 mod detector;

@@ -13,7 +13,7 @@ pub(crate) const STORE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a heartbeat, which every server reads at each of its own: what a server says of some ten thousand exports.
 pub(crate) const HEARTBEAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Characters of what is said of a file of the store that is not as it should be: text of that file may be in it.
+/// Characters of the error for a file of the store that is not as it should be: text of that file may be in it.
 pub(crate) const FOUND_CHARS_MAX: usize = 300;
 
 /// Problems that a status names in words; all are counted, and its JSON names them.
@@ -78,7 +78,7 @@ pub(crate) const STORE_LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long another server's heart is watched for one beat, to prove that a store is shared.
 pub(crate) const BEAT_SEEN_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// How long the clients of one address family may take to answer, when it is asked who can be reached.
+/// How long the clients of one address family may take to answer, when it is asked which of them can be reached.
 pub(crate) const REACH_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long those that are silent over UDP are asked over TCP, and how long each connection may take.
@@ -105,10 +105,10 @@ pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a program of nfs-utils may take to say what is in force, or which version it is.
 pub(crate) const NFS_UTILS_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What the receive buffer of a notifier's socket is asked to be; Linux grants twice that to root, and less to others.
+/// The size that is asked for the receive buffer of a notifier's socket; Linux grants twice that to root, and less to others.
 pub(crate) const NOTIFY_RECEIVE_BYTES: usize = 8 * 1024 * 1024;
 
-/// What one answer takes up in it: network drivers hand on buffers of a whole frame, however little is in them.
+/// The share of one answer in it: network drivers hand on buffers of a whole frame, however little is in them.
 pub(crate) const NOTIFY_ANSWER_BYTES: usize = 2304;
 
 /// Answers that the notifier takes out of a socket before it sends again.
@@ -161,7 +161,7 @@ pub(crate) const GRACE_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)
 pub(crate) const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(60);
 
-/// After how long a silence a server counts as dead, at most: until then nobody serves its clients.
+/// After how long a silence a server counts as dead, at most: until then its clients are not served.
 pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a command of the configuration may take.

@@ -6,7 +6,7 @@
 //! - As long as none does, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
 //!   heirlock.service), and over a private line to `heirlock supervise`. They see to it that the program as a whole goes on.
 //!
-//! Nobody is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
+//! Nothing is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +26,7 @@ use crate::threads;
 /// Says to an agent that its standard input is the line to `heirlock supervise`.
 pub(crate) const LINE: &str = "HEIRLOCK_LINE";
 
-/// What is said over that line while the agent lives.
+/// The word over that line while the agent lives.
 pub(crate) const BEAT: u8 = b'.';
 
 /// How often loops are looked at, and how often it is said that the program lives.
@@ -71,7 +71,7 @@ impl Turns {
         self.0.is_fatal.store(false, Ordering::Relaxed);
     }
 
-    /// Of a loop that nobody watches.
+    /// Of a loop that is not watched.
     #[cfg(test)]
     pub(crate) fn unwatched() -> Self {
         Self::new("a test", Duration::MAX)

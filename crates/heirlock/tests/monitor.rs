@@ -25,8 +25,8 @@ use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, po
 const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
 
 #[test]
-fn what_is_granted_is_durable_in_every_service_by_then() {
-    if !is_inside("what_is_granted_is_durable_in_every_service_by_then") {
+fn a_client_that_is_granted_is_durable_in_every_service_by_then() {
+    if !is_inside("a_client_that_is_granted_is_durable_in_every_service_by_then") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -41,7 +41,7 @@ fn what_is_granted_is_durable_in_every_service_by_then() {
     wait_until("statd's own file", || {
         fs::read_to_string(file).is_ok_and(|t| t.ends_with(" 192.0.2.1 nfs-a\n"))
     });
-    // lockd lets go of everybody when it stops in order: nobody is forgotten for that.
+    // lockd unmonitors all clients when it stops in order: no client is forgotten for that.
     unmon("192.0.2.1");
     wait_until("the file's removal", || !file.exists());
     // Seen as gone, in a life that saw it come, and not believed yet.
@@ -74,7 +74,7 @@ fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
     for round in 0..5 {
         let child = server.child();
         sh(&format!("kill -9 {child}"));
-        // Asked while nobody is there: it waits in the socket for whoever comes.
+        // Asked while no status monitor runs: the request waits in the socket for the next one.
         let answer = mon(&format!("192.0.3.{round}"), 1, PATIENCE).expect("an answer");
         // The store may still be being opened when it is read; then it is refused, and asked again.
         if !answer.ok {
@@ -89,8 +89,8 @@ fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
 }
 
 #[test]
-fn one_that_hangs_is_replaced_and_who_waited_is_answered() {
-    if !is_inside("one_that_hangs_is_replaced_and_who_waited_is_answered") {
+fn an_agent_that_hangs_is_replaced_and_a_client_that_waited_is_answered() {
+    if !is_inside("an_agent_that_hangs_is_replaced_and_a_client_that_waited_is_answered") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -130,7 +130,7 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
     let senders: Vec<UdpSocket> =
         (2..10).map(|last| UdpSocket::bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap()).collect();
     for number in 0..30_000_u32 {
-        // Of the client that is registered, with another number each time; and of hosts that nobody knows.
+        // Of the client that is registered, with another number each time; and of unknown hosts.
         let announced = match number % 3 {
             0 => "192.0.2.1".to_owned(),
             1 => format!("host{number}.example"),
@@ -139,7 +139,7 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
         let args = sm::Notify { mon_name: &announced, state: StateNumber(number) }.encode();
         let call =
             encode_call(number, sm::PROGRAM, sm::VERSION, Procedure::Notify as u32, &Credential::None, &args);
-        // What finds no room is lost, as on any network.
+        // A datagram that finds no room is lost, as on any network.
         let _ = senders[number as usize % senders.len()].send_to(&call, to);
         if number % 5_000 == 0 {
             assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok, "known");
@@ -157,8 +157,8 @@ fn a_flood_from_the_network_fills_no_log_and_ends_no_agent() {
 }
 
 #[test]
-fn who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone() {
-    if !is_inside("who_asks_without_end_gets_a_part_of_the_status_monitors_time_alone") {
+fn a_sender_without_end_gets_only_a_part_of_the_status_monitors_time() {
+    if !is_inside("a_sender_without_end_gets_only_a_part_of_the_status_monitors_time") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -249,8 +249,8 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 #[test]
-fn what_any_user_asks_takes_no_registration_away() {
-    if !is_inside("what_any_user_asks_takes_no_registration_away") {
+fn a_request_of_any_user_takes_no_registration_away() {
+    if !is_inside("a_request_of_any_user_takes_no_registration_away") {
         return;
     }
     let mut server = Server::new(NSM);
@@ -315,8 +315,8 @@ fn told_to_grant_it_names_who_is_at_risk_and_catches_up() {
 }
 
 #[test]
-fn it_is_registered_again_when_rpcbind_was_restarted() {
-    if !is_inside("it_is_registered_again_when_rpcbind_was_restarted") {
+fn the_status_monitor_is_registered_again_when_rpcbind_was_restarted() {
+    if !is_inside("the_status_monitor_is_registered_again_when_rpcbind_was_restarted") {
         return;
     }
     let mut server = Server::new(NSM);

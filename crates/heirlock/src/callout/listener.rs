@@ -1,4 +1,4 @@
-//! The agent's end: a socket that the status monitor's user can reach, and nobody else.
+//! The agent's end: a socket that only the status monitor's user can reach.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -42,7 +42,7 @@ impl Listener {
         files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
         trusted::set_mode(&path, 0o600)?;
-        // The status monitor's user must get there, and root. Another user who could connect could make callouts wait.
+        // The status monitor's user must get there, and root. Another user that could connect could make callouts wait.
         let mode = trusted::stat(runtime_directory)?.permissions().mode();
         trusted::set_mode(runtime_directory, mode | 0o111)?;
         let owner = owner_of(&sm);

@@ -63,7 +63,7 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
     for directory in directories {
         add(&queue, directory)?;
     }
-    // Whatever happened before the watch was set is seen by this look.
+    // This look sees all that happened before the watch was set.
     changed();
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     loop {
@@ -86,7 +86,7 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
     }
 }
 
-/// Which directories these are now; `None` where there is none.
+/// The identity of the directories now; `None` where there is none.
 fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
     let identity = |path: &PathBuf| trusted::stat_of_link(path).ok().map(|found| (found.dev(), found.ino()));
     directories.iter().map(identity).collect()
@@ -110,8 +110,7 @@ fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Reads all events that are there; says whether a watch was lost. What overflowed needs nothing more: a look is
-/// due in any case.
+/// Reads all events that are there; says whether a watch was lost. An overflow needs nothing more: a look is due in any case.
 fn drain(queue: &std::os::fd::OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<bool, Errno> {
     let gone = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT;
     let mut reader = inotify::Reader::new(queue, buffer);
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_appears_moves_and_vanishes_is_hinted() {
+    fn a_file_that_appears_moves_and_vanishes_is_hinted() {
         let directory = made();
         let (_hints, receiver) = start(directory.path());
         let sm = directory.path().join("sm");

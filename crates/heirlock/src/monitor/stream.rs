@@ -82,7 +82,7 @@ impl Streams {
         own
     }
 
-    /// Which ones to look at, and whether each is the lock manager's.
+    /// The connections to look at, and whether each is the lock manager's.
     pub(super) fn all(&self) -> impl Iterator<Item = (StreamId, bool, BorrowedFd<'_>)> {
         self.connections.iter().map(|(id, connection)| (*id, connection.is_own, connection.stream.as_fd()))
     }
@@ -93,7 +93,7 @@ impl Streams {
         with_more.map(|(id, connection)| (*id, connection.is_own))
     }
 
-    /// Takes some requests of what is there, and closes what has ended or talks nonsense.
+    /// Takes some of the requests that are there, and closes connections that have ended or talk nonsense.
     pub(super) fn read(&mut self, id: StreamId, now: Moment, request: impl FnMut(&[u8], SocketAddr)) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.heard = now;
@@ -105,7 +105,7 @@ impl Streams {
     /// Answers; a host that has gone asks again.
     pub(super) fn answer(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        // An answer is some dozens of bytes: where they find no room, nobody reads them.
+        // An answer is some dozens of bytes: where they find no room, the host does not read them.
         if connection.stream.write_all(&frame(bytes)).is_err() {
             self.close(id);
         }
@@ -156,7 +156,7 @@ impl Streams {
 impl Connection {
     /// `false` where it is over.
     fn read(&mut self, mut request: impl FnMut(&[u8], SocketAddr)) -> bool {
-        // What is there already comes first, so that no more is ever held than one request and what was read at a time.
+        // Bytes that are there already come first, so that no more is ever held than one request and one read.
         if !self.has_more {
             let mut buffer = [0; BYTES_AT_ONCE];
             match self.stream.read(&mut buffer) {
@@ -242,7 +242,7 @@ mod tests {
             place.wait(id);
             assert_eq!(place.taken(id), at_once);
             let mut all = at_once;
-            // What is left is not waited for.
+            // The rest is not waited for.
             while place.streams.with_more().next().is_some() {
                 let taken = place.taken(id);
                 assert!(taken <= at_once);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
+    fn a_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
         let mut place = place();
         let _own = place.connect([127, 0, 0, 1]);
         let _other = place.connect([127, 0, 0, 3]);

@@ -1,5 +1,5 @@
-//! Looks names of clients up beside the sending, in threads that nothing waits for: a name service that hangs delays those
-//! alone who are known by nothing else.
+//! Looks names of clients up beside the sending, in threads that nothing waits for: a name service that hangs delays only
+//! the clients that are known by nothing else.
 
 use std::collections::VecDeque;
 use std::net::ToSocketAddrs;
@@ -16,7 +16,7 @@ use heirlock_nsm::name::no_clients_address;
 use crate::limits;
 use crate::threads;
 
-/// How often a thread looks whether anybody still wants to know.
+/// How often a thread looks whether its result is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
 
 type Row = Mutex<VecDeque<(Instant, MonName)>>;
@@ -61,7 +61,7 @@ impl LookUp {
         Self { found, _row: row }
     }
 
-    /// What was found since the last time.
+    /// The addresses that were found since the last time.
     pub(crate) fn found(&self) -> Vec<(MonName, Vec<Destination>)> {
         self.found.try_iter().collect()
     }

@@ -13,7 +13,7 @@ use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
 use socket2::{Domain, Socket, Type};
 
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the awaited event ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const CONFIG: &str = "/run/heirlock.toml";
 
@@ -95,7 +95,7 @@ impl Server {
     }
 
     pub(crate) fn start_rpcbind(&mut self) {
-        // What it would remember of its life before is taken from it: a cold start.
+        // Its memory of its life before is taken from it: a cold start.
         sh("rm -rf /run/rpcbind /run/rpcbind.sock");
         self.rpcbind = rpcbind();
     }
