@@ -35,6 +35,7 @@ mod interfaces;
 mod left_out;
 mod limits;
 mod lock_manager;
+mod log_queue;
 mod monitor;
 mod mounts;
 #[cfg(test)]

@@ -29,6 +29,12 @@ pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
 pub(crate) const PROBLEMS_CHECKED_MAX: usize = 5;
 pub(crate) const PROBLEM_CHECKED_CHARS_MAX: usize = 300;
 
+/// Bytes of log lines that wait for the reader of the log: more than a start or an adoption of many clients says at a time.
+pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long the end of the program waits for log lines, and for its last words, to be written.
+pub(crate) const LOG_FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
 pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
 

@@ -21,6 +21,7 @@ use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::doing;
+use crate::log_queue;
 use crate::threads;
 
 /// Says to an agent that its standard input is the line to `heirlock supervise`.
@@ -183,6 +184,7 @@ impl Watched {
             idle_ms,
             "the loop {name} of the agent hangs: the agent ends, and is to be started again"
         );
+        log_queue::flush();
         // Not by exit(): the thread that hangs may hold what it waits for.
         let _ = kill_process(getpid(), Signal::KILL);
     }
