@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod accept;
 mod agent;
 mod arp;
 mod boot;

@@ -48,6 +48,7 @@ mod watch;
 mod work;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -77,7 +78,7 @@ use crate::monitor::Wanted;
 use crate::roles::Peers;
 use crate::store::memory::StoreMemory;
 use crate::store::{self, ServerReport, Store, StoreErrorKind};
-use crate::threads;
+use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, from_elsewhere, guard, limits, lock_manager};
 
@@ -223,8 +224,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     }
     let (inbox, messages) = channel();
     let snapshot = Arc::new(Snapshot::new(&settings));
-    let _listener = listen(&settings, &inbox, &snapshot)?;
-    stop_on_signal(inbox.clone())?;
+    let mut listener = listen(&settings, &inbox, &snapshot)?;
+    watchdog.keep(listener.take_thread());
+    watchdog.keep(Some(stop_on_signal(inbox.clone())?));
     let mut agent = Agent::new(Arc::clone(&settings), inbox.clone(), snapshot)?;
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = agent.begin_capture(&watchdog)?;
@@ -233,8 +235,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
-    let _hints = agent.watch_directory()?;
-    watch::start(&agent.workshop, inbox)?;
+    let mut hints = agent.watch_directory()?;
+    watchdog.keep(hints.as_mut().and_then(Hints::take_thread));
+    watchdog.keep(Some(watch::start(&agent.workshop, inbox)?));
     agent.serve(&messages, &turns)
 }
 
@@ -254,16 +257,17 @@ fn listen(settings: &Settings, inbox: &Sender<Message>, snapshot: &Arc<Snapshot>
         .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
 }
 
-fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
+fn stop_on_signal(inbox: Sender<Message>) -> Result<Lasting> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
-    threads::start("signals", move || {
+    let thread = threads::start("signals", move || {
         for _ in signals.forever() {
             if inbox.send(Message::Stop).is_err() {
-                return;
+                return Ok(());
             }
         }
+        Err(io::Error::other("no signal can be heard any more"))
     })?;
-    Ok(())
+    Ok(thread)
 }
 
 impl Agent {
@@ -342,7 +346,11 @@ impl Agent {
         type Begin = fn(&mut Agent, &Watchdog) -> Result<Option<callout::Listener>>;
         let each = ForEach::<Begin> {
             watch: |_, _| Ok(None),
-            callout: |agent, _| agent.listen_to_callouts().map(Some),
+            callout: |agent, watchdog| {
+                let mut listener = agent.listen_to_callouts()?;
+                watchdog.keep(listener.take_thread());
+                Ok(Some(listener))
+            },
             nsm: |agent, watchdog| {
                 let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
                 agent.begin_monitoring(turns).map(|()| None)

@@ -1,5 +1,6 @@
 //! Looks at the lock manager again and again, in a thread of its own: a look may take its time.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
 use std::sync::mpsc::Sender;
@@ -12,7 +13,7 @@ use heirlock_nsm::rpcbind::Transport;
 
 use super::Message;
 use super::work::Workshop;
-use crate::threads;
+use crate::threads::{self, Lasting};
 use crate::{limits, rpc_client};
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
@@ -31,7 +32,7 @@ pub(crate) struct Look {
 ///
 /// # Errors
 /// Where no thread can be had.
-pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Result<()> {
+pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> io::Result<Lasting> {
     let shop = workshop.clone();
     threads::start("watch", move || {
         let mut known = None;
@@ -44,7 +45,7 @@ pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Res
                 let look = seen.map(|observation| Look { at, observation });
                 // Sent before the lock manager is let go of: no look may come after what was done since.
                 if inbox.send(Message::Observed(Box::new(look))).is_err() {
-                    return;
+                    return Ok(());
                 }
                 start
             };
@@ -54,8 +55,8 @@ pub(crate) fn start(workshop: &Workshop, inbox: Sender<Message>) -> std::io::Res
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }
-    })?;
-    Ok(())
+        Err(io::Error::other("it has counted as many looks as it can"))
+    })
 }
 
 fn nlm_ports(rpcbind_port: u16) -> Vec<u16> {

@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use heirlock_core::log_limit::Source;
 
 use super::{Answer, Failure, Line, Progress, Request, SOCKET, trust};
+use crate::accept::accept_all;
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
 /// Connections whose request was read and whose answer is not written yet: each has a thread.
 const WAITING_MAX: usize = 128;
@@ -55,6 +56,7 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) struct Listener {
     path: PathBuf,
     connections: Arc<Connections>,
+    thread: Option<Lasting>,
 }
 
 /// Answers one request. Nothing that it does waits for the client.
@@ -97,8 +99,13 @@ impl Listener {
         trusted::set_mode(&path, 0o600)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
-        threads::start("control", move || accept(&listener, &accepted, &requested))?;
-        Ok(Self { path, connections })
+        let thread = threads::start("control", move || accept(&listener, &accepted, &requested))?;
+        Ok(Self { path, connections, thread: Some(thread) })
+    }
+
+    /// The thread that takes connections in, for the one who sees to it that it lives.
+    pub(crate) fn take_thread(&mut self) -> Option<Lasting> {
+        self.thread.take()
     }
 }
 
@@ -129,14 +136,14 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
     listener: &UnixListener,
     connections: &Arc<Connections>,
     requested: &Arc<F>,
-) {
-    for stream in listener.incoming().filter_map(Result::ok) {
+) -> io::Result<()> {
+    Err(accept_all(listener, SOCKET, |stream| {
         // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
         if let Err(error) = trust::check_peer(&stream) {
             if from_elsewhere::may_say("control socket refused", Source::Unknown) {
                 tracing::debug!(%error, "a connection to the control socket was refused");
             }
-            continue;
+            return;
         }
         let stream = Arc::new(stream);
         connections.enter(&stream);
@@ -162,7 +169,7 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
             refuse(&stream, &error.to_string());
             connections.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-    }
+    }))
 }
 
 /// Answers at once, without a thread and without having read what is asked.
