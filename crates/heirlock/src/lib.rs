@@ -20,6 +20,7 @@ mod convey;
     )
 )]
 mod demo;
+mod descendants;
 mod detector;
 mod doing;
 mod exports_syntax;

@@ -181,6 +181,10 @@ pub(crate) const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How much longer than all its own limits work for a run may take: a busy machine is not one that hangs.
 pub(crate) const WORK_SLACK: Duration = Duration::from_secs(30);
 
+/// How often it is looked for what a command that takes too long has begun: each look finds what was begun before all that
+/// earlier looks found was stopped.
+pub(crate) const DESCENDANTS_ROUNDS_MAX: usize = 16;
+
 /// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
 pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
 
