@@ -135,6 +135,9 @@ pub(crate) const RESOLVE_RETRY: Duration = Duration::from_secs(60);
 /// How long what a name was resolved to counts before it is asked for again.
 pub(crate) const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
 
+/// How long a name service may answer for none of the names that are resolved at once: then it hangs, and that is said.
+pub(crate) const RESOLVE_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Names that are resolved at once.
 pub(crate) const RESOLVE_AT_ONCE_MAX: usize = 64;
 
@@ -211,6 +214,10 @@ pub(crate) const NOTIFY_CONNECTIONS_FEW: usize = 64;
 
 /// Names that one notifier looks up at once.
 pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
+/// Names that all notifiers of the program look up at once, those of earlier runs among them, for which a name service that
+/// hangs has not answered yet. Beyond that a notifier looks up one at a time.
+pub(crate) const NOTIFY_LOOKUPS_MAX: usize = 128;
 
 /// How long after a name was not found a notifier looks it up again: a grace period is short.
 pub(crate) const NOTIFY_LOOKUP_RETRY: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use heirlock_core::Moment;
 use heirlock_nsm::MonName;
@@ -17,8 +18,11 @@ use crate::threads;
 /// Names that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
-    asked: BTreeSet<MonName>,
+    /// Each has a thread, and was asked for at this moment.
+    asked: BTreeMap<MonName, Moment>,
     answered: BTreeMap<MonName, Moment>,
+    /// All threads wait for a name service that hangs.
+    hangs: bool,
 }
 
 impl Resolver {
@@ -36,9 +40,14 @@ impl Resolver {
         let names = unresolved.iter().map(|name| (name, limits::RESOLVE_RETRY));
         for (name, again) in names.chain(known.iter().map(|name| (*name, limits::RESOLVE_REFRESH))) {
             let early = self.answered.get(name).is_some_and(|at| now.since(*at) < again);
-            if early || self.asked.len() >= limits::RESOLVE_AT_ONCE_MAX || !self.asked.insert(name.clone()) {
+            if early || self.asked.contains_key(name) {
                 continue;
             }
+            if self.asked.len() >= limits::RESOLVE_AT_ONCE_MAX {
+                self.say_if_it_hangs(now);
+                break;
+            }
+            self.asked.insert(name.clone(), now);
             let (asked, inbox) = (name.clone(), inbox.clone());
             let begun = threads::start("resolve", move || {
                 let addresses = resolve(&asked);
@@ -55,6 +64,22 @@ impl Resolver {
     pub(crate) fn answered(&mut self, name: &MonName, now: Moment) {
         self.asked.remove(name);
         self.answered.insert(name.clone(), now);
+        if std::mem::take(&mut self.hangs) {
+            tracing::info!("the name service answers again: the names of clients are looked up");
+        }
+    }
+
+    /// There is no thread for one name more: either many are asked for, or none of them is answered.
+    fn say_if_it_hangs(&mut self, now: Moment) {
+        let waited = self.asked.values().max().map_or(Duration::ZERO, |youngest| now.since(*youngest));
+        if waited >= limits::RESOLVE_TIME_MAX && !std::mem::replace(&mut self.hangs, true) {
+            tracing::error!(
+                names = self.asked.len(),
+                "the name service has answered for none of {} names in {} s: no other name of a client is looked up until it does",
+                self.asked.len(),
+                waited.as_secs()
+            );
+        }
     }
 }
 
@@ -87,5 +112,28 @@ mod tests {
         }
         let own = resolve(&MonName::parse("localhost").unwrap());
         assert!(own.iter().all(IpAddr::is_loopback) && !own.is_empty(), "{own:?}");
+    }
+
+    #[test]
+    fn a_name_service_that_answers_for_no_name_is_given_no_more_threads_and_said_once() {
+        let names = |count: usize| -> BTreeSet<MonName> {
+            (0..count).map(|number| MonName::parse(&format!("host{number}.invalid")).unwrap()).collect()
+        };
+        // As if each had a thread that hangs.
+        let (inbox, mut resolver) = (std::sync::mpsc::channel().0, Resolver::default());
+        let began = Moment::START + Duration::from_secs(1);
+        resolver.asked = names(limits::RESOLVE_AT_ONCE_MAX).into_iter().map(|name| (name, began)).collect();
+        let all = names(limits::RESOLVE_AT_ONCE_MAX * 2);
+        for (after, hangs) in [(1, false), (59, false), (60, true), (600, true)] {
+            resolver.ask(&all, std::iter::empty(), began + Duration::from_secs(after), &inbox);
+            assert_eq!(
+                (resolver.asked.len(), resolver.hangs),
+                (limits::RESOLVE_AT_ONCE_MAX, hangs),
+                "{after}"
+            );
+        }
+        let one = names(1).pop_first().unwrap();
+        resolver.answered(&one, began + Duration::from_secs(601));
+        assert!(!resolver.hangs && resolver.asked.len() < limits::RESOLVE_AT_ONCE_MAX);
     }
 }
