@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use heirlock_core::monitor::{Arrival, Rules, Standing, key};
@@ -34,6 +35,10 @@ pub(crate) struct Monitoring {
     desk: Desk,
     /// What lies in the status monitor's directory; `None` until that was read.
     directory: Option<Directory>,
+    /// Since when it is being read.
+    began: Moment,
+    /// It takes too long, and that was said.
+    hangs: bool,
     /// What the services held when the desk was last told who is durable: how many had arrived. `None` where something else
     /// has changed since.
     told: Option<Vec<(ServiceName, Generation, u64)>>,
@@ -52,6 +57,8 @@ pub(crate) struct Monitoring {
     /// Something was written that may not be durable, and when it was last made so.
     unsynced: bool,
     synced: Moment,
+    /// The thread that makes it durable. One that hangs with a disk is not joined by others.
+    syncing: Option<JoinHandle<()>>,
 }
 
 /// A client to be made durable: its record, and whether it is this server's own peer.
@@ -98,6 +105,8 @@ impl Agent {
         self.monitoring = Some(Monitoring {
             desk: desk.clone(),
             directory: None,
+            began: self.clock.now(),
+            hangs: false,
             told: None,
             came: BTreeSet::new(),
             said_who_came: Moment::START,
@@ -108,6 +117,7 @@ impl Agent {
             behind: BTreeMap::new(),
             unsynced: false,
             synced: Moment::START,
+            syncing: None,
         });
         match read {
             Some(read) => self.directory_read(Ok(read)),
@@ -143,6 +153,21 @@ impl Agent {
     /// Whether the status monitor's directory may lack what the status monitor knows, since it wasn't read yet.
     pub(crate) fn awaits_directory(&self) -> bool {
         self.monitoring.as_ref().is_some_and(|monitoring| monitoring.directory.is_none())
+    }
+
+    /// Says that the directory takes too long to be read: until it was, no look is made at it.
+    pub(crate) fn say_if_directory_hangs(&mut self, now: Moment) {
+        let awaited = self.monitoring.as_mut().filter(|monitoring| monitoring.directory.is_none());
+        let Some(monitoring) = awaited.filter(|m| now.since(m.began) >= limits::LOOK_TIME_MAX) else {
+            return;
+        };
+        if !std::mem::replace(&mut monitoring.hangs, true) {
+            let why = directory_hangs();
+            tracing::error!(
+                why,
+                "the status monitor's directory can't be read, and no look is made at it: {why}"
+            );
+        }
     }
 
     /// The status monitor's thread wants something.
@@ -307,7 +332,9 @@ impl Agent {
     pub(crate) fn tend_directory(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let behind = std::mem::take(&mut monitoring.behind);
-        if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
+        let is_syncing = monitoring.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished());
+        let is_due = now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL;
+        if monitoring.unsynced && is_due && !is_syncing {
             (monitoring.unsynced, monitoring.synced) = (false, now);
             let state_directory = self.settings.state_directory.clone();
             let begun = threads::start("sync", move || {
@@ -315,9 +342,12 @@ impl Agent {
                     tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
                 }
             });
-            if let Err(error) = begun {
-                monitoring.unsynced = true;
-                tracing::warn!(%error, "the status monitor's directory is synced later: {error}");
+            match begun {
+                Ok(syncing) => monitoring.syncing = Some(syncing),
+                Err(error) => {
+                    monitoring.unsynced = true;
+                    tracing::warn!(%error, "the status monitor's directory is synced later: {error}");
+                }
             }
         }
         for client in behind.into_keys() {
@@ -340,6 +370,9 @@ impl Agent {
         .filter(|(_, _, is_wrong)| *is_wrong)
         .map(|(kind, count, _)| Problem::new(kind).with(count))
         .collect();
+        if monitoring.hangs && monitoring.directory.is_none() {
+            problems.push(Problem::new(ProblemKind::MonitorDirectoryUnreadable).saying(&directory_hangs()));
+        }
         if let Some((client, why)) = monitoring.behind.first_key_value() {
             let example = format!("{client}, for one: {why}");
             problems.push(Problem::new(ProblemKind::ClientFilesBehind).with(behind).saying(&example));
@@ -495,6 +528,10 @@ impl Agent {
         let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
+}
+
+fn directory_hangs() -> String {
+    format!("it has not been read within {} s since the agent began", limits::LOOK_TIME_MAX.as_secs())
 }
 
 /// What lies in the status monitor's directory, and of which clients the files are to follow.

@@ -114,3 +114,22 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     assert!(place.agent.capture.looked.is_some() && sm.join(client(1).as_str()).exists());
     assert!(knows(&place, 1), "the store knows it as well");
 }
+
+#[test]
+fn a_directory_that_is_not_read_for_long_after_the_start_is_a_problem_until_it_is() {
+    let mut place = monitoring();
+    killed_and_answering(&mut place);
+    let began = place.agent.clock.now();
+    let problems = |place: &Place| place.agent.monitor_problems().len();
+    place.agent.tend_capture(began);
+    assert_eq!(problems(&place), 0);
+    place.agent.tend_capture(began + limits::LOOK_TIME_MAX);
+    let problem = place.agent.monitor_problems().remove(0);
+    assert_eq!(problem.kind, ProblemKind::MonitorDirectoryUnreadable);
+    let read = place.next_that(|message| match message {
+        Message::DirectoryRead(read) => Some(read),
+        _ => None,
+    });
+    place.agent.handle(Message::DirectoryRead(read));
+    assert_eq!(problems(&place), 0);
+}
