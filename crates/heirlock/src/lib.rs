@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod accept;
 #[cfg(test)]
 mod agent;
 mod arp;
@@ -20,6 +21,7 @@ mod convey;
     )
 )]
 mod demo;
+mod descendants;
 mod detector;
 mod doing;
 mod exports_syntax;
@@ -36,6 +38,7 @@ mod interfaces;
 mod left_out;
 mod limits;
 mod lock_manager;
+mod log_queue;
 mod monitor;
 mod mounts;
 #[cfg(test)]
