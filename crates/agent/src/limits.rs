@@ -74,6 +74,9 @@ pub const RESOLVE_RETRY: Duration = Duration::from_secs(60);
 /// How long what a name was resolved to counts before it is asked for again.
 pub const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
 
+/// How long a name service may answer for none of the names that are resolved at once: then it hangs, and that is said.
+pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Names that are resolved at once.
 pub const RESOLVE_AT_ONCE_MAX: usize = 64;
 

@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod accept;
 #[cfg(test)]
 mod agent;
 mod arp;
@@ -17,6 +18,7 @@ mod convey;
     expect(clippy::disallowed_methods, reason = "a folder of its own under a random name, and no service")
 )]
 mod demo;
+mod descendants;
 mod detector;
 mod doing;
 mod exports_syntax;
@@ -33,6 +35,7 @@ mod interfaces;
 mod left_out;
 mod limits;
 mod lock_manager;
+mod log_queue;
 mod monitor;
 mod mounts;
 #[cfg(test)]

@@ -23,6 +23,12 @@ pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
 pub(crate) const PROBLEMS_CHECKED_MAX: usize = 5;
 pub(crate) const PROBLEM_CHECKED_CHARS_MAX: usize = 300;
 
+/// Bytes of log lines that wait for the reader of the log: more than a start or an adoption of many clients says at a time.
+pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long the end of the program waits for log lines, and for its last words, to be written.
+pub(crate) const LOG_FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
 pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
 
@@ -99,6 +105,13 @@ pub(crate) const BUSY_TIME_MAX: Duration =
 /// How long systemd may take to say what it knows of a unit.
 pub(crate) const SYSTEMCTL_SHOW_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How often it is looked for what a command that takes too long has begun: each look finds what was begun before all that
+/// earlier looks found was stopped.
+pub(crate) const DESCENDANTS_ROUNDS_MAX: usize = 16;
+
+/// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
+pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long an agent may take to say how it is.
 pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -122,6 +135,10 @@ pub(crate) const NOTIFY_CONNECTIONS_FEW: usize = 64;
 
 /// Names that one notifier looks up at once.
 pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
+/// Names that all notifiers of the program look up at once, those of earlier runs among them, for which a name service that
+/// hangs has not answered yet. Beyond that a notifier looks up one at a time.
+pub(crate) const NOTIFY_LOOKUPS_MAX: usize = 128;
 
 /// How long after a name was not found a notifier looks it up again: a grace period is short.
 pub(crate) const NOTIFY_LOOKUP_RETRY: Duration = Duration::from_secs(5);

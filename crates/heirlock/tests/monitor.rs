@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use heirlock_nsm::StateNumber;
 use heirlock_nsm::rpc::{Credential, encode_call, frame};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::{self, MonId, MyId, Procedure};
+use socket2::{Domain, Socket, Type};
+
 use server::{PATIENCE, Server, ask_over, heirlock, is_inside, is_stored, mon, port, sh, unmon, wait_until};
 
 const NSM: &str = "mode = \"nsm\"\nmon-timeout = \"400ms\"\nscan-interval = \"1s\"";
@@ -197,6 +199,38 @@ fn a_sender_without_end_gets_only_a_part_of_the_status_monitors_time() {
     });
 }
 
+#[test]
+fn a_status_monitor_that_has_no_room_for_a_connection_waits_for_it_and_turns_in_no_circle() {
+    if !is_inside("a_status_monitor_that_has_no_room_for_a_connection_waits_for_it_and_turns_in_no_circle") {
+        return;
+    }
+    let log = Path::new("/run/agent.log");
+    let mut server = Server::new(NSM);
+    server.start_with_log("agent", log);
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+    let agent = server.agent();
+    let open = fs::read_dir(format!("/proc/{agent}/fd")).unwrap().count();
+    sh(&format!("prlimit --pid {agent} --nofile={}", open + 10));
+    let address = SocketAddr::from(([127, 0, 0, 1], port(Transport::Tcp).unwrap()));
+    let connect = |last: u8| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        socket
+    };
+    let held: Vec<Socket> = (2..10).flat_map(|last| (0..8).map(move |_| last)).map(connect).collect();
+    wait_until("a word that there is no room", || {
+        fs::read_to_string(log).unwrap().contains("no connection can be taken in by the status monitor")
+    });
+    let (began, before) = (Instant::now(), busy(agent, "status-monitor"));
+    thread::sleep(Duration::from_secs(2));
+    let share = (busy(agent, "status-monitor") - before).div_duration_f64(began.elapsed());
+    assert!(share < 0.3, "{share} of its time");
+    drop(held);
+    assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+}
+
 /// How much processor time a thread of a process has had.
 fn busy(pid: u32, thread: &str) -> Duration {
     let stats = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
@@ -295,6 +329,141 @@ fn without_its_store_it_refuses_new_clients_in_time_and_no_known_one() {
     sh("mv /srv/elsewhere /srv/store");
     wait_until("a grant", || mon("192.0.2.2", 1, PATIENCE).unwrap().ok);
     assert!(is_stored("192.0.2.2"));
+}
+
+/// While this hangs a known client is granted, the heart beats on, and the loop does what it is asked.
+fn goes_on(while_it_hangs: &str) {
+    // On a machine that does much else some answers are late, and not all.
+    let took = (0..10).map(|_| {
+        let began = Instant::now();
+        assert!(mon("192.0.2.1", 1, PATIENCE).unwrap().ok, "known: {while_it_hangs}");
+        began.elapsed()
+    });
+    let quickest = took.min().unwrap();
+    assert!(quickest < Duration::from_secs(1), "{while_it_hangs}: {quickest:?}");
+    let before = beats();
+    wait_until("heartbeats", || beats() >= before + 5);
+    let done = heirlock(&["maintenance", "off"]).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{while_it_hangs}: {done:?}");
+}
+
+#[test]
+fn a_known_client_is_granted_while_nobody_reads_the_log() {
+    if !is_inside("a_known_client_is_granted_while_nobody_reads_the_log") {
+        return;
+    }
+    for verb in ["agent", "supervise"] {
+        let mut server = Server::new(&format!("{NSM}\n[heartbeat]\ninterval = \"200ms\""));
+        let (unread, mut writer) = std::io::pipe().unwrap();
+        // Not a line finds room.
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while matches!(writer.write(&[b'.'; 4096]), Ok(1..)) {}
+        while matches!(writer.write(b"."), Ok(1..)) {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        server.start_with_stderr(verb, writer);
+        wait_until("the registration", || port(Transport::Tcp).is_some());
+        assert!(mon("192.0.2.1", 7, PATIENCE).unwrap().ok);
+        goes_on("the reader of the log");
+        sh(&format!("kill -TERM {}", server.agent()));
+        wait_until("the end of it", || server.has_ended());
+        server.stop_rpcbind();
+        drop(unread);
+    }
+}
+
+#[test]
+fn a_known_client_is_granted_while_a_name_service_hangs() {
+    let can = ["/etc/nsswitch.conf", "/etc/resolv.conf"].iter().all(|file| Path::new(file).is_file());
+    let test = "a_known_client_is_granted_while_a_name_service_hangs";
+    if !can || !is_inside(test) {
+        return;
+    }
+    let mut server = Server::new(&format!("{NSM}\n[heartbeat]\ninterval = \"200ms\""));
+    sh("echo 'hosts: dns' > /run/nsswitch.conf && mount --bind /run/nsswitch.conf /etc/nsswitch.conf");
+    sh("printf 'nameserver 127.0.0.1\\noptions timeout:30 attempts:5\\n' > /run/resolv.conf");
+    sh("mount --bind /run/resolv.conf /etc/resolv.conf");
+    let name_server = UdpSocket::bind("127.0.0.1:53").unwrap();
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some() && port(Transport::Udp).is_some());
+    for name in ["192.0.2.1".to_owned()].into_iter().chain((0..100).map(|i| format!("client{i}.example"))) {
+        assert!(mon(&name, 7, PATIENCE).unwrap().ok, "{name}: a new one waits for no name");
+    }
+    let to = SocketAddr::from(([127, 0, 0, 1], port(Transport::Udp).unwrap()));
+    for number in 0..20 {
+        // From one address one name is asked for at a time.
+        let sender = UdpSocket::bind(SocketAddr::from(([127, 0, 1, number], 0))).unwrap();
+        let name = format!("server{number}.example");
+        let args = sm::Notify { mon_name: &name, state: StateNumber(5) }.encode();
+        let call =
+            encode_call(7, sm::PROGRAM, sm::VERSION, Procedure::Notify as u32, &Credential::None, &args);
+        sender.send_to(&call, to).unwrap();
+        thread::sleep(Duration::from_millis(60));
+    }
+    goes_on("the name service");
+    name_server.set_nonblocking(true).unwrap();
+    let mut asked = [0; 512];
+    let asked_for = |name: &[u8], asked: &[u8]| asked.windows(name.len()).any(|part| part == name);
+    let (mut client, mut notifier) = (false, false);
+    while let Ok(count) = name_server.recv(&mut asked) {
+        client |= asked_for(b"client", &asked[..count]);
+        notifier |= asked_for(b"server", &asked[..count]);
+    }
+    assert!(client && notifier, "both kinds of names were looked up all the time");
+}
+
+/// A command that hangs as long as there is a file of its name; else it does this.
+fn hanging(name: &str, otherwise: &str) -> String {
+    let script = format!(
+        "test ! -e /run/hang-{name} || {{ echo $$ > /run/{name}.new; mv /run/{name}.new /run/pid-{name}; exec sleep 3600; }}; {otherwise}"
+    );
+    format!("{{ command = [\"sh\", \"-c\", \"{script}\"], time-limit = \"3600s\" }}")
+}
+
+fn beats() -> u64 {
+    let heartbeat = fs::read("/srv/store/servers/nfs-a").unwrap();
+    let heartbeat: serde_json::Value = serde_json::from_slice(&heartbeat).unwrap();
+    heartbeat["beat"].as_u64().unwrap()
+}
+
+#[test]
+fn a_known_client_is_granted_while_hooks_and_the_commands_of_the_lock_manager_hang() {
+    if !is_inside("a_known_client_is_granted_while_hooks_and_the_commands_of_the_lock_manager_hang") {
+        return;
+    }
+    let hooks = ["volume-up", "address-down"].map(|name| format!("{name} = {}\n", hanging(name, "true")));
+    let mut server =
+        Server::new(&format!("{NSM}\n[heartbeat]\ninterval = \"200ms\"\n[hooks]\n{}", hooks.concat()));
+    let text = fs::read_to_string("/run/heirlock.toml").unwrap();
+    let commands = format!(
+        "strategy = \"command\"\nrecognise = {}\nincarnation = {}",
+        hanging("recognise", "true"),
+        hanging("incarnation", "echo one")
+    );
+    let text = text.replace("incarnation = [\"echo\", \"one\"]", &commands);
+    fs::write("/run/heirlock.toml", text + "[[service]]\nname = \"other\"\naddresses = [\"127.9.9.8\"]\n")
+        .unwrap();
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    assert!(mon("192.0.2.1", 1, PATIENCE).unwrap().ok);
+    let adopt = ["adopt", "other", "--force"];
+    let hangs: [(&str, &[&str]); 4] = [
+        ("incarnation", &["status"]),
+        ("volume-up", &adopt),
+        ("recognise", &adopt),
+        ("address-down", &["release", "nfs"]),
+    ];
+    for (name, words) in hangs {
+        fs::write(format!("/run/hang-{name}"), "").unwrap();
+        let mut verb = heirlock(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pid_file = format!("/run/pid-{name}");
+        wait_until(name, || Path::new(&pid_file).exists());
+        goes_on(name);
+        let pid = fs::read_to_string(&pid_file).unwrap();
+        assert!(Path::new("/proc").join(pid.trim()).exists(), "{name} was to hang all the time");
+        fs::remove_file(format!("/run/hang-{name}")).unwrap();
+        sh(&format!("kill -KILL {}", pid.trim()));
+        verb.wait().unwrap();
+    }
 }
 
 #[test]

@@ -294,7 +294,8 @@ impl Outside for World {
             Work::LookUp(name) => Some(Message::Resolved(name, Ok(Vec::new()))),
             Work::TakeAddressAway(service) => Some(Message::AddressGone(service, Ok(()))),
             Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
-            Work::LeaveAddress(_) | Work::SyncDirectory | Work::Discard(_) => None,
+            Work::SyncDirectory => Some(Message::DirectorySynced(Ok(()))),
+            Work::LeaveAddress(_) | Work::Discard(_) => None,
         });
     }
 

@@ -28,6 +28,7 @@ use clap::error::ErrorKind;
 
 use crate::config;
 use crate::control::Request;
+use crate::{limits, log_queue, threads};
 
 use args::{Cli, Switch, Verb};
 use exit::{Exit, Failed};
@@ -41,8 +42,22 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     let output = Output::new(cli.json);
-    let exit = run(cli, &output).unwrap_or_else(|failed| output.failed(&failed));
+    let lasts = matches!(cli.verb, Verb::Agent { .. } | Verb::Supervise { .. });
+    let done = run(cli, &output);
+    log_queue::flush();
+    let exit = match done {
+        Ok(exit) => exit,
+        Err(failed) if lasts => last_words(output, failed),
+        Err(failed) => output.failed(&failed),
+    };
     exit.into()
+}
+
+/// Says why an agent or its supervisor ends. It ends, and is started again, also where the reader of standard error has
+/// stopped reading.
+fn last_words(output: Output, failed: Failed) -> Exit {
+    let exit = failed.exit;
+    threads::within("last-words", limits::LOG_FLUSH_TIME_MAX, move || output.failed(&failed)).unwrap_or(exit)
 }
 
 fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {

@@ -13,7 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::files::trusted;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
 /// How often a directory that vanished is looked for, and a stop is noticed at the latest.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Hints {
     stop: Arc<AtomicBool>,
+    thread: Option<Lasting>,
 }
 
 impl Hints {
@@ -36,7 +37,7 @@ impl Hints {
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        threads::start("hints", move || {
+        let thread = threads::start("hints", move || {
             while !stopped.load(Ordering::Relaxed) {
                 if let Err(error) = watch(&directories, &changed, &stopped) {
                     tracing::debug!(error = %std::io::Error::from(error), "a watch ended and is begun anew");
@@ -44,8 +45,14 @@ impl Hints {
                 }
                 changed();
             }
+            Ok(())
         })?;
-        Ok(Self { stop })
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// The thread that watches, for the watchdog to keep.
+    pub(crate) fn take_thread(&mut self) -> Option<Lasting> {
+        self.thread.take()
     }
 }
 

@@ -150,6 +150,8 @@ impl<W: Fn(Wanted)> Server<W> {
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
         let mut found: Vec<(Ready, bool)> = left.filter(|(_, is_own)| has_turn(*is_own)).collect();
         let patience = if found.is_empty() { rest.unwrap_or(PATIENCE) } else { Duration::ZERO };
+        let full = self.streams.full_for(now);
+        let patience = full.map_or(patience, |full| full.min(patience));
         let due = desk.next_timeout().map_or(patience, |due| due.since(now).min(patience));
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
@@ -159,7 +161,7 @@ impl<W: Fn(Wanted)> Server<W> {
         let datagrams = self.datagrams.iter().enumerate();
         sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
         // The lock manager may be among the hosts that connect.
-        let listeners = self.listeners.iter().enumerate();
+        let listeners = self.listeners.iter().enumerate().filter(|_| full.is_none());
         sources.extend(listeners.map(|(at, socket)| (Ready::Listener(at), true, socket.as_fd())));
         let streams = self.streams.all().map(|(id, is_own, fd)| (Ready::Stream(id), is_own, fd));
         sources.extend(streams.filter(|(ready, is_own, _)| !found.contains(&(*ready, *is_own))));

@@ -36,6 +36,10 @@ const OWN_REQUESTS_AT_ONCE: usize = 16;
 /// Bytes that are read from a connection at a time.
 const BYTES_AT_ONCE: usize = 4096;
 
+/// How long no connection is taken in after there was no room for one. Without a pause the thread would spend all its time on
+/// the same failure.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
 /// One connection's name. None is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(u64);
@@ -56,11 +60,18 @@ pub(super) struct Streams {
     connections: BTreeMap<StreamId, Connection>,
     next: u64,
     trust: Trust,
+    /// There was no room for one more; until then none is taken in.
+    full_until: Moment,
 }
 
 impl Streams {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { connections: BTreeMap::new(), next: 0, trust }
+        Self { connections: BTreeMap::new(), next: 0, trust, full_until: Moment::START }
+    }
+
+    /// How long no connection is taken in, where there was no room for one.
+    pub(super) fn full_for(&self, now: Moment) -> Option<Duration> {
+        Some(self.full_until.since(now)).filter(|left| !left.is_zero())
     }
 
     /// Takes new connections in, and says which of them are the lock manager's: it asks as soon as it is connected.
@@ -70,11 +81,14 @@ impl Streams {
             match listener.accept() {
                 Ok((stream, from)) => own.extend(self.take_in(stream, from, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The host gave up meanwhile; or there are too many files, which time may mend.
+                // The host gave up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // There are too many open files, say, which time may mend.
                 Err(error) => {
-                    if from_elsewhere::may_say("not accepted", Source::Unknown) {
-                        tracing::debug!(%error, "a connection could not be accepted");
+                    if from_elsewhere::may_say("no connection taken in", Source::Unknown) {
+                        tracing::error!(%error, "no connection can be taken in by the status monitor for now: {error}");
                     }
+                    self.full_until = now + FULL_PAUSE;
                     break;
                 }
             }

@@ -57,8 +57,13 @@ impl Server {
 
     /// The same; its log goes to this file.
     pub(crate) fn start_with_log(&mut self, verb: &str, log: &Path) {
+        self.start_with_stderr(verb, File::create(log).unwrap());
+    }
+
+    /// The same; its log goes there.
+    pub(crate) fn start_with_stderr(&mut self, verb: &str, stderr: impl Into<Stdio>) {
         let mut command = heirlock(&[verb, "--log", "info"]);
-        command.stderr(File::create(log).unwrap());
+        command.stderr(stderr);
         self.start_by(command);
     }
 
@@ -75,6 +80,11 @@ impl Server {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// Whether what was started has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.agent.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// The agent where nothing supervises it.

@@ -18,6 +18,7 @@ use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind};
 use serde::Serialize;
 
 use crate::config::NotifySettings;
+use crate::log_queue;
 use crate::notifier::{self, Task};
 use crate::presence;
 
@@ -123,6 +124,8 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
     problems.extend(errand.end());
+    // What went wrong on the way is said before the report.
+    log_queue::flush();
     let report = Report {
         state_number: Some(state.0),
         names: names.iter().map(ToString::to_string).collect(),
