@@ -1,6 +1,6 @@
 //! The real agent while something hangs that it speaks to: its heart beats on, it tells how it is, and it does what it is asked.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
