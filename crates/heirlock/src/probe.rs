@@ -12,8 +12,8 @@ use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockA
 use heirlock_nsm::rpc::Credential;
 
 use crate::config::Settings;
+use crate::host::Host;
 use crate::limits;
-use crate::presence::is_present;
 use crate::rpc_client::{Rpcbind, call, call_null};
 
 /// NFS, which is registered while the server serves.
@@ -26,13 +26,13 @@ const MADE_UP_HANDLE: [u8; 28] = [0; 28];
 
 /// Whether this server's lock manager is in grace, asked through the first of these addresses, or else of this server's,
 /// that answers; and what made us say so.
-pub(crate) fn here(settings: &Settings, first: &[IpAddr]) -> (Probe, String) {
+pub(crate) fn here(host: &Host, settings: &Settings, first: &[IpAddr]) -> (Probe, String) {
     let loopback = IpAddr::from([127, 0, 0, 1]);
     let floating = settings.services.iter().flat_map(|service| service.addresses.iter());
     let addresses = first.iter().chain(&settings.host.addresses).chain(floating);
     let mut tried: Vec<IpAddr> = Vec::new();
     let mut why = String::new();
-    for address in addresses.filter(|address| is_present(**address)).chain([&loopback]) {
+    for address in addresses.filter(|address| host.is_present(**address)).chain([&loopback]) {
         if tried.contains(address) {
             continue;
         }

@@ -20,7 +20,7 @@ pub(super) const KERNEL: &str = "kernel";
 pub(super) fn of(host: &Host, settings: &Settings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     facts.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
-    facts.insert(KERNEL.into(), rustix::system::uname().release().to_string_lossy().into_owned());
+    facts.insert(KERNEL.into(), host.kernel());
     if let Ok(grace) = lock_manager::open_on(settings, host).grace_length() {
         facts.insert(GRACE_PERIOD.into(), grace.as_secs().to_string());
     }

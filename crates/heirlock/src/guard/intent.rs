@@ -14,7 +14,6 @@ use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
 use crate::lock_manager::{self, LockManager, LockManagerError};
-use crate::presence::is_present;
 use crate::{hooks, probe};
 
 /// One thing that was looked at.
@@ -54,7 +53,7 @@ pub(super) fn refusals(
     insists: bool,
 ) -> Vec<Finding> {
     let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(settings, lock_manager.as_mut());
+    let mut needs = strategy(host, settings, lock_manager.as_mut());
     if !insists {
         needs.extend(besides(host, settings, targets, lock_manager.as_mut()));
     }
@@ -65,7 +64,7 @@ pub(super) fn refusals(
 /// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(settings, lock_manager.as_mut());
+    let mut needs = strategy(host, settings, lock_manager.as_mut());
     if needs.is_empty() {
         let found = format!("'{}' can work here", settings.lock_manager.strategy);
         needs.push(Need::always(Finding::ok("strategy", found)));
@@ -73,23 +72,23 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
     needs.extend(besides(host, settings, &targets, lock_manager.as_mut()));
     let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
-    let awaited = addresses_awaited(settings, &targets, lock_manager.as_mut(), is_present);
+    let awaited = addresses_awaited(host, settings, &targets, lock_manager.as_mut());
     findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
     findings
 }
 
 /// See [`crate::guard::awaited`].
 pub(super) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    addresses_awaited(settings, targets, lock_manager::open_on(settings, host).as_mut(), is_present)
+    addresses_awaited(host, settings, targets, lock_manager::open_on(settings, host).as_mut())
 }
 
 /// Without what the strategy can't work at all.
-fn strategy(settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need> {
+fn strategy(host: &Host, settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need> {
     let check = "strategy";
     let strategy = settings.lock_manager.strategy;
     let finding = match lock_manager.usable(strategy) {
         Ok(()) if strategy == Strategy::Notify => {
-            return grace_is_open(settings, lock_manager).err().into_iter().collect();
+            return grace_is_open(host, settings, lock_manager).err().into_iter().collect();
         }
         Ok(()) => return Vec::new(),
         Err(LockManagerError::Unusable { strategy, why, instead }) => {
@@ -101,14 +100,14 @@ fn strategy(settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need
 }
 
 /// Without a restart grace must be open already, with enough of it left. Between adoptions it hardly ever is.
-fn grace_is_open(settings: &Settings, lock_manager: &mut dyn LockManager) -> Result<(), Need> {
+fn grace_is_open(host: &Host, settings: &Settings, lock_manager: &mut dyn LockManager) -> Result<(), Need> {
     let check = "strategy";
     let refuse = |why: String, remedy: &str| {
         let finding = Finding::loses_locks(check, format!("'notify' can't work here: {why}"), remedy);
         Err(Need { finding, until_then: Some(Severity::Note) })
     };
     let instead = "'restart-nfs' opens one";
-    let (answer, why) = probe::here(settings, &[]);
+    let (answer, why) = probe::here(host, settings, &[]);
     match answer {
         Probe::InGrace => {}
         Probe::NotInGrace => return refuse("no grace period is open".into(), instead),
@@ -182,10 +181,10 @@ fn commands(settings: &Settings) -> Vec<Finding> {
 /// Addresses that the services need, that are not on this server, and that no hook brings: for a cluster manager or an
 /// administrator to bring while an adoption waits. A sentence a service.
 fn addresses_awaited(
+    host: &Host,
     settings: &Settings,
     targets: &[ServiceName],
     lock_manager: &mut dyn LockManager,
-    is_present: impl Fn(IpAddr) -> bool,
 ) -> Vec<String> {
     if settings.hooks.address_up.is_some() {
         return Vec::new();
@@ -197,7 +196,7 @@ fn addresses_awaited(
     let within = within.unwrap_or_default();
     let one = |service: &ServiceSettings| {
         let missing: Vec<IpAddr> =
-            service.addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+            service.addresses.iter().copied().filter(|address| !host.is_present(*address)).collect();
         let first = missing.first()?;
         let shown = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (are, them) = if missing.len() == 1 { ("is", "it") } else { ("are", "them") };
@@ -311,7 +310,7 @@ mod tests {
         tree.put("/var/lib/nfs/etab", "/srv/nfs\t*(rw,fsid=77)\n");
         let notify = "[lock-manager]\nstrategy = \"notify\"\n";
         assert_eq!(refused(&tree, &kernel(notify)), [("strategy", Severity::Note), ("rpcbind", loses)]);
-        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
         assert_eq!(refused(&tree, &kernel("")), [("strategy", loses)]);
         let tree = fit();
         let commands = "[lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
@@ -333,23 +332,14 @@ mod tests {
             found.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!((checks(false), checks(true)), (vec!["export"], vec![]));
-        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
         assert_eq!((checks(false), checks(true)), (vec!["strategy", "export"], vec!["strategy"]));
     }
 
     #[test]
     fn an_address_that_nothing_here_brings_is_said_with_who_brings_it_when_and_how() {
-        let tree = fit();
-        let said = |text: &str, here: &[&str]| {
-            let settings = settings(text);
-            let is_here = |address: IpAddr| here.contains(&address.to_string().as_str());
-            addresses_awaited(
-                &settings,
-                &nfs(),
-                lock_manager::open_on(&settings, &tree.host()).as_mut(),
-                is_here,
-            )
-        };
+        let said =
+            |text: &str, here: &[&str]| awaited(&fit().with_addresses(here).host(), &settings(text), &nfs());
         let one = said(SERVICE, &[]);
         assert_eq!(one.len(), 1, "{one:?}");
         for words in [
@@ -373,7 +363,7 @@ mod tests {
     #[test]
     fn an_export_whose_volume_is_not_here_is_missing_unless_a_hook_brings_it() {
         let tree = Tree::new();
-        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         let nowhere = missing(&tree, "");
         assert!(
             nowhere.len() == 1 && nowhere[0].starts_with("nfs: /srv/nfs, which it exports,"),
@@ -388,7 +378,7 @@ mod tests {
         assert_eq!(missing(&tree, other), unmounted, "a service that is not taken over needs nothing");
         let hook = settings(&format!("[hooks]\nvolume-up = [\"true\"]\n{SERVICE}"));
         assert_eq!(volumes(&tree.host(), &hook, &["nfs".parse().unwrap()]), []);
-        tree.put("/proc/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");
         assert_eq!(missing(&tree, ""), Vec::<String>::new());
     }
 }

@@ -28,7 +28,7 @@ const NAMES_SHOWN: usize = 5;
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = agent::check(host, settings);
     findings.extend(registrations(settings));
-    findings.extend(served::check(settings));
+    findings.extend(served::check(host, settings));
     findings.extend(capture::live(host, settings));
     findings.extend(mounts_with_locks(host, settings));
     findings.extend(export_table(host, settings));
@@ -119,7 +119,7 @@ fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
     {
         return None;
     }
-    let table = host.text("/proc/mounts").unwrap_or_default();
+    let table = host.mounts();
     let mount = mounts::locking(&table).next()?;
     Some(Finding::warning(
         "nfs-mount",
@@ -352,7 +352,7 @@ fn neighbours(host: &Host, kept: &[Kept]) -> Option<Finding> {
     let path = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
     // Network namespaces have the limits of the first one, and don't show them.
     let places: usize = host.text(path)?.trim().parse().ok()?;
-    let table = host.text("/proc/net/arp").unwrap_or_default();
+    let table = host.table("arp").unwrap_or_default();
     let others = table
         .lines()
         .skip(1)

@@ -7,12 +7,12 @@ use heirlock_nsm::rpcbind::{self, Transport};
 
 use super::finding::Finding;
 use crate::config::Settings;
-use crate::presence::is_present;
+use crate::host::Host;
 use crate::{limits, probe, rpc_client};
 
 const CHECK: &str = "addresses";
 
-pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     let port = settings.notify.rpcbind_port;
     let limit = limits::PROBE_TIME_MAX;
     let services = settings.services.iter().flat_map(|service| {
@@ -21,7 +21,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let own =
         settings.host.addresses.iter().map(|address| (*address, "this server's own address".to_owned()));
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        own.chain(services).partition(|(address, _)| is_present(*address));
+        own.chain(services).partition(|(address, _)| host.is_present(*address));
     // A standby that serves nothing yet is well.
     let serves = rpc_client::find(Ipv4Addr::LOCALHOST.into(), port, probe::NLM, limit).is_ok();
     let mut findings = Vec::new();
@@ -79,7 +79,10 @@ mod tests {
         let text = format!(
             "[notify]\nrpcbind-port = {port}\n[[service]]\nname = \"nfs\"\naddresses = [{addresses}]\nnames = [\"nfs.example.com\"]\n"
         );
-        check(&settings(&text)).into_iter().map(|finding| (finding.severity, finding.found)).collect()
+        check(&Host::here(), &settings(&text))
+            .into_iter()
+            .map(|finding| (finding.severity, finding.found))
+            .collect()
     }
 
     #[test]

@@ -10,7 +10,8 @@ use heirlock_core::takeover::Strategy;
 
 use super::{Lack, LockManager, LockManagerError, Recognised, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
-use crate::{boot, hooks};
+use crate::hooks;
+use crate::host::Host;
 
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
@@ -18,11 +19,12 @@ const INCARNATION_CHARS_MAX: usize = 128;
 /// Whatever the commands stand for.
 pub(super) struct ByCommand {
     settings: LockManagerSettings,
+    host: Host,
 }
 
 impl ByCommand {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self { settings: settings.lock_manager.clone() }
+    pub(super) fn new(settings: &Settings, host: &Host) -> Self {
+        Self { settings: settings.lock_manager.clone(), host: host.clone() }
     }
 
     fn command_for(&self, strategy: Strategy) -> Result<Option<&Command>, LockManagerError> {
@@ -46,8 +48,8 @@ impl LockManager for ByCommand {
     }
 
     fn observe(&mut self) -> Result<Observation, LockManagerError> {
-        let boot =
-            boot::id().map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
+        let boot = self.host.boot();
+        let boot = boot.map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
             let source = io::Error::other("lock-manager.incarnation is not set");
             return Err(LockManagerError::Read { what: "the lock manager's incarnation".into(), source });

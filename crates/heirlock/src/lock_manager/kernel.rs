@@ -18,7 +18,7 @@ use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_com
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
-use crate::{boot, hooks, limits, mounts, probe, rpc_client};
+use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
@@ -31,7 +31,6 @@ const SIGKILL_BIT: u64 = 1 << 8;
 pub(super) struct Kernel {
     settings: LockManagerSettings,
     rpcbind_port: u16,
-    proc: PathBuf,
     host: Host,
     exports: Exports,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
@@ -54,7 +53,6 @@ impl Kernel {
             exports: Exports::new(host, &settings.state_directory),
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: host.at("/proc"),
             host: host.clone(),
             is_status_monitor: settings.capture.mode.properties().is_status_monitor,
             last_seen: Cell::new(None),
@@ -62,7 +60,14 @@ impl Kernel {
     }
 
     fn read(&self, path: &str) -> Result<String, LockManagerError> {
-        let path = self.proc.join(path);
+        let path = self.host.proc(path);
+        trusted::read_system(&path)
+            .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
+    }
+
+    /// An unreadable table is a reason to refuse: a mount that holds lockd up may be in it.
+    fn mount_table(&self) -> Result<String, LockManagerError> {
+        let path = self.host.mount_table();
         trusted::read_system(&path)
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
@@ -85,14 +90,15 @@ impl Kernel {
     }
 
     fn lockd_at(&self, pid: u32) -> Option<Lockd> {
-        let stat = trusted::read_system(self.proc.join(pid.to_string()).join("stat")).ok()?;
+        let stat = trusted::read_system(self.host.proc(pid.to_string()).join("stat")).ok()?;
         lockd_start(&stat).map(|started| Lockd { pid, started })
     }
 
     fn find_lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
+        let proc = self.host.proc("");
         let unreadable =
-            |source: io::Error| LockManagerError::Read { what: self.proc.display().to_string(), source };
-        for name in trusted::names(&self.proc, limits::PROCESSES_MAX).map_err(unreadable)? {
+            |source: io::Error| LockManagerError::Read { what: proc.display().to_string(), source };
+        for name in trusted::names(&proc, limits::PROCESSES_MAX).map_err(unreadable)? {
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
@@ -111,7 +117,7 @@ impl Kernel {
     fn look(&self) -> Result<Observation, LockManagerError> {
         let lockd = self.lockd()?;
         Ok(Observation {
-            boot: boot::id_below(&self.proc)
+            boot: (self.host.boot())
                 .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
             start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
             in_grace: self.word("fs/lockd/nlm_end_grace").ok().map(|word| word == "N"),
@@ -127,7 +133,7 @@ impl Kernel {
                 instead: instead.to_owned(),
             })
         };
-        if let Some(mount) = mounts::locking(&self.read("mounts")?).next() {
+        if let Some(mount) = mounts::locking(&self.mount_table()?).next() {
             return refuse(
                 format!(
                     "{} is mounted here by NFSv3, which keeps lockd running while NFS is restarted: no lock would be dropped and no grace opened",
@@ -276,7 +282,7 @@ impl Kernel {
 
     /// Writes to a file of nfsd's. Where there is none, or the path does not exist, nothing is locked.
     fn unlock(&self, file: &str, what: &str) -> Result<(), LockManagerError> {
-        let path = self.proc.join("fs/nfsd").join(file);
+        let path = self.host.proc("fs/nfsd").join(file);
         // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
         let line = format!("{what}\n");
         match trusted::write_to_kernel(&path, &line) {

@@ -17,16 +17,11 @@ use crate::files::{Folder, Links, trusted};
 use crate::hooks;
 use crate::host::{ExportTable, Host};
 
-/// The lock manager that the configuration names.
-pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
-    open_on(settings, &Host::here())
-}
-
-/// The same, of another host.
+/// The lock manager of this host that the configuration names.
 pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> {
     match settings.lock_manager.kind {
         LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
-        LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
+        LockManagerKind::Command => Box::new(command::ByCommand::new(settings, host)),
     }
 }
 

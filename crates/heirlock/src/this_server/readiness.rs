@@ -12,7 +12,6 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::work::Workshop;
 use crate::config::ServiceSettings;
-use crate::presence::is_present;
 use crate::threads;
 use crate::{arp, limits, probe};
 
@@ -142,7 +141,7 @@ impl Workshop {
 
     fn bring_up_one(&self, service: &ServiceSettings, last_call: Moment, readiness: &Arc<Readiness>) {
         let mut hook_failed = None;
-        if !service.addresses.iter().all(|address| is_present(*address))
+        if !service.addresses.iter().all(|address| self.host.is_present(*address))
             && let Some(Err(why)) =
                 self.hook("address-up", self.settings.hooks.address_up.as_ref(), &service.name, None)
         {
@@ -173,7 +172,7 @@ impl Workshop {
     ) {
         let mut announced = false;
         while !readiness.is_over() {
-            let there = is_present(address);
+            let there = self.host.is_present(address);
             if there && !announced {
                 announced = true;
                 if let Err(error) = arp::announce(address) {

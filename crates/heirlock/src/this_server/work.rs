@@ -27,13 +27,13 @@ use crate::guard;
 use crate::host::Host;
 use crate::lock_manager::{LockManager, exported};
 use crate::notifier::{self, LookUp};
-use crate::presence::is_present;
 use crate::threads;
 use crate::{hooks, limits, probe};
 
 /// All that work needs.
 #[derive(Clone)]
 pub(crate) struct Workshop {
+    pub(crate) host: Host,
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Clock,
     pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
@@ -175,10 +175,11 @@ impl Workshop {
 
     /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
     fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
-        let settings = Arc::clone(&self.settings);
+        let (host, settings) = (self.host.clone(), Arc::clone(&self.settings));
         let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
         let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
-        let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
+        let looked =
+            threads::within("intent", limit, move || look(&host, &settings, &targets, insists, brings));
         looked.unwrap_or_else(|why| {
             let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
             lacks(Missing::new(
@@ -262,13 +263,17 @@ impl Workshop {
 
     /// Gathers what other servers compare with their own.
     pub(super) fn gather_facts(&self) {
-        self.in_thread("facts", Message::Facts, |shop| Ok(guard::facts(&shop.settings)));
+        self.in_thread("facts", Message::Facts, |shop| Ok(guard::facts(&shop.host, &shop.settings)));
     }
 
     /// Looks a client's name up.
     pub(super) fn look_up(&self, name: MonName) {
         let of = name.clone();
-        self.in_thread("resolve", |found| Message::Resolved(of, found), move |_| Ok(resolve(&name)));
+        self.in_thread(
+            "resolve",
+            |found| Message::Resolved(of, found),
+            move |shop| Ok(resolve(&shop.host, &name)),
+        );
     }
 
     /// Asks the lock manager of this life once whether grace is open.
@@ -297,7 +302,8 @@ impl Workshop {
         }
         let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
         loop {
-            let Some(address) = self.addresses(service).iter().copied().find(|address| is_present(*address))
+            let Some(address) =
+                self.addresses(service).iter().copied().find(|address| self.host.is_present(*address))
             else {
                 return Ok(());
             };
@@ -331,7 +337,7 @@ impl Workshop {
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
         // Before the lock manager is taken: a volume that hangs must hold up nobody who looks at it meanwhile.
-        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
+        let exported = exported(&self.host, &self.settings.state_directory).unwrap_or_default();
         let leaving = volumes::leaving(&self.settings.services, service, &exported);
         let mut lock_manager = self.lock_manager();
         for address in self.addresses(service) {
@@ -409,7 +415,7 @@ impl Workshop {
 
     /// Asks the lock manager through whichever of this server's addresses answers.
     fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        probe::here(&self.settings, first)
+        probe::here(&self.host, &self.settings, first)
     }
 
     /// Runs a hook for a service; `None` where none is configured.
@@ -438,12 +444,12 @@ impl Workshop {
 }
 
 /// What an adoption needs, as the guard sees this host.
-fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
-    let missing = guard::refusals(settings, targets, insists).into_iter().map(|refusal| {
+fn look(host: &Host, settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+    let missing = guard::refusals(host, settings, targets, insists).into_iter().map(|refusal| {
         let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
         Missing::new(refusal.check, refusal.found, remedy)
     });
-    let said = if brings { guard::awaited(settings, targets) } else { Vec::new() };
+    let said = if brings { guard::awaited(host, settings, targets) } else { Vec::new() };
     Fit { missing: missing.collect(), said }
 }
 

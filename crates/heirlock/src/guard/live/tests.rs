@@ -64,9 +64,9 @@ fn a_mount_that_holds_lockd_up_is_said_where_the_strategy_does_not_refuse_it() {
     let said = |more: &str| mounts_with_locks(&tree.host(), &settings(more)).map(|finding| finding.severity);
     let (restart, notify) = ("", "[lock-manager]\nstrategy = \"notify\"\n");
     assert_eq!((said(restart), said(notify)), (None, None));
-    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+    tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
     assert_eq!((said(restart), said(notify)), (None, Some(Severity::Warning)));
-    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
     assert_eq!(said(notify), None);
 }
 
@@ -160,7 +160,10 @@ fn a_neighbour_table_that_is_too_small_is_said() {
     let limit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
     tree.put(limit, "4\n");
     assert_eq!(said(), Some(Severity::Ok));
-    tree.put("/proc/net/arp", "IP address HW type\n10.0.0.1 0x1 0x2 m * eth0\n10.0.0.9 0x1 0x2 m * eth0\n");
+    tree.put(
+        "/proc/self/net/arp",
+        "IP address HW type\n10.0.0.1 0x1 0x2 m * eth0\n10.0.0.9 0x1 0x2 m * eth0\n",
+    );
     assert_eq!(said(), Some(Severity::Warning), "three clients and one more");
     tree.put(limit, "1024\n");
     assert_eq!(said(), Some(Severity::Ok));
