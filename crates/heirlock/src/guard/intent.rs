@@ -52,10 +52,10 @@ pub(super) fn refusals(
     targets: &[ServiceName],
     insists: bool,
 ) -> Vec<Finding> {
-    let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(host, settings, lock_manager.as_mut());
+    let lock_manager = lock_manager::open_on(settings, host);
+    let mut needs = strategy(host, settings, lock_manager.as_ref());
     if !insists {
-        needs.extend(besides(host, settings, targets, lock_manager.as_mut()));
+        needs.extend(besides(host, settings, targets, lock_manager.as_ref()));
     }
     let findings = needs.into_iter().map(|need| need.finding);
     findings.filter(|finding| finding.severity == Severity::LosesLocks).collect()
@@ -63,27 +63,27 @@ pub(super) fn refusals(
 
 /// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(host, settings, lock_manager.as_mut());
+    let lock_manager = lock_manager::open_on(settings, host);
+    let mut needs = strategy(host, settings, lock_manager.as_ref());
     if needs.is_empty() {
         let found = format!("'{}' can work here", settings.lock_manager.strategy);
         needs.push(Need::always(Finding::ok("strategy", found)));
     }
     let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
-    needs.extend(besides(host, settings, &targets, lock_manager.as_mut()));
+    needs.extend(besides(host, settings, &targets, lock_manager.as_ref()));
     let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
-    let awaited = addresses_awaited(host, settings, &targets, lock_manager.as_mut());
+    let awaited = addresses_awaited(host, settings, &targets, lock_manager.as_ref());
     findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
     findings
 }
 
 /// See [`crate::guard::awaited`].
 pub(super) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    addresses_awaited(host, settings, targets, lock_manager::open_on(settings, host).as_mut())
+    addresses_awaited(host, settings, targets, lock_manager::open_on(settings, host).as_ref())
 }
 
 /// Without what the strategy can't work at all.
-fn strategy(host: &Host, settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need> {
+fn strategy(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Need> {
     let check = "strategy";
     let strategy = settings.lock_manager.strategy;
     let finding = match lock_manager.usable(strategy) {
@@ -100,7 +100,7 @@ fn strategy(host: &Host, settings: &Settings, lock_manager: &mut dyn LockManager
 }
 
 /// Without a restart grace must be open already, with enough of it left. Between adoptions it hardly ever is.
-fn grace_is_open(host: &Host, settings: &Settings, lock_manager: &mut dyn LockManager) -> Result<(), Need> {
+fn grace_is_open(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Result<(), Need> {
     let check = "strategy";
     let refuse = |why: String, remedy: &str| {
         let finding = Finding::loses_locks(check, format!("'notify' can't work here: {why}"), remedy);
@@ -139,7 +139,7 @@ fn besides(
     host: &Host,
     settings: &Settings,
     targets: &[ServiceName],
-    lock_manager: &mut dyn LockManager,
+    lock_manager: &dyn LockManager,
 ) -> Vec<Need> {
     let mut needs: Vec<Need> = commands(settings).into_iter().map(Need::always).collect();
     needs.extend(rivals::check(host, settings).into_iter().map(Need::always));
@@ -184,7 +184,7 @@ fn addresses_awaited(
     host: &Host,
     settings: &Settings,
     targets: &[ServiceName],
-    lock_manager: &mut dyn LockManager,
+    lock_manager: &dyn LockManager,
 ) -> Vec<String> {
     if settings.hooks.address_up.is_some() {
         return Vec::new();

@@ -47,7 +47,7 @@ impl LockManager for ByCommand {
         "a lock manager known by commands".into()
     }
 
-    fn observe(&mut self) -> Result<Observation, LockManagerError> {
+    fn observe(&self) -> Result<Observation, LockManagerError> {
         let boot = self.host.boot();
         let boot = boot.map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
@@ -65,11 +65,11 @@ impl LockManager for ByCommand {
         Ok(Observation { boot, start, in_grace: None, serving })
     }
 
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {
         self.command_for(strategy).map(|_| ())
     }
 
-    fn missing(&mut self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
+    fn missing(&self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
         let check = "incarnation";
         let command = self.command_for(strategy).ok().flatten();
         let mut missing = missing_commands([(strategy.as_str(), command)]);
@@ -92,7 +92,7 @@ impl LockManager for ByCommand {
         missing
     }
 
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
         let before = self.observe()?.start;
         if let Some(command) = self.command_for(strategy)? {
             hooks::run(command, &[]).map_err(|error| LockManagerError::Command {
@@ -107,22 +107,22 @@ impl LockManager for ByCommand {
     }
 
     /// What it holds goes with its address; no command is asked for more.
-    fn let_go(&mut self, _address: IpAddr) -> Result<(), LockManagerError> {
+    fn let_go(&self, _address: IpAddr) -> Result<(), LockManagerError> {
         Ok(())
     }
 
-    fn let_go_of_file_system(&mut self, _path: &Path) -> Result<(), LockManagerError> {
+    fn let_go_of_file_system(&self, _path: &Path) -> Result<(), LockManagerError> {
         Ok(())
     }
 
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+    fn grace_length(&self) -> Result<Duration, LockManagerError> {
         self.settings.grace_period.ok_or_else(|| {
             let source = io::Error::other("lock-manager.grace-period is not set");
             LockManagerError::Read { what: "the length of the grace period".into(), source }
         })
     }
 
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError> {
         Ok(None)
     }
 }

@@ -2,10 +2,10 @@
 
 mod exports;
 
-use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,9 @@ const NLM_TIMEOUT_S: u64 = 10;
 /// The bit of SIGKILL in a signal mask of `/proc/<pid>/status`.
 const SIGKILL_BIT: u64 = 1 << 8;
 
+/// [`Kernel::last_seen`] where lockd was not seen: the number of no process.
+const NONE: u32 = 0;
+
 /// lockd and nfsd of this kernel.
 pub(super) struct Kernel {
     settings: LockManagerSettings,
@@ -36,7 +39,7 @@ pub(super) struct Kernel {
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
     /// Where lockd was seen last: a look at all processes, twice a second, would be paid for by the whole server.
-    last_seen: Cell<Option<u32>>,
+    last_seen: AtomicU32,
 }
 
 /// The lockd thread.
@@ -55,7 +58,7 @@ impl Kernel {
             rpcbind_port: settings.notify.rpcbind_port,
             host: host.clone(),
             is_status_monitor: settings.capture.mode.properties().is_status_monitor,
-            last_seen: Cell::new(None),
+            last_seen: AtomicU32::new(NONE),
         }
     }
 
@@ -80,12 +83,15 @@ impl Kernel {
 
     /// The kernel thread `lockd`, of which there is one in a kernel: network namespaces share it.
     fn lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
-        let again = self.last_seen.get().and_then(|pid| self.lockd_at(pid));
+        let again = match self.last_seen.load(Ordering::Relaxed) {
+            NONE => None,
+            pid => self.lockd_at(pid),
+        };
         let lockd = match again {
             Some(lockd) => Some(lockd),
             None => self.find_lockd()?,
         };
-        self.last_seen.set(lockd.as_ref().map(|lockd| lockd.pid));
+        self.last_seen.store(lockd.as_ref().map_or(NONE, |lockd| lockd.pid), Ordering::Relaxed);
         Ok(lockd)
     }
 
@@ -322,15 +328,15 @@ impl LockManager for Kernel {
         "lockd of this kernel".into()
     }
 
-    fn tidy(&mut self) {
+    fn tidy(&self) {
         self.exports.forget();
     }
 
-    fn observe(&mut self) -> Result<Observation, LockManagerError> {
+    fn observe(&self) -> Result<Observation, LockManagerError> {
         self.look()
     }
 
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {
         match strategy {
             // Grace is asked of the lock manager itself.
             Strategy::Notify => Ok(()),
@@ -345,7 +351,7 @@ impl LockManager for Kernel {
         }
     }
 
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack> {
+    fn missing(&self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack> {
         let settings = &self.settings;
         let commands = match strategy {
             Strategy::Notify => None,
@@ -369,7 +375,7 @@ impl LockManager for Kernel {
         missing
     }
 
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
         self.usable(strategy)?;
         match strategy {
             Strategy::Notify => Ok(Recognised { observation: self.look()?, in_place: false }),
@@ -388,16 +394,16 @@ impl LockManager for Kernel {
     }
 
     /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
-    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
+    fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError> {
         self.unlock("unlock_ip", &address.to_string())
     }
 
-    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError> {
+    fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
         self.unlock("unlock_filesystem", &path.display().to_string())
     }
 
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+    fn grace_length(&self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let timeout = number("sys/fs/nfs/nlm_timeout");
         match number("sys/fs/nfs/nlm_grace_period") {
@@ -415,7 +421,7 @@ impl LockManager for Kernel {
         }
     }
 
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError> {
         let Some(lockd) = self.lockd()? else { return Ok(None) };
         let uptime = self.read("uptime")?;
         let uptime = uptime.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);

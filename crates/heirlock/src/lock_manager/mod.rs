@@ -6,6 +6,7 @@ mod kernel;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use heirlock_core::incarnation::Observation;
@@ -18,10 +19,10 @@ use crate::hooks;
 use crate::host::{ExportTable, Host};
 
 /// The lock manager of this host that the configuration names.
-pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> {
+pub(crate) fn open_on(settings: &Settings, host: &Host) -> Arc<dyn LockManager> {
     match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
-        LockManagerKind::Command => Box::new(command::ByCommand::new(settings, host)),
+        LockManagerKind::Kernel => Arc::new(kernel::Kernel::new(settings, host)),
+        LockManagerKind::Command => Arc::new(command::ByCommand::new(settings, host)),
     }
 }
 
@@ -34,38 +35,38 @@ pub(crate) fn exported(host: &Host, state_directory: &Path) -> io::Result<String
 }
 
 /// One lock manager on this machine: one network namespace's lockd with its nfsd, or what commands stand for.
-pub(crate) trait LockManager: Send {
+pub(crate) trait LockManager: Send + Sync {
     /// For people: "kernel lockd", …
     fn describe(&self) -> String;
 
     /// Takes away what a recognition left that was killed in the middle. Only the agent asks for it, when it begins.
-    fn tidy(&mut self) {}
+    fn tidy(&self) {}
 
     /// One look, without side effect.
-    fn observe(&mut self) -> Result<Observation, LockManagerError>;
+    fn observe(&self) -> Result<Observation, LockManagerError>;
 
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError>;
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError>;
 
     /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
     /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
+    fn missing(&self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
 
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
 
     /// Drops what was locked through this address of the server, for a release. Opens no grace period.
-    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError>;
+    fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError>;
 
     /// Drops what is locked on the file system of this path, for a release of all that is exported from it.
-    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError>;
+    fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError>;
 
     /// How long its grace period lasts, at the least.
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError>;
+    fn grace_length(&self) -> Result<Duration, LockManagerError>;
 
     /// How long ago its grace period opened, at the most, where it did not open by [`LockManager::recognise`].
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError>;
 }
 
 /// One thing that an adoption needs of the lock manager and that isn't there.

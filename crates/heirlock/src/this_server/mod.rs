@@ -22,9 +22,9 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -99,7 +99,7 @@ impl ThisServer {
         inbox: Sender<Message>,
     ) -> Result<Self> {
         let conveyor = open_conveyor(settings)?;
-        let mut lock_manager = lock_manager::open_on(settings, &host);
+        let lock_manager = lock_manager::open_on(settings, &host);
         lock_manager.tidy();
         Ok(Self {
             settings: Arc::clone(settings),
@@ -111,7 +111,8 @@ impl ThisServer {
                 host,
                 settings: Arc::clone(settings),
                 clock,
-                lock_manager: Arc::new(Mutex::new(lock_manager)),
+                lock_manager,
+                turn: Arc::default(),
                 inbox,
                 run: RunNumber::default(),
             },
@@ -404,7 +405,7 @@ impl Outside for ThisServer {
     }
 
     fn lock_manager(&self) -> String {
-        self.workshop.lock_manager().describe()
+        self.workshop.lock_manager.describe()
     }
 
     fn publish(&self, report: StatusReport, looked: Option<Moment>) {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::PoisonError;
 use std::thread;
 
 use heirlock_agent::Look;
@@ -27,15 +26,16 @@ pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
         let mut known = None;
         for count in 0_u32.. {
             let start = {
-                let mut lock_manager = shop.lock_manager.lock().unwrap_or_else(PoisonError::into_inner);
+                let turn = shop.turn();
                 let at = shop.clock.now();
-                let seen = lock_manager.observe().map_err(|error| error.to_string());
+                let seen = shop.lock_manager.observe().map_err(|error| error.to_string());
                 let start = seen.as_ref().ok().and_then(|observation| observation.start.clone());
                 let look = seen.map(|observation| Look { at, observation });
-                // Sent before the lock manager is let go of: no look may come after what was done since.
+                // Sent within the turn: no look may come after the work that was done since.
                 if shop.inbox.send(Message::Observed(Box::new(look))).is_err() {
                     return Ok(());
                 }
+                drop(turn);
                 start
             };
             if start != known || count.is_multiple_of(LOOKS_A_PORT) {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use heirlock_agent::Message;
@@ -36,7 +36,9 @@ pub(crate) struct Workshop {
     pub(crate) host: Host,
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Clock,
-    pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
+    pub(crate) lock_manager: Arc<dyn LockManager>,
+    /// Held while the lock manager is looked at or worked on: no look may come after the work that was done since.
+    pub(crate) turn: Arc<Mutex<()>>,
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
@@ -155,8 +157,9 @@ impl Workshop {
         }
     }
 
-    pub(super) fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
-        self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the lock manager is neither looked at nor worked on: for a thread that may wait.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`RunWork::CheckFit`](heirlock_agent::RunWork::CheckFit).
@@ -233,7 +236,7 @@ impl Workshop {
             }
         }
         let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
-        let mut lock_manager = self.lock_manager();
+        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
         let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
         let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
@@ -336,10 +339,10 @@ impl Workshop {
 
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
-        // Before the lock manager is taken: a volume that hangs must hold up nobody who looks at it meanwhile.
+        // Before the turn: a volume that hangs must hold up nobody who looks at it meanwhile.
         let exported = exported(&self.host, &self.settings.state_directory).unwrap_or_default();
         let leaving = volumes::leaving(&self.settings.services, service, &exported);
-        let mut lock_manager = self.lock_manager();
+        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }

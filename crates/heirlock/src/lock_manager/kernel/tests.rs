@@ -49,7 +49,7 @@ impl FakeProc {
             exports: Exports::new(&host, Path::new("/")),
             host,
             is_status_monitor: false,
-            last_seen: Cell::new(None),
+            last_seen: AtomicU32::new(NONE),
         }
     }
 }
@@ -58,7 +58,7 @@ fn script(text: String) -> Command {
     Command { argv: vec!["sh".into(), "-c".into(), text], time_limit: Duration::from_secs(5) }
 }
 
-fn refusal(kernel: &mut Kernel, strategy: Strategy) -> String {
+fn refusal(kernel: &Kernel, strategy: Strategy) -> String {
     kernel.usable(strategy).unwrap_err().to_string()
 }
 
@@ -70,7 +70,7 @@ fn what_an_adoption_needs_of_the_host_is_looked_for_before() {
         Some(Command { argv: vec!["/no/such/program".into()], time_limit: Duration::from_secs(5) });
     proc.0.put("/etab", "/srv/here\t*(rw)\n");
     let exports = ["/srv/here", "/srv/elsewhere"].map(PathBuf::from);
-    let mut checks = |strategy| {
+    let checks = |strategy| {
         let missing = kernel.missing(strategy, &exports);
         missing.into_iter().map(|one| (one.check, one.found)).collect::<Vec<_>>()
     };
@@ -98,8 +98,8 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
 fn a_lockd_that_ended_is_not_taken_for_who_has_its_number_now() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
-    let mut kernel = proc.kernel();
-    let mut start = || kernel.observe().unwrap().start;
+    let kernel = proc.kernel();
+    let start = || kernel.observe().unwrap().start;
     assert_eq!(start().as_deref(), Some("91@8000"));
     proc.put("91/stat", "91 (sh) S 1 91 91 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 9000 0 0\n");
     assert_eq!(start(), None);
@@ -124,11 +124,11 @@ fn grace_is_as_long_as_lockd_says_and_as_old_as_its_thread() {
 #[test]
 fn a_lockd_that_ignores_sigkill_is_refused_by_name_and_the_way_out_is_named() {
     let proc = FakeProc::new();
-    let mut kernel = proc.kernel();
-    let stopped = refusal(&mut kernel, Strategy::RestartLockManager);
+    let kernel = proc.kernel();
+    let stopped = refusal(&kernel, Strategy::RestartLockManager);
     assert!(stopped.contains("lockd doesn't run"), "{stopped}");
     proc.lockd(91, 8_000, "ffffffffffffffff");
-    let ignores = refusal(&mut kernel, Strategy::RestartLockManager);
+    let ignores = refusal(&kernel, Strategy::RestartLockManager);
     assert!(ignores.contains("ignores SIGKILL") && ignores.contains("'restart-nfs' can"), "{ignores}");
     proc.lockd(91, 8_000, "fffffffffffffeff");
     kernel.usable(Strategy::RestartLockManager).unwrap();
@@ -141,7 +141,7 @@ fn a_mount_that_holds_lockd_up_refuses_a_restart_of_nfs() {
     kernel.settings.restart_nfs = Some(script("true".into()));
     kernel.usable(Strategy::RestartNfs).unwrap();
     proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,addr=10.0.0.9 0 0\n");
-    let held = refusal(&mut kernel, Strategy::RestartNfs);
+    let held = refusal(&kernel, Strategy::RestartNfs);
     assert!(held.contains("/mnt/x is mounted here by NFSv3"), "{held}");
     proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
     kernel.usable(Strategy::RestartNfs).unwrap();
@@ -149,7 +149,7 @@ fn a_mount_that_holds_lockd_up_refuses_a_restart_of_nfs() {
 
 #[test]
 fn without_systemd_or_a_command_nfs_cannot_be_restarted() {
-    let refused = refusal(&mut FakeProc::new().kernel(), Strategy::RestartNfs);
+    let refused = refusal(&FakeProc::new().kernel(), Strategy::RestartNfs);
     assert!(
         refused.contains("systemd doesn't run here") && refused.contains("lock-manager.restart-nfs"),
         "{refused}"
