@@ -17,7 +17,6 @@ mod agent;
 mod capture;
 mod commands;
 mod configured;
-mod exports;
 mod facts;
 mod finding;
 mod intent;
@@ -42,6 +41,7 @@ use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
 use crate::host::Host;
+use crate::lock_manager::{self, LockManager};
 
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use switch::{GuardError, Step, StepOutcome};
@@ -49,13 +49,14 @@ pub(crate) use switch::{GuardError, Step, StepOutcome};
 /// Checks of a configuration that need no network. Where the store is said to be shared this takes up to three seconds:
 /// another server's heart must be seen to beat.
 pub(crate) fn check_config(host: &Host, settings: &Settings) -> Vec<Finding> {
-    configured::check(host, settings)
+    configured::check(host, settings, lock_manager::open_on(settings, host).as_ref())
 }
 
 /// All of [`check_config`], and what the live host, its clients and the other servers' heartbeats say. May take ten seconds.
 pub(crate) fn doctor(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let live = live::check(host, settings);
-    let mut findings = configured::check(host, settings);
+    let lock_manager = lock_manager::open_on(settings, host);
+    let live = live::check(host, settings, lock_manager.as_ref());
+    let mut findings = configured::check(host, settings, lock_manager.as_ref());
     // The needs of an adoption are said once.
     findings.retain(|finding| !live.contains(finding));
     findings.extend(live);
@@ -69,16 +70,22 @@ pub(crate) fn doctor(host: &Host, settings: &Settings) -> Vec<Finding> {
 pub(crate) fn refusals(
     host: &Host,
     settings: &Settings,
+    lock_manager: &dyn LockManager,
     targets: &[ServiceName],
     insists: bool,
 ) -> Vec<Finding> {
-    intent::refusals(host, settings, targets, insists)
+    intent::refusals(host, settings, lock_manager, targets, insists)
 }
 
 /// Addresses of these services that are not here and that no hook brings, so that an adoption of them waits for a cluster
 /// manager or an administrator: a sentence a service.
-pub(crate) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    intent::awaited(host, settings, targets)
+pub(crate) fn awaited(
+    host: &Host,
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    targets: &[ServiceName],
+) -> Vec<String> {
+    intent::awaited(host, settings, lock_manager, targets)
 }
 
 /// Follows the status monitor to its directory, where the configuration doesn't name one.
@@ -102,8 +109,8 @@ pub(crate) fn commands(host: &Host, settings: &Settings) -> Vec<Finding> {
 }
 
 /// Facts that the other servers compare with their own; the agent puts them into its heartbeat.
-pub(crate) fn facts(host: &Host, settings: &Settings) -> BTreeMap<String, String> {
-    facts::of(host, settings)
+pub(crate) fn facts(settings: &Settings, lock_manager: &dyn LockManager) -> BTreeMap<String, String> {
+    facts::of(settings, lock_manager)
 }
 
 /// Puts this host under guard; with `plan` it only says what would be done, `word` is what was said of the store. Repeating

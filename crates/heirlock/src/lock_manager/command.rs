@@ -1,17 +1,20 @@
 //! A lock manager that is known by the commands of the configuration alone.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 
-use super::{Lack, LockManager, LockManagerError, Recognised, missing_commands};
+use super::{Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
-use crate::hooks;
 use crate::host::Host;
+use crate::roles::Peers;
+use crate::{hooks, limits, probe};
 
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
@@ -19,12 +22,19 @@ const INCARNATION_CHARS_MAX: usize = 128;
 /// Whatever the commands stand for.
 pub(super) struct ByCommand {
     settings: LockManagerSettings,
+    state_directory: PathBuf,
+    rpcbind_port: u16,
     host: Host,
 }
 
 impl ByCommand {
     pub(super) fn new(settings: &Settings, host: &Host) -> Self {
-        Self { settings: settings.lock_manager.clone(), host: host.clone() }
+        Self {
+            settings: settings.lock_manager.clone(),
+            state_directory: settings.state_directory.clone(),
+            rpcbind_port: settings.notify.rpcbind_port,
+            host: host.clone(),
+        }
     }
 
     fn command_for(&self, strategy: Strategy) -> Result<Option<&Command>, LockManagerError> {
@@ -113,6 +123,40 @@ impl LockManager for ByCommand {
 
     fn let_go_of_file_system(&self, _path: &Path) -> Result<(), LockManagerError> {
         Ok(())
+    }
+
+    fn remarks(&self, _strategy: Strategy) -> Vec<Lack> {
+        Vec::new()
+    }
+
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
+        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        probe::ports(self.rpcbind_port)
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::of(&self.host)
+    }
+
+    /// No command is asked to let go of a file system, so it is no matter which one leaves.
+    fn exported(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Where it serves by this kernel's nfsd.
+    fn fsids(&self) -> Fsids {
+        Fsids::read(&self.host, &self.state_directory)
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        facts(&self.host, self.settings.grace_period)
     }
 
     fn grace_length(&self) -> Result<Duration, LockManagerError> {

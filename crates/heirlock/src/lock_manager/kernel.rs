@@ -2,6 +2,7 @@
 
 mod exports;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -9,15 +10,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_commands};
+use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
+use crate::roles::Peers;
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
@@ -375,6 +378,22 @@ impl LockManager for Kernel {
         missing
     }
 
+    /// For restart-nfs such a mount is a reason to refuse.
+    fn remarks(&self, strategy: Strategy) -> Vec<Lack> {
+        let table = self.host.mounts();
+        let mount = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs);
+        let remark = |at: &str| {
+            Lack::new(
+                "nfs-mount",
+                format!(
+                    "{at} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace"
+                ),
+                "unmount it, mount it with nolock, or mount it by NFSv4",
+            )
+        };
+        mount.map(|mount| remark(mount.at)).into_iter().collect()
+    }
+
     fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
         self.usable(strategy)?;
         match strategy {
@@ -400,6 +419,34 @@ impl LockManager for Kernel {
 
     fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
         self.unlock("unlock_filesystem", &path.display().to_string())
+    }
+
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
+        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        probe::ports(self.rpcbind_port)
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::of(&self.host)
+    }
+
+    fn exported(&self) -> Vec<PathBuf> {
+        self.exports.now()
+    }
+
+    fn fsids(&self) -> Fsids {
+        Fsids::read(&self.host, self.exports.state_directory())
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        facts(&self.host, self.grace_length().ok())
     }
 
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.

@@ -105,7 +105,7 @@ impl ThisServer {
             settings: Arc::clone(settings),
             clock,
             conveyor,
-            peers: Peers::of(&host),
+            peers: lock_manager.peers(),
             looker: Looker::new(settings.state_directory.clone(), inbox.clone()),
             workshop: Workshop {
                 host,

@@ -13,7 +13,7 @@ use heirlock_core::{Moment, ServiceName};
 use super::work::Workshop;
 use crate::config::ServiceSettings;
 use crate::threads;
-use crate::{arp, limits, probe};
+use crate::{arp, limits};
 
 /// What is known of each address. It is shared by the threads that look and those that tell.
 #[derive(Debug, Default)]
@@ -180,7 +180,9 @@ impl Workshop {
                 }
             }
             let ready = match there {
-                true => probe::registered(address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX)
+                true => self
+                    .lock_manager
+                    .serves_at(address)
                     .map_err(|why| format!("{address}, an address of {service}, is not served here: {why}")),
                 false => {
                     Err(format!("{address}, an address of {service}, is not on this server{hook_failed}"))
@@ -217,6 +219,7 @@ mod tests {
     use crate::agent::testing::{Place, place, service};
     use crate::config::Settings;
     use crate::fake_programs::rpcbind_and_programs;
+    use crate::lock_manager;
     use heirlock_agent::Message;
 
     /// What is missing at the addresses of one service.
@@ -236,6 +239,7 @@ mod tests {
         let mut settings = Settings::clone(&shop.settings);
         settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         settings.notify.rpcbind_port = port;
+        shop.lock_manager = lock_manager::open_on(&settings, &shop.host);
         shop.settings = Arc::new(settings);
         let readiness = Arc::default();
         let last_call = shop.clock.now() + within;

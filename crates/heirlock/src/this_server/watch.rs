@@ -1,17 +1,14 @@
 //! Looks at the lock manager again and again, in a thread of its own: a look may take its time.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 
 use heirlock_agent::Look;
 use heirlock_agent::Message;
-use heirlock_nsm::nlm;
-use heirlock_nsm::rpcbind::Transport;
 
 use super::work::Workshop;
+use crate::limits;
 use crate::threads::{self, Lasting};
-use crate::{limits, rpc_client};
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
 const LOOKS_A_PORT: u32 = 20;
@@ -40,17 +37,10 @@ pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
             };
             if start != known || count.is_multiple_of(LOOKS_A_PORT) {
                 known = start;
-                let _ = shop.inbox.send(Message::NlmPorts(nlm_ports(shop.settings.notify.rpcbind_port)));
+                let _ = shop.inbox.send(Message::NlmPorts(shop.lock_manager.ports()));
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }
         Err(io::Error::other("it has counted as many looks as it can"))
     })
-}
-
-fn nlm_ports(rpcbind_port: u16) -> Vec<u16> {
-    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let program = (nlm::PROGRAM, nlm::VERSION_4);
-    let found = rpc_client::find_over(here, rpcbind_port, program, Transport::Tcp, limits::PROBE_TIME_MAX);
-    found.ok().flatten().into_iter().collect()
 }

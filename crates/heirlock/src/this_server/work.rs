@@ -25,10 +25,10 @@ use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::guard;
 use crate::host::Host;
-use crate::lock_manager::{LockManager, exported};
+use crate::lock_manager::{self, LockManager};
 use crate::notifier::{self, LookUp};
 use crate::threads;
-use crate::{hooks, limits, probe};
+use crate::{hooks, limits};
 
 /// All that work needs.
 #[derive(Clone)]
@@ -178,11 +178,10 @@ impl Workshop {
 
     /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
     fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
-        let (host, settings) = (self.host.clone(), Arc::clone(&self.settings));
-        let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
+        let shop = self.clone();
+        let incarnation = self.settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
         let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
-        let looked =
-            threads::within("intent", limit, move || look(&host, &settings, &targets, insists, brings));
+        let looked = threads::within("intent", limit, move || shop.look(&targets, insists, brings));
         looked.unwrap_or_else(|why| {
             let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
             lacks(Missing::new(
@@ -191,6 +190,21 @@ impl Workshop {
                 remedy,
             ))
         })
+    }
+
+    /// What an adoption needs, as the guard sees this host.
+    fn look(&self, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+        let (host, settings, lock_manager) = (&self.host, &self.settings, self.lock_manager.as_ref());
+        let missing =
+            guard::refusals(host, settings, lock_manager, targets, insists).into_iter().map(|refusal| {
+                let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
+                Missing::new(refusal.check, refusal.found, remedy)
+            });
+        let said = match brings {
+            true => guard::awaited(host, settings, lock_manager, targets),
+            false => Vec::new(),
+        };
+        Fit { missing: missing.collect(), said }
     }
 
     /// Has owners confirmed off.
@@ -266,7 +280,9 @@ impl Workshop {
 
     /// Gathers what other servers compare with their own.
     pub(super) fn gather_facts(&self) {
-        self.in_thread("facts", Message::Facts, |shop| Ok(guard::facts(&shop.host, &shop.settings)));
+        self.in_thread("facts", Message::Facts, |shop| {
+            Ok(guard::facts(&shop.settings, shop.lock_manager.as_ref()))
+        });
     }
 
     /// Looks a client's name up.
@@ -340,7 +356,7 @@ impl Workshop {
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
         // Before the turn: a volume that hangs must hold up nobody who looks at it meanwhile.
-        let exported = exported(&self.host, &self.settings.state_directory).unwrap_or_default();
+        let exported = self.lock_manager.exported();
         let leaving = volumes::leaving(&self.settings.services, service, &exported);
         let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         for address in self.addresses(service) {
@@ -418,7 +434,7 @@ impl Workshop {
 
     /// Asks the lock manager through whichever of this server's addresses answers.
     fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        probe::here(&self.host, &self.settings, first)
+        lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first)
     }
 
     /// Runs a hook for a service; `None` where none is configured.
@@ -444,16 +460,6 @@ impl Workshop {
         tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
     }
-}
-
-/// What an adoption needs, as the guard sees this host.
-fn look(host: &Host, settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
-    let missing = guard::refusals(host, settings, targets, insists).into_iter().map(|refusal| {
-        let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
-        Missing::new(refusal.check, refusal.found, remedy)
-    });
-    let said = if brings { guard::awaited(host, settings, targets) } else { Vec::new() };
-    Fit { missing: missing.collect(), said }
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {

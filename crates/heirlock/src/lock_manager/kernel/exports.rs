@@ -89,6 +89,16 @@ impl Exports {
         trusted::replace(&self.folder.join(NAME), text.as_bytes(), 0o644, true)
     }
 
+    pub(super) fn state_directory(&self) -> &Path {
+        &self.state_directory
+    }
+
+    /// The paths that are exported now.
+    pub(super) fn now(&self) -> Vec<PathBuf> {
+        let table = exported(&self.host, &self.state_directory).unwrap_or_default();
+        table.lines().filter_map(|line| words(line).into_iter().next()).map(PathBuf::from).collect()
+    }
+
     /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is
     /// restarted.
     pub(super) fn has(&self, path: &Path, restarts: bool) -> bool {

@@ -148,6 +148,25 @@ fn a_mount_that_holds_lockd_up_refuses_a_restart_of_nfs() {
 }
 
 #[test]
+fn a_mount_that_holds_lockd_up_is_said_where_the_strategy_does_not_refuse_it() {
+    let proc = FakeProc::new();
+    let said = |strategy| proc.kernel().remarks(strategy).iter().map(|one| one.check).collect::<Vec<_>>();
+    let nothing: Vec<&str> = Vec::new();
+    assert_eq!((said(Strategy::RestartNfs), said(Strategy::Notify)), (nothing.clone(), nothing.clone()));
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+    assert_eq!((said(Strategy::RestartNfs), said(Strategy::Notify)), (nothing.clone(), vec!["nfs-mount"]));
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    assert_eq!(said(Strategy::Notify), nothing);
+}
+
+#[test]
+fn a_path_with_a_blank_is_exported_as_it_is_spelt_on_the_disk() {
+    let proc = FakeProc::new();
+    proc.0.put("/etab", "/srv/homes\t*(rw)\n/srv/a\\040b\t*(rw)\n");
+    assert_eq!(proc.kernel().exported(), ["/srv/homes", "/srv/a b"].map(PathBuf::from));
+}
+
+#[test]
 fn without_systemd_or_a_command_nfs_cannot_be_restarted() {
     let refused = refusal(&FakeProc::new().kernel(), Strategy::RestartNfs);
     assert!(
