@@ -1,5 +1,7 @@
-//! What is read from the machine is read through a `Host`, which is made once and handed down: an instance of the NFS server in
-//! namespaces of its own has another one.
+//! The seams at which another instance of the NFS server, or another kind of lock manager, is put in.
+//!
+//! What is read from the machine is read through a `Host`, which is made once and handed down: an instance in namespaces of its
+//! own has another one. No place but a lock manager and the configuration asks which kind a lock manager is, or which strategy.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -27,6 +29,14 @@ const OTHERS: [(&str, &str); 6] = [
 
 /// What opens a file by its whole path.
 const OPENS: [&str; 4] = ["trusted::", "Folder::open", "UnixStream::connect", "UnixDatagram::"];
+
+/// These know the kinds of lock managers and their strategies, by folder or by file.
+const KNOW_KINDS: [(&str, &str); 4] = [
+    ("src/config/", "words of the configuration, and properties"),
+    ("src/lock_manager/", "the kinds themselves"),
+    ("../agent/src/config/", "the same"),
+    ("../agent/src/agent/runs.rs", "a self-adoption that goes on follows what has happened: notify"),
+];
 
 /// The program's own text of a source file, without its tests.
 struct Source {
@@ -84,6 +94,28 @@ fn a_host_is_made_once_where_the_program_begins() {
     assert_eq!(count, 1);
 }
 
+#[test]
+fn no_other_place_asks_which_kind_a_lock_manager_is_or_which_strategy() {
+    let mut known = 0;
+    let mut faults = Vec::new();
+    for folder in ["src", "../agent/src"] {
+        for source in sources_in(folder) {
+            let name = format!("{folder}/{}", source.name);
+            let may = KNOW_KINDS.iter().any(|(place, _)| name.starts_with(place));
+            let asks =
+                |line: &str| ["LockManagerKind::", "Strategy::"].iter().any(|kind| line.contains(kind));
+            for (number, line) in code(&source).filter(|(_, line)| asks(line)) {
+                known += 1;
+                if !may {
+                    faults.push(format!("{name}:{number}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    assert!(known > 20, "only {known} places found: is something wrong with this test?");
+    assert!(faults.is_empty(), "asks for a kind, and not for a property of it:\n{}", faults.join("\n"));
+}
+
 fn names_a_file(text: &str) -> bool {
     OF_THE_MACHINE.iter().any(|folder| {
         text.match_indices(&format!("\"{folder}")).any(|(at, _)| {
@@ -111,11 +143,15 @@ fn code(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_in("src").into_iter().filter(|source| !source.name.starts_with("agent/")).collect()
+}
+
+fn sources_in(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found: Vec<Source> = Vec::new();
     for path in files(&root) {
         let name = path.strip_prefix(&root).unwrap().display().to_string();
-        let is_test = name.contains("tests") || name.contains("testing") || name.starts_with("agent/");
+        let is_test = name.contains("tests") || name.contains("testing");
         if is_test || ["fake_programs.rs", "namespaces.rs"].contains(&name.as_str()) {
             continue;
         }
