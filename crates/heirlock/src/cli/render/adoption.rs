@@ -400,9 +400,10 @@ records lie in ";
         let expected = "
 unreachable: 1 client
   192.0.2.9: no answer until grace ended
-  what to do: if such a client is up, its locks are gone: restart there what
-              uses them. It is remembered and told at the next adoption; if it
-              is gone for good, 'heirlock records forget nfs CLIENT'.
+  what to do: if such a client is up, its locks are gone: restart the programs
+              there that use them. It is remembered and told at the next
+              adoption; if it is gone for good, 'heirlock records forget nfs
+              CLIENT'.
 
 lost: 1 client
   bad\\u{1b}[2J: no address is known

@@ -99,7 +99,7 @@ fn a_service_without_an_owner_says_why_and_what_to_type() {
     judge(&mut report);
     let text = status(&report, &look());
     let expected = format!(
-        "none          0       0           4           none\n  released: by {},\n            and no server has adopted it\n  next: 'heirlock adopt nfs'",
+        "none         0       0           4           none\n  released: by {},\n            and no server has adopted it\n  next: 'heirlock adopt nfs'",
         "o".repeat(64)
     );
     assert!(text.contains(&expected), "{expected}\n is not in\n{text}");
@@ -151,7 +151,7 @@ fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
     for part in [
         "nfs      nfs-b (here)     1021       5 ",
         "\n  missed: 192.0.2.2 (client2.example.com) is unreachable since 2026-11-25\n          10:28:00, 2 min: no answer\n",
-        "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' says what to do",
+        "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' names them and the remedy for each",
         "\n2 problems\n  nfs: 1 client lost its locks in the last adoption ('heirlock report nfs')\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
