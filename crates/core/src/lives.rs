@@ -105,7 +105,7 @@ impl Recognising {
         age: Option<Duration>,
         grace_length: Duration,
     ) -> Result<Recognised, String> {
-        let forced = (in_place || self.strategy.drops_own_locks()).then_some(self.before);
+        let forced = (in_place || self.strategy.opens_grace()).then_some(self.before);
         let opening = Opening { now, forced, age, seen: self.grace_seen };
         let grace_opened =
             opening.counted_from().ok_or("nothing tells how long grace has been open already")?;

@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::config::Command;
-use crate::descendants::kill_with_descendants;
 use crate::files::trusted;
+use crate::host::descendants::kill_with_descendants;
 use crate::limits;
 use crate::threads;
 

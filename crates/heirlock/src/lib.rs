@@ -7,7 +7,6 @@ mod accept;
 #[cfg(test)]
 mod agent;
 mod arp;
-mod boot;
 pub mod callout;
 pub mod cli;
 pub mod config;
@@ -18,9 +17,7 @@ mod convey;
     expect(clippy::disallowed_methods, reason = "a folder of its own under a random name, and no service")
 )]
 mod demo;
-mod descendants;
 mod detector;
-mod doing;
 mod exports_syntax;
 #[cfg(test)]
 mod fake_programs;
@@ -29,7 +26,6 @@ mod from_elsewhere;
 mod guard;
 mod hooks;
 mod host;
-mod interfaces;
 #[cfg(test)]
 #[path = "../tests/left_out/mod.rs"]
 mod left_out;
@@ -42,7 +38,6 @@ mod mounts;
 #[path = "../tests/namespaces/mod.rs"]
 mod namespaces;
 mod notifier;
-mod presence;
 mod probe;
 mod roles;
 mod rpc_client;

@@ -4,17 +4,16 @@
 //! is answered by 4 in grace and by something else outside (Linux fs/lockd/svc4proc.c checks grace before it looks for
 //! the file), and has no side effect.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
 use heirlock_nsm::rpc::Credential;
+use heirlock_nsm::rpcbind::Transport;
 
-use crate::config::Settings;
 use crate::limits;
-use crate::presence::is_present;
-use crate::rpc_client::{Rpcbind, call, call_null};
+use crate::rpc_client::{Rpcbind, call, call_null, find_over};
 
 /// NFS, which is registered while the server serves.
 const NFS: (u32, u32) = (100_003, 3);
@@ -23,28 +22,6 @@ pub(crate) const NLM: (u32, u32) = (nlm::PROGRAM, nlm::VERSION_4);
 
 /// No file has this handle.
 const MADE_UP_HANDLE: [u8; 28] = [0; 28];
-
-/// Whether this server's lock manager is in grace, asked through the first of these addresses, or else of this server's,
-/// that answers; and what made us say so.
-pub(crate) fn here(settings: &Settings, first: &[IpAddr]) -> (Probe, String) {
-    let loopback = IpAddr::from([127, 0, 0, 1]);
-    let floating = settings.services.iter().flat_map(|service| service.addresses.iter());
-    let addresses = first.iter().chain(&settings.host.addresses).chain(floating);
-    let mut tried: Vec<IpAddr> = Vec::new();
-    let mut why = String::new();
-    for address in addresses.filter(|address| is_present(**address)).chain([&loopback]) {
-        if tried.contains(address) {
-            continue;
-        }
-        tried.push(*address);
-        let (answer, reason) = grace(*address, settings.notify.rpcbind_port, limits::PROBE_TIME_MAX);
-        if answer != Probe::NoAnswer {
-            return (answer, reason);
-        }
-        why = format!("{address}: {reason}");
-    }
-    (Probe::NoAnswer, why)
-}
 
 /// Whether the lock manager at this address is in grace, and what made us say so.
 pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, String) {
@@ -106,6 +83,13 @@ pub(crate) fn registered(at: IpAddr, rpcbind_port: u16, limit: Duration) -> Resu
         answer?;
     }
     Ok(())
+}
+
+/// The TCP port of NLM on this host; none where it is not registered.
+pub(crate) fn ports(rpcbind_port: u16) -> Vec<u16> {
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let found = find_over(here, rpcbind_port, NLM, Transport::Tcp, limits::PROBE_TIME_MAX);
+    found.ok().flatten().into_iter().collect()
 }
 
 /// lockd takes AUTH_SYS and AUTH_NONE; other servers only the former.

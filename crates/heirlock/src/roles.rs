@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::Roles;
 use heirlock_nsm::MonName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::files::trusted;
+use crate::host::Host;
 use crate::mounts;
 
 /// NFS's own port. lockd's differs from boot to boot and is asked for at rpcbind.
@@ -24,15 +24,15 @@ const ESTABLISHED: &str = "01";
 /// most of the work.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    proc: PathBuf,
+    host: Host,
     mounts: Option<File>,
     names: BTreeSet<MonName>,
 }
 
 impl Peers {
-    /// Those that this folder, `/proc`, tells of.
-    pub(crate) fn of(proc: &Path) -> Self {
-        Self { proc: proc.to_owned(), mounts: None, names: BTreeSet::new() }
+    /// Those that the tables of this host tell of.
+    pub(crate) fn of(host: &Host) -> Self {
+        Self { host: host.clone(), mounts: None, names: BTreeSet::new() }
     }
 
     /// The roles now. A table that can't be read says nothing: a record is a client's unless it is known better.
@@ -60,7 +60,7 @@ impl Peers {
             return;
         }
         let mut table = Vec::new();
-        let mut open = trusted::open(&self.proc.join("mounts")).ok();
+        let mut open = trusted::open(&self.host.mount_table()).ok();
         if open.as_mut().is_none_or(|file| file.read_to_end(&mut table).is_err()) {
             // Nor does the piece that came before the failure say anything.
             (open, table) = (None, Vec::new());
@@ -71,9 +71,9 @@ impl Peers {
     }
 
     fn connected(&self, nlm_ports: &[u16]) -> BTreeSet<MonName> {
-        let table = |name: &str| trusted::read_system(self.proc.join(name)).unwrap_or_default();
-        let mut connected = connected(&table("net/tcp"), nlm_ports);
-        connected.extend(connected_v6(&table("net/tcp6"), nlm_ports));
+        let table = |name: &str| self.host.table(name).unwrap_or_default();
+        let mut connected = connected(&table("tcp"), nlm_ports);
+        connected.extend(connected_v6(&table("tcp6"), nlm_ports));
         connected
     }
 }
@@ -127,7 +127,7 @@ fn connections<'a>(table: &'a str, nlm_ports: &'a [u16]) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::host::testing::Tree;
 
     fn names(set: &BTreeSet<MonName>) -> Vec<&str> {
         set.iter().map(MonName::as_str).collect()
@@ -159,13 +159,12 @@ mod tests {
         assert_eq!(names(&connected_v6(table, &[])), ["10.99.0.21", "2001:db8::5"]);
     }
 
-    /// A folder that looks like `/proc`. Its files are ordinary ones, of which the kernel never says that they changed.
-    fn proc(mounts: &str, tcp: &str) -> tempfile::TempDir {
-        let proc = tempfile::tempdir().unwrap();
-        fs::create_dir(proc.path().join("net")).unwrap();
-        fs::write(proc.path().join("mounts"), mounts).unwrap();
-        fs::write(proc.path().join("net/tcp"), tcp).unwrap();
-        proc
+    /// A host whose tables are ordinary files, of which the kernel never says that they changed.
+    fn tree(mounts: impl AsRef<[u8]>, tcp: &str) -> Tree {
+        let tree = Tree::new();
+        tree.put("/proc/self/mounts", mounts);
+        tree.put("/proc/self/net/tcp", tcp);
+        tree
     }
 
     const MOUNTS: &str = "10.0.0.7:/x /mnt/x nfs rw,vers=3,addr=10.0.0.7 0 0\n\
@@ -176,42 +175,41 @@ mod tests {
 
     #[test]
     fn the_mount_table_is_read_once_while_it_stays_the_same() {
-        let proc = proc(MOUNTS, TCP);
-        let mut peers = Peers::of(proc.path());
+        let tree = tree(MOUNTS, TCP);
+        let mut peers = Peers::of(&tree.host());
         let roles = peers.roles(&[], false);
         assert_eq!(
             (names(&roles.peers), names(&roles.connected)),
             (vec!["10.0.0.7", "10.0.0.8"], vec!["10.0.0.8"])
         );
-        fs::remove_file(proc.path().join("mounts")).unwrap();
+        tree.remove("/proc/self/mounts");
         assert_eq!(peers.roles(&[], false), roles);
         let [peer, client, unknown] =
             ["10.0.0.7", "10.0.0.8", "10.0.0.9"].map(|n| MonName::parse(n).unwrap());
         assert!(peers.contain(&peer) && !peers.contain(&client) && !peers.contain(&unknown));
         // Connections change without a word.
-        fs::remove_file(proc.path().join("net/tcp")).unwrap();
+        tree.remove("/proc/self/net/tcp");
         assert!(peers.contain(&client));
     }
 
     #[test]
     fn a_mount_point_that_is_no_text_hides_no_peer() {
-        let proc = proc("", TCP);
         let table = [b"fuse /mnt/\xff\xfe fuse.x rw 0 0\n".as_slice(), MOUNTS.as_bytes()].concat();
-        fs::write(proc.path().join("mounts"), table).unwrap();
-        assert_eq!(names(&Peers::of(proc.path()).roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
+        let tree = tree(table, TCP);
+        assert_eq!(names(&Peers::of(&tree.host()).roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
     }
 
     #[test]
     fn without_peers_who_is_connected_is_asked_for_those_that_are_remembered() {
-        let proc = proc("/dev/sda1 / ext4 rw 0 0\n", TCP);
-        let mut peers = Peers::of(proc.path());
+        let tree = tree("/dev/sda1 / ext4 rw 0 0\n", TCP);
+        let mut peers = Peers::of(&tree.host());
         assert_eq!(peers.roles(&[0xA28B], false), Roles::default());
         assert_eq!(names(&peers.roles(&[0xA28B], true).connected), ["10.0.0.8", "10.0.0.9"]);
         // A table that can't be read is none, and is asked for again.
-        let mut peers = Peers::of(&proc.path().join("nowhere"));
+        let tree = Tree::new();
+        let mut peers = Peers::of(&tree.host());
         assert_eq!(peers.roles(&[], true), Roles::default());
-        fs::create_dir(proc.path().join("nowhere")).unwrap();
-        fs::write(proc.path().join("nowhere/mounts"), MOUNTS).unwrap();
+        tree.put("/proc/self/mounts", MOUNTS);
         assert_eq!(names(&peers.roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
     }
 
@@ -229,7 +227,7 @@ mod tests {
         let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
         // Where namespaces are not to be had, there is no process to ask.
         if said.next().is_some() {
-            let mut peers = Peers::of(&Path::new("/proc").join(other.id().to_string()));
+            let mut peers = Peers::of(&Host { process: other.id().to_string(), ..Host::here() });
             assert_eq!(peers.roles(&[], false), Roles::default());
             let table = peers.mounts.as_ref().unwrap();
             assert!(!has_changed(table) && !has_changed(table));

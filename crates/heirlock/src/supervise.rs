@@ -24,7 +24,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
-use crate::doing;
+use crate::host::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
 use crate::threads::{self, Lasting};
 use crate::watchdog::{BEAT, INTERVAL, LINE};

@@ -21,7 +21,7 @@ use heirlock_core::hang::{Verdict, Watch};
 use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::doing;
+use crate::host::doing;
 use crate::log_queue;
 use crate::threads::{self, Lasting};
 

@@ -49,6 +49,12 @@ impl Strategy {
         !matches!(self, Strategy::Notify)
     }
 
+    /// Whether it opens a grace period, for the whole lock manager. Without that one must be open already.
+    #[must_use]
+    pub fn opens_grace(self) -> bool {
+        !matches!(self, Strategy::Notify)
+    }
+
     /// As the configuration spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::config::{self, Settings};
 use crate::control::report::StatusReport;
+use crate::host::Host;
 use crate::store::dir::DirStore;
 use crate::this_server::ThisServer;
 use crate::watchdog::Turns;
@@ -102,7 +103,7 @@ fn taken_up(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) 
 /// An agent that has read nothing yet of what an earlier one left.
 pub(crate) fn begun(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
-    let outside = ThisServer::begun(&settings, inbox);
+    let outside = ThisServer::begun(Host::here(), &settings, inbox);
     let store = crate::store::open(&settings);
     (Inside::new(settings, store, outside).unwrap(), messages)
 }

@@ -5,16 +5,17 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::config::Settings;
+use crate::host::Host;
 
 use super::exit::{Exit, Failed};
 use super::logging;
 
-pub(super) fn run(settings: Settings, log: &str, ends_with: Option<i32>) -> Result<Exit, Failed> {
+pub(super) fn run(host: Host, settings: Settings, log: &str, ends_with: Option<i32>) -> Result<Exit, Failed> {
     if let Some(parent) = ends_with {
         end_with(parent)?;
     }
     logging::start(log)?;
-    crate::this_server::run(settings)?;
+    crate::this_server::run(host, settings)?;
     Ok(Exit::Done)
 }
 

@@ -2,26 +2,32 @@
 
 use crate::config::Settings;
 use crate::guard::{self, Finding, GuardError, Severity, Step};
+use crate::host::Host;
 
 use super::args::Enable;
 use super::exit::{Exit, Failed};
 use super::output::Output;
 use super::render;
 
-pub(super) fn check_config(settings: &Settings, output: &Output) -> Result<Exit, Failed> {
-    show(&guard::check_config(settings), output)
+pub(super) fn check_config(host: &Host, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    show(&guard::check_config(host, settings), output)
 }
 
-pub(super) fn doctor(settings: &Settings, output: &Output) -> Result<Exit, Failed> {
-    show(&guard::doctor(settings), output)
+pub(super) fn doctor(host: &Host, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+    show(&guard::doctor(host, settings), output)
 }
 
-pub(super) fn enable(settings: &Settings, how: &Enable, output: &Output) -> Result<Exit, Failed> {
-    steps(&guard::enable(settings, how.plan, how.word())?, output)
+pub(super) fn enable(
+    host: &Host,
+    settings: &Settings,
+    how: &Enable,
+    output: &Output,
+) -> Result<Exit, Failed> {
+    steps(&guard::enable(host, settings, how.plan, how.word())?, output)
 }
 
-pub(super) fn disable(settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
-    steps(&guard::disable(settings, plan)?, output)
+pub(super) fn disable(host: &Host, settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
+    steps(&guard::disable(host, settings, plan)?, output)
 }
 
 /// A finding that is known to lose locks is a failure; a warning isn't.

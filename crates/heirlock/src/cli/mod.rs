@@ -28,6 +28,7 @@ use clap::error::ErrorKind;
 
 use crate::config;
 use crate::control::Request;
+use crate::host::Host;
 use crate::{limits, log_queue, threads};
 
 use args::{Cli, Switch, Verb};
@@ -65,9 +66,10 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     if let Verb::Demo(options) = &cli.verb {
         return demo::run(options, output);
     }
+    let host = Host::here();
     // Used where no agent runs, and nothing is configured.
     if let Verb::Notify(options) = &cli.verb {
-        return notify::run(options, output);
+        return notify::run(&host, options, output);
     }
     if let Verb::Callout { arguments } = &cli.verb {
         // rpc.statd goes on, whether it worked or not.
@@ -85,13 +87,13 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         | Verb::CheckConfig
         | Verb::Doctor
         | Verb::Enable(_)
-        | Verb::Disable(_) => crate::guard::follow_status_monitor(settings),
+        | Verb::Disable(_) => crate::guard::follow_status_monitor(&host, settings),
         // They have nothing to do in its directory.
         _ => settings,
     };
     let ask = |request: Request| ask::ask(&settings, &request, output);
     match cli.verb {
-        Verb::Agent { log, ends_with } => agent::run(settings, &log, ends_with),
+        Verb::Agent { log, ends_with } => agent::run(host, settings, &log, ends_with),
         Verb::Supervise { log } => agent::supervise(&settings, &cli.config, &log),
         Verb::Callout { .. } => Ok(Exit::Done),
         Verb::Adopt(adopt) => ask(Request::Adopt {
@@ -111,12 +113,12 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Status(options) => status::run(&options, &settings, output),
         Verb::History { service } => history::history(service.as_deref(), &settings, output),
         Verb::Report(options) => history::report(&options, &settings, output),
-        Verb::Records(verb) => records::run(verb, &settings, output),
-        Verb::CheckConfig => guard::check_config(&settings, output),
-        Verb::Doctor => guard::doctor(&settings, output),
-        Verb::Enable(how) => guard::enable(&settings, &how, output),
-        Verb::Disable(how) => guard::disable(&settings, how.plan, output),
-        Verb::Notify(options) => notify::run(&options, output),
+        Verb::Records(verb) => records::run(verb, &host, &settings, output),
+        Verb::CheckConfig => guard::check_config(&host, &settings, output),
+        Verb::Doctor => guard::doctor(&host, &settings, output),
+        Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
+        Verb::Disable(how) => guard::disable(&host, &settings, how.plan, output),
+        Verb::Notify(options) => notify::run(&host, &options, output),
         Verb::Demo(options) => demo::run(&options, output),
     }
 }

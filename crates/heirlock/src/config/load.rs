@@ -16,7 +16,8 @@ use thiserror::Error;
 use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
     CaptureMode, CaptureSettings, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
-    LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+    LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings,
+    StoreSettings,
 };
 use crate::files::trusted;
 use crate::limits as bounds;
@@ -276,13 +277,13 @@ fn heartbeat(section: Section<'_, '_>) -> HeartbeatSettings {
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
-    let kind =
-        section.word("type", &[("kernel", LockManagerKind::Kernel), ("command", LockManagerKind::Command)]);
-    let kind = kind.unwrap_or(LockManagerKind::Kernel);
+    let kinds = LockManagerKind::ALL;
+    let kind = section.word("type", &kinds.map(|kind| (kind.as_str(), kind))).unwrap_or(kinds[0]);
+    let properties = kind.properties();
     let grace = "no lock manager keeps its clients waiting for longer, and none gets them all back sooner";
     let settings = LockManagerSettings {
         kind,
-        strategy: section.parsed("strategy", "restart-nfs").unwrap_or(Strategy::RestartNfs),
+        strategy: strategy(&section, properties),
         convey: section.parsed("convey", "generate").unwrap_or(Conveyance::Generate),
         settle_margin: section
             .duration(
@@ -298,7 +299,7 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
         incarnation: section.command("incarnation"),
         grace_period: section.duration("grace-period", &bounds::GRACE_PERIOD, grace, "90s"),
     };
-    if kind == LockManagerKind::Command {
+    if properties.is_known_by_commands {
         section.missing(
             "incarnation",
             "type \"command\" needs a command that prints a line which changes with every restart of the lock manager; for example: incarnation = [\"/usr/local/sbin/incarnation\"]",
@@ -310,6 +311,18 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
     }
     section.finish();
     settings
+}
+
+/// One that the lock manager knows.
+fn strategy(section: &Section<'_, '_>, properties: &LockManagerProperties) -> Strategy {
+    let LockManagerProperties { strategies, default_strategy, name, .. } = properties;
+    let said = section.parsed("strategy", default_strategy.as_str()).unwrap_or(*default_strategy);
+    if !strategies.contains(&said) {
+        let known: Vec<&str> = strategies.iter().map(|strategy| strategy.as_str()).collect();
+        let known = known.join(", ");
+        section.wrong("strategy", format!("expected one that type {name:?} knows ({known}), found {said}"));
+    }
+    said
 }
 
 fn host(section: Section<'_, '_>, server: Option<&ServerName>) -> Option<HostSettings> {

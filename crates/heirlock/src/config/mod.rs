@@ -6,6 +6,7 @@ mod reader;
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
     CaptureMode, CaptureSettings, Command, ForEach, HeartbeatSettings, HookSettings, HostSettings,
-    LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, StoreSettings,
+    LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
+    StoreSettings,
 };
 pub use load::{ConfigError, load, parse};

@@ -11,7 +11,8 @@ use rustix::process::Pid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
-use crate::{doing, limits};
+use crate::host::{doing, runs_systemd};
+use crate::limits;
 
 use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, Wait, trust};
 
@@ -97,8 +98,7 @@ fn remedy_of(agent: Option<Pid>) -> String {
     if doing.and_then(doing::of_program).is_some_and(|look| look.doing == Doing::Stopped) {
         return format!("let it go on ('kill -CONT {number}')");
     }
-    // sd_booted(3)
-    match Path::new("/run/systemd/system").is_dir() {
+    match runs_systemd() {
         true => "see its log ('journalctl -u heirlock'), and begin it anew with 'systemctl restart heirlock': no lock is lost \
                  by that"
             .to_owned(),
@@ -110,8 +110,7 @@ fn remedy_of(agent: Option<Pid>) -> String {
 
 /// How an administrator starts the agent of this host, as part of a sentence.
 pub(crate) fn how_to_start() -> &'static str {
-    // sd_booted(3)
-    match Path::new("/run/systemd/system").is_dir() {
+    match runs_systemd() {
         true => "start it with 'systemctl start heirlock'",
         false => "start it ('heirlock agent')",
     }

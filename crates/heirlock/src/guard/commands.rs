@@ -88,7 +88,7 @@ fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option
 /// The volume of /etc/fstab that a path is on, where it isn't mounted.
 fn unmounted_above(host: &Host, path: &Path) -> Option<String> {
     let second = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
-    let mounts = host.text("/proc/mounts").unwrap_or_default();
+    let mounts = host.mounts();
     let mounted: Vec<String> = mounts.lines().filter_map(second).collect();
     let table = host.text("/etc/fstab").unwrap_or_default();
     let volumes = table.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(second);

@@ -8,21 +8,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::commands;
-use super::exports::Exports;
 use super::finding::Finding;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
 use crate::limits;
-use crate::lock_manager;
+use crate::lock_manager::{Fsids, LockManager};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// tmpfs and ramfs (statfs(2)).
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Everything of this file.
-pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
     let mut findings = super::capture::configured(settings);
     for service in &settings.services {
         findings.extend(addresses(settings, service));
@@ -31,8 +30,8 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     }
     findings.extend(shared_names(settings));
     findings.extend(commands::check(host, settings));
-    findings.extend(exports(&Exports::read(host, &settings.state_directory), settings));
-    findings.extend(times(host, settings));
+    findings.extend(exports(&lock_manager.fsids(), settings));
+    findings.extend(times(settings, lock_manager));
     findings.extend(place(host, settings));
     match records::store(host, settings) {
         Ok(store) => {
@@ -207,7 +206,7 @@ fn hooks(settings: &Settings, service: &ServiceSettings) -> Vec<Finding> {
     findings
 }
 
-fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
+fn exports(exports: &Fsids, settings: &Settings) -> Vec<Finding> {
     let check = "fsid";
     let mut findings = Vec::new();
     for service in &settings.services {
@@ -218,7 +217,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
         }
         for path in &service.exports {
             let shown = path.display();
-            findings.push(match exports.fsids(path) {
+            findings.push(match exports.of(path) {
                 None => Finding::note(
                     check,
                     format!("{name}: {shown} is neither exported now nor in /etc/exports; look again when its volume is here"),
@@ -236,9 +235,9 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
 }
 
 /// Whether the delays of the configuration fit into grace.
-pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
+pub(super) fn times(settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
     let check = "times";
-    let grace = match lock_manager::open_on(settings, host).grace_length() {
+    let grace = match lock_manager.grace_length() {
         Ok(grace) => grace,
         Err(error) => return vec![Finding::note(check, format!("how long grace lasts is unknown: {error}"))],
     };

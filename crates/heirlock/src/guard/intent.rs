@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 
 use heirlock_core::ServiceName;
 use heirlock_core::grace::Probe;
-use heirlock_core::takeover::Strategy;
 
 use super::finding::{Finding, Severity};
 use super::{configured, rivals, volumes, writable};
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::hooks;
 use crate::host::Host;
 use crate::lock_manager::{self, LockManager, LockManagerError};
-use crate::presence::is_present;
-use crate::{hooks, probe};
 
 /// One thing that was looked at.
 struct Need {
@@ -50,46 +48,40 @@ impl Need {
 pub(super) fn refusals(
     host: &Host,
     settings: &Settings,
+    lock_manager: &dyn LockManager,
     targets: &[ServiceName],
     insists: bool,
 ) -> Vec<Finding> {
-    let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(settings, lock_manager.as_mut());
+    let mut needs = strategy(host, settings, lock_manager);
     if !insists {
-        needs.extend(besides(host, settings, targets, lock_manager.as_mut()));
+        needs.extend(besides(host, settings, targets, lock_manager));
     }
     let findings = needs.into_iter().map(|need| need.finding);
     findings.filter(|finding| finding.severity == Severity::LosesLocks).collect()
 }
 
 /// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
-pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let mut lock_manager = lock_manager::open_on(settings, host);
-    let mut needs = strategy(settings, lock_manager.as_mut());
+pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
+    let mut needs = strategy(host, settings, lock_manager);
     if needs.is_empty() {
         let found = format!("'{}' can work here", settings.lock_manager.strategy);
         needs.push(Need::always(Finding::ok("strategy", found)));
     }
     let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
-    needs.extend(besides(host, settings, &targets, lock_manager.as_mut()));
+    needs.extend(besides(host, settings, &targets, lock_manager));
     let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
-    let awaited = addresses_awaited(settings, &targets, lock_manager.as_mut(), is_present);
+    let awaited = awaited(host, settings, lock_manager, &targets);
     findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
     findings
 }
 
-/// See [`crate::guard::awaited`].
-pub(super) fn awaited(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    addresses_awaited(settings, targets, lock_manager::open_on(settings, host).as_mut(), is_present)
-}
-
 /// Without what the strategy can't work at all.
-fn strategy(settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need> {
+fn strategy(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Need> {
     let check = "strategy";
     let strategy = settings.lock_manager.strategy;
     let finding = match lock_manager.usable(strategy) {
-        Ok(()) if strategy == Strategy::Notify => {
-            return grace_is_open(settings, lock_manager).err().into_iter().collect();
+        Ok(()) if !strategy.opens_grace() => {
+            return grace_is_open(host, settings, lock_manager).err().into_iter().collect();
         }
         Ok(()) => return Vec::new(),
         Err(LockManagerError::Unusable { strategy, why, instead }) => {
@@ -101,14 +93,15 @@ fn strategy(settings: &Settings, lock_manager: &mut dyn LockManager) -> Vec<Need
 }
 
 /// Without a restart grace must be open already, with enough of it left. Between adoptions it hardly ever is.
-fn grace_is_open(settings: &Settings, lock_manager: &mut dyn LockManager) -> Result<(), Need> {
+fn grace_is_open(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Result<(), Need> {
     let check = "strategy";
+    let strategy = settings.lock_manager.strategy;
     let refuse = |why: String, remedy: &str| {
-        let finding = Finding::loses_locks(check, format!("'notify' can't work here: {why}"), remedy);
+        let finding = Finding::loses_locks(check, format!("'{strategy}' can't work here: {why}"), remedy);
         Err(Need { finding, until_then: Some(Severity::Note) })
     };
     let instead = "'restart-nfs' opens one";
-    let (answer, why) = probe::here(settings, &[]);
+    let (answer, why) = lock_manager::grace(lock_manager, host, settings, &[]);
     match answer {
         Probe::InGrace => {}
         Probe::NotInGrace => return refuse("no grace period is open".into(), instead),
@@ -140,11 +133,11 @@ fn besides(
     host: &Host,
     settings: &Settings,
     targets: &[ServiceName],
-    lock_manager: &mut dyn LockManager,
+    lock_manager: &dyn LockManager,
 ) -> Vec<Need> {
     let mut needs: Vec<Need> = commands(settings).into_iter().map(Need::always).collect();
     needs.extend(rivals::check(host, settings).into_iter().map(Need::always));
-    needs.extend(configured::times(host, settings).into_iter().map(Need::always));
+    needs.extend(configured::times(settings, lock_manager).into_iter().map(Need::always));
     needs.extend(writable::check(host, settings).into_iter().map(Need::always));
     let brought = |finding| Need { finding, until_then: Some(Severity::Warning) };
     needs.extend(volumes(host, settings, targets).into_iter().map(brought));
@@ -181,11 +174,11 @@ fn commands(settings: &Settings) -> Vec<Finding> {
 
 /// Addresses that the services need, that are not on this server, and that no hook brings: for a cluster manager or an
 /// administrator to bring while an adoption waits. A sentence a service.
-fn addresses_awaited(
+pub(super) fn awaited(
+    host: &Host,
     settings: &Settings,
+    lock_manager: &dyn LockManager,
     targets: &[ServiceName],
-    lock_manager: &mut dyn LockManager,
-    is_present: impl Fn(IpAddr) -> bool,
 ) -> Vec<String> {
     if settings.hooks.address_up.is_some() {
         return Vec::new();
@@ -197,7 +190,7 @@ fn addresses_awaited(
     let within = within.unwrap_or_default();
     let one = |service: &ServiceSettings| {
         let missing: Vec<IpAddr> =
-            service.addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+            service.addresses.iter().copied().filter(|address| !host.is_present(*address)).collect();
         let first = missing.first()?;
         let shown = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (are, them) = if missing.len() == 1 { ("is", "it") } else { ("are", "them") };
@@ -245,7 +238,7 @@ fn volume(host: &Host, service: &ServiceSettings, path: &Path) -> Option<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::{SERVICE, Tree, settings};
+    use crate::guard::testing::{SERVICE, Tree, lock_manager, settings};
 
     fn missing(tree: &Tree, more: &str) -> Vec<String> {
         let found = volumes(&tree.host(), &settings(&format!("{SERVICE}{more}")), &["nfs".parse().unwrap()]);
@@ -258,8 +251,9 @@ mod tests {
 
     /// The needs that `adopt` refuses for on this host: `doctor` has to show them, and not as well.
     fn refused(tree: &Tree, settings: &Settings) -> Vec<(&'static str, Severity)> {
-        let shown = check(&tree.host(), settings);
-        let refusals = refusals(&tree.host(), settings, &nfs(), false);
+        let lock_manager = lock_manager(tree, settings);
+        let shown = check(&tree.host(), settings, lock_manager.as_ref());
+        let refusals = refusals(&tree.host(), settings, lock_manager.as_ref(), &nfs(), false);
         let as_shown = |refusal: Finding| {
             let is_it =
                 |other: &&Finding| other.check == refusal.check && other.found.starts_with(&refusal.found);
@@ -311,7 +305,7 @@ mod tests {
         tree.put("/var/lib/nfs/etab", "/srv/nfs\t*(rw,fsid=77)\n");
         let notify = "[lock-manager]\nstrategy = \"notify\"\n";
         assert_eq!(refused(&tree, &kernel(notify)), [("strategy", Severity::Note), ("rpcbind", loses)]);
-        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
         assert_eq!(refused(&tree, &kernel("")), [("strategy", loses)]);
         let tree = fit();
         let commands = "[lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
@@ -328,27 +322,21 @@ mod tests {
         let tree = fit();
         tree.put("/etc/exports", "");
         let settings = settings(&format!("[notify]\nrpcbind-port = 9\n{SERVICE}"));
+        let lock_manager = lock_manager(&tree, &settings);
         let checks = |insists| {
-            let found = refusals(&tree.host(), &settings, &nfs(), insists);
+            let found = refusals(&tree.host(), &settings, lock_manager.as_ref(), &nfs(), insists);
             found.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!((checks(false), checks(true)), (vec!["export"], vec![]));
-        tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+        tree.put("/proc/self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
         assert_eq!((checks(false), checks(true)), (vec!["strategy", "export"], vec!["strategy"]));
     }
 
     #[test]
     fn an_address_that_nothing_here_brings_is_said_with_who_brings_it_when_and_how() {
-        let tree = fit();
         let said = |text: &str, here: &[&str]| {
-            let settings = settings(text);
-            let is_here = |address: IpAddr| here.contains(&address.to_string().as_str());
-            addresses_awaited(
-                &settings,
-                &nfs(),
-                lock_manager::open_on(&settings, &tree.host()).as_mut(),
-                is_here,
-            )
+            let (tree, settings) = (fit().with_addresses(here), settings(text));
+            awaited(&tree.host(), &settings, lock_manager(&tree, &settings).as_ref(), &nfs())
         };
         let one = said(SERVICE, &[]);
         assert_eq!(one.len(), 1, "{one:?}");
@@ -373,7 +361,7 @@ mod tests {
     #[test]
     fn an_export_whose_volume_is_not_here_is_missing_unless_a_hook_brings_it() {
         let tree = Tree::new();
-        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         let nowhere = missing(&tree, "");
         assert!(
             nowhere.len() == 1 && nowhere[0].starts_with("nfs: /srv/nfs, which it exports,"),
@@ -388,7 +376,7 @@ mod tests {
         assert_eq!(missing(&tree, other), unmounted, "a service that is not taken over needs nothing");
         let hook = settings(&format!("[hooks]\nvolume-up = [\"true\"]\n{SERVICE}"));
         assert_eq!(volumes(&tree.host(), &hook, &["nfs".parse().unwrap()]), []);
-        tree.put("/proc/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");
         assert_eq!(missing(&tree, ""), Vec::<String>::new());
     }
 }

@@ -4,36 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
-use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
 
-use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
+use super::facts::{self, FSID};
 use super::finding::{Finding, Severity};
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd, writable};
-use crate::config::{LockManagerKind, Settings};
+use crate::config::Settings;
 use crate::files::{Folder, if_present, trusted};
 use crate::host::Host;
 use crate::host::mountd::ExportTable;
+use crate::lock_manager::{GRACE_PERIOD, LockManager};
 use crate::store::{Store, StoreError};
 use crate::words::counted;
-use crate::{detector, limits, monitor, mounts, rpc_client};
+use crate::{detector, limits, monitor, rpc_client};
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
 
 /// Everything of this file, and what an adoption needs.
-pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
     let mut findings = agent::check(host, settings);
     findings.extend(registrations(settings));
-    findings.extend(served::check(settings));
+    findings.extend(served::check(host, settings, lock_manager));
     findings.extend(capture::live(host, settings));
-    findings.extend(mounts_with_locks(host, settings));
+    let remarks = lock_manager.remarks(settings.lock_manager.strategy);
+    findings.extend(remarks.into_iter().map(|one| Finding::warning(one.check, one.found, one.remedy)));
     findings.extend(export_table(host, settings));
     findings.extend(followed(host, settings));
-    let needs = intent::check(host, settings);
+    let needs = intent::check(host, settings, lock_manager);
     let mut directory = directory(host, settings);
     let is_wrong =
         |check: &str| needs.iter().any(|need| need.check == check && need.severity > Severity::Note);
@@ -51,7 +52,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     if let Err(why) = tried {
         findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
     }
-    findings.extend(differences(&facts::of(host, settings), &store, settings));
+    findings.extend(differences(&facts::of(settings, lock_manager), &store, settings));
     findings.extend(records::unreadable_claims(&store, settings));
     match records::kept(&store, settings) {
         Ok(all) => {
@@ -98,9 +99,9 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
                 true => "start the agent (systemctl start heirlock)",
                 false => "start rpc.statd (rpc-statd.service)",
             };
-            match settings.lock_manager.kind {
-                LockManagerKind::Kernel => Finding::loses_locks("status-monitor", found, remedy),
-                LockManagerKind::Command => Finding::warning("status-monitor", found, remedy),
+            match settings.lock_manager.kind.properties().is_of_nfs_utils {
+                true => Finding::loses_locks("status-monitor", found, remedy),
+                false => Finding::warning("status-monitor", found, remedy),
             }
         }
     };
@@ -110,25 +111,6 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
         Err(why) => Finding::note("lock-manager", format!("no locks are served here now: {why}")),
     };
     vec![monitor, lock_manager]
-}
-
-/// A mount by NFSv3 with locks holds this host's own lockd up. For restart-nfs the lock manager itself refuses.
-fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
-    if settings.lock_manager.kind != LockManagerKind::Kernel
-        || settings.lock_manager.strategy == Strategy::RestartNfs
-    {
-        return None;
-    }
-    let table = host.text("/proc/mounts").unwrap_or_default();
-    let mount = mounts::locking(&table).next()?;
-    Some(Finding::warning(
-        "nfs-mount",
-        format!(
-            "{} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace",
-            mount.at
-        ),
-        "unmount it, mount it with nolock, or mount it by NFSv4",
-    ))
 }
 
 /// The status monitor's directory that is followed, and the source of its path.
@@ -231,7 +213,6 @@ fn difference(key: &str, our: &str, server: &str, theirs: &str) -> Finding {
             format!("grace lasts {our} s here and {theirs} s on {server}"),
             "set the same nlm_grace_period on every server",
         ),
-        KERNEL | VERSION => Finding::note(check, format!("{key} is {our} here and {theirs} on {server}")),
         _ => Finding::note(check, format!("{key} is {our} here and {theirs} on {server}")),
     }
 }
@@ -352,7 +333,7 @@ fn neighbours(host: &Host, kept: &[Kept]) -> Option<Finding> {
     let path = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
     // Network namespaces have the limits of the first one, and don't show them.
     let places: usize = host.text(path)?.trim().parse().ok()?;
-    let table = host.text("/proc/net/arp").unwrap_or_default();
+    let table = host.table("arp").unwrap_or_default();
     let others = table
         .lines()
         .skip(1)

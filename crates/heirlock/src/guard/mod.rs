@@ -17,7 +17,6 @@ mod agent;
 mod capture;
 mod commands;
 mod configured;
-mod exports;
 mod facts;
 mod finding;
 mod intent;
@@ -42,21 +41,22 @@ use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
 use crate::host::Host;
+use crate::lock_manager::{self, LockManager};
 
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use switch::{GuardError, Step, StepOutcome};
 
 /// Checks of a configuration that need no network. Where the store is said to be shared this takes up to three seconds:
 /// another server's heart must be seen to beat.
-pub(crate) fn check_config(settings: &Settings) -> Vec<Finding> {
-    configured::check(&Host::here(), settings)
+pub(crate) fn check_config(host: &Host, settings: &Settings) -> Vec<Finding> {
+    configured::check(host, settings, lock_manager::open_on(settings, host).as_ref())
 }
 
 /// All of [`check_config`], and what the live host, its clients and the other servers' heartbeats say. May take ten seconds.
-pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
-    let host = Host::here();
-    let live = live::check(&host, settings);
-    let mut findings = configured::check(&host, settings);
+pub(crate) fn doctor(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let lock_manager = lock_manager::open_on(settings, host);
+    let live = live::check(host, settings, lock_manager.as_ref());
+    let mut findings = configured::check(host, settings, lock_manager.as_ref());
     // The needs of an adoption are said once.
     findings.retain(|finding| !live.contains(finding));
     findings.extend(live);
@@ -67,39 +67,50 @@ pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
 /// from the wrong address, grace is too short, a volume isn't here, a folder can't be written, NFS can't be restarted, …
 /// Where the operator insists, only those without which the strategy can't work. For a thread that may wait: it makes and
 /// removes files, asks programs and rpcbind, and hangs with a disk that it reads.
-pub(crate) fn refusals(settings: &Settings, targets: &[ServiceName], insists: bool) -> Vec<Finding> {
-    intent::refusals(&Host::here(), settings, targets, insists)
+pub(crate) fn refusals(
+    host: &Host,
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    targets: &[ServiceName],
+    insists: bool,
+) -> Vec<Finding> {
+    intent::refusals(host, settings, lock_manager, targets, insists)
 }
 
 /// Addresses of these services that are not here and that no hook brings, so that an adoption of them waits for a cluster
 /// manager or an administrator: a sentence a service.
-pub(crate) fn awaited(settings: &Settings, targets: &[ServiceName]) -> Vec<String> {
-    intent::awaited(&Host::here(), settings, targets)
+pub(crate) fn awaited(
+    host: &Host,
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    targets: &[ServiceName],
+) -> Vec<String> {
+    intent::awaited(host, settings, lock_manager, targets)
 }
 
 /// Follows the status monitor to its directory, where the configuration doesn't name one.
-pub(crate) fn follow_status_monitor(settings: Settings) -> Settings {
+pub(crate) fn follow_status_monitor(host: &Host, settings: Settings) -> Settings {
     if settings.state_directory_is_set {
         return settings;
     }
-    Settings { state_directory: status_monitor_directory(), ..settings }
+    Settings { state_directory: status_monitor_directory(host), ..settings }
 }
 
 /// Where this host's status monitor keeps its records, as it runs, or else as nfsconf says.
-pub(crate) fn status_monitor_directory() -> PathBuf {
-    statd::directory(&Host::here()).0
+pub(crate) fn status_monitor_directory(host: &Host) -> PathBuf {
+    statd::directory(host).0
 }
 
 /// Commands of the configuration that can't be run, or that others may change: for the agent to say at its start.
-pub(crate) fn commands(settings: &Settings) -> Vec<Finding> {
-    let mut findings = commands::check(&Host::here(), settings);
+pub(crate) fn commands(host: &Host, settings: &Settings) -> Vec<Finding> {
+    let mut findings = commands::check(host, settings);
     findings.retain(|finding| finding.severity > Severity::Note);
     findings
 }
 
 /// Facts that the other servers compare with their own; the agent puts them into its heartbeat.
-pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
-    facts::of(&Host::here(), settings)
+pub(crate) fn facts(settings: &Settings, lock_manager: &dyn LockManager) -> BTreeMap<String, String> {
+    facts::of(settings, lock_manager)
 }
 
 /// Puts this host under guard; with `plan` it only says what would be done, `word` is what was said of the store. Repeating
@@ -108,22 +119,27 @@ pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
 /// # Errors
 /// Where a file that heirlock wrote was changed since, the store is not the one that this server knows, or something can't
 /// be done. Changes that were made until then are remembered, so that [`disable`] takes them back.
-pub(crate) fn enable(settings: &Settings, plan: bool, word: Word) -> Result<Vec<Step>, GuardError> {
-    switch::enable(&Host::here(), settings, plan, word)
+pub(crate) fn enable(
+    host: &Host,
+    settings: &Settings,
+    plan: bool,
+    word: Word,
+) -> Result<Vec<Step>, GuardError> {
+    switch::enable(host, settings, plan, word)
 }
 
 /// Gives this host back as it was; with `plan` it only says what would be done. Records in the store stay.
 ///
 /// # Errors
 /// Where a file that heirlock wrote was changed since, or something can't be done; it may be repeated.
-pub(crate) fn disable(settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
-    switch::disable(&Host::here(), settings, plan)
+pub(crate) fn disable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
+    switch::disable(host, settings, plan)
 }
 
 /// Makes sm-notify's guard file again on a host under guard, where a boot wiped it from /run; says whether it had to.
 ///
 /// # Errors
 /// Where it can't be told or done.
-pub(crate) fn renew(settings: &Settings) -> Result<bool, GuardError> {
-    switch::renew(&Host::here(), settings)
+pub(crate) fn renew(host: &Host, settings: &Settings) -> Result<bool, GuardError> {
+    switch::renew(host, settings)
 }

@@ -7,12 +7,13 @@ use heirlock_nsm::rpcbind::{self, Transport};
 
 use super::finding::Finding;
 use crate::config::Settings;
-use crate::presence::is_present;
+use crate::host::Host;
+use crate::lock_manager::LockManager;
 use crate::{limits, probe, rpc_client};
 
 const CHECK: &str = "addresses";
 
-pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
     let port = settings.notify.rpcbind_port;
     let limit = limits::PROBE_TIME_MAX;
     let services = settings.services.iter().flat_map(|service| {
@@ -21,13 +22,13 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let own =
         settings.host.addresses.iter().map(|address| (*address, "this server's own address".to_owned()));
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        own.chain(services).partition(|(address, _)| is_present(*address));
+        own.chain(services).partition(|(address, _)| host.is_present(*address));
     // A standby that serves nothing yet is well.
     let serves = rpc_client::find(Ipv4Addr::LOCALHOST.into(), port, probe::NLM, limit).is_ok();
     let mut findings = Vec::new();
     let mut good = 0;
     for (address, whose) in &here {
-        let answer = if serves { probe::registered(*address, port, limit) } else { Ok(()) };
+        let answer = if serves { lock_manager.serves_at(*address) } else { Ok(()) };
         match answer {
             Ok(()) => good += 1,
             Err(why) => findings.push(Finding::loses_locks(
@@ -74,12 +75,19 @@ mod tests {
     use crate::fake_programs;
     use crate::guard::finding::Severity;
     use crate::guard::testing::settings;
+    use crate::lock_manager;
 
     fn found(port: u16, addresses: &str) -> Vec<(Severity, String)> {
         let text = format!(
             "[notify]\nrpcbind-port = {port}\n[[service]]\nname = \"nfs\"\naddresses = [{addresses}]\nnames = [\"nfs.example.com\"]\n"
         );
-        check(&settings(&text)).into_iter().map(|finding| (finding.severity, finding.found)).collect()
+        {
+            let (host, settings) = (Host::here(), settings(&text));
+            check(&host, &settings, lock_manager::open_on(&settings, &host).as_ref())
+        }
+        .into_iter()
+        .map(|finding| (finding.severity, finding.found))
+        .collect()
     }
 
     #[test]

@@ -174,20 +174,9 @@ pub(super) fn may_pass(host: &Host, settings: &Settings, path: &Path) -> Result<
     Ok(())
 }
 
-/// When a process was started, in seconds since 1970.
-pub(super) fn started_at(host: &Host, pid: u32) -> Option<i64> {
-    let boot = host.text("/proc/stat")?;
-    let boot: i64 = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())?;
-    let stat = host.text(Path::new("/proc").join(pid.to_string()).join("stat"))?;
-    // Field 22 of proc(5); the name before it may hold anything.
-    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-    let seconds = ticks / rustix::param::clock_ticks_per_second().max(1);
-    Some(boot + i64::try_from(seconds).ok()?)
-}
-
 /// The processes that hold the TCP socket which listens at this port of IPv4, with the programs that they are.
 pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
-    let table = host.text("/proc/net/tcp").unwrap_or_default();
+    let table = host.table("tcp").unwrap_or_default();
     let sockets: Vec<String> = table
         .lines()
         .filter_map(|line| {
@@ -199,7 +188,7 @@ pub(super) fn holders(host: &Host, port: u16) -> Vec<(u32, String)> {
         .collect();
     let pids = process::numbers(host);
     let holds = |pid: &u32| {
-        let folder = Path::new("/proc").join(pid.to_string()).join("fd");
+        let folder = process::folder(*pid).join("fd");
         let fds = host.list(&folder).unwrap_or_default();
         fds.iter().any(|fd| {
             let to = trusted::read_link(host.at(folder.join(fd)));

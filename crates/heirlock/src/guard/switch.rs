@@ -303,7 +303,7 @@ pub(super) fn renew(host: &Host, settings: &Settings) -> Result<bool, GuardError
 }
 
 fn boot(host: &Host) -> String {
-    crate::boot::id_below(&host.at("/proc")).unwrap_or_default()
+    host.boot().unwrap_or_default()
 }
 
 fn remedy(error: &io::Error) -> &'static str {

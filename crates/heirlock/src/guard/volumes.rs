@@ -24,7 +24,7 @@ pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {
 
 /// Where something is mounted. A volume that is mounted only when it is looked at holds nothing yet.
 pub(super) fn mounted(host: &Host) -> Vec<PathBuf> {
-    let table = host.text("/proc/mounts").unwrap_or_default();
+    let table = host.mounts();
     let place = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         [_, place, kind, ..] if *kind != "autofs" => Some(unescaped(place)),
         _ => None,
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_line_of_fstab_names_the_volume_and_the_mount_table_says_whether_it_is_there() {
         let tree = Tree::new();
-        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         assert_eq!(missing(&tree, "/srv/heirlock"), None);
         tree.put(
             "/etc/fstab",
@@ -103,7 +103,10 @@ mod tests {
         assert_eq!(missing(&tree, "/srv").as_deref(), Some("/srv/"));
         assert_eq!(missing(&tree, "/srvice/heirlock"), None);
         assert_eq!(missing(&tree, "/mnt/two words/store").as_deref(), Some("/mnt/two words"));
-        tree.put("/proc/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n/dev/sdc /mnt/two\\040words ext4 rw 0 0\n");
+        tree.put(
+            "/proc/self/mounts",
+            "/dev/drbd0 /srv ext4 rw 0 0\n/dev/sdc /mnt/two\\040words ext4 rw 0 0\n",
+        );
         assert_eq!((missing(&tree, "/srv/heirlock"), missing(&tree, "/mnt/two words/store")), (None, None));
     }
 
@@ -111,10 +114,10 @@ mod tests {
     fn a_unit_names_the_volume_and_a_mere_automount_is_no_volume() {
         for unit in ["/etc/systemd/system/srv.mount", "/usr/lib/systemd/system/srv.automount"] {
             let tree = Tree::new();
-            tree.put("/proc/mounts", "systemd-1 /srv autofs rw 0 0\n");
+            tree.put("/proc/self/mounts", "systemd-1 /srv autofs rw 0 0\n");
             tree.put(unit, "[Unit]\nDescription=x\n[Mount]\nWhat=/dev/drbd0\nWhere = /srv\n");
             assert_eq!(missing(&tree, "/srv/heirlock").as_deref(), Some("/srv"), "{unit}");
-            tree.put("/proc/mounts", "systemd-1 /srv autofs rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+            tree.put("/proc/self/mounts", "systemd-1 /srv autofs rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
             assert_eq!(missing(&tree, "/srv/heirlock"), None, "{unit}");
         }
         let tree = Tree::new();
@@ -131,7 +134,7 @@ mod tests {
         tree.folder("/vol");
         symlink("vol", tree.host().at("/data")).unwrap();
         assert_eq!(missing(&tree, "/data/heirlock").as_deref(), Some("/vol"));
-        tree.put("/proc/mounts", "/dev/drbd0 /vol ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/drbd0 /vol ext4 rw 0 0\n");
         assert_eq!(missing(&tree, "/data/heirlock"), None);
     }
 }

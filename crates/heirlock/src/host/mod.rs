@@ -1,7 +1,28 @@
-//! The host as a tree of files and a systemctl: the seam at which the tests put a tree of their own.
+//! A host, as one value: the root of all that is read from the machine. Nothing else in this program names a file of the
+//! machine and reads it.
+//!
+//! | what | from |
+//! |---|---|
+//! | files of the system: units, nfs.conf, exports, /run | [`Host::root`] |
+//! | tables of a namespace: mounts, TCP, addresses | [`Host::process`], whose namespaces count |
+//! | tables of the kernel: the boot, lockd, other processes | /proc below [`Host::root`] |
+//! | sockets: is an address here, who answers at a port | the network namespace of the thread that asks |
+//!
+//! [`Host::here`] is that of this program. It is made once, where the program begins, and handed down. Another instance of the
+//! NFS server has another one: its root is /proc/PROCESS/root of a process in its mount namespace, and a thread that works for
+//! it has entered its network namespace before (setns(2)): sockets, /proc/fs/nfsd and /proc/fs/lockd belong to the thread that
+//! opens them. The tests have one below a temporary folder.
+//!
+//! Three things are of this program itself, whatever host it works for: how its own threads and children do ([`doing`],
+//! [`descendants`]), and whether systemd started it ([`runs_systemd`]).
 
+mod boot;
+pub(crate) mod descendants;
+pub(crate) mod doing;
+mod interfaces;
 pub(crate) mod mountd;
 pub(crate) mod nfs_conf;
+mod presence;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -53,17 +74,38 @@ const PROGRAM_FOLDERS: [&str; 8] = [
 /// Units that start programs of nfs-utils.
 const PROGRAM_UNITS: [&str; 3] = ["rpc-statd.service", "rpc-statd-notify.service", "nfs-server.service"];
 
-/// A host: `/` and its systemctl, or a test's.
+/// The process whose namespaces count, where it is this program itself.
+const SELF: &str = "self";
+
+/// The socket by which rpcbind answers programs of its own host.
+const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
+
+/// One root for all that is read from the machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     /// What stands for `/`.
     pub(crate) root: PathBuf,
+    /// The name under /proc of a process that is in this host's mount and network namespace: what it mounts, and its tables of
+    /// the network, are this host's.
+    pub(crate) process: String,
+    /// How it is known which addresses are here.
+    pub(crate) network: Network,
     /// systemd's, where systemd runs.
     pub(crate) systemctl: Option<PathBuf>,
     /// The program that the unit starts.
     pub(crate) program: PathBuf,
     /// Where programs lie that are asked; the host's own where it is `None`.
     pub(crate) tools: Option<PathBuf>,
+}
+
+/// How it is known which addresses are on a host.
+#[derive(Debug, Clone)]
+pub(crate) enum Network {
+    /// Sockets of the thread that asks: in its network namespace.
+    OfThread,
+    /// A test says so.
+    #[cfg(test)]
+    With(BTreeSet<std::net::IpAddr>),
 }
 
 /// What systemd would make of a unit.
@@ -80,10 +122,11 @@ pub(crate) enum Unit {
 impl Host {
     /// This one.
     pub(crate) fn here() -> Self {
-        let systemd = Path::new("/run/systemd/system").is_dir();
         Self {
             root: PathBuf::from("/"),
-            systemctl: systemd.then(|| PathBuf::from("systemctl")),
+            process: SELF.to_owned(),
+            network: Network::OfThread,
+            systemctl: runs_systemd().then(|| PathBuf::from("systemctl")),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/heirlock")),
             tools: None,
         }
@@ -125,6 +168,50 @@ impl Host {
     pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Where a file of the kernel's lies, below /proc.
+    pub(crate) fn proc(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.at("/proc").join(path)
+    }
+
+    /// Where a table of its network lies, such as `tcp`.
+    pub(crate) fn net(&self, table: &str) -> PathBuf {
+        self.of_process("net").join(table)
+    }
+
+    /// Where the table of its mounts lies.
+    pub(crate) fn mount_table(&self) -> PathBuf {
+        self.of_process("mounts")
+    }
+
+    /// The text of a table of its network; `None` where there is none.
+    pub(crate) fn table(&self, name: &str) -> Option<String> {
+        trusted::read_system(self.net(name)).ok()
+    }
+
+    /// Its mounts; none where the table can't be read.
+    pub(crate) fn mounts(&self) -> String {
+        trusted::read_system(self.mount_table()).unwrap_or_default()
+    }
+
+    /// The socket by which its rpcbind answers.
+    pub(crate) fn rpcbind_socket(&self) -> PathBuf {
+        self.at(RPCBIND_SOCKET)
+    }
+
+    /// What it calls itself (uname(2)): of the thread that asks, as its network is.
+    pub(crate) fn node(&self) -> Option<String> {
+        rustix::system::uname().nodename().to_str().ok().map(str::to_owned)
+    }
+
+    /// The release of its kernel.
+    pub(crate) fn kernel(&self) -> String {
+        rustix::system::uname().release().to_string_lossy().into_owned()
+    }
+
+    fn of_process(&self, name: &str) -> PathBuf {
+        self.proc(&self.process).join(name)
     }
 
     /// The bytes of a file, or `None` where there is none.
@@ -180,6 +267,11 @@ impl Host {
         }
         Unit::Absent
     }
+}
+
+/// Whether systemd runs the machine (sd_booted(3)).
+pub(crate) fn runs_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 /// A link to the null device by another name, such as `../../../dev/null`.

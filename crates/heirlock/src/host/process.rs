@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::Host;
 use crate::files::trusted;
@@ -27,13 +28,13 @@ pub(crate) struct Process {
 
 /// The first process that is this program and runs for root or for one of these users, in our network namespace.
 pub(crate) fn find(host: &Host, program: &str, users: &[u32]) -> Option<Process> {
-    let net = trusted::read_link(host.at("/proc/self/ns/net"));
+    let net = trusted::read_link(host.of_process("ns/net"));
     numbers(host).into_iter().find_map(|pid| {
         if !is_program(host, pid, program) || !shares(&net, &link(host, pid, "ns/net")) {
             return None;
         }
         let user = user(host, pid).filter(|user| *user == 0 || users.contains(user))?;
-        let own = trusted::read_link(host.at("/proc/self/ns/pid"));
+        let own = trusted::read_link(host.of_process("ns/pid"));
         let in_container = !shares(&own, &link(host, pid, "ns/pid"));
         Some(Process { pid, user, in_container })
     })
@@ -128,11 +129,21 @@ fn shares(ours: &io::Result<PathBuf>, theirs: &io::Result<PathBuf>) -> bool {
 }
 
 fn link(host: &Host, pid: u32, name: &str) -> io::Result<PathBuf> {
-    trusted::read_link(host.at(folder(pid).join(name)))
+    trusted::read_link(host.proc(pid.to_string()).join(name))
 }
 
-fn folder(pid: u32) -> PathBuf {
+/// Where the kernel tells of a process.
+pub(crate) fn folder(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
+}
+
+/// When a process was started, in seconds since 1970.
+pub(crate) fn started_at(host: &Host, pid: u32) -> Option<i64> {
+    let boot = host.booted_at()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let stat = host.text(folder(pid).join("stat"))?;
+    // Field 22 of proc(5); the name before it may hold anything.
+    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+    i64::try_from(boot + ticks / rustix::param::clock_ticks_per_second().max(1)).ok()
 }
 
 #[cfg(test)]

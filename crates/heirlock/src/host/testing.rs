@@ -8,17 +8,23 @@ use std::process::Child;
 
 use rustix::process::geteuid;
 
-use super::Host;
+use super::{Host, Network};
 
 pub(crate) struct Tree {
     root: tempfile::TempDir,
     outside: tempfile::TempDir,
     systemd: bool,
+    network: Network,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), outside: tempfile::tempdir().unwrap(), systemd: false }
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            outside: tempfile::tempdir().unwrap(),
+            systemd: false,
+            network: Network::OfThread,
+        }
     }
 
     /// As Debian installs nfs-kernel-server, where systemd runs.
@@ -42,7 +48,7 @@ impl Tree {
         tree.put("/etc/nfs.conf", "[sm-notify]\n# lift-grace=y\n");
         tree.put("/proc/sys/kernel/random/boot_id", "boot-1\n");
         tree.put("/proc/sys/fs/nfs/nlm_grace_period", "90\n");
-        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         tree.process(4711, "/usr/sbin/rpc.statd", geteuid().as_raw());
         fs::rename(tree.host().at("/proc/4711"), tree.outside.path().join("statd")).unwrap();
         let script = format!(
@@ -72,6 +78,12 @@ impl Tree {
         let tree = Self::debian();
         tree.process(4711, "/usr/sbin/rpc.statd", geteuid().as_raw());
         tree
+    }
+
+    /// These addresses are on the host, and no others; without this those of the machine are.
+    pub(crate) fn with_addresses(mut self, addresses: &[&str]) -> Self {
+        self.network = Network::With(addresses.iter().map(|address| address.parse().unwrap()).collect());
+        self
     }
 
     /// A process of the host that is this program and runs as this user.
@@ -128,6 +140,8 @@ impl Tree {
     pub(crate) fn host(&self) -> Host {
         Host {
             root: self.root.path().to_owned(),
+            process: "self".to_owned(),
+            network: self.network.clone(),
             systemctl: self.systemd.then(|| self.outside.path().join("systemctl")),
             program: PathBuf::from("/usr/bin/heirlock"),
             tools: Some(self.outside.path().to_owned()),

@@ -1,16 +1,20 @@
 //! A lock manager that is known by the commands of the configuration alone.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 
-use super::{Lack, LockManager, LockManagerError, Recognised, missing_commands};
+use super::{Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
-use crate::{boot, hooks};
+use crate::host::Host;
+use crate::roles::Peers;
+use crate::{hooks, limits, probe};
 
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
@@ -18,11 +22,19 @@ const INCARNATION_CHARS_MAX: usize = 128;
 /// Whatever the commands stand for.
 pub(super) struct ByCommand {
     settings: LockManagerSettings,
+    state_directory: PathBuf,
+    rpcbind_port: u16,
+    host: Host,
 }
 
 impl ByCommand {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self { settings: settings.lock_manager.clone() }
+    pub(super) fn new(settings: &Settings, host: &Host) -> Self {
+        Self {
+            settings: settings.lock_manager.clone(),
+            state_directory: settings.state_directory.clone(),
+            rpcbind_port: settings.notify.rpcbind_port,
+            host: host.clone(),
+        }
     }
 
     fn command_for(&self, strategy: Strategy) -> Result<Option<&Command>, LockManagerError> {
@@ -45,9 +57,9 @@ impl LockManager for ByCommand {
         "a lock manager known by commands".into()
     }
 
-    fn observe(&mut self) -> Result<Observation, LockManagerError> {
-        let boot =
-            boot::id().map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
+    fn observe(&self) -> Result<Observation, LockManagerError> {
+        let boot = self.host.boot();
+        let boot = boot.map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
             let source = io::Error::other("lock-manager.incarnation is not set");
             return Err(LockManagerError::Read { what: "the lock manager's incarnation".into(), source });
@@ -63,11 +75,11 @@ impl LockManager for ByCommand {
         Ok(Observation { boot, start, in_grace: None, serving })
     }
 
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {
         self.command_for(strategy).map(|_| ())
     }
 
-    fn missing(&mut self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
+    fn missing(&self, strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
         let check = "incarnation";
         let command = self.command_for(strategy).ok().flatten();
         let mut missing = missing_commands([(strategy.as_str(), command)]);
@@ -90,7 +102,7 @@ impl LockManager for ByCommand {
         missing
     }
 
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
         let before = self.observe()?.start;
         if let Some(command) = self.command_for(strategy)? {
             hooks::run(command, &[]).map_err(|error| LockManagerError::Command {
@@ -105,22 +117,56 @@ impl LockManager for ByCommand {
     }
 
     /// What it holds goes with its address; no command is asked for more.
-    fn let_go(&mut self, _address: IpAddr) -> Result<(), LockManagerError> {
+    fn let_go(&self, _address: IpAddr) -> Result<(), LockManagerError> {
         Ok(())
     }
 
-    fn let_go_of_file_system(&mut self, _path: &Path) -> Result<(), LockManagerError> {
+    fn let_go_of_file_system(&self, _path: &Path) -> Result<(), LockManagerError> {
         Ok(())
     }
 
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+    fn remarks(&self, _strategy: Strategy) -> Vec<Lack> {
+        Vec::new()
+    }
+
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
+        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        probe::ports(self.rpcbind_port)
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::of(&self.host)
+    }
+
+    /// No command is asked to let go of a file system, so it is no matter which one leaves.
+    fn exported(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Where it serves by this kernel's nfsd.
+    fn fsids(&self) -> Fsids {
+        Fsids::read(&self.host, &self.state_directory)
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        facts(&self.host, self.settings.grace_period)
+    }
+
+    fn grace_length(&self) -> Result<Duration, LockManagerError> {
         self.settings.grace_period.ok_or_else(|| {
             let source = io::Error::other("lock-manager.grace-period is not set");
             LockManagerError::Read { what: "the length of the grace period".into(), source }
         })
     }
 
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError> {
         Ok(None)
     }
 }

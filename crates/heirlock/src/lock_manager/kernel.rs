@@ -2,23 +2,26 @@
 
 mod exports;
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{EXPORT, Lack, LockManager, LockManagerError, Recognised, missing_commands};
+use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
-use crate::{boot, hooks, limits, mounts, probe, rpc_client};
+use crate::roles::Peers;
+use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
 /// lockd's own default: five times nlm_timeout (fs/lockd/svc.c).
@@ -27,17 +30,19 @@ const NLM_TIMEOUT_S: u64 = 10;
 /// The bit of SIGKILL in a signal mask of `/proc/<pid>/status`.
 const SIGKILL_BIT: u64 = 1 << 8;
 
+/// [`Kernel::last_seen`] where lockd was not seen: the number of no process.
+const NONE: u32 = 0;
+
 /// lockd and nfsd of this kernel.
 pub(super) struct Kernel {
     settings: LockManagerSettings,
     rpcbind_port: u16,
-    proc: PathBuf,
     host: Host,
     exports: Exports,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
     /// Where lockd was seen last: a look at all processes, twice a second, would be paid for by the whole server.
-    last_seen: Cell<Option<u32>>,
+    last_seen: AtomicU32,
 }
 
 /// The lockd thread.
@@ -54,15 +59,21 @@ impl Kernel {
             exports: Exports::new(host, &settings.state_directory),
             settings: settings.lock_manager.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            proc: host.at("/proc"),
             host: host.clone(),
             is_status_monitor: settings.capture.mode.properties().is_status_monitor,
-            last_seen: Cell::new(None),
+            last_seen: AtomicU32::new(NONE),
         }
     }
 
     fn read(&self, path: &str) -> Result<String, LockManagerError> {
-        let path = self.proc.join(path);
+        let path = self.host.proc(path);
+        trusted::read_system(&path)
+            .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
+    }
+
+    /// An unreadable table is a reason to refuse: a mount that holds lockd up may be in it.
+    fn mount_table(&self) -> Result<String, LockManagerError> {
+        let path = self.host.mount_table();
         trusted::read_system(&path)
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
@@ -75,24 +86,28 @@ impl Kernel {
 
     /// The kernel thread `lockd`, of which there is one in a kernel: network namespaces share it.
     fn lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
-        let again = self.last_seen.get().and_then(|pid| self.lockd_at(pid));
+        let again = match self.last_seen.load(Ordering::Relaxed) {
+            NONE => None,
+            pid => self.lockd_at(pid),
+        };
         let lockd = match again {
             Some(lockd) => Some(lockd),
             None => self.find_lockd()?,
         };
-        self.last_seen.set(lockd.as_ref().map(|lockd| lockd.pid));
+        self.last_seen.store(lockd.as_ref().map_or(NONE, |lockd| lockd.pid), Ordering::Relaxed);
         Ok(lockd)
     }
 
     fn lockd_at(&self, pid: u32) -> Option<Lockd> {
-        let stat = trusted::read_system(self.proc.join(pid.to_string()).join("stat")).ok()?;
+        let stat = trusted::read_system(self.host.proc(pid.to_string()).join("stat")).ok()?;
         lockd_start(&stat).map(|started| Lockd { pid, started })
     }
 
     fn find_lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
+        let proc = self.host.proc("");
         let unreadable =
-            |source: io::Error| LockManagerError::Read { what: self.proc.display().to_string(), source };
-        for name in trusted::names(&self.proc, limits::PROCESSES_MAX).map_err(unreadable)? {
+            |source: io::Error| LockManagerError::Read { what: proc.display().to_string(), source };
+        for name in trusted::names(&proc, limits::PROCESSES_MAX).map_err(unreadable)? {
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
@@ -111,7 +126,7 @@ impl Kernel {
     fn look(&self) -> Result<Observation, LockManagerError> {
         let lockd = self.lockd()?;
         Ok(Observation {
-            boot: boot::id_below(&self.proc)
+            boot: (self.host.boot())
                 .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
             start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
             in_grace: self.word("fs/lockd/nlm_end_grace").ok().map(|word| word == "N"),
@@ -127,7 +142,7 @@ impl Kernel {
                 instead: instead.to_owned(),
             })
         };
-        if let Some(mount) = mounts::locking(&self.read("mounts")?).next() {
+        if let Some(mount) = mounts::locking(&self.mount_table()?).next() {
             return refuse(
                 format!(
                     "{} is mounted here by NFSv3, which keeps lockd running while NFS is restarted: no lock would be dropped and no grace opened",
@@ -276,7 +291,7 @@ impl Kernel {
 
     /// Writes to a file of nfsd's. Where there is none, or the path does not exist, nothing is locked.
     fn unlock(&self, file: &str, what: &str) -> Result<(), LockManagerError> {
-        let path = self.proc.join("fs/nfsd").join(file);
+        let path = self.host.proc("fs/nfsd").join(file);
         // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
         let line = format!("{what}\n");
         match trusted::write_to_kernel(&path, &line) {
@@ -316,15 +331,15 @@ impl LockManager for Kernel {
         "lockd of this kernel".into()
     }
 
-    fn tidy(&mut self) {
+    fn tidy(&self) {
         self.exports.forget();
     }
 
-    fn observe(&mut self) -> Result<Observation, LockManagerError> {
+    fn observe(&self) -> Result<Observation, LockManagerError> {
         self.look()
     }
 
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError> {
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {
         match strategy {
             // Grace is asked of the lock manager itself.
             Strategy::Notify => Ok(()),
@@ -339,7 +354,7 @@ impl LockManager for Kernel {
         }
     }
 
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack> {
+    fn missing(&self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack> {
         let settings = &self.settings;
         let commands = match strategy {
             Strategy::Notify => None,
@@ -363,7 +378,23 @@ impl LockManager for Kernel {
         missing
     }
 
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+    /// For restart-nfs such a mount is a reason to refuse.
+    fn remarks(&self, strategy: Strategy) -> Vec<Lack> {
+        let table = self.host.mounts();
+        let mount = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs);
+        let remark = |at: &str| {
+            Lack::new(
+                "nfs-mount",
+                format!(
+                    "{at} is mounted here by NFSv3 with locks: it holds lockd up, so a restart of NFS drops no lock and opens no grace"
+                ),
+                "unmount it, mount it with nolock, or mount it by NFSv4",
+            )
+        };
+        mount.map(|mount| remark(mount.at)).into_iter().collect()
+    }
+
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
         self.usable(strategy)?;
         match strategy {
             Strategy::Notify => Ok(Recognised { observation: self.look()?, in_place: false }),
@@ -382,16 +413,44 @@ impl LockManager for Kernel {
     }
 
     /// `/proc/fs/nfsd/unlock_ip` (fs/nfsd/nfsctl.c). Where nfsd never ran nothing is locked.
-    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError> {
+    fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError> {
         self.unlock("unlock_ip", &address.to_string())
     }
 
-    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError> {
+    fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
         self.unlock("unlock_filesystem", &path.display().to_string())
     }
 
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
+        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        probe::ports(self.rpcbind_port)
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::of(&self.host)
+    }
+
+    fn exported(&self) -> Vec<PathBuf> {
+        self.exports.now()
+    }
+
+    fn fsids(&self) -> Fsids {
+        Fsids::read(&self.host, self.exports.state_directory())
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        facts(&self.host, self.grace_length().ok())
+    }
+
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError> {
+    fn grace_length(&self) -> Result<Duration, LockManagerError> {
         let number = |path: &str| self.read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
         let timeout = number("sys/fs/nfs/nlm_timeout");
         match number("sys/fs/nfs/nlm_grace_period") {
@@ -409,7 +468,7 @@ impl LockManager for Kernel {
         }
     }
 
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError> {
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError> {
         let Some(lockd) = self.lockd()? else { return Ok(None) };
         let uptime = self.read("uptime")?;
         let uptime = uptime.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);

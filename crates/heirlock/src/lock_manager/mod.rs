@@ -1,13 +1,19 @@
 //! The lock managers that heirlock can make recognise conveyed locks: one lockd, or whatever a command stands for.
 
 mod command;
+mod fsids;
 mod kernel;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
@@ -16,22 +22,47 @@ use crate::config::{Command, LockManagerKind, Settings};
 use crate::files::{Folder, Links, trusted};
 use crate::hooks;
 use crate::host::{ExportTable, Host};
+use crate::roles::Peers;
 
-/// The lock manager that the configuration names.
-pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
-    open_on(settings, &Host::here())
-}
+pub(crate) use fsids::Fsids;
 
-/// The same, of another host.
-pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> {
+/// The lock manager of this host that the configuration names.
+pub(crate) fn open_on(settings: &Settings, host: &Host) -> Arc<dyn LockManager> {
     match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
-        LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
+        LockManagerKind::Kernel => Arc::new(kernel::Kernel::new(settings, host)),
+        LockManagerKind::Command => Arc::new(command::ByCommand::new(settings, host)),
     }
 }
 
+/// Whether a lock manager is in grace, asked through the first of these addresses, or else of this server's, that answers;
+/// and what made us say so.
+pub(crate) fn grace(
+    lock_manager: &dyn LockManager,
+    host: &Host,
+    settings: &Settings,
+    first: &[IpAddr],
+) -> (Probe, String) {
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let floating = settings.services.iter().flat_map(|service| service.addresses.iter());
+    let addresses = first.iter().chain(&settings.host.addresses).chain(floating);
+    let mut tried: Vec<IpAddr> = Vec::new();
+    let mut why = String::new();
+    for address in addresses.filter(|address| host.is_present(**address)).chain([&loopback]) {
+        if tried.contains(address) {
+            continue;
+        }
+        tried.push(*address);
+        let (answer, reason) = lock_manager.in_grace_at(*address);
+        if answer != Probe::NoAnswer {
+            return (answer, reason);
+        }
+        why = format!("{address}: {reason}");
+    }
+    (Probe::NoAnswer, why)
+}
+
 /// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.
-pub(crate) fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
+fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
     let table = host.at(ExportTable::of(host, state_directory).path);
     let folder = Folder::open(table.parent().unwrap_or(state_directory))?;
     let bytes = folder.read("etab", Links::One, trusted::SYSTEM_FILE_BYTES_MAX)?;
@@ -39,41 +70,72 @@ pub(crate) fn exported(host: &Host, state_directory: &Path) -> io::Result<String
 }
 
 /// One lock manager on this machine: one network namespace's lockd with its nfsd, or what commands stand for.
-pub(crate) trait LockManager: Send {
+///
+/// All that differs between two kinds is a method here, or one of the [`Properties`](crate::config::LockManagerProperties) of
+/// its kind: no other place asks which kind it is. A lock manager is shared. `observe`, `recognise` and `let_go` are called one
+/// at a time; all else may be asked beside them, in a thread that may wait.
+pub(crate) trait LockManager: Send + Sync {
     /// For people: "kernel lockd", …
     fn describe(&self) -> String;
 
     /// Takes away what a recognition left that was killed in the middle. Only the agent asks for it, when it begins.
-    fn tidy(&mut self) {}
+    fn tidy(&self) {}
 
     /// One look, without side effect.
-    fn observe(&mut self) -> Result<Observation, LockManagerError>;
+    fn observe(&self) -> Result<Observation, LockManagerError>;
 
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
-    fn usable(&mut self, strategy: Strategy) -> Result<(), LockManagerError>;
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError>;
 
     /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
     /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
-    fn missing(&mut self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
+    fn missing(&self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
+
+    /// What an administrator should know of it beside that, though the strategy can work.
+    fn remarks(&self, strategy: Strategy) -> Vec<Lack>;
 
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
     /// again. For [`Strategy::Notify`] nothing is done: grace must be open already.
-    fn recognise(&mut self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError>;
 
     /// Drops what was locked through this address of the server, for a release. Opens no grace period.
-    fn let_go(&mut self, address: IpAddr) -> Result<(), LockManagerError>;
+    fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError>;
 
     /// Drops what is locked on the file system of this path, for a release of all that is exported from it.
-    fn let_go_of_file_system(&mut self, path: &Path) -> Result<(), LockManagerError>;
+    fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError>;
+
+    /// Whether it is in grace, asked at this address of the server; and the reason for the answer.
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String);
+
+    /// Whether clients find NFS and the lock manager at this address of the server.
+    ///
+    /// # Errors
+    /// The missing registrations, in words.
+    fn serves_at(&self, address: IpAddr) -> Result<(), String>;
+
+    /// The TCP ports at which clients' requests for locks come in.
+    fn ports(&self) -> Vec<u16>;
+
+    /// The hosts that are no clients of it, or certainly are.
+    fn peers(&self) -> Peers;
+
+    /// The paths that it exports now, by which a release tells a file system that leaves from one that stays.
+    fn exported(&self) -> Vec<PathBuf>;
+
+    /// The fsids of its exports, now and after a restart.
+    fn fsids(&self) -> Fsids;
+
+    /// Facts that servers compare, besides its exports. Unknown ones are left out.
+    fn facts(&self) -> BTreeMap<String, String>;
 
     /// How long its grace period lasts, at the least.
-    fn grace_length(&mut self) -> Result<Duration, LockManagerError>;
+    fn grace_length(&self) -> Result<Duration, LockManagerError>;
 
     /// How long ago its grace period opened, at the most, where it did not open by [`LockManager::recognise`].
-    fn grace_age(&mut self) -> Result<Option<Duration>, LockManagerError>;
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError>;
 }
 
-/// One thing that an adoption needs of the lock manager and that isn't there.
+/// One thing of the lock manager that is missing, or is to be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lack {
     /// Which check: a word that does not change, for scripts.
@@ -90,8 +152,20 @@ impl Lack {
     }
 }
 
+/// A fact: how long the grace period lasts, in seconds.
+pub(crate) const GRACE_PERIOD: &str = "nlm-grace-period-s";
+
+/// A fact: the kernel's release.
+pub(crate) const KERNEL: &str = "kernel";
+
 /// [`Lack::check`] of a path that is not exported: it may come with its volume, right before an adoption.
 pub(crate) const EXPORT: &str = "export";
+
+/// The facts of every kind, as far as they are known.
+fn facts(host: &Host, grace: Option<Duration>) -> BTreeMap<String, String> {
+    let grace = grace.map(|grace| (GRACE_PERIOD.to_owned(), grace.as_secs().to_string()));
+    grace.into_iter().chain([(KERNEL.to_owned(), host.kernel())]).collect()
+}
 
 /// What can't be started of the commands that are configured under these keys.
 fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Lack> {

@@ -17,8 +17,8 @@ use heirlock_core::monitor::{Monitor, Persist};
 use heirlock_nsm::limits::LINE_BYTES_MAX;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
-use crate::boot;
 use crate::files::{self, trusted};
+use crate::host::Host;
 
 const NAME: &str = "registrations";
 
@@ -54,10 +54,10 @@ pub(super) struct Said {
 impl Book {
     /// Opens it, and answers what it says and when it was last written: where a file of the status monitor's directory is
     /// younger, another status monitor knew better. `None` where there was no book of this boot.
-    pub(super) fn open(directory: &Path) -> io::Result<(Self, Option<(Said, SystemTime)>)> {
+    pub(super) fn open(host: &Host, directory: &Path) -> io::Result<(Self, Option<(Said, SystemTime)>)> {
         let path = directory.join(NAME);
         // Where that is not known, no book is of this boot.
-        let boot = boot::id().unwrap_or_default();
+        let boot = host.boot().unwrap_or_default();
         let written = trusted::stat(&path).and_then(|meta| meta.modified()).ok();
         let said = read(&path, &boot)?;
         let Said { lines, owed } = said.clone().unwrap_or_default();
@@ -130,8 +130,8 @@ fn parse_owed(text: &[u8]) -> Option<(MonName, StateNumber)> {
 }
 
 /// The registrations and calls that the last agent of this boot knew; `None` where there was none.
-pub(super) fn take_up(directory: &Path) -> io::Result<Option<Said>> {
-    read(&directory.join(NAME), &boot::id().unwrap_or_default())
+pub(super) fn take_up(host: &Host, directory: &Path) -> io::Result<Option<Said>> {
+    read(&directory.join(NAME), &host.boot().unwrap_or_default())
 }
 
 /// From now on it would not be true any more.
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_registration_in_the_book_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, lines) = Book::open(directory.path()).unwrap();
+        let (mut book, lines) = Book::open(&Host::here(), directory.path()).unwrap();
         assert_eq!(lines, None, "no book yet");
         let machine = knowing(Said::default());
         book.write(&[Persist::Keep(line("10.0.0.1", 1)), Persist::Keep(line("10.0.0.2", 1))], &machine);
@@ -260,7 +260,7 @@ mod tests {
         book.file.write_all(b"+0100007f 0001").unwrap(); // killed in the middle of a write
         drop(book);
         let before = SystemTime::now();
-        let (_, found) = Book::open(directory.path()).unwrap();
+        let (_, found) = Book::open(&Host::here(), directory.path()).unwrap();
         let expected = said(&[line("10.0.0.1", 7)], &[("b.example", 7)]);
         let (lines, written) = found.unwrap();
         assert_eq!(lines, expected);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn reopened(directory: &Path) -> Said {
-        Book::open(directory).unwrap().1.unwrap().0
+        Book::open(&Host::here(), directory).unwrap().1.unwrap().0
     }
 
     #[test]
@@ -280,13 +280,13 @@ mod tests {
         line("10.0.0.1", 1).render(&mut text);
         text.extend(b">10.0.0.1 5\n");
         fs::write(directory.path().join(NAME), text).unwrap();
-        assert_eq!(Book::open(directory.path()).unwrap().1, None);
+        assert_eq!(Book::open(&Host::here(), directory.path()).unwrap().1, None);
     }
 
     #[test]
     fn a_long_book_is_begun_anew_and_loses_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, _) = Book::open(directory.path()).unwrap();
+        let (mut book, _) = Book::open(&Host::here(), directory.path()).unwrap();
         book.changes = CHANGES_MAX;
         let first = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
         let changes = [Persist::Keep(line("10.0.0.1", 1)), Persist::Owe(name("10.0.0.1"), StateNumber(5))];
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_registration_that_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut book, _) = Book::open(directory.path()).unwrap();
+        let (mut book, _) = Book::open(&Host::here(), directory.path()).unwrap();
         let whole = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
         let machine = knowing(whole.clone());
         // No more room there: a file that is open for reading alone can't be written.
@@ -323,7 +323,7 @@ mod tests {
         let mut bytes = Vec::new();
         line.render(&mut bytes);
         assert_eq!(bytes.len(), LINE_BYTES_MAX);
-        let (mut book, _) = Book::open(directory.path()).unwrap();
+        let (mut book, _) = Book::open(&Host::here(), directory.path()).unwrap();
         let longest = said(&[line.clone()], &[]);
         assert!(book.write(&[Persist::Keep(line)], &knowing(longest.clone())));
         assert_eq!(reopened(directory.path()), longest);

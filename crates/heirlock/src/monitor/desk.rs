@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::book::Book;
 use super::directory::Found;
+use crate::host::Host;
 
 /// The machine with its book, and the event descriptor that wakes the thread that serves.
 #[derive(Clone)]
@@ -35,8 +36,8 @@ struct Inner {
 
 impl Desk {
     /// Begins with what an earlier run in this boot kept.
-    pub(super) fn open(runtime_directory: &Path, rules: Rules) -> io::Result<Self> {
-        let (book, found) = Book::open(runtime_directory)?;
+    pub(super) fn open(host: &Host, runtime_directory: &Path, rules: Rules) -> io::Result<Self> {
+        let (book, found) = Book::open(host, runtime_directory)?;
         let resumes = found.as_ref().map(|(_, written)| *written);
         let said = found.map(|(said, _)| said).unwrap_or_default();
         let machine = Monitor::resumed(rules, said.lines, said.owed);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::monitor::key;
@@ -12,7 +12,8 @@ use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine};
 
-use crate::files::{self, Folder, Links, Owner, trusted};
+use crate::files::{self, Folder, Links, Owner};
+use crate::host::Host;
 
 /// `sm`, and which files in it hold lines of which client: rpc.statd names files as the resolver of the moment says.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ impl Directory {
     ///
     /// # Errors
     /// Where the directory can't be read.
-    pub(crate) fn open(state_directory: &Path) -> io::Result<(Self, Vec<Found>)> {
-        Self::open_as_of(state_directory, booted_at())
+    pub(crate) fn open(host: &Host, state_directory: &Path) -> io::Result<(Self, Vec<Found>)> {
+        // Where the boot is not known, everything counts as of this one.
+        Self::open_as_of(state_directory, host.booted_at().unwrap_or(UNIX_EPOCH))
     }
 
     fn open_as_of(state_directory: &Path, booted: SystemTime) -> io::Result<(Self, Vec<Found>)> {
@@ -149,17 +151,11 @@ fn read_dated(sm: &Folder, file: &MonName) -> io::Result<(SystemTime, Vec<Monito
     Ok((at, parse_record(&bytes).map(|parsed| parsed.lines).map_err(io::Error::other)?))
 }
 
-/// `btime` of /proc/stat; the start of time where it can't be read, so that everything counts as of this boot.
-fn booted_at() -> SystemTime {
-    let stat = trusted::read_system("/proc/stat").unwrap_or_default();
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
-    UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+    use std::time::Duration;
 
     use heirlock_nsm::MyName;
 
@@ -194,7 +190,7 @@ mod tests {
     #[test]
     fn a_registration_becomes_a_file_as_statd_writes_it_and_goes_again() {
         let state = made();
-        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        let (mut directory, _) = Directory::open(&Host::here(), state.path()).unwrap();
         let (client, nothing) = (name("10.0.0.1"), BTreeMap::new());
         directory.update(&client, &[line("10.0.0.1", "nfs-a", 1)], &nothing).unwrap();
         let path = state.path().join("sm/10.0.0.1");
@@ -210,7 +206,7 @@ mod tests {
         let (old, other) = (line("10.0.0.1", "nfs-a", 1), line("10.0.0.2", "nfs-a", 1));
         fs::write(state.path().join("sm/client1.example"), render_record(&[old.clone(), other.clone()]))
             .unwrap();
-        let (mut directory, kept) = Directory::open(state.path()).unwrap();
+        let (mut directory, kept) = Directory::open(&Host::here(), state.path()).unwrap();
         let kept: Vec<_> = kept.into_iter().map(|(line, _)| line).collect();
         assert_eq!(kept, [old, other.clone()]);
         let new = line("10.0.0.1", "nfs-a", 2);
@@ -226,7 +222,7 @@ mod tests {
         let state = made();
         let placed = render_record(&[line("10.0.0.1", "nfs-service", 0)]);
         fs::write(state.path().join("sm/10.0.0.1"), &placed).unwrap();
-        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        let (mut directory, _) = Directory::open(&Host::here(), state.path()).unwrap();
         let conveyed = BTreeMap::from([(name("10.0.0.1"), placed.clone())]);
         directory.update(&name("10.0.0.1"), &[line("10.0.0.1", "nfs-b", 5)], &conveyed).unwrap();
         let both = [placed.clone(), render_record(&[line("10.0.0.1", "nfs-b", 5)])].concat();
@@ -256,7 +252,7 @@ mod tests {
         fs::create_dir(sm.join("10.0.0.3")).unwrap();
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
         rustix::fs::mknodat(rustix::fs::CWD, sm.join("10.0.0.4"), kind, mode, 0).unwrap();
-        let (mut directory, found) = Directory::open(state.path()).unwrap();
+        let (mut directory, found) = Directory::open(&Host::here(), state.path()).unwrap();
         assert_eq!(found, []);
         for (client, is_written) in
             [("10.0.0.1", false), ("10.0.0.2", true), ("10.0.0.3", false), ("10.0.0.4", false)]
@@ -277,11 +273,11 @@ mod tests {
         let lines: Vec<MonitorLine> = (0..u8::try_from(heirlock_core::limits::MON_LINES_MAX).unwrap())
             .map(|cookie| line(&longest, &my_name, cookie))
             .collect();
-        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        let (mut directory, _) = Directory::open(&Host::here(), state.path()).unwrap();
         directory.update(&name(&longest), &lines, &BTreeMap::new()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), render_record(&lines));
         assert_eq!(fs::read(&path).unwrap().len(), lines.len() * heirlock_nsm::limits::LINE_BYTES_MAX);
-        let (mut again, found) = Directory::open(state.path()).unwrap();
+        let (mut again, found) = Directory::open(&Host::here(), state.path()).unwrap();
         assert_eq!(found.len(), lines.len());
         again.update(&name(&longest), &[], &BTreeMap::new()).unwrap();
         assert!(!path.exists());
@@ -300,7 +296,7 @@ mod tests {
         write("client3.example", &[registered("10.0.0.3")]);
         write("10.0.0.4", &[placed.clone(), registered("10.0.0.4")]);
         write("10.0.0.6", &[registered("10.0.0.6")]);
-        let (mut directory, _) = Directory::open(state.path()).unwrap();
+        let (mut directory, _) = Directory::open(&Host::here(), state.path()).unwrap();
         let clients = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"].map(name);
         let lines_of = |client: &MonName| match client.as_str() {
             "10.0.0.6" => Vec::new(), // it has left, and the agent was killed before the file did

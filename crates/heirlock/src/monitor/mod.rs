@@ -47,6 +47,7 @@ use sockets::Sockets;
 
 use crate::convey::Conveyor;
 use crate::files::{self, Folder, Links};
+use crate::host::Host;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::watchdog::Turns;
 
@@ -59,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) state_directory: PathBuf,
     /// Holds what survives a kill, and means nothing after a reboot.
     pub(crate) runtime_directory: PathBuf,
+    /// The host whose lock manager asks.
+    pub(crate) host: Host,
     /// Where rpcbind is on this server.
     pub(crate) rpcbind_port: u16,
     /// rpcbind's local socket.
@@ -150,14 +153,15 @@ pub(crate) fn start(
 /// # Errors
 /// Where the directory or the book can't be read or written; it may be repeated.
 pub(crate) fn hand_back(
+    host: &Host,
     state_directory: &Path,
     runtime_directory: &Path,
     local_directory: &Path,
     rpcbind_port: u16,
 ) -> std::io::Result<Vec<(MonName, String)>> {
-    let Some(Said { lines, owed }) = book::take_up(runtime_directory)? else { return Ok(Vec::new()) };
+    let Some(Said { lines, owed }) = book::take_up(host, runtime_directory)? else { return Ok(Vec::new()) };
     tell_what_is_owed(&lines, owed, rpcbind_port)?;
-    let (mut directory, _) = Directory::open(state_directory)?;
+    let (mut directory, _) = Directory::open(host, state_directory)?;
     let conveyed = Conveyor::open(state_directory, local_directory)?;
     let mut clients: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
     for line in lines {
@@ -202,11 +206,17 @@ fn serve(
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> Result<(Desk, OwnState)> {
     let state = OwnState::open(&options.state_directory)?;
-    let desk = Desk::open(&options.runtime_directory, options.rules)
+    let desk = Desk::open(&options.host, &options.runtime_directory, options.rules)
         .with_context(|| format!("can't keep registrations in {}", options.runtime_directory.display()))?;
     prepare(&desk)?;
     let caller = downcall::start(desk.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
-    let room = server::Room { desk: desk.clone(), state: state.clone(), caller, trust: options.trust };
+    let room = server::Room {
+        host: options.host.clone(),
+        desk: desk.clone(),
+        state: state.clone(),
+        caller,
+        trust: options.trust,
+    };
     server::start(sockets, room, turns, wanted).context("can't serve as status monitor")?;
     Ok((desk, state))
 }

@@ -213,6 +213,7 @@ mod tests {
     use heirlock_nsm::xdr::{Reader, Writer};
 
     use super::*;
+    use crate::host::Host;
     use crate::monitor::Trust;
 
     type Table = Arc<Mutex<Vec<(u32, String, String)>>>;
@@ -273,6 +274,7 @@ mod tests {
             },
             state_directory: directory.path().into(),
             runtime_directory: directory.path().into(),
+            host: Host::here(),
             rpcbind_port: 9,
             rpcbind_socket: socket,
             trust: Trust::ANY_PORT,

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use heirlock_core::Moment;
@@ -27,6 +26,7 @@ use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
 use crate::from_elsewhere;
+use crate::host::Host;
 use crate::roles::Peers;
 use crate::threads;
 use crate::watchdog::Turns;
@@ -39,6 +39,7 @@ const TIDIED_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread's tools.
 pub(super) struct Room {
+    pub(super) host: Host,
     pub(super) desk: Desk,
     pub(super) state: OwnState,
     pub(super) caller: Caller,
@@ -91,7 +92,7 @@ pub(super) fn start(
         datagrams: datagrams?,
         listeners: [Some(tcp4), tcp6].into_iter().flatten().collect(),
         streams: Streams::new(room.trust),
-        peers: Peers::of(Path::new("/proc")),
+        peers: Peers::of(&room.host),
         room,
         turns,
         wanted,

@@ -55,6 +55,7 @@ fn stand_trusting(store: StoreIs, trust: Trust) -> Stand {
         rules: rules(),
         state_directory: directory.path().join("nfs"),
         runtime_directory: directory.path().join("run"),
+        host: Host::here(),
         rpcbind_port: 9,
         rpcbind_socket: directory.path().join("rpcbind.sock"),
         trust,
@@ -82,7 +83,7 @@ fn wanted_by(agent: Sender<Wanted>) -> impl Fn(Wanted) + Send + 'static {
 /// Plays the agent, without a store.
 fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs, commits: Arc<AtomicUsize>) {
     thread::spawn(move || {
-        let (mut directory, _) = Directory::open(&options.state_directory).unwrap();
+        let (mut directory, _) = Directory::open(&Host::here(), &options.state_directory).unwrap();
         for wanted in wanted {
             match wanted {
                 Wanted::Commit { batch, .. } => {
@@ -266,6 +267,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
         rules: rules(),
         state_directory: directory.path().join("nfs"),
         runtime_directory: directory.path().join("run"),
+        host: Host::here(),
         rpcbind_port: lock_manager.rpcbind_port,
         rpcbind_socket: directory.path().join("none"),
         trust: Trust::ANY_PORT,
@@ -319,7 +321,8 @@ fn a_call_that_is_owed_is_made_before_the_registrations_are_handed_back() {
     fs::create_dir(&local).unwrap();
     let lock_manager = fake_lock_manager();
     *lock_manager.mute.lock().unwrap() = 1_000;
-    let hand_back = || hand_back(state_directory, runtime_directory, &local, lock_manager.rpcbind_port);
+    let hand_back =
+        || hand_back(&Host::here(), state_directory, runtime_directory, &local, lock_manager.rpcbind_port);
     let error = hand_back().unwrap_err();
     assert!(error.to_string().contains("127.0.0.1 was restarted"), "{error}");
     assert!(runtime_directory.join("registrations").exists(), "it may be repeated");

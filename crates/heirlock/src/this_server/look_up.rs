@@ -5,12 +5,12 @@ use std::net::{IpAddr, ToSocketAddrs};
 use heirlock_nsm::MonName;
 use heirlock_nsm::name::no_clients_address;
 
-use crate::presence::is_present;
+use crate::host::Host;
 
 /// All addresses of a client's name, the most likely first. What is no address of another host says nothing of where the
 /// client is: this server's own, which it may have in common with the client (a bridge of containers, say), are left out,
 /// unless the name has no other.
-pub(crate) fn resolve(name: &MonName) -> Vec<IpAddr> {
+pub(crate) fn resolve(host: &Host, name: &MonName) -> Vec<IpAddr> {
     if !name.is_host_name() {
         return Vec::new();
     }
@@ -21,7 +21,8 @@ pub(crate) fn resolve(name: &MonName) -> Vec<IpAddr> {
             addresses.push(address);
         }
     }
-    let others: Vec<IpAddr> = addresses.iter().copied().filter(|address| !is_present(*address)).collect();
+    let others: Vec<IpAddr> =
+        addresses.iter().copied().filter(|address| !host.is_present(*address)).collect();
     if others.is_empty() { addresses } else { others }
 }
 
@@ -32,9 +33,9 @@ mod tests {
     #[test]
     fn an_address_with_a_scope_and_one_of_nobody_are_not_looked_up() {
         for name in ["fe80::1%lo", "0.0.0.0", "255.255.255.255", "::"] {
-            assert!(resolve(&MonName::parse(name).unwrap()).is_empty(), "{name}");
+            assert!(resolve(&Host::here(), &MonName::parse(name).unwrap()).is_empty(), "{name}");
         }
-        let own = resolve(&MonName::parse("localhost").unwrap());
+        let own = resolve(&Host::here(), &MonName::parse("localhost").unwrap());
         assert!(own.iter().all(IpAddr::is_loopback) && !own.is_empty(), "{own:?}");
     }
 }

@@ -22,10 +22,9 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -48,12 +47,13 @@ use crate::control::report::StatusReport;
 use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
+use crate::host::Host;
 use crate::monitor::Desk;
 use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
-use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence};
+use crate::{from_elsewhere, lock_manager, monitor, notifier};
 
 pub(crate) use clock::Clock;
 pub(crate) use run::run;
@@ -92,24 +92,27 @@ impl ThisServer {
     /// # Errors
     /// Where what was conveyed can't be known.
     pub(crate) fn open(
+        host: Host,
         settings: &Arc<Settings>,
         clock: Clock,
         snapshot: Arc<Snapshot>,
         inbox: Sender<Message>,
     ) -> Result<Self> {
         let conveyor = open_conveyor(settings)?;
-        let mut lock_manager = lock_manager::open(settings);
+        let lock_manager = lock_manager::open_on(settings, &host);
         lock_manager.tidy();
         Ok(Self {
             settings: Arc::clone(settings),
             clock,
             conveyor,
-            peers: Peers::of(Path::new("/proc")),
+            peers: lock_manager.peers(),
             looker: Looker::new(settings.state_directory.clone(), inbox.clone()),
             workshop: Workshop {
+                host,
                 settings: Arc::clone(settings),
                 clock,
-                lock_manager: Arc::new(Mutex::new(lock_manager)),
+                lock_manager,
+                turn: Arc::default(),
                 inbox,
                 run: RunNumber::default(),
             },
@@ -125,9 +128,9 @@ impl ThisServer {
 
     /// The same, of which nobody asks for the status.
     #[cfg(test)]
-    pub(crate) fn begun(settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
+    pub(crate) fn begun(host: Host, settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
         let snapshot = Arc::new(Snapshot::new(settings));
-        Self::open(settings, Clock::start(), snapshot, inbox).unwrap()
+        Self::open(host, settings, Clock::start(), snapshot, inbox).unwrap()
     }
 
     /// Begins to watch the status monitor's directory, where that is how records are noticed.
@@ -156,6 +159,10 @@ impl ThisServer {
         listener.with_context(|| {
             format!("can't listen for callouts in {}", self.settings.runtime_directory.display())
         })
+    }
+
+    fn host(&self) -> &Host {
+        &self.workshop.host
     }
 
     fn spool(&self) -> Spool {
@@ -213,19 +220,19 @@ impl Outside for ThisServer {
     }
 
     fn boot(&self) -> Option<String> {
-        boot::id().ok()
+        self.host().boot().ok()
     }
 
     fn node(&self) -> Option<String> {
-        rustix::system::uname().nodename().to_str().ok().map(str::to_owned)
+        self.host().node()
     }
 
     fn interface_addresses(&self) -> Vec<IpAddr> {
-        interfaces::addresses(Path::new("/proc"))
+        self.host().addresses()
     }
 
     fn is_present(&self, address: IpAddr) -> bool {
-        presence::is_present(address)
+        self.host().is_present(address)
     }
 
     fn destination_of(&self, name: &MonName) -> Option<Destination> {
@@ -398,7 +405,7 @@ impl Outside for ThisServer {
     }
 
     fn lock_manager(&self) -> String {
-        self.workshop.lock_manager().describe()
+        self.workshop.lock_manager.describe()
     }
 
     fn publish(&self, report: StatusReport, looked: Option<Moment>) {
@@ -419,7 +426,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings_in(&directory);
         let (inbox, _messages) = channel();
-        let begun = || ThisServer::begun(&settings, inbox.clone());
+        let begun = || ThisServer::begun(Host::here(), &settings, inbox.clone());
         keeps_its_promises(begun(), |before| {
             drop(before);
             begun()

@@ -11,13 +11,11 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
 use super::ThisServer;
+use crate::host::Host;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust};
 use crate::watchdog::Turns;
-
-/// Where rpcbind listens for what only the machine itself may ask.
-const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
 
 /// What lies in the status monitor's directory, once that was read. The thread that reads it at the start fills it in.
 pub(super) type Read = Arc<Mutex<Option<Directory>>>;
@@ -41,17 +39,18 @@ impl ThisServer {
             state_directory: settings.state_directory.clone(),
             runtime_directory: settings.runtime_directory.clone(),
             rpcbind_port: settings.notify.rpcbind_port,
-            rpcbind_socket: RPCBIND_SOCKET.into(),
+            rpcbind_socket: self.workshop.host.rpcbind_socket(),
+            host: self.workshop.host.clone(),
             trust: Trust::PRIVILEGED,
         };
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
         let mut differing = None;
         let (directory, placed) = (Arc::clone(&self.directory), Arc::clone(self.conveyor.placed()));
-        let state_directory = settings.state_directory.clone();
+        let (host, state_directory) = (options.host.clone(), settings.state_directory.clone());
         let prepare = |desk: &Desk| {
             if !desk.resumes() {
-                differing = Some(read(&directory, &state_directory, desk, &placed)?);
+                differing = Some(read(&directory, &host, &state_directory, desk, &placed)?);
             }
             Ok(())
         };
@@ -63,7 +62,8 @@ impl ThisServer {
         if differing.is_none() {
             let told = |read| Message::DirectoryRead(Box::new(read));
             self.workshop.in_thread("directory", told, move |_| {
-                read(&directory, &state_directory, &desk, &placed).map_err(|error| format!("{error:#}"))
+                read(&directory, &host, &state_directory, &desk, &placed)
+                    .map_err(|error| format!("{error:#}"))
             });
         }
         Ok(differing)
@@ -72,7 +72,13 @@ impl ThisServer {
     /// Reads the directory, now.
     pub(super) fn read_now(&self) -> Result<BTreeSet<MonName>> {
         match &self.desk {
-            Some(desk) => read(&self.directory, &self.settings.state_directory, desk, self.conveyor.placed()),
+            Some(desk) => read(
+                &self.directory,
+                &self.workshop.host,
+                &self.settings.state_directory,
+                desk,
+                self.conveyor.placed(),
+            ),
             None => Ok(BTreeSet::new()),
         }
     }
@@ -91,11 +97,12 @@ impl ThisServer {
 /// stays, for it knows what was written since.
 fn read(
     into: &Read,
+    host: &Host,
     state_directory: &Path,
     desk: &Desk,
     placed: &BTreeMap<MonName, Vec<u8>>,
 ) -> Result<BTreeSet<MonName>> {
-    let (mut directory, mut found) = Directory::open(state_directory)
+    let (mut directory, mut found) = Directory::open(host, state_directory)
         .with_context(|| format!("can't read {}", state_directory.join("sm").display()))?;
     let mut conveyed: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();
     for parsed in placed.values().filter_map(|bytes| parse_record(bytes).ok()) {

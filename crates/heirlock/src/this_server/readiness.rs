@@ -12,9 +12,8 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::work::Workshop;
 use crate::config::ServiceSettings;
-use crate::presence::is_present;
 use crate::threads;
-use crate::{arp, limits, probe};
+use crate::{arp, limits};
 
 /// What is known of each address. It is shared by the threads that look and those that tell.
 #[derive(Debug, Default)]
@@ -142,7 +141,7 @@ impl Workshop {
 
     fn bring_up_one(&self, service: &ServiceSettings, last_call: Moment, readiness: &Arc<Readiness>) {
         let mut hook_failed = None;
-        if !service.addresses.iter().all(|address| is_present(*address))
+        if !service.addresses.iter().all(|address| self.host.is_present(*address))
             && let Some(Err(why)) =
                 self.hook("address-up", self.settings.hooks.address_up.as_ref(), &service.name, None)
         {
@@ -173,7 +172,7 @@ impl Workshop {
     ) {
         let mut announced = false;
         while !readiness.is_over() {
-            let there = is_present(address);
+            let there = self.host.is_present(address);
             if there && !announced {
                 announced = true;
                 if let Err(error) = arp::announce(address) {
@@ -181,7 +180,9 @@ impl Workshop {
                 }
             }
             let ready = match there {
-                true => probe::registered(address, self.settings.notify.rpcbind_port, limits::PROBE_TIME_MAX)
+                true => self
+                    .lock_manager
+                    .serves_at(address)
                     .map_err(|why| format!("{address}, an address of {service}, is not served here: {why}")),
                 false => {
                     Err(format!("{address}, an address of {service}, is not on this server{hook_failed}"))
@@ -218,6 +219,7 @@ mod tests {
     use crate::agent::testing::{Place, place, service};
     use crate::config::Settings;
     use crate::fake_programs::rpcbind_and_programs;
+    use crate::lock_manager;
     use heirlock_agent::Message;
 
     /// What is missing at the addresses of one service.
@@ -237,6 +239,7 @@ mod tests {
         let mut settings = Settings::clone(&shop.settings);
         settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         settings.notify.rpcbind_port = port;
+        shop.lock_manager = lock_manager::open_on(&settings, &shop.host);
         shop.settings = Arc::new(settings);
         let readiness = Arc::default();
         let last_call = shop.clock.now() + within;

@@ -15,6 +15,7 @@ use super::{Clock, Snapshot, ThisServer, watch};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
 use crate::detector::Hints;
+use crate::host::Host;
 use crate::store::timed::Timed;
 use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
@@ -24,12 +25,12 @@ use crate::{callout, guard, limits, store};
 ///
 /// # Errors
 /// Where something it can't do without is missing, or another agent lives under its name.
-pub(crate) fn run(settings: Settings) -> Result<()> {
+pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
     let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
     let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX);
     turns.turn();
-    prepare(&settings)?;
+    prepare(&host, &settings)?;
     let (inbox, messages) = channel();
     let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&settings)));
     let outbox = Outbox::default();
@@ -39,7 +40,7 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
-    let outside = ThisServer::open(&settings, clock, snapshot, inbox)?;
+    let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;
     let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside)?;
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = begin_capture(&settings, &mut agent, &watchdog)?;
@@ -57,11 +58,11 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
 }
 
 /// What must be in place before anything is begun, and what an administrator is told at the start.
-fn prepare(settings: &Settings) -> Result<()> {
+fn prepare(host: &Host, settings: &Settings) -> Result<()> {
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
     }
-    match guard::renew(settings) {
+    match guard::renew(host, settings) {
         Ok(true) => tracing::info!("stock sm-notify is kept out again after a boot"),
         Ok(false) => {}
         Err(error) => {
@@ -71,7 +72,7 @@ fn prepare(settings: &Settings) -> Result<()> {
     if !settings.state_directory_is_set {
         tracing::info!(directory = %settings.state_directory.display(), "state-directory is not set, and the status monitor is followed to {}", settings.state_directory.display());
     }
-    for finding in guard::commands(settings) {
+    for finding in guard::commands(host, settings) {
         tracing::error!(remedy = finding.remedy, "{}", finding.found);
     }
     Ok(())

@@ -10,15 +10,18 @@ use crate::files::trusted;
 
 /// The exports of a service whose file system holds nothing else that is exported: all locks on it are the service's.
 ///
-/// `exported` is what exportfs wrote down (`etab`): a path, a tab, and to whom.
-pub(super) fn leaving(services: &[ServiceSettings], service: &ServiceName, exported: &str) -> Vec<PathBuf> {
+/// `exported` are the paths that are exported now.
+pub(super) fn leaving(
+    services: &[ServiceSettings],
+    service: &ServiceName,
+    exported: &[PathBuf],
+) -> Vec<PathBuf> {
     let device = |path: &Path| trusted::stat(path).ok().map(|found| found.dev());
     let (own, others): (Vec<_>, Vec<_>) = services.iter().partition(|other| other.name == *service);
     let own: Vec<&Path> = own.iter().flat_map(|s| &s.exports).map(PathBuf::as_path).collect();
     let others = others.iter().flat_map(|s| &s.exports).map(PathBuf::as_path);
-    let exported = exported.lines().filter_map(|line| line.split('\t').next()).map(Path::new);
     let staying: Vec<u64> = others
-        .chain(exported)
+        .chain(exported.iter().map(PathBuf::as_path))
         .filter(|path| !own.iter().any(|own| path.starts_with(own)))
         .filter_map(device)
         .collect();
@@ -51,13 +54,15 @@ mod tests {
         fs::create_dir(&projects).unwrap();
         let name: ServiceName = "homes".parse().unwrap();
         let elsewhere = service("projects", Path::new("/proc"));
-        let leaving = |other: &ServiceSettings, etab: &str| {
-            leaving(&[service("homes", &homes), other.clone()], &name, etab)
+        let leaving = |other: &ServiceSettings, exported: &[PathBuf]| {
+            leaving(&[service("homes", &homes), other.clone()], &name, exported)
         };
-        let own = format!("{0}\t*(rw)\n{0}/below\t*(rw)\n", homes.display());
+        let own = [homes.clone(), homes.join("below")];
         assert_eq!(leaving(&elsewhere, &own), std::slice::from_ref(&homes));
-        let own_clients = format!("{}\t*(rw)\n", projects.display());
-        assert!(leaving(&elsewhere, &own_clients).is_empty(), "the server's own clients lock there");
+        assert!(
+            leaving(&elsewhere, std::slice::from_ref(&projects)).is_empty(),
+            "the server's own clients lock there"
+        );
         assert!(leaving(&service("projects", &projects), &own).is_empty(), "another service's do");
         fs::remove_dir_all(&homes).unwrap();
         assert!(leaving(&elsewhere, &own).is_empty(), "nothing is there");

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use heirlock_agent::Message;
@@ -25,18 +25,20 @@ use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::guard;
 use crate::host::Host;
-use crate::lock_manager::{LockManager, exported};
+use crate::lock_manager::{self, LockManager};
 use crate::notifier::{self, LookUp};
-use crate::presence::is_present;
 use crate::threads;
-use crate::{hooks, limits, probe};
+use crate::{hooks, limits};
 
 /// All that work needs.
 #[derive(Clone)]
 pub(crate) struct Workshop {
+    pub(crate) host: Host,
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Clock,
-    pub(crate) lock_manager: Arc<Mutex<Box<dyn LockManager>>>,
+    pub(crate) lock_manager: Arc<dyn LockManager>,
+    /// Held while the lock manager is looked at or worked on: no look may come after the work that was done since.
+    pub(crate) turn: Arc<Mutex<()>>,
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
@@ -155,8 +157,9 @@ impl Workshop {
         }
     }
 
-    pub(super) fn lock_manager(&self) -> std::sync::MutexGuard<'_, Box<dyn LockManager>> {
-        self.lock_manager.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the lock manager is neither looked at nor worked on: for a thread that may wait.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`RunWork::CheckFit`](heirlock_agent::RunWork::CheckFit).
@@ -175,10 +178,10 @@ impl Workshop {
 
     /// A disk or a program that hangs is a reason to refuse; the thread that waits for it is left behind.
     fn look_in_time(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) -> Fit {
-        let settings = Arc::clone(&self.settings);
-        let incarnation = settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
+        let shop = self.clone();
+        let incarnation = self.settings.lock_manager.incarnation.as_ref().map(|command| command.time_limit);
         let limit = limits::INTENT_TIME_MAX + incarnation.unwrap_or_default();
-        let looked = threads::within("intent", limit, move || look(&settings, &targets, insists, brings));
+        let looked = threads::within("intent", limit, move || shop.look(&targets, insists, brings));
         looked.unwrap_or_else(|why| {
             let remedy = "find the disk or the program that hangs: 'heirlock doctor' looks at the same";
             lacks(Missing::new(
@@ -187,6 +190,21 @@ impl Workshop {
                 remedy,
             ))
         })
+    }
+
+    /// What an adoption needs, as the guard sees this host.
+    fn look(&self, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+        let (host, settings, lock_manager) = (&self.host, &self.settings, self.lock_manager.as_ref());
+        let missing =
+            guard::refusals(host, settings, lock_manager, targets, insists).into_iter().map(|refusal| {
+                let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
+                Missing::new(refusal.check, refusal.found, remedy)
+            });
+        let said = match brings {
+            true => guard::awaited(host, settings, lock_manager, targets),
+            false => Vec::new(),
+        };
+        Fit { missing: missing.collect(), said }
     }
 
     /// Has owners confirmed off.
@@ -232,7 +250,7 @@ impl Workshop {
             }
         }
         let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
-        let mut lock_manager = self.lock_manager();
+        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
         let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
         let grace_length = lock_manager.grace_length().map_err(|error| error.to_string())?;
@@ -262,13 +280,19 @@ impl Workshop {
 
     /// Gathers what other servers compare with their own.
     pub(super) fn gather_facts(&self) {
-        self.in_thread("facts", Message::Facts, |shop| Ok(guard::facts(&shop.settings)));
+        self.in_thread("facts", Message::Facts, |shop| {
+            Ok(guard::facts(&shop.settings, shop.lock_manager.as_ref()))
+        });
     }
 
     /// Looks a client's name up.
     pub(super) fn look_up(&self, name: MonName) {
         let of = name.clone();
-        self.in_thread("resolve", |found| Message::Resolved(of, found), move |_| Ok(resolve(&name)));
+        self.in_thread(
+            "resolve",
+            |found| Message::Resolved(of, found),
+            move |shop| Ok(resolve(&shop.host, &name)),
+        );
     }
 
     /// Asks the lock manager of this life once whether grace is open.
@@ -297,7 +321,8 @@ impl Workshop {
         }
         let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
         loop {
-            let Some(address) = self.addresses(service).iter().copied().find(|address| is_present(*address))
+            let Some(address) =
+                self.addresses(service).iter().copied().find(|address| self.host.is_present(*address))
             else {
                 return Ok(());
             };
@@ -330,10 +355,10 @@ impl Workshop {
 
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
-        // Before the lock manager is taken: a volume that hangs must hold up nobody who looks at it meanwhile.
-        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
+        // Before the turn: a volume that hangs must hold up nobody who looks at it meanwhile.
+        let exported = self.lock_manager.exported();
         let leaving = volumes::leaving(&self.settings.services, service, &exported);
-        let mut lock_manager = self.lock_manager();
+        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
@@ -409,7 +434,7 @@ impl Workshop {
 
     /// Asks the lock manager through whichever of this server's addresses answers.
     fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        probe::here(&self.settings, first)
+        lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first)
     }
 
     /// Runs a hook for a service; `None` where none is configured.
@@ -435,16 +460,6 @@ impl Workshop {
         tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
     }
-}
-
-/// What an adoption needs, as the guard sees this host.
-fn look(settings: &Settings, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
-    let missing = guard::refusals(settings, targets, insists).into_iter().map(|refusal| {
-        let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
-        Missing::new(refusal.check, refusal.found, remedy)
-    });
-    let said = if brings { guard::awaited(settings, targets) } else { Vec::new() };
-    Fit { missing: missing.collect(), said }
 }
 
 fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {

@@ -72,7 +72,7 @@ fn a_server_says_by_itself_where_it_is_and_leaves_out_what_floats() {
     place.agent.beat(Moment::START);
     let servers = place.agent.store.servers().unwrap();
     let said = &servers[&place.agent.settings.server].addresses;
-    let here = crate::interfaces::addresses(std::path::Path::new("/proc"));
+    let here = crate::host::Host::here().addresses();
     assert!(said.iter().all(|address| here.contains(address) && !address.is_loopback()), "{said:?}");
     let floating = heirlock_agent::agent::floating(&place.agent.settings);
     let mut own = here.iter().filter(|one| one.is_ipv4() && !one.is_loopback() && !floating.contains(one));

@@ -116,8 +116,8 @@ fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
 #[test]
 fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_the_loop() {
     let mut place = with_a_guest();
-    let lock_manager = std::sync::Arc::clone(&place.agent.outside.workshop.lock_manager);
-    let busy = lock_manager.lock().unwrap();
+    let turn = std::sync::Arc::clone(&place.agent.outside.workshop.turn);
+    let busy = turn.lock().unwrap();
     place.agent.release(&service("nfs"), None, None);
     let now = place.agent.outside.now();
     place.agent.address_gone(now, &service("nfs"), Ok(()));

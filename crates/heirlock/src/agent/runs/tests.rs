@@ -354,8 +354,8 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
 #[test]
 fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_seen() {
     let mut place = place();
-    let lock_manager = Arc::clone(&place.agent.outside.workshop.lock_manager);
-    let hangs = lock_manager.lock().unwrap();
+    let turn = Arc::clone(&place.agent.outside.workshop.turn);
+    let hangs = turn.lock().unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
     place.agent.tick_run(place.agent.outside.now());

@@ -18,9 +18,9 @@ use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind};
 use serde::Serialize;
 
 use crate::config::NotifySettings;
+use crate::host::Host;
 use crate::log_queue;
 use crate::notifier::{self, Task};
-use crate::presence;
 
 use super::exit::{Exit, Failed};
 use super::logging;
@@ -86,12 +86,12 @@ struct Left {
 }
 
 /// Does it.
-pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
+pub(super) fn run(host: &Host, options: &Notify, output: &Output) -> Result<Exit, Failed> {
     let began = Instant::now();
     logging::start("error")?;
-    check_addresses(&options.address)?;
+    check_addresses(host, &options.address)?;
     let named = options.state_directory.clone();
-    let mut directory = Directory::open(&named.unwrap_or_else(status_monitor_directory))?;
+    let mut directory = Directory::open(&named.unwrap_or_else(|| status_monitor_directory(host)))?;
     let found = directory.take_over(!options.resume, options.name.is_empty())?;
     let mut problems = found.problems;
     let passed_over = found.passed_over.into_iter().map(|(client, why)| Left { client, why });
@@ -155,9 +155,9 @@ fn task(options: &Notify, names: &[MyName], state: StateNumber, clients: &[Clien
 }
 
 /// Before anything is moved or counted: an address that isn't here could not be sent from.
-fn check_addresses(addresses: &[IpAddr]) -> Result<(), Failed> {
+fn check_addresses(host: &Host, addresses: &[IpAddr]) -> Result<(), Failed> {
     for address in addresses {
-        presence::check(*address).map_err(|error| {
+        host.check_address(*address).map_err(|error| {
             let what = format!(
                 "--address {address}: expected an address of this server, found that none can send from it: {error}; bring it up first"
             );

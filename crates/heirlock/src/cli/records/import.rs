@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::control::Fenced;
 use crate::detector;
 use crate::files::{Folder, trusted};
+use crate::host::Host;
 use crate::limits;
 use crate::monitor;
 use crate::roles::Peers;
@@ -67,6 +68,7 @@ struct Source {
 
 /// Brings a status monitor's directory in.
 pub(super) fn import(
+    host: &Host,
     settings: &Settings,
     service: &ServiceName,
     directory: &Path,
@@ -75,7 +77,7 @@ pub(super) fn import(
     check_service(settings, service)?;
     let (store, memory) = open_ours(settings)?;
     import_into(store.as_ref(), &memory, settings, service, fenced, || {
-        read(directory, roles_in(directory, &settings.state_directory))
+        read(host, directory, roles_in(host, directory, &settings.state_directory))
     })
 }
 
@@ -185,8 +187,8 @@ fn may_claim(
 
 /// The roles of hosts, where it is this server's own directory: in another server's directory only that server's mounts
 /// could tell.
-fn roles_in(directory: &Path, own: &Path) -> Roles {
-    if is_own(directory, own) { Peers::of(Path::new("/proc")).roles(&[], false) } else { Roles::default() }
+fn roles_in(host: &Host, directory: &Path, own: &Path) -> Roles {
+    if is_own(directory, own) { Peers::of(host).roles(&[], false) } else { Roles::default() }
 }
 
 fn is_own(directory: &Path, own: &Path) -> bool {
@@ -194,13 +196,13 @@ fn is_own(directory: &Path, own: &Path) -> bool {
     identity(directory).is_some_and(|here| identity(own) == Some(here))
 }
 
-fn read(directory: &Path, roles: Roles) -> Result<Source, Failed> {
+fn read(host: &Host, directory: &Path, roles: Roles) -> Result<Source, Failed> {
     let scan = detector::scan(directory).map_err(|error| Failed::new(Exit::Usage, error))?;
     let mut left: Vec<Left> =
         scan.problems.iter().map(|p| Left { what: p.path.clone(), why: p.why.clone() }).collect();
     left.sort_by(|a, b| a.what.cmp(&b.what));
     let state = read_state(directory, &mut left);
-    let population = resolved_population(&scan);
+    let population = resolved_population(host, &scan);
     if population.clients.is_empty() {
         let found: Vec<String> = left.iter().map(|left| format!("\n  {}: {}", left.what, left.why)).collect();
         let what = format!(
@@ -229,9 +231,9 @@ fn read_state(directory: &Path, left: &mut Vec<Left>) -> Option<StateNumber> {
 }
 
 /// The clients under their addresses: at failover no name is asked for.
-fn resolved_population(scan: &Scan) -> Population {
+fn resolved_population(host: &Host, scan: &Scan) -> Population {
     let by_name = population(scan, &BTreeMap::new(), &Addresses::new());
-    let addresses = resolve_all(&nameless(&by_name));
+    let addresses = resolve_all(host, &nameless(&by_name));
     population(scan, &BTreeMap::new(), &addresses)
 }
 
@@ -248,17 +250,17 @@ fn nameless(population: &Population) -> Vec<MonName> {
     population.clients.keys().filter(|key| key.address().is_none()).cloned().collect()
 }
 
-fn resolve_all(names: &[MonName]) -> Addresses {
+fn resolve_all(host: &Host, names: &[MonName]) -> Addresses {
     let mut addresses = Addresses::new();
     for some in names.chunks(limits::RESOLVE_AT_ONCE_MAX) {
         thread::scope(|scope| {
-            let begin = |name| threads::start_in(scope, "resolve", move || resolve(name));
+            let begin = |name| threads::start_in(scope, "resolve", move || resolve(host, name));
             let threads: Vec<_> = some.iter().map(|name| (name, begin(name))).collect();
             for (name, thread) in threads {
                 let found = match thread {
                     Ok(thread) => thread.join(),
                     // One after the other then.
-                    Err(_) => Ok(resolve(name)),
+                    Err(_) => Ok(resolve(host, name)),
                 };
                 if let Ok(found) = found {
                     learn(&mut addresses, name, found);

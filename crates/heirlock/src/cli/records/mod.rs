@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::control::Request;
+use crate::host::Host;
 use crate::store::memory::{open_any, open_ours};
 use crate::store::{Contents, Store, StoreError};
 use crate::survey::present;
@@ -108,7 +109,12 @@ struct Newest {
     contents: Contents,
 }
 
-pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+pub(super) fn run(
+    verb: args::Records,
+    host: &Host,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Exit, Failed> {
     match verb {
         args::Records::List { service: None } => look(settings, output, |store| list_services(store, output)),
         args::Records::List { service: Some(service) } => {
@@ -135,7 +141,7 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
         }
         args::Records::Import { service, directory, owner_fenced } => {
             let service = service.name(&settings.server)?;
-            let imported = import::import(settings, &service, &directory, owner_fenced)?;
+            let imported = import::import(host, settings, &service, &directory, owner_fenced)?;
             output.print(&imported, render::imported)?;
             Ok(if imported.unresolved.is_empty() { whole(&imported.left) } else { Exit::Failed })
         }

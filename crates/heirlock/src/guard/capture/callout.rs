@@ -10,8 +10,8 @@ use super::watch;
 use crate::callout::{PROGRAM, SOCKET};
 use crate::config::Settings;
 use crate::files::trusted;
-use crate::host::Host;
 use crate::host::nfs_conf::NfsConf;
+use crate::host::{Host, process};
 
 /// The findings on the live host.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
@@ -56,7 +56,7 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
 fn behind(host: &Host, settings: &Settings) -> Option<Finding> {
     let running = statd::running(host, settings).filter(|running| running.callout.is_none())?;
     let pid = running.pid;
-    let started = statd::started_at(host, pid)?;
+    let started = process::started_at(host, pid)?;
     let value = NfsConf::read(host).get("statd", statd::HA_CALLOUT)?;
     let written = trusted::stat(host.at(&value.file)).ok()?.mtime();
     (written > started).then(|| {

@@ -134,7 +134,7 @@ fn who_speaks(host: &Host) -> Vec<Finding> {
 
 /// lockd asks over IPv4; a client that was restarted says so over what it mounted by.
 fn over_v6(host: &Host, settings: &Settings) -> Option<Finding> {
-    host.text("/proc/net/if_inet6").filter(|text| !text.trim().is_empty())?;
+    host.table("if_inet6").filter(|text| !text.trim().is_empty())?;
     let check = "status-monitor-ipv6";
     let here = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let port = settings.notify.rpcbind_port;

@@ -31,7 +31,7 @@ fn monitored() -> Tree {
     let tree = Tree::debian();
     symlink("/dev/null", tree.host().at("/etc/systemd/system").join(statd::UNIT)).unwrap();
     tree.put(
-        "/proc/net/tcp",
+        "/proc/self/net/tcp",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
          0: 00000000:0296 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5001 1 0 100\n\
          1: 0100007F:0296 0100007F:0300 01 00000000:00000000 00:00000000 00000000     0        0 5002 1 0 100\n",

@@ -2,7 +2,7 @@
 
 use super::super::finding::Finding;
 use super::super::statd;
-use crate::config::{LockManagerKind, Settings};
+use crate::config::Settings;
 use crate::host::{Host, Unit};
 
 /// The findings on the live host.
@@ -13,8 +13,8 @@ pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
 /// The options that the running rpc.statd was started with, whatever the files say.
 fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
     // Another lock manager has a status monitor of its own.
-    let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
-    let Some(running) = statd::running(host, settings).filter(|_| kernel) else { return Vec::new() };
+    let is_statds = settings.lock_manager.kind.properties().is_of_nfs_utils;
+    let Some(running) = statd::running(host, settings).filter(|_| is_statds) else { return Vec::new() };
     let check = "state-directory";
     let (pid, mut findings) = (running.pid, Vec::new());
     let ours = &settings.state_directory;

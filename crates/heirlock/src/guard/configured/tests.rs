@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::finding::Severity;
 use super::*;
-use crate::guard::testing::{SERVICE, Tree, report, settings};
+use crate::guard::testing::{SERVICE, Tree, lock_manager, report, settings};
 use crate::store::dir::DirStore;
 
 /// The severities of one check.
 fn said(tree: &Tree, more: &str, check: &str) -> Vec<Severity> {
-    super::check(&tree.host(), &settings(more))
+    let settings = settings(more);
+    super::check(&tree.host(), &settings, lock_manager(tree, &settings).as_ref())
         .into_iter()
         .filter(|finding| finding.check == check)
         .map(|finding| finding.severity)
@@ -43,7 +44,8 @@ fn a_name_that_clients_would_not_know_is_said() {
         ("192.0.2.10", "are announced anyway"),
     ] {
         let more = format!("[host]\nnames = [\"nfs-a.example.com\"]\n{}", service("nfs.example.com", name));
-        let found = check(&tree.host(), &settings(&more));
+        let settings = settings(&more);
+        let found = check(&tree.host(), &settings, lock_manager(&tree, &settings).as_ref());
         let finding = found.iter().find(|finding| finding.check == "names").unwrap();
         assert!(finding.found.contains(said), "{name}: {finding}");
     }

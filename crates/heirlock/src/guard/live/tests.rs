@@ -8,7 +8,8 @@ use heirlock_nsm::MonName;
 
 use super::*;
 use crate::fake_programs::rpcbind;
-use crate::guard::testing::{SERVICE, Tree, report, settings};
+use crate::guard::testing::{SERVICE, Tree, lock_manager, report, settings};
+use crate::lock_manager::KERNEL;
 use crate::store::dir::DirStore;
 use crate::store::{Change, Contents};
 
@@ -56,18 +57,6 @@ fn a_status_monitor_that_is_not_registered_loses_locks() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let found = registrations(&at_port(silent.local_addr().unwrap().port(), ""));
     assert_eq!((found.len(), found[0].check, found[0].severity), (1, "rpcbind", Severity::LosesLocks));
-}
-
-#[test]
-fn a_mount_that_holds_lockd_up_is_said_where_the_strategy_does_not_refuse_it() {
-    let tree = Tree::debian();
-    let said = |more: &str| mounts_with_locks(&tree.host(), &settings(more)).map(|finding| finding.severity);
-    let (restart, notify) = ("", "[lock-manager]\nstrategy = \"notify\"\n");
-    assert_eq!((said(restart), said(notify)), (None, None));
-    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
-    assert_eq!((said(restart), said(notify)), (None, Some(Severity::Warning)));
-    tree.put("/proc/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
-    assert_eq!(said(notify), None);
 }
 
 #[test]
@@ -160,7 +149,10 @@ fn a_neighbour_table_that_is_too_small_is_said() {
     let limit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3";
     tree.put(limit, "4\n");
     assert_eq!(said(), Some(Severity::Ok));
-    tree.put("/proc/net/arp", "IP address HW type\n10.0.0.1 0x1 0x2 m * eth0\n10.0.0.9 0x1 0x2 m * eth0\n");
+    tree.put(
+        "/proc/self/net/arp",
+        "IP address HW type\n10.0.0.1 0x1 0x2 m * eth0\n10.0.0.9 0x1 0x2 m * eth0\n",
+    );
     assert_eq!(said(), Some(Severity::Warning), "three clients and one more");
     tree.put(limit, "1024\n");
     assert_eq!(said(), Some(Severity::Ok));
@@ -175,7 +167,8 @@ fn a_doctor_says_all_of_it_in_ten_seconds() {
     let mut took = Vec::new();
     let found = loop {
         let began = std::time::Instant::now();
-        let found = check(&tree.host(), &at_port(port, SERVICE));
+        let settings = at_port(port, SERVICE);
+        let found = check(&tree.host(), &settings, lock_manager(&tree, &settings).as_ref());
         took.push(began.elapsed());
         if began.elapsed().as_secs() < 10 {
             break found;

@@ -106,8 +106,9 @@ impl ModeOnHost for Nsm {
             let [state, runtime, local] =
                 [&state_directory, &run.settings.runtime_directory, &run.settings.local_directory]
                     .map(|path| run.host.at(path));
-            let left = monitor::hand_back(&state, &runtime, &local, run.settings.notify.rpcbind_port)
-                .map_err(failed("write", &state.join("sm")))?;
+            let left =
+                monitor::hand_back(run.host, &state, &runtime, &local, run.settings.notify.rpcbind_port)
+                    .map_err(failed("write", &state.join("sm")))?;
             for (client, why) in left {
                 // The file that is in the way is an administrator's to look at; the others are handed back.
                 run.say(StepOutcome::Left, format!("{}/{client}: {why}", state.join("sm").display()));
@@ -123,7 +124,7 @@ impl ModeOnHost for Nsm {
 
 /// systemd opens all of a unit's sockets or none, so what this kernel doesn't have must not be in it.
 pub(super) fn socket_unit(host: &Host, settings: &Settings) -> String {
-    let has_v6 = host.text("/proc/net/if_inet6").is_some();
+    let has_v6 = host.table("if_inet6").is_some();
     let lines = SOCKET_TEXT.lines().filter(|line| has_v6 || !line.contains("=[::]:"));
     let text: String = lines.map(|line| format!("{line}\n")).collect();
     match settings.capture.port {

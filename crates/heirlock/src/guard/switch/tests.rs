@@ -327,7 +327,7 @@ fn no_store_is_made_in_the_place_of_a_volume_that_is_not_mounted() {
             assert!(said.contains(part), "{said}");
         }
         assert_eq!((tree.listing(), tree.calls()), (before, vec![]), "nothing was touched");
-        tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
+        tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n/dev/drbd0 /srv ext4 rw 0 0\n");
         let done = on(&tree);
         assert!(outcomes(&done, StepOutcome::Done).contains(&"make /srv/heirlock a new store"), "{done:?}");
         assert!(tree.exists("/srv/heirlock/heirlock-store"));

@@ -89,6 +89,16 @@ impl Exports {
         trusted::replace(&self.folder.join(NAME), text.as_bytes(), 0o644, true)
     }
 
+    pub(super) fn state_directory(&self) -> &Path {
+        &self.state_directory
+    }
+
+    /// The paths that are exported now.
+    pub(super) fn now(&self) -> Vec<PathBuf> {
+        let table = exported(&self.host, &self.state_directory).unwrap_or_default();
+        table.lines().filter_map(|line| words(line).into_iter().next()).map(PathBuf::from).collect()
+    }
+
     /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is
     /// restarted.
     pub(super) fn has(&self, path: &Path, restarts: bool) -> bool {
@@ -134,28 +144,22 @@ fn clients(line: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::host::testing::Tree;
 
-    struct Place(tempfile::TempDir, Exports);
-
-    fn on(root: &Path) -> Host {
-        Host { root: root.to_owned(), systemctl: None, tools: Some(root.to_owned()), ..Host::here() }
-    }
+    struct Place(Tree, Exports);
 
     fn place(exports: &str, table: &str) -> Place {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        fs::create_dir_all(root.join("etc/exports.d")).unwrap();
-        fs::write(root.join("etc/exports"), exports).unwrap();
-        fs::write(root.join("etc/exports.d/one.exports"), "/srv/one *(rw)\n").unwrap();
-        fs::write(root.join("etab"), table).unwrap();
-        let exports = Exports::new(&on(root), Path::new("/"));
-        Place(folder, exports)
+        let tree = Tree::new();
+        tree.put("/etc/exports", exports);
+        tree.put("/etc/exports.d/one.exports", "/srv/one *(rw)\n");
+        tree.put("/etab", table);
+        let exports = Exports::new(&tree.host(), Path::new("/"));
+        Place(tree, exports)
     }
 
     impl Place {
         fn kept(&self) -> Option<String> {
-            fs::read_to_string(self.0.path().join("etc/exports.d").join(NAME)).ok()
+            self.0.host().text(Path::new("/etc/exports.d").join(NAME))
         }
     }
 
@@ -187,8 +191,8 @@ mod tests {
             let path = Path::new(path);
             assert_eq!((place.1.has(path, false), place.1.has(path, true)), (now, after), "{path:?}");
         }
-        fs::create_dir(place.0.path().join("statd")).unwrap();
-        let below = Exports::new(&on(place.0.path()), Path::new("/statd"));
+        place.0.folder("/statd");
+        let below = Exports::new(&place.0.host(), Path::new("/statd"));
         assert!(below.has(Path::new("/srv/homes"), false), "as on Red Hat");
     }
 
@@ -197,7 +201,7 @@ mod tests {
         let place = place("/srv/two host(rw) *(ro)\n", "/srv/one\t*(rw)\n/srv/two\thost(rw,fsid=1)\n");
         let _kept = place.1.keep();
         assert_eq!(place.kept(), None);
-        fs::remove_file(place.0.path().join("etab")).unwrap();
+        place.0.remove("/etab");
         let _kept = place.1.keep();
         assert_eq!(place.kept(), None);
     }

@@ -1,23 +1,27 @@
 use super::*;
 use std::fs;
 
-/// A /proc of files.
-struct FakeProc(tempfile::TempDir);
+use crate::host::testing::Tree;
+
+/// A host whose /proc the test writes.
+struct FakeProc(Tree);
 
 impl FakeProc {
     fn new() -> Self {
-        let fake = Self(tempfile::tempdir().unwrap());
+        let fake = Self(Tree::new());
         fake.put("sys/kernel/random/boot_id", "b00t\n");
-        fake.put("mounts", "/dev/sda1 / ext4 rw 0 0\n");
+        fake.put("self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
         fake.put("uptime", "100.50 300.00\n");
         fake.put("sys/fs/nfs/nlm_grace_period", "15\n");
         fake
     }
 
     fn put(&self, path: &str, text: &str) {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        self.0.put(&format!("/proc/{path}"), text);
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.host().proc(path)
     }
 
     fn lockd(&self, pid: u32, started: u64, ignored: &str) {
@@ -38,16 +42,14 @@ impl FakeProc {
             incarnation: None,
             grace_period: None,
         };
-        let root = self.0.path().to_owned();
-        let host = Host { tools: Some(root.clone()), root, systemctl: None, ..Host::here() };
+        let host = self.0.host();
         Kernel {
             settings,
             rpcbind_port: 111,
-            proc: self.0.path().to_owned(),
             exports: Exports::new(&host, Path::new("/")),
             host,
             is_status_monitor: false,
-            last_seen: Cell::new(None),
+            last_seen: AtomicU32::new(NONE),
         }
     }
 }
@@ -56,7 +58,7 @@ fn script(text: String) -> Command {
     Command { argv: vec!["sh".into(), "-c".into(), text], time_limit: Duration::from_secs(5) }
 }
 
-fn refusal(kernel: &mut Kernel, strategy: Strategy) -> String {
+fn refusal(kernel: &Kernel, strategy: Strategy) -> String {
     kernel.usable(strategy).unwrap_err().to_string()
 }
 
@@ -66,9 +68,9 @@ fn what_an_adoption_needs_of_the_host_is_looked_for_before() {
     let mut kernel = Kernel { rpcbind_port: 9, ..proc.kernel() };
     kernel.settings.restart_nfs =
         Some(Command { argv: vec!["/no/such/program".into()], time_limit: Duration::from_secs(5) });
-    proc.put("etab", "/srv/here\t*(rw)\n");
+    proc.0.put("/etab", "/srv/here\t*(rw)\n");
     let exports = ["/srv/here", "/srv/elsewhere"].map(PathBuf::from);
-    let mut checks = |strategy| {
+    let checks = |strategy| {
         let missing = kernel.missing(strategy, &exports);
         missing.into_iter().map(|one| (one.check, one.found)).collect::<Vec<_>>()
     };
@@ -96,8 +98,8 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
 fn a_lockd_that_ended_is_not_taken_for_who_has_its_number_now() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
-    let mut kernel = proc.kernel();
-    let mut start = || kernel.observe().unwrap().start;
+    let kernel = proc.kernel();
+    let start = || kernel.observe().unwrap().start;
     assert_eq!(start().as_deref(), Some("91@8000"));
     proc.put("91/stat", "91 (sh) S 1 91 91 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 9000 0 0\n");
     assert_eq!(start(), None);
@@ -122,11 +124,11 @@ fn grace_is_as_long_as_lockd_says_and_as_old_as_its_thread() {
 #[test]
 fn a_lockd_that_ignores_sigkill_is_refused_by_name_and_the_way_out_is_named() {
     let proc = FakeProc::new();
-    let mut kernel = proc.kernel();
-    let stopped = refusal(&mut kernel, Strategy::RestartLockManager);
+    let kernel = proc.kernel();
+    let stopped = refusal(&kernel, Strategy::RestartLockManager);
     assert!(stopped.contains("lockd doesn't run"), "{stopped}");
     proc.lockd(91, 8_000, "ffffffffffffffff");
-    let ignores = refusal(&mut kernel, Strategy::RestartLockManager);
+    let ignores = refusal(&kernel, Strategy::RestartLockManager);
     assert!(ignores.contains("ignores SIGKILL") && ignores.contains("'restart-nfs' can"), "{ignores}");
     proc.lockd(91, 8_000, "fffffffffffffeff");
     kernel.usable(Strategy::RestartLockManager).unwrap();
@@ -138,16 +140,35 @@ fn a_mount_that_holds_lockd_up_refuses_a_restart_of_nfs() {
     let mut kernel = proc.kernel();
     kernel.settings.restart_nfs = Some(script("true".into()));
     kernel.usable(Strategy::RestartNfs).unwrap();
-    proc.put("mounts", "f:/x /mnt/x nfs rw,vers=3,addr=10.0.0.9 0 0\n");
-    let held = refusal(&mut kernel, Strategy::RestartNfs);
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,addr=10.0.0.9 0 0\n");
+    let held = refusal(&kernel, Strategy::RestartNfs);
     assert!(held.contains("/mnt/x is mounted here by NFSv3"), "{held}");
-    proc.put("mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
     kernel.usable(Strategy::RestartNfs).unwrap();
 }
 
 #[test]
+fn a_mount_that_holds_lockd_up_is_said_where_the_strategy_does_not_refuse_it() {
+    let proc = FakeProc::new();
+    let said = |strategy| proc.kernel().remarks(strategy).iter().map(|one| one.check).collect::<Vec<_>>();
+    let nothing: Vec<&str> = Vec::new();
+    assert_eq!((said(Strategy::RestartNfs), said(Strategy::Notify)), (nothing.clone(), nothing.clone()));
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3 0 0\n");
+    assert_eq!((said(Strategy::RestartNfs), said(Strategy::Notify)), (nothing.clone(), vec!["nfs-mount"]));
+    proc.put("self/mounts", "f:/x /mnt/x nfs rw,vers=3,nolock 0 0\nf:/y /mnt/y nfs4 rw,vers=4.2 0 0\n");
+    assert_eq!(said(Strategy::Notify), nothing);
+}
+
+#[test]
+fn a_path_with_a_blank_is_exported_as_it_is_spelt_on_the_disk() {
+    let proc = FakeProc::new();
+    proc.0.put("/etab", "/srv/homes\t*(rw)\n/srv/a\\040b\t*(rw)\n");
+    assert_eq!(proc.kernel().exported(), ["/srv/homes", "/srv/a b"].map(PathBuf::from));
+}
+
+#[test]
 fn without_systemd_or_a_command_nfs_cannot_be_restarted() {
-    let refused = refusal(&mut FakeProc::new().kernel(), Strategy::RestartNfs);
+    let refused = refusal(&FakeProc::new().kernel(), Strategy::RestartNfs);
     assert!(
         refused.contains("systemd doesn't run here") && refused.contains("lock-manager.restart-nfs"),
         "{refused}"
@@ -158,7 +179,8 @@ fn without_systemd_or_a_command_nfs_cannot_be_restarted() {
 fn a_restart_is_believed_only_when_another_lockd_serves() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
-    let at = proc.0.path().display();
+    let at = proc.path("");
+    let at = at.display();
     let mut kernel = proc.kernel();
     kernel.settings.restart_nfs = Some(script(format!(
         "mv {at}/91 {at}/92; sed -i 's/91 (lockd)/92 (lockd)/; s/ 8000 / 9000 /' {at}/92/stat; mkdir -p {at}/fs/nfsd; echo 8 > {at}/fs/nfsd/threads"
@@ -182,12 +204,12 @@ fn what_is_let_go_of_is_written_in_one_line_and_without_nfsd_there_is_nothing() 
     let proc = FakeProc::new();
     let path = Path::new("/srv/nfs");
     proc.kernel().let_go_of_file_system(path).unwrap();
-    assert!(!proc.0.path().join("fs/nfsd/unlock_filesystem").exists());
+    assert!(!proc.path("fs/nfsd/unlock_filesystem").exists());
     proc.put("fs/nfsd/unlock_ip", "");
     proc.put("fs/nfsd/unlock_filesystem", "");
     proc.kernel().let_go("192.0.2.10".parse().unwrap()).unwrap();
     proc.kernel().let_go_of_file_system(path).unwrap();
-    let written = |name: &str| fs::read_to_string(proc.0.path().join("fs/nfsd").join(name)).unwrap();
+    let written = |name: &str| fs::read_to_string(proc.path("fs/nfsd").join(name)).unwrap();
     assert_eq!(
         (written("unlock_ip"), written("unlock_filesystem")),
         ("192.0.2.10\n".into(), "/srv/nfs\n".into())

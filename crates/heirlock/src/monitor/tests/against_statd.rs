@@ -75,6 +75,7 @@ fn start_here() -> Desk {
         rules: rules(),
         state_directory: NSM.into(),
         runtime_directory: "/run/heirlock".into(),
+        host: Host::here(),
         rpcbind_port: 111,
         rpcbind_socket: "/run/rpcbind.sock".into(),
         // The common behaviour of the two is compared; rpc.statd looks at no port.

@@ -23,7 +23,7 @@ fn leave(tree: &Tree, mode: &str) -> Vec<Step> {
 
 /// The book of the last agent of this boot.
 fn book(tree: &Tree, lines: &[&str]) {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = tree.host().text("/proc/sys/kernel/random/boot_id").unwrap();
     let lines: String = lines.iter().map(|line| format!("+{line}")).collect();
     tree.put("/run/heirlock/registrations", format!("{boot}{lines}"));
 }
@@ -287,7 +287,7 @@ fn the_socket_unit_names_the_configured_port_and_what_the_kernel_has() {
         lines.map(|line| line.rsplit_once('=').unwrap().1.to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(listens(0), ["0.0.0.0:662", "0.0.0.0:662"], "no IPv6 in this kernel");
-    tree.put("/proc/net/if_inet6", "");
+    tree.put("/proc/self/net/if_inet6", "");
     assert_eq!(listens(0), ["0.0.0.0:662", "0.0.0.0:662", "[::]:662", "[::]:662"]);
     assert_eq!(listens(4000), ["0.0.0.0:4000", "0.0.0.0:4000", "[::]:4000", "[::]:4000"]);
     assert_eq!(socket_unit(&tree.host(), &in_mode("nsm")), SOCKET_TEXT);

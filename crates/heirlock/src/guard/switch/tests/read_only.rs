@@ -89,7 +89,10 @@ fn a_file_that_such_a_host_brings_itself_is_as_good_as_ours() {
 fn a_single_file_that_can_not_be_replaced_is_named_before_anything_is_changed() {
     let tree = Tree::debian();
     tree.put(NFS_CONF_FILE, "[nfsd]\nthreads=64\n");
-    tree.put("/proc/mounts", format!("/dev/sda1 / ext4 rw 0 0\n/dev/sda1 {NFS_CONF_FILE} ext4 rw 0 0\n"));
+    tree.put(
+        "/proc/self/mounts",
+        format!("/dev/sda1 / ext4 rw 0 0\n/dev/sda1 {NFS_CONF_FILE} ext4 rw 0 0\n"),
+    );
     let before = tree.listing();
     let refused = enable(&tree.host(), &settings(SERVICE), false).unwrap_err().to_string();
     assert!(
@@ -98,12 +101,12 @@ fn a_single_file_that_can_not_be_replaced_is_named_before_anything_is_changed() 
     );
     assert!(!refused.contains(TMPFILES_FILE), "the others can be written: {refused}");
     assert_eq!((tree.listing(), tree.calls()), (before.clone(), vec![]));
-    tree.put("/proc/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+    tree.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
     on(&tree);
     off(&tree);
     assert_eq!(tree.listing(), {
         let mut before = before;
-        let mounts = Path::new("proc/mounts");
+        let mounts = Path::new("proc/self/mounts");
         before.insert(mounts.into(), tree.listing()[mounts].clone());
         before
     });

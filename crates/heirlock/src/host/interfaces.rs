@@ -1,9 +1,8 @@
-//! The addresses on the interfaces of this host, as the kernel says under /proc/net (proc(5)).
+//! The addresses on the interfaces of a host, as the kernel says under /proc/PROCESS/net (proc(5)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
-use crate::files::trusted;
+use super::Host;
 
 /// Flags of an IPv6 address that is not to be gone by (linux/if_addr.h): temporary, failed, deprecated, tentative.
 const PASSING: u8 = 0x01 | 0x08 | 0x20 | 0x40;
@@ -11,14 +10,16 @@ const PASSING: u8 = 0x01 | 0x08 | 0x20 | 0x40;
 /// The scope of addresses that mean the same on every link (`IPV6_ADDR_SCOPE_MASK`, net/ipv6.h).
 const GLOBAL: &str = "00";
 
-/// The addresses of this host. A table that can't be read has none: this host may be without IPv6.
-pub(crate) fn addresses(proc: &Path) -> Vec<IpAddr> {
-    let table = |name: &str| trusted::read_system(proc.join("net").join(name)).unwrap_or_default();
-    let mut found: Vec<IpAddr> = of_fib_trie(&table("fib_trie")).map(IpAddr::V4).collect();
-    found.extend(of_if_inet6(&table("if_inet6")).map(IpAddr::V6));
-    found.sort();
-    found.dedup();
-    found
+impl Host {
+    /// The addresses of its interfaces. A table that can't be read has none: a host may be without IPv6.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let table = |name: &str| self.table(name).unwrap_or_default();
+        let mut found: Vec<IpAddr> = of_fib_trie(&table("fib_trie")).map(IpAddr::V4).collect();
+        found.extend(of_if_inet6(&table("if_inet6")).map(IpAddr::V6));
+        found.sort();
+        found.dedup();
+        found
+    }
 }
 
 /// Each address of an interface is a route of its own to this host: `|-- 192.0.2.2`, and below it `/32 host LOCAL`.
@@ -51,6 +52,7 @@ fn of_if_inet6(table: &str) -> impl Iterator<Item = Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::testing::Tree;
 
     const TRIE: &str = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
         \u{20}    +-- 127.0.0.0/8 2 0 2\n           |-- 127.0.0.0\n              /8 host LOCAL\n\
@@ -65,20 +67,43 @@ mod tests {
 
     #[test]
     fn the_kernels_tables_tell_the_addresses_of_the_interfaces() {
-        let proc = tempfile::tempdir().unwrap();
-        assert_eq!(addresses(proc.path()), Vec::<IpAddr>::new(), "no table is no address");
-        std::fs::create_dir(proc.path().join("net")).unwrap();
-        std::fs::write(proc.path().join("net/fib_trie"), TRIE).unwrap();
-        std::fs::write(proc.path().join("net/if_inet6"), INET6).unwrap();
+        let tree = Tree::new();
+        assert_eq!(tree.host().addresses(), Vec::<IpAddr>::new(), "no table is no address");
+        tree.put("/proc/self/net/fib_trie", TRIE);
+        tree.put("/proc/self/net/if_inet6", INET6);
         let expected: Vec<IpAddr> =
             ["127.0.0.1", "192.0.2.2", "fd00::2"].map(|address| address.parse().unwrap()).into();
-        assert_eq!(addresses(proc.path()), expected);
+        assert_eq!(tree.host().addresses(), expected);
     }
 
     #[test]
     fn every_address_of_this_very_host_can_be_bound_here() {
-        let here = addresses(Path::new("/proc"));
+        let here = Host::here().addresses();
         assert!(here.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{here:?}");
         assert!(here.iter().all(|address| std::net::UdpSocket::bind((*address, 0)).is_ok()), "{here:?}");
+    }
+
+    #[test]
+    fn a_host_of_another_network_namespace_has_the_addresses_of_that() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        let script = "ip addr add 192.0.2.77/32 dev lo && ip link set lo up && echo begun && read go";
+        let mut other = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
+        if said.next().is_some() {
+            let host = Host { process: other.id().to_string(), ..Host::here() };
+            let address = "192.0.2.77".parse().unwrap();
+            assert!(host.addresses().contains(&address), "{:?}", host.addresses());
+            assert!(!Host::here().addresses().contains(&address));
+        } else {
+            crate::left_out::leave_out("a network namespace");
+        }
+        drop(other.stdin.take());
+        other.wait().unwrap();
     }
 }

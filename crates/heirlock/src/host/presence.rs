@@ -1,4 +1,7 @@
-//! The addresses of this server.
+//! Whether an address is on a host.
+//!
+//! The kernel is asked by sockets, which belong to the network namespace of the thread that makes them: a thread that asks for
+//! a host of another namespace must have entered that before (setns(2)).
 //!
 //! Whether a socket can be bound to an address says it only on some hosts. Where net.ipv4.ip_nonlocal_bind or
 //! net.ipv6.ip_nonlocal_bind is set, as it often is beside keepalived and HAProxy, a socket can be bound to any address of
@@ -9,19 +12,33 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::SockRef;
 
+use super::{Host, Network};
+
 /// Any port: a datagram socket is connected and nothing is sent.
 const NO_PORT: u16 = 9;
 
-/// Whether an address is on this server, and ready to be sent from.
-pub(crate) fn is_present(address: IpAddr) -> bool {
-    check(address).is_ok()
+impl Host {
+    /// Whether an address is on this host, and ready to be sent from.
+    pub(crate) fn is_present(&self, address: IpAddr) -> bool {
+        self.check_address(address).is_ok()
+    }
+
+    /// The same, with what the kernel says.
+    ///
+    /// # Errors
+    /// `AddrNotAvailable`, as a rule, where it is not.
+    pub(crate) fn check_address(&self, address: IpAddr) -> io::Result<()> {
+        match &self.network {
+            Network::OfThread => check(address),
+            #[cfg(test)]
+            Network::With(addresses) if addresses.contains(&address) => Ok(()),
+            #[cfg(test)]
+            Network::With(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
 }
 
-/// The same, with what the kernel says.
-///
-/// # Errors
-/// `AddrNotAvailable`, as a rule, where it is not.
-pub(crate) fn check(address: IpAddr) -> io::Result<()> {
+fn check(address: IpAddr) -> io::Result<()> {
     let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
     match address {
         // Takes an address of one of this host's interfaces, and no other (ip_dev_find in net/ipv4/ip_sockglue.c).
@@ -51,12 +68,13 @@ mod tests {
     }
 
     fn found(addresses: &[&str]) -> Vec<bool> {
-        addresses.iter().map(|address| is_present(address.parse().unwrap())).collect()
+        addresses.iter().map(|address| Host::here().is_present(address.parse().unwrap())).collect()
     }
 
     #[test]
     fn an_address_is_here_where_an_interface_has_it_whatever_may_be_bound() {
-        let name = "presence::tests::an_address_is_here_where_an_interface_has_it_whatever_may_be_bound";
+        let name =
+            "host::presence::tests::an_address_is_here_where_an_interface_has_it_whatever_may_be_bound";
         if !crate::namespaces::is_inside(name, true, "root") {
             return;
         }

@@ -13,9 +13,9 @@ const FOLDER: &str = "/etc/exports.d";
 
 /// The fsids of each exported path; `None` among them where an export has none.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Exports(BTreeMap<PathBuf, BTreeSet<Option<String>>>);
+pub(crate) struct Fsids(BTreeMap<PathBuf, BTreeSet<Option<String>>>);
 
-impl Exports {
+impl Fsids {
     /// The host's exports: those of now, and from the files those of other paths.
     pub(super) fn read(host: &Host, state_directory: &Path) -> Self {
         let mut files = vec![PathBuf::from(FILE)];
@@ -38,7 +38,7 @@ impl Exports {
     }
 
     /// The fsids under which a path is exported, by itself or by a folder above it.
-    pub(super) fn fsids(&self, path: &Path) -> Option<&BTreeSet<Option<String>>> {
+    pub(crate) fn of(&self, path: &Path) -> Option<&BTreeSet<Option<String>>> {
         path.ancestors().find_map(|ancestor| self.0.get(ancestor))
     }
 
@@ -75,12 +75,12 @@ fn fsid(options: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::Tree;
+    use crate::host::testing::Tree;
 
     const STATE: &str = "/var/lib/nfs";
 
-    fn fsids(exports: &Exports, path: &str) -> Vec<String> {
-        let found = exports.fsids(Path::new(path)).cloned().unwrap_or_default();
+    fn fsids(exports: &Fsids, path: &str) -> Vec<String> {
+        let found = exports.of(Path::new(path)).cloned().unwrap_or_default();
         found.into_iter().map(|fsid| fsid.unwrap_or_else(|| "none".into())).collect()
     }
 
@@ -94,7 +94,7 @@ mod tests {
         );
         tree.put("/etc/exports.d/x.exports", "/srv/d *(fsid=AB12)\n");
         tree.put("/etc/exports.d/x.bak", "/srv/e *(fsid=1)\n");
-        let exports = Exports::read(&tree.host(), Path::new(STATE));
+        let exports = Fsids::read(&tree.host(), Path::new(STATE));
         for (path, expected) in [
             ("/srv/nfs", vec!["none", "77"]),
             ("/srv/a", vec!["5", "6"]),
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn exports_of_now_count_more_than_the_file() {
         let tree = Tree::new();
-        let fsid = || fsids(&Exports::read(&tree.host(), Path::new(STATE)), "/srv/nfs");
+        let fsid = || fsids(&Fsids::read(&tree.host(), Path::new(STATE)), "/srv/nfs");
         tree.put("/etc/exports", "/srv/nfs *(rw)\n");
         tree.put("/var/lib/nfs/etab", "/srv/nfs\t*(rw,sync,wdelay,fsid=77,sec=sys,rw)\n");
         assert_eq!(fsid(), ["77"]);

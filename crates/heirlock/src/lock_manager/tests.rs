@@ -1,0 +1,175 @@
+//! Another kind of lock manager is one implementation: the agent and the guard ask it everything by the trait.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heirlock_agent::{Message, Outside, RunNumber, RunWork, Work};
+use heirlock_core::grace::Probe;
+use heirlock_core::incarnation::{Incarnation, Observation};
+use heirlock_core::takeover::Strategy;
+
+use super::{Fsids, Lack, LockManager, LockManagerError, Recognised};
+use crate::agent::testing::{Place, place, service};
+use crate::host::testing::Tree;
+use crate::roles::Peers;
+
+/// A lock manager of a kind of its own, as NFS-Ganesha will be: it has another question for grace, other ports, its own table of
+/// exports and facts of its own.
+#[derive(Default)]
+struct StandIn {
+    asked: Mutex<Vec<String>>,
+}
+
+impl StandIn {
+    fn note(&self, what: impl Into<String>) {
+        self.asked.lock().unwrap().push(what.into());
+    }
+
+    fn look() -> Observation {
+        Observation { boot: "b00t".into(), start: Some("epoch 7".into()), in_grace: None, serving: true }
+    }
+}
+
+impl LockManager for StandIn {
+    fn describe(&self) -> String {
+        "a stand-in".into()
+    }
+
+    fn observe(&self) -> Result<Observation, LockManagerError> {
+        Ok(Self::look())
+    }
+
+    fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {
+        self.note(format!("usable {strategy}"));
+        Ok(())
+    }
+
+    fn missing(&self, _strategy: Strategy, _exports: &[PathBuf]) -> Vec<Lack> {
+        vec![Lack::new("bus", "the bus does not answer", "start it")]
+    }
+
+    fn remarks(&self, _strategy: Strategy) -> Vec<Lack> {
+        Vec::new()
+    }
+
+    fn recognise(&self, strategy: Strategy) -> Result<Recognised, LockManagerError> {
+        self.note(format!("recognise {strategy}"));
+        Ok(Recognised { observation: Self::look(), in_place: false })
+    }
+
+    fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError> {
+        self.note(format!("let go {address}"));
+        Ok(())
+    }
+
+    fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
+        let source = io::Error::other("it lets go of no file system");
+        Err(LockManagerError::Read { what: path.display().to_string(), source })
+    }
+
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        (Probe::InGrace, format!("{address} answers its own question"))
+    }
+
+    fn serves_at(&self, _address: IpAddr) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        vec![38_465]
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::of(&Tree::new().host())
+    }
+
+    fn exported(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn fsids(&self) -> Fsids {
+        Fsids::default()
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("server-scope".to_owned(), "site".to_owned())])
+    }
+
+    fn grace_length(&self) -> Result<Duration, LockManagerError> {
+        Ok(Duration::from_secs(60))
+    }
+
+    fn grace_age(&self) -> Result<Option<Duration>, LockManagerError> {
+        Ok(None)
+    }
+}
+
+fn with_stand_in() -> (Place, Arc<StandIn>) {
+    let mut place = place();
+    let stand_in = Arc::new(StandIn::default());
+    let shared: Arc<dyn LockManager> = Arc::clone(&stand_in) as Arc<dyn LockManager>;
+    place.agent.outside.workshop.lock_manager = shared;
+    (place, stand_in)
+}
+
+#[test]
+fn a_kind_says_itself_what_an_adoption_needs_of_it() {
+    let (mut place, stand_in) = with_stand_in();
+    let work = RunWork::CheckFit { targets: vec![service("nfs")], insists: false, brings: false };
+    place.agent.outside.begin_for(RunNumber::default(), work);
+    let fit = place.next_that(|message| match message {
+        Message::Fit(_, fit) => Some(fit),
+        _ => None,
+    });
+    assert!(
+        fit.missing.iter().any(|one| one.check == "bus" && one.found == "the bus does not answer"),
+        "{fit:?}"
+    );
+    assert_eq!(*stand_in.asked.lock().unwrap(), ["usable command"]);
+}
+
+#[test]
+fn a_kind_has_its_own_facts_and_its_own_question_for_grace() {
+    let (mut place, _) = with_stand_in();
+    place.agent.outside.begin(Work::GatherFacts);
+    let facts = place.next_that(|message| match message {
+        Message::Facts(facts) => Some(facts.unwrap()),
+        _ => None,
+    });
+    assert_eq!(facts.get("server-scope").map(String::as_str), Some("site"));
+    let life = Incarnation { boot: "b00t".into(), start: "epoch 7".into(), reopened: 0 };
+    place.agent.outside.begin(Work::AskGrace(life));
+    let answer = place.next_that(|message| match message {
+        Message::GraceAsked(_, answer) => Some(answer),
+        _ => None,
+    });
+    assert_eq!(answer.0, Probe::InGrace);
+    assert!(answer.1.ends_with("answers its own question"), "{}", answer.1);
+}
+
+#[test]
+fn a_kind_recognises_and_lets_go_in_its_own_way() {
+    let (mut place, stand_in) = with_stand_in();
+    let work = RunWork::Recognise {
+        strategy: Strategy::Command,
+        targets: vec![service("nfs")],
+        grace_seen: None,
+        owes: false,
+    };
+    place.agent.outside.begin_for(RunNumber::default(), work);
+    let done = place.next_that(|message| match message {
+        Message::Recognised(_, done) => Some(done.unwrap()),
+        _ => None,
+    });
+    assert_eq!(
+        (done.observation.start.as_deref(), done.grace_length),
+        (Some("epoch 7"), Duration::from_secs(60))
+    );
+    place.agent.outside.begin(Work::TakeVolumeAway(service("nfs")));
+    place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+    assert_eq!(*stand_in.asked.lock().unwrap(), ["recognise command", "let go 127.0.0.1"]);
+}
