@@ -57,6 +57,13 @@ impl Claim {
         self.owner == *who && !self.released
     }
 
+    /// Whether the service is another server's now, where `newest` is the newest claim of it: who made this one changes nothing
+    /// any more of what it began (I3). A claim that its owner gave up gives way to nobody until somebody else makes one.
+    #[must_use]
+    pub fn gives_way_to(&self, newest: &Self) -> bool {
+        newest.owner != self.owner && newest.generation >= self.generation
+    }
+
     /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent: one
     /// whose creation seemed to fail may be there all the same. One that was given up since then is nobody's.
     #[must_use]

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::claim::Claim;
 use crate::names::{Generation, ServiceName};
 
 /// A store failed. The sentence is made by the store, which knows what it tried, where, what it found and what an
@@ -29,7 +30,7 @@ pub enum StoreErrorKind {
     Wrong,
     /// It is an older copy of the store that this server remembers, or has lost something.
     Older,
-    /// The generation that was to be changed is another server's.
+    /// The service is another server's by now: nothing was changed. That is no failure of the store.
     NotOwner,
     /// The newest claim of a service can't be read, and no generation tells what it said.
     Claim {
@@ -53,6 +54,17 @@ impl StoreError {
         Self { kind, sentence: sentence.into() }
     }
 
+    /// The failure of a commit to a service that another server has claimed meanwhile.
+    #[must_use]
+    pub fn not_owner(service: &ServiceName, by: &Claim, newest: &Claim) -> Self {
+        let sentence = format!(
+            "{service}: expected that it is held by {}, under claim {}, found that {} has claimed it as generation {}; nothing was \
+             changed",
+            by.owner, by.generation, newest.owner, newest.generation
+        );
+        Self::new(StoreErrorKind::NotOwner, sentence)
+    }
+
     /// Of which kind it is.
     #[must_use]
     pub fn kind(&self) -> &StoreErrorKind {
@@ -69,6 +81,12 @@ impl StoreError {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Absent { .. })
+    }
+
+    /// The service is another server's by now.
+    #[must_use]
+    pub fn is_not_owner(&self) -> bool {
+        self.kind == StoreErrorKind::NotOwner
     }
 
     /// The store did not answer in time. What was asked for may come about all the same.

@@ -7,8 +7,8 @@ use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
-    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange, ServerHearts,
-    ServerReport, Store, StoreError, StoreErrorKind,
+    Account, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
 };
 use crate::claim::Claim;
 use crate::history::Tenure;
@@ -86,13 +86,15 @@ impl Held {
         contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
     }
 
-    fn contents_mut(
-        &mut self,
-        service: &ServiceName,
-        generation: Generation,
-    ) -> Result<&mut Contents, StoreError> {
-        let contents = self.services.get_mut(service).and_then(|of| of.generations.get_mut(&generation));
-        contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
+    /// What the claim began, to be changed by its owner.
+    fn contents_of(&mut self, service: &ServiceName, by: &Claim) -> Result<&mut Contents, StoreError> {
+        let of = self.services.get_mut(service);
+        let claims = of.as_ref().map(|of| of.claims.values().rev());
+        if let Some(newer) = claims.into_iter().flatten().find(|claim| by.gives_way_to(claim)) {
+            return Err(StoreError::not_owner(service, by, newer));
+        }
+        let contents = of.and_then(|of| of.generations.get_mut(&by.generation));
+        contents.ok_or_else(|| nothing(&format!("generation {} of {service}", by.generation)))
     }
 }
 
@@ -253,27 +255,22 @@ impl Store for InMemory {
         Ok(Contents { damaged, ..contents })
     }
 
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
         let mut held = self.enter()?;
         check_changes(changes)?;
-        let contents = held.contents_mut(service, generation)?;
+        let contents = held.contents_of(service, by)?;
         changes.iter().cloned().for_each(|change| contents.apply(change));
         Ok(())
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
         let mut held = self.enter()?;
-        for (service, generation, changes) in work {
+        for Commit { service, by, changes } in work {
             check_changes(changes)?;
-            held.contents(service, *generation)?;
+            held.contents_of(service, by)?;
         }
-        for (service, generation, changes) in work {
-            let contents = held.contents_mut(service, *generation)?;
+        for Commit { service, by, changes } in work {
+            let contents = held.contents_of(service, by)?;
             changes.iter().cloned().for_each(|change| contents.apply(change));
         }
         Ok(())

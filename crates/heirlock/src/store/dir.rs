@@ -7,6 +7,9 @@
 //! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: what a crash leaves behind, and nothing that anybody reads.
+//! - A commit looks for a newer claim of another server before it writes. A claim that is made while it writes is not seen, for
+//!   a folder can't make one step of the two: what is written then lies in the generation of the server that wrote it, and the
+//!   new owner may have read that generation before. Nor does a claim count that can't be read.
 //! - That a file is absent counts only while the folder is proved to be a store: under the empty mount point of a
 //!   volume nothing would be claimed, and nobody alive.
 
@@ -41,7 +44,8 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::disk::{Disk, Owner, RealDisk};
 use super::failure::{FileError, older_store, wrong_store};
 use super::{
-    Account, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store, StoreError,
+    Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
+    StoreError,
 };
 use crate::files::{trusted, unless_absent};
 use crate::from_elsewhere;
@@ -376,22 +380,18 @@ impl Store for DirStore {
         Ok(self.load_all(&self.generation(service, generation))?)
     }
 
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
         self.enter()?;
-        Ok(self.commit_changes(&[(self.generation(service, generation), changes)])?)
+        self.check_still_owner(service, by)?;
+        Ok(self.commit_changes(&[(self.generation(service, by.generation), changes)])?)
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
         self.enter()?;
-        let places: Vec<(PathBuf, &[Change])> = work
-            .iter()
-            .map(|(service, generation, changes)| (self.generation(service, *generation), changes.as_slice()))
-            .collect();
+        work.iter().try_for_each(|commit| self.check_still_owner(&commit.service, &commit.by))?;
+        let place = |commit: &Commit| self.generation(&commit.service, commit.by.generation);
+        let places: Vec<(PathBuf, &[Change])> =
+            work.iter().map(|commit| (place(commit), commit.changes.as_slice())).collect();
         Ok(self.commit_changes(&places)?)
     }
 

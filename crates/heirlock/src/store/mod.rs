@@ -29,7 +29,7 @@ pub(crate) use disk::faulty;
 pub(crate) use failure::{older_store, wrong_store};
 
 pub(crate) use heirlock_core::store::{
-    Account, Beaten, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
+    Account, Beaten, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
     ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
 };
 
