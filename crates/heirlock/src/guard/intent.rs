@@ -9,10 +9,10 @@ use heirlock_core::grace::Probe;
 use heirlock_core::takeover::Strategy;
 
 use super::finding::{Finding, Severity};
-use super::{configured, rivals, volumes, writable};
+use super::{configured, rivals, writable};
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
-use crate::host::Host;
+use crate::host::{Host, volumes};
 use crate::lock_manager::{self, LockManager, LockManagerError};
 use crate::presence::is_present;
 use crate::{hooks, probe};

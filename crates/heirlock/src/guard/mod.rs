@@ -31,7 +31,6 @@ mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;
-mod volumes;
 mod writable;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ pub(crate) mod nfs_conf;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod volumes;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -22,6 +22,7 @@ mod generation;
 mod identity;
 #[cfg(test)]
 mod kill_tests;
+mod on_host;
 mod past;
 #[cfg(test)]
 mod stray_tests;
@@ -94,6 +95,7 @@ impl DirStore {
     }
 
     /// Makes a folder a store, if it is none yet, and opens it.
+    #[cfg(test)]
     pub(crate) fn create(root: &Path) -> Result<Self, StoreError> {
         Self::create_on(root, Box::new(RealDisk::at(root)))
     }
@@ -111,33 +113,40 @@ impl DirStore {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn create_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self::on(root, disk);
-        let missing = |path: &Path| matches!(store.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
-        let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
-        while let Some(path) = above.pop() {
-            store.make(path)?;
-        }
-        if store.read_marker()?.is_none() {
-            // All of it may be there already: a first attempt may have ended, or another server be at work.
-            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
-            if let Some(other) = store.list(root)?.iter().find(|name| !ours(name)) {
-                let found = format!("{other:?} in it");
-                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
-            }
-            store.disk().protect(root).map_err(failed("protect", root))?;
-            store.make(&root.join("services"))?;
-            store.make(&root.join("servers"))?;
-            // Before the marker: a store that can be found has an identity.
-            store.identify(&StoreIdentity::of(fastrand::u128(..)))?;
-            store.replace(&root.join(MARKER), FORMAT.as_bytes())?;
-        }
-        store.enter()?;
+        store.set_up_folder()?;
         Ok(store)
     }
 
+    /// Makes the folder a store, if it is none yet.
+    fn set_up_folder(&self) -> Result<(), StoreError> {
+        let root = self.root.as_path();
+        let missing = |path: &Path| matches!(self.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
+        while let Some(path) = above.pop() {
+            self.make(path)?;
+        }
+        if self.read_marker()?.is_none() {
+            // All of it may be there already: a first attempt may have ended, or another server be at work.
+            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
+            if let Some(other) = self.list(root)?.iter().find(|name| !ours(name)) {
+                let found = format!("{other:?} in it");
+                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
+            }
+            self.disk().protect(root).map_err(failed("protect", root))?;
+            self.make(&root.join("services"))?;
+            self.make(&root.join("servers"))?;
+            // Before the marker: a store that can be found has an identity.
+            self.identify(&StoreIdentity::of(fastrand::u128(..)))?;
+            self.replace(&root.join(MARKER), FORMAT.as_bytes())?;
+        }
+        Ok(self.enter()?)
+    }
+
     /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
-    pub(crate) fn remove_empty(&self) -> io::Result<()> {
+    fn make_empty(&self) -> io::Result<()> {
         trusted::remove_empty_folder(&self.root.join("services"))?;
         trusted::remove_empty_folder(&self.root.join("servers"))?;
         unless_absent(trusted::remove(&self.root.join(IDENTITY)))?;
