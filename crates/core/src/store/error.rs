@@ -39,10 +39,8 @@ pub enum StoreErrorKind {
         /// which
         generation: Generation,
     },
-    /// One entry can't be read or changed: it is too long, or not this server's to read, or its text is none of a store's.
+    /// One entry can't be read or changed: it is too long, or not this server's to read, or nothing that a store writes.
     Entry,
-    /// One entry is no file at all: nothing that heirlock made.
-    NoFile,
     /// The store, or what was asked of it, is not what it should be.
     Unexpected,
 }
@@ -116,7 +114,7 @@ impl StoreErrorKind {
     #[must_use]
     pub fn is_of_one_entry(&self) -> bool {
         match self {
-            Self::Claim { .. } | Self::Entry | Self::NoFile => true,
+            Self::Claim { .. } | Self::Entry => true,
             Self::Unavailable
             | Self::TimedOut
             | Self::Absent { .. }
@@ -125,11 +123,5 @@ impl StoreErrorKind {
             | Self::NotOwner
             | Self::Unexpected => false,
         }
-    }
-
-    /// It is no file at all: nothing that heirlock made.
-    #[must_use]
-    pub fn is_no_file(&self) -> bool {
-        *self == Self::NoFile
     }
 }
