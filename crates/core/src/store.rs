@@ -62,6 +62,14 @@ pub trait Store: Send + Sync {
     /// change that is under way when the store is exchanged, where a store can tell.
     fn expect(&self, identity: Option<&StoreIdentity>);
 
+    /// Has `told` called soon after somebody else has made or given up a claim, by a thread of the store's own or of that
+    /// other's. It is a hint, and replaces no look: it may be lost, doubled or late, and a store that has to be asked never
+    /// gives one. However much changes, it comes once until [`Store::newest_claim`] is asked again. Heartbeats are none, for they
+    /// change all the time. `told` returns at once and asks nothing of the store; the next one takes its place.
+    fn on_change(&self, told: Told) {
+        drop(told);
+    }
+
     /// The services that have a claim, in order of their names.
     fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
 
@@ -161,6 +169,9 @@ pub trait Store: Send + Sync {
         self.hearts().map(|hearts| hearts.reports)
     }
 }
+
+/// What is called when somebody else has changed a store.
+pub type Told = Box<dyn Fn() + Send + Sync>;
 
 /// Changes of one generation, with the claim by which its owner makes them.
 #[derive(Debug, Clone, PartialEq, Eq)]

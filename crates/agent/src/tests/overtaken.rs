@@ -129,3 +129,25 @@ fn a_run_that_another_server_overtakes_ends_and_writes_nothing_from_then_on() {
     let with_a_run = with_a_run.count();
     assert!(with_a_run >= 5, "{with_a_run}");
 }
+
+#[test]
+fn a_hint_of_the_store_has_the_agent_look_before_its_next_heartbeat_was_due() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    // Until nothing but a heartbeat is due, and that not soon.
+    let (began, mut due) = (agent.outside().now, agent.next_due());
+    while due <= agent.outside().now + Duration::from_millis(100) {
+        pass(&mut agent);
+        settle(&mut agent);
+        assert!(agent.outside().now.since(began) < Duration::from_secs(600), "something is always due");
+        due = agent.next_due();
+    }
+    claimed_by_another(&store, &agent);
+    agent.handle(Message::StoreChanged);
+    settle(&mut agent);
+    assert!(agent.claim_of(&service("new")).is_some(), "what changes together is seen by one look");
+    pass(&mut agent);
+    settle(&mut agent);
+    assert!(agent.outside().now < due);
+    assert_eq!(agent.claim_of(&service("new")), None);
+}

@@ -1,6 +1,7 @@
 //! A store in memory, for simulators and tests: it keeps every promise of a store and outlives nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heirlock_nsm::record::parse_record;
@@ -8,7 +9,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 use crate::claim::Claim;
 use crate::history::Tenure;
@@ -20,6 +21,8 @@ use crate::store_identity::{Found, Kept, OlderStore, StoreIdentity, WrongStore};
 #[derive(Debug)]
 pub struct InMemory {
     held: Arc<Mutex<Held>>,
+    /// Tells the handles apart.
+    handle: u64,
     expected: Mutex<Option<StoreIdentity>>,
 }
 
@@ -29,6 +32,22 @@ struct Held {
     identity: StoreIdentity,
     services: BTreeMap<ServiceName, Service>,
     servers: BTreeMap<ServerName, ServerReport>,
+    /// How many handles there ever were.
+    handles: u64,
+    /// Those that want to be told of changes of others.
+    watchers: BTreeMap<u64, Watcher>,
+}
+
+struct Watcher {
+    told: Arc<dyn Fn() + Send + Sync>,
+    /// It was told, and has not looked since.
+    is_told: bool,
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("is_told", &self.is_told).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,13 +61,33 @@ impl InMemory {
     /// An empty one.
     #[must_use]
     pub fn new(identity: StoreIdentity) -> Self {
-        let held = Held { identity, services: BTreeMap::new(), servers: BTreeMap::new() };
-        Self { held: Arc::new(Mutex::new(held)), expected: Mutex::default() }
+        let held = Held {
+            identity,
+            services: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            handles: 1,
+            watchers: BTreeMap::new(),
+        };
+        Self { held: Arc::new(Mutex::new(held)), handle: 0, expected: Mutex::default() }
     }
 
     /// What it holds, whichever store is expected.
     fn enter_any(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A claim was made or given up: all other handles are told that have looked since they were told last.
+    fn tell_others(&self, mut held: MutexGuard<'_, Held>) {
+        let others =
+            held.watchers.iter_mut().filter(|(handle, watcher)| **handle != self.handle && !watcher.is_told);
+        let to_tell: Vec<_> = others
+            .map(|(_, watcher)| {
+                watcher.is_told = true;
+                Arc::clone(&watcher.told)
+            })
+            .collect();
+        drop(held);
+        to_tell.iter().for_each(|told| told());
     }
 
     /// What it holds, if it is the store that is expected.
@@ -66,7 +105,16 @@ impl InMemory {
 
 impl Clone for InMemory {
     fn clone(&self) -> Self {
-        Self { held: Arc::clone(&self.held), expected: Mutex::default() }
+        let mut held = self.enter_any();
+        let handle = held.handles;
+        held.handles += 1;
+        Self { held: Arc::clone(&self.held), handle, expected: Mutex::default() }
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        self.enter_any().watchers.remove(&self.handle);
     }
 }
 
@@ -167,12 +215,20 @@ impl Store for InMemory {
         *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = identity.cloned();
     }
 
+    fn on_change(&self, told: Told) {
+        let watcher = Watcher { told: Arc::from(told), is_told: false };
+        self.enter_any().watchers.insert(self.handle, watcher);
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
         Ok(self.enter()?.claimed())
     }
 
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
-        let held = self.enter()?;
+        let mut held = self.enter()?;
+        if let Some(watcher) = held.watchers.get_mut(&self.handle) {
+            watcher.is_told = false;
+        }
         let newest = held.services.get(service).and_then(|of| of.claims.values().next_back());
         Ok(newest.cloned())
     }
@@ -187,6 +243,7 @@ impl Store for InMemory {
                 Some(there) => ClaimAnswer::Taken(there.clone()),
                 None => {
                     claims.insert(claim.generation, claim.clone());
+                    self.tell_others(held);
                     ClaimAnswer::Won
                 }
             }),
@@ -202,6 +259,7 @@ impl Store for InMemory {
         let mut held = self.enter()?;
         let claim = held.services.get_mut(service).and_then(|of| of.claims.get_mut(&generation));
         claim.ok_or_else(|| nothing(&format!("claim {generation} of {service}")))?.released = true;
+        self.tell_others(held);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -25,30 +26,44 @@ use super::{
 /// Something on which stores can be opened that are one store.
 struct Ground {
     open: Box<dyn Fn() -> Box<dyn Store> + Sync>,
+    /// Its stores tell of what others change.
+    hints: bool,
+}
+
+impl Ground {
+    fn new(open: impl Fn() -> Box<dyn Store> + Sync + 'static) -> Self {
+        Self { open: Box::new(open), hints: false }
+    }
 }
 
 fn real_disk() -> Ground {
     let folder = tempfile::tempdir().unwrap();
     DirStore::create(&folder.path().join("store")).unwrap();
-    Ground { open: Box::new(move || Box::new(DirStore::open(&folder.path().join("store")).unwrap())) }
+    Ground::new(move || Box::new(DirStore::open(&folder.path().join("store")).unwrap()))
 }
 
 fn disk_in_memory() -> Ground {
     let disk = FaultyDisk::new();
     DirStore::create_on(Path::new("/store"), Box::new(disk.clone())).unwrap();
-    Ground { open: Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone())))) }
+    Ground::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone()))))
 }
 
 fn memory() -> Ground {
     let store = InMemory::new(StoreIdentity::of(1));
-    Ground { open: Box::new(move || Box::new(store.clone())) }
+    Ground { hints: true, ..Ground::new(move || Box::new(store.clone())) }
+}
+
+fn memory_behind_threads() -> Ground {
+    let store = InMemory::new(StoreIdentity::of(1));
+    let open = move || Timed::patient(Box::new(store.clone()), Duration::from_secs(600));
+    Ground { hints: true, ..Ground::new(move || Box::new(open())) }
 }
 
 fn behind_threads() -> Ground {
     let folder = tempfile::tempdir().unwrap();
     DirStore::create(&folder.path().join("store")).unwrap();
     let open = move || DirStore::open(&folder.path().join("store")).unwrap();
-    Ground { open: Box::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600)))) }
+    Ground::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600))))
 }
 
 macro_rules! contract {
@@ -61,6 +76,9 @@ macro_rules! contract {
         }
         mod in_memory {
             $(#[test] fn $promise() { super::$promise(&super::memory()); })*
+        }
+        mod in_memory_behind_threads {
+            $(#[test] fn $promise() { super::$promise(&super::memory_behind_threads()); })*
         }
         mod on_a_disk_in_memory {
             $(#[test] fn $promise() { super::$promise(&super::disk_in_memory()); })*
@@ -76,6 +94,7 @@ contract! {
     a_claim_may_be_nobodys_from_its_beginning,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
+    a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for,
     a_store_is_given_one_identity_by_all_who_try,
     nothing_is_done_to_another_store_than_the_one_that_is_expected,
     the_number_of_a_generation_is_read_alone,
@@ -239,6 +258,31 @@ fn numbers_of_pruned_claims_stay_used(ground: &Ground) {
         let newest = claim(4, "a", "run-1");
         assert_eq!(store.claim(&service(), &late).unwrap(), ClaimAnswer::Taken(newest));
     }
+}
+
+fn a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for(ground: &Ground) {
+    let (ours, theirs) = ((ground.open)(), (ground.open)());
+    let (tell, told) = channel();
+    ours.on_change(Box::new(move || tell.send(()).unwrap()));
+    let hints = || told.try_iter().count();
+    let expected = usize::from(ground.hints);
+    for generation in [1, 4] {
+        ours.claim(&service(), &claim(generation, "a", "1")).unwrap();
+        assert_eq!(hints(), 0, "its own claim is no news");
+        theirs.claim(&service(), &claim(generation + 1, "b", "1")).unwrap();
+        theirs.claim(&service(), &claim(generation + 1, "b", "1")).unwrap();
+        theirs.release(&service(), Generation(generation + 1)).unwrap();
+        assert_eq!(hints(), expected);
+        ours.newest_claim(&service()).unwrap();
+        theirs.put_server(&ServerReport::new(server("b"), "run-1")).unwrap();
+        assert_eq!(hints(), 0, "a heart beats");
+        theirs.claim(&service(), &claim(generation + 2, "b", "1")).unwrap();
+        assert_eq!(hints(), expected);
+        ours.newest_claim(&service()).unwrap();
+    }
+    // One that is gone is told of nothing.
+    drop(ours);
+    theirs.claim(&service(), &claim(9, "b", "1")).unwrap();
 }
 
 fn services_are_those_that_were_claimed(ground: &Ground) {

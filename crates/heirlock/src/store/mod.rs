@@ -35,7 +35,7 @@ pub(crate) use on_host::{Ground, PlaceFinding, StoreOnHost, Unusable};
 
 pub(crate) use heirlock_core::store::{
     Account, Beaten, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
-    StoreError,
+    StoreError, Told,
 };
 
 /// A store whose calls a test delays, or lets fail, by the name of the method.
@@ -70,6 +70,10 @@ impl<S: Store, F: Fn(&'static str) -> Result<(), StoreError> + Send + Sync> Stor
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
         self.store.expect(identity);
+    }
+
+    fn on_change(&self, told: Told) {
+        self.store.on_change(told);
     }
 
     fn progress(&self) -> u64 {

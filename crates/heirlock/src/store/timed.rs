@@ -24,7 +24,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
     Account, Beaten, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
-    StoreError, StoreErrorKind,
+    StoreError, StoreErrorKind, Told,
 };
 use crate::limits::{BEAT_LATE_MAX, BEAT_WAIT_MAX, STORE_WAIT_MAX};
 use crate::threads;
@@ -237,6 +237,10 @@ impl Store for Timed {
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
         self.store.expect(identity);
+    }
+
+    fn on_change(&self, told: Told) {
+        self.store.on_change(told);
     }
 
     fn services(&self) -> Answer<Vec<ServiceName>> {

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 use super::{Clock, Snapshot, ThisServer, watch};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
+use crate::store::Store;
 use crate::store::timed::Timed;
 use crate::watchdog::{Turns, Watchdog};
 use crate::{callout, guard, limits, store, threads};
@@ -35,6 +36,8 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
+    let changed = inbox.clone();
+    store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
     let outside = ThisServer::open(&settings, clock, snapshot, inbox)?;
     let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside)?;
     // A status monitor that resumes answers from now on, while the store is read.
