@@ -479,7 +479,7 @@ fn a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing(ground
     store.commit(&other, &ours, &[Change::remove(name("10.0.0.0"))]).unwrap();
     for (service, generation) in [(&service(), 2), (&other, 1)] {
         let found = store.load(service, Generation(generation)).unwrap().records;
-        assert_eq!(found.contains_key(&name("10.0.0.0")), false, "{service}");
+        assert!(!found.contains_key(&name("10.0.0.0")), "{service}");
     }
 }
 
