@@ -403,7 +403,7 @@ impl<O: Outside> Inside<O> {
                         let now = self.outside.now();
                         let service = portion.first().map(|one| one.generation().0);
                         if error.is_not_owner() && !service.is_some_and(|one| self.held.contains_key(one)) {
-                            tracing::warn!(%error, "what the run has to say of a service that is not this server's any more is not written: {error}");
+                            tracing::warn!(%error, "the run writes no more of a service that is not this server's any more: {error}");
                             continue;
                         }
                         self.store_failed(now, &error);

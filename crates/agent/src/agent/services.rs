@@ -63,14 +63,14 @@ impl<O: Outside> Inside<O> {
         self.holdings_known = true;
     }
 
-    /// A call of the store has failed. Where the service is another server's by now the store is well, and what this server
-    /// holds is soon looked up anew: that look gives the service up, and tells the run that is on.
+    /// A call of the store has failed. Where the service is another server's by now, the store is well: the agent soon looks up
+    /// its services anew. That look gives the service up, and tells the run that is on.
     pub(crate) fn store_failed(&mut self, now: Moment, error: &StoreError) {
         if !error.is_not_owner() {
             return self.health.failed(now, &error.to_string());
         }
-        tracing::warn!(%error, "the store refuses what this server does not hold any more: {error}");
-        // Not at once: the look itself may be what has failed.
+        tracing::warn!(%error, "the store refuses a change of a service that this server holds no more: {error}");
+        // Not at once: the call that has failed may be a part of that look.
         self.beat_due = self.beat_due.min(now + STORE_RETRY);
     }
 

@@ -13,7 +13,7 @@ use super::world::{World, adopt, ask, begun, record, service};
 use crate::status_monitor::Said;
 use crate::{Agent, Message};
 
-/// Another server claims `new`, and the agent hears nothing of it. Answers what was held until then, and what it held.
+/// Another server claims `new`, and the agent hears nothing of it. Answers the generation that the agent holds, and its contents.
 fn claimed_by_another(store: &InMemory, agent: &Agent<World>) -> (Generation, Contents) {
     let held = agent.claim_of(&service("new")).unwrap().generation;
     let newer = Claim::new(held.next(), &"nfs-a".parse().unwrap(), "run-c", 0);
@@ -46,7 +46,7 @@ fn host() -> ServiceName {
     ServiceName::host(&"nfs-b".parse().unwrap())
 }
 
-/// Whether the store has this client on record for what this server serves by itself.
+/// Whether the store has this client on record for the server's own service.
 fn is_on_record(store: &InMemory, agent: &Agent<World>) -> bool {
     let generation = agent.claim_of(&host()).unwrap().generation;
     store.record(&host(), generation, &newcomer()).is_some()
@@ -145,7 +145,7 @@ fn a_hint_of_the_store_has_the_agent_look_before_its_next_heartbeat_was_due() {
     claimed_by_another(&store, &agent);
     agent.handle(Message::StoreChanged);
     settle(&mut agent);
-    assert!(agent.claim_of(&service("new")).is_some(), "what changes together is seen by one look");
+    assert!(agent.claim_of(&service("new")).is_some(), "changes that come together are seen by one look");
     pass(&mut agent);
     settle(&mut agent);
     assert!(agent.outside().now < due);

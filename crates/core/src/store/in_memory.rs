@@ -134,7 +134,7 @@ impl Held {
         contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
     }
 
-    /// What the claim began, to be changed by its owner.
+    /// The generation that a claim began, to be changed by the owner of the claim.
     fn contents_of(&mut self, service: &ServiceName, by: &Claim) -> Result<&mut Contents, StoreError> {
         let of = self.services.get_mut(service);
         let claims = of.as_ref().map(|of| of.claims.values().rev());

@@ -1,4 +1,4 @@
-//! What can be said of a configuration without touching the network.
+//! Checks of a configuration that need no network.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -198,7 +198,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
     for service in &settings.services {
         let name = &service.name;
         if service.exports.is_empty() {
-            let found = format!("{name}: no exports are listed, so nobody compares their fsids");
+            let found = format!("{name}: no exports are listed, so their fsids are not compared");
             findings.push(Finding::note(check, found));
         }
         for path in &service.exports {
@@ -232,7 +232,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let margin = settings.lock_manager.settle_margin;
     if margin >= grace {
         let found = format!(
-            "lock-manager.settle-margin is {} s, and grace lasts {} s: nobody would ever be notified",
+            "lock-manager.settle-margin is {} s, and grace lasts {} s: no client would ever be notified",
             seconds(margin),
             seconds(grace)
         );
@@ -252,7 +252,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let delay = settings.capture.tombstone_delay;
     if delay < grace {
         let found = format!(
-            "capture.tombstone-delay is {} s, shorter than grace with its {} s: what a restart deletes could be believed before it is known to be one",
+            "capture.tombstone-delay is {} s, shorter than grace with its {} s: deletions by a restart could be believed before it is known to be one",
             seconds(delay),
             seconds(grace)
         );
@@ -268,7 +268,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What is said of the place of the store.
+/// A finding on the place of the store, in words.
 fn of_place(place: &str, settings: &Settings, said: &PlaceFinding) -> Finding {
     let check = "store-place";
     match said {
@@ -277,7 +277,7 @@ fn of_place(place: &str, settings: &Settings, said: &PlaceFinding) -> Finding {
                 "{place} lies in the export {}: clients can see it, and root of one that isn't squashed can change it",
                 export.display()
             );
-            Finding::warning(check, found, "put the store beside what is exported")
+            Finding::warning(check, found, "put the store beside the exports")
         }
         PlaceFinding::InMemory => Finding::loses_locks(
             check,

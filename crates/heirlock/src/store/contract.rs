@@ -26,7 +26,7 @@ use super::{
 /// Something on which stores can be opened that are one store.
 struct Ground {
     open: Box<dyn Fn() -> Box<dyn Store> + Sync>,
-    /// Its stores tell of what others change.
+    /// Its stores hint at changes by others.
     hints: bool,
 }
 
@@ -104,7 +104,7 @@ contract! {
     the_last_change_of_a_client_counts,
     what_several_services_keep_is_there_in_each_of_them,
     a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing,
-    a_commit_under_a_claim_that_nobody_else_has_followed_is_made,
+    a_commit_under_a_claim_that_no_other_server_has_followed_is_made,
     state_journal_and_outcomes_are_kept,
     a_damaged_record_is_named_and_left_alone,
     what_no_store_can_hold_is_refused_whole,
@@ -473,7 +473,7 @@ fn a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing(ground
     for service in [&service(), &other] {
         assert_eq!(store.load(service, Generation(1)).unwrap(), contents(2), "{service}");
     }
-    // Its owner begins what it has claimed, and changes that.
+    // The new owner begins its generation, and changes it.
     store.begin_generation(&service(), Generation(2), &contents(1)).unwrap();
     store.commit(&service(), &newer, &[Change::remove(name("10.0.0.0"))]).unwrap();
     store.commit(&other, &ours, &[Change::remove(name("10.0.0.0"))]).unwrap();
@@ -483,7 +483,7 @@ fn a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing(ground
     }
 }
 
-fn a_commit_under_a_claim_that_nobody_else_has_followed_is_made(ground: &Ground) {
+fn a_commit_under_a_claim_that_no_other_server_has_followed_is_made(ground: &Ground) {
     let store = begun(ground, 1, &Contents::default());
     let put = |client: &str| [Change::put(name(client), record(client))];
     store.release(&service(), Generation(1)).unwrap();

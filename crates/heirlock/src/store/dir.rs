@@ -8,8 +8,8 @@
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: what a crash leaves behind, and nothing that anybody reads.
 //! - A commit looks for a newer claim of another server before it writes. A claim that is made while it writes is not seen, for
-//!   a folder can't make one step of the two: what is written then lies in the generation of the server that wrote it, and the
-//!   new owner may have read that generation before. Nor does a claim count that can't be read.
+//!   a folder can't make one step of the two. The changes then lie in the generation of the server that made them, and the new
+//!   owner may have read that generation before. A claim that can't be read does not count either.
 //! - That a file is absent counts only while the folder is proved to be a store: under the empty mount point of a
 //!   volume nothing would be claimed, and nobody alive.
 

@@ -17,7 +17,7 @@
 
 #[cfg(test)]
 mod contract;
-/// Outside of this module only tests know of what a store is made.
+/// Outside of this module only tests can name the folder store.
 #[cfg(test)]
 pub(crate) mod dir;
 #[cfg(not(test))]

@@ -1,8 +1,7 @@
-//! A store as the host that it is configured on deals with it: what is wrong with the place where it keeps what it is given, and
-//! how it is made there and taken away again. What is asked of it while it keeps records is [`Store`].
+//! A store as its host deals with it: findings on the place where it keeps its records, and how it is made there and taken away
+//! again. While it keeps records it is asked by [`Store`] alone.
 //!
-//! `enable`, `disable`, `check-config` and `doctor` ask these questions of whichever store is configured. None of them knows
-//! what it is made of.
+//! `enable`, `disable`, `check-config` and `doctor` ask these questions of every kind of store, and know no kind.
 
 use std::path::PathBuf;
 
@@ -17,7 +16,7 @@ pub(crate) trait StoreOnHost: Store {
     /// Where it lies, as the configuration names it.
     fn shown(&self, settings: &Settings) -> String;
 
-    /// What can be said of the place where it keeps what it is given, whether it is there now or not.
+    /// Findings on the place where it keeps its records, whether the store is there now or not.
     fn check(&self, host: &Host, settings: &Settings) -> Vec<PlaceFinding>;
 
     /// Proves that a record finds room, by writing as much and removing it again. [`Store::probe`] writes a few bytes, for
@@ -27,14 +26,14 @@ pub(crate) trait StoreOnHost: Store {
     /// Where that fails, in words for people.
     fn try_room(&self) -> Result<(), String>;
 
-    /// What this host has to bring first and has not brought, for people: a volume that is not mounted.
+    /// A volume that this host has to mount first and has not mounted, for people.
     fn missing(&self, host: &Host, settings: &Settings) -> Option<String>;
 
-    /// What follows from a failure by which the store can't be used now.
+    /// The consequences of a failure by which the store can't be used now.
     fn unusable(&self, settings: &Settings, error: &StoreError) -> Unusable;
 
-    /// What it takes of this host when it is made, so that [`StoreOnHost::remove_empty`] can give it back. Nothing where it
-    /// lies elsewhere.
+    /// The folder that it takes of this host when it is made, so that [`StoreOnHost::remove_empty`] can give it back. Nothing
+    /// where the store lies elsewhere.
     fn ground(&self, settings: &Settings) -> Option<Ground>;
 
     /// Makes it, where there is none yet. Where another server has made it meanwhile, that one is found.
@@ -46,18 +45,18 @@ pub(crate) trait StoreOnHost: Store {
     /// Takes a store away in which nothing was ever kept, and gives its ground back with the mode that it had before.
     ///
     /// # Errors
-    /// At the first thing that is found in it. What was found in its ground before stays.
+    /// At the first thing that is found in it.
     fn remove_empty(&self, mode_before: Option<u32>) -> std::io::Result<()>;
 }
 
-/// What can be said of the place of a store.
+/// A finding on the place of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PlaceFinding {
     /// It lies in an export: clients can see it.
     Exported(PathBuf),
     /// It is in memory, and dies with the server.
     InMemory,
-    /// It is on the disk on which this server keeps what is its own, and is lost with it.
+    /// It is on the disk of this server's own files, and is lost with them.
     OwnDisk,
     /// It is on another one.
     OtherDisk,
@@ -65,10 +64,10 @@ pub(crate) enum PlaceFinding {
     Unknown(String),
 }
 
-/// What follows where a store can't be used.
+/// The consequences where a store can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unusable {
-    /// What an administrator can do.
+    /// A remedy for an administrator.
     pub(crate) remedy: String,
     /// Records are lost by it. Else another server may have the store now.
     pub(crate) costs_locks: bool,

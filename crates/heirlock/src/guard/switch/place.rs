@@ -10,7 +10,7 @@ use super::super::records;
 use super::{GuardError, Run, StepOutcome};
 use crate::store::{self, Ground, Store, StoreOnHost};
 
-/// What is to be done about the store, and with which.
+/// The choice for the store, and the store that it is about.
 pub(super) struct Decided {
     choice: Choice,
     found: Option<Found>,
@@ -70,7 +70,7 @@ impl Run<'_> {
             Choice::Make => self.act(format!("make {shown} a new store"), Self::make_store),
             Choice::Without | Choice::Refused(_) => {
                 let what =
-                    format!("no store in {shown} now, as you said: until it is there nobody is protected");
+                    format!("no store in {shown} now, as you said: until it is there no client is protected");
                 self.say(StepOutcome::Left, what);
                 Ok(())
             }

@@ -73,7 +73,7 @@ impl DirStore {
         }
     }
 
-    /// Fails where another server has claimed the service since. What the store can't say keeps no owner from its own records.
+    /// Fails where another server has claimed the service since. A claim that can't be read keeps no owner from its own records.
     pub(super) fn check_still_owner(&self, service: &ServiceName, by: &Claim) -> Result<(), StoreError> {
         let numbers = self.numbers(&self.claims(service)).unwrap_or_default();
         let since = numbers.into_iter().take_while(|number| *number >= by.generation);

@@ -1,4 +1,4 @@
-//! A folder as the store of a host: on which disk it lies, whose volume is mounted, and what becomes of the folder itself.
+//! A folder as the store of a host: the disk that it lies on, the volume that has to be mounted, and the folder's own mode.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,7 +16,7 @@ use crate::host::{Host, volumes};
 /// tmpfs and ramfs (statfs(2)).
 const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Where a server keeps what is its own, as its status monitor does.
+/// Where a server keeps its own files, as its status monitor does.
 const OWN: &str = "/var/lib";
 
 impl StoreOnHost for DirStore {
@@ -79,7 +79,7 @@ impl StoreOnHost for DirStore {
     }
 }
 
-/// A disk: what tells it from others, and its kind of file system.
+/// A disk: its device number, and its kind of file system.
 #[derive(Debug, Clone, Copy)]
 struct Disk {
     device: u64,
@@ -96,7 +96,7 @@ impl Disk {
         Ok(Self { device: trusted::stat(&there)?.dev(), kind: rustix::fs::statfs(&there)?.f_type })
     }
 
-    /// What a store on this disk has to expect, on a server that keeps what is its own on that one.
+    /// The finding on a store on this disk, on a server whose own files are on that one.
     fn beside(self, own: Self) -> PlaceFinding {
         if MEMORY_FILE_SYSTEMS.contains(&self.kind) {
             PlaceFinding::InMemory
