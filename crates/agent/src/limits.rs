@@ -49,6 +49,9 @@ pub const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a request waits for a store that takes its time.
 pub const STORE_ANSWERS_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How soon after a hint that the store has changed it is looked at. Changes of that time are seen by the same look.
+pub const STORE_CHANGED_AFTER: Duration = Duration::from_millis(50);
+
 /// How long after a store that failed it is tried again.
 pub const STORE_RETRY: Duration = Duration::from_millis(500);
 

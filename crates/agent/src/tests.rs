@@ -1,5 +1,6 @@
 //! What an agent may touch.
 
+mod overtaken;
 mod world;
 
 use std::fs;

@@ -57,6 +57,14 @@ impl Claim {
         self.owner == *who && !self.released
     }
 
+    /// Whether the service is another server's now, where `newest` is the newest claim of it. The server that made this claim
+    /// then changes nothing any more of the generation that it began (I3). A claim that its owner gave up gives way to no other
+    /// claim before another server makes one.
+    #[must_use]
+    pub fn gives_way_to(&self, newest: &Self) -> bool {
+        newest.owner != self.owner && newest.generation >= self.generation
+    }
+
     /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent. A
     /// claim whose creation seemed to fail may be there all the same. A claim that was given up since then has no holder.
     #[must_use]

@@ -63,6 +63,14 @@ pub trait Store: Send + Sync {
     /// change that is under way when the store is exchanged, where a store can tell.
     fn expect(&self, identity: Option<&StoreIdentity>);
 
+    /// Has `told` called soon after another server has made or given up a claim, by any thread. The call is a hint, and replaces
+    /// no look: it may be lost, doubled or late, and a store that can only be asked never makes it. However much changes, the
+    /// call comes once until [`Store::newest_claim`] is asked again. A heartbeat is no such change, for hearts beat all the time.
+    /// `told` returns at once and asks nothing of the store. A later `told` takes its place.
+    fn on_change(&self, told: Told) {
+        drop(told);
+    }
+
     /// The services that have a claim, in order of their names.
     fn services(&self) -> Result<Vec<ServiceName>, StoreError>;
 
@@ -111,18 +119,19 @@ pub trait Store: Send + Sync {
     /// All of one generation; one that does not exist is an error. Records that can't be read are named in [`Contents::damaged`] and left alone.
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
 
-    /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs. The
-    /// order between clients, state, journal and outcomes is not kept at a crash: a change that must come first is committed
-    /// first. An outcome whose commit failed and is repeated may be there twice.
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError>;
+    /// Makes all changes of the generation that `by` has claimed durable, in order of the slice as far as one client is
+    /// concerned; they share their syncs. The order between clients, state, journal and outcomes is not kept at a crash: a
+    /// change that must come first is committed first. An outcome whose commit failed and is repeated may be there twice.
+    ///
+    /// The claim is the precondition (I3): where another server's claim has taken its place ([`Claim::gives_way_to`]), nothing
+    /// is changed, and the failure is [`StoreErrorKind::NotOwner`]. A store that can makes one step of the two, so that no
+    /// claim comes between. Any other store looks at the claims before it writes, as far as it can read them, and its
+    /// documentation says which claims it may miss.
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// The same for several services at once. A record that several of them keep is made durable once.
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError>;
+    /// The same for several services at once. A record that several of them keep is made durable once. Where one of the claims
+    /// has given way, nothing is changed in any of the services.
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError>;
 
     /// Claims, generations and kept tenures that there are, each falling by number.
     fn past(&self, service: &ServiceName) -> Result<Past, StoreError>;
@@ -160,6 +169,20 @@ pub trait Store: Send + Sync {
     fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
         self.hearts().map(|hearts| hearts.reports)
     }
+}
+
+/// A function that a store calls when another server has changed it.
+pub type Told = Box<dyn Fn() + Send + Sync>;
+
+/// Changes of one generation, with the claim by which its owner makes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Of which service.
+    pub service: ServiceName,
+    /// The claim that began the generation.
+    pub by: Claim,
+    /// In the order in which they are made.
+    pub changes: Vec<Change>,
 }
 
 /// The results of a heartbeat.

@@ -198,7 +198,7 @@ impl<O: Outside> Inside<O> {
         let services: BTreeSet<ServiceName> = self.held.keys().cloned().collect();
         for service in services {
             if let Err(error) = self.complete(&service) {
-                self.health.failed(now, &error.to_string());
+                self.store_failed(now, &error);
                 self.holdings_known = false;
                 return;
             }
@@ -244,7 +244,7 @@ impl<O: Outside> Inside<O> {
             return Err(StoreError::new(StoreErrorKind::Unexpected, sentence));
         }
         for portion in lost.chunks(COMMIT_RECORDS_MAX) {
-            self.store.commit(service, generation, portion)?;
+            self.store.commit(service, &held.claim, portion)?;
         }
         if !lost.is_empty() || !strange.is_empty() {
             tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store had lost some of generation {generation}, as an older copy of it has or one with damaged files; what it lacked was written anew");

@@ -369,7 +369,7 @@ impl<O: Outside> Inside<O> {
             comparing.services.remove(&service);
             comparing.failed = true;
             self.capture.behind = true;
-            self.health.failed(now, &failure.to_string());
+            self.store_failed(now, &failure);
             // Not put off by the hints that come meanwhile.
             let retry = now + STORE_RETRY;
             self.capture.due = self.capture.due.map(|due| due.min(retry));

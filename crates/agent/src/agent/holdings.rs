@@ -7,7 +7,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Ledger;
-use heirlock_core::store::{Change, ClaimAnswer, Contents, Damaged, RecordChange, Store, StoreError};
+use heirlock_core::store::{Change, ClaimAnswer, Commit, Contents, Damaged, RecordChange, Store, StoreError};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -136,17 +136,15 @@ pub fn commit_all(
                 Some((*service, &mut **held, entries.chunks(COMMIT_RECORDS_MAX).nth(portion)?))
             })
             .collect();
-        let changes: Vec<(ServiceName, Generation, Vec<Change>)> = parts
+        let commits: Vec<Commit> = parts
             .iter()
-            .map(|(service, held, part)| {
-                (
-                    (*service).clone(),
-                    held.claim.generation,
-                    part.iter().cloned().map(Change::Record).collect(),
-                )
+            .map(|(service, held, part)| Commit {
+                service: (*service).clone(),
+                by: held.claim.clone(),
+                changes: part.iter().cloned().map(Change::Record).collect(),
             })
             .collect();
-        let committed = store.commit_each(&changes);
+        let committed = store.commit_each(&commits);
         for (_, held, part) in &mut parts {
             match committed {
                 Ok(()) => held.ledger.committed(part),

@@ -118,6 +118,8 @@ pub enum Message {
     Request(Box<Request>, Responder),
     /// A call of the store has ended that had been given up: the store is asked again.
     StoreAnswers,
+    /// The store says that another server has made or given up a claim: a hint, which replaces no look.
+    StoreChanged,
     /// Our own status monitor wants something of the store.
     Monitor(Wanted),
     /// rpc.statd's callout says something, and waits for an answer.
@@ -264,6 +266,7 @@ impl<O: Outside> Inside<O> {
             Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
+            Message::StoreChanged => self.beat_due = self.beat_due.min(now + limits::STORE_CHANGED_AFTER),
             Message::Monitor(wanted) => self.wanted(now, wanted),
             Message::Callout(said, answered) => self.called_out(now, said, answered),
             // The hint is noted where the next look finds it; this only wakes the loop. Of a stop see `Inside::stop`.

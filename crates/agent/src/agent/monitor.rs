@@ -4,9 +4,10 @@
 //! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
-use heirlock_core::store::RecordChange;
+use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
@@ -57,6 +58,29 @@ pub(crate) struct Monitoring {
 struct Newcomer {
     bytes: Vec<u8>,
     peer: bool,
+}
+
+/// Why clients were not made durable.
+enum NotDurable {
+    NothingHeld,
+    Full(ServiceName),
+    Store(StoreError),
+}
+
+impl fmt::Display for NotDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
+            Self::Full(service) => write!(f, "{service} has as many records as a service may have"),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<StoreError> for NotDurable {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl<O: Outside> Inside<O> {
@@ -395,8 +419,22 @@ impl<O: Outside> Inside<O> {
 
     /// Makes clients durable in every service that is held, and says whether that came about.
     fn make_durable(&mut self, now: Moment, newcomers: &BTreeMap<MonName, Newcomer>) -> Result<(), String> {
+        let mut made = self.make_durable_in_all(now, newcomers);
+        if matches!(&made, Err(NotDurable::Store(error)) if error.is_not_owner()) {
+            // One of the services is another server's by now, and nothing was written for the others either.
+            self.refresh_holdings(now);
+            made = self.make_durable_in_all(now, newcomers);
+        }
+        made.map_err(|error| error.to_string())
+    }
+
+    fn make_durable_in_all(
+        &mut self,
+        now: Moment,
+        newcomers: &BTreeMap<MonName, Newcomer>,
+    ) -> Result<(), NotDurable> {
         if self.held.is_empty() {
-            return Err("this server holds nothing yet: its store could not be read".into());
+            return Err(NotDurable::NothingHeld);
         }
         let store = self.store.as_ref();
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
@@ -411,8 +449,7 @@ impl<O: Outside> Inside<O> {
         if work.is_empty() {
             return Ok(());
         }
-        let done =
-            check_room(&work).and_then(|()| commit_all(store, &mut work).map_err(|error| error.to_string()));
+        let done = check_room(&work).and_then(|()| Ok(commit_all(store, &mut work)?));
         match &done {
             Ok(()) => {
                 for (client, newcomer) in newcomers {
@@ -420,7 +457,8 @@ impl<O: Outside> Inside<O> {
                 }
                 self.be_checked(now);
             }
-            Err(why) => self.health.failed(now, why),
+            Err(NotDurable::Store(error)) => self.store_failed(now, error),
+            Err(full) => self.health.failed(now, &full.to_string()),
         }
         done
     }
@@ -481,9 +519,9 @@ fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, New
         .collect()
 }
 
-fn check_room(work: &[(&ServiceName, &mut Held, Vec<RecordChange>)]) -> Result<(), String> {
+fn check_room(work: &[(&ServiceName, &mut Held, Vec<RecordChange>)]) -> Result<(), NotDurable> {
     match work.iter().find(|(_, held, entries)| entries.len() > held.room()) {
-        Some((service, ..)) => Err(format!("{service} has as many records as a service may have")),
+        Some((service, ..)) => Err(NotDurable::Full((*service).clone())),
         None => Ok(()),
     }
 }

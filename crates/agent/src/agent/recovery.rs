@@ -170,7 +170,7 @@ impl<O: Outside> Inside<O> {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
             let change = StoreChange::PutJournal(Box::new(journal.clone()));
-            match self.store.commit(service, held.claim.generation, &[change]) {
+            match self.store.commit(service, &held.claim, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {
                     tracing::warn!(%service, %error, "{service}: the life of the lock manager could not be noted: {error}");

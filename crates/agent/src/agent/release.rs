@@ -260,7 +260,7 @@ impl<O: Outside> Inside<O> {
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
         let journal = Journal { released_at_s: Some(self.outside.wall_s()), ..held.journal.clone() };
         let note = [Change::PutJournal(Box::new(journal))];
-        self.store.commit(service, held.claim.generation, &note)?;
+        self.store.commit(service, &held.claim, &note)?;
         self.store.release(service, held.claim.generation)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;

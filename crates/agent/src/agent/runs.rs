@@ -401,7 +401,12 @@ impl<O: Outside> Inside<O> {
                     let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(&portion) {
                         let now = self.outside.now();
-                        self.health.failed(now, &error.to_string());
+                        let service = portion.first().map(|one| one.generation().0);
+                        if error.is_not_owner() && !service.is_some_and(|one| self.held.contains_key(one)) {
+                            tracing::warn!(%error, "the run writes no more of a service that is not this server's any more: {error}");
+                            continue;
+                        }
+                        self.store_failed(now, &error);
                         let Some(running) = &mut self.run else { return };
                         running.todo.put_back(portion, now + crate::limits::STORE_RETRY, error.to_string());
                         return;
@@ -472,7 +477,13 @@ impl<O: Outside> Inside<O> {
             }
         }
         if let Some((service, generation)) = target {
-            let committed = self.store.commit(service, generation, &changes);
+            let held = self.held.get(service).filter(|held| held.claim.generation == generation);
+            // One that is not held any more is asked for all the same: the store knows whether it is another server's.
+            let by = held.map_or_else(
+                || Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s()),
+                |held| held.claim.clone(),
+            );
+            let committed = self.store.commit(service, &by, &changes);
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
                 portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }

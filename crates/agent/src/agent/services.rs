@@ -17,6 +17,7 @@ use super::mend::Mended;
 use super::outside::Outside;
 use super::runs::Commission;
 use crate::config::Mode;
+use crate::limits::STORE_RETRY;
 use crate::words::counted;
 
 /// The kind of log lines on entries of the store: any server of the store can make any number of them.
@@ -54,12 +55,23 @@ impl<O: Outside> Inside<O> {
                     self.unreadable.insert(service, why);
                 }
                 Err(error) => {
-                    self.health.failed(now, &error.to_string());
+                    self.store_failed(now, &error);
                     return;
                 }
             }
         }
         self.holdings_known = true;
+    }
+
+    /// A call of the store has failed. Where the service is another server's by now, the store is well: the agent soon looks up
+    /// its services anew. That look gives the service up, and tells the run that is on.
+    pub(crate) fn store_failed(&mut self, now: Moment, error: &StoreError) {
+        if !error.is_not_owner() {
+            return self.health.failed(now, &error.to_string());
+        }
+        tracing::warn!(%error, "the store refuses a change of a service that this server holds no more: {error}");
+        // Not at once: the call that has failed may be a part of that look.
+        self.beat_due = self.beat_due.min(now + STORE_RETRY);
     }
 
     /// Whether a service that we hold is still ours, and the store still has it.
@@ -145,7 +157,7 @@ impl<O: Outside> Inside<O> {
             Found::Ours(claim, contents, journal) => {
                 self.check_age(service, Some(claim.generation))?;
                 let claim = self.restore_own(service, claim)?;
-                let contents = Box::new(self.with_number(service, claim.generation, *contents)?);
+                let contents = Box::new(self.with_number(service, &claim, *contents)?);
                 say_damaged(&self.outside, service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
                 self.hold(service, claim, *contents, *journal);
@@ -179,9 +191,10 @@ impl<O: Outside> Inside<O> {
     fn with_number(
         &self,
         service: &ServiceName,
-        generation: Generation,
+        claim: &Claim,
         mut contents: Contents,
     ) -> Result<Contents, StoreError> {
+        let generation = claim.generation;
         if contents.state.is_some() {
             return Ok(contents);
         }
@@ -193,7 +206,7 @@ impl<O: Outside> Inside<O> {
             ),
         };
         tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
-        self.store.commit(service, generation, &[Change::PutState(state)])?;
+        self.store.commit(service, claim, &[Change::PutState(state)])?;
         contents.damaged.retain(|damaged| damaged.part != DamagedPart::State);
         contents.state = Some(state);
         Ok(contents)
@@ -352,7 +365,7 @@ impl<O: Outside> Inside<O> {
         }
         self.held = held_services;
         if let Some(error) = failure {
-            self.health.failed(now, &error.to_string());
+            self.store_failed(now, &error);
         }
     }
 }

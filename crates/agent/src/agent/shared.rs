@@ -61,7 +61,7 @@ impl<O: Outside> Inside<O> {
             .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
         if let Err(error) = commit_all(self.store.as_ref(), &mut work) {
-            self.health.failed(now, &error.to_string());
+            self.store_failed(now, &error);
             portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
             self.shared.retry = Some(now + limits::STORE_RETRY);
             return;

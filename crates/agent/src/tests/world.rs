@@ -38,17 +38,17 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// A server whose time passes when the test says so, and that does at once what is begun.
 #[derive(Default)]
-struct World {
-    now: Moment,
+pub(super) struct World {
+    pub(super) now: Moment,
     numbers: u64,
     /// What it has to tell its agent.
-    said: VecDeque<Message>,
+    pub(super) said: VecDeque<Message>,
     /// The strategies and other work that runs asked for, in order.
-    begun: Vec<String>,
+    pub(super) begun: Vec<String>,
     told: Vec<MonName>,
     placed: Placed,
-    registered: BTreeMap<MonName, Vec<u8>>,
-    hinted: bool,
+    pub(super) registered: BTreeMap<MonName, Vec<u8>>,
+    pub(super) hinted: bool,
     /// Which life of the lock manager runs, and since when.
     life: u32,
     life_began: Moment,
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// The lock manager is looked at.
-    fn look_at_lock_manager(&mut self) {
+    pub(super) fn look_at_lock_manager(&mut self) {
         let look = Look { at: self.now, observation: self.observe() };
         self.said.push_back(Message::Observed(Box::new(Ok(look))));
     }
@@ -313,18 +313,18 @@ impl Outside for World {
     fn publish(&self, _: StatusReport, _: Option<Moment>) {}
 }
 
-fn record(client: &MonName) -> Vec<u8> {
+pub(super) fn record(client: &MonName) -> Vec<u8> {
     heirlock_nsm::record::render_record(&[MonitorLine::generated(
         client.clone(),
         MyName::parse("nfs-a").unwrap(),
     )])
 }
 
-fn clients() -> [MonName; 2] {
+pub(super) fn clients() -> [MonName; 2] {
     ["10.0.0.1", "10.0.0.2"].map(|client| MonName::parse(client).unwrap())
 }
 
-fn service(name: &str) -> ServiceName {
+pub(super) fn service(name: &str) -> ServiceName {
     ServiceName::parse(name).unwrap()
 }
 
@@ -372,14 +372,14 @@ fn settings() -> Arc<Settings> {
 }
 
 /// An agent that begins in this world, on this store.
-fn taken_up(store: &InMemory, world: World) -> Agent<World> {
+pub(super) fn taken_up(store: &InMemory, world: World) -> Agent<World> {
     let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
     agent.take_up();
     agent
 }
 
 /// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
-fn begun() -> (InMemory, Agent<World>) {
+pub(super) fn begun() -> (InMemory, Agent<World>) {
     let store = InMemory::new(StoreIdentity::of(7));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let records = clients().map(|client| (client.clone(), record(&client))).into();
@@ -392,7 +392,7 @@ fn begun() -> (InMemory, Agent<World>) {
 }
 
 /// An operator insists on the adoption of `new`.
-fn ask(agent: &mut Agent<World>) {
+pub(super) fn ask(agent: &mut Agent<World>) {
     let request = Request::Adopt {
         service: service("new"),
         prepare: false,
@@ -406,7 +406,7 @@ fn ask(agent: &mut Agent<World>) {
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
 /// there were.
-fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>) -> usize {
+pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>) -> usize {
     let (mut of_runs, mut is_killed) = (0, false);
     for _ in 0..5_000 {
         agent.do_what_is_due();

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::claim::Claim;
 use crate::names::{Generation, ServiceName};
 
 /// A store failed. The sentence is made by the store, which knows what it tried, where, what it found and what an
@@ -29,7 +30,7 @@ pub enum StoreErrorKind {
     Wrong,
     /// It is an older copy of the store that this server remembers, or has lost something.
     Older,
-    /// The generation that was to be changed is another server's.
+    /// The service is another server's by now: nothing was changed. That is no failure of the store.
     NotOwner,
     /// The newest claim of a service can't be read, and no generation tells what it said.
     Claim {
@@ -38,10 +39,8 @@ pub enum StoreErrorKind {
         /// which
         generation: Generation,
     },
-    /// One entry can't be read or changed: it is too long, or not this server's to read, or its text is none of a store's.
+    /// One entry can't be read or changed: it is too long, or not this server's to read, or nothing that a store writes.
     Entry,
-    /// One entry is no file at all: nothing that heirlock made.
-    NoFile,
     /// The store, or the entry that was asked for, is not as it should be.
     Unexpected,
 }
@@ -51,6 +50,17 @@ impl StoreError {
     #[must_use]
     pub fn new(kind: StoreErrorKind, sentence: impl Into<String>) -> Self {
         Self { kind, sentence: sentence.into() }
+    }
+
+    /// The failure of a commit to a service that another server has claimed meanwhile.
+    #[must_use]
+    pub fn not_owner(service: &ServiceName, by: &Claim, newest: &Claim) -> Self {
+        let sentence = format!(
+            "{service}: expected that it is held by {}, under claim {}, found that {} has claimed it as generation {}; nothing was \
+             changed",
+            by.owner, by.generation, newest.owner, newest.generation
+        );
+        Self::new(StoreErrorKind::NotOwner, sentence)
     }
 
     /// Of which kind it is.
@@ -69,6 +79,12 @@ impl StoreError {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Absent { .. })
+    }
+
+    /// The service is another server's by now.
+    #[must_use]
+    pub fn is_not_owner(&self) -> bool {
+        self.kind == StoreErrorKind::NotOwner
     }
 
     /// The store did not answer in time. The request may be carried out all the same.
@@ -98,7 +114,7 @@ impl StoreErrorKind {
     #[must_use]
     pub fn is_of_one_entry(&self) -> bool {
         match self {
-            Self::Claim { .. } | Self::Entry | Self::NoFile => true,
+            Self::Claim { .. } | Self::Entry => true,
             Self::Unavailable
             | Self::TimedOut
             | Self::Absent { .. }
@@ -107,11 +123,5 @@ impl StoreErrorKind {
             | Self::NotOwner
             | Self::Unexpected => false,
         }
-    }
-
-    /// It is no file at all: nothing that heirlock made.
-    #[must_use]
-    pub fn is_no_file(&self) -> bool {
-        *self == Self::NoFile
     }
 }

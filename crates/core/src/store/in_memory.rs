@@ -1,14 +1,15 @@
 //! A store in memory, for simulators and tests: it keeps every promise of a store and outlives nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
-    Account, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange, ServerHearts,
-    ServerReport, Store, StoreError, StoreErrorKind,
+    Account, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 use crate::claim::Claim;
 use crate::history::Tenure;
@@ -20,6 +21,8 @@ use crate::store_identity::{Found, Kept, OlderStore, StoreIdentity, WrongStore};
 #[derive(Debug)]
 pub struct InMemory {
     held: Arc<Mutex<Held>>,
+    /// Tells the handles apart.
+    handle: u64,
     expected: Mutex<Option<StoreIdentity>>,
 }
 
@@ -29,6 +32,22 @@ struct Held {
     identity: StoreIdentity,
     services: BTreeMap<ServiceName, Service>,
     servers: BTreeMap<ServerName, ServerReport>,
+    /// How many handles there ever were.
+    handles: u64,
+    /// Those that want to be told of changes of others.
+    watchers: BTreeMap<u64, Watcher>,
+}
+
+struct Watcher {
+    told: Arc<dyn Fn() + Send + Sync>,
+    /// It was told, and has not looked since.
+    is_told: bool,
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("is_told", &self.is_told).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,13 +61,33 @@ impl InMemory {
     /// An empty one.
     #[must_use]
     pub fn new(identity: StoreIdentity) -> Self {
-        let held = Held { identity, services: BTreeMap::new(), servers: BTreeMap::new() };
-        Self { held: Arc::new(Mutex::new(held)), expected: Mutex::default() }
+        let held = Held {
+            identity,
+            services: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            handles: 1,
+            watchers: BTreeMap::new(),
+        };
+        Self { held: Arc::new(Mutex::new(held)), handle: 0, expected: Mutex::default() }
     }
 
     /// What it holds, whichever store is expected.
     fn enter_any(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A claim was made or given up: all other handles are told that have looked since they were told last.
+    fn tell_others(&self, mut held: MutexGuard<'_, Held>) {
+        let others =
+            held.watchers.iter_mut().filter(|(handle, watcher)| **handle != self.handle && !watcher.is_told);
+        let to_tell: Vec<_> = others
+            .map(|(_, watcher)| {
+                watcher.is_told = true;
+                Arc::clone(&watcher.told)
+            })
+            .collect();
+        drop(held);
+        to_tell.iter().for_each(|told| told());
     }
 
     /// What it holds, if it is the store that is expected.
@@ -66,7 +105,16 @@ impl InMemory {
 
 impl Clone for InMemory {
     fn clone(&self) -> Self {
-        Self { held: Arc::clone(&self.held), expected: Mutex::default() }
+        let mut held = self.enter_any();
+        let handle = held.handles;
+        held.handles += 1;
+        Self { held: Arc::clone(&self.held), handle, expected: Mutex::default() }
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        self.enter_any().watchers.remove(&self.handle);
     }
 }
 
@@ -86,13 +134,15 @@ impl Held {
         contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
     }
 
-    fn contents_mut(
-        &mut self,
-        service: &ServiceName,
-        generation: Generation,
-    ) -> Result<&mut Contents, StoreError> {
-        let contents = self.services.get_mut(service).and_then(|of| of.generations.get_mut(&generation));
-        contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))
+    /// The generation that a claim began, to be changed by the owner of the claim.
+    fn contents_of(&mut self, service: &ServiceName, by: &Claim) -> Result<&mut Contents, StoreError> {
+        let of = self.services.get_mut(service);
+        let claims = of.as_ref().map(|of| of.claims.values().rev());
+        if let Some(newer) = claims.into_iter().flatten().find(|claim| by.gives_way_to(claim)) {
+            return Err(StoreError::not_owner(service, by, newer));
+        }
+        let contents = of.and_then(|of| of.generations.get_mut(&by.generation));
+        contents.ok_or_else(|| nothing(&format!("generation {} of {service}", by.generation)))
     }
 }
 
@@ -165,12 +215,20 @@ impl Store for InMemory {
         *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = identity.cloned();
     }
 
+    fn on_change(&self, told: Told) {
+        let watcher = Watcher { told: Arc::from(told), is_told: false };
+        self.enter_any().watchers.insert(self.handle, watcher);
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
         Ok(self.enter()?.claimed())
     }
 
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError> {
-        let held = self.enter()?;
+        let mut held = self.enter()?;
+        if let Some(watcher) = held.watchers.get_mut(&self.handle) {
+            watcher.is_told = false;
+        }
         let newest = held.services.get(service).and_then(|of| of.claims.values().next_back());
         Ok(newest.cloned())
     }
@@ -185,6 +243,7 @@ impl Store for InMemory {
                 Some(there) => ClaimAnswer::Taken(there.clone()),
                 None => {
                     claims.insert(claim.generation, claim.clone());
+                    self.tell_others(held);
                     ClaimAnswer::Won
                 }
             }),
@@ -200,6 +259,7 @@ impl Store for InMemory {
         let mut held = self.enter()?;
         let claim = held.services.get_mut(service).and_then(|of| of.claims.get_mut(&generation));
         claim.ok_or_else(|| nothing(&format!("claim {generation} of {service}")))?.released = true;
+        self.tell_others(held);
         Ok(())
     }
 
@@ -253,27 +313,22 @@ impl Store for InMemory {
         Ok(Contents { damaged, ..contents })
     }
 
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
         let mut held = self.enter()?;
         check_changes(changes)?;
-        let contents = held.contents_mut(service, generation)?;
+        let contents = held.contents_of(service, by)?;
         changes.iter().cloned().for_each(|change| contents.apply(change));
         Ok(())
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
         let mut held = self.enter()?;
-        for (service, generation, changes) in work {
+        for Commit { service, by, changes } in work {
             check_changes(changes)?;
-            held.contents(service, *generation)?;
+            held.contents_of(service, by)?;
         }
-        for (service, generation, changes) in work {
-            let contents = held.contents_mut(service, *generation)?;
+        for Commit { service, by, changes } in work {
+            let contents = held.contents_of(service, by)?;
             changes.iter().cloned().for_each(|change| contents.apply(change));
         }
         Ok(())

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::sweeper::{FOLDER_PREFIX, Sweeper};
 use crate::control::{Answer, Request, SOCKET, ask, report::StatusReport};
-use crate::store::dir::DirStore;
+use crate::store;
 
 /// The service that moves.
 pub(super) const SERVICE: &str = "homes";
@@ -64,7 +64,7 @@ impl Stage {
             );
         }
         let sweeper = Sweeper::start(folder.path())?;
-        DirStore::create(&folder.path().join("store"))?;
+        store::set_up_in(&folder.path().join("store"))?;
         Ok(Self { folder, sweeper: Some(sweeper) })
     }
 

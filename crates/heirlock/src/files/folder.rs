@@ -19,6 +19,9 @@ use super::{expect_at_most, expect_file, if_present, read_whole};
 /// The beginning of a temporary name. Every status monitor ignores hidden files.
 const TEMPORARY: &str = ".heirlock.";
 
+/// Bytes of a file that is tried: more than the few that a full file system may still have in its last block.
+const TRIED_BYTES: usize = 16 * 1024;
+
 /// How often another temporary name is tried where one is taken.
 const NAMES_TRIED_MAX: usize = 16;
 
@@ -299,6 +302,15 @@ impl Folder {
             let _ = self.discard(temporary);
         }
         put
+    }
+
+    /// Makes a hidden file, gives it to the folder's owner, fills it, makes it durable, and removes it.
+    ///
+    /// # Errors
+    /// Where any of that fails.
+    pub(crate) fn try_to_write(&self) -> io::Result<()> {
+        let tried = self.prepare(&[b'.'; TRIED_BYTES], 0o600, Owner::OfFolder, true)?;
+        self.discard(&tried)
     }
 
     /// Removes a temporary file that is not to have a name.

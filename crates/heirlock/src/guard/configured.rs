@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,14 +9,10 @@ use super::commands;
 use super::finding::Finding;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
-use crate::files::trusted;
 use crate::host::Host;
 use crate::limits;
 use crate::lock_manager::{Fsids, LockManager};
-use crate::store::{Store, StoreError, StoreErrorKind};
-
-/// tmpfs and ramfs (statfs(2)).
-const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+use crate::store::{self, PlaceFinding, Store, StoreError, StoreOnHost, Unusable};
 
 /// Everything of this file.
 pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
@@ -32,41 +26,32 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     findings.extend(commands::check(host, settings));
     findings.extend(exports(&lock_manager.fsids(), settings));
     findings.extend(times(settings, lock_manager));
-    findings.extend(place(host, settings));
-    match records::store(host, settings) {
-        Ok(store) => {
-            match records::check_age(host, settings, &store) {
+    let store = store::open_on(host, settings);
+    let said = store.check(host, settings);
+    findings.extend(said.iter().map(|said| of_place(&store.shown(settings), settings, said)));
+    match records::recognised(host, settings, store.as_ref()) {
+        Ok(()) => {
+            match records::check_age(host, settings, store.as_ref()) {
                 Ok(()) => {
-                    let found = format!("{} is this server's store", settings.store.path.display());
+                    let found = format!("{} is this server's store", store.shown(settings));
                     findings.push(Finding::ok("store", found));
                 }
-                Err(error) => findings.push(no_store(settings, &error)),
+                Err(error) => findings.push(no_store(store.as_ref(), settings, &error)),
             }
-            findings.extend(homes(&store, settings));
-            findings.extend(shared(&store, settings));
+            findings.extend(homes(store.as_ref(), settings));
+            findings.extend(shared(store.as_ref(), settings));
         }
-        Err(error) => findings.push(no_store(settings, &error)),
+        Err(error) => findings.push(no_store(store.as_ref(), settings, &error)),
     }
     findings
 }
 
-fn no_store(settings: &Settings, error: &StoreError) -> Finding {
+fn no_store(store: &dyn StoreOnHost, settings: &Settings, error: &StoreError) -> Finding {
     let found = format!("nothing can be kept: {error}");
-    let remedy = match error.kind() {
-        StoreErrorKind::Absent { is_remembered: false } => {
-            "mount its volume; where there never was a store, 'heirlock enable' makes one"
-        }
-        _ => "mount its volume",
-    };
-    if settings.store.shared || error.is_of_another_store() {
-        Finding::loses_locks("store", found, remedy)
-    } else {
-        // On a volume that one server has at a time, the others can't see it.
-        Finding::warning(
-            "store",
-            found,
-            format!("{remedy}; on a server that doesn't have the volume now this is as it should be"),
-        )
+    let Unusable { remedy, costs_locks } = store.unusable(settings, error);
+    match costs_locks {
+        true => Finding::loses_locks("store", found, remedy),
+        false => Finding::warning("store", found, remedy),
     }
 }
 
@@ -282,67 +267,42 @@ pub(super) fn times(settings: &Settings, lock_manager: &dyn LockManager) -> Vec<
     findings
 }
 
-/// A disk: what tells it from others, and its kind of file system.
-#[derive(Debug, Clone, Copy)]
-struct Disk {
-    device: u64,
-    kind: i64,
-}
-
-fn place(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let path = &settings.store.path;
-    let mut findings = Vec::new();
-    let exported = settings.services.iter().flat_map(|service| &service.exports);
-    if let Some(export) = exported.filter(|export| path.starts_with(export)).max() {
-        let found = format!(
-            "{} lies in the export {}: clients can see it, and root of one that isn't squashed can change it",
-            path.display(),
-            export.display()
-        );
-        findings.push(Finding::warning("store-place", found, "put the store beside the exports"));
-    }
-    match (disk(&host.at(path)), disk(&host.at("/var/lib"))) {
-        (Ok(store), Ok(own)) => findings.push(judge_place(settings, store, own)),
-        (Err(error), _) | (_, Err(error)) => {
-            findings.push(Finding::note(
-                "store-place",
-                format!("can't tell which disk {} is on: {error}", path.display()),
-            ));
+/// A finding on the place of the store, in words.
+fn of_place(place: &str, settings: &Settings, said: &PlaceFinding) -> Finding {
+    let check = "store-place";
+    match said {
+        PlaceFinding::Exported(export) => {
+            let found = format!(
+                "{place} lies in the export {}: clients can see it, and root of one that isn't squashed can change it",
+                export.display()
+            );
+            Finding::warning(check, found, "put the store beside the exports")
+        }
+        PlaceFinding::InMemory => Finding::loses_locks(
+            check,
+            format!("{place} is in memory: everything in it dies with the server"),
+            "put the store on a disk that outlives the server",
+        ),
+        PlaceFinding::OtherDisk => {
+            Finding::ok(check, format!("{place} is not on the disk that holds /var/lib"))
+        }
+        PlaceFinding::OwnDisk if settings.services.is_empty() => Finding::note(
+            check,
+            format!(
+                "{place} is on the same disk as /var/lib: enough to survive a restart, not the loss of this server"
+            ),
+        ),
+        PlaceFinding::OwnDisk => Finding::warning(
+            check,
+            format!(
+                "{place} is on the same disk as /var/lib: when this server is lost, so are the records that others need"
+            ),
+            "put the store on the volume that moves or that all servers see; if it is, it isn't mounted now",
+        ),
+        PlaceFinding::Unknown(why) => {
+            Finding::note(check, format!("can't tell which disk {place} is on: {why}"))
         }
     }
-    findings
-}
-
-fn judge_place(settings: &Settings, store: Disk, own: Disk) -> Finding {
-    let (check, path) = ("store-place", settings.store.path.display());
-    if MEMORY_FILE_SYSTEMS.contains(&store.kind) {
-        let found = format!("{path} is in memory: everything in it dies with the server");
-        return Finding::loses_locks(check, found, "put the store on a disk that outlives the server");
-    }
-    if store.device != own.device {
-        return Finding::ok(check, format!("{path} is not on the disk that holds /var/lib"));
-    }
-    let found = format!("{path} is on the same disk as /var/lib");
-    if settings.services.is_empty() {
-        return Finding::note(
-            check,
-            format!("{found}: enough to survive a restart, not the loss of this server"),
-        );
-    }
-    Finding::warning(
-        check,
-        format!("{found}: when this server is lost, so are the records that others need"),
-        "put the store on the volume that moves or that all servers see; if it is, it isn't mounted now",
-    )
-}
-
-/// Of the nearest folder above that exists.
-fn disk(path: &Path) -> std::io::Result<Disk> {
-    let there = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    Ok(Disk { device: trusted::stat(&there)?.dev(), kind: rustix::fs::statfs(&there)?.f_type })
 }
 
 fn homes(store: &dyn Store, settings: &Settings) -> Vec<Finding> {

@@ -8,11 +8,11 @@ use heirlock_core::ServiceName;
 use heirlock_core::grace::Probe;
 
 use super::finding::{Finding, Severity};
-use super::{configured, rivals, volumes, writable};
+use super::{configured, rivals, writable};
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
 use crate::hooks;
-use crate::host::Host;
+use crate::host::{Host, volumes};
 use crate::lock_manager::{self, LockManager, LockManagerError};
 
 /// One thing that was looked at.

@@ -11,7 +11,7 @@ use heirlock_nsm::{StateNumber, nlm, sm};
 use super::facts::{self, FSID};
 use super::finding::{Finding, Severity};
 use super::records::{self, Kept};
-use super::{agent, capture, intent, reach, served, statd, writable};
+use super::{agent, capture, intent, reach, served, statd};
 use crate::config::Settings;
 use crate::files::{Folder, if_present, trusted};
 use crate::host::Host;
@@ -44,17 +44,12 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     findings.extend(needs);
     // That there is none has been said already.
     let Ok(store) = records::store(host, settings) else { return findings };
-    let tried = store.probe().map_err(|error| error.to_string()).and_then(|()| {
-        // The store's own probe is a few bytes, for which there may be room where there is none for a record.
-        writable::try_folder(&host.at(&settings.store.path))
-            .map_err(|error| format!("no file can be written in {}: {error}", settings.store.path.display()))
-    });
-    if let Err(why) = tried {
+    if let Err(why) = store.probe().map_err(|error| error.to_string()).and_then(|()| store.try_room()) {
         findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
     }
-    findings.extend(differences(&facts::of(settings, lock_manager), &store, settings));
-    findings.extend(records::unreadable_claims(&store, settings));
-    match records::kept(&store, settings) {
+    findings.extend(differences(&facts::of(settings, lock_manager), store.as_ref(), settings));
+    findings.extend(records::unreadable_claims(store.as_ref(), settings));
+    match records::kept(store.as_ref(), settings) {
         Ok(all) => {
             let (kept, unreadable): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
             let kept: Vec<Kept> = kept.into_iter().flatten().collect();

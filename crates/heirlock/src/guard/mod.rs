@@ -30,7 +30,6 @@ mod statd;
 mod switch;
 #[cfg(test)]
 mod testing;
-mod volumes;
 mod writable;
 
 use std::collections::BTreeMap;

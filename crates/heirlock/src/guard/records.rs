@@ -10,16 +10,20 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::Finding;
 use crate::config::Settings;
 use crate::host::Host;
-use crate::store::dir::DirStore;
 use crate::store::memory::{Known, recognise};
-use crate::store::{self, ServerReport, Store, StoreError, older_store};
+use crate::store::{self, ServerReport, Store, StoreError, StoreOnHost};
 use crate::survey::present::unreadable_claim;
 
 /// Opens the configured store, which must be the one that this server knows.
-pub(super) fn store(host: &Host, settings: &Settings) -> Result<DirStore, StoreError> {
-    let store = DirStore::at(&host.at(&settings.store.path));
-    let (_, wrong) = recognise(&store, &host.at(&settings.local_directory))?;
-    wrong.map_or(Ok(store), Err)
+pub(super) fn store(host: &Host, settings: &Settings) -> Result<Box<dyn StoreOnHost>, StoreError> {
+    let store = store::open_on(host, settings);
+    recognised(host, settings, store.as_ref()).map(|()| store)
+}
+
+/// Fails where the store is not there, or not the one that this server knows.
+pub(super) fn recognised(host: &Host, settings: &Settings, store: &dyn Store) -> Result<(), StoreError> {
+    let (_, wrong) = recognise(store, &host.at(&settings.local_directory))?;
+    wrong.map_or(Ok(()), Err)
 }
 
 /// Fails where the store shows less of a service than this server knows of.
@@ -27,7 +31,7 @@ pub(super) fn check_age(host: &Host, settings: &Settings, store: &dyn Store) -> 
     let memory = store::memory::load(&host.at(&settings.local_directory))?;
     for service in memory.services.keys() {
         let newest = store.newest_generation(service, Generation(u64::MAX))?;
-        memory.check_age(service, newest).map_err(|why| older_store(&settings.store.path, why))?;
+        memory.check_age(service, newest).map_err(|why| store.older(why))?;
     }
     Ok(())
 }

@@ -8,11 +8,8 @@ use rustix::process::geteuid;
 
 use super::finding::Finding;
 use crate::config::Settings;
-use crate::files::{Folder, Owner};
+use crate::files::Folder;
 use crate::host::Host;
-
-/// Bytes of the file that is tried: more than the few that a full file system may still have in its last block.
-const TRIED_BYTES: usize = 16 * 1024;
 
 /// A folder that an adoption writes into.
 struct Place {
@@ -73,7 +70,7 @@ fn judge(host: &Host, place: &Place) -> Option<Finding> {
     while place.made && !host.at(folder).exists() {
         folder = folder.parent()?;
     }
-    let error = open(&host.at(folder), place.inside).and_then(|folder| try_in(&folder)).err()?;
+    let error = open(&host.at(folder), place.inside).and_then(|folder| folder.try_to_write()).err()?;
     let folder = &place.inside.map_or_else(|| folder.to_owned(), |inside| folder.join(inside));
     let found = format!("no file can be written in {}: {error}; {}", folder.display(), place.harm);
     if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() {
@@ -107,20 +104,6 @@ fn open(folder: &Path, inside: Option<&'static str>) -> io::Result<Folder> {
         Some(inside) => folder.folder(inside),
         None => Ok(folder),
     }
-}
-
-/// Makes a hidden file in a folder, gives it to the folder's owner, fills it, makes it durable, and removes it. Every status
-/// monitor ignores hidden files.
-///
-/// # Errors
-/// Where any of that fails.
-pub(super) fn try_folder(folder: &Path) -> io::Result<()> {
-    try_in(&Folder::open(folder)?)
-}
-
-fn try_in(folder: &Folder) -> io::Result<()> {
-    let tried = folder.prepare(&[b'.'; TRIED_BYTES], 0o600, Owner::OfFolder, true)?;
-    folder.discard(&tried)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod presence;
 pub(crate) mod process;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod volumes;
 
 use std::collections::BTreeSet;
 use std::io;

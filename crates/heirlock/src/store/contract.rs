@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -18,36 +19,51 @@ use super::dir::DirStore;
 use super::disk::faulty::FaultyDisk;
 use super::timed::Timed;
 use super::{
-    Change, ClaimAnswer, Contents, Damaged, DamagedPart, ServerReport, Store, StoreError, StoreErrorKind,
+    Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, ServerReport, Store, StoreError,
+    StoreErrorKind,
 };
 
 /// Something on which stores can be opened that are one store.
 struct Ground {
     open: Box<dyn Fn() -> Box<dyn Store> + Sync>,
+    /// Its stores hint at changes by others.
+    hints: bool,
+}
+
+impl Ground {
+    fn new(open: impl Fn() -> Box<dyn Store> + Sync + 'static) -> Self {
+        Self { open: Box::new(open), hints: false }
+    }
 }
 
 fn real_disk() -> Ground {
     let folder = tempfile::tempdir().unwrap();
     DirStore::create(&folder.path().join("store")).unwrap();
-    Ground { open: Box::new(move || Box::new(DirStore::open(&folder.path().join("store")).unwrap())) }
+    Ground::new(move || Box::new(DirStore::open(&folder.path().join("store")).unwrap()))
 }
 
 fn disk_in_memory() -> Ground {
     let disk = FaultyDisk::new();
     DirStore::create_on(Path::new("/store"), Box::new(disk.clone())).unwrap();
-    Ground { open: Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone())))) }
+    Ground::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(disk.clone()))))
 }
 
 fn memory() -> Ground {
     let store = InMemory::new(StoreIdentity::of(1));
-    Ground { open: Box::new(move || Box::new(store.clone())) }
+    Ground { hints: true, ..Ground::new(move || Box::new(store.clone())) }
+}
+
+fn memory_behind_threads() -> Ground {
+    let store = InMemory::new(StoreIdentity::of(1));
+    let open = move || Timed::patient(Box::new(store.clone()), Duration::from_secs(600));
+    Ground { hints: true, ..Ground::new(move || Box::new(open())) }
 }
 
 fn behind_threads() -> Ground {
     let folder = tempfile::tempdir().unwrap();
     DirStore::create(&folder.path().join("store")).unwrap();
     let open = move || DirStore::open(&folder.path().join("store")).unwrap();
-    Ground { open: Box::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600)))) }
+    Ground::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600))))
 }
 
 macro_rules! contract {
@@ -60,6 +76,9 @@ macro_rules! contract {
         }
         mod in_memory {
             $(#[test] fn $promise() { super::$promise(&super::memory()); })*
+        }
+        mod in_memory_behind_threads {
+            $(#[test] fn $promise() { super::$promise(&super::memory_behind_threads()); })*
         }
         mod on_a_disk_in_memory {
             $(#[test] fn $promise() { super::$promise(&super::disk_in_memory()); })*
@@ -75,6 +94,7 @@ contract! {
     a_claim_may_be_nobodys_from_its_beginning,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
+    a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for,
     a_store_is_given_one_identity_by_all_who_try,
     nothing_is_done_to_another_store_than_the_one_that_is_expected,
     the_number_of_a_generation_is_read_alone,
@@ -83,6 +103,8 @@ contract! {
     what_does_not_exist_is_an_error,
     the_last_change_of_a_client_counts,
     what_several_services_keep_is_there_in_each_of_them,
+    a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing,
+    a_commit_under_a_claim_that_no_other_server_has_followed_is_made,
     state_journal_and_outcomes_are_kept,
     a_damaged_record_is_named_and_left_alone,
     what_no_store_can_hold_is_refused_whole,
@@ -141,6 +163,10 @@ fn begun(ground: &Ground, generation: u64, contents: &Contents) -> Box<dyn Store
     assert_eq!(store.claim(&service(), &claim(generation, "a", "1")).unwrap(), ClaimAnswer::Won);
     store.begin_generation(&service(), Generation(generation), contents).unwrap();
     store
+}
+
+fn commit(service: &ServiceName, by: &Claim, changes: &[Change]) -> Commit {
+    Commit { service: service.clone(), by: by.clone(), changes: changes.to_vec() }
 }
 
 fn race(stores: &[Box<dyn Store>], claims: &[Claim]) -> Vec<ClaimAnswer> {
@@ -234,6 +260,31 @@ fn numbers_of_pruned_claims_stay_used(ground: &Ground) {
     }
 }
 
+fn a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for(ground: &Ground) {
+    let (ours, theirs) = ((ground.open)(), (ground.open)());
+    let (tell, told) = channel();
+    ours.on_change(Box::new(move || tell.send(()).unwrap()));
+    let hints = || told.try_iter().count();
+    let expected = usize::from(ground.hints);
+    for generation in [1, 4] {
+        ours.claim(&service(), &claim(generation, "a", "1")).unwrap();
+        assert_eq!(hints(), 0, "its own claim is no news");
+        theirs.claim(&service(), &claim(generation + 1, "b", "1")).unwrap();
+        theirs.claim(&service(), &claim(generation + 1, "b", "1")).unwrap();
+        theirs.release(&service(), Generation(generation + 1)).unwrap();
+        assert_eq!(hints(), expected);
+        ours.newest_claim(&service()).unwrap();
+        theirs.put_server(&ServerReport::new(server("b"), "run-1")).unwrap();
+        assert_eq!(hints(), 0, "a heart beats");
+        theirs.claim(&service(), &claim(generation + 2, "b", "1")).unwrap();
+        assert_eq!(hints(), expected);
+        ours.newest_claim(&service()).unwrap();
+    }
+    // One that is gone is told of nothing.
+    drop(ours);
+    theirs.claim(&service(), &claim(9, "b", "1")).unwrap();
+}
+
 fn services_are_those_that_were_claimed(ground: &Ground) {
     let store = (ground.open)();
     assert_eq!(store.services().unwrap(), []);
@@ -278,8 +329,8 @@ fn nothing_is_done_to_another_store_than_the_one_that_is_expected(ground: &Groun
         store.number_of(&service(), Generation(1)).err(),
         store.begin_generation(&service(), Generation(2), &contents(1)).err(),
         store.load(&service(), Generation(1)).err(),
-        store.commit(&service(), Generation(1), &put).err(),
-        store.commit_each(&[(service(), Generation(1), put.to_vec())]).err(),
+        store.commit(&service(), &claim(1, "a", "1"), &put).err(),
+        store.commit_each(&[commit(&service(), &claim(1, "a", "1"), &put)]).err(),
         store.prune(&service(), Generation(1)).err(),
         store.put_server(&report).err(),
         store.servers().err(),
@@ -294,7 +345,7 @@ fn nothing_is_done_to_another_store_than_the_one_that_is_expected(ground: &Groun
     assert_eq!(same.newest_claim(&service()).unwrap(), Some(claim(1, "a", "1")));
     assert!(same.servers().unwrap().is_empty());
     store.expect(None);
-    store.commit(&service(), Generation(1), &put).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &put).unwrap();
 }
 
 fn the_number_of_a_generation_is_read_alone(ground: &Ground) {
@@ -326,7 +377,7 @@ fn what_does_not_exist_is_an_error(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     assert!(store.load(&service(), Generation(2)).is_err());
     for change in [Change::put(name("h"), record("h")), Change::remove(name("h"))] {
-        assert!(store.commit(&service(), Generation(2), &[change]).is_err());
+        assert!(store.commit(&service(), &claim(2, "a", "1"), &[change]).is_err());
     }
     assert_eq!(store.newest_generation(&service(), Generation(9)).unwrap(), Some(Generation(1)));
 }
@@ -348,16 +399,16 @@ fn the_last_change_of_a_client_counts(ground: &Ground) {
         let found = (ground.open)().load(&service(), Generation(1)).unwrap().records;
         assert_eq!(found, clients.iter().map(|(client, bytes)| (name(client), record(bytes))).collect());
     };
-    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &changes).unwrap();
     expect(&[("one", "second"), ("three", "first")]);
-    store.commit(&service(), Generation(1), &[remove("three"), put("one", "third")]).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &[remove("three"), put("one", "third")]).unwrap();
     expect(&[("one", "third")]);
     // Enough of them to share one sync.
     changes.extend((0..30).map(|i| put("four", &format!("{i}"))));
     changes.extend((0..30).map(|i| put(&format!("five-{i}"), "first")));
     changes.extend((0..30).map(|i| remove(&format!("five-{i}"))));
     changes.extend((0..10).map(|i| put(&format!("six-{i}"), "first")));
-    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &changes).unwrap();
     let six: Vec<String> = (0..10).map(|i| format!("six-{i}")).collect();
     let mut expected = vec![("one", "second"), ("three", "first"), ("four", "29")];
     expected.extend(six.iter().map(|client| (client.as_str(), "first")));
@@ -378,7 +429,8 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
         let first: Vec<Change> = alike().chain([put(count, "first")]).collect();
         let other: Vec<Change> =
             alike().chain([put(count, "other"), Change::remove(name("10.0.0.0"))]).collect();
-        let work = [(services[0].clone(), Generation(1), first), (services[1].clone(), Generation(1), other)];
+        let ours = claim(1, "a", "run-1");
+        let work = [commit(&services[0], &ours, &first), commit(&services[1], &ours, &other)];
         store.commit_each(&work).unwrap();
         for (service, own) in services.iter().zip(["first", "other"]) {
             let found = (ground.open)().load(service, Generation(1)).unwrap().records;
@@ -388,10 +440,59 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
             assert_eq!(found.contains_key(&name("10.0.0.0")), own == "first");
         }
         // What is changed in one of them is no change in the other.
-        store.commit(&services[0], Generation(1), &[put(0, "changed")]).unwrap();
+        store.commit(&services[0], &claim(1, "a", "1"), &[put(0, "changed")]).unwrap();
         let found = (ground.open)().load(&services[1], Generation(1)).unwrap().records;
         assert_eq!(found[&name(&format!("client-{count}-0"))], record("both"));
     }
+}
+
+fn a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing(ground: &Ground) {
+    let (store, other) = (begun(ground, 1, &contents(2)), ServiceName::parse("nfs-b").unwrap());
+    let ours = claim(1, "a", "1");
+    store.claim(&other, &ours).unwrap();
+    store.begin_generation(&other, Generation(1), &contents(2)).unwrap();
+    let newer = claim(2, "b", "1");
+    assert_eq!((ground.open)().claim(&service(), &newer).unwrap(), ClaimAnswer::Won);
+    let change = || {
+        vec![
+            Change::put(name("10.9.9.9"), record("10.9.9.9")),
+            Change::remove(name("10.0.0.0")),
+            Change::PutState(StateNumber(99)),
+            Change::PutJournal(Box::new(journal(99))),
+            Change::AppendOutcome(outcome("10.0.0.0", None)),
+        ]
+    };
+    let together = [commit(&other, &ours, &change()), commit(&service(), &ours, &change())];
+    for refused in [store.commit(&service(), &ours, &change()), store.commit_each(&together)] {
+        let error = refused.unwrap_err();
+        assert_eq!(*error.kind(), StoreErrorKind::NotOwner, "{error}");
+        let said = "nfs-a: expected that it is held by a, under claim 1, found that b has claimed it as generation 2; nothing \
+                    was changed";
+        assert_eq!(error.to_string(), said);
+    }
+    for service in [&service(), &other] {
+        assert_eq!(store.load(service, Generation(1)).unwrap(), contents(2), "{service}");
+    }
+    // The new owner begins its generation, and changes it.
+    store.begin_generation(&service(), Generation(2), &contents(1)).unwrap();
+    store.commit(&service(), &newer, &[Change::remove(name("10.0.0.0"))]).unwrap();
+    store.commit(&other, &ours, &[Change::remove(name("10.0.0.0"))]).unwrap();
+    for (service, generation) in [(&service(), 2), (&other, 1)] {
+        let found = store.load(service, Generation(generation)).unwrap().records;
+        assert!(!found.contains_key(&name("10.0.0.0")), "{service}");
+    }
+}
+
+fn a_commit_under_a_claim_that_no_other_server_has_followed_is_made(ground: &Ground) {
+    let store = begun(ground, 1, &Contents::default());
+    let put = |client: &str| [Change::put(name(client), record(client))];
+    store.release(&service(), Generation(1)).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &put("given-up")).unwrap();
+    // The same server has claimed on, and has not begun that generation.
+    store.claim(&service(), &claim(2, "a", "2")).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &put("followed")).unwrap();
+    let found = (ground.open)().load(&service(), Generation(1)).unwrap().records;
+    assert!(found.into_keys().eq([name("followed"), name("given-up")]));
 }
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {
@@ -403,7 +504,7 @@ fn state_journal_and_outcomes_are_kept(ground: &Ground) {
             Change::PutJournal(Box::new(journal(round))),
             Change::AppendOutcome(line("second", round)),
         ];
-        store.commit(&service(), Generation(1), &changes).unwrap();
+        store.commit(&service(), &claim(1, "a", "1"), &changes).unwrap();
     }
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.state, Some(StateNumber(5)));
@@ -415,8 +516,8 @@ fn state_journal_and_outcomes_are_kept(ground: &Ground) {
 fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     let damage = Change::put(name("10.0.0.9"), b"garbage\n".to_vec());
-    store.commit(&service(), Generation(1), &[damage]).unwrap();
-    store.commit(&service(), Generation(1), &[Change::remove(name("10.0.0.0"))]).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &[damage]).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &[Change::remove(name("10.0.0.0"))]).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records.len(), 0);
     let [Damaged { path: which, why, part }] = found.damaged.as_slice() else {
@@ -430,7 +531,7 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
         "{which}: {why}"
     );
     let mend = Change::put(name("10.0.0.9"), record("10.0.0.9"));
-    store.commit(&service(), Generation(1), &[mend]).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &[mend]).unwrap();
     let found = store.load(&service(), Generation(1)).unwrap();
     assert_eq!((found.records.len(), found.damaged.len()), (1, 0));
 }
@@ -439,7 +540,7 @@ fn what_no_store_can_hold_is_refused_whole(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     let good = Change::put(name("good"), record("good"));
     let bad = Change::put(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
-    let error = store.commit(&service(), Generation(1), &[good, bad]).unwrap_err().to_string();
+    let error = store.commit(&service(), &claim(1, "a", "1"), &[good, bad]).unwrap_err().to_string();
     assert!(error.contains("at most"), "{error}");
     assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(1));
     let mut huge = contents(1);
@@ -453,7 +554,7 @@ fn every_name_a_client_may_have_is_held(ground: &Ground) {
     let longest = "x".repeat(255);
     let names = [longest.as_str(), "fe80::1%eth0", "2001:db8::7", "a*?\\\"'$(x)", "state", "claims", "7"];
     let changes: Vec<Change> = names.iter().map(|client| Change::put(name(client), record("c"))).collect();
-    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.commit(&service(), &claim(1, "a", "1"), &changes).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap();
     assert_eq!(found.records, names.iter().map(|client| (name(client), record("c"))).collect());
     assert_eq!(found.damaged, []);
@@ -472,7 +573,7 @@ fn commits_from_many_threads_are_all_done(ground: &Ground) {
                         Change::put(name("shared"), record(&client)),
                         Change::AppendOutcome(outcome(&client, None)),
                     ];
-                    store.commit(&service(), Generation(1), &changes).unwrap();
+                    store.commit(&service(), &claim(1, "a", "1"), &changes).unwrap();
                 }
             });
         }

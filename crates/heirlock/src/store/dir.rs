@@ -7,6 +7,9 @@
 //! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: what a crash leaves behind, and nothing that anybody reads.
+//! - A commit looks for a newer claim of another server before it writes. A claim that is made while it writes is not seen, for
+//!   a folder can't make one step of the two. The changes then lie in the generation of the server that made them, and the new
+//!   owner may have read that generation before. A claim that can't be read does not count either.
 //! - That a file is absent counts only while the folder is proved to be a store: under the empty mount point of a
 //!   volume nothing would be claimed, and nobody alive.
 
@@ -19,6 +22,7 @@ mod generation;
 mod identity;
 #[cfg(test)]
 mod kill_tests;
+mod on_host;
 mod past;
 #[cfg(test)]
 mod stray_tests;
@@ -41,7 +45,8 @@ use heirlock_nsm::{MonName, StateNumber};
 use super::disk::{Disk, Owner, RealDisk};
 use super::failure::{FileError, older_store, wrong_store};
 use super::{
-    Account, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store, StoreError,
+    Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
+    StoreError,
 };
 use crate::files::{trusted, unless_absent};
 use crate::from_elsewhere;
@@ -90,6 +95,7 @@ impl DirStore {
     }
 
     /// Makes a folder a store, if it is none yet, and opens it.
+    #[cfg(test)]
     pub(crate) fn create(root: &Path) -> Result<Self, StoreError> {
         Self::create_on(root, Box::new(RealDisk::at(root)))
     }
@@ -107,33 +113,40 @@ impl DirStore {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn create_on(root: &Path, disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self::on(root, disk);
-        let missing = |path: &Path| matches!(store.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
-        let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
-        while let Some(path) = above.pop() {
-            store.make(path)?;
-        }
-        if store.read_marker()?.is_none() {
-            // All of it may be there already: a first attempt may have ended, or another server be at work.
-            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
-            if let Some(other) = store.list(root)?.iter().find(|name| !ours(name)) {
-                let found = format!("{other:?} in it");
-                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
-            }
-            store.disk().protect(root).map_err(failed("protect", root))?;
-            store.make(&root.join("services"))?;
-            store.make(&root.join("servers"))?;
-            // Before the marker: a store that can be found has an identity.
-            store.identify(&StoreIdentity::of(fastrand::u128(..)))?;
-            store.replace(&root.join(MARKER), FORMAT.as_bytes())?;
-        }
-        store.enter()?;
+        store.set_up_folder()?;
         Ok(store)
     }
 
+    /// Makes the folder a store, if it is none yet.
+    fn set_up_folder(&self) -> Result<(), StoreError> {
+        let root = self.root.as_path();
+        let missing = |path: &Path| matches!(self.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
+        while let Some(path) = above.pop() {
+            self.make(path)?;
+        }
+        if self.read_marker()?.is_none() {
+            // All of it may be there already: a first attempt may have ended, or another server be at work.
+            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
+            if let Some(other) = self.list(root)?.iter().find(|name| !ours(name)) {
+                let found = format!("{other:?} in it");
+                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
+            }
+            self.disk().protect(root).map_err(failed("protect", root))?;
+            self.make(&root.join("services"))?;
+            self.make(&root.join("servers"))?;
+            // Before the marker: a store that can be found has an identity.
+            self.identify(&StoreIdentity::of(fastrand::u128(..)))?;
+            self.replace(&root.join(MARKER), FORMAT.as_bytes())?;
+        }
+        Ok(self.enter()?)
+    }
+
     /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
-    pub(crate) fn remove_empty(&self) -> io::Result<()> {
+    fn make_empty(&self) -> io::Result<()> {
         trusted::remove_empty_folder(&self.root.join("services"))?;
         trusted::remove_empty_folder(&self.root.join("servers"))?;
         unless_absent(trusted::remove(&self.root.join(IDENTITY)))?;
@@ -376,22 +389,18 @@ impl Store for DirStore {
         Ok(self.load_all(&self.generation(service, generation))?)
     }
 
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
         self.enter()?;
-        Ok(self.commit_changes(&[(self.generation(service, generation), changes)])?)
+        self.check_still_owner(service, by)?;
+        Ok(self.commit_changes(&[(self.generation(service, by.generation), changes)])?)
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
         self.enter()?;
-        let places: Vec<(PathBuf, &[Change])> = work
-            .iter()
-            .map(|(service, generation, changes)| (self.generation(service, *generation), changes.as_slice()))
-            .collect();
+        work.iter().try_for_each(|commit| self.check_still_owner(&commit.service, &commit.by))?;
+        let place = |commit: &Commit| self.generation(&commit.service, commit.by.generation);
+        let places: Vec<(PathBuf, &[Change])> =
+            work.iter().map(|commit| (place(commit), commit.changes.as_slice())).collect();
         Ok(self.commit_changes(&places)?)
     }
 

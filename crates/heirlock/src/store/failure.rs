@@ -121,10 +121,11 @@ impl FileError {
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self {
             Self::Io { source, .. } => match source.kind() {
-                ErrorKind::InvalidInput | ErrorKind::IsADirectory => StoreErrorKind::NoFile,
-                ErrorKind::NotADirectory | ErrorKind::FileTooLarge | ErrorKind::PermissionDenied => {
-                    StoreErrorKind::Entry
-                }
+                ErrorKind::InvalidInput
+                | ErrorKind::IsADirectory
+                | ErrorKind::NotADirectory
+                | ErrorKind::FileTooLarge
+                | ErrorKind::PermissionDenied => StoreErrorKind::Entry,
                 _ => StoreErrorKind::Unavailable,
             },
             Self::Absent { expected, .. } => StoreErrorKind::Absent { is_remembered: expected.is_some() },
@@ -143,9 +144,10 @@ impl FileError {
         self.kind().is_of_one_entry()
     }
 
-    /// See [`StoreErrorKind::is_no_file`].
+    /// It is no file at all: nothing that heirlock made.
     pub(crate) fn is_no_file(&self) -> bool {
-        self.kind().is_no_file()
+        let is_none = |kind| matches!(kind, ErrorKind::InvalidInput | ErrorKind::IsADirectory);
+        matches!(self, Self::Io { source, .. } if is_none(source.kind()))
     }
 
     /// There is nothing of that name.
@@ -191,7 +193,7 @@ mod tests {
             (error.kind(), error.is_of_one_entry(), error.is_no_file(), error.is_missing())
         };
         for kind in [ErrorKind::InvalidInput, ErrorKind::IsADirectory] {
-            assert_eq!(of(kind), (StoreErrorKind::NoFile, true, true, false), "{kind}");
+            assert_eq!(of(kind), (StoreErrorKind::Entry, true, true, false), "{kind}");
         }
         for kind in [ErrorKind::NotADirectory, ErrorKind::FileTooLarge, ErrorKind::PermissionDenied] {
             assert_eq!(of(kind), (StoreErrorKind::Entry, true, false, false), "{kind}");

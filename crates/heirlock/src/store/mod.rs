@@ -17,26 +17,47 @@
 
 #[cfg(test)]
 mod contract;
+/// Outside of this module only tests can name the folder store.
+#[cfg(test)]
 pub(crate) mod dir;
+#[cfg(not(test))]
+mod dir;
 mod disk;
 mod failure;
 pub(crate) mod memory;
+mod on_host;
 #[cfg(test)]
 pub(crate) mod steered;
 pub(crate) mod timed;
 #[cfg(test)]
 pub(crate) use disk::faulty;
-pub(crate) use failure::{older_store, wrong_store};
+pub(crate) use on_host::{Ground, PlaceFinding, StoreOnHost, Unusable};
 
 pub(crate) use heirlock_core::store::{
-    Account, Beaten, Change, ClaimAnswer, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind,
+    Account, Beaten, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
+    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 
+use std::path::Path;
+
 use crate::config::Settings;
+use crate::host::Host;
 
 /// The configured store. It need not be there yet: its volume may be mounted later than the agent starts, and until then every
 /// call fails.
 pub(crate) fn open(settings: &Settings) -> Box<dyn Store> {
-    Box::new(dir::DirStore::at(&settings.store.path))
+    open_on(&Host::here(), settings)
+}
+
+/// The same, as this host deals with it. It is here alone that a kind of store is chosen.
+pub(crate) fn open_on(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
+    Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
+}
+
+/// Makes a store in a folder of its own, for the demo.
+///
+/// # Errors
+/// Where something else is there, or it can't be made.
+pub(crate) fn set_up_in(folder: &Path) -> Result<(), StoreError> {
+    dir::DirStore::at(folder).set_up().map(drop)
 }

@@ -9,7 +9,8 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
-    Account, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store, StoreError,
+    Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
+    StoreError, Told,
 };
 
 /// A store whose calls a test delays, or lets fail, by the name of the method.
@@ -69,6 +70,10 @@ impl<S: Store, F: Fn(&'static str) -> Result<(), StoreError> + Send + Sync> Stor
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
         self.store.expect(identity);
+    }
+
+    fn on_change(&self, told: Told) {
+        self.store.on_change(told);
     }
 
     fn progress(&self) -> u64 {
@@ -163,17 +168,12 @@ impl<S: Store, F: Fn(&'static str) -> Result<(), StoreError> + Send + Sync> Stor
         self.store.load(service, generation)
     }
 
-    fn commit(
-        &self,
-        service: &ServiceName,
-        generation: Generation,
-        changes: &[Change],
-    ) -> Result<(), StoreError> {
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
         (self.before)("commit")?;
-        self.store.commit(service, generation, changes)
+        self.store.commit(service, by, changes)
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+    fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
         (self.before)("commit_each")?;
         self.store.commit_each(work)
     }

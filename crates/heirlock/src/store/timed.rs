@@ -23,8 +23,8 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
-    Account, Beaten, Change, ClaimAnswer, Contents, Past, Place, ServerHearts, ServerReport, Store,
-    StoreError, StoreErrorKind,
+    Account, Beaten, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
+    StoreError, StoreErrorKind, Told,
 };
 use crate::limits::{BEAT_LATE_MAX, BEAT_WAIT_MAX, STORE_WAIT_MAX};
 use crate::threads;
@@ -239,6 +239,10 @@ impl Store for Timed {
         self.store.expect(identity);
     }
 
+    fn on_change(&self, told: Told) {
+        self.store.on_change(told);
+    }
+
     fn services(&self) -> Answer<Vec<ServiceName>> {
         self.brief("a look for its services", |store| store.services())
     }
@@ -299,12 +303,12 @@ impl Store for Timed {
         self.long("to read a generation", move |store| store.load(&service, generation))
     }
 
-    fn commit(&self, service: &ServiceName, generation: Generation, changes: &[Change]) -> Answer<()> {
-        let (service, changes) = (service.clone(), changes.to_vec());
-        self.long("a commit", move |store| store.commit(&service, generation, &changes))
+    fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Answer<()> {
+        let (service, by, changes) = (service.clone(), by.clone(), changes.to_vec());
+        self.long("a commit", move |store| store.commit(&service, &by, &changes))
     }
 
-    fn commit_each(&self, work: &[(ServiceName, Generation, Vec<Change>)]) -> Answer<()> {
+    fn commit_each(&self, work: &[Commit]) -> Answer<()> {
         let work = work.to_vec();
         self.long("a commit", move |store| store.commit_each(&work))
     }

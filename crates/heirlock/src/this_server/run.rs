@@ -16,6 +16,7 @@ use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
 use crate::detector::Hints;
 use crate::host::Host;
+use crate::store::Store;
 use crate::store::timed::Timed;
 use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
@@ -40,6 +41,8 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
+    let changed = inbox.clone();
+    store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
     let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;
     let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside)?;
     // A status monitor that resumes answers from now on, while the store is read.

@@ -113,7 +113,8 @@ fn an_older_copy_under_a_living_agent_is_found_out_and_completed() {
     let of_old = DirStore::at(&old);
     let record = of_old.load(&service("nfs"), Generation(1)).unwrap().records[&first].clone();
     let changes = [StoreChange::put(strange, record), StoreChange::remove(first)];
-    of_old.commit(&service("nfs"), Generation(1), &changes).unwrap();
+    let ours = of_old.newest_claim(&service("nfs")).unwrap().unwrap();
+    of_old.commit(&service("nfs"), &ours, &changes).unwrap();
     register(&place, "10.0.0.3");
     look(&mut place);
     fs::remove_dir_all(&store).unwrap();

@@ -34,7 +34,7 @@ fn monitoring() -> Place {
     let claim = Claim::new(Generation::FIRST, &owner, "agent", 0);
     let journal = Journal::quiet("run", &owner, 0);
     claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
-    store.commit(&service("nfs"), Generation::FIRST, &[Change::put(client(1), bytes(1))]).unwrap();
+    store.commit(&service("nfs"), &claim, &[Change::put(client(1), bytes(1))]).unwrap();
     let now = place.agent.outside.now();
     place.agent.refresh_holdings(now);
     // What this server serves by itself is no concern of these tests.
@@ -125,7 +125,7 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     let (nfs, us) = (service("nfs"), ServerName::parse("nfs-b").unwrap());
     let claim = Claim::new(Generation::FIRST, &us, "agent", 0);
     claim_first(&store, &nfs, &claim, StateNumber(1), &Journal::quiet("run", &us, 0)).unwrap().unwrap();
-    store.commit(&nfs, Generation::FIRST, &[Change::put(client(1), bytes(1))]).unwrap();
+    store.commit(&nfs, &claim, &[Change::put(client(1), bytes(1))]).unwrap();
     // The file is removed, and the folder can't be synced.
     disk.set(Fault::From(disk.steps() + 1, Errno::IO));
     let held = place.agent.held.get_mut(&nfs).unwrap();

@@ -24,7 +24,7 @@ pub(crate) fn about_to_tell(mode: &str) -> Place {
         let journal = Journal::quiet("run", &owner, 0);
         claim_first(&store, &service(name), &claim, StateNumber(1), &journal).unwrap().unwrap();
         let put = records.into_iter().map(|(client, bytes)| crate::store::Change::put(client, bytes));
-        store.commit(&service(name), Generation::FIRST, &put.collect::<Vec<_>>()).unwrap();
+        store.commit(&service(name), &claim, &put.collect::<Vec<_>>()).unwrap();
     };
     let clients = (1..=CLIENTS).map(|number| {
         let client = MonName::parse(&format!("10.0.0.{number}")).unwrap();

@@ -1,4 +1,3 @@
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -113,25 +112,16 @@ fn times_that_do_not_fit_grace_are_said() {
 #[test]
 fn a_store_that_dies_with_the_server_is_said() {
     let (alone, serving) = (settings(""), settings(SERVICE));
-    let disk = |device, kind| Disk { device, kind };
-    let own = disk(1, 0xef53);
-    assert_eq!(judge_place(&serving, disk(2, 0xef53), own).severity, Severity::Ok);
-    assert_eq!(judge_place(&serving, disk(1, 0xef53), own).severity, Severity::Warning);
-    assert_eq!(judge_place(&alone, disk(1, 0xef53), own).severity, Severity::Note);
-    assert_eq!(judge_place(&serving, disk(2, 0x0102_1994), own).severity, Severity::LosesLocks);
+    let severity = |settings, said| of_place("/srv/heirlock", settings, &said).severity;
+    assert_eq!(severity(&serving, PlaceFinding::OtherDisk), Severity::Ok);
+    assert_eq!(severity(&serving, PlaceFinding::OwnDisk), Severity::Warning);
+    assert_eq!(severity(&alone, PlaceFinding::OwnDisk), Severity::Note);
+    assert_eq!(severity(&serving, PlaceFinding::InMemory), Severity::LosesLocks);
+    assert_eq!(severity(&serving, PlaceFinding::Unknown("no".into())), Severity::Note);
     let tree = Tree::debian();
     assert_eq!(said(&tree, SERVICE, "store-place").len(), 1);
     let inside = service("/srv/nfs", "/srv");
     assert_eq!(said(&tree, &inside, "store-place")[0], Severity::Warning, "clients could change it");
-}
-
-#[test]
-fn a_memory_file_system_is_recognised() {
-    let shm = Path::new("/dev/shm");
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    if mounts.contains(" /dev/shm tmpfs ") {
-        assert!(MEMORY_FILE_SYSTEMS.contains(&disk(&shm.join("not/there")).unwrap().kind));
-    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
             Change::put(MonName::parse(client).unwrap(), line.into_bytes())
         })
         .collect();
-    store.commit(&service, Generation::FIRST, &changes).unwrap();
+    store.commit(&service, &claim, &changes).unwrap();
     store
 }
 

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::files::trusted;
 use crate::host::{Host, Unit};
 use crate::store::memory::FILE as STORE_MEMORY;
-use crate::store::{self, Store};
+use crate::store::{self, Place};
 
 /// See [`crate::guard::disable`].
 pub(in super::super) fn disable(
@@ -66,7 +66,7 @@ impl Run<'_> {
         let path = self.settings.state_directory.join("state");
         let store = records::store(self.host, self.settings);
         let remembered = records::remembered_number(self.host, self.settings);
-        let known = store.and_then(|store| records::highest_number(&store, self.settings));
+        let known = store.and_then(|store| records::highest_number(store.as_ref(), self.settings));
         let highest = match known.map(|known| known.max(remembered)) {
             Ok(Some(highest)) => highest,
             Ok(None) => return Ok(()),
@@ -159,7 +159,6 @@ impl Run<'_> {
 
     /// A store of ours in which nothing was ever kept goes; any other stays.
     fn drop_store(&mut self) -> Result<(), GuardError> {
-        let path = self.settings.store.path.clone();
         let Ok(store) = records::store(self.host, self.settings) else {
             let local = self.settings.local_directory.display();
             let what = format!(
@@ -177,7 +176,7 @@ impl Run<'_> {
                 self.settings.local_directory.join(STORE_MEMORY).display()
             );
             self.say(StepOutcome::Left, what);
-            for kept in records::kept(&store, self.settings).unwrap_or_default() {
+            for kept in records::kept(store.as_ref(), self.settings).unwrap_or_default() {
                 let kept = match kept {
                     Ok(kept) => kept,
                     Err(error) => {
@@ -200,15 +199,11 @@ impl Run<'_> {
             return Ok(());
         }
         self.act(format!("remove {}, which is empty", store.describe()), |run| {
-            let at = run.host.at(&path);
             // Before the store: a server that remembers none that is there can make another one.
             let local = run.local_directory();
             store::memory::forget(&local).map_err(failed("remove", &local.join(STORE_MEMORY)))?;
-            store.remove_empty().map_err(failed("remove", &at))?;
-            match run.memory.store_mode {
-                Some(mode) => trusted::set_mode(&at, mode).map_err(failed("give its mode back to", &at)),
-                None => Ok(()),
-            }
+            let place = store.place(Place::Store);
+            store.remove_empty(run.memory.store_mode).map_err(failed("remove", Path::new(&place)))
         })
     }
 

@@ -1,17 +1,14 @@
 //! The store, as `enable` finds or makes it.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use heirlock_core::store_identity::{
     Choice, Found, Kept, Refusal, Remembered, StoreIdentity, Verdict, Word, choose,
 };
 
-use super::super::{records, volumes};
+use super::super::records;
 use super::{GuardError, Run, StepOutcome};
-use crate::files::trusted;
-use crate::store::dir::DirStore;
-use crate::store::{self, Store, wrong_store};
+use crate::store::{self, Ground, Store, StoreOnHost};
 
 /// The choice for the store, and the store that it is about.
 pub(super) struct Decided {
@@ -22,38 +19,38 @@ pub(super) struct Decided {
 impl Run<'_> {
     /// Looks at the store, before anything is changed.
     pub(super) fn decide_store(&mut self, word: Word) -> Result<Decided, GuardError> {
-        let path = &self.settings.store.path;
+        let store = self.opened();
+        let shown = store.shown(self.settings);
         let memory = store::memory::load(&self.local_directory())?;
         let had_one = self.memory.store_created || (self.memory.was_used() && !self.memory.without_store);
         let remembered = Remembered { had_one, ..memory.remembered(false) };
         // Looking at it mounts what is mounted when it is looked at.
-        let found = match DirStore::at(&self.host.at(path)).found() {
+        let found = match store.found() {
             Ok(found) => Some(found),
             Err(error) if error.is_absent() => None,
             Err(error) => return Err(error.into()),
         };
-        let unmounted = volumes::unmounted(self.host, path);
-        let choice = choose(&remembered, found.as_ref(), unmounted.is_some(), word);
+        let missing = store.missing(self.host, self.settings);
+        let choice = choose(&remembered, found.as_ref(), missing.is_some(), word);
         match choice {
             Choice::Refused(refusal) => {
-                Err(GuardError::Refused { what: said(path, &refusal, unmounted.as_deref()) })
+                Err(GuardError::Refused { what: said(store.as_ref(), &shown, &refusal, missing.as_deref()) })
             }
             choice => Ok(Decided { choice, found }),
         }
     }
 
     pub(super) fn store(&mut self, decided: Decided) -> Result<(), GuardError> {
-        let path = self.settings.store.path.clone();
-        let shown = path.display();
+        let store = self.opened();
+        let shown = store.shown(self.settings);
         let Decided { choice, found } = decided;
         self.memory.without_store = choice == Choice::Without;
         let kept = found.as_ref().map_or(Kept::Nothing, |found| found.kept);
         let identity = found.and_then(|found| found.identity);
         match choice {
             Choice::Use(Verdict::Ours) => {
-                self.say(StepOutcome::AlreadySo, format!("the folder {shown} is the store"));
-                let store = DirStore::at(&self.host.at(&path));
-                if let Err(error) = records::check_age(self.host, self.settings, &store) {
+                self.say(StepOutcome::AlreadySo, format!("{shown} is the store"));
+                if let Err(error) = records::check_age(self.host, self.settings, store.as_ref()) {
                     self.say(StepOutcome::Left, error.to_string());
                 }
                 Ok(())
@@ -84,30 +81,31 @@ impl Run<'_> {
     fn take(&mut self, identity: Option<StoreIdentity>, kept: Kept) -> Result<(), GuardError> {
         let identity = match identity {
             Some(identity) => identity,
-            None => {
-                let store = DirStore::at(&self.host.at(&self.settings.store.path));
-                store.give_identity(&StoreIdentity::of(fastrand::u128(..)))?
-            }
+            None => self.opened().give_identity(&StoreIdentity::of(fastrand::u128(..)))?,
         };
         store::memory::update(&self.local_directory(), |memory| memory.accept(&identity, kept))?;
         Ok(())
     }
 
     fn make_store(&mut self) -> Result<(), GuardError> {
-        let path = self.settings.store.path.clone();
-        let at = self.host.at(&path);
-        match trusted::stat(&at) {
-            Ok(there) if !self.memory.store_created => {
-                self.memory.store_mode = Some(there.permissions().mode() & 0o7777);
+        let store = self.opened();
+        match store.ground(self.settings) {
+            Some(Ground { mode: mode @ Some(_), .. }) if !self.memory.store_created => {
+                self.memory.store_mode = mode;
             }
-            Ok(_) => {}
-            Err(_) => self.create_folder(&path, 0o700)?,
+            Some(Ground { folder, mode: None }) => self.create_folder(&folder, 0o700)?,
+            Some(_) | None => {}
         }
         self.memory.store_created = true;
         self.remember()?;
         // Another server may have made it since it was looked for: then it is that one.
-        let found = DirStore::create(&at)?.found()?;
+        let found = store.set_up()?;
         self.take(found.identity, found.kept)
+    }
+
+    /// The configured store, whichever is there.
+    fn opened(&self) -> Box<dyn StoreOnHost> {
+        store::open_on(self.host, self.settings)
     }
 
     pub(super) fn local_directory(&self) -> PathBuf {
@@ -116,12 +114,11 @@ impl Run<'_> {
 }
 
 /// One sentence: what was expected and found, and what to do.
-fn said(path: &Path, refusal: &Refusal, unmounted: Option<&str>) -> String {
-    let shown = path.display();
+fn said(store: &dyn Store, shown: &str, refusal: &Refusal, missing: Option<&str>) -> String {
     let next = "mount it, then repeat; on a server that has the volume only after an adoption say --without-store; to \
                 begin a new store there say --new-store";
-    match (refusal, unmounted) {
-        (Refusal::Wrong(why), _) => wrong_store(path, why.clone()).to_string(),
+    match (refusal, missing) {
+        (Refusal::Wrong(why), _) => store.wrong(why.clone()).to_string(),
         (Refusal::Gone(Some(identity)), None) => {
             format!("{shown}: expected store {identity}, found none: is its volume mounted? {next}")
         }

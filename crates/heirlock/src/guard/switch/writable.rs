@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use super::super::memory::Before;
-use super::super::{rivals, statd, volumes};
+use super::super::{rivals, statd};
 use super::{GuardError, OurFile, Run, StepOutcome, TMPFILES_FILE, UNIT, nfs_conf_file, units_at_boot};
 use crate::files::trusted;
 use crate::host::nfs_conf::NfsConf;
-use crate::host::{ADMINISTRATORS_UNITS, Unit};
+use crate::host::{ADMINISTRATORS_UNITS, Unit, volumes};
 
 /// A file that can't be written, and the text that is wanted there.
 struct Obstacle {

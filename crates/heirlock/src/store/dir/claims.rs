@@ -7,6 +7,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServiceName};
 
+use super::super::StoreError;
 use super::{DirStore, FileError, JOURNAL, parse_json, to_json};
 
 impl DirStore {
@@ -69,6 +70,17 @@ impl DirStore {
         match newest.or(begun.filter(|begun| *begun > than)) {
             Some(_) => Ok(self.newest(service)?.filter(|newest| newest.generation > than)),
             None => Ok(None),
+        }
+    }
+
+    /// Fails where another server has claimed the service since. A claim that can't be read keeps no owner from its own records.
+    pub(super) fn check_still_owner(&self, service: &ServiceName, by: &Claim) -> Result<(), StoreError> {
+        let numbers = self.numbers(&self.claims(service)).unwrap_or_default();
+        let since = numbers.into_iter().take_while(|number| *number >= by.generation);
+        let mut claims = since.filter_map(|number| self.read_claim(service, number).ok());
+        match claims.find(|claim| by.gives_way_to(claim)) {
+            Some(newer) => Err(StoreError::not_owner(service, by, &newer)),
+            None => Ok(()),
         }
     }
 

@@ -131,7 +131,10 @@ impl Call {
             Call::Begin(generation, contents) => {
                 store.begin_generation(&service(), Generation(*generation), contents)
             }
-            Call::Commit(generation, changes) => store.commit(&service(), Generation(*generation), changes),
+            Call::Commit(generation, changes) => {
+                let owner = if *generation == 2 { "b" } else { "a" };
+                store.commit(&service(), &claim(*generation, owner), changes)
+            }
             Call::Release(generation) => store.release(&service(), Generation(*generation)),
             Call::Prune(keep_from) => store.prune(&service(), Generation(*keep_from)),
             Call::Beat(beat) => store.put_server(&report(*beat)),
@@ -426,7 +429,11 @@ fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged(
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     for clients in [2, 12] {
         let put = |i: usize| Change::put(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
-        let work = services.clone().map(|service| (service, Generation(1), (0..clients).map(put).collect()));
+        let work = services.clone().map(|service| Commit {
+            service,
+            by: claim(1, "a"),
+            changes: (0..clients).map(put).collect(),
+        });
         let begun = || {
             let disk = FaultyDisk::new();
             let store = create(&disk).unwrap();

@@ -76,7 +76,7 @@ fn work(root: &Path) {
         let count = if round % 2 == 0 { 3 } else { CLIENTS };
         let mut changes: Vec<Change> = (0..count).map(|i| Change::put(client(i), record(i, round))).collect();
         changes.push(Change::AppendOutcome(outcome_of(round)));
-        store.commit(&service(), generation, &changes).unwrap();
+        store.commit(&service(), &claim, &changes).unwrap();
         say(&format!("round {generation} {round} {count}"));
     }
 }

@@ -87,7 +87,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
         assert_eq!(damaged.part, DamagedPart::Record(Some(client(2))), "{what}");
         // It is written and removed as any other.
         let mend = [Change::put(client(2), LINE.into()), Change::put(client(3), LINE.into())];
-        store.commit(&service(), Generation(1), &mend).unwrap();
+        store.commit(&service(), &claim(1), &mend).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (3, vec![]), "{what}");
     }
@@ -95,7 +95,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
         let (_folder, at, store) = begun();
         plant(&at.join("1/sm/10.0.0.2"));
         let remove = [Change::remove(client(2)), Change::put(client(3), LINE.into())];
-        store.commit(&service(), Generation(1), &remove).unwrap();
+        store.commit(&service(), &claim(1), &remove).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (2, vec![]), "{what}");
     }
@@ -115,7 +115,7 @@ fn what_is_no_file_beside_the_records_keeps_nobody_from_them() {
             }
             let (journal, told) = (journal(), told("10.0.0.1"));
             let go_on = [Change::PutJournal(Box::new(journal.clone())), Change::AppendOutcome(told.clone())];
-            store.commit(&service(), Generation(1), &go_on).unwrap();
+            store.commit(&service(), &claim(1), &go_on).unwrap();
             let found = store.load(&service(), Generation(1)).unwrap();
             assert_eq!((found.journal, found.outcomes), (Some(journal), vec![told]));
         }
@@ -140,7 +140,7 @@ fn a_journal_without_sense_is_none_and_outcomes_without_sense_are_left_out() {
         let account = store.account(&service(), Generation(1)).unwrap();
         assert_eq!((account.journal, account.outcomes), (None, found.outcomes), "{}", text.escape_ascii());
     }
-    store.commit(&service(), Generation(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
+    store.commit(&service(), &claim(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
     let found = store.load(&service(), Generation(1)).unwrap();
     assert_eq!((found.journal, found.damaged), (Some(journal()), vec![]));
 }
@@ -230,12 +230,12 @@ fn a_link_in_the_store_leads_nowhere() {
     symlink(&outside, at.join("2")).unwrap();
     assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
     store.load(&service(), Generation(2)).unwrap_err();
-    store.commit(&service(), Generation(2), &[Change::put(client(1), LINE.into())]).unwrap_err();
+    store.commit(&service(), &claim(2), &[Change::put(client(1), LINE.into())]).unwrap_err();
     symlink(outside.join("secret"), at.join("1/sm/10.0.0.2")).unwrap();
     fs::remove_file(at.join("1/outcomes")).unwrap_or_default();
     symlink(outside.join("secret"), at.join("1/outcomes")).unwrap();
     let changes = [Change::put(client(2), LINE.into()), Change::AppendOutcome(told("10.0.0.1"))];
-    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.commit(&service(), &claim(1), &changes).unwrap();
     assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "only for root");
     assert_eq!(fs::read_dir(outside.join("sm")).unwrap().count(), 0);
 }
@@ -253,9 +253,9 @@ fn the_longest_names_are_kept_and_removed() {
     let records = [(longest.clone(), LINE.into())].into();
     let contents = Contents { records, ..Contents::default() };
     store.begin_generation(&host, Generation(1), &contents).unwrap();
-    store.commit(&host, Generation(1), &[Change::put(longest.clone(), LINE.into())]).unwrap();
+    store.commit(&host, &claim(1), &[Change::put(longest.clone(), LINE.into())]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap(), contents);
-    store.commit(&host, Generation(1), &[Change::remove(longest)]).unwrap();
+    store.commit(&host, &claim(1), &[Change::remove(longest)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);
     store.release(&host, Generation(1)).unwrap();
 }
@@ -263,7 +263,7 @@ fn the_longest_names_are_kept_and_removed() {
 /// A store whose one generation has a journal.
 fn begun_with_journal() -> (tempfile::TempDir, PathBuf, DirStore) {
     let (folder, at, store) = begun();
-    store.commit(&service(), Generation(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
+    store.commit(&service(), &claim(1), &[Change::PutJournal(Box::new(journal()))]).unwrap();
     (folder, at, store)
 }
 

@@ -67,7 +67,7 @@ fn all_fail(store: &DirStore) -> Vec<String> {
         store.newest_generation(&service, first).err(),
         store.begin_generation(&service, first, &Contents::default()).err(),
         store.load(&service, first).err(),
-        store.commit(&service, first, &[change]).err(),
+        store.commit(&service, &claim(1), &[change]).err(),
         store.prune(&service, first).err(),
         store.put_server(&report()).err(),
         store.servers().err(),
@@ -226,7 +226,8 @@ fn what_two_services_keep_of_a_client_is_one_file() {
     store.claim(&other, &claim(1)).unwrap();
     store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
     let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
-    store.commit_each(&[(service(), Generation(1), put()), (other.clone(), Generation(1), put())]).unwrap();
+    let commit = |service: &ServiceName| Commit { service: service.clone(), by: claim(1), changes: put() };
+    store.commit_each(&[commit(&service()), commit(&other)]).unwrap();
     let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
     assert_eq!(kept("nfs-a").ino(), kept("nfs-b").ino());
     assert_eq!(kept("nfs-a").nlink(), 2, "and nothing else is left of it");
@@ -238,7 +239,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     let (_folder, root, store) = begun();
     let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
     let another = LINE.replace("10.0.0.1", "10.0.0.2");
-    store.commit(&service(), Generation(1), &[Change::put(other.clone(), LINE.into())]).unwrap();
+    store.commit(&service(), &claim(1), &[Change::put(other.clone(), LINE.into())]).unwrap();
     let mut records: BTreeMap<_, Vec<u8>> = [(same.clone(), LINE.into())].into();
     records.extend([other.clone(), new.clone()].map(|name| (name, another.clone().into())));
     store
@@ -254,7 +255,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     assert_ne!(inode(1, &other), inode(2, &other));
     assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
     // Who changes one leaves the other as it is.
-    store.commit(&service(), Generation(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
+    store.commit(&service(), &claim(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
     assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
 }
@@ -267,7 +268,7 @@ fn a_torn_outcome_is_left_out_and_never_completed() {
     fs::write(&path, format!("{}\n{}\n{}", text("one"), text("two"), text("three"))).unwrap();
     let outcomes = |store: &DirStore| store.load(&service(), Generation(1)).unwrap().outcomes;
     assert_eq!(outcomes(&store), ["one", "two"].map(told));
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("four"))]).unwrap();
+    store.commit(&service(), &claim(1), &[Change::AppendOutcome(told("four"))]).unwrap();
     assert_eq!(outcomes(&store), ["one", "two", "four"].map(told));
     let lines = format!("{}\n{}\n{}\n", text("one"), text("two"), text("four"));
     assert_eq!(fs::read_to_string(&path).unwrap(), lines);
@@ -288,7 +289,7 @@ fn what_is_foreign_in_a_generation_is_named_and_stays() {
     assert_eq!(names, ["sm/10.0.0.2", "sm/10.0.0.3.new", "sm/10.0.0.4", "sm/caf\\xe9", "state"]);
     assert!(found.damaged.iter().all(|damaged| !damaged.why.is_empty()), "{:?}", found.damaged);
     assert_eq!((found.records.len(), found.state), (1, None));
-    store.commit(&service(), Generation(1), &[Change::AppendOutcome(told("x"))]).unwrap();
+    store.commit(&service(), &claim(1), &[Change::AppendOutcome(told("x"))]).unwrap();
     assert_eq!(store.load(&service(), Generation(1)).unwrap().damaged, found.damaged);
 }
 
@@ -304,7 +305,7 @@ fn what_a_crash_left_is_swept_by_the_next_run() {
     for left in ["2/sm/.9.00000000.1", "2/.9.00000000.2"] {
         fs::write(services.join(left), LINE).unwrap();
     }
-    store.commit(&service(), Generation(2), &[Change::AppendOutcome(told("x"))]).unwrap();
+    store.commit(&service(), &claim(2), &[Change::AppendOutcome(told("x"))]).unwrap();
     store.prune(&service(), Generation(2)).unwrap();
     let hidden: Vec<PathBuf> = paths_below(&services)
         .into_iter()
@@ -431,7 +432,7 @@ fn a_journal_and_outcomes_are_written_as_every_version_reads_them() {
         Change::AppendOutcome(first.clone()),
         Change::AppendOutcome(second.clone()),
     ];
-    store.commit(&service(), Generation(1), &changes).unwrap();
+    store.commit(&service(), &claim(1), &changes).unwrap();
     store.claim(&service(), &claim(2)).unwrap();
     let contents =
         Contents { journal: Some(written_journal()), outcomes: vec![first, second], ..Contents::default() };

@@ -31,11 +31,14 @@ fn report(beat: u64) -> ServerReport {
     ServerReport { beat, ..ServerReport::new("nfs-a".parse().unwrap(), "run-1") }
 }
 
+fn claim() -> Claim {
+    Claim::new(Generation(1), &ServerName::parse("nfs-a").unwrap(), "run-1", 0)
+}
+
 fn place() -> Place {
     let directory = tempfile::tempdir().unwrap();
     let store = DirStore::create(&directory.path().join("store")).unwrap();
-    let owner = ServerName::parse("nfs-a").unwrap();
-    store.claim(&service(), &Claim::new(Generation(1), &owner, "run-1", 0)).unwrap();
+    store.claim(&service(), &claim()).unwrap();
     store.begin_generation(&service(), Generation(1), &Contents::default()).unwrap();
     let gate = Gate::default();
     let (late, ended) = channel();
@@ -52,7 +55,7 @@ fn a_call_that_hangs_fails_in_time_and_no_other_one_overtakes_it() {
     let place = place();
     let put = [Change::put(client(), record())];
     place.gate.shut(&["commit"]);
-    let error = place.store.commit(&service(), Generation(1), &put).unwrap_err();
+    let error = place.store.commit(&service(), &claim(), &put).unwrap_err();
     assert_eq!(*error.kind(), StoreErrorKind::TimedOut);
     let sentence = error.to_string();
     assert!(sentence.contains("/store: a commit takes longer than 800 ms"), "{sentence}");
@@ -73,7 +76,7 @@ fn a_heart_beats_while_a_record_hangs_and_a_record_is_written_while_a_heart_does
     let place = place();
     let put = [Change::put(client(), record())];
     place.gate.shut(&["commit"]);
-    assert_eq!(kind(place.store.commit(&service(), Generation(1), &put)), StoreErrorKind::TimedOut);
+    assert_eq!(kind(place.store.commit(&service(), &claim(), &put)), StoreErrorKind::TimedOut);
     for beat in 1..3 {
         assert_eq!(place.store.beat(&report(beat)).unwrap().taken, beat);
     }
@@ -81,7 +84,7 @@ fn a_heart_beats_while_a_record_hangs_and_a_record_is_written_while_a_heart_does
     place.ended.recv().unwrap();
     place.gate.shut(&["put_server"]);
     assert_eq!(kind(place.store.beat(&report(3))), StoreErrorKind::TimedOut);
-    place.store.commit(&service(), Generation(1), &put).unwrap();
+    place.store.commit(&service(), &claim(), &put).unwrap();
     assert_eq!(place.store.hearts().unwrap().reports.len(), 1);
     place.gate.open();
 }

@@ -51,7 +51,8 @@ fn story() -> (tempfile::TempDir, DirStore) {
     let home = Journal::quiet("run", &server("nfs-a"), 100);
     begin(&store, 1, "nfs-a", &home);
     let released = Change::PutJournal(Box::new(Journal { released_at_s: Some(192), ..home }));
-    store.commit(&service(), Generation(1), &[released]).unwrap();
+    let ours = store.newest_claim(&service()).unwrap().unwrap();
+    store.commit(&service(), &ours, &[released]).unwrap();
     store.release(&service(), Generation(1)).unwrap();
     begin(&store, 2, "nfs-b", &adopted("nfs-b", 200));
     begin(&store, 3, "nfs-a", &Journal { cause: Cause::OwnerDead, ..adopted("nfs-a", 300) });

@@ -76,7 +76,8 @@ fn a_client_that_registered_again_or_is_forgotten_is_missed_no_more() {
     assert_eq!(look(&store, &server("nfs-b")).unwrap().services[0].missed, []);
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = self::store(folder.path(), FUTURE_S);
-    store.commit(&service, Generation(4), &[Change::remove(key("192.0.2.2"))]).unwrap();
+    let ours = store.newest_claim(&service).unwrap().unwrap();
+    store.commit(&service, &ours, &[Change::remove(key("192.0.2.2"))]).unwrap();
     let present = look(&store, &server("nfs-a")).unwrap();
     assert_eq!((present.services[0].unreachable, present.services[0].lost), (0, 1));
 }

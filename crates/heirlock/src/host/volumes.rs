@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::host::Host;
+use super::Host;
 
 /// The volume that a path belongs on and that is not mounted: named by /etc/fstab, or by a mount or automount unit.
-pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {
+pub(crate) fn unmounted(host: &Host, path: &Path) -> Option<String> {
     let mounted = mounted(host);
     let places = [path.to_owned(), resolved(host, path)];
     let is_above =
@@ -23,7 +23,7 @@ pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {
 }
 
 /// Where something is mounted. A volume that is mounted only when it is looked at holds nothing yet.
-pub(super) fn mounted(host: &Host) -> Vec<PathBuf> {
+pub(crate) fn mounted(host: &Host) -> Vec<PathBuf> {
     let table = host.mounts();
     let place = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         [_, place, kind, ..] if *kind != "autofs" => Some(unescaped(place)),
@@ -83,7 +83,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::guard::testing::Tree;
+    use crate::host::testing::Tree;
 
     fn missing(tree: &Tree, path: &str) -> Option<String> {
         unmounted(&tree.host(), Path::new(path))
