@@ -15,7 +15,7 @@ const OF_THE_MACHINE: [&str; 9] = ["/proc", "/sys", "/dev", "/etc", "/run", "/us
 const HOST: &str = "host/";
 
 /// These name files of the machine, and hand the names to a `Host`.
-const NAME_TO_A_HOST: [&str; 2] = ["guard/", "lock_manager/"];
+const NAME_TO_A_HOST: [&str; 3] = ["guard/", "lock_manager/", "store/dir/on_host.rs"];
 
 /// These name files that are no instance's, or name them to people alone.
 const OTHERS: [(&str, &str); 6] = [

@@ -104,7 +104,7 @@ fn taken_up(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) 
 pub(crate) fn begun(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
     let outside = ThisServer::begun(Host::here(), &settings, inbox);
-    let store = crate::store::open(&settings);
+    let store = crate::store::open(&Host::here(), &settings);
     (Inside::new(settings, store, outside).unwrap(), messages)
 }
 

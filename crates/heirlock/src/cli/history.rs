@@ -11,6 +11,7 @@ use heirlock_nsm::MonName;
 use crate::config::Settings;
 use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
 use crate::control::{self, Answer, AskError, Request};
+use crate::host::Host;
 use crate::store::memory::open_ours;
 use crate::store::{Contents, Store};
 use crate::survey::{past, present};
@@ -22,8 +23,13 @@ use super::records::look;
 use super::{ask, render};
 
 /// Tells the past of one service, or of all.
-pub(super) fn history(service: Option<&str>, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
-    look(settings, output, |store| {
+pub(super) fn history(
+    service: Option<&str>,
+    host: &Host,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Exit, Failed> {
+    look(host, settings, output, |store| {
         let services = match service {
             Some(service) => vec![known(store, service_name(service, &settings.server)?)?],
             None => store.services()?,
@@ -49,7 +55,12 @@ pub(super) fn history(service: Option<&str>, settings: &Settings, output: &Outpu
 }
 
 /// Tells what became of one adoption: of the one that is on or was the last, or of a generation's.
-pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+pub(super) fn report(
+    options: &Report,
+    host: &Host,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Exit, Failed> {
     let service = options.service.name(&settings.server)?;
     let of_agent = match options.generation {
         Some(_) => None,
@@ -71,12 +82,12 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
     // Its agent has told all but what the store adds, which is no reason to tell nothing.
     if let Some(report) = &of_agent
         && !options.clients
-        && open_ours(settings).is_err()
+        && open_ours(host, settings).is_err()
     {
         output.print(report, render::adoption)?;
         return Ok(Exit::from(report));
     }
-    look(settings, output, |store| {
+    look(host, settings, output, |store| {
         let mut report = match of_agent {
             Some(mut report) => {
                 let tenure = past::tenure_of(store, &service, Generation(report.generation));

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::{ConfigError, Mode, Settings};
 use crate::control::report::{Level, Problem, ProblemKind, ServiceStatus, StatusReport, judge, level};
 use crate::control::{self, Answer, AskError, Request};
+use crate::host::Host;
 use crate::limits::STORE_LOOK_TIME_MAX;
 use crate::store::memory::recognise;
 use crate::store::{self, Place};
@@ -34,14 +35,19 @@ pub(super) struct Checked {
 }
 
 /// Shows it, or checks it.
-pub(super) fn run(options: &Status, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
+pub(super) fn run(
+    options: &Status,
+    host: &Host,
+    settings: &Settings,
+    output: &Output,
+) -> Result<Exit, Failed> {
     if options.check {
-        return match gather(settings) {
+        return match gather(host, settings) {
             Ok(report) => checked(report, output),
             Err(failed) => unknown(&failed.message, output),
         };
     }
-    let mut report = gather(settings)?;
+    let mut report = gather(host, settings)?;
     if let Some(service) = &options.service {
         only(&mut report, super::args::service_name(service, &settings.server)?.as_str())?;
     }
@@ -74,7 +80,7 @@ fn checked(report: StatusReport, output: &Output) -> Result<Exit, Failed> {
     Ok(Exit::Check(Some(level)))
 }
 
-fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
+fn gather(host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
     let mut report = match control::ask(&settings.runtime_directory, &Request::Status, |_| {}) {
         Ok(Answer::Status(report)) => *report,
         Ok(other) => {
@@ -83,14 +89,14 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
         }
         // A user who may not ask the agent may not look into the store.
         Err(AskError::NoAgent { source, .. }) if source.kind() != io::ErrorKind::PermissionDenied => {
-            without_agent(settings, Problem::new(ProblemKind::NoAgent))
+            without_agent(host, settings, Problem::new(ProblemKind::NoAgent))
         }
         Err(error @ AskError::Silent { .. }) => {
-            without_agent(settings, Problem::new(ProblemKind::AgentSilent).saying(&error.to_string()))
+            without_agent(host, settings, Problem::new(ProblemKind::AgentSilent).saying(&error.to_string()))
         }
         Err(error) => return Err(error.into()),
     };
-    match look(settings) {
+    match look(host, settings) {
         Ok(present) => present::add(&mut report, present),
         // The agent has said so already, in its own words.
         Err(_) if !report.store.well => {}
@@ -109,9 +115,9 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
 }
 
 /// A store that hangs, as a volume may whose server is gone, does not hold `status` up for long.
-fn look(settings: &Settings) -> Result<Present, Problem> {
+fn look(host: &Host, settings: &Settings) -> Result<Present, Problem> {
     let (store, local, server) =
-        (store::open(settings), settings.local_directory.clone(), settings.server.clone());
+        (store::open(host, settings), settings.local_directory.clone(), settings.server.clone());
     let place = store.place(Place::Store);
     let found = threads::within("look", STORE_LOOK_TIME_MAX, move || {
         // Another store than this server's tells nothing of its services.
@@ -130,8 +136,8 @@ fn look(settings: &Settings) -> Result<Present, Problem> {
     }
 }
 
-fn without_agent(settings: &Settings, why: Problem) -> StatusReport {
-    let place = store::open(settings).place(Place::Store);
+fn without_agent(host: &Host, settings: &Settings, why: Problem) -> StatusReport {
+    let place = store::open(host, settings).place(Place::Store);
     let mut report = StatusReport::without_agent(settings.server.as_str(), &place);
     report.problems.push(why);
     report.lock_manager.kind = settings.lock_manager.kind.as_str().into();

@@ -26,7 +26,7 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     findings.extend(commands::check(host, settings));
     findings.extend(exports(&lock_manager.fsids(), settings));
     findings.extend(times(settings, lock_manager));
-    let store = store::open_on(host, settings);
+    let store = store::open(host, settings);
     let said = store.check(host, settings);
     findings.extend(said.iter().map(|said| of_place(&store.shown(settings), settings, said)));
     match records::recognised(host, settings, store.as_ref()) {

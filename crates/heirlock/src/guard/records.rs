@@ -16,7 +16,7 @@ use crate::survey::present::unreadable_claim;
 
 /// Opens the configured store, which must be the one that this server knows.
 pub(super) fn store(host: &Host, settings: &Settings) -> Result<Box<dyn StoreOnHost>, StoreError> {
-    let store = store::open_on(host, settings);
+    let store = store::open(host, settings);
     recognised(host, settings, store.as_ref()).map(|()| store)
 }
 

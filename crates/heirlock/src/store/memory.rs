@@ -10,6 +10,7 @@ use super::failure::FileError;
 use super::{Store, StoreError};
 use crate::config::Settings;
 use crate::files::{if_present, trusted};
+use crate::host::Host;
 
 /// Its name in the local directory.
 pub(crate) const FILE: &str = "store.json";
@@ -92,8 +93,11 @@ pub(crate) fn had_one(local_directory: &Path) -> bool {
 ///
 /// # Errors
 /// Where it can't be opened, or is another one than this server's.
-pub(crate) fn open_ours(settings: &Settings) -> Result<(Box<dyn Store>, StoreMemory), StoreError> {
-    let store = super::open(settings);
+pub(crate) fn open_ours(
+    host: &Host,
+    settings: &Settings,
+) -> Result<(Box<dyn Store>, StoreMemory), StoreError> {
+    let store = super::open(host, settings);
     let (memory, wrong) = recognise(store.as_ref(), &settings.local_directory)?;
     match wrong {
         Some(wrong) => Err(wrong),
@@ -109,8 +113,11 @@ pub(crate) fn open_ours(settings: &Settings) -> Result<(Box<dyn Store>, StoreMem
 ///
 /// # Errors
 /// Where it can't be opened.
-pub(crate) fn open_any(settings: &Settings) -> Result<(Box<dyn Store>, Option<StoreError>), StoreError> {
-    let store = super::open(settings);
+pub(crate) fn open_any(
+    host: &Host,
+    settings: &Settings,
+) -> Result<(Box<dyn Store>, Option<StoreError>), StoreError> {
+    let store = super::open(host, settings);
     let (_, wrong) = recognise(store.as_ref(), &settings.local_directory)?;
     Ok((store, wrong))
 }

@@ -43,14 +43,9 @@ use std::path::Path;
 use crate::config::Settings;
 use crate::host::Host;
 
-/// The configured store. It need not be there yet: its volume may be mounted later than the agent starts, and until then every
-/// call fails.
-pub(crate) fn open(settings: &Settings) -> Box<dyn Store> {
-    open_on(&Host::here(), settings)
-}
-
-/// The same, as this host deals with it. It is here alone that a kind of store is chosen.
-pub(crate) fn open_on(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
+/// The configured store of this host. It need not be there yet: its volume may be mounted later than the agent starts, and until
+/// then every call fails. It is here alone that a kind of store is chosen.
+pub(crate) fn open(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
     Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
 }
 

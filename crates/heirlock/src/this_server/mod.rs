@@ -129,7 +129,7 @@ impl ThisServer {
     /// The same, of which nobody asks for the status.
     #[cfg(test)]
     pub(crate) fn begun(host: Host, settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
-        let snapshot = Arc::new(Snapshot::new(settings));
+        let snapshot = Arc::new(Snapshot::new(&host, settings));
         Self::open(host, settings, Clock::start(), snapshot, inbox).unwrap()
     }
 

@@ -33,14 +33,14 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     turns.turn();
     prepare(&host, &settings)?;
     let (inbox, messages) = channel();
-    let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&settings)));
+    let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&host, &settings)));
     let outbox = Outbox::default();
     let mut listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
     watchdog.keep(listener.take_thread());
     watchdog.keep(Some(stop_on_signal(inbox.clone())?));
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
-    let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
+    let store = Timed::new(store::open(&host, &settings), ended).context("can't begin to ask the store")?;
     let changed = inbox.clone();
     store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
     let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;

@@ -7,6 +7,7 @@ use heirlock_core::Moment;
 
 use crate::config::Settings;
 use crate::control::report::StatusReport;
+use crate::host::Host;
 use crate::store;
 
 /// The last status.
@@ -23,8 +24,8 @@ struct Known {
 
 impl Snapshot {
     /// Before anything is known.
-    pub(super) fn new(settings: &Settings) -> Self {
-        let place = store::open(settings).place(store::Place::Store);
+    pub(super) fn new(host: &Host, settings: &Settings) -> Self {
+        let place = store::open(host, settings).place(store::Place::Store);
         Self(Mutex::new(Known { report: first_status(settings, &place), turned: None, looked: None }))
     }
 

@@ -75,7 +75,7 @@ pub(super) fn import(
     fenced: Option<Fenced>,
 ) -> Result<Imported, Failed> {
     check_service(settings, service)?;
-    let (store, memory) = open_ours(settings)?;
+    let (store, memory) = open_ours(host, settings)?;
     import_into(store.as_ref(), &memory, settings, service, fenced, || {
         read(host, directory, roles_in(host, directory, &settings.state_directory))
     })

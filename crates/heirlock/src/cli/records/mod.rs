@@ -116,18 +116,20 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<Exit, Failed> {
     match verb {
-        args::Records::List { service: None } => look(settings, output, |store| list_services(store, output)),
+        args::Records::List { service: None } => {
+            look(host, settings, output, |store| list_services(store, output))
+        }
         args::Records::List { service: Some(service) } => {
             let service = service_name(&service, &settings.server)?;
-            look(settings, output, |store| list(store, &service, output))
+            look(host, settings, output, |store| list(store, &service, output))
         }
         args::Records::Show { service, client } => {
             let (service, client) = (service.name(&settings.server)?, client_name(&client)?);
-            look(settings, output, |store| show(store, &service, &client, output))
+            look(host, settings, output, |store| show(store, &service, &client, output))
         }
         args::Records::Export { service, directory } => {
             let service = service.name(&settings.server)?;
-            look(settings, output, |store| {
+            look(host, settings, output, |store| {
                 let newest = newest(store, &service)?;
                 let exported = export::export(settings, &service, &newest, &directory)?;
                 output.print(&exported, render::exported)?;
@@ -136,7 +138,7 @@ pub(super) fn run(
         }
         args::Records::Forget { service, client } => {
             let service = service.name(&settings.server)?;
-            let client = key_of(settings, &service, client_name(&client)?)?.as_str().to_owned();
+            let client = key_of(host, settings, &service, client_name(&client)?)?.as_str().to_owned();
             ask::ask(settings, &Request::Forget { service, client }, output)
         }
         args::Records::Import { service, directory, owner_fenced } => {
@@ -151,11 +153,12 @@ pub(super) fn run(
 /// Looks into the store that is there, and says where it is not the one that this server knows: then it does not show the
 /// records that were asked for.
 pub(super) fn look(
+    host: &Host,
     settings: &Settings,
     output: &Output,
     look: impl FnOnce(&dyn Store) -> Result<Exit, Failed>,
 ) -> Result<Exit, Failed> {
-    let (store, wrong) = open_any(settings)?;
+    let (store, wrong) = open_any(host, settings)?;
     if let Some(wrong) = &wrong {
         output.warn(wrong);
     }
@@ -168,8 +171,13 @@ fn client_name(given: &str) -> Result<MonName, Failed> {
 }
 
 /// The key of a client that is given by its address or a name. Where the store can't be looked at the agent says what is wrong.
-fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<MonName, Failed> {
-    let Ok((store, _)) = open_ours(settings) else { return Ok(given) };
+fn key_of(
+    host: &Host,
+    settings: &Settings,
+    service: &ServiceName,
+    given: MonName,
+) -> Result<MonName, Failed> {
+    let Ok((store, _)) = open_ours(host, settings) else { return Ok(given) };
     let Ok(newest) = newest(store.as_ref(), service) else { return Ok(given) };
     find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }

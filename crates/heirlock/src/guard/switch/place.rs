@@ -105,7 +105,7 @@ impl Run<'_> {
 
     /// The configured store, whichever is there.
     fn opened(&self) -> Box<dyn StoreOnHost> {
-        store::open_on(self.host, self.settings)
+        store::open(self.host, self.settings)
     }
 
     pub(super) fn local_directory(&self) -> PathBuf {
