@@ -2,18 +2,17 @@
 //! its own.
 
 mod capture;
+mod lock_manager;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::MyName;
 
 pub use capture::{CaptureMode, CaptureSettings, ForEach, Key, Promise, Properties};
-
-use crate::limits;
+pub use lock_manager::{ForEachKind, KindProperties, LockManagerKind, LockManagerSettings};
 
 /// The configuration of one server, checked.
 #[derive(Debug, Clone)]
@@ -85,67 +84,6 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// Whether all servers see the folder at the same time. Without that `automatic` is refused.
     pub shared: bool,
-}
-
-/// `[lock-manager]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockManagerSettings {
-    /// kernel or command.
-    pub kind: LockManagerKind,
-    /// How it is made to recognise.
-    pub strategy: Strategy,
-    /// What is placed into the status monitor's directory.
-    pub convey: Conveyance,
-    /// How much of grace must be left for a notification to leave (I4): 5 s.
-    pub settle_margin: Duration,
-    /// For kind `command`, or where no systemd runs: restarts NFS.
-    pub restart_nfs: Option<Command>,
-    /// For kind `command`, or where no systemd runs: restarts the status monitor without notifying.
-    pub restart_status_monitor: Option<Command>,
-    /// Strategy `command`: makes the lock manager recognise in a way of its own.
-    pub recognise: Option<Command>,
-    /// Kind `command`: prints one line that changes with every life of the lock manager, and nothing where none
-    /// runs. While it fails nothing is adopted.
-    pub incarnation: Option<Command>,
-    /// How long its grace lasts, where it can't be read from the kernel.
-    pub grace_period: Option<Duration>,
-}
-
-impl LockManagerSettings {
-    /// How long a recognition may take at the most: all limits that it keeps to, one after the other.
-    #[must_use]
-    pub fn recognition_time_max(&self) -> Duration {
-        let limit = |command: &Option<Command>, unset| {
-            command.as_ref().map_or(unset, |command| command.time_limit) + limits::KILLED_TIME_MAX
-        };
-        let Self { restart_nfs, restart_status_monitor, recognise, incarnation, .. } = self;
-        let by_systemd = limits::SYSTEMCTL_TIME_MAX;
-        let restarts = [limit(restart_nfs, by_systemd), limit(restart_status_monitor, by_systemd)];
-        let strategy =
-            restarts.into_iter().chain([limit(recognise, Duration::ZERO)]).max().unwrap_or_default();
-        // One look that is on when it begins, one before and one after.
-        let looks = limit(incarnation, Duration::ZERO) * 3;
-        strategy + looks + limits::SERVE_TIME_MAX + limits::PROVE_TIME_MAX
-    }
-}
-
-/// What serves locks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockManagerKind {
-    /// lockd and nfsd of this kernel, in this network namespace.
-    Kernel,
-    /// Whatever the commands stand for.
-    Command,
-}
-
-impl LockManagerKind {
-    /// As the configuration spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LockManagerKind::Kernel => "kernel",
-            LockManagerKind::Command => "command",
-        }
-    }
 }
 
 /// A program and its arguments; no shell.

@@ -331,7 +331,7 @@ fn settings() -> Arc<Settings> {
     let command =
         |word: &str| Some(Command { argv: vec![word.to_owned()], time_limit: Duration::from_secs(30) });
     let lock_manager = LockManagerSettings {
-        kind: LockManagerKind::Command,
+        kind: LockManagerKind::ALL.command,
         strategy: Strategy::Command,
         convey: Conveyance::Generate,
         settle_margin: Duration::from_secs(5),

@@ -276,9 +276,8 @@ fn heartbeat(section: Section<'_, '_>) -> HeartbeatSettings {
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
-    let kind =
-        section.word("type", &[("kernel", LockManagerKind::Kernel), ("command", LockManagerKind::Command)]);
-    let kind = kind.unwrap_or(LockManagerKind::Kernel);
+    let kinds = LockManagerKind::ALL.all().map(|kind| (kind.as_str(), kind));
+    let kind = section.word("type", &kinds).unwrap_or_default();
     let grace = "no lock manager keeps its clients waiting for longer, and none gets them all back sooner";
     let settings = LockManagerSettings {
         kind,
@@ -298,15 +297,8 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
         incarnation: section.command("incarnation"),
         grace_period: section.duration("grace-period", &bounds::GRACE_PERIOD, grace, "90s"),
     };
-    if kind == LockManagerKind::Command {
-        section.missing(
-            "incarnation",
-            "type \"command\" needs a command that prints a line which changes with every restart of the lock manager; for example: incarnation = [\"/usr/local/sbin/incarnation\"]",
-        );
-        section.missing(
-            "grace-period",
-            "type \"command\" needs it, since nothing else tells how long grace lasts; for example: grace-period = \"90s\"",
-        );
+    for (key, why) in kind.properties().needs {
+        section.missing(key, why);
     }
     section.finish();
     settings

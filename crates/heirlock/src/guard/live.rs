@@ -13,7 +13,7 @@ use super::facts::{self, FSID, GRACE_PERIOD, KERNEL, VERSION};
 use super::finding::{Finding, Severity};
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd, writable};
-use crate::config::{LockManagerKind, Settings};
+use crate::config::Settings;
 use crate::files::{Folder, if_present, trusted};
 use crate::host::Host;
 use crate::host::mountd::ExportTable;
@@ -98,9 +98,9 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
                 true => "start the agent (systemctl start heirlock)",
                 false => "start rpc.statd (rpc-statd.service)",
             };
-            match settings.lock_manager.kind {
-                LockManagerKind::Kernel => Finding::loses_locks("status-monitor", found, remedy),
-                LockManagerKind::Command => Finding::warning("status-monitor", found, remedy),
+            match settings.lock_manager.kind.properties().has_stock_monitor {
+                true => Finding::loses_locks("status-monitor", found, remedy),
+                false => Finding::warning("status-monitor", found, remedy),
             }
         }
     };
@@ -114,7 +114,7 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
 
 /// What this host mounts by NFSv3 with locks holds its own lockd up. For restart-nfs the lock manager itself refuses.
 fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
-    if settings.lock_manager.kind != LockManagerKind::Kernel
+    if !settings.lock_manager.kind.properties().is_held_up_by_mounts
         || settings.lock_manager.strategy == Strategy::RestartNfs
     {
         return None;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Severity};
 use super::statd;
-use crate::config::{LockManagerKind, Settings};
+use crate::config::Settings;
 use crate::host::nfs_conf::NfsConf;
 use crate::host::process;
 use crate::host::{Host, Unit};
@@ -63,8 +63,8 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 /// Whether stock sm-notify is here, and would hit the lock manager that we look after.
 fn matters(host: &Host, settings: &Settings, conf: &NfsConf) -> bool {
     let installed = host.installed(PROGRAM).is_some();
-    let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
-    installed && (kernel || directories(conf).contains(&settings.state_directory))
+    let acts_on_it = settings.lock_manager.kind.properties().has_stock_monitor;
+    installed && (acts_on_it || directories(conf).contains(&settings.state_directory))
 }
 
 fn directories(conf: &NfsConf) -> Vec<PathBuf> {
@@ -188,7 +188,7 @@ fn running(host: &Host, settings: &Settings) -> Option<Finding> {
 /// Where the files say that rpc.statd keeps its records; one that runs is asked itself, by another check.
 fn directory(host: &Host, settings: &Settings, conf: &NfsConf) -> Option<Finding> {
     let set = conf.get("statd", "state-directory-path")?;
-    if settings.lock_manager.kind != LockManagerKind::Kernel
+    if !settings.lock_manager.kind.properties().has_stock_monitor
         || host.is_same(Path::new(&set.text), &settings.state_directory)
     {
         return None;

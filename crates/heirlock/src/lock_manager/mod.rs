@@ -12,10 +12,13 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use thiserror::Error;
 
-use crate::config::{Command, LockManagerKind, Settings};
+use crate::config::{Command, ForEachKind, Settings};
 use crate::files::{Folder, Links, trusted};
 use crate::hooks;
 use crate::host::{ExportTable, Host};
+
+/// How one kind is opened.
+type Opened = fn(&Settings, &Host) -> Box<dyn LockManager>;
 
 /// The lock manager that the configuration names.
 pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
@@ -24,10 +27,11 @@ pub(crate) fn open(settings: &Settings) -> Box<dyn LockManager> {
 
 /// The same, of another host.
 pub(crate) fn open_on(settings: &Settings, host: &Host) -> Box<dyn LockManager> {
-    match settings.lock_manager.kind {
-        LockManagerKind::Kernel => Box::new(kernel::Kernel::new(settings, host)),
-        LockManagerKind::Command => Box::new(command::ByCommand::new(settings)),
-    }
+    let open = settings.lock_manager.kind.choose::<Opened>(ForEachKind {
+        kernel: |settings, host| Box::new(kernel::Kernel::new(settings, host)),
+        command: |settings, _| Box::new(command::ByCommand::new(settings)),
+    });
+    open(settings, host)
 }
 
 /// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.

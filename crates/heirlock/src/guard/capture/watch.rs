@@ -2,7 +2,7 @@
 
 use super::super::finding::Finding;
 use super::super::statd;
-use crate::config::{LockManagerKind, Settings};
+use crate::config::Settings;
 use crate::host::{Host, Unit};
 
 /// What the live host says of it.
@@ -12,9 +12,8 @@ pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 /// What the rpc.statd that runs was started with, whatever the files say.
 fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
-    // Another lock manager has a status monitor of its own.
-    let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
-    let Some(running) = statd::running(host, settings).filter(|_| kernel) else { return Vec::new() };
+    let is_asked = settings.lock_manager.kind.properties().has_stock_monitor;
+    let Some(running) = statd::running(host, settings).filter(|_| is_asked) else { return Vec::new() };
     let check = "state-directory";
     let (pid, mut findings) = (running.pid, Vec::new());
     let ours = &settings.state_directory;

@@ -28,7 +28,7 @@ impl FakeProc {
 
     fn kernel(&self) -> Kernel {
         let settings = LockManagerSettings {
-            kind: crate::config::LockManagerKind::Kernel,
+            kind: crate::config::LockManagerKind::ALL.kernel,
             strategy: Strategy::RestartNfs,
             convey: heirlock_core::takeover::Conveyance::Generate,
             settle_margin: Duration::from_secs(5),
