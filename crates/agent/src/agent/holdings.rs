@@ -12,6 +12,8 @@ use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::outside::Outside;
+use crate::control::report::observed::Observed;
 use crate::limits::COMMIT_RECORDS_MAX;
 
 /// One service that this server holds.
@@ -110,21 +112,45 @@ impl Held {
     }
 
     /// Removes clients from the store.
-    pub fn remove(
+    pub fn remove<O: Outside>(
         &mut self,
-        store: &dyn Store,
+        committing: &mut Committing<'_, O>,
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
         let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
-        commit_all(store, &mut [(service, self, entries)])
+        commit_all(committing, &mut [(service, self, entries)])
+    }
+}
+
+/// Where records become durable, and where that is counted.
+pub struct Committing<'a, O> {
+    store: &'a dyn Store,
+    outside: &'a O,
+    counts: &'a mut Observed,
+}
+
+impl<'a, O: Outside> Committing<'a, O> {
+    /// Into this store, by the clock of this server.
+    pub fn new(store: &'a dyn Store, outside: &'a O, counts: &'a mut Observed) -> Self {
+        Self { store, outside, counts }
+    }
+
+    /// Commits, and counts that.
+    fn commit(&mut self, changes: &[(ServiceName, Generation, Vec<Change>)]) -> Result<(), StoreError> {
+        let began = self.outside.now();
+        let committed = self.store.commit_each(changes);
+        self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());
+        let records = changes.iter().flat_map(|(_, _, changes)| changes);
+        records.for_each(|change| self.counts.records.changed(change, committed.is_ok()));
+        committed
     }
 }
 
 /// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a
 /// client's record is one file, however many of them keep it.
-pub fn commit_all(
-    store: &dyn Store,
+pub fn commit_all<O: Outside>(
+    committing: &mut Committing<'_, O>,
     work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
 ) -> Result<(), StoreError> {
     let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
@@ -146,7 +172,7 @@ pub fn commit_all(
                 )
             })
             .collect();
-        let committed = store.commit_each(&changes);
+        let committed = committing.commit(&changes);
         for (_, held, part) in &mut parts {
             match committed {
                 Ok(()) => held.ledger.committed(part),

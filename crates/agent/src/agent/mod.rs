@@ -16,6 +16,7 @@
 //! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
+//! | `tally.rs` | how requests were answered |
 
 pub mod acquaintance;
 pub mod asked;
@@ -42,6 +43,7 @@ pub mod runs;
 pub mod services;
 pub mod shared;
 pub mod status;
+mod tally;
 pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +64,7 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::config::Settings;
+use crate::control::report::observed::Observed;
 use crate::control::{Request, Responder};
 use crate::limits;
 use crate::status_monitor::Said;
@@ -77,6 +80,7 @@ use outside::Outside;
 use recovery::Look;
 use runs::Running;
 pub use status::first as first_status;
+use tally::Tally;
 use work::{Fit, RunNumber, Work};
 
 /// Answers a callout that waits: its client is durable, or why it is not.
@@ -180,6 +184,10 @@ pub struct Inside<O> {
     fingerprint: String,
     /// Why the agent must end.
     fatal: Option<String>,
+    /// What is counted, but for what the tally and the status monitor count by themselves.
+    pub(crate) counts: Observed,
+    /// How requests were answered.
+    pub(crate) tally: Tally,
 }
 
 pub use status::past_report;
@@ -194,6 +202,7 @@ impl<O: Outside> Inside<O> {
         let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
         let report = own_report(&settings, &id, &outside);
+        let began_at_s = report.written_at_s;
         let lock_manager = outside.lock_manager();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager, "the agent of {} begins, on {} and {lock_manager}", settings.server, store.describe());
         Ok(Self {
@@ -227,6 +236,8 @@ impl<O: Outside> Inside<O> {
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
             fatal: None,
+            counts: Observed { began_at_s, ..Observed::default() },
+            tally: Tally::default(),
             settings,
         })
     }
@@ -265,7 +276,7 @@ impl<O: Outside> Inside<O> {
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
             Message::Monitor(wanted) => self.wanted(now, wanted),
-            Message::Callout(said, answered) => self.called_out(now, said, answered),
+            Message::Callout(said, answered) => self.called_out(now, now, said, answered),
             // The hint is noted where the next look finds it; this only wakes the loop. Of a stop see `Inside::stop`.
             Message::Changed | Message::Stop => {}
         }
@@ -312,6 +323,7 @@ impl<O: Outside> Inside<O> {
         self.tend_directory(now);
         self.tell_durable();
         self.note_protection();
+        self.tally.settle();
         self.publish();
     }
 
@@ -337,7 +349,9 @@ impl<O: Outside> Inside<O> {
                 return;
             }
         }
+        let began = self.outside.now();
         let beaten = self.pulse.beat(now, self.store.as_ref(), condition);
+        self.counts.heartbeats.ended(self.outside.now().since(began), beaten.is_ok());
         self.say_unreadable_hearts();
         match beaten {
             Ok(None) => {}

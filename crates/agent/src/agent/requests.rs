@@ -6,6 +6,7 @@ use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::holdings::Committing;
 use super::outside::Outside;
 use super::runs::{Commission, Waiting};
 use super::{Inside, status};
@@ -192,11 +193,12 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// A caller that asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
-    /// no more than that was asked for.
+    /// A caller that asks for what is being done waits for it with the others, unless the run is there already. An adoption that
+    /// is prepared goes on, unless no more than that was asked for.
     fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.seen_run_for(service) else { return };
-        if running.machine.awaits_finish() && !prepare {
+        let machine = &running.machine;
+        if machine.awaits_finish() && !prepare {
             return self.finish(service, waiting);
         }
         if running.machine.awaits_finish() {
@@ -215,6 +217,7 @@ impl<O: Outside> Inside<O> {
         is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
+    /// An adoption that is prepared goes on. One that goes on already is waited for, and one that is over was finished before.
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
@@ -289,7 +292,8 @@ impl<O: Outside> Inside<O> {
                 format!("{client} is registered with this server's status monitor now: it may hold locks");
             return responder.failed(&why, true);
         }
-        match held.remove(self.store.as_ref(), service, &[key]) {
+        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        match held.remove(&mut committing, service, &[key]) {
             Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),
         }

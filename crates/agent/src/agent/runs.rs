@@ -56,6 +56,8 @@ pub struct Running {
     pub(crate) reborn: bool,
     /// The phase that those who wait were told of.
     pub(crate) said: Option<Phase>,
+    /// Since when it has been in that phase.
+    pub(crate) in_phase_since: Moment,
     /// When they were last told how many have answered.
     said_at: Moment,
 }
@@ -121,6 +123,7 @@ impl Running {
             untold: None,
             reborn: false,
             said: None,
+            in_phase_since: Moment::START,
             said_at: Moment::START,
         }
     }
@@ -304,6 +307,7 @@ impl<O: Outside> Inside<O> {
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
     pub fn worked_for(&mut self, run: RunNumber, event: Event) {
         if self.is_on(run) {
+            self.counts.notices.heard(&event);
             self.advance(event);
         } else if self.asked.as_ref().is_some_and(|asked| asked.number == run) {
             self.advance_asked(event);
@@ -430,9 +434,11 @@ impl<O: Outside> Inside<O> {
     fn say_phase(&mut self) {
         let Some(running) = &mut self.run else { return };
         let phase = running.machine.phase();
-        if running.said.replace(phase) == Some(phase) {
+        let before = running.said.replace(phase);
+        if before == Some(phase) {
             return;
         }
+        self.counts.phases.passed(before, &mut running.in_phase_since, self.outside.now());
         let (run, targets) = (running.machine.run(), super::status::names(running.machine.targets()));
         tracing::info!(run, %phase, "{targets}: the run {run} has reached the phase {phase}");
         self.say_progress();
@@ -472,7 +478,10 @@ impl<O: Outside> Inside<O> {
             }
         }
         if let Some((service, generation)) = target {
+            let began = self.outside.now();
             let committed = self.store.commit(service, generation, &changes);
+            self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());
+            changes.iter().for_each(|change| self.counts.records.changed(change, committed.is_ok()));
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
                 portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }
@@ -632,7 +641,7 @@ impl<O: Outside> Inside<O> {
         };
         let roles = self.outside.roles(&self.nlm_ports, false);
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
-        let tellings = notices
+        let tellings: Vec<Telling> = notices
             .into_iter()
             .map(|mut notice| {
                 if !tells_peers(&notice.service, rebooted) {
@@ -657,6 +666,7 @@ impl<O: Outside> Inside<O> {
                 }
             })
             .collect();
+        self.counts.notices.begin(&tellings);
         self.outside.begin_for(number, RunWork::Tell { tellings, grace });
     }
 
@@ -709,7 +719,9 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Says how a run has ended, to the log and to those who wait for it.
-    pub(crate) fn conclude(&mut self, running: Running, end: End) {
+    pub(crate) fn conclude(&mut self, mut running: Running, end: End) {
+        self.counts.phases.passed(running.said, &mut running.in_phase_since, self.outside.now());
+        self.counts.ended(running.machine.cause(), &end);
         self.lives.run_ended(self.outside.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
         let mut answer =

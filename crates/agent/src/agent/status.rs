@@ -15,6 +15,7 @@ use super::Inside;
 use super::holdings::Held;
 use super::outside::{Outside, Unready};
 use crate::config::{Mode, Settings};
+use crate::control::report::observed::{Monitored, Observed};
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
     OtherService, Problem, ProblemKind, ServerStatus, ServiceStatus, Slow, Source, StatusReport, StoreStatus,
@@ -75,7 +76,18 @@ impl<O: Outside> Inside<O> {
             maintenance: self.pulse.is_paused(),
             at_risk: self.clients_at_risk(),
             problems: self.problems(),
+            observed: Some(Box::new(self.counted())),
         }
+    }
+
+    /// What was counted since this agent began.
+    fn counted(&self) -> Observed {
+        let mut observed = self.counts.clone();
+        observed.requests = self.tally.requests();
+        if let Some(standing) = self.monitor_standing() {
+            observed.monitor = Monitored::new(&standing.refusals, standing.left_unanswered);
+        }
+        observed
     }
 
     fn server_statuses(&self, now: Moment) -> Vec<ServerStatus> {

@@ -25,7 +25,8 @@ use crate::config::{
     LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use crate::control::report::StatusReport;
-use crate::control::{AnswerWhen, Request, Responder};
+use crate::control::report::observed::{Answers, Ends, Observed, Outcomes, Runs};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Responder};
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
 use crate::{
@@ -389,6 +390,18 @@ fn begun() -> (InMemory, Agent<World>) {
     (store, agent)
 }
 
+/// A caller that waits for its answer, whatever it is.
+#[derive(Debug)]
+struct Waits;
+
+impl Respond for Waits {
+    fn progress(&mut self, _: &Progress) -> bool {
+        true
+    }
+
+    fn end(self: Box<Self>, _: Result<Answer, Failure>) {}
+}
+
 /// An operator insists on the adoption of `new`.
 fn ask(agent: &mut Agent<World>) {
     let request = Request::Adopt {
@@ -399,7 +412,7 @@ fn ask(agent: &mut Agent<World>) {
         force: true,
         answer_when: AnswerWhen::Settled,
     };
-    agent.handle(Message::Request(Box::new(request), Responder::nobody()));
+    agent.handle(Message::Request(Box::new(request), Responder::new(Waits)));
 }
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
@@ -460,6 +473,62 @@ fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
     let ledger = agent.ledger_of(&service("new")).unwrap();
     assert!(ledger.stored().keys().eq(&clients()), "{:?}", ledger.stored());
     assert!(agent.held().any(|held| *held == service("new")));
+}
+
+#[test]
+fn what_an_agent_does_is_counted_where_it_happens_and_every_other_number_stays_at_zero() {
+    let (store, mut agent) = begun();
+    let before = *agent.status().observed.unwrap();
+    assert_eq!(before, Observed { began_at_s: before.began_at_s, ..Observed::default() });
+    adopt(&store, &mut agent, None);
+    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::nobody()));
+    agent.handle(Message::Request(
+        Box::new(Request::Release { service: service("gone") }),
+        Responder::nobody(),
+    ));
+    let counted = *agent.status().observed.unwrap();
+    assert_eq!((counted.notices.begun_total, counted.notices.answered_total), (2, 2));
+    let outcomes = Outcomes { re_registered_total: 1, acknowledged_total: 1, ..Outcomes::default() };
+    assert_eq!(counted.outcomes, outcomes);
+    let settled = Ends { settled_total: 1, ..Ends::default() };
+    assert_eq!(counted.runs, Runs { asked: settled, ..Runs::default() });
+    let phases = &counted.phases;
+    assert_eq!([phases.intent.count, phases.settling.count, phases.fenced.count], [1, 1, 0]);
+    assert!(phases.settling.sum.0 > Duration::from_secs(1), "until grace is over: {:?}", phases.settling.sum);
+    assert_eq!(counted.requests.adopt, Answers { asked_total: 1, done_total: 1, ..Answers::default() });
+    assert_eq!(
+        counted.requests.maintenance,
+        Answers { asked_total: 1, unchanged_total: 1, ..Answers::default() }
+    );
+    assert_eq!(counted.requests.release, Answers { asked_total: 1, refused_total: 1, ..Answers::default() });
+    assert!(counted.commits.done_total >= 3 && counted.commits.failed_total == 0, "{:?}", counted.commits);
+    assert!(counted.heartbeats.done_total >= 10 && counted.looks.done_total >= 2, "{counted:?}");
+    // The client that came back is known to the server's own service from then on.
+    assert_eq!((counted.records.written_total, counted.records.failed_total), (1, 0));
+    assert_eq!((counted.registrations, counted.monitor), Default::default());
+}
+
+#[test]
+fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    let add = |agent: &mut Agent<World>, client: &str| {
+        let said = Said::Add { mon_name: MonName::parse(client).unwrap(), my_name: None };
+        agent.handle(Message::Callout(said, Box::new(|_| ())));
+        *agent.status().observed.unwrap()
+    };
+    let before = *agent.status().observed.unwrap();
+    let durable = add(&mut agent, "10.0.0.9");
+    assert_eq!(durable.registrations.durable_total, 1);
+    assert_eq!(durable.registrations.seconds.count, 1);
+    let written = durable.records.written_total - before.records.written_total;
+    assert_eq!(written, 2, "once in each of two services");
+    assert_eq!(durable.commits.done_total, before.commits.done_total + 1);
+    // The next agent holds nothing before it has read its store.
+    let world = std::mem::take(agent.outside_mut());
+    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    let failed = add(&mut agent, "10.0.0.10").registrations;
+    assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
 }
 
 #[test]
