@@ -385,6 +385,28 @@ fn a_release_of_a_service_that_this_server_does_not_hold_changes_nothing_and_suc
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "1.released"]);
 }
 
+#[test]
+fn what_a_cluster_manager_says_again_is_answered_for_what_has_been_reached() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let say = |words: &[&str]| {
+        let output = b.run(&[words, &["--json"]].concat());
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let phase = document["phase"].as_str().map(str::to_owned);
+        (output.status.code().unwrap(), document["changed"].as_bool().unwrap(), phase)
+    };
+    let phase = |phase: &str| Some(phase.to_owned());
+    let prepare = ["adopt", "nfs", "--prepare", "--owner-fenced", "nfs-a"];
+    assert_eq!(say(&prepare), (0, true, phase("prepared")));
+    assert_eq!(say(&prepare), (0, false, phase("prepared")));
+    let finish = ["adopt", "nfs", "--finish", "--until", "notified"];
+    assert_eq!(say(&finish), (6, true, phase("notifying")), "one client is off");
+    assert_eq!(say(&finish), (6, false, phase("notifying")));
+    // Grace is open and stays so for minutes: it is not waited for what becomes of that client.
+    assert_eq!(say(&prepare), (0, false, phase("notifying")));
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
 /// `nfs-b` has adopted from `nfs-a`, its home, which is back. One client of `nfs-b`, and one of `nfs-a` itself, are off.
 fn away_from_home(site: &Site, address: &str) -> (Server, Server, Network) {
     let (mut b, network) = with_one_client_off(site);
@@ -586,11 +608,18 @@ fn maintenance_outlives_the_agent() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
-    assert_eq!(server.run(&["maintenance", "on"]).status.code(), Some(0));
+    let say = |server: &Server, word: &str| {
+        let output = server.run(&["maintenance", word, "--json"]);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document["changed"].as_bool())
+    };
+    assert_eq!(say(&server, "on"), (Some(0), Some(true)));
+    assert_eq!(say(&server, "on"), (Some(0), Some(false)), "twice is once");
     server.kill();
     server.up();
     assert_eq!(server.try_status().unwrap()["maintenance"], true);
-    assert_eq!(server.run(&["maintenance", "off"]).status.code(), Some(0));
+    assert_eq!(say(&server, "on"), (Some(0), Some(false)), "also after a restart");
+    assert_eq!(say(&server, "off"), (Some(0), Some(true)));
     server.wait_for("the end of it", |server| (server.try_status()?["maintenance"] == false).then_some(()));
 }
 

@@ -8,7 +8,7 @@ use heirlock_nsm::MonName;
 
 use super::holdings::Committing;
 use super::outside::Outside;
-use super::runs::{Commission, Waiting};
+use super::runs::{Commission, Running, Waiting};
 use super::{Inside, status};
 use crate::control::{Answer, Fenced, Request, Responder};
 
@@ -188,7 +188,7 @@ impl<O: Outside> Inside<O> {
     /// What is done already is not done again; what became of its clients is told all the same, for the exit code says it.
     pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
         match self.report_of(service) {
-            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            Some(report) => responder.done(Answer::adopted(report, false)),
             None => responder.done(Answer::unchanged(Some(service), format!("{service} {otherwise}"))),
         }
     }
@@ -201,9 +201,9 @@ impl<O: Outside> Inside<O> {
         if machine.awaits_finish() && !prepare {
             return self.finish(service, waiting);
         }
-        if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
-            return waiting.responder.done(Answer::Adoption(Box::new(report)));
+        if (prepare && machine.is_prepared()) || waiting.is_over(machine) {
+            let report = status::report(machine, self.store.as_ref(), &self.outside.unready());
+            return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
@@ -219,19 +219,23 @@ impl<O: Outside> Inside<O> {
 
     /// An adoption that is prepared goes on. One that goes on already is waited for, and one that is over was finished before.
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
+        let reached =
+            |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
+        if let Some(running) = self.seen_run_for(service).filter(reached) {
+            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
+            return waiting.responder.done(Answer::adopted(report, false));
+        }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
             let number = running.number;
             return self.worked_for(number, Event::Finish);
         }
-        let responder = waiting.responder;
-        match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
-            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-            None => responder.failed(
-                &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
-                true,
-            ),
+        if self.is_adopted_already(service) {
+            let otherwise = "is held by this server already, and no adoption of it waits to be finished";
+            return self.answer_of_adopted(service, waiting.responder, otherwise);
         }
+        let why = format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'");
+        waiting.responder.failed(&why, true);
     }
 
     /// Whose a service is that this server does not hold. The store is asked: what others did a moment ago may not have been

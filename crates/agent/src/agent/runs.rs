@@ -95,7 +95,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
-    fn is_over(&self, machine: &Takeover) -> bool {
+    pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
             AnswerWhen::Notified => machine.has_tried_all(),
@@ -426,7 +426,7 @@ impl<O: Outside> Inside<O> {
         }
         let report = super::status::report(machine, self.store.as_ref(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
-            over.responder.done(Answer::Adoption(Box::new(report.clone())));
+            over.responder.done(Answer::adopted(report.clone(), true));
         }
     }
 
@@ -705,7 +705,7 @@ impl<O: Outside> Inside<O> {
         let Some(running) = &mut self.run else { return };
         let report = super::status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
         for waiting in running.waiting.drain(..) {
-            waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
+            waiting.responder.done(Answer::adopted(report.clone(), true));
         }
     }
 

@@ -307,7 +307,7 @@ pub(crate) fn answer(
     unready: &[Unready],
 ) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, unready)))),
+        End::Settled(_) => Ok(Answer::adopted(report(machine, store, unready), true)),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries, .. } => {
             let known = (!summaries.is_empty()).then(|| {
@@ -527,6 +527,7 @@ fn empty(service: &str) -> AdoptionReport {
         started_at_s: 0,
         tenure: None,
         each_client: Vec::new(),
+        changed: None,
     }
 }
 

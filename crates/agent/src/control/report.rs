@@ -67,6 +67,9 @@ pub struct AdoptionReport {
     /// What became of each client; where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub each_client: Vec<ClientOutcome>,
+    /// Whether the verb that is answered with it changed anything, or waited for what did; nothing where it is only looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
 }
 
 /// One generation of a service, as it is told afterwards.
