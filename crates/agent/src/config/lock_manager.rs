@@ -1,4 +1,4 @@
-//! `[lock-manager]`: what serves the locks here, how it is made to recognise, and what is true of each kind of it.
+//! `[lock-manager]`: the lock manager of this server, how it is made to recognise, and the properties of each kind.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct LockManagerSettings {
     pub kind: LockManagerKind,
     /// How it is made to recognise.
     pub strategy: Strategy,
-    /// What is placed into the status monitor's directory.
+    /// The kind of file that is placed into the status monitor's directory.
     pub convey: Conveyance,
     /// How much of grace must be left for a notification to leave (I4): 5 s.
     pub settle_margin: Duration,
@@ -49,10 +49,10 @@ impl LockManagerSettings {
     }
 }
 
-/// What serves locks.
+/// The kind of lock manager.
 ///
-/// As with [`CaptureMode`](super::CaptureMode), no other place can compare two kinds or ask for a certain one. What is true of a
-/// kind is asked of its [`KindProperties`]. A place that does another thing for each kind hands over one thing [`ForEachKind`].
+/// As with [`CaptureMode`](super::CaptureMode), no other place can compare two kinds or ask for a certain one. Every
+/// place asks a kind for its [`KindProperties`]. A place that does another thing for each kind hands over one thing [`ForEachKind`].
 #[derive(Debug, Clone, Copy)]
 pub struct LockManagerKind(Named);
 
@@ -61,7 +61,7 @@ pub struct LockManagerKind(Named);
 enum Named {
     /// lockd and nfsd of this kernel, in this network namespace.
     Kernel,
-    /// The lock manager that the commands stand for.
+    /// The lock manager behind the commands.
     Command,
 }
 
@@ -75,7 +75,7 @@ impl LockManagerKind {
         self.properties().name
     }
 
-    /// What is true of it.
+    /// Its properties.
     pub fn properties(self) -> &'static KindProperties {
         self.choose(ForEachKind { kernel: &KERNEL, command: &COMMAND })
     }
@@ -113,7 +113,7 @@ impl<T> ForEachKind<T> {
     }
 }
 
-/// What is true of a kind, wherever it is asked.
+/// The properties of a kind.
 pub struct KindProperties {
     /// As the configuration spells it.
     pub name: &'static str,
