@@ -43,6 +43,8 @@ pub struct Settings {
     pub hooks: HookSettings,
     /// The services.
     pub services: Vec<ServiceSettings>,
+    /// The group that may read the status.
+    pub control: ControlSettings,
 }
 
 impl Settings {
@@ -111,6 +113,13 @@ pub struct HeartbeatSettings {
     pub interval: Duration,
     /// 10 s.
     pub dead_after: Duration,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlSettings {
+    /// The group whose members may read the status and ask for nothing else: its name or its number. Without it root alone may.
+    pub read_group: Option<String>,
 }
 
 /// `[host]`

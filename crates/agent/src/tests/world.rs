@@ -22,8 +22,8 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::agent::outside::contract;
 use crate::config::{
-    CaptureSettings, Command, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
-    LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use crate::control::report::StatusReport;
 use crate::control::report::observed::{Answers, Ends, Observed, Outcomes, Runs};
@@ -368,6 +368,7 @@ fn settings() -> Arc<Settings> {
         },
         host: HostSettings { addresses: Vec::new(), names: vec![MyName::parse("nfs-b").unwrap()] },
         hooks: HookSettings::default(),
+        control: ControlSettings::default(),
         services: vec![new],
     })
 }

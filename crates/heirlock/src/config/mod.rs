@@ -5,7 +5,8 @@ mod reader;
 
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
-    CaptureMode, CaptureSettings, Command, ForEach, ForEachKind, HeartbeatSettings, HookSettings,
-    HostSettings, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, StoreSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, ForEachKind, HeartbeatSettings,
+    HookSettings, HostSettings, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
+    StoreSettings,
 };
 pub use load::{ConfigError, load, parse};

@@ -13,6 +13,7 @@ use super::finding::Finding;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
 use crate::files::trusted;
+use crate::groups;
 use crate::host::Host;
 use crate::limits;
 use crate::lock_manager;
@@ -33,6 +34,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings.extend(commands::check(host, settings));
     findings.extend(exports(&Exports::read(host, &settings.state_directory), settings));
     findings.extend(times(host, settings));
+    findings.extend(read_group(host, settings));
     findings.extend(place(host, settings));
     match records::store(host, settings) {
         Ok(store) => {
@@ -49,6 +51,20 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
         Err(error) => findings.push(no_store(settings, &error)),
     }
     findings
+}
+
+/// The group that may read the status must be there: without it the agent goes on, and its monitoring is blind.
+fn read_group(host: &Host, settings: &Settings) -> Option<Finding> {
+    let group = settings.control.read_group.as_deref()?;
+    let check = "read-group";
+    Some(match groups::number_of(host, group) {
+        Ok(gid) => Finding::ok(check, format!("the group {group} ({gid}) may read the status")),
+        Err(why) => Finding::warning(
+            check,
+            format!("control.read-group: {why}"),
+            "then restart the agent; until then root alone reads the status",
+        ),
+    })
 }
 
 fn no_store(settings: &Settings, error: &StoreError) -> Finding {
