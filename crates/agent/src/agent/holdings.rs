@@ -29,6 +29,8 @@ pub struct Held {
     pub state: StateNumber,
     /// What became of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
+    /// Of these the last lines of clients that were not told.
+    missed: BTreeMap<MonName, OutcomeLine>,
     /// What can't be read of it in the store.
     pub(crate) damaged: Vec<Damaged>,
     /// It is being given away: arrivals are still recorded, departures aren't believed any more.
@@ -44,15 +46,36 @@ impl Held {
         keeps_peers: bool,
         delay: Duration,
     ) -> Self {
-        Self {
+        let mut held = Self {
             claim,
             ledger: Ledger::new(contents.records, keeps_peers, delay),
             journal,
             state: contents.state.unwrap_or(StateNumber(1)),
-            outcomes: contents.outcomes,
+            outcomes: Vec::new(),
+            missed: BTreeMap::new(),
             damaged: contents.damaged,
             frozen: false,
+        };
+        held.learn(contents.outcomes);
+        held
+    }
+
+    /// These lines are durable.
+    pub(crate) fn learn(&mut self, lines: Vec<OutcomeLine>) {
+        for line in &lines {
+            match line.key() {
+                Some(client) if line.outcome.is_good() => drop(self.missed.remove(&client)),
+                Some(client) => drop(self.missed.insert(client, line.clone())),
+                None => {}
+            }
         }
+        self.outcomes.extend(lines);
+    }
+
+    /// Clients that were not told in the adoption that began its generation and are on record still, with the last that was
+    /// learnt of each.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (&MonName, &OutcomeLine)> {
+        self.missed.iter().filter(|(client, _)| self.ledger.stored().contains_key(*client))
     }
 
     /// The life in which a deletion here may mean something, of the one in which it may at all. While it is being given

@@ -503,7 +503,7 @@ impl<O: Outside> Inside<O> {
                 }
                 Persist::Outcomes { service, lines, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        held.outcomes.extend(lines.iter().cloned());
+                        held.learn(lines.clone());
                     }
                 }
                 Persist::Retire { service, .. } => {

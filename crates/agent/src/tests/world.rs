@@ -47,6 +47,8 @@ struct World {
     /// The strategies and other work that runs asked for, in order.
     begun: Vec<String>,
     told: Vec<MonName>,
+    /// Clients that answer nothing.
+    off: BTreeSet<MonName>,
     placed: Placed,
     registered: BTreeMap<MonName, Vec<u8>>,
     hinted: bool,
@@ -82,11 +84,15 @@ impl World {
         work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
     }
 
-    /// Every client answers, and the first of them comes back for its locks.
+    /// Every client answers that is not off, and the first of them comes back for its locks.
     fn tell(&mut self, run: RunNumber, telling: Telling) {
-        let (of, left) = (telling.notice.service, Vec::new());
+        let of = telling.notice.service;
         assert_eq!(telling.untold, [], "all of them can be called");
-        let clients: Vec<MonName> = telling.clients.into_iter().map(|(client, _)| client).collect();
+        let clients = telling.clients.into_iter().map(|(client, _)| client);
+        let (off, clients): (Vec<MonName>, Vec<MonName>) =
+            clients.partition(|client| self.off.contains(client));
+        let left = off.into_iter().map(|client| (client, Outcome::Unreachable, "it is off".to_owned()));
+        let left = left.collect();
         if let Some(first) = clients.first() {
             self.registered.insert(first.clone(), record(first));
             self.hinted = true;
@@ -565,6 +571,37 @@ fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
     let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
     let failed = add(&mut agent, "10.0.0.10").registrations;
     assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
+}
+
+#[test]
+fn a_client_that_an_adoption_missed_is_in_the_status_of_the_agent_until_it_comes_back() {
+    let (store, mut agent) = begun();
+    let [_, off] = clients();
+    agent.outside_mut().off.insert(off.clone());
+    adopt(&store, &mut agent, None);
+    let status = |agent: &Agent<World>| {
+        agent.status().services.into_iter().find(|status| status.service == "new").unwrap()
+    };
+    let missed = status(&agent);
+    assert_eq!((missed.unreachable, missed.lost), (1, 0));
+    let [named] = missed.missed.as_slice() else { panic!("{:?}", missed.missed) };
+    let expected = (off.as_str(), Some(Outcome::Unreachable), Some("it is off"));
+    assert_eq!((named.client.as_str(), named.outcome, named.why.as_deref()), expected);
+    // The next agent knows it from the store.
+    let world = std::mem::take(agent.outside_mut());
+    agent = taken_up(&store, world);
+    agent.do_what_is_due();
+    assert_eq!(status(&agent).missed, missed.missed);
+    agent.outside_mut().registered.insert(off.clone(), record(&off));
+    agent.outside_mut().hinted = true;
+    for _ in 0..10 {
+        agent.do_what_is_due();
+        while let Some(message) = agent.outside_mut().said.pop_front() {
+            agent.handle(message);
+        }
+    }
+    let back = status(&agent);
+    assert_eq!((back.unreachable, back.missed), (0, Vec::new()));
 }
 
 #[test]
