@@ -8,7 +8,7 @@ const FILE: &str = "/etc/group";
 /// The number of a group that is given by its name or by its number.
 ///
 /// # Errors
-/// In words, with what an administrator can do, where there is no group of that name.
+/// In words, with a remedy, where there is no group of that name.
 pub(crate) fn number_of(host: &Host, group: &str) -> Result<u32, String> {
     if let Ok(number) = group.parse() {
         return Ok(number);

@@ -49,6 +49,7 @@ pub mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::claim::Claim;
@@ -63,7 +64,7 @@ use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::config::Settings;
+use crate::config::{Hook, Settings};
 use crate::control::report::observed::Observed;
 use crate::control::{Request, Responder};
 use crate::limits;
@@ -118,6 +119,8 @@ pub enum Message {
     AddressGone(ServiceName, Result<(), String>),
     /// The volume of a service that was released is gone, or isn't.
     VolumeGone(ServiceName, Result<(), String>),
+    /// A hook has run for so long, and succeeded or failed. Its result is told besides.
+    HookRan(Hook, Duration, bool),
     /// Somebody asks over the control socket.
     Request(Box<Request>, Responder),
     /// A call of the store has ended that had been given up: the store is asked again.
@@ -184,7 +187,7 @@ pub struct Inside<O> {
     fingerprint: String,
     /// Why the agent must end.
     fatal: Option<String>,
-    /// What is counted, but for what the tally and the status monitor count by themselves.
+    /// The counts, but for those that the tally and the status monitor keep.
     pub(crate) counts: Observed,
     /// How requests were answered.
     pub(crate) tally: Tally,
@@ -273,6 +276,7 @@ impl<O: Outside> Inside<O> {
             Message::Resolved(name, found) => self.resolved(now, &name, found),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
+            Message::HookRan(hook, took, is_done) => self.counts.hooks.of(hook).ended(took, is_done),
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
             Message::Monitor(wanted) => self.wanted(now, wanted),

@@ -193,7 +193,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// A caller that asks for what is being done waits for it with the others, unless the run is there already. An adoption that
+    /// A caller that asks for an adoption which is on waits for it with the others, unless the run is there already. An adoption that
     /// is prepared goes on, unless no more than that was asked for.
     fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.seen_run_for(service) else { return };

@@ -80,7 +80,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What was counted since this agent began.
+    /// The counts since this agent began.
     fn counted(&self) -> Observed {
         let mut observed = self.counts.clone();
         observed.requests = self.tally.requests();

@@ -74,7 +74,7 @@ impl Tally {
         });
     }
 
-    /// What was counted.
+    /// The counts.
     pub(crate) fn requests(&self) -> Requests {
         let mut requests = self.counted.clone();
         for one in &self.open {

@@ -121,7 +121,7 @@ pub struct KindProperties {
     /// record is made, and rpc.statd and sm-notify act on its clients wherever they keep their records. Another lock manager
     /// has a status monitor of its own.
     pub has_stock_monitor: bool,
-    /// What this host mounts by NFSv3 with locks is served by the same lockd, which then does not end with NFS.
+    /// NFSv3 mounts of this host with locks are served by the same lockd, which then does not end with NFS.
     pub is_held_up_by_mounts: bool,
     /// Keys of `[lock-manager]` without which nothing tells of its lives and of its grace, and why.
     pub needs: &'static [(&'static str, &'static str)],

@@ -22,11 +22,11 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::agent::outside::contract;
 use crate::config::{
-    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    CaptureSettings, Command, ControlSettings, HeartbeatSettings, Hook, HookSettings, HostSettings,
     LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use crate::control::report::StatusReport;
-use crate::control::report::observed::{Answers, Ends, Observed, Outcomes, Runs};
+use crate::control::report::observed::{Answers, Ends, Hooks, Observed, Outcomes, Runs};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Responder};
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
@@ -528,7 +528,11 @@ fn what_an_agent_does_is_counted_where_it_happens_and_every_other_number_stays_a
         Box::new(Request::Release { service: service("gone") }),
         Responder::nobody(),
     ));
+    agent.handle(Message::HookRan(Hook::Fence, Duration::from_secs(2), false));
     let counted = *agent.status().observed.unwrap();
+    let fence = &counted.hooks.fence;
+    assert_eq!((fence.failed_total, fence.done_total, fence.seconds.sum.0.as_secs()), (1, 0, 2));
+    assert_eq!(counted.hooks, Hooks { fence: fence.clone(), ..Hooks::default() });
     assert_eq!((counted.notices.begun_total, counted.notices.answered_total), (2, 2));
     let outcomes = Outcomes { re_registered_total: 1, acknowledged_total: 1, ..Outcomes::default() };
     assert_eq!(counted.outcomes, outcomes);

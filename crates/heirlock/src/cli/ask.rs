@@ -23,7 +23,7 @@ struct Done<'a> {
     troubles: &'a [EntryTrouble],
 }
 
-/// No client need be told for what is asked: it is enough that the adoption is accepted, or that grace is open.
+/// The request asks for no client to be told: it is enough that the adoption is accepted, or that grace is open.
 fn ends_before_telling(request: &Request) -> bool {
     matches!(
         request,

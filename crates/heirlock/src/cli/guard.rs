@@ -33,7 +33,7 @@ fn show(findings: &[Finding], output: &Output) -> Result<Exit, Failed> {
     Ok(if loses { Exit::Failed } else { Exit::Done })
 }
 
-/// What `enable` or `disable` did, as `--json` prints it.
+/// The steps of `enable` or `disable`, as `--json` prints them.
 #[derive(Debug, Serialize)]
 struct Switched<'a> {
     changed: bool,

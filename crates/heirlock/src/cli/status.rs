@@ -74,7 +74,7 @@ fn checked(report: StatusReport, output: &Output) -> Result<Exit, Failed> {
     Ok(Exit::Check(Some(level)))
 }
 
-/// What the agent says at its read-only socket, to a user who may not ask it otherwise, and may not look into the store.
+/// The status that the agent tells at its read-only socket. A user without access to the agent has none to the store either.
 fn read_only(settings: &Settings, refused: AskError) -> Result<StatusReport, Failed> {
     let answer = control::ask_read_only(&settings.runtime_directory);
     if let Ok(Answer::Status(mut report)) = answer {

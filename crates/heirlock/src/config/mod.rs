@@ -5,7 +5,7 @@ mod reader;
 
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
-    CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, ForEachKind, HeartbeatSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, ForEachKind, HeartbeatSettings, Hook,
     HookSettings, HostSettings, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
     StoreSettings,
 };

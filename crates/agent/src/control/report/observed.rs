@@ -1,7 +1,7 @@
-//! What an agent has counted since it began: what `status --json` shows as `observed`, and what metrics are made from.
+//! The counts of an agent since it began: `status --json` shows them as `observed`, and metrics are made from them.
 //!
 //! A name that ends in `_total` only rises, and begins at zero with each agent. Times are in seconds. Every field is there from
-//! the beginning, so no name depends on what the network says. Nothing is decided by any of it.
+//! the beginning, so no name comes from the network. Nothing is decided by any of it.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use heirlock_core::{Moment, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::agent::work::Telling;
+use crate::config::Hook;
 use crate::limits::OBSERVED_BUCKETS;
 
 /// All that is counted.
@@ -34,12 +35,14 @@ pub struct Observed {
     pub monitor: Monitored,
     /// Notices of a restart to clients.
     pub notices: Notices,
-    /// What had become of each client when a run ended.
+    /// The outcome of each client at the end of a run.
     pub outcomes: Outcomes,
     /// Adoptions and self-adoptions, by why they began.
     pub runs: Runs,
     /// How long runs were in each phase, as far as this agent lived it.
     pub phases: Phases,
+    /// Hooks that were run.
+    pub hooks: Hooks,
     /// Verbs of the control socket, by verb.
     pub requests: Requests,
 }
@@ -72,7 +75,7 @@ pub struct Registrations {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Calls {
-    /// Those that did what they should.
+    /// Those that succeeded.
     pub done_total: u64,
     /// Those that failed.
     pub failed_total: u64,
@@ -80,7 +83,7 @@ pub struct Calls {
     pub seconds: Times,
 }
 
-/// What our own status monitor did not grant or answer.
+/// Requests that our own status monitor did not grant or answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Monitored {
@@ -108,7 +111,7 @@ pub struct Notices {
     pub answered_total: u64,
 }
 
-/// What had become of clients.
+/// Clients, by outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcomes {
@@ -152,7 +155,7 @@ pub struct Ends {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phases {
-    /// What they need was looked for, and the owner fenced.
+    /// Their needs were looked for, and the owner fenced.
     pub intent: Times,
     /// The owner was off, and nothing was claimed yet.
     pub fenced: Times,
@@ -170,6 +173,22 @@ pub struct Phases {
     pub notifying: Times,
     /// Until grace was over.
     pub settling: Times,
+}
+
+/// Hooks that were run, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hooks {
+    /// Confirms that a server is off.
+    pub fence: Calls,
+    /// Brings a volume up.
+    pub volume_up: Calls,
+    /// Brings an address up.
+    pub address_up: Calls,
+    /// Takes an address away.
+    pub address_down: Calls,
+    /// Takes a volume away.
+    pub volume_down: Calls,
 }
 
 /// Verbs, by verb.
@@ -265,7 +284,7 @@ impl Times {
 }
 
 impl Calls {
-    /// One more took so long, and did what it should or did not.
+    /// One more took so long, and succeeded or failed.
     pub(crate) fn ended(&mut self, time: Duration, is_done: bool) {
         *if is_done { &mut self.done_total } else { &mut self.failed_total } += 1;
         self.seconds.took(time);
@@ -326,7 +345,7 @@ impl Notices {
 }
 
 impl Outcomes {
-    /// This is what had become of one client.
+    /// The outcome of one client.
     fn count(&mut self, outcome: Option<Outcome>) {
         *match outcome {
             Some(Outcome::ReRegistered) => &mut self.re_registered_total,
@@ -372,6 +391,19 @@ impl Phases {
             Phase::Settling => &mut self.settling,
             Phase::Settled | Phase::Failed => return None,
         })
+    }
+}
+
+impl Hooks {
+    /// Those of this name.
+    pub(crate) fn of(&mut self, hook: Hook) -> &mut Calls {
+        match hook {
+            Hook::Fence => &mut self.fence,
+            Hook::VolumeUp => &mut self.volume_up,
+            Hook::AddressUp => &mut self.address_up,
+            Hook::AddressDown => &mut self.address_down,
+            Hook::VolumeDown => &mut self.volume_down,
+        }
     }
 }
 
@@ -435,7 +467,7 @@ mod tests {
         assert_eq!(other, Observed { began_at_s: 7, ..Observed::default() });
     }
 
-    /// What administrators read of it.
+    /// Its description for administrators.
     const DOCUMENT: &str = include_str!("../../../../../docs/observed.md");
 
     #[test]
@@ -455,8 +487,10 @@ mod tests {
             assert!(last == "began_at_s" || last.ends_with("_total") || times.contains(&last), "{name}");
             for word in name.split('.') {
                 let is_there = DOCUMENT.contains(&format!("`{word}`"))
-                    || ["runs", "requests"].iter().any(|of| DOCUMENT.contains(&format!("`{of}.{word}`")))
-                    || ["runs", "requests"].contains(&word);
+                    || ["runs", "requests", "hooks"]
+                        .iter()
+                        .any(|of| DOCUMENT.contains(&format!("`{of}.{word}`")))
+                    || ["runs", "requests", "hooks"].contains(&word);
                 assert!(is_there, "{word} of {name}");
             }
         }
