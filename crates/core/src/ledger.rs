@@ -24,7 +24,7 @@ use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
-use crate::store::RecordChange;
+use crate::record_change::RecordChange;
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -75,6 +75,7 @@ pub mod notify;
 pub mod outcome;
 pub mod own_addresses;
 pub mod planted;
+pub mod record_change;
 pub mod share;
 pub mod state_number;
 pub mod store;

@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 
 use heirlock_nsm::{MonName, StateNumber};
 
+pub use crate::record_change::RecordChange;
 pub use error::{StoreError, StoreErrorKind};
-pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past, RecordChange};
+pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
 pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
 
 use crate::claim::Claim;

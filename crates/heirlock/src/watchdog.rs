@@ -31,8 +31,15 @@ pub(crate) const LINE: &str = "HEIRLOCK_LINE";
 /// The word over that line while the agent lives.
 pub(crate) const BEAT: u8 = b'.';
 
-/// How often loops are looked at, and how often it is said that the program lives.
+/// How often loops are looked at, and how often `heirlock supervise` is told that the program lives.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often loops are looked at that may stand still for long, where no supervisor wants to be told: a wake-up of an idle
+/// server is energy, and on a virtual machine another's processor time.
+const RELAXED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a loop is looked at within the time for which it may make no headway.
+const LOOKS_WITHIN_LIMIT: u32 = 10;
 
 /// How often systemd is told within the time after which it takes the agent for dead: one answer may be late.
 const TOLD_WITHIN_LIMIT: u32 = 4;
@@ -170,13 +177,23 @@ fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
             told = Some(Instant::now());
             tell_systemd();
         }
-        thread::sleep(INTERVAL);
+        thread::sleep(if line.is_some() { INTERVAL } else { interval(&watched) });
     }
+}
+
+/// How often a loop is looked at that may make no headway for this long.
+fn look_interval(limit: Duration) -> Duration {
+    (limit / LOOKS_WITHIN_LIMIT).clamp(INTERVAL, RELAXED_INTERVAL)
+}
+
+/// How long until the next look: the loop that is looked at most often decides.
+fn interval(watched: &[Watched]) -> Duration {
+    watched.iter().map(|one| look_interval(one.turns.0.limit)).fold(RELAXED_INTERVAL, Duration::min)
 }
 
 impl Watched {
     fn new(turns: Turns) -> Self {
-        let watch = Watch::new(turns.0.limit, INTERVAL);
+        let watch = Watch::new(turns.0.limit, look_interval(turns.0.limit));
         Self { turns, seen: 0, watch, said: false }
     }
 
@@ -268,6 +285,16 @@ mod tests {
         assert!(hangs_within(&mut watched, 10), "its thread has ended");
         turns.turn();
         assert!(!hangs_within(&mut watched, 2), "it has turned");
+    }
+
+    #[test]
+    fn the_loop_with_the_shortest_limit_decides_how_often_loops_are_looked_at() {
+        let of = |limits: &[u64]| -> Duration {
+            let loops = limits.iter().map(|limit| Turns::new("test", Duration::from_secs(*limit)));
+            interval(&loops.map(Watched::new).collect::<Vec<_>>())
+        };
+        assert_eq!((of(&[]), of(&[180])), (RELAXED_INTERVAL, RELAXED_INTERVAL));
+        assert_eq!((of(&[180, 2]), of(&[1]), of(&[5])), (INTERVAL, INTERVAL, INTERVAL * 5 / 2));
     }
 
     #[test]

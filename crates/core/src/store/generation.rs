@@ -7,6 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::Generation;
+use crate::record_change::RecordChange;
 use crate::takeover::{Journal, OutcomeLine};
 
 /// All of one generation.
@@ -138,15 +139,6 @@ pub enum Change {
     AppendOutcome(OutcomeLine),
 }
 
-/// One change of a client's record. Nothing else follows from what is found in a status monitor's directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecordChange {
-    /// Writes the record, whether it exists or not.
-    Put(MonName, Vec<u8>),
-    /// Removes the record, if it exists.
-    Remove(MonName),
-}
-
 impl Change {
     /// Writes a client's record.
     #[must_use]
@@ -158,25 +150,6 @@ impl Change {
     #[must_use]
     pub fn remove(client: MonName) -> Self {
         Self::Record(RecordChange::Remove(client))
-    }
-}
-
-impl RecordChange {
-    /// The client whose record is changed.
-    #[must_use]
-    pub fn client(&self) -> &MonName {
-        match self {
-            Self::Put(client, _) | Self::Remove(client) => client,
-        }
-    }
-
-    /// The client whose record is written, if one is.
-    #[must_use]
-    pub fn written(&self) -> Option<&MonName> {
-        match self {
-            Self::Put(client, _) => Some(client),
-            Self::Remove(_) => None,
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
-use crate::store::RecordChange;
+use crate::record_change::RecordChange;
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,8 +15,11 @@ use rustix::io::Errno;
 use crate::files::trusted;
 use crate::threads::{self, Lasting};
 
-/// How often a directory that vanished is looked for, and a stop is noticed at the latest.
+/// How often a directory that vanished is looked for.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether another directory has taken the place of a watched one, and a stop is noticed at the latest.
+const REPLACED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread that watches directories. It ends when this is dropped.
 #[derive(Debug)]
@@ -77,7 +80,9 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) };
+        let is_whole = watched.iter().all(Option::is_some);
+        let patience = if is_whole { REPLACED_PATIENCE } else { PATIENCE };
+        let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
         let ready = poll(&mut [PollFd::new(&queue, PollFlags::IN)], Some(&patience));
         match ready {
             Ok(0) if identities(directories) != watched => return Ok(()),

@@ -11,7 +11,6 @@ use heirlock_nsm::StateNumber;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take.
 /// Long, for a machine that does much else; the awaited event ends the wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
