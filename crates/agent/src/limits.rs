@@ -86,6 +86,25 @@ pub const RESOLVE_AT_ONCE_MAX: usize = 64;
 /// Generations of a service that are kept besides the newest: to look at after the fact.
 pub const GENERATIONS_KEPT: u64 = 3;
 
+/// Bounds of the buckets in which times are counted that an agent observes, from a disk's sync to a grace period.
+pub const OBSERVED_BUCKETS: [Duration; 15] = [
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(100),
+];
+
 /// Clients in trouble that a status names one by one; all are counted.
 pub const STATUS_CLIENTS_MAX: usize = 100;
 

@@ -184,3 +184,6 @@ pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How long a command of the configuration may take.
 pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// Bytes of the name of a group (useradd(8) takes no more).
+pub(crate) const GROUP_NAME_BYTES_MAX: usize = 32;

@@ -11,6 +11,7 @@ mod network;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -385,6 +386,28 @@ fn a_release_of_a_service_that_this_server_does_not_hold_changes_nothing_and_suc
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "1.released"]);
 }
 
+#[test]
+fn what_a_cluster_manager_says_again_is_answered_for_what_has_been_reached() {
+    let site = Site::new();
+    let (b, _network) = with_one_client_off(&site);
+    let say = |words: &[&str]| {
+        let output = b.run(&[words, &["--json"]].concat());
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let phase = document["phase"].as_str().map(str::to_owned);
+        (output.status.code().unwrap(), document["changed"].as_bool().unwrap(), phase)
+    };
+    let phase = |phase: &str| Some(phase.to_owned());
+    let prepare = ["adopt", "nfs", "--prepare", "--owner-fenced", "nfs-a"];
+    assert_eq!(say(&prepare), (0, true, phase("prepared")));
+    assert_eq!(say(&prepare), (0, false, phase("prepared")));
+    let finish = ["adopt", "nfs", "--finish", "--until", "notified"];
+    assert_eq!(say(&finish), (6, true, phase("notifying")), "one client is off");
+    assert_eq!(say(&finish), (6, false, phase("notifying")));
+    // Grace is open and stays so for minutes: it is not waited for what becomes of that client.
+    assert_eq!(say(&prepare), (0, false, phase("notifying")));
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+}
+
 /// `nfs-b` has adopted from `nfs-a`, its home, which is back. One client of `nfs-b`, and one of `nfs-a` itself, are off.
 fn away_from_home(site: &Site, address: &str) -> (Server, Server, Network) {
     let (mut b, network) = with_one_client_off(site);
@@ -581,16 +604,75 @@ fn a_deletion_is_not_believed_at_once() {
     server.wait_for("no tombstone", |server| (server.service("nfs")?["tombstones"] == 0).then_some(()));
 }
 
+/// Another user on this host.
+const NEIGHBOUR: u32 = 65_534;
+
+/// The group that may read the status, in which the neighbour is or is not.
+const READ_GROUP: u32 = 4_242;
+
+#[test]
+fn a_member_of_the_read_group_reads_the_status_and_no_verb_of_that_user_is_carried_out() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can run a program as another user
+    }
+    let site = Site::new();
+    // Where every user of this host reaches the program and each configuration.
+    let folder = site.store().parent().unwrap().to_owned();
+    let program = folder.join("heirlock");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_heirlock"), &program).unwrap();
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    a.configure("[notify]", &format!("[control]\nread-group = \"{READ_GROUP}\"\n[notify]"));
+    a.up();
+    b.up();
+    let say_as = |group: u32, server: &Server, words: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.arg("--config").arg(server.path("heirlock.toml")).args(words).uid(NEIGHBOUR).gid(group);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, shown, said) = say_as(READ_GROUP, &a, &["status", "--json"]);
+    assert_eq!(code, 0, "{said}");
+    let status: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&status["server"], &status["source"]), (&"nfs-a".into(), &"agent".into()));
+    assert!(
+        status["services"].as_array().unwrap().iter().any(|s| s["service"] == "nfs" && s["held"] == true)
+    );
+    assert!(status["observed"]["heartbeats"]["done_total"].as_u64().unwrap() > 0, "{status}");
+    let (code, line, _) = say_as(READ_GROUP, &a, &["status", "--check"]);
+    assert_ne!(code, 3, "{line}");
+    for verb in [&["maintenance", "on"], &["release", "nfs"]] {
+        let (code, _, said) = say_as(READ_GROUP, &a, verb);
+        assert!(code == 4 && said.contains("run this as root"), "{verb:?}: {code} {said}");
+    }
+    assert_eq!(a.try_status().unwrap()["maintenance"], false);
+    let (code, _, said) = say_as(NEIGHBOUR, &a, &["status"]);
+    let remedy = format!("as a member of the group {READ_GROUP} (control.read-group)");
+    assert!(code == 4 && said.contains(&remedy), "{said}");
+    let (code, _, said) = say_as(READ_GROUP, &b, &["status"]);
+    assert!(code == 4 && said.contains("where control.read-group names one"), "{said}");
+    a.kill();
+    let (code, _, said) = say_as(READ_GROUP, &a, &["status"]);
+    assert!(code == 4 && said.contains("no agent answers at "), "{said}");
+}
+
 #[test]
 fn maintenance_outlives_the_agent() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
-    assert_eq!(server.run(&["maintenance", "on"]).status.code(), Some(0));
+    let say = |server: &Server, word: &str| {
+        let output = server.run(&["maintenance", word, "--json"]);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document["changed"].as_bool())
+    };
+    assert_eq!(say(&server, "on"), (Some(0), Some(true)));
+    assert_eq!(say(&server, "on"), (Some(0), Some(false)), "twice is once");
     server.kill();
     server.up();
     assert_eq!(server.try_status().unwrap()["maintenance"], true);
-    assert_eq!(server.run(&["maintenance", "off"]).status.code(), Some(0));
+    assert_eq!(say(&server, "on"), (Some(0), Some(false)), "also after a restart");
+    assert_eq!(say(&server, "off"), (Some(0), Some(true)));
     server.wait_for("the end of it", |server| (server.try_status()?["maintenance"] == false).then_some(()));
 }
 

@@ -63,8 +63,10 @@ fn damage_claim(site: &Site, service: &str) {
 
 #[track_caller]
 fn wait_until_said(server: &Server, part: &str) {
-    server.wait_for("a server that says it", |server| {
-        server.try_status()?["problems"].to_string().contains(part).then_some(())
+    // The agent itself: before it answers, 'status' shows what the store holds.
+    server.wait_for("an agent that says it", |server| {
+        let status = server.try_status()?;
+        (status["source"] == "agent" && status["problems"].to_string().contains(part)).then_some(())
     });
 }
 

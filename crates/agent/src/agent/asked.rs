@@ -117,7 +117,9 @@ impl<O: Outside> Inside<O> {
     fn say_phase_asked(&mut self) {
         let Some(asked) = &mut self.asked else { return };
         let phase = asked.machine.phase();
-        if asked.said.replace(phase) != Some(phase) {
+        let before = asked.said.replace(phase);
+        if before != Some(phase) {
+            self.counts.phases.passed(before, &mut asked.in_phase_since, self.outside.now());
             tracing::info!(run = asked.machine.run(), %phase, "{}: its adoption was asked for, run {}", super::status::names(asked.machine.targets()), asked.machine.run());
             asked.say_progress(self.outside.now(), &self.settings);
         }

@@ -11,8 +11,8 @@ use crate::status_monitor::Said;
 use crate::words::counted;
 
 impl<O: Outside> Inside<O> {
-    /// rpc.statd says something, and waits.
-    pub(crate) fn called_out(&mut self, now: Moment, said: Said, answered: Answered) {
+    /// rpc.statd says something, and waits. `heard`: since when.
+    pub(crate) fn called_out(&mut self, now: Moment, heard: Moment, said: Said, answered: Answered) {
         let done = match &said {
             Said::Add { .. } => self.add_client(now, &said),
             // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
@@ -31,7 +31,10 @@ impl<O: Outside> Inside<O> {
             }
         };
         if done.is_err() && self.store.is_busy() {
-            return self.put_off(Later::Callout(said, answered));
+            return self.put_off(Later::Callout(heard, said, answered));
+        }
+        if matches!(said, Said::Add { .. }) {
+            self.answered_registrations(heard, 1, done.is_ok());
         }
         answered(&done);
     }

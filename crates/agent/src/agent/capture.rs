@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
-use heirlock_core::store::{RecordChange, Store, StoreError};
+use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Inside;
-use super::holdings::{Held, commit_all};
+use super::holdings::{Committing, Held, commit_all};
 use super::look::{Basis, Found, Looked, Recall};
 use super::outside::Outside;
 use super::resolve::Resolver;
@@ -287,6 +287,8 @@ impl<O: Outside> Inside<O> {
     /// Knows what a look found, and begins to compare it with the store.
     pub fn take_look(&mut self, now: Moment, Looked { basis, found }: Looked) {
         self.capture.comparing = None;
+        let took = self.outside.now().since(basis.began_at);
+        self.counts.looks.ended(took, found.is_ok());
         let Found { mut population, problems, opened } = match found {
             Ok(found) => found,
             Err(why) => {
@@ -362,7 +364,8 @@ impl<O: Outside> Inside<O> {
             }
         }
         comparing.committed |= !work.is_empty();
-        let failures = commit_captured(self.store.as_ref(), work);
+        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        let failures = commit_captured(&mut committing, work);
         self.held = held_services;
         for (service, failure) in failures {
             // The others go on.
@@ -489,12 +492,12 @@ fn say_refused(service: &ServiceName, refused: usize) {
 }
 
 /// All of it together. Where that fails each service is tried by itself: one that is damaged takes no other with it.
-fn commit_captured(
-    store: &dyn Store,
+fn commit_captured<O: Outside>(
+    committing: &mut Committing<'_, O>,
     mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)>,
 ) -> Vec<(ServiceName, StoreError)> {
     let before: Vec<usize> = work.iter().map(|(_, held, _)| held.ledger.stored().len()).collect();
-    let together = match commit_all(store, &mut work) {
+    let together = match commit_all(committing, &mut work) {
         Err(error) if work.len() == 1 => {
             return work.first().map(|(service, ..)| ((*service).clone(), error)).into_iter().collect();
         }
@@ -502,7 +505,7 @@ fn commit_captured(
     };
     let mut failures = Vec::new();
     for (one, before) in work.iter_mut().zip(before) {
-        if !together && let Err(error) = commit_all(store, std::slice::from_mut(one)) {
+        if !together && let Err(error) = commit_all(committing, std::slice::from_mut(one)) {
             failures.push((one.0.clone(), error));
             continue;
         }

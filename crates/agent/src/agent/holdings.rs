@@ -12,6 +12,8 @@ use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
+use super::outside::Outside;
+use crate::control::report::observed::Observed;
 use crate::limits::COMMIT_RECORDS_MAX;
 
 /// One service that this server holds.
@@ -27,6 +29,8 @@ pub struct Held {
     pub state: StateNumber,
     /// What became of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
+    /// Of these the last lines of clients that were not told.
+    missed: BTreeMap<MonName, OutcomeLine>,
     /// What can't be read of it in the store.
     pub(crate) damaged: Vec<Damaged>,
     /// It is being given away: arrivals are still recorded, departures aren't believed any more.
@@ -42,15 +46,36 @@ impl Held {
         keeps_peers: bool,
         delay: Duration,
     ) -> Self {
-        Self {
+        let mut held = Self {
             claim,
             ledger: Ledger::new(contents.records, keeps_peers, delay),
             journal,
             state: contents.state.unwrap_or(StateNumber(1)),
-            outcomes: contents.outcomes,
+            outcomes: Vec::new(),
+            missed: BTreeMap::new(),
             damaged: contents.damaged,
             frozen: false,
+        };
+        held.learn(contents.outcomes);
+        held
+    }
+
+    /// These lines are durable.
+    pub(crate) fn learn(&mut self, lines: Vec<OutcomeLine>) {
+        for line in &lines {
+            match line.key() {
+                Some(client) if line.outcome.is_good() => drop(self.missed.remove(&client)),
+                Some(client) => drop(self.missed.insert(client, line.clone())),
+                None => {}
+            }
         }
+        self.outcomes.extend(lines);
+    }
+
+    /// Clients that were not told in the adoption that began its generation and are on record still, with the last that was
+    /// learnt of each.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (&MonName, &OutcomeLine)> {
+        self.missed.iter().filter(|(client, _)| self.ledger.stored().contains_key(*client))
     }
 
     /// The life in which a deletion here may mean something, of the one in which it may at all. While it is being given
@@ -110,21 +135,45 @@ impl Held {
     }
 
     /// Removes clients from the store.
-    pub fn remove(
+    pub fn remove<O: Outside>(
         &mut self,
-        store: &dyn Store,
+        committing: &mut Committing<'_, O>,
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
         let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
-        commit_all(store, &mut [(service, self, entries)])
+        commit_all(committing, &mut [(service, self, entries)])
+    }
+}
+
+/// Where records become durable, and where that is counted.
+pub struct Committing<'a, O> {
+    store: &'a dyn Store,
+    outside: &'a O,
+    counts: &'a mut Observed,
+}
+
+impl<'a, O: Outside> Committing<'a, O> {
+    /// Into this store, by the clock of this server.
+    pub fn new(store: &'a dyn Store, outside: &'a O, counts: &'a mut Observed) -> Self {
+        Self { store, outside, counts }
+    }
+
+    /// Commits, and counts that.
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+        let began = self.outside.now();
+        let committed = self.store.commit_each(commits);
+        self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());
+        let records = commits.iter().flat_map(|commit| &commit.changes);
+        records.for_each(|change| self.counts.records.changed(change, committed.is_ok()));
+        committed
     }
 }
 
 /// Makes changes of the records of several services durable and takes them in, as many at a time as one commit carries: a
 /// client's record is one file, however many of them keep it.
-pub fn commit_all(
-    store: &dyn Store,
+pub fn commit_all<O: Outside>(
+    committing: &mut Committing<'_, O>,
     work: &mut [(&ServiceName, &mut Held, Vec<RecordChange>)],
 ) -> Result<(), StoreError> {
     let most = work.iter().map(|(_, _, entries)| entries.len()).max().unwrap_or(0);
@@ -144,7 +193,7 @@ pub fn commit_all(
                 changes: part.iter().cloned().map(Change::Record).collect(),
             })
             .collect();
-        let committed = store.commit_each(&commits);
+        let committed = committing.commit(&commits);
         for (_, held, part) in &mut parts {
             match committed {
                 Ok(()) => held.ledger.committed(part),

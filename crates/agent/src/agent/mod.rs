@@ -16,6 +16,7 @@
 //! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
+//! | `tally.rs` | how requests were answered |
 
 pub mod acquaintance;
 pub mod asked;
@@ -42,11 +43,13 @@ pub mod runs;
 pub mod services;
 pub mod shared;
 pub mod status;
+mod tally;
 pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::claim::Claim;
@@ -61,7 +64,8 @@ use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use crate::config::Settings;
+use crate::config::{Hook, Settings};
+use crate::control::report::observed::Observed;
 use crate::control::{Request, Responder};
 use crate::limits;
 use crate::status_monitor::Said;
@@ -77,6 +81,7 @@ use outside::Outside;
 use recovery::Look;
 use runs::Running;
 pub use status::first as first_status;
+use tally::Tally;
 use work::{Fit, RunNumber, Work};
 
 /// Answers a callout that waits: its client is durable, or why it is not.
@@ -114,6 +119,8 @@ pub enum Message {
     AddressGone(ServiceName, Result<(), String>),
     /// The volume of a service that was released is gone, or isn't.
     VolumeGone(ServiceName, Result<(), String>),
+    /// A hook has run for so long, and succeeded or failed. Its result is told besides.
+    HookRan(Hook, Duration, bool),
     /// Somebody asks over the control socket.
     Request(Box<Request>, Responder),
     /// A call of the store has ended that had been given up: the store is asked again.
@@ -182,6 +189,10 @@ pub struct Inside<O> {
     fingerprint: String,
     /// Why the agent must end.
     fatal: Option<String>,
+    /// The counts, but for those that the tally and the status monitor keep.
+    pub(crate) counts: Observed,
+    /// How requests were answered.
+    pub(crate) tally: Tally,
 }
 
 pub use status::past_report;
@@ -196,6 +207,7 @@ impl<O: Outside> Inside<O> {
         let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
         let report = own_report(&settings, &id, &outside);
+        let began_at_s = report.written_at_s;
         let lock_manager = outside.lock_manager();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager, "the agent of {} begins, on {} and {lock_manager}", settings.server, store.describe());
         Ok(Self {
@@ -229,6 +241,8 @@ impl<O: Outside> Inside<O> {
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
             fatal: None,
+            counts: Observed { began_at_s, ..Observed::default() },
+            tally: Tally::default(),
             settings,
         })
     }
@@ -264,11 +278,12 @@ impl<O: Outside> Inside<O> {
             Message::Resolved(name, found) => self.resolved(now, &name, found),
             Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
             Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
+            Message::HookRan(hook, took, is_done) => self.counts.hooks.of(hook).ended(took, is_done),
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
             Message::StoreChanged => self.beat_due = self.beat_due.min(now + limits::STORE_CHANGED_AFTER),
             Message::Monitor(wanted) => self.wanted(now, wanted),
-            Message::Callout(said, answered) => self.called_out(now, said, answered),
+            Message::Callout(said, answered) => self.called_out(now, now, said, answered),
             // The hint is noted where the next look finds it; this only wakes the loop. Of a stop see `Inside::stop`.
             Message::Changed | Message::Stop => {}
         }
@@ -315,6 +330,7 @@ impl<O: Outside> Inside<O> {
         self.tend_directory(now);
         self.tell_durable();
         self.note_protection();
+        self.tally.settle();
         self.publish();
     }
 
@@ -340,7 +356,9 @@ impl<O: Outside> Inside<O> {
                 return;
             }
         }
+        let began = self.outside.now();
         let beaten = self.pulse.beat(now, self.store.as_ref(), condition);
+        self.counts.heartbeats.ended(self.outside.now().since(began), beaten.is_ok());
         self.say_unreadable_hearts();
         match beaten {
             Ok(None) => {}

@@ -14,7 +14,7 @@ use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use super::Inside;
-use super::holdings::{Held, commit_all};
+use super::holdings::{Committing, Held, commit_all};
 use super::outside::Outside;
 use super::put_off::Later;
 use super::work::Work;
@@ -137,7 +137,7 @@ impl<O: Outside> Inside<O> {
             monitoring.wanted_at = now;
         }
         match wanted {
-            Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, batch, arrivals),
+            Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, now, batch, arrivals),
             Wanted::Probe => {
                 let works = !self.held.is_empty() && self.store.probe().is_ok();
                 self.outside.tell_monitor(MonitorEvent::Probed(works));
@@ -155,14 +155,15 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Makes clients durable for the status monitor's thread. While the store takes its time they wait, as they do for a slow
-    /// disk; the status monitor refuses those that wait too long.
-    pub(crate) fn commit_arrivals(&mut self, now: Moment, batch: u64, arrivals: Vec<Arrival>) {
+    /// disk; the status monitor refuses those that wait too long. `heard`: when the agent heard of them.
+    pub(crate) fn commit_arrivals(&mut self, now: Moment, heard: Moment, batch: u64, arrivals: Vec<Arrival>) {
         let in_step = self.is_told();
         let newcomers = self.newcomers(&arrivals);
         let durable = self.make_durable(now, &newcomers).is_ok();
         if !durable && self.store.is_busy() {
-            return self.put_off(Later::Commit(batch, arrivals));
+            return self.put_off(Later::Commit(heard, batch, arrivals));
         }
+        self.answered_registrations(heard, arrivals.len(), durable);
         let arrived = self.arrived();
         if let Some(monitoring) = &mut self.monitoring {
             self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
@@ -436,7 +437,7 @@ impl<O: Outside> Inside<O> {
         if self.held.is_empty() {
             return Err(NotDurable::NothingHeld);
         }
-        let store = self.store.as_ref();
+        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
             .iter_mut()
@@ -449,7 +450,7 @@ impl<O: Outside> Inside<O> {
         if work.is_empty() {
             return Ok(());
         }
-        let done = check_room(&work).and_then(|()| Ok(commit_all(store, &mut work)?));
+        let done = check_room(&work).and_then(|()| Ok(commit_all(&mut committing, &mut work)?));
         match &done {
             Ok(()) => {
                 for (client, newcomer) in newcomers {

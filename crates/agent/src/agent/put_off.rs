@@ -25,10 +25,11 @@ pub enum Later {
     Claim(RunNumber, Vec<(ServiceName, Part)>, Authority),
     /// A service is given up whose address is gone, until this moment.
     GiveUp(ServiceName, Moment),
-    /// Clients of our own status monitor are to be made durable. It refuses them by itself where they wait too long.
-    Commit(u64, Vec<Arrival>),
-    /// rpc.statd's callout says something. It ends by itself where it waits too long.
-    Callout(Said, Answered),
+    /// Clients of our own status monitor are to be made durable, and have been since that moment. It refuses them by itself
+    /// where they wait too long.
+    Commit(Moment, u64, Vec<Arrival>),
+    /// rpc.statd's callout says something, and has waited since that moment. It ends by itself where it waits too long.
+    Callout(Moment, Said, Answered),
     /// A request that needs the store, until this moment.
     Request(Box<Request>, Responder, Moment),
 }
@@ -78,6 +79,7 @@ impl<O: Outside> Inside<O> {
 
     /// A request comes. One that needs the store is answered as soon as the store answers.
     pub(crate) fn requested(&mut self, now: Moment, request: Box<Request>, responder: Responder) {
+        let responder = self.tally.counted(&request, responder);
         let is_of_memory =
             matches!(*request, Request::Status | Request::Report { .. } | Request::Maintenance { .. });
         if is_of_memory || !self.store.is_busy() {
@@ -111,8 +113,8 @@ impl<O: Outside> Inside<O> {
             match later {
                 Later::Claim(run, services, authority) => self.go_on_claiming(run, services, authority),
                 Later::GiveUp(service, _) => self.address_gone(now, &service, Ok(())),
-                Later::Commit(batch, arrivals) => self.commit_arrivals(now, batch, arrivals),
-                Later::Callout(said, answered) => self.called_out(now, said, answered),
+                Later::Commit(heard, batch, arrivals) => self.commit_arrivals(now, heard, batch, arrivals),
+                Later::Callout(heard, said, answered) => self.called_out(now, heard, said, answered),
                 Later::Request(request, responder, _) => self.answer(now, *request, responder),
             }
         }

@@ -6,8 +6,9 @@ use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::holdings::Committing;
 use super::outside::Outside;
-use super::runs::{Commission, Waiting};
+use super::runs::{Commission, Running, Waiting};
 use super::{Inside, status};
 use crate::control::{Answer, Fenced, Request, Responder};
 
@@ -187,21 +188,22 @@ impl<O: Outside> Inside<O> {
     /// What is done already is not done again; what became of its clients is told all the same, for the exit code says it.
     pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
         match self.report_of(service) {
-            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
+            Some(report) => responder.done(Answer::adopted(report, false)),
             None => responder.done(Answer::unchanged(Some(service), format!("{service} {otherwise}"))),
         }
     }
 
-    /// A caller that asks for what is being done waits for it with the others. An adoption that is prepared goes on, unless
-    /// no more than that was asked for.
+    /// A caller that asks for an adoption which is on waits for it with the others, unless the run is there already. An adoption that
+    /// is prepared goes on, unless no more than that was asked for.
     fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.seen_run_for(service) else { return };
-        if running.machine.awaits_finish() && !prepare {
+        let machine = &running.machine;
+        if machine.awaits_finish() && !prepare {
             return self.finish(service, waiting);
         }
-        if running.machine.awaits_finish() {
-            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
-            return waiting.responder.done(Answer::Adoption(Box::new(report)));
+        if (prepare && machine.is_prepared()) || waiting.is_over(machine) {
+            let report = status::report(machine, self.store.as_ref(), &self.outside.unready());
+            return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
@@ -215,20 +217,25 @@ impl<O: Outside> Inside<O> {
         is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
+    /// An adoption that is prepared goes on. One that goes on already is waited for, and one that is over was finished before.
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
+        let reached =
+            |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
+        if let Some(running) = self.seen_run_for(service).filter(reached) {
+            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
+            return waiting.responder.done(Answer::adopted(report, false));
+        }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
             let number = running.number;
             return self.worked_for(number, Event::Finish);
         }
-        let responder = waiting.responder;
-        match self.report_of(service).filter(|_| self.is_adopted_already(service)) {
-            Some(report) => responder.done(Answer::Adoption(Box::new(report))),
-            None => responder.failed(
-                &format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'"),
-                true,
-            ),
+        if self.is_adopted_already(service) {
+            let otherwise = "is held by this server already, and no adoption of it waits to be finished";
+            return self.answer_of_adopted(service, waiting.responder, otherwise);
         }
+        let why = format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'");
+        waiting.responder.failed(&why, true);
     }
 
     /// Whose a service is that this server does not hold. The store is asked: what others did a moment ago may not have been
@@ -289,7 +296,8 @@ impl<O: Outside> Inside<O> {
                 format!("{client} is registered with this server's status monitor now: it may hold locks");
             return responder.failed(&why, true);
         }
-        match held.remove(self.store.as_ref(), service, &[key]) {
+        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        match held.remove(&mut committing, service, &[key]) {
             Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),
         }

@@ -56,6 +56,8 @@ pub struct Running {
     pub(crate) reborn: bool,
     /// The phase that those who wait were told of.
     pub(crate) said: Option<Phase>,
+    /// Since when it has been in that phase.
+    pub(crate) in_phase_since: Moment,
     /// When they were last told how many have answered.
     said_at: Moment,
 }
@@ -93,7 +95,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
-    fn is_over(&self, machine: &Takeover) -> bool {
+    pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
             AnswerWhen::Notified => machine.has_tried_all(),
@@ -121,6 +123,7 @@ impl Running {
             untold: None,
             reborn: false,
             said: None,
+            in_phase_since: Moment::START,
             said_at: Moment::START,
         }
     }
@@ -304,6 +307,7 @@ impl<O: Outside> Inside<O> {
     /// Work is done, for the run that is on or for one before it, whose threads outlived it.
     pub fn worked_for(&mut self, run: RunNumber, event: Event) {
         if self.is_on(run) {
+            self.counts.notices.heard(&event);
             self.advance(event);
         } else if self.asked.as_ref().is_some_and(|asked| asked.number == run) {
             self.advance_asked(event);
@@ -427,7 +431,7 @@ impl<O: Outside> Inside<O> {
         }
         let report = super::status::report(machine, self.store.as_ref(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
-            over.responder.done(Answer::Adoption(Box::new(report.clone())));
+            over.responder.done(Answer::adopted(report.clone(), true));
         }
     }
 
@@ -435,9 +439,11 @@ impl<O: Outside> Inside<O> {
     fn say_phase(&mut self) {
         let Some(running) = &mut self.run else { return };
         let phase = running.machine.phase();
-        if running.said.replace(phase) == Some(phase) {
+        let before = running.said.replace(phase);
+        if before == Some(phase) {
             return;
         }
+        self.counts.phases.passed(before, &mut running.in_phase_since, self.outside.now());
         let (run, targets) = (running.machine.run(), super::status::names(running.machine.targets()));
         tracing::info!(run, %phase, "{targets}: the run {run} has reached the phase {phase}");
         self.say_progress();
@@ -483,7 +489,10 @@ impl<O: Outside> Inside<O> {
                 || Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s()),
                 |held| held.claim.clone(),
             );
+            let began = self.outside.now();
             let committed = self.store.commit(service, &by, &changes);
+            self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());
+            changes.iter().for_each(|change| self.counts.records.changed(change, committed.is_ok()));
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
                 portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }
@@ -505,7 +514,7 @@ impl<O: Outside> Inside<O> {
                 }
                 Persist::Outcomes { service, lines, .. } => {
                     if let Some(held) = self.held.get_mut(service) {
-                        held.outcomes.extend(lines.iter().cloned());
+                        held.learn(lines.clone());
                     }
                 }
                 Persist::Retire { service, .. } => {
@@ -643,7 +652,7 @@ impl<O: Outside> Inside<O> {
         };
         let roles = self.outside.roles(&self.nlm_ports, false);
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
-        let tellings = notices
+        let tellings: Vec<Telling> = notices
             .into_iter()
             .map(|mut notice| {
                 if !tells_peers(&notice.service, rebooted) {
@@ -668,6 +677,7 @@ impl<O: Outside> Inside<O> {
                 }
             })
             .collect();
+        self.counts.notices.begin(&tellings);
         self.outside.begin_for(number, RunWork::Tell { tellings, grace });
     }
 
@@ -706,7 +716,7 @@ impl<O: Outside> Inside<O> {
         let Some(running) = &mut self.run else { return };
         let report = super::status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
         for waiting in running.waiting.drain(..) {
-            waiting.responder.done(Answer::Adoption(Box::new(report.clone())));
+            waiting.responder.done(Answer::adopted(report.clone(), true));
         }
     }
 
@@ -720,7 +730,9 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Says how a run has ended, to the log and to those who wait for it.
-    pub(crate) fn conclude(&mut self, running: Running, end: End) {
+    pub(crate) fn conclude(&mut self, mut running: Running, end: End) {
+        self.counts.phases.passed(running.said, &mut running.in_phase_since, self.outside.now());
+        self.counts.ended(running.machine.cause(), &end);
         self.lives.run_ended(self.outside.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
         let mut answer =

@@ -12,7 +12,7 @@ use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::Inside;
-use super::holdings::{self, Found, Held};
+use super::holdings::{self, Committing, Found, Held};
 use super::mend::Mended;
 use super::outside::Outside;
 use super::runs::Commission;
@@ -361,7 +361,8 @@ impl<O: Outside> Inside<O> {
                 continue;
             }
             tracing::warn!(%service, clients = gone.len(), "{service}: {} could not be told for longer than forget-after, and nothing is kept of them any more", counted(gone.len(), "client"));
-            failure = held.remove(self.store.as_ref(), service, &gone).err().or(failure);
+            let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+            failure = held.remove(&mut committing, service, &gone).err().or(failure);
         }
         self.held = held_services;
         if let Some(error) = failure {

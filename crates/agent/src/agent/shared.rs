@@ -10,7 +10,7 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Inside;
-use super::holdings::{Held, commit_all};
+use super::holdings::{Committing, Held, commit_all};
 use super::outside::Outside;
 use crate::limits;
 
@@ -60,7 +60,8 @@ impl<O: Outside> Inside<O> {
             })
             .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
-        if let Err(error) = commit_all(self.store.as_ref(), &mut work) {
+        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        if let Err(error) = commit_all(&mut committing, &mut work) {
             self.store_failed(now, &error);
             portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
             self.shared.retry = Some(now + limits::STORE_RETRY);

@@ -15,6 +15,7 @@ use super::Inside;
 use super::holdings::Held;
 use super::outside::{Outside, Unready};
 use crate::config::{Mode, Settings};
+use crate::control::report::observed::{Monitored, Observed};
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
     OtherService, Problem, ProblemKind, ServerStatus, ServiceStatus, Slow, Source, StatusReport, StoreStatus,
@@ -22,7 +23,7 @@ use crate::control::report::{
 };
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
-use crate::survey::present::unreadable_claim;
+use crate::survey::present::{names as names_in, unreadable_claim};
 use crate::words::counted;
 
 /// Clients that a report names as the slowest.
@@ -75,7 +76,18 @@ impl<O: Outside> Inside<O> {
             maintenance: self.pulse.is_paused(),
             at_risk: self.clients_at_risk(),
             problems: self.problems(),
+            observed: Some(Box::new(self.counted())),
         }
+    }
+
+    /// The counts since this agent began.
+    fn counted(&self) -> Observed {
+        let mut observed = self.counts.clone();
+        observed.requests = self.tally.requests();
+        if let Some(standing) = self.monitor_standing() {
+            observed.monitor = Monitored::new(&standing.refusals, standing.left_unanswered);
+        }
+        observed
     }
 
     fn server_statuses(&self, now: Moment) -> Vec<ServerStatus> {
@@ -90,6 +102,27 @@ impl<O: Outside> Inside<O> {
         configured.chain([host]).map(|service| self.service_status(now, &service)).collect()
     }
 
+    /// Adds the clients that the adoption of a service did not tell and that have not come back since.
+    fn add_missed(&self, status: &mut ServiceStatus, held: &Held) {
+        let is_away = |client: &MonName| !self.capture.found.clients.contains_key(client);
+        for (client, line) in held.missed().filter(|(client, _)| is_away(client)) {
+            match line.outcome {
+                Outcome::Lost => status.lost += 1,
+                _ => status.unreachable += 1,
+            }
+            if status.missed.len() < limits::STATUS_CLIENTS_MAX {
+                let record = held.ledger.stored().get(client);
+                status.missed.push(ClientStatus {
+                    client: client.to_string(),
+                    names: record.map(|record| names_in(client, record)).unwrap_or_default(),
+                    outcome: Some(line.outcome),
+                    since_s: Some(held.journal.started_at_s.saturating_add_signed(line.at_ms / 1_000)),
+                    why: line.why.clone(),
+                });
+            }
+        }
+    }
+
     fn service_status(&self, now: Moment, service: &ServiceName) -> ServiceStatus {
         let held = self.held.get(service);
         let machine = self.run_with(service).map(|running| &running.machine);
@@ -99,7 +132,7 @@ impl<O: Outside> Inside<O> {
         let counts = machine.map(|machine| machine.counts_of(service).unwrap_or_else(|| machine.counts()));
         let left = machine.and_then(Takeover::grace).map(|grace| grace.ends().since(now));
         let adopted = held.filter(|held| !held.journal.timeline.is_empty());
-        ServiceStatus {
+        let mut status = ServiceStatus {
             service: service.to_string(),
             owner: claim.filter(|claim| !claim.released).map(|claim| claim.owner.to_string()),
             released_by: claim.filter(|claim| claim.released).map(|claim| claim.owner.to_string()),
@@ -121,7 +154,11 @@ impl<O: Outside> Inside<O> {
             adopted_at_s: adopted.map(|held| held.journal.started_at_s),
             failure: held.and_then(|held| held.journal.failure.clone()),
             ..ServiceStatus::default()
+        };
+        if let Some(held) = held {
+            self.add_missed(&mut status, held);
         }
+        status
     }
 
     /// Whether clients would be without one: on a standby that holds nothing but its own name, without a client, none
@@ -295,7 +332,7 @@ pub(crate) fn answer(
     unready: &[Unready],
 ) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::Adoption(Box::new(report(machine, store, unready)))),
+        End::Settled(_) => Ok(Answer::adopted(report(machine, store, unready), true)),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries, .. } => {
             let known = (!summaries.is_empty()).then(|| {
@@ -515,6 +552,7 @@ fn empty(service: &str) -> AdoptionReport {
         started_at_s: 0,
         tenure: None,
         each_client: Vec::new(),
+        changed: None,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Settings {
     pub hooks: HookSettings,
     /// The services.
     pub services: Vec<ServiceSettings>,
+    /// The group that may read the status.
+    pub control: ControlSettings,
 }
 
 impl Settings {
@@ -113,6 +115,13 @@ pub struct HeartbeatSettings {
     pub dead_after: Duration,
 }
 
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlSettings {
+    /// The group whose members may read the status and ask for nothing else: its name or its number. Without it root alone may.
+    pub read_group: Option<String>,
+}
+
 /// `[host]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSettings {
@@ -135,6 +144,52 @@ pub struct HookSettings {
     pub address_down: Option<Command>,
     /// Unexports and unmounts; last step of a release.
     pub volume_down: Option<Command>,
+}
+
+/// One of the hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Confirms that a server is off.
+    Fence,
+    /// Brings a volume up.
+    VolumeUp,
+    /// Brings an address up.
+    AddressUp,
+    /// Takes an address away.
+    AddressDown,
+    /// Takes a volume away.
+    VolumeDown,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Fence, Self::VolumeUp, Self::AddressUp, Self::AddressDown, Self::VolumeDown];
+
+    /// As the configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::VolumeUp => "volume-up",
+            Self::AddressUp => "address-up",
+            Self::AddressDown => "address-down",
+            Self::VolumeDown => "volume-down",
+        }
+    }
+}
+
+impl HookSettings {
+    /// The command of a hook, where one is configured.
+    pub fn command(&self, hook: Hook) -> Option<&Command> {
+        let command = match hook {
+            Hook::Fence => &self.fence,
+            Hook::VolumeUp => &self.volume_up,
+            Hook::AddressUp => &self.address_up,
+            Hook::AddressDown => &self.address_down,
+            Hook::VolumeDown => &self.volume_down,
+        };
+        command.as_ref()
+    }
 }
 
 /// `[[service]]`

@@ -197,6 +197,11 @@ impl Answer {
         Self::Verb { service: service.cloned(), changed: true, text: text.into(), troubles: Vec::new() }
     }
 
+    /// To an adoption. `changed`: it was done, or waited for; else all that was asked for was reached before.
+    pub fn adopted(report: AdoptionReport, changed: bool) -> Self {
+        Self::Adoption(Box::new(AdoptionReport { changed: Some(changed), ..report }))
+    }
+
     /// It was done before.
     pub fn unchanged(service: Option<&ServiceName>, text: impl Into<String>) -> Self {
         Self::Verb { service: service.cloned(), changed: false, text: text.into(), troubles: Vec::new() }

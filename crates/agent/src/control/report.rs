@@ -2,6 +2,7 @@
 //! names. What people read is made from them (`cli/render`).
 
 mod judge;
+pub mod observed;
 
 use heirlock_core::Outcome;
 use heirlock_core::history::{Beginning, Tenure};
@@ -9,6 +10,8 @@ use heirlock_core::takeover::{Milestone, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{AILMENT_CHARS_MAX, AILMENTS_MAX};
+
+use observed::Observed;
 
 pub use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
@@ -64,6 +67,9 @@ pub struct AdoptionReport {
     /// What became of each client; where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub each_client: Vec<ClientOutcome>,
+    /// Whether the verb that is answered with it changed anything, or waited for what did; nothing where it is only looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
 }
 
 /// One generation of a service, as it is told afterwards.
@@ -250,6 +256,9 @@ pub struct StatusReport {
     pub at_risk: Vec<ClientStatus>,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// What its agent has counted since it began; nothing where none answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Box<Observed>>,
 }
 
 impl StatusReport {
@@ -276,6 +285,7 @@ impl StatusReport {
             maintenance: false,
             at_risk: Vec::new(),
             problems: Vec::new(),
+            observed: None,
         }
     }
 }

@@ -218,6 +218,8 @@ pub struct Standing {
     pub at_risk: Vec<MonName>,
     /// How many times a client was refused because it could not be protected.
     pub refused: u64,
+    /// The same, by reason.
+    pub refusals: Refusals,
     /// Clients are refused at once.
     pub failing: bool,
     /// Clients of which the lock manager is still to be told that they were restarted.
@@ -226,6 +228,30 @@ pub struct Standing {
     pub untaken: usize,
     /// How many notifications were left unanswered because there was no room for them.
     pub left_unanswered: u64,
+}
+
+/// How many times a client was not protected, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Refused: there was no room for one registration more.
+    pub no_room: u64,
+    /// Refused: the store was failing already.
+    pub store_fails: u64,
+    /// Refused: the store did not take the client in time.
+    pub late: u64,
+    /// Refused: too many clients waited.
+    pub busy: u64,
+    /// Granted for any of these reasons, since that is the rule or it is a peer.
+    pub granted_all_the_same: u64,
+}
+
+impl Refusals {
+    /// All that were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let Self { no_room, store_fails, late, busy, granted_all_the_same: _ } = self;
+        no_room + store_fails + late + busy
+    }
 }
 
 /// A request that waits.
@@ -263,7 +289,7 @@ pub struct Monitor {
     failing: Option<Moment>,
     probing: bool,
     at_risk: BTreeSet<MonName>,
-    refused: u64,
+    refusals: Refusals,
     downcalls: Downcalls,
     /// Names that are being looked up, by the request that waits, with the address that announced each.
     looking_up: BTreeMap<Ticket, IpAddr>,
@@ -306,7 +332,7 @@ impl Monitor {
             failing: None,
             probing: false,
             at_risk: BTreeSet::new(),
-            refused: 0,
+            refusals: Refusals::default(),
             downcalls,
             looking_up: BTreeMap::new(),
             looked_up: None,
@@ -409,7 +435,8 @@ impl Monitor {
         Standing {
             registered: self.registry.len(),
             at_risk: self.at_risk.iter().cloned().collect(),
-            refused: self.refused,
+            refused: self.refusals.refused(),
+            refusals: self.refusals,
             failing: self.failing.is_some(),
             owed: self.downcalls.len(),
             untaken: self.downcalls.untaken(),
@@ -420,12 +447,14 @@ impl Monitor {
     fn mon(&mut self, now: Moment, ticket: Ticket, line: MonitorLine, peer: bool, step: &mut Step) {
         let client = key(&line.mon_name);
         if !self.registry.has_room(&client) {
-            self.refused += 1;
+            self.refusals.no_room += 1;
             step.then.push(Action::Answer { ticket, granted: false });
         } else if self.durable.contains(&client) || planted(Bug::AnswerFirst) {
             self.grant(ticket, line, step);
-        } else if self.failing.is_some() || self.waiting.len() >= limits::MON_WAITING_MAX {
-            self.unprotected(ticket, line, peer, step);
+        } else if self.failing.is_some() {
+            self.unprotected(ticket, line, peer, |refusals| &mut refusals.store_fails, step);
+        } else if self.waiting.len() >= limits::MON_WAITING_MAX {
+            self.unprotected(ticket, line, peer, |refusals| &mut refusals.busy, step);
         } else {
             let deadline = now + self.rules.mon_timeout;
             self.waiting.push(Waiting { ticket, line, client, peer, deadline });
@@ -453,12 +482,21 @@ impl Monitor {
         step.then.push(Action::Answer { ticket, granted: true });
     }
 
-    fn unprotected(&mut self, ticket: Ticket, line: MonitorLine, peer: bool, step: &mut Step) {
+    /// A client can't be protected, for this reason.
+    fn unprotected(
+        &mut self,
+        ticket: Ticket,
+        line: MonitorLine,
+        peer: bool,
+        reason: fn(&mut Refusals) -> &mut u64,
+        step: &mut Step,
+    ) {
         if peer || self.rules.when_unprotected == WhenUnprotected::Grant {
+            self.refusals.granted_all_the_same += 1;
             self.at_risk.insert(key(&line.mon_name));
             self.grant(ticket, line, step);
         } else {
-            self.refused += 1;
+            *reason(&mut self.refusals) += 1;
             step.then.push(Action::Answer { ticket, granted: false });
         }
     }
@@ -611,7 +649,7 @@ impl Monitor {
     fn give_up(&mut self, step: &mut Step) {
         self.gathering = None;
         for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {
-            self.unprotected(ticket, line, peer, step);
+            self.unprotected(ticket, line, peer, |refusals| &mut refusals.late, step);
         }
     }
 }

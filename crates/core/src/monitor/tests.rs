@@ -158,6 +158,8 @@ fn after_one_time_out_clients_are_refused_at_once_until_a_probe_succeeds() {
     monitor.step(at(1401), Event::Probed(true));
     assert!(commit(&monitor.step(at(1402), mon(5, "10.0.0.2"))).is_some());
     assert_eq!(monitor.standing().refused, 3);
+    let refusals = Refusals { late: 1, store_fails: 2, ..Refusals::default() };
+    assert_eq!(monitor.standing().refusals, refusals);
 }
 
 #[test]
@@ -200,6 +202,8 @@ fn a_peer_is_never_refused_for_want_of_a_store() {
     monitor.step(at(0), asked.clone());
     assert_eq!(answers(&monitor.step(at(500), Event::Tick)), [(1, true)]);
     assert_eq!(answers(&monitor.step(at(501), asked)), [(1, true)]);
+    let (refused, refusals) = (monitor.standing().refused, monitor.standing().refusals);
+    assert_eq!((refused, refusals), (0, Refusals { granted_all_the_same: 2, ..Refusals::default() }));
 }
 
 #[test]

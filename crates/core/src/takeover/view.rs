@@ -21,6 +21,13 @@ impl Takeover {
         self.phase == Phase::Proved && self.awaits_finish
     }
 
+    /// Whether grace is proved to be open, so that an adoption which is only to be prepared has what it wants: it waits for
+    /// `--finish`, or is beyond that.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        self.phase >= Phase::Proved && self.phase != Phase::Failed
+    }
+
     /// How many clients of one of its services there are, and of how many something good is known.
     #[must_use]
     pub fn counts_of(&self, service: &ServiceName) -> Option<(usize, usize)> {

@@ -23,9 +23,12 @@ struct Done<'a> {
     troubles: &'a [EntryTrouble],
 }
 
-/// Nothing but a word that it is accepted is waited for.
-fn is_accepted_alone(request: &Request) -> bool {
-    matches!(request, Request::Adopt { answer_when: AnswerWhen::Accepted, .. })
+/// The request asks for no client to be told: it is enough that the adoption is accepted, or that grace is open.
+fn ends_before_telling(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Adopt { answer_when: AnswerWhen::Accepted, .. } | Request::Adopt { prepare: true, .. }
+    )
 }
 
 /// Asks the agent, shows how far it is, and prints its answer.
@@ -34,10 +37,10 @@ pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Re
     let answer = control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress));
     // Before anything is printed: a bar that is still there would be mixed into it.
     drop(bar);
-    // A caller that did not want to wait knows that it goes on.
-    let accepted_alone = is_accepted_alone(request);
+    // A caller that asked for no more knows that it goes on.
+    let ends_before_telling = ends_before_telling(request);
     let exit = show(answer?, output)?;
-    Ok(if accepted_alone && exit == Exit::Untold { Exit::Done } else { exit })
+    Ok(if ends_before_telling && exit == Exit::Untold { Exit::Done } else { exit })
 }
 
 /// Prints an answer.

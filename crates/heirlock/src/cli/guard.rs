@@ -1,7 +1,9 @@
 //! `heirlock check-config`, `doctor`, `enable` and `disable`: asks the guard, and shows what it found or did.
 
+use serde::Serialize;
+
 use crate::config::Settings;
-use crate::guard::{self, Finding, GuardError, Severity, Step};
+use crate::guard::{self, Finding, GuardError, Severity, Step, StepOutcome};
 use crate::host::Host;
 
 use super::args::Enable;
@@ -37,8 +39,16 @@ fn show(findings: &[Finding], output: &Output) -> Result<Exit, Failed> {
     Ok(if loses { Exit::Failed } else { Exit::Done })
 }
 
+/// The steps of `enable` or `disable`, as `--json` prints them.
+#[derive(Debug, Serialize)]
+struct Switched<'a> {
+    changed: bool,
+    steps: &'a [Step],
+}
+
 fn steps(steps: &[Step], output: &Output) -> Result<Exit, Failed> {
-    output.print(&steps, |steps, _| render::steps(steps))?;
+    let changed = steps.iter().any(|step| step.outcome == StepOutcome::Done);
+    output.print(&Switched { changed, steps }, |switched, _| render::steps(switched.steps))?;
     Ok(Exit::Done)
 }
 

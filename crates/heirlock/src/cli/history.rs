@@ -178,6 +178,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
         started_at_s: tenure.began_at_s,
         tenure: None,
         each_client: Vec::new(),
+        changed: None,
     }
 }
 

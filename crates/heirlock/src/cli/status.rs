@@ -80,6 +80,36 @@ fn checked(report: StatusReport, output: &Output) -> Result<Exit, Failed> {
     Ok(Exit::Check(Some(level)))
 }
 
+/// The status that the agent tells at its read-only socket. A user without access to the agent has none to the store either.
+fn read_only(settings: &Settings, refused: AskError) -> Result<StatusReport, Failed> {
+    let answer = control::ask_read_only(&settings.runtime_directory);
+    if let Ok(Answer::Status(mut report)) = answer {
+        judge(&mut report);
+        return Ok(*report);
+    }
+    let Some(group) = &settings.control.read_group else {
+        let failed = Failed::from(refused);
+        let message = format!(
+            "{}; a group may read the status without that, where control.read-group names one",
+            failed.message
+        );
+        return Err(Failed { message, ..failed });
+    };
+    Err(match answer {
+        Err(AskError::NoAgent { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Failed::new(
+                Exit::NoAgent,
+                format!(
+                    "the agent can't be asked, and its status at {path} can't be read: {source}; run this as root, or as a \
+                     member of the group {group} (control.read-group)"
+                ),
+            )
+        }
+        Err(error) => error.into(),
+        Ok(other) => Failed::new(Exit::Failed, format!("expected a status of the agent, found {other:?}")),
+    })
+}
+
 fn gather(host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
     let mut report = match control::ask(&settings.runtime_directory, &Request::Status, |_| {}) {
         Ok(Answer::Status(report)) => *report,
@@ -87,10 +117,10 @@ fn gather(host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
             let what = format!("expected a status of the agent, found {other:?}; is it of another version?");
             return Err(Failed::new(Exit::Failed, what));
         }
-        // A user who may not ask the agent may not look into the store.
-        Err(AskError::NoAgent { source, .. }) if source.kind() != io::ErrorKind::PermissionDenied => {
-            without_agent(host, settings, Problem::new(ProblemKind::NoAgent))
+        Err(AskError::NoAgent { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            return read_only(settings, AskError::NoAgent { path, source });
         }
+        Err(AskError::NoAgent { .. }) => without_agent(host, settings, Problem::new(ProblemKind::NoAgent)),
         Err(error @ AskError::Silent { .. }) => {
             without_agent(host, settings, Problem::new(ProblemKind::AgentSilent).saying(&error.to_string()))
         }

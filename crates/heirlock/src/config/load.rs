@@ -15,9 +15,9 @@ use thiserror::Error;
 
 use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
-    CaptureMode, CaptureSettings, HeartbeatSettings, HookSettings, HostSettings, LockManagerKind,
-    LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings,
-    StoreSettings,
+    CaptureMode, CaptureSettings, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
+    Settings, StoreSettings,
 };
 use crate::files::trusted;
 use crate::limits as bounds;
@@ -116,6 +116,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
     let heartbeat = heartbeat(file.section("heartbeat"));
     let host = host(file.section("host"), server.as_ref());
     let hooks = hooks(file.section("hooks"));
+    let control = control(file.section("control"));
     let services = services(&file, store.shared, hooks.fence.is_some());
     file.finish();
     Some(Settings {
@@ -131,6 +132,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
         heartbeat,
         host: host?,
         hooks,
+        control,
         services,
     })
 }
@@ -243,6 +245,26 @@ fn capture(section: Section<'_, '_>) -> CaptureSettings {
     };
     section.finish();
     settings
+}
+
+fn control(section: Section<'_, '_>) -> ControlSettings {
+    let is_wrong = |group: &str| {
+        let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == ':';
+        group.is_empty() || group.len() > crate::limits::GROUP_NAME_BYTES_MAX || group.chars().any(is_odd)
+    };
+    let read_group = section.string("read-group").and_then(|group| {
+        if is_wrong(&group.value) {
+            let what = format!(
+                "expected the name or the number of a group, found {:?}; for example: read-group = \"monitoring\"",
+                group.value
+            );
+            section.wrong_at(Some(group.at), "read-group", what);
+            return None;
+        }
+        Some(group.value)
+    });
+    section.finish();
+    ControlSettings { read_group }
 }
 
 fn notify(section: Section<'_, '_>) -> NotifySettings {

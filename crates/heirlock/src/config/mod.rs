@@ -5,8 +5,8 @@ mod reader;
 
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
-    CaptureMode, CaptureSettings, Command, ForEach, HeartbeatSettings, HookSettings, HostSettings,
-    LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
-    StoreSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, HeartbeatSettings, Hook, HookSettings,
+    HostSettings, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings,
+    ServiceSettings, StoreSettings,
 };
 pub use load::{ConfigError, load, parse};

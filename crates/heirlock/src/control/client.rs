@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::host::{doing, runs_systemd};
 use crate::limits;
 
-use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, Wait, trust};
+use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, Wait, read_only, trust};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -127,7 +127,7 @@ pub(crate) fn ask(
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Answer, AskError> {
-    let mut connection = Connection::open(runtime_directory)?;
+    let mut connection = Connection::open(runtime_directory, SOCKET)?;
     // A status is answered even while the agent's loop is busy.
     let patience = match request {
         Request::Status => limits::STATUS_TIME_MAX,
@@ -149,6 +149,20 @@ pub(crate) fn ask(
     }
 }
 
+/// Asks for the status at the read-only socket.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn ask_read_only(runtime_directory: &Path) -> Result<Answer, AskError> {
+    let mut connection = Connection::open(&read_only::folder(runtime_directory), read_only::SOCKET)?;
+    connection.send(&Request::Status, limits::STATUS_TIME_MAX)?;
+    match connection.next()? {
+        Some(Line::Done(answer)) => Ok(answer),
+        Some(Line::Failed(failure)) => Err(AskError::Failed(failure)),
+        Some(Line::Progress(_)) | None => Err(connection.silent()),
+    }
+}
+
 /// One question, and its answer as far as it came.
 struct Connection {
     path: String,
@@ -161,12 +175,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(runtime_directory: &Path) -> Result<Self, AskError> {
-        let path = runtime_directory.join(SOCKET);
+    fn open(folder: &Path, socket: &str) -> Result<Self, AskError> {
+        let path = folder.join(socket);
         let shown = path.display().to_string();
         let no_agent = |source| AskError::NoAgent { path: shown.clone(), source };
         let untrusted = |source| AskError::Untrusted { path: shown.clone(), source };
-        match trust::check_folder(runtime_directory) {
+        match trust::check_folder(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_agent(error)),
             checked => checked.map_err(untrusted)?,
         }

@@ -59,6 +59,8 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Listener {
     path: PathBuf,
+    /// The folder of its own that it lies in, if so.
+    own_folder: Option<PathBuf>,
     connections: Arc<Connections>,
     thread: Option<Lasting>,
 }
@@ -96,7 +98,53 @@ impl Listener {
     ) -> io::Result<Self> {
         trust::make_folder(runtime_directory)?;
         trust::check_folder(runtime_directory)?;
-        let path = runtime_directory.join(SOCKET);
+        let open = |path: &Path| trusted::set_mode(path, 0o600);
+        // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
+        let may_ask = |stream: &UnixStream| trust::check_peer(stream).map(drop);
+        Self::start_at(runtime_directory.join(SOCKET), "control", open, may_ask, requested)
+    }
+
+    /// Listens at this path, in a folder of its own that is root's, or ours: the members of a group get there and ask. Whatever
+    /// they send, `status` answers the request for the status, and every other one is refused.
+    ///
+    /// # Errors
+    /// Where another user may change the folder, or the socket can't be made.
+    pub(super) fn start_for_group(
+        path: PathBuf,
+        gid: u32,
+        status: impl Fn(Responder) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        trust::make_folder(&folder)?;
+        trust::check_folder(&folder)?;
+        // Until the socket has its permissions, root alone gets there. The folder is opened last: to be passed through, and not
+        // to be listed.
+        trusted::set_mode(&folder, 0o700)?;
+        let open = |path: &Path| {
+            trusted::set_group(path, gid)?;
+            trusted::set_mode(path, 0o660)?;
+            trusted::set_group(&folder, gid)?;
+            trusted::set_mode(&folder, 0o710)
+        };
+        let requested = move |request: Request, responder: Responder| match request {
+            Request::Status => status(responder),
+            _ => responder.failed(
+                "expected a request for the status, found a verb; this socket is read-only: say it as root",
+                true,
+            ),
+        };
+        let mut listener = Self::start_at(path, "status", open, |_| Ok(()), requested)?;
+        listener.own_folder = Some(folder);
+        Ok(listener)
+    }
+
+    fn start_at(
+        path: PathBuf,
+        name: &'static str,
+        open: impl Fn(&Path) -> io::Result<()>,
+        may_ask: fn(&UnixStream) -> io::Result<()>,
+        requested: impl Fn(Request, Responder) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         if goes_on_listening(&path) {
             let what = format!("another agent listens at {}: one server has one agent", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
@@ -104,11 +152,11 @@ impl Listener {
         // What an agent that was killed left behind.
         files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
-        trusted::set_mode(&path, 0o600)?;
+        open(&path)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
-        let thread = threads::start("control", move || accept(&listener, &accepted, &requested))?;
-        Ok(Self { path, connections, thread: Some(thread) })
+        let thread = threads::start(name, move || accept(&listener, &accepted, may_ask, &requested))?;
+        Ok(Self { path, own_folder: None, connections, thread: Some(thread) })
     }
 
     /// The thread that takes connections in, for the watchdog to keep.
@@ -120,6 +168,9 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let _ = trusted::remove(&self.path);
+        if let Some(folder) = &self.own_folder {
+            let _ = trusted::remove_empty_folder(folder);
+        }
         // The answers that were handed over are written before the program ends.
         let end = Instant::now() + LAST_WORDS_MAX;
         while self.connections.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < end {
@@ -143,11 +194,11 @@ fn goes_on_listening(path: &Path) -> bool {
 fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
     listener: &UnixListener,
     connections: &Arc<Connections>,
+    may_ask: fn(&UnixStream) -> io::Result<()>,
     requested: &Arc<F>,
 ) -> io::Result<()> {
     Err(accept_all(listener, SOCKET, |stream| {
-        // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
-        if let Err(error) = trust::check_peer(&stream) {
+        if let Err(error) = may_ask(&stream) {
             if from_elsewhere::may_say("control socket refused", Source::Unknown) {
                 tracing::debug!(%error, "a connection to the control socket was refused");
             }

@@ -147,6 +147,11 @@ pub(crate) fn set_owner(path: &Path, uid: u32) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(uid), None)
 }
 
+/// Gives a file or a folder to a group.
+pub(crate) fn set_group(path: &Path, gid: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, None, Some(gid))
+}
+
 /// Removes a file, a link or a socket.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)

@@ -9,6 +9,7 @@ use super::commands;
 use super::finding::Finding;
 use super::records;
 use crate::config::{Mode, ServiceSettings, Settings};
+use crate::groups;
 use crate::host::Host;
 use crate::limits;
 use crate::lock_manager::{Fsids, LockManager};
@@ -26,6 +27,7 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     findings.extend(commands::check(host, settings));
     findings.extend(exports(&lock_manager.fsids(), settings));
     findings.extend(times(settings, lock_manager));
+    findings.extend(read_group(host, settings));
     let store = store::open(host, settings);
     let said = store.check(host, settings);
     findings.extend(said.iter().map(|said| of_place(&store.shown(settings), settings, said)));
@@ -44,6 +46,20 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
         Err(error) => findings.push(no_store(store.as_ref(), settings, &error)),
     }
     findings
+}
+
+/// The group that may read the status must be there: without it the agent goes on, and its monitoring is blind.
+fn read_group(host: &Host, settings: &Settings) -> Option<Finding> {
+    let group = settings.control.read_group.as_deref()?;
+    let check = "read-group";
+    Some(match groups::number_of(host, group) {
+        Ok(gid) => Finding::ok(check, format!("the group {group} ({gid}) may read the status")),
+        Err(why) => Finding::warning(
+            check,
+            format!("control.read-group: {why}"),
+            "then restart the agent; until then root alone reads the status",
+        ),
+    })
 }
 
 fn no_store(store: &dyn StoreOnHost, settings: &Settings, error: &StoreError) -> Finding {

@@ -11,7 +11,7 @@ use heirlock_core::takeover::{Event, Part};
 use heirlock_core::{Moment, ServiceName};
 
 use super::work::Workshop;
-use crate::config::ServiceSettings;
+use crate::config::{Hook, ServiceSettings};
 use crate::threads;
 use crate::{arp, limits};
 
@@ -142,8 +142,7 @@ impl Workshop {
     fn bring_up_one(&self, service: &ServiceSettings, last_call: Moment, readiness: &Arc<Readiness>) {
         let mut hook_failed = None;
         if !service.addresses.iter().all(|address| self.host.is_present(*address))
-            && let Some(Err(why)) =
-                self.hook("address-up", self.settings.hooks.address_up.as_ref(), &service.name, None)
+            && let Some(Err(why)) = self.hook(Hook::AddressUp, &service.name, None)
         {
             tracing::error!(service = %service.name, why, "{}: the hook address-up failed: {why}", service.name);
             hook_failed = Some(format!("; the hook address-up failed: {why}"));

@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::look_up::resolve;
 use super::readiness::Readiness;
 use super::volumes;
-use crate::config::{Command, Settings};
+use crate::config::{Hook, Settings};
 use crate::control::Missing;
 use crate::guard;
 use crate::host::Host;
@@ -211,7 +211,7 @@ impl Workshop {
     pub(super) fn fence(&self, owners: Vec<(ServiceName, ServerName)>) {
         self.in_thread("fence", self.event(Event::Fenced), move |shop| {
             owners.iter().try_for_each(|(service, owner)| {
-                let asked = shop.hook("fence", shop.settings.hooks.fence.as_ref(), service, Some(owner));
+                let asked = shop.hook(Hook::Fence, service, Some(owner));
                 let asked = asked.ok_or_else(|| {
                     format!("no fence is configured, so nobody confirms that {owner} is off; set hooks.fence")
                 })?;
@@ -243,9 +243,7 @@ impl Workshop {
         owes: bool,
     ) -> Result<Recognised, String> {
         for service in targets {
-            if let Some(Err(why)) =
-                self.hook("volume-up", self.settings.hooks.volume_up.as_ref(), service, None)
-            {
+            if let Some(Err(why)) = self.hook(Hook::VolumeUp, service, None) {
                 return Err(format!("the volume of {service} did not come up: {why}"));
             }
         }
@@ -314,9 +312,7 @@ impl Workshop {
     }
 
     fn try_take_address_away(&self, service: &ServiceName) -> Result<(), String> {
-        if let Some(Err(why)) =
-            self.hook("address-down", self.settings.hooks.address_down.as_ref(), service, None)
-        {
+        if let Some(Err(why)) = self.hook(Hook::AddressDown, service, None) {
             return Err(format!("its address did not go: {why}"));
         }
         let until = self.clock.now() + limits::ADDRESS_GONE_TIME_MAX;
@@ -340,7 +336,7 @@ impl Workshop {
         let (shop, of) = (self.clone(), service.clone());
         let begun = threads::start("address-down", move || {
             let service = of;
-            match shop.hook("address-down", shop.settings.hooks.address_down.as_ref(), &service, None) {
+            match shop.hook(Hook::AddressDown, &service, None) {
                 Some(Ok(())) => {
                     tracing::info!(%service, "{service}: its address was taken away, for it is another server's");
                 }
@@ -376,7 +372,7 @@ impl Workshop {
             if let Err(why) = shop.let_go_of_locks(&service) {
                 tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
             }
-            let gone = shop.hook("volume-down", shop.settings.hooks.volume_down.as_ref(), &service, None);
+            let gone = shop.hook(Hook::VolumeDown, &service, None);
             gone.unwrap_or(Ok(()))
         });
     }
@@ -440,12 +436,11 @@ impl Workshop {
     /// Runs a hook for a service; `None` where none is configured.
     pub(super) fn hook(
         &self,
-        name: &str,
-        command: Option<&Command>,
+        hook: Hook,
         service: &ServiceName,
         peer: Option<&ServerName>,
     ) -> Option<Result<(), String>> {
-        let command = command?;
+        let (command, name) = (self.settings.hooks.command(hook)?, hook.as_str());
         let configured = self.settings.service(service);
         let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
         let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
@@ -458,7 +453,12 @@ impl Workshop {
             ("HEIRLOCK_EXPORTS", exports),
         ];
         tracing::info!(hook = name, %service, "{service}: running the hook {name}");
-        Some(hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string()))
+        let began = self.clock.now();
+        let ran = hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string());
+        let took = self.clock.now().since(began);
+        // The loop is gone only when the whole agent stops.
+        let _ = self.inbox.send(Message::HookRan(hook, took, ran.is_ok()));
+        Some(ran)
     }
 }
 
@@ -468,8 +468,37 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::agent::testing::{place, service};
+    use crate::config::Command;
+
+    #[test]
+    fn a_hook_that_ran_is_told_by_its_name_with_the_time_it_took_and_whether_it_failed() {
+        let place = place();
+        let mut shop = place.agent.outside.workshop.clone();
+        let mut settings = (*shop.settings).clone();
+        for hook in Hook::ALL {
+            assert_eq!(settings.hooks.command(hook), None, "{}", hook.as_str());
+        }
+        let command = |program: &str| {
+            Some(Command { argv: vec![program.to_owned()], time_limit: Duration::from_secs(60) })
+        };
+        (settings.hooks.volume_up, settings.hooks.address_down) = (command("true"), command("false"));
+        shop.settings = Arc::new(settings);
+        let nfs = service("nfs");
+        assert_eq!(shop.hook(Hook::VolumeUp, &nfs, None), Some(Ok(())));
+        assert!(shop.hook(Hook::AddressDown, &nfs, None).unwrap().is_err());
+        assert_eq!(shop.hook(Hook::Fence, &nfs, None), None, "none is configured");
+        for expected in [(Hook::VolumeUp, true), (Hook::AddressDown, false)] {
+            let ran = place.next_that(|message| match message {
+                Message::HookRan(hook, _, is_done) => Some((hook, is_done)),
+                _ => None,
+            });
+            assert_eq!(ran, expected);
+        }
+    }
 
     #[test]
     fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use heirlock_agent::agent::holdings::{Held, claim_first};
+use heirlock_agent::agent::holdings::{Committing, Held, claim_first};
 use heirlock_agent::{Message, Outside};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::agent::testing::{Place, begin_monitoring, begun, place_in_mode, service};
 use crate::control::report::ProblemKind;
+use crate::control::report::observed::Observed;
 use crate::limits;
 use crate::store::dir::DirStore;
 use crate::store::faulty::{Fault, FaultyDisk};
@@ -130,7 +131,11 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     disk.set(Fault::From(disk.steps() + 1, Errno::IO));
     let held = place.agent.held.get_mut(&nfs).unwrap();
     assert!(place.agent.outside.may_forget(&client(1)));
-    assert!(held.remove(&store, &nfs, &[client(1)]).is_err());
+    let mut counts = Observed::default();
+    let mut committing = Committing::new(&store, &place.agent.outside, &mut counts);
+    assert!(held.remove(&mut committing, &nfs, &[client(1)]).is_err());
+    assert_eq!((counts.records.removed_total, counts.records.failed_total), (0, 1));
+    assert_eq!((counts.commits.failed_total, counts.commits.seconds.count), (1, 1));
     assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
     disk.set(Fault::None);
     place.agent.store = Box::new(store);

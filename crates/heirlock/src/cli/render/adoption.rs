@@ -293,6 +293,7 @@ pub(super) mod tests {
             started_at_s: 1_795_598_700,
             tenure: None,
             each_client: Vec::new(),
+            changed: None,
         }
     }
 
