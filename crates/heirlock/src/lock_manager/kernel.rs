@@ -437,8 +437,9 @@ impl LockManager for Kernel {
         Peers::of(&self.host)
     }
 
-    fn exported(&self) -> Vec<PathBuf> {
-        self.exports.now()
+    fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError> {
+        let what = "the table of exports (etab)".to_owned();
+        self.exports.now().map_err(|source| LockManagerError::Read { what, source })
     }
 
     fn fsids(&self) -> Fsids {

@@ -120,7 +120,10 @@ pub(crate) trait LockManager: Send + Sync {
     fn peers(&self) -> Peers;
 
     /// The paths that it exports now, by which a release tells a file system that leaves from one that stays.
-    fn exported(&self) -> Vec<PathBuf>;
+    ///
+    /// # Errors
+    /// Where that can't be read: then any file system may stay.
+    fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError>;
 
     /// The fsids of its exports, now and after a restart.
     fn fsids(&self) -> Fsids;

@@ -14,6 +14,7 @@ use heirlock_core::takeover::Strategy;
 
 use super::{Fsids, Lack, LockManager, LockManagerError, Recognised};
 use crate::agent::testing::{Place, place, service};
+use crate::config::Settings;
 use crate::host::testing::Tree;
 use crate::roles::Peers;
 
@@ -22,6 +23,7 @@ use crate::roles::Peers;
 #[derive(Default)]
 struct StandIn {
     asked: Mutex<Vec<String>>,
+    hides_its_exports: Mutex<bool>,
 }
 
 impl StandIn {
@@ -67,8 +69,8 @@ impl LockManager for StandIn {
     }
 
     fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
-        let source = io::Error::other("it lets go of no file system");
-        Err(LockManagerError::Read { what: path.display().to_string(), source })
+        self.note(format!("let go of {}", path.display()));
+        Ok(())
     }
 
     fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
@@ -87,8 +89,14 @@ impl LockManager for StandIn {
         Peers::of(&Tree::new().host())
     }
 
-    fn exported(&self) -> Vec<PathBuf> {
-        Vec::new()
+    fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError> {
+        match *self.hides_its_exports.lock().unwrap() {
+            true => {
+                let source = io::Error::other("the table is gone");
+                Err(LockManagerError::Read { what: "its exports".into(), source })
+            }
+            false => Ok(Vec::new()),
+        }
     }
 
     fn fsids(&self) -> Fsids {
@@ -172,4 +180,22 @@ fn a_kind_recognises_and_lets_go_in_its_own_way() {
     place.agent.outside.begin(Work::TakeVolumeAway(service("nfs")));
     place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
     assert_eq!(*stand_in.asked.lock().unwrap(), ["recognise command", "let go 127.0.0.1"]);
+}
+
+#[test]
+fn a_release_lets_go_of_no_file_system_while_its_other_exports_are_unknown() {
+    let volume = tempfile::tempdir().unwrap();
+    for (hides, lets_go) in [(false, true), (true, false)] {
+        let (mut place, stand_in) = with_stand_in();
+        *stand_in.hides_its_exports.lock().unwrap() = hides;
+        let mut settings = Settings::clone(&place.agent.outside.workshop.settings);
+        settings.services[0].exports = vec![volume.path().to_owned()];
+        place.agent.outside.workshop.settings = Arc::new(settings);
+        place.agent.outside.begin(Work::TakeVolumeAway(service("nfs")));
+        place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+        let asked = stand_in.asked.lock().unwrap();
+        assert_eq!(asked[0], "let go 127.0.0.1", "what came in by its address goes with that");
+        let file_system = format!("let go of {}", volume.path().display());
+        assert_eq!(asked.contains(&file_system), lets_go, "{asked:?}");
+    }
 }

@@ -352,14 +352,17 @@ impl Workshop {
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
         // Before the turn: a volume that hangs must hold up nobody who looks at it meanwhile.
-        let exported = self.lock_manager.exported();
-        let leaving = volumes::leaving(&self.settings.services, service, &exported);
+        let leaving = self
+            .lock_manager
+            .exported()
+            .map(|exported| volumes::leaving(&self.settings.services, service, &exported));
         let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
         // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        for export in leaving {
+        // Where other exports are unknown, the file system may be theirs as well: their locks stay.
+        for export in leaving.map_err(|error| error.to_string())? {
             lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -93,10 +93,10 @@ impl Exports {
         &self.state_directory
     }
 
-    /// The paths that are exported now.
-    pub(super) fn now(&self) -> Vec<PathBuf> {
-        let table = exported(&self.host, &self.state_directory).unwrap_or_default();
-        table.lines().filter_map(|line| words(line).into_iter().next()).map(PathBuf::from).collect()
+    /// The paths that are exported now; none where there is no table yet.
+    pub(super) fn now(&self) -> io::Result<Vec<PathBuf>> {
+        let table = files::if_present(exported(&self.host, &self.state_directory))?.unwrap_or_default();
+        Ok(table.lines().filter_map(|line| words(line).into_iter().next()).map(PathBuf::from).collect())
     }
 
     /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is

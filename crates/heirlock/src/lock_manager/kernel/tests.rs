@@ -163,7 +163,11 @@ fn a_mount_that_holds_lockd_up_is_said_where_the_strategy_does_not_refuse_it() {
 fn a_path_with_a_blank_is_exported_as_it_is_spelt_on_the_disk() {
     let proc = FakeProc::new();
     proc.0.put("/etab", "/srv/homes\t*(rw)\n/srv/a\\040b\t*(rw)\n");
-    assert_eq!(proc.kernel().exported(), ["/srv/homes", "/srv/a b"].map(PathBuf::from));
+    assert_eq!(proc.kernel().exported().unwrap(), ["/srv/homes", "/srv/a b"].map(PathBuf::from));
+    proc.0.remove("/etab");
+    assert!(proc.kernel().exported().unwrap().is_empty(), "nothing was exported yet");
+    proc.0.folder("/etab");
+    assert!(proc.kernel().exported().is_err(), "what is exported is unknown");
 }
 
 #[test]
