@@ -102,3 +102,7 @@ pub const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long nfsd may take to serve again after it was restarted.
 pub const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long it may take to take all conveyed records away: of 200,000 files, on a busy disk. Those who wait for the end of a run
+/// wait for that.
+pub const TAKEN_AWAY_TIME_MAX: Duration = Duration::from_secs(60);

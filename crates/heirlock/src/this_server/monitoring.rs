@@ -47,7 +47,7 @@ impl ThisServer {
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
         let mut differing = None;
-        let (directory, placed) = (Arc::clone(&self.directory), Arc::clone(self.conveyor.placed()));
+        let (directory, placed) = (Arc::clone(&self.directory), self.conveyor.placed());
         let state_directory = settings.state_directory.clone();
         let prepare = |desk: &Desk| {
             if !desk.resumes() {
@@ -72,7 +72,9 @@ impl ThisServer {
     /// Reads the directory, now.
     pub(super) fn read_now(&self) -> Result<BTreeSet<MonName>> {
         match &self.desk {
-            Some(desk) => read(&self.directory, &self.settings.state_directory, desk, self.conveyor.placed()),
+            Some(desk) => {
+                read(&self.directory, &self.settings.state_directory, desk, &self.conveyor.placed())
+            }
             None => Ok(BTreeSet::new()),
         }
     }
@@ -83,7 +85,9 @@ impl ThisServer {
         let Some(directory) = directory.as_mut() else {
             return Err("the status monitor's directory was not read yet".to_owned());
         };
-        directory.update(client, lines, self.conveyor.placed()).map_err(|error| error.to_string())
+        // What is placed from now on waits, and is added to what is written here.
+        let _held = self.conveyor.hold();
+        directory.update(client, lines, &self.conveyor.placed()).map_err(|error| error.to_string())
     }
 }
 
