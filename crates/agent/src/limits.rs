@@ -103,6 +103,10 @@ pub const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long nfsd may take to serve again after it was restarted.
 pub const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How long it may take to place records into the status monitor's directory, however few: what takes longer hangs. To it comes
+/// [`heirlock_core::limits::PLACED_TIME_EACH`].
+pub const PLACED_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// How long it may take to take all conveyed records away: of 200,000 files, on a busy disk. Those who wait for the end of a run
 /// wait for that.
 pub const TAKEN_AWAY_TIME_MAX: Duration = Duration::from_secs(60);

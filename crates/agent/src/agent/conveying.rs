@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heirlock_core::takeover::{Conveyance, End, Event, Trouble};
+use heirlock_core::takeover::{Conveyance, End, Event, Trouble, Work as Waited};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -55,8 +55,13 @@ impl<O: Outside> Inside<O> {
         }
         if placings.is_empty() {
             self.advance(Event::Conveyed(Ok(Vec::new())));
-        } else {
-            self.outside.begin_for(run, RunWork::Place { services: placings, how });
+            return;
+        }
+        let now = self.outside.now();
+        self.outside.begin_for(run, RunWork::Place { services: placings, how });
+        if let Some(running) = &mut self.run {
+            let beside = running.machine.step(now, Event::Begun(Waited::Conveying));
+            self.carry_on(beside);
         }
     }
 

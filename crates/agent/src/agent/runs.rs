@@ -96,7 +96,8 @@ impl Waiting {
     fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
-            AnswerWhen::Notified => machine.has_tried_all(),
+            // It is told as well what could not be placed.
+            AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
             AnswerWhen::Settled => false,
         }
     }
@@ -509,7 +510,10 @@ impl<O: Outside> Inside<O> {
     fn act(&mut self, action: Action) {
         let Some(running) = &mut self.run else { return };
         let number = running.number;
-        running.machine.begins(self.outside.now(), &action);
+        // Of that of conveying see `convey`.
+        if !matches!(action, Action::Convey { .. }) {
+            running.machine.begins(self.outside.now(), &action);
+        }
         match action {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}

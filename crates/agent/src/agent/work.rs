@@ -169,6 +169,7 @@ pub fn time_limits(settings: &Settings) -> TimeLimits {
     TimeLimits {
         fit: looked + limits::WORK_SLACK,
         fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
+        conveying: limits::PLACED_TIME_MAX,
         recognition: volumes + manager.recognition_time_max() + limits::WORK_SLACK,
         proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
     }

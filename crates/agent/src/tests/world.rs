@@ -55,6 +55,11 @@ struct World {
     registrations: Option<String>,
     memory: StoreMemory,
     maintained: bool,
+    /// NFS is restarted to make the lock manager recognise; else a command does it.
+    restarts_nfs: bool,
+    /// The status monitor's directory hangs: what was begun there, in order, is done when it doesn't any more.
+    hangs: bool,
+    hanging: VecDeque<Message>,
 }
 
 impl World {
@@ -78,6 +83,15 @@ impl World {
             (self.life, self.life_began) = (self.life + 1, self.now);
         }
         work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
+    }
+
+    /// Something was done in the status monitor's directory, or hangs.
+    fn done_there(&mut self, message: Message) {
+        if self.hangs {
+            self.hanging.push_back(message);
+        } else {
+            self.said.push_back(message);
+        }
     }
 
     fn place(&mut self, services: Vec<Placing>) -> Vec<PlacedOf> {
@@ -264,7 +278,11 @@ impl Outside for World {
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         let (name, message) = match work {
             RunWork::CheckFit { .. } => ("check", Message::Fit(run, all_is_here())),
-            RunWork::Place { services, .. } => ("place", Message::Placed(run, self.place(services))),
+            RunWork::Place { services, .. } => {
+                self.begun.push("place".to_owned());
+                let done = Message::Placed(run, self.place(services));
+                return self.done_there(done);
+            }
             RunWork::Fence(_) => ("fence", Message::Event(run, Event::Fenced(Ok(())))),
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);
@@ -282,7 +300,7 @@ impl Outside for World {
     }
 
     fn begin(&mut self, work: Work) {
-        self.said.extend(match work {
+        let message = match work {
             Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
             Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
             Work::AskGrace(life) => Some(Message::GraceAsked(life, (self.probe(), "so it says".into()))),
@@ -291,10 +309,12 @@ impl Outside for World {
             Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
             Work::TakePlacedAway => {
                 self.placed = Placed::default();
-                Some(Message::PlacedTakenAway(Ok(Unplaced::new())))
+                self.done_there(Message::PlacedTakenAway(Ok(Unplaced::new())));
+                None
             }
             Work::LeaveAddress(_) | Work::SyncDirectory | Work::Discard(_) => None,
-        });
+        };
+        self.said.extend(message);
     }
 
     fn stop_telling(&mut self) {}
@@ -326,15 +346,15 @@ fn service(name: &str) -> ServiceName {
 }
 
 /// A server with a lock manager of commands, that may hold `new`.
-fn settings() -> Arc<Settings> {
+fn settings(restarts_nfs: bool) -> Arc<Settings> {
     let command =
         |word: &str| Some(Command { argv: vec![word.to_owned()], time_limit: Duration::from_secs(30) });
     let lock_manager = LockManagerSettings {
         kind: LockManagerKind::Command,
-        strategy: Strategy::Command,
+        strategy: if restarts_nfs { Strategy::RestartNfs } else { Strategy::Command },
         convey: Conveyance::Generate,
         settle_margin: Duration::from_secs(5),
-        restart_nfs: None,
+        restart_nfs: command("restart-nfs"),
         restart_status_monitor: None,
         recognise: command("recognise"),
         incarnation: command("incarnation"),
@@ -370,20 +390,25 @@ fn settings() -> Arc<Settings> {
 
 /// An agent that begins in this world, on this store.
 fn taken_up(store: &InMemory, world: World) -> Agent<World> {
-    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    let settings = settings(world.restarts_nfs);
+    let mut agent = Agent::new(settings, Box::new(store.clone()), world).unwrap();
     agent.take_up();
     agent
 }
 
 /// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
 fn begun() -> (InMemory, Agent<World>) {
+    begun_in(World::default())
+}
+
+fn begun_in(world: World) -> (InMemory, Agent<World>) {
     let store = InMemory::new(StoreIdentity::of(7));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let records = clients().map(|client| (client.clone(), record(&client))).into();
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
     store.claim(&service("new"), &claim).unwrap();
     store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
-    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..world };
     let agent = taken_up(&store, world);
     (store, agent)
 }
@@ -430,6 +455,7 @@ fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>
             let mut world = std::mem::take(agent.outside_mut());
             // What was begun ends with the process.
             world.said.clear();
+            world.hanging.clear();
             world.begun.push("killed".to_owned());
             *agent = taken_up(store, world);
         }
@@ -471,25 +497,28 @@ fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
 
 #[test]
 fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
-    let (store, mut agent) = begun();
-    let messages = adopt(&store, &mut agent, None);
-    assert!(messages >= 5, "{messages}");
-    for killed_after in 1..=messages {
-        let (store, mut agent) = begun();
-        adopt(&store, &mut agent, Some(killed_after));
-        let begun = &agent.outside().begun;
-        let before = begun.iter().take_while(|work| *work != "killed");
-        // Killed before the lock manager had recognised, nothing tells that the life which ran was not asked for their locks.
-        let expected = match before.into_iter().any(|work| work == "command") {
-            true => [Outcome::ReRegistered, Outcome::Acknowledged],
-            false => [Outcome::Lost; 2],
-        };
-        assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
-        assert_eq!(
-            agent.outside().told.iter().collect::<BTreeSet<_>>(),
-            clients().iter().collect(),
-            "all are told"
-        );
-        assert!(agent.outside().begun.contains(&"killed".to_owned()), "{killed_after}");
+    for restarts_nfs in [false, true] {
+        let anew = || begun_in(World { restarts_nfs, ..World::default() });
+        let (store, mut agent) = anew();
+        let messages = adopt(&store, &mut agent, None);
+        assert!(messages >= 6, "{messages}");
+        for killed_after in 1..=messages {
+            let (store, mut agent) = anew();
+            adopt(&store, &mut agent, Some(killed_after));
+            let begun = &agent.outside().begun;
+            let mut before = begun.iter().take_while(|work| *work != "killed");
+            // Killed before the lock manager had recognised, nothing tells that the life which ran was not asked for their locks.
+            let expected = match before.any(|work| work == "command" || work == "restart-nfs") {
+                true => [Outcome::ReRegistered, Outcome::Acknowledged],
+                false => [Outcome::Lost; 2],
+            };
+            assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
+            assert!(begun.contains(&"killed".to_owned()), "{killed_after}");
+            let told: BTreeSet<_> = agent.outside().told.iter().cloned().collect();
+            assert_eq!(told, clients().into(), "{killed_after}");
+            assert_eq!(agent.outside().placed(), Placed::default(), "{killed_after}");
+        }
     }
 }
+
+mod conveying;

@@ -49,6 +49,14 @@ impl Strategy {
         !matches!(self, Strategy::Notify)
     }
 
+    /// Whether what it runs may read the records that were placed: all of them have to lie there before it begins. rpc.statd,
+    /// restarted for its own sake, reads them, and a command may do anything. A restart of NFS leaves a status monitor
+    /// alone, and those who lost their locks are told from the store.
+    #[must_use]
+    pub fn reads_placed(self) -> bool {
+        matches!(self, Strategy::RestartLockManager | Strategy::Command)
+    }
+
     /// As the configuration spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
