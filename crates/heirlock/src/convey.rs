@@ -1,7 +1,7 @@
 //! The conveyor: places records into the adoptive server's status-monitor directory, and takes them away again.
 //!
-//! What was placed is remembered in the local directory, so that the detector doesn't take it for a registration of
-//! this server's lock manager, also after a restart of the agent.
+//! Placed lines are remembered in the local directory, so that the detector doesn't take them for registrations of this
+//! server's lock manager, also after a restart of the agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,10 +18,10 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 use crate::files::{self, Folder, Links, Owner, Temporary, trusted};
 use crate::limits::CONVEYED_BOOK_BYTES_MAX;
 
-/// The file below the local directory that remembers what was placed.
+/// The file below the local directory that remembers the placed lines.
 const BOOK: &str = "conveyed.json";
 
-/// What it is called once it could not be read.
+/// The name of a book that could not be read.
 const BOOK_ASIDE: &str = "conveyed.json.unreadable";
 
 /// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
@@ -30,11 +30,11 @@ const SYNC_EACH_MAX: usize = 8;
 /// How often a client's file is written anew where the status monitor changes it at that very moment.
 const CHANGES_MET_MAX: usize = 16;
 
-/// What was placed, by file.
+/// Placed lines, by file.
 pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
 
-/// What was placed into one status-monitor directory. One thread places and takes away; its clones in others see what lies
-/// there.
+/// The lines that were placed into one status-monitor directory. One thread places and takes away; a clone in another thread
+/// knows the same lines.
 #[derive(Debug, Clone)]
 pub(crate) struct Conveyor {
     state_directory: PathBuf,
@@ -48,11 +48,11 @@ pub(crate) struct Conveyor {
 pub(crate) type Unplaced = Vec<(MonName, String)>;
 
 impl Conveyor {
-    /// Remembers what an earlier run of the agent placed. A book that can't be read is put aside, and the agent goes on: what
-    /// was placed then counts as registered here, so clients are told once more than they need.
+    /// Remembers the lines that an earlier run of the agent placed. A book that can't be read is put aside, and the agent
+    /// goes on: lines that were placed then count as registered here, so clients are told once more than they need.
     ///
     /// # Errors
-    /// Where what can't be read can't be put aside either.
+    /// Where a book that can't be read can't be put aside either.
     pub(crate) fn open(state_directory: &Path, local_directory: &Path) -> io::Result<Self> {
         let book = local_directory.join(BOOK);
         let read = files::if_present(trusted::read(&book, CONVEYED_BOOK_BYTES_MAX));
@@ -71,9 +71,9 @@ impl Conveyor {
         Ok(Self { state_directory: state_directory.to_owned(), book, placed, files: Arc::default() })
     }
 
-    /// Removes what a kill left half written. The agent that does so is alone at work in the directory.
+    /// Removes files that a kill left half written. The agent that does so is alone at work in the directory.
     pub(crate) fn tidy(&self) -> io::Result<()> {
-        // What it holds is twice what may be in it: each file and its new version.
+        // The folder may hold twice as many files as clients: each file and its new version.
         self.sm()?.tidy(2 * RECORDS_MAX)
     }
 
@@ -97,14 +97,14 @@ impl Conveyor {
     /// monitor and gets the lines added, as nfs-utils itself adds a line (support/nsm/file.c).
     ///
     /// # Errors
-    /// Where nothing can be placed: the directory is not there, or what is placed can't be remembered.
+    /// Where nothing can be placed: the directory is not there, or the lines can't be remembered.
     pub(crate) fn place(
         &self,
         records: &BTreeMap<MonName, Vec<u8>>,
         how: Conveyance,
         my_name: &MyName,
     ) -> io::Result<Unplaced> {
-        // What the kernel registers its clients under.
+        // The server's name under which the kernel registers its clients.
         let node = rustix::system::uname();
         let own = node.nodename().to_str().unwrap_or_default();
         let sm = self.sm()?;
@@ -135,14 +135,14 @@ impl Conveyor {
                 remembered.extend(bytes);
             }
         }
-        // Remembered before it is placed: a line that nobody remembers would count as a registration.
+        // Remembered before it is placed: a line that is not remembered would count as a registration.
         self.remember(placed)?;
         let lines = planned.iter().map(|(client, bytes)| (client, bytes.as_slice()));
         unplaced.extend(self.change(&sm, lines, with_added)?);
         Ok(unplaced)
     }
 
-    /// Takes away all that was placed; lines that the status monitor wrote stay. What can't be taken away is remembered, and
+    /// Removes all placed lines; lines that the status monitor wrote stay. Lines that can't be removed are remembered, and
     /// tried again at the next time.
     pub(crate) fn clean_up(&self) -> io::Result<Unplaced> {
         let sm = self.sm()?;
@@ -212,28 +212,29 @@ impl Conveyor {
             let book = self.book.display();
             io::Error::new(
                 error.kind(),
-                format!("{book}, which remembers what is placed, can't be written: {error}"),
+                format!("{book}, which remembers the placed lines, can't be written: {error}"),
             )
         })
     }
 }
 
-/// What becomes of a client's file.
+/// The change of a client's file.
 enum Work {
     Nothing,
     Replace(Vec<u8>),
     Remove,
 }
 
-/// What becomes of a file in which this lies, for the sake of these lines.
+/// The work for a client's file with this content, for the sake of these lines.
 type How = fn(Option<&[u8]>, &[u8]) -> io::Result<Work>;
 
-/// A change of one client's file. The status monitor changes the same file when it likes: what it wrote meanwhile stays.
+/// A change of one client's file. The status monitor changes the same file when it likes: a registration that it wrote
+/// meanwhile stays.
 struct FileChange<'a> {
     client: &'a MonName,
     lines: &'a [u8],
     how: How,
-    /// What lay there when it was planned.
+    /// The file's content when the change was planned.
     there: Option<Vec<u8>>,
     work: Work,
 }
@@ -253,7 +254,7 @@ impl<'a> FileChange<'a> {
         }
     }
 
-    /// Carries it out, unless something else lies there than when it was planned: then it is planned anew.
+    /// Carries it out. Where the file has changed since, the change is planned anew.
     fn carry_out(mut self, sm: &Folder, mut temporary: Option<Temporary>) -> io::Result<()> {
         for _ in 0..CHANGES_MET_MAX {
             match self.try_carry_out(sm, temporary)? {
@@ -300,14 +301,14 @@ impl<'a> FileChange<'a> {
     }
 }
 
-/// What a change met.
+/// Whether the status monitor was at the same file.
 enum Met {
     Nothing,
     /// The status monitor has changed the file since the change was planned.
     AChange,
 }
 
-/// What lies in a client's file, if there is one.
+/// The content of a client's file, if there is one.
 fn read(sm: &Folder, client: &MonName) -> io::Result<Option<Vec<u8>>> {
     files::if_present(sm.read(client.as_str(), Links::One, RECORD_FILE_BYTES_MAX))
 }
@@ -321,7 +322,8 @@ fn with_added(there: Option<&[u8]>, bytes: &[u8]) -> io::Result<Work> {
     let whole = [there, bytes].concat();
     if whole.len() > RECORD_FILE_BYTES_MAX {
         let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
-        let why = format!("expected at most {max} bytes together with what lies there, found {found}");
+        let why =
+            format!("expected at most {max} bytes together with the file that lies there, found {found}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(Work::Replace(whole))
@@ -344,7 +346,7 @@ fn without(there: Option<&[u8]>, bytes: &[u8]) -> io::Result<Work> {
     })
 }
 
-/// What is placed for one client.
+/// The lines that are placed for one client.
 fn description(client: &MonName, record: &[u8], how: Conveyance, my_name: &MyName) -> Vec<u8> {
     match how {
         Conveyance::Copy => record.to_vec(),

@@ -13,14 +13,14 @@ use super::runs::Running;
 use super::work::{PlacedOf, Placing, RunNumber, RunWork, Work};
 use crate::limits::TAKEN_AWAY_TIME_MAX;
 
-/// What is being taken away, and who is to be told when it is gone.
+/// The removal of conveyed records that is on, and the runs whose end is told after it.
 #[derive(Default)]
 pub(crate) struct Conveying {
     /// How often it was begun to take all away, and has not ended.
     begun: usize,
     /// When it is said that this hangs; nothing once that was said.
     due: Option<Moment>,
-    /// Runs that are over. Those who wait for them find the directory as it was before.
+    /// Runs that are over. Their callers are answered when the directory is as it was before them.
     ended: Vec<(Running, End)>,
 }
 
@@ -90,14 +90,14 @@ impl<O: Outside> Inside<O> {
         self.worked_for(run, Event::Conveyed(Ok(troubles)));
     }
 
-    /// Begins to remove what was conveyed. What can't be removed is remembered, so that nobody takes it for a registration.
+    /// Begins to remove the conveyed records. One that can't be removed is remembered, so that it counts as no registration.
     pub(crate) fn take_conveyed_away(&mut self) {
         self.conveying.begun += 1;
         self.conveying.due = Some(self.outside.now() + TAKEN_AWAY_TIME_MAX);
         self.outside.begin(Work::TakePlacedAway);
     }
 
-    /// What was conveyed was removed.
+    /// The conveyed records were removed.
     pub(crate) fn placed_taken_away(&mut self, now: Moment, done: Result<Unplaced, String>) {
         match done {
             Ok(left) => {
@@ -118,7 +118,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// A run is over: those who wait for it are told once what it placed is taken away.
+    /// A run is over: its callers are told once the records that it placed are taken away.
     pub(crate) fn say_end_once_taken_away(&mut self, running: Running, end: End) {
         if self.conveying.due.is_some() {
             self.conveying.ended.push((running, end));
@@ -127,7 +127,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Nobody waits for ever: a disk that hangs is said.
+    /// No caller waits for ever: the log says that a disk hangs.
     pub(crate) fn say_if_conveyed_stays(&mut self, now: Moment) {
         if self.conveying.due.take_if(|due| now >= *due).is_some() {
             let seconds = TAKEN_AWAY_TIME_MAX.as_secs();

@@ -96,7 +96,7 @@ impl Waiting {
     fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
-            // It is told as well what could not be placed.
+            // The answer names the records that could not be placed.
             AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
             AnswerWhen::Settled => false,
         }

@@ -42,12 +42,12 @@ pub enum RunWork {
         /// The run waits for the addresses.
         brings: bool,
     },
-    /// Records are placed into the status monitor's directory, durably. What was begun before of this kind, or of
+    /// Records are placed into the status monitor's directory, durably. Earlier work of this kind, or of
     /// [`Work::TakePlacedAway`], is done first. Told by [`Message::Placed`](super::Message::Placed).
     Place {
         /// Service by service.
         services: Vec<Placing>,
-        /// What is placed for each record.
+        /// A copy of each record, or a file made from it.
         how: Conveyance,
     },
     /// Owners are confirmed off.
@@ -105,12 +105,12 @@ pub enum Work {
     /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume
     /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
     TakeVolumeAway(ServiceName),
-    /// All that was placed is taken away from the status monitor's directory. What was begun before of this kind, or of
-    /// [`RunWork::Place`], is done first. What can't be taken away is remembered still. Told by
+    /// All placed records are taken away from the status monitor's directory. Earlier work of this kind, or of
+    /// [`RunWork::Place`], is done first. A record that can't be taken away is remembered still. Told by
     /// [`Message::PlacedTakenAway`](super::Message::PlacedTakenAway).
     TakePlacedAway,
     /// What was written into the status monitor's directory is made durable. Told by
-    /// [`Message::NotSynced`](super::Message::NotSynced) where it could not be begun.
+    /// [`Message::DirectorySynced`](super::Message::DirectorySynced).
     SyncDirectory,
     /// What an earlier look found is taken down: with hundreds of thousands of records that takes long enough to be felt.
     /// Nothing is told.
@@ -124,7 +124,7 @@ pub struct Placing {
     pub service: ServiceName,
     /// By client.
     pub records: BTreeMap<MonName, Vec<u8>>,
-    /// What a record that is made anew calls this server.
+    /// The name of this server in a file that is made from a record.
     pub my_name: MyName,
 }
 

@@ -1,5 +1,5 @@
 //! Records are placed into the status monitor's directory. Where no program reads them that recognition runs, the run goes on
-//! meanwhile: its generation is durable, and from it the clients are told. What is placed is there for the tools that would tell
+//! meanwhile: its generation is durable, and from it the clients are told. The files are there for the tools that would tell
 //! them without heirlock.
 
 use super::event::{Action, Hindrance};
@@ -18,7 +18,7 @@ pub(super) enum Placing {
     No,
     /// Until that moment it may take.
     Until(Moment),
-    /// Time is up. It may end still, and what could not be placed is said then.
+    /// Time is up. The work may end still, and then the run names the records that could not be placed.
     Late,
 }
 
@@ -40,7 +40,7 @@ impl Placing {
 }
 
 impl Takeover {
-    /// Whether records are being placed, and that has not taken too long. Whatever else has come about, it settles after that.
+    /// Whether records are being placed, within the time limit. The run settles after that, whatever else has happened.
     #[must_use]
     pub fn is_placing(&self) -> bool {
         matches!(self.placing, Placing::Until(_))
@@ -69,7 +69,7 @@ impl Takeover {
         Batch { persist: self.journals(None), then: vec![Action::Recognise(strategy)] }
     }
 
-    /// What the lock manager is made to recognise waits for it.
+    /// Recognition has waited for the last record.
     pub(super) fn conveyed(&mut self, now: Moment, result: Result<Vec<Trouble>, String>) -> Steps {
         self.placing = Placing::No;
         match result {
@@ -80,7 +80,7 @@ impl Takeover {
         self.go_on_to_recognition()
     }
 
-    /// All is placed for which nothing waited, or for which nothing waits any more.
+    /// The last record is placed, and recognition has begun before.
     pub(super) fn placed(&mut self, now: Moment, result: Result<Vec<Trouble>, String>) -> Steps {
         self.placing = Placing::No;
         match result {
@@ -91,7 +91,7 @@ impl Takeover {
         Batch { persist: self.journals(None), then: Vec::new() }
     }
 
-    /// Records are not placed in time. It is the status monitor's directory that hangs, and clients are told all the same.
+    /// Records are not placed in time. The status monitor's directory hangs, and clients are told all the same.
     pub(super) fn placing_hangs(&mut self) -> Steps {
         self.placing = Placing::Late;
         self.not_placed(

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Only the lock recovery sequence: clients are notified. For a server that is just being started, whose
-    /// grace period is open. Drops nobody's locks.
+    /// grace period is open. Drops no locks.
     Notify,
     /// lockd and the status monitor are restarted: on kernels that obey it, SIGKILL to lockd. Drops the server's
     /// own locks, so its own clients are notified too.
@@ -22,7 +22,7 @@ pub enum Strategy {
     Command,
 }
 
-/// What is placed into the adoptive server's status-monitor directory for each conveyed record.
+/// The file that is placed into the adoptive server's status-monitor directory for each conveyed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conveyance {
@@ -49,9 +49,9 @@ impl Strategy {
         !matches!(self, Strategy::Notify)
     }
 
-    /// Whether what it runs may read the records that were placed: all of them have to lie there before it begins. rpc.statd,
-    /// restarted for its own sake, reads them, and a command may do anything. A restart of NFS leaves a status monitor
-    /// alone, and those who lost their locks are told from the store.
+    /// Whether a program that this strategy runs may read the placed records: all of them have to lie there before it begins.
+    /// rpc.statd reads them where it is restarted for that, and a command of the configuration may read them. A restart of NFS
+    /// leaves the status monitor alone, and clients that lost their locks are told from the store.
     #[must_use]
     pub fn reads_placed(self) -> bool {
         matches!(self, Strategy::RestartLockManager | Strategy::Command)

@@ -55,7 +55,7 @@ use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
-use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence, threads};
+use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence};
 
 pub(crate) use clock::Clock;
 pub(crate) use run::run;
@@ -73,7 +73,7 @@ const LOOKS_MET_MAX: usize = 16;
 pub(crate) struct ThisServer {
     settings: Arc<Settings>,
     pub(crate) clock: Clock,
-    conveyor: Conveyor,
+    pub(crate) conveyor: Conveyor,
     conveying: Conveying,
     peers: Peers,
     pub(crate) workshop: Workshop,
@@ -170,7 +170,7 @@ impl ThisServer {
         Spool::in_state_directory(&self.settings.state_directory)
     }
 
-    /// Looks. What is placed and taken away while it is looked could be taken for a registration: then it is looked once more.
+    /// Looks. A record that is placed or taken away during a look could be taken for a registration: then the look is repeated.
     fn look_while_placed(&mut self, addresses: &Addresses) -> Result<Found, String> {
         for _ in 0..LOOKS_MET_MAX {
             let placed = self.conveyor.placed();
@@ -185,14 +185,9 @@ impl ThisServer {
     /// What was written into the status monitor's directory becomes durable in time.
     fn sync_directory(&self) {
         let state_directory = self.settings.state_directory.clone();
-        let begun = threads::start("sync", move || {
-            if let Err(error) = Directory::sync(&state_directory) {
-                tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
-            }
+        self.workshop.in_thread("sync", Message::DirectorySynced, move |_| {
+            Directory::sync(&state_directory).map_err(|error| error.to_string())
         });
-        if let Err(error) = begun {
-            let _ = self.workshop.inbox.send(Message::NotSynced(error.to_string()));
-        }
     }
 }
 

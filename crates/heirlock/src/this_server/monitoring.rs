@@ -85,7 +85,7 @@ impl ThisServer {
         let Some(directory) = directory.as_mut() else {
             return Err("the status monitor's directory was not read yet".to_owned());
         };
-        // What is placed from now on waits, and is added to what is written here.
+        // The conveyor waits, and adds its lines to the file that is written here.
         let _held = self.conveyor.hold();
         directory.update(client, lines, &self.conveyor.placed()).map_err(|error| error.to_string())
     }

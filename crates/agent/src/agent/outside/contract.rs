@@ -1,5 +1,5 @@
 //! What a server promises its agent, over every server there is. Work is left out, save that records are placed and taken
-//! away: what comes of other work depends on the host.
+//! away: the results of other work depend on the host.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -123,7 +123,7 @@ fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
     };
     let is_taken_away =
         |message| matches!(message, Message::PlacedTakenAway(Ok(unplaced)) if unplaced.is_empty());
-    // What is begun is done in its order, and what is begun last lasts.
+    // Work is done in the order in which it was begun, so the last of it lasts.
     let [first, second] = [RunNumber::default().next(), RunNumber::default().next().next()];
     place(&mut outside, first);
     outside.begin(Work::TakePlacedAway);
@@ -131,7 +131,7 @@ fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
     assert!(is_placed(next(&mut outside), first));
     assert!(is_taken_away(next(&mut outside)));
     assert!(is_placed(next(&mut outside), second));
-    assert!(before.is_empty(), "what was placed before is kept as long as it is held");
+    assert!(before.is_empty(), "a map that is held does not change");
     assert!(!Arc::ptr_eq(&before, &outside.placed()));
     for _ in 0..2 {
         assert_eq!(*outside.placed(), records);
