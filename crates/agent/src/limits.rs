@@ -126,3 +126,11 @@ pub const SYSTEMCTL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long nfsd may take to serve again after it was restarted.
 pub const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long it may take to place records into the status monitor's directory, however few. To it comes
+/// [`heirlock_core::limits::PLACED_TIME_EACH`].
+pub const PLACED_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take to take all conveyed records away: of 200,000 files, on a busy disk. The callers of
+/// a run wait for that.
+pub const TAKEN_AWAY_TIME_MAX: Duration = Duration::from_secs(60);

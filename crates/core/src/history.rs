@@ -195,7 +195,7 @@ fn gap(of: &Sources<'_>, run: &Journal) -> Gap {
         Cause::OwnRestart => None,
         // A service that was served here all the time went when the lock manager was made to recognise, and not with the
         // target's owner.
-        _ if !of.is_target => first(&run.timeline, Milestone::Conveyed),
+        _ if !of.is_target => recognition_began(run),
         _ => last_sign(&run.timeline, of.released_before_s, run.started_at_s),
     };
     Gap {
@@ -203,6 +203,12 @@ fn gap(of: &Sources<'_>, run: &Journal) -> Gap {
         ready_ms: first(&run.timeline, Milestone::Ready),
         last_client_ms: of.outcomes.iter().filter(|line| line.outcome.is_good()).map(|line| line.at_ms).max(),
     }
+}
+
+/// When the lock manager began to be made to recognise: once all was placed, or right after the claim, beside that.
+fn recognition_began(run: &Journal) -> Option<i64> {
+    let waited = first(&run.timeline, Milestone::Conveyed).filter(|_| run.strategy.reads_placed());
+    waited.or_else(|| first(&run.timeline, Milestone::Claimed))
 }
 
 fn last_sign(timeline: &[Stamp], released_before_s: Option<u64>, started_at_s: u64) -> Option<i64> {
@@ -226,7 +232,7 @@ fn signed(seconds: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::names::ServiceName;
-    use crate::takeover::Part;
+    use crate::takeover::{Part, Strategy};
 
     fn server(name: &str) -> ServerName {
         ServerName::parse(name).unwrap()
@@ -342,10 +348,14 @@ mod tests {
     fn a_service_that_came_along_was_no_target() {
         let claim = claim(2, "nfs-b", false);
         let lost = stamp(Milestone::PrimaryLost, -10_000);
-        let (conveyed, ready) = (stamp(Milestone::Conveyed, 300), stamp(Milestone::Ready, 900));
-        let journal = journal(Cause::OwnerDead, vec![lost, conveyed, ready]);
-        let tenure = tenure(&Sources { is_target: false, ..sources(&claim, Some(&journal)) });
-        assert_eq!(tenure.beginning, Beginning::Alongside);
-        assert_eq!(tenure.gap.until_ready_ms(), Some(600), "it was served until then");
+        let (claimed, conveyed) = (stamp(Milestone::Claimed, 200), stamp(Milestone::Conveyed, 300));
+        let ready = stamp(Milestone::Ready, 900);
+        let journal = journal(Cause::OwnerDead, vec![lost, claimed, conveyed, ready]);
+        for (strategy, served_until_ms) in [(Strategy::Command, 600), (Strategy::RestartNfs, 700)] {
+            let journal = Journal { strategy, ..journal.clone() };
+            let tenure = tenure(&Sources { is_target: false, ..sources(&claim, Some(&journal)) });
+            assert_eq!(tenure.beginning, Beginning::Alongside);
+            assert_eq!(tenure.gap.until_ready_ms(), Some(served_until_ms), "it was served until then");
+        }
     }
 }

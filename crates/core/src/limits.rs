@@ -68,6 +68,10 @@ pub const TROUBLES_MAX: usize = 256;
 pub const TROUBLES_MAX_TOLD: &str =
     "there are more entries like these, which are not named; mend these and look again";
 
+/// How much longer it may take to place one more record into the status monitor's directory: several times the time that a
+/// busy disk took.
+pub const PLACED_TIME_EACH: Duration = Duration::from_millis(2);
+
 /// The first wait for an answer of a client before its call is repeated.
 pub const NOTIFY_RETRY_MS_MIN: u64 = 400;
 

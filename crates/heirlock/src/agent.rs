@@ -18,6 +18,9 @@ mod callouts {
 mod capture {
     mod tests;
 }
+mod conveying {
+    mod tests;
+}
 mod elsewhere {
     mod tests;
 }

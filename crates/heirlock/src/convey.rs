@@ -3,10 +3,10 @@
 //! Placed lines are remembered in the local directory, so that the detector doesn't take them for registrations of this
 //! server's lock manager, also after a restart of the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::limits::RECORDS_MAX;
@@ -27,12 +27,21 @@ const BOOK_ASIDE: &str = "conveyed.json.unreadable";
 /// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
 const SYNC_EACH_MAX: usize = 8;
 
-/// The lines that were placed into one status-monitor directory.
-#[derive(Debug)]
+/// How often a client's file is written anew where the status monitor changes it at that very moment.
+const CHANGES_MET_MAX: usize = 16;
+
+/// Placed lines, by file.
+pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
+
+/// The lines that were placed into one status-monitor directory. One thread places and takes away; a clone in another thread
+/// knows the same lines.
+#[derive(Debug, Clone)]
 pub(crate) struct Conveyor {
     state_directory: PathBuf,
     book: PathBuf,
-    placed: Arc<BTreeMap<MonName, Vec<u8>>>,
+    placed: Arc<Mutex<Placed>>,
+    /// Held while a file is read and changed.
+    files: Arc<Mutex<()>>,
 }
 
 /// Clients whose file is not as it should be, and why. It concerns no other client.
@@ -58,7 +67,8 @@ impl Conveyor {
                 BTreeMap::new()
             }
         };
-        Ok(Self { state_directory: state_directory.to_owned(), book, placed: Arc::new(placed) })
+        let placed = Arc::new(Mutex::new(Arc::new(placed)));
+        Ok(Self { state_directory: state_directory.to_owned(), book, placed, files: Arc::default() })
     }
 
     /// Removes files that a kill left half written. The agent that does so is alone at work in the directory.
@@ -67,9 +77,20 @@ impl Conveyor {
         self.sm()?.tidy(2 * RECORDS_MAX)
     }
 
-    /// The lines that were placed, by file. Where a look holds the map, later lines go into a copy of it.
-    pub(crate) fn placed(&self) -> &Arc<BTreeMap<MonName, Vec<u8>>> {
-        &self.placed
+    /// The lines that were placed, by file, and those that are about to be.
+    pub(crate) fn placed(&self) -> Placed {
+        Arc::clone(&self.placed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn remember(&self, placed: BTreeMap<MonName, Vec<u8>>) -> io::Result<()> {
+        self.write_book(&placed)?;
+        *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(placed);
+        Ok(())
+    }
+
+    /// As long as this is held no file is changed here. It is held for one file at a time.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Places a service's records, and answers which could not be. A file that exists belongs to this server's own status
@@ -78,7 +99,7 @@ impl Conveyor {
     /// # Errors
     /// Where nothing can be placed: the directory is not there, or the lines can't be remembered.
     pub(crate) fn place(
-        &mut self,
+        &self,
         records: &BTreeMap<MonName, Vec<u8>>,
         how: Conveyance,
         my_name: &MyName,
@@ -89,6 +110,7 @@ impl Conveyor {
         let sm = self.sm()?;
         let mut unplaced = Unplaced::new();
         let mut planned: Vec<(MonName, Vec<u8>)> = Vec::with_capacity(records.len());
+        let mut placed = BTreeMap::clone(&self.placed());
         for (client, record) in records {
             let bytes = description(client, record, how, my_name);
             let there = match read(&sm, client) {
@@ -98,7 +120,7 @@ impl Conveyor {
                     continue;
                 }
             };
-            let remembered = self.placed.get(client).map(Vec::as_slice).unwrap_or_default();
+            let remembered = placed.get(client).map(Vec::as_slice).unwrap_or_default();
             let lines = lines_to_place(&there, remembered, &bytes, own);
             match parse_record(&bytes) {
                 Ok(_) if lines.is_empty() => {}
@@ -107,7 +129,6 @@ impl Conveyor {
                 _ => planned.push((client.clone(), bytes)),
             }
         }
-        let placed = Arc::make_mut(&mut self.placed);
         for (client, bytes) in &planned {
             let remembered = placed.entry(client.clone()).or_default();
             if !holds(remembered, bytes) {
@@ -115,30 +136,73 @@ impl Conveyor {
             }
         }
         // Remembered before it is placed: a line that is not remembered would count as a registration.
-        self.write_book()?;
-        let work = planned.iter().map(|(client, bytes)| (client, with_added(&sm, client, bytes)));
-        unplaced.extend(carry_out(&sm, work.collect())?);
+        self.remember(placed)?;
+        let lines = planned.iter().map(|(client, bytes)| (client, bytes.as_slice()));
+        unplaced.extend(self.change(&sm, lines, with_added)?);
         Ok(unplaced)
     }
 
     /// Removes all placed lines; lines that the status monitor wrote stay. Lines that can't be removed are remembered, and
     /// tried again at the next time.
-    pub(crate) fn clean_up(&mut self) -> io::Result<Unplaced> {
+    pub(crate) fn clean_up(&self) -> io::Result<Unplaced> {
         let sm = self.sm()?;
-        let work = self.placed.iter().map(|(client, bytes)| (client, without(&sm, client, bytes)));
-        let left = carry_out(&sm, work.collect())?;
-        Arc::make_mut(&mut self.placed).retain(|client, _| left.iter().any(|(other, _)| other == client));
-        self.write_book()?;
+        let placed = self.placed();
+        let lines = placed.iter().map(|(client, bytes)| (client, bytes.as_slice()));
+        let left = self.change(&sm, lines, without)?;
+        let stays: BTreeSet<&MonName> = left.iter().map(|(client, _)| client).collect();
+        let mut placed = BTreeMap::clone(&placed);
+        placed.retain(|client, _| stays.contains(client));
+        self.remember(placed)?;
         Ok(left)
+    }
+
+    /// Changes the files of all these clients. No file takes its name before the bytes of all are durable; many share one sync.
+    /// What fails for one client is answered with its name.
+    fn change<'a>(
+        &self,
+        sm: &Folder,
+        lines: impl Iterator<Item = (&'a MonName, &'a [u8])>,
+        how: How,
+    ) -> io::Result<Unplaced> {
+        let (mut changes, mut failed) = (Vec::new(), Unplaced::new());
+        for (client, lines) in lines {
+            match FileChange::plan(sm, client, lines, how) {
+                Ok(change) => changes.push(change),
+                Err(error) => failed.push((client.clone(), error.to_string())),
+            }
+        }
+        let replaced = changes.iter().filter(|change| matches!(change.work, Work::Replace(_))).count();
+        let each = replaced <= SYNC_EACH_MAX;
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change.prepare(sm, each) {
+                Ok(temporary) => prepared.push((change, temporary)),
+                Err(error) => failed.push((change.client.clone(), error.to_string())),
+            }
+        }
+        if !each && let Err(error) = sm.sync_all() {
+            for temporary in prepared.into_iter().filter_map(|(_, temporary)| temporary) {
+                let _ = sm.discard(&temporary);
+            }
+            return Err(error);
+        }
+        for (change, temporary) in prepared {
+            let client = change.client;
+            let held = self.hold();
+            let done = change.carry_out(sm, temporary);
+            drop(held);
+            failed.extend(done.err().map(|error| (client.clone(), error.to_string())));
+        }
+        sm.sync()?;
+        Ok(failed)
     }
 
     fn sm(&self) -> io::Result<Folder> {
         Folder::open(&self.state_directory)?.folder("sm")
     }
 
-    fn write_book(&self) -> io::Result<()> {
-        let book: BTreeMap<&str, String> = self
-            .placed
+    fn write_book(&self, placed: &BTreeMap<MonName, Vec<u8>>) -> io::Result<()> {
+        let book: BTreeMap<&str, String> = placed
             .iter()
             .map(|(name, bytes)| (name.as_str(), String::from_utf8_lossy(bytes).into_owned()))
             .collect();
@@ -161,37 +225,87 @@ enum Work {
     Remove,
 }
 
-/// Carries it out for all clients together. No file takes its name before the bytes of all are durable; many share one
-/// sync. A failure for one client is returned with its name.
-fn carry_out(sm: &Folder, work: Vec<(&MonName, io::Result<Work>)>) -> io::Result<Unplaced> {
-    let replaced = work.iter().filter(|(_, work)| matches!(work, Ok(Work::Replace(_)))).count();
-    let each = replaced <= SYNC_EACH_MAX;
-    let mut written: Vec<(&MonName, Temporary)> = Vec::with_capacity(replaced);
-    let mut failed = Unplaced::new();
-    for (client, work) in work {
-        let done = work.and_then(|work| match work {
-            Work::Nothing => Ok(()),
-            Work::Remove => files::unless_absent(sm.remove(client.as_str())),
-            // Owner and mode as statd's own.
-            Work::Replace(bytes) => {
-                written.push((client, sm.prepare(&bytes, 0o600, Owner::OfFolder, each)?));
-                Ok(())
-            }
-        });
-        failed.extend(done.err().map(|error| (client.clone(), error.to_string())));
+/// The work for a client's file with this content, for the sake of these lines.
+type How = fn(Option<&[u8]>, &[u8]) -> io::Result<Work>;
+
+/// A change of one client's file. The status monitor changes the same file when it likes: a registration that it wrote
+/// meanwhile stays.
+struct FileChange<'a> {
+    client: &'a MonName,
+    lines: &'a [u8],
+    how: How,
+    /// The file's content when the change was planned.
+    there: Option<Vec<u8>>,
+    work: Work,
+}
+
+impl<'a> FileChange<'a> {
+    fn plan(sm: &Folder, client: &'a MonName, lines: &'a [u8], how: How) -> io::Result<Self> {
+        let there = read(sm, client)?;
+        let work = how(there.as_deref(), lines)?;
+        Ok(Self { client, lines, how, there, work })
     }
-    if !each && let Err(error) = sm.sync_all() {
-        for (_, temporary) in written {
+
+    /// The new file, under a name that no status monitor reads. Owner and mode as statd's own.
+    fn prepare(&self, sm: &Folder, sync: bool) -> io::Result<Option<Temporary>> {
+        match &self.work {
+            Work::Replace(bytes) => sm.prepare(bytes, 0o600, Owner::OfFolder, sync).map(Some),
+            Work::Nothing | Work::Remove => Ok(None),
+        }
+    }
+
+    /// Carries it out. Where the file has changed since, the change is planned anew.
+    fn carry_out(mut self, sm: &Folder, mut temporary: Option<Temporary>) -> io::Result<()> {
+        for _ in 0..CHANGES_MET_MAX {
+            match self.try_carry_out(sm, temporary)? {
+                Met::Nothing => return Ok(()),
+                Met::AChange => {
+                    self = Self::plan(sm, self.client, self.lines, self.how)?;
+                    temporary = self.prepare(sm, true)?;
+                }
+            }
+        }
+        if let Some(temporary) = temporary {
             let _ = sm.discard(&temporary);
         }
-        return Err(error);
+        Err(io::Error::other(
+            "expected a file that stays as it is for a moment, found another one at each look",
+        ))
     }
-    for (client, temporary) in written {
-        let put = sm.put(&temporary, client.as_str());
-        failed.extend(put.err().map(|error| (client.clone(), error.to_string())));
+
+    fn try_carry_out(&self, sm: &Folder, temporary: Option<Temporary>) -> io::Result<Met> {
+        let name = self.client.as_str();
+        let Some(there) = &self.there else {
+            let Some(temporary) = temporary else { return Ok(Met::Nothing) };
+            // Atomically: a registration that comes in this moment makes the file as well.
+            return match sm.put_new(&temporary, name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Met::AChange),
+                put => put.map(|()| Met::Nothing),
+            };
+        };
+        if matches!(self.work, Work::Nothing) {
+            return Ok(Met::Nothing);
+        }
+        let now = read(sm, self.client);
+        if !matches!(&now, Ok(now) if now.as_ref() == Some(there)) {
+            if let Some(temporary) = temporary {
+                let _ = sm.discard(&temporary);
+            }
+            return now.map(|_| Met::AChange);
+        }
+        match temporary {
+            Some(temporary) => sm.put(&temporary, name)?,
+            None => files::unless_absent(sm.remove(name))?,
+        }
+        Ok(Met::Nothing)
     }
-    sm.sync()?;
-    Ok(failed)
+}
+
+/// Whether the status monitor was at the same file.
+enum Met {
+    Nothing,
+    /// The status monitor has changed the file since the change was planned.
+    AChange,
 }
 
 /// The content of a client's file, if there is one.
@@ -199,13 +313,13 @@ fn read(sm: &Folder, client: &MonName) -> io::Result<Option<Vec<u8>>> {
     files::if_present(sm.read(client.as_str(), Links::One, RECORD_FILE_BYTES_MAX))
 }
 
-/// A client's file with these lines added.
-fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
-    let there = read(sm, client)?.unwrap_or_default();
-    if holds(&there, bytes) {
+/// A file with these lines added.
+fn with_added(there: Option<&[u8]>, bytes: &[u8]) -> io::Result<Work> {
+    let there = there.unwrap_or_default();
+    if holds(there, bytes) {
         return Ok(Work::Nothing);
     }
-    let whole = [there.as_slice(), bytes].concat();
+    let whole = [there, bytes].concat();
     if whole.len() > RECORD_FILE_BYTES_MAX {
         let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
         let why =
@@ -215,13 +329,14 @@ fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
     Ok(Work::Replace(whole))
 }
 
-/// A client's file without these lines.
-fn without(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
-    let Some(there) = read(sm, client)? else { return Ok(Work::Nothing) };
+/// A file without these lines.
+#[expect(clippy::unnecessary_wraps, reason = "as the other one")]
+fn without(there: Option<&[u8]>, bytes: &[u8]) -> io::Result<Work> {
+    let Some(there) = there else { return Ok(Work::Nothing) };
     if there == bytes {
         return Ok(Work::Remove);
     }
-    let Ok(parsed) = parse_record(&there) else { return Ok(Work::Nothing) };
+    let Ok(parsed) = parse_record(there) else { return Ok(Work::Nothing) };
     let placed = parse_record(bytes).map(|p| p.lines).unwrap_or_default();
     let kept: Vec<MonitorLine> = parsed.lines.iter().filter(|line| !placed.contains(line)).cloned().collect();
     Ok(match kept.len() {

@@ -1,6 +1,7 @@
 //! `bench adopt`: from the loss of the primary until the last client is told, by heirlock, and by the usual way without
 //! it: the directory is copied, and sm-notify is run. The lock manager is played and recognises at once, so that the
-//! bench measures the work of the tools and not the restart of NFS, which costs both the same.
+//! bench measures the work of the tools and not the restart of NFS, which costs both the same. Beside them `heirlock notify`
+//! tells clients of the same records under the same names: it claims nothing and conveys nothing.
 
 use std::fs;
 use std::path::Path;
@@ -18,6 +19,10 @@ use super::played::Kernel;
 use super::plot::{Series, log_log};
 use super::report::{Goal, Machine, Report, Table, count, number, percentile, short};
 use super::site::{ADDRESS, Running, Site, wait_for};
+
+const RESTART_NFS: &str = "heirlock";
+const COMMAND: &str = "heirlock, by a command";
+const NOTIFY: &str = "heirlock notify";
 
 /// Records that are taken over.
 const RECORDS: [usize; 2] = [1_000, 10_000];
@@ -56,12 +61,14 @@ pub fn run(options: &Options) -> Result<Report> {
     let (machine, began) = (Machine::this(), Instant::now());
     let mut rows = Vec::new();
     for records in options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()) {
-        let mut tries = Vec::new();
-        for _ in 0..options.repeat.max(1) {
-            tries.push(heirlock(options, records)?);
+        for measure in [restart_nfs, command, notify] {
+            let mut tries = Vec::new();
+            for _ in 0..options.repeat.max(1) {
+                tries.push(measure(options, records)?);
+            }
+            tries.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
+            rows.push(tries.swap_remove(tries.len() / 2));
         }
-        tries.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
-        rows.push(tries.swap_remove(tries.len() / 2));
         rows.push(copy_and_sm_notify(options, records)?);
     }
     Ok(Report {
@@ -79,7 +86,22 @@ pub fn run(options: &Options) -> Result<Report> {
     })
 }
 
-fn heirlock(options: &Options, records: usize) -> Result<Row> {
+/// Records are placed beside recognition and telling.
+fn restart_nfs(options: &Options, records: usize) -> Result<Row> {
+    heirlock(options, records, RESTART_NFS, Server::restarting_nfs)
+}
+
+/// All records are placed first: the command may read them.
+fn command(options: &Options, records: usize) -> Result<Row> {
+    heirlock(options, records, COMMAND, Ok)
+}
+
+fn heirlock(
+    options: &Options,
+    records: usize,
+    tool: &'static str,
+    configure: fn(Server) -> Result<Server>,
+) -> Result<Row> {
     let site = Site::new()?;
     let store = Store::new(&site)?;
     let primary = Server::new(&site, &store, &options.heirlock, "nfs-a", "watch")?;
@@ -87,15 +109,33 @@ fn heirlock(options: &Options, records: usize) -> Result<Row> {
     let agent = primary.start()?;
     wait_for("a store of all records", || primary.knows(records))?;
     let _kernel = Kernel::start()?;
-    let adoptive = Server::new(&site, &store, &options.heirlock, "nfs-b", "watch")?;
+    let adoptive = configure(Server::new(&site, &store, &options.heirlock, "nfs-b", "watch")?)?;
     let _agent = adoptive.start()?;
     let clients = site.among_clients(|| Clients::start(records, |_| false, HEIRLOCK_NAMES))?;
     let lost = Instant::now();
     drop(agent);
     let adopting = Running::start(adoptive.heirlock(&["adopt", SERVICE, "--owner-fenced"]))?;
     let tally = wait(adopting, clients, PATIENCE)?;
-    let row = row("heirlock", records, &tally, lost);
+    let row = row(tool, records, &tally, lost);
     ensure!(row.told == records, "{} of {records} clients were told by an adoption", row.told);
+    Ok(row)
+}
+
+/// The notifier alone, on a directory that has all records.
+fn notify(options: &Options, records: usize) -> Result<Row> {
+    let site = Site::new()?;
+    let server = site.host("nfs-b")?;
+    server.know(&format!("{ADDRESS} {}\n", NAMES.join(" ")))?;
+    let directory = server.folder.join("nfs");
+    write_records(&directory.join("sm"), records)?;
+    let clients = site.among_clients(|| Clients::start(records, |_| false, HEIRLOCK_NAMES))?;
+    let (directory, address) = (directory.display().to_string(), ADDRESS.to_string());
+    let where_to = ["notify", "-P", &directory, "--address", &address, "--retry-time", "60s"];
+    let arguments = [where_to.as_slice(), &["--name", NAMES[0], "--name", &address]].concat();
+    let began = Instant::now();
+    let telling = Running::start(server.command(&options.heirlock, &arguments))?;
+    let row = row(NOTIFY, records, &wait(telling, clients, PATIENCE)?, began);
+    ensure!(row.told == records, "{} of {records} clients were told by 'heirlock notify'", row.told);
     Ok(row)
 }
 
@@ -152,7 +192,7 @@ impl Row {
 fn goals(rows: &[Row]) -> Vec<Goal> {
     let find = |tool: &str, records| rows.iter().find(|r| r.tool == tool && r.records == records);
     let of = |records: usize| {
-        let found = find("heirlock", records).zip(find("copy and sm-notify", records));
+        let found = find(RESTART_NFS, records).zip(find("copy and sm-notify", records));
         Goal {
             goal: format!("{} clients told before a copy and sm-notify have told theirs", count(records)),
             measured: found.map_or_else(String::new, |(ours, theirs)| {
@@ -167,11 +207,21 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
             met: found.map(|(ours, theirs)| ours.told >= theirs.told && ours.last_ms < theirs.last_ms),
         }
     };
-    RECORDS.map(of).to_vec()
+    let within = |records: usize| {
+        let found = find(RESTART_NFS, records).zip(find(NOTIFY, records));
+        let ratio = found.map(|(ours, bare)| ours.last_ms / bare.last_ms);
+        Goal {
+            goal: format!("{} clients told within 2 times of 'heirlock notify'", count(records)),
+            measured: ratio.map_or_else(String::new, |ratio| format!("{} times", short(ratio))),
+            met: ratio.map(|ratio| ratio <= 2.0),
+        }
+    };
+    RECORDS.map(of).into_iter().chain([within(10_000)]).collect()
 }
 
 fn plot(rows: &[Row]) -> String {
-    let colours = [("heirlock", "#0a6"), ("copy and sm-notify", "#c30")];
+    let colours =
+        [(RESTART_NFS, "#0a6"), (COMMAND, "#593"), (NOTIFY, "#888"), ("copy and sm-notify", "#c30")];
     let series = colours.map(|(tool, colour)| {
         let rows = rows.iter().filter(|row| row.tool == tool && row.told > 0);
         let points = rows.map(|r| (number(r.records), r.last_ms, r.told == r.records)).collect();

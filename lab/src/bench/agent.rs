@@ -74,6 +74,15 @@ impl Server {
         Ok(Self { host, name, heirlock: heirlock.to_owned() })
     }
 
+    /// The same, whose NFS is restarted so that the lock manager recognises: by the same command.
+    pub(super) fn restarting_nfs(self) -> Result<Self> {
+        let path = self.host.configuration();
+        let text = fs::read_to_string(&path)?;
+        let text = text.replace("strategy = \"command\"", "strategy = \"restart-nfs\"");
+        fs::write(&path, text.replace("\nrecognise = ", "\nrestart-nfs = "))?;
+        Ok(self)
+    }
+
     /// heirlock's command line on this server.
     pub(super) fn heirlock(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command(&self.heirlock, arguments);

@@ -266,7 +266,7 @@ impl<O: Outside> Inside<O> {
     fn begin_basis(&mut self, now: Moment) -> Basis {
         self.outside.forget_hints();
         self.follow_all(now);
-        let (life, placed) = (self.life_that_deletes(), Arc::clone(self.outside.placed()));
+        let (life, placed) = (self.life_that_deletes(), self.outside.placed());
         Basis { began: now, began_at: self.outside.now(), life, placed }
     }
 
@@ -275,7 +275,7 @@ impl<O: Outside> Inside<O> {
         let Some(looking) = self.capture.looking.take() else { return };
         let took = now.since(looking.began);
         self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
-        let rests = Arc::ptr_eq(&looked.basis.placed, self.outside.placed());
+        let rests = Arc::ptr_eq(&looked.basis.placed, &self.outside.placed());
         if !looking.counts || self.run.is_some() || !rests {
             // It may show what was conveyed as if a client had registered, or who was there before as if he had come back.
             self.capture.due = Some(now);

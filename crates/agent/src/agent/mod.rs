@@ -12,7 +12,7 @@
 //! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
-//! | `runs.rs`, `asked.rs`, `claims.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
+//! | `runs.rs`, `asked.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
 //! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
 //! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
@@ -24,6 +24,7 @@ pub mod beat;
 pub mod callouts;
 pub mod capture;
 pub mod claims;
+pub mod conveying;
 pub mod elsewhere;
 pub mod failback;
 pub mod grace;
@@ -77,12 +78,12 @@ use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use health::{Health, Protection};
 use holdings::Held;
-use outside::Outside;
+use outside::{Outside, Unplaced};
 use recovery::Look;
 use runs::Running;
 pub use status::first as first_status;
 use tally::Tally;
-use work::{Fit, RunNumber, Work};
+use work::{Fit, PlacedOf, RunNumber, Work};
 
 /// Answers a callout that waits: its client is durable, or why it is not.
 pub type Answered = Box<dyn FnOnce(&Result<(), String>) + Send>;
@@ -109,6 +110,10 @@ pub enum Message {
     Fit(RunNumber, Fit),
     /// What this server needs to adopt a service that is to come home was looked for.
     HomeLookedFor(ServiceName, Fit),
+    /// Records were placed, for a run.
+    Placed(RunNumber, Vec<PlacedOf>),
+    /// The placed records were taken away: the clients whose files could not be, or why none was.
+    PlacedTakenAway(Result<Unplaced, String>),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<Recognised, String>>),
     /// What other servers compare with their own.
@@ -173,6 +178,7 @@ pub struct Inside<O> {
     /// The number of the last run that this agent began or went on with.
     last_run: RunNumber,
     pub shared: shared::Shared,
+    conveying: conveying::Conveying,
     pub pulse: Pulse,
     pub beat_due: Moment,
     pub facts: Facts,
@@ -230,6 +236,7 @@ impl<O: Outside> Inside<O> {
             asked: None,
             last_run: RunNumber::default(),
             shared: shared::Shared::default(),
+            conveying: conveying::Conveying::default(),
             pulse: Pulse::new(report, Hearts::new(settings.heartbeat.dead_after)),
             facts: Facts::default(),
             health: Health::default(),
@@ -273,6 +280,8 @@ impl<O: Outside> Inside<O> {
             Message::Event(run, event) => self.worked_for(run, event),
             Message::Fit(run, fit) => self.looked_for_needs(run, fit),
             Message::HomeLookedFor(service, fit) => self.home_looked_for(&service, fit),
+            Message::Placed(run, done) => self.placed(run, done),
+            Message::PlacedTakenAway(done) => self.placed_taken_away(now, done),
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Facts(known) => self.facts_gathered(now, known),
             Message::Resolved(name, found) => self.resolved(now, &name, found),
@@ -300,6 +309,7 @@ impl<O: Outside> Inside<O> {
             self.who_came_due(),
             self.files_due(),
             self.put_off.due(),
+            self.conveying.due(),
         ]
         .into_iter()
         .flatten()
@@ -321,6 +331,7 @@ impl<O: Outside> Inside<O> {
         self.say_who_came(now);
         self.tick_asked(now);
         self.tick_run(now);
+        self.say_if_conveyed_stays(now);
         self.share_a_portion(now);
         self.notify_once_shared(now);
         self.follow_when_quiet(now);
@@ -407,6 +418,7 @@ impl<O: Outside> Inside<O> {
             && !self.releases_are_on()
             && self.wishes.is_empty()
             && self.put_off.is_empty()
+            && self.conveying.is_over()
     }
 
     /// Why the agent must end now, if so. It can't go on.
@@ -453,6 +465,7 @@ impl<O: Outside> Inside<O> {
     pub(crate) fn stop(&mut self) -> Result<()> {
         tracing::info!("the agent stops");
         self.stop_notifying();
+        self.say_ends();
         self.outside.say_what_was_suppressed(true);
         self.follow_all(self.outside.now());
         self.pulse.pause(true);

@@ -14,9 +14,9 @@ use heirlock_core::ledger::{Addresses, Roles};
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
-use heirlock_core::takeover::{Conveyance, Registrations};
+use heirlock_core::takeover::Registrations;
 use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use super::look::{Basis, Found, Recall};
 use super::work::{RunNumber, RunWork, Work};
@@ -113,24 +113,11 @@ pub trait Outside {
     // The status monitor's directory.
 
     /// The lines that were placed and not taken away, by this agent and by earlier ones. They are no registrations.
-    fn placed(&self) -> &Placed;
-
-    /// Places a service's records durably, and answers which could not be. What is placed is remembered before.
     ///
-    /// # Errors
-    /// Where none can be placed.
-    fn place(
-        &mut self,
-        records: &BTreeMap<MonName, Vec<u8>>,
-        how: Conveyance,
-        my_name: &MyName,
-    ) -> Result<Unplaced, String>;
-
-    /// Takes away all that was placed, and answers what could not be: it is remembered still.
-    ///
-    /// # Errors
-    /// Where nothing can be taken away, or what is left can't be remembered.
-    fn take_placed_away(&mut self) -> Result<Unplaced, String>;
+    /// [`RunWork::Place`] and [`Work::TakePlacedAway`] change them beside the loop. They hold each line before it is placed and
+    /// until it is taken away. A change makes another value of them, so that two that are the same ([`Arc::ptr_eq`]) have
+    /// nothing placed or taken away between them.
+    fn placed(&self) -> Placed;
 
     /// Whether something may have changed there since hints were last forgotten. A hint that comes where there is none wakes
     /// the agent by a message; however many come, they are one until they are forgotten.
@@ -139,7 +126,8 @@ pub trait Outside {
     /// From now on a hint is news. To be said before a look begins.
     fn forget_hints(&mut self);
 
-    /// Looks, now, and answers when that is done.
+    /// Looks, now, and answers when that is done. It waits for no record that is being placed or taken away, and takes none for
+    /// a registration.
     ///
     /// # Errors
     /// Why the directory can't be seen.

@@ -10,8 +10,8 @@ use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
 use heirlock_core::store::{Change, StoreError};
 use heirlock_core::takeover::{
-    Action, Cause, Conveyance, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase,
-    Plan, Queue, Recognition, Registrations, Remains, Strategy, Takeover, Todo, Trouble, Until, tells_peers,
+    Action, Cause, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase, Plan, Queue,
+    Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until, tells_peers,
 };
 use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
@@ -98,7 +98,8 @@ impl Waiting {
     pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
-            AnswerWhen::Notified => machine.has_tried_all(),
+            // The answer names the records that could not be placed.
+            AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
             AnswerWhen::Settled => false,
         }
     }
@@ -529,7 +530,10 @@ impl<O: Outside> Inside<O> {
     fn act(&mut self, action: Action) {
         let Some(running) = &mut self.run else { return };
         let number = running.number;
-        running.machine.begins(self.outside.now(), &action);
+        // Of that of conveying see `convey`.
+        if !matches!(action, Action::Convey { .. }) {
+            running.machine.begins(self.outside.now(), &action);
+        }
         match action {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
@@ -538,14 +542,7 @@ impl<O: Outside> Inside<O> {
                     self.advance(claimed);
                 }
             }
-            Action::Convey { services, how } => {
-                let mut services = services;
-                for (_, records) in &mut services {
-                    records.retain(|client, record| self.means_the_same_here(client, record));
-                }
-                let placed = self.convey(&services, how);
-                self.advance(Event::Conveyed(placed));
-            }
+            Action::Convey { services, how } => self.convey(number, services, how),
             Action::Recognise(strategy) => self.recognise(number, strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
                 Some(grace) => self.outside.begin_for(number, RunWork::Prove(grace)),
@@ -570,56 +567,9 @@ impl<O: Outside> Inside<O> {
                 self.notify_once_shared(now);
             }
             Action::StopNotifying => self.stop_notifying(),
-            Action::CleanUp => {
-                self.take_conveyed_away();
-            }
+            Action::CleanUp => self.take_conveyed_away(),
             Action::AwaitFinish => self.prepared(),
             Action::Over(end) => self.over(end),
-        }
-    }
-
-    /// Places the records of all services. Those that can't be placed are named; their clients are told all the same, for
-    /// what lies there is read by none but the tools that would tell them without heirlock.
-    fn convey(
-        &mut self,
-        services: &[(ServiceName, BTreeMap<MonName, Vec<u8>>)],
-        how: Conveyance,
-    ) -> Result<Vec<Trouble>, String> {
-        let directory = self.settings.state_directory.display().to_string();
-        let mut troubles = Vec::new();
-        for (service, records) in services {
-            let name = self.announced_names(service).into_iter().next();
-            let name = name.ok_or_else(|| format!("{service} has no name to announce"))?;
-            let unplaced = match self.outside.place(records, how, &name) {
-                Ok(unplaced) => unplaced,
-                Err(error) => {
-                    let why = format!("the records of {service} could not be placed: {error}");
-                    tracing::error!(%service, %error, "{service}: its records could not be placed into {directory}, though its clients are told all the same: {error}");
-                    let entry = format!("{directory}/sm");
-                    troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
-                    continue;
-                }
-            };
-            for (client, why) in unplaced {
-                tracing::error!(%service, %client, why, "{service}: the record of {client} could not be placed, though that client is told all the same: {why}");
-                let entry = format!("{directory}/sm/{client}");
-                troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
-            }
-        }
-        Ok(troubles)
-    }
-
-    /// Removes what was conveyed. What can't be removed is remembered, so that nobody takes it for a registration.
-    pub(crate) fn take_conveyed_away(&mut self) {
-        match self.outside.take_placed_away() {
-            Ok(left) => {
-                for (client, why) in left {
-                    tracing::warn!(%client, why, "the conveyed record of {client} could not be taken away, which the next start tries again: {why}");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "conveyed records could not all be taken away, which the next start tries again: {error}");
-            }
         }
     }
 
@@ -723,17 +673,23 @@ impl<O: Outside> Inside<O> {
     pub fn over(&mut self, end: End) {
         let Some(running) = self.run.take() else { return };
         self.outside.stop_telling();
-        self.conclude(running, end);
+        self.lives.run_ended(self.outside.now(), &end, running.reborn);
+        self.say_end_once_taken_away(running, end);
         self.learn_what_was_put_off(self.outside.now());
         self.prune();
         self.capture.due = Some(self.outside.now());
     }
 
-    /// Says how a run has ended, to the log and to those who wait for it.
+    /// A run has ended before anything was placed for it.
     pub(crate) fn conclude(&mut self, mut running: Running, end: End) {
         self.counts.phases.passed(running.said, &mut running.in_phase_since, self.outside.now());
         self.counts.ended(running.machine.cause(), &end);
         self.lives.run_ended(self.outside.now(), &end, running.reborn);
+        self.say_end(running, end);
+    }
+
+    /// Says how a run has ended, to the log and to those who wait for it.
+    pub(crate) fn say_end(&self, running: Running, end: End) {
         super::status::log_end(&running.machine, &end);
         let mut answer =
             super::status::answer(&running.machine, end, self.store.as_ref(), &self.outside.unready());

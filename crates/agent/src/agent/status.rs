@@ -285,6 +285,8 @@ pub fn progress(now: Moment, machine: &Takeover, settings: &Settings, store: Opt
     Progress { phase: machine.phase(), clients, answered, wait, told: Vec::new() }
 }
 
+const PLACING: &str = "records to be placed into the status monitor's directory";
+
 /// What a run waits for now.
 fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
     let (clients, answered) = machine.counts();
@@ -294,6 +296,8 @@ fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
             "what the adoption needs to be looked for, and the fence to confirm that the owner is off".into()
         }
         Phase::Intent => "what the adoption needs to be looked for".into(),
+        Phase::Claimed if machine.is_placing() => PLACING.into(),
+        Phase::Settling if machine.is_placing() && machine.not_back() == 0 => PLACING.into(),
         Phase::Conveyed => "the lock manager to recognise the records".into(),
         Phase::Recognised => "the grace period to be open".into(),
         Phase::Proved => format!("{} to be on this server and served", addresses(machine, settings)),

@@ -1,5 +1,6 @@
 //! Work that an agent begins on its server, since it takes its time. A message tells its result.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use heirlock_core::grace::Grace;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Population;
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Notice, Part, Strategy, TimeLimits};
+use heirlock_core::takeover::{Conveyance, Notice, Part, Strategy, TimeLimits};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
+use super::outside::Unplaced;
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::limits;
@@ -39,6 +41,14 @@ pub enum RunWork {
         insists: bool,
         /// The run waits for the addresses.
         brings: bool,
+    },
+    /// Records are placed into the status monitor's directory, durably. Earlier work of this kind, or of
+    /// [`Work::TakePlacedAway`], is done first. Told by [`Message::Placed`](super::Message::Placed).
+    Place {
+        /// Service by service.
+        services: Vec<Placing>,
+        /// A copy of each record, or a file made from it.
+        how: Conveyance,
     },
     /// Owners are confirmed off.
     Fence(Vec<(ServiceName, ServerName)>),
@@ -95,6 +105,10 @@ pub enum Work {
     /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume
     /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
     TakeVolumeAway(ServiceName),
+    /// All placed records are taken away from the status monitor's directory. Earlier work of this kind, or of
+    /// [`RunWork::Place`], is done first. A record that can't be taken away is remembered still. Told by
+    /// [`Message::PlacedTakenAway`](super::Message::PlacedTakenAway).
+    TakePlacedAway,
     /// What was written into the status monitor's directory is made durable. Told by
     /// [`Message::DirectorySynced`](super::Message::DirectorySynced).
     SyncDirectory,
@@ -102,6 +116,20 @@ pub enum Work {
     /// Nothing is told.
     Discard(Population),
 }
+
+/// The records of one service that are placed.
+#[derive(Debug, Clone)]
+pub struct Placing {
+    /// Which service.
+    pub service: ServiceName,
+    /// By client.
+    pub records: BTreeMap<MonName, Vec<u8>>,
+    /// The name of this server in a file that is made from a record.
+    pub my_name: MyName,
+}
+
+/// A service, and which of its clients have no file as it should be; or why none of them has one.
+pub type PlacedOf = (ServiceName, Result<Unplaced, String>);
 
 /// What was found of what an adoption needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +169,7 @@ pub fn time_limits(settings: &Settings) -> TimeLimits {
     TimeLimits {
         fit: looked + limits::WORK_SLACK,
         fence: hook(settings.hooks.fence.as_ref()) + limits::WORK_SLACK,
+        conveying: limits::PLACED_TIME_MAX,
         recognition: volumes + manager.recognition_time_max() + limits::WORK_SLACK,
         proof: limits::PROVE_TIME_MAX + limits::WORK_SLACK,
     }

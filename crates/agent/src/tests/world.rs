@@ -31,8 +31,8 @@ use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Re
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
 use crate::{
-    Agent, Basis, Fit, Found, Look, Looked, Message, Outside, Placed, Recall, RunNumber, RunWork, Telling,
-    Unplaced, Unready, Work,
+    Agent, Basis, Fit, Found, Look, Looked, Message, Outside, Placed, PlacedOf, Placing, Recall, RunNumber,
+    RunWork, Telling, Unplaced, Unready, Work,
 };
 
 const GRACE: Duration = Duration::from_secs(20);
@@ -59,6 +59,11 @@ pub(super) struct World {
     registrations: Option<String>,
     memory: StoreMemory,
     maintained: bool,
+    /// NFS is restarted to make the lock manager recognise; else a command does it.
+    restarts_nfs: bool,
+    /// The status monitor's directory hangs: what was begun there, in order, is done when it doesn't any more.
+    hangs: bool,
+    hanging: VecDeque<Message>,
 }
 
 impl World {
@@ -82,6 +87,24 @@ impl World {
             (self.life, self.life_began) = (self.life + 1, self.now);
         }
         work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
+    }
+
+    /// Something was done in the status monitor's directory, or hangs.
+    fn done_there(&mut self, message: Message) {
+        if self.hangs {
+            self.hanging.push_back(message);
+        } else {
+            self.said.push_back(message);
+        }
+    }
+
+    fn place(&mut self, services: Vec<Placing>) -> Vec<PlacedOf> {
+        let placed = Arc::make_mut(&mut self.placed);
+        let mut place = |placing: Placing| {
+            placed.extend(placing.records);
+            (placing.service, Ok(Unplaced::new()))
+        };
+        services.into_iter().map(&mut place).collect()
     }
 
     /// Every client answers that is not off, and the first of them comes back for its locks.
@@ -207,23 +230,8 @@ impl Outside for World {
         Ok(self.memory.clone())
     }
 
-    fn placed(&self) -> &Placed {
-        &self.placed
-    }
-
-    fn place(
-        &mut self,
-        records: &BTreeMap<MonName, Vec<u8>>,
-        _: Conveyance,
-        _: &MyName,
-    ) -> Result<Unplaced, String> {
-        Arc::make_mut(&mut self.placed).extend(records.clone());
-        Ok(Unplaced::new())
-    }
-
-    fn take_placed_away(&mut self) -> Result<Unplaced, String> {
-        self.placed = Placed::default();
-        Ok(Unplaced::new())
+    fn placed(&self) -> Placed {
+        Arc::clone(&self.placed)
     }
 
     fn is_hinted(&self) -> bool {
@@ -278,6 +286,11 @@ impl Outside for World {
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         let (name, message) = match work {
             RunWork::CheckFit { .. } => ("check", Message::Fit(run, all_is_here())),
+            RunWork::Place { services, .. } => {
+                self.begun.push("place".to_owned());
+                let done = Message::Placed(run, self.place(services));
+                return self.done_there(done);
+            }
             RunWork::Fence(_) => ("fence", Message::Event(run, Event::Fenced(Ok(())))),
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);
@@ -295,7 +308,7 @@ impl Outside for World {
     }
 
     fn begin(&mut self, work: Work) {
-        self.said.extend(match work {
+        let message = match work {
             Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
             Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
             Work::AskGrace(life) => Some(Message::GraceAsked(life, (self.probe(), "so it says".into()))),
@@ -303,8 +316,14 @@ impl Outside for World {
             Work::TakeAddressAway(service) => Some(Message::AddressGone(service, Ok(()))),
             Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
             Work::SyncDirectory => Some(Message::DirectorySynced(Ok(()))),
+            Work::TakePlacedAway => {
+                self.placed = Placed::default();
+                self.done_there(Message::PlacedTakenAway(Ok(Unplaced::new())));
+                None
+            }
             Work::LeaveAddress(_) | Work::Discard(_) => None,
-        });
+        };
+        self.said.extend(message);
     }
 
     fn stop_telling(&mut self) {}
@@ -336,15 +355,15 @@ pub(super) fn service(name: &str) -> ServiceName {
 }
 
 /// A server with a lock manager of commands, that may hold `new`.
-fn settings() -> Arc<Settings> {
+fn settings(restarts_nfs: bool) -> Arc<Settings> {
     let command =
         |word: &str| Some(Command { argv: vec![word.to_owned()], time_limit: Duration::from_secs(30) });
     let lock_manager = LockManagerSettings {
         kind: LockManagerKind::Command,
-        strategy: Strategy::Command,
+        strategy: if restarts_nfs { Strategy::RestartNfs } else { Strategy::Command },
         convey: Conveyance::Generate,
         settle_margin: Duration::from_secs(5),
-        restart_nfs: None,
+        restart_nfs: command("restart-nfs"),
         restart_status_monitor: None,
         recognise: command("recognise"),
         incarnation: command("incarnation"),
@@ -381,20 +400,25 @@ fn settings() -> Arc<Settings> {
 
 /// An agent that begins in this world, on this store.
 pub(super) fn taken_up(store: &InMemory, world: World) -> Agent<World> {
-    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    let settings = settings(world.restarts_nfs);
+    let mut agent = Agent::new(settings, Box::new(store.clone()), world).unwrap();
     agent.take_up();
     agent
 }
 
 /// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
 pub(super) fn begun() -> (InMemory, Agent<World>) {
+    begun_in(World::default())
+}
+
+fn begun_in(world: World) -> (InMemory, Agent<World>) {
     let store = InMemory::new(StoreIdentity::of(7));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let records = clients().map(|client| (client.clone(), record(&client))).into();
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
     store.claim(&service("new"), &claim).unwrap();
     store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
-    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..world };
     let agent = taken_up(&store, world);
     (store, agent)
 }
@@ -475,14 +499,17 @@ pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Op
             world.look_at_lock_manager();
             continue;
         };
-        of_runs +=
-            usize::from(matches!(message, Message::Fit(..) | Message::Recognised(..) | Message::Event(..)));
+        of_runs += usize::from(matches!(
+            message,
+            Message::Fit(..) | Message::Placed(..) | Message::Recognised(..) | Message::Event(..)
+        ));
         agent.handle(message);
         if killed_after == Some(of_runs) && !is_killed {
             is_killed = true;
             let mut world = std::mem::take(agent.outside_mut());
             // What was begun ends with the process.
             world.said.clear();
+            world.hanging.clear();
             world.begun.push("killed".to_owned());
             *agent = taken_up(store, world);
         }
@@ -500,17 +527,18 @@ fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
 
 #[test]
 fn the_world_of_the_tests_keeps_the_promises_of_a_server() {
-    contract::keeps_its_promises(World::default(), |world| World { said: VecDeque::new(), ..world });
+    let next = |world: &mut World| world.said.pop_front().unwrap();
+    contract::keeps_its_promises(World::default(), next, |world| World { said: VecDeque::new(), ..world });
 }
 
 #[test]
 fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
-    assert_eq!(agent.outside().begun, ["check", "command", "prove", "bring up", "tell"]);
+    assert_eq!(agent.outside().begun, ["check", "place", "command", "prove", "bring up", "tell"]);
     assert_eq!(agent.outside().told, clients());
     assert_eq!(outcomes(&store, &agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
-    assert_eq!(agent.outside().placed(), &Placed::default(), "what was conveyed is taken away");
+    assert_eq!(agent.outside().placed(), Placed::default(), "what was conveyed is taken away");
     let ledger = agent.ledger_of(&service("new")).unwrap();
     // The other one acknowledged and did not register again: it is retired when grace is over.
     assert!(ledger.stored().keys().eq(&clients()[..1]), "{:?}", ledger.stored());
@@ -572,7 +600,7 @@ fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
     assert_eq!(durable.commits.done_total, before.commits.done_total + 1);
     // The next agent holds nothing before it has read its store.
     let world = std::mem::take(agent.outside_mut());
-    let mut agent = Agent::new(settings(), Box::new(store.clone()), world).unwrap();
+    let mut agent = Agent::new(settings(false), Box::new(store.clone()), world).unwrap();
     let failed = add(&mut agent, "10.0.0.10").registrations;
     assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
 }
@@ -637,7 +665,7 @@ fn a_verb_that_is_said_again_after_an_adoption_succeeds_at_once_and_changes_noth
 #[test]
 fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_change() {
     let store = InMemory::new(StoreIdentity::of(7));
-    let mut at_home = (*settings()).clone();
+    let mut at_home = (*settings(false)).clone();
     at_home.services[0].home = Some(at_home.server.clone());
     let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
     let mut agent = Agent::new(Arc::new(at_home), Box::new(store), world).unwrap();
@@ -662,15 +690,27 @@ fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_
 
 #[test]
 fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
-    let (store, mut agent) = begun();
-    let messages = adopt(&store, &mut agent, None);
-    assert!(messages >= 5, "{messages}");
-    for killed_after in 1..=messages {
-        let (store, mut agent) = begun();
-        adopt(&store, &mut agent, Some(killed_after));
-        let expected = [Outcome::ReRegistered, Outcome::Acknowledged];
-        assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
-        assert!(agent.outside().begun.contains(&"killed".to_owned()), "{killed_after}");
+    for restarts_nfs in [false, true] {
+        let anew = || begun_in(World { restarts_nfs, ..World::default() });
+        let (store, mut agent) = anew();
+        let messages = adopt(&store, &mut agent, None);
+        assert!(messages >= 6, "{messages}");
+        for killed_after in 1..=messages {
+            let (store, mut agent) = anew();
+            adopt(&store, &mut agent, Some(killed_after));
+            let begun = &agent.outside().begun;
+            let mut before = begun.iter().take_while(|work| *work != "killed");
+            // Killed before the lock manager had recognised, nothing tells that the life which ran was not asked for their locks.
+            let expected = match before.any(|work| work == "command" || work == "restart-nfs") {
+                true => [Outcome::ReRegistered, Outcome::Acknowledged],
+                false => [Outcome::Lost; 2],
+            };
+            assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
+            assert!(begun.contains(&"killed".to_owned()), "{killed_after}");
+            let told: BTreeSet<_> = agent.outside().told.iter().cloned().collect();
+            assert_eq!(told, clients().into(), "{killed_after}");
+            assert_eq!(agent.outside().placed(), Placed::default(), "{killed_after}");
+        }
     }
 }
 
@@ -686,3 +726,4 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     let number = store.number_of(&service("new"), held).unwrap().unwrap();
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
+mod conveying;

@@ -62,6 +62,8 @@ struct World {
     steps_left: Option<usize>,
     steps: usize,
     cause: Cause,
+    /// Before which event after it was begun all records are placed; never, where there is none.
+    placed_before: usize,
 }
 
 impl World {
@@ -82,6 +84,7 @@ impl World {
             steps_left: None,
             steps: 0,
             cause,
+            placed_before: 0,
         }
     }
 
@@ -253,7 +256,8 @@ impl World {
             Action::CheckFit(_) => vec![Event::Fit(Ok(()))],
             Action::Fence(_) => vec![Event::Fenced(Ok(()))],
             Action::Claim { services, .. } => vec![self.claim(&services)],
-            Action::Convey { .. } => vec![Event::Conveyed(Ok(Vec::new()))],
+            // See `agent`.
+            Action::Convey { .. } => Vec::new(),
             Action::Recognise(strategy) => {
                 self.noted = Registrations::of(run, &self.shown()).render();
                 self.step()?;
@@ -304,7 +308,13 @@ impl World {
     fn agent(&mut self) -> Result<(), Killed> {
         while let Some((mut run, first)) = self.next_run() {
             let mut events = std::collections::VecDeque::from([first]);
+            // How many events come before all is placed, while that is on.
+            let mut placing = None;
             while !run.is_over() {
+                if placing.take_if(|left| *left == 0).is_some() {
+                    events.push_front(Event::Conveyed(Ok(Vec::new())));
+                }
+                placing = placing.map(|left| left - 1);
                 let event = events.pop_front().unwrap_or_else(|| {
                     // Nothing more comes by itself: grace passes.
                     self.now = run.next_timeout().unwrap_or_else(|| panic!("stuck in {}", run.phase()));
@@ -317,6 +327,10 @@ impl World {
                 }
                 for action in then {
                     self.step()?;
+                    if action.work() == Some(Work::Conveying) {
+                        placing = Some(self.placed_before);
+                        events.push_back(Event::Begun(Work::Conveying));
+                    }
                     events.extend(self.act(run.run(), action)?);
                     self.step()?;
                 }
@@ -379,7 +393,11 @@ const MEANWHILE: [Meanwhile; 3] = [Meanwhile::Nothing, Meanwhile::Restart, Meanw
 
 /// Kills the agent after each of these numbers of steps, and lets the last one finish.
 fn survive(cause: Cause, kills: &[(usize, Meanwhile)]) -> World {
-    let mut world = World::new(cause);
+    survive_placed(cause, 0, kills)
+}
+
+fn survive_placed(cause: Cause, placed_before: usize, kills: &[(usize, Meanwhile)]) -> World {
+    let mut world = World { placed_before, ..World::new(cause) };
     for (steps, meanwhile) in kills {
         world.steps_left = Some(*steps);
         let _ = world.agent();
@@ -413,6 +431,19 @@ fn killed_once_after_any_step_the_next_run_finishes() {
     }
 }
 
+/// Records are placed beside recognition and telling: that may end at any time, or never.
+#[test]
+fn killed_after_any_step_while_records_are_being_placed_the_next_run_finishes() {
+    for placed_before in [1, 2, 3, 4, 6, 9, usize::MAX] {
+        let whole = survive_placed(Cause::Asked, placed_before, &[]).steps;
+        for steps in 0..whole {
+            for meanwhile in MEANWHILE {
+                survive_placed(Cause::Asked, placed_before, &[(steps, meanwhile)]);
+            }
+        }
+    }
+}
+
 #[test]
 fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another_life_under_a_new_one() {
     let numbers = |meanwhile| {
@@ -435,7 +466,8 @@ proptest! {
     #[test]
     fn after_any_number_of_kills_the_last_run_finishes(
         kills in vec((0_usize..60, prop::sample::select(MEANWHILE.to_vec())), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
+        placed_before in 0_usize..20,
     ) {
-        survive(cause, &kills);
+        survive_placed(cause, placed_before, &kills);
     }
 }

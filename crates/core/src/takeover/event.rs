@@ -35,7 +35,8 @@ pub enum Event {
         /// those of the refused that are ours all the same: after the claim it could not be read what it brings
         unread: Vec<ServiceName>,
     },
-    /// The result of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same.
+    /// The result of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same. Where the run
+    /// went on meanwhile it comes in any phase.
     Conveyed(Result<Vec<Trouble>, String>),
     /// The result of [`Action::Recognise`].
     Recognised(Result<Recognition, String>),

@@ -54,6 +54,7 @@ mod member;
 mod order;
 mod outcomes;
 mod phase;
+mod placing;
 mod queue;
 mod registrations;
 mod resume;
@@ -81,6 +82,7 @@ pub use strategy::{Conveyance, Strategy, UnknownWord};
 pub use timers::{TimeLimits, Work};
 
 use member::Member;
+use placing::Placing;
 
 use crate::Batch;
 use crate::claim::Authority;
@@ -162,6 +164,8 @@ pub struct Takeover {
     awaits_finish: bool,
     /// The work that was begun for it and has not reported, with its time limit.
     working: Option<(Work, Moment)>,
+    /// Whether records are being placed. Other work may go on meanwhile.
+    placing: Placing,
     members: Vec<Member>,
     life: Option<Incarnation>,
     grace: Option<Grace>,
@@ -193,6 +197,7 @@ impl Takeover {
             resumed_from: None,
             awaits_finish: false,
             working: None,
+            placing: Placing::default(),
             members: Vec::new(),
             life: None,
             grace: None,
@@ -259,6 +264,7 @@ impl Takeover {
         match (self.phase, event) {
             (_, Event::Begun(work)) => self.begun(now, work),
             (_, Event::Tick { .. }) if self.late(now).is_some() => self.hangs(now),
+            (_, Event::Tick { .. }) if self.placing.is_late(now) => self.placing_hangs(),
             (_, Event::Overtaken(service)) => self.overtaken(now, &service),
             (_, Event::GivenUp(service)) => self.given_up(now, &service),
             (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
@@ -277,6 +283,7 @@ impl Takeover {
                 self.claimed(now, won, &refused, unread)
             }
             (Phase::Claimed, Event::Conveyed(result)) => self.conveyed(now, result),
+            (_, Event::Conveyed(result)) if self.placing.is_begun() => self.placed(now, result),
             (Phase::Conveyed, Event::Recognised(result)) => self.recognised(now, result),
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
@@ -373,17 +380,6 @@ impl Takeover {
             })
             .collect();
         Batch { persist, then: vec![Action::Convey { services: conveyed, how: self.plan.convey }] }
-    }
-
-    fn conveyed(&mut self, now: Moment, result: Result<Vec<Trouble>, String>) -> Steps {
-        match result {
-            Ok(troubles) => self.trouble(troubles),
-            Err(why) => return self.fail(now, Hindrance::Conveying, why),
-        }
-        self.enter(now, Phase::Conveyed, Some(Milestone::Conveyed));
-        // A self-adoption follows what has happened already.
-        let strategy = if self.is_own_restart() { Strategy::Notify } else { self.plan.strategy };
-        Batch { persist: self.journals(None), then: vec![Action::Recognise(strategy)] }
     }
 
     fn recognised(&mut self, now: Moment, result: Result<Recognition, String>) -> Steps {
@@ -542,7 +538,8 @@ impl Takeover {
     fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
         self.seen.extend(present);
         let grace_over = now >= self.settled_at();
-        if (!grace_over || planted(Bug::NeverSettle)) && !self.are_all_clients_back() {
+        let awaits_clients = (!grace_over || planted(Bug::NeverSettle)) && !self.are_all_clients_back();
+        if awaits_clients || self.is_placing() {
             return Batch::nothing();
         }
         // A stop of the lock manager takes records away, and may not have been seen yet: whom nothing shows to be here is

@@ -20,7 +20,8 @@ pub enum Phase {
     Fenced,
     /// The next generation is ours, with all records and a state number that was never sent.
     Claimed,
-    /// The records lie where the lock manager's status monitor looks.
+    /// The records lie where the lock manager's status monitor looks; or they are being placed there, where no program reads
+    /// them that recognition runs ([`Strategy::reads_placed`](super::Strategy::reads_placed)).
     Conveyed,
     /// The lock manager was made to drop what it had and to open a grace period. From here on the state number
     /// belongs to this life.

@@ -34,7 +34,7 @@ impl Takeover {
         self.taken_over().find_map(Member::no_client_was_called).map(str::to_owned)
     }
 
-    fn taken_over(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn taken_over(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.part == Part::Target)
     }
 

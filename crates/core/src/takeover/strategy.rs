@@ -55,6 +55,14 @@ impl Strategy {
         !matches!(self, Strategy::Notify)
     }
 
+    /// Whether a program that this strategy runs may read the placed records: all of them have to lie there before it begins.
+    /// rpc.statd reads them where it is restarted for that, and a command of the configuration may read them. A restart of NFS
+    /// leaves the status monitor alone, and clients that lost their locks are told from the store.
+    #[must_use]
+    pub fn reads_placed(self) -> bool {
+        matches!(self, Strategy::RestartLockManager | Strategy::Command)
+    }
+
     /// As the configuration spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Work::Fit`] | [`TimeLimits::fit`] | it is refused: nothing was changed |
 //! | [`Work::Fence`] | [`TimeLimits::fence`] | it is refused: nothing was changed |
+//! | [`Work::Conveying`] | [`TimeLimits::conveying`], and [`limits::PLACED_TIME_EACH`] for each record | it goes on, and says that records were not placed; their clients are told all the same |
 //! | [`Work::Recognition`] | [`TimeLimits::recognition`] | it fails. When another life of the lock manager begins all the same, that one's run tells the clients |
 //! | [`Work::Proof`] | [`TimeLimits::proof`] | its clients are lost, and it is over |
 //! | `--finish` | the last moment at which a notification may leave | its clients are lost, and it is over |
@@ -30,6 +31,8 @@ pub enum Work {
     Fit,
     /// [`Action::Fence`].
     Fence,
+    /// [`Action::Convey`]. Other work may go on meanwhile.
+    Conveying,
     /// [`Action::Recognise`].
     Recognition,
     /// [`Action::Prove`].
@@ -48,6 +51,8 @@ pub struct TimeLimits {
     pub fit: Duration,
     /// To have the owners confirmed off.
     pub fence: Duration,
+    /// To place records, however few.
+    pub conveying: Duration,
     /// To bring volumes up and to make the lock manager recognise.
     pub recognition: Duration,
     /// To prove that grace is open.
@@ -58,7 +63,7 @@ impl TimeLimits {
     /// The same limit for each.
     #[must_use]
     pub const fn each(limit: Duration) -> Self {
-        Self { fit: limit, fence: limit, recognition: limit, proof: limit }
+        Self { fit: limit, fence: limit, conveying: limit, recognition: limit, proof: limit }
     }
 }
 
@@ -69,12 +74,12 @@ impl Action {
         match self {
             Action::CheckFit(_) => Some(Work::Fit),
             Action::Fence(_) => Some(Work::Fence),
+            Action::Convey { .. } => Some(Work::Conveying),
             Action::Recognise(_) => Some(Work::Recognition),
             Action::Prove => Some(Work::Proof),
             Action::BringUp(_) => Some(Work::BringUp),
             Action::Notify(_) => Some(Work::Telling),
             Action::Claim { .. }
-            | Action::Convey { .. }
             | Action::StopNotifying
             | Action::CleanUp
             | Action::AwaitFinish
@@ -89,6 +94,7 @@ impl Event {
         match self {
             Event::Fit(_) => Some(Work::Fit),
             Event::Fenced(_) => Some(Work::Fence),
+            Event::Conveyed(_) => Some(Work::Conveying),
             Event::Recognised(_) => Some(Work::Recognition),
             Event::Proved(_) => Some(Work::Proof),
             Event::BroughtUp(_) => Some(Work::BringUp),
@@ -98,9 +104,10 @@ impl Event {
 }
 
 impl Takeover {
-    /// An action that it asked for begins: work that reports is waited for from now on.
+    /// An action that it asked for begins: work that reports is waited for from now on. What is to be done beside that, where
+    /// records are being placed, [`Takeover::step`] answers when it is told of [`Event::Begun`]; here it is nothing.
     pub fn begins(&mut self, now: Moment, action: &Action) {
-        if let Some(work) = action.work() {
+        if let Some(work) = action.work().filter(|work| *work != Work::Conveying) {
             let _ = self.step(now, Event::Begun(work));
         }
     }
@@ -118,7 +125,14 @@ impl Takeover {
     /// When to tell it that time has passed.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Moment> {
+        self.placing.until().into_iter().chain(self.timeout_of_phase()).min()
+    }
+
+    /// The same, but for records that are being placed.
+    pub(super) fn timeout_of_phase(&self) -> Option<Moment> {
         match self.phase {
+            // It is over with the last record.
+            Phase::Settling if self.is_placing() => None,
             Phase::Settling => Some(match self.looking_since {
                 Some(since) => since + limits::LAST_LOOK_TIME_MAX,
                 None => self.settled_at(),
@@ -132,11 +146,15 @@ impl Takeover {
     /// announces that all clients are back, or that a look shows the same life.
     #[must_use]
     pub fn is_due(&self, now: Moment) -> bool {
+        if self.placing.until().is_some_and(|at| now >= at) {
+            return true;
+        }
         match self.phase {
+            Phase::Settling if self.is_placing() => false,
             Phase::Settling => {
                 self.looking_since.is_some() || now >= self.settled_at() || self.are_all_clients_back()
             }
-            _ => self.next_timeout().is_some_and(|at| now >= at),
+            _ => self.timeout_of_phase().is_some_and(|at| now >= at),
         }
     }
 
@@ -151,8 +169,9 @@ impl Takeover {
 
     /// Work began for it.
     pub(super) fn begun(&mut self, now: Moment, work: Work) -> Steps {
-        let TimeLimits { fit, fence, recognition, proof } = self.plan.limits;
+        let TimeLimits { fit, fence, recognition, proof, .. } = self.plan.limits;
         let until = match work {
+            Work::Conveying => return self.placing_begun(now),
             Work::Fit => now + fit,
             Work::Fence => now + fence,
             Work::Recognition => now + recognition,
@@ -182,6 +201,8 @@ impl Takeover {
         let what = match work {
             Work::Fit => "the adoption's needs could not be looked at in time",
             Work::Fence => "the fence has not answered in time",
+            // It holds nothing else up; see `placing_hangs`.
+            Work::Conveying => return Steps::nothing(),
             Work::Recognition => "the lock manager was not made to recognise in time",
             Work::Proof => "whether grace is open was not learnt in time",
             Work::BringUp => "addresses were not looked for in time",

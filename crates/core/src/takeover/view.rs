@@ -121,7 +121,7 @@ impl Takeover {
     /// Whether its end has come: a client that is retired for having no record is looked for once more.
     #[must_use]
     pub fn wants_last_look(&self, now: Moment) -> bool {
-        self.is_due(now) && self.next_timeout().is_some_and(|at| now >= at)
+        self.is_due(now) && self.timeout_of_phase().is_some_and(|at| now >= at)
     }
 
     /// The grace period that it recognised in.

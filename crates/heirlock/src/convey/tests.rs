@@ -42,7 +42,7 @@ fn sm(place: &Place) -> Option<String> {
 fn a_copy_is_the_record_to_the_byte() {
     let place = place();
     let torn_end = LINE.trim_end();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     assert_eq!(conveyor.place(&records(torn_end), Conveyance::Copy, &name()).unwrap(), []);
     assert_eq!(sm(&place).as_deref(), Some(torn_end));
     assert_eq!(fs::metadata(place.state.join("sm/10.0.0.1")).unwrap().mode() & 0o777, 0o600);
@@ -51,7 +51,7 @@ fn a_copy_is_the_record_to_the_byte() {
 #[test]
 fn a_generated_one_names_the_service() {
     let place = place();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     conveyor.place(&records(LINE), Conveyance::Generate, &name()).unwrap();
     let placed = sm(&place).unwrap();
     assert!(placed.ends_with(" 10.0.0.1 nfs-service\n") && placed.contains(" 000186b5 "), "{placed}");
@@ -64,8 +64,8 @@ fn placed_lines_are_known_after_a_restart_and_taken_away_again() {
         .unwrap()
         .place(&records(LINE), Conveyance::Copy, &name())
         .unwrap();
-    let mut again = Conveyor::open(&place.state, &place.local).unwrap();
-    assert_eq!(**again.placed(), records(LINE));
+    let again = Conveyor::open(&place.state, &place.local).unwrap();
+    assert_eq!(*again.placed(), records(LINE));
     again.clean_up().unwrap();
     assert_eq!(sm(&place), None);
     assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());
@@ -76,11 +76,11 @@ fn a_book_that_cannot_be_read_is_put_aside_and_keeps_no_agent_from_beginning() {
     for torn in ["{\"10.0.0.1\": ", "", "[]"] {
         let place = place();
         fs::write(place.local.join(BOOK), torn).unwrap();
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
         assert!(conveyor.placed().is_empty());
         assert_eq!(fs::read_to_string(place.local.join(BOOK_ASIDE)).unwrap(), torn);
         conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        assert_eq!(**Conveyor::open(&place.state, &place.local).unwrap().placed(), records(LINE));
+        assert_eq!(*Conveyor::open(&place.state, &place.local).unwrap().placed(), records(LINE));
     }
 }
 
@@ -88,7 +88,7 @@ fn a_book_that_cannot_be_read_is_put_aside_and_keeps_no_agent_from_beginning() {
 fn a_copy_that_is_the_servers_own_registration_is_neither_placed_nor_taken_away() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), LINE).unwrap();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
     assert!(conveyor.placed().is_empty(), "it would seem to be gone");
     conveyor.clean_up().unwrap();
@@ -99,7 +99,7 @@ fn a_copy_that_is_the_servers_own_registration_is_neither_placed_nor_taken_away(
 fn a_line_of_the_servers_own_status_monitor_stays() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
     conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
     assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")), "placed once");
@@ -119,7 +119,7 @@ fn many_are_placed_together_beside_what_is_there_and_leave_nothing_behind() {
         let entries = fs::read_dir(place.state.join("sm")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
     };
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     assert_eq!(conveyor.place(&many, Conveyance::Copy, &name()).unwrap(), []);
     assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")));
     for (client, record) in many.iter().skip(1) {
@@ -140,7 +140,7 @@ fn a_link_that_was_planted_in_the_directory_leads_nowhere() {
     // The first is what earlier versions wrote through; the second is copied from if it is followed.
     symlink(&secret, folder.join(".10.0.0.1.heirlock")).unwrap();
     symlink(&secret, folder.join("10.0.0.2")).unwrap();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     let unplaced = conveyor.place(&two_records(), Conveyance::Copy, &name()).unwrap();
     assert_eq!(unplaced.len(), 1);
     assert!(unplaced[0].0.as_str() == "10.0.0.2" && unplaced[0].1.contains("symbolic link"), "{unplaced:?}");
@@ -161,7 +161,7 @@ fn an_entry_that_is_no_file_keeps_its_own_client_alone_from_being_placed() {
     for plant in hostile {
         let place = place();
         plant(&place.state.join("sm/10.0.0.2"));
-        let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+        let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
         let unplaced = conveyor.place(&two_records(), Conveyance::Generate, &name()).unwrap();
         let [(client, why)] = unplaced.as_slice() else { panic!("one could not be: {unplaced:?}") };
         assert!(client.as_str() == "10.0.0.2" && why.contains("expected a file"), "{why}");
@@ -175,7 +175,7 @@ fn an_entry_that_is_no_file_keeps_its_own_client_alone_from_being_placed() {
 fn a_folder_that_took_the_place_of_a_file_meanwhile_is_remembered_until_it_is_gone() {
     let place = place();
     let path = place.state.join("sm/10.0.0.1");
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     conveyor.place(&two_records(), Conveyance::Copy, &name()).unwrap();
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
@@ -192,7 +192,7 @@ fn the_longest_name_is_placed_and_taken_away_again() {
     let longest = MonName::parse(&"x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX)).unwrap();
     let record = render_record(&[MonitorLine::generated(longest.clone(), name())]);
     let records = BTreeMap::from([(longest.clone(), record.clone()), (client(), LINE.into())]);
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     assert_eq!(conveyor.place(&records, Conveyance::Copy, &name()).unwrap(), []);
     assert_eq!(fs::read(place.state.join("sm").join(longest.as_str())).unwrap(), record);
     assert_eq!(conveyor.clean_up().unwrap(), []);
@@ -202,7 +202,7 @@ fn the_longest_name_is_placed_and_taken_away_again() {
 #[test]
 fn a_directory_that_became_a_link_is_not_followed() {
     let place = place();
-    let mut conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     fs::rename(place.state.join("sm"), place.local.join("elsewhere")).unwrap();
     symlink(place.local.join("elsewhere"), place.state.join("sm")).unwrap();
     let error = conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap_err().to_string();
@@ -213,4 +213,60 @@ fn a_directory_that_became_a_link_is_not_followed() {
 fn two_records() -> BTreeMap<MonName, Vec<u8>> {
     let other = MonName::parse("10.0.0.2").unwrap();
     BTreeMap::from([(client(), LINE.into()), (other, LINE.replace("10.0.0.1", "10.0.0.2").into())])
+}
+
+/// The content of a client's file after rpc.statd has done this to it between the plan of a change and the change.
+fn met(before: Option<&str>, meanwhile: fn(&Path), how: How) -> Option<String> {
+    let place = place();
+    let (path, file) = (place.state.join("sm/10.0.0.1"), client());
+    if let Some(before) = before {
+        fs::write(&path, before).unwrap();
+    }
+    let sm = Folder::open(&place.state).unwrap().folder("sm").unwrap();
+    let change = FileChange::plan(&sm, &file, LINE.as_bytes(), how).unwrap();
+    let temporary = change.prepare(&sm, true).unwrap();
+    meanwhile(&path);
+    change.carry_out(&sm, temporary).unwrap();
+    let names = fs::read_dir(place.state.join("sm")).unwrap();
+    assert!(names.map(|entry| entry.unwrap().file_name()).all(|name| name == "10.0.0.1"), "no temporary one");
+    sm_of(&path)
+}
+
+fn sm_of(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+#[test]
+fn a_registration_that_comes_while_a_record_is_placed_stays() {
+    let registers = |path: &Path| fs::write(path, OWN).unwrap();
+    let both = Some(format!("{OWN}{LINE}"));
+    assert_eq!(met(None, registers, with_added), both, "there was no file");
+    let other = OWN.replace("nfs-b", "nfs-b.example.net");
+    assert_eq!(met(Some(&other), registers, with_added), both, "there was another one");
+    let leaves = |path: &Path| fs::remove_file(path).unwrap();
+    assert_eq!(met(Some(OWN), leaves, with_added).as_deref(), Some(LINE), "the client has gone");
+}
+
+#[test]
+fn a_registration_that_comes_while_a_record_is_taken_away_stays() {
+    let registers = |path: &Path| fs::write(path, format!("{LINE}{OWN}")).unwrap();
+    assert_eq!(met(Some(LINE), registers, without).as_deref(), Some(OWN));
+    let other = format!("{LINE}{}", OWN.replace("nfs-b", "nfs-b.example.net"));
+    assert_eq!(met(Some(&other), registers, without).as_deref(), Some(OWN));
+}
+
+#[test]
+fn what_is_placed_is_remembered_and_nothing_is_placed_that_cannot_be_remembered() {
+    let place = place();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
+    let before = conveyor.placed();
+    conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+    assert!(before.is_empty() && !Arc::ptr_eq(&before, &conveyor.placed()));
+    // Where it can't be remembered, nothing is placed, and it is known as nothing.
+    let other = self::place();
+    let conveyor = Conveyor::open(&other.state, &other.local).unwrap();
+    fs::remove_dir(&other.local).unwrap();
+    let error = conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap_err().to_string();
+    assert!(error.contains("can't be written"), "{error}");
+    assert!(conveyor.placed().is_empty() && sm(&other).is_none());
 }

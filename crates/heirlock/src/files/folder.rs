@@ -313,6 +313,25 @@ impl Folder {
         self.discard(&tried)
     }
 
+    /// The same, where nothing has that name: else it is an error of the kind `AlreadyExists`, and the file is gone.
+    pub(crate) fn put_new(&self, temporary: &Temporary, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let put = component(name.as_ref()).and_then(|name| {
+            let Temporary(from) = temporary;
+            match renameat_with(&self.at, from, &self.at, name, RenameFlags::NOREPLACE) {
+                // Not every file system can, NFS for one.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    linkat(&self.at, from, &self.at, name, AtFlags::empty())?;
+                    self.discard(temporary)
+                }
+                put => Ok(put?),
+            }
+        });
+        if put.is_err() {
+            let _ = self.discard(temporary);
+        }
+        put
+    }
+
     /// Removes a temporary file that is not to have a name.
     pub(crate) fn discard(&self, temporary: &Temporary) -> io::Result<()> {
         Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)

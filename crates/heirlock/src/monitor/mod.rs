@@ -170,7 +170,7 @@ pub(crate) fn hand_back(
     // A client that is there and not among them stays: to be told once too often costs nothing.
     let mut left = Vec::new();
     for (client, lines) in &clients {
-        if let Err(error) = directory.update(client, lines, conveyed.placed()) {
+        if let Err(error) = directory.update(client, lines, &conveyed.placed()) {
             left.push((client.clone(), error.to_string()));
         }
     }

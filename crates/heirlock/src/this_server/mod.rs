@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `run.rs` | the loop that hands the agent what comes, and what it listens to |
 //! | `work.rs`, `readiness.rs`, `volumes.rs`, `look_up.rs` | what is begun in threads and told by messages |
+//! | `conveying.rs` | the thread that places records and takes them away |
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
 //! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; what is noted for the next agent; the last status |
 
 mod clock;
+mod conveying;
 pub(crate) mod look_up;
 mod looker;
 mod monitoring;
@@ -20,7 +22,7 @@ mod volumes;
 mod watch;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +32,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use heirlock_agent::Message;
 use heirlock_agent::{Basis, Found, Recall};
-use heirlock_agent::{Outside, Placed, Unplaced, Unready};
+use heirlock_agent::{Outside, Placed, Unready};
 use heirlock_agent::{RunNumber, RunWork, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
@@ -38,8 +40,8 @@ use heirlock_core::ledger::{Addresses, Roles};
 use heirlock_core::log_limit::Source;
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
-use heirlock_core::takeover::{Conveyance, Registrations};
-use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
+use heirlock_core::takeover::Registrations;
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::callout::{self, Said, Spool};
 use crate::config::Settings;
@@ -59,15 +61,20 @@ pub(crate) use clock::Clock;
 pub(crate) use run::run;
 pub(crate) use snapshot::Snapshot;
 
+use conveying::Conveying;
 use looker::Looker;
 use readiness::Readiness;
 use work::Workshop;
+
+/// How often it is looked anew since records were placed or taken away meanwhile. A run does each once.
+const LOOKS_MET_MAX: usize = 16;
 
 /// The server that this process runs on.
 pub(crate) struct ThisServer {
     settings: Arc<Settings>,
     pub(crate) clock: Clock,
-    conveyor: Conveyor,
+    pub(crate) conveyor: Conveyor,
+    conveying: Conveying,
     peers: Peers,
     pub(crate) workshop: Workshop,
     /// Something happened in the status monitor's directory since hints were last forgotten. The watch sets it: a thousand
@@ -104,6 +111,7 @@ impl ThisServer {
         Ok(Self {
             settings: Arc::clone(settings),
             clock,
+            conveying: Conveying::new(conveyor.clone(), inbox.clone()),
             conveyor,
             peers: lock_manager.peers(),
             looker: Looker::new(settings.state_directory.clone(), inbox.clone()),
@@ -167,6 +175,18 @@ impl ThisServer {
 
     fn spool(&self) -> Spool {
         Spool::in_state_directory(&self.settings.state_directory)
+    }
+
+    /// Looks. A record that is placed or taken away during a look could be taken for a registration: then the look is repeated.
+    fn look_while_placed(&mut self, addresses: &Addresses) -> Result<Found, String> {
+        for _ in 0..LOOKS_MET_MAX {
+            let placed = self.conveyor.placed();
+            let found = looker::look(&self.settings.state_directory, &mut self.memory, &placed, addresses);
+            if Arc::ptr_eq(&placed, &self.conveyor.placed()) {
+                return found;
+            }
+        }
+        Err("records were placed or taken away during each look".to_owned())
     }
 
     /// What was written into the status monitor's directory becomes durable in time.
@@ -285,21 +305,8 @@ impl Outside for ThisServer {
         store::memory::update(&self.settings.local_directory, change)
     }
 
-    fn placed(&self) -> &Placed {
+    fn placed(&self) -> Placed {
         self.conveyor.placed()
-    }
-
-    fn place(
-        &mut self,
-        records: &BTreeMap<MonName, Vec<u8>>,
-        how: Conveyance,
-        my_name: &MyName,
-    ) -> Result<Unplaced, String> {
-        self.conveyor.place(records, how, my_name).map_err(|error| error.to_string())
-    }
-
-    fn take_placed_away(&mut self) -> Result<Unplaced, String> {
-        self.conveyor.clean_up().map_err(|error| error.to_string())
     }
 
     fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
@@ -322,8 +329,7 @@ impl Outside for ThisServer {
         if recall.anew {
             self.memory = detector::Memory::default();
         }
-        let (state_directory, placed) = (&self.settings.state_directory, self.conveyor.placed());
-        let found = looker::look(state_directory, &mut self.memory, placed, addresses);
+        let found = self.look_while_placed(addresses);
         if !recall.kept {
             self.memory = detector::Memory::default();
         }
@@ -365,6 +371,7 @@ impl Outside for ThisServer {
         let shop = self.workshop.of_run(run);
         match work {
             RunWork::CheckFit { targets, insists, brings } => shop.check_fit(targets, insists, brings),
+            RunWork::Place { services, how } => self.conveying.place(run, services, how),
             RunWork::Fence(owners) => shop.fence(owners),
             RunWork::Recognise { strategy, targets, grace_seen, owes } => {
                 shop.recognise(strategy, targets, grace_seen, owes);
@@ -389,6 +396,7 @@ impl Outside for ThisServer {
             Work::TakeAddressAway(service) => shop.take_address_away(&service),
             Work::LeaveAddress(service) => shop.leave_address(&service),
             Work::TakeVolumeAway(service) => shop.take_volume_away(&service),
+            Work::TakePlacedAway => self.conveying.take_away(),
             Work::SyncDirectory => self.sync_directory(),
             Work::Discard(population) => self.looker.discard(population),
         }
@@ -425,9 +433,10 @@ mod tests {
     fn this_server_keeps_the_promises_of_a_server() {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings_in(&directory);
-        let (inbox, _messages) = channel();
+        let (inbox, messages) = channel();
         let begun = || ThisServer::begun(Host::here(), &settings, inbox.clone());
-        keeps_its_promises(begun(), |before| {
+        let next = |_: &mut ThisServer| messages.recv_timeout(Duration::from_secs(120)).unwrap();
+        keeps_its_promises(begun(), next, |before| {
             drop(before);
             begun()
         });

@@ -46,7 +46,7 @@ impl ThisServer {
         let sockets =
             Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
         let mut differing = None;
-        let (directory, placed) = (Arc::clone(&self.directory), Arc::clone(self.conveyor.placed()));
+        let (directory, placed) = (Arc::clone(&self.directory), self.conveyor.placed());
         let (host, state_directory) = (options.host.clone(), settings.state_directory.clone());
         let prepare = |desk: &Desk| {
             if !desk.resumes() {
@@ -77,7 +77,7 @@ impl ThisServer {
                 &self.workshop.host,
                 &self.settings.state_directory,
                 desk,
-                self.conveyor.placed(),
+                &self.conveyor.placed(),
             ),
             None => Ok(BTreeSet::new()),
         }
@@ -89,7 +89,9 @@ impl ThisServer {
         let Some(directory) = directory.as_mut() else {
             return Err("the status monitor's directory was not read yet".to_owned());
         };
-        directory.update(client, lines, self.conveyor.placed()).map_err(|error| error.to_string())
+        // The conveyor waits, and adds its lines to the file that is written here.
+        let _held = self.conveyor.hold();
+        directory.update(client, lines, &self.conveyor.placed()).map_err(|error| error.to_string())
     }
 }
 

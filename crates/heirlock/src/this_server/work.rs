@@ -92,14 +92,18 @@ impl notifier::Principal for Errand<'_> {
 }
 
 /// What a thread reports to the loop, once. One that ends without it, as by a panic, reports that.
-struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
+pub(super) struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
     inbox: Sender<Message>,
     message: Option<M>,
     of: PhantomData<T>,
 }
 
 impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
-    fn send(&mut self, done: Result<T, String>) {
+    pub(super) fn new(inbox: Sender<Message>, message: M) -> Self {
+        Self { inbox, message: Some(message), of: PhantomData }
+    }
+
+    pub(super) fn send(&mut self, done: Result<T, String>) {
         if let Some(message) = self.message.take() {
             // The loop is gone only when the whole agent stops.
             let _ = self.inbox.send(message(done));
@@ -148,7 +152,7 @@ impl Workshop {
     ) {
         let (shop, told) = (self.clone(), message.clone());
         let begun = threads::start(name, move || {
-            let mut report = Report { inbox: shop.inbox.clone(), message: Some(told), of: PhantomData };
+            let mut report = Report::new(shop.inbox.clone(), told);
             let done = work(&shop);
             report.send(done);
         });

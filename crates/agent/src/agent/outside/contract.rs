@@ -1,20 +1,30 @@
-//! What a server promises its agent, over every server there is. Work is left out: what comes of it depends on the host.
+//! What a server promises its agent, over every server there is. Work is left out, save that records are placed and taken
+//! away: the results of other work depend on the host.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use heirlock_core::Generation;
 use heirlock_core::incarnation::Incarnation;
 
+use super::super::Message;
+use super::super::work::Placing;
 use super::*;
+use heirlock_core::takeover::Conveyance;
+use heirlock_nsm::MyName;
 
-/// A server keeps its promises. `anew` is what the next agent finds where the one before was killed.
-pub fn keeps_its_promises<O: Outside>(mut outside: O, anew: impl Fn(O) -> O) {
+/// A server keeps its promises. `next` is the next message that it has for its agent, once there is one. `anew` is what the next
+/// agent finds where the one before was killed.
+pub fn keeps_its_promises<O: Outside>(
+    mut outside: O,
+    next: impl Fn(&mut O) -> Message,
+    anew: impl Fn(O) -> O,
+) {
     time_goes_on_and_numbers_differ(&mut outside);
     outside = grace_is_noted(outside, &anew);
     outside = registrations_are_noted_for_their_run(outside, &anew);
     outside = maintenance_is_noted(outside, &anew);
     outside = the_store_is_remembered(outside, &anew);
-    outside = what_is_placed_is_known_and_taken_for_no_registration(outside, &anew);
+    outside = what_is_placed_is_known_and_taken_for_no_registration(outside, &next, &anew);
     hints_are_forgotten(&mut outside);
     assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
     assert_eq!(outside.registered_lines(&client(1)), []);
@@ -96,15 +106,35 @@ fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -
 
 fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
     mut outside: O,
+    next: &impl Fn(&mut O) -> Message,
     anew: &impl Fn(O) -> O,
 ) -> O {
-    let before = Arc::clone(outside.placed());
-    let my_name = MyName::parse("nfs").unwrap();
+    let before = outside.placed();
+    let (service, my_name) = (ServiceName::parse("nfs").unwrap(), MyName::parse("nfs").unwrap());
     let records = BTreeMap::from([1, 2].map(|number| (client(number), record(number))));
-    assert_eq!(outside.place(&records, Conveyance::Copy, &my_name).unwrap(), []);
-    assert!(before.is_empty(), "who holds what was placed before has it still");
+    let place = |outside: &mut O, run| {
+        let (service, my_name) = (service.clone(), my_name.clone());
+        let services = vec![Placing { service, records: records.clone(), my_name }];
+        outside.begin_for(run, RunWork::Place { services, how: Conveyance::Copy });
+    };
+    let is_placed = |message, run| match message {
+        Message::Placed(of, done) => of == run && done == [(service.clone(), Ok(Unplaced::new()))],
+        _ => false,
+    };
+    let is_taken_away =
+        |message| matches!(message, Message::PlacedTakenAway(Ok(unplaced)) if unplaced.is_empty());
+    // Work is done in the order in which it was begun, so the last of it lasts.
+    let [first, second] = [RunNumber::default().next(), RunNumber::default().next().next()];
+    place(&mut outside, first);
+    outside.begin(Work::TakePlacedAway);
+    place(&mut outside, second);
+    assert!(is_placed(next(&mut outside), first));
+    assert!(is_taken_away(next(&mut outside)));
+    assert!(is_placed(next(&mut outside), second));
+    assert!(before.is_empty(), "a map that is held does not change");
+    assert!(!Arc::ptr_eq(&before, &outside.placed()));
     for _ in 0..2 {
-        assert_eq!(**outside.placed(), records);
+        assert_eq!(*outside.placed(), records);
         for recall in [(true, true), (false, true), (false, false)] {
             let recall = Recall { anew: recall.0, kept: recall.1 };
             let found = outside.look(&Addresses::new(), recall).unwrap();
@@ -113,7 +143,8 @@ fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
         outside = anew(outside);
     }
     for _ in 0..2 {
-        assert_eq!(outside.take_placed_away().unwrap(), []);
+        outside.begin(Work::TakePlacedAway);
+        assert!(is_taken_away(next(&mut outside)));
         outside = anew(outside);
         assert!(outside.placed().is_empty());
     }

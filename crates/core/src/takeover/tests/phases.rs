@@ -41,11 +41,17 @@ fn runs_in(phase: Phase) -> Vec<Takeover> {
         let mut run =
             Takeover::new(at(0), Plan { fence: true, limits: LIMITS, ..plan(Strategy::RestartNfs, until) });
         for event in steps().iter().take(count).flatten() {
-            let _ = run.step(at(1_000), event.clone());
+            // Records are still being placed, where nothing waits for that.
+            let event = match event {
+                Event::Conveyed(_) if until == Until::Settled => Event::Begun(Work::Conveying),
+                event => event.clone(),
+            };
+            let _ = run.step(at(1_000), event);
         }
         assert_eq!(run.phase(), phase);
         let works: &[Work] = match phase {
             Phase::Intent => &[Work::Fit, Work::Fence],
+            Phase::Claimed if until == Until::Prepared => &[Work::Conveying],
             Phase::Conveyed => &[Work::Recognition],
             Phase::Recognised => &[Work::Proof],
             Phase::Proved => &[Work::BringUp],

@@ -61,7 +61,7 @@ fn a_run_whose_work_hangs_ends_at_its_time_limit_and_says_what_hangs() {
             Work::Recognition => Some(Hindrance::Recognition),
             Work::Proof => Some(Hindrance::Proof),
             Work::BringUp => Some(Hindrance::BringUp),
-            Work::Fit | Work::Fence | Work::Telling => None,
+            Work::Fit | Work::Fence | Work::Conveying | Work::Telling => None,
         };
         assert_eq!(hindrance, expected, "{work:?}");
         assert!(why.starts_with(said) && why.contains("hangs"), "{why}");

@@ -3,7 +3,7 @@ use std::fs;
 use std::time::Duration;
 
 use heirlock_agent::agent::holdings::claim_first;
-use heirlock_agent::{Found, Looked, Message, Outside};
+use heirlock_agent::{Found, Looked, Message, Outside, Placing, RunNumber, RunWork};
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::ledger::{Population, Portion};
@@ -142,7 +142,9 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     let conveyed = BTreeMap::from([(MonName::parse("10.0.0.9").unwrap(), LINE.as_bytes().to_vec())]);
     let my_name = heirlock_nsm::MyName::parse("nfs").unwrap();
     let how = heirlock_core::takeover::Conveyance::Generate;
-    place.agent.outside.place(&conveyed, how, &my_name).unwrap();
+    let services = vec![Placing { service: service("nfs"), records: conveyed, my_name }];
+    place.agent.outside.begin_for(RunNumber::default(), RunWork::Place { services, how });
+    place.next_that(|message| matches!(message, Message::Placed(..)).then_some(()));
     let before = place.agent.capture.looked;
     place.agent.looked(place.agent.outside.now(), looked);
     assert_eq!(place.agent.capture.looked, before);
