@@ -712,6 +712,7 @@ impl<O: Outside> Inside<O> {
     pub(crate) fn conclude(&mut self, running: Running, end: End) {
         self.lives.run_ended(self.outside.now(), &end, running.reborn);
         super::status::log_end(&running.machine, &end);
+        self.outside.run_ended(&running.machine, &end);
         let mut answer =
             super::status::answer(&running.machine, end, self.store.as_ref(), &self.outside.unready());
         if let Err(failure) = &mut answer {
