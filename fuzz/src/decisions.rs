@@ -1,4 +1,4 @@
-//! What decides by what it was sent or found: the notifier's datagrams, and whom a scan shows.
+//! The decisions on foreign bytes: the notifier's on datagrams, and the ledger's on a scan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +66,7 @@ pub fn notifier(bytes: &[u8]) {
         }
         while let Some(event) = notifier.poll_event() {
             if let Event::Acknowledged(client) = event {
-                assert!(acknowledged.insert(client), "somebody acknowledged twice");
+                assert!(acknowledged.insert(client), "a client acknowledged twice");
             }
         }
     }
@@ -110,18 +110,22 @@ pub fn population(bytes: &[u8]) {
         }
     }
     let found = clients_of(&scan, &conveyed, &addresses);
-    nobody_is_lost(&scan, &conveyed, &found.clients);
+    no_client_is_lost(&scan, &conveyed, &found.clients);
     let life = Incarnation { boot: "b".into(), start: "1".into(), reopened: 0 };
     let mut ledger = Ledger::new(BTreeMap::new(), false, Duration::from_secs(120));
     let entries = ledger.compare(Moment::START, &found, &Roles::default(), Some(&life));
     assert!(entries.iter().all(|entry| matches!(entry, RecordChange::Put(..))), "{entries:?}");
     ledger.committed(&entries);
-    assert_eq!(ledger.stored(), &found.clients, "the store holds who is there");
+    assert_eq!(ledger.stored(), &found.clients, "the store holds the clients that are there");
     assert_eq!(ledger.compare(Moment::START, &found, &Roles::default(), Some(&life)), [], "written twice");
 }
 
-/// Every line that can be read, and that we did not place ourselves, is some client's, and nobody else is there.
-fn nobody_is_lost(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, clients: &BTreeMap<MonName, Vec<u8>>) {
+/// Every line that can be read, and that we did not place ourselves, is some client's, and there is no other client.
+fn no_client_is_lost(
+    scan: &Scan,
+    conveyed: &BTreeMap<MonName, Vec<u8>>,
+    clients: &BTreeMap<MonName, Vec<u8>>,
+) {
     let lines = |bytes: &[u8]| parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default();
     let kept: Vec<_> = clients.values().flat_map(|bytes| lines(bytes)).collect();
     assert!(clients.values().all(|bytes| !lines(bytes).is_empty()), "a client without a line");
@@ -129,7 +133,11 @@ fn nobody_is_lost(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, clients: &
         let placed = conveyed.get(&file.name).filter(|_| file.folder == Folder::Sm);
         let placed = placed.map(|bytes| lines(bytes)).unwrap_or_default();
         for line in lines(&file.bytes) {
-            assert!(placed.contains(&line) || kept.contains(&line), "{line:?} of {} is nobody's", file.name);
+            assert!(
+                placed.contains(&line) || kept.contains(&line),
+                "{line:?} of {} is no client's",
+                file.name
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn record(bytes: &[u8]) {
         Ok(parsed) => {
             assert!(!parsed.lines.is_empty(), "a record without a line was accepted");
             let rendered = render_record(&parsed.lines);
-            let again = parse_record(&rendered).expect("what was written is read");
+            let again = parse_record(&rendered).expect("a written value is read");
             assert_eq!((again.lines.as_slice(), again.problems.len()), (parsed.lines.as_slice(), 0));
             if parsed.problems.is_empty() && bytes.ends_with(b"\n") {
                 assert_eq!(rendered, bytes, "a whole record is printed back to the byte");

@@ -1,4 +1,4 @@
-//! heirlock's surfaces: what reads bytes that somebody else wrote. Each function takes any bytes and fails where the code
+//! heirlock's surfaces: the functions that read foreign bytes. Each function takes any bytes and fails where the code
 //! behind it panics or contradicts itself.
 //!
 //! The fuzz targets call them, and so does an ordinary test of the `heirlock` crate with the seed corpus: this file may
@@ -12,7 +12,7 @@ pub use decisions::{notifier, population};
 pub use formats::{config, record, state};
 pub use messages::{deframer, nlm, nsm, rpc, rpcbind};
 
-/// One of them.
+/// A surface.
 pub struct Surface {
     /// That of its target and of its corpus.
     pub name: &'static str,

@@ -1,4 +1,5 @@
-//! What comes over the network. The decoders of arguments and results are exact: what one accepts has one encoding alone.
+//! Messages from the network. The decoders of arguments and results are exact: a value that one accepts has one encoding
+//! alone.
 
 use heirlock_nsm::nlm::{self, CancelArgs, LockArgs, Nlm4Result, UnlockArgs};
 use heirlock_nsm::rpc::{Call, Deframer, Reply, encode_call, encode_error, encode_success, frame};
@@ -26,7 +27,7 @@ pub fn rpc(bytes: &[u8]) {
     }
 }
 
-/// What comes over TCP. The first byte says in which pieces.
+/// Bytes over TCP. The first one says in which pieces.
 pub fn deframer(bytes: &[u8]) {
     let Some((size, stream)) = bytes.split_first() else { return };
     let in_pieces = messages(stream.chunks(usize::from(*size).max(1)));

@@ -1,11 +1,11 @@
-//! How servers learn of their clients: what `capture.mode` of heirlock's configuration is.
+//! How servers learn of their clients: the value of `capture.mode` in heirlock's configuration.
 
 use std::fmt;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// One of heirlock's capture modes.
+/// A capture mode of heirlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capture {
@@ -40,14 +40,14 @@ pub struct Captures {
     pub possible: &'static [Capture],
 }
 
-/// What every change of heirlock is to be seen under.
+/// Scenarios in which every change of heirlock is seen, in all modes.
 pub const EACH: Captures = Captures { usual: ALL, possible: ALL };
 
-/// What differs little between them: the others are for `./test --full`.
+/// Scenarios that differ little between the modes: the others are for `./test --full`.
 pub const MOSTLY_WATCH: Captures = Captures { usual: &[Capture::Watch], possible: ALL };
 
-/// What is about heirlock as status monitor.
+/// Scenarios about heirlock as status monitor.
 pub const NSM_ALONE: Captures = Captures { usual: &[Capture::Nsm], possible: &[Capture::Nsm] };
 
-/// What is about rpc.statd, or has no heirlock at all.
+/// Scenarios about rpc.statd, or without heirlock.
 pub const WATCH_ALONE: Captures = Captures { usual: &[Capture::Watch], possible: &[Capture::Watch] };

@@ -1,5 +1,5 @@
-//! The cast of a scenario, and how it is switched on, spoken to and killed. What it does with NFS is in
-//! `nfs.rs`, what with heirlock in `heirlock.rs`, and what is different where systemd runs it in `systemd.rs`.
+//! The cast of a scenario, and how it is switched on, spoken to and killed. Its work with NFS is in `nfs.rs`, with
+//! heirlock in `heirlock.rs`, and the differences under systemd in `systemd.rs`.
 
 mod heirlock;
 mod nfs;
@@ -50,11 +50,11 @@ pub const CLIENT2: Name = "client2";
 /// A third client, for a third round.
 pub const CLIENT3: Name = "client3";
 
-/// Everybody, with the last byte of their own address.
+/// All servers and clients, with the last byte of their own address.
 const CAST: [(Name, u8); 6] =
     [(NFS_A, 1), (NFS_B, 2), (NFS_C, 3), (CLIENT1, 21), (CLIENT2, 22), (CLIENT3, 23)];
 
-/// What moves between servers: a floating address and a volume.
+/// A service that moves between servers: a floating address and a volume.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name, also in every guest's /etc/hosts, and the name of its folders: `/srv/<name>` on a server,
@@ -78,7 +78,7 @@ pub const PROJECTS: Service =
 /// The images of the services' disks in the scenario's folder, in the order of their devices.
 const DISKS: [&str; 2] = ["homes.img", "projects.img"];
 
-/// What is installed in every guest.
+/// The programs that are installed in every guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Programs<'a> {
     /// The lab's own program, which is also the guests'.
@@ -89,7 +89,7 @@ pub struct Programs<'a> {
     pub capture: Capture,
 }
 
-/// What a scenario gets to play with.
+/// The cluster that a scenario works with.
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: first the guests end, then the network is left.
@@ -377,8 +377,7 @@ fn write_executable(path: &Path, content: &str) -> Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-/// What is told while a scenario runs: to the person who watches, and with every command to a file that a
-/// failure keeps.
+/// The lines of a scenario: to the person who watches, and with every command to a file that a failure keeps.
 #[derive(Debug)]
 pub struct Story {
     started: Instant,
@@ -426,7 +425,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quoted_is_one_word() {
+    fn a_quoted_text_is_one_word() {
         let text = "it's $HOME `and`\n\"more\"";
         let echoed = crate::process::run(
             std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]),

@@ -20,10 +20,10 @@ const RETRANSMIT: Duration = Duration::from_secs(1);
 /// As many as any scenario needs.
 const CLIENTS_MAX: usize = 300;
 
-/// Locks that are asked for and not answered at a time: what lockd's socket takes in without dropping any.
+/// Locks that are asked for and not answered at a time: as many as lockd's socket takes in without dropping any.
 const AT_ONCE_MAX: usize = 64;
 
-/// Who gets an answer from mountd and nfsd.
+/// The credential that mountd and nfsd answer.
 fn credential() -> Credential<'static> {
     Credential::Sys { stamp: 0, machine: "crowd", uid: 0, gid: 0, gids: Vec::new() }
 }
@@ -42,7 +42,7 @@ pub struct Crowd {
     lock_manager: SocketAddrV4,
 }
 
-/// What became of a client that was told of a restart.
+/// The restart that a client was told of, and when.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     state: u32,
@@ -68,10 +68,10 @@ struct Client {
     told: Option<Told>,
 }
 
-/// What came of a lock that was asked for.
+/// The answer to a request for a lock.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// What the lock manager said.
+    /// The lock manager's status.
     pub status: Nlm4Status,
     /// Was it a reclaim?
     pub reclaim: bool,
@@ -279,7 +279,7 @@ impl Client {
         let Ok(asked) = Call::decode(message) else { return Ok(false) };
         let mut news = false;
         let result = match (asked.prog, asked.proc_) {
-            // Whatever is asked for is here.
+            // Every program that is asked for is here.
             (rpcbind::PROGRAM, rpcbind::GETPORT) => rpcbind::encode_getport_result(Some(rpcbind::PORT)),
             (sm::PROGRAM, 6) => {
                 let state = sm::Notify::decode(asked.args)?.state.0;

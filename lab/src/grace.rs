@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::rpc::{call, opaque, port_of, privileged_socket, word};
 
-/// What a lock manager says about itself.
+/// The grace period by the lock manager's own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {
     /// It grants reclaims alone: NLM4_DENIED_GRACE_PERIOD (X/Open XNFS, chapter 10; RFC 1813, appendix II).

@@ -21,16 +21,16 @@ use crate::wire::{self, AGENT_PORT, Ending, Ran};
 /// The first process of every guest.
 pub const INIT: &str = include_str!("guest/init");
 
-/// What it becomes on a server that systemd runs.
+/// The init of a server that systemd runs.
 pub const UNDER_SYSTEMD: &str = include_str!("guest/under-systemd");
 
 /// Starts a guest's kernel in namespaces of its own.
 const START: &str = include_str!("guest/start.sh");
 
-/// What its kernel needs to run on today's processors.
+/// The settings that its kernel needs to run on today's processors.
 const PTRACE: &str = include_str!("guest/ptrace.c");
 
-/// What a kernel prints that can't go on (kernel/panic.c).
+/// The message of a kernel that can't go on (kernel/panic.c).
 const PANIC: &str = "Kernel panic";
 
 /// A real server or client.
@@ -45,7 +45,7 @@ pub struct Guest {
     kernel: Option<Kernel>,
 }
 
-/// What runs on the machine while a guest is on.
+/// The machine's part of a running guest.
 #[derive(Debug)]
 struct Kernel {
     /// unshare(1); it ends with the kernel, and the kernel with it.
@@ -53,7 +53,7 @@ struct Kernel {
     namespace: PidNamespace,
 }
 
-/// What a guest starts with.
+/// The parameters of a guest.
 #[derive(Debug)]
 pub struct Boot<'a> {
     /// The release's root.
@@ -245,8 +245,8 @@ impl Guest {
         ))
     }
 
-    /// Power loss: every process of the guest's kernel is killed until none is left. What it had not written
-    /// to a disk is gone.
+    /// Power loss: every process of the guest's kernel is killed until none is left. Data that it had not written to a disk
+    /// are gone.
     ///
     /// # Errors
     /// When a process does not end.
@@ -259,7 +259,7 @@ impl Guest {
         outcome.with_context(|| format!("can't end the kernel of {}", self.name))
     }
 
-    /// The processes that are to be killed for a power loss that must not wait for a look at who there is.
+    /// The processes that are to be killed for a power loss that must not wait for a look at the processes.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
         self.kernel.as_ref().map(|kernel| kernel.namespace.members()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `heirlock-lab-guest`: what the lab runs inside a guest. It is the lab's own program under another name, so
+//! `heirlock-lab-guest`: the lab's program inside a guest. It is the lab's own program under another name, so
 //! that a guest needs no interpreter and always speaks the lab's own language.
 
 use std::fs::{File, OpenOptions};
@@ -106,10 +106,10 @@ fn ending_of(status: ExitStatus) -> Ending {
     status.code().map_or_else(|| Ending::Signal(status.signal().unwrap_or(0)), Ending::Exit)
 }
 
-/// Asks for an exclusive POSIX lock on the whole file and says what came of it, in one line; holds it for
-/// that many seconds. `LOCKED`: exit code 0. `DENIED` (somebody else has it): 1. `FAILED <why>`: 3, e.g.
-/// ENOLCK where the server can't protect the lock. Whoever listens at an address hears that it is asked for, and of
-/// the lock before anybody else does; both words are this guest's time in microseconds.
+/// Asks for an exclusive POSIX lock on the whole file and reports the answer in one line; holds it for that many
+/// seconds. `LOCKED`: exit code 0. `DENIED` (another process has it): 1. `FAILED <why>`: 3, e.g. ENOLCK where the
+/// server can't protect the lock. A listener, where an address is given, hears that the lock is asked for, and of the
+/// lock before any other program does; both words are this guest's time in microseconds.
 fn lock(file: &str, seconds: &str, listener: Option<&str>) -> Result<ExitCode> {
     let seconds = seconds.parse().with_context(|| format!("expected seconds, found {seconds:?}"))?;
     let listener = listener.map(connected).transpose()?;
@@ -152,16 +152,15 @@ fn tell(listener: Option<&UdpSocket>) -> Result<()> {
 
 fn connected(listener: &str) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect(listener).with_context(|| format!("nobody can listen at {listener}"))?;
+    socket.connect(listener).with_context(|| format!("no program can listen at {listener}"))?;
     Ok(socket)
 }
 
 /// Tells the whole network where `address` lives now. `ip addr add` announces nothing, and clients would go
 /// on sending to the dead server. The kernel does it for us: to reach a neighbour that it doesn't know it
-/// broadcasts an ARP request *from the sending address*, and who has an entry for that address takes the new
-/// one (net/ipv4/arp.c, `arp_process`). So the neighbour may well be nobody. It asks three times, a second
-/// apart (`mcast_solicit`), which outlives the second in which an entry that is quite new does not change
-/// (`locktime`).
+/// broadcasts an ARP request *from the sending address*, and a host that has an entry for that address takes the new
+/// one (net/ipv4/arp.c, `arp_process`). So the neighbour need not exist. It asks three times, a second apart
+/// (`mcast_solicit`), which outlives the second in which an entry that is quite new does not change (`locktime`).
 fn announce(address: &str, neighbour: &str) -> Result<ExitCode> {
     let socket = UdpSocket::bind((address, 0))
         .with_context(|| format!("{address} is not an address of this server"))?;

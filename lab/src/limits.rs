@@ -37,7 +37,7 @@ pub const SCENARIO_TIME_MAX: Duration = Duration::from_secs(900);
 /// How long to wait for each remaining fact (locks, records, the kernel's log) of a failed scenario.
 pub const POST_MORTEM_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long an adoption may take: to the end of a grace period, and what comes before it.
+/// How long an adoption may take: to the end of a grace period, with all phases before it.
 pub const ADOPTION_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Between two looks at something that is waited for.

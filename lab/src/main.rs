@@ -31,7 +31,7 @@ enum Verb {
     List,
     /// Runs the named scenarios.
     Run {
-        /// Which; `list` names them.
+        /// The scenarios; `list` names them.
         #[arg(required = true)]
         names: Vec<String>,
         #[command(flatten)]
@@ -74,7 +74,7 @@ struct Options {
     json: bool,
 }
 
-/// What `--json` writes.
+/// The document of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     release: Release,

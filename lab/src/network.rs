@@ -1,5 +1,4 @@
-//! A private network for one scenario: a namespace that nobody else can see, a bridge, one tap device per
-//! guest.
+//! A private network for one scenario: a namespace of its own, a bridge, one tap device per guest.
 //!
 //! The namespace has no name and no mount. The calling thread and the kernels it starts are all that holds
 //! it: when they end it is gone, whatever ended them. So no run can leave one behind, and all runs may use
@@ -22,16 +21,16 @@ pub const LAB_ADDRESS: &str = "10.99.0.254";
 /// The network of the addresses that a crowd has, `/20`: the lab answers for all of them.
 pub const CROWD_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 16, 0);
 
-/// A free address of the network: nobody answers to it.
-pub const NOBODY: &str = "10.99.0.253";
+/// A free address of the network: no host answers to it.
+pub const UNUSED_ADDRESS: &str = "10.99.0.253";
 
 /// The network that this thread has moved into.
 #[derive(Debug)]
 pub struct Network(());
 
 impl Network {
-    /// Moves the calling thread into a new network. What the thread starts from now on lives in it too; there
-    /// is no way back, so a scenario has a thread of its own.
+    /// Moves the calling thread into a new network. Processes that the thread starts from now on live in it too;
+    /// there is no way back, so a scenario has a thread of its own.
     ///
     /// # Errors
     /// When a namespace or bridge can't be made: root is needed.

@@ -64,7 +64,7 @@ impl PidNamespace {
         Ok(Self { _held: held, inode })
     }
 
-    /// The processes of the machine that live in it. One that is a zombie has no namespace any more.
+    /// The processes of the machine that live in it. A zombie has no namespace any more.
     #[must_use]
     pub fn members(&self) -> Vec<i32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

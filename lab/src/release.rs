@@ -1,4 +1,4 @@
-//! Which Debian the guests run: the machine's own root, or a tree of another release made once and kept.
+//! The Debian that the guests run: the machine's own root, or a tree of another release made once and kept.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub struct Root {
     pub tree: Option<PathBuf>,
     /// The kernel's release, e.g. `6.1.176`: the name of its folder of modules.
     pub kernel: String,
-    /// Held as long as somebody runs on the tree, so that nobody replaces it meanwhile.
+    /// Held as long as a guest runs on the tree, so that no other lab replaces it meanwhile.
     _in_use: Option<Arc<File>>,
 }
 
@@ -106,8 +106,8 @@ fn is_current(tree: &Path) -> bool {
         && fs::read_to_string(tree.join(MADE_WITH)).is_ok_and(|made_with| made_with.trim_end() == PACKAGES)
 }
 
-/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no
-/// half tree to be believed in. One that was made with other packages stays until then.
+/// The tree is made under another name and renamed when it is whole, so a run that is interrupted leaves no half tree
+/// to be believed in. A tree that was made with other packages stays until then.
 fn make_tree(cache: &Path, codename: &str, mirror: Option<&str>) -> Result<()> {
     let (tree, partial) = (cache.join(codename), cache.join(format!("{codename}.partial")));
     let mirror = match mirror {
@@ -116,7 +116,7 @@ fn make_tree(cache: &Path, codename: &str, mirror: Option<&str>) -> Result<()> {
     };
     remove_tree(&partial)?;
     eprintln!("making a tree of {codename} in {} (once; a few minutes)", tree.display());
-    // In namespaces of its own: what debootstrap mounts and starts ends with it, also after Ctrl-C.
+    // In namespaces of its own: mounts and processes of debootstrap end with it, also after Ctrl-C.
     run(Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
         .args(["debootstrap", "--variant=minbase"])

@@ -12,7 +12,7 @@ const PRIVILEGED_PORTS: std::ops::Range<u16> = 700..1000;
 
 const UDP: u32 = 17;
 
-/// How often a call is sent before nobody is there.
+/// How often a call is sent before it counts as unanswered.
 const ATTEMPTS: usize = 3;
 
 /// A socket that a lock manager or status monitor listens to.
@@ -32,7 +32,7 @@ pub fn privileged_socket() -> Result<UdpSocket> {
 /// A connection from a privileged port of the same family. It ends without a trace, for there are few such ports.
 ///
 /// # Errors
-/// When root is not there to bind it, or nobody listens.
+/// When the process may not bind such a port, or no program listens.
 pub fn privileged_stream(to: SocketAddr) -> io::Result<TcpStream> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -98,7 +98,7 @@ pub fn call(
     exchange(socket, address, port, procedure, arguments, ATTEMPTS)
 }
 
-/// The same, sent once: for whoever asks again and again anyhow.
+/// The same, sent once: for a caller that asks again and again anyhow.
 ///
 /// # Errors
 /// When no such reply comes.

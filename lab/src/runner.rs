@@ -19,7 +19,7 @@ use crate::stop::Stop;
 /// How to run.
 #[derive(Debug)]
 pub struct Plan {
-    /// What to run, in this order, and under which capture mode; one scenario may come several times.
+    /// The scenarios to run, in this order, each with its capture mode; one scenario may come several times.
     pub scenarios: Vec<(&'static Scenario, Capture)>,
     /// The Debian that the guests run.
     pub release: Release,

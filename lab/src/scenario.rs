@@ -1,4 +1,4 @@
-//! What a scenario is, and all there are.
+//! A scenario, and the list of all.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use crate::scenarios;
 pub struct Scenario {
     /// As `run NAME` names it.
     pub name: &'static str,
-    /// What it shows, in one line.
+    /// Its purpose, in one line.
     pub about: &'static str,
     /// Does it run the installed `heirlock`? Then the binary is built first.
     pub needs_heirlock: bool,
@@ -25,7 +25,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// What it is called in the lab's output and in the names of its folders.
+    /// Its name in the lab's output and in the names of its folders.
     #[must_use]
     pub fn label(&self, capture: Capture) -> String {
         match capture {

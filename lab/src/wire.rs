@@ -1,4 +1,4 @@
-//! What the lab and a guest's agent say to each other: one command per TCP connection.
+//! The protocol between the lab and a guest's agent: one command per TCP connection.
 //!
 //! Request: `<time limit in ms> <length>\n<shell command>`. Answer: `<ending>\n<output>`, where the ending is
 //! an exit code, `signal <number>` or `time limit`; the end of the connection ends the output.
@@ -44,12 +44,12 @@ impl Ending {
     }
 }
 
-/// What is left of a command that ran in a guest.
+/// The result of a command that ran in a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote, both streams in one; at most [`OUTPUT_BYTES_MAX`].
+    /// Its output, both streams in one; at most [`OUTPUT_BYTES_MAX`].
     pub output: String,
 }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_or_answer_is_refused() {
+    fn a_message_that_is_no_request_or_answer_is_refused() {
         for bad in ["", "7\n", "x 3\nabc", "1 9999999\nabc", "1 5\nabc"] {
             assert!(read_request(&mut bad.as_bytes()).is_err(), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! What every scenario relies on in its guests.
+//! The properties of guests that every scenario relies on.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -92,7 +92,7 @@ fn a_panic_and_a_failure_end_their_guests_and_keep_their_logs() {
     assert!(children(std::process::id()).is_empty());
 }
 
-/// What a run had on the machine.
+/// The traces of a run on the machine.
 struct Seen {
     kernels: Vec<PidNamespace>,
     /// As /proc names them, `net:[…]` and `mnt:[…]`.

@@ -31,7 +31,7 @@ pub const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Clients whose files the agent, as status monitor, writes between two turns of its loop.
 pub const FOLLOWED_AT_ONCE_MAX: usize = 16;
 
-/// How long nobody must have asked the status monitor for anything before files follow.
+/// How long the status monitor must not have been asked for anything before files follow.
 pub const FOLLOWED_AFTER: Duration = Duration::from_millis(5);
 
 /// How long files wait for that.
@@ -43,8 +43,7 @@ pub const FACTS_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two words on how far a run is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often the lock manager is asked whether grace is open, where it is the only one who can tell whether clients have
-/// lost their locks.
+/// How often the lock manager is asked whether grace is open, where it alone can tell whether clients have lost their locks.
 pub const ASK_GRACE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a request waits for a store that takes its time.
@@ -75,6 +74,9 @@ pub const RESOLVE_RETRY: Duration = Duration::from_secs(60);
 /// How long what a name was resolved to counts before it is asked for again.
 pub const RESOLVE_REFRESH: Duration = Duration::from_secs(600);
 
+/// How long a name service may answer for none of the names that are resolved at once: then it hangs, and that is said.
+pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Names that are resolved at once.
 pub const RESOLVE_AT_ONCE_MAX: usize = 64;
 
@@ -94,7 +96,7 @@ pub const WORK_SLACK: Duration = Duration::from_secs(30);
 /// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
 pub const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// As status monitor: between two syncs of what was written into its directory.
+/// As status monitor: between two syncs of its directory.
 pub const DIRECTORY_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long systemd may take for one change of a unit.

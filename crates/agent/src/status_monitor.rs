@@ -4,14 +4,14 @@
 use heirlock_core::monitor::Arrival;
 use heirlock_nsm::{MonName, MyName};
 
-/// What the monitor wants of the agent's loop, which owns the store.
+/// A request of the monitor to the agent's loop, which owns the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// Make these durable, and say whether that came about.
     Commit {
         /// which batch
         batch: u64,
-        /// who
+        /// the clients
         arrivals: Vec<Arrival>,
     },
     /// Try the store, and say whether it works.
@@ -20,21 +20,21 @@ pub enum Wanted {
     Changed(MonName),
 }
 
-/// What rpc.statd says.
+/// A message of rpc.statd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// A client is monitored.
     Add {
-        /// who
+        /// the client
         mon_name: MonName,
         /// for whom; CTDB's order of arguments leaves it out
         my_name: Option<MyName>,
     },
     /// A client is not monitored any more.
     Del {
-        /// who
+        /// the client
         mon_name: MonName,
     },
-    /// Somebody says that it was restarted: name, source, number.
+    /// A host says that it was restarted: name, source, number.
     Notified(Vec<String>),
 }

@@ -1,4 +1,4 @@
-//! What sentences of all parts of the program have in common.
+//! Common parts of sentences of the whole program.
 
 /// `1 client`, `2 clients`.
 pub fn counted(count: usize, what: &str) -> String {

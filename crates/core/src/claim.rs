@@ -1,4 +1,4 @@
-//! Who may act for a service (I3: one adopter).
+//! Which server may act for a service (I3: one adopter).
 //!
 //! A claim is created once, by compare-and-swap in the store, and never changes; giving a service away adds a
 //! mark beside it. The newest claim names the owner. A server that sees a newer claim than its own stops.
@@ -15,9 +15,9 @@ use crate::planted::{Bug, planted};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Claim {
-    /// Which tenure.
+    /// The generation.
     pub generation: Generation,
-    /// Whose.
+    /// The server that owns it.
     pub owner: ServerName,
     /// The run of the agent that made it, so that two agents under one name don't take each other's for theirs.
     pub agent: String,
@@ -57,15 +57,15 @@ impl Claim {
         self.owner == *who && !self.released
     }
 
-    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent: one
-    /// whose creation seemed to fail may be there all the same. One that was given up since then is nobody's.
+    /// Whether this claim, which the store has, is the one that was made, by the same run of the same server's agent. A
+    /// claim whose creation seemed to fail may be there all the same. A claim that was given up since then has no holder.
     #[must_use]
     pub fn is_still(&self, made: &Self) -> bool {
         self.is_held_by(&made.owner) && self.agent == made.agent
     }
 }
 
-/// What one server knows of the owner's heart. No clock is compared: only changes that were seen count.
+/// One server's knowledge of the owner's heart. No clock is compared: only changes that were seen count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerHeart {
     /// Its beat changed this long ago, by our own clock.
@@ -91,7 +91,7 @@ pub enum OwnerHeart {
     NeverSeen,
 }
 
-/// What permits a claim over an owner that lives.
+/// The grounds on which a claim is permitted while the owner lives.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Authority {
@@ -170,14 +170,14 @@ pub enum ClaimRefusal {
         /// which one is said to be off
         named: ServerName,
     },
-    /// It is being taken over, or was, by somebody else.
+    /// Another server is taking it over, or has taken it over.
     #[error(
         "{service} was claimed by {owner} as generation {generation} at the same moment; nothing was changed"
     )]
     Overtaken {
         /// what was to be claimed
         service: ServiceName,
-        /// who was faster
+        /// the server that was faster
         owner: ServerName,
         /// under which number
         generation: Generation,
@@ -195,8 +195,8 @@ pub enum ClaimRefusal {
     },
 }
 
-/// Whether `who` may be the first to claim a service. One that is at home elsewhere was claimed by its home as soon as the
-/// agent there began: a store that shows no claim of it is hardly the store that its clients are on record in.
+/// Whether `who` may be the first to claim a service. A service that is at home elsewhere was claimed by its home as soon as
+/// the agent there began: a store that shows no claim of it is hardly the store that its clients are on record in.
 ///
 /// # Errors
 /// Where it never was claimed, is at home on another server, and the operator does not insist.
@@ -215,8 +215,8 @@ pub fn check_first(
     }
 }
 
-/// What to say after a word that names another server than the owner. Two spellings of one name are told apart all the
-/// same: `nfs-a` of one domain is not `nfs-a` of another, and a guess would take a service from a server that serves it.
+/// The hint after an `--owner-fenced` that names another server than the owner. Two spellings of one name are told apart all
+/// the same: `nfs-a` of one domain is not `nfs-a` of another, and a guess would take a service from a server that serves it.
 fn hint(owner: &ServerName, named: &ServerName) -> String {
     if is_spelt_alike(owner.as_str(), named.as_str()) {
         format!(": if {owner} is meant, say '--owner-fenced {owner}', as the store spells it")
@@ -234,7 +234,7 @@ fn is_spelt_alike(a: &str, b: &str) -> bool {
 
 /// Whether `who` may claim the next generation of `service`, and which one that is.
 ///
-/// The silence of an owner is never enough by itself: somebody must know that it is off ([`Authority`]).
+/// The silence of an owner is never enough by itself: an administrator or a fence must know that it is off ([`Authority`]).
 ///
 /// # Errors
 /// Where the newest claim belongs to another server that lives or may live.
@@ -285,8 +285,8 @@ pub fn next_generation(
     }
 }
 
-/// Whether a claim whose generation was never begun changed nothing: what the generation `base` says of the clients' locks
-/// is still true. So where it directly follows a claim of the same owner that was not given up.
+/// Whether a claim whose generation was never begun changed nothing: the outcomes in the generation `base` are still true of
+/// the clients' locks. So where it directly follows a claim of the same owner that was not given up.
 #[must_use]
 pub fn goes_on(claim: &Claim, base: Generation) -> bool {
     !claim.adopts && base.next() == claim.generation
@@ -295,7 +295,7 @@ pub fn goes_on(claim: &Claim, base: Generation) -> bool {
 /// Whether a generation that is held is another's now, or needs to be looked up anew.
 ///
 /// `run_of` is the agent (this very run of it) whose adoption or recovery of the service is on: until the generation that
-/// it claimed is begun, the newest claim is its own, and not somebody else's.
+/// it claimed is begun, the newest claim is its own, and not another adopter's.
 #[must_use]
 pub fn is_overtaken(held: Generation, newest: &Claim, run_of: Option<&str>) -> bool {
     newest.generation > held && run_of != Some(newest.agent.as_str()) && !planted(Bug::IgnoreOvertaken)
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn who_claims_first_away_from_the_services_home_must_insist() {
+    fn a_server_that_is_first_to_claim_away_from_the_services_home_must_insist() {
         let nfs = ServiceName::parse("nfs").unwrap();
         let [us, home] = ["nfs-b", "nfs-a"].map(|name| ServerName::parse(name).unwrap());
         let first = |newest: Option<&Claim>, home: Option<&ServerName>, insisted| {
@@ -453,7 +453,7 @@ mod tests {
     const SILENT: OwnerHeart = OwnerHeart::Silent { for_time: Duration::from_secs(20) };
 
     #[test]
-    fn the_first_claim_needs_nobodys_leave() {
+    fn the_first_claim_of_a_service_needs_no_owners_leave() {
         assert_eq!(ask(None, OwnerHeart::NeverSeen, &Authority::default()), Ok(Generation(1)));
     }
 
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_owner_keeps_its_service_until_somebody_knows_that_it_is_off() {
+    fn a_silent_owner_keeps_its_service_until_it_is_known_to_be_off() {
         for heart in [SILENT, OwnerHeart::NeverSeen] {
             let refused = ask(Some(&claim("nfs-a", false)), heart, &Authority::default()).unwrap_err();
             let said = refused.to_string();
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fence_confirms_permits_nothing_over_an_owner_that_is_seen_to_live() {
+    fn a_fences_word_permits_nothing_over_an_owner_that_is_seen_to_live() {
         let confirmed = Authority { confirmed: true, ..Authority::default() };
         assert!(ask(Some(&claim("nfs-a", false)), BEATING, &confirmed).is_err());
         assert!(ask(Some(&claim("nfs-a", false)), OwnerHeart::Paused, &confirmed).is_err());

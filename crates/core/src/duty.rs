@@ -1,7 +1,7 @@
-//! What a server owes the clients of a service that it holds, now that this life of its lock manager runs.
+//! The duty of a server towards the clients of a service that it holds, now that this life of its lock manager runs.
 //!
-//! It is asked after every start of the agent and after every look at the lock manager, so that whatever was interrupted,
-//! by a kill of the agent, a restart of NFS or a reboot, is finished by the agent that comes next (I9).
+//! It is asked after every start of the agent and after every look at the lock manager, so that the next agent finishes a
+//! run that was interrupted, by a kill of the agent, a restart of NFS or a reboot (I9).
 
 use crate::grace::Probe;
 use crate::incarnation::Incarnation;
@@ -9,14 +9,14 @@ use crate::names::ServiceName;
 use crate::planted::{Bug, planted};
 use crate::takeover::{Cause, Journal, Part, Phase, Until};
 
-/// What is owed.
+/// The duty of a server towards the clients of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Duty {
     /// Its clients' locks live in the lock manager that runs, or there are none.
     Nothing,
     /// It was never served in another life, or has no clients: the life that runs is simply its first.
     BeginLife,
-    /// Its clients were recorded before any life was noted, and nobody knows yet in which one they locked.
+    /// Its clients were recorded before any life was noted: in which life they locked is not known yet.
     FindOut,
     /// Its clients were being told in this very life: the same run may go on, with its numbers and outcomes.
     Resume,
@@ -27,9 +27,9 @@ pub enum Duty {
     Recover,
 }
 
-/// What is known of the locks of strangers: clients of a service that was never adopted, recorded before any life of the
-/// lock manager was noted for it. That is so where the agent is started for the first time beside a lock manager that
-/// serves already, and where it was killed between its first look at the clients and its first look at the lock manager.
+/// Where the locks of clients are that were recorded before any life of the lock manager was noted for their service, which
+/// was never adopted. Such clients are found where the agent is started for the first time beside a lock manager that
+/// serves already, or was killed between its first look at the clients and its first look at the lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strangers {
     /// Nothing.
@@ -43,7 +43,7 @@ pub enum Strangers {
 }
 
 impl Strangers {
-    /// What the lock manager's answer tells of them.
+    /// The place of their locks by the lock manager's answer.
     #[must_use]
     pub fn told_by(probe: Probe) -> Self {
         match probe {
@@ -54,7 +54,7 @@ impl Strangers {
     }
 }
 
-/// What is owed to the clients of a service with this journal.
+/// The duty towards the clients of a service with this journal.
 ///
 /// `has_clients` says whether the store knows any; `reborn` whether another life than the one that was known runs, and
 /// nothing was done about it yet.
@@ -69,7 +69,7 @@ pub fn duty(
     match (&journal.life, journal.phase) {
         (None, Phase::Claimed | Phase::Conveyed) if planted(Bug::ForgetRedo) => Duty::Nothing,
         (None, Phase::Claimed | Phase::Conveyed) => Duty::Redo,
-        // What failed was said and is a person's to repeat; a restart of the lock manager is another matter.
+        // A failed run was reported, and an administrator repeats it; a restart of the lock manager is another matter.
         (_, Phase::Failed) if reborn => Duty::Recover,
         (None, Phase::Settled) if has_clients && journal.members.is_empty() => match strangers {
             Strangers::Unknown => Duty::FindOut,
@@ -89,8 +89,9 @@ pub fn duty(
 }
 
 /// Whether a service with this journal is adopted for good: its clients were told, and their locks live in the life that
-/// runs. To adopt it again would drop them for nothing. One whose adoption failed, so that clients lost their locks untold,
-/// is adopted again when that is asked for: they still believe that they hold them, and reclaim once they are told.
+/// runs. To adopt it again would drop them for nothing. A service whose adoption failed, so that clients lost their locks
+/// untold, is adopted again when that is asked for: its clients still believe that they hold their locks, and reclaim them
+/// once they are told.
 #[must_use]
 pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnation>) -> bool {
     let failed = journal.failure.is_some() && (has_lost || journal.cause != Cause::OwnRestart);
@@ -100,7 +101,7 @@ pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnatio
 /// One service that this server holds, as far as its duties depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Holding<'a> {
-    /// Which.
+    /// The service.
     pub service: &'a ServiceName,
     /// How far its generation has come.
     pub journal: &'a Journal,
@@ -110,7 +111,7 @@ pub struct Holding<'a> {
     pub frozen: bool,
 }
 
-/// What is owed to all services of one lock manager together.
+/// The duties towards all services of one lock manager together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owed {
     /// Services whose first life is the one that runs: to be noted, nothing else.
@@ -119,11 +120,11 @@ pub struct Owed {
     pub resume: Option<String>,
     /// A run that was interrupted before it had recognised.
     pub redo: Option<Redo>,
-    /// Services whose clients must be told by whatever run comes next, for their locks are gone. What is to be resumed
-    /// or done anew is among them: where that can't be, it must not be left out.
+    /// Services whose clients must be told by the next run, for their locks are gone. Services of a run that is to be
+    /// resumed or done anew are among them, so that they are not left out where that can't be.
     pub lost: Vec<ServiceName>,
-    /// Services whose clients are strangers of whom nothing is known yet. A run that begins anyhow tells them too: inside
-    /// grace that takes nothing from anybody.
+    /// Services of which it is not known whether their clients' locks are gone ([`Strangers`]). A run that begins anyhow
+    /// tells them too: inside grace that takes no lock from any client.
     pub unknown: Vec<ServiceName>,
 }
 
@@ -132,13 +133,13 @@ pub struct Owed {
 pub struct Redo {
     /// The run that was interrupted.
     pub run: String,
-    /// What it was to take over; none where it was a self-adoption.
+    /// The services that it was to take over; none where it was a self-adoption.
     pub targets: Vec<ServiceName>,
     /// Where it was to stop.
     pub until: Until,
 }
 
-/// What is owed to these services, in the life that runs.
+/// The duties towards these services, in the life that runs.
 #[must_use]
 pub fn owed<'a>(
     holdings: impl IntoIterator<Item = Holding<'a>>,
@@ -162,7 +163,7 @@ pub fn owed<'a>(
             Duty::Redo => {
                 owed.lost.push(service);
                 let redo = redo(holding.journal, &holdings);
-                // What was to be taken over comes first: its run tells the clients of the others as well.
+                // A run that was to take services over comes first: it tells the clients of the others as well.
                 if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {
                     owed.redo = Some(redo);
                 }
@@ -176,7 +177,7 @@ fn redo(journal: &Journal, holdings: &[Holding<'_>]) -> Redo {
     let held = |service: &ServiceName| holdings.iter().any(|holding| holding.service == service);
     let targets = journal.members.iter().filter(|(service, part)| *part == Part::Target && held(service));
     let targets: Vec<ServiceName> = targets.map(|(service, _)| service.clone()).collect();
-    // Nobody says `--finish` for what isn't taken over any more.
+    // Without a service to take over no `--finish` comes: the run would wait for it in vain.
     let until = if targets.is_empty() { Until::Settled } else { journal.until };
     Redo { run: journal.run.clone(), targets, until }
 }
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_adopted_is_left_alone_and_what_failed_is_adopted_again() {
+    fn an_adopted_service_is_left_alone_and_one_whose_adoption_failed_is_adopted_again() {
         let good = journal(Phase::Settled, Some(life("2")));
         let failed = Journal { failure: Some("no address".into()), ..good.clone() };
         let own = Journal { cause: Cause::OwnRestart, ..failed.clone() };
@@ -223,13 +224,13 @@ mod tests {
         assert!(!is_adopted(&good, false, Some(&later)) && !is_adopted(&good, false, None));
         assert!(!is_adopted(&failed, true, Some(&now)) && !is_adopted(&failed, false, Some(&now)));
         assert!(!is_adopted(&own, true, Some(&now)));
-        assert!(is_adopted(&own, false, Some(&now)), "nobody was there to be told");
+        assert!(is_adopted(&own, false, Some(&now)), "there was no client to tell");
         assert!(!is_adopted(&journal(Phase::Settled, None), false, None), "no life serves it");
         assert!(!is_adopted(&journal(Phase::Failed, Some(life("2"))), false, Some(&now)));
     }
 
     #[test]
-    fn what_was_not_recognised_is_done_anew() {
+    fn a_run_that_had_not_recognised_is_done_anew() {
         assert_eq!(ask(Phase::Claimed, None, true, false), Duty::Redo);
         assert_eq!(ask(Phase::Conveyed, None, false, true), Duty::Redo);
     }
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_only_where_they_may_have_locked_in_another_life() {
+    fn clients_without_a_noted_life_are_told_only_where_they_may_have_locked_in_another() {
         let met =
             |strangers, reborn| duty(&journal(Phase::Settled, None), true, &life("2"), reborn, strangers);
         for reborn in [false, true] {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_begins_while_nothing_is_known_of_strangers_tells_them_too() {
+    fn a_run_that_begins_while_clients_have_no_noted_life_tells_them_too() {
         let owed = owed_to(
             &[("new", journal(Phase::Settled, None)), ("nfs", journal(Phase::Settled, Some(life("1"))))],
             false,
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_waits_for_a_person_or_for_the_next_restart() {
+    fn a_failed_run_waits_for_a_person_or_for_the_next_restart() {
         assert_eq!(ask(Phase::Failed, Some("2"), true, false), Duty::Nothing);
         assert_eq!(ask(Phase::Failed, None, true, false), Duty::Nothing);
         assert_eq!(ask(Phase::Failed, None, true, true), Duty::Recover);
@@ -302,8 +303,8 @@ mod tests {
         interrupted.until = Until::Prepared;
         let owed = owed_to(&[("nfs", interrupted)], false);
         let redo = owed.redo.unwrap();
-        assert_eq!((redo.targets, redo.until), (vec![], Until::Settled), "nobody would say --finish");
-        assert_eq!(names(&owed.lost), ["nfs"], "a run without it would tell nobody");
+        assert_eq!((redo.targets, redo.until), (vec![], Until::Settled), "no --finish would come");
+        assert_eq!(names(&owed.lost), ["nfs"], "a run without it would tell no client");
     }
 
     #[test]
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_to_be_taken_over_is_done_anew_before_what_was_not() {
+    fn a_run_that_was_to_take_over_is_done_anew_before_one_that_was_not() {
         let interrupted = |name: &str, part| {
             let service = ServiceName::parse(name).unwrap();
             Journal { members: vec![(service, part)], ..journal(Phase::Claimed, None) }
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_away_is_owed_nothing() {
+    fn a_service_that_is_given_away_is_owed_nothing() {
         let service = ServiceName::parse("nfs").unwrap();
         let journal = journal(Phase::Settled, Some(life("1")));
         let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };

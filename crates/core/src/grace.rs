@@ -13,7 +13,7 @@ use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
 
-/// What an NLM4 UNLOCK or CANCEL with a made-up handle tells about grace (no side effect, true each time).
+/// The answer about grace to an NLM4 UNLOCK or CANCEL with a made-up handle (no side effect, true each time).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
     /// Status 4, NLM4_DENIED_GRACE_PERIOD.
@@ -37,7 +37,7 @@ pub struct Grace {
     closed: bool,
 }
 
-/// What is known of a grace period that is open now. Each field is a moment, or leads to one, before which it did not
+/// The knowledge of a grace period that is open now. Each field is a moment, or leads to one, before which it did not
 /// open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
@@ -52,8 +52,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// The moment from which grace is to be counted: whatever makes it seem older makes us only more careful, what makes
-    /// it younger would be a lie. `None` where nothing is known.
+    /// The moment from which grace is to be counted: an error that makes it seem older makes us only more careful, an error
+    /// that makes it younger would be a lie. `None` where nothing is known.
     #[must_use]
     pub fn counted_from(&self) -> Option<Moment> {
         let started = self.age.map(|age| self.now - age);
@@ -61,18 +61,18 @@ impl Opening {
     }
 }
 
-/// What one process on a server saw of the grace period of a life, as it leaves it to the next one.
+/// One process's observation of the grace period of a life, as it leaves it to the next one.
 ///
-/// Since when grace has been open: not every lock manager can tell. One that is known by commands alone never does, and lockd's
-/// thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's death could not
-/// count grace, and would have to give its clients up.
+/// Since when grace has been open: not every lock manager can tell. A lock manager that is known by commands alone never
+/// does, and lockd's thread is older than a grace period that SIGKILL opened. Without it a run that goes on after the agent's
+/// death could not count grace, and would have to give its clients up.
 ///
 /// When grace was last seen closed: where it is open at the next process's first look, and the lock manager's threads are the
 /// same, its locks were dropped in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Remembered {
-    /// Whose grace.
+    /// The life whose grace period it is.
     life: Incarnation,
     /// How long after the boot it had not opened yet.
     #[serde(default)]
@@ -82,7 +82,7 @@ pub struct Remembered {
     closed_ms: Option<u64>,
 }
 
-/// What is remembered of the grace period of a life, to a process of its own clock.
+/// The memory of the grace period of a life, in a process with a clock of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recalled {
     /// Whose grace it is, where that life followed the known one in place: its beginning was seen, and nothing was done about it
@@ -122,7 +122,7 @@ impl Remembered {
         true
     }
 
-    /// What it tells where this is the life that is known; nothing where it is of another one, save one that followed it in
+    /// The memory, where this is the life that is known; nothing where it is of another one, save one that followed it in
     /// place.
     #[must_use]
     pub fn recall(&self, known: &Incarnation, now: Moment, since_boot: Duration) -> Recalled {
@@ -169,7 +169,7 @@ impl Grace {
         Self { opened, length, margin, proved: None, closed: false }
     }
 
-    /// Takes in what a probe said. One that says nothing leaves the last proof to grow old.
+    /// Takes in what a probe said. After a probe without an answer the last proof grows older.
     pub fn prove(&mut self, at: Moment, probe: Probe) {
         match probe {
             Probe::InGrace => self.proved = Some(at),
@@ -249,11 +249,11 @@ mod tests {
             "SIGKILL: same thread"
         );
         let by_others = Opening { seen: Some(at(98)), ..old };
-        assert_eq!(by_others.counted_from(), Some(at(98)), "killed by somebody else, seen to open again");
+        assert_eq!(by_others.counted_from(), Some(at(98)), "killed by another program, seen to open again");
     }
 
     #[test]
-    fn what_is_remembered_of_a_grace_period_is_for_the_same_life_alone() {
+    fn the_memory_of_a_grace_period_is_for_the_same_life_alone() {
         let life = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 1 };
         let seconds = Duration::from_secs;
         let mut remembered = Remembered::opened(life.clone(), at(96), at(100), seconds(5_000));

@@ -1,26 +1,26 @@
 //! Whether a loop of a program hangs. The clock on the wall can't tell: on a busy machine a loop that is well stands still for
-//! seconds, and one that waits for a disk is no better after a kill. What counts is time in which it could have made
+//! seconds, and a loop that waits for a disk is no better after a kill. Only time counts in which the loop could have made
 //! headway and did not:
 //!
 //! - A loop that sleeps, while no other thread of its program works: it waits for something that will not come.
 //! - A loop that is stopped (SIGSTOP, a debugger), or whose thread has ended.
 //! - Processor time that a loop spends without headway: it turns in a circle.
 //!
-//! What does not count: it waits for its turn on a processor; it waits for a disk; it waits for another thread that
-//! does one or the other.
+//! Time does not count while one of these holds: it waits for its turn on a processor; it waits for a disk; it waits for
+//! another thread that does one or the other.
 
 use std::time::Duration;
 
 use crate::Moment;
 
-/// What a thread does at the moment (the state in /proc/PID/task/TID/stat, proc(5)).
+/// The state of a thread at the moment (the letter in /proc/PID/task/TID/stat, proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
     /// It runs, or waits for a processor.
     Runs,
     /// It waits for a disk, or something else that a signal does not interrupt.
     WaitsForDisk,
-    /// It sleeps until somebody wakes it.
+    /// It sleeps until another thread or the kernel wakes it.
     Sleeps,
     /// It was stopped, by a signal or a debugger.
     Stopped,
@@ -31,7 +31,7 @@ pub enum Doing {
 /// A loop's thread, at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// What it does.
+    /// Its state.
     pub doing: Doing,
     /// Some other thread of its program runs or waits for a disk: perhaps for this one's sake.
     pub others_work: bool,
@@ -39,7 +39,7 @@ pub struct Look {
     pub processor_time: Duration,
 }
 
-/// What follows from the looks so far.
+/// The verdict of the looks so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It makes headway, or may yet.
@@ -52,7 +52,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Watch {
     limit: Duration,
-    /// What one look counts at most: a watcher that was held up itself has seen nothing meanwhile.
+    /// The time that one look counts at most: a watcher that was held up itself has seen nothing meanwhile.
     look_max: Duration,
     idle: Duration,
     last: Option<(Moment, Duration)>,
@@ -103,28 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn one_that_sleeps_or_is_stopped_or_gone_hangs_after_its_limit() {
+    fn a_loop_that_sleeps_or_is_stopped_or_gone_hangs_after_its_limit() {
         for hanging in [Doing::Sleeps, Doing::Stopped, Doing::Gone] {
             assert_eq!(found_hanging(|_| doing(hanging)), Some(10), "{hanging:?}");
         }
     }
 
     #[test]
-    fn one_that_gets_no_processor_or_waits_for_a_disk_does_not_hang() {
+    fn a_loop_that_gets_no_processor_or_waits_for_a_disk_does_not_hang() {
         assert_eq!(found_hanging(|_| doing(Doing::Runs)), None, "all its time it waits for a processor");
         assert_eq!(found_hanging(|_| doing(Doing::WaitsForDisk)), None);
         assert_eq!(found_hanging(|_| Look { others_work: true, ..doing(Doing::Sleeps) }), None);
     }
 
     #[test]
-    fn one_that_turns_in_a_circle_hangs_by_the_processor_time_that_it_spends() {
+    fn a_loop_that_turns_in_a_circle_hangs_by_the_processor_time_that_it_spends() {
         // It gets a tenth of a processor.
         let turning = |at: u32| Look { processor_time: INTERVAL / 10 * at, ..doing(Doing::Runs) };
         assert_eq!(found_hanging(turning), Some(100));
     }
 
     #[test]
-    fn one_that_makes_headway_now_and_then_lives() {
+    fn a_loop_that_makes_headway_now_and_then_lives() {
         let mut watch = Watch::new(LIMIT, INTERVAL);
         for at in 0..300 {
             if at % 9 == 0 {

@@ -1,4 +1,4 @@
-//! What is told of a generation after the fact: when and why it began, from whom the service came, how long its clients
+//! The account of a generation after the fact: when and why it began, from whom the service came, how long its clients
 //! were without it, and what became of them. Made of what lies in the store and of nothing else, so that any server can tell
 //! it, whether an agent runs there or not.
 
@@ -15,13 +15,13 @@ use crate::takeover::{Cause, Journal, Milestone, OutcomeLine, Phase, Stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Tenure {
-    /// Which generation.
+    /// The generation.
     pub generation: Generation,
-    /// Whose it was.
+    /// The server that had it.
     pub owner: ServerName,
     /// How it came to be.
     pub beginning: Beginning,
-    /// Whose the service was before; nothing where that is not known any more, or where nobody had it.
+    /// The server that had the service before; nothing where that is not known any more, or where no server had it.
     pub from: Option<ServerName>,
     /// When it began, in seconds since 1970 by the owner's clock.
     pub began_at_s: u64,
@@ -33,7 +33,7 @@ pub struct Tenure {
     pub failure: Option<String>,
     /// The number that its clients were told.
     pub state_number: Option<u32>,
-    /// What became of its clients.
+    /// The outcomes of its clients.
     pub clients: Told,
     /// How long they were without the service.
     pub gap: Gap,
@@ -43,7 +43,7 @@ pub struct Tenure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Beginning {
-    /// Nobody had claimed the service before.
+    /// No server had claimed the service before.
     First,
     /// A person or a cluster manager had it adopted.
     Asked,
@@ -59,7 +59,7 @@ pub enum Beginning {
     Unknown,
 }
 
-/// What became of the clients of a generation.
+/// How many clients of a generation came to each outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Told {
@@ -77,7 +77,7 @@ pub struct Told {
     pub unknown: usize,
 }
 
-/// How long clients were without their service. All in milliseconds since the run began; negative for what came before.
+/// How long clients were without their service. All in milliseconds since the run began; negative for earlier moments.
 /// Where the service was given away on another server two clocks are compared: good enough for people, and nothing is
 /// decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl Gap {
     }
 }
 
-/// What a generation's owner and its predecessor left.
+/// The documents that a generation's owner and its predecessor left in the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// Its claim.
@@ -147,7 +147,7 @@ pub fn tenure(of: &Sources<'_>) -> Tenure {
         beginning: beginning(of, run),
         from: claim_before.map(|before| before.owner.clone()),
         began_at_s,
-        // One whose release failed after it was noted is not given up.
+        // A generation whose release failed after it was noted is not given up.
         released_at_s: journal.and_then(|journal| journal.released_at_s).filter(|_| claim.released),
         phase: journal.map_or(Phase::Claimed, |journal| journal.phase),
         failure: journal.and_then(|journal| journal.failure.clone()),
@@ -172,8 +172,8 @@ fn beginning(of: &Sources<'_>, run: Option<&Journal>) -> Beginning {
     }
 }
 
-/// What became of clients, from their outcomes. A later outcome of a client replaces an earlier one. While a run is on, those
-/// on record of whom nothing was learnt are yet to be told; afterwards they came later.
+/// Counts clients by their outcomes. A later outcome of a client replaces an earlier one. While a run is on, clients on record
+/// without an outcome are yet to be told; afterwards they came later.
 #[must_use]
 pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
     let last: BTreeMap<&str, Outcome> =
@@ -193,7 +193,8 @@ pub fn told(outcomes: &[OutcomeLine], records: usize, is_over: bool) -> Told {
 fn gap(of: &Sources<'_>, run: &Journal) -> Gap {
     let last_sign_ms = match run.cause {
         Cause::OwnRestart => None,
-        // What was served here all the time went when the lock manager was made to recognise, and not with the target's owner.
+        // A service that was served here all the time went when the lock manager was made to recognise, and not with the
+        // target's owner.
         _ if !of.is_target => first(&run.timeline, Milestone::Conveyed),
         _ => last_sign(&run.timeline, of.released_before_s, run.started_at_s),
     };
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_without_a_run_is_told_from_what_was_never_begun() {
+    fn a_generation_that_began_without_a_run_is_told_from_one_that_was_never_begun() {
         let (first, later) = (claim(1, "nfs-a", false), claim(2, "nfs-a", false));
         let quiet = Journal::quiet("run", &server("nfs-a"), 60);
         assert_eq!(tenure(&sources(&first, Some(&quiet))).beginning, Beginning::First);

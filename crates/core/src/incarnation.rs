@@ -8,13 +8,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What identifies one life of a lock manager. Equal values mean the same life; everything else is another.
+/// The identity of one life of a lock manager. Equal values mean the same life; any other value means another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Incarnation {
     /// `/proc/sys/kernel/random/boot_id`: a reboot ends every life.
     pub boot: String,
-    /// Which start of the lock manager's threads in this boot: for the kernel, pid and start time of lockd.
+    /// The start of the lock manager's threads in this boot: for the kernel, pid and start time of lockd.
     pub start: String,
     /// How often a grace period was seen to open without a new start: a SIGKILL to lockd drops all locks and
     /// leaves the thread as it was.
@@ -60,7 +60,7 @@ pub fn newest_of<'a>(
     lives.into_iter().filter(|life| life.boot == boot).max_by_key(|life| life.reopened)
 }
 
-/// What a look at the lock manager meant.
+/// The meaning of a look at the lock manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The same life as before.

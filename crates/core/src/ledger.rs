@@ -1,4 +1,4 @@
-//! What a scan of the status monitor's directory means for the store: which clients there are, which records are
+//! The meaning of a scan of the status monitor's directory for the store: which clients there are, which records are
 //! to be written, and which deletions are to be believed (I2: nothing forgotten).
 //!
 //! A record that vanishes is not forgotten: it becomes a *tombstone*, and is believed to be gone only when the same
@@ -24,7 +24,7 @@ use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
-use crate::store::RecordChange;
+use crate::record_change::RecordChange;
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub struct Scan {
 /// One monitor record as it lies in the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScannedFile {
-    /// Which folder.
+    /// The folder that it was found in.
     pub folder: Folder,
-    /// Its file name: what nfs-utils made of the client's name with the resolver of that moment.
+    /// Its file name: the name that nfs-utils made of the client's with the resolver of that moment.
     pub name: MonName,
-    /// What it holds, to the byte.
+    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -60,19 +60,19 @@ pub enum Folder {
 pub struct Problem {
     /// Its path below the directory, with control characters escaped.
     pub path: String,
-    /// What was expected and found.
+    /// The error: what was expected and found.
     pub why: String,
     /// It may be a record that is just being written: empty, or cut short. Worth saying only if it stays so.
     pub may_be_in_the_making: bool,
 }
 
-/// Who is a peer and not a client (I7).
+/// The hosts that are peers, and those that are clients for certain (I7).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Servers that this server mounts from: their records are its own lock manager's, as a client.
     pub peers: BTreeSet<MonName>,
-    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP
-    /// table is a hint: it can make somebody a client, never the contrary.
+    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP table is a
+    /// hint: it can make a host a client, never the contrary.
     pub connected: BTreeSet<MonName>,
 }
 
@@ -84,7 +84,7 @@ impl Roles {
     }
 }
 
-/// What the store knows of one service's clients, and what it is still to learn.
+/// The clients of one service in the store, and the changes that it is still to learn.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     stored: BTreeMap<MonName, Vec<u8>>,
@@ -170,8 +170,8 @@ impl Ledger {
         Comparison::Arrivals { after: None }
     }
 
-    /// The next portion of [`Ledger::compare`]: what it answers is to be committed before the one after it is asked for.
-    /// What a scan holds may grow between two portions, and `life` end; a client that was passed already is compared at the
+    /// The next portion of [`Ledger::compare`]: the changes that it returns are to be committed before the one after it is
+    /// asked for. The scan may grow between two portions, and `life` end; a client that was passed already is compared at the
     /// next scan.
     pub fn compare_some(
         &mut self,
@@ -240,7 +240,7 @@ impl Ledger {
     /// still at the next scan to have been seen.
     pub fn saw(&mut self, client: &MonName, life: Option<&Incarnation>) {
         self.follow_life(life);
-        // What vanished before has come back: if it vanishes again, its time begins anew.
+        // A client that had vanished has come back: if it vanishes again, its time begins anew.
         self.tombstones.remove(client);
         if life.is_some() {
             self.seen.insert(client.clone());
@@ -254,7 +254,7 @@ impl Ledger {
     }
 
     /// How many clients this ledger has come to know since it was made, those that have gone again counted as well: a number
-    /// that differs whenever somebody has arrived, which the number of clients does not.
+    /// that differs whenever a client has arrived, which the number of clients does not.
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.arrived
@@ -286,14 +286,14 @@ impl Ledger {
 
     fn follow_life(&mut self, life: Option<&Incarnation>) {
         if life.is_none() || self.life.as_ref() != life {
-            // What vanished in another life, or while none served, says nothing about this one.
+            // A record that vanished in another life, or while no lock manager served, says nothing about this life.
             self.tombstones.clear();
             self.seen.clear();
             self.life = life.cloned();
         }
     }
 
-    /// What was found beyond `after`. Answers up to where, unless it is all.
+    /// Takes in the records that were found beyond `after`. Answers up to where, unless it is all.
     fn arrivals(
         &mut self,
         found: &Population,
@@ -347,8 +347,8 @@ impl Ledger {
         self.peers.contains(name)
     }
 
-    /// What is stored beyond `after` and was not found: by another key, where its name leads to another than before, or not at
-    /// all. Answers up to where, unless it is all.
+    /// Takes in the stored records beyond `after` that were not found: by another key, where its name leads to another than
+    /// before, or not at all. Answers up to where, unless it is all.
     fn departures(
         &mut self,
         now: Moment,
@@ -371,16 +371,16 @@ impl Ledger {
             }
             let moved_to = found.moved_to(name, record);
             if !moved_to.is_empty() {
-                // A client whose name leads to another key than before is one client, and not one that left: what it was
-                // known by is taken away as soon as it is known by the other. While a run is on nobody moves, so that its
-                // outcome is one client's.
+                // A client whose name leads to another key than before is one client, and not one that left: its old key is
+                // removed as soon as the new one is on record. While a run is on no client changes its key, so that each
+                // outcome belongs to one client.
                 let is_known = |other: &MonName| self.stored.contains_key(other) || arriving.contains(other);
                 if serves && moved_to.into_iter().all(is_known) {
                     changes.push(RecordChange::Remove(name.clone()));
                 }
                 continue;
             }
-            // Where nobody serves, nobody is seen.
+            // Where no lock manager serves, no client is seen.
             if !self.seen.contains(name) {
                 continue;
             }

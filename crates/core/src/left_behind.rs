@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::takeover::{Strategy, Takeover};
 
-/// What is known of a service that another server holds.
+/// A service that another server holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Left {
     /// Of which claim.
@@ -20,7 +20,7 @@ struct Left {
     is_here: bool,
 }
 
-/// What is known of the services that other servers hold, and whose address was on this server.
+/// The services that other servers hold, and whose address was on this server.
 #[derive(Debug, Clone, Default)]
 pub struct LeftBehind(BTreeMap<ServiceName, Left>);
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_this_servers_or_was_given_up_or_is_its_own_has_its_address_left_alone() {
+    fn a_service_that_was_never_this_servers_or_was_given_up_or_is_its_own_has_its_address_left_alone() {
         let mut left = LeftBehind::default();
         assert!(!note(&mut left, &claim(2, "nfs-b"), true, false));
         assert!(!note(&mut left, &Claim { released: true, ..claim(3, "nfs-b") }, true, true));
@@ -154,7 +154,7 @@ mod tests {
         let (mut left, theirs, us) = (LeftBehind::default(), claim(2, "nfs-b"), server("nfs-a"));
         assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("it fails")), Err("it fails"));
         assert_eq!(left.note(&us, &nfs(), &theirs, true, || Ok::<_, &str>(true)), Ok(true));
-        assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("nobody asks")), Ok(false));
+        assert_eq!(left.note(&us, &nfs(), &theirs, true, || Err("it is not asked")), Ok(false));
     }
 
     #[test]
@@ -170,10 +170,10 @@ mod tests {
         };
         assert!(asked(&kept, 5) && asked(&kept, 2));
         assert!(!asked(&kept, 1), "none comes before the first");
-        assert!(!asked(&kept[1..], 5), "of what was removed nothing is known");
+        assert!(!asked(&kept[1..], 5), "of a removed generation nothing is known");
         assert!(!asked(&[], 5));
         let unread = was_held_by(&us, &claim(2, "nfs-b"), |g| Ok::<_, Infallible>(Some((g, None))));
-        assert_eq!(unread, Ok(false), "a journal that can't be read is nobody's");
+        assert_eq!(unread, Ok(false), "a journal that can't be read names no owner");
         assert_eq!(was_held_by(&us, &claim(2, "nfs-b"), |_| Err("it fails")), Err("it fails"));
     }
 }

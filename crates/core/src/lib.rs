@@ -1,9 +1,9 @@
 //! Every decision of heirlock, as pure state machines.
 //!
 //! Nothing here does I/O, reads a clock or draws a random number: time arrives as a [`Moment`], randomness as
-//! a seed, and what happened in the world as an event. What a machine wants done comes back in a [`Batch`]:
-//! first what must be durable, then what may follow. So a whole failover is a pure function that the tests run
-//! a thousand times, and the order "durable, then told" is a type instead of a comment.
+//! a seed, and what happened in the world as an event. The requests of a machine come back in a [`Batch`]: first what must be
+//! durable, then what may follow. So a whole failover is a pure function that the tests run a thousand times, and the
+//! order "durable, then told" is a type instead of a comment.
 //!
 //! In reading order:
 //!
@@ -75,6 +75,7 @@ pub mod notify;
 pub mod outcome;
 pub mod own_addresses;
 pub mod planted;
+pub mod record_change;
 pub mod share;
 pub mod state_number;
 pub mod store;
@@ -85,12 +86,13 @@ pub use moment::Moment;
 pub use names::{Generation, ServerName, ServiceName};
 pub use outcome::Outcome;
 
-/// What a state machine wants done: all of `persist` must be durable before the first of `then` is begun.
+/// The changes and actions that a state machine asks for: all of `persist` must be durable before the first of `then` is
+/// begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<P, A> {
-    /// What must reach stable storage first, in this order. A failure here cancels `then`.
+    /// The changes that must reach stable storage first, in this order. A failure here cancels `then`.
     pub persist: Vec<P>,
-    /// What may follow, in this order.
+    /// The actions that may follow, in this order.
     pub then: Vec<A>,
 }
 

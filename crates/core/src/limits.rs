@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bytes of a server's name: HOST_NAME_MAX of Linux, for a server is called by its node name unless told otherwise.
 pub const SERVER_NAME_BYTES_MAX: usize = 64;
 
-/// What the name of every server's implicit service begins with; the server's name follows.
+/// The beginning of the name of every server's implicit service; the server's name follows.
 pub const HOST_PREFIX: &str = "host.";
 
 /// Bytes of a service's name: that of the server with the longest name has its implicit service.
@@ -24,7 +24,7 @@ pub const RECORDS_MAX: usize = 2 * CLIENTS_SERVED;
 /// Services that one server serves.
 pub const SERVICES_MAX: usize = 256;
 
-/// Bytes of what is kept for one client: all the lines of all its files.
+/// Bytes of one client's record: all the lines of all its files.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 
 /// Addresses of one client that are tried in turn.
@@ -40,8 +40,8 @@ pub const NOTIFY_IN_FLIGHT_MAX: usize = 8192;
 /// As many may be unanswered before the first answer came; each answer makes room for one more.
 pub const NOTIFY_IN_FLIGHT_AT_FIRST: usize = 1024;
 
-/// Between two repeated calls: with a hundred thousand dead clients, what is sent in vain stays below what a network
-/// notices.
+/// Between two repeated calls: with a hundred thousand dead clients, the datagrams that are sent in vain stay below what a
+/// network notices.
 pub const NOTIFY_REPEAT_SPACING: Duration = Duration::from_micros(200);
 
 /// Connections of one notifier: to those clients that are heard over TCP alone. Each costs a file descriptor. With
@@ -58,13 +58,13 @@ pub const NOTIFY_CONNECTION_MS_MIN: u64 = 400;
 /// Ways to one client: from each of the service's addresses to each of its own.
 pub const NOTIFY_ROUTES_MAX: usize = 32;
 
-/// What is answered later than this no longer comes in one burst with what is sent now.
+/// An answer that comes later than this no longer belongs to one burst with the datagrams that are sent now.
 pub const NOTIFY_BURST: Duration = Duration::from_millis(50);
 
 /// Entries of folders that one run names as not what they should be: they lie in each of its journals.
 pub const TROUBLES_MAX: usize = 256;
 
-/// What stands in the place of those beyond it.
+/// The text that stands in the place of those beyond it.
 pub const TROUBLES_MAX_TOLD: &str =
     "there are more entries like these, which are not named; mend these and look again";
 
@@ -115,8 +115,8 @@ pub const MON_WAITING_MAX: usize = 4096;
 /// SM_MONs that share a commit.
 pub const MON_COMMIT_MAX: usize = 512;
 
-/// How long a commit waits for those who shared the last one and are about to ask again: a fraction of the two syncs that
-/// they would else wait for one after the other.
+/// How long a commit waits for the clients that shared the last one and are about to ask again: a fraction of the two syncs
+/// that they would else wait for one after the other.
 pub const MON_GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// Between two looks whether a store that failed works again.
@@ -138,19 +138,19 @@ pub const DOWNCALL_TRIES: u32 = 5;
 /// Between two tries in quick succession.
 pub const DOWNCALL_RETRY: Duration = Duration::from_secs(5);
 
-/// Between two tries after them: a lock manager that is there and takes no call keeps locks that nobody holds.
+/// Between two tries after them: a lock manager that is there and takes no call keeps locks that no client holds.
 pub const DOWNCALL_RETRY_LATER: Duration = Duration::from_secs(60);
 
 /// Names that are looked up at the same time because a notification announced them.
 pub const LOOK_UPS_AT_ONCE_MAX: usize = 4;
 
-/// Between two such look-ups: nobody on the network can make this server ask its name server more often.
+/// Between two such look-ups: no host on the network can make this server ask its name server more often.
 pub const LOOK_UP_SPACING: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that are looked at.
 pub const LOOK_UP_ADDRESSES_MAX: usize = 16;
 
-/// How long log lines are counted that somebody else causes.
+/// How long log lines are counted that a packet or another user's program causes.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lines of one kind in that time.
@@ -165,14 +165,14 @@ pub const LOG_SOURCES_MAX: usize = 256;
 /// Characters of a name or text from elsewhere in a log line.
 pub const LOG_TEXT_CHARS_MAX: usize = 64;
 
-/// What part of its time the status monitor's thread spends at most on what comes from elsewhere: one in so many.
+/// The part of its time that the status monitor's thread spends at most on requests from elsewhere: one in so many.
 pub const OTHERS_SHARE: u32 = 16;
 
-/// What they may save up of it, in time that is not spent on them: a server that says that it was restarted, and a few more,
-/// wait for nothing.
+/// How much of it the senders elsewhere may save up while they send nothing: a server that says that it was restarted, and a
+/// few more, need not wait.
 pub const OTHERS_BURST: Duration = Duration::from_millis(32);
 
-/// What counts of one turn at most: on a machine that does much else a turn takes long without being much work.
+/// How much of one turn counts at most: on a machine that does much else a turn takes long without being much work.
 pub const OTHERS_TURN_MAX: Duration = Duration::from_millis(5);
 
 /// How long the status monitor's thread may make no headway, as [`crate::hang`] counts: lockd waits for it in its only
@@ -182,7 +182,7 @@ pub const MONITOR_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The same for the agent's own loop, which waits for the store and for the lock manager's commands.
 pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(180);
 
-/// What is told of generations that were removed: the oldest beyond this many go. A kilobyte each.
+/// Accounts of removed generations that are kept: the oldest beyond this many go. A kilobyte each.
 pub const TENURES_KEPT: usize = 200;
 
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
@@ -190,8 +190,10 @@ const _: () = assert!(
     MON_LINES_MAX * heirlock_nsm::limits::LINE_BYTES_MAX <= RECORD_BYTES_MAX,
     "a client's record is stored"
 );
-const _: () =
-    assert!(RECORD_BYTES_MAX <= heirlock_nsm::limits::RECORD_FILE_BYTES_MAX, "what is stored is conveyed");
+const _: () = assert!(
+    RECORD_BYTES_MAX <= heirlock_nsm::limits::RECORD_FILE_BYTES_MAX,
+    "every stored record is conveyed"
+);
 const _: () = assert!(SERVICE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a service is a folder of the store");
 const _: () = assert!(SERVER_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a server is a file of the store");
 const _: () = assert!(heirlock_nsm::limits::FILE_NAME_BYTES_MAX <= FILE_NAME_BYTES_MAX, "a client is a file");

@@ -12,7 +12,7 @@ use crate::claim::{Claim, OwnerHeart};
 use crate::moment::Moment;
 use crate::names::ServerName;
 
-/// What a look into the store showed of one server.
+/// One server's heartbeat as a look into the store showed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// Changes with every heartbeat: the agent's run and its count.
@@ -44,7 +44,7 @@ struct Seen {
 }
 
 impl Hearts {
-    /// Nobody was seen yet.
+    /// No server was seen yet.
     #[must_use]
     pub fn new(dead_after: Duration) -> Self {
         Self {
@@ -89,14 +89,14 @@ impl Hearts {
         }
     }
 
-    /// In this round one server's heart could not be read. What was watched of it proves nothing: neither that it lives nor
-    /// that it is silent.
+    /// In this round one server's heart could not be read. The time that it was watched proves nothing: neither that it
+    /// lives nor that it is silent.
     pub fn unseen(&mut self, server: &ServerName) {
         self.seen.remove(server);
         self.unseen.insert(server.clone());
     }
 
-    /// A round in which the store could not be written or read: what was watched until now proves nothing.
+    /// A round in which the store could not be written or read: the time that servers were watched until now proves nothing.
     pub fn blind(&mut self) {
         self.seeing_since = None;
         for seen in self.seen.values_mut() {
@@ -104,13 +104,13 @@ impl Hearts {
         }
     }
 
-    /// Whether this server was seen to live later than `since`. One that stopped in order lives no more.
+    /// Whether this server was seen to live later than `since`. A server that stopped in order lives no more.
     #[must_use]
     pub fn lived_after(&self, server: &ServerName, since: Moment) -> bool {
         self.seen.get(server).is_some_and(|seen| seen.was_alive && !seen.paused && seen.changed_at > since)
     }
 
-    /// What is known of one server.
+    /// The state of one server's heart.
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
         let needed = self.dead_after.saturating_mul(2);
@@ -130,15 +130,15 @@ impl Hearts {
         match seen.was_alive {
             true if since_change < self.dead_after => OwnerHeart::Beating { last_change: since_change },
             true if watched >= needed => OwnerHeart::Silent { for_time: since_change },
-            // One that came into sight later is watched as long as all others were.
+            // A server that came into sight later is watched as long as all others were.
             false if since_change >= needed => OwnerHeart::Silent { for_time: since_change },
             _ => OwnerHeart::Unknown { watched: watched.min(since_change), needed },
         }
     }
 }
 
-/// Whether a service whose owner's heart is `heart` may be adopted now without a person asking. What follows is the
-/// fence, and without its confirmation nothing.
+/// Whether a service whose owner's heart is `heart` may be adopted now without a person asking. The fence comes next;
+/// without its confirmation nothing follows.
 #[must_use]
 pub fn may_adopt_unasked(heart: OwnerHeart) -> bool {
     // A pause never triggers, and a server that was never seen was never alive.
@@ -286,7 +286,7 @@ mod tests {
         assert!(!hearts.lived_after(&a(), at(20)), "the last beat of an orderly stop");
         let mut new = Hearts::new(DEAD_AFTER);
         new.saw(at(1), &beats(5, false));
-        assert!(!new.lived_after(&a(), at(0)), "what lay there before is no sign of life");
+        assert!(!new.lived_after(&a(), at(0)), "an earlier heartbeat is no sign of life");
     }
 
     #[test]

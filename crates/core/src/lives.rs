@@ -1,5 +1,5 @@
-//! What one agent knows of the lives of its lock manager: which one runs, since when its grace has been open, whether what
-//! follows from its beginning is done, and so what is owed in it.
+//! One agent's knowledge of the lives of its lock manager: which one runs, since when its grace has been open, whether its
+//! beginning was acted on, and so the duties in it.
 //!
 //! A life that ends is seen in two ways: by the next look at the lock manager, or because a run made the lock manager
 //! recognise. Where that comes too late for the run that asked for it, the locks are gone all the same: a life that began as
@@ -21,15 +21,15 @@ pub struct Lives {
     follower: Follower,
     /// Clients are served: nfsd has threads.
     serving: bool,
-    /// The lock manager was reborn, and what follows from it isn't done yet.
+    /// The lock manager was reborn, and that was not acted on yet.
     reborn: bool,
     looked_at: Option<Moment>,
     grace_seen: Option<Moment>,
     /// When the agent before this one last looked, and saw grace closed; until this one has looked.
     seen_closed: Option<Moment>,
-    /// What the lock manager's answer told of strangers, in the life that runs.
+    /// The lock manager's answer on the locks of clients without a noted life, in the life that runs.
     told: Strangers,
-    /// The life that runs began after an earlier look, and what follows from that isn't done yet.
+    /// The life that runs began after an earlier look, and that was not acted on yet.
     began_under_our_eyes: bool,
     /// When the last run was refused, if it was.
     refused_at: Option<Moment>,
@@ -39,7 +39,7 @@ pub struct Lives {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Begun {
-    /// Which.
+    /// The life.
     pub life: Incarnation,
     /// When its grace opened, at the earliest: to be kept where the next agent of this boot finds it.
     pub since: Option<Moment>,
@@ -54,14 +54,14 @@ pub struct Recognising {
     pub before: Moment,
     /// Since when grace was known to be open, at the earliest ([`Lives::grace_seen`]).
     pub grace_seen: Option<Moment>,
-    /// What the lock manager answered right before, where it was asked ([`asks_first`]).
+    /// The lock manager's answer right before, where it was asked ([`asks_first`]).
     pub answer: Option<Probe>,
 }
 
 /// The lock manager was made to recognise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recognised {
-    /// What was seen of it right after.
+    /// The lock manager as it was seen right after.
     pub observation: Observation,
     /// Its locks were dropped without a new start of its threads.
     pub in_place: bool,
@@ -73,10 +73,10 @@ pub struct Recognised {
     pub too_late_for_the_lost: bool,
 }
 
-/// What follows from what is owed.
+/// The next step after a look at the duties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nobody's locks are gone.
+    /// No client's locks are gone.
     Nothing,
     /// A run is to be begun, and not now: one that was asked for tells those clients as well, once it has claimed, or the
     /// last one was refused a moment ago.
@@ -232,8 +232,8 @@ impl Lives {
         (begun, Ok(recognition))
     }
 
-    /// The lock manager of this life was asked whether grace is open, and so whether strangers have lost their locks. `None`
-    /// where another life has begun meanwhile.
+    /// The lock manager of this life was asked whether grace is open, and so whether clients without a noted life have lost
+    /// their locks. `None` where another life has begun meanwhile.
     pub fn told_of_strangers(&mut self, life: &Incarnation, answer: Probe) -> Option<Strangers> {
         if self.current() != Some(life) {
             return None;
@@ -242,7 +242,7 @@ impl Lives {
         Some(self.told)
     }
 
-    /// What is owed to the clients of all that is held, in the life that is followed.
+    /// The duties towards the clients of all services that are held, in the life that is followed.
     #[must_use]
     pub fn owed<'a>(&self, holdings: impl IntoIterator<Item = Holding<'a>>) -> Owed {
         let Some(life) = self.current() else { return Owed::default() };
@@ -250,7 +250,7 @@ impl Lives {
         owed(holdings, life, self.reborn, strangers)
     }
 
-    /// What this server holds and owes, as a run has to know it; `host` is its own implicit service.
+    /// The services and duties of this server, as a run has to know them; `host` is its own implicit service.
     #[must_use]
     pub fn standing<'a>(
         &self,
@@ -270,7 +270,7 @@ impl Lives {
         self.running().filter(|_| self.serving)
     }
 
-    /// Which run what is owed asks for. `is_asked` says whether a run that was asked for has not claimed yet.
+    /// The run that the duties ask for. `is_asked` says whether a run that was asked for has not claimed yet.
     #[must_use]
     pub fn next(&self, now: Moment, owed: &Owed, is_asked: bool) -> Next {
         if owed.lost.is_empty() {
@@ -285,10 +285,10 @@ impl Lives {
         if order.cause != Cause::OwnRestart && is_asked { Next::Later } else { Next::Begin(order) }
     }
 
-    /// What is owed was seen to: a run began for it, or nobody's locks were gone. Where that run is not on any more it was
-    /// refused, and what the next one must tell of still depends on what is known.
+    /// The duties were seen to: a run began for them, or no locks were gone. Where that run is not on any more it was
+    /// refused, and which clients the next one must tell still depends on what is known.
     pub fn followed_up(&mut self, began: bool, a_run_is_on: bool) {
-        // What grace was open for is being done. A stranger that is met later is asked about again.
+        // The run uses the grace period. For a client without a noted life that is met later the lock manager is asked again.
         if began && self.told == Strangers::Lost {
             self.told = Strangers::Unknown;
         }
@@ -296,7 +296,7 @@ impl Lives {
         self.began_under_our_eyes &= self.reborn;
     }
 
-    /// A run has ended. `reborn` says whether another life had begun, and what follows from that was this run's to do.
+    /// A run has ended. `reborn` says whether it was this run's task to act on the beginning of another life.
     pub fn run_ended(&mut self, now: Moment, end: &End, reborn: bool) {
         let is_refused = end.is_before_the_beginning();
         self.reborn |= reborn && is_refused;

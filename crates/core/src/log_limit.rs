@@ -1,5 +1,5 @@
-//! Which log lines may be written whose cause is a packet, or another user's program: a host that sends packets must not be
-//! able to fill the disk, nor to hide what counts behind what doesn't.
+//! Which log lines may be written that a packet, or another user's program, causes. A host that sends packets must not be
+//! able to fill the disk, nor to hide important lines behind others.
 //!
 //! In each interval a source may cause so many lines of one kind, and all sources together so many. The rest is counted,
 //! and said in one line a kind when the interval is over. Text that came from elsewhere is cut by [`cut`].
@@ -9,14 +9,14 @@ use std::net::IpAddr;
 
 use crate::{Moment, limits};
 
-/// Who caused a line.
+/// The cause of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A packet from this address.
     Address(IpAddr),
     /// A program of this user.
     User(u32),
-    /// Somebody whom nothing tells apart from others.
+    /// A source that nothing tells apart from others.
     Unknown,
 }
 
@@ -50,7 +50,7 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What was not written of one kind, in an interval that is over.
+/// The lines of one kind that were not written, in an interval that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suppressed {
     /// The kind of line.
@@ -59,7 +59,7 @@ pub struct Suppressed {
     pub lines: u64,
     /// How many sources caused them, as far as they were told apart.
     pub sources: usize,
-    /// Who caused most of them.
+    /// The source of most of them.
     pub most: Source,
 }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_suppressed_is_said_once_when_its_interval_is_over() {
+    fn suppressed_lines_are_reported_once_when_their_interval_is_over() {
         let mut limit = LogLimit::default();
         let mut cause = |from, times| (0..times).filter(|_| limit.may_write(at(1), "notified", from)).count();
         cause(source(1), 1_000);

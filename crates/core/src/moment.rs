@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// How long before a process's start its time begins. What happened before the start, a grace period that opened, say,
+/// How long before a process's start its time begins. An event before the start, such as a grace period that opened,
 /// needs a moment of its own: taken for the start it would seem younger than it is.
 const BEFORE_PROCESS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happened_before_the_process_has_a_moment_of_its_own() {
+    fn an_event_before_the_process_has_a_moment_of_its_own() {
         let now = Moment::of_process(Duration::from_secs(2));
         let opened = now - Duration::from_secs(40);
         assert_eq!(now.since(opened), Duration::from_secs(40));

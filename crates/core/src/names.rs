@@ -1,5 +1,5 @@
-//! What a service, a server and a generation are called. All three become file names and etcd keys, so a value
-//! that exists can't leave its directory.
+//! The names of services, servers and generations. All three become file names and etcd keys, so a value that exists
+//! can't leave its directory.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +37,7 @@ pub enum NameError {
         found: char,
     },
     /// The names of implicit services can't be given to others.
-    #[error("the service name {0:?} is reserved for what a server serves under its own name")]
+    #[error("the service name {0:?} is reserved for the implicit service of a server")]
     Reserved(String),
 }
 
@@ -70,7 +70,7 @@ impl ServiceName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The implicit service of a server: what it serves under its own name and never gives away.
+    /// The implicit service of a server: the exports that it serves under its own name and never gives away.
     #[must_use]
     pub fn host(server: &ServerName) -> Self {
         Self(format!("{HOST_PREFIX}{server}"))

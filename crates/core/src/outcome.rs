@@ -1,10 +1,10 @@
-//! What became of one client in one adoption (I8: nothing is silent).
+//! The outcome of one client in one adoption (I8: nothing is silent).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is known of a client's locks. "Reclaimed" is not among them: no protocol tells it, only the lab sees it.
+/// An adoption's knowledge of a client's locks. "Reclaimed" is not among them: no protocol tells it, only the lab sees it.
 ///
 /// The order is that of a report: the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Which addresses mean a server itself, and at which of them another server calls it.
+//! The addresses that mean a server itself, and those at which another server calls it.
 //!
 //! They are looked for on its interfaces. An address that floats is on a server today and elsewhere tomorrow: called there,
 //! another host would answer in its place. Those of the configured services are known to float; of every other one it is
@@ -65,7 +65,11 @@ mod tests {
         assert_eq!(own_addresses(&[], &interfaces, &floating), all(&["192.0.2.1", "2001:db8::1"]));
         let configured = all(&["198.51.100.1", "192.0.2.1"]);
         let own = own_addresses(&configured, &interfaces, &floating);
-        assert_eq!(own, all(&["198.51.100.1", "192.0.2.1", "2001:db8::1"]), "what is configured comes first");
+        assert_eq!(
+            own,
+            all(&["198.51.100.1", "192.0.2.1", "2001:db8::1"]),
+            "configured addresses come first"
+        );
         let many: Vec<IpAddr> = (1..=200).map(|last| [10, 0, 0, last].into()).collect();
         assert_eq!(own_addresses(&[], &many, &[]).len(), CLIENT_ADDRESSES_MAX);
     }

@@ -1,5 +1,5 @@
-//! How much of a loop's time goes to others than the one whom it is there for: anybody on the network may send without end,
-//! and a loop that is always busy with that is given the processor late when the one comes who counts.
+//! How much of a loop's time goes to senders other than the lock manager, which it is there for. Any host on the network
+//! may send without end, and a loop that is always busy with that is given the processor late when the lock manager asks.
 
 use crate::{Moment, limits};
 
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_without_end_gets_no_more_than_a_share_however_small_each_turn_is() {
+    fn a_sender_without_end_gets_no_more_than_a_share_however_small_each_turn_is() {
         let share = Duration::from_secs(1) / limits::OTHERS_SHARE;
         for turn in [Duration::from_micros(5), TURN, limits::OTHERS_TURN_MAX] {
             let worked = worked_in_a_second(turn);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_now_and_then_waits_for_nothing() {
+    fn a_sender_that_asks_now_and_then_waits_for_nothing() {
         let (mut share, mut now) = (OthersShare::default(), Moment::START);
         for _ in 0..1000 {
             assert_eq!(share.rests_until(now), None);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_stood_still_keeps_nobody_waiting_for_long() {
+    fn a_machine_that_stood_still_keeps_no_host_waiting_for_long() {
         let mut share = OthersShare::default();
         let now = Moment::at(Duration::from_secs(3600));
         share.worked(Moment::START, now);

@@ -1,4 +1,4 @@
-//! Which state number was never sent before (I5).
+//! State numbers that were never sent before (I5).
 //!
 //! A client reacts to a notification only if its number differs from the last one it saw (nfs-utils
 //! utils/statd/callback.c), so a repeated number loses the locks. Numbers are odd while a server is up (X/Open NSM)
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_odd_and_above_all_that_were_sent() {
+    fn a_new_state_number_is_odd_and_above_all_that_were_sent() {
         assert_eq!(next(&[]), 3);
         assert_eq!(next(&[3, 7, 5]), 9);
         assert_eq!(next(&[4]), 5);

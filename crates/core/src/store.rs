@@ -1,5 +1,5 @@
-//! The store: where monitor records are kept safe from the death of the server they were taken on. Here is what is asked of
-//! every store, whatever it is made of, what it holds, and how it fails.
+//! The store: where monitor records are kept safe from the death of the server they were taken on. This module says what is
+//! asked of every store, whatever it is made of, what it holds, and how it fails.
 //!
 //! A service has *generations*, each begun under a claim and changed by its owner alone. A generation has a state number, a
 //! record for each client, the journal of the adoption that began it, and an outcome for each client that was told. Beside
@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 
 use heirlock_nsm::{MonName, StateNumber};
 
+pub use crate::record_change::RecordChange;
 pub use error::{StoreError, StoreErrorKind};
-pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past, RecordChange};
+pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
 pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
 
 use crate::claim::Claim;
@@ -28,7 +29,7 @@ use crate::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 ///
 /// After an error the store may hold all, some or none of what the call asked for; every call may be repeated.
 pub trait Store: Send + Sync {
-    /// What it is, and where, for people.
+    /// A description for people: its kind, and where it is.
     fn describe(&self) -> String;
 
     /// Where something of it lies, for people.
@@ -51,10 +52,10 @@ pub trait Store: Send + Sync {
     /// Proves that the store can be written and read now, by doing both.
     fn probe(&self) -> Result<(), StoreError>;
 
-    /// Which store it is and what is claimed in it, whichever is expected.
+    /// The identity of the store and the claims in it, whichever store is expected.
     fn found(&self) -> Result<Found, StoreError>;
 
-    /// Gives a store of an earlier version an identity, whichever is expected. Of all who try at the same moment one
+    /// Gives a store of an earlier version an identity, whichever is expected. Of all servers that try at the same moment one
     /// wins; the answer is the identity that the store has from then on.
     fn give_identity(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError>;
 
@@ -69,16 +70,16 @@ pub trait Store: Send + Sync {
     /// it said; where it began none, that is [`StoreErrorKind::Claim`].
     fn newest_claim(&self, service: &ServiceName) -> Result<Option<Claim>, StoreError>;
 
-    /// Creates a claim if nobody has claimed this generation. Exactly one of all who try wins, also on a file system
-    /// shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
+    /// Creates a claim if no server has claimed this generation. Exactly one of all servers that try wins, also on a file
+    /// system shared by several servers; repeating a claim that was won is a win. None wins below the newest claim, whose
     /// owner the answer then names: the numbers of pruned claims stay used. A claim that is made as a released one takes the
-    /// number and leaves the service nobody's, in one step.
+    /// number and leaves the service without an owner, in one step.
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError>;
 
     /// Writes a claim anew that can't be read; one that can is left as it is. For its owner alone.
     fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError>;
 
-    /// Marks a claim as given up. One that does not exist is an error.
+    /// Marks a claim as given up. A claim that does not exist is an error.
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError>;
 
     /// The newest complete generation at or below `at_most`.
@@ -98,7 +99,7 @@ pub trait Store: Send + Sync {
         generation: Generation,
     ) -> Result<Option<StateNumber>, StoreError>;
 
-    /// Creates a generation with all it begins with, durable and whole, or not at all. One that exists is left as it
+    /// Creates a generation with all it begins with, durable and whole, or not at all. A generation that exists is left as it
     /// is: the caller resumes.
     fn begin_generation(
         &self,
@@ -111,7 +112,7 @@ pub trait Store: Send + Sync {
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError>;
 
     /// Makes all changes durable, in order of the slice as far as one client is concerned; they share their syncs. The
-    /// order between clients, state, journal and outcomes is not kept at a crash: what must come first is committed
+    /// order between clients, state, journal and outcomes is not kept at a crash: a change that must come first is committed
     /// first. An outcome whose commit failed and is repeated may be there twice.
     fn commit(
         &self,
@@ -129,7 +130,7 @@ pub trait Store: Send + Sync {
     /// All of one generation but its records, which are only named; one that does not exist is an error.
     fn account(&self, service: &ServiceName, generation: Generation) -> Result<Account, StoreError>;
 
-    /// Keeps what is told of a generation that is about to be removed, if nobody has yet. Of
+    /// Keeps what is told of a generation that is about to be removed, unless it is kept already. Of
     /// [`crate::limits::TENURES_KEPT`] the oldest go.
     fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError>;
 
@@ -152,16 +153,16 @@ pub trait Store: Send + Sync {
     /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
 
-    /// The heartbeats of all servers. One that can't be read says nothing of the others.
+    /// The heartbeats of all servers. A heartbeat that can't be read says nothing of the others.
     fn hearts(&self) -> Result<ServerHearts, StoreError>;
 
-    /// What the servers said of themselves, as far as it can be read.
+    /// The reports of all servers, as far as they can be read.
     fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
         self.hearts().map(|hearts| hearts.reports)
     }
 }
 
-/// What a heartbeat has found and done.
+/// The results of a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beaten {
     /// The heartbeats of all servers, as they were before this one was written.
@@ -178,17 +179,17 @@ pub enum Place<'a> {
     Store,
     /// The claim of a generation.
     Claim(&'a ServiceName, Generation),
-    /// All of a generation. What [`Damaged::path`] names lies below it.
+    /// All of a generation. The entries that [`Damaged::path`] names lie below it.
     Generation(&'a ServiceName, Generation),
     /// The records of a generation.
     Records(&'a ServiceName, Generation),
 }
 
-/// What came of a claim.
+/// The answer to a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimAnswer {
     /// It is ours.
     Won,
-    /// Somebody else has this generation.
+    /// Another server has this generation.
     Taken(Claim),
 }

@@ -1,9 +1,9 @@
 //! Whether the store that is found is the one that is meant.
 //!
 //! Where a volume is not mounted there is an empty folder, and a store that is made in it looks like one whose services
-//! nobody ever claimed: an adoption from it tells nobody, and state numbers begin anew (I5). So each store has an identity,
-//! made at its creation, and each server remembers the identity of its store and how far the services in it had come. A
-//! store that is an older copy of itself has the right identity and too low a generation.
+//! were never claimed: an adoption from it tells no client, and state numbers begin anew (I5). So each store has an
+//! identity, made at its creation, and each server remembers the identity of its store and how far the services in it had
+//! come. A store that is an older copy of itself has the right identity and too low a generation.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub const IDENTITY_DIGITS: usize = 32;
 /// Digits that are shown to people: enough to tell the stores of one site apart.
 const SHOWN_DIGITS: usize = 8;
 
-/// Which store it is: drawn at its creation, never changed.
+/// The identity of a store: drawn at its creation, never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StoreIdentity(String);
@@ -44,7 +44,7 @@ impl StoreIdentity {
         if text.len() == IDENTITY_DIGITS && text.bytes().all(is_digit) {
             return Ok(Self(text.to_owned()));
         }
-        // An error must not carry whatever somebody wrote in the place of an identity.
+        // An error must not carry all that was written in the place of an identity.
         Err(NoIdentity(text.chars().take(2 * IDENTITY_DIGITS).collect()))
     }
 
@@ -76,7 +76,7 @@ impl From<StoreIdentity> for String {
     }
 }
 
-/// What is claimed in a store.
+/// The claims in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Nothing: it is new.
@@ -103,14 +103,14 @@ impl Kept {
 pub struct Found {
     /// Its identity; a store of an earlier version has none.
     pub identity: Option<StoreIdentity>,
-    /// What is claimed in it.
+    /// The claims in it.
     pub kept: Kept,
 }
 
-/// What a server remembers of its store.
+/// A server's memory of its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remembered {
-    /// Which one it is.
+    /// Its identity.
     pub identity: Option<StoreIdentity>,
     /// A service that moves was seen in it. Before that the server may have made it in the place of a volume that the
     /// active server had at that moment.
@@ -119,7 +119,7 @@ pub struct Remembered {
     pub had_one: bool,
 }
 
-/// What is to be done with a store that is there.
+/// The answer for a store that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the one.
@@ -164,8 +164,8 @@ pub fn judge(remembered: &Remembered, found: &Found) -> Verdict {
     };
     match (&remembered.identity, &found.identity) {
         (Some(expected), Some(identity)) if expected == identity => Verdict::Ours,
-        // A cold standby is put under guard while the active server has the volume. What it made then gives way to what
-        // the volume holds.
+        // A cold standby is put under guard while the active server has the volume. A store that was made then gives way
+        // to the one on the volume.
         (Some(_), Some(identity)) if !remembered.confirmed && found.kept == Kept::Services => {
             Verdict::Remember(identity.clone())
         }
@@ -192,7 +192,7 @@ pub enum Choice {
     Refused(Refusal),
 }
 
-/// What the operator said of the store.
+/// The operator's word on the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Word {
     /// Nothing.
@@ -220,7 +220,7 @@ pub enum Refusal {
 pub fn choose(remembered: &Remembered, found: Option<&Found>, unmounted: bool, word: Word) -> Choice {
     let verdict = found.map(|found| judge(remembered, found));
     match (verdict, word) {
-        // Also the right one where it is an older copy of itself: what it lacks is no longer expected.
+        // Also the right one where it is an older copy of itself: generations that it lacks are no longer expected.
         (Some(_), Word::NewStore) => Choice::Accept,
         (Some(Verdict::Refused(wrong)), Word::None) => Choice::Refused(Refusal::Wrong(wrong)),
         (Some(Verdict::Refused(_)) | None, Word::WithoutStore) => Choice::Without,
@@ -237,7 +237,7 @@ pub fn choose(remembered: &Remembered, found: Option<&Found>, unmounted: bool, w
 /// The store shows less of a service than this server knows of: it is an older copy of itself, or it lost something.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct OlderStore {
-    /// Which service.
+    /// The service.
     pub service: ServiceName,
     /// The generation that this server knows of.
     pub known: Generation,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_in_a_store_is_told_by_its_services() {
+    fn the_claims_in_a_store_are_told_by_its_services() {
         let host = ServiceName::host(&"nfs-a".parse().unwrap());
         let nfs = ServiceName::parse("nfs").unwrap();
         assert_eq!(Kept::of([]), Kept::Nothing);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_met_first_is_remembered_and_an_earlier_versions_store_gets_an_identity() {
+    fn the_store_that_is_met_first_is_remembered_and_an_earlier_versions_store_gets_an_identity() {
         let nothing = Remembered::default();
         assert_eq!(judge(&nothing, &found(7, Kept::Nothing)), Verdict::Remember(identity(7)));
         assert_eq!(judge(&remembered(7, true), &found(7, Kept::Nothing)), Verdict::Ours);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_standby_made_before_it_saw_the_volume_gives_way_to_what_the_volume_holds() {
+    fn a_store_that_a_standby_made_before_it_saw_the_volume_gives_way_to_the_volumes() {
         let made = remembered(7, false);
         assert_eq!(judge(&made, &found(9, Kept::Services)), Verdict::Remember(identity(9)));
         for kept in [Kept::Nothing, Kept::HostsAlone] {

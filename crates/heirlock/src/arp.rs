@@ -2,10 +2,10 @@
 //!
 //! `ip addr add` announces nothing, so clients would go on answering to the dead server's hardware address, for as long
 //! as their neighbour entry lasts, and the locks would be lost meanwhile. A kernel that looks for a neighbour broadcasts
-//! an ARP request with the sender's own address in it, and everybody who knows that address takes the hardware
-//! address from it (RFC 826). So a datagram from the new address to neighbours that nobody has does the work,
-//! without a raw socket. For IPv6 the kernel itself announces addresses it adds (unsolicited neighbour advertisement,
-//! RFC 4861 section 7.2.6, where `ndisc_notify` is on), and the neighbour solicitation does the rest.
+//! an ARP request with the sender's own address in it, and every host that knows that address takes the hardware address
+//! from it (RFC 826). So a datagram from the new address to neighbours that do not exist does the work, without a raw
+//! socket. For IPv6 the kernel itself announces addresses it adds (unsolicited neighbour advertisement, RFC 4861 section
+//! 7.2.6, where `ndisc_notify` is on), and the neighbour solicitation does the rest.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

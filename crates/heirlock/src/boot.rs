@@ -1,4 +1,4 @@
-//! Which boot of this server runs: what is remembered of one says nothing of the next.
+//! The boot of this server that runs: a memory of one boot says nothing of the next.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The conveyor: places records into the adoptive server's status-monitor directory, and takes them away again.
 //!
-//! What was placed is remembered in the local directory, so that the detector doesn't take it for a registration of
-//! this server's lock manager, also after a restart of the agent.
+//! Placed lines are remembered in the local directory, so that the detector doesn't take them for registrations of this
+//! server's lock manager, also after a restart of the agent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,16 +18,16 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 use crate::files::{self, Folder, Links, Owner, Temporary, trusted};
 use crate::limits::CONVEYED_BOOK_BYTES_MAX;
 
-/// The file below the local directory that remembers what was placed.
+/// The file below the local directory that remembers the placed lines.
 const BOOK: &str = "conveyed.json";
 
-/// What it is called once it could not be read.
+/// The name of a book that could not be read.
 const BOOK_ASIDE: &str = "conveyed.json.unreadable";
 
 /// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
 const SYNC_EACH_MAX: usize = 8;
 
-/// What was placed into one status-monitor directory.
+/// The lines that were placed into one status-monitor directory.
 #[derive(Debug)]
 pub(crate) struct Conveyor {
     state_directory: PathBuf,
@@ -39,11 +39,11 @@ pub(crate) struct Conveyor {
 pub(crate) type Unplaced = Vec<(MonName, String)>;
 
 impl Conveyor {
-    /// Remembers what an earlier run of the agent placed. A book that can't be read is put aside, and the agent goes on: what
-    /// was placed then counts as registered here, so clients are told once more than they need.
+    /// Remembers the lines that an earlier run of the agent placed. A book that can't be read is put aside, and the agent
+    /// goes on: lines that were placed then count as registered here, so clients are told once more than they need.
     ///
     /// # Errors
-    /// Where what can't be read can't be put aside either.
+    /// Where a book that can't be read can't be put aside either.
     pub(crate) fn open(state_directory: &Path, local_directory: &Path) -> io::Result<Self> {
         let book = local_directory.join(BOOK);
         let read = files::if_present(trusted::read(&book, CONVEYED_BOOK_BYTES_MAX));
@@ -61,13 +61,13 @@ impl Conveyor {
         Ok(Self { state_directory: state_directory.to_owned(), book, placed: Arc::new(placed) })
     }
 
-    /// Removes what a kill left half written. The agent that does so is alone at work in the directory.
+    /// Removes files that a kill left half written. The agent that does so is alone at work in the directory.
     pub(crate) fn tidy(&self) -> io::Result<()> {
-        // What it holds is twice what may be in it: each file and its new version.
+        // The folder may hold twice as many files as clients: each file and its new version.
         self.sm()?.tidy(2 * RECORDS_MAX)
     }
 
-    /// The lines that were placed, by file. Where a look holds it, what is placed from then on lies elsewhere.
+    /// The lines that were placed, by file. Where a look holds the map, later lines go into a copy of it.
     pub(crate) fn placed(&self) -> &Arc<BTreeMap<MonName, Vec<u8>>> {
         &self.placed
     }
@@ -76,14 +76,14 @@ impl Conveyor {
     /// monitor and gets the lines added, as nfs-utils itself adds a line (support/nsm/file.c).
     ///
     /// # Errors
-    /// Where nothing can be placed: the directory is not there, or what is placed can't be remembered.
+    /// Where nothing can be placed: the directory is not there, or the lines can't be remembered.
     pub(crate) fn place(
         &mut self,
         records: &BTreeMap<MonName, Vec<u8>>,
         how: Conveyance,
         my_name: &MyName,
     ) -> io::Result<Unplaced> {
-        // What the kernel registers its clients under.
+        // The server's name under which the kernel registers its clients.
         let node = rustix::system::uname();
         let own = node.nodename().to_str().unwrap_or_default();
         let sm = self.sm()?;
@@ -114,14 +114,14 @@ impl Conveyor {
                 remembered.extend(bytes);
             }
         }
-        // Remembered before it is placed: a line that nobody remembers would count as a registration.
+        // Remembered before it is placed: a line that is not remembered would count as a registration.
         self.write_book()?;
         let work = planned.iter().map(|(client, bytes)| (client, with_added(&sm, client, bytes)));
         unplaced.extend(carry_out(&sm, work.collect())?);
         Ok(unplaced)
     }
 
-    /// Takes away all that was placed; lines that the status monitor wrote stay. What can't be taken away is remembered, and
+    /// Removes all placed lines; lines that the status monitor wrote stay. Lines that can't be removed are remembered, and
     /// tried again at the next time.
     pub(crate) fn clean_up(&mut self) -> io::Result<Unplaced> {
         let sm = self.sm()?;
@@ -148,13 +148,13 @@ impl Conveyor {
             let book = self.book.display();
             io::Error::new(
                 error.kind(),
-                format!("{book}, which remembers what is placed, can't be written: {error}"),
+                format!("{book}, which remembers the placed lines, can't be written: {error}"),
             )
         })
     }
 }
 
-/// What becomes of a client's file.
+/// The change of a client's file.
 enum Work {
     Nothing,
     Replace(Vec<u8>),
@@ -162,7 +162,7 @@ enum Work {
 }
 
 /// Carries it out for all clients together. No file takes its name before the bytes of all are durable; many share one
-/// sync. What fails for one client is answered with its name.
+/// sync. A failure for one client is returned with its name.
 fn carry_out(sm: &Folder, work: Vec<(&MonName, io::Result<Work>)>) -> io::Result<Unplaced> {
     let replaced = work.iter().filter(|(_, work)| matches!(work, Ok(Work::Replace(_)))).count();
     let each = replaced <= SYNC_EACH_MAX;
@@ -194,7 +194,7 @@ fn carry_out(sm: &Folder, work: Vec<(&MonName, io::Result<Work>)>) -> io::Result
     Ok(failed)
 }
 
-/// What lies in a client's file, if there is one.
+/// The content of a client's file, if there is one.
 fn read(sm: &Folder, client: &MonName) -> io::Result<Option<Vec<u8>>> {
     files::if_present(sm.read(client.as_str(), Links::One, RECORD_FILE_BYTES_MAX))
 }
@@ -208,7 +208,8 @@ fn with_added(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
     let whole = [there.as_slice(), bytes].concat();
     if whole.len() > RECORD_FILE_BYTES_MAX {
         let (max, found) = (RECORD_FILE_BYTES_MAX, whole.len());
-        let why = format!("expected at most {max} bytes together with what lies there, found {found}");
+        let why =
+            format!("expected at most {max} bytes together with the file that lies there, found {found}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(Work::Replace(whole))
@@ -230,7 +231,7 @@ fn without(sm: &Folder, client: &MonName, bytes: &[u8]) -> io::Result<Work> {
     })
 }
 
-/// What is placed for one client.
+/// The lines that are placed for one client.
 fn description(client: &MonName, record: &[u8], how: Conveyance, my_name: &MyName) -> Vec<u8> {
     match how {
         Conveyance::Copy => record.to_vec(),

@@ -1,5 +1,5 @@
-//! What threads and programs do at the moment, as /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)): what
-//! `heirlock_core::hang` judges by.
+//! The states of threads and programs, as /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)), for
+//! `heirlock_core::hang` to judge by.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::files::trusted;
 /// Threads of one program that are looked at.
 const THREADS_MAX: usize = 65_536;
 
-/// What a thread of this program does, and whether its other threads do something but the one that looks.
+/// The state of a thread of this program, and whether another thread but the looking one works.
 pub(crate) fn of_thread(thread: i32) -> Look {
     let tasks = Path::new("/proc/self/task");
     let own = stat(&tasks.join(thread.to_string()));
@@ -24,8 +24,8 @@ pub(crate) fn of_thread(thread: i32) -> Look {
     }
 }
 
-/// What a program does that is to say all the time that it lives, in a thread of its own; `None` where it has ended. No
-/// processor time is counted: what its other threads do is no sign that it hangs.
+/// The state of a program that says in a thread of its own that it lives; `None` where it has ended. No processor time
+/// is counted: that of its other threads is no sign that it hangs.
 pub(crate) fn of_program(program: u32) -> Option<Look> {
     let folder = Path::new("/proc").join(program.to_string());
     let (own, _) = stat(&folder)?;
@@ -51,7 +51,7 @@ fn works(task: &Path) -> bool {
     stat(task).is_some_and(|(doing, _)| matches!(doing, Doing::Runs | Doing::WaitsForDisk))
 }
 
-/// What it does, and the processor time that it has had.
+/// Its state, and the processor time that it has had.
 fn stat(folder: &Path) -> Option<(Doing, Duration)> {
     parse(&trusted::read_system(folder.join("stat")).ok()?)
 }

@@ -7,8 +7,8 @@ use std::thread;
 use heirlock_nsm::rpc::{Call, encode_success};
 use heirlock_nsm::rpcbind::encode_getport_result;
 
-/// A program at this address and port, or at a free one where that is 0; answers its port. What `answer` makes of a call is
-/// the result that is sent; `None` sends nothing.
+/// A program at this address and port, or at a free one where that is 0; answers its port. The result of `answer` for a
+/// call is sent; `None` sends nothing.
 pub(crate) fn program(
     address: &str,
     port: u16,

@@ -1,5 +1,5 @@
-//! Log lines whose cause is a packet, or another user's program. All of them ask here first: which of them may be written is
-//! decided by `heirlock_core::log_limit`, and what was suppressed is counted and said.
+//! Log lines that a packet, or another user's program, causes. All of them ask here first: `heirlock_core::log_limit`
+//! decides which of them may be written, and suppressed ones are counted and reported.
 //!
 //! There is one log in a program, so there is one counter.
 

@@ -1,4 +1,4 @@
-//! Runs the commands of the configuration: no shell, a time limit, a group of their own that ends as a whole.
+//! Runs the commands of the configuration: no shell, and a time limit after which a command ends with all that it began.
 
 use std::fmt;
 use std::io::Read;
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::config::Command;
+use crate::descendants::kill_with_descendants;
 use crate::files::trusted;
 use crate::limits;
 use crate::threads;
@@ -72,7 +73,7 @@ impl fmt::Display for Said {
 /// Runs a command with these variables besides our own environment, and waits for its end.
 ///
 /// # Errors
-/// Where it can't be started, fails, or isn't done in time: then its whole process group is ended.
+/// Where it can't be started, fails, or isn't done in time: then it is ended, with its process group and its descendants.
 pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<Output, CommandError> {
     let shown = command.argv.join(" ");
     let fail = |how: String, said: String| CommandError {
@@ -153,6 +154,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 /// Ends it and all that it began. That is not waited for without end: what waits for a disk that hangs can't be killed, and what
 /// is left of it goes with this program.
 fn end_now(child: &mut Child) -> std::io::Result<()> {
+    kill_with_descendants(child.id());
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // Its group is its own, so nobody else is hit.
         let _ = kill_process_group(group, Signal::KILL);
@@ -308,6 +310,33 @@ mod tests {
         while lives() {
             assert!(Instant::now() < end, "what it had started went on");
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn what_it_began_in_sessions_of_their_own_is_ended_with_it() {
+        // No other program sleeps for so long.
+        let seconds = (100_000 + fastrand::u32(..100_000)).to_string();
+        let script = format!("setsid sh -c 'setsid sleep {seconds} & sleep {seconds}' & sleep {seconds}");
+        let sleeping = {
+            let seconds = seconds.clone();
+            move || {
+                let all = std::fs::read_dir("/proc").unwrap().flatten();
+                let lines =
+                    all.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+                lines.filter(|line| *line == format!("sleep\0{seconds}\0")).count()
+            }
+        };
+        let running = thread::spawn(move || run(&command(&["sh", "-c", &script], 5_000), &[]));
+        while sleeping() < 3 && !running.is_finished() {
+            thread::sleep(LOOK_INTERVAL);
+        }
+        let error = running.join().unwrap().unwrap_err().to_string();
+        assert!(error.contains("not done within 5 s"), "{error}");
+        let end = Instant::now() + Duration::from_secs(60);
+        while sleeping() > 0 {
+            assert!(Instant::now() < end, "{} of them go on", sleeping());
+            thread::sleep(LOOK_INTERVAL);
         }
     }
 

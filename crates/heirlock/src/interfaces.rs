@@ -1,4 +1,4 @@
-//! Which addresses are on the interfaces of this host, as the kernel says under /proc/net (proc(5)).
+//! The addresses on the interfaces of this host, as the kernel says under /proc/net (proc(5)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;

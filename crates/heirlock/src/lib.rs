@@ -1,8 +1,9 @@
 //! The one library behind the `heirlock` program: everything that touches the world. Decisions live in
-//! `heirlock-core`; what is here reads, writes, sends, starts and waits.
+//! `heirlock-core`; the code here reads, writes, sends, starts and waits.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod accept;
 #[cfg(test)]
 mod agent;
 mod arp;
@@ -14,12 +15,10 @@ mod control;
 mod convey;
 #[cfg_attr(
     not(test),
-    expect(
-        clippy::disallowed_methods,
-        reason = "a folder of its own under a name that nobody guesses, and no service"
-    )
+    expect(clippy::disallowed_methods, reason = "a folder of its own under a random name, and no service")
 )]
 mod demo;
+mod descendants;
 mod detector;
 mod doing;
 mod exports_syntax;
@@ -36,6 +35,7 @@ mod interfaces;
 mod left_out;
 mod limits;
 mod lock_manager;
+mod log_queue;
 mod monitor;
 mod mounts;
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(crate) const STORE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a heartbeat, which every server reads at each of its own: what a server says of some ten thousand exports.
 pub(crate) const HEARTBEAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Characters of what is said of a file of the store that is not as it should be: text of that file may be in it.
+/// Characters of the error for a file of the store that is not as it should be: text of that file may be in it.
 pub(crate) const FOUND_CHARS_MAX: usize = 300;
 
 /// Problems that a status names in words; all are counted, and its JSON names them.
@@ -22,6 +22,12 @@ pub(crate) const PROBLEMS_SHOWN_MAX: usize = 100;
 /// Problems that the one line for a monitoring system names, and characters of each.
 pub(crate) const PROBLEMS_CHECKED_MAX: usize = 5;
 pub(crate) const PROBLEM_CHECKED_CHARS_MAX: usize = 300;
+
+/// Bytes of log lines that wait for the reader of the log: more than a start or an adoption of many clients says at a time.
+pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long the end of the program waits for log lines, and for its last words, to be written.
+pub(crate) const LOG_FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
 pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
@@ -78,7 +84,7 @@ pub(crate) const STORE_LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long another server's heart is watched for one beat, to prove that a store is shared.
 pub(crate) const BEAT_SEEN_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// How long the clients of one address family may take to answer, when it is asked who can be reached.
+/// How long the clients of one address family may take to answer, when it is asked which of them can be reached.
 pub(crate) const REACH_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long those that are silent over UDP are asked over TCP, and how long each connection may take.
@@ -99,16 +105,23 @@ pub(crate) const BUSY_TIME_MAX: Duration =
 /// How long systemd may take to say what it knows of a unit.
 pub(crate) const SYSTEMCTL_SHOW_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How often it is looked for what a command that takes too long has begun: each look finds what was begun before all that
+/// earlier looks found was stopped.
+pub(crate) const DESCENDANTS_ROUNDS_MAX: usize = 16;
+
+/// How long a command that was killed may take to end: one that waits for a disk that hangs can't be killed.
+pub(crate) const KILLED_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long an agent may take to say how it is.
 pub(crate) const STATUS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a program of nfs-utils may take to say what is in force, or which version it is.
 pub(crate) const NFS_UTILS_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What the receive buffer of a notifier's socket is asked to be; Linux grants twice that to root, and less to others.
+/// The size that is asked for the receive buffer of a notifier's socket; Linux grants twice that to root, and less to others.
 pub(crate) const NOTIFY_RECEIVE_BYTES: usize = 8 * 1024 * 1024;
 
-/// What one answer takes up in it: network drivers hand on buffers of a whole frame, however little is in them.
+/// The share of one answer in it: network drivers hand on buffers of a whole frame, however little is in them.
 pub(crate) const NOTIFY_ANSWER_BYTES: usize = 2304;
 
 /// Answers that the notifier takes out of a socket before it sends again.
@@ -122,6 +135,10 @@ pub(crate) const NOTIFY_CONNECTIONS_FEW: usize = 64;
 
 /// Names that one notifier looks up at once.
 pub(crate) const NOTIFY_LOOKUPS_AT_ONCE_MAX: usize = 16;
+
+/// Names that all notifiers of the program look up at once, those of earlier runs among them, for which a name service that
+/// hangs has not answered yet. Beyond that a notifier looks up one at a time.
+pub(crate) const NOTIFY_LOOKUPS_MAX: usize = 128;
 
 /// How long after a name was not found a notifier looks it up again: a grace period is short.
 pub(crate) const NOTIFY_LOOKUP_RETRY: Duration = Duration::from_secs(5);
@@ -161,7 +178,7 @@ pub(crate) const GRACE_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)
 pub(crate) const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(60);
 
-/// After how long a silence a server counts as dead, at most: until then nobody serves its clients.
+/// After how long a silence a server counts as dead, at most: until then its clients are not served.
 pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a command of the configuration may take.

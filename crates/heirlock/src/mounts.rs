@@ -1,11 +1,11 @@
-//! Which mounts of this server take locks through its own lock manager: their servers are its peers, and lockd runs on for
-//! them whatever becomes of nfsd.
+//! The mounts of this server that take locks through its own lock manager: their servers are its peers, and lockd runs on
+//! for them whatever becomes of nfsd.
 
 use std::collections::BTreeSet;
 
 use heirlock_nsm::MonName;
 
-/// One of them.
+/// A mount that takes locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LockingMount<'a> {
     /// Where it is mounted.

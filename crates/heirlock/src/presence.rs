@@ -1,4 +1,4 @@
-//! Which addresses are this server's.
+//! The addresses of this server.
 //!
 //! Whether a socket can be bound to an address says it only on some hosts. Where net.ipv4.ip_nonlocal_bind or
 //! net.ipv6.ip_nonlocal_bind is set, as it often is beside keepalived and HAProxy, a socket can be bound to any address of
@@ -26,7 +26,7 @@ pub(crate) fn check(address: IpAddr) -> io::Result<()> {
     match address {
         // Takes an address of one of this host's interfaces, and no other (ip_dev_find in net/ipv4/ip_sockglue.c).
         IpAddr::V4(address) => SockRef::from(&socket).set_multicast_if_v4(&address),
-        // What is sent to one of this host's own addresses leaves from that address (RFC 6724, 5, rule 1).
+        // A datagram to one of this host's own addresses leaves from that address (RFC 6724, 5, rule 1).
         IpAddr::V6(address) => match source_towards(address)? {
             source if source == address => Ok(()),
             _ => Err(io::ErrorKind::AddrNotAvailable.into()),

@@ -1,6 +1,6 @@
 //! Asks a lock manager whether it is in grace, and whether it can be reached at all.
 //!
-//! The files under /proc lie both ways; what tells the truth is a request. An NLM4 UNLOCK or CANCEL with a made-up handle
+//! The files under /proc lie both ways; a request tells the truth. An NLM4 UNLOCK or CANCEL with a made-up handle
 //! is answered by 4 in grace and by something else outside (Linux fs/lockd/svc4proc.c checks grace before it looks for
 //! the file), and has no side effect.
 
@@ -67,7 +67,7 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
         nlm::encode_cancel_call(fastrand::u32(..), &credential(), &cancel),
     ];
     let mut why = String::new();
-    // One that says nothing over one transport may answer over the other.
+    // A lock manager that is silent over one transport may answer over the other.
     let asked = questions.iter().flat_map(|question| places.iter().map(move |place| (place, question)));
     let end = Instant::now() + limit * 2;
     for ((lock_manager, transport), question) in asked {
@@ -92,7 +92,7 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
 /// Whether NFS and NLM are registered at this address and answer.
 ///
 /// # Errors
-/// What is missing, in words.
+/// The missing registrations, in words.
 pub(crate) fn registered(at: IpAddr, rpcbind_port: u16, limit: Duration) -> Result<(), String> {
     let mut rpcbind = Rpcbind::new(at, rpcbind_port, limit);
     for program in [NLM, NFS] {

@@ -1,4 +1,4 @@
-//! Who is a peer, and who is certainly a client: read from the mount table and the TCP table.
+//! The peers of this server, and the hosts that are certainly clients: read from the mount table and the TCP table.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,9 +19,9 @@ const NFS_PORT: u16 = 2049;
 /// TCP state `ESTABLISHED` in `/proc/net/tcp` (include/net/tcp_states.h).
 const ESTABLISHED: &str = "01";
 
-/// Who is a peer, as `/proc` says. The servers that this host mounts from are remembered until the kernel says that they
-/// have become others: asked for at each look, and for each newcomer of a storm, the whole mount table would be most of
-/// the work.
+/// The peers of this server, as `/proc` says. The servers that this host mounts from are remembered until the kernel says
+/// that they have become others: asked for at each look, and for each newcomer of a storm, the whole mount table would be
+/// most of the work.
 #[derive(Debug)]
 pub(crate) struct Peers {
     proc: PathBuf,
@@ -35,11 +35,11 @@ impl Peers {
         Self { proc: proc.to_owned(), mounts: None, names: BTreeSet::new() }
     }
 
-    /// The roles now. What can't be read says nothing: a record is a client's unless it is known better.
+    /// The roles now. A table that can't be read says nothing: a record is a client's unless it is known better.
     ///
-    /// Who is connected is asked only where it may take a peer's role from it: one that is mounted now, or one that somebody
-    /// remembers. For each piece that is read of `net/tcp` the kernel walks through all of its table, which takes
-    /// milliseconds.
+    /// The connected hosts are asked for only where a connection may take a peer's role from it: of a peer that is mounted
+    /// now, or one that is remembered. For each piece that is read of `net/tcp` the kernel walks through all of its table,
+    /// which takes milliseconds.
     pub(crate) fn roles(&mut self, nlm_ports: &[u16], remembers: bool) -> Roles {
         self.look_if_changed();
         if self.names.is_empty() && !remembers {
@@ -65,7 +65,7 @@ impl Peers {
             // Nor does the piece that came before the failure say anything.
             (open, table) = (None, Vec::new());
         }
-        // Anybody may mount something at a name that is no text (FUSE): it says nothing of the other mounts.
+        // Every user may mount something at a name that is no text (FUSE): it says nothing of the other mounts.
         self.names = peers(&String::from_utf8_lossy(&table));
         self.mounts = open;
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_we_mount_from_with_locks_is_a_peer() {
+    fn a_server_that_we_mount_from_with_locks_is_a_peer() {
         let table = "10.0.0.7:/x /mnt/x nfs rw,vers=3,hard,addr=10.0.0.7 0 0\n\
                      filer:/y /mnt/y nfs rw,vers=3,addr=10.0.0.8 0 0\n\
                      10.0.0.5:/n /mnt/n nfs rw,vers=3,local_lock=all,addr=10.0.0.5 0 0\n\
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(names(&connected_v6(table, &[])), ["10.99.0.21", "2001:db8::5"]);
     }
 
-    /// A folder that looks like `/proc`. What lies in it is an ordinary file, of which the kernel never says that it changed.
+    /// A folder that looks like `/proc`. Its files are ordinary ones, of which the kernel never says that they changed.
     fn proc(mounts: &str, tcp: &str) -> tempfile::TempDir {
         let proc = tempfile::tempdir().unwrap();
         fs::create_dir(proc.path().join("net")).unwrap();
@@ -185,10 +185,10 @@ mod tests {
         );
         fs::remove_file(proc.path().join("mounts")).unwrap();
         assert_eq!(peers.roles(&[], false), roles);
-        let [peer, client, stranger] =
+        let [peer, client, unknown] =
             ["10.0.0.7", "10.0.0.8", "10.0.0.9"].map(|n| MonName::parse(n).unwrap());
-        assert!(peers.contain(&peer) && !peers.contain(&client) && !peers.contain(&stranger));
-        // Who is connected changes without a word.
+        assert!(peers.contain(&peer) && !peers.contain(&client) && !peers.contain(&unknown));
+        // Connections change without a word.
         fs::remove_file(proc.path().join("net/tcp")).unwrap();
         assert!(peers.contain(&client));
     }
@@ -227,7 +227,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
-        // Where namespaces are not to be had, there is nobody to ask.
+        // Where namespaces are not to be had, there is no process to ask.
         if said.next().is_some() {
             let mut peers = Peers::of(&Path::new("/proc").join(other.id().to_string()));
             assert_eq!(peers.roles(&[], false), Roles::default());

@@ -178,7 +178,7 @@ impl Rpcbind {
 }
 
 /// Sends a call over UDP and over TCP, each as far as it is given, and returns the first reply. TCP begins a short moment
-/// after UDP, or when nobody can be reached over that.
+/// after UDP, or as soon as UDP reaches no program.
 fn ask(
     to: SocketAddr,
     udp: Option<&[u8]>,
@@ -246,8 +246,8 @@ fn wait(ready: &mut [PollFd<'_>], limit: Duration) {
     let _ = poll(ready, Some(&limit));
 }
 
-/// One call over UDP. The socket is connected, so that the kernel says where nobody listens, and nobody else's datagram is
-/// taken for an answer.
+/// One call over UDP. The socket is connected, so that the kernel says where no program listens, and no other host's
+/// datagram is taken for an answer.
 struct Datagrams<'a> {
     socket: UdpSocket,
     message: &'a [u8],
@@ -292,12 +292,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// What is to be sent over a connection that was begun ([`begin_tcp`]).
+    /// A call over a connection that was begun ([`begin_tcp`]).
     pub(crate) fn new(socket: TcpStream, message: &[u8]) -> Self {
         Self { socket, unsent: frame(message), answer: Deframer::new() }
     }
 
-    /// What is waited for.
+    /// The event that is waited for.
     pub(crate) fn awaited(&self) -> PollFd<'_> {
         let wanted = if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT };
         PollFd::new(&self.socket, wanted)

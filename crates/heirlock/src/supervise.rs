@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use heirlock_core::Moment;
 use heirlock_core::hang::{Doing, Verdict, Watch};
 use rustix::net::RecvFlags;
@@ -26,7 +26,7 @@ use signal_hook::iterator::Signals;
 use crate::config::Settings;
 use crate::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
-use crate::threads;
+use crate::threads::{self, Lasting};
 use crate::watchdog::{BEAT, INTERVAL, LINE};
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
@@ -57,6 +57,8 @@ struct Supervisor {
     program: PathBuf,
     arguments: Vec<OsString>,
     sockets: Option<Sockets>,
+    /// The threads that it hears from.
+    threads: Vec<Lasting>,
     agent: Option<Agent>,
     began: Instant,
     due: Instant,
@@ -86,14 +88,14 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
         false => None,
     };
     let (sender, heard) = channel();
-    hear_signals(sender.clone())?;
-    look_all_the_time(sender)?;
+    let threads = vec![hear_signals(sender.clone())?, look_all_the_time(sender)?];
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
         // By its path: what is found there after an upgrade is the new one.
         program: std::env::current_exe().context("can't tell where this program lies")?,
         arguments: arguments.into(),
         sockets,
+        threads,
         agent: None,
         began: Instant::now(),
         due: Instant::now(),
@@ -102,25 +104,27 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
     supervisor.keep_running(&heard)
 }
 
-fn hear_signals(sender: Sender<Heard>) -> Result<()> {
+fn hear_signals(sender: Sender<Heard>) -> Result<Lasting> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).context("can't wait for signals")?;
-    threads::start("signals", move || {
+    let thread = threads::start("signals", move || {
         for signal in signals.forever() {
             if sender.send(Heard::Signal(signal)).is_err() {
-                return;
+                return Ok(());
             }
         }
+        Err(io::Error::other("no signal can be heard any more"))
     })?;
-    Ok(())
+    Ok(thread)
 }
 
-fn look_all_the_time(sender: Sender<Heard>) -> Result<()> {
-    threads::start("look", move || {
+fn look_all_the_time(sender: Sender<Heard>) -> Result<Lasting> {
+    let thread = threads::start("look", move || {
         while sender.send(Heard::Look).is_ok() {
             thread::sleep(INTERVAL);
         }
+        Ok(())
     })?;
-    Ok(())
+    Ok(thread)
 }
 
 impl Supervisor {
@@ -129,25 +133,30 @@ impl Supervisor {
             if self.agent.is_none() && Instant::now() >= self.due {
                 self.start();
             }
-            let heard = match self.agent {
-                Some(_) => heard.recv().ok(),
-                None => match heard.recv_timeout(self.due.saturating_duration_since(Instant::now())) {
-                    Ok(heard) => Some(heard),
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => None,
-                },
-            };
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                self.stop()?;
+                bail!(
+                    "expected threads that hear signals and look at the agent as long as the supervisor runs, found one that has ended; start the supervisor again"
+                );
+            }
+            let until_start = || self.due.saturating_duration_since(Instant::now());
+            let patience = self.agent.as_ref().map_or_else(until_start, |_| SILENCE_MAX);
+            let Ok(heard) = heard.recv_timeout(patience) else { continue };
             match heard {
-                Some(Heard::Look) => self.judge(),
-                Some(Heard::Signal(SIGCHLD)) => self.look_after(),
-                Some(Heard::Signal(SIGHUP)) => {
+                // The agent may also have ended without a signal that was heard.
+                Heard::Look => {
+                    self.look_after();
+                    self.judge();
+                }
+                Heard::Signal(SIGCHLD) => self.look_after(),
+                Heard::Signal(SIGHUP) => {
                     tracing::info!("the agent is started anew");
                     self.pause = Duration::ZERO;
                     if let Some(agent) = &self.agent {
                         agent.signal(Signal::TERM);
                     }
                 }
-                _ => return self.stop(),
+                Heard::Signal(_) => return self.stop(),
             }
         }
     }
@@ -284,6 +293,7 @@ mod tests {
             program: PathBuf::new(),
             arguments: Vec::new(),
             sockets: None,
+            threads: Vec::new(),
             agent: Some(Agent { child, started: Instant::now(), line, speaks: false, watch }),
             began: Instant::now(),
             due: Instant::now(),
@@ -354,6 +364,27 @@ mod tests {
         stage.wait_for(Doing::Stopped);
         stage.look(LOOKS + 3);
         assert_eq!(stage.end(), KILLED);
+    }
+
+    #[test]
+    fn an_agent_that_ended_is_noticed_without_a_signal_and_a_thread_that_ended_ends_the_supervisor() {
+        let mut stage = stage("sh", "exit 0");
+        let (sender, heard) = channel();
+        stage.supervisor.threads.push(look_all_the_time(sender).unwrap());
+        let began = Instant::now();
+        let ends = threads::start("signals", || Err(io::Error::other("a fault"))).unwrap();
+        while !ends.is_finished() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        // No program can be started in its place.
+        while stage.supervisor.agent.is_some() {
+            assert!(began.elapsed() < Duration::from_secs(60), "its end was not noticed");
+            let Ok(Heard::Look) = heard.recv() else { panic!("nothing else was heard") };
+            stage.supervisor.look_after();
+        }
+        stage.supervisor.threads.push(ends);
+        let why = stage.supervisor.keep_running(&heard).unwrap_err().to_string();
+        assert!(why.contains("one that has ended"), "{why}");
     }
 
     #[test]

@@ -12,6 +12,10 @@ use std::time::Duration;
 #[cfg(test)]
 const NAME_BYTES_MAX: usize = 15;
 
+/// A thread that is to live as long as the program. It ends with `Ok` where the program itself ends; any other end is an event
+/// for its owner (`watchdog.rs`, `supervise.rs`).
+pub(crate) type Lasting = JoinHandle<io::Result<()>>;
+
 /// Does something in a thread of this name, of 15 bytes at most.
 ///
 /// # Errors

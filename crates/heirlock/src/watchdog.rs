@@ -3,10 +3,11 @@
 //!
 //! - A loop that hangs, as `heirlock_core::hang` judges, ends the program. It is started again by systemd or by
 //!   `heirlock supervise`, and its sockets wait for it there.
-//! - As long as none does, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
+//! - A thread that is to live as long as the program, and ends all the same, ends the program too: nothing else does its work.
+//! - As long as neither happens, this thread says that the program lives: to systemd (sd_notify(3), `WatchdogSec=` in
 //!   heirlock.service), and over a private line to `heirlock supervise`. They see to it that the program as a whole goes on.
 //!
-//! Nobody is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
+//! Nothing is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,16 +22,24 @@ use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::doing;
-use crate::threads;
+use crate::log_queue;
+use crate::threads::{self, Lasting};
 
 /// Says to an agent that its standard input is the line to `heirlock supervise`.
 pub(crate) const LINE: &str = "HEIRLOCK_LINE";
 
-/// What is said over that line while the agent lives.
+/// The word over that line while the agent lives.
 pub(crate) const BEAT: u8 = b'.';
 
-/// How often loops are looked at, and how often it is said that the program lives.
+/// How often loops are looked at, and how often `heirlock supervise` is told that the program lives.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often loops are looked at that may stand still for long, where no supervisor wants to be told: a wake-up of an idle
+/// server is energy, and on a virtual machine another's processor time.
+const RELAXED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a loop is looked at within the time for which it may make no headway.
+const LOOKS_WITHIN_LIMIT: u32 = 10;
 
 /// How often systemd is told within the time after which it takes the agent for dead: one answer may be late.
 const TOLD_WITHIN_LIMIT: u32 = 4;
@@ -71,7 +80,7 @@ impl Turns {
         self.0.is_fatal.store(false, Ordering::Relaxed);
     }
 
-    /// Of a loop that nobody watches.
+    /// Of a loop that is not watched.
     #[cfg(test)]
     pub(crate) fn unwatched() -> Self {
         Self::new("a test", Duration::MAX)
@@ -79,9 +88,10 @@ impl Turns {
 }
 
 /// Looks on, as long as the program runs.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Watchdog {
     followed: Arc<Mutex<Vec<Turns>>>,
+    kept: Arc<Mutex<Vec<Lasting>>>,
 }
 
 /// One loop as it is watched.
@@ -102,10 +112,31 @@ impl Watchdog {
             Some(_) => Some(io::stdin().as_fd().try_clone_to_owned()?),
             None => None,
         };
-        let watchdog = Self { followed: Arc::default() };
-        let followed = Arc::clone(&watchdog.followed);
-        threads::start("watchdog", move || look_on(&followed, line.as_ref()))?;
+        let watchdog = Self::default();
+        let looks = watchdog.clone();
+        threads::start("watchdog", move || look_on(&looks, line.as_ref()))?;
         Ok(watchdog)
+    }
+
+    /// Sees to it that a thread lives.
+    pub(crate) fn keep(&self, thread: Option<Lasting>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(thread);
+    }
+
+    /// Which of the threads that it keeps have ended though the program goes on, and why.
+    fn ended(&self) -> Vec<(String, String)> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended: Vec<Lasting> = kept.extract_if(.., |thread| thread.is_finished()).collect();
+        drop(kept);
+        let ended = ended.into_iter().filter_map(|thread| {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            match thread.join() {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some((name, error.to_string())),
+                Err(_) => Some((name, "it has a fault".to_owned())),
+            }
+        });
+        ended.collect()
     }
 
     /// Watches one more loop, which may make no headway for `limit`.
@@ -116,19 +147,27 @@ impl Watchdog {
     }
 }
 
-fn look_on(followed: &Mutex<Vec<Turns>>, line: Option<&OwnedFd>) {
+fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
     let began = Instant::now();
     let systemd = sd_notify::watchdog_enabled().map(|limit| limit / TOLD_WITHIN_LIMIT);
     let mut told: Option<Instant> = None;
     let mut watched: Vec<Watched> = Vec::new();
     loop {
-        let followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let followed = watchdog.followed.lock().unwrap_or_else(PoisonError::into_inner);
         watched.extend(followed.iter().skip(watched.len()).cloned().map(Watched::new));
         drop(followed);
         for one in &mut watched {
             if let Some(idle) = one.look(Moment::at(began.elapsed())) {
                 one.hangs(idle);
             }
+        }
+        for (thread, why) in watchdog.ended() {
+            tracing::error!(
+                thread,
+                why,
+                "the thread {thread} of the agent has ended: {why}; the agent ends, and is to be started again"
+            );
+            end_now();
         }
         if let Some(line) = line {
             // A supervisor that does not read it does not want to know.
@@ -138,13 +177,23 @@ fn look_on(followed: &Mutex<Vec<Turns>>, line: Option<&OwnedFd>) {
             told = Some(Instant::now());
             tell_systemd();
         }
-        thread::sleep(INTERVAL);
+        thread::sleep(if line.is_some() { INTERVAL } else { interval(&watched) });
     }
+}
+
+/// How often a loop is looked at that may make no headway for this long.
+fn look_interval(limit: Duration) -> Duration {
+    (limit / LOOKS_WITHIN_LIMIT).clamp(INTERVAL, RELAXED_INTERVAL)
+}
+
+/// How long until the next look: the loop that is looked at most often decides.
+fn interval(watched: &[Watched]) -> Duration {
+    watched.iter().map(|one| look_interval(one.turns.0.limit)).fold(RELAXED_INTERVAL, Duration::min)
 }
 
 impl Watched {
     fn new(turns: Turns) -> Self {
-        let watch = Watch::new(turns.0.limit, INTERVAL);
+        let watch = Watch::new(turns.0.limit, look_interval(turns.0.limit));
         Self { turns, seen: 0, watch, said: false }
     }
 
@@ -183,9 +232,14 @@ impl Watched {
             idle_ms,
             "the loop {name} of the agent hangs: the agent ends, and is to be started again"
         );
-        // Not by exit(): the thread that hangs may hold what it waits for.
-        let _ = kill_process(getpid(), Signal::KILL);
+        end_now();
     }
+}
+
+/// Ends the program. Not by exit(): a thread that hangs may hold what that waits for.
+fn end_now() {
+    log_queue::flush();
+    let _ = kill_process(getpid(), Signal::KILL);
 }
 
 fn tell_systemd() {
@@ -231,5 +285,40 @@ mod tests {
         assert!(hangs_within(&mut watched, 10), "its thread has ended");
         turns.turn();
         assert!(!hangs_within(&mut watched, 2), "it has turned");
+    }
+
+    #[test]
+    fn the_loop_with_the_shortest_limit_decides_how_often_loops_are_looked_at() {
+        let of = |limits: &[u64]| -> Duration {
+            let loops = limits.iter().map(|limit| Turns::new("test", Duration::from_secs(*limit)));
+            interval(&loops.map(Watched::new).collect::<Vec<_>>())
+        };
+        assert_eq!((of(&[]), of(&[180])), (RELAXED_INTERVAL, RELAXED_INTERVAL));
+        assert_eq!((of(&[180, 2]), of(&[1]), of(&[5])), (INTERVAL, INTERVAL, INTERVAL * 5 / 2));
+    }
+
+    #[test]
+    fn a_thread_that_was_to_live_and_ended_is_named_with_why_and_one_that_may_end_is_not() {
+        let watchdog = Watchdog::default();
+        let (go, gone) = channel::<()>();
+        let lives = move || gone.recv().map_err(io::Error::other);
+        watchdog.keep(Some(threads::start("lives", lives).unwrap()));
+        watchdog.keep(Some(threads::start("may-end", || Ok(())).unwrap()));
+        watchdog.keep(Some(threads::start("fails", || Err(io::Error::other("no socket"))).unwrap()));
+        watchdog.keep(Some(threads::start("panics", || panic!("a fault")).unwrap()));
+        let mut ended = Vec::new();
+        while watchdog.kept.lock().unwrap().len() > 1 {
+            ended.extend(watchdog.ended());
+            thread::sleep(Duration::from_millis(2));
+        }
+        ended.extend(watchdog.ended());
+        ended.sort();
+        let said = |name: &str, why: &str| (name.to_owned(), why.to_owned());
+        assert_eq!(ended, [said("fails", "no socket"), said("panics", "it has a fault")]);
+        drop(go);
+        while !watchdog.kept.lock().unwrap().is_empty() {
+            ended = watchdog.ended();
+        }
+        assert_eq!(ended.len(), 1, "it can't hear any more");
     }
 }

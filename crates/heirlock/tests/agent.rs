@@ -1,4 +1,4 @@
-//! The real agent, ill-treated: what is lost, forgotten or invented when it is killed, when its folders vanish, when two
+//! The real agent, ill-treated: no record may be lost or invented when it is killed, when its folders vanish, or when two
 //! of them want the same.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -23,7 +23,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_was_captured_survives_a_kill_and_what_came_meanwhile_is_caught_up() {
+fn a_captured_record_survives_a_kill_and_one_that_came_meanwhile_is_caught_up() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
@@ -83,15 +83,15 @@ fn of_two_adopters_at_the_same_moment_one_is_refused() {
     let (mut b, mut c) = (site.server("b", "nfs-b"), site.server("c", "nfs-c"));
     b.up();
     c.up();
-    // Whoever comes second then knows that the first one lives; a server that it hasn't watched long enough it would
-    // refuse to claim from for that reason.
+    // The second adopter then knows that the first one lives. It would refuse to claim from a server that it has not
+    // watched long enough, for that reason.
     b.wait_until_it_hears_the_other();
     c.wait_until_it_hears_the_other();
     let adopters = [&b, &c].map(|server| {
         let mut command = server.command(&["adopt", "new", "--json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
-    // Nothing answers the winner's question for grace here, so it ends without having told anybody; that is not the point.
+    // Nothing answers the winner's question for grace here, so it ends without having told a client; that is not the point.
     let outputs = adopters.map(|adopter| adopter.wait_with_output().unwrap());
     let codes = outputs.each_ref().map(|output| output.status.code());
     assert!(codes == [Some(1), Some(3)] || codes == [Some(3), Some(1)], "{codes:?}: {outputs:?}");
@@ -102,7 +102,7 @@ fn of_two_adopters_at_the_same_moment_one_is_refused() {
 }
 
 #[test]
-fn a_service_that_nobody_configured_is_refused_and_the_others_are_named() {
+fn a_service_that_is_not_configured_is_refused_and_the_others_are_named() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
@@ -173,7 +173,7 @@ fn a_silent_owner_keeps_its_service_until_it_is_known_to_be_off() {
 }
 
 #[test]
-fn a_fence_is_asked_where_nobody_says_that_the_owner_is_off() {
+fn a_fence_is_asked_where_no_administrator_says_that_the_owner_is_off() {
     let (site, b) = with_a_silent_owner(Some("false"));
     let refused = b.run(&["adopt", "nfs"]);
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
@@ -204,7 +204,7 @@ fn with_one_client_off(site: &Site) -> (Server, Network) {
 }
 
 #[test]
-fn a_client_that_is_off_keeps_nobody_who_wants_to_know_that_all_were_told_until_grace_ends() {
+fn a_client_that_is_off_keeps_no_until_notified_waiting_until_grace_ends() {
     let site = Site::new();
     let (b, _network) = with_one_client_off(&site);
     let told = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a", "--until", "notified", "--json"]);
@@ -213,12 +213,12 @@ fn a_client_that_is_off_keeps_nobody_who_wants_to_know_that_all_were_told_until_
     assert_eq!((&report["acknowledged"], &report["unknown"]), (&2.into(), &1.into()), "{report}");
     assert_eq!(b.service("nfs").unwrap()["phase"], "notifying", "the one that is off is called on");
     let again = b.run(&["adopt", "nfs", "--until", "notified"]);
-    assert_eq!(again.status.code(), Some(6), "whoever asks again knows it at once: {again:?}");
+    assert_eq!(again.status.code(), Some(6), "an adopt that is said again knows it at once: {again:?}");
     assert!(text(&again.stdout).contains("they are called until grace ends"), "{again:?}");
 }
 
 #[test]
-fn whoever_does_not_want_to_wait_is_answered_once_the_service_is_claimed() {
+fn an_adopt_with_no_wait_is_answered_once_the_service_is_claimed() {
     let site = Site::new();
     let (b, _network) = with_one_client_off(&site);
     let refused = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-c", "--no-wait"]);
@@ -332,7 +332,7 @@ fn an_adoption_that_failed_says_how_to_try_again_and_the_same_words_do() {
     let port = network.rpcbind_port;
     drop(network);
     b.up();
-    // Nobody answers at the service's address.
+    // No server answers at the service's address.
     let failed = b.run(&["adopt", "nfs", "--owner-fenced", "nfs-a"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let said = text(&failed.stderr) + &text(&failed.stdout);
@@ -458,7 +458,7 @@ fn why_the_owner_cannot_give_a_service_up_is_said_where_it_was_asked_for_and_so_
     let why = "nfs-b can't give nfs up: 127.0.0.1 is still on this server; take it away first";
     assert!(said.contains(why), "{said}");
     assert_eq!(b.service("nfs").unwrap()["held"], true);
-    // What kept it is mended there: whoever asks again is not told of the last time.
+    // The reason is gone by now: a release that is asked for again is not told of the last time.
     let released = b.run(&["release", "nfs"]);
     assert!(
         text(&released.stderr).contains("waiting for nfs to be released: its address is"),
@@ -467,7 +467,7 @@ fn why_the_owner_cannot_give_a_service_up_is_said_where_it_was_asked_for_and_so_
 }
 
 #[test]
-fn a_home_that_could_not_adopt_asks_nobody_to_give_anything_up() {
+fn a_home_that_could_not_adopt_asks_no_server_to_give_anything_up() {
     let site = Site::new();
     let (mut a, b, _network) = away_from_home(&site, GONE);
     a.kill();
@@ -548,7 +548,7 @@ fn a_store_that_others_may_change_is_refused() {
 }
 
 #[test]
-fn what_is_no_record_is_named_once_and_hinders_nobody() {
+fn an_entry_that_is_no_record_is_named_once_and_hinders_no_client() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     fs::write(server.path("sm/garbage"), "hello\n").unwrap();
@@ -608,7 +608,7 @@ fn a_restart_of_the_lock_manager_begins_a_generation_with_a_number_of_its_own() 
         (service["generation"] == 2).then(|| service["state_number"].as_u64().unwrap())
     });
     assert!(after > before && after % 2 == 1, "{before} and then {after}");
-    // A kill in the midst of it: whoever comes next goes on or begins anew, and nobody is forgotten.
+    // A kill in the midst of it: the next agent goes on or begins anew, and no client is forgotten.
     thread::sleep(Duration::from_millis(100));
     server.kill();
     server.up();

@@ -200,7 +200,7 @@ fn a_service_that_would_be_taken_for_the_fenced_server_is_an_error_that_explains
         let said = server.run(&[words, &["--json"]].concat());
         assert!(said.json()["error"].as_str().unwrap().contains("was taken for the server"), "{}", said.out);
     }
-    // What a script's empty variable leaves names nobody.
+    // A script's empty variable names no server.
     let said = server.run(&["adopt", "nfs", "--owner-fenced="]);
     assert_eq!(said.exit, 2, "{}", said.err);
 }
@@ -214,7 +214,7 @@ fn an_adoption_that_missed_a_client_is_told_from_one_that_failed_and_names_it() 
 }
 
 #[test]
-fn whoever_asks_says_how_long_to_wait_and_the_exit_code_says_what_is_known_by_then() {
+fn a_verb_waits_as_long_as_it_is_told_and_its_exit_code_says_what_is_known_by_then() {
     let server = Server::new();
     let under_way = |phase: &str, unreachable| {
         let mut report = adoption(unreachable);
@@ -275,7 +275,7 @@ fn every_verb_has_an_example_its_exit_codes_and_lines_that_fit() {
         let said = server.run(&words);
         assert_eq!(said.exit, 0, "{verb:?}");
         assert!(said.out.contains("Examples:") && said.out.contains("Exit codes:\n  0  "), "{}", said.out);
-        // clap wraps what it lays out to the terminal; what is laid out by hand must fit into the narrowest.
+        // clap wraps its own text to the terminal; text that is laid out by hand must fit into the narrowest.
         let by_hand = said.out.split_once("Options:").map_or(said.out.as_str(), |(_, after)| after);
         let by_hand = by_hand.split_once("\n\nThe store:").or_else(|| by_hand.split_once("\n\nExamples:"));
         let long = by_hand.map_or("", |(_, lines)| lines).lines().find(|line| line.chars().count() > 80);
@@ -434,7 +434,9 @@ fn a_monitoring_system_gets_one_line_and_its_own_exit_codes() {
     let said = server.run(&["status", "--check"]);
     assert_eq!(said.exit, 2);
     assert!(
-        said.out.starts_with("CRITICAL - nfs-b: nfs: belongs to this server, and nobody"),
+        said.out.starts_with(
+            "CRITICAL - nfs-b: nfs: belongs to this server, and clients that register are not noticed"
+        ),
         "{}",
         said.out
     );
@@ -465,7 +467,7 @@ fn likely_slips_get_a_hint() {
 }
 
 #[test]
-fn what_is_no_record_is_left_alone_and_said() {
+fn an_entry_that_is_no_record_is_left_alone_and_named() {
     let server = Server::new().with_store();
     let torn = &line("192.0.2.3", "nfs-a")[..60];
     let half = line("192.0.2.4", "nfs-a") + "0100007f 0001";
@@ -513,7 +515,7 @@ fn what_is_no_record_is_left_alone_and_said() {
 }
 
 #[test]
-fn an_import_joins_what_the_store_knows_under_a_number_that_nobody_sent() {
+fn an_import_joins_what_the_store_knows_under_a_number_that_was_never_sent() {
     let server = Server::new().with_store();
     let old = line("192.0.2.1", "nfs-a");
     let first = server.state_directory("first", &[("192.0.2.1", &old)], 20);
@@ -532,7 +534,7 @@ fn an_import_joins_what_the_store_knows_under_a_number_that_nobody_sent() {
 }
 
 #[test]
-fn an_import_takes_nothing_from_whoever_may_be_serving() {
+fn an_import_takes_nothing_from_an_owner_that_may_be_serving() {
     let server = Server::new().with_store();
     let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
     let import =
@@ -663,9 +665,9 @@ fn a_state_file_that_is_none_is_said() {
     assert_eq!((said.exit, &said.json()["left"]), (1, &left));
 }
 
-/// Whatever an entry is: no verb waits for it, none reads it without end, and the others are all there.
+/// An entry of any kind: no verb waits for it, none reads it without end, and all other entries are there.
 #[test]
-fn one_entry_of_the_store_that_is_no_file_is_named_and_holds_nobody_up() {
+fn one_entry_of_the_store_that_is_no_file_is_named_and_holds_no_verb_up() {
     let server = Server::new().with_store();
     let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
     assert_eq!(server.run(&["records", "import", "nfs", from.to_str().unwrap()]).exit, 0);

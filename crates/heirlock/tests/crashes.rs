@@ -1,4 +1,4 @@
-//! The real agent, killed at every step of what it does: the store is looked at as the kill left it, the next agent
+//! The real agent, killed at every step of its work: the store is looked at as the kill left it, the next agent
 //! finishes the work, and the store is looked at again.
 //!
 //! `./test` tries some of the steps and `./test --full` all; without strace there is no test, so by itself none is run:
@@ -59,7 +59,7 @@ fn newest(site: &Site, service: &str) -> (u64, PathBuf) {
     (newest, folder.join(newest.to_string()))
 }
 
-/// The records of the newest generation; what is hidden is unfinished and nobody reads it.
+/// The records of the newest generation. Hidden files are unfinished, and are not read.
 fn records(site: &Site, service: &str) -> BTreeMap<String, String> {
     let sm = newest(site, service).1.join("sm");
     let found = names(&sm).into_iter().filter(|name| !name.starts_with('.'));
@@ -121,7 +121,7 @@ fn capture() {
             }
         }
         a.kill();
-        // As the kill left it: each record is one that there was, to the byte, and who is there was never gone.
+        // As the kill left it: each record is one that there was, to the byte, and a client that is there was never gone.
         for (client, text) in records(&site, "nfs") {
             let known = [before.get(&client), expected.get(&client)];
             assert!(known.contains(&Some(&text)), "{client}: {text:?}");
@@ -131,7 +131,7 @@ fn capture() {
         a.up();
         a.wait_for("what is there", |_| {
             let mut found = records(&site, "nfs");
-            // Nobody saw it go in this life of the agent, so it may be kept.
+            // The agent that runs did not see it go, so it may be kept.
             found.remove("10.0.0.2");
             let there: BTreeMap<_, _> = names(&a.path("sm"))
                 .into_iter()
@@ -144,7 +144,7 @@ fn capture() {
     });
 }
 
-/// A second server, to which the clients come back, and what it speaks to.
+/// A second server, to which the clients come back, and the network that it speaks to.
 fn adoptive(site: &Site) -> (Server, Network) {
     let b = site.server("b", "nfs-b");
     let network = adopts(&b, "nfs-b");
@@ -204,7 +204,7 @@ fn check_adoption(site: &Site, b: &Server, network: &Network) {
     }
 }
 
-/// What was interrupted goes on by itself, and whoever asks for it waits for its end; what was not begun is asked for.
+/// An interrupted adoption goes on by itself, and `adopt` waits for its end; one that was not begun is asked for.
 fn adopt_to_the_end(b: &Server) {
     let adopted = b.run(&["adopt", "nfs", "--owner-fenced"]);
     let log = || fs::read_to_string(b.path("log")).unwrap();
@@ -289,14 +289,14 @@ fn release() {
         }
         a.kill();
         a.up();
-        // What was not released is, and what was is not held any more.
+        // A service that was not released is, and one that was is not held any more.
         let released = a.run(&["release", "nfs"]);
         assert!(matches!(released.status.code(), Some(0 | 3)), "{released:?}");
         let mut claims = names(&site.store().join("services/nfs/claims"));
         claims.retain(|name| !name.starts_with('.'));
         assert_eq!(claims, ["1", "1.released"]);
         assert_eq!(records(&site, "nfs"), before);
-        // And whoever takes it needs nobody's word for its owner's end.
+        // And a server that takes it needs no word for its owner's end.
         let (mut b, network) = adoptive(&site);
         b.up();
         let adopted = b.run(&["adopt", "nfs"]);
@@ -334,7 +334,7 @@ fn failback(kinds: &[&'static str], sample: (usize, usize), kill_the_home: bool)
             let ended = std::cell::RefCell::new(&mut asked);
             let done = |_: &Server| ended.borrow_mut().try_wait().unwrap().is_some();
             wait_unless_killed(&mut b, killer, "an end", done);
-            // Whoever asked waits until the next agent gives it up.
+            // The verb waits until the next agent gives it up.
             let restarted = if b.lives() {
                 false
             } else {
@@ -344,7 +344,7 @@ fn failback(kinds: &[&'static str], sample: (usize, usize), kill_the_home: bool)
             };
             assert!(asked.wait().unwrap().success(), "restarted: {restarted}");
         }
-        // Also who was not killed yet: a later heartbeat would be the step that kills.
+        // Also an agent that was not killed yet: a later heartbeat would be the step that kills.
         for server in [&mut a, &mut b] {
             server.kill();
             server.up();
@@ -375,7 +375,7 @@ fn mon(port: u16, client: &str) -> bool {
     let args = MonArgs { mon_id: MonId { mon_name: client, my_id }, cookie: [7; 16] };
     let call =
         encode_call(9, sm::PROGRAM, sm::VERSION, Procedure::Mon as u32, &Credential::None, &args.encode());
-    // As lockd: it is asked for by nobody else.
+    // As lockd, the only program that asks for it.
     let mut ports = (700..1000).rev();
     let socket = ports.find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();

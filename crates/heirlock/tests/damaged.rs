@@ -1,4 +1,4 @@
-//! What is wrong with one entry of the store concerns that entry alone: the real program, and what a person is told.
+//! A fault of one entry of the store concerns that entry alone: the real program, and its messages to a person.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -51,7 +51,7 @@ fn a_claim_that_cannot_be_read_is_named_with_its_way_out_and_holds_up_no_other_s
     let state = site.store().join("services/new/7/state");
     server.wait_for("the next generation", |_| state.exists().then_some(()));
     let number = StateNumber::parse_file(&fs::read(&state).unwrap()).unwrap().0;
-    assert!(number > 5 + 1000, "{number} may have been sent by whoever claimed generation 6");
+    assert!(number > 5 + 1000, "{number} may have been sent by the server that claimed generation 6");
     let journal = fs::read_to_string(site.store().join("services/new/7/journal.json")).unwrap();
     let journal: Value = serde_json::from_str(&journal).unwrap();
     let entry = journal["troubles"][0]["entry"].as_str().unwrap();
@@ -95,7 +95,7 @@ fn a_service_is_released_whose_entry_is_damaged_and_the_exit_code_says_so() {
     }
     server.wait_until_captured("nfs", 2);
     let sm = site.store().join("services/nfs/1/sm");
-    // One that the agent knows, one that it does not, and the number.
+    // A record that the agent knows, one that it does not, and the number.
     fs::write(sm.join("127.1.0.1"), "torn").unwrap();
     fs::write(sm.join("127.1.0.9"), "torn").unwrap();
     fs::write(sm.join("127.1.0.8"), line("127.1.0.8")).unwrap();
@@ -109,7 +109,7 @@ fn a_service_is_released_whose_entry_is_damaged_and_the_exit_code_says_so() {
         "{said}"
     );
     assert!(site.store().join("services/nfs/claims/1.released").exists());
-    // What the agent knew was written anew.
+    // The record that the agent knew was written anew.
     assert_eq!(fs::read_to_string(sm.join("127.1.0.1")).unwrap(), line("127.1.0.1"));
     let state = fs::read(site.store().join("services/nfs/1/state")).unwrap();
     assert_eq!(StateNumber::parse_file(&state), Ok(StateNumber(5)));

@@ -1,5 +1,6 @@
-//! A store of which one entry is damaged, left behind or gone: what an adoption makes of it, with the real program on two
-//! servers. It must neither drop locks of which nobody is told, nor say that nothing was changed where something was.
+//! A store of which one entry is damaged, left behind or gone: the end of an adoption there, with the real program on two
+//! servers. It must neither drop locks without telling their clients, nor say that nothing was changed where something
+//! was.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -13,7 +14,7 @@ use std::process::Command;
 use harness::{Server, Site, names};
 use heirlock_nsm::StateNumber;
 
-/// What a verb says, with its exit code.
+/// Runs a verb and checks its exit code and parts of its output.
 #[track_caller]
 fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
     let output = server.run(words);
@@ -89,7 +90,7 @@ fn nothing_is_adopted_while_the_store_cannot_say_whose_another_service_is() {
     for (path, bytes) in whole {
         fs::write(path, bytes).unwrap();
     }
-    // Its agent's own word: what the store holds of it, 'status' shows before that.
+    // Its agent's own word: before that 'status' shows its entries in the store.
     b.wait_for("a server that has it again", |b| (b.service("new")?["held"] == true).then_some(()));
     expect(&b, &[&ADOPT[..], &["--no-wait"]].concat(), 0, &[]);
     assert_eq!(

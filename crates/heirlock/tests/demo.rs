@@ -72,7 +72,7 @@ fn dead_clients_are_reported_and_never_hidden() {
     assert!(failed.iter().all(|one| one["outcome"] == "unreachable" && one["why"] != ""), "{failed:?}");
 }
 
-/// Waits for what must come, however slow the machine is.
+/// Waits for an event that must come, however slow the machine is.
 fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(120);
     loop {

@@ -1,4 +1,5 @@
-//! The fuzz targets' functions over their seed corpus: what fuzzing found once is tested ever after, by any compiler.
+//! The fuzz targets' functions over their seed corpus: each input that fuzzing found once is tested ever after, by
+//! any compiler.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "../../../fuzz/src/lib.rs"]

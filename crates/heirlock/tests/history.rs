@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const CLIENTS: [&str; 2] = ["127.1.0.1", "127.1.0.2"];
 
-/// Nobody answers there.
+/// No client answers there.
 const DEAD: &str = "127.1.0.9";
 
 fn document(server: &Server, words: &[&str]) -> (Option<i32>, Value) {
@@ -36,7 +36,7 @@ fn failed_over() -> (Site, Server, Server, Network) {
     (site, a, b, network)
 }
 
-/// The same before anybody has adopted. The adoptive server takes itself for the home.
+/// The same before any server has adopted. The adoptive server takes itself for the home.
 fn dead() -> (Site, Server, Server, Network) {
     let site = Site::new();
     let mut a = site.server("a", "nfs-a");
@@ -75,7 +75,7 @@ fn a_plain_adopt_goes_on_with_what_is_prepared_and_a_verb_that_is_repeated_says_
         (of["awaits_finish"] == true, of["clients_to_tell"].clone())
     };
     assert_eq!(waits("nfs"), (true, json!(3)));
-    assert_eq!(waits("host.nfs-b"), (false, json!(0)), "nobody can say --finish of it");
+    assert_eq!(waits("host.nfs-b"), (false, json!(0)), "there is no --finish for it");
     let (code, adopted) = document(&b, &["adopt", "nfs"]);
     assert_eq!((code, &adopted["phase"], &adopted["unreachable"]), (Some(6), &json!("settled"), &json!(1)));
     for again in [&["adopt", "nfs"] as &[&str], &["adopt", "nfs", "--finish"], &["failback", "nfs"]] {
@@ -148,7 +148,7 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
         assert_eq!(server.run(&["report", "nfs", "--generation", "7"]).status.code(), Some(2));
         assert!(text(server, &["history", "nfs"]).contains("  nfs-a  nfs-b  asked for "), "{who}");
     }
-    // Without an agent the store is shown, and whose it is.
+    // Without an agent the service is shown from the store, with its owner.
     let said = a.run(&["status"]);
     assert_eq!(said.status.code(), Some(4));
     let shown = String::from_utf8_lossy(&said.stdout).into_owned();

@@ -85,7 +85,7 @@ fn field_name(field: &str) -> String {
     name.trim().trim_start_matches(['%', '?']).to_owned()
 }
 
-/// What stands between the parentheses of a macro, split at its commas.
+/// The text between the parentheses of a macro, split at its commas.
 fn arguments(text: &str) -> Vec<String> {
     let (mut found, mut one) = (Vec::new(), String::new());
     let (mut depth, mut in_text, mut escaped) = (0, false, false);

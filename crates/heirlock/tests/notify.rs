@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 const SERVER: &str = "127.78.0.1";
 
-/// What each client was told: name and number; and from where it was spoken to.
+/// The notifications to each client: name and number, and the address that each came from.
 type Told = Arc<Mutex<BTreeMap<Ipv4Addr, Vec<(String, u32)>>>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +222,7 @@ fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
 }
 
 #[test]
-fn who_does_not_answer_is_named_and_stays_on_the_list() {
+fn a_client_that_does_not_answer_is_named_and_stays_on_the_list() {
     let [alive, dead] = [[127, 78, 2, 1], [127, 78, 2, 2]].map(Ipv4Addr::from);
     let clients = Clients::start(&[(alive, Kind::Udp), (dead, Kind::Dead)]);
     let directory = state_directory(&[("127.78.2.1", "x"), ("127.78.2.2", "127.78.2.2"), ("a.new", "a")], 5);
@@ -239,7 +239,7 @@ fn who_does_not_answer_is_named_and_stays_on_the_list() {
 }
 
 #[test]
-fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
+fn a_client_that_can_not_be_told_is_named_and_the_exit_code_says_so() {
     for (file, mon_name, shown, why) in [
         ("fe80::21%no-such-if", "fe80::21%no-such-if", "fe80::21%no-such-if", "no interface no-such-if"),
         ("255.255.255.255", "255.255.255.255", "255.255.255.255", "broadcast"),
@@ -261,7 +261,7 @@ fn whoever_can_not_be_told_is_named_and_the_exit_code_says_so() {
         assert_eq!(left["client"], shown, "{report}");
         assert!(left["why"].as_str().unwrap().contains(why), "{report}");
     }
-    // What nfs-utils did not come to rename is no client.
+    // A file that nfs-utils did not come to rename is no client.
     let directory = state_directory(&[], 5);
     fs::write(directory.path().join("sm/127.78.5.1.new"), "0100007f 00").unwrap();
     let (exit, report) = run(&directory, 9, &[]);
@@ -307,7 +307,8 @@ fn an_interrupted_run_goes_on_under_its_number_with_those_alone_that_have_not_an
 }
 
 #[test]
-fn where_nobody_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused_before_anything_is_moved() {
+fn where_no_client_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused_before_anything_is_moved()
+{
     let directory = state_directory(&[], 5);
     let (exit, report) = run(&directory, 111, &[]);
     assert_eq!((exit, &report["clients"], state_of(&directory)), (0, &0.into(), 5));
@@ -323,7 +324,7 @@ fn where_nobody_is_on_record_nothing_is_counted_and_a_foreign_address_is_refused
 }
 
 #[test]
-fn what_is_left_out_is_named_and_the_exit_code_says_so() {
+fn an_entry_that_is_left_out_is_named_and_the_exit_code_says_so() {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
     let told = Ipv4Addr::from([127, 78, 5, 1]);
@@ -349,7 +350,7 @@ fn what_is_left_out_is_named_and_the_exit_code_says_so() {
         assert!(left.contains(&format!("sm/{named}").as_str()), "{named}: {report}");
     }
     assert_eq!(fs::read_to_string(&secret).unwrap(), "only for root");
-    // With nobody else on record what is left out counts as well.
+    // With no other client on record an entry that is left out counts as well.
     let (exit, report) = run(&directory, clients.port, &[]);
     assert_eq!((exit, &report["clients"]), (1, &0.into()), "{report}");
 }

@@ -1,4 +1,4 @@
-//! What a person is told by a verb whose agent says nothing: what is known of it, and what can be done.
+//! The message of a verb whose agent says nothing: all that is known of the agent, and the remedy.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,8 +18,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Whose loop has made no turn for so many milliseconds: it answers nothing but how it is. Each time it is asked that, it has
-/// made none for a while longer.
+/// An agent whose loop has made no turn for so many milliseconds: it answers nothing but its state. Each time that it is
+/// asked for it, it has made none for a while longer.
 fn in_the_place_of(server: &Server, mut status: Value) {
     let socket = server.path("run/control.sock");
     let _ = fs::remove_file(&socket);

@@ -83,7 +83,7 @@ fn while_a_record_hangs_the_heart_beats_and_what_is_asked_is_answered() {
     let records = site.store().join("services/nfs/1/sm");
     let paused = a.run(&["maintenance", "on"]);
     assert!(paused.status.success(), "{}", String::from_utf8_lossy(&paused.stderr));
-    // What needs the store waits for it, and is answered once the store is.
+    // A verb that needs the store waits for it, and is answered once the store answers.
     let mut asked = a.command(&["release", "new"]);
     let mut asked = asked.stdout(Stdio::piped()).spawn().unwrap();
     assert!(!records.join("10.0.0.2").exists() && asked.try_wait().unwrap().is_none());

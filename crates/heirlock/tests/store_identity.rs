@@ -29,7 +29,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// What a verb says, with its exit code.
+/// Runs a verb and checks its exit code and parts of its output.
 #[track_caller]
 fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
     let output = server.run(words);
@@ -94,7 +94,7 @@ fn while_the_volume_is_not_mounted_nothing_takes_the_stores_place_and_nothing_is
     assert_eq!(names(&store), [""; 0], "nothing is written below the mount point");
     a.register("10.0.0.3");
 
-    // Somebody makes one all the same.
+    // A new store is made all the same.
     make_a_store(&store);
     let new = "found a new one: is its volume mounted?";
     for server in [&a, &b] {
@@ -132,7 +132,7 @@ fn while_the_volume_is_not_mounted_nothing_takes_the_stores_place_and_nothing_is
     b.wait_until_it_hears_the_other();
 }
 
-/// What the operator accepts with --new-store an agent takes up without a new start, with all that it knows.
+/// An agent takes up a store that the operator accepts with --new-store without a new start, with all that it knows.
 #[test]
 fn a_new_store_that_is_wanted_gets_all_that_the_owner_knows() {
     if !is_inside("a_new_store_that_is_wanted_gets_all_that_the_owner_knows") {

@@ -27,7 +27,7 @@
 //! # Ok::<(), heirlock_nsm::record::RecordError>(())
 //! ```
 //!
-//! What can't be read says what was expected, and a name that could leave its directory is no name:
+//! An error says what was expected, and a name that could leave its directory is no name:
 //!
 //! ```
 //! use heirlock_nsm::MonName;

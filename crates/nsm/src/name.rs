@@ -31,7 +31,7 @@ pub enum NameError {
     },
     /// It begins with a dot: a hidden file, or a way out of the directory.
     LeadingDot,
-    /// A slash, a blank, a control character, or what is neither ASCII nor a letter or digit.
+    /// A slash, a blank, a control character, or a character that is neither ASCII nor a letter or digit.
     Character(char),
     /// It ends in `.new`, as nfs-utils' temporary files do.
     Temporary,
@@ -69,7 +69,7 @@ impl MonName {
         self.0.parse().ok().map(|address: IpAddr| address.to_canonical())
     }
 
-    /// The address and the interface of a scoped one (RFC 4007, 11): it means somebody on the link of that interface of the
+    /// The address and the interface of a scoped one (RFC 4007, 11): it means a host on the link of that interface of the
     /// server that wrote it down, by the interface's name or number.
     #[must_use]
     pub fn scoped(&self) -> Option<(Ipv6Addr, &str)> {
@@ -107,7 +107,8 @@ impl MyName {
     }
 }
 
-/// Why no client can be at this address, where none can: what is sent there comes back to the sender, or goes to many.
+/// The reason why no client can be at this address, where none can: a datagram there comes back to the sender, or goes to
+/// many.
 #[must_use]
 pub fn no_clients_address(address: IpAddr) -> Option<&'static str> {
     let address = address.to_canonical();
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_leave_the_directory_or_garble_a_log_is_no_name() {
+    fn a_text_that_could_leave_the_directory_or_garble_a_log_is_no_name() {
         assert_eq!(MonName::parse(""), Err(NameError::Empty));
         assert_eq!(MonName::parse("../etc/passwd"), Err(NameError::Character('/')));
         assert_eq!(MonName::parse(".."), Err(NameError::LeadingDot));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_has_one_address_however_it_is_spelled() {
+    fn a_client_has_one_address_however_it_is_spelled() {
         let address = |text: &str| MonName::parse(text).unwrap().address().map(MonName::from_address);
         for (spelled, meant) in [
             ("::ffff:10.0.0.1", "10.0.0.1"),
@@ -240,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_at_an_address_that_means_the_sender_or_many() {
-        for nobody in ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"] {
-            assert!(no_clients_address(nobody.parse().unwrap()).is_some(), "{nobody}");
+    fn no_client_is_at_an_address_that_means_the_sender_or_many() {
+        for unusable in ["0.0.0.0", "::", "255.255.255.255", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"] {
+            assert!(no_clients_address(unusable.parse().unwrap()).is_some(), "{unusable}");
         }
         for client in ["127.0.0.1", "10.255.255.255", "fe80::1", "2001:db8::1"] {
             assert_eq!(no_clients_address(client.parse().unwrap()), None, "{client}");

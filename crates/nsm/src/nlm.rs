@@ -14,7 +14,7 @@ pub const VERSION_4: u32 = 4;
 /// The procedure of lockd that the status monitor calls when a client was restarted (private, local only).
 pub const SM_NOTIFY: u32 = 16;
 
-/// What a lock manager can be asked, as far as it is needed.
+/// The procedures of a lock manager, as far as they are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Procedure {
     /// Nothing.

@@ -27,7 +27,7 @@ pub struct MonitorLine {
     pub vers: u32,
     /// Its procedure: 16, or 24.
     pub proc_: u32,
-    /// What identifies the client in the lock manager's memory: meaningless anywhere else, and after a reboot.
+    /// The identity of the client in the lock manager's memory: meaningless anywhere else, and after a reboot.
     pub cookie: [u8; 16],
     /// The client, as it was registered.
     pub mon_name: MonName,
@@ -80,7 +80,7 @@ pub enum RecordError {
     },
 }
 
-/// What a file in a status monitor's directory is, by its name.
+/// The kind of a file in a status monitor's directory, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileKind {
     /// A client's record.
@@ -93,7 +93,7 @@ pub enum FileKind {
     Refused(NameError),
 }
 
-/// What is to be said of a temporary file that stays.
+/// The note on a temporary file that stays.
 pub const TEMPORARY_LEFT: &str = "a temporary file that rpc.statd was writing when it ended: it may hold a registration that is \
     nowhere else; look at it, then remove it";
 
@@ -173,7 +173,7 @@ impl MonitorLine {
         bytes.extend(format!(" {} {}\n", self.mon_name, self.my_name).bytes());
     }
 
-    /// A line that no lock manager registered: it names whom to tell and who tells. Its cookie is zero, as
+    /// A line that no lock manager registered: it names the client and the server. Its cookie is zero, as
     /// Ganesha's are.
     #[must_use]
     #[allow(clippy::host_endian_bytes)] // nfs-utils prints the address as the machine holds it
@@ -221,7 +221,7 @@ fn parse_cookie(hex: &[u8]) -> Option<[u8; 16]> {
     Some(cookie)
 }
 
-/// Lower case alone: what nfs-utils writes is printed back to the byte.
+/// Lower case alone: a file of nfs-utils is printed back to the byte.
 fn nibble(digit: u8) -> Option<u32> {
     match digit {
         b'0'..=b'9' => Some(u32::from(digit - b'0')),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn a_fault_in_a_record_is_named_with_its_place() {
         let error = |text: &str| parse_record(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(error(""), "expected a monitor record, found an empty file");
         assert_eq!(

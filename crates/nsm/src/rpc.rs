@@ -13,7 +13,7 @@ const MSG_DENIED: u32 = 1;
 const AUTH_NONE: u32 = 0;
 const AUTH_SYS: u32 = 1;
 
-/// Who calls.
+/// The identity of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
     /// AUTH_NONE: what NSM and rpcbind take.
@@ -51,7 +51,7 @@ pub struct Call<'a> {
     pub vers: u32,
     /// Its procedure.
     pub proc_: u32,
-    /// Who calls.
+    /// The identity of the caller.
     pub credential: Credential<'a>,
     /// The arguments, not yet looked into.
     pub args: &'a [u8],

@@ -48,7 +48,7 @@ impl Transport {
     }
 }
 
-/// What version 2 is asked.
+/// The arguments of GETPORT, in version 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetportArgs {
     /// which program
@@ -59,7 +59,7 @@ pub struct GetportArgs {
     pub protocol: u32,
 }
 
-/// What versions 3 and 4 are asked.
+/// The arguments of GETADDR, in versions 3 and 4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetaddrArgs<'a> {
     /// which program
@@ -91,7 +91,7 @@ pub fn decode_getport_result(result: &[u8]) -> Result<Option<u16>, DecodeError> 
     Ok((port != 0).then_some(port))
 }
 
-/// What a call of version 2 asks.
+/// Decodes the arguments of GETPORT.
 ///
 /// # Errors
 /// Where the bytes are no such question.
@@ -135,7 +135,7 @@ pub fn decode_getaddr_result(result: &[u8]) -> Result<Option<SocketAddr>, Decode
     if text.is_empty() { Ok(None) } else { parse_universal_address(text).map(Some) }
 }
 
-/// What a call of version 3 or 4 asks.
+/// Decodes the arguments of GETADDR.
 ///
 /// # Errors
 /// Where the bytes are no such question.
@@ -158,7 +158,7 @@ pub fn encode_getaddr_result(address: Option<SocketAddr>) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// Registers a program with version 4. The owner is who rpcbind sees at the other end of its local socket.
+/// Registers a program with version 4. The owner is the user that rpcbind sees at the other end of its local socket.
 #[must_use]
 pub fn encode_set_call(xid: u32, prog: u32, vers: u32, netid: &str, address: SocketAddr) -> Vec<u8> {
     let address = encode_universal_address(address);
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_universal_address_is_shown_with_what_one_is() {
+    fn a_text_that_is_no_universal_address_is_shown_with_an_example() {
         let error = |text: &str| parse_universal_address(text).unwrap_err().to_string();
         let expected = "universal address: expected an address and two octets of a port (h1.h2.h3.h4.p1.p2)";
         assert_eq!(error("127.0.0.1.3"), format!("{expected}, found \"127.0.0.1.3\""));

@@ -12,7 +12,7 @@ pub const VERSION: u32 = 1;
 /// Bytes of the cookie that comes back in the downcall.
 pub const COOKIE_BYTES: usize = 16;
 
-/// What a status monitor can be asked.
+/// The procedures of a status monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Procedure {
     /// Nothing.
@@ -50,7 +50,7 @@ pub struct Notify<'a> {
     pub state: StateNumber,
 }
 
-/// my_id: who wants to be told, and by which call.
+/// my_id: the server that wants to be told, and the call that tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MyId<'a> {
     /// the server's own name
@@ -63,7 +63,7 @@ pub struct MyId<'a> {
     pub proc_: u32,
 }
 
-/// mon_id: who is watched, and for whom.
+/// mon_id: the client that is watched, and the server that watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonId<'a> {
     /// the client
@@ -75,7 +75,7 @@ pub struct MonId<'a> {
 /// mon: SM_MON's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonArgs<'a> {
-    /// who is watched, and for whom
+    /// the client that is watched, and the server that watches
     pub mon_id: MonId<'a>,
     /// what comes back in the downcall
     pub cookie: [u8; COOKIE_BYTES],
@@ -90,7 +90,7 @@ pub struct StatResult {
     pub state: StateNumber,
 }
 
-/// What the status monitor tells lockd when a client was restarted: NLM procedure 16 (Linux and Sun, private).
+/// The call that tells lockd that a client was restarted: NLM procedure 16 (Linux and Sun, private).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Downcall<'a> {
     /// the client, as it was registered

@@ -80,7 +80,7 @@ impl std::error::Error for StateError {}
 mod tests {
     use super::*;
 
-    /// What was measured with sm-notify of nfs-utils 2.6.2: the file before, and the number sent.
+    /// Measured with sm-notify of nfs-utils 2.6.2: the file before, and the number sent.
     #[test]
     fn restarts_count_as_sm_notify_counts() {
         let after = |before: Option<u32>| StateNumber::after_restart(before.map(StateNumber)).0;

@@ -5,13 +5,13 @@ use std::fmt;
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
-    /// Which type was being read.
+    /// The type that was being read.
     pub type_name: &'static str,
-    /// What was wrong with it.
+    /// The fault.
     pub problem: Problem,
 }
 
-/// What was wrong.
+/// A fault in the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// The bytes ended too early.
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
@@ -247,7 +247,7 @@ impl Writer {
         self
     }
 
-    /// What was written.
+    /// The bytes that were written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_was_expected() {
+    fn a_fault_in_the_bytes_is_said_with_what_was_expected() {
         let reader = Reader::new;
         assert_eq!(said(reader(b"\0\0\0").u32("a").err()), "a: expected 4 more bytes, found 3");
         assert_eq!(said(reader(&[0; 7]).u64("a").err()), "a: expected 4 more bytes, found 3");

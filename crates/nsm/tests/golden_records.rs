@@ -58,7 +58,7 @@ fn every_real_record_is_printed_back_to_the_byte() {
 }
 
 #[test]
-fn one_file_may_hold_several_registrations() {
+fn a_file_may_hold_several_registrations() {
     let lines = lines("linux-nfs-utils-2.6.2/sm/127.1.0.1");
     let told: Vec<_> =
         lines.iter().map(|l| (l.proc_, l.cookie[0], l.mon_name.as_str(), l.my_name.as_str())).collect();
@@ -67,7 +67,7 @@ fn one_file_may_hold_several_registrations() {
 }
 
 #[test]
-fn one_file_may_hold_two_names_of_its_client() {
+fn a_file_may_hold_two_names_of_its_client() {
     let lines = lines("linux-nfs-utils-2.6.2/sm/client4.example.test");
     let names: Vec<_> = lines.iter().map(|l| l.mon_name.as_str()).collect();
     assert_eq!(names, ["client4.example.test", "127.1.0.4"]);
@@ -169,7 +169,7 @@ fn state_files_are_read_as_the_program_that_wrote_them_meant() {
     );
 }
 
-/// What nfs-utils 2.6.2 was seen to send, by the file it found: (file, number sent, file after).
+/// The numbers that nfs-utils 2.6.2 was seen to send, by the file it found: (file, number sent, file after).
 #[test]
 #[cfg(target_endian = "little")]
 fn restarts_count_as_sm_notify_was_seen_to_count() {
@@ -191,7 +191,7 @@ fn restarts_count_as_sm_notify_was_seen_to_count() {
         assert_eq!((next.0, next.render_file()), (sent, after), "{file}");
         assert!(next.is_odd(), "{file}");
     }
-    // What it wrote after the largest positive number, it reads as a negative one; we read the same 32 bits.
+    // It reads the number after the largest positive one as a negative one; we read the same 32 bits.
     let wrapped = StateNumber::parse_file(&bytes("synthetic/state/le_negative"));
     assert_eq!(wrapped, Ok(StateNumber((-2_147_483_647_i32).cast_unsigned())));
     // A file from a machine of the other byte order can't be told from a large number: it is still passed, never met.

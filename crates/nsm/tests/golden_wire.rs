@@ -240,7 +240,7 @@ fn an_unlock_is_encoded_as_the_client_did() {
     assert_eq!(Nlm4Result::decode(result(&packets, 128)).unwrap().status, Nlm4Status::Granted);
 }
 
-/// What no capture shows, written out by hand from the protocols' definitions.
+/// Messages that no capture shows, written out by hand from the protocols' definitions.
 mod by_definition {
     use super::*;
 

@@ -1,6 +1,6 @@
-//! Other people's codecs as witnesses: what we encode, onc-rpc and nfs3_types decode to the same values, and the
-//! other way round. nfs3_types has neither NSM nor NLM; its XDR codec, with the types declared here after the
-//! protocols' definitions, stands for both.
+//! Other people's codecs as witnesses: onc-rpc and nfs3_types decode our bytes to the same values, and the other way
+//! round. nfs3_types has neither NSM nor NLM; its XDR codec, with the types declared here after the protocols'
+//! definitions, stands for both.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;

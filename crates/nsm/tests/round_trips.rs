@@ -1,4 +1,5 @@
-//! Whatever is written is read back as it was, whatever is read is written back as it was, and no bytes upset anything.
+//! Every value that is written is read back as it was, all bytes that are read are written back as they were, and no bytes
+//! upset anything.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;
@@ -19,7 +20,7 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What was encoded is decoded to the same value.
+/// Encodes a value and decodes it: both must be the same.
 macro_rules! same {
     ($decode:expr, $encoded:expr, $value:expr) => {{
         let encoded = &$encoded;

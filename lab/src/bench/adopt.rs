@@ -1,6 +1,6 @@
-//! `bench adopt`: from the loss of the primary until the last client is told, by heirlock, and by what is done without it:
-//! the directory is copied, and sm-notify is run. The lock manager is played and recognises at once, so that what is
-//! measured is the work of those who take over and not the restart of NFS, which costs both the same.
+//! `bench adopt`: from the loss of the primary until the last client is told, by heirlock, and by the usual way without
+//! it: the directory is copied, and sm-notify is run. The lock manager is played and recognises at once, so that the
+//! bench measures the work of the tools and not the restart of NFS, which costs both the same.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Who took over.
+    /// The tool that took over.
     pub tool: &'static str,
     /// Records.
     pub records: usize,

@@ -100,7 +100,7 @@ impl Server {
         Running::start(self.heirlock(&["agent"]))
     }
 
-    /// What `heirlock status` says, if anything.
+    /// The report of `heirlock status`, if there is one.
     pub(super) fn status(&self) -> Option<Value> {
         let output = self.heirlock(&["status", "--json"]).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()

@@ -1,5 +1,5 @@
-//! `bench callout`: what heirlock's callout adds to rpc.statd's answer, beside a bare `/bin/true` and beside what the
-//! agent alone takes to make a client durable.
+//! `bench callout`: the time that heirlock's callout adds to rpc.statd's answer, beside a bare `/bin/true` and beside the
+//! time that the agent alone takes to make a client durable.
 //!
 //! rpc.statd waits for its callout, and lockd for rpc.statd: each client's first lock waits for a process and a commit.
 
@@ -33,16 +33,16 @@ const NOTHING: &str = "/bin/true";
 /// heirlock's callout, built beside heirlock.
 const PROGRAM: &str = "heirlock-callout";
 
-/// What the agent says to a client that is durable.
+/// The agent's answer to a client that is durable.
 const DURABLE: &[u8] = b"durable\n";
 
-/// Longer than the callout would wait: whatever is slower is measured, not cut off.
+/// Longer than the callout would wait: a slower answer is measured, not cut off.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A round takes a second or two, and a second's noise is as large as what is looked for: so many for each repetition.
 const SHORT: usize = 3;
 
-/// What a client waits for.
+/// The way by which a client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
@@ -59,7 +59,7 @@ pub enum Way {
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// What was waited for.
+    /// The way that was waited for.
     pub way: Way,
     /// Clients, one after the other.
     pub clients: usize,
@@ -132,7 +132,7 @@ fn row(way: Way, mut micros: Vec<f64>) -> Row {
     row
 }
 
-/// What the callout says, without a process that says it.
+/// The callout's message, without a process that sends it.
 fn agent(options: &Options, clients: usize) -> Result<Row> {
     let site = Site::new()?;
     let server = Server::new(&site, &Store::new(&site)?, &options.heirlock, "nfs-a", "callout")?;

@@ -1,7 +1,8 @@
 //! `bench capture`: how long from a record's appearance in rpc.statd's directory until it is durable in the store, when
 //! heirlock watches; beside the syncs of one file after the other, and a copy every five seconds.
 //!
-//! What is durable is seen from outside: a commit ends by syncing the folder, and inotify tells when that folder is closed.
+//! The bench sees from outside that a record is durable: a commit ends by syncing the folder, and inotify tells when that
+//! folder is closed.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ const BURSTS: [(usize, usize); 4] = [(1, 100), (10, 20), (1_000, 1), (10_000, 1)
 /// The syncs of more, one after the other, would take a minute and say nothing new.
 const BARE_MAX: usize = 1_000;
 
-/// How often the peers look: HP's Serviceguard copies every 5 s, Veritas every 2.
+/// How often other products look: HP's Serviceguard copies every 5 s, Veritas every 2.
 const POLL: Duration = Duration::from_secs(5);
 
 /// How long a burst may take.
@@ -40,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Who makes durable.
+    /// The tool that makes records durable.
     pub tool: &'static str,
     /// Records that appear at once.
     pub burst: usize,

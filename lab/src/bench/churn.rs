@@ -25,7 +25,7 @@ const RATE: u32 = 50;
 /// The longest wait that is promised (mon-timeout).
 const MON_TIMEOUT_MS: f64 = 500.0;
 
-/// What one kind of client met.
+/// The waits of one kind of client.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Waits {
     /// How many asked.
@@ -49,7 +49,7 @@ pub struct Row {
     pub seconds: u64,
     /// Those that came.
     pub new: Waits,
-    /// One that was registered, and asked again in between.
+    /// A client that was registered, and asked again in between.
     pub known: Waits,
     /// The same after the agent was killed and started again.
     pub known_after_kill: Waits,
@@ -128,7 +128,7 @@ fn after_a_kill(server: &Server, agent: Running, client: usize) -> Result<Waits>
     Ok(tally.waits())
 }
 
-/// What was asked so far.
+/// The requests so far.
 #[derive(Debug, Default)]
 struct Tally {
     refused: usize,

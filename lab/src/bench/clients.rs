@@ -41,7 +41,7 @@ pub(super) struct Clients {
     thread: JoinHandle<Tally>,
 }
 
-/// What the clients saw.
+/// The clients' observations.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     /// When each living client had been told under both names.
@@ -59,7 +59,7 @@ pub(super) fn address(index: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)))
 }
 
-/// What rpc.statd writes of a client.
+/// The record that rpc.statd writes for a client.
 pub(super) fn record(client: &str) -> String {
     format!("0100007f 000186b5 00000003 00000010 01010101010101010101010101010101 {client} nfs-a\n")
 }
@@ -92,11 +92,11 @@ impl Clients {
     }
 }
 
-/// What the clients are reached by.
+/// The wire to the clients.
 struct Wire {
     incoming: OwnedFd,
     outgoing: OwnedFd,
-    /// Nobody reads from these: they keep the kernel from answering that nobody listens.
+    /// These are never read: they keep the kernel from answering that no program listens.
     _held: [UdpSocket; 2],
 }
 
@@ -105,13 +105,13 @@ impl Wire {
         let incoming = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::UDP))?;
         set_socket_recv_buffer_size_force(&incoming, 64 * 1024 * 1024)?;
         set_socket_timeout(&incoming, Timeout::Recv, Some(Duration::from_millis(20)))?;
-        // What is sent by it brings its own header.
+        // A packet that is sent by it brings its own header.
         let outgoing = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
         let held = [UdpSocket::bind(("0.0.0.0", 111))?, UdpSocket::bind(("0.0.0.0", MONITOR_PORT))?];
         Ok(Self { incoming, outgoing, _held: held })
     }
 
-    /// Answers as the one who was asked.
+    /// Answers as the client that was asked.
     fn answer(&self, asked: &[u8], payload: &[u8]) {
         let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX);
         // The kernel fills in what is zero here: length, identification, checksum.
@@ -124,7 +124,7 @@ impl Wire {
         packet.extend([0, 0]); // no checksum
         packet.extend(payload);
         let to = Ipv4Addr::new(asked[12], asked[13], asked[14], asked[15]);
-        // What finds no room is lost, as on any network.
+        // A datagram that finds no room is lost, as on any network.
         let _ = sendto(&self.outgoing, &packet, SendFlags::empty(), &SocketAddrV4::new(to, 0));
     }
 }
@@ -171,7 +171,7 @@ fn client_of(packet: &[u8]) -> Option<usize> {
     is_call.then(|| usize::try_from(to.checked_sub(FIRST)?).ok()).flatten()
 }
 
-/// What a client was told.
+/// A notification to a client.
 struct Notice {
     name_hash: u64,
     number: u32,

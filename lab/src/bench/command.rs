@@ -12,7 +12,7 @@ use super::{Options, adopt, callout, capture, churn, document, ground, mon, noti
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// What is measured.
+    /// The bench.
     #[arg(value_enum)]
     name: Name,
     /// Numbers of clients, instead of the bench's own.
@@ -21,7 +21,7 @@ pub struct Arguments {
     /// How often each quick case is measured; the median counts.
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: usize,
-    /// Seconds after which a peer is given up. Default: 60, and 30 for "all".
+    /// Seconds after which another program is given up. Default: 60, and 30 for "all".
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
     /// For how many seconds clients come and leave in "churn".
@@ -45,7 +45,7 @@ pub struct Arguments {
 enum Name {
     /// Until SM_MON is answered: heirlock, rpc.statd, rpc.statd with a callout.
     Mon,
-    /// What a callout adds to rpc.statd's answer: heirlock's, and /bin/true.
+    /// The time that a callout adds to rpc.statd's answer: heirlock's, and /bin/true.
     Callout,
     /// From a record's appearance in rpc.statd's directory until it is durable: heirlock, and a copy every 5 s.
     Capture,
@@ -64,7 +64,7 @@ enum Name {
 /// Runs them.
 ///
 /// # Errors
-/// When one can't be run, or what it found can't be written.
+/// When one can't be run, or its report can't be written.
 pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
     let all = arguments.name == Name::All;
     let options = Options {

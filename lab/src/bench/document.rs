@@ -23,7 +23,7 @@ pub fn write(folder: &Path, reports: &[Report]) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
-/// What stands between a bench's marks is replaced.
+/// The text between a bench's marks is replaced.
 fn replaced(text: &str, bench: &str, figures: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- figures of {bench} -->\n"), format!("<!-- end of {bench} -->"));
     let (before, rest) = text.split_once(&begin)?;

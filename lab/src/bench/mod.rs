@@ -26,14 +26,14 @@ mod site;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What all benches are told.
+/// The options of all benches.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Numbers of clients, where others than the bench's own are wanted.
     pub clients: Option<Vec<usize>>,
     /// How often quick cases are measured, in turn with what they are compared with; the median counts.
     pub repeat: usize,
-    /// How long one of the peers may take.
+    /// How long one of the other programs may take.
     pub patience: Duration,
     /// For how many seconds clients come and leave.
     pub seconds: u64,

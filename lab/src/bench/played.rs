@@ -61,7 +61,7 @@ fn answer_all(socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-/// To be there is all that NULL asks; whatever else the lock manager is asked is denied.
+/// To be there is all that NULL asks; any other request to the lock manager is denied.
 fn answer(question: &[u8]) -> Option<Vec<u8>> {
     let (xid, program, procedure) = (word(question, 0)?, word(question, 12)?, word(question, 20)?);
     let mut answer = [xid, 1, 0, 0, 0, 0].map(u32::to_be_bytes).concat();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// One line of a plot.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Its colour.
     pub colour: &'static str,

@@ -1,4 +1,4 @@
-//! What a bench has found: tables for people, rows for programs, goals, and a plot.
+//! The report of a bench: tables for people, rows for programs, goals, and a plot.
 
 use std::fmt::Write;
 use std::fs;
@@ -20,7 +20,7 @@ const FILE_SYSTEMS: [(i64, &str); 6] = [
     (0x794c_7630, "overlayfs"),
 ];
 
-/// What a bench says of the machine, since no figure means anything without it.
+/// The machine, since no figure means anything without it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// How many processors there are.
@@ -66,7 +66,7 @@ fn file_system(path: &Path) -> String {
     known.map_or_else(|| format!("a file system of type {magic:#x}"), |(_, name)| (*name).to_owned())
 }
 
-/// One goal of this project, and what came of it.
+/// One goal of this project, and its result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Goal {
     /// In words.
@@ -89,7 +89,7 @@ pub struct Table {
 /// All that a bench has found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Which one.
+    /// The bench.
     pub bench: &'static str,
     /// Where.
     pub machine: Machine,
@@ -97,7 +97,7 @@ pub struct Report {
     pub seconds: f64,
     /// Every case, as measured.
     pub rows: Vec<Value>,
-    /// What was to be reached.
+    /// The goals.
     pub goals: Vec<Goal>,
     /// The same for people.
     #[serde(skip)]
@@ -105,7 +105,7 @@ pub struct Report {
     /// As a picture (SVG).
     #[serde(skip)]
     pub plot: String,
-    /// What the picture shows, in words.
+    /// The description of the picture.
     #[serde(skip)]
     pub caption: String,
 }

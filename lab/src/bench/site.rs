@@ -1,4 +1,4 @@
-//! What a bench runs on: a network of its own with Debian's rpcbind, and servers whose folders lie on a real disk. Each
+//! The site of a bench: a network of its own with Debian's rpcbind, and servers whose folders lie on a real disk. Each
 //! program sees its server's folders where it looks for them in production, by a mount namespace of its own.
 
 use std::fs::{self, File};
@@ -115,14 +115,14 @@ impl Site {
 }
 
 impl Host {
-    /// The machine's own name service: a short list, and nobody else who could be asked.
+    /// The machine's own name service: a short list, and no other source of names.
     fn name_service(&self) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
         let node = rustix::system::uname();
         let node = node.nodename().to_string_lossy().into_owned();
         fs::write(self.folder.join("hosts"), format!("127.0.0.1 localhost\n127.0.1.1 {node}\n"))?;
         fs::write(self.folder.join("nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n")?;
-        // What `heirlock enable` sees to: nobody but heirlock tells clients of a restart.
+        // As `heirlock enable` does: heirlock alone tells clients of a restart.
         fs::write(self.folder.join("nfs.conf"), "[sm-notify]\nlift-grace=n\n")?;
         fs::write(self.run.join("sm-notify.pid"), "")?;
         Ok(())
@@ -140,13 +140,13 @@ impl Host {
         Ok(fs::write(path, hosts)?)
     }
 
-    /// A program that sees this server's folders. What it could change in the machine's kernel is out of its reach.
+    /// A program that sees this server's folders. The settings of the machine's kernel are out of its reach.
     pub(super) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         self.wrapped(&[], "exec \"$@\"", program.as_ref(), arguments)
     }
 
-    /// A program that gives up its privileges, and with them the tie to whoever started it: the first process of a
-    /// namespace of its own keeps that tie.
+    /// A program that gives up its privileges, and with them the tie to its parent: the first process of a namespace of
+    /// its own keeps that tie.
     fn daemon(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Result<Running> {
         let tied = ["--pid", "--fork", "--kill-child"];
         Running::start(self.wrapped(&tied, "\"$@\"; exit $?", program.as_ref(), arguments))
@@ -204,13 +204,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // By its id, and it is still ours: nobody has waited for it.
+        // By its id, which is still its own: it has not been waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Moves this thread into a network that nobody else has.
+/// Moves this thread into a network of its own.
 fn new_network() -> Result<File> {
     enter_new_namespace().context("can't make a network namespace (root is needed)")?;
     ip("link set lo up")?;

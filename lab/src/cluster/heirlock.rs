@@ -31,10 +31,10 @@ const STOP_STATUS_MONITOR: &str = "! [ -s /run/rpc.statd.pid ] || {
     while kill -0 $pid 2>/dev/null; do sleep 0.05; done
 }";
 
-/// It starts. -L: without telling anybody.
+/// It starts. -L: without telling any client.
 const START_STATUS_MONITOR: &str = "rpc.statd -L";
 
-/// It starts with heirlock's callout, and, as heirlock does that, without telling anybody.
+/// It starts with heirlock's callout, and, as heirlock does that, without telling any client.
 const START_WITH_CALLOUT: &str = "rpc.statd -L -H /usr/local/bin/heirlock-callout";
 
 /// How heirlock is configured on all servers of a scenario.
@@ -58,7 +58,7 @@ pub struct Setup {
     pub tombstone_delay: &'static str,
 }
 
-/// What most scenarios have: all by the operator's word.
+/// The setup of most scenarios: all by the operator's word.
 pub const SETUP: Setup = Setup {
     services: &[HOMES],
     home: super::NFS_A,
@@ -122,8 +122,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// rpc.statd ends, as an administrator ends it who makes heirlock the status monitor, or begins anew with
-    /// heirlock's callout.
+    /// rpc.statd ends, as an administrator ends it to make heirlock the status monitor, or begins anew with heirlock's
+    /// callout.
     fn make_room(&self, server: Name) -> Result<()> {
         let stop = match self.capture {
             Capture::Watch => return Ok(()),
@@ -186,8 +186,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Heirlock is stopped for good: where it was the status monitor, rpc.statd takes its place, as somebody who goes on
-    /// without heirlock starts it.
+    /// Heirlock is stopped for good: where it was the status monitor, rpc.statd takes its place, as an administrator who
+    /// goes on without heirlock starts it.
     ///
     /// # Errors
     /// When a step fails.
@@ -269,7 +269,7 @@ impl Cluster {
         Ok((report, called.ending))
     }
 
-    /// `heirlock report`: what became of the last adoption of a service.
+    /// `heirlock report`: the report of the last adoption of a service.
     ///
     /// # Errors
     /// When none is known.
@@ -324,7 +324,7 @@ impl Cluster {
         Ok(called.output)
     }
 
-    /// What the agent says of itself.
+    /// The status of the agent.
     ///
     /// # Errors
     /// When it does not answer.
@@ -366,14 +366,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// What a server's agent says of the service that the server has under its own name.
+    /// The status of a server's implicit service, by its agent.
     ///
     /// # Errors
     /// When the agent does not answer, or does not hold it.
     pub fn own_service(&self, server: Name) -> Result<ServiceStatus> {
         let services = self.status(server)?.services;
         let own = services.into_iter().find(|one| one.held && one.service.starts_with("host."));
-        own.with_context(|| format!("{server} does not hold what it serves under its own name"))
+        own.with_context(|| format!("{server} does not hold its implicit service"))
     }
 
     /// Waits until each client of a server's own was told of a restart, or could not be; `before` is how its service was
@@ -418,7 +418,7 @@ impl Cluster {
         Ok(format!("{STORE}/services/{}/{newest}", service.name))
     }
 
-    /// What the store knows of a service's clients: file name to content. Read on the machine, also when all
+    /// The records of a service's clients in the store: file name to content. Read on the machine, also when all
     /// servers are off.
     ///
     /// # Errors
@@ -514,7 +514,7 @@ fn configuration(
     text
 }
 
-/// What the configuration names, as an administrator writes it. The hooks are idempotent.
+/// The programs that the configuration names, as an administrator writes them. The hooks are idempotent.
 fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
     let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
     let services = format!(
@@ -569,7 +569,7 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
             script(&format!(
                 "ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr add $HEIRLOCK_ADDRESSES/24 dev vec0
                  {guest_program} announce $HEIRLOCK_ADDRESSES {}\n",
-                crate::network::NOBODY
+                crate::network::UNUSED_ADDRESS
             )),
         ),
         (

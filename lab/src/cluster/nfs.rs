@@ -1,4 +1,4 @@
-//! What the cast does with NFS: serve, mount, lock, and show what the servers know.
+//! The cast's work with NFS: serve, mount, lock, and show the servers' state.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
 use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
-use crate::network::NOBODY;
+use crate::network::UNUSED_ADDRESS;
 
 /// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
 pub const RESTART_NFS: &str = "rpc.nfsd 0; rpc.nfsd 4";
 
-/// What a client's process got when it asked for an exclusive lock.
+/// The answer to a client's process that asked for an exclusive lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lock {
     /// The lock.
     Locked,
-    /// Somebody else holds it.
+    /// Another process holds it.
     Denied,
     /// Something else, e.g. ENOLCK.
     Failed(String),
@@ -92,8 +92,9 @@ impl Cluster {
     pub fn address_up(&self, server: Name, service: &Service) -> Result<()> {
         let address = service.address;
         let guest_program = guest_program::NAME;
-        let command =
-            format!("ip addr add {address}/24 dev vec0 && {guest_program} announce {address} {NOBODY}");
+        let command = format!(
+            "ip addr add {address}/24 dev vec0 && {guest_program} announce {address} {UNUSED_ADDRESS}"
+        );
         self.ok(server, &command).map(drop)
     }
 
@@ -115,7 +116,7 @@ impl Cluster {
         self.ok(server, &format!("set -e; {unexport}; exportfs -f; sync; umount /srv/{name}")).map(drop)
     }
 
-    /// Ends the grace period of a server that starts for the first time and has nobody to wait for. That of
+    /// Ends the grace period of a server that starts for the first time and has no client to wait for. That of
     /// NFSv4 may be over by itself: nfsd skips it where nfsdcld knows no client.
     ///
     /// # Errors
@@ -182,7 +183,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What `hold` begins with; gives where the answer will be. Whoever listens at `listener` hears of the lock at once.
+    /// The beginning of `hold`; returns the place where the answer will be. A socket at `listener` hears of the lock
+    /// at once.
     pub(super) fn begin_to_hold(
         &self,
         client: Name,
@@ -211,7 +213,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What another process of the client gets when it asks for the same lock. In grace it waits for the end
+    /// The answer to another process of the client that asks for the same lock. In grace it waits for the end
     /// of it.
     ///
     /// # Errors
@@ -335,8 +337,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What a reboot leaves on the disk of a server, and not in a guest's memory: the records that its status monitor
-    /// had, written before the boot.
+    /// The files that a reboot leaves on the disk of a server, and not in a guest's memory: the records that its
+    /// status monitor had, written before the boot.
     ///
     /// # Errors
     /// When the server does not answer.

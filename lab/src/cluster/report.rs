@@ -1,5 +1,5 @@
-//! What `heirlock … --json` prints, as far as scenarios ask for it: written from its documentation, not shared with
-//! the program, so that a field that is renamed is noticed here.
+//! The documents of `heirlock … --json`, as far as scenarios ask for them: written from its documentation, not shared
+//! with the program, so that a field that is renamed is noticed here.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -155,7 +155,7 @@ impl StatusReport {
         self.problems.iter().any(|problem| problem.kind == kind)
     }
 
-    /// What it says of a service.
+    /// The status of a service.
     ///
     /// # Errors
     /// When it does not know it.
@@ -176,7 +176,7 @@ impl StatusReport {
 }
 
 impl ServiceStatus {
-    /// Whose it is, in which generation.
+    /// The owner and the generation.
     #[must_use]
     pub fn claim(&self) -> (Option<String>, Option<u64>) {
         (self.owner.clone(), self.generation)

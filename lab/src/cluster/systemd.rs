@@ -11,7 +11,7 @@ pub(super) const WORD: &str = "lab_manager=systemd";
 /// Starts the kernel's NFS server, and what its unit wants.
 pub(super) const START_NFS: &str = "systemctl start nfs-server.service";
 
-/// What every export has.
+/// The options of every export.
 const OPTIONS: &str = "rw,no_root_squash,insecure";
 
 impl Cluster {
@@ -66,8 +66,8 @@ impl Cluster {
         Ok(process)
     }
 
-    /// Waits until systemd has done all that it was asked for: a unit that another one only wants is started behind the
-    /// back of whoever started that one.
+    /// Waits until systemd has done all that it was asked for: where a unit only wants another one, systemd starts the other
+    /// one after the start has been answered.
     ///
     /// # Errors
     /// When it does not come to an end.

@@ -30,7 +30,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.serve(NFS_B, &HOMES)?;
     lab.wait_until_grace_is_over(&HOMES)?;
 
-    // Client1's process still believes that it has the lock: nobody told its kernel.
+    // Client1's process still believes that it has the lock: its kernel was not told.
     lab.expect_locked(CLIENT2, &HOMES, "f")?;
     lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
     lab.ok(CLIENT1, "grep -q POSIX /proc/locks")?;

@@ -1,4 +1,4 @@
-//! What is conveyed: description files to the byte, and records that a person can use without heirlock.
+//! The conveyed files: description files to the byte, and records that a person can use without heirlock.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ fn by_hand(lab: &mut Cluster) -> Result<()> {
 
     lab.serve(NFS_B, &HOMES)?;
     let newest = lab.newest_generation(&HOMES)?;
-    // -f: although /run/sm-notify.pid, heirlock's guard, says that somebody has notified already.
+    // -f: although /run/sm-notify.pid, heirlock's guard, says that clients were notified already.
     let command = format!("cp -r {newest} /run/copy && sm-notify -f -P /run/copy -v {}", HOMES.address);
     lab.ok(NFS_B, &command)?;
     lab.wait_for_locks(NFS_B, 2, RECLAIM_TIME_MAX)?;

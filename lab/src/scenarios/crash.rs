@@ -30,7 +30,7 @@ pub const CRASH_RESTART_LOCK_MANAGER: Scenario = Scenario {
     run: restart_lock_manager,
 };
 
-/// By a restart of NFS, and without anybody's word.
+/// By a restart of NFS, and without an administrator's word.
 pub const CRASH_RESTART_NFS: Scenario = Scenario {
     name: "crash-restart-nfs",
     about: "the primary loses power; heartbeats, the fence and hooks do it all, and a restart of NFS brings both locks back",
@@ -60,7 +60,7 @@ fn notify(lab: &mut Cluster) -> Result<()> {
     let report = lab.adopt(NFS_B, &HOMES, "--finish")?;
     expect_both_back(&report, &HOMES, &[number])?;
     ensure!(report.strategy == "notify" && report.state_number == prepared.state_number, "{report:?}");
-    ensure!(report.others.is_empty(), "notify drops nobody's locks, so nobody else is told: {report:?}");
+    ensure!(report.others.is_empty(), "notify drops no locks, so no other client is told: {report:?}");
     expect_both_locks(lab, NFS_B)?;
     let_both_go(lab)
 }
@@ -82,7 +82,7 @@ fn restart_lock_manager(lab: &mut Cluster) -> Result<()> {
         );
         let claim = lab.status(NFS_B)?.of(&HOMES)?.claim();
         ensure!(claim.0.as_deref() == Some(NFS_A), "expected {NFS_A} to stay the owner, found {claim:?}");
-        ensure!(lab.records(NFS_B)?.is_empty(), "nothing may be conveyed by what was refused");
+        ensure!(lab.records(NFS_B)?.is_empty(), "a refused adoption may convey nothing");
         return Ok(());
     }
     let threads = "cat /proc/fs/nfsd/threads; grep -lsx lockd /proc/[0-9]*/comm; grep -lsx nfsd /proc/[0-9]*/comm; true";
@@ -105,7 +105,7 @@ fn restart_nfs(lab: &mut Cluster) -> Result<()> {
     let (_, before) = lab.status(NFS_A)?.of(&HOMES)?.claim();
 
     lab.power_loss(NFS_A)?;
-    // The heart is silent; but as long as nobody confirms that the server is off, it may yet serve.
+    // The heart is silent; but as long as no fence confirms that the server is off, it may yet serve.
     lab.wait_until_within(NFS_B, "grep -q 'heart is silent' /run/heirlock.log", ADOPTION_TIME_MAX)?;
     let status = lab.status(NFS_B)?;
     ensure!(

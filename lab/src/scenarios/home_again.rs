@@ -10,7 +10,7 @@ use crate::scenario::{EVERYWHERE, Scenario};
 /// Away and back.
 pub const FAILBACK: Scenario = Scenario {
     name: "failback",
-    about: "release, adopt elsewhere, failback: who asks for the lock all the time never gets it",
+    about: "release, adopt elsewhere, failback: a client that asks for the lock all the time never gets it",
     needs_heirlock: true,
     releases: EVERYWHERE,
     captures: EACH,
@@ -33,7 +33,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.ok(NFS_A, &gone)?;
     ensure!(lab.locks(NFS_A)? == 0, "a released service must leave no lock behind");
     ensure!(!lab.status(NFS_A)?.of(&HOMES)?.held, "released, and still held");
-    let away = lab.adopt(NFS_B, &HOMES, "")?; // nobody needs to be fenced
+    let away = lab.adopt(NFS_B, &HOMES, "")?; // no server needs to be fenced
     expect_both_back(&away, &HOMES, &[number])?;
     lab.wait_for_locks(NFS_B, 2, super::stage::RECLAIM_TIME_MAX)?;
 

@@ -1,6 +1,7 @@
 //! heirlock's status monitor goes away under a running lockd, in every way that there is. Its sockets stay, so lockd waits
-//! for the next one: no lock is granted without a record, and nobody waits much longer than it takes to start.
+//! for the next one: no lock is granted without a record, and no client waits much longer than it takes to start.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -36,13 +37,13 @@ pub const MONITOR_GONE_SYSTEMD: Scenario = Scenario {
     },
 };
 
-/// What is done on a server that one or the other looks after.
+/// The commands on a server that systemd or `heirlock supervise` looks after.
 struct Blows {
     /// Starts the agent that a package manager has just installed.
     upgraded: &'static str,
     /// rpcbind that remembers, as Debian's unit runs it.
     rpcbind_restarted: &'static str,
-    /// One that forgets.
+    /// The command that makes rpcbind forget.
     rpcbind_forgets: &'static str,
 }
 
@@ -60,9 +61,9 @@ const BY_SYSTEMD: Blows = Blows {
 };
 
 impl Blows {
-    /// What befalls the status monitor, and how.
+    /// The blows to the status monitor, each with its name.
     fn on_the_monitor(&self) -> [(&'static str, String); 5] {
-        // As a package manager does it: a new file takes the name, then whoever runs it is told.
+        // As a package manager does it: a new file takes the name, then the process that runs it is told.
         let upgraded = format!(
             "cp /usr/local/bin/heirlock /usr/local/bin/heirlock.new
              mv /usr/local/bin/heirlock.new /usr/local/bin/heirlock; {}",
@@ -85,13 +86,13 @@ impl Blows {
 /// How much longer than it must a process may wait.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// While nobody is registered, lockd looks again after so long (RPC_CALL's bind delay, net/sunrpc/clnt.c).
+/// While no status monitor is registered, lockd looks again after so long (RPC_CALL's bind delay, net/sunrpc/clnt.c).
 const LOCKD_LOOKS_AGAIN: Duration = Duration::from_secs(3);
 
 /// How long the lab waits for an answer that should have come long ago.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// How many clients there are: each blow needs some that nobody knows.
+/// How many clients there are: each blow needs some that are unknown.
 const CLIENTS: usize = 32;
 
 fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
@@ -122,7 +123,7 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
         let first = crowd.answer(during, ANSWER_TIME_MAX)?;
         let second = crowd.answer(after, ANSWER_TIME_MAX)?;
         lab.say(format!(
-            "{what}: back after {:.2} s; who was in the middle was told {:?} after {:.2} s, who came then {:?} after {:.2} s",
+            "{what}: back after {:.2} s; a client in the middle was told {:?} after {:.2} s, one that came then {:?} after {:.2} s",
             back.duration_since(began).as_secs_f64(),
             first.status,
             first.took.as_secs_f64(),
@@ -153,11 +154,11 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
     Ok(())
 }
 
-/// How often a new client asks again that is refused because the machine is busy.
-const REFUSALS_MAX: usize = 5;
+/// How long a client that was refused waits before it asks again.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A new client gets its first lock, and the store has its record. On a machine that does much else a commit may take longer than
-/// `mon-timeout`: the client is refused then, as it must be, and asks again.
+/// `mon-timeout`. Then the client is refused, as it must be, and so is each client until the store was tried again: it asks again.
 fn first_lock(
     lab: &Cluster,
     crowd: &mut Crowd,
@@ -165,16 +166,17 @@ fn first_lock(
     since: Instant,
 ) -> Result<(Duration, Duration)> {
     let asked = Instant::now();
-    for refusals in 0.. {
+    loop {
         let answer = crowd.lock(client, ANSWER_TIME_MAX)?;
         expect_recorded(lab, crowd, client, answer.status)?;
         match answer.status {
             Nlm4Status::Granted => break,
-            Nlm4Status::DeniedNoLocks if refusals < REFUSALS_MAX => {
+            Nlm4Status::DeniedNoLocks if asked.elapsed() < ANSWER_TIME_MAX => {
                 lab.say(format!(
                     "a new client is refused after {:.2} s, and asks again",
                     answer.took.as_secs_f64()
                 ));
+                thread::sleep(ASKS_AGAIN_AFTER);
             }
             _ => bail!("expected a lock for a new client, found {answer:?}"),
         }

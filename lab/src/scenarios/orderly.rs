@@ -1,5 +1,5 @@
 //! NFS is stopped in order while locks are held. Newer kernels then ask the status monitor to forget every client,
-//! older ones some; heirlock forgets nobody.
+//! older ones some; heirlock forgets none.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ pub const ORDERLY: Scenario = Scenario {
 /// How long an agent may take to notice that a record is gone: where it is the status monitor it looks every 10 s.
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
-/// The same with the shortest wait that there is: what is deleted is soon forgotten.
+/// The same with the shortest wait that there is: a deleted record is soon forgotten.
 const WITHOUT_TOMBSTONES: Setup =
     Setup { services: &[PROJECTS], home: NFS_C, tombstone_delay: "500ms", ..SETUP };
 
-/// What newer kernels do by themselves when NFS stops.
+/// The deletion that newer kernels do by themselves when NFS stops.
 fn unmonitor(lab: &Cluster, server: Name, clients: &[&str]) -> Result<()> {
     for client in clients {
         lab.ok(server, &format!("{} unmonitor {client} {server}", guest_program::NAME))?;
@@ -38,7 +38,7 @@ fn unmonitor(lab: &Cluster, server: Name, clients: &[&str]) -> Result<()> {
 }
 
 fn expect_no_records(lab: &Cluster, server: Name) -> Result<()> {
-    lab.wait_for("a status monitor that has forgotten everybody", RECLAIM_TIME_MAX, || {
+    lab.wait_for("a status monitor that has forgotten all clients", RECLAIM_TIME_MAX, || {
         Ok(lab.records(server)?.is_empty().then_some(()))
     })
 }
@@ -78,7 +78,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
         Ok((!lab.status(NFS_A)?.lock_manager.serving).then_some(()))
     })?;
     ensure!(lab.stored(&HOMES)? == known, "forgotten: {:?}", lab.stored(&HOMES)?);
-    lab.say("NFS is stopped, rpc.statd has forgotten everybody, and the store nobody");
+    lab.say("NFS is stopped, rpc.statd has forgotten all clients, and the store none");
 
     lab.power_loss(NFS_A)?;
     lab.attach(NFS_B, &HOMES)?;

@@ -1,4 +1,4 @@
-//! The adoptive server has clients of its own. What it does to recognise other clients' locks drops theirs, so they
+//! The adoptive server has clients of its own. Its recognition of other clients' locks drops theirs, so they
 //! are told as well, under the server's own name and a number of its own.
 
 use std::net::Ipv4Addr;
@@ -33,7 +33,7 @@ pub const OWN_CLIENTS_LOCK_MANAGER: Scenario = Scenario {
     run: |lab| own_clients(lab, "restart-lock-manager"),
 };
 
-/// What nfs-b serves under its own name and address.
+/// The export of nfs-b under its own name and address.
 const OWN: Service = Service { address: Ipv4Addr::new(10, 99, 0, 2), ..PROJECTS };
 
 /// heirlock's name for it.
@@ -65,7 +65,7 @@ fn own_clients(lab: &mut Cluster, strategy: &'static str) -> Result<()> {
     lab.attach(NFS_B, &HOMES)?;
     let said = lab.adopt_refused(NFS_B, &HOMES, "--owner-fenced")?;
     ensure!(said.contains("no grace period is open") && said.contains("restart-nfs"), "{said}");
-    ensure!(lab.locks(NFS_B)? == 1, "what was refused must drop nothing");
+    ensure!(lab.locks(NFS_B)? == 1, "a refused adoption must drop nothing");
 
     lab.end_agent(NFS_B, "TERM")?;
     lab.configure(NFS_B, &setup)?;

@@ -1,6 +1,5 @@
-//! A server mounts from another, and heirlock is its status monitor: what rpc.statd does for the host's own locks is
-//! heirlock's to do, even while the store is gone. Next to it a client whose status monitor died shows what happens to who
-//! isn't told.
+//! A server mounts from another, and heirlock is its status monitor: it does rpc.statd's work for the host's own locks,
+//! even while the store is gone. Beside it a client whose status monitor died shows the harm to a client that isn't told.
 
 use anyhow::{Result, ensure};
 
@@ -34,7 +33,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.hold(CLIENT1, &HOMES, "g")?;
     lab.ok(CLIENT1, "kill -KILL $(cat /run/rpc.statd.pid)")?;
     lab.say("the status monitor of client1 died");
-    // What lockd sends with its locks is what its status monitor says.
+    // lockd sends with its locks the number that its status monitor says.
     let number = lab.state_number(NFS_B)?;
     let known = lab.ok(NFS_B, "cat /proc/sys/fs/nfs/nsm_local_state")?;
     ensure!(known.trim() == number.to_string(), "expected lockd to know the number {number}, found {known}");

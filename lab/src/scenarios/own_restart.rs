@@ -1,5 +1,5 @@
-//! No failover at all: the server restarts NFS, or itself. Every lock is dropped and nobody is told; heirlock adopts
-//! from itself. The same happens next door without heirlock, and there the lock is lost.
+//! No failover at all: the server restarts NFS, or itself. Every lock is dropped and no client is told; heirlock
+//! adopts from itself. On a second server without heirlock the same happens, and there the lock is lost.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub const REBOOT_PRIMARY: Scenario = Scenario {
     run: reboot,
 };
 
-/// lockd alone, by somebody else, while no agent runs. Newer kernels' lockd ignores the signal.
+/// lockd alone, by another program, while no agent runs. Newer kernels' lockd ignores the signal.
 pub const LOCKD_KILLED: Scenario = Scenario {
     name: "lockd-killed",
     about: "lockd drops its locks in place while the agent is dead: the next agent sees it, and the locks come back",
@@ -109,8 +109,8 @@ fn reboot(lab: &mut Cluster) -> Result<()> {
     for (server, records) in &kept {
         lab.restore_records(server, records)?;
     }
-    // As the units have it: the agent before NFS, so that it sees grace open; sm-notify after NFS, where nobody has
-    // forbidden it. It tells everybody from the server's own address, by which nobody mounts.
+    // As the units have it: the agent before NFS, so that it sees grace open; sm-notify after NFS, where it is not
+    // forbidden. It tells all clients from the server's own address, by which none mounts.
     lab.protect(NFS_A, &SETUP)?;
     lab.serve(NFS_A, &HOMES)?;
     lab.serve(NFS_B, &PROJECTS)?;

@@ -1,4 +1,5 @@
-//! The store is gone. heirlock as status monitor refuses the lock that it could not protect, and nobody else suffers.
+//! The store is gone. heirlock as status monitor refuses the lock that it could not protect, and no other client
+//! suffers.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
     })
 }
 
-/// New clients get ENOLCK in time; who is known goes on.
+/// New clients get ENOLCK in time; a known one goes on.
 fn refuses(lab: &Cluster) -> Result<()> {
     for (client, file) in [(CLIENT2, "g"), (CLIENT2, "g"), (CLIENT3, "h")] {
         let (got, took) = lab.time_lock(client, &HOMES, file)?;

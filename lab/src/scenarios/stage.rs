@@ -34,9 +34,9 @@ pub(super) fn stand_by(lab: &Cluster, server: Name, setup: &Setup) -> Result<()>
 }
 
 /// A server that had clients is back, and waits. As the units have it, the agent begins before NFS: it has the whole grace
-/// period to tell the clients of the life before, however slow this machine is. What follows may restart NFS, and a client
-/// that was not told by then would be reported as lost, and rightly. The server exports something, or lockd would not say to it
-/// whether grace is open.
+/// period to tell the clients of the life before, however slow this machine is. The next steps may restart NFS, and a
+/// client that was not told by then would be reported as lost, and rightly. The server exports something, or lockd would
+/// not say to it whether grace is open.
 pub(super) fn stand_by_again(lab: &Cluster, server: Name, setup: &Setup) -> Result<()> {
     lab.protect(server, setup)?;
     let before = lab.own_service(server)?;
@@ -45,7 +45,7 @@ pub(super) fn stand_by_again(lab: &Cluster, server: Name, setup: &Setup) -> Resu
     lab.wait_until_own_clients_are_told(server, &before)
 }
 
-/// Both locks are on that server, and nobody else gets them: neither now, in grace, where a request waits for the end
+/// Both locks are on that server, and no other client gets them: neither now, in grace, where a request waits for the end
 /// of it, nor afterwards.
 pub(super) fn expect_both_locks(lab: &Cluster, server: Name) -> Result<()> {
     lab.wait_for_locks(server, 2, RECLAIM_TIME_MAX)?;
@@ -56,7 +56,7 @@ pub(super) fn expect_both_locks(lab: &Cluster, server: Name) -> Result<()> {
     expect_lock_count(lab, server, 2)
 }
 
-/// And each is let go of in order: what was there is a lock, not a left-over.
+/// And each is let go of in order: it was a lock, and no left-over.
 pub(super) fn let_both_go(lab: &Cluster) -> Result<()> {
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")?;
@@ -70,7 +70,7 @@ pub(super) fn without_store(lab: &Cluster, meanwhile: impl FnOnce() -> Result<()
     fs::rename(&store, &away).context("can't take the store away")?;
     lab.say("the store is gone");
     meanwhile()?;
-    ensure!(!store.exists(), "somebody made a store where there was none");
+    ensure!(!store.exists(), "a store was made where there was none");
     fs::rename(&away, &store).context("can't bring the store back")?;
     lab.say("the store is back");
     Ok(())

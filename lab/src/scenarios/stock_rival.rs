@@ -1,5 +1,5 @@
 //! Other senders on the same host: distributions start sm-notify by themselves. With nothing to tell it ends grace,
-//! so whoever was to reclaim in it is lost.
+//! so a client that was to reclaim in it loses its locks.
 
 use anyhow::{Result, ensure};
 
@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, HOMES, NFS_A, NFS_B, PROJECTS, SETUP};
 use crate::grace::Grace;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// Who notifies.
+/// Other programs that notify.
 pub const STOCK_RIVAL: Scenario = Scenario {
     name: "stock-rival",
     about: "sm-notify, as distributions start it, ends grace on an unguarded host; `heirlock enable` keeps it from that",
@@ -21,7 +21,7 @@ pub const STOCK_RIVAL: Scenario = Scenario {
 /// ExecStart of rpc-statd-notify.service, of nfs-utils 2.6 and 2.8.
 const UNIT_RUNS: &str = "/sbin/sm-notify";
 
-/// What a boot does to /run.
+/// The effect of a boot on /run.
 const AFTER_A_BOOT: &str = "rm -f /run/sm-notify.pid";
 
 fn run(lab: &mut Cluster) -> Result<()> {
@@ -40,8 +40,8 @@ fn run(lab: &mut Cluster) -> Result<()> {
     ensure!(lab.grace(&HOMES)? == Grace::Over, "stock sm-notify is expected to end grace, and did not");
     lab.say("on the unguarded host grace is over");
 
-    // No systemd runs here, so no unit can be masked; what the unit runs is all there is to stop.
-    // Whoever starts it finds that somebody has notified already …
+    // No systemd runs here, so no unit can be masked; only the command that the unit runs can be stopped.
+    // A program that starts it finds that clients were notified already …
     lab.ok(NFS_B, UNIT_RUNS)?;
     ensure!(lab.grace(&PROJECTS)? == Grace::Open, "sm-notify ended grace on a guarded host");
     // … and after a boot, and by hand, that it must not end grace.

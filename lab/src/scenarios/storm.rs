@@ -13,7 +13,7 @@ use crate::crowd::{Answer, Crowd};
 use crate::limits::ADOPTION_TIME_MAX;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// heirlock as status monitor. rpc.statd is too slow for such a crowd, whoever stands behind it.
+/// heirlock as status monitor. rpc.statd is too slow for such a crowd, in every other capture mode.
 pub const STORM: Scenario = Scenario {
     name: "storm",
     about: "300 clients reclaim at once after an adoption, inside grace (watch, callout: rpc.statd's figures, for comparison)",
@@ -33,7 +33,7 @@ const CLIENTS: usize = 300;
 /// whole nlm_timeouts of 10 s.
 const GRACE: Duration = Duration::from_secs(50);
 
-/// How long all first locks may take together; what rpc.statd has not answered by then is not waited for.
+/// How long all first locks may take together; requests that rpc.statd has not answered by then are not waited for.
 const FIRST_LOCKS_TIME_MAX: Duration = Duration::from_secs(90);
 
 fn run(lab: &mut Cluster) -> Result<()> {

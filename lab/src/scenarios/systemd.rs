@@ -1,5 +1,5 @@
-//! Servers that systemd runs, with heirlock's unit as it is shipped: what `enable` does to the units of Debian's packages,
-//! and an adoption that restarts NFS as systemd does it.
+//! Servers that systemd runs, with heirlock's unit as it is shipped: the changes of `enable` to the units of Debian's
+//! packages, and an adoption that restarts NFS as systemd does it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, PROJE
 use crate::grace::Grace;
 use crate::scenario::{EVERYWHERE, Scenario};
 
-/// Who notifies where systemd starts it.
+/// Other programs that notify where systemd starts them.
 pub const STOCK_RIVAL_SYSTEMD: Scenario = Scenario {
     name: "stock-rival-systemd",
     about: "systemd starts rpc-statd-notify.service with NFS, which ends grace; `enable` masks it, `disable` gives all back",
@@ -61,7 +61,7 @@ fn stock_rival(lab: &mut Cluster) -> Result<()> {
     given_back(lab, &before)
 }
 
-/// The harm: nobody asked for a notification, and systemd starts it with NFS.
+/// The harm: a notification was not asked for, and systemd starts it with NFS.
 fn unguarded(lab: &Cluster) -> Result<()> {
     lab.serve(NFS_A, &HOMES)?;
     lab.wait_until(NFS_A, &format!("systemctl is-active --quiet {NOTIFY}"))?;
@@ -131,7 +131,8 @@ fn given_back(lab: &Cluster, before: &str) -> Result<()> {
     lab.wait_until(NFS_B, &format!("systemctl is-active --quiet {NOTIFY} && [ -e /run/sm-notify.pid ]"))
 }
 
-/// What `enable` and `disable` may change of a host: files with their content, folders, and what systemd makes of the units.
+/// The parts of a host that `enable` and `disable` may change: files with their content, folders, and systemd's view of the
+/// units.
 fn host(lab: &Cluster, server: Name) -> Result<String> {
     const LOOK: &str = "cd / && find etc/systemd etc/nfs.conf etc/nfs.conf.d etc/tmpfiles.d run/sm-notify.pid usr/local/lib/heirlock \
              -printf '%p %y %m %u %l\n' -type f -exec md5sum {} ';' 2>/dev/null | sort
@@ -165,7 +166,7 @@ fn crash(lab: &mut Cluster) -> Result<()> {
     let_both_go(lab)
 }
 
-/// One that dies is replaced.
+/// An agent that dies is replaced.
 fn kill_agent(lab: &Cluster) -> Result<()> {
     let killed = lab.agent_pid(NFS_B)?;
     lab.ok(NFS_B, &format!("kill -KILL {killed}"))?;

@@ -1,4 +1,4 @@
-//! What goes wrong in the middle, and the failover after it.
+//! Faults in the middle of an adoption, and the failover after it.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn double(lab: &mut Cluster) -> Result<()> {
 }
 
 fn late(lab: &mut Cluster) -> Result<()> {
-    // What was not told in time must be remembered longer than a tombstone.
+    // A client that was not told in time must be remembered longer than a tombstone.
     let setup = Setup { tombstone_delay: "2s", ..SETUP };
     lab.switch_on(&[NFS_A, NFS_B, NFS_C, CLIENT1, CLIENT2])?;
     stand_by(lab, NFS_B, &setup)?;
@@ -95,7 +95,7 @@ fn late(lab: &mut Cluster) -> Result<()> {
         ensure!(datagrams(lab, client)? == before, "{client} was told after grace");
         lab.ok(client, "! dmesg | grep -q 'spurious grace period'")?;
     }
-    ensure!(lab.locks(NFS_B)? == 0, "nobody was told, so nobody can have reclaimed");
+    ensure!(lab.locks(NFS_B)? == 0, "no client was told, so none can have reclaimed");
 
     // Longer than a tombstone waits, with a look at the directory in between.
     lab.ok(NFS_B, "touch /var/lib/nfs/sm/.look && rm /var/lib/nfs/sm/.look && sleep 3")?;

@@ -18,8 +18,8 @@ pub const WINDOW: Scenario = Scenario {
     run,
 };
 
-/// Who takes which lock, on which server it is lost, and which one adopts. Each client is a new one: of a known one,
-/// nothing needs to be written.
+/// Each round: the client that takes a lock, the lock, the server on which it is lost, and the one that adopts. Each
+/// client is a new one: for a known one nothing needs to be written.
 const ROUNDS: [(Name, &str, Name, Name); 3] =
     [(CLIENT1, "f", NFS_A, NFS_B), (CLIENT2, "g", NFS_B, NFS_A), (CLIENT3, "h", NFS_A, NFS_B)];
 
@@ -54,7 +54,7 @@ fn run(lab: &mut Cluster) -> Result<()> {
         lab.wait_until_grace_is_over(&HOMES)?;
         expect_lock_count(lab, adoptive, count)?;
     }
-    // Not before: whoever was refused a lock is a known client.
+    // Not before: a client that was refused a lock is a known client.
     for ((client, file, ..), survived) in ROUNDS.into_iter().zip(&survived) {
         let rival = if client == CLIENT1 { CLIENT2 } else { CLIENT1 };
         let expected = if *survived { Lock::Denied } else { Lock::Locked };

@@ -179,6 +179,7 @@ impl<O: Outside> Inside<O> {
     /// Looks at the directory where that is due, and compares what a look found.
     pub fn tend_capture(&mut self, now: Moment) {
         if self.awaits_directory() {
+            self.say_if_directory_hangs(now);
             return; // nothing is compared with what the status monitor knows and its directory may lack
         }
         self.compare_a_portion(now);

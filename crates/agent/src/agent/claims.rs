@@ -257,15 +257,20 @@ impl<O: Outside> Inside<O> {
         let mut base =
             Base { sent: self.own_state().into_iter().chain(known.sent()).collect(), ..Base::default() };
         // Loaded after the claim: the owner before us adds nothing any more.
-        if let Some(before) = self.store.newest_generation(service, claim.generation)? {
+        let before = self.store.newest_generation(service, claim.generation)?;
+        if let Some(before) = before {
             let contents = self.store.load(service, before)?;
             let mended = self.mend(service, before, contents)?;
             base.sent.extend(mended.sent);
             (base.records, base.troubles) = (mended.contents.records, mended.troubles);
         }
-        if let Some(lost) = lost {
-            // Nobody knows what was sent under it.
+        let is_begun = newest.is_none_or(|newest| Some(newest.generation) == before);
+        let is_anothers = newest.is_some_and(|newest| newest.owner != self.settings.server);
+        if lost.is_some() || (is_anothers && !is_begun) {
+            // The owner before us has drawn a number that is not in the store yet, or can't be read. It may still send it.
             base.sent.extend(self.beyond_all(service)?);
+        }
+        if let Some(lost) = lost {
             base.troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
         } else if let Some((newest, why)) = newest.and_then(|c| Some((c, c.unreadable.clone()?))) {
             base.troubles.push(self.claim_trouble(service, newest.generation, why));

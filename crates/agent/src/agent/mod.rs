@@ -91,8 +91,8 @@ pub enum Message {
     Looked(Box<look::Looked>),
     /// What lies there was read at the start, where heirlock is the status monitor: of these clients the files are to follow.
     DirectoryRead(Box<Result<BTreeSet<MonName>, String>>),
-    /// What was written there is not made durable now, and why.
-    NotSynced(String),
+    /// What was written there is durable, or why it is not.
+    DirectorySynced(Result<(), String>),
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
     /// The lock manager of this life was asked whether grace is open.
@@ -251,7 +251,7 @@ impl<O: Outside> Inside<O> {
         match message {
             Message::Looked(looked) => self.looked(now, *looked),
             Message::DirectoryRead(read) => self.directory_read(*read),
-            Message::NotSynced(why) => self.directory_not_synced(&why),
+            Message::DirectorySynced(synced) => self.directory_synced(synced),
             Message::Observed(look) => self.observed(*look),
             Message::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             Message::NlmPorts(ports) => self.nlm_ports = ports,

@@ -25,8 +25,12 @@ use crate::words::counted;
 /// What the loop needs to know of the status monitor that it serves.
 #[derive(Debug, Default)]
 pub(crate) struct Monitoring {
-    /// The status monitor's directory was read.
+    /// Since when the status monitor's directory is being read.
+    began: Moment,
+    /// It was read.
     is_read: bool,
+    /// It takes too long, and that was said.
+    hangs: bool,
     /// What the services held when the status monitor was last told who is durable: how many had arrived. `None` where something else
     /// has changed since.
     told: Option<Vec<(ServiceName, Generation, u64)>>,
@@ -45,6 +49,8 @@ pub(crate) struct Monitoring {
     /// Something was written that may not be durable, and when it was last made so.
     unsynced: bool,
     synced: Moment,
+    /// It is being made durable. A sync that hangs with a disk is not joined by others.
+    syncing: bool,
 }
 
 /// A client to be made durable: its record, and whether it is this server's own peer.
@@ -59,7 +65,7 @@ impl<O: Outside> Inside<O> {
     pub fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
         let registered = self.monitor_standing().map_or(0, |standing| standing.registered);
         tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
-        self.monitoring = Some(Monitoring::default());
+        self.monitoring = Some(Monitoring { began: self.outside.now(), ..Monitoring::default() });
         if let Some(differing) = differing {
             self.directory_read(Ok(differing));
         }
@@ -84,6 +90,21 @@ impl<O: Outside> Inside<O> {
     /// Whether the status monitor's directory may lack what the status monitor knows, since it wasn't read yet.
     pub fn awaits_directory(&self) -> bool {
         self.monitoring.as_ref().is_some_and(|monitoring| !monitoring.is_read)
+    }
+
+    /// Says that the directory takes too long to be read: until it was, no look is made at it.
+    pub(crate) fn say_if_directory_hangs(&mut self, now: Moment) {
+        let awaited = self.monitoring.as_mut().filter(|monitoring| !monitoring.is_read);
+        let Some(monitoring) = awaited.filter(|m| now.since(m.began) >= limits::LOOK_TIME_MAX) else {
+            return;
+        };
+        if !std::mem::replace(&mut monitoring.hangs, true) {
+            let why = directory_hangs();
+            tracing::error!(
+                why,
+                "the status monitor's directory can't be read, and no look is made at it: {why}"
+            );
+        }
     }
 
     /// The status monitor's thread wants something.
@@ -245,8 +266,10 @@ impl<O: Outside> Inside<O> {
     pub(crate) fn tend_directory(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let behind = std::mem::take(&mut monitoring.behind);
-        if monitoring.unsynced && now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL {
+        let is_due = now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL;
+        if monitoring.unsynced && is_due && !monitoring.syncing {
             (monitoring.unsynced, monitoring.synced) = (false, now);
+            monitoring.syncing = true;
             self.outside.begin(Work::SyncDirectory);
         }
         for client in behind.into_keys() {
@@ -255,15 +278,17 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Nothing syncs the status monitor's directory now.
-    pub(crate) fn directory_not_synced(&mut self, why: &str) {
-        tracing::warn!(why, "the status monitor's directory is synced later: {why}");
-        if let Some(monitoring) = &mut self.monitoring {
+    pub(crate) fn directory_synced(&mut self, synced: Result<(), String>) {
+        let Some(monitoring) = &mut self.monitoring else { return };
+        monitoring.syncing = false;
+        if let Err(why) = synced {
             monitoring.unsynced = true;
+            tracing::warn!(why, "the status monitor's directory is synced later: {why}");
         }
     }
 
     /// What `status` says of the status monitor.
-    pub(crate) fn monitor_problems(&self) -> Vec<Problem> {
+    pub fn monitor_problems(&self) -> Vec<Problem> {
         let both = self.monitoring.as_ref().zip(self.monitor_standing());
         let Some((monitoring, standing)) = both else { return Vec::new() };
         let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
@@ -277,6 +302,9 @@ impl<O: Outside> Inside<O> {
         .filter(|(_, _, is_wrong)| *is_wrong)
         .map(|(kind, count, _)| Problem::new(kind).with(count))
         .collect();
+        if monitoring.hangs && !monitoring.is_read {
+            problems.push(Problem::new(ProblemKind::MonitorDirectoryUnreadable).saying(&directory_hangs()));
+        }
         if let Some((client, why)) = monitoring.behind.first_key_value() {
             let example = format!("{client}, for one: {why}");
             problems.push(Problem::new(ProblemKind::ClientFilesBehind).with(behind).saying(&example));
@@ -436,6 +464,10 @@ impl<O: Outside> Inside<O> {
         let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
+}
+
+fn directory_hangs() -> String {
+    format!("it has not been read within {} s since the agent began", limits::LOOK_TIME_MAX.as_secs())
 }
 
 /// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.

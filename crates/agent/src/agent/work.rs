@@ -101,7 +101,7 @@ pub enum Work {
     /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
     TakeVolumeAway(ServiceName),
     /// What was written into the status monitor's directory is made durable. Told by
-    /// [`Message::NotSynced`](super::Message::NotSynced) where it could not be begun.
+    /// [`Message::DirectorySynced`](super::Message::DirectorySynced).
     SyncDirectory,
     /// What an earlier look found is taken down: with hundreds of thousands of records that takes long enough to be felt.
     /// Nothing is told.

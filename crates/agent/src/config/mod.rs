@@ -24,15 +24,15 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// The configuration names that directory; else the status monitor is asked for it.
     pub state_directory_is_set: bool,
-    /// Where the control socket and what may die with the boot lie: `/run/heirlock`.
+    /// The folder of the control socket and of files that may end with the boot: `/run/heirlock`.
     pub runtime_directory: PathBuf,
-    /// What must outlive a reboot of this server but concerns it alone: `/var/lib/heirlock`.
+    /// The folder of files that must outlive a reboot and concern this server alone: `/var/lib/heirlock`.
     pub local_directory: PathBuf,
     /// Where records are kept.
     pub store: StoreSettings,
     /// How records are noticed.
     pub capture: CaptureSettings,
-    /// What serves the locks here.
+    /// The lock manager.
     pub lock_manager: LockManagerSettings,
     /// How clients are told.
     pub notify: NotifySettings,
@@ -42,12 +42,12 @@ pub struct Settings {
     pub host: HostSettings,
     /// Commands of set-ups without a cluster manager.
     pub hooks: HookSettings,
-    /// What moves.
+    /// The services.
     pub services: Vec<ServiceSettings>,
 }
 
 impl Settings {
-    /// What the configuration says of a service; nothing of a server's implicit one.
+    /// The settings of a service; none for a server's implicit one.
     pub fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
         self.services.iter().find(|service| service.name == *name)
     }
@@ -94,7 +94,7 @@ pub struct LockManagerSettings {
     pub kind: LockManagerKind,
     /// How it is made to recognise.
     pub strategy: Strategy,
-    /// What is placed into the status monitor's directory.
+    /// The kind of file that is placed into the status monitor's directory.
     pub convey: Conveyance,
     /// How much of grace must be left for a notification to leave (I4): 5 s.
     pub settle_margin: Duration,
@@ -129,12 +129,12 @@ impl LockManagerSettings {
     }
 }
 
-/// What serves locks.
+/// The kind of lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockManagerKind {
     /// lockd and nfsd of this kernel, in this network namespace.
     Kernel,
-    /// Whatever the commands stand for.
+    /// The lock manager behind the commands.
     Command,
 }
 
@@ -210,13 +210,14 @@ pub struct ServiceSettings {
     pub names: Vec<MyName>,
     /// The exported paths.
     pub exports: Vec<PathBuf>,
-    /// Where it is at home: who claims it first and where `failback` brings it. Without it, the server that adopted it last.
+    /// Its home: the server that claims it first and to which `failback` brings it. Without it, the server that adopted it
+    /// last.
     pub home: Option<ServerName>,
-    /// Who decides that its owner is dead.
+    /// The authority that decides that its owner is dead.
     pub mode: Mode,
 }
 
-/// Who decides that a primary is unavailable.
+/// The authority that decides that a primary is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A cluster manager or a person runs `heirlock adopt`.

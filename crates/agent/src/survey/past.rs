@@ -6,13 +6,13 @@ use heirlock_core::store::{Account, Past, Store, StoreError};
 use heirlock_core::takeover::{Journal, Part};
 use heirlock_core::{Generation, ServiceName};
 
-/// Every generation that anything is known of, the newest first, and what could not be read.
+/// Every known generation, the newest first, and the entries that could not be read.
 pub fn history(store: &dyn Store, service: &ServiceName) -> Result<(Vec<Tenure>, Vec<String>), StoreError> {
     let past = store.past(service)?;
     let (mut tenures, mut unreadable) = (past.tenures.clone(), past.unreadable.clone());
     for claim in &past.claims {
         let told = tell(store, service, &past, claim, &mut unreadable)?;
-        // What lies in the store whole counts more than what was kept of it.
+        // A whole generation in the store counts more than the account that was kept of it.
         tenures.retain(|kept| kept.generation != claim.generation);
         tenures.push(told);
     }
@@ -20,7 +20,7 @@ pub fn history(store: &dyn Store, service: &ServiceName) -> Result<(Vec<Tenure>,
     Ok((tenures, unreadable))
 }
 
-/// What is told of one generation.
+/// The account of one generation.
 pub fn tenure_of(
     store: &dyn Store,
     service: &ServiceName,
@@ -33,7 +33,7 @@ pub fn tenure_of(
     }
 }
 
-/// Keeps what is told of the generations that [`Store::prune`] is about to remove.
+/// Keeps accounts of the generations that [`Store::prune`] is about to remove.
 pub fn keep_before(
     store: &dyn Store,
     service: &ServiceName,
@@ -43,7 +43,7 @@ pub fn keep_before(
     // The newest is never removed.
     for claim in past.claims.iter().skip(1).filter(|claim| claim.generation < keep_from) {
         if !past.tenures.iter().any(|kept| kept.generation == claim.generation) {
-            // What can't be read is told as far as it is known: it must not be in the way for ever.
+            // A generation that can't be read is told as far as it is known: it must not be in the way for ever.
             store.keep_tenure(service, &tell(store, service, &past, claim, &mut Vec::new())?)?;
         }
     }
@@ -87,7 +87,7 @@ fn tell(
     })
 }
 
-/// Its predecessor was removed: what was kept of it says the rest.
+/// Its predecessor was removed: the account that was kept of it says the rest.
 fn after(told: Tenure, kept: &Tenure) -> Tenure {
     let moved = told.beginning == Beginning::Asked && kept.released_at_s.is_some();
     let beginning = if moved { Beginning::Moved } else { told.beginning };

@@ -12,18 +12,18 @@ use crate::control::report::{
 };
 use crate::limits::STATUS_CLIENTS_MAX;
 
-/// What the store holds.
+/// The services and servers in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
     /// Each service that was claimed.
     pub services: Vec<ServiceStatus>,
     /// Each server but this one.
     pub servers: Vec<ServerStatus>,
-    /// What can't be read.
+    /// The entries that can't be read.
     pub problems: Vec<Problem>,
 }
 
-/// Looks through the store. What is wrong with one service concerns that one alone.
+/// Looks through the store. A fault of one service concerns that service alone.
 pub fn look(store: &dyn Store, us: &ServerName) -> Result<Present, StoreError> {
     let mut present = Present::default();
     for service in store.services()? {
@@ -78,7 +78,7 @@ pub fn add(report: &mut StatusReport, present: Present) {
             report.servers.push(server);
         }
     }
-    // What the agent has said already is not said twice.
+    // A problem that the agent has named already is not named twice.
     let news = present.problems.into_iter().filter(|problem| !report.problems.contains(problem));
     let news: Vec<Problem> = news.collect();
     report.problems.extend(news);
@@ -98,7 +98,7 @@ fn status_of(
         generation: Some(claim.generation.0),
         ..ServiceStatus::default()
     };
-    // One that is claimed and not begun yet has the clients of the one before.
+    // A generation that is claimed and not begun yet has the clients of the one before.
     if let Some(generation) = store.newest_generation(service, claim.generation)? {
         let account = store.account(service, generation)?;
         describe(&mut status, store, service, generation, &account);
@@ -154,7 +154,7 @@ pub fn names(client: &MonName, record: &[u8]) -> Vec<String> {
     names
 }
 
-/// What is said of a claim that can't be read, where its generation tells what it said.
+/// The problem of a claim that can't be read, where its generation tells its content.
 pub fn unreadable_claim(service: &ServiceName, claim: &Claim) -> Option<Problem> {
     let why = claim.unreadable.as_ref()?;
     let (owner, generation) = (&claim.owner, claim.generation);

@@ -1,4 +1,4 @@
-//! Which clients a scan shows, each under one key, whatever their files are called.
+//! The clients that a scan shows, each under one key, whatever the names of their files.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +10,8 @@ use heirlock_nsm::{MonName, MonitorLine};
 use super::{Folder, Scan, ScannedFile};
 use crate::limits;
 
-/// What is known of names that are no addresses: where each client is, the first address being what it is known by. Names
-/// are resolved when a record is captured, not at failover: a dead name server must not stand between a client and its
-/// notification.
+/// The addresses of names: where each client is. The first address is the client's key. Names are resolved when a record is
+/// captured, not at failover: a dead name server must not stand between a client and its notification.
 pub type Addresses = BTreeMap<MonName, Vec<IpAddr>>;
 
 /// Takes in what a name was resolved to. The address that its client is known by stays as long as it is among them, in
@@ -30,8 +29,8 @@ pub fn learn(addresses: &mut Addresses, name: &MonName, mut found: Vec<IpAddr>) 
     addresses.insert(name.clone(), found);
 }
 
-/// Takes in what a record in the store tells of the names in it: what it lies under, and the addresses in its lines. What is
-/// known already stays.
+/// Takes in what a record in the store tells of the names in it: the record's key, and the addresses in its lines. Addresses
+/// that are known already stay.
 pub fn learn_from_record(addresses: &mut Addresses, key: &MonName, record: &[u8]) {
     let Some(known_by) = key.address() else { return };
     let lines = lines_of(record);
@@ -62,7 +61,7 @@ pub struct Population {
     pub unresolved: BTreeSet<MonName>,
     /// Clients whose file is there but can't be read as a record: they are not gone.
     pub doubtful: BTreeSet<MonName>,
-    /// Some file can't be read as a record, and it isn't known whose it is: anybody who is missing may be in it.
+    /// Some file can't be read as a record, and it isn't known whose it is: any client that is missing may be in it.
     pub incomplete: bool,
 }
 
@@ -102,7 +101,7 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
     found
 }
 
-/// Which lines of a description are to be placed, and remembered as placed, beside what lies in the client's file already.
+/// The lines of a description that are to be placed, and remembered as placed, beside those in the client's file already.
 ///
 /// A line that the status monitor wrote itself is left to it: where a record comes back to the server that it was
 /// captured on, the copy is that very line, and a look that took it for placed would take a living client for gone, and its
@@ -118,7 +117,7 @@ pub fn lines_to_place(there: &[u8], remembered: &[u8], description: &[u8], own: 
 }
 
 impl Population {
-    /// What the store keeps of a client: statd's own lines, and one more for each further address, so that any server can
+    /// The record of a client in the store: statd's own lines, and one more for each further address, so that any server can
     /// tell it there without a name service.
     #[must_use]
     pub fn record_of<'a>(&self, client: &MonName, lines: &'a [u8]) -> Cow<'a, [u8]> {
@@ -186,7 +185,7 @@ impl Population {
 
     /// A file of this name can't be read as a record.
     fn doubt(&mut self, file: &str, addresses: &Addresses) {
-        // What is no name can't be a record's file name either.
+        // A text that is no name can't be a record's file name either.
         let Ok(name) = MonName::parse(file) else { return };
         match name.address().or_else(|| addresses.get(&name)?.first().copied()) {
             Some(address) => {

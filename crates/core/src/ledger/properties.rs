@@ -1,4 +1,4 @@
-//! What holds for every sequence of scans.
+//! Properties of every sequence of scans.
 
 use heirlock_nsm::MonitorLine;
 use heirlock_nsm::record::{parse_record, render_record};
@@ -19,7 +19,7 @@ fn line(number: u8, cookie: u8) -> MonitorLine {
     MonitorLine { cookie: [cookie; 16], ..MonitorLine::generated(client(number), my_name) }
 }
 
-/// One look at the directory, and what was known of the lock manager then.
+/// One look at the directory, with the state of the lock manager then.
 #[derive(Debug, Clone)]
 struct Look {
     seconds_later: u64,
@@ -91,7 +91,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_is_forgotten_whose_record_vanished_too_lately_or_in_another_life(
+    fn no_client_is_forgotten_whose_record_vanished_too_lately_or_in_another_life(
         stored in 0_u8..1 << CLIENTS, looks in vec(look(), 1..30),
     ) {
         let known = Look { present: stored, ..looks[0].clone() }.population().clients;

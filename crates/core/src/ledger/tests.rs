@@ -82,7 +82,7 @@ fn a_deletion_at_an_orderly_stop_is_never_believed() {
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life("1")));
     compare(&mut ledger, 1, &[], Some(&life("1")));
     for second in 2..400 {
-        assert_eq!(compare(&mut ledger, second, &[], None), [], "nobody serves");
+        assert_eq!(compare(&mut ledger, second, &[], None), [], "no lock manager serves");
     }
     for second in [400, 401, 520, 5_000] {
         assert_eq!(compare(&mut ledger, second, &[], Some(&life("2"))), [], "another life");
@@ -92,7 +92,7 @@ fn a_deletion_at_an_orderly_stop_is_never_believed() {
 }
 
 #[test]
-fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_is_not() {
+fn a_record_that_vanished_before_a_life_was_interrupted_is_kept_and_one_that_vanishes_after_is_not() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
     compare(&mut ledger, 1, &["10.0.0.2"], Some(&life));
@@ -106,7 +106,7 @@ fn what_vanished_before_a_life_was_interrupted_is_kept_and_what_vanishes_after_i
 /// A client that was told too late, or could not be reached, has no record on the adoptive server. The next failover
 /// must still know of it.
 #[test]
-fn who_never_registered_in_this_life_is_kept() {
+fn a_client_that_never_registered_in_this_life_is_kept() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("2"));
     for second in [0, 1, 121, 500_000] {
         assert_eq!(compare(&mut ledger, second, &[], Some(&life)), []);
@@ -136,7 +136,7 @@ fn a_record_that_moves_to_sm_bak_is_still_there() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
+fn a_file_that_cannot_be_read_keeps_its_client_and_no_other() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));
     let problem = Problem { path: "sm/10.0.0.1".into(), why: "empty".into(), may_be_in_the_making: true };
@@ -148,7 +148,7 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_nobody_else() {
 }
 
 #[test]
-fn a_file_nobody_can_place_keeps_everybody() {
+fn a_file_of_no_known_client_keeps_all_clients() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     let problem = Problem { path: "sm/client1".into(), why: "torn".into(), may_be_in_the_making: false };
@@ -202,7 +202,7 @@ fn a_client_that_was_known_by_name_is_the_same_under_its_address_and_under_its_n
 }
 
 #[test]
-fn while_a_run_is_on_nobody_moves() {
+fn while_a_run_is_on_no_client_changes_its_key() {
     let mut ledger = ledger(&[]);
     for addresses in [&[][..], &["10.0.0.3"]] {
         let entries = ledger.compare(at(0), &named(addresses), &Roles::default(), None);
@@ -319,16 +319,16 @@ fn a_line_that_the_status_monitor_wrote_itself_is_never_placed() {
 }
 
 #[test]
-fn who_came_and_went_between_two_looks_was_seen() {
+fn a_client_that_came_and_went_between_two_looks_was_seen() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &[], None);
     ledger.saw(&name("10.0.0.1"), Some(&life));
     compare(&mut ledger, 1, &[], Some(&life));
-    assert_eq!(ledger.tombstones(), 1, "and whom nobody saw is kept");
+    assert_eq!(ledger.tombstones(), 1, "and a client that was not seen is kept");
 }
 
 #[test]
-fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
+fn a_client_that_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     let (mut ledger, first, second) = (ledger(&["10.0.0.1"]), life("1"), life("2"));
     ledger.saw(&name("10.0.0.1"), None);
     compare(&mut ledger, 0, &[], Some(&first));
@@ -338,7 +338,7 @@ fn who_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     assert_eq!(ledger.tombstones(), 0, "another life saw it");
 }
 
-/// A directory that somebody fills holds a look up no longer than one of as many clients.
+/// A directory full of foreign files holds a look up no longer than one of as many clients.
 #[test]
 fn of_a_client_with_countless_files_the_first_lines_are_kept() {
     let line =

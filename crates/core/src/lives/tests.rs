@@ -99,7 +99,7 @@ fn deletions_do_not_count_in_a_life_that_no_look_has_shown_lately() {
 }
 
 #[test]
-fn what_follows_from_a_recognition_that_is_awaited_is_its_runs_to_do() {
+fn the_consequences_of_a_recognition_that_is_awaited_are_its_runs_task() {
     for (start, in_place, reopened) in [("2", false, 0), ("1", true, 1)] {
         let mut lives = at_home();
         let (begun, recognition) = lives.recognised(&done(start, in_place), true);
@@ -110,13 +110,13 @@ fn what_follows_from_a_recognition_that_is_awaited_is_its_runs_to_do() {
 }
 
 #[test]
-fn a_recognition_that_nobody_awaits_is_a_life_that_began_as_any_other_does() {
+fn a_recognition_that_no_run_awaits_is_a_life_that_began_as_any_other_does() {
     for (start, in_place, reopened) in [("2", false, 0), ("1", true, 1)] {
         let mut lives = at_home();
         let (begun, recognition) = lives.recognised(&done(start, in_place), false);
         assert_eq!(begun, Some(Begun { life: life(start, reopened), since: Some(at(50)) }));
         assert!(lives.is_reborn() && recognition.is_ok());
-        // Strangers' locks were in the life that it ended.
+        // Clients without a noted life had their locks in the life that it ended.
         let (name, met) = (service("nfs"), journal(Phase::Settled, None));
         assert_eq!(lives.owed([holding(&name, &met)]).lost, std::slice::from_ref(&name));
     }
@@ -137,7 +137,7 @@ fn nothing_is_recognised_by_a_lock_manager_that_does_not_run() {
 }
 
 #[test]
-fn what_the_life_before_answered_tells_nothing_of_strangers() {
+fn an_answer_of_the_life_before_tells_nothing_of_clients_without_a_noted_life() {
     let mut lives = at_home();
     let (name, met) = (service("nfs"), journal(Phase::Settled, None));
     let owed = |lives: &Lives| {
@@ -175,7 +175,7 @@ fn another_life_is_followed_up_by_a_run_that_is_on_and_by_none_that_was_refused(
 }
 
 #[test]
-fn what_is_owed_asks_for_a_run_of_its_own_or_waits_for_one_that_tells_them_too() {
+fn duties_ask_for_a_run_of_their_own_or_wait_for_one_that_tells_their_clients_too() {
     let mut lives = at_home();
     let name = service("nfs");
     let [lost, whole] = ["0", "1"].map(|start| journal(Phase::Settled, Some(life(start, 0))));

@@ -1,8 +1,8 @@
-//! What the lock manager is still to be told: that a client, or a server that it has locks on, was restarted.
+//! The calls that the lock manager is owed: each tells it that a client, or a server that it has locks on, was restarted.
 //!
 //! Each client is owed one call at most, however often it says that it was restarted, and however many numbers it says:
-//! the last one counts. What is owed is on record before the SM_NOTIFY is answered, since its sender never repeats one that
-//! was. Nothing here knows what a call is; the number of clients and of calls at a time are bounded.
+//! the last one counts. The call is on record before the SM_NOTIFY is answered, since its sender does not repeat an answered
+//! one. Nothing here knows how a call is made; the number of clients and of calls at a time are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,18 +10,18 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use crate::{Moment, limits};
 
-/// What became of a call.
+/// The end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Called {
     /// The lock manager took it.
     Taken,
-    /// It is there, or may be, and took it not.
+    /// The lock manager is there, or may be, and did not take it.
     Untaken,
-    /// None is registered: there is nobody who could hold a lock.
-    Nobody,
+    /// No lock manager is registered: no lock can be held.
+    Unregistered,
 }
 
-/// What was made of a notification.
+/// What follows from a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is owed from now on: this must be on record.
@@ -135,7 +135,7 @@ impl Downcalls {
         let is_paid = match called {
             Called::Taken => told == owed.state,
             Called::Untaken => false,
-            Called::Nobody => owed.tries >= limits::DOWNCALL_TRIES,
+            Called::Unregistered => owed.tries >= limits::DOWNCALL_TRIES,
         };
         if is_paid {
             self.owed.remove(client);
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_lock_manager_that_is_there_is_tried_until_it_takes_the_call_and_one_that_is_not_is_given_up() {
-        for (called, given_up) in [(Called::Untaken, false), (Called::Nobody, true)] {
+        for (called, given_up) in [(Called::Untaken, false), (Called::Unregistered, true)] {
             let mut downcalls = Downcalls::default();
             downcalls.owe(&client(1), StateNumber(1), at(0));
             let mut now = at(0);
@@ -215,8 +215,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is notified and however calls end: what is owed and what is called at a time are bounded, nobody is
-        /// called twice at a time, and everybody is called in the end.
+        /// Whatever is notified and however calls end: the calls that are owed and those that are out are bounded, no client
+        /// has two calls at a time, and each has one in the end.
         #[test]
         fn calls_are_bounded_and_all_are_made(
             events in prop::collection::vec((0_u32..40, 0_u32..4, 0_u8..4), 1..300)

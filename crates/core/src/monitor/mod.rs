@@ -1,18 +1,19 @@
-//! What a status monitor answers, and when (I1: durable before acknowledged).
+//! The answers of a status monitor, and when they leave (I1: durable before acknowledged).
 //!
 //! - A client that the store knows is answered at once: no write that waits for a disk.
 //! - Any other waits for a commit. One commit is on at a time; clients that ask meanwhile share the next one. Where many
 //!   shared the last one, as Ganesha's workers do, the next waits a moment until as many have asked again; lockd, which
-//!   asks one at a time, waits for nobody.
+//!   asks one at a time, waits for no other.
 //! - A client that is not durable within `mon-timeout` is refused (the process gets ENOLCK), for lockd waits in its only thread;
 //!   from then on all are refused at once, until a commit or a probe shows that the store works. With
-//!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is
-//!   this server's own lock on somebody else's file that would be refused.
-//! - SM_UNMON takes a registration away and says nothing of durability: what the store knows stays until the ledger
+//!   [`WhenUnprotected::Grant`] they are granted and listed as at risk instead; peers are in any case, since it is this
+//!   server's own lock on another server's file that would be refused.
+//! - SM_UNMON takes a registration away and says nothing of durability: the record in the store stays until the ledger
 //!   believes the deletion (I2), and it asks [`Monitor::may_forget`] first.
 //! - SM_NOTIFY becomes a call to the lock manager for each client that the name or the source address matches and
-//!   whose last number is another one. That call is on record before SM_NOTIFY is answered, since its sender never repeats
-//!   one that was. What finds no room, or no place on record, is not answered, and its sender repeats it.
+//!   whose last number is another one. That call is on record before SM_NOTIFY is answered, since its sender does not
+//!   repeat an answered one. A notification that finds no room, or no place on record, is not answered, and its sender
+//!   repeats it.
 
 mod downcalls;
 mod registry;
@@ -31,11 +32,11 @@ use registry::Registry;
 
 pub use downcalls::Called;
 
-/// Who waits for an answer: given out by the thread that reads the requests.
+/// A request that waits for an answer: numbered by the thread that reads the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What becomes of a client that can't be made durable in time.
+/// The answer to a client that can't be made durable in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenUnprotected {
     /// Its process gets ENOLCK.
@@ -49,16 +50,16 @@ pub enum WhenUnprotected {
 pub struct Rules {
     /// How long a commit may take.
     pub mon_timeout: Duration,
-    /// What follows if it takes longer.
+    /// The answer to a client where it takes longer.
     pub when_unprotected: WhenUnprotected,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// SM_MON.
     Mon {
-        /// who waits
+        /// the request that waits
         ticket: Ticket,
         /// what is registered
         line: MonitorLine,
@@ -76,7 +77,7 @@ pub enum Event {
     UnmonAll(Caller),
     /// SM_NOTIFY.
     Notified {
-        /// who waits
+        /// the request that waits
         ticket: Ticket,
         /// the name that was announced
         name: String,
@@ -85,11 +86,11 @@ pub enum Event {
         /// the number that was announced
         state: StateNumber,
     },
-    /// What [`Action::LookUp`] asked for.
+    /// The result of [`Action::LookUp`].
     LookedUp {
         /// which look-up
         ticket: Ticket,
-        /// the addresses of the name, as far as it has any; `None` where nobody could be asked
+        /// the addresses of the name, as far as it has any; `None` where no name service could be asked
         addresses: Option<Vec<IpAddr>>,
         /// the number that was announced
         state: StateNumber,
@@ -139,7 +140,7 @@ impl Caller {
     }
 }
 
-/// What must survive a kill, and need not survive a reboot: the lock manager's memory doesn't either.
+/// A change that must survive a kill, and need not survive a reboot: the lock manager's memory doesn't either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persist {
     /// This registration is there.
@@ -148,25 +149,25 @@ pub enum Persist {
     Drop(MonitorLine),
     /// The lock manager is to be told that this client was restarted, with this number or a later one.
     Owe(MonName, StateNumber),
-    /// It has been, or nobody is there any more who could be told.
+    /// It has been told, or no lock manager is there any more that could be told.
     Paid(MonName),
 }
 
-/// Who is to be made durable.
+/// A client that is to be made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// What is registered.
+    /// The registration.
     pub line: MonitorLine,
     /// It is a server that this one mounts from: for this server's own sake alone.
     pub peer: bool,
 }
 
-/// What is to be done.
+/// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Answer SM_MON.
     Answer {
-        /// who waits
+        /// the request that waits
         ticket: Ticket,
         /// STAT_SUCC or STAT_FAIL
         granted: bool,
@@ -175,7 +176,7 @@ pub enum Action {
     Commit {
         /// comes back in [`Event::Committed`]
         batch: u64,
-        /// who registers
+        /// the clients that register
         arrivals: Vec<Arrival>,
     },
     /// Try whether the store works.
@@ -184,7 +185,7 @@ pub enum Action {
     Changed(MonName),
     /// Tell the lock manager that a client was restarted, and say [`Event::Called`].
     Call {
-        /// who
+        /// the client
         client: MonName,
         /// its registrations: what identifies it there
         lines: Vec<MonitorLine>,
@@ -195,14 +196,14 @@ pub enum Action {
     },
     /// Look the addresses of this name up and say [`Event::LookedUp`].
     LookUp {
-        /// who waits
+        /// the request that waits
         ticket: Ticket,
         /// the name
         name: String,
         /// the number that was announced
         state: StateNumber,
     },
-    /// Answer SM_NOTIFY: what follows from it is on record.
+    /// Answer SM_NOTIFY: its calls are on record.
     Acknowledge(Ticket),
     /// Do not answer SM_NOTIFY: its sender repeats it.
     LeaveUnanswered(Ticket),
@@ -227,7 +228,7 @@ pub struct Standing {
     pub left_unanswered: u64,
 }
 
-/// Somebody who waits.
+/// A request that waits.
 #[derive(Debug, Clone)]
 struct Waiting {
     ticket: Ticket,
@@ -258,20 +259,20 @@ pub struct Monitor {
     shared_by: usize,
     /// Until when the next one waits for as many.
     gathering: Option<Moment>,
-    /// The store failed: nobody waits for it until it works again. When it is to be tried next.
+    /// When the store is to be tried next, where it failed: no client waits for it until it works again.
     failing: Option<Moment>,
     probing: bool,
     at_risk: BTreeSet<MonName>,
     refused: u64,
     downcalls: Downcalls,
-    /// Names that are being looked up, by who waits, with where they were announced from.
+    /// Names that are being looked up, by the request that waits, with the address that announced each.
     looking_up: BTreeMap<Ticket, IpAddr>,
     /// When the last look-up began.
     looked_up: Option<Moment>,
     left_unanswered: u64,
 }
 
-/// What leaves a step.
+/// The batch that a step returns.
 type Step = Batch<Persist, Action>;
 
 impl Monitor {
@@ -283,8 +284,8 @@ impl Monitor {
 
     /// The same; `owed` is what the lock manager was still to be told.
     ///
-    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and to
-    /// read the store takes a while in which the lock manager waits for nobody.
+    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and
+    /// the lock manager does not wait while the store is read.
     #[must_use]
     pub fn resumed(rules: Rules, kept: Vec<MonitorLine>, owed: BTreeMap<MonName, StateNumber>) -> Self {
         let mut downcalls = Downcalls::default();
@@ -376,7 +377,7 @@ impl Monitor {
     /// Before a client is removed from the store: whether it may be. From then on it counts as unknown, and its next
     /// SM_MON waits for a commit. A client that is registered or waits stays.
     pub fn may_forget(&mut self, client: &MonName) -> bool {
-        // What is being committed will be there in a moment, whether somebody still waits for it or not.
+        // A record that is being committed will be there in a moment, whether a request still waits for it or not.
         let lives = self.registry.holds(client)
             || self.waiting.iter().any(|waiting| waiting.client == *client)
             || self.in_flight.as_ref().is_some_and(|flight| flight.clients.contains(client));
@@ -432,7 +433,7 @@ impl Monitor {
         }
     }
 
-    /// What the lock manager has said itself counts more.
+    /// The lock manager's own word counts more.
     fn found(&mut self, lines: Vec<MonitorLine>, step: &mut Step) {
         for line in lines {
             let client = key(&line.mon_name);
@@ -509,7 +510,7 @@ impl Monitor {
 
     fn tick(&mut self, now: Moment, step: &mut Step) {
         if self.waiting.iter().any(|waiting| now >= waiting.deadline) && !planted(Bug::WaitForStore) {
-            // One that took too long is enough: nobody else waits for it.
+            // One commit that took too long is enough: no other client waits for the store.
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);
         }
@@ -535,7 +536,7 @@ impl Monitor {
         if is_known || MonName::parse(&name).is_err() {
             return self.owe(now, ticket, &meant, state, step);
         }
-        // A server with several addresses. Nobody may make us ask the name server without end, or keep others from it.
+        // A server with several addresses. No host may make us ask the name server without end, or keep others from it.
         let room = self.looking_up.len() < limits::LOOK_UPS_AT_ONCE_MAX
             && !self.looking_up.values().any(|other| *other == source)
             && self.looked_up.is_none_or(|last| now.since(last) >= limits::LOOK_UP_SPACING);
@@ -566,7 +567,7 @@ impl Monitor {
             let not_before = told_at.map_or(now, |told| now.max(told + limits::DOWNCALL_SPACING));
             match self.downcalls.owe(client, state, not_before) {
                 Taken::New => step.persist.push(Persist::Owe(client.clone(), state)),
-                // Which number is on record does not matter: it differs from what the lock manager knows.
+                // The number on record does not matter: it differs from the one that the lock manager knows.
                 Taken::Known => {}
                 Taken::Full => found_room = false,
             }
@@ -606,7 +607,7 @@ impl Monitor {
         }
     }
 
-    /// Nobody waits any longer.
+    /// Refuses all that wait, or grants them at risk.
     fn give_up(&mut self, step: &mut Step) {
         self.gathering = None;
         for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {
@@ -615,7 +616,7 @@ impl Monitor {
     }
 }
 
-/// What a client is called in the store: its address where its name is one.
+/// The key of a client in the store: its address where its name is one.
 #[must_use]
 pub fn key(mon_name: &MonName) -> MonName {
     mon_name.address().map_or_else(|| mon_name.clone(), MonName::from_address)

@@ -1,4 +1,4 @@
-//! Who is registered, and which of them a notification is about.
+//! The clients that are registered, and which of them a notification is about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 use super::key;
 use crate::{Moment, limits};
 
-/// What is known of one client.
+/// A client that is registered.
 #[derive(Debug, Clone, Default)]
 struct Client {
     lines: Vec<MonitorLine>,
@@ -97,7 +97,7 @@ impl Registry {
         gone
     }
 
-    /// Which clients a notification is about: whose name is announced, or whose address it is or comes from.
+    /// The clients that a notification is about: those whose name or address it announces, or whose address it comes from.
     pub(super) fn meant(&self, name: &str, sources: &[IpAddr]) -> BTreeSet<MonName> {
         let mut meant: BTreeSet<MonName> =
             self.names.get(&name.to_ascii_lowercase()).cloned().unwrap_or_default();

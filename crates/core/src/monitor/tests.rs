@@ -98,7 +98,7 @@ fn a_client_that_is_durable_costs_no_commit_even_with_another_cookie() {
 }
 
 #[test]
-fn whoever_asks_while_a_commit_is_on_shares_the_next() {
+fn clients_that_ask_while_a_commit_is_on_share_the_next() {
     let mut monitor = registered(REFUSE, &[]);
     monitor.step(at(0), mon(1, "10.0.0.1"));
     for ticket in 2..=64 {
@@ -210,14 +210,14 @@ fn unmon_takes_the_registration_and_leaves_the_store_alone() {
     assert_eq!(gone.persist, [Persist::Drop(line("10.0.0.1", 1))]);
     assert_eq!(gone.then, [Action::Changed(name("10.0.0.1"))]);
     assert_eq!(answers(&monitor.step(at(2), mon(1, "10.0.0.1"))), [(1, true)], "still durable");
-    // Of another name: nobody's.
+    // Under another name none is registered.
     let other = Caller { my_name: MyName::parse("other").unwrap(), ..caller() };
     assert_eq!(monitor.step(at(3), Event::UnmonAll(other)), Batch::nothing());
     assert_eq!(monitor.step(at(3), Event::UnmonAll(caller())).persist.len(), 2);
 }
 
 #[test]
-fn what_is_registered_or_waits_can_not_be_forgotten_and_what_is_forgotten_is_committed_anew() {
+fn a_client_that_is_registered_or_waits_can_not_be_forgotten_and_a_forgotten_one_is_committed_anew() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     monitor.step(at(0), Event::Durable([name("10.0.0.1")].into()));
     assert!(!monitor.may_forget(&name("10.0.0.1")));
@@ -230,9 +230,9 @@ fn what_is_registered_or_waits_can_not_be_forgotten_and_what_is_forgotten_is_com
 }
 
 #[test]
-fn a_notification_calls_for_whoever_its_name_or_source_matches_once_a_number() {
+fn a_notification_calls_for_the_client_that_its_name_or_source_matches_once_a_number() {
     let mut monitor = registered(REFUSE, &["10.0.0.1", "client2.example.com"]);
-    let by_source = monitor.step(at(0), notified("whoever", "10.0.0.1", 5));
+    let by_source = monitor.step(at(0), notified("another", "10.0.0.1", 5));
     assert_eq!(calls(&by_source), [("10.0.0.1", 1)]);
     assert_eq!(calls(&monitor.step(at(1), notified("10.0.0.1", "10.9.9.9", 5))), [], "it is being told");
     let by_name = monitor.step(at(2), notified("CLIENT2.example.com", "10.9.9.9", 5));
@@ -247,7 +247,7 @@ fn a_notification_calls_for_whoever_its_name_or_source_matches_once_a_number() {
 }
 
 #[test]
-fn what_the_lock_manager_is_to_be_told_is_on_record_before_the_answer_and_until_it_was() {
+fn a_call_to_the_lock_manager_is_on_record_before_the_answer_and_until_it_was_made() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     let asked = monitor.step(at(0), notified("x", "10.0.0.1", 5));
     assert_eq!(asked.persist, [Persist::Owe(name("10.0.0.1"), StateNumber(5))]);
@@ -285,7 +285,7 @@ fn a_flood_of_numbers_for_one_client_is_one_call_at_a_time_and_one_line_on_recor
 }
 
 #[test]
-fn what_is_announced_of_nobody_who_is_registered_costs_no_record() {
+fn a_notification_that_matches_no_registered_client_costs_no_record() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     for number in 0..10_000_u32 {
         let source = std::net::Ipv4Addr::from(0x0b00_0000 + number).to_string();
@@ -295,7 +295,7 @@ fn what_is_announced_of_nobody_who_is_registered_costs_no_record() {
 }
 
 #[test]
-fn what_finds_no_room_is_not_answered() {
+fn a_notification_that_finds_no_room_is_not_answered() {
     let clients: Vec<MonitorLine> = (0..limits::DOWNCALLS_OWED_MAX + 1)
         .map(|number| {
             line(&std::net::Ipv4Addr::from(0x0a00_0000 + u32::try_from(number).unwrap()).to_string(), 1)
@@ -312,7 +312,7 @@ fn what_finds_no_room_is_not_answered() {
 }
 
 #[test]
-fn whoever_is_unmonitored_is_owed_nothing() {
+fn a_client_that_is_unmonitored_is_owed_nothing() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     monitor.step(at(0), notified("x", "10.0.0.1", 5));
     monitor.step(at(1), Event::Unmon { mon_name: name("10.0.0.1"), caller: caller() });
@@ -327,7 +327,7 @@ fn look_ups(step: &Step) -> usize {
 }
 
 #[test]
-fn a_name_that_matches_nobody_is_looked_up_and_answered_when_it_was() {
+fn a_name_that_matches_no_client_is_looked_up_and_answered_afterwards() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
     let step = monitor.step(at(0), notified("client1", "10.9.9.9", 5));
     let look_up = Action::LookUp { ticket: Ticket(9), name: "client1".into(), state: StateNumber(5) };
@@ -387,10 +387,10 @@ fn a_client_has_so_many_registrations_and_no_more() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: everybody is answered exactly once, within the time limit, and a client
+    /// Whatever happens in whatever order: each request is answered exactly once, within the time limit, and a client
     /// is granted under "refuse" only if a commit made it durable or the store was said to know it.
     #[test]
-    fn nobody_is_granted_without_being_durable(
+    fn no_client_is_granted_without_being_durable(
         events in prop::collection::vec((0_u8..9, 0_u8..6, 0_u64..300), 1..80)
     ) {
         let mut monitor = registered(REFUSE, &[]);
@@ -461,6 +461,6 @@ proptest! {
         }
         let end = monitor.step(at(now + 1_000), Event::Tick);
         for (ticket, _) in answers(&end) { open.remove(&ticket); }
-        prop_assert!(open.is_empty(), "nobody waits for ever");
+        prop_assert!(open.is_empty(), "no request waits for ever");
     }
 }

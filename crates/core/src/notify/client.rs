@@ -1,4 +1,4 @@
-//! One client of the notifier: what it is to be asked next, and what its answers mean.
+//! One client of the notifier: the next question to it, and the meaning of its answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const CALLS_A_ROUTE: u32 = 3;
 /// or its status monitor may be heard over the other transport alone.
 const CALLS_A_PORT: u32 = 2;
 
-/// What an answer means.
+/// The meaning of an answer.
 pub(super) enum Answer {
     /// There is more to ask.
     GoOn,
@@ -49,7 +49,7 @@ pub(super) enum Beside {
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct Client {
     key: MonName,
     addresses: Vec<Destination>,
     routes: Vec<Route>,
@@ -72,7 +72,7 @@ pub(super) struct Peer {
     pub(super) in_flight: Option<Moment>,
     /// Its wait was over, and it stands in the row of those to be called again.
     pub(super) is_silent: bool,
-    /// A connection to it is open, for what it is asked next.
+    /// A connection to it is open, for the next question.
     pub(super) is_connected: bool,
     pub(super) beside: Beside,
     beside_calls: usize,
@@ -89,9 +89,9 @@ pub(super) struct Peer {
     had_first_round: bool,
 }
 
-impl Peer {
+impl Client {
     pub(super) fn new(key: MonName, addresses: &[Destination], sources: &[IpAddr]) -> Self {
-        let mut peer = Self {
+        let mut client = Self {
             key,
             addresses: Vec::new(),
             routes: Vec::new(),
@@ -117,8 +117,8 @@ impl Peer {
             reason: None,
             had_first_round: false,
         };
-        peer.add_addresses(addresses, sources);
-        peer
+        client.add_addresses(addresses, sources);
+        client
     }
 
     pub(super) fn key(&self) -> &MonName {
@@ -160,7 +160,7 @@ impl Peer {
         is_through && !std::mem::replace(&mut self.had_first_round, true)
     }
 
-    /// A call begins; the transaction that nobody waits for any more comes back.
+    /// A call begins. Returns the transaction that is no longer waited for, if there is one.
     pub(super) fn begin_call(&mut self, xid: u32) -> Option<u32> {
         self.calls += 1;
         let [last, before] = self.xids;
@@ -175,7 +175,7 @@ impl Peer {
         std::mem::take(&mut self.xids).into_iter().flatten()
     }
 
-    /// What it is asked next, from where, and where.
+    /// The next question, the address that it leaves from, and the one that it goes to.
     pub(super) fn question(&self, rpcbind_port: u16) -> (Question, IpAddr, SocketAddr) {
         let route = self.routes[self.route];
         match self.port {
@@ -196,7 +196,7 @@ impl Peer {
         self.question(0).0.over()
     }
 
-    /// What its rpcbind is asked over TCP beside that. The routes are taken in turn, one each time.
+    /// The question to its rpcbind over TCP beside that. The routes are taken in turn, one each time.
     pub(super) fn question_beside(&self, rpcbind_port: u16) -> (Question, IpAddr, SocketAddr) {
         let at = self.beside_calls % self.routes.len();
         let route = self.routes[at];
@@ -274,7 +274,7 @@ impl Peer {
             Err(error) => return Answer::NotNow(format!("it refused the call: {error}")),
         };
         match question {
-            // SM_NOTIFY has no result; what comes with it says nothing.
+            // SM_NOTIFY has no result; bytes that come with the answer mean nothing.
             Question::Notice { name, .. } if name == self.told => {
                 self.told += 1;
                 self.done = self.told >= names;
@@ -287,7 +287,7 @@ impl Peer {
                     Answer::GoOn
                 }
                 Ok(None) => self.not_registered(wants, from, is_beside),
-                Err(error) => Answer::Strange(format!("its rpcbind answered what is no port: {error}")),
+                Err(error) => Answer::Strange(format!("its rpcbind did not answer with a port: {error}")),
             },
             _ => Answer::Old,
         }
@@ -317,7 +317,8 @@ impl Peer {
         self.reason = Some(why);
     }
 
-    /// What to say of it if it has not acknowledged. `unready` says which addresses of the service were not ready.
+    /// The outcome and the reason for it, if it has not acknowledged. `unready` says which addresses of the service were
+    /// not ready.
     pub(super) fn left_over(&self, unready: &str) -> Option<(MonName, Outcome, String)> {
         if self.done {
             return None;

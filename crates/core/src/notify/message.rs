@@ -7,7 +7,7 @@ use heirlock_nsm::sm;
 
 use super::Plan;
 
-/// What a client is asked.
+/// A question to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     /// Where its status monitor is.

@@ -1,18 +1,18 @@
-//! Which message goes to which client when, and what its answer means.
+//! The messages to each client, their times, and the meaning of the answers.
 //!
 //! Every client is asked for the port of its status monitor (rpcbind), then told of the restart under each name of the
 //! service in turn (SM_NOTIFY); it has acknowledged when it answered each. Clients are called again until the caller
-//! stops: nobody who is slow to come back is given up while grace lasts.
+//! stops: a client that is slow to come back is not given up while grace lasts.
 //!
-//! - First calls come before repeated ones, and a call that nobody answers at once holds its place in the window for a
+//! - First calls come before repeated ones, and a call that is not answered at once holds its place in the window for a
 //!   moment only ([`limits::NOTIFY_BURST`]), however long it is waited for: dead clients cost the living nothing. They
 //!   wait in a row of their own, and are called again at a bounded rate.
-//! - The window is what the socket can hold if all answers come at once ([`Plan::in_flight_max`]); it opens by what
-//!   comes back.
-//! - An answer counts only if its transaction and its source are those of the call: anybody can send datagrams.
+//! - The window is the number of answers that the socket can hold at once ([`Plan::in_flight_max`]); it opens with each
+//!   answer that comes back.
+//! - An answer counts only if its transaction and its source are those of the call: any host can send datagrams.
 //! - rpcbind is asked over UDP, and a short moment later over TCP as well where it has not answered; the first answer
 //!   counts. The client is told over the transport that is registered there, and over the other one where that is silent.
-//! - Connections are bounded, and a first one is given up early: what nobody answers costs the others little.
+//! - Connections are bounded, and a first one is given up early: a client that does not answer costs the others little.
 //! - Where a client is silent its next route is tried: another address of its own, or another one of the service.
 //! - No I/O, no clock; transactions are drawn from a seed.
 
@@ -33,7 +33,7 @@ pub use route::Destination;
 use crate::limits;
 use crate::moment::Moment;
 use crate::outcome::Outcome;
-use client::{Answer, Beside, Peer};
+use client::{Answer, Beside, Client};
 use message::{Messages, Question};
 
 /// Whom to tell, and what.
@@ -49,7 +49,7 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// Where clients have their rpcbind: 111.
     pub rpcbind_port: u16,
-    /// Answers that the socket holds if nobody takes them out: more calls are never out at a time.
+    /// Answers that the socket holds while none is taken out: more calls are never out at a time.
     pub in_flight_max: usize,
     /// Connections that may be open at a time.
     pub connections_max: usize,
@@ -71,11 +71,11 @@ pub struct Transmit {
     pub time_max: Duration,
     /// Its transaction.
     pub xid: u32,
-    /// What; over TCP still to be framed.
+    /// The message; over TCP still to be framed.
     pub payload: Vec<u8>,
 }
 
-/// What became known.
+/// A notable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It answered under every name.
@@ -91,10 +91,10 @@ pub struct Notifier {
     in_flight_max: usize,
     connections_max: usize,
     sources: Vec<IpAddr>,
-    peers: Vec<Peer>,
+    clients: Vec<Client>,
     /// Those whose key is no address: more of their addresses may become known.
     named: BTreeMap<MonName, usize>,
-    /// What has to be answered, by transaction.
+    /// The calls that wait for an answer, by transaction.
     calls: HashMap<u32, Call>,
     /// Never called yet.
     fresh: VecDeque<usize>,
@@ -144,20 +144,20 @@ impl Notifier {
     pub fn new(plan: Plan) -> Self {
         let messages = Messages::new(&plan);
         let sources = plan.sources;
-        let peers: Vec<Peer> =
-            plan.clients.into_iter().map(|(key, addresses)| Peer::new(key, &addresses, &sources)).collect();
-        let named = (0..peers.len()).filter(|at| peers[*at].key().address().is_none());
+        let clients: Vec<Client> =
+            plan.clients.into_iter().map(|(key, addresses)| Client::new(key, &addresses, &sources)).collect();
+        let named = (0..clients.len()).filter(|at| clients[*at].key().address().is_none());
         Self {
             messages,
             in_flight_max: plan.in_flight_max.clamp(1, limits::NOTIFY_IN_FLIGHT_MAX),
             connections_max: plan.connections_max.clamp(1, limits::NOTIFY_CONNECTIONS_MAX),
             sources,
-            left: peers.len(),
-            in_first_round: peers.len(),
-            routeless: peers.iter().filter(|peer| !peer.has_route()).count(),
-            named: named.map(|at| (peers[at].key().clone(), at)).collect(),
+            left: clients.len(),
+            in_first_round: clients.len(),
+            routeless: clients.iter().filter(|client| !client.has_route()).count(),
+            named: named.map(|at| (clients[at].key().clone(), at)).collect(),
             calls: HashMap::new(),
-            fresh: (0..peers.len()).filter(|at| peers[*at].has_route()).collect(),
+            fresh: (0..clients.len()).filter(|at| clients[*at].has_route()).collect(),
             going_on: VecDeque::new(),
             for_tcp: VecDeque::new(),
             to_ask_beside: VecDeque::new(),
@@ -172,16 +172,16 @@ impl Notifier {
             said: BTreeMap::new(),
             // Zero would stay zero for ever.
             random: plan.seed | 1,
-            peers,
+            clients,
         }
     }
 
     /// More addresses of a client that is known by a name. Where there was no route to it, it is called from now on.
     pub fn add_addresses(&mut self, client: &MonName, addresses: &[Destination]) {
         let Some(at) = self.named.get(client).copied() else { return };
-        let had_none = !self.peers[at].has_route();
-        self.peers[at].add_addresses(addresses, &self.sources);
-        if had_none && self.peers[at].has_route() {
+        let had_none = !self.clients[at].has_route();
+        self.clients[at].add_addresses(addresses, &self.sources);
+        if had_none && self.clients[at].has_route() {
             self.routeless -= 1;
             self.fresh.push_back(at);
         }
@@ -194,11 +194,11 @@ impl Notifier {
             return;
         }
         self.sources.push(source);
-        for at in 0..self.peers.len() {
-            let peer = &mut self.peers[at];
-            let had_none = !peer.has_route();
-            peer.find_routes(&self.sources);
-            if had_none && peer.has_route() {
+        for at in 0..self.clients.len() {
+            let client = &mut self.clients[at];
+            let had_none = !client.has_route();
+            client.find_routes(&self.sources);
+            if had_none && client.has_route() {
                 self.routeless -= 1;
                 self.fresh.push_back(at);
             }
@@ -229,10 +229,10 @@ impl Notifier {
             return None;
         }
         while let Some(next) = row(self, now) {
-            if self.peers[next].is_done() {
+            if self.clients[next].is_done() {
                 continue;
             }
-            if self.peers[next].next_transport() == Transport::Udp {
+            if self.clients[next].next_transport() == Transport::Udp {
                 return Some(next);
             }
             self.for_tcp.push_back(next);
@@ -240,21 +240,21 @@ impl Notifier {
         None
     }
 
-    /// The next message over TCP, as far as connections are left. Whose status monitor is known comes first.
+    /// The next message over TCP, as far as connections are left. A client whose status monitor is known comes first.
     fn next_connection(&mut self, now: Moment) -> Option<Transmit> {
         if self.connections >= self.connections_max {
             return None;
         }
         while let Some(next) = self.for_tcp.pop_front() {
-            if !self.peers[next].is_done() && self.peers[next].next_transport() == Transport::Tcp {
+            if !self.clients[next].is_done() && self.clients[next].next_transport() == Transport::Tcp {
                 return Some(self.call(now, next));
             }
         }
         while let Some(next) = self.to_ask_beside.pop_front() {
             // It may have answered meanwhile.
-            if self.peers[next].beside == Beside::InRow {
-                self.peers[next].beside = Beside::No;
-                if self.peers[next].may_be_asked_beside() {
+            if self.clients[next].beside == Beside::InRow {
+                self.clients[next].beside = Beside::No;
+                if self.clients[next].may_be_asked_beside() {
                     return Some(self.ask_beside(next));
                 }
             }
@@ -273,7 +273,7 @@ impl Notifier {
         }
         loop {
             let next = self.silent.pop_front()?;
-            if std::mem::take(&mut self.peers[next].is_silent) {
+            if std::mem::take(&mut self.clients[next].is_silent) {
                 // A call that comes late makes up for a little of it, not for all.
                 let late_at_most = now - limits::NOTIFY_REPEAT_SPACING * 64;
                 self.repeat_from = self.repeat_from.max(late_at_most) + limits::NOTIFY_REPEAT_SPACING;
@@ -314,7 +314,9 @@ impl Notifier {
             self.close_connection(at);
         }
         let answer = match Reply::decode(bytes) {
-            Ok(reply) => self.peers[at].answer(question, is_beside, to, reply.outcome, self.messages.names()),
+            Ok(reply) => {
+                self.clients[at].answer(question, is_beside, to, reply.outcome, self.messages.names())
+            }
             Err(error) => Answer::Strange(error.to_string()),
         };
         self.take_in(at, is_beside, answer);
@@ -324,18 +326,18 @@ impl Notifier {
     fn take_in(&mut self, at: usize, is_beside: bool, answer: Answer) {
         match answer {
             Answer::Old => {}
-            Answer::Strange(why) if is_beside => self.peers[at].failed_beside(why),
+            Answer::Strange(why) if is_beside => self.clients[at].failed_beside(why),
             Answer::Strange(why) => self.strange(at, "garbage", why),
             // It lives, but can't be told now: called again when its wait is over.
             Answer::NotNow(why) => {
                 if is_beside {
-                    self.peers[at].failed_beside(why.clone());
+                    self.clients[at].failed_beside(why.clone());
                 }
                 self.strange(at, "not now", why);
             }
             // There is more to ask of rpcbind over TCP, and a client that is spoken to does not stand at the end of the row.
-            Answer::GoOn if is_beside && self.peers[at].may_be_asked_beside() => {
-                self.peers[at].beside = Beside::InRow;
+            Answer::GoOn if is_beside && self.clients[at].may_be_asked_beside() => {
+                self.clients[at].beside = Beside::InRow;
                 self.to_ask_beside.push_front(at);
             }
             Answer::GoOn => {
@@ -346,7 +348,7 @@ impl Notifier {
                 self.end_call(at);
                 self.left -= 1;
                 self.end_first_round(at);
-                self.events.push_back(Event::Acknowledged(self.peers[at].key().clone()));
+                self.events.push_back(Event::Acknowledged(self.clients[at].key().clone()));
             }
         }
     }
@@ -356,7 +358,7 @@ impl Notifier {
         let Some(Call { at, is_beside, .. }) = self.calls.remove(&xid) else { return };
         if is_beside {
             self.end_beside(at);
-            self.peers[at].failed_beside(why);
+            self.clients[at].failed_beside(why);
             return;
         }
         self.close_connection(at);
@@ -369,7 +371,7 @@ impl Notifier {
         self.calls.contains_key(&xid)
     }
 
-    /// What became known since the last time.
+    /// The next notable answer since the last time.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -380,8 +382,8 @@ impl Notifier {
         self.left == 0
     }
 
-    /// Whether every client has answered or had its first round of tries ([`limits::NOTIFY_ROUND_CALLS`]): what a living
-    /// client needs has been done for each.
+    /// Whether every client has answered or had its first round of tries ([`limits::NOTIFY_ROUND_CALLS`]): a living client
+    /// needs no more.
     #[must_use]
     pub fn has_tried_all(&self) -> bool {
         self.in_first_round == 0
@@ -397,29 +399,29 @@ impl Notifier {
     /// was no route also why addresses of the service were not `ready`, where that is known.
     #[must_use]
     pub fn stop(self, unready: &str) -> Vec<(MonName, Outcome, String)> {
-        self.peers.iter().filter_map(|peer| peer.left_over(unready)).collect()
+        self.clients.iter().filter_map(|client| client.left_over(unready)).collect()
     }
 
     fn end_first_round(&mut self, at: usize) {
-        self.in_first_round -= usize::from(self.peers[at].ends_first_round());
+        self.in_first_round -= usize::from(self.clients[at].ends_first_round());
     }
 
     fn call(&mut self, now: Moment, at: usize) -> Transmit {
         self.forget_call(at);
         let xid = self.draw_xid();
         let jitter = self.random;
-        let peer = &mut self.peers[at];
+        let client = &mut self.clients[at];
         // A late answer to the call before is still welcome, one to an older one isn't.
-        if let Some(forgotten) = peer.begin_call(xid) {
+        if let Some(forgotten) = client.begin_call(xid) {
             self.calls.remove(&forgotten);
         }
-        let (question, from, to) = peer.question(self.messages.rpcbind_port());
+        let (question, from, to) = client.question(self.messages.rpcbind_port());
         let transport = question.over();
-        let wait = spread(peer.wait(transport), jitter);
-        peer.waits_until = Some(now + wait);
-        peer.in_flight = Some(now);
+        let wait = spread(client.wait(transport), jitter);
+        client.waits_until = Some(now + wait);
+        client.in_flight = Some(now);
         if transport == Transport::Tcp {
-            peer.is_connected = true;
+            client.is_connected = true;
             self.connections += 1;
         }
         self.calls.insert(xid, Call { at, to, question, is_beside: false });
@@ -433,17 +435,17 @@ impl Notifier {
     /// Asks a client's rpcbind over TCP, while the question over UDP is out.
     fn ask_beside(&mut self, at: usize) -> Transmit {
         let xid = self.draw_xid();
-        let (question, from, to) = self.peers[at].question_beside(self.messages.rpcbind_port());
-        let time_max = self.peers[at].begin_beside(xid);
+        let (question, from, to) = self.clients[at].question_beside(self.messages.rpcbind_port());
+        let time_max = self.clients[at].begin_beside(xid);
         self.connections += 1;
         self.calls.insert(xid, Call { at, to, question, is_beside: true });
         let payload = self.messages.render(question, to, xid);
         Transmit { from, to, transport: Transport::Tcp, time_max, xid, payload }
     }
 
-    /// Nobody waits for the question that went beside another one any more, if one did.
+    /// Ends the wait for the question that went beside another one, if one did.
     fn end_beside(&mut self, at: usize) {
-        if let Beside::Out(xid) = std::mem::replace(&mut self.peers[at].beside, Beside::No) {
+        if let Beside::Out(xid) = std::mem::replace(&mut self.clients[at].beside, Beside::No) {
             self.calls.remove(&xid);
             self.connections -= 1;
         }
@@ -453,25 +455,25 @@ impl Notifier {
         self.answers += 1;
         self.forget_call(at);
         self.end_beside(at);
-        for xid in self.peers[at].end_calls() {
+        for xid in self.clients[at].end_calls() {
             self.calls.remove(&xid);
         }
     }
 
-    /// Nobody waits for the call that is out any more, if one is.
+    /// Ends the wait for the call that is out, if one is.
     fn forget_call(&mut self, at: usize) {
-        if let Some(end) = self.peers[at].waits_until.take() {
+        if let Some(end) = self.clients[at].waits_until.take() {
             self.waits.remove(&(end, at));
         }
-        if self.peers[at].in_flight.take().is_some() {
+        if self.clients[at].in_flight.take().is_some() {
             self.in_flight -= 1;
         }
-        self.peers[at].is_silent = false;
+        self.clients[at].is_silent = false;
         self.close_connection(at);
     }
 
     fn close_connection(&mut self, at: usize) {
-        if std::mem::take(&mut self.peers[at].is_connected) {
+        if std::mem::take(&mut self.clients[at].is_connected) {
             self.connections -= 1;
         }
     }
@@ -483,27 +485,27 @@ impl Notifier {
             }
             self.waits.pop_first();
             self.close_connection(at);
-            let peer = &mut self.peers[at];
-            peer.waits_until = None;
-            peer.unanswered();
-            peer.is_silent = true;
+            let client = &mut self.clients[at];
+            client.waits_until = None;
+            client.unanswered();
+            client.is_silent = true;
             self.silent.push_back(at);
             self.end_first_round(at);
         }
     }
 
-    /// What was sent long ago no longer comes in one burst with what is sent now.
+    /// Datagrams that were sent long ago are no longer answered in one burst with those that are sent now.
     fn forget_old(&mut self, now: Moment) {
         while let Some((sent, at)) = self.recent.front().copied() {
-            let is_out = self.peers[at].in_flight == Some(sent);
+            let is_out = self.clients[at].in_flight == Some(sent);
             if is_out && now.since(sent) < limits::NOTIFY_BURST {
                 return;
             }
             if is_out {
-                self.peers[at].in_flight = None;
+                self.clients[at].in_flight = None;
                 self.in_flight -= 1;
-                if self.peers[at].may_be_asked_beside() {
-                    self.peers[at].beside = Beside::InRow;
+                if self.clients[at].may_be_asked_beside() {
+                    self.clients[at].beside = Beside::InRow;
                     self.to_ask_beside.push_back(at);
                 }
             }
@@ -513,9 +515,9 @@ impl Notifier {
 
     fn strange(&mut self, at: usize, kind: &'static str, why: String) {
         if self.said.entry(at).or_default().insert(kind) {
-            self.events.push_back(Event::Strange(self.peers[at].key().clone(), why.clone()));
+            self.events.push_back(Event::Strange(self.clients[at].key().clone(), why.clone()));
         }
-        self.peers[at].remember(why);
+        self.clients[at].remember(why);
     }
 
     /// xorshift64*: not secret, but not to be guessed by counting either.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 pub struct Destination {
     /// Its address.
     pub ip: IpAddr,
-    /// The number of this server's interface whose link it is on, where the address means somebody else on each link
+    /// The number of this server's interface whose link it is on, where the address means another host on each link
     /// (`fe80::`); else 0.
     pub scope: u32,
 }

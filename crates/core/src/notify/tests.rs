@@ -34,7 +34,7 @@ fn plan(clients: u32) -> Plan {
     }
 }
 
-/// What a client does with a datagram.
+/// How a client treats a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
     Living,
@@ -46,7 +46,7 @@ enum Habit {
     Refuses,
 }
 
-/// What a client was told, and its answer.
+/// The notifications that a client got, and its answer.
 #[derive(Debug, Default, Clone)]
 struct Told(Vec<(String, StateNumber)>);
 
@@ -113,7 +113,7 @@ impl Network {
         (self.random >> 33) % below
     }
 
-    /// Good answers from where nobody was asked, or to what was not asked, and garbage from where somebody was.
+    /// Good answers from hosts that were not asked, or to what was not asked, and garbage from hosts that were.
     fn noise(&mut self, transmit: &Transmit) -> Vec<(SocketAddr, Vec<u8>)> {
         let Transmit { to, payload, .. } = transmit;
         let (other_host, other_port) =
@@ -202,7 +202,7 @@ fn all_are_tried_once_each_has_answered_or_had_its_first_round_and_the_silent_on
             while let Some(transmit) = notifier.poll_transmit(now) {
                 *calls.entry(transmit.to.ip()).or_insert(0) += 1;
                 if transmit.transport == TCP {
-                    notifier.handle_failure(transmit.xid, "nobody listens".into());
+                    notifier.handle_failure(transmit.xid, "no program listens".into());
                 } else if let Some((from, bytes)) = answer(habit, transmit.to, &transmit.payload, &mut told) {
                     notifier.handle_reply(now, UDP, from, &bytes);
                 }
@@ -219,11 +219,11 @@ fn all_are_tried_once_each_has_answered_or_had_its_first_round_and_the_silent_on
     assert!(!network.notifier.has_tried_all());
     network.run(at(1_000));
     assert!(network.notifier.is_done() && network.notifier.has_tried_all());
-    assert!(Notifier::new(plan(0)).has_tried_all(), "there is nobody to be told");
+    assert!(Notifier::new(plan(0)).has_tried_all(), "there is no client to tell");
 }
 
 #[test]
-fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known() {
+fn a_client_that_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known() {
     let habits = [
         Habit::Dead,
         Habit::Garbage,
@@ -251,7 +251,7 @@ fn whoever_does_not_answer_as_asked_is_not_acknowledged_and_the_reason_is_known(
 mod bad_answers {
     use super::*;
 
-    /// What is said of a client of this habit while it is called, and in the end.
+    /// The reports on a client of this habit while it is called, and in the end.
     fn said_of(habit: Habit) -> (Vec<String>, Outcome, String) {
         let mut notifier = Notifier::new(plan(1));
         let (mut now, mut told, mut said) = (Moment::START, Told::default(), Vec::new());
@@ -291,7 +291,11 @@ mod bad_answers {
     #[test]
     fn a_client_that_answers_with_a_wrong_xid() {
         let (said, outcome, why) = said_of(Habit::WrongXid);
-        assert_eq!((said, outcome), (Vec::new(), Outcome::Unreachable), "nobody knows whose answer it is");
+        assert_eq!(
+            (said, outcome),
+            (Vec::new(), Outcome::Unreachable),
+            "the answer can't be matched to a call"
+        );
         assert_eq!(why, "it does not answer (6 calls); over TCP: refused");
     }
 
@@ -364,13 +368,13 @@ fn a_client_that_is_slower_than_the_first_waits_is_told_all_the_same() {
 }
 
 #[test]
-fn nobody_who_was_not_called_is_said_to_be_unreachable() {
+fn a_client_that_was_not_called_is_lost_and_not_unreachable() {
     let left = Notifier::new(plan(2)).stop("");
     assert!(left.iter().all(|(_, outcome, _)| *outcome == Outcome::Lost), "{left:?}");
 }
 
 #[test]
-fn a_client_without_an_address_is_named_and_holds_nobody_up() {
+fn a_client_without_an_address_is_named_and_holds_no_other_up() {
     let mut network = Network::new(&[Habit::Living; 3], 0, 1);
     network.late_percent = 0;
     let without = MonName::parse("client7").unwrap();
@@ -379,8 +383,8 @@ fn a_client_without_an_address_is_named_and_holds_nobody_up() {
     network.notifier = Notifier::new(plan);
     network.run(at(5_000));
     let told: Vec<&MonName> = network.acknowledged.keys().collect();
-    assert_eq!(told, [&key(0), &key(1), &key(2)], "who came before it and who came after it");
-    assert!(network.acknowledged.values().all(|when| *when < at(400)), "nobody waited for a retry");
+    assert_eq!(told, [&key(0), &key(1), &key(2)], "the clients before it and after it");
+    assert!(network.acknowledged.values().all(|when| *when < at(400)), "no client waited for a retry");
     assert_eq!(network.sent, 9, "nothing was sent in vain");
     let left = network.notifier.stop("");
     assert!(
@@ -496,7 +500,7 @@ fn connections_are_few_and_those_that_fail_make_room_for_others() {
         assert!(open.iter().all(|o| o.to != next.to), "{count}: called again at once");
     }
     assert_eq!(notifier.poll_transmit(now), None);
-    // Whoever says nothing makes room when its wait is over.
+    // A silent client makes room when its wait is over.
     let now = at(5_000);
     let later = std::iter::from_fn(|| notifier.poll_transmit(now)).count();
     assert_eq!(later, 64);
@@ -583,7 +587,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_others_send_everybody_has_one_outcome_and_it_is_the_right_one(
+    fn whatever_others_send_each_client_has_one_outcome_and_it_is_the_right_one(
         seed in any::<u64>(), loss in 0_u64..25,
         habits in proptest::collection::vec(
             prop_oneof![

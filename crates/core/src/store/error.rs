@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::names::{Generation, ServiceName};
 
 /// A store failed. The sentence is made by the store, which knows what it tried, where, what it found and what an
-/// administrator can do. No caller reads it: what follows from a failure follows from its kind.
+/// administrator can do. No caller reads it: the consequences of a failure depend on its kind alone.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{sentence}")]
 pub struct StoreError {
@@ -18,7 +18,7 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// The store can't be reached, read or written now: a disk, a volume or a network fails.
     Unavailable,
-    /// A call took longer than it may. What it asked for may be done all the same.
+    /// A call took longer than it may. Its request may be done all the same.
     TimedOut,
     /// There is no store where one should be: its volume isn't mounted, or it was never made.
     Absent {
@@ -42,7 +42,7 @@ pub enum StoreErrorKind {
     Entry,
     /// One entry is no file at all: nothing that heirlock made.
     NoFile,
-    /// The store, or what was asked of it, is not what it should be.
+    /// The store, or the entry that was asked for, is not as it should be.
     Unexpected,
 }
 
@@ -71,7 +71,7 @@ impl StoreError {
         matches!(self.kind, StoreErrorKind::Absent { .. })
     }
 
-    /// The store did not answer in time. What was asked for may come about all the same.
+    /// The store did not answer in time. The request may be carried out all the same.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.kind == StoreErrorKind::TimedOut

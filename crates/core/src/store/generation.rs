@@ -1,4 +1,4 @@
-//! What a store holds of a generation, and what is told of the generations before it.
+//! The contents of a generation in a store, and the accounts of the generations before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::Generation;
+use crate::record_change::RecordChange;
 use crate::takeover::{Journal, OutcomeLine};
 
 /// All of one generation.
@@ -18,14 +19,14 @@ pub struct Contents {
     pub records: BTreeMap<MonName, Vec<u8>>,
     /// The adoption's journal.
     pub journal: Option<Journal>,
-    /// The outcomes, in the order they were appended. One that was torn, or has no sense, is left out.
+    /// The outcomes, in the order they were appended. An outcome that was torn, or has no sense, is left out.
     pub outcomes: Vec<OutcomeLine>,
-    /// What can't be read.
+    /// The entries that can't be read.
     pub damaged: Vec<Damaged>,
 }
 
 impl Contents {
-    /// What can't be read and is named to people; see [`Damaged::is_named`].
+    /// The entries that can't be read and are named to people; see [`Damaged::is_named`].
     pub fn left_alone(&self) -> impl Iterator<Item = &Damaged> {
         self.damaged.iter().filter(|damaged| damaged.is_named())
     }
@@ -37,7 +38,7 @@ impl Contents {
         journal.map(|damaged| damaged.why.as_str())
     }
 
-    /// What a change makes of it.
+    /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Record(RecordChange::Put(client, record)) => drop(self.records.insert(client, record)),
@@ -52,15 +53,15 @@ impl Contents {
 /// An entry of a generation that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
-    /// Which, as a place below the generation. What is no text in it is escaped.
+    /// Its place below the generation. Bytes that are no text are escaped.
     pub path: String,
-    /// What was expected and found.
+    /// The error: what was expected and found.
     pub why: String,
-    /// What it should be.
+    /// The part of the generation that it should be.
     pub part: DamagedPart,
 }
 
-/// What an entry should be that can't be read.
+/// A part of a generation that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DamagedPart {
     /// It lies where records lie: the record of this client, where its name is one that a client can have.
@@ -99,23 +100,23 @@ impl Damaged {
     }
 }
 
-/// What there is of a service's past.
+/// The past of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
     /// Claims that were not pruned.
     pub claims: Vec<Claim>,
     /// Generations that were not pruned.
     pub generations: Vec<Generation>,
-    /// What is told of generations that were.
+    /// The accounts of removed generations.
     pub tenures: Vec<Tenure>,
-    /// What can't be read, in words.
+    /// The entries that can't be read, in words.
     pub unreadable: Vec<String>,
 }
 
 /// One generation without its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Whose records it has.
+    /// The clients that have a record in it.
     pub clients: BTreeSet<MonName>,
     /// Its state number.
     pub state: Option<StateNumber>,
@@ -138,15 +139,6 @@ pub enum Change {
     AppendOutcome(OutcomeLine),
 }
 
-/// One change of a client's record. Nothing else follows from what is found in a status monitor's directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecordChange {
-    /// Writes the record, whether it exists or not.
-    Put(MonName, Vec<u8>),
-    /// Removes the record, if it exists.
-    Remove(MonName),
-}
-
 impl Change {
     /// Writes a client's record.
     #[must_use]
@@ -158,25 +150,6 @@ impl Change {
     #[must_use]
     pub fn remove(client: MonName) -> Self {
         Self::Record(RecordChange::Remove(client))
-    }
-}
-
-impl RecordChange {
-    /// Whose record is changed.
-    #[must_use]
-    pub fn client(&self) -> &MonName {
-        match self {
-            Self::Put(client, _) | Self::Remove(client) => client,
-        }
-    }
-
-    /// Whose record is written, if one is.
-    #[must_use]
-    pub fn written(&self) -> Option<&MonName> {
-        match self {
-            Self::Put(client, _) => Some(client),
-            Self::Remove(_) => None,
-        }
     }
 }
 
@@ -200,7 +173,7 @@ mod tests {
             Change::put(client("two"), b"first".to_vec()),
             Change::put(client("one"), b"second".to_vec()),
             Change::remove(client("two")),
-            Change::remove(client("nobody")),
+            Change::remove(client("unknown")),
             Change::PutState(StateNumber(7)),
             Change::PutJournal(Box::new(journal.clone())),
             Change::AppendOutcome(line("one")),

@@ -1,4 +1,4 @@
-//! What a server says of itself to all others.
+//! A server's report of itself to all others.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::incarnation::Incarnation;
 use crate::names::{ServerName, ServiceName};
 
-/// What a look at the heartbeats found.
+/// The heartbeats that a look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerHearts {
-    /// What the servers said of themselves.
+    /// The reports that could be read.
     pub reports: BTreeMap<ServerName, ServerReport>,
     /// Entries that can't be read, by their names, and why. A server whose heartbeat is among them is neither alive nor
     /// silent.
     pub unreadable: BTreeMap<String, String>,
 }
 
-/// What a server says of itself.
+/// A server's report of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ServerReport {
-    /// Who.
+    /// The server.
     pub server: ServerName,
-    /// Which run of its agent: random, so that two agents under one name find each other out.
+    /// The run of its agent: random, so that two agents under one name find each other out.
     pub agent: String,
     /// Rises with every heartbeat.
     pub beat: u64,
@@ -36,7 +36,7 @@ pub struct ServerReport {
     pub state: Option<u32>,
     /// Seconds since 1970 by its own clock. For people; nothing is decided by it.
     pub written_at_s: u64,
-    /// What ails it, in words; empty where it is well.
+    /// Its ailments, in words; empty where it is well.
     #[serde(default)]
     pub ailments: Vec<String>,
     /// Services that are at home here and that it asks their owners for (failback).
@@ -55,7 +55,7 @@ pub struct ServerReport {
     /// Services that their home asks for and that it can't give up now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declines: BTreeMap<ServiceName, Decline>,
-    /// What others compare with their own: grace period, fsid of exports, …
+    /// Facts that other servers compare with their own: grace period, fsid of exports, …
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
 }
@@ -64,7 +64,7 @@ pub struct ServerReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Decline {
-    /// Which time of asking it answers ([`ServerReport::asked`]).
+    /// The number of the request that it answers ([`ServerReport::asked`]).
     pub asked: u64,
     /// Why.
     pub why: String,
@@ -72,7 +72,7 @@ pub struct Decline {
     pub waits: Option<Waits>,
 }
 
-/// What keeps a service from being given up will pass.
+/// The obstacle to giving the service up will pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Waits {

@@ -19,7 +19,7 @@ pub struct Claiming {
 }
 
 impl Claiming {
-    /// What [`super::Action::Claim`] asks for: targets first.
+    /// The services that [`super::Action::Claim`] asks for: targets first.
     #[must_use]
     pub fn new(services: Vec<(ServiceName, Part)>) -> Self {
         let takes_over = services.first().is_some_and(|(_, part)| *part == Part::Target);
@@ -27,10 +27,9 @@ impl Claiming {
         Self { left: services.into(), takes_over, won, refused, unread }
     }
 
-    /// Before the first claim: `look` looks for all that the claim of a service needs. What the store can't show would be met
-    /// otherwise after another service was claimed, which can't be undone. Of several targets one that can't be had leaves
-    /// the others to be claimed. Without a service of this server's own nothing is claimed: the answer is what the run is told
-    /// then.
+    /// Before the first claim: `look` looks for all that the claim of a service needs. A fault of the store would otherwise be
+    /// met after another service was claimed, which can't be undone. Where one of several targets can't be had, the others are
+    /// claimed. Where a service of this server's own can't be had, nothing is claimed: the answer is the event for the run.
     pub fn look_ahead(
         &self,
         mut look: impl FnMut(&ServiceName, Part) -> Result<(), String>,
@@ -73,7 +72,7 @@ impl Claiming {
         self.refused.push((service, why));
     }
 
-    /// What the run is told.
+    /// The event for the run.
     #[must_use]
     pub fn over(self) -> Event {
         Event::Claimed { won: self.won, refused: self.refused, unread: self.unread }
@@ -93,14 +92,14 @@ impl End {
         if claimed.is_empty() { Self::Refused(why) } else { Self::Unbegun { why, claimed } }
     }
 
-    /// Whether the run never began: what was to follow from another life of the lock manager is to be done still.
+    /// Whether the run never began: then another life of the lock manager has not been acted on yet.
     #[must_use]
     pub fn is_before_the_beginning(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unbegun { .. })
     }
 }
 
-/// What the generation before a claim holds, read after the claim: the owner before adds nothing any more.
+/// The content of the generation before a claim, read after the claim: the owner before adds nothing any more.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     /// Its records.
@@ -108,11 +107,11 @@ pub struct Base {
     /// Every state number that may have been sent for the service, by this server, by the owner before, or in that
     /// generation.
     pub sent: Vec<StateNumber>,
-    /// What can't be read of it.
+    /// The entries of it that can't be read.
     pub troubles: Vec<Trouble>,
 }
 
-/// What this server knows of a service that it held when it claimed it again.
+/// This server's knowledge of a service that it held when it claimed it again.
 #[derive(Debug)]
 pub struct HeldBefore<'a> {
     /// Its records, as far as they are known to be durable.
@@ -124,13 +123,13 @@ pub struct HeldBefore<'a> {
 }
 
 impl Claimed {
-    /// What a claim brings to the run that made it.
+    /// The service that a claim brings to the run that made it.
     #[must_use]
     pub fn new(service: ServiceName, claim: &Claim, base: Base, held: Option<HeldBefore<'_>>) -> Self {
         let Base { mut records, sent, troubles } = base;
         let mut told = BTreeSet::new();
         if let Some(held) = held {
-            // What this server knows of its own service counts, whatever became of the store.
+            // This server's knowledge of its own service counts, whatever became of the store.
             if held.is_own {
                 for (client, bytes) in held.records {
                     records.entry(client.clone()).or_insert_with(|| bytes.clone());
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_server_knows_of_its_own_service_counts_and_of_what_it_takes_over_it_does_not() {
+    fn this_servers_knowledge_of_its_own_service_counts_and_of_one_that_it_takes_over_it_does_not() {
         let (stored, known) =
             (records(&[("10.0.0.1", "store")]), records(&[("10.0.0.1", "we"), ("10.0.0.2", "we")]));
         let told = BTreeSet::from([MonName::parse("10.0.0.2").unwrap()]);

@@ -47,7 +47,7 @@ struct Sent {
 #[derive(Debug)]
 struct Killed;
 
-/// What outlives the agent, and how many steps it has until it is killed.
+/// The world that outlives the agent, and how many steps the agent has until it is killed.
 struct World {
     now: Moment,
     store: BTreeMap<(ServiceName, Generation), Kept>,
@@ -55,9 +55,9 @@ struct World {
     grace_opened: Moment,
     sent: Vec<Sent>,
     registered: BTreeSet<MonName>,
-    /// What the agent noted beside the store when the lock manager recognised.
+    /// The agent's note beside the store when the lock manager recognised.
     noted: String,
-    /// A grace period went by without an agent: nobody knows then who came back inside it.
+    /// A grace period went by without an agent: which clients came back inside it is not known then.
     was_late: bool,
     steps_left: Option<usize>,
     steps: usize,
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// What the status monitor's directory shows.
+    /// The records in the status monitor's directory.
     fn shown(&self) -> BTreeMap<MonName, Vec<u8>> {
         self.registered.iter().map(|client| (client.clone(), self.life.to_string().into_bytes())).collect()
     }
@@ -272,7 +272,7 @@ impl World {
         })
     }
 
-    /// Tells everybody: the first client of each service comes back, the last answers alone.
+    /// Tells all clients: the first one of each service comes back, the last only answers.
     fn notify(&mut self, notices: Vec<Notice>) -> Result<Vec<Event>, Killed> {
         let mut events = Vec::new();
         for Notice { service, state, clients, .. } in notices {
@@ -354,7 +354,7 @@ impl World {
                     self.sent
                 );
                 assert!(known.is_some() || retired, "nothing is said of {one} of {name}");
-                // Who asked to reclaim has come back, whenever the agent was killed.
+                // A client that asked to reclaim has come back, whenever the agent was killed.
                 if told && self.registered.contains(&one) {
                     let good = known == Some((Outcome::ReRegistered, false));
                     let late = matches!(known, Some((Outcome::Lost, is_final)) if is_final || self.was_late);
@@ -365,7 +365,7 @@ impl World {
     }
 }
 
-/// What happens before the next agent is started.
+/// An event before the next agent is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
     Nothing,
@@ -393,7 +393,7 @@ fn survive(cause: Cause, kills: &[(usize, Meanwhile)]) -> World {
         }
     }
     world.steps_left = None;
-    world.agent().expect("nobody kills it");
+    world.agent().expect("it is not killed");
     world.check();
     world
 }
@@ -433,7 +433,7 @@ fn killed_while_clients_are_told_it_goes_on_under_the_same_number_and_in_another
 
 proptest! {
     #[test]
-    fn killed_ever_again_whoever_comes_last_finishes(
+    fn after_any_number_of_kills_the_last_run_finishes(
         kills in vec((0_usize..60, prop::sample::select(MEANWHILE.to_vec())), 0..8), cause in prop::sample::select(CAUSES.to_vec()),
     ) {
         survive(cause, &kills);

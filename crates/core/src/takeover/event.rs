@@ -1,4 +1,4 @@
-//! What the adoption's state machine is told, and what it asks for.
+//! The events and the actions of the adoption's state machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
-use crate::store::RecordChange;
+use crate::record_change::RecordChange;
 
-/// What happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The run may begin.
     Start,
-    /// What an action of the run asked for begins now ([`Action::work`]): from this moment on it is waited for.
+    /// The work of an action begins now ([`Action::work`]): from this moment on it is waited for.
     Begun(Work),
-    /// What [`Action::CheckFit`] found.
+    /// The result of [`Action::CheckFit`].
     Fit(Result<(), String>),
-    /// What the fence said; `Ok` is *confirmed off*.
+    /// The fence's answer; `Ok` is *confirmed off*.
     Fenced(Result<(), String>),
-    /// What came of [`Action::Claim`]. An empty list means that nothing was claimed.
+    /// The result of [`Action::Claim`]. An empty list means that nothing was claimed.
     Claimed {
         /// those that are ours now
         won: Vec<Claimed>,
@@ -35,15 +35,15 @@ pub enum Event {
         /// those of the refused that are ours all the same: after the claim it could not be read what it brings
         unread: Vec<ServiceName>,
     },
-    /// What came of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same.
+    /// The result of [`Action::Convey`]: the records that could not be placed. Their clients are told all the same.
     Conveyed(Result<Vec<Trouble>, String>),
-    /// What came of [`Action::Recognise`].
+    /// The result of [`Action::Recognise`].
     Recognised(Result<Recognition, String>),
-    /// What came of [`Action::Prove`].
+    /// The result of [`Action::Prove`].
     Proved(Result<(), String>),
     /// The operator said `--finish`.
     Finish,
-    /// What came of [`Action::BringUp`]: clients can be told, those of this server's own name at least.
+    /// The result of [`Action::BringUp`]: clients can be told, those of this server's own name at least.
     BroughtUp(Result<(), String>),
     /// An address of a service of the run is served here.
     Served(ServiceName),
@@ -52,19 +52,20 @@ pub enum Event {
     Acknowledged {
         /// of which service
         service: ServiceName,
-        /// who
+        /// the clients
         clients: Vec<MonName>,
     },
-    /// Every client of a service has answered, or had its first round of tries; who has not answered is called again.
+    /// Every client of a service has answered, or had its first round of tries; a client that has not answered is called
+    /// again.
     TriedAll {
         /// which
         service: ServiceName,
     },
-    /// The notifier of a service is through: everybody answered, or it is too late.
+    /// The notifier of a service is through: every client answered, or it is too late.
     NotifyEnded {
         /// which
         service: ServiceName,
-        /// who did not answer, and why
+        /// the clients that did not answer, and why
         left: Vec<(MonName, Outcome, String)>,
     },
     /// These clients registered with this lock manager since it recognised.
@@ -76,18 +77,18 @@ pub enum Event {
         /// when the lock manager was last looked at, and was in the same life
         looked_at: Option<Moment>,
     },
-    /// The lock manager was restarted by somebody else: its locks are gone once more.
+    /// The lock manager was restarted, and not by this run: its locks are gone once more.
     LifeChanged,
     /// This server gave a service away in order: its clients are told by the server that takes it next.
     GivenUp(ServiceName),
-    /// Somebody claimed a higher generation: we are not the adopter any more (I3).
+    /// Another server claimed a higher generation: this server is not the adopter any more (I3).
     Overtaken(ServiceName),
 }
 
 /// One service that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// Which.
+    /// The service.
     pub service: ServiceName,
     /// Its new generation.
     pub generation: Generation,
@@ -97,11 +98,11 @@ pub struct Claimed {
     pub sent: Vec<StateNumber>,
     /// Clients that an earlier run of this server told in the life that runs: their locks live in it.
     pub told: BTreeSet<MonName>,
-    /// What can't be read of the generation before.
+    /// The entries of the generation before that can't be read.
     pub troubles: Vec<Trouble>,
 }
 
-/// What a recognition brought about.
+/// The results of a recognition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recognition {
     /// The life that began.
@@ -110,12 +111,12 @@ pub struct Recognition {
     pub grace_opened: Moment,
     /// How long it lasts, at the least.
     pub grace_length: Duration,
-    /// The life before was served outside grace when it ended ([`crate::grace::had_ended`]): who was still to be told in
-    /// it can have lost its locks to others.
+    /// The life before was served outside grace when it ended ([`crate::grace::had_ended`]): a client that was still to be
+    /// told in it can have lost its locks to others.
     pub too_late_for_the_lost: bool,
 }
 
-/// What must be durable before the actions of the same batch begin.
+/// A change that must be durable before the actions of the same batch begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persist {
     /// A new generation, whole.
@@ -140,7 +141,7 @@ pub enum Persist {
         /// how far it is
         journal: Journal,
     },
-    /// What became of some clients.
+    /// The outcomes of some clients.
     Outcomes {
         /// of which service
         service: ServiceName,
@@ -155,13 +156,13 @@ pub enum Persist {
         service: ServiceName,
         /// in which generation
         generation: Generation,
-        /// who
+        /// the clients
         clients: Vec<MonName>,
     },
 }
 
 impl Persist {
-    /// Which generation it concerns.
+    /// The generation that it concerns.
     #[must_use]
     pub fn generation(&self) -> (&ServiceName, Generation) {
         match self {
@@ -182,7 +183,7 @@ impl Persist {
     }
 }
 
-/// What is to be done. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event. Of work that
+/// An action. Except for [`Action::Notify`] and [`Action::Over`] each is answered by exactly one event. Of work that
 /// is done beside the run ([`Action::work`]) the run is told first that it began ([`Event::Begun`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -222,10 +223,10 @@ pub enum Action {
     Over(End),
 }
 
-/// Who is to be told for one service.
+/// The clients that are to be told for one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Which service.
+    /// The service.
     pub service: ServiceName,
     /// Under which number.
     pub state: StateNumber,
@@ -247,7 +248,7 @@ pub enum End {
         /// which
         claimed: Vec<ServiceName>,
     },
-    /// It could not go on; what was reached is kept.
+    /// It could not go on; the phase that it reached is kept.
     Failed {
         /// what it could not get past
         hindrance: Hindrance,

@@ -1,4 +1,4 @@
-//! What an adoption leaves in the store, so that the agent that comes next can finish it.
+//! The journal that an adoption leaves in the store, so that the next agent can finish it.
 
 use heirlock_nsm::MonName;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,9 @@ use crate::outcome::Outcome;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Journal {
-    /// Which run: services that are taken over together share it.
+    /// The run: services that are taken over together share it.
     pub run: String,
-    /// Whose run.
+    /// The server whose run it is.
     pub server: ServerName,
     /// The phase that is durable.
     pub phase: Phase,
@@ -27,7 +27,7 @@ pub struct Journal {
     pub strategy: Strategy,
     /// How records are conveyed.
     pub convey: Conveyance,
-    /// Every service of the run and whether it was taken from somebody; the same in each member's journal.
+    /// Every service of the run and whether it was taken from another server; the same in each member's journal.
     pub members: Vec<(ServiceName, Part)>,
     /// The life of the lock manager that this generation's locks live in; from `recognised` on.
     pub life: Option<Incarnation>,
@@ -36,7 +36,7 @@ pub struct Journal {
     pub life_before: Option<Incarnation>,
     /// When the run began, in seconds since 1970 by the adoptive server's clock. For people.
     pub started_at_s: u64,
-    /// What happened when.
+    /// The timeline.
     pub timeline: Vec<Stamp>,
     /// Why it failed, where it did.
     #[serde(default)]
@@ -57,18 +57,18 @@ pub struct Journal {
 pub struct Trouble {
     /// Of which service.
     pub service: ServiceName,
-    /// Which entry, for people.
+    /// The entry, for people.
     pub entry: String,
-    /// What was expected, what was found, and what an administrator can do.
+    /// The error: what was expected, what was found, and the remedy for an administrator.
     pub why: String,
-    /// It may stand for a client that nobody can name: its fate is unknown.
+    /// It may stand for a client whose name can't be read: its fate is unknown.
     #[serde(default)]
     pub fate_unknown: bool,
 }
 
 impl Journal {
-    /// What the claim of its generation said, where that can't be read any more (`why`): nobody begins a generation but the
-    /// server that claimed it. Whether it was given up is what the mark beside the claim says.
+    /// The claim of its generation, where that can't be read any more (`why`): only the server that claimed a generation
+    /// begins it. The mark beside the claim says whether it was given up.
     #[must_use]
     pub fn lost_claim(&self, generation: Generation, released: bool, why: String) -> Claim {
         let claim = Claim::new(generation, &self.server, &self.run, self.started_at_s);
@@ -98,8 +98,8 @@ impl Journal {
     }
 
     /// The journal of a generation that was claimed, and not begun before the agent ended. It is begun now, and the run is
-    /// done anew: nothing tells which one that was, or what it was to take over besides. `had_one` says whether there was a
-    /// generation before. A claim before which there was none, and that took nothing over, meant no adoption.
+    /// done anew: nothing tells which run that was, or which services it was to take over besides. `had_one` says whether
+    /// there was a generation before. A claim before which there was none, and that took nothing over, meant no adoption.
     #[must_use]
     pub fn interrupted(
         self,
@@ -181,13 +181,13 @@ pub enum Until {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Stamp {
-    /// What happened.
+    /// The milestone.
     pub event: Milestone,
-    /// Milliseconds since the run began; negative for what came before.
+    /// Milliseconds since the run began; negative for earlier moments.
     pub at_ms: i64,
 }
 
-/// What a timeline shows.
+/// The milestones of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Milestone {
@@ -225,7 +225,7 @@ pub enum Milestone {
 pub struct OutcomeLine {
     /// Its key in the store.
     pub client: String,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// Milliseconds since the run began.
     pub at_ms: i64,
@@ -238,7 +238,7 @@ pub struct OutcomeLine {
 }
 
 impl OutcomeLine {
-    /// What became of this client by then, without a reason and not for good.
+    /// The outcome of this client by then, without a reason and not for good.
     #[must_use]
     pub fn new(client: &str, outcome: Outcome, at_ms: i64) -> Self {
         Self { client: client.to_owned(), outcome, at_ms, why: None, is_final: false }
@@ -259,18 +259,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_unreadable_claim_said_is_told_by_the_journal_and_the_mark() {
+    fn the_journal_and_the_mark_tell_the_content_of_an_unreadable_claim() {
         let server = ServerName::parse("nfs-b").unwrap();
         let journal = Journal { released_at_s: Some(9), ..Journal::quiet("run", &server, 8) };
         let told = journal.lost_claim(Generation(4), false, "torn".into());
         assert_eq!((told.generation, &told.owner, told.claimed_at_s), (Generation(4), &server, 8));
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(journal.lost_claim(Generation(4), true, "torn".into()).released);
-        assert!(!crate::claim::goes_on(&told, Generation(3)), "what it followed is not known");
+        assert!(!crate::claim::goes_on(&told, Generation(3)), "its predecessor is not known");
     }
 
     #[test]
-    fn what_was_claimed_and_not_begun_is_done_anew_where_it_meant_to_take_something_over() {
+    fn a_claim_that_was_not_begun_is_done_anew_where_it_meant_to_take_a_service_over() {
         let us = ServerName::parse("nfs-b").unwrap();
         let (nfs, host) = (ServiceName::parse("nfs").unwrap(), ServiceName::host(&us));
         let means = Means {

@@ -29,7 +29,7 @@ pub(super) struct Member {
     pub(super) served: bool,
 }
 
-/// What is known of one client.
+/// A client and its outcome so far.
 #[derive(Debug, Clone, Default)]
 struct Known {
     outcome: Option<Outcome>,
@@ -37,14 +37,14 @@ struct Known {
     why: Option<String>,
     /// When it was first heard of.
     answered_ms: Option<i64>,
-    /// It answered its notification. Who registered and did not answer may have asked for a new lock, and is told again
-    /// by a run that is resumed: inside one grace period that does no harm.
+    /// It answered its notification. A client that registered and did not answer may have asked for a new lock. A run that
+    /// is resumed tells it again: inside one grace period that does no harm.
     acknowledged: bool,
     /// See [`OutcomeLine::is_final`].
     is_final: bool,
 }
 
-/// What became of a service's clients.
+/// The outcomes of a service's clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The service.
@@ -59,17 +59,17 @@ pub struct Summary {
     pub clients: Vec<ClientSummary>,
 }
 
-/// What became of one client.
+/// The outcome of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSummary {
     /// Its key in the store.
     pub client: MonName,
-    /// What became of it; `None` where the run ended before that was known.
+    /// Its outcome; `None` where the run ended before that was known.
     pub outcome: Option<Outcome>,
     /// Milliseconds since the run began until that was known.
     pub at_ms: i64,
-    /// Until it first gave a sign of having been told: it answered, or registered before its answer arrived. What became
-    /// of it may be known later: a client that has answered registers when it asks for its locks.
+    /// Until it first gave a sign of having been told: it answered, or registered before its answer arrived. Its outcome may
+    /// be known later: a client that has answered registers when it asks for its locks.
     pub answered_ms: Option<i64>,
     /// Why, where it isn't good.
     pub why: Option<String>,
@@ -134,12 +134,12 @@ impl Member {
     }
 
     /// Whether something is known of each of its clients.
-    pub(super) fn is_everybody_known(&self) -> bool {
+    pub(super) fn is_every_client_known(&self) -> bool {
         self.clients.values().all(|known| known.outcome.is_some())
     }
 
-    /// Its locks, and those of all but these, may be others' already. They are told all the same: what is theirs still
-    /// they get back.
+    /// The locks of all clients but these may have been granted to others already. They are told all the same: they get back
+    /// the locks that are still theirs.
     pub(super) fn lose_for_good(
         &mut self,
         told: &BTreeSet<MonName>,
@@ -191,7 +191,7 @@ impl Member {
         at_ms: i64,
         why: String,
     ) -> Option<OutcomeLine> {
-        // Who was never called did not register because it was told: it came for a lock of another service.
+        // A client that was never called did not register because it was told: it came for a lock of another service.
         if outcome == Outcome::Lost {
             let known =
                 self.clients.get_mut(client).filter(|known| !known.acknowledged && !known.is_final)?;
@@ -204,7 +204,7 @@ impl Member {
         self.learn(client, outcome, at_ms, Some(why))
     }
 
-    /// Nobody of whom nothing good is known can be told any more.
+    /// Clients without an outcome can't be told any more: they are lost.
     pub(super) fn lose_the_rest(&mut self, at_ms: i64, why: &str) -> Vec<OutcomeLine> {
         let rest = self.with(|known| known.outcome.is_none());
         rest.iter()
@@ -217,18 +217,18 @@ impl Member {
         self.clients.values().all(|known| known.outcome == Some(Outcome::ReRegistered))
     }
 
-    /// How many may register again, and have not: who was never told has no reason to.
+    /// How many may register again, and have not: a client that was never told has no reason to.
     pub(super) fn not_back(&self) -> usize {
         let is_out = |known: &Known| matches!(known.outcome, Some(Outcome::ReRegistered | Outcome::Lost));
         self.clients.values().filter(|known| !is_out(known)).count()
     }
 
-    /// Why not one of its clients was so much as called; nothing where one was, where there is none, or where it is served
-    /// here: then those that can't be told are told apart from those that can.
-    pub(super) fn nobody_was_called(&self) -> Option<&str> {
+    /// Why none of its clients was called. `None` where one was, where there is no client, or where the service is served
+    /// here: then clients that can't be told are told apart from those that can.
+    pub(super) fn no_client_was_called(&self) -> Option<&str> {
         let is_lost = |known: &Known| known.outcome == Some(Outcome::Lost) && !known.acknowledged;
-        let is_nobody = self.clients.values().all(is_lost);
-        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_nobody && !self.served)
+        let is_none = self.clients.values().all(is_lost);
+        self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_none && !self.served)
     }
 
     /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no

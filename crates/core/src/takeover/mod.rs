@@ -93,18 +93,18 @@ use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
 use crate::state_number::next_unsent;
 
-/// What a run is to do.
+/// The task of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Its name: unique, given by the agent, which may draw random numbers.
     pub run: String,
-    /// Which server's.
+    /// The server.
     pub server: ServerName,
     /// Why it begins.
     pub cause: Cause,
     /// Services to be taken over. Empty in a self-adoption.
     pub targets: Vec<ServiceName>,
-    /// What this server holds besides, and owes.
+    /// The services that this server holds besides, and its duties.
     pub standing: Standing,
     /// How the lock manager is made to recognise; ignored in a self-adoption, where that has happened.
     pub strategy: Strategy,
@@ -112,7 +112,7 @@ pub struct Plan {
     pub convey: Conveyance,
     /// Where to stop.
     pub until: Until,
-    /// What permits a claim while the owner lives.
+    /// The grounds on which a claim is permitted while the owner lives.
     pub authority: Authority,
     /// Whether the owners must be confirmed off first.
     pub fence: bool,
@@ -126,14 +126,14 @@ pub struct Plan {
     pub started_at_s: u64,
 }
 
-/// What a server holds and owes, of which a run depends until it has claimed.
+/// The services that a server holds and its duties, on which a run depends until it has claimed.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
     /// Services of this server's lock manager, `host` among them. Those that are to be taken over are passed over.
     pub own: Vec<ServiceName>,
     /// Those of them whose locks are gone already: the lock manager was restarted before the run.
     pub lost: Vec<ServiceName>,
-    /// Those of which nobody knows whether they are gone: told like the lost ones, and not lost for good.
+    /// Those whose locks may be gone or not: told like the lost ones, and not lost for good.
     pub unknown: Vec<ServiceName>,
     /// The life that this server's peers know of ([`Journal::life_told`]).
     pub life_before: Option<Incarnation>,
@@ -154,23 +154,23 @@ impl Standing {
 pub struct Takeover {
     plan: Plan,
     began: Moment,
-    /// What the timeline had reached when the run was resumed.
+    /// How far the timeline had come when the run was resumed.
     before_ms: i64,
     phase: Phase,
     /// The phase that was durable when the agent before this one ended.
     resumed_from: Option<Phase>,
     awaits_finish: bool,
-    /// What was begun for it and has not reported, and until when it may take.
+    /// The work that was begun for it and has not reported, with its time limit.
     working: Option<(Work, Moment)>,
     members: Vec<Member>,
     life: Option<Incarnation>,
     grace: Option<Grace>,
     timeline: Vec<Stamp>,
     troubles: Vec<Trouble>,
-    /// What was to be taken over is another's: the run goes on for our own clients alone.
+    /// Another server has the services that were to be taken over: the run goes on for this server's own clients alone.
     overtaken: Option<String>,
-    /// Who was seen registered since it recognised. That a record vanished again is no reason to retire a client: it may
-    /// be the next stop of the lock manager that took it away (I2).
+    /// The clients that were seen registered since it recognised. A record that vanished again is no reason to retire a
+    /// client: the next stop of the lock manager may have taken it away (I2).
     seen: BTreeSet<MonName>,
     /// Grace is over, and since then a look is awaited that shows the same life.
     looking_since: Option<Moment>,
@@ -209,7 +209,7 @@ impl Takeover {
         run
     }
 
-    /// This came before the run: what led to it took its time too.
+    /// This came before the run: its cause took its time too.
     pub fn came_before(&mut self, now: Moment, event: Milestone, at: Moment) {
         let before = i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
         self.timeline.push(Stamp { event, at_ms: -before });
@@ -221,8 +221,8 @@ impl Takeover {
         self.members.iter().map(Member::not_back).sum()
     }
 
-    /// What this server holds and owes now. Until something is claimed, what came to be held since the run began belongs
-    /// to it as well: its locks would be dropped with the others.
+    /// Takes in the services that this server holds now, and its duties. Until a service is claimed, services that came to be
+    /// held since the run began belong to it as well: their locks would be dropped with the others.
     pub fn stands(&mut self, standing: Standing) {
         if self.is_unclaimed() {
             self.plan.standing = standing;
@@ -282,7 +282,7 @@ impl Takeover {
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // The person or program that was to say it has forgotten: the wait is bounded, and its end is no silence.
             (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
-                self.too_late(now, Hindrance::Finish, "nobody said --finish before grace was too short")
+                self.too_late(now, Hindrance::Finish, "no --finish came before grace was too short")
             }
             (Phase::Proved | Phase::Notifying | Phase::Settling, Event::Served(service)) => {
                 self.served(now, &service)
@@ -315,7 +315,7 @@ impl Takeover {
 
     fn claim(&self) -> Action {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
-        // What drops our own locks, or has dropped them, makes our own clients members of the run (I7).
+        // A strategy that drops this server's own locks, or a life that has dropped them, makes its own services members (I7).
         let drops_all = self.drops_own_locks();
         let standing = &self.plan.standing;
         let own = standing.own.iter().filter(|service| !self.plan.targets.contains(service));
@@ -332,8 +332,8 @@ impl Takeover {
         unread: Vec<ServiceName>,
     ) -> Steps {
         let any_target = won.iter().any(|c| self.plan.targets.contains(&c.service));
-        // An own service whose generation can't be had would lose its locks, and nobody would tell its clients (I7).
-        // One whose locks are gone would have to wait until the others have settled, and by then grace is over.
+        // An own service whose generation can't be had would lose its locks, and its clients would not be told (I7).
+        // A service whose locks are gone would have to wait until the others have settled, and by then grace is over.
         let leaves_out = refused.iter().any(|(service, _)| {
             self.plan.standing.owes(service)
                 || (self.drops_own_locks() && self.plan.standing.own.contains(service))
@@ -397,8 +397,8 @@ impl Takeover {
         }
         self.life = Some(seen.life);
         self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
-        // Who came back before the agent's end, and was not durable, is now: else a grace period that has become too short
-        // would make them lost.
+        // A client that came back before the agent's end becomes durable now: else a grace period that has become too short
+        // would make it lost.
         let began_to_tell = self.resumed_from.is_some_and(|phase| phase >= Phase::Notifying);
         let mut persist =
             if began_to_tell { self.note_registered(now, &self.seen.clone()) } else { Vec::new() };
@@ -406,7 +406,7 @@ impl Takeover {
             persist.extend(self.lose_the_lost(now));
         }
         if self.resumed_from == Some(Phase::Settling) {
-            // Everybody was told, or could not be.
+            // Every client was told, or could not be.
             persist.extend(self.wait_for_the_end());
             return Batch { persist, then: Vec::new() };
         }
@@ -415,8 +415,8 @@ impl Takeover {
         Batch { persist, then: vec![Action::Prove] }
     }
 
-    /// Whose locks died with an earlier life could be told in the grace period of the life before this one, and was not.
-    /// Outside grace that life may have granted their locks to others, whatever they are told now.
+    /// Clients whose locks died with an earlier life could have been told in the grace period of the life before this one, and
+    /// were not. Outside grace that life may have granted their locks to others, whatever they are told now.
     fn lose_the_lost(&mut self, now: Moment) -> Vec<Persist> {
         let at_ms = self.since_began(now);
         let why = "it was not told before grace ended, and then the lock manager was restarted once more: others may have its locks";
@@ -430,7 +430,7 @@ impl Takeover {
         .collect()
     }
 
-    /// All members' clients were told or can't be: what is left is to see who comes back.
+    /// All members' clients were told or can't be: the run only waits for those that come back.
     fn wait_for_the_end(&mut self) -> Vec<Persist> {
         self.members.iter_mut().for_each(|member| member.told = true);
         (self.phase, self.working) = (Phase::Settling, None);
@@ -440,8 +440,8 @@ impl Takeover {
     fn proved(&mut self, now: Moment, result: Result<(), String>) -> Steps {
         let had_told = self.resumed_from == Some(Phase::Notifying);
         match result {
-            // What was still to be done before the agent's end was done by then.
-            Err(_) if had_told && self.members.iter().all(Member::is_everybody_known) => {
+            // The agent before had told all clients already.
+            Err(_) if had_told && self.members.iter().all(Member::is_every_client_known) => {
                 return Batch { persist: self.wait_for_the_end(), then: Vec::new() };
             }
             Err(why) => return self.too_late(now, Hindrance::Proof, &why),
@@ -542,7 +542,7 @@ impl Takeover {
     fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
         self.seen.extend(present);
         let grace_over = now >= self.settled_at();
-        if (!grace_over || planted(Bug::NeverSettle)) && !self.is_everybody_back() {
+        if (!grace_over || planted(Bug::NeverSettle)) && !self.are_all_clients_back() {
             return Batch::nothing();
         }
         // A stop of the lock manager takes records away, and may not have been seen yet: whom nothing shows to be here is
@@ -566,7 +566,7 @@ impl Takeover {
         persist.extend(self.final_journals());
         let summaries = self.summaries();
         let overtaken = self.overtaken.take().map(|why| (Hindrance::Overtaken, why));
-        let untold = self.nobody_was_called().map(|why| (Hindrance::NobodyCalled, why));
+        let untold = self.no_client_was_called().map(|why| (Hindrance::NobodyCalled, why));
         let end = match overtaken.or(untold) {
             Some((hindrance, why)) => End::Failed { hindrance, why, summaries },
             None => End::Settled(summaries),
@@ -574,7 +574,7 @@ impl Takeover {
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
 
-    /// Grace is not open, or nothing can be sent inside it: nobody can be told any more. It is not an end in silence:
+    /// Grace is not open, or nothing can be sent inside it: no client can be told any more. It is not an end in silence:
     /// each client is reported as lost, and stays on record for the next failover.
     fn too_late(&mut self, now: Moment, hindrance: Hindrance, why: &str) -> Steps {
         let at_ms = self.since_began(now);
@@ -588,10 +588,10 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_nobody = self.counts().0 == 0;
+        let told_none = self.counts().0 == 0;
         persist.extend(self.journals(Some(why.to_owned())));
         let summaries = self.summaries();
-        let end = if told_nobody && self.is_own_restart() {
+        let end = if told_none && self.is_own_restart() {
             End::Settled(summaries)
         } else {
             End::Failed { hindrance, why: why.to_owned(), summaries }
@@ -636,7 +636,7 @@ impl Takeover {
         steps
     }
 
-    /// What is given away is no member any more: the next adopter tells its clients anew, under a number of its own.
+    /// A service that is given away is no member any more: the next adopter tells its clients anew, under its own number.
     fn given_up(&mut self, now: Moment, service: &ServiceName) -> Steps {
         if self.members.iter().any(|member| member.service != *service) {
             return self.overtaken(now, service);
@@ -651,7 +651,7 @@ impl Takeover {
         Batch { persist: Vec::new(), then }
     }
 
-    /// A higher generation exists: what we still wrote or sent for this service would be another server's business.
+    /// A higher generation exists: a write or a notification for this service would be another server's business.
     fn overtaken(&mut self, now: Moment, service: &ServiceName) -> Steps {
         if !self.members.iter().any(|m| m.service == *service) {
             return Batch::nothing();

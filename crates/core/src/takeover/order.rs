@@ -1,4 +1,4 @@
-//! What a new run is to do, before anything is known of where it is done.
+//! The task of a new run, before anything is known of the server that carries it out.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::duty::Redo;
 use crate::moment::Moment;
 use crate::names::{ServerName, ServiceName};
 
-/// What a new run is to do.
+/// The task of a new run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// Why.
@@ -17,13 +17,13 @@ pub struct Order {
     pub targets: Vec<ServiceName>,
     /// Where to stop.
     pub until: Until,
-    /// What permits a claim while the owner lives.
+    /// The grounds on which a claim is permitted while the owner lives.
     pub authority: Authority,
     /// The owner's last sign of life that was seen.
     pub primary_lost: Option<Moment>,
 }
 
-/// What becomes of a request to adopt a service.
+/// The answer to a request to adopt a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The service is being adopted here: the request waits for that run with the others.
@@ -38,7 +38,7 @@ pub enum Admission {
 
 impl Admission {
     /// Of a request for `service`, while runs take over or are to take over `being_adopted`. A self-adoption is no hindrance.
-    /// Where the operator insists, what is adopted is adopted once more.
+    /// Where the operator insists, a service that is adopted already is adopted once more.
     #[must_use]
     pub fn of(
         service: &ServiceName,
@@ -69,7 +69,7 @@ pub struct Means {
 }
 
 impl Order {
-    /// Nobody asked: the lock manager was restarted.
+    /// No verb asked for it: the lock manager was restarted.
     #[must_use]
     pub fn own_restart() -> Self {
         Self {
@@ -101,8 +101,8 @@ impl Order {
         Self { cause: Cause::Asked, targets: vec![service], until, authority, primary_lost }
     }
 
-    /// The heart of a service's owner has been silent since then. What permits the claim is the silence that was seen, and
-    /// then the fence.
+    /// The heart of a service's owner has been silent since then. The silence that was seen permits the claim, and then the
+    /// fence.
     #[must_use]
     pub fn owner_dead(service: ServiceName, silent_since: Moment) -> Self {
         let authority = Authority { confirmed: true, ..Authority::default() };
@@ -116,8 +116,8 @@ impl Order {
         }
     }
 
-    /// Whether it follows what has happened already. It holds nothing up and has nobody to wait for: it begins at once, and
-    /// makes way for what is asked for.
+    /// Whether it follows what has happened already. It holds nothing up and waits for no other run: it begins at once, and
+    /// makes way for a run that is asked for.
     #[must_use]
     pub fn is_own_restart(&self) -> bool {
         self.cause == Cause::OwnRestart
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_redone_is_asked_for_where_it_was_to_take_something_over() {
+    fn a_run_that_is_redone_is_asked_for_where_it_was_to_take_a_service_over() {
         let redo = |targets, until| Order::redo(Redo { run: "r".into(), targets, until });
         let own = redo(Vec::new(), Until::Settled);
         assert_eq!(own, Order::own_restart());

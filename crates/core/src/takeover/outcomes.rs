@@ -1,4 +1,4 @@
-//! What the outcomes of one generation tell: the lines that its run left in the store, in the order in which they were
+//! The outcomes of one generation: the lines that its run left in the store, in the order in which they were
 //! learnt.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ pub fn last_outcomes(lines: &[OutcomeLine]) -> BTreeMap<&str, &OutcomeLine> {
 
 /// Clients of which this is the last that was learnt.
 pub fn with_outcome(lines: &[OutcomeLine], wanted: Outcome) -> impl Iterator<Item = MonName> {
-    // Asked at every turn of the agent's loop, for what is rare: then looking once through them is all it costs.
+    // Asked at every turn of the agent's loop, for a rare case: it costs one look through the lines.
     let any = lines.iter().any(|line| line.outcome == wanted);
     let last = any.then(|| last_outcomes(lines).into_values());
     last.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_was_told_in_the_life_of_the_generation_and_in_no_other() {
+    fn a_client_was_told_in_the_life_of_its_generation_and_in_no_other() {
         let life = Incarnation { boot: "b".into(), start: "1".into(), reopened: 0 };
         let quiet = Journal::quiet("r", &ServerName::parse("nfs-b").unwrap(), 0);
         let served = Journal { life: Some(life.clone()), ..quiet.clone() };

@@ -35,7 +35,7 @@ pub enum Phase {
     Settling,
     /// Each client's outcome is known and durable.
     Settled,
-    /// It could not go on. What is claimed stays claimed; the next run begins a new generation.
+    /// It could not go on. Claimed services stay claimed; the next run begins a new generation.
     Failed,
 }
 

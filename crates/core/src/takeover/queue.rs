@@ -1,4 +1,4 @@
-//! What a run has asked for and has not been done yet.
+//! The requests of a run that have not been carried out yet.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use crate::Batch;
 use crate::moment::Moment;
 use crate::names::ServiceName;
 
-/// What is done next.
+/// The next thing to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Todo {
     /// All of it concerns one generation, and becomes durable together.
@@ -24,7 +24,7 @@ pub struct Queue {
     left: VecDeque<One>,
     /// The store failed: nothing is taken out before it is tried again.
     again: Option<Moment>,
-    /// What the store said when it failed last; it stays after the store worked again.
+    /// The store's last error; it stays after the store worked again.
     failure: Option<String>,
 }
 
@@ -84,13 +84,13 @@ impl Queue {
         self.again.is_some()
     }
 
-    /// What the store said when it failed, while it is to be tried again: nothing else is waited for until then.
+    /// The store's error, while it is to be tried again: nothing else is waited for until then.
     #[must_use]
     pub fn waits_for_store(&self) -> Option<&str> {
         self.failure.as_deref().filter(|_| self.waits())
     }
 
-    /// What the store said when it failed last, also where it works again: what came late came late because of it.
+    /// The store's last error, also where it works again: it is the reason for all that came late.
     #[must_use]
     pub fn was_held_up(&self) -> Option<&str> {
         self.failure.as_deref()
@@ -118,8 +118,8 @@ impl Queue {
         }
     }
 
-    /// Whether a generation of this service is claimed and waits to be begun. It begins with what the one before held at
-    /// the claim: what is captured until then waits for it.
+    /// Whether a generation of this service is claimed and waits to be begun. It begins with the records that the one
+    /// before held at the claim: records that are captured until then wait for it.
     #[must_use]
     pub fn begins(&self, service: &ServiceName) -> bool {
         let begins = |one: &One| match one {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_generation_is_one_portion_and_goes_back_in_its_order() {
+    fn the_changes_of_one_generation_are_one_portion_and_go_back_in_their_order() {
         let mut queue = Queue::default();
         let (a, b, other) =
             (retire("nfs", "10.0.0.1"), retire("nfs", "10.0.0.2"), retire("home", "10.0.0.1"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_came_while_the_store_kept_it_waiting_is_spared() {
+    fn a_client_that_came_while_the_store_kept_its_retirement_waiting_is_spared() {
         let mut queue = Queue::default();
         queue.extend(Batch { persist: vec![retire("nfs", "10.0.0.1")], then: Vec::new() });
         queue.spare(&BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));

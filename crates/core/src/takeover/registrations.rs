@@ -1,4 +1,4 @@
-//! Who was registered with the lock manager when it recognised: a registration that differs from it has come since.
+//! The clients that were registered when the lock manager recognised: a registration that differs has come since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,9 +11,9 @@ use crate::limits;
 pub const REGISTRATIONS_BYTES_MAX: usize =
     (limits::RECORDS_MAX + 1) * (heirlock_nsm::limits::FILE_NAME_BYTES_MAX + 18);
 
-/// The registrations that a run found when it recognised. Which clients have come back is decided by them, so they have
-/// to outlive the agent as its run does: they are kept as text where the next agent of the same boot finds it. A boot
-/// ends the life that the run is bound to, and takes the text away with it.
+/// The registrations that a run found when it recognised. They decide which clients have come back, so they have to
+/// outlive the agent as its run does: they are kept as text where the next agent of the same boot finds it. A boot ends
+/// the life that the run is bound to, and takes the text away with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registrations {
     run: String,
@@ -22,7 +22,7 @@ pub struct Registrations {
 }
 
 impl Registrations {
-    /// What is registered now, noted for a run.
+    /// The present registrations, noted for a run.
     #[must_use]
     pub fn of(run: &str, clients: &BTreeMap<MonName, Vec<u8>>) -> Self {
         let prints = clients.iter().map(|(client, record)| (client.clone(), fingerprint(record))).collect();
@@ -71,7 +71,7 @@ impl Registrations {
 }
 
 /// FNV-1a with 64 bits: it stays the same from one version of the program to the next. Records are written by this
-/// server's own status monitor, with a cookie of the kernel's, so nobody gains by two that look alike.
+/// server's own status monitor, with a cookie of the kernel's, so two that look alike gain an attacker nothing.
 fn fingerprint(record: &[u8]) -> u64 {
     record
         .iter()
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn who_registers_anew_or_for_the_first_time_has_come_back_and_nobody_else() {
+    fn a_client_that_registers_anew_or_for_the_first_time_has_come_back_and_no_other() {
         let before =
             Registrations::of("r1", &registered(&[("10.0.0.1", "a"), ("10.0.0.2", "a"), ("10.0.0.3", "a")]));
         let now = registered(&[("10.0.0.1", "a"), ("10.0.0.2", "b"), ("10.0.0.4", "a")]);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_another_runs_or_was_cut_short_tells_nothing() {
+    fn a_text_of_another_run_or_one_that_was_cut_short_tells_nothing() {
         let text = Registrations::of("r1", &registered(&[("10.0.0.1", "a"), ("10.0.0.22", "b")])).render();
         assert_eq!(Registrations::parse(&text, "r2"), None);
         for end in 0..text.len() {

@@ -1,6 +1,6 @@
 //! How a run goes on after the agent's death: from what it left in the store, in the same life of the lock manager.
 //!
-//! What decides an outcome is durable, or follows from what is (docs/decisions/0009-resumed-runs.md has each field).
+//! All that decides an outcome is durable, or follows from durable facts (docs/decisions/0009-resumed-runs.md has each field).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::claim::Authority;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 
-/// What a run that is resumed finds of one member in the store.
+/// One member of a run that is resumed, as the store shows it.
 #[derive(Debug, Clone)]
 pub struct Remains {
-    /// Which service.
+    /// The service.
     pub service: ServiceName,
     /// Its generation.
     pub generation: Generation,
@@ -31,11 +31,11 @@ pub struct Remains {
     pub begun_with: Option<BTreeSet<MonName>>,
     /// How far it had come.
     pub journal: Journal,
-    /// What is known of its clients.
+    /// The outcomes of its clients.
     pub outcomes: Vec<OutcomeLine>,
 }
 
-/// What a run that is resumed finds.
+/// A run that is resumed, as the store shows it.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Of those members that this server holds still.
@@ -48,8 +48,7 @@ pub struct Found {
 
 impl Takeover {
     /// A run that was interrupted after it had recognised, in the same life of the lock manager: it goes on with
-    /// its numbers and its outcomes. The first event it expects is [`super::Event::Recognised`], for what is left of
-    /// grace.
+    /// its numbers and its outcomes. The first event it expects is [`super::Event::Recognised`], for the rest of grace.
     ///
     /// `None` where a member that is held has no such journal: then only a new run, with new numbers, is safe (I5).
     #[must_use]
@@ -98,20 +97,20 @@ impl Takeover {
         (run.phase, run.life) = (Phase::Conveyed, first.life);
         (run.resumed_from, run.seen, run.overtaken) = (Some(phase), came, overtaken);
         run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
-        // Past what was waited for, nobody waits again.
+        // A run that is past `--finish` does not wait for it again.
         if phase > Phase::Proved {
             run.plan.until = Until::Settled;
         }
         for one in remains {
             let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
-            // Who came after the lock manager had recognised, and was unknown before, has lost nothing with the life
-            // before. Where nobody knows who was known, such a client is told as long as anybody is.
+            // A client that came after the lock manager had recognised, and was unknown before, has lost nothing with the
+            // life before. Where it is not known which clients were known, such a client is told like the others.
             let with_outcome: BTreeSet<&str> = one.outcomes.iter().map(|line| line.client.as_str()).collect();
             let has_lost = |client: &MonName| {
                 let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
                 let came = run.seen.contains(client);
-                // What settles has an outcome for each of its clients. Any other one came in the life that runs, also where
-                // it has left since: unless it was known before, and its outcome is lost.
+                // A run that settles has an outcome for each client that it told. Any other client came in the life that
+                // runs, also where it has left since: unless it was known before, and its outcome is lost.
                 match phase >= Phase::Settling {
                     true => with_outcome.contains(client.as_str()) || (knew && !came),
                     false => knew || !came,

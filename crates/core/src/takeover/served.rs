@@ -1,4 +1,4 @@
-//! Whether what is taken over is served here again, and whether anybody of its clients could be told.
+//! Whether the services that are taken over are served here again, and whether any of their clients could be told.
 
 use super::journal::{Milestone, Part, Stamp};
 use super::member::Member;
@@ -30,8 +30,8 @@ impl Takeover {
     }
 
     /// Why not one client of something that was taken over could be called.
-    pub(super) fn nobody_was_called(&self) -> Option<String> {
-        self.taken_over().find_map(Member::nobody_was_called).map(str::to_owned)
+    pub(super) fn no_client_was_called(&self) -> Option<String> {
+        self.taken_over().find_map(Member::no_client_was_called).map(str::to_owned)
     }
 
     fn taken_over(&self) -> impl Iterator<Item = &Member> {
@@ -45,7 +45,7 @@ impl Takeover {
         for one in &mut journals {
             let Persist::Journal { service, journal, .. } = one else { continue };
             let target = self.taken_over().find(|member| member.service == *service);
-            journal.failure = target.and_then(Member::nobody_was_called).map(str::to_owned);
+            journal.failure = target.and_then(Member::no_client_was_called).map(str::to_owned);
         }
         journals
     }

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Only the lock recovery sequence: clients are notified. For a server that is just being started, whose
-    /// grace period is open. Drops nobody's locks.
+    /// grace period is open. Drops no locks.
     Notify,
     /// lockd and the status monitor are restarted: on kernels that obey it, SIGKILL to lockd. Drops the server's
     /// own locks, so its own clients are notified too.
@@ -22,7 +22,7 @@ pub enum Strategy {
     Command,
 }
 
-/// What is placed into the adoptive server's status-monitor directory for each conveyed record.
+/// The file that is placed into the adoptive server's status-monitor directory for each conveyed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conveyance {

@@ -105,7 +105,7 @@ impl Kept {
         }
     }
 
-    /// What the next agent finds, which holds all of it still.
+    /// The run as the next agent finds it, where it holds all its services still.
     pub(super) fn found(&self) -> Found {
         let held = self.remains.keys().cloned().collect();
         Found { remains: self.remains.values().cloned().collect(), held, came: BTreeSet::new() }
@@ -173,7 +173,7 @@ fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
 }
 
 #[test]
-fn what_is_given_away_during_a_self_adoption_is_told_by_its_next_owner_and_the_others_are_told_here() {
+fn clients_of_a_service_given_away_during_a_self_adoption_are_told_by_its_next_owner_and_the_others_here() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(2_000), Event::GivenUp(service("nfs")));
@@ -188,7 +188,7 @@ fn what_is_given_away_during_a_self_adoption_is_told_by_its_next_owner_and_the_o
 }
 
 #[test]
-fn what_led_to_a_run_is_in_its_timeline_and_how_long_it_waits_is_known() {
+fn the_cause_of_a_run_is_in_its_timeline_and_how_long_it_waits_is_known() {
     let mut run = Takeover::new(at(9_000), plan(Strategy::RestartNfs, Until::Settled));
     run.came_before(at(9_000), Milestone::Asked, at(2_000));
     run.came_before(at(9_000), Milestone::GivenUp, at(8_500));
@@ -269,7 +269,7 @@ fn the_number_is_durable_before_anything_is_sent_under_it() {
 }
 
 #[test]
-fn what_drops_nobodys_locks_tells_nobody_else() {
+fn a_strategy_that_drops_no_locks_tells_no_other_clients() {
     let mut run = Takeover::new(at(0), plan(Strategy::Notify, Until::Settled));
     run.step(at(0), Event::Start);
     let steps = run.step(at(0), Event::Fit(Ok(())));
@@ -278,7 +278,7 @@ fn what_drops_nobodys_locks_tells_nobody_else() {
 }
 
 #[test]
-fn whose_locks_are_gone_already_is_told_by_whatever_run_comes_next() {
+fn clients_whose_locks_are_gone_already_are_told_by_the_next_run() {
     let mut run = Takeover::new(at(0), owing(&["home"], plan(Strategy::Notify, Until::Settled)));
     run.step(at(0), Event::Start);
     let steps = run.step(at(0), Event::Fit(Ok(())));
@@ -287,7 +287,7 @@ fn whose_locks_are_gone_already_is_told_by_whatever_run_comes_next() {
 }
 
 #[test]
-fn what_cannot_work_here_is_refused_before_anything_is_claimed() {
+fn a_strategy_that_cannot_work_here_is_refused_before_anything_is_claimed() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartLockManager, Until::Settled));
     run.step(at(0), Event::Start);
     let end = end_of(&run.step(at(0), Event::Fit(Err("lockd ignores SIGKILL".into()))));
@@ -334,7 +334,7 @@ fn a_restart_in_the_middle_stops_the_notifier_at_once() {
 }
 
 #[test]
-fn whoever_learns_of_a_higher_generation_stops() {
+fn a_run_that_learns_of_a_higher_generation_stops() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::Overtaken(service("nfs")));
@@ -355,7 +355,7 @@ fn whoever_learns_of_a_higher_generation_stops() {
 }
 
 #[test]
-fn when_grace_is_gone_nobody_is_told_and_everybody_is_reported_lost() {
+fn when_grace_is_gone_no_client_is_told_and_all_are_reported_lost() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 1, &["10.0.0.1"], &[])];
     for event in [
@@ -395,7 +395,7 @@ fn a_self_adoption_touches_nothing_and_tells_the_clients_of_every_service() {
 }
 
 #[test]
-fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
+fn all_clients_back_ends_the_waiting_early_and_retires_none() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let all = [client("10.0.0.1"), client("10.0.0.2"), client("10.0.0.8")];
@@ -407,7 +407,7 @@ fn everybody_back_ends_the_waiting_early_and_retires_nobody() {
 }
 
 #[test]
-fn everybody_back_and_a_look_after_grace_are_due_at_once() {
+fn all_clients_back_and_a_look_after_grace_are_due_at_once() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ended(&mut run, &mut kept, "home", &[]);
@@ -425,7 +425,7 @@ fn everybody_back_and_a_look_after_grace_are_due_at_once() {
 }
 
 #[test]
-fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
+fn a_run_that_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
@@ -436,7 +436,7 @@ fn what_can_not_claim_for_its_own_clients_drops_none_of_their_locks() {
     assert_eq!(
         steps.then,
         [Action::Over(End::Unbegun { why, claimed })],
-        "nobody says that nothing was changed"
+        "it is not said that nothing was changed"
     );
 }
 
@@ -505,7 +505,7 @@ fn a_finish_that_never_comes_is_waited_for_while_it_helps_and_no_longer() {
 }
 
 #[test]
-fn what_came_to_be_held_since_the_run_began_is_claimed_as_well() {
+fn a_service_that_came_to_be_held_since_the_run_began_is_claimed_as_well() {
     let mut run = Takeover::new(at(0), Plan { fence: true, ..plan(Strategy::RestartNfs, Until::Settled) });
     run.step(at(0), Event::Start);
     run.step(at(0), Event::Fit(Ok(())));
@@ -534,7 +534,7 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
 }
 
 #[test]
-fn a_record_that_vanished_again_before_the_end_retires_nobody() {
+fn a_record_that_vanished_again_before_the_end_retires_no_client() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let who = || client("10.0.0.1");
@@ -547,7 +547,7 @@ fn a_record_that_vanished_again_before_the_end_retires_nobody() {
 }
 
 #[test]
-fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
+fn a_client_that_was_seen_at_any_moment_of_the_wait_is_not_retired() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
@@ -561,7 +561,7 @@ fn who_was_seen_at_any_moment_of_the_wait_is_not_retired() {
 }
 
 #[test]
-fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
+fn a_client_that_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
     for event in [Event::Start, Event::Fit(Ok(())), Event::Claimed { won, refused: vec![], unread: vec![] }] {
@@ -583,7 +583,7 @@ fn whoever_is_captured_between_the_claim_and_the_restart_is_told_as_well() {
 }
 
 #[test]
-fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim() {
+fn a_client_that_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.2");
@@ -596,7 +596,7 @@ fn who_registers_after_grace_without_having_been_told_has_not_asked_to_reclaim()
 }
 
 #[test]
-fn nobody_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
+fn no_client_is_retired_before_a_look_shows_that_the_same_life_goes_on() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
@@ -642,7 +642,7 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
 }
 
 #[test]
-fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin() {
+fn another_life_leaves_it_all_to_the_next_run_even_if_its_beginning_was_not_seen() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let steps = run.step(at(3_000), Event::LifeChanged);
@@ -665,7 +665,7 @@ fn another_life_leaves_it_all_to_whoever_comes_next_even_if_nobody_saw_it_begin(
 }
 
 #[test]
-fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_later() {
+fn a_client_that_was_not_told_before_an_earlier_grace_period_ended_is_lost_for_good() {
     let (mut run, mut kept) =
         (Takeover::new(at(0), owing(&["home"], plan(Strategy::RestartNfs, Until::Settled))), Kept::default());
     run.step(at(0), Event::Start);
@@ -718,7 +718,7 @@ fn who_was_not_told_before_an_earlier_grace_period_ended_is_lost_whatever_comes_
 }
 
 #[test]
-fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unseen() {
+fn a_run_that_failed_before_any_restart_is_owed_to_a_life_that_begins_unseen() {
     let mut kept = Kept::default();
     let mut run = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
     let own = vec![service("home")];
@@ -735,7 +735,7 @@ fn what_failed_before_anything_was_restarted_is_owed_to_a_life_that_begins_unsee
 }
 
 #[test]
-fn who_was_never_called_is_lost_though_it_registered_for_a_lock_of_another_service() {
+fn a_client_that_was_never_called_is_lost_though_it_registered_for_a_lock_of_another_service() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let came = || Event::Registered([client("10.0.0.1"), client("10.0.0.2")].into());

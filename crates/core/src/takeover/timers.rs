@@ -10,10 +10,10 @@
 //! | [`Work::BringUp`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | its clients are lost, and it is over |
 //! | [`Work::Telling`] | [`limits::LATE_REPORT_TIME_MAX`] after grace | clients that have not answered are lost; it settles |
 //! | clients that come back | a second after grace | it looks once more |
-//! | a last look at the lock manager | [`limits::LAST_LOOK_TIME_MAX`] | it settles, and retires nobody |
+//! | a last look at the lock manager | [`limits::LAST_LOOK_TIME_MAX`] | it settles, and retires no client |
 //!
-//! What waits for the store has no limit: it is tried again until the store takes it, and each wait is counted from the moment
-//! at which the work began ([`Event::Begun`]).
+//! A wait for the store has no limit: the write is tried again until the store takes it. Every other wait is counted from the
+//! moment at which the work began ([`Event::Begun`]).
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ pub enum Work {
     Telling,
 }
 
-/// How long work may take whose end no grace period sets. Longer than all limits that it keeps to itself: what is late here
-/// hangs.
+/// How long work may take whose end no grace period sets. Longer than all limits that it keeps to itself: work that is late
+/// here hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
     /// To find out what an adoption needs.
@@ -128,19 +128,19 @@ impl Takeover {
         }
     }
 
-    /// Whether it may matter now that time has passed, or that another look was taken. To be asked whenever anything
-    /// happened: that everybody is back, or that a look shows the same life, no time announces.
+    /// Whether it may matter now that time has passed, or that another look was taken. To be asked after every event: no time
+    /// announces that all clients are back, or that a look shows the same life.
     #[must_use]
     pub fn is_due(&self, now: Moment) -> bool {
         match self.phase {
             Phase::Settling => {
-                self.looking_since.is_some() || now >= self.settled_at() || self.is_everybody_back()
+                self.looking_since.is_some() || now >= self.settled_at() || self.are_all_clients_back()
             }
             _ => self.next_timeout().is_some_and(|at| now >= at),
         }
     }
 
-    pub(super) fn is_everybody_back(&self) -> bool {
+    pub(super) fn are_all_clients_back(&self) -> bool {
         self.members.iter().all(Member::all_registered)
     }
 
@@ -180,7 +180,7 @@ impl Takeover {
     pub(super) fn hangs(&mut self, now: Moment) -> Steps {
         let Some((work, _)) = self.working.take() else { return Steps::nothing() };
         let what = match work {
-            Work::Fit => "what the adoption needs could not be looked at in time",
+            Work::Fit => "the adoption's needs could not be looked at in time",
             Work::Fence => "the fence has not answered in time",
             Work::Recognition => "the lock manager was not made to recognise in time",
             Work::Proof => "whether grace is open was not learnt in time",
@@ -198,7 +198,7 @@ impl Takeover {
         }
     }
 
-    /// Clients of which no notifier reports any more are lost; nothing more is sent, and it is seen who comes back.
+    /// Clients of which no notifier reports any more are lost; nothing more is sent, and the run sees which clients come back.
     fn lose_the_silent(&mut self, now: Moment, why: &str) -> Steps {
         let at_ms = self.since_began(now);
         let mut persist = Vec::new();

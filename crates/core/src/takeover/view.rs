@@ -1,4 +1,4 @@
-//! What a run tells of itself.
+//! The view of a run from outside.
 
 use super::journal::{Cause, Stamp, Trouble};
 use super::member::{Member, Summary};
@@ -123,7 +123,7 @@ impl Takeover {
         self.grace.as_ref()
     }
 
-    /// What happened when.
+    /// The timeline.
     #[must_use]
     pub fn timeline(&self) -> &[Stamp] {
         &self.timeline
@@ -135,14 +135,14 @@ impl Takeover {
         self.plan.started_at_s
     }
 
-    /// Whether the operator insists on it, whatever is known to go wrong.
+    /// Whether the operator insists on it, also where locks are known to be lost.
     #[must_use]
     pub fn is_insisted(&self) -> bool {
         self.plan.authority.insisted
     }
 
     /// Whether this strategy would drop the locks of a service that is left behind here, and the run would tell none of
-    /// its clients. What the operator insists on is not asked about.
+    /// its clients. A run that the operator insists on (`--force`) is not asked about.
     #[must_use]
     pub fn would_drop_untold(&self, strategy: Strategy, service: &ServiceName) -> bool {
         strategy.drops_own_locks() && !self.is_insisted() && !self.plan.targets.contains(service)
@@ -166,7 +166,7 @@ impl Takeover {
         self.plan.strategy
     }
 
-    /// What is known of each member's clients.
+    /// The outcomes of each member's clients.
     #[must_use]
     pub fn summaries(&self) -> Vec<Summary> {
         self.members.iter().map(Member::summary).collect()

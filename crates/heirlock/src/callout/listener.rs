@@ -1,4 +1,4 @@
-//! The agent's end: a socket that the status monitor's user can reach, and nobody else.
+//! The agent's end: a socket that only the status monitor's user can reach.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,9 +9,10 @@ use std::time::Duration;
 use heirlock_core::log_limit::{Source, cut};
 use rustix::net::sockopt::socket_peercred;
 
+use crate::accept::accept_all;
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
 use super::{ACKNOWLEDGED, SAID_BYTES_MAX, SOCKET, Said, from_message, parse};
 
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Listener {
     path: PathBuf,
+    thread: Option<Lasting>,
 }
 
 /// A callout that waits for an answer.
@@ -42,15 +44,15 @@ impl Listener {
         files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
         trusted::set_mode(&path, 0o600)?;
-        // The status monitor's user must get there, and root. Another user who could connect could make callouts wait.
+        // The status monitor's user must get there, and root. Another user that could connect could make callouts wait.
         let mode = trusted::stat(runtime_directory)?.permissions().mode();
         trusted::set_mode(runtime_directory, mode | 0o111)?;
         let owner = owner_of(&sm);
         if owner != rustix::process::geteuid().as_raw() {
             trusted::set_owner(&path, owner)?;
         }
-        threads::start("callouts", move || {
-            for stream in listener.incoming().filter_map(Result::ok) {
+        let thread = threads::start("callouts", move || {
+            Err(accept_all(&listener, SOCKET, |stream| {
                 let mut waiting = Waiting(stream);
                 match waiting.hear(&sm) {
                     Ok(heard) => said(heard, waiting),
@@ -61,9 +63,14 @@ impl Listener {
                         waiting.answer(&Err(why));
                     }
                 }
-            }
+            }))
         })?;
-        Ok(Self { path })
+        Ok(Self { path, thread: Some(thread) })
+    }
+
+    /// The thread that takes callouts in, for the watchdog to keep.
+    pub(crate) fn take_thread(&mut self) -> Option<Lasting> {
+        self.thread.take()
     }
 }
 
@@ -85,8 +92,9 @@ impl Waiting {
             Ok(()) => ACKNOWLEDGED.to_vec(),
             Err(why) => format!("{why}\n").into_bytes(),
         };
-        // A callout that waits no longer has noted it in the spool.
-        let _ = self.0.write_all(&words);
+        // The agent's loop writes it: some words always find room, for nothing was written before them. A callout that waits no
+        // longer has noted it in the spool.
+        let _ = self.0.set_nonblocking(true).and_then(|()| self.0.write_all(&words));
     }
 
     /// The user whom the kernel names at the other end.

@@ -1,8 +1,8 @@
-//! `heirlock callout`: what rpc.statd runs before it answers SM_MON (statd -H), for those who keep rpc.statd.
+//! `heirlock callout`: the program that rpc.statd runs before it answers SM_MON (statd -H), where rpc.statd is kept.
 //!
 //! rpc.statd waits for it without a limit of its own, and lockd waits for rpc.statd: so it asks the agent, waits no longer
-//! than `capture.callout-timeout`, and always ends well. What the agent did not acknowledge is noted in a spool beside
-//! the records, and said. It must be quick, so nothing is set up that it does not need.
+//! than `capture.callout-timeout`, and always ends well. A message that the agent did not acknowledge is noted in a spool
+//! beside the records, and reported. It must be quick, so nothing is set up that it does not need.
 
 mod listener;
 mod spool;
@@ -31,11 +31,11 @@ pub(crate) const SOCKET: &str = "callout.sock";
 /// The callout as a program of its own; under this name heirlock itself is one too, since statd -H takes no arguments.
 pub(crate) const PROGRAM: &str = "heirlock-callout";
 
-/// Bytes of everything that is said: two names, and what is around them.
+/// Bytes of everything that is said: two names, and the bytes around them.
 const SAID_BYTES_MAX: usize = 4 * 1024;
 
 const USAGE: &str = "\
-What rpc.statd runs for each client (statd -H); see capture.mode \"callout\"
+Run by rpc.statd for each client (statd -H); see capture.mode \"callout\"
 
 Usage: heirlock callout add-client CLIENT [SERVER]
        heirlock callout del-client CLIENT [SERVER]
@@ -44,9 +44,9 @@ Usage: heirlock callout add-client CLIENT [SERVER]
 rpc.statd says these words by itself. 'heirlock-callout' is the same as a
 small program, which 'heirlock enable' names in nfs.conf.";
 
-/// What stands below it: an example, and what the exit code means.
+/// The text below it: an example, and the meaning of the exit code.
 pub(crate) const HELP: &str = "\
-Examples: rpc.statd runs it, nobody types it:
+Examples: rpc.statd runs it, it is not typed:
   /usr/local/bin/heirlock-callout add-client 192.0.2.1 nfs-a
 
 Exit codes:
@@ -54,7 +54,7 @@ Exit codes:
 
 const ACKNOWLEDGED: &[u8] = b"durable\n";
 
-/// What these arguments say: of statd (event, mon_name, my_name) or in CTDB's order (event, mon_name). The names come
+/// Parses the arguments of statd (event, mon_name, my_name) or those in CTDB's order (event, mon_name). The names come
 /// from the network.
 pub(crate) fn parse(arguments: &[Vec<u8>]) -> Result<Said, String> {
     let texts: Vec<String> =
@@ -90,7 +90,7 @@ pub fn arguments(mut all: impl Iterator<Item = OsString>) -> Option<Vec<OsString
     (first == "callout").then(|| arguments.to_vec())
 }
 
-/// Tells the agent, within the time limit. Whatever comes of it, rpc.statd is not to be held up: always success.
+/// Tells the agent, within the time limit. It always succeeds, since rpc.statd must not be held up.
 #[must_use]
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let began = Instant::now();
@@ -199,7 +199,7 @@ fn short(text: &str) -> String {
     text.escape_debug().take(64).collect()
 }
 
-/// What was said, from the bytes of a message.
+/// The arguments in the bytes of a message.
 fn from_message(message: &[u8]) -> Vec<Vec<u8>> {
     message.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }

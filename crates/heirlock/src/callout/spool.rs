@@ -1,6 +1,6 @@
-//! What no agent acknowledged, for the next one to read: a hidden file beside the records, since that is where the
-//! status monitor's user may write. rpc.statd and sm-notify take no notice of it. The records themselves lie there as
-//! well, so it adds two things: that somebody says so, and that a client is not forgotten whose record went meanwhile.
+//! The spool of messages that no agent acknowledged: a hidden file beside the records, where the status monitor's user
+//! may write, for the next agent to read. rpc.statd and sm-notify take no notice of it. The records themselves lie
+//! there as well, so it adds two things: the message itself, and the name of a client whose record went meanwhile.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::{Said, from_message, parse};
 
 const NAME: &str = ".heirlock-callouts";
 
-/// What is being taken in.
+/// The spool while it is being taken in.
 const TAKEN: &str = ".heirlock-callouts.taken";
 
-/// Bytes of the whole file: some ten thousand clients. What comes then is in the records alone.
+/// Bytes of the whole file: some ten thousand clients. Later clients are in the records alone.
 const BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of all that is added by callouts which found it below its bound at the same moment.
@@ -62,7 +62,7 @@ impl Spool {
         Ok(lines.filter_map(|line| parse(&from_message(line)).ok()).collect())
     }
 
-    /// Nobody will read it any more. What it notes lies in the records as well.
+    /// Removes the spool: no agent will read it any more. Its clients lie in the records as well.
     pub(crate) fn remove(&self) -> io::Result<()> {
         let Some(sm) = files::if_present(self.sm())? else { return Ok(()) };
         [NAME, TAKEN].into_iter().try_for_each(|name| files::unless_absent(sm.remove(name)))

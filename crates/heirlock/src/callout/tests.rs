@@ -18,13 +18,13 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_millis(300)
 }
 
-/// Nobody who is answered waits for it, on however busy a machine.
+/// A caller that is answered does not wait for it, on however busy a machine.
 fn late() -> Instant {
     Instant::now() + Duration::from_secs(120)
 }
 
 #[test]
-fn it_is_a_callout_by_its_name_or_its_first_argument() {
+fn the_program_is_a_callout_by_its_name_or_its_first_argument() {
     let asked = |text: &str| arguments(text.split(' ').map(OsString::from));
     let expected = Some(vec![OsString::from("add-client"), OsString::from("10.0.0.1")]);
     assert_eq!(asked("/usr/lib/heirlock/heirlock-callout add-client 10.0.0.1"), expected);
@@ -48,7 +48,7 @@ fn statds_arguments_and_ctdbs_are_understood_and_hostile_names_are_not() {
 }
 
 #[test]
-fn what_the_agent_made_durable_is_acknowledged_and_what_it_did_not_is_said() {
+fn a_client_that_the_agent_made_durable_is_acknowledged_and_a_failure_is_reported() {
     let directory = directory();
     let _listener = Listener::start(directory.path(), directory.path().join("sm"), |said, waiting| {
         let well = matches!(&said, Said::Add { mon_name, .. } if mon_name.as_str() == "10.0.0.1");
@@ -61,7 +61,7 @@ fn what_the_agent_made_durable_is_acknowledged_and_what_it_did_not_is_said() {
 }
 
 #[test]
-fn an_agent_that_hangs_or_is_gone_holds_nobody_up() {
+fn an_agent_that_hangs_or_is_gone_does_not_hold_a_callout_up() {
     let directory = directory();
     let (began, deadline) = (Instant::now(), late());
     let why = tell(directory.path(), &words("add-client 10.0.0.1 nfs-a"), deadline).unwrap_err();
@@ -77,7 +77,7 @@ fn an_agent_that_hangs_or_is_gone_holds_nobody_up() {
 }
 
 #[test]
-fn somebody_who_says_nothing_holds_nobody_up_for_long() {
+fn a_silent_connection_holds_no_other_callout_up_for_long() {
     let directory = directory();
     let _listener = Listener::start(directory.path(), directory.path().join("sm"), |_, waiting| {
         waiting.answer(&Ok(()));
@@ -88,7 +88,7 @@ fn somebody_who_says_nothing_holds_nobody_up_for_long() {
 }
 
 #[test]
-fn what_was_noted_is_read_until_it_is_done_and_what_comes_meanwhile_stays() {
+fn the_spool_is_read_until_it_is_done_and_messages_that_come_meanwhile_stay() {
     let directory = directory();
     let spool = Spool::in_state_directory(directory.path());
     assert_eq!(spool.take().unwrap(), []);

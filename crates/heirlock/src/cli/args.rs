@@ -34,7 +34,7 @@ pub(super) enum Verb {
     /// Run the agent of this server
     #[command(after_help = help::AGENT)]
     Agent {
-        /// What is logged: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
+        /// Log level: error, warn, info, debug, trace, or a filter such as info,heirlock::store=debug
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
         /// The parent process with which this agent ends; for the demo
@@ -44,15 +44,15 @@ pub(super) enum Verb {
     /// Hold the status monitor's sockets and keep an agent running, where no systemd does
     #[command(after_help = help::SUPERVISE)]
     Supervise {
-        /// What is logged, as with 'agent'
+        /// Log level, as with 'agent'
         #[arg(long, value_name = "LEVEL", env = "HEIRLOCK_LOG", default_value = "info")]
         log: String,
     },
-    /// What rpc.statd runs for each client (statd -H); see capture.mode "callout"
+    /// Run by rpc.statd for each client (statd -H); see capture.mode "callout"
     // Carried out before the command line is read (main.rs); it is here to be listed.
     #[command(disable_help_flag = true, after_help = help::CALLOUT)]
     Callout {
-        /// What happened, as rpc.statd says it
+        /// The event, as rpc.statd says it
         #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
@@ -83,7 +83,7 @@ pub(super) enum Verb {
     /// Show how the agent, its store and its services are
     #[command(after_help = format!("{}\n{}", help::STATUS, help::CHECK))]
     Status(Status),
-    /// Show the past of a service, or of all: who had it when and why, and how long clients were without it
+    /// Show the past of a service, or of all: its owners, when and why, and how long clients were without it
     #[command(after_help = help::HISTORY)]
     History {
         /// The service; without it all that the store holds
@@ -102,7 +102,7 @@ pub(super) enum Verb {
     /// Check whether an adoption would work on this host
     #[command(after_help = help::DOCTOR)]
     Doctor,
-    /// Put this host under guard: nobody else notifies its clients
+    /// Put this host under guard: heirlock alone notifies its clients
     #[command(after_help = help::ENABLE, after_long_help = format!("{}\n\n{}", Enable::HELP, help::ENABLE))]
     Enable(Enable),
     /// Give this host back as it was before 'enable'
@@ -130,7 +130,7 @@ pub(super) struct Enable {
 }
 
 impl Enable {
-    /// Which store is used, and when one is made.
+    /// The choice of the store, and when one is made.
     const HELP: &str = "\
 The store:
   A store has an identity, made with it, and each server remembers the
@@ -143,7 +143,7 @@ The store:
   store from now on, and makes one where none lies; numbers of generations and
   state numbers go on above all that this server remembers.";
 
-    /// What is said of the store.
+    /// The operator's word on the store.
     pub(super) fn word(&self) -> Word {
         match (self.new_store, self.without_store) {
             (true, _) => Word::NewStore,
@@ -205,7 +205,7 @@ pub(super) struct Adopt {
     pub(super) wait: Wait,
 }
 
-/// How long a verb that has clients told waits. What it began goes on in any case.
+/// How long a verb that has clients told waits. The adoption that it began goes on in any case.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// When to return: when every client has answered or was called at least 3 times (notified: some seconds), or when it
@@ -234,7 +234,7 @@ impl Wait {
     }
 }
 
-/// What a server serves under its own name does not move.
+/// The implicit service of a server does not move.
 fn moves(argument: clap::Arg) -> clap::Arg {
     argument.help("The service")
 }
@@ -271,7 +271,7 @@ pub(super) enum Records {
         /// An empty directory, or one that doesn't exist yet
         directory: PathBuf,
     },
-    /// Forget a client: nobody will tell it of an adoption
+    /// Forget a client: it will not be told of an adoption
     #[command(after_help = help::RECORDS_FORGET)]
     Forget {
         #[command(flatten)]
@@ -308,7 +308,7 @@ pub(super) struct Demo {
     /// Keep the folder with the store and the logs
     #[arg(long)]
     pub(super) keep: bool,
-    /// What a demo starts beside itself: removes its folder when it is gone
+    /// The process that a demo starts beside itself: removes its folder when the demo is gone
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(super) sweep: Option<PathBuf>,
 }

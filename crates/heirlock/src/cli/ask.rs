@@ -12,7 +12,7 @@ use super::output::Output;
 use super::progress::Bar;
 use super::render;
 
-/// What a verb did, as `--json` prints it.
+/// The answer of a verb, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Done<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

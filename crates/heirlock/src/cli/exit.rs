@@ -1,4 +1,4 @@
-//! What the program's exit code says, and the errors that lead to it.
+//! The program's exit codes, and the errors that lead to them.
 
 use std::fmt::Display;
 use std::io;
@@ -28,8 +28,8 @@ pub(crate) enum Exit {
     Store,
     /// Done, but not every client was told (I8).
     Untold,
-    /// What a monitoring system goes by, which has numbers of its own (`status --check`); nothing where it could not be
-    /// found out.
+    /// The level for a monitoring system, which has numbers of its own (`status --check`); nothing where it could not
+    /// be found out.
     Check(Option<Level>),
 }
 
@@ -40,7 +40,7 @@ Exit codes:
   1  it failed
   2  the command line or the configuration can't be
   3  refused; nothing was changed
-  4  no agent answers, or its loop hangs: what was asked may be done later
+  4  no agent answers, or its loop hangs: the request may be done later
   5  the store fails
   6  done, but some clients were not told: they are lost or unreachable
 Each verb's own --help says what that means for it.";
@@ -48,13 +48,13 @@ Each verb's own --help says what that means for it.";
 /// Why a verb was not carried out.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// What it means for the caller.
+    /// Its meaning for the caller.
     pub(crate) exit: Exit,
     /// In lower case: what was expected and found, and what to do.
     pub(crate) message: String,
-    /// What is known of the clients, where an adoption could not go on.
+    /// The report on the clients, where an adoption could not go on.
     pub(crate) report: Option<Box<AdoptionReport>>,
-    /// What an adoption that was refused needs.
+    /// The needs of an adoption that was refused.
     pub(crate) missing: Vec<Missing>,
 }
 
@@ -148,11 +148,11 @@ impl From<AskError> for Failed {
     }
 }
 
-/// What became of an agent: a store that it could not use is told from everything else.
+/// The end of an agent: a store that it could not use is told from everything else.
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         let store = error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some());
-        // Most errors here say their cause themselves; what adds nothing is left out.
+        // Most errors here say their cause themselves; a cause that adds nothing is left out.
         let mut message = String::new();
         for cause in error.chain().map(ToString::to_string) {
             if !message.contains(&cause) {
@@ -164,7 +164,7 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// Whether an adoption is done, and every client told. Of one that goes on nobody was told before it notifies.
+/// Whether an adoption is done, and every client told. An adoption that goes on has told no client before it notifies.
 impl From<&AdoptionReport> for Exit {
     fn from(report: &AdoptionReport) -> Self {
         let is_told = report.acknowledged == report.clients
@@ -175,7 +175,7 @@ impl From<&AdoptionReport> for Exit {
             "failed" => Exit::Failed,
             // Its clients are told by --finish.
             "prepared" => Exit::Done,
-            // What can't be read counts at the end: a cluster manager that prepares must go on to --finish.
+            // Entries that can't be read count at the end: a cluster manager that prepares must go on to --finish.
             "notifying" | "settling" | "settled" if is_told && report.troubles.is_empty() => Exit::Done,
             _ => Exit::Untold,
         }
@@ -190,7 +190,7 @@ mod tests {
     use crate::store::StoreErrorKind;
 
     #[test]
-    fn only_an_adoption_that_told_everybody_is_done() {
+    fn only_an_adoption_that_told_all_clients_is_done() {
         assert_eq!(Exit::from(&report()), Exit::Done);
         for (what, spoil) in [
             ("unreachable", (|r| (r.unreachable, r.acknowledged) = (1, 199)) as fn(&mut AdoptionReport)),

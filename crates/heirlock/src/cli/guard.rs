@@ -24,7 +24,7 @@ pub(super) fn disable(settings: &Settings, plan: bool, output: &Output) -> Resul
     steps(&guard::disable(settings, plan)?, output)
 }
 
-/// What is known to lose locks is a failure; a warning isn't.
+/// A finding that is known to lose locks is a failure; a warning isn't.
 fn show(findings: &[Finding], output: &Output) -> Result<Exit, Failed> {
     output.print(&findings, |findings, look| render::findings(findings, look))?;
     let loses = findings.iter().any(|finding| finding.severity == Severity::LosesLocks);
@@ -38,7 +38,7 @@ fn steps(steps: &[Step], output: &Output) -> Result<Exit, Failed> {
 
 impl From<GuardError> for Failed {
     fn from(error: GuardError) -> Self {
-        // What it was that went wrong decides, however much was done before.
+        // The error decides, however much was done before.
         let of_cause = |error: &GuardError| match error {
             GuardError::Changed { .. } | GuardError::Refused { .. } => Exit::Refused,
             GuardError::Store(_) => Exit::Store,

@@ -1,4 +1,4 @@
-//! What stands below each verb's `--help`: examples that can be typed, and what its exit codes mean. And what is said of the
+//! The texts below each verb's `--help`: examples that can be typed, and the meaning of its exit codes. And the hints at
 //! likely slips.
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ macro_rules! code {
         "\n  3  refused; nothing was changed"
     };
     (agent) => {
-        "\n  4  no agent answers, or its loop hangs: what was asked may be done later"
+        "\n  4  no agent answers, or its loop hangs: the request may be done later"
     };
     (store) => {
         "\n  5  the store fails"
@@ -110,7 +110,7 @@ pub(super) const STATUS: &str = help!(
 pub(super) const CHECK: &str = "
 Exit codes of --check, as monitoring plugins have them:
   0  OK: all is well
-  1  WARNING: somebody should look at it
+  1  WARNING: an administrator should look at it
   2  CRITICAL: clients are unprotected, not served, or have lost their locks
   3  UNKNOWN: it could not be found out";
 
@@ -279,7 +279,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["events", "past", "last", "audit"], "heirlock history"),
 ];
 
-/// What was probably meant, where that can be said.
+/// The command that was probably meant, where that can be said.
 pub(super) fn hint(error: &clap::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_call_a_verb_leads_to_it() {
+    fn another_word_for_a_verb_leads_to_it() {
         let hint = |word: &str| hint(&Cli::try_parse_from(["heirlock", word, "nfs"]).unwrap_err());
         assert_eq!(hint("takeover").unwrap(), "hint: did you mean 'heirlock adopt SERVICE'?");
         assert_eq!(hint("Logs").unwrap(), "hint: did you mean 'journalctl -u heirlock'?");

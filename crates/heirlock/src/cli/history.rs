@@ -61,7 +61,7 @@ pub(super) fn report(options: &Report, settings: &Settings, output: &Output) -> 
             ) {
                 Ok(Answer::Adoption(report)) => Some(*report),
                 Ok(other) => return ask::show(other, output),
-                // What this server does not hold, or no agent tells, the store does.
+                // Where this server does not hold the service, or no agent answers, the store tells.
                 Err(AskError::NoAgent { .. }) => None,
                 Err(AskError::Failed(failure)) if failure.refused => None,
                 Err(error) => return Err(error.into()),
@@ -108,7 +108,7 @@ fn of_store(
             Failed::new(Exit::Usage, what)
         })?,
         None => tenures.iter().find(|tenure| was_adopted(tenure)).ok_or_else(|| {
-            let what = format!("{service} was never adopted; 'heirlock history {service}' says whose it is");
+            let what = format!("{service} was never adopted; 'heirlock history {service}' names its owner");
             Failed::new(Exit::Refused, what)
         })?,
     };
@@ -116,7 +116,7 @@ fn of_store(
         let Tenure { generation, owner, .. } = tenure;
         let what = match tenure.beginning {
             Beginning::First => format!(
-                "{owner} claimed {service} for the first time as generation {generation}: nobody was told"
+                "{owner} claimed {service} for the first time as generation {generation}: no client was told"
             ),
             _ => format!(
                 "no adoption is known to have begun generation {generation} of {service}, which {owner} claimed"
@@ -170,7 +170,7 @@ fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
     }
 }
 
-/// What became of each client of a generation, in order of their keys.
+/// The outcome of each client of a generation, in order of their keys.
 fn each_client(
     store: &dyn Store,
     service: &ServiceName,

@@ -1,4 +1,4 @@
-//! The command line of the `heirlock` program: what administrators and cluster managers say, and what they are shown.
+//! The command line of the `heirlock` program: the commands of administrators and cluster managers, and the answers.
 //!
 //! Verbs that act go to the agent over its control socket (`ask.rs`); `records` looks at the store by itself, so that
 //! it is of use with a dead agent. All text is made by `render`, all of it goes out by `output.rs`.
@@ -28,6 +28,7 @@ use clap::error::ErrorKind;
 
 use crate::config;
 use crate::control::Request;
+use crate::{limits, log_queue, threads};
 
 use args::{Cli, Switch, Verb};
 use exit::{Exit, Failed};
@@ -41,8 +42,22 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     let output = Output::new(cli.json);
-    let exit = run(cli, &output).unwrap_or_else(|failed| output.failed(&failed));
+    let lasts = matches!(cli.verb, Verb::Agent { .. } | Verb::Supervise { .. });
+    let done = run(cli, &output);
+    log_queue::flush();
+    let exit = match done {
+        Ok(exit) => exit,
+        Err(failed) if lasts => last_words(output, failed),
+        Err(failed) => output.failed(&failed),
+    };
     exit.into()
+}
+
+/// Says why an agent or its supervisor ends. It ends, and is started again, also where the reader of standard error has
+/// stopped reading.
+fn last_words(output: Output, failed: Failed) -> Exit {
+    let exit = failed.exit;
+    threads::within("last-words", limits::LOG_FLUSH_TIME_MAX, move || output.failed(&failed)).unwrap_or(exit)
 }
 
 fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
@@ -55,7 +70,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         return notify::run(options, output);
     }
     if let Verb::Callout { arguments } = &cli.verb {
-        // Whatever comes of it, rpc.statd goes on.
+        // rpc.statd goes on, whether it worked or not.
         let _ = crate::callout::main(arguments);
         return Ok(Exit::Done);
     }
@@ -118,7 +133,7 @@ fn usage(error: &clap::Error) -> Exit {
     let misplaced = misplaced_name(error.kind(), &words);
     let hint = misplaced.as_ref().map(|hint| format!("hint: {hint}")).or_else(|| help::hint(error));
     if let Some(hint) = hint {
-        // There is nobody left to tell where this can't be written.
+        // Where this can't be written there is no other way to say so.
         let _ = writeln!(io::stderr().lock(), "\n{hint}");
     }
     // Whether JSON was asked for can't be told from a command line that was not understood; the word itself can.
@@ -131,7 +146,7 @@ fn usage(error: &clap::Error) -> Exit {
     Exit::Usage
 }
 
-/// What to say where the name of a service was probably meant, and was taken for the server's. A guess would fence, or
+/// The hint where the name of a service was probably meant, and was taken for the server's. A guess would fence, or
 /// spare, the wrong server.
 fn misplaced_name(kind: ErrorKind, words: &[OsString]) -> Option<String> {
     const OPTION: &str = "--owner-fenced";

@@ -48,14 +48,14 @@ impl Output {
     /// Says something beside what was asked for.
     #[expect(clippy::unused_self, reason = "all that goes out goes out by the output")]
     pub(super) fn warn(&self, message: &impl Display) {
-        // There is nobody left to tell where this can't be written.
+        // Where this can't be written there is no other way to say so.
         let _ = writeln!(io::stderr().lock(), "heirlock: {}", plain(&message.to_string()));
     }
 
     /// Says that it failed, and returns the exit code for it.
     pub(super) fn failed(&self, failed: &Failed) -> Exit {
         let message: Vec<String> = failed.message.lines().map(plain).collect();
-        // There is nobody left to tell where this can't be written.
+        // Where this can't be written there is no other way to say so.
         let _ = writeln!(io::stderr().lock(), "heirlock: {}", message.join("\n"));
         if self.json {
             return self.document_of(failed);

@@ -22,15 +22,15 @@ pub(super) struct Bar {
     bar: Option<ProgressBar>,
     counts: bool,
     waits: Waits,
-    /// What was told already.
+    /// The lines that were shown already.
     told: Vec<String>,
 }
 
-/// Which wait it is, since when, and whether it was said.
+/// The present wait, since when it lasts, and whether it was said.
 #[derive(Debug, Default)]
 struct Waits(Option<(Key, Instant, bool)>);
 
-/// What tells one wait from the next: of one phase the counts alone change.
+/// The key that tells one wait from the next: within a phase only the counts change.
 type Key = (Phase, String);
 
 impl Waits {
@@ -66,7 +66,7 @@ impl Bar {
     pub(super) fn show(&mut self, progress: &Progress) {
         for line in self.news(progress) {
             let say = || writeln!(io::stderr().lock(), "heirlock: {line}");
-            // There is nobody to tell where this can't be written.
+            // Where this can't be written there is no other way to say so.
             let _ = match &self.bar {
                 Some(bar) => bar.suspend(say),
                 None => say(),
@@ -74,7 +74,7 @@ impl Bar {
         }
         if let Some(line) = self.waits.note(Instant::now(), progress).filter(|_| !io::stderr().is_terminal())
         {
-            // There is nobody to tell where this can't be written.
+            // Where this can't be written there is no other way to say so.
             let _ = writeln!(io::stderr().lock(), "heirlock: {line}");
         }
         let counts =
@@ -92,7 +92,7 @@ impl Bar {
         }
     }
 
-    /// What the agent tells and has not told before.
+    /// The lines of the agent that were not shown yet.
     fn news(&mut self, progress: &Progress) -> Vec<String> {
         let told = progress.told.iter().map(|line| plain(line));
         let news: Vec<String> = told.filter(|line| !self.told.contains(line)).collect();
@@ -127,7 +127,7 @@ fn new_bar(counts: bool, message: &'static str) -> ProgressBar {
     bar
 }
 
-/// What goes on after this phase became durable.
+/// The work that goes on after this phase became durable.
 fn in_words(phase: Phase) -> &'static str {
     match phase {
         Phase::Intent => "making sure that the owner is off",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_tells_is_said_once() {
+    fn a_line_of_the_agent_is_shown_once() {
         let mut bar = Bar::default();
         let mut news = |told: &[&str]| {
             let told = told.iter().map(|line| (*line).to_owned()).collect();

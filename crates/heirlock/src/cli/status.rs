@@ -1,4 +1,4 @@
-//! `heirlock status`: what the agent says of this server, and what the store says of all services. Where no agent answers the
+//! `heirlock status`: the agent's report on this server, and the store's content on all services. Where no agent answers the
 //! store is looked at all the same.
 
 use std::io;
@@ -19,12 +19,12 @@ use super::exit::{Exit, Failed};
 use super::output::Output;
 use super::render;
 
-/// What a monitoring system is told.
+/// The answer to a monitoring system.
 #[derive(Debug, Serialize)]
 pub(super) struct Checked {
     /// How bad it is; nothing where that could not be found out.
     level: Option<Level>,
-    /// What is wrong.
+    /// The problems.
     problems: Vec<Problem>,
     /// Why nothing could be found out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
             let what = format!("expected a status of the agent, found {other:?}; is it of another version?");
             return Err(Failed::new(Exit::Failed, what));
         }
-        // Who may not ask the agent may not look into the store.
+        // A user who may not ask the agent may not look into the store.
         Err(AskError::NoAgent { source, .. }) if source.kind() != io::ErrorKind::PermissionDenied => {
             without_agent(settings, Problem::new(ProblemKind::NoAgent))
         }
@@ -108,7 +108,7 @@ fn gather(settings: &Settings) -> Result<StatusReport, Failed> {
     Ok(report)
 }
 
-/// A store that hangs, as a volume may whose server is gone, holds nobody up for long.
+/// A store that hangs, as a volume may whose server is gone, does not hold `status` up for long.
 fn look(settings: &Settings) -> Result<Present, Problem> {
     let (store, local, server) =
         (store::open(settings), settings.local_directory.clone(), settings.server.clone());
@@ -149,7 +149,7 @@ fn without_agent(settings: &Settings, why: Problem) -> StatusReport {
     report
 }
 
-/// What it means that no agent answers: of what is held here nothing is captured any more.
+/// Where no agent answers, the services that are held here are not captured any more.
 fn unwatched(report: &StatusReport) -> Vec<Problem> {
     let ours = |service: &&ServiceStatus| {
         service.owner.as_ref() == Some(&report.server) && (service.configured || service.records > 0)

@@ -46,7 +46,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// What it says can't be: all of it, a line each.
+    /// Its values can't be: all mistakes, a line each.
     #[error("{0}")]
     Wrong(Mistakes),
 }
@@ -98,7 +98,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     settings.filter(|_| found.is_empty()).ok_or_else(|| wrong(found))
 }
 
-/// What the file says; whatever is wrong with it is told to the reader. `None` only after a mistake.
+/// The settings in the file; every mistake is told to the reader. `None` only after a mistake.
 fn convert(file: Section<'_, '_>) -> Option<Settings> {
     let server = server(&file);
     let folder = |(key, default): (&'static str, &str)| {
@@ -209,7 +209,7 @@ fn capture(section: Section<'_, '_>) -> CaptureSettings {
         scan_interval: time(
             "scan-interval",
             &bounds::SCAN_INTERVAL,
-            "each look reads all records, and what a lost hint was for is found by the next one",
+            "each look reads all records, and the next one finds a change whose hint was lost",
             "10s",
             usual.scan_interval,
         ),
@@ -426,7 +426,7 @@ fn check_automatic(section: &Section<'_, '_>, shared: bool, fenced: bool) {
         section.wrong("mode", "\"automatic\" needs a store that all servers see at the same time; if this one is, say store.shared = true, else mode = \"manual\"");
     }
     if !fenced {
-        section.wrong("mode", "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files; for example: fence = [\"/usr/local/sbin/fence-peer\"]");
+        section.wrong("mode", "\"automatic\" needs hooks.fence: without its word that a silent server is off, two would serve the same files; for example: fence = [\"/usr/local/sbin/fence-server\"]");
     }
 }
 
@@ -455,13 +455,14 @@ fn address(text: &str) -> Result<IpAddr, String> {
         return Err(format!("expected an IP address{hint}, found {text:?}"));
     };
     let address = address.to_canonical();
-    let nobody = match address {
-        // Below 240 are clients and servers; above is reserved, and its last one is everybody on the link (RFC 1112, RFC 919).
+    let is_reserved = match address {
+        // Below 240 are clients and servers; above is reserved, and its last one means all hosts on the link (RFC 1112, RFC
+        // 919).
         IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 240,
         IpAddr::V6(v6) => v6.is_unspecified(),
     };
-    if nobody || address.is_multicast() {
-        return Err(format!("expected the address of one server, found {text:?}, which is nobody's address"));
+    if is_reserved || address.is_multicast() {
+        return Err(format!("expected the address of one server, found {text:?}, which no server can have"));
     }
     Ok(address)
 }

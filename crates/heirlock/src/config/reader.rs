@@ -1,8 +1,8 @@
-//! Reads a configuration's text, key by key, and collects all that is wrong with it: a person who mends one mistake wants to
-//! know of the others.
+//! Reads a configuration's text, key by key, and collects all mistakes in it: an administrator who mends one wants to know
+//! of the others.
 //!
-//! The words of an error are an administrator's: where it is, what was expected and found, and how it is written. What is no
-//! TOML because quotes are missing is the commonest slip; the value is known all the same, and is shown with its quotes.
+//! The words of an error are an administrator's: where it is, what was expected and found, and how it is written. Missing
+//! quotes are the commonest slip; the value is known all the same, and is shown with its quotes.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use crate::limits;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// Where it begins in the text; nothing for what is missing altogether.
+    /// Where it begins in the text; nothing for a key that is missing altogether.
     at: Option<usize>,
     /// The same as a line, from 1.
     pub(super) line: Option<usize>,
@@ -30,7 +30,7 @@ pub(super) struct Mistake {
     is_missing: bool,
 }
 
-/// The text of a file, and what was found wrong with it.
+/// The text of a file, and the mistakes that were found in it.
 #[derive(Debug)]
 pub(super) struct Reader<'t> {
     text: &'t str,
@@ -54,7 +54,7 @@ pub(super) struct Section<'r, 't> {
     table: Option<&'r DeTable<'t>>,
     /// Where it begins.
     at: Option<usize>,
-    /// What comes before a key in words: `capture.`, `service nfs: `.
+    /// The words before a key: `capture.`, `service nfs: `.
     prefix: String,
     /// The same in the list of keys: `capture.`, `service.`.
     path: String,
@@ -98,7 +98,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// All that is wrong, in the order of the text; what is missing comes last.
+    /// All mistakes, in the order of the text; missing keys come last.
     pub(super) fn mistakes(self) -> Vec<Mistake> {
         let mut mistakes = self.mistakes.take();
         let faults = self.faults.take();
@@ -121,7 +121,7 @@ impl<'t> Reader<'t> {
                 });
             }
         }
-        // Whatever was found better words for: what is no TOML is never taken for a configuration.
+        // Although better words may exist for the fault: a text that is no TOML is never taken for a configuration.
         if let (true, Some(first)) = (mistakes.is_empty(), faults.first()) {
             let (at, what) = (first.span.start, format!("this is no TOML: {}", first.message));
             mistakes.push(Mistake {
@@ -154,7 +154,7 @@ impl<'t> Reader<'t> {
         raw.char_indices().nth(RAW_CHARS_MAX).map_or(raw, |(end, _)| &raw[..end])
     }
 
-    /// Says that better words are found for what is no TOML here; whether there was such a thing.
+    /// Notes that a mistake explains the faults of TOML here in better words; `true` where there was one.
     fn explain(&self, span: &Range<usize>) -> bool {
         let mut explained = false;
         for fault in self.faults.borrow_mut().iter_mut() {
@@ -197,7 +197,7 @@ impl<'r, 't> Section<'r, 't> {
         }
     }
 
-    /// What stands before its keys in words, from now on.
+    /// Sets the words before its keys.
     pub(super) fn call(&mut self, prefix: String) {
         self.prefix = prefix;
     }
@@ -235,7 +235,7 @@ impl<'r, 't> Section<'r, 't> {
         );
     }
 
-    /// The text of one value of this key; what lacks its quotes is told with them, and taken as it is meant.
+    /// The text of one value of this key; a value that lacks its quotes is shown with them, and taken as it is meant.
     fn text_of(&self, key: &str, value: &Spanned<DeValue<'t>>, in_list: bool) -> Option<Located<String>> {
         let (span, at) = (value.span(), value.span().start);
         let raw = self.reader.raw(&span);
@@ -270,7 +270,7 @@ impl<'r, 't> Section<'r, 't> {
         parsed.ok()
     }
 
-    /// One of some words.
+    /// A value that is one of these words.
     pub(super) fn word<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let Located { value, at } = self.string(key)?;
         let known = words.iter().find(|(word, _)| *word == value);
@@ -485,7 +485,7 @@ impl<'r, 't> Section<'r, 't> {
         }
     }
 
-    /// Refuses keys that nobody asked for, since a misspelt key is a setting that silently isn't one.
+    /// Refuses keys that were not asked for, since a misspelt key is a setting that silently isn't one.
     pub(super) fn finish(self) {
         let known = self.asked.take();
         for key in self.table.into_iter().flat_map(DeTable::keys) {

@@ -18,12 +18,17 @@ use std::time::{Duration, Instant};
 use heirlock_core::log_limit::Source;
 
 use super::{Answer, Failure, Line, Progress, Request, Respond, Responder, SOCKET, trust};
+use crate::accept::accept_all;
 use crate::files::{self, trusted};
 use crate::from_elsewhere;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
-/// Connections whose request was read and whose answer is not written yet: each has a thread.
-const WAITING_MAX: usize = 128;
+/// Connections that asked for something to be done and whose answer is not written yet: each has a thread.
+const VERBS_MAX: usize = 128;
+
+/// Connections that asked for the status and whose answer is not written yet. One more ends the oldest of them: it is answered
+/// at once, so its client does not read.
+const STATUS_MAX: usize = 128;
 
 /// Connections that have asked nothing yet. One more ends the oldest of them.
 const SILENT_MAX: usize = 32;
@@ -55,6 +60,7 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) struct Listener {
     path: PathBuf,
     connections: Arc<Connections>,
+    thread: Option<Lasting>,
 }
 
 /// The agent's end of one connection. Nothing that it does waits for the client.
@@ -70,7 +76,11 @@ struct Connection {
 struct Connections {
     /// Those that have asked nothing yet, oldest first.
     silent: Mutex<VecDeque<Arc<UnixStream>>>,
-    /// How many wait for their answer.
+    /// Those that asked for the status, oldest first.
+    status: Mutex<VecDeque<Arc<UnixStream>>>,
+    /// How many asked for something to be done.
+    verbs: AtomicUsize,
+    /// How many wait for their answer, of whatever kind.
     waiting: AtomicUsize,
 }
 
@@ -97,8 +107,13 @@ impl Listener {
         trusted::set_mode(&path, 0o600)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
-        threads::start("control", move || accept(&listener, &accepted, &requested))?;
-        Ok(Self { path, connections })
+        let thread = threads::start("control", move || accept(&listener, &accepted, &requested))?;
+        Ok(Self { path, connections, thread: Some(thread) })
+    }
+
+    /// The thread that takes connections in, for the watchdog to keep.
+    pub(crate) fn take_thread(&mut self) -> Option<Lasting> {
+        self.thread.take()
     }
 }
 
@@ -129,40 +144,26 @@ fn accept<F: Fn(Request, Responder) + Send + Sync + 'static>(
     listener: &UnixListener,
     connections: &Arc<Connections>,
     requested: &Arc<F>,
-) {
-    for stream in listener.incoming().filter_map(Result::ok) {
+) -> io::Result<()> {
+    Err(accept_all(listener, SOCKET, |stream| {
         // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
         if let Err(error) = trust::check_peer(&stream) {
             if from_elsewhere::may_say("control socket refused", Source::Unknown) {
                 tracing::debug!(%error, "a connection to the control socket was refused");
             }
-            continue;
+            return;
         }
         let stream = Arc::new(stream);
         connections.enter(&stream);
-        let (requested, shared) = (Arc::clone(requested), Arc::clone(connections));
-        let (connection, connections) = (Arc::clone(&stream), connections);
-        let begun = threads::start("request", move || {
-            let (stream, connections) = (connection, shared);
-            let request = read_request(&stream);
-            let waiting = connections.ask(&stream);
-            let (responder, lines, unwritten) = responder();
-            match request {
-                Ok(_) if waiting > WAITING_MAX => {
-                    responder.failed("too many questions at once; ask again later", true);
-                }
-                Ok(request) => requested(request, responder),
-                Err(error) => responder.failed(&format!("expected a request, found none: {error}"), true),
-            }
-            write_lines(&stream, &lines, &unwritten);
-            connections.waiting.fetch_sub(1, Ordering::SeqCst);
-        });
+        let (requested, shared, connection) =
+            (Arc::clone(requested), Arc::clone(connections), Arc::clone(&stream));
+        let begun = threads::start("request", move || shared.serve(&connection, &*requested));
         if let Err(error) = begun {
             connections.ask(&stream);
             refuse(&stream, &error.to_string());
             connections.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-    }
+    }))
 }
 
 /// Answers at once, without a thread and without having read what is asked.
@@ -187,11 +188,52 @@ impl Connections {
         }
     }
 
-    /// A connection has asked, or will not. Returns how many wait for an answer, this one included.
-    fn ask(&self, stream: &Arc<UnixStream>) -> usize {
+    /// Hears what a connection asks, and writes what it is answered.
+    fn serve(&self, stream: &Arc<UnixStream>, requested: &impl Fn(Request, Responder)) {
+        let request = read_request(stream);
+        self.ask(stream);
+        let (responder, lines, unwritten) = responder();
+        if let Ok(Request::Status) = request {
+            self.begin_status(stream);
+            requested(Request::Status, responder);
+            write_lines(stream, &lines, &unwritten);
+            self.end_status(stream);
+        } else {
+            let verbs = self.verbs.fetch_add(1, Ordering::SeqCst) + 1;
+            match request {
+                Ok(_) if verbs > VERBS_MAX => {
+                    responder.failed("too many questions at once; ask again later", true);
+                }
+                Ok(request) => requested(request, responder),
+                Err(error) => responder.failed(&format!("expected a request, found none: {error}"), true),
+            }
+            write_lines(stream, &lines, &unwritten);
+            self.verbs.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A connection has asked, or will not, and waits for an answer.
+    fn ask(&self, stream: &Arc<UnixStream>) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.retain(|one| !Arc::ptr_eq(one, stream));
-        self.waiting.fetch_add(1, Ordering::SeqCst) + 1
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The status is told at any time, also while all places of the verbs are taken.
+    fn begin_status(&self, stream: &Arc<UnixStream>) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.push_back(Arc::clone(stream));
+        if status.len() > STATUS_MAX
+            && let Some(oldest) = status.pop_front()
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn end_status(&self, stream: &Arc<UnixStream>) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.retain(|one| !Arc::ptr_eq(one, stream));
     }
 }
 
@@ -351,6 +393,43 @@ mod tests {
         let mut line = String::new();
         BufReader::new(last).read_line(&mut line).unwrap();
         assert!(line.contains("so be it"), "{line}");
+    }
+
+    #[test]
+    fn the_status_is_told_while_others_wait_for_verbs_or_do_not_read_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let (handed_over, responders) = channel();
+        let handed_over = Mutex::new(handed_over);
+        let told = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&told);
+        // More than a socket holds: its client has to read.
+        let text = "so it is ".repeat(200_000);
+        let _listener = Listener::start(directory.path(), move |request, responder| match request {
+            Request::Status => {
+                responder.done(Answer::changed(None, text.as_str()));
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => handed_over.lock().unwrap().send(responder).unwrap(),
+        })
+        .unwrap();
+        let path = directory.path().join(SOCKET);
+        let asks = |line: &str| {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            // One of the first may have been ended by then.
+            let _ = stream.write_all(line.as_bytes());
+            stream
+        };
+        let mut deaf: Vec<UnixStream> =
+            (0..200).map(|_| asks("{\"verb\":\"maintenance\",\"on\":true}\n")).collect();
+        deaf.extend((0..200).map(|_| asks("{\"verb\":\"status\"}\n")));
+        let _waiting: Vec<Responder> = (0..VERBS_MAX).map(|_| responders.recv().unwrap()).collect();
+        while told.load(Ordering::SeqCst) < 200 {
+            thread::sleep(LAST_WORDS_LOOK);
+        }
+        let answer = ask(directory.path(), &Request::Status, |_| ()).unwrap();
+        assert!(matches!(answer, Answer::Verb { changed: true, .. }));
+        let refused = ask(directory.path(), &Request::Maintenance { on: true }, |_| ()).unwrap_err();
+        assert!(refused.to_string().contains("too many questions"), "{refused}");
     }
 
     #[test]

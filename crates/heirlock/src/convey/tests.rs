@@ -58,7 +58,7 @@ fn a_generated_one_names_the_service() {
 }
 
 #[test]
-fn what_was_placed_is_known_after_a_restart_and_taken_away_again() {
+fn placed_lines_are_known_after_a_restart_and_taken_away_again() {
     let place = place();
     Conveyor::open(&place.state, &place.local)
         .unwrap()
@@ -151,7 +151,7 @@ fn a_link_that_was_planted_in_the_directory_leads_nowhere() {
 }
 
 #[test]
-fn what_is_no_file_keeps_its_own_client_alone_from_being_placed() {
+fn an_entry_that_is_no_file_keeps_its_own_client_alone_from_being_placed() {
     let hostile: [fn(&Path); 4] = [
         |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
         |path| fs::create_dir(path).unwrap(),

@@ -1,4 +1,4 @@
-//! One client, and what it makes of what it is told: as Linux does (nfs-utils utils/statd/monitor.c and callback.c, the
+//! One client, and its reactions to notifications: as Linux does (nfs-utils utils/statd/monitor.c and callback.c, the
 //! kernel's fs/lockd/clntlock.c).
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ pub(super) const OWN_STATE: StateNumber = StateNumber(1);
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) address: Ipv4Addr,
-    /// What it mounts the service by: one of its names, or its address.
+    /// The name or the address by which it mounts the service.
     pub(super) mounted_by: String,
     service: Ipv4Addr,
     /// Gone where the client is dead.
@@ -28,7 +28,7 @@ pub(super) struct Client {
     notes: Mutex<Notes>,
 }
 
-/// Its sockets: what rpcbind and the status monitor listen at.
+/// Its sockets: those of rpcbind and of the status monitor.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) rpcbind: UdpSocket,
@@ -36,7 +36,7 @@ pub(super) struct Endpoints {
     pub(super) monitor_port: u16,
 }
 
-/// What it saw.
+/// The client's observations.
 #[derive(Debug, Clone)]
 pub(super) struct Notes {
     pub(super) notifications: Vec<Notification>,
@@ -101,7 +101,7 @@ impl Client {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It loses power: whatever is sent to it finds nobody.
+    /// It loses power: messages to it are lost.
     pub(super) fn die(&self) {
         self.endpoints().take();
     }
@@ -110,7 +110,7 @@ impl Client {
         self.endpoints().is_none()
     }
 
-    /// What its status monitor answers. Beside it, whether it is moved to reclaim.
+    /// Its status monitor's answer. Beside it, whether it is moved to reclaim.
     pub(super) fn answer_monitor(&self, datagram: &[u8], from: SocketAddr) -> Option<(Vec<u8>, bool)> {
         let call = Call::decode(datagram).ok()?;
         let refused = |error| Some((encode_error(call.xid, &error), false));
@@ -160,7 +160,7 @@ impl Client {
         notes.lock == Lock::Reclaiming
     }
 
-    /// What the lock manager said of its request; `true` where it is to be asked again.
+    /// Takes in the lock manager's answer to its request; `true` where it is to be asked again.
     pub(super) fn lock_answered(&self, reclaim: bool, status: Nlm4Status) -> bool {
         let mut notes = self.notes();
         match (reclaim, status) {
@@ -201,17 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn it_moves_once_for_a_new_number_of_the_server_it_mounts() {
+    fn a_client_moves_once_for_a_new_number_of_the_server_it_mounts() {
         let client = client();
-        let stranger = Ipv4Addr::new(127, 200, 2, 99);
-        assert!(!told(&client, "homes", 19, stranger), "neither name nor address is known");
+        let unknown = Ipv4Addr::new(127, 200, 2, 99);
+        assert!(!told(&client, "homes", 19, unknown), "neither name nor address is known");
         assert!(!told(&client, "homes", 17, SERVICE), "the number was seen before");
         assert!(told(&client, "homes", 19, SERVICE), "by its source address");
         assert!(!told(&client, "homes.demo.test", 19, SERVICE), "the same number again");
         let notes = client.notes().clone();
         assert_eq!((notes.reactions, notes.notifications.len()), (1, 4));
         let by_name = self::client();
-        assert!(told(&by_name, "homes.demo.test", 19, stranger), "by its name");
+        assert!(told(&by_name, "homes.demo.test", 19, unknown), "by its name");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_call_gets_no_answer_and_what_it_does_not_serve_is_refused() {
+    fn a_message_that_is_no_call_gets_no_answer_and_an_unserved_call_is_refused() {
         let client = client();
         let from = SocketAddr::new(SERVICE.into(), 900);
         assert_eq!(client.answer_monitor(b"garbage", from), None);

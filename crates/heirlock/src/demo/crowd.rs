@@ -38,7 +38,7 @@ const HOSTS_PER_NET: usize = 250;
 #[derive(Debug)]
 pub(super) struct Crowd {
     clients: Vec<Arc<Client>>,
-    /// What each thread's clients want next.
+    /// The clients of each thread that want to lock.
     desks: Vec<Arc<Desk>>,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
@@ -48,7 +48,7 @@ pub(super) struct Crowd {
 #[derive(Debug, Default)]
 struct Desk(Mutex<VecDeque<usize>>);
 
-/// What the clients have in common.
+/// The clients' common mounts.
 #[derive(Debug, Clone)]
 pub(super) struct Mounts {
     /// The service's address.
@@ -66,7 +66,7 @@ pub(super) fn address_of(number: usize) -> Ipv4Addr {
 }
 
 impl Crowd {
-    /// Binds all their endpoints. Nobody answers before [`Crowd::live`].
+    /// Binds all their endpoints. No client answers before [`Crowd::live`].
     ///
     /// # Errors
     /// Where the port is taken at one of their addresses, or the system gives no more sockets.
@@ -218,7 +218,7 @@ impl Worker {
         let result = Reply::decode(datagram).ok().and_then(|reply| reply.outcome.ok());
         let Some(result) = result.and_then(|bytes| Nlm4Result::decode(bytes).ok()) else { return };
         let again = self.clients[number].lock_answered(self.flying[place].reclaim, result.status);
-        // One that is to be asked again stays, and is repeated after its time.
+        // A request that is to be asked again stays, and is repeated after its time.
         if !again {
             self.flying.swap_remove(place);
         }
@@ -264,7 +264,7 @@ impl Worker {
         };
         let call = nlm::encode_lock_call(flying.xid, &Credential::None, &args);
         if let Some(endpoints) = &*client.endpoints() {
-            // What can't be sent now is repeated.
+            // A call that can't be sent now is repeated.
             let _ = endpoints.monitor.send_to(&call, self.lock_manager);
         }
     }

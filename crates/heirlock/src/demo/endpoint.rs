@@ -1,4 +1,4 @@
-//! What all that the demo plays has in common: datagram sockets, and rpcbind's answers.
+//! The common parts of all that the demo plays: datagram sockets, and rpcbind's answers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -26,7 +26,7 @@ pub(super) fn serve(socket: &UdpSocket, mut answer: impl FnMut(&[u8], SocketAddr
         match socket.recv_from(&mut buffer) {
             Ok((count, from)) => {
                 if let Some(reply) = answer(&buffer[..count], from) {
-                    // What can't be sent is as good as lost on the way: the caller repeats it.
+                    // An answer that can't be sent is as good as lost on the way: the caller repeats its call.
                     let _ = socket.send_to(&reply, from);
                 }
             }
@@ -37,9 +37,9 @@ pub(super) fn serve(socket: &UdpSocket, mut answer: impl FnMut(&[u8], SocketAddr
     }
 }
 
-/// What a port mapper says that knows these programs.
+/// The answer of a port mapper that knows these programs.
 pub(super) fn answer_rpcbind(datagram: &[u8], registered: &[Registered]) -> Option<Vec<u8>> {
-    // What is no call gets no answer, as everywhere.
+    // A message that is no call gets no answer, as everywhere.
     let call = Call::decode(datagram).ok()?;
     let refuse = |error| Some(encode_error(call.xid, &error));
     match (call.prog, call.vers, call.proc_) {

@@ -1,7 +1,7 @@
 //! `heirlock demo`: a failover on one machine, without root, packages or configuration.
 //!
-//! The two agents are real: this program, as processes, on a store in a temporary folder. What NFS servers and clients
-//! would do is played, over the real protocols on loopback addresses and unprivileged ports:
+//! The two agents are real: this program, as processes, on a store in a temporary folder. NFS servers and clients are
+//! played, over the real protocols on loopback addresses and unprivileged ports:
 //!
 //! | file | plays |
 //! |---|---|
@@ -27,7 +27,7 @@ mod sweeper;
 pub(crate) use story::run;
 pub(crate) use sweeper::sweep;
 
-/// What is asked for.
+/// The options of a demo.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// How many clients there are.

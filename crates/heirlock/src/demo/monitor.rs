@@ -1,4 +1,4 @@
-//! What a server's rpc.statd does when lockd has it watch a client: it writes a monitor record.
+//! A server's rpc.statd, as lockd uses it to watch a client: it writes a monitor record.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

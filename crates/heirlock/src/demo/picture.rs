@@ -11,7 +11,7 @@ const WORDS: usize = 31;
 /// One stretch of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stretch {
-    /// What happens in it.
+    /// The event.
     pub(super) what: &'static str,
     /// From when, in milliseconds since the power loss.
     pub(super) from_ms: i64,

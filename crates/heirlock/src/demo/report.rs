@@ -1,5 +1,5 @@
-//! What is shown, and whether all is well by the clients' own account: what the agent claims is checked against what
-//! they saw.
+//! The report, and whether all is well by the clients' own account: the agent's claims are checked against the clients'
+//! observations.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -23,7 +23,7 @@ const NAMED_MAX: usize = 10;
 /// Clients that are named as the slowest.
 const SLOWEST_MAX: usize = 5;
 
-/// What came of a demo, as `--json` prints it.
+/// The result of a demo, as `--json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct DemoReport {
     /// How many clients there were.
@@ -44,11 +44,11 @@ pub(crate) struct DemoReport {
     pub(crate) told: usize,
     /// How many, by their own account, hold their lock again.
     pub(crate) locks_held_again: usize,
-    /// What happened without heirlock.
+    /// The harm without heirlock.
     pub(crate) without_heirlock: Harm,
-    /// What a program on another machine was told that asked for one of the locks from the kill on.
+    /// The answers to a program on another machine that asked for one of the locks from the kill on.
     pub(crate) rival: Answers,
-    /// What happened when, in milliseconds since the primary's agent was killed.
+    /// The timeline, in milliseconds since the primary's agent was killed.
     pub(crate) timeline: Vec<TimelineEntry>,
     /// Those that held their lock again last, in milliseconds since the same moment.
     pub(crate) slowest: Vec<Slow>,
@@ -64,7 +64,7 @@ pub(crate) struct DemoReport {
     folder: String,
 }
 
-/// What happened to one lock without heirlock.
+/// The fate of one lock without heirlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Harm {
     /// Another client got the lock.
@@ -73,7 +73,7 @@ pub(crate) struct Harm {
     pub(crate) holder_still_believes: bool,
 }
 
-/// What the story knows besides the agent's report and the clients.
+/// The story's knowledge besides the agent's report and the clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scene {
     pub(super) harm: Harm,
@@ -84,7 +84,7 @@ pub(super) struct Scene {
     pub(super) lost_at: Instant,
 }
 
-/// What the clients saw, and nobody else's word for it.
+/// The clients' own observations.
 #[derive(Debug, Default)]
 struct Account {
     /// How many have not died.
@@ -103,7 +103,7 @@ struct Account {
 /// A client, and when it held its lock again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Slow {
-    /// Which.
+    /// The client.
     pub(crate) client: String,
     /// When, in milliseconds since the primary's agent was killed.
     pub(crate) at_ms: i64,
@@ -112,7 +112,7 @@ pub(crate) struct Slow {
 /// One entry of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct TimelineEntry {
-    /// What happened.
+    /// The event.
     pub(crate) event: String,
     /// When.
     pub(crate) at_ms: i64,
@@ -235,7 +235,7 @@ impl DemoReport {
     /// The last line.
     pub(crate) fn verdict(&self) -> &'static str {
         if self.all_is_well() {
-            "Every client has its lock back, and nobody else could take it meanwhile."
+            "Every client has its lock back, and no other program could take it meanwhile."
         } else if self.contradictions.is_empty() {
             "Some clients could not be told. heirlock names them, and its exit code says so."
         } else {
@@ -258,7 +258,7 @@ fn silent(adoption: &AdoptionReport, crowd: &Crowd) -> Vec<Missed> {
 }
 
 impl Scene {
-    /// What should have happened besides, and did not.
+    /// The expectations of the story that were not met.
     fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
         let Harm { granted_to_another, holder_still_believes } = self.harm;
@@ -296,7 +296,7 @@ impl Account {
         account
     }
 
-    /// What the agent's report says that the clients don't.
+    /// The claims in the agent's report that the clients contradict.
     fn contradictions(&self, adoption: &AdoptionReport, options: &Options) -> Vec<String> {
         let mut found = Vec::new();
         let mut expect = |so: bool, what: String| found.extend((!so).then_some(what));
@@ -319,7 +319,7 @@ impl Account {
     }
 }
 
-/// What the screen says first.
+/// The first text on the screen.
 pub(super) fn first_part() -> String {
     format!(
         "What happens to file locks when an NFS server dies?\n\n\
@@ -334,7 +334,7 @@ pub(super) fn first_part() -> String {
     )
 }
 
-/// What it says of the end of the first part.
+/// The text at the end of the first part.
 pub(super) fn outcome_of_the_first_part(harm: Harm) -> String {
     let answer = if harm.granted_to_another { "and gets it" } else { "and is refused" };
     let belief = match harm.holder_still_believes {
@@ -343,7 +343,7 @@ pub(super) fn outcome_of_the_first_part(harm: Harm) -> String {
     };
     let end = match harm {
         Harm { granted_to_another: true, holder_still_believes: true } => {
-            "\n   Two programs write to the same file now. Nobody notices."
+            "\n   Two programs write to the same file now, and neither is told."
         }
         _ => "",
     };
@@ -354,7 +354,7 @@ pub(super) fn outcome_of_the_first_part(harm: Harm) -> String {
     )
 }
 
-/// What it says before the second part.
+/// The text before the second part.
 pub(super) fn second_part(options: &Options) -> String {
     let clients = match options.clients {
         1 => "1 client locks a file".to_owned(),
@@ -371,9 +371,9 @@ pub(super) fn second_part(options: &Options) -> String {
     )
 }
 
-/// What is to be added to the agent's times, which count from the moment at which it began to act, to make them count from
-/// the kill. The agent notes an acknowledgement after its client was told, and settles after the last was: of what both
-/// bounds allow, the earliest.
+/// The shift that makes the agent's times count from the kill. They count from the moment at which the agent began to act.
+/// The agent notes an acknowledgement after its client was told, and settles after the last was: the earliest shift that
+/// both bounds allow.
 fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
     let at = |event| adoption.timeline.iter().find(|stamp| stamp.event == event).map(|stamp| stamp.at_ms);
     let bounds = [
@@ -381,7 +381,7 @@ fn shift_ms(adoption: &AdoptionReport, account: &Account) -> i64 {
         account.told_at.iter().max().zip(at(Milestone::Settled)),
     ];
     let shift = bounds.into_iter().flatten().map(|(told_at, noted_at)| told_at - noted_at).max();
-    // Where nobody was told: the last sign of life came a heartbeat before the kill at most.
+    // Where no client was told: the last sign of life came a heartbeat before the kill at most.
     shift.or(at(Milestone::PrimaryLost).map(|lost_at| -lost_at)).unwrap_or(0)
 }
 

@@ -1,5 +1,5 @@
 //! A program on another machine that wants a lock which a client holds. It asks again and again: as long as it is refused,
-//! nobody writes to the file but the client.
+//! only the client writes to the file.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,7 +23,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_millis(200);
 /// How long it waits before it asks again.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What came of its questions.
+/// The answers to its requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Answers {
     /// How often it was refused.
@@ -49,7 +49,7 @@ pub(super) struct Asking {
 }
 
 impl Rival {
-    /// One that wants to lock this file.
+    /// A program that wants to lock this file.
     ///
     /// # Errors
     /// Where its address can't be had.

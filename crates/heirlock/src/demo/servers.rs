@@ -1,7 +1,7 @@
-//! What lies behind the service's address: rpcbind, NFS and the lock manager of whichever server serves it now. The
-//! kernel's part is played, since it needs root; what is said over the network is real.
+//! The programs behind the service's address: rpcbind, NFS and the lock manager of the server that serves it now. The
+//! kernel's part is played, since it needs root; the messages over the network are real.
 //!
-//! The primary serves until it is lost. Then nobody does until the adoptive server's lock manager lives a new life: its
+//! The primary serves until it is lost. Then no server does until the adoptive server's lock manager lives a new life: its
 //! address comes up only then. Without heirlock the address comes up at once, and no grace period is open.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ struct Shared {
     adoptive: Server,
     grace: Duration,
     primary_lost: AtomicBool,
-    /// The service's address came up on the adoptive server, and nobody made its lock manager recognise anything.
+    /// The service's address came up on the adoptive server, whose lock manager was not made to recognise anything.
     address_moved: AtomicBool,
     stop: AtomicBool,
 }
@@ -152,12 +152,12 @@ struct Kernel {
     table: Table,
 }
 
-/// What the lock managers keep in memory, each for itself.
+/// The memory of the lock managers, each for itself.
 #[derive(Debug, Default)]
 struct Table {
     /// Clients that the status monitors were told to watch: one is registered once a life, however often it locks.
     watched: BTreeSet<(MyName, Ipv4Addr)>,
-    /// Which client has locked which file, by the file's handle.
+    /// The client that has locked each file, by the file's handle.
     holders: BTreeMap<(MyName, Vec<u8>), Ipv4Addr>,
 }
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn between_the_loss_and_the_new_life_nobody_answers() {
+    fn between_the_loss_and_the_new_life_no_server_answers() {
         let place = place(LIMIT);
         place.servers.lose_primary();
         let short = Duration::from_millis(300);
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!((place.records("nfs-a"), place.records("nfs-b")), (1, 0));
         place.servers.lose_primary();
         place.reborn();
-        assert_eq!(place.lock(false), Nlm4Status::DeniedGracePeriod, "nobody steals a lock in grace");
+        assert_eq!(place.lock(false), Nlm4Status::DeniedGracePeriod, "no lock is stolen in grace");
         assert_eq!(place.lock(true), Nlm4Status::Granted);
         assert_eq!((place.records("nfs-a"), place.records("nfs-b")), (1, 1));
     }

@@ -32,7 +32,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// A new life of the lock manager, whole or not at all. `$0` is its file: a path in the script itself would be read by
 /// the shell.
 const RECOGNISE: &str = r#"date +%s%N > "$0.new" && mv "$0.new" "$0""#;
-/// Succeeds exactly where the peer's agent is known and gone; `$0` is the demo's folder.
+/// Succeeds exactly where the other server's agent is known and gone; `$0` is the demo's folder.
 const FENCE: &str = r#"pid=$(cat "$0/$HEIRLOCK_PEER/agent.pid") && test -n "$pid" && test ! -e "/proc/$pid""#;
 
 /// All that lies on disk.
@@ -94,7 +94,7 @@ impl Stage {
         Ok(Host { name, folder, agent: None })
     }
 
-    /// What an administrator would write, with times for the impatient.
+    /// A configuration as an administrator would write it, with short times.
     fn configuration(&self, name: &str, rpcbind_port: u16) -> Result<String> {
         let root = self.path();
         let quoted = |path: &Path| -> Result<String> {
@@ -163,13 +163,13 @@ impl Host {
     /// Power loss.
     pub(super) fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {
-            // One that has ended already is as dead as it should be. Waited for, so that no zombie looks alive.
+            // An agent that has ended already is as dead as it should be. It is waited for, so that no zombie looks alive.
             let _ = agent.kill();
             let _ = agent.wait();
         }
     }
 
-    /// Whether its agent ended by itself, and what it said last.
+    /// Whether its agent ended by itself, and its last words.
     pub(super) fn died(&mut self) -> Option<String> {
         self.agent.as_mut()?.try_wait().ok()??;
         let log = fs::read_to_string(self.log()).unwrap_or_default();
@@ -230,8 +230,8 @@ mod tests {
     fn the_fence_confirms_an_agent_that_is_gone_and_nothing_else() {
         let stage = stage();
         let fence = settings(&stage, "nfs-b").hooks.fence.unwrap();
-        let peer = ServerName::parse("nfs-a").unwrap().to_string();
-        let confirmed = || hooks::run(&fence, &[("HEIRLOCK_PEER", peer.clone())]).is_ok();
+        let owner = ServerName::parse("nfs-a").unwrap().to_string();
+        let confirmed = || hooks::run(&fence, &[("HEIRLOCK_PEER", owner.clone())]).is_ok();
         assert!(!confirmed(), "nothing is known of it");
         let pid_file = stage.path().join("nfs-a").join("agent.pid");
         fs::create_dir(stage.path().join("nfs-a")).unwrap();

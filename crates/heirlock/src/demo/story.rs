@@ -1,4 +1,4 @@
-//! What happens, in its order.
+//! The story, in its order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     Ok(report)
 }
 
-/// One client holds a lock; its server dies; another serves in its place, and nobody tells the client.
+/// One client holds a lock; its server dies; another serves in its place, and the client is not told.
 fn without_heirlock(quiet: bool) -> Result<Harm> {
     let one = Options { clients: 1, unreachable: 0, keep: false };
     let mut cast = Cast::gather(&one, quiet)?;
@@ -209,7 +209,7 @@ impl Cast {
                 return None;
             };
             let is_over = matches!(report.phase.as_str(), "settled" | "failed");
-            // What becomes of clients without power is certain. The agent can't know, and calls them until grace ends.
+            // Clients without power will not answer. The agent can't know that, and calls them until grace ends.
             let is_certain = options.unreachable > 0 && back == living && report.acknowledged == living;
             ((is_over || is_certain) && report.generation > 1).then_some(*report)
         })?;
@@ -271,7 +271,7 @@ impl Cast {
     }
 }
 
-/// What the demo waits for, and for whom.
+/// The text of the demo's wait, with its number of clients.
 fn waits_for(back: usize, living: usize, dead: usize, since: Duration) -> String {
     let seconds = since.as_secs_f64();
     if back == 0 {

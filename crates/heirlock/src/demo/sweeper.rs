@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 /// How the name of a demo's folder begins. No other folder is removed.
 pub(super) const FOLDER_PREFIX: &str = "heirlock-demo-";
 
-/// What the demo says to it where the folder is to stay.
+/// The demo's word to it where the folder is to stay.
 const KEEP: &[u8] = b"keep";
 
 /// How often it tries: an agent that is being killed may still write.
@@ -51,7 +51,7 @@ impl Sweeper {
     /// The folder is to stay.
     pub(super) fn keep(&mut self) {
         if let Some(pipe) = &mut self.0.stdin {
-            // One that is gone removes nothing either.
+            // A sweeper that is gone removes nothing either.
             let _ = pipe.write_all(KEEP);
         }
     }
@@ -64,7 +64,7 @@ impl Drop for Sweeper {
     }
 }
 
-/// What the process does: waits for the end of standard input, and removes the folder unless it is told to keep it.
+/// The process: waits for the end of standard input, and removes the folder unless it is told to keep it.
 ///
 /// # Errors
 /// Where the folder is none that a demo of this user made, or can't be removed.

@@ -13,15 +13,19 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::files::trusted;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
-/// How often a directory that vanished is looked for, and a stop is noticed at the latest.
+/// How often a directory that vanished is looked for.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether another directory has taken the place of a watched one, and a stop is noticed at the latest.
+const REPLACED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread that watches directories. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hints {
     stop: Arc<AtomicBool>,
+    thread: Option<Lasting>,
 }
 
 impl Hints {
@@ -36,7 +40,7 @@ impl Hints {
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        threads::start("hints", move || {
+        let thread = threads::start("hints", move || {
             while !stopped.load(Ordering::Relaxed) {
                 if let Err(error) = watch(&directories, &changed, &stopped) {
                     tracing::debug!(error = %std::io::Error::from(error), "a watch ended and is begun anew");
@@ -44,8 +48,14 @@ impl Hints {
                 }
                 changed();
             }
+            Ok(())
         })?;
-        Ok(Self { stop })
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// The thread that watches, for the watchdog to keep.
+    pub(crate) fn take_thread(&mut self) -> Option<Lasting> {
+        self.thread.take()
     }
 }
 
@@ -63,14 +73,16 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
     for directory in directories {
         add(&queue, directory)?;
     }
-    // Whatever happened before the watch was set is seen by this look.
+    // This look sees all that happened before the watch was set.
     changed();
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) };
+        let is_whole = watched.iter().all(Option::is_some);
+        let patience = if is_whole { REPLACED_PATIENCE } else { PATIENCE };
+        let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
         let ready = poll(&mut [PollFd::new(&queue, PollFlags::IN)], Some(&patience));
         match ready {
             Ok(0) if identities(directories) != watched => return Ok(()),
@@ -86,7 +98,7 @@ fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Res
     }
 }
 
-/// Which directories these are now; `None` where there is none.
+/// The identity of the directories now; `None` where there is none.
 fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
     let identity = |path: &PathBuf| trusted::stat_of_link(path).ok().map(|found| (found.dev(), found.ino()));
     directories.iter().map(identity).collect()
@@ -110,8 +122,7 @@ fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Reads all events that are there; says whether a watch was lost. What overflowed needs nothing more: a look is
-/// due in any case.
+/// Reads all events that are there; says whether a watch was lost. An overflow needs nothing more: a look is due in any case.
 fn drain(queue: &std::os::fd::OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<bool, Errno> {
     let gone = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT;
     let mut reader = inotify::Reader::new(queue, buffer);
@@ -164,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_appears_moves_and_vanishes_is_hinted() {
+    fn a_file_that_appears_moves_and_vanishes_is_hinted() {
         let directory = made();
         let (_hints, receiver) = start(directory.path());
         let sm = directory.path().join("sm");

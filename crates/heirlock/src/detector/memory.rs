@@ -1,12 +1,12 @@
-//! What earlier looks read, so that a hinted one opens only what may have changed since.
+//! The memory of earlier looks, so that a hinted look opens only files that may have changed since.
 //!
-//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with
-//! another ctime: that is the present, and unlike mtime nobody can set it back. But the kernel's clock for it goes on by
-//! ticks, and two changes in one tick look like one. So, as in git's index ("racily clean"), what was read is remembered
-//! only where the file had last changed some ticks before the look began: whatever changes it from then on, before, while
-//! or after it is read, gives it a later ctime than the one that is remembered.
+//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with another
+//! ctime: that is the present, and unlike mtime no program can set it back. But the kernel's clock for it goes on by ticks,
+//! and two changes in one tick look like one. So, as in git's index ("racily clean"), a file is remembered only where
+//! the file had last changed some ticks before the look began: whatever changes it from then on, before, while or after it
+//! is read, gives it a later ctime than the one that is remembered.
 //!
-//! What this can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
+//! It can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
 //! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock
 //! is another. No status monitor writes like that (rpc.statd creates a file, or renames a new one onto it), and a look that
 //! no hint causes begins with an empty memory: it finds them.
@@ -61,7 +61,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// A look begins: what it doesn't find is forgotten.
+    /// A look begins: files that it doesn't find are forgotten.
     pub(super) fn begin(&mut self) {
         self.earlier = std::mem::take(&mut self.known);
         self.known.reserve(self.earlier.len());
@@ -73,7 +73,7 @@ impl Records {
         self.earlier = HashMap::new();
     }
 
-    /// What this file holds, if that is known without opening it.
+    /// The content of this file, if it is known without opening it.
     pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Vec<u8>> {
         let (name, (stamp, bytes)) = self.earlier.remove_entry(name)?;
         let there = directory.stat_of(name.as_str()).ok()?;
@@ -90,8 +90,8 @@ impl Records {
         self.opened += 1;
     }
 
-    /// This was read of the file by a look that began at that time. The stamp was taken before it was read: one taken
-    /// afterwards would be that of a change in between, and vouch for what is no longer there.
+    /// Remembers the content that a look, which began at that time, read from the file. The stamp was taken before that: a
+    /// stamp taken afterwards could be that of a change in between, and vouch for content that is no longer there.
     pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, bytes: &[u8], began: WallTime) {
         if stamp.is_settled(began) {
             self.known.insert(name.clone(), (stamp, bytes.into()));
@@ -116,7 +116,8 @@ impl WallTime {
     }
 }
 
-/// What tells whether a file is still the one that was read. Each architecture has its own types for these; all of them fit.
+/// The metadata that tell whether a file is still the one that was read. Each architecture has its own types for these; all
+/// of them fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: i128,
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_alone_is_not_opened_again() {
+    fn a_file_that_was_left_alone_is_not_opened_again() {
         let mut ground = Ground::new();
         for (cookie, path) in ["sm/10.0.0.1", "sm/10.0.0.2", "sm.bak/10.0.0.1"].into_iter().enumerate() {
             ground.write(path, cookie);
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_young_or_no_record_is_opened_again() {
+    fn a_file_that_is_young_or_no_record_is_opened_again() {
         let mut ground = Ground::new();
         fs::write(ground.at("sm/10.0.0.1"), line(1).repeat(2) + "torn").unwrap();
         fs::write(ground.at("sm/10.0.0.2"), "").unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rewritten_right_after_a_look_is_seen_by_the_next() {
+    fn a_file_that_is_rewritten_right_after_a_look_is_seen_by_the_next() {
         let mut ground = Ground::new();
         for cookie in 0..500 {
             ground.write("sm/10.0.0.1", cookie);
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_opened_again_once_it_changed() {
+    fn a_remembered_file_is_opened_again_once_it_changed() {
         let mut ground = Ground::new();
         ground.write("sm/10.0.0.1", 0);
         for cookie in 1..20 {
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_an_old_file_is_none() {
+    fn a_new_file_that_looks_like_an_old_one_is_none() {
         let mut ground = Ground::new();
         ground.write("sm/10.0.0.1", 0);
         ground.write("sm/10.0.0.2", 1);
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_replaces_a_file_or_goes_is_seen() {
+    fn a_file_that_is_replaced_or_goes_is_seen() {
         let mut ground = Ground::new();
         for cookie in 0..50 {
             ground.write("sm/10.0.0.1.new", 2 * cookie);

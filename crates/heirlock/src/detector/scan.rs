@@ -25,7 +25,7 @@ pub(crate) enum ScanError {
         source: io::Error,
     },
     /// It holds more files than any server has clients.
-    #[error("{path} holds more than {max} files; it is damaged, or somebody fills it", max = limits::RECORDS_MAX)]
+    #[error("{path} holds more than {max} files; it is damaged, or another program fills it", max = limits::RECORDS_MAX)]
     TooMany {
         /// which
         path: PathBuf,
@@ -56,7 +56,7 @@ fn look_at_folder(
 ) -> Result<(), ScanError> {
     let records = memory.of(folder);
     records.begin();
-    // Before any file is looked at: what changes during the look is not old.
+    // Before any file is looked at: a file that changes during the look is not old.
     let began = WallTime::now();
     let name = match folder {
         Folder::Sm => "sm",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_named_and_left_alone() {
+    fn a_file_that_is_no_record_is_named_and_left_alone() {
         let directory = state_directory();
         let sm = directory.path().join("sm");
         fs::write(sm.join("empty"), "").unwrap();

@@ -58,7 +58,7 @@ impl Ground {
         }
     }
 
-    /// Makes a change after all hints of what was before have come, so that only its own can lead to the look.
+    /// Makes a change after all hints of earlier changes have come, so that only its own can lead to the look.
     fn hinted(&self, hints: &Receiver<()>, change: impl FnOnce(), shows: impl Fn(&Scan) -> bool) {
         while hints.recv_timeout(Duration::from_millis(50)).is_ok() {}
         change();
@@ -103,7 +103,7 @@ fn a_burst_of_two_thousand_files_causes_few_looks() {
 }
 
 #[test]
-fn what_rpc_statd_does_is_hinted_step_by_step() {
+fn each_step_of_rpc_statd_is_hinted() {
     let ground = Ground::new();
     let (_hints, receiver) = ground.hints();
     let path = ground.sm.join("10.0.0.1");
@@ -142,7 +142,7 @@ fn no_look_misses_a_client_that_sm_notify_moves() {
     for name in &names {
         fs::write(ground.sm.join(name), line("now")).unwrap();
     }
-    // What an earlier run could not reach lies there already.
+    // A file that an earlier run could not reach lies there already.
     for name in &names[..50] {
         fs::write(ground.bak.join(name), line("before")).unwrap();
     }
@@ -176,7 +176,7 @@ fn no_look_misses_a_client_that_sm_notify_moves() {
 }
 
 #[test]
-fn what_takes_the_place_of_a_directory_is_watched() {
+fn a_directory_that_takes_the_place_of_another_is_watched() {
     let ground = Ground::new();
     let (_hints, receiver) = ground.hints();
     let put = |name: &str| fs::write(ground.sm.join(name), line("nfs-a")).unwrap();

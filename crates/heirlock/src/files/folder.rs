@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{expect_at_most, expect_file, if_present, read_whole};
 
-/// What a temporary name begins with. Every status monitor ignores hidden files.
+/// The beginning of a temporary name. Every status monitor ignores hidden files.
 const TEMPORARY: &str = ".heirlock.";
 
 /// How often another temporary name is tried where one is taken.
@@ -25,13 +25,13 @@ const NAMES_TRIED_MAX: usize = 16;
 /// How many names a file may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// One. A second name may be that of a file of another folder, whose text is nobody's business here.
+    /// One. A second name may be that of a file of another folder, whose text must not be read here.
     One,
     /// Any number: the store gives one file a name in several generations.
     Any,
 }
 
-/// Whose a new file is.
+/// The owner of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The user's that heirlock runs as.
@@ -47,7 +47,7 @@ pub(crate) enum Owner {
 #[must_use]
 pub(crate) struct Temporary(OsString);
 
-/// An open folder. Everything is reached from its descriptor: whatever takes the place of one of the folders above it
+/// An open folder. Everything is reached from its descriptor: a link that takes the place of one of the folders above it
 /// afterwards leads nowhere else. Names are single components; a path is refused.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -82,7 +82,7 @@ impl Folder {
         let from_here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match openat2(&self.at, from_here, flags, Mode::empty(), resolve) {
             Ok(at) => Ok(Self { at, path: self.path.join(path) }),
-            // A kernel before 5.6, or a container's filter of system calls; and what it says of links is hard to read.
+            // A kernel before 5.6, or a container's filter of system calls, whose error for links is hard to read.
             Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::LOOP | Errno::XDEV) => self.walk(path),
             Err(error) => Err(error.into()),
         }
@@ -98,17 +98,17 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where it was found. For people: what is there now may be something else.
+    /// Where it was found. For people: another folder may lie there now.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is known of the folder itself.
+    /// The folder's own metadata.
     pub(crate) fn stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.at)?)
     }
 
-    /// What is known of an entry; of a link, and not of what it leads to.
+    /// The metadata of an entry; of a link itself, and not of its target.
     pub(crate) fn stat_of(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
         Ok(statat(&self.at, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -163,8 +163,8 @@ impl Folder {
         read_whole(file, &stat, max)
     }
 
-    /// Opens a file that bytes are added to, and makes it, with mode 0600, where there is none. One that has `max` bytes or
-    /// more is refused.
+    /// Opens a file that bytes are added to, and makes it, with mode 0600, where there is none. A file of `max` bytes or more
+    /// is refused.
     pub(crate) fn open_to_append(&self, name: impl AsRef<OsStr>, max: usize) -> io::Result<File> {
         let name = component(name.as_ref())?;
         let mut tried = 0;
@@ -186,7 +186,7 @@ impl Folder {
         }
     }
 
-    /// A new file with these bytes; durable if `sync`. What is there already, a link too, is an error.
+    /// A new file with these bytes; durable if `sync`. An entry that is there already, a link too, is an error.
     pub(crate) fn create(
         &self,
         name: impl AsRef<OsStr>,
@@ -214,7 +214,7 @@ impl Folder {
     }
 
     /// Puts these bytes in the place of a file, or makes it. A reader finds all of the old bytes or all of the new
-    /// ones. What is no file is an error, and stays.
+    /// ones. An entry that is no file is an error, and stays.
     pub(crate) fn replace(
         &self,
         name: impl AsRef<OsStr>,
@@ -243,7 +243,7 @@ impl Folder {
         self.replace(name, bytes, mode, owner, true)
     }
 
-    /// A file with these bytes and a name that nobody knows; durable if `sync`.
+    /// A file with these bytes and a random name; durable if `sync`.
     pub(crate) fn prepare(&self, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<Temporary> {
         let (temporary, file) = self.make_temporary(mode)?;
         match self.fill(file, bytes, mode, owner, sync) {
@@ -306,8 +306,8 @@ impl Folder {
         Ok(unlinkat(&self.at, &temporary.0, AtFlags::empty())?)
     }
 
-    /// Removes the temporary files that a kill left behind. Nobody else may be at work in the folder. A folder of such a name
-    /// was left by no kill, and stays; what can't be removed keeps no other from being removed.
+    /// Removes the temporary files that a kill left behind. No other process may be at work in the folder. A folder of such a
+    /// name was left by no kill, and stays; a file that can't be removed keeps no other from being removed.
     pub(crate) fn tidy(&self, max: usize) -> io::Result<()> {
         let mut failed = Ok(());
         for name in self.names(max)?.iter().filter(|name| name.as_bytes().starts_with(TEMPORARY.as_bytes())) {
@@ -361,7 +361,7 @@ impl Folder {
         Ok(fchown(&self.at, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 
-    /// Waits for nobody, and answers whether nobody else holds the folder's lock. It is held as long as this is open.
+    /// Takes the folder's lock without waiting; `false` where another process holds it. It is held as long as this is open.
     pub(crate) fn try_lock(&self) -> io::Result<bool> {
         match rustix::fs::flock(&self.at, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),

@@ -1,7 +1,7 @@
 //! Every file that heirlock opens, reads, writes, renames or removes, it opens, reads, writes, renames or removes here.
 //!
 //! rpc.statd's directory belongs to rpc.statd's user, and the store is written by other servers. An entry of such a folder
-//! may be a link to a file of root's, a pipe that nobody writes to, or a file without end. So what is below a
+//! may be a link to a file of root's, a pipe that no process writes to, or a file without end. So what is below a
 //! [`Folder`] is reached from its descriptor and name by name: no link is followed, nothing but a file is opened, no file is
 //! read beyond a bound, and whatever is written is written into a file that was made for it.
 //!
@@ -18,7 +18,7 @@ use std::io;
 pub(crate) use folder::{Folder, Links, Owner, Temporary};
 use rustix::fs::{FileType, Stat};
 
-/// What is done only where it wasn't done yet: that a file is absent is no failure.
+/// For work that may have been done already: an absent file is no failure.
 pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -26,7 +26,7 @@ pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What was read; `None` where there is no such file.
+/// The content; `None` where there is no such file.
 pub(crate) fn if_present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

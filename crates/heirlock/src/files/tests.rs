@@ -91,7 +91,7 @@ fn a_file_is_read_to_the_bound_and_not_beyond() {
         folder.open_to_append(name, MAX).unwrap_err();
         trusted::read(&directory.path().join(name), MAX).unwrap_err();
     }
-    // One that grows while it is read.
+    // A file that grows while it is read.
     assert_eq!(read_sized(io::repeat(b'x'), 0, MAX).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
 }
 
@@ -155,7 +155,7 @@ fn a_folder_is_removed_with_all_in_it_and_nothing_that_a_link_leads_to() {
 }
 
 #[test]
-fn what_a_kill_left_behind_is_tidied_and_nothing_else() {
+fn a_file_that_a_kill_left_behind_is_tidied_and_no_other() {
     let (directory, folder) = ground();
     let _left = folder.prepare(b"half", 0o600, Owner::Ours, false).unwrap();
     for name in ["10.0.0.1", ".heirlock-callouts", "10.0.0.2.new"] {

@@ -45,7 +45,7 @@ pub(crate) fn read_system(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Opens a file for reading: a pipe keeps nobody waiting, and a device is refused.
+/// Opens a file for reading. It does not wait for a pipe, and refuses a device.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     expect_file(&fs::metadata(path)?)?;
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
@@ -102,12 +102,12 @@ pub(crate) fn may_write(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
 }
 
-/// What is known of a file or folder; of what a link leads to.
+/// The metadata of a file or folder; of the target of a link.
 pub(crate) fn stat(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// What is known of a file, a folder or a link itself.
+/// The metadata of a file, a folder or a link itself.
 pub(crate) fn stat_of_link(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::symlink_metadata(path)
 }

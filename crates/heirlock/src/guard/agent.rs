@@ -27,7 +27,7 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
 fn unanswered(host: &Host, error: &AskError) -> Finding {
     let harm = "no new client is noticed, and nothing can be adopted or released here";
     match error {
-        // It was there, and what it said is not known to this version.
+        // It was there, and this version does not know its answer.
         AskError::Gone { why } => of_another_version(host, why),
         AskError::NoAgent { path, source } => {
             let start = match host.systemctl {
@@ -55,7 +55,7 @@ fn restart(host: &Host) -> &'static str {
     if host.systemctl.is_some() { "systemctl restart heirlock" } else { "end it and start it again" }
 }
 
-/// What an agent that answers says of itself.
+/// The findings on an agent that answers.
 fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Finding> {
     let mut findings = Vec::new();
     let version = env!("CARGO_PKG_VERSION");
@@ -68,7 +68,7 @@ fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Find
     } else if report.configuration != settings.fingerprint() {
         findings.push(Finding::warning(
             CHECK,
-            "it runs with another configuration than this file: what was changed since its start is not in force",
+            "it runs with another configuration than this file: changes since its start are not in force",
             format!("{}; or name its file with --config", restart(host)),
         ));
     }
@@ -97,7 +97,7 @@ fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Find
                 ago(looked),
                 settings.capture.scan_interval.as_secs_f32()
             ),
-            "see what 'heirlock status' says of it",
+            "look at 'heirlock status'",
         ));
     }
     if findings.is_empty() {

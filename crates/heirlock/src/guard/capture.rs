@@ -1,5 +1,5 @@
-//! What may be wrong with how records are noticed (`capture.mode`): whether the status monitor of this host is the one that
-//! the mode means, and whether it does what the mode promises. A mode is a file here.
+//! Checks of the capture mode (`capture.mode`): whether the status monitor of this host is the one that the mode means, and
+//! whether it does what the mode promises. A mode is a file here.
 
 mod callout;
 mod nsm;
@@ -9,7 +9,7 @@ use super::finding::Finding;
 use crate::config::{ForEach, Settings};
 use crate::host::Host;
 
-/// What the configuration promises, and what in it contradicts that.
+/// The configuration's promise, and the keys in it that contradict the promise.
 pub(super) fn configured(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![promise(settings)];
     let mode = settings.capture.mode.as_str();
@@ -37,7 +37,7 @@ fn promise(settings: &Settings) -> Finding {
     if promise.is_whole { Finding::ok(check, promise.words) } else { Finding::note(check, promise.words) }
 }
 
-/// What the live host says of it, and what is well.
+/// The findings on the live host, those that are well as well.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     type Live = fn(&Host, &Settings) -> Vec<Finding>;
     let each = ForEach::<Live> { watch: watch::live, callout: callout::live, nsm: nsm::live };

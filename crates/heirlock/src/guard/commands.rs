@@ -1,4 +1,4 @@
-//! Whether the commands of the configuration can be run. One that can't is met in the middle of an adoption otherwise.
+//! Whether the commands of the configuration can be run. A command that can't would be met in the middle of an adoption.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
                 Some(volume) => Finding::warning(
                     CHECK,
                     format!("{found}; {volume} is not mounted now"),
-                    "put what an adoption needs where it is before the adoption, or look again when the volume is here",
+                    "install the program where it is before an adoption, or look again when the volume is here",
                 ),
                 None => Finding::loses_locks(
                     CHECK,
@@ -58,7 +58,7 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
     let others_write = meta.permissions().mode() & 0o022 != 0;
     if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) || others_write {
         let found = format!(
-            "{key}: {shown} belongs to user {} and has mode {:04o}: who may change it becomes root",
+            "{key}: {shown} belongs to user {} and has mode {:04o}: a user who may change it becomes root",
             meta.uid(),
             meta.mode() & 0o7777
         );
@@ -67,8 +67,8 @@ fn judge(host: &Host, key: &str, command: &Command) -> Option<Finding> {
     path.ancestors().skip(1).find_map(|folder| judge_folder(host, key, &path, folder))
 }
 
-/// Who may rename what lies in a folder may put another program in its place. In one with the sticky bit, as /tmp has it, only
-/// the owner of what lies there may.
+/// A user who may rename the entries of a folder may put another program in its place. In a folder with the sticky bit, such
+/// as /tmp, only the owner of an entry may.
 fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option<Finding> {
     let meta = trusted::stat(host.at(folder)).ok()?;
     let mode = meta.mode() & 0o7777;
@@ -79,7 +79,7 @@ fn judge_folder(host: &Host, key: &str, program: &Path, folder: &Path) -> Option
     }
     let (program, folder) = (program.display(), folder.display());
     let found = format!(
-        "{key}: {program} lies below {folder}, which belongs to user {} and has mode {mode:04o}: who may put another program in its place becomes root",
+        "{key}: {program} lies below {folder}, which belongs to user {} and has mode {mode:04o}: a user who may put another program in its place becomes root",
         meta.uid()
     );
     Some(Finding::warning(CHECK, found, "put it where only root may write, as in /usr/local/sbin"))
@@ -158,7 +158,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             folder_mode(0o755);
             std::os::unix::fs::chown(tree.host().at("/usr/local"), Some(4711), None).unwrap();
-            assert_eq!(said("/usr/local/sbin/up").0, Severity::Warning, "somebody's folder");
+            assert_eq!(said("/usr/local/sbin/up").0, Severity::Warning, "another user's folder");
         }
     }
 

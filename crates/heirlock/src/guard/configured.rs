@@ -1,4 +1,4 @@
-//! What can be said of a configuration without touching the network.
+//! Checks of a configuration that need no network.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -213,7 +213,7 @@ fn exports(exports: &Exports, settings: &Settings) -> Vec<Finding> {
     for service in &settings.services {
         let name = &service.name;
         if service.exports.is_empty() {
-            let found = format!("{name}: no exports are listed, so nobody compares their fsids");
+            let found = format!("{name}: no exports are listed, so their fsids are not compared");
             findings.push(Finding::note(check, found));
         }
         for path in &service.exports {
@@ -247,7 +247,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let margin = settings.lock_manager.settle_margin;
     if margin >= grace {
         let found = format!(
-            "lock-manager.settle-margin is {} s, and grace lasts {} s: nobody would ever be notified",
+            "lock-manager.settle-margin is {} s, and grace lasts {} s: no client would ever be notified",
             seconds(margin),
             seconds(grace)
         );
@@ -267,7 +267,7 @@ pub(super) fn times(host: &Host, settings: &Settings) -> Vec<Finding> {
     let delay = settings.capture.tombstone_delay;
     if delay < grace {
         let found = format!(
-            "capture.tombstone-delay is {} s, shorter than grace with its {} s: what a restart deletes could be believed before it is known to be one",
+            "capture.tombstone-delay is {} s, shorter than grace with its {} s: deletions by a restart could be believed before it is known to be one",
             seconds(delay),
             seconds(grace)
         );
@@ -300,7 +300,7 @@ fn place(host: &Host, settings: &Settings) -> Vec<Finding> {
             path.display(),
             export.display()
         );
-        findings.push(Finding::warning("store-place", found, "put the store beside what is exported"));
+        findings.push(Finding::warning("store-place", found, "put the store beside the exports"));
     }
     match (disk(&host.at(path)), disk(&host.at("/var/lib"))) {
         (Ok(store), Ok(own)) => findings.push(judge_place(settings, store, own)),

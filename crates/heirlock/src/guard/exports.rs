@@ -1,5 +1,5 @@
-//! What this host exports, and under which fsid: what a file handle begins with. A handle that another server can't read
-//! is a lock that can't be reclaimed.
+//! The exports of this host and their fsids, with which a file handle begins. A handle that another server can't read is
+//! a lock that can't be reclaimed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const FOLDER: &str = "/etc/exports.d";
 pub(super) struct Exports(BTreeMap<PathBuf, BTreeSet<Option<String>>>);
 
 impl Exports {
-    /// The host's: what is exported now, and what the files say of paths that aren't.
+    /// The host's exports: those of now, and from the files those of other paths.
     pub(super) fn read(host: &Host, state_directory: &Path) -> Self {
         let mut files = vec![PathBuf::from(FILE)];
         let names = host.list(FOLDER).unwrap_or_default();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_now_counts_more_than_the_file() {
+    fn exports_of_now_count_more_than_the_file() {
         let tree = Tree::new();
         let fsid = || fsids(&Exports::read(&tree.host(), Path::new(STATE)), "/srv/nfs");
         tree.put("/etc/exports", "/srv/nfs *(rw)\n");

@@ -1,4 +1,4 @@
-//! What servers compare: each puts its own into its heartbeat, and `doctor` reads the others'.
+//! Facts that servers compare: each puts its own into its heartbeat, and `doctor` reads the others'.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) const VERSION: &str = "version";
 /// The kernel's release.
 pub(super) const KERNEL: &str = "kernel";
 
-/// This host's. What can't be known is left out.
+/// This host's facts. Unknown ones are left out.
 pub(super) fn of(host: &Host, settings: &Settings) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     facts.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());

@@ -1,4 +1,4 @@
-//! What a check found.
+//! The finding of a check.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ pub(crate) enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Finding {
-    /// Which check: a word that does not change, for scripts.
+    /// The name of the check: a word that does not change, for scripts.
     pub(crate) check: &'static str,
     /// How bad it is.
     pub(crate) severity: Severity,
-    /// What was found.
+    /// The finding in words.
     pub(crate) found: String,
-    /// What an administrator can do.
+    /// The remedy for an administrator.
     pub(crate) remedy: Option<String>,
 }
 
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_printed_for_scripts_in_kebab_case() {
+    fn a_severity_is_printed_for_scripts_in_kebab_case() {
         let json = serde_json::to_value(Finding::loses_locks("lift-grace", "y", "n")).unwrap();
         let expected = serde_json::json!({
             "check": "lift-grace", "severity": "loses-locks", "found": "y", "remedy": "n"

@@ -1,5 +1,5 @@
-//! What an adoption by this server needs: one list. `adopt` refuses by it before anything is claimed, and `doctor` shows all of
-//! it, so that what one calls well the other never refuses.
+//! The needs of an adoption by this server: one list. `adopt` refuses by it before anything is claimed, and `doctor` shows all
+//! of it, so that `adopt` never refuses for a thing that `doctor` calls well.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::{hooks, probe};
 /// One thing that was looked at.
 struct Need {
     finding: Finding,
-    /// How bad it is while nobody adopts, where it may be brought right before an adoption.
+    /// How bad it is while no adoption is on, where it may be brought right before one.
     until_then: Option<Severity>,
 }
 
@@ -45,8 +45,8 @@ impl Need {
     }
 }
 
-/// What an adoption of these services by this server is refused for; an operator who insists is refused only what the
-/// strategy can't work without.
+/// The missing needs for which an adoption of these services by this server is refused; where the operator insists, only those
+/// without which the strategy can't work.
 pub(super) fn refusals(
     host: &Host,
     settings: &Settings,
@@ -134,8 +134,8 @@ fn grace_is_open(settings: &Settings, lock_manager: &mut dyn LockManager) -> Res
     refuse(why, instead)
 }
 
-/// What would lose locks although the strategy can work, and what is well. Reads a few files, makes and removes some, and asks
-/// programs; what it reads may hang with the disk that it lies on.
+/// The needs without which locks would be lost although the strategy can work, met ones as well. Reads a few files, makes and
+/// removes some, and asks programs; a read may hang with the disk.
 fn besides(
     host: &Host,
     settings: &Settings,
@@ -212,8 +212,8 @@ fn addresses_awaited(
     settings.services.iter().filter(|service| targets.contains(&service.name)).filter_map(one).collect()
 }
 
-/// What the services to be taken over need of this host's file systems and isn't there now. Where a hook brings the volume,
-/// nothing has to be.
+/// The needs of the services to be taken over that this host's file systems do not meet now. Where a hook brings the volume,
+/// they need nothing.
 fn volumes(host: &Host, settings: &Settings, targets: &[ServiceName]) -> Vec<Finding> {
     if settings.hooks.volume_up.is_some() {
         return Vec::new();
@@ -256,7 +256,7 @@ mod tests {
         vec!["nfs".parse().unwrap()]
     }
 
-    /// What `adopt` refuses for on this host, which `doctor` has to show, and not as well.
+    /// The needs that `adopt` refuses for on this host: `doctor` has to show them, and not as well.
     fn refused(tree: &Tree, settings: &Settings) -> Vec<(&'static str, Severity)> {
         let shown = check(&tree.host(), settings);
         let refusals = refusals(&tree.host(), settings, &nfs(), false);
@@ -286,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn what_adopt_refuses_for_doctor_never_calls_well() {
+    fn a_need_that_adopt_refuses_for_is_never_well_for_doctor() {
         let tree = fit();
-        // Where rpcbind answers nobody, systemd starts it with NFS.
+        // Where rpcbind does not answer, systemd starts it with NFS.
         let kernel = |more: &str| settings(&format!("[notify]\nrpcbind-port = 9\n{more}{SERVICE}"));
         let (loses, warning) = (Severity::LosesLocks, Severity::Warning);
         assert_eq!(refused(&tree, &kernel("")), []);
@@ -385,7 +385,7 @@ mod tests {
         let unmounted = missing(&tree, "");
         assert_eq!(unmounted, ["nfs: /srv/nfs lies on the volume of /srv, and nothing is mounted there"]);
         let other = "[[service]]\nname = \"other\"\naddresses = [\"192.0.2.11\"]\nexports = [\"/nowhere\"]\n";
-        assert_eq!(missing(&tree, other), unmounted, "what is not taken over needs nothing");
+        assert_eq!(missing(&tree, other), unmounted, "a service that is not taken over needs nothing");
         let hook = settings(&format!("[hooks]\nvolume-up = [\"true\"]\n{SERVICE}"));
         assert_eq!(volumes(&tree.host(), &hook, &["nfs".parse().unwrap()]), []);
         tree.put("/proc/mounts", "/dev/drbd0 /srv ext4 rw 0 0\n");

@@ -1,4 +1,4 @@
-//! What the live host, its clients and the other servers say.
+//! Checks of the live host, of its clients and of the other servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,12 +67,12 @@ pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What can't be read in the store.
+/// The entries of the store that can't be read.
 fn damaged(error: &StoreError) -> Finding {
     Finding::warning("records", error.to_string(), "mend the store")
 }
 
-/// What lockd needs to find at rpcbind, and what clients do.
+/// The programs that lockd needs to find at rpcbind, and those that clients need.
 fn registrations(settings: &Settings) -> Vec<Finding> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let port = settings.notify.rpcbind_port;
@@ -93,7 +93,7 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
         Ok((at, _)) => Finding::ok("status-monitor", format!("registered, at port {}", at.port())),
         Err(why) => {
             let found =
-                format!("{why}; without one lockd grants locks after a minute and nobody knows of them");
+                format!("{why}; without one lockd grants locks after a minute without a record of them");
             let remedy = match settings.capture.mode.properties().is_status_monitor {
                 true => "start the agent (systemctl start heirlock)",
                 false => "start rpc.statd (rpc-statd.service)",
@@ -112,7 +112,7 @@ fn registrations(settings: &Settings) -> Vec<Finding> {
     vec![monitor, lock_manager]
 }
 
-/// What this host mounts by NFSv3 with locks holds its own lockd up. For restart-nfs the lock manager itself refuses.
+/// A mount by NFSv3 with locks holds this host's own lockd up. For restart-nfs the lock manager itself refuses.
 fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
     if settings.lock_manager.kind != LockManagerKind::Kernel
         || settings.lock_manager.strategy == Strategy::RestartNfs
@@ -131,14 +131,14 @@ fn mounts_with_locks(host: &Host, settings: &Settings) -> Option<Finding> {
     ))
 }
 
-/// Where the status monitor is followed to, and who said so.
+/// The status monitor's directory that is followed, and the source of its path.
 fn followed(host: &Host, settings: &Settings) -> Option<Finding> {
     let (path, asked) = (!settings.state_directory_is_set).then(|| statd::directory(host))?;
     let found = format!("state-directory is not set, and {} is followed ({asked})", path.display());
     Some(Finding::ok("status-monitor-directory", found))
 }
 
-/// Where it is looked up what is exported, and who said so.
+/// The table of exports that is read, and the source of its path.
 fn export_table(host: &Host, settings: &Settings) -> Option<Finding> {
     if settings.services.iter().all(|service| service.exports.is_empty()) {
         return None;
@@ -146,7 +146,7 @@ fn export_table(host: &Host, settings: &Settings) -> Option<Finding> {
     let ExportTable { path, asked } = ExportTable::of(host, &settings.state_directory);
     Some(Finding::ok(
         "export-table",
-        format!("what is exported now is read from {} ({asked})", path.display()),
+        format!("the present exports are read from {} ({asked})", path.display()),
     ))
 }
 
@@ -195,7 +195,7 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What must be equal on all servers, and what better were.
+/// The facts that must be equal on all servers, and those that had better be.
 fn differences(ours: &BTreeMap<String, String>, store: &dyn Store, settings: &Settings) -> Vec<Finding> {
     let check = "other-servers";
     let others = match records::others(store, settings) {
@@ -261,7 +261,7 @@ fn state_number(host: &Host, settings: &Settings, kept: &[Kept]) -> Finding {
             format!(
                 "{shown} is {number}, more than a server's restarts come to; other programs may take it for negative"
             ),
-            "find out what wrote it",
+            "find out which program wrote it",
         ),
         (Ok(number), _) => Finding::ok(check, format!("{shown} is {number}")),
         (Err(StateError::Empty), _) => Finding::ok(check, format!("{shown} is empty, as it is installed")),

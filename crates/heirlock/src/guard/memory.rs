@@ -1,4 +1,4 @@
-//! What the host was like before it was put under guard: the one file that `disable` needs to give it back.
+//! The memory of the host before it was put under guard: the one file that `disable` needs to give it back.
 //!
 //! It is written before each change that it remembers, so that a run that was ended between the two is taken back as well.
 
@@ -19,7 +19,7 @@ pub(super) const FILE: &str = crate::store::memory::GUARD_FILE;
 /// The one format there is.
 const FORMAT: u32 = 1;
 
-/// What `enable` changed.
+/// The changes of `enable`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Memory {
@@ -54,16 +54,16 @@ pub(super) struct Memory {
 /// One file of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Remembered {
-    /// What was there.
+    /// The file before.
     pub(super) before: Option<Before>,
-    /// What we wrote, the newest last: that and the one before may be there after a run that was ended.
+    /// The contents that heirlock wrote, the newest last: that or the one before may be there after a run that was ended.
     pub(super) ours: Vec<Content>,
-    /// What we added, where the rest of the file is somebody else's and may change.
+    /// The lines that heirlock added, where the rest of the file is the administrator's and may change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) block: Option<String>,
 }
 
-/// A file of somebody else's.
+/// A file that heirlock did not make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Before {
     pub(super) content: Content,
@@ -122,7 +122,7 @@ impl Memory {
 }
 
 impl Before {
-    /// What is there now; `None` where nothing is.
+    /// The file now; `None` where there is none.
     pub(super) fn look(host: &Host, path: &Path) -> io::Result<Option<Self>> {
         let Some(metadata) = files::if_present(trusted::stat_of_link(host.at(path)))? else {
             return Ok(None);
@@ -157,7 +157,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> io::Result<()> {
-    // Its temporary name is hidden, so that nobody who reads the folder's files takes it for one of them.
+    // Its temporary name is hidden, so that no program that reads the folder's files takes it for one of them.
     let (folder, name) = trusted::place(path)?;
     folder.replace(name, bytes, mode, owner, true)
 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_nobodys_file() {
+    fn a_link_is_not_taken_for_a_file() {
         let tree = Tree::new();
         tree.folder("/etc");
         std::os::unix::fs::symlink("elsewhere", tree.host().at("/etc/x")).unwrap();

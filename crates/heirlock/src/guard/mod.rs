@@ -1,7 +1,7 @@
-//! What puts a host under heirlock's guard, and what says what would go wrong.
+//! Putting a host under heirlock's guard, and finding out what would go wrong on it.
 //!
-//! On a guarded host heirlock alone tells clients (design: *Who notifies*). What else may do it, stock sm-notify above
-//! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost, and nobody is told.
+//! On a guarded host heirlock alone tells clients (design: *Who notifies*). Another program that does, stock sm-notify above
+//! all, ends the grace period of an adoption or notifies from the wrong address: locks are lost without a word.
 //!
 //! | function | looks at | for |
 //! |---|---|---|
@@ -46,8 +46,8 @@ use crate::host::Host;
 pub(crate) use finding::{Finding, Severity};
 pub(crate) use switch::{GuardError, Step, StepOutcome};
 
-/// What can be said of a configuration without touching the network. Where the store is said to be shared this takes up
-/// to three seconds: another server's heart must be seen to beat.
+/// Checks of a configuration that need no network. Where the store is said to be shared this takes up to three seconds:
+/// another server's heart must be seen to beat.
 pub(crate) fn check_config(settings: &Settings) -> Vec<Finding> {
     configured::check(&Host::here(), settings)
 }
@@ -57,16 +57,16 @@ pub(crate) fn doctor(settings: &Settings) -> Vec<Finding> {
     let host = Host::here();
     let live = live::check(&host, settings);
     let mut findings = configured::check(&host, settings);
-    // What an adoption needs is said once.
+    // The needs of an adoption are said once.
     findings.retain(|finding| !live.contains(finding));
     findings.extend(live);
     findings
 }
 
-/// What an adoption of these services by this server would be refused for: another sender may end the grace period or notify
-/// from the wrong address, grace is too short, a volume isn't here, what must be written can't be, NFS can't be restarted, …
-/// Where an operator insists, only what the strategy can't work without. For a thread that may wait: it makes and removes
-/// files, asks programs and rpcbind, and hangs with a disk that it reads.
+/// The reasons to refuse an adoption of these services by this server: another sender may end the grace period or notify
+/// from the wrong address, grace is too short, a volume isn't here, a folder can't be written, NFS can't be restarted, …
+/// Where the operator insists, only those without which the strategy can't work. For a thread that may wait: it makes and
+/// removes files, asks programs and rpcbind, and hangs with a disk that it reads.
 pub(crate) fn refusals(settings: &Settings, targets: &[ServiceName], insists: bool) -> Vec<Finding> {
     intent::refusals(&Host::here(), settings, targets, insists)
 }
@@ -97,7 +97,7 @@ pub(crate) fn commands(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What the other servers compare with their own; the agent puts it into its heartbeat.
+/// Facts that the other servers compare with their own; the agent puts them into its heartbeat.
 pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
     facts::of(&Host::here(), settings)
 }
@@ -107,7 +107,7 @@ pub(crate) fn facts(settings: &Settings) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// Where a file that heirlock wrote was changed since, the store is not the one that this server knows, or something can't
-/// be done. What was done until then is remembered, so that [`disable`] takes it back.
+/// be done. Changes that were made until then are remembered, so that [`disable`] takes them back.
 pub(crate) fn enable(settings: &Settings, plan: bool, word: Word) -> Result<Vec<Step>, GuardError> {
     switch::enable(&Host::here(), settings, plan, word)
 }

@@ -1,5 +1,6 @@
-//! Which clients can be reached: an empty call to the rpcbind of each, from where a notification would leave. All at once
-//! over one socket an address family, as the notifier does it, and then over TCP those that are silent over UDP.
+//! The clients that can be reached: an empty call to the rpcbind of each, from the address that a notification would
+//! leave. All at once over one socket an address family, as the notifier does it, and then over TCP those that are silent
+//! over UDP.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -105,7 +106,7 @@ fn ask(
         let silent: Vec<IpAddr> = asked.iter().copied().filter(|a| !answered.contains(a)).collect();
         for burst in silent.chunks(BURST) {
             for address in burst {
-                // One that no route leads to is one that doesn't answer.
+                // A client without a route is a client that doesn't answer.
                 let _ = socket.send_to(&calls[address], SocketAddr::new(*address, port));
             }
             listen(socket, &calls, port, &mut answered)?;
@@ -131,7 +132,7 @@ fn listen(
             Ok((count, from)) => {
                 let expected = calls.get(&from.ip()).and_then(|call| call.get(..4));
                 let reply = &buffer[..count];
-                // Even a refusal is an answer; one to somebody else's call is none.
+                // Even a refusal is an answer; a reply to another program's call is none.
                 if from.port() == port && Reply::xid_of(reply).is_some() && reply.get(..4) == expected {
                     answered.insert(from.ip());
                 }
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// What rpcbind answers to an empty call: accepted, success.
+    /// rpcbind's answer to an empty call: accepted, success.
     fn reply_to(call: &[u8]) -> Vec<u8> {
         let mut reply = call[..4].to_vec();
         for word in [1_u32, 0, 0, 0, 0] {
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_answer_are_told_from_those_that_do_not() {
+    fn clients_that_answer_are_told_from_those_that_do_not() {
         let port = client("127.9.0.1", 0, reply_to);
         client("127.9.0.2", port, reply_to);
         client("127.9.0.3", port, |_| b"garbage".to_vec());
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_have_answered_nobody_waits() {
+    fn when_all_clients_have_answered_the_wait_ends() {
         let port = client("127.9.1.1", 0, reply_to);
         let began = Instant::now();
         let asked = set(&["127.9.1.1"]);

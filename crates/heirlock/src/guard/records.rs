@@ -1,4 +1,4 @@
-//! What the store holds for the services of this server, as far as the checks and `disable` want to know it.
+//! The store's contents for the services of this server, as far as the checks and `disable` need them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,9 +41,9 @@ pub(super) fn remembered_number(host: &Host, settings: &Settings) -> Option<Stat
 /// The newest generation of one service.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Which.
+    /// The service.
     pub(super) service: ServiceName,
-    /// Whose it is.
+    /// Its owner.
     pub(super) owner: Option<ServerName>,
     /// The highest number that was sent for it.
     pub(super) state: Option<StateNumber>,
@@ -51,8 +51,8 @@ pub(super) struct Kept {
     pub(super) clients: BTreeMap<MonName, BTreeSet<IpAddr>>,
 }
 
-/// The services that this server may act for: those of the configuration and its own, as far as the store has them. What
-/// can't be read of one says nothing of the others.
+/// The services that this server may act for: those of the configuration and its own, as far as the store has them. An
+/// unreadable service says nothing of the others.
 pub(super) fn kept(
     store: &dyn Store,
     settings: &Settings,
@@ -67,7 +67,7 @@ pub(super) fn kept(
 
 fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     let newest = match store.newest_claim(&service) {
-        // Nobody knows whose it is; its numbers and clients are known all the same.
+        // Its owner is not known; its numbers and clients are known all the same.
         Err(error) if error.lost_claim().is_some() => None,
         newest => newest?,
     };
@@ -85,7 +85,7 @@ fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     Ok(kept)
 }
 
-/// Claims that can't be read, of services that this server may act for, and what can be done.
+/// Claims that can't be read, of services that this server may act for, with the remedies.
 pub(super) fn unreadable_claims(store: &dyn Store, settings: &Settings) -> Vec<Finding> {
     let own = ServiceName::host(&settings.server);
     let services = settings.services.iter().map(|service| service.name.clone()).chain([own]);

@@ -1,4 +1,4 @@
-//! Who else may notify this host's clients: stock sm-notify, which nfs-server, rpc.statd and the boot start.
+//! Other programs that may notify this host's clients: stock sm-notify, which nfs-server, rpc.statd and the boot start.
 //!
 //! With an empty list it ends the grace period of an adoption, seen on real kernels; with conveyed records it notifies from
 //! the wrong address for fifteen minutes. Three locks keep it out, and each holds where the others were left open: its unit
@@ -16,7 +16,7 @@ use crate::host::{Host, Unit};
 /// Its unit: nfs-server and rpc-statd want it.
 pub(super) const UNIT: &str = "rpc-statd-notify.service";
 
-/// What it makes sure of running once a boot with, and never removes.
+/// The file by which sm-notify makes sure to run once a boot; it never removes it.
 pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
 
 /// The program.
@@ -24,7 +24,7 @@ const PROGRAM: &str = "sm-notify";
 
 const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
 
-/// What loses locks, and nothing else.
+/// The findings that lose locks.
 pub(super) fn hazards(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = check(host, settings);
     findings.retain(|finding| finding.severity == Severity::LosesLocks);
@@ -83,7 +83,7 @@ fn lift_grace(conf: &NfsConf) -> Finding {
         Some(value) => Finding::loses_locks(
             check,
             format!(
-                "{} says lift-grace={}: sm-notify with nobody to notify ends the grace period of an adoption",
+                "{} says lift-grace={}: sm-notify without clients to notify ends the grace period of an adoption",
                 value.file.display(),
                 value.text.escape_debug()
             ),
@@ -95,7 +95,7 @@ fn lift_grace(conf: &NfsConf) -> Finding {
         ),
         None => Finding::loses_locks(
             check,
-            "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify with nobody to notify ends the grace period of an adoption",
+            "[sm-notify] lift-grace is not set to n in nfs.conf: sm-notify without clients to notify ends the grace period of an adoption",
             REMEDY,
         ),
     }
@@ -109,7 +109,7 @@ fn deaf(host: &Host, unit: Option<&Unit>) -> Option<Finding> {
         return None;
     }
     let found = format!(
-        "{} is older than the key lift-grace and takes no notice of it: whatever starts it with nobody to notify ends the grace period of an adoption",
+        "{} is older than the key lift-grace and takes no notice of it: a start of it without clients to notify ends the grace period of an adoption",
         program.display()
     );
     let remedy = "update nfs-utils to 2.2 or newer";
@@ -138,7 +138,7 @@ fn guard_file(host: &Host, conf: &NfsConf, unit: Option<&Unit>) -> Finding {
             set.as_ref().map(|value| value.file.display().to_string()).unwrap_or_default()
         )
     } else {
-        format!("{GUARD_FILE} is missing: whatever starts rpc.statd or sm-notify notifies once more")
+        format!("{GUARD_FILE} is missing: the next start of rpc.statd or sm-notify notifies once more")
     };
     let remedy = set.map_or_else(|| REMEDY.to_owned(), |value| value.remedy());
     match unit {
@@ -164,7 +164,7 @@ fn unit_state(unit: &Unit) -> Finding {
     }
 }
 
-/// One that runs now goes on for fifteen minutes, whatever was locked behind it.
+/// An sm-notify that runs now goes on for fifteen minutes, also after `enable`.
 fn running(host: &Host, settings: &Settings) -> Option<Finding> {
     let found = process::find(host, "sm-notify", &statd::users(host, settings))?;
     let (whose, remedy) = if found.in_container {
@@ -194,7 +194,7 @@ fn directory(host: &Host, settings: &Settings, conf: &NfsConf) -> Option<Finding
         return None;
     }
     let harm = match settings.capture.mode.properties().is_status_monitor {
-        true => "rpc.statd would know nobody when heirlock is left",
+        true => "rpc.statd would know no client when heirlock is left",
         false => "no client is ever noticed",
     };
     Some(Finding::warning(
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stops_an_adoption_by_a_process_of_sm_notifys_name() {
+    fn a_users_process_of_sm_notifys_name_stops_no_adoption() {
         let tree = guarded();
         tree.process(4711, "/home/user/sm-notify", 1000);
         tree.process(4712, "/usr/sbin/sm-notify", 0);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_distribution_ships_below_usr_etc_counts_as_if_it_lay_in_etc() {
+    fn a_file_that_a_distribution_ships_below_usr_etc_counts_as_if_it_lay_in_etc() {
         let tree = guarded();
         tree.tool("rpc.statd", "echo rpc.statd version 2.8.3");
         tree.remove("/etc/nfs.conf");
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_look_for_hazards_takes_less_than_a_tenth_of_a_second_of_processor_time() {
-        // What a busy machine adds is no work of ours.
+        // The delay of a busy machine is no work of the check.
         let worked = || {
             let time = clock_gettime(ClockId::ThreadCPUTime);
             Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())

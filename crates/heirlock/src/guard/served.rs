@@ -37,7 +37,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
             )),
         }
     }
-    // That rpcbind answers nobody is said by another check.
+    // That rpcbind does not answer is said by another check.
     let v6 = here.iter().filter(|_| !serves).chain(&elsewhere).find(|(address, _)| address.is_ipv6());
     if let Some((address, whose)) = v6
         && rpcbind_at(Ipv4Addr::LOCALHOST.into(), rpcbind::VERSION_2, port).is_ok()

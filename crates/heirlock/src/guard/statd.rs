@@ -26,7 +26,7 @@ const LISTEN: &str = "0A";
 const PACKAGED: &str = "/usr/lib/heirlock/heirlock-callout";
 const LINKED: &str = "/usr/local/lib/heirlock/heirlock-callout";
 
-/// rpc.statd as it runs, whatever the files say: what it was started with decides.
+/// rpc.statd as it runs, whatever the files say: the options that it was started with decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Running {
     /// Its number.
@@ -54,14 +54,14 @@ const VALUED: [(char, &str); 7] = [
     ('U', "nlm-udp-port"),
 ];
 
-/// Where the status monitor keeps its records where the configuration doesn't name it, and who said so, in words: rpc.statd as
-/// it runs, or else nfsconf, or else how nfs-utils is built here.
+/// The status monitor's directory where the configuration doesn't name it, and the source of that path in words: rpc.statd as
+/// it runs, or else nfsconf, or else the way in which nfs-utils is built here.
 pub(super) fn directory(host: &Host) -> (PathBuf, String) {
     let set = NfsConf::read(host).get("statd", "state-directory-path");
     let set = set.filter(|value| Path::new(&value.text).is_absolute());
     let folders = set.iter().map(|value| PathBuf::from(&value.text));
     let folders = folders.chain(DIRECTORIES.iter().map(PathBuf::from)).collect::<Vec<_>>();
-    // Where somebody else's process of that name works is nobody's business.
+    // A process of that name that another user runs does not count.
     let running = running_as(host, &owners_of_records(host, &folders));
     let works_in = running.and_then(|running| {
         let directory = running.directory.filter(|directory| host.at(directory).is_dir())?;
@@ -88,7 +88,7 @@ pub(super) fn running(host: &Host, settings: &Settings) -> Option<Running> {
 fn running_as(host: &Host, users: &[u32]) -> Option<Running> {
     let found = process::find(host, "rpc.statd", users)?;
     let options = process::options(&process::arguments(host, found.pid), &VALUED);
-    // It works in its directory (nfs-utils, support/nsm/file.c); what it was started with says where that was meant to be.
+    // It works in its directory (nfs-utils, support/nsm/file.c); its options say which directory was meant.
     let works_in = process::working_directory(host, found.pid).filter(|folder| folder != Path::new("/"));
     Some(Running {
         pid: found.pid,
@@ -127,14 +127,14 @@ pub(super) fn is_our_callout(host: &Host, named: &str) -> bool {
         || (is_program(named) && named.file_name().is_some_and(|name| name == callout::PROGRAM))
 }
 
-/// What a link to our callout leads to: the program that is nothing else, where it was installed beside heirlock. Under
+/// The target of a link to our callout: the program that is nothing else, where it was installed beside heirlock. Under
 /// the link's name heirlock itself is one too, at more cost for each start.
 pub(super) fn callout_program(host: &Host) -> PathBuf {
     let small = host.program.with_file_name(callout::PROGRAM);
     if host.at(&small).is_file() { small } else { host.program.clone() }
 }
 
-/// The callout that rpc.statd runs, or will at its next start: what it was started with comes before nfs.conf.
+/// The callout that rpc.statd runs, or will at its next start: its options come before nfs.conf.
 pub(super) fn named_callout(host: &Host, settings: &Settings) -> Option<Value> {
     let running = running(host, settings);
     let on_command_line = running.and_then(|running| {
@@ -216,7 +216,7 @@ mod tests {
     use crate::guard::testing::{Tree, settings};
 
     #[test]
-    fn what_rpc_statd_was_started_with_is_read_as_it_reads_it() {
+    fn rpc_statds_options_are_read_as_it_reads_them() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let of = |line: &str| process::options(&words(line), &VALUED);
         for (line, option, expected) in [
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(found(), ("/srv/started".into(), asked));
         tree.process(4711, "/usr/sbin/rpc.statd", 54_321);
         tree.put("/proc/4711/cmdline", "rpc.statd\0-P\0/srv/started\0");
-        assert_eq!(found().0, "/srv/statd", "somebody else's process");
+        assert_eq!(found().0, "/srv/statd", "another user's process");
         tree.put("/etc/nfs.conf", "[statd]\nstate-directory-path=srv/statd\n");
         assert_eq!(found().0, "/var/lib/nfs/statd", "no path from the root");
     }

@@ -1,7 +1,7 @@
 //! `enable` and `disable`: puts a host under guard and gives it back.
 //!
-//! Everything that is changed is remembered first ([`Memory`]), everything is checked before the first change, and a file
-//! that somebody else changed since is never touched.
+//! Everything that is changed is remembered first ([`Memory`]), everything is checked before the first change, and a file that
+//! an administrator or another program changed since is never touched.
 
 mod callout;
 mod disable;
@@ -51,13 +51,13 @@ const TMPFILES_TEXT: &str = include_str!("../../../../dist/tmpfiles/heirlock.con
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Step {
-    /// What.
+    /// The change.
     pub(crate) what: String,
-    /// What came of it.
+    /// Its result.
     pub(crate) outcome: StepOutcome,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StepOutcome {
@@ -74,7 +74,7 @@ pub(crate) enum StepOutcome {
 /// Why a host can't be put under guard or given back.
 #[derive(Debug, Error)]
 pub(crate) enum GuardError {
-    /// Somebody changed what we wrote; nothing was touched.
+    /// A file that heirlock wrote was changed since; nothing was touched.
     #[error(
         "{paths}: changed since heirlock wrote it, so nothing was touched; save what you need, remove the file, then repeat"
     )]
@@ -114,7 +114,7 @@ pub(crate) enum GuardError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// systemd refuses.
-    #[error("{0}; what was done until then is remembered: mend the unit, then repeat")]
+    #[error("{0}; changes until then are remembered: mend the unit, then repeat")]
     Systemctl(#[from] CommandError),
 }
 
@@ -122,7 +122,7 @@ pub(crate) enum GuardError {
 struct OurFile {
     path: PathBuf,
     text: String,
-    /// It is added to a file of somebody else's, at its end, and taken out of it again.
+    /// It is added to a file that heirlock did not make, at its end, and taken out of it again.
     is_block: bool,
     /// Its existence is all that counts: one that is there already is as good as ours.
     mere_presence: bool,
@@ -141,7 +141,7 @@ fn mode_of(settings: &Settings) -> &'static dyn ModeOnHost {
     settings.capture.mode.choose(MODES)
 }
 
-/// Every mode, for the memory may have something of each. What takes the most is given back first.
+/// Every mode, for the memory may have something of each. The mode that takes the most is given back first.
 fn all_modes() -> impl Iterator<Item = &'static dyn ModeOnHost> {
     MODES.all().into_iter().rev()
 }
@@ -242,7 +242,7 @@ impl Run<'_> {
         trusted::stat_of_link(self.host.at(link)).is_ok()
     }
 
-    /// Refuses to go on where somebody changed a file that we wrote. All of them are named.
+    /// Refuses to go on where a file that heirlock wrote was changed since. All of them are named.
     fn check_unchanged(&self) -> Result<(), GuardError> {
         let mut changed = Vec::new();
         for (path, remembered) in &self.memory.files {
@@ -309,7 +309,7 @@ fn boot(host: &Host) -> String {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run it as root",
-        _ => "what was done until then is remembered: mend it, then repeat",
+        _ => "changes until then are remembered: mend it, then repeat",
     }
 }
 

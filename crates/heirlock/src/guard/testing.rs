@@ -1,4 +1,4 @@
-//! What the tests of this module have in common.
+//! Common parts of the tests of this module.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Which volume a path belongs on, as the host says it, and whether that one is mounted.
+//! The volume that a path belongs on, as the host says it, and whether it is mounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub(super) fn unmounted(host: &Host, path: &Path) -> Option<String> {
     missing.map(|volume| volume.display().to_string())
 }
 
-/// Where something is mounted. What only waits to be mounted when it is looked at holds nothing yet.
+/// Where something is mounted. A volume that is mounted only when it is looked at holds nothing yet.
 pub(super) fn mounted(host: &Host) -> Vec<PathBuf> {
     let table = host.text("/proc/mounts").unwrap_or_default();
     let place = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {

@@ -20,13 +20,14 @@ struct Place {
     path: PathBuf,
     /// The folder in it that is written into: where that is a link, an adoption doesn't follow it.
     inside: Option<&'static str>,
-    /// What is lost while it can't be written.
+    /// The harm while it can't be written.
     harm: &'static str,
     /// heirlock makes it where it is missing.
     made: bool,
 }
 
-/// What an adoption would write into and can't, a finding each. Makes small files and removes them; no network.
+/// The folders and files that an adoption would write into and can't, a finding each. Makes small files and removes them; no
+/// network.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
     places(settings).iter().filter_map(|place| judge(host, place)).collect()
 }
@@ -44,7 +45,7 @@ fn places(settings: &Settings) -> Vec<Place> {
             check: "local-directory",
             path: settings.local_directory.clone(),
             inside: None,
-            harm: "an adoption can't remember what it would place, and places nothing",
+            harm: "an adoption can't remember its lines, and places none",
             made: true,
         },
         Place {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_written_is_left_as_it_was() {
+    fn a_folder_that_can_be_written_is_left_as_it_was() {
         let tree = Tree::debian();
         let before = tree.listing();
         assert_eq!(said(&tree), []);

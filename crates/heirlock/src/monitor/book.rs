@@ -42,7 +42,7 @@ pub(super) struct Book {
     lacks: Option<Instant>,
 }
 
-/// What a book says.
+/// The content of a book.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Said {
     /// Registrations.
@@ -66,8 +66,8 @@ impl Book {
         Ok((Self { path, boot, file, changes: 0, lacks: None }, said.map(|said| (said, since))))
     }
 
-    /// Writes changes down, which `machine` has taken in; `false` where the book lacks something. What could not be
-    /// written is said, and tried again with all else.
+    /// Writes changes down, which `machine` has taken in; `false` where the book lacks something. A failed write is
+    /// reported, and tried again with all else.
     pub(super) fn write(&mut self, changes: &[Persist], machine: &Monitor) -> bool {
         if self.lacks.is_some_and(|since| since.elapsed() < RETRY) {
             return false;
@@ -87,7 +87,7 @@ impl Book {
             Ok(()) => {}
             Err(error) => {
                 if self.lacks.replace(Instant::now()).is_none() {
-                    tracing::error!(path = %self.path.display(), %error, "a registration, or what the lock manager is to be told, could not be written down in {}, so after a kill it would be unknown; make room there: {error}", self.path.display());
+                    tracing::error!(path = %self.path.display(), %error, "a registration, or a call to the lock manager, could not be written down in {}, so after a kill it would be unknown; make room there: {error}", self.path.display());
                 }
             }
         }
@@ -129,7 +129,7 @@ fn parse_owed(text: &[u8]) -> Option<(MonName, StateNumber)> {
     Some((MonName::parse(client).ok()?, StateNumber(state.parse().ok()?)))
 }
 
-/// What the last agent of this boot was told; `None` where there was none.
+/// The registrations and calls that the last agent of this boot knew; `None` where there was none.
 pub(super) fn take_up(directory: &Path) -> io::Result<Option<Said>> {
     read(&directory.join(NAME), &boot::id().unwrap_or_default())
 }
@@ -139,7 +139,7 @@ pub(super) fn close(directory: &Path) -> io::Result<()> {
     trusted::remove(&directory.join(NAME))
 }
 
-/// What a book of this boot says; `None` where there is none.
+/// The content of a book of this boot; `None` where there is none.
 fn read(path: &Path, boot: &str) -> io::Result<Option<Said>> {
     let Some(text) = files::if_present(trusted::read(path, BYTES_MAX))? else { return Ok(None) };
     let mut entries = text.split(|b| *b == b'\n');
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_down_is_known_after_a_kill() {
+    fn a_registration_in_the_book_is_known_after_a_kill() {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, lines) = Book::open(directory.path()).unwrap();
         assert_eq!(lines, None, "no book yet");
@@ -265,7 +265,7 @@ mod tests {
         let (lines, written) = found.unwrap();
         assert_eq!(lines, expected);
         assert!(written <= before, "it tells when it was written, not when it was opened");
-        // What it was begun anew with says the same.
+        // The new book has the same content.
         assert_eq!(reopened(directory.path()), expected);
     }
 
@@ -300,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
+    fn a_registration_that_could_not_be_written_is_not_taken_for_written_and_is_caught_up() {
         let directory = tempfile::tempdir().unwrap();
         let (mut book, _) = Book::open(directory.path()).unwrap();
         let whole = said(&[line("10.0.0.1", 1)], &[("10.0.0.1", 5)]);
         let machine = knowing(whole.clone());
-        // No more room there: what is open for reading alone can't be written.
+        // No more room there: a file that is open for reading alone can't be written.
         book.file = File::open(directory.path().join(NAME)).unwrap();
         assert!(!book.write(&[Persist::Keep(line("10.0.0.1", 1))], &machine));
         assert!(!book.write(&[], &machine), "not tried again at once");

@@ -9,7 +9,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 use crate::from_elsewhere;
 
-/// Bytes of the longest request: two names of 1,024, and what is around them.
+/// Bytes of the longest request: two names of 1,024, and the fields around them.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Requests after which others get their turn. The kernel may join some dozens of one sender, which are taken whole.
@@ -58,7 +58,7 @@ impl Datagrams {
         }
     }
 
-    /// Answers. What can't be sent is asked again.
+    /// Answers. Where the answer can't be sent, the request comes again.
     pub(super) fn answer(&self, bytes: &[u8], back: Back) {
         let transmit = Transmit {
             destination: back.to,

@@ -1,4 +1,4 @@
-//! The machine, where all who have something to tell it meet. A step takes microseconds, so one lock is enough.
+//! The machine, shared by all threads that have an event for it. A step takes microseconds, so one lock is enough.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,13 +15,13 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::book::Book;
 use super::directory::Found;
 
-/// The machine with what it keeps, and the bell of the thread that serves.
+/// The machine with its book, and the event descriptor that wakes the thread that serves.
 #[derive(Clone)]
 pub(crate) struct Desk(Arc<Shared>);
 
 struct Shared {
     inner: Mutex<Inner>,
-    bell: OwnedFd,
+    waker: OwnedFd,
     began: Instant,
     /// When the book was last written that an earlier run of this boot left; `None` where there was none.
     resumes: Option<SystemTime>,
@@ -41,8 +41,8 @@ impl Desk {
         let said = found.map(|(said, _)| said).unwrap_or_default();
         let machine = Monitor::resumed(rules, said.lines, said.owed);
         let inner = Inner { machine, book, outbox: Vec::new() };
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), bell, began: Instant::now(), resumes })))
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Shared { inner: Mutex::new(inner), waker, began: Instant::now(), resumes })))
     }
 
     /// Whether an earlier run of this boot has left what it was told, so that clients can be answered before anything else
@@ -90,15 +90,15 @@ impl Desk {
         self.lock().machine.standing()
     }
 
-    /// Takes in what happened and rings, so that what follows is done.
+    /// Takes in an event and wakes the thread that serves, so that it carries out the actions.
     pub(crate) fn tell(&self, event: Event) {
         self.step(event);
-        // A bell that rings already is as good.
-        let _ = rustix::io::write(&self.0.bell, &1_u64.to_le_bytes());
+        // Where the thread is being woken already, that is as good.
+        let _ = rustix::io::write(&self.0.waker, &1_u64.to_le_bytes());
     }
 
-    /// Takes in what happened. What must survive a kill is written before anything else is done; what could not be
-    /// written is acknowledged to nobody who would ask again.
+    /// Takes in an event. Changes that must survive a kill are written before anything else is done; a change that could not
+    /// be written is not acknowledged to a host that would ask again.
     pub(super) fn step(&self, event: Event) {
         let now = self.now();
         let mut guard = self.lock();
@@ -111,7 +111,7 @@ impl Desk {
         }));
     }
 
-    /// What is to be done.
+    /// The actions that are due.
     pub(super) fn take(&self) -> Vec<Action> {
         std::mem::take(&mut self.lock().outbox)
     }
@@ -125,12 +125,12 @@ impl Desk {
         Moment::at(self.0.began.elapsed())
     }
 
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.0.bell.as_fd()
+    pub(super) fn waker(&self) -> BorrowedFd<'_> {
+        self.0.waker.as_fd()
     }
 
-    pub(super) fn silence(&self) {
-        let _ = rustix::io::read(&self.0.bell, &mut [0_u8; 8]);
+    pub(super) fn clear_waker(&self) {
+        let _ = rustix::io::read(&self.0.waker, &mut [0_u8; 8]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

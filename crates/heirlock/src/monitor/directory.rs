@@ -1,5 +1,5 @@
-//! The registrations in the status monitor's own directory, as rpc.statd would write them: what the detector reads, and
-//! what stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
+//! The registrations in the status monitor's own directory, as rpc.statd would write them: the files that the detector
+//! reads, and that stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) struct Directory {
     files: BTreeMap<MonName, BTreeSet<MonName>>,
     /// Clients that were there at the start and whose lines are of this boot.
     current: BTreeSet<MonName>,
-    /// What was there at the start, until it is compared with what is registered.
+    /// The lines that were there at the start, until they are compared with the registrations.
     lines: BTreeMap<MonName, Vec<MonitorLine>>,
 }
 
@@ -29,8 +29,8 @@ pub(crate) struct Directory {
 pub(crate) type Found = (MonitorLine, SystemTime);
 
 impl Directory {
-    /// Looks which files there are. The lines are registrations that the lock manager of this boot still means; what
-    /// was written before the boot, it knows nothing of.
+    /// Looks which files there are. The lines are registrations that the lock manager of this boot still means; it knows
+    /// nothing of lines that were written before the boot.
     ///
     /// # Errors
     /// Where the directory can't be read.
@@ -49,7 +49,7 @@ impl Directory {
         let mut current = Vec::new();
         for name in sm.names(2 * RECORDS_MAX)? {
             let FileKind::Record(file) = classify_file_name(&name) else { continue };
-            // What can't be read is named by the detector, and is no registration.
+            // A file that can't be read is named by the detector, and is no registration.
             let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
             for line in &lines {
                 let client = key(&line.mon_name);
@@ -137,7 +137,7 @@ fn open_sm(state_directory: &Path) -> io::Result<Folder> {
 
 fn read_lines(sm: &Folder, file: &MonName) -> io::Result<Option<Vec<MonitorLine>>> {
     let bytes = files::if_present(sm.read(file.as_str(), Links::One, RECORD_FILE_BYTES_MAX))?;
-    // What can't be read as a record is not ours to keep where a registration is to be written.
+    // A text that is no record need not be kept where a registration is to be written.
     Ok(bytes.and_then(|bytes| parse_record(&bytes).ok()).map(|parsed| parsed.lines))
 }
 
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_conveyed_stays_beside_the_registration() {
+    fn a_conveyed_line_stays_beside_the_registration() {
         let state = made();
         let placed = render_record(&[line("10.0.0.1", "nfs-service", 0)]);
         fs::write(state.path().join("sm/10.0.0.1"), &placed).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_boot_is_no_registration() {
+    fn a_line_that_is_older_than_the_boot_is_no_registration() {
         let state = made();
         fs::write(state.path().join("sm/10.0.0.1"), render_record(&[line("10.0.0.1", "nfs-a", 1)])).unwrap();
         let later = SystemTime::now() + Duration::from_secs(60);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_keeps_its_own_client_alone_from_being_written() {
+    fn an_entry_that_is_no_file_keeps_its_own_client_alone_from_being_written() {
         use std::os::unix::fs::symlink;
         let state = made();
         let sm = state.path().join("sm");

@@ -1,6 +1,6 @@
 //! Tells the lock manager that a client, or a server that it has locks on, was restarted: the call that was registered
-//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other). Who is told when, and how often, is
-//! the machine's decision.
+//! with SM_MON, to 127.0.0.1, from a privileged port (lockd takes it from no other). The machine decides when, and how
+//! often, the lock manager is told.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,9 +30,9 @@ const PORT_AGE_MAX: Duration = Duration::from_secs(5);
 /// The thread that calls.
 pub(super) struct Caller(SyncSender<Call>);
 
-/// What the lock manager is to be told.
+/// A call to the lock manager.
 pub(super) struct Call {
-    /// who was restarted
+    /// the client that was restarted
     pub(super) client: MonName,
     /// its registrations
     pub(super) lines: Vec<MonitorLine>,
@@ -67,7 +67,7 @@ fn run(work: &mut Work, desk: &Desk, calls: &Receiver<Call>) {
 }
 
 impl Caller {
-    /// Hands a call over; `false` where nobody takes it. It waits for nothing.
+    /// Hands a call over without waiting; `false` where too many wait already.
     pub(super) fn call(&self, call: Call) -> bool {
         self.0.try_send(call).is_ok()
     }
@@ -84,10 +84,10 @@ impl Work {
         for line in lines {
             match self.call_line(line, *state) {
                 Ok(true) => {}
-                // One that took no call counts for more than one that is not there.
+                // A lock manager that took no call counts for more than one that is not there.
                 Ok(false) => {
                     let why = format!("program {} version {} is not registered", line.prog, line.vers);
-                    failed.get_or_insert((Called::Nobody, why));
+                    failed.get_or_insert((Called::Unregistered, why));
                 }
                 Err(why) => failed = Some((Called::Untaken, why)),
             }
@@ -102,19 +102,19 @@ impl Work {
         // Said once, when the tries in quick succession are over.
         if tries + 1 == limits::DOWNCALL_TRIES && from_elsewhere::may_say("not told of a restart", source) {
             match how {
-                Called::Nobody => {
+                Called::Unregistered => {
                     tracing::warn!(client, %state, why, "{client}: no lock manager was there to be told that it was restarted: {why}");
                 }
                 _ => tracing::error!(
                     client, %state, why,
-                    "{client}: the lock manager could not be told that it was restarted, and keeps locks that nobody holds; it is tried again: {why}"
+                    "{client}: the lock manager could not be told that it was restarted, and keeps locks that no client holds; it is tried again: {why}"
                 ),
             }
         }
         how
     }
 
-    /// Calls; `false` where nobody is registered who could be called.
+    /// Calls; `false` where no lock manager is registered.
     fn call_line(&mut self, line: &MonitorLine, state: StateNumber) -> Result<bool, String> {
         let program = (line.prog, line.vers);
         let (place, transport) = match self.places.get(&program) {

@@ -1,5 +1,5 @@
-//! Asks for the addresses of a name that a restarted server announced, where neither the name nor its source says who
-//! it is: a server with several addresses. How many are asked for at a time, and how often, is the machine's decision.
+//! Asks for the addresses of a name that a restarted server announced, where neither the name nor its source is
+//! registered: a server with several addresses. The machine decides how many names are looked up at a time, and how often.
 
 use std::net::ToSocketAddrs;
 
@@ -10,7 +10,7 @@ use heirlock_nsm::StateNumber;
 use super::desk::Desk;
 use crate::threads;
 
-/// Asks in a thread of its own, and tells the desk.
+/// Asks in a thread of its own, and tells the machine.
 pub(super) fn ask(desk: &Desk, ticket: Ticket, name: String, state: StateNumber) {
     let teller = desk.clone();
     let began = threads::start("look-up", move || {

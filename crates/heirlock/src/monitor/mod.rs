@@ -1,8 +1,8 @@
 //! heirlock as the status monitor: program 100024 version 1, in place of rpc.statd (`capture.mode = "nsm"`).
 //!
-//! What is answered when is decided by `heirlock_core::monitor`; here are its sockets and what must outlive a kill.
-//! One thread reads requests and sends answers; what takes its time (a commit, the lock manager, a name server) is done
-//! elsewhere and reported back over the [`Desk`].
+//! `heirlock_core::monitor` decides the answers; here are its sockets, and the registrations that must outlive a kill. One
+//! thread reads requests and sends answers; work that takes its time (a commit, a call to the lock manager, a look-up) is
+//! done elsewhere and reported back over the [`Desk`].
 //!
 //! | file | holds |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `request.rs` | from bytes to what is asked, or straight to an answer |
 //! | `server.rs`, `stream.rs`, `datagram.rs` | the thread that reads and answers |
 //! | `desk.rs`, `book.rs` | the machine, and the registrations that survive a kill |
-//! | `directory.rs` | the same in the status monitor's directory, for everybody else |
+//! | `directory.rs` | the same in the status monitor's directory, for all other programs |
 //! | `downcall.rs`, `look_up.rs` | telling the lock manager; asking for a name |
 //! | `registration.rs` | rpcbind knows where we are, always |
 
@@ -63,7 +63,7 @@ pub(crate) struct Options {
     pub(crate) rpcbind_port: u16,
     /// rpcbind's local socket.
     pub(crate) rpcbind_socket: PathBuf,
-    /// Who is taken for this server's own lock manager.
+    /// The senders that are taken for this server's own lock manager.
     pub(crate) trust: Trust,
 }
 
@@ -103,7 +103,7 @@ impl OwnState {
         Ok(Self(Arc::new(AtomicU32::new(number.0))))
     }
 
-    /// What is answered now.
+    /// The present number.
     pub(crate) fn get(&self) -> StateNumber {
         StateNumber(self.0.load(Ordering::Relaxed))
     }
@@ -126,10 +126,10 @@ pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
 }
 
 /// Begins to be the status monitor. `prepare` is called before the first question is answered: where no earlier run of this
-/// boot has left what it was told, it makes the desk know what lies in the status monitor's directory.
+/// boot has left a book, it tells the machine the records in the status monitor's directory.
 ///
 /// # Errors
-/// Where another status monitor runs, or what it needs can't be opened.
+/// Where another status monitor runs, or a file or socket that it needs can't be opened.
 pub(crate) fn start(
     options: &Options,
     sockets: Sockets,
@@ -145,7 +145,7 @@ pub(crate) fn start(
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins
-/// where it ended. The agent must have ended, and its book goes: from now on somebody else is told.
+/// where it ended. The agent must have ended, and its book goes: from now on another program is the status monitor.
 ///
 /// # Errors
 /// Where the directory or the book can't be read or written; it may be repeated.
@@ -175,7 +175,7 @@ pub(crate) fn hand_back(
     Ok(left)
 }
 
-/// rpc.statd would not know that these clients were restarted: nobody says it twice.
+/// rpc.statd would not know that these clients were restarted: a client does not say it twice.
 fn tell_what_is_owed(
     lines: &[MonitorLine],
     owed: BTreeMap<MonName, StateNumber>,

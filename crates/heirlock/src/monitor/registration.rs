@@ -1,6 +1,6 @@
 //! Keeps rpcbind knowing where the status monitor is: looked at every second, and registered again when rpcbind was
-//! restarted or somebody else took the place. It is never taken away: a status monitor that is registered and gone makes
-//! lockd refuse at once, one that is not registered makes it grant without a record after a minute.
+//! restarted or another program took the place. It is never taken away: a status monitor that is registered and gone
+//! makes lockd refuse at once, one that is not registered makes it grant without a record after a minute.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -80,7 +80,7 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io
     Ok(())
 }
 
-/// Registers what is not. Says what is wrong, and which transports are left out because rpcbind serves them to nobody.
+/// Registers the transports that are not. Returns what is wrong, and which transports rpcbind does not serve at all.
 fn keep_all(options: &Options, places: &[Place]) -> (Vec<String>, Vec<&'static str>) {
     // Over its local socket rpcbind tells of all transports at once, whatever it serves to the network.
     let known = registered(options).ok();
@@ -182,7 +182,7 @@ fn in_words(options: &Options, error: &io::Error) -> String {
     format!("rpcbind at {}: {error}", options.rpcbind_socket.display())
 }
 
-/// Over rpcbind's local socket, where it sees who asks.
+/// Over rpcbind's local socket, where it sees the user of the program that asks.
 fn local_call(options: &Options, message: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(&options.rpcbind_socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rpcbind_serves_is_registered_and_what_it_does_not_is_no_fault() {
+    fn a_transport_that_rpcbind_serves_is_registered_and_another_is_no_fault() {
         let (problems, left_out, ours) = keep_with(&["tcp", "tcp6", "local"]);
         assert_eq!((problems, left_out), (Vec::new(), vec!["udp", "udp6"]));
         assert_eq!(ours, ["tcp 0.0.0.0.2.150", "tcp6 ::.2.150"]);

@@ -1,5 +1,5 @@
-//! From bytes to what is asked of the status monitor, or straight to an answer. What comes from the network or from
-//! another program ends here: past this point names are names.
+//! From bytes to a request to the status monitor, or straight to an answer. Raw bytes from the network or from another program
+//! end here: past this point names are names.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -16,17 +16,17 @@ use crate::from_elsewhere;
 /// The procedures of the lock manager that a registration may ask for: Linux's, and the one that others use.
 const DOWNCALL_PROCEDURES: [u32; 2] = [nlm::SM_NOTIFY, 24];
 
-/// What STAT_FAIL carries as its number.
+/// The number in a STAT_FAIL.
 const NO_STATE: StateNumber = StateNumber(u32::MAX);
 
-/// Who is taken for this server's own lock manager: who asks from exactly 127.0.0.1 over IPv4, as rpc.statd has it
-/// (utils/statd/monitor.c), and from a port below this one.
+/// The senders that are taken for this server's own lock manager: they ask from exactly 127.0.0.1 over IPv4, as rpc.statd has
+/// it (utils/statd/monitor.c), and from a port below this one.
 ///
 /// rpc.statd looks at no port, so any user of the server may take registrations away from it. lockd and Ganesha ask from ports
 /// below 1024, which only root may have (docs/decisions/0010-who-speaks-for-the-lock-manager.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trust {
-    /// The first port that anybody may have.
+    /// The first port that every user may have.
     pub(crate) ports_below: u32,
 }
 
@@ -34,7 +34,7 @@ impl Trust {
     /// Root's ports.
     pub(crate) const PRIVILEGED: Self = Self { ports_below: 1024 };
 
-    /// Who asks from 127.0.0.1, whatever the port.
+    /// Any program that asks from 127.0.0.1, whatever its port.
     #[cfg(test)]
     pub(crate) const ANY_PORT: Self = Self { ports_below: 65_536 };
 
@@ -52,7 +52,7 @@ impl Trust {
         Ok(())
     }
 
-    /// The same for what is answered in any case, and not done for others.
+    /// The same for requests that are answered in any case, and carried out for the lock manager alone.
     fn hears(self, from: SocketAddr, what: &'static str) -> bool {
         match self.check(from) {
             Ok(()) => true,
@@ -66,10 +66,10 @@ impl Trust {
     }
 }
 
-/// What is asked.
+/// A request, as the machine takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Nothing that anybody has to decide.
+    /// It needs no decision: here is the answer.
     Answered(Vec<u8>),
     /// SM_MON.
     Mon { xid: u32, line: MonitorLine },
@@ -116,7 +116,7 @@ fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber, trust: Trust) -> 
     Ok(match procedure {
         Procedure::Null => Asked::Answered(encode_success(call.xid, &[])),
         Procedure::Stat => {
-            // Whether a name can be resolved is no concern of anybody's here: no DNS on the way.
+            // Whether a name can be resolved does not matter here: no DNS on the way.
             let ok = MonName::parse(decode_stat_args(call.args).map_err(garbage)?).is_ok();
             Asked::Answered(mon_answer(call.xid, ok, own))
         }
@@ -139,7 +139,7 @@ fn accept(call: &Call<'_>, from: SocketAddr, own: StateNumber, trust: Trust) -> 
         Procedure::SimuCrash => {
             if from_elsewhere::may_say("SM_SIMU_CRASH", from.ip()) {
                 let trusted = trust.check(from).is_ok();
-                tracing::warn!(%from, trusted, "{from} asked to simulate a crash; nothing is forgotten, and nobody is told");
+                tracing::warn!(%from, trusted, "{from} asked to simulate a crash; nothing is forgotten, and no client is told");
             }
             Asked::Answered(encode_success(call.xid, &[]))
         }
@@ -179,7 +179,7 @@ fn registration(asked: &MonArgs<'_>) -> Result<MonitorLine, String> {
     Ok(line)
 }
 
-/// rpc.statd writes `_` for what would break its line; so do we, and look for it under that name again.
+/// rpc.statd writes `_` for a character that would break its line; so do we, and look for it under that name again.
 fn caller(id: &MyId<'_>) -> Option<Caller> {
     let my_name = id.my_name.replace([' ', '\t', '\r', '\n'], "_");
     Some(Caller { my_name: MyName::parse(&my_name).ok()?, prog: id.prog, vers: id.vers, proc_: id.proc_ })
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_ask_to_take_away_is_answered_and_not_done() {
+    fn a_removal_that_another_sender_asks_for_is_answered_and_not_done() {
         let asked = args("10.0.0.1", "nfs-a").mon_id;
         let messages =
             [call(Procedure::Unmon, &asked.encode()), call(Procedure::UnmonAll, &asked.my_id.encode())];
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_said() {
+    fn a_procedure_that_is_not_served_is_refused_by_name() {
         let refusal = |message: &[u8]| match read(message, here(), OWN, Trust::PRIVILEGED) {
             Asked::Answered(bytes) => Reply::decode(&bytes).unwrap().outcome.unwrap_err(),
             other => panic!("{other:?}"),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes, and any damage to a whole call, are read without a panic, and what is registered is a safe name.
+        /// Any bytes, and any damage to a whole call, are read without a panic, and every registered name is safe.
         #[test]
         fn garbage_is_survived(
             bytes in prop::collection::vec(any::<u8>(), 0..200),

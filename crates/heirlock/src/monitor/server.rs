@@ -1,9 +1,9 @@
 //! The thread that reads requests and sends answers. It never waits for a disk, the lock manager or a name server: a
 //! client that is known is answered however slow those are.
 //!
-//! Each turn first takes what this server's own lock manager asks, and answers it; then a bounded portion of what comes from
-//! elsewhere. That gets a part of the thread's time and no more: a thread that is always busy is given the processor late
-//! when the lock manager asks.
+//! Each turn first takes the requests of this server's own lock manager, and answers them; then a bounded portion of
+//! requests from elsewhere. That gets a part of the thread's time and no more: a thread that is always busy is given the
+//! processor late when the lock manager asks.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long at most between two looks at silent connections.
 const TIDIED_AFTER: Duration = Duration::from_secs(1);
 
-/// What the thread works with.
+/// The thread's tools.
 pub(super) struct Room {
     pub(super) desk: Desk,
     pub(super) state: OwnState,
@@ -52,10 +52,10 @@ enum Reply {
     Stream(StreamId),
 }
 
-/// What was found readable.
+/// A source that was found readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ready {
-    Bell,
+    Woken,
     Datagrams(usize),
     Listener(usize),
     Stream(StreamId),
@@ -82,7 +82,7 @@ pub(super) fn start(
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
 ) -> io::Result<()> {
-    // Before the first answer: who hangs right after it is known as one that answered.
+    // Before the first answer, so that an agent that hangs right after it is known as one that answered.
     sockets.say_that_they_are_read();
     let Sockets { udp4, tcp4, udp6, tcp6, .. } = sockets;
     let datagrams: io::Result<Vec<Datagrams>> =
@@ -109,7 +109,8 @@ impl<W: Fn(Wanted)> Server<W> {
         loop {
             self.turns.turn();
             let (own, others): (Vec<_>, Vec<_>) = self.wait().into_iter().partition(|(_, is_own)| *is_own);
-            // In two rounds also where the first has nothing to read: what the store or time brought is answered first.
+            // In two rounds also where the first has nothing to read: requests that the store or time has decided are
+            // answered first.
             self.round(own);
             if !others.is_empty() {
                 let began = self.room.desk.now();
@@ -131,7 +132,7 @@ impl<W: Fn(Wanted)> Server<W> {
         self.follow();
     }
 
-    /// Does what follows from what was read, or from time.
+    /// Carries out the actions that follow from the requests that were read, or from time.
     fn follow(&mut self) {
         if self.room.desk.next_timeout().is_some_and(|due| self.room.desk.now() >= due) {
             self.room.desk.step(Event::Tick);
@@ -141,7 +142,7 @@ impl<W: Fn(Wanted)> Server<W> {
         }
     }
 
-    /// What is readable, and whether it is the lock manager's or may be. What others sent waits while they rest.
+    /// The readable sources, and whether each is the lock manager's or may be. Other senders' requests wait while they rest.
     fn wait(&self) -> Vec<(Ready, bool)> {
         let (desk, now) = (&self.room.desk, self.room.desk.now());
         let rest = self.others.rests_until(now).map(|until| until.since(now));
@@ -149,16 +150,18 @@ impl<W: Fn(Wanted)> Server<W> {
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
         let mut found: Vec<(Ready, bool)> = left.filter(|(_, is_own)| has_turn(*is_own)).collect();
         let patience = if found.is_empty() { rest.unwrap_or(PATIENCE) } else { Duration::ZERO };
+        let full = self.streams.full_for(now);
+        let patience = full.map_or(patience, |full| full.min(patience));
         let due = desk.next_timeout().map_or(patience, |due| due.since(now).min(patience));
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
         let timeout =
             Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
-        let mut sources = vec![(Ready::Bell, true, desk.bell())];
+        let mut sources = vec![(Ready::Woken, true, desk.waker())];
         let datagrams = self.datagrams.iter().enumerate();
         sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
-        // The lock manager may be among those who connect.
-        let listeners = self.listeners.iter().enumerate();
+        // The lock manager may be among the hosts that connect.
+        let listeners = self.listeners.iter().enumerate().filter(|_| full.is_none());
         sources.extend(listeners.map(|(at, socket)| (Ready::Listener(at), true, socket.as_fd())));
         let streams = self.streams.all().map(|(id, is_own, fd)| (Ready::Stream(id), is_own, fd));
         sources.extend(streams.filter(|(ready, is_own, _)| !found.contains(&(*ready, *is_own))));
@@ -176,7 +179,7 @@ impl<W: Fn(Wanted)> Server<W> {
         let now = self.room.desk.now();
         let mut requests: Vec<(Vec<u8>, SocketAddr, Reply)> = Vec::new();
         match ready {
-            Ready::Bell => self.room.desk.silence(),
+            Ready::Woken => self.room.desk.clear_waker(),
             Ready::Datagrams(door) => {
                 let mut take = |message: &[u8], back: Back| {
                     requests.push((message.to_vec(), back.to, Reply::Datagram { door, back }));
@@ -208,7 +211,7 @@ impl<W: Fn(Wanted)> Server<W> {
             Asked::Answered(answer) => self.answer(reply, &answer),
             Asked::Mon { xid, line } => {
                 let ticket = self.ticket(xid, reply);
-                // Only who isn't known needs to be looked at: a storm of reclaims looks at nothing.
+                // Only an unknown client needs to be looked at: a storm of reclaims looks at nothing.
                 let peer = !self.room.desk.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
                 self.room.desk.step(Event::Mon { ticket, line, peer });
             }
@@ -230,7 +233,7 @@ impl<W: Fn(Wanted)> Server<W> {
         }
     }
 
-    /// Somebody waits from now on.
+    /// Numbers a request that waits from now on.
     fn ticket(&mut self, xid: u32, reply: Reply) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -253,7 +256,7 @@ impl<W: Fn(Wanted)> Server<W> {
                 self.open.remove(&ticket);
                 if from_elsewhere::may_say("left unanswered", Source::Unknown) {
                     tracing::warn!(
-                        "a notification was not answered, for there is no room for what follows from it: its sender repeats it"
+                        "a notification was not answered, for there is no room for its call to the lock manager: its sender repeats it"
                     );
                 }
             }

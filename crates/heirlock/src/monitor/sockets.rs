@@ -1,6 +1,6 @@
 //! The monitor's sockets. While lockd runs they must never be gone: an unregistered status monitor makes lockd grant
-//! without a record after a minute. So they are held by somebody who outlives the agent (systemd, or
-//! `heirlock supervise`) and handed to each new one, together with the requests that wait in them.
+//! without a record after a minute. So they are held by a program that outlives the agent (systemd, or `heirlock
+//! supervise`) and handed to each new one, together with the requests that wait in them.
 
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ const PORT_TRIES: usize = 16;
 /// Calls that wait to be accepted: a storm of reclaims comes over as many connections.
 const BACKLOG: i32 = 1024;
 
-/// What the receive buffers are asked to be: what comes while the agent is restarted waits there.
+/// The size that is asked for the receive buffers: requests wait there while the agent is restarted.
 const RECEIVE_BYTES: usize = 1024 * 1024;
 
 /// The sockets. Those of IPv6 are only there where the kernel has it.
@@ -42,7 +42,7 @@ pub(crate) struct Sockets {
     pub(super) holder: Option<UnixStream>,
 }
 
-/// What rpcbind is told of one.
+/// The registration of one socket with rpcbind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) transport: Transport,
@@ -53,7 +53,7 @@ impl Sockets {
     /// Those that were handed over, or new ones.
     ///
     /// # Errors
-    /// Where none can be had, or what was handed over is something else.
+    /// Where none can be had, or a descriptor that was handed over is no such socket.
     pub(crate) fn open(port: u16) -> io::Result<Self> {
         if std::env::var_os(HANDED_OVER).is_some() {
             let holder = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -116,7 +116,7 @@ impl Sockets {
         self.udp4.local_addr().map_or(0, |address| address.port())
     }
 
-    /// What rpcbind is to know.
+    /// The registrations that rpcbind is to know.
     pub(super) fn transports(&self) -> Vec<Place> {
         let place = |transport, address: io::Result<SocketAddr>| {
             address.ok().map(|a| Place { transport, address: a })
@@ -135,7 +135,7 @@ impl Sockets {
     /// Says to `heirlock supervise`, where that handed them over, that they are read from now on.
     pub(super) fn say_that_they_are_read(&mut self) {
         if let Some(mut holder) = self.holder.take() {
-            // One of an earlier version does not listen: it hears of us by our first answer.
+            // A supervisor of an earlier version does not listen: it hears of us by our first answer.
             let _ = holder.write_all(b"r");
         }
     }
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_handed_over_goes_on_with_what_waits_in_it() {
+    fn a_socket_that_is_handed_over_goes_on_with_the_requests_that_wait_in_it() {
         let sockets = Sockets::bind(0).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(b"a request", ("127.0.0.1", sockets.port())).unwrap();

@@ -36,6 +36,10 @@ const OWN_REQUESTS_AT_ONCE: usize = 16;
 /// Bytes that are read from a connection at a time.
 const BYTES_AT_ONCE: usize = 4096;
 
+/// How long no connection is taken in after there was no room for one. Without a pause the thread would spend all its time on
+/// the same failure.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
 /// One connection's name. None is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamId(u64);
@@ -56,11 +60,18 @@ pub(super) struct Streams {
     connections: BTreeMap<StreamId, Connection>,
     next: u64,
     trust: Trust,
+    /// There was no room for one more; until then none is taken in.
+    full_until: Moment,
 }
 
 impl Streams {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { connections: BTreeMap::new(), next: 0, trust }
+        Self { connections: BTreeMap::new(), next: 0, trust, full_until: Moment::START }
+    }
+
+    /// How long no connection is taken in, where there was no room for one.
+    pub(super) fn full_for(&self, now: Moment) -> Option<Duration> {
+        Some(self.full_until.since(now)).filter(|left| !left.is_zero())
     }
 
     /// Takes new connections in, and says which of them are the lock manager's: it asks as soon as it is connected.
@@ -70,11 +81,14 @@ impl Streams {
             match listener.accept() {
                 Ok((stream, from)) => own.extend(self.take_in(stream, from, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The host gave up meanwhile; or there are too many files, which time may mend.
+                // The host gave up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // There are too many open files, say, which time may mend.
                 Err(error) => {
-                    if from_elsewhere::may_say("not accepted", Source::Unknown) {
-                        tracing::debug!(%error, "a connection could not be accepted");
+                    if from_elsewhere::may_say("no connection taken in", Source::Unknown) {
+                        tracing::error!(%error, "no connection can be taken in by the status monitor for now: {error}");
                     }
+                    self.full_until = now + FULL_PAUSE;
                     break;
                 }
             }
@@ -82,7 +96,7 @@ impl Streams {
         own
     }
 
-    /// Which ones to look at, and whether each is the lock manager's.
+    /// The connections to look at, and whether each is the lock manager's.
     pub(super) fn all(&self) -> impl Iterator<Item = (StreamId, bool, BorrowedFd<'_>)> {
         self.connections.iter().map(|(id, connection)| (*id, connection.is_own, connection.stream.as_fd()))
     }
@@ -93,7 +107,7 @@ impl Streams {
         with_more.map(|(id, connection)| (*id, connection.is_own))
     }
 
-    /// Takes some requests of what is there, and closes what has ended or talks nonsense.
+    /// Takes some of the requests that are there, and closes connections that have ended or talk nonsense.
     pub(super) fn read(&mut self, id: StreamId, now: Moment, request: impl FnMut(&[u8], SocketAddr)) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.heard = now;
@@ -105,7 +119,7 @@ impl Streams {
     /// Answers; a host that has gone asks again.
     pub(super) fn answer(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        // An answer is some dozens of bytes: where they find no room, nobody reads them.
+        // An answer is some dozens of bytes: where they find no room, the host does not read them.
         if connection.stream.write_all(&frame(bytes)).is_err() {
             self.close(id);
         }
@@ -156,7 +170,7 @@ impl Streams {
 impl Connection {
     /// `false` where it is over.
     fn read(&mut self, mut request: impl FnMut(&[u8], SocketAddr)) -> bool {
-        // What is there already comes first, so that no more is ever held than one request and what was read at a time.
+        // Bytes that are there already come first, so that no more is ever held than one request and one read.
         if !self.has_more {
             let mut buffer = [0; BYTES_AT_ONCE];
             match self.stream.read(&mut buffer) {
@@ -242,7 +256,7 @@ mod tests {
             place.wait(id);
             assert_eq!(place.taken(id), at_once);
             let mut all = at_once;
-            // What is left is not waited for.
+            // The rest is not waited for.
             while place.streams.with_more().next().is_some() {
                 let taken = place.taken(id);
                 assert!(taken <= at_once);
@@ -263,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
+    fn a_server_takes_the_room_of_no_other_and_none_that_of_the_lock_manager() {
         let mut place = place();
         let _own = place.connect([127, 0, 0, 1]);
         let _other = place.connect([127, 0, 0, 3]);

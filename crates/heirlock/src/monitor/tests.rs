@@ -1,4 +1,4 @@
-//! The status monitor over real sockets, with a stand-in for whoever owns the store.
+//! The status monitor over real sockets, with a stand-in for the agent, which owns the store.
 
 mod against_statd;
 
@@ -79,7 +79,7 @@ fn wanted_by(agent: Sender<Wanted>) -> impl Fn(Wanted) + Send + 'static {
     }
 }
 
-/// What the agent does, without a store.
+/// Plays the agent, without a store.
 fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs, commits: Arc<AtomicUsize>) {
     thread::spawn(move || {
         let (mut directory, _) = Directory::open(&options.state_directory).unwrap();
@@ -165,7 +165,7 @@ fn many_at_once_share_few_commits_and_known_ones_cost_none() {
 }
 
 #[test]
-fn a_store_that_hangs_refuses_new_clients_in_time_and_nobody_else_waits() {
+fn a_store_that_hangs_refuses_new_clients_in_time_and_no_known_one_waits() {
     // On a machine that does much else some rounds are slow, and not all.
     let rounds = (0..8).map(|_| {
         let stand = stand(StoreIs::Hanging);
@@ -186,7 +186,7 @@ fn a_store_that_hangs_refuses_new_clients_in_time_and_nobody_else_waits() {
 }
 
 #[test]
-fn garbage_disturbs_nobody() {
+fn garbage_disturbs_no_client() {
     let stand = stand(StoreIs::Well);
     let to = SocketAddr::from(([127, 0, 0, 1], stand.port));
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -196,7 +196,7 @@ fn garbage_disturbs_nobody() {
         bytes.fill_with(|| fastrand::u8(..));
         udp.send_to(&bytes, to).unwrap();
         let mut tcp = TcpStream::connect(to).unwrap();
-        // Half of them well framed, half of them not; whoever is cut off may fail to write.
+        // Half of them well framed, half of them not; a connection that is cut off may fail to write.
         let framed = if i % 2 == 0 { frame(&bytes) } else { bytes };
         let _ = std::io::Write::write_all(&mut tcp, &framed);
         open.push(tcp);
@@ -289,7 +289,7 @@ fn a_notification_reaches_the_lock_manager_with_its_cookie_once() {
 }
 
 #[test]
-fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
+fn an_acknowledged_notification_reaches_the_lock_manager_also_after_a_kill() {
     let first = stand(StoreIs::Well);
     assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
     // No rpcbind answers: the lock manager is not told.
@@ -309,7 +309,7 @@ fn what_was_acknowledged_reaches_the_lock_manager_also_after_a_kill() {
 }
 
 #[test]
-fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
+fn a_call_that_is_owed_is_made_before_the_registrations_are_handed_back() {
     let first = stand(StoreIs::Well);
     assert!(mon(&first, Transport::Tcp, "127.0.0.1"));
     let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
@@ -330,7 +330,7 @@ fn what_is_owed_is_told_before_the_registrations_are_handed_back() {
 }
 
 #[test]
-fn whoever_is_not_the_lock_manager_takes_nothing_away() {
+fn a_sender_that_is_not_the_lock_manager_takes_nothing_away() {
     let stand = stand_trusting(StoreIs::Well, Trust { ports_below: 0 });
     stand.desk.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
     assert!(!mon(&stand, Transport::Tcp, "10.0.0.9"), "not from this port");

@@ -1,8 +1,9 @@
-//! Looks names of clients up beside the sending, in threads that nothing waits for: a name service that hangs delays those
-//! alone who are known by nothing else.
+//! Looks names of clients up beside the sending, in threads that nothing waits for: a name service that hangs delays only
+//! the clients that are known by nothing else.
 
 use std::collections::VecDeque;
 use std::net::ToSocketAddrs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -16,8 +17,11 @@ use heirlock_nsm::name::no_clients_address;
 use crate::limits;
 use crate::threads;
 
-/// How often a thread looks whether anybody still wants to know.
+/// How often a thread looks whether its result is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Threads of all notifiers of this program.
+static LOOKING_UP: AtomicUsize = AtomicUsize::new(0);
 
 type Row = Mutex<VecDeque<(Instant, MonName)>>;
 
@@ -33,12 +37,14 @@ impl LookUp {
     /// Begins.
     pub(crate) fn begin(names: Vec<MonName>) -> Self {
         let (sender, found) = channel();
-        let threads = names.len().min(limits::NOTIFY_LOOKUPS_AT_ONCE_MAX);
+        let threads = threads_for(names.len(), LOOKING_UP.load(Ordering::SeqCst));
         let due = Instant::now();
         let row: Arc<Row> = Arc::new(Mutex::new(names.into_iter().map(|name| (due, name)).collect()));
         for _ in 0..threads {
             let (row, sender) = (Arc::downgrade(&row), sender.clone());
+            let place = Place::take();
             let begun = threads::start("look-up", move || {
+                let _place = place;
                 while let Some((due, name)) = next(&row) {
                     if due > Instant::now() {
                         thread::sleep(LOOK.min(due.saturating_duration_since(Instant::now())));
@@ -61,9 +67,38 @@ impl LookUp {
         Self { found, _row: row }
     }
 
-    /// What was found since the last time.
+    /// The addresses that were found since the last time.
     pub(crate) fn found(&self) -> Vec<(MonName, Vec<Destination>)> {
         self.found.try_iter().collect()
+    }
+}
+
+/// How many threads look so many names up, while so many do already.
+fn threads_for(names: usize, looking_up: usize) -> usize {
+    let wanted = names.min(limits::NOTIFY_LOOKUPS_AT_ONCE_MAX);
+    let threads = wanted.min(limits::NOTIFY_LOOKUPS_MAX.saturating_sub(looking_up).max(1));
+    if threads < wanted {
+        tracing::warn!(
+            looking_up,
+            "names of clients are looked up one at a time, for the name service has not answered for {looking_up} names yet"
+        );
+    }
+    threads
+}
+
+/// The place of one thread. A name service that hangs may hold it for longer than its notifier is there.
+struct Place;
+
+impl Place {
+    fn take() -> Self {
+        LOOKING_UP.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        LOOKING_UP.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -88,4 +123,36 @@ fn addresses_of(name: &MonName) -> Vec<Destination> {
     }
     addresses.truncate(CLIENT_ADDRESSES_MAX);
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_service_that_hangs_is_given_no_more_threads_with_each_run_than_one() {
+        assert_eq!(threads_for(3, 0), 3);
+        assert_eq!(threads_for(1_000, 0), limits::NOTIFY_LOOKUPS_AT_ONCE_MAX);
+        assert_eq!(threads_for(1_000, limits::NOTIFY_LOOKUPS_MAX - 5), 5);
+        for hanging in [limits::NOTIFY_LOOKUPS_MAX, limits::NOTIFY_LOOKUPS_MAX + 7] {
+            assert_eq!(threads_for(1_000, hanging), 1, "one that answers again is noticed");
+        }
+        assert_eq!(threads_for(0, limits::NOTIFY_LOOKUPS_MAX), 0);
+    }
+
+    #[test]
+    fn the_place_of_a_thread_is_free_when_it_has_ended() {
+        let name = MonName::parse("localhost").unwrap();
+        let look_up = LookUp::begin(vec![name.clone()]);
+        let end = Instant::now() + Duration::from_secs(120);
+        while look_up.found().is_empty() {
+            assert!(Instant::now() < end, "localhost was not found");
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(look_up);
+        while LOOKING_UP.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < end, "a thread has kept its place");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

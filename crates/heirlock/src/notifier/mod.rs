@@ -97,7 +97,7 @@ impl Sources {
         self.awaited.retain(|address| {
             let is_any = address.is_unspecified();
             let there = if is_any { Ok(()) } else { principal.is_ready(*address) };
-            // Without IPv6 on this server nobody can be told over it, and nobody else need suffer.
+            // Without IPv6 on this server no client can be told over it; clients with IPv4 are told all the same.
             let bound = there.and_then(|()| {
                 let bound = self.sockets.bind(*address);
                 bound.map_err(|error| format!("no socket could be bound to {address}: {error}"))
@@ -113,7 +113,8 @@ impl Sources {
     }
 }
 
-/// Tells the clients until all have acknowledged or the principal says that it is too late. Answers who has not, and why.
+/// Tells the clients until all have acknowledged or the principal says that it is too late. Returns the clients that have
+/// not, and why.
 pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, Outcome, String)> {
     let mut sources = Sources::new(&task);
     let ready = sources.newly_ready(principal);
@@ -136,7 +137,7 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
         }
         let sent_all = match principal.may_leave(principal.now()) {
             Leave::Granted => send_batch(&mut notifier, &mut sources.sockets, &mut streams, principal),
-            // No proof now: what was sent may still be answered.
+            // No proof now: datagrams that were sent may still be answered.
             Leave::ProveFirst => true,
             Leave::TooLate => {
                 sources.sockets.drain(&mut notifier, principal);
@@ -183,7 +184,7 @@ fn send_batch(
             streams.open(&transmit, notifier, now);
             continue;
         }
-        // What can't be sent (no route, a full queue) is as good as lost on the way: it is repeated.
+        // A datagram that can't be sent (no route, a full queue) is as good as lost on the way: it is repeated.
         if let Err(error) = sockets.send(&transmit.payload, transmit.from, transmit.to) {
             tracing::debug!(to = %transmit.to, %error, "a datagram could not be sent; it will be repeated");
         }
@@ -201,7 +202,7 @@ fn report(notifier: &mut Notifier, principal: &mut impl Principal) {
                     tracing::warn!(
                         client = cut(client.as_str()),
                         why = cut(&why),
-                        "{}: what it answered to a notification is no answer: {}",
+                        "{}: its reply to a notification is no answer: {}",
                         cut(client.as_str()),
                         cut(&why)
                     );

@@ -35,7 +35,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// How many answers find room if nobody takes them out.
+    /// How many answers find room while none is taken out.
     pub(super) fn holds(&self) -> usize {
         let room = |socket: &UdpSocket| socket2::SockRef::from(socket).recv_buffer_size().ok();
         // Where no address is ready yet, a socket like those that will be.
@@ -92,7 +92,7 @@ fn prepare(address: IpAddr, privileged: bool) -> io::Result<UdpSocket> {
     let socket = bind_udp(address, privileged)?;
     socket.set_nonblocking(true)?;
     let reference = socket2::SockRef::from(&socket);
-    // As much as is granted: what is not makes the window smaller.
+    // As much as is granted: a smaller buffer makes the window smaller.
     let _ = reference.set_recv_buffer_size(limits::NOTIFY_RECEIVE_BYTES);
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, limits::NOTIFY_RECEIVE_BYTES);
     Ok(socket)

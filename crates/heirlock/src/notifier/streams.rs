@@ -1,4 +1,4 @@
-//! Calls over TCP, to clients that are heard over nothing else: a connection for each call, none of which anybody waits for.
+//! Calls over TCP, to clients that are heard over nothing else: a connection for each call, without waiting for any of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -63,19 +63,19 @@ impl Streams {
         }
     }
 
-    /// What is waited for, in the order that [`Streams::are_ready`] is told of.
+    /// The events that are waited for, in the order that [`Streams::are_ready`] is told of.
     pub(super) fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.open.iter().map(|stream| stream.connection.awaited())
     }
 
-    /// Which of those can go on.
+    /// The connections that can go on.
     pub(super) fn are_ready(&mut self, ready: impl Iterator<Item = bool>) {
         for (stream, is_ready) in self.open.iter_mut().zip(ready) {
             stream.is_ready = is_ready;
         }
     }
 
-    /// Sends and takes in what can be now; ends what takes too long, and what nobody waits for any more.
+    /// Sends and takes in what can be now; ends calls that take too long, and calls that are no longer waited for.
     pub(super) fn go_on(&mut self, notifier: &mut Notifier, now: Moment) {
         self.open.retain_mut(|stream| {
             if !notifier.is_awaited(stream.xid) {

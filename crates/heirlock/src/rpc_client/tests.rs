@@ -8,7 +8,7 @@ use super::*;
 const PROGRAM: (u32, u32) = (100_021, 4);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What rpcbind says: the program is at port 700 over UDP and 701 over TCP.
+/// rpcbind's answer: the program is at port 700 over UDP and 701 over TCP.
 fn answer(call: &[u8], from_v6: Option<u16>) -> Vec<u8> {
     let call = Call::decode(call).unwrap();
     let result = match (call.proc_, call.vers) {
@@ -99,7 +99,7 @@ fn an_rpcbind_that_is_heard_over_udp_alone_is_asked_over_that() {
 }
 
 #[test]
-fn where_nobody_listens_that_is_said_at_once() {
+fn where_no_program_listens_that_is_said_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);

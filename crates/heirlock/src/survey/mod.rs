@@ -1,4 +1,4 @@
-//! What the store says of services and of their past, as the agent's crate reads it. Tests read it from a folder.
+//! The services in the store and their past: read only, on any server, whether an agent runs there or not.
 
 pub(crate) use heirlock_agent::survey::{past, present};
 

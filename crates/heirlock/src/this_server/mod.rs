@@ -53,7 +53,7 @@ use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
-use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence, threads};
+use crate::{boot, from_elsewhere, interfaces, lock_manager, monitor, notifier, presence};
 
 pub(crate) use clock::Clock;
 pub(crate) use run::run;
@@ -165,14 +165,9 @@ impl ThisServer {
     /// What was written into the status monitor's directory becomes durable in time.
     fn sync_directory(&self) {
         let state_directory = self.settings.state_directory.clone();
-        let begun = threads::start("sync", move || {
-            if let Err(error) = Directory::sync(&state_directory) {
-                tracing::warn!(%error, "the status monitor's directory could not be synced: {error}");
-            }
+        self.workshop.in_thread("sync", Message::DirectorySynced, move |_| {
+            Directory::sync(&state_directory).map_err(|error| error.to_string())
         });
-        if let Err(error) = begun {
-            let _ = self.workshop.inbox.send(Message::NotSynced(error.to_string()));
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent of this server: what it listens to is begun, and a loop hands it what comes, one message at a time.
 
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +14,11 @@ use signal_hook::iterator::Signals;
 use super::{Clock, Snapshot, ThisServer, watch};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, trust};
+use crate::detector::Hints;
 use crate::store::timed::Timed;
+use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
-use crate::{callout, guard, limits, store, threads};
+use crate::{callout, guard, limits, store};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -30,8 +33,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
     let (inbox, messages) = channel();
     let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&settings)));
     let outbox = Outbox::default();
-    let _listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
-    stop_on_signal(inbox.clone())?;
+    let mut listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
+    watchdog.keep(listener.take_thread());
+    watchdog.keep(Some(stop_on_signal(inbox.clone())?));
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&settings), ended).context("can't begin to ask the store")?;
@@ -44,8 +48,9 @@ pub(crate) fn run(settings: Settings) -> Result<()> {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
-    let _hints = agent.outside().watch_directory()?;
-    watch::start(&agent.outside().workshop)?;
+    let mut hints = agent.outside().watch_directory()?;
+    watchdog.keep(hints.as_mut().and_then(Hints::take_thread));
+    watchdog.keep(Some(watch::start(&agent.outside().workshop)?));
     let served = serve(&mut agent, &messages, &turns, &outbox);
     outbox.send();
     served
@@ -94,16 +99,17 @@ fn listen(
         .with_context(|| format!("can't listen for requests in {}", settings.runtime_directory.display()))
 }
 
-fn stop_on_signal(inbox: Sender<Message>) -> Result<()> {
+fn stop_on_signal(inbox: Sender<Message>) -> Result<Lasting> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
-    threads::start("signals", move || {
+    let thread = threads::start("signals", move || {
         for _ in signals.forever() {
             if inbox.send(Message::Stop).is_err() {
-                return;
+                return Ok(());
             }
         }
+        Err(io::Error::other("no signal can be heard any more"))
     })?;
-    Ok(())
+    Ok(thread)
 }
 
 /// Begins to learn of records in the way that is configured, besides looking at the directory.
@@ -115,8 +121,9 @@ fn begin_capture(
     type Begin = fn(&mut Agent<ThisServer>, &Watchdog) -> Result<Option<callout::Listener>>;
     let each = ForEach::<Begin> {
         watch: |_, _| Ok(None),
-        callout: |agent, _| {
-            let listener = agent.outside().listen_to_callouts()?;
+        callout: |agent, watchdog| {
+            let mut listener = agent.outside().listen_to_callouts()?;
+            watchdog.keep(listener.take_thread());
             agent.take_in_spool();
             Ok(Some(listener))
         },

@@ -1,5 +1,6 @@
 //! Looks at the lock manager again and again, in a thread of its own: a look may take its time.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
 use std::thread;
@@ -10,7 +11,7 @@ use heirlock_nsm::nlm;
 use heirlock_nsm::rpcbind::Transport;
 
 use super::work::Workshop;
-use crate::threads;
+use crate::threads::{self, Lasting};
 use crate::{limits, rpc_client};
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
@@ -20,7 +21,7 @@ const LOOKS_A_PORT: u32 = 20;
 ///
 /// # Errors
 /// Where no thread can be had.
-pub(super) fn start(workshop: &Workshop) -> std::io::Result<()> {
+pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
     let shop = workshop.clone();
     threads::start("watch", move || {
         let mut known = None;
@@ -33,7 +34,7 @@ pub(super) fn start(workshop: &Workshop) -> std::io::Result<()> {
                 let look = seen.map(|observation| Look { at, observation });
                 // Sent before the lock manager is let go of: no look may come after what was done since.
                 if shop.inbox.send(Message::Observed(Box::new(look))).is_err() {
-                    return;
+                    return Ok(());
                 }
                 start
             };
@@ -43,8 +44,8 @@ pub(super) fn start(workshop: &Workshop) -> std::io::Result<()> {
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }
-    })?;
-    Ok(())
+        Err(io::Error::other("it has counted as many looks as it can"))
+    })
 }
 
 fn nlm_ports(rpcbind_port: u16) -> Vec<u16> {

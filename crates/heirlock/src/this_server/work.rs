@@ -330,13 +330,15 @@ impl Workshop {
 
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
+        // Before the lock manager is taken: a volume that hangs must hold up nobody who looks at it meanwhile.
+        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
+        let leaving = volumes::leaving(&self.settings.services, service, &exported);
         let mut lock_manager = self.lock_manager();
         for address in self.addresses(service) {
             lock_manager.let_go(*address).map_err(|error| error.to_string())?;
         }
         // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        let exported = exported(&Host::here(), &self.settings.state_directory).unwrap_or_default();
-        for export in volumes::leaving(&self.settings.services, service, &exported) {
+        for export in leaving {
             lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -11,11 +11,10 @@ use heirlock_nsm::StateNumber;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take.
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the awaited event ends the wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// All servers, and what they share.
+/// All servers, and the folders that they share.
 pub(super) struct Site {
     directory: TempDir,
 }
@@ -75,7 +74,7 @@ impl Server {
         self.home.join(name)
     }
 
-    /// What its agent has said.
+    /// The log of its agent.
     pub(super) fn log(&self) -> String {
         log(&self.path("log"))
     }
@@ -238,7 +237,7 @@ fn log(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What lies in a folder, by name.
+/// The names in a folder.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()

@@ -17,7 +17,7 @@ pub(super) fn line(client: &str, server: &str) -> String {
     format!("0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 {client} {server}\n")
 }
 
-/// What the program said and how it ended.
+/// The program's output and its exit code.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) exit: i32,
@@ -71,7 +71,7 @@ impl Server {
         self
     }
 
-    /// What this server's agent remembers of its store.
+    /// The memory of this server's agent of its store.
     pub(super) fn remember(&self, memory: &Value) {
         fs::create_dir(self.path("local")).unwrap();
         fs::write(self.path("local/store.json"), memory.to_string()).unwrap();

@@ -1,4 +1,4 @@
-//! What the agents speak to: a lock manager that is always in grace, and clients that register again when they are told.
+//! The network of the agents: a lock manager that is always in grace, and clients that register again when they are told.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ impl Network {
         Self { rpcbind_port, server, told, stop, thread }
     }
 
-    /// What a client was told of the service, in order. What the server serves under its own name has numbers of its own.
+    /// The notifications of the service to a client, in order. The server's implicit service has numbers of its own.
     pub(super) fn told(&self, client: &str) -> Vec<Told> {
         let mut told = self.told.lock().unwrap().get(client).cloned().unwrap_or_default();
         told.retain(|told| told.name == SERVICE.to_string());
@@ -151,7 +151,7 @@ fn in_grace(cookie: &[u8]) -> Vec<u8> {
     Nlm4Result { cookie, status: Nlm4Status::DeniedGracePeriod }.encode()
 }
 
-/// Whatever is asked for is there.
+/// The port of every program.
 fn getport(call: &Call<'_>, port: u16) -> Option<Vec<u8>> {
     match (call.prog, call.proc_) {
         (rpcbind::PROGRAM, 0) => Some(Vec::new()),
@@ -169,7 +169,7 @@ fn answer(
     buffer: &mut [u8],
     what: impl FnOnce(&Call<'_>, SocketAddr) -> Option<Vec<u8>>,
 ) {
-    // What was reported as readable may be gone; an agent that was killed leaves an ICMP error behind.
+    // A datagram that was reported as readable may be gone; an agent that was killed leaves an ICMP error behind.
     socket.set_nonblocking(true).unwrap();
     let Ok((count, from)) = socket.recv_from(buffer) else { return };
     let Ok(call) = Call::decode(&buffer[..count]) else { return };

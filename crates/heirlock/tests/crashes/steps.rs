@@ -26,13 +26,13 @@ pub(super) struct Killer {
 }
 
 impl Killer {
-    /// What runs an agent up to that step.
+    /// The command that runs an agent up to that step.
     pub(super) fn runner(&self) -> Vec<String> {
         let (trace, inject) = (
             format!("trace={}", self.calls),
             format!("inject={}:signal=KILL:when={}", self.calls, self.step),
         );
-        // The tracer is a stranger to us (-D): what we start is the agent itself, and its end is the agent's.
+        // The tracer is not our child (-D): we start the agent itself, and its end is the agent's.
         let words = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
         words.map(str::to_owned).to_vec()
     }

@@ -9,7 +9,7 @@ const FILE: &str = "HEIRLOCK_LEFT_OUT";
 /// The test that runs has done nothing, or not all: something isn't here that it needs.
 ///
 /// # Panics
-/// Where that can't be noted: then nobody would know.
+/// Where that can't be noted: it would go unseen.
 pub(crate) fn leave_out(needs: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("left out: {test}: it needs {needs}");

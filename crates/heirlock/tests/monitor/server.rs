@@ -13,7 +13,7 @@ use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm::{self, MonArgs, MonId, MyId, Procedure, StatResult};
 use socket2::{Domain, Socket, Type};
 
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the awaited event ends the wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const CONFIG: &str = "/run/heirlock.toml";
 
@@ -57,8 +57,13 @@ impl Server {
 
     /// The same; its log goes to this file.
     pub(crate) fn start_with_log(&mut self, verb: &str, log: &Path) {
+        self.start_with_stderr(verb, File::create(log).unwrap());
+    }
+
+    /// The same; its log goes there.
+    pub(crate) fn start_with_stderr(&mut self, verb: &str, stderr: impl Into<Stdio>) {
         let mut command = heirlock(&[verb, "--log", "info"]);
-        command.stderr(File::create(log).unwrap());
+        command.stderr(stderr);
         self.start_by(command);
     }
 
@@ -75,6 +80,11 @@ impl Server {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// Whether what was started has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.agent.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// The agent where nothing supervises it.
@@ -95,7 +105,7 @@ impl Server {
     }
 
     pub(crate) fn start_rpcbind(&mut self) {
-        // What it would remember of its life before is taken from it: a cold start.
+        // Its memory of its life before is taken from it: a cold start.
         sh("rm -rf /run/rpcbind /run/rpcbind.sock");
         self.rpcbind = rpcbind();
     }

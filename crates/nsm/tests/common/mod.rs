@@ -45,7 +45,7 @@ pub(crate) fn netobj() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..70), vec(any::<u8>(), 1024)]
 }
 
-/// What an AUTH_SYS credential is made of: stamp, machine, uid, gid, gids.
+/// The fields of an AUTH_SYS credential: stamp, machine, uid, gid, gids.
 pub(crate) fn auth_sys() -> impl Strategy<Value = (u32, String, u32, u32, Vec<u32>)> {
     (any::<u32>(), "[ -~]{0,255}", any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..=16))
 }

@@ -1,5 +1,5 @@
-//! Who asks for SM_MON: one after the other, each over a connection of its own, as lockd does; or as many at a time as
-//! Ganesha's workers do, each over a connection that stays.
+//! The clients that ask for SM_MON: one after the other, each over a connection of its own, as lockd does; or as many
+//! at a time as Ganesha's workers do, each over a connection that stays.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,10 +15,10 @@ use crate::rpc::{opaque, privileged_stream, word};
 /// Bytes of an accepted answer: mark, header, result, number.
 const ANSWER: usize = 4 + 24 + 8;
 
-/// Whoever is refused asks again after this.
+/// A client that is refused asks again after this.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// What was asked, and how long each answer took.
+/// The requests, and how long each answer took.
 #[derive(Debug)]
 pub(in crate::bench) struct Asked {
     /// Microseconds for each that was granted.
@@ -82,7 +82,7 @@ pub(in crate::bench) fn unregister(port: u16, index: usize) -> Result<()> {
     Ok(stream.read_exact(&mut [0; ANSWER - 4])?)
 }
 
-/// A connection, and what it waits for.
+/// A connection, and the answer that it waits for.
 struct Worker {
     stream: TcpStream,
     asked: Option<(usize, Instant)>,
@@ -135,9 +135,9 @@ fn readable(workers: &[Worker], patience: Duration) -> Result<Vec<usize>> {
     Ok((0..fds.len()).filter(|at| !fds[*at].revents().is_empty()).collect())
 }
 
-/// From a privileged port, as lockd and Ganesha ask: heirlock registers for nobody else.
+/// From a privileged port, as lockd and Ganesha ask: heirlock registers for no other program.
 fn connect(port: u16) -> Result<TcpStream> {
-    let stream = privileged_stream((Ipv4Addr::LOCALHOST, port).into()).context("nobody listens")?;
+    let stream = privileged_stream((Ipv4Addr::LOCALHOST, port).into()).context("no program listens")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)

@@ -1,4 +1,4 @@
-//! The least that each half costs: the syncs without anybody who asks, and the questions without anybody who writes.
+//! The least cost of each half: the syncs without requests, and the requests without writes.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -25,11 +25,11 @@ const AT_ONCE: [usize; 2] = [1, 64];
 /// Clients at which the goals are judged.
 const JUDGED_AT: usize = 1_000;
 
-/// Who answers.
+/// The program that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tool {
-    /// Nobody: files are made durable by a loop.
+    /// No program: files are made durable by a loop.
     BareSyncs,
     /// A server that grants and does nothing else.
     BareRpc,
@@ -46,7 +46,7 @@ pub enum Tool {
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Who answered.
+    /// The tool that answered.
     pub tool: Tool,
     /// Clients that were to be registered.
     pub clients: usize,
@@ -151,7 +151,7 @@ impl Row {
     }
 }
 
-/// Ratios of totals in one run. What statd did not finish counts as what it took so far.
+/// Ratios of totals in one run. A round that statd did not finish counts with its time so far.
 fn goals(rows: &[Row]) -> Vec<Goal> {
     let total = |tool, at_once| {
         let case = |row: &&Row| row.tool == tool && row.clients == JUDGED_AT && row.at_once == at_once;

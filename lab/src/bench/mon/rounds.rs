@@ -1,4 +1,4 @@
-//! The rounds of one case: what is quick runs several times in turn, the median counts; the peers run once.
+//! The rounds of one case: quick programs run several times in turn, and the median counts; the other programs run once.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -165,11 +165,11 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
         }
     };
     let at = 5_000;
-    let peer = find("heirlock", at).zip(find("sm-notify", at));
+    let both = find("heirlock", at).zip(find("sm-notify", at));
     let mut goals = vec![within(10_000, 500.0), within(100_000, 5_000.0)];
     goals.push(Goal {
         goal: format!("at {} at least 100 times faster than sm-notify's last success", count(at)),
-        measured: peer.map_or_else(String::new, |(ours, theirs)| {
+        measured: both.map_or_else(String::new, |(ours, theirs)| {
             let (ours, last, missed) = (ours.last_ms, theirs.last_ms, theirs.living - theirs.told);
             let (times, missed) = (short(last / ours), count(missed));
             format!(
@@ -178,7 +178,7 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
                 short(last)
             )
         }),
-        met: peer.map(|(ours, theirs)| theirs.last_ms / ours.last_ms >= 100.0),
+        met: both.map(|(ours, theirs)| theirs.last_ms / ours.last_ms >= 100.0),
     });
     let beside: Vec<(usize, f64)> = [5_000, 10_000, 100_000]
         .into_iter()

@@ -22,7 +22,7 @@ const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 53);
 /// How often is looked whether all were told, and how much memory the program has.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Who tells.
+/// The program that tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tool {
     Heirlock,
@@ -39,7 +39,7 @@ pub(super) struct Case {
     pub(super) unresolvable: usize,
 }
 
-/// What a program did.
+/// The end of a program.
 struct Ended {
     began: Instant,
     prepared_ms: Option<f64>,
@@ -186,7 +186,7 @@ fn watch(mut command: Command, clients: &Clients, patience: Duration, to_its_end
         }
         thread::sleep(LOOK);
     }
-    // By its id, and it is still ours: nobody has waited for it.
+    // By its id, which is still its own: it has not been waited for.
     let _ = child.kill();
     let output = child.wait_with_output()?;
     let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();

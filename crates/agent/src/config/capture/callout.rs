@@ -10,7 +10,7 @@ pub(super) const PROPERTIES: Properties = Properties {
     }],
     is_status_monitor: false,
     has_callout: true,
-    // What a callout could not say in time lies in the directory all the same.
+    // A record that a callout could not report in time lies in the directory all the same.
     watches_directory: true,
     shares_before_telling: true,
     promise,

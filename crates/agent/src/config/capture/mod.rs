@@ -1,6 +1,6 @@
-//! `[capture]`: how records are noticed. A capture mode is one file here, which says all that the rest of the program asks of
-//! a mode. What a mode needs of the host lies in heirlock's `guard/capture/` (for `doctor`) and `guard/switch/` (for
-//! `enable` and `disable`), a file for each mode as well.
+//! `[capture]`: how records are noticed. A capture mode is one file here, which answers all that the rest of the program asks
+//! of a mode. The needs of a mode on the host lie in `guard/capture/` (for `doctor`) and `guard/switch/` (for `enable` and
+//! `disable`), a file for each mode as well.
 
 mod callout;
 mod nsm;
@@ -24,7 +24,7 @@ pub struct CaptureSettings {
     pub forget_after: Duration,
     /// Mode `nsm`: how long lockd is kept waiting for the store, in its only thread (I1): 500 ms.
     pub mon_timeout: Duration,
-    /// Mode `nsm`: what becomes of a client that is not in the store by then.
+    /// Mode `nsm`: the answer to a client that is not in the store by then.
     pub when_unprotected: WhenUnprotected,
     /// Mode `nsm`: where the status monitor listens, unless its sockets are inherited; 0 is any.
     pub port: u16,
@@ -57,7 +57,7 @@ impl CaptureSettings {
         keys.filter(|(key, _)| !(key.is_same)(self, &unset)).map(|(key, mode)| (key.name, mode)).collect()
     }
 
-    /// What the mode promises to clients, as it is configured.
+    /// The mode's promise to clients, as it is configured.
     pub fn promise(&self) -> Promise {
         (self.mode.properties().promise)(self)
     }
@@ -65,13 +65,13 @@ impl CaptureSettings {
 
 /// How records are noticed.
 ///
-/// No other place can compare two modes or ask for a certain one, so no place can forget one. What is true of a mode is asked
-/// of its [`Properties`]. A place that does another thing in each mode hands over one thing [`ForEach`] of them.
+/// No other place can compare two modes or ask for a certain one, so no place can forget one. All other code asks a mode for
+/// its [`Properties`]. A place that differs in each mode hands over one value [`ForEach`] of them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub struct CaptureMode(Named);
 
-/// Which one it is: known here alone.
+/// The mode: known here alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     /// By watching the status monitor's directory.
@@ -92,7 +92,7 @@ impl CaptureMode {
         self.properties().name
     }
 
-    /// What is true of it.
+    /// Its properties.
     pub fn properties(self) -> &'static Properties {
         self.choose(ForEach {
             watch: &watch::PROPERTIES,
@@ -157,7 +157,7 @@ impl<T> ForEach<T> {
     }
 }
 
-/// What is true of a mode, wherever it is asked.
+/// The properties of a mode, wherever they are asked for.
 pub struct Properties {
     /// As the configuration spells it.
     pub name: &'static str,
@@ -173,7 +173,7 @@ pub struct Properties {
     /// A client that registers waits until it is durable. So a client is durable in every service before it is told to
     /// register again: in a crowd the last would wait too long.
     pub shares_before_telling: bool,
-    /// What it promises to clients.
+    /// Its promise to clients.
     promise: fn(&CaptureSettings) -> Promise,
 }
 
@@ -185,7 +185,7 @@ pub struct Key {
     is_same: fn(&CaptureSettings, &CaptureSettings) -> bool,
 }
 
-/// What a mode promises to clients.
+/// The promise of a mode to clients.
 pub struct Promise {
     /// Every lock that is granted is on record, whatever fails.
     pub is_whole: bool,

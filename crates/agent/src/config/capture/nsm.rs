@@ -16,8 +16,8 @@ pub(super) const PROPERTIES: Properties = Properties {
     ],
     is_status_monitor: true,
     has_callout: false,
-    // What happens in the directory is our own writing, and what another program does there is found by the next look:
-    // nothing has to be told of each file.
+    // The agent itself writes the directory, and the next look finds the changes of other programs: no hint is needed
+    // for each file.
     watches_directory: false,
     shares_before_telling: true,
     promise,

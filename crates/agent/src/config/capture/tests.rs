@@ -48,7 +48,7 @@ fn a_key_of_a_capture_mode_is_idle_in_every_other_one_and_only_where_it_is_set()
 }
 
 #[test]
-fn what_is_chosen_for_a_capture_mode_is_its_own_and_the_others_are_all_but_it() {
+fn the_value_for_a_capture_mode_is_its_own_and_the_others_are_all_but_it() {
     let names = ForEach { watch: "watch", callout: "callout", nsm: "nsm" };
     for mode in CaptureMode::ALL.all() {
         assert_eq!(mode.choose(names), mode.as_str());

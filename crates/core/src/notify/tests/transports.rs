@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a client's host lets through: its rpcbind, and its status monitor.
+/// The messages that a client's host lets through: its rpcbind, and its status monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Heard {
     rpcbind: Transport,
@@ -16,14 +16,14 @@ const BOTH: [bool; 2] = [true, true];
 /// A message that left, and its answer; a connection without one comes to its end.
 type Coming = (Transmit, Option<Vec<u8>>);
 
-/// Runs clients that answer after 2 ms, or never, until all who live are told or `end` has come. Says when the last was
-/// told, and how many messages left over UDP and over TCP.
+/// Runs clients that answer after 2 ms, or never, until all living clients are told or `end` has come. Says when the
+/// last was told, and how many messages left over UDP and over TCP.
 fn run(clients: &[Option<Heard>], connections_max: usize, end: Moment) -> (usize, Moment, [usize; 2]) {
     let count = u32::try_from(clients.len()).unwrap();
     let mut notifier = Notifier::new(Plan { connections_max, ..plan(count) });
     let living = clients.iter().flatten().count();
     let (mut now, mut sent, mut told, mut last) = (Moment::START, [0, 0], 0, Moment::START);
-    // What comes when: an answer, or the end of a connection.
+    // An event and its time: an answer, or the end of a connection.
     let mut coming: BTreeMap<(Moment, u32), Coming> = BTreeMap::new();
     let mut open = 0;
     while told < living && now < end {
@@ -143,7 +143,7 @@ fn a_client_waits_for_an_address_of_its_family_and_the_others_do_not() {
     let first = notifier.poll_transmit(Moment::START).unwrap();
     assert_eq!((first.from, first.to.ip()), ("192.0.2.10".parse().unwrap(), address(0)));
     assert_eq!(notifier.poll_transmit(Moment::START), None);
-    let left = notifier.peers[1].left_over("2001:db8::10 is not there").unwrap();
+    let left = notifier.clients[1].left_over("2001:db8::10 is not there").unwrap();
     let why = "no IPv6 address of the service was ready to tell it from: 2001:db8::10 is not there";
     assert_eq!((left.1, left.2.as_str()), (Outcome::Lost, why));
     let source: IpAddr = "2001:db8::10".parse().unwrap();
@@ -165,14 +165,14 @@ fn a_client_that_does_not_answer_one_address_of_the_service_is_told_from_the_nex
 }
 
 #[test]
-fn what_means_everybody_or_ourselves_is_never_called_and_named() {
-    for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
-        let address: IpAddr = nobody.parse().unwrap();
+fn an_address_that_means_all_hosts_or_this_one_is_never_called_and_named() {
+    for unusable in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
+        let address: IpAddr = unusable.parse().unwrap();
         let mut notifier = Notifier::new(Plan {
-            clients: vec![(MonName::parse(nobody).unwrap(), vec![address.into()])],
+            clients: vec![(MonName::parse(unusable).unwrap(), vec![address.into()])],
             ..plan(0)
         });
-        assert_eq!(notifier.poll_transmit(Moment::START), None, "{nobody}");
+        assert_eq!(notifier.poll_transmit(Moment::START), None, "{unusable}");
         let left = notifier.stop("");
         assert_eq!(left[0].1, Outcome::Unreachable);
         assert!(left[0].2.starts_with("no client can be told there: it is "), "{left:?}");

@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
-fn resumed_in_the_same_life_it_keeps_its_number_and_asks_nobody_twice() {
+fn a_run_that_is_resumed_in_the_same_life_keeps_its_number_and_asks_no_client_twice() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     ack(&mut run, &mut kept, "nfs", "10.0.0.1");
@@ -44,7 +44,7 @@ fn a_run_that_had_not_recognised_is_not_resumed() {
     assert!(Takeover::resume(at(0), Duration::ZERO, LIMITS, kept.found()).is_none());
 }
 
-/// What a run leaves whose members' journals show these phases.
+/// A run in the store whose members' journals show these phases.
 fn found_in(phases: [Phase; 2]) -> Found {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
@@ -169,7 +169,7 @@ fn resume(kept: &Kept, came: &[&str]) -> Takeover {
 }
 
 #[test]
-fn who_came_back_before_the_kill_is_known_to_have_come_back() {
+fn a_client_that_came_back_before_the_kill_is_known_to_have_come_back() {
     let mut kept = killed_while_telling();
     let mut again = resume(&kept, &["10.0.0.2"]);
     let steps = again.step(at(2_000), recognition(life("2")));
@@ -188,7 +188,7 @@ fn who_came_back_before_the_kill_is_known_to_have_come_back() {
 }
 
 #[test]
-fn who_registered_and_did_not_answer_is_told_again() {
+fn a_client_that_registered_and_did_not_answer_is_told_again() {
     let mut kept = killed_while_telling();
     let mut again = resume(&kept, &["10.0.0.8"]);
     kept.persist(&again.step(at(2_000), recognition(life("2"))));
@@ -200,17 +200,21 @@ fn who_registered_and_did_not_answer_is_told_again() {
 }
 
 #[test]
-fn when_grace_is_over_meanwhile_who_came_back_in_it_is_not_lost() {
+fn when_grace_is_over_meanwhile_a_client_that_came_back_in_it_is_not_lost() {
     let kept = killed_while_telling();
     for (came, known) in [(true, Outcome::ReRegistered), (false, Outcome::Lost)] {
         let mut kept = kept.clone();
         let mut again = resume(&kept, if came { &["10.0.0.8"] } else { &[] });
-        // Inside the margin: nobody may be told any more, and who registered asked to reclaim.
+        // Inside the margin: no client may be told any more, and one that registered asked to reclaim.
         kept.persist(&again.step(at(14_000), recognition(life("2"))));
         let steps = again.step(at(14_100), Event::Proved(Err("grace is over".into())));
         kept.persist(&steps);
         let end = if came {
-            assert_eq!((steps.then.len(), again.phase()), (0, Phase::Settling), "nobody is left to be told");
+            assert_eq!(
+                (steps.then.len(), again.phase()),
+                (0, Phase::Settling),
+                "no client is left to be told"
+            );
             end_of(&tick(&mut again, &mut kept, 17_000, &[]))
         } else {
             end_of(&steps)
@@ -221,7 +225,7 @@ fn when_grace_is_over_meanwhile_who_came_back_in_it_is_not_lost() {
     }
 }
 
-/// What a run leaves that had told one client of 'nfs', and no other.
+/// A run in the store that had told one client of 'nfs', and no other.
 fn killed_while_settling() -> Kept {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
@@ -238,14 +242,14 @@ fn clients_of(kept: &Kept, came: &[&str], of: &str) -> usize {
 }
 
 #[test]
-fn a_run_that_had_told_everybody_goes_on_to_wait_for_those_who_come_back_also_after_grace() {
+fn a_run_that_had_told_all_clients_goes_on_to_wait_for_those_that_come_back_also_after_grace() {
     let mut kept = killed_while_settling();
     let mut again = resume(&kept, &[]);
     let steps = again.step(at(30_000), recognition(life("2")));
     assert_eq!(
         (again.phase(), steps.then.as_slice()),
         (Phase::Settling, [].as_slice()),
-        "nothing is proved, nobody told"
+        "nothing is proved, no client told"
     );
     let end = end_of(&tick(&mut again, &mut kept, 30_100, &[]));
     assert!(matches!(end, End::Settled(_)), "nothing went wrong: {end:?}");
@@ -275,7 +279,7 @@ fn a_client_that_came_after_all_was_recognised_is_none_of_what_settles_though_it
 }
 
 #[test]
-fn what_was_settling_has_no_client_without_an_outcome() {
+fn a_run_that_was_settling_has_no_client_without_an_outcome() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     let unreachable = Outcome::Unreachable;

@@ -95,8 +95,8 @@ fn events() -> Vec<(&'static str, Vec<Event>)> {
     ]
 }
 
-/// Whether an event means anything to a run: it asks for something, or is another one afterwards. What was begun for it, and
-/// is over by this event, is not meant.
+/// Whether an event means anything to a run: it asks for something, or is another one afterwards. Work that was begun for
+/// it, and is over by this event, does not count.
 fn acts(run: &Takeover, event: &Event) -> bool {
     let mut after = run.clone();
     let asks = after.step(at(3_600_000), event.clone()) != Batch::nothing();

@@ -18,10 +18,13 @@ fn where_no_client_of_what_is_taken_over_could_be_called_the_adoption_failed_and
     let journals = |kept: &mut Kept| ["nfs", "home"].map(|name| kept.of(&service(name)).journal.clone());
     let [nfs, home] = journals(&mut kept);
     assert_eq!((nfs.phase, nfs.failure.as_deref()), (Phase::Settled, Some("no answer")));
-    assert!(!crate::duty::is_adopted(&nfs, true, Some(&life("2"))), "who asks again is heard");
+    assert!(
+        !crate::duty::is_adopted(&nfs, true, Some(&life("2"))),
+        "an adoption that is asked for again begins"
+    );
     assert_eq!(home.failure, None, "our own clients were told");
 
-    // It is served, and has no client that can be called: that takes it from nobody.
+    // It is served, and has no client that can be called: the adoption stands all the same.
     let (run, kept) = (&mut is_served.0, &mut is_served.1);
     kept.persist(&run.step(at(2_000), Event::Served(service("nfs"))));
     ended(run, kept, "nfs", &[("10.0.0.1", Outcome::Lost), ("10.0.0.2", Outcome::Lost)]);
@@ -62,7 +65,7 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     let journal = &kept.of(&service("nfs")).journal;
     assert!(journal.timeline.iter().any(|stamp| stamp.event == Milestone::Ready), "also in the store");
 
-    // What has no address but the server's own is ready when its clients can be told.
+    // A service without an address but the server's own is ready when its clients can be told.
     let own = Plan { cause: Cause::OwnRestart, targets: vec![], ..plan(Strategy::Notify, Until::Settled) };
     let host = ServiceName::host(&own.server);
     let mut run = Takeover::new(at(0), own);

@@ -40,7 +40,7 @@ fn a_run_whose_work_hangs_ends_at_its_time_limit_and_says_what_hangs() {
     let grace_ends = 1_000 + 15_000;
     let late = grace_ends + u64::try_from(limits::LATE_REPORT_TIME_MAX.as_millis()).unwrap();
     for (work, count, until, said) in [
-        (Work::Fit, 0, 1_000 + LIMIT_MS, "what the adoption needs could not be looked at"),
+        (Work::Fit, 0, 1_000 + LIMIT_MS, "the adoption's needs could not be looked at"),
         (Work::Fence, 1, 1_000 + LIMIT_MS, "the fence has not answered"),
         (Work::Recognition, 4, 1_000 + LIMIT_MS, "the lock manager was not made to recognise"),
         (Work::Proof, 5, 1_000 + LIMIT_MS, "whether grace is open was not learnt"),

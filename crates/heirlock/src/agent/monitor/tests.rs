@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use heirlock_agent::Outside;
 use heirlock_agent::agent::holdings::{Held, claim_first};
+use heirlock_agent::{Message, Outside};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
@@ -12,6 +12,8 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 use rustix::io::Errno;
 
 use crate::agent::testing::{Place, begin_monitoring, begun, place_in_mode, service};
+use crate::control::report::ProblemKind;
+use crate::limits;
 use crate::store::dir::DirStore;
 use crate::store::faulty::{Fault, FaultyDisk};
 use crate::store::{Change, RecordChange, Store};
@@ -134,4 +136,23 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     place.agent.store = Box::new(store);
     place.agent.protect(place.agent.outside.now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
     assert_eq!(place.agent.store.record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
+}
+
+#[test]
+fn a_directory_that_is_not_read_for_long_after_the_start_is_a_problem_until_it_is() {
+    let mut place = monitoring();
+    killed_and_answering(&mut place);
+    let began = place.agent.outside.now();
+    let problems = |place: &Place| place.agent.monitor_problems().len();
+    place.agent.tend_capture(began);
+    assert_eq!(problems(&place), 0);
+    place.agent.tend_capture(began + limits::LOOK_TIME_MAX);
+    let problem = place.agent.monitor_problems().remove(0);
+    assert_eq!(problem.kind, ProblemKind::MonitorDirectoryUnreadable);
+    let read = place.next_that(|message| match message {
+        Message::DirectoryRead(read) => Some(read),
+        _ => None,
+    });
+    place.agent.handle(Message::DirectoryRead(read));
+    assert_eq!(problems(&place), 0);
 }

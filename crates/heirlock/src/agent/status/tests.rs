@@ -7,8 +7,8 @@ use heirlock_agent::agent::holdings::{Held, claim_first};
 use heirlock_agent::agent::status::*;
 use heirlock_core::claim::{Authority, Claim, OwnerHeart};
 use heirlock_core::takeover::{
-    Cause, ClientSummary, Conveyance, End, Hindrance, Journal, Milestone, OutcomeLine, Part, Phase, Plan, Stamp,
-    Strategy, Summary, Takeover, Until,
+    Cause, ClientSummary, Conveyance, End, Hindrance, Journal, Milestone, OutcomeLine, Part, Phase, Plan,
+    Stamp, Strategy, Summary, Takeover, Until,
 };
 use heirlock_core::{Generation, Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};

@@ -26,7 +26,7 @@ pub(super) struct Directory {
     sm_bak: Folder,
 }
 
-/// What `state` is to do.
+/// Whether the number in `state` is counted up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counting {
     /// Go on to the number of the next life.
@@ -35,22 +35,22 @@ pub(super) enum Counting {
     Keep,
 }
 
-/// One that is to be told.
+/// A client that is to be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Client {
     /// The name of its file.
     pub(super) key: MonName,
-    /// Its addresses, as far as they are known without asking anybody.
+    /// Its addresses, as far as they are known without a name service.
     pub(super) addresses: Vec<Destination>,
 }
 
-/// Who is to be told.
+/// The clients that are to be told, and all else that was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) clients: Vec<Client>,
     /// The server's own names in the records; only where they were asked for.
     pub(super) my_names: BTreeSet<MyName>,
-    /// Files that are somebody's record, it may be, and can't be told, and why.
+    /// Files that may be a client's record and can't be told, and why.
     pub(super) passed_over: Vec<(String, String)>,
     pub(super) problems: Vec<String>,
 }
@@ -73,9 +73,9 @@ impl Directory {
         Err(Failed::new(Exit::Refused, what))
     }
 
-    /// Moves what is in `sm` to `sm.bak` if `move_records`, and says who is in there. A file whose name is an address is
-    /// a client whatever it holds: what a crash tore is told as well. Files are read only where their name is none, or
-    /// where `read_names`.
+    /// Moves the records in `sm` to `sm.bak` if `move_records`, and returns the clients there. A file whose name is an
+    /// address is a client whatever it holds, so that a record which a crash tore is told as well. Files are read only
+    /// where their name is no address, or where `read_names`.
     pub(super) fn take_over(&mut self, move_records: bool, read_names: bool) -> Result<Found, Failed> {
         let mut found = Found::default();
         if move_records {
@@ -102,7 +102,7 @@ impl Directory {
             return sync(&self.base);
         }
         for key in records {
-            // What is in its way concerns this client alone.
+            // An obstacle in its way concerns this client alone.
             if let Err(error) = self.sm.rename(key.as_str(), &self.sm_bak, key.as_str()) {
                 let to = self.sm_bak.path().display();
                 passed_over.push((format!("sm/{key}"), format!("it can't be moved to {to}: {error}")));
@@ -200,7 +200,7 @@ impl Directory {
     }
 }
 
-/// The records in a folder. Whatever else is in it may be somebody's record, and is named.
+/// The records in a folder. Any other entry may be a client's record, and is named.
 fn records(
     folder: &Folder,
     name: &str,
@@ -223,8 +223,8 @@ fn records(
             FileKind::Refused(error) => passed_over.push((shown, format!("{error}; it is left alone"))),
         }
     }
-    // One that nfs-utils did not come to rename is empty or torn, or the client is on record beside it. Another one is a
-    // client of that name.
+    // A file that nfs-utils did not come to rename is empty or torn, or the client is on record beside it. Any other one
+    // is a client of that name.
     let known: BTreeSet<&str> = records.iter().map(MonName::as_str).collect();
     for file in temporary {
         let text = file.to_string_lossy();

@@ -1,5 +1,5 @@
-//! What happens beside the sending: names are looked up, and who has answered is taken off the list. Both in threads that
-//! nothing waits for.
+//! The work beside the sending: names are looked up, and clients that have answered are taken off the list. Both in
+//! threads that nothing waits for.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -42,7 +42,7 @@ impl Errand {
         })
     }
 
-    /// Waits until all who have answered are off the list; says what went wrong with it.
+    /// Waits until all clients that have answered are off the list; returns the errors.
     pub(super) fn end(self) -> Vec<String> {
         drop(self.told);
         self.taker_off.join().unwrap_or_else(|_| vec!["records were not all taken off the list".to_owned()])

@@ -1,8 +1,8 @@
 //! `heirlock notify`: tells the clients of a status monitor's directory of a restart, wherever sm-notify does it today.
 //!
-//! What users of sm-notify rely on holds: records move from `sm` to `sm.bak` first, the number in `state` is counted up
-//! and durable before the first datagram, and who has answered is taken off `sm.bak`. Nothing needs a configuration, an
-//! agent or a name server, and the end of a grace period is never asked for.
+//! It keeps the promises of sm-notify: records move from `sm` to `sm.bak` first, the number in `state` is counted up and
+//! durable before the first datagram, and a client that has answered is taken off `sm.bak`. It needs no configuration, no
+//! agent and no name server, and never asks for the end of a grace period.
 
 mod directory;
 mod errand;
@@ -18,6 +18,7 @@ use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind};
 use serde::Serialize;
 
 use crate::config::NotifySettings;
+use crate::log_queue;
 use crate::notifier::{self, Task};
 use crate::presence;
 
@@ -58,11 +59,11 @@ pub(crate) struct Notify {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RetryTime(Option<Duration>);
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
-    /// The number that was sent; none where there was nobody to tell.
+    /// The number that was sent; none where there was no client to tell.
     state_number: Option<u32>,
     names: Vec<String>,
     clients: usize,
@@ -70,8 +71,8 @@ struct Report {
     /// Milliseconds from the start to the first datagram, and to the end.
     prepared_ms: u64,
     ended_ms: u64,
-    /// Who has not answered or could not be called, and why; the path of a file that may be a client's record and can't be read
-    /// as one is among them.
+    /// The clients that have not answered or could not be called, and why; the path of a file that may be a client's
+    /// record and can't be read as one is among them.
     left: Vec<Left>,
     /// Records of which no server's name could be read, and those that could not be taken off the list.
     problems: Vec<String>,
@@ -123,6 +124,8 @@ pub(super) fn run(options: &Notify, output: &Output) -> Result<Exit, Failed> {
     left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
     problems.extend(errand.end());
+    // What went wrong on the way is said before the report.
+    log_queue::flush();
     let report = Report {
         state_number: Some(state.0),
         names: names.iter().map(ToString::to_string).collect(),
@@ -220,7 +223,7 @@ fn parse_retry_time(text: &str) -> Result<RetryTime, String> {
 fn in_words(report: &Report) -> String {
     let mut text = match report.state_number {
         None if !report.left.is_empty() => "no client was told\n".to_owned(),
-        None => "nobody is on record: nobody was told\n".to_owned(),
+        None => "no client is on record, so none was told\n".to_owned(),
         Some(number) => format!(
             "{} of {} clients told under number {number}, as {}, in {:.3} s\n",
             report.acknowledged,

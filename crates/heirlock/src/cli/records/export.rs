@@ -12,7 +12,7 @@ use crate::files::{Folder, Owner, trusted};
 use super::super::exit::{Exit, Failed};
 use super::{Left, Newest, left_of};
 
-/// What was written.
+/// The result of an export.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Exported {
     pub(in crate::cli) service: ServiceName,
@@ -36,10 +36,7 @@ pub(super) fn export(
     let shown = directory.display();
     refuse_unless_empty(directory)?;
     let failed = |error: io::Error| {
-        Failed::new(
-            Exit::Failed,
-            format!("can't write {shown}: {error}; what is in it is not whole, empty it"),
-        )
+        Failed::new(Exit::Failed, format!("can't write {shown}: {error}; its content is not whole, empty it"))
     };
     Target::open(directory).and_then(|target| target.write(newest)).map_err(failed)?;
     let configured = settings.service(service);

@@ -1,4 +1,4 @@
-//! Which client is meant: by its address, or by a name that it registered under.
+//! Finds the client that is meant: by its address, or by a name that it registered under.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub(super) fn find<'a>(
     if let Some((key, bytes)) = records.get_key_value(given) {
         return Ok((key, bytes));
     }
-    // The most exact of these that fits anybody decides.
+    // The most exact of these that fits any client decides.
     let ways: [fn(&MonName, &MonName) -> bool; 3] = [is_same_address, is_same_name, is_short_of];
     for fits in ways {
         let found: Vec<(&MonName, &[u8])> = records

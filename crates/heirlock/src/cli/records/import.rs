@@ -1,6 +1,6 @@
-//! `heirlock records import`: what a status monitor knows becomes a generation of a service that nobody holds, for
-//! `heirlock adopt` to take over. It is how locks of a server without heirlock, or of a dead one whose disk is left,
-//! come into the store.
+//! `heirlock records import`: the records of a status monitor become a generation of a service that no server holds, for
+//! `heirlock adopt` to take over. It is how locks of a server without heirlock, or of a dead one whose disk is left, come
+//! into the store.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ use super::super::exit::{Exit, Failed};
 use super::super::output::now_s;
 use super::{Left, left_of};
 
-/// What was brought in.
+/// The result of an import.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Imported {
     pub(in crate::cli) service: ServiceName,
@@ -52,11 +52,11 @@ pub(in crate::cli) struct Imported {
     pub(in crate::cli) peers: Vec<String>,
     /// Clients that were brought in, but can't be told until their name has an address.
     pub(in crate::cli) unresolved: Vec<String>,
-    /// What was left alone, and why.
+    /// The entries that were left alone, and why.
     pub(in crate::cli) left: Vec<Left>,
 }
 
-/// What the directory says.
+/// The directory that is imported.
 struct Source {
     directory: String,
     population: Population,
@@ -132,14 +132,14 @@ fn import_into(
     Ok(imported)
 }
 
-/// A service that nobody has configured would never be adopted.
+/// A service that is not configured would never be adopted.
 fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Failed> {
     if settings.service(service).is_some() {
         return Ok(());
     }
     let what = match service.host_of() {
         Some(server) => format!(
-            "{service} is what {server} serves under its own name: its agent finds those records by itself, nothing can \
+            "{service} is the implicit service of {server}: its agent finds those records by itself, nothing can \
              be imported there"
         ),
         None => {
@@ -153,7 +153,7 @@ fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Faile
     Err(Failed::new(Exit::Usage, what))
 }
 
-/// An import is no adoption: it never takes anything from somebody who may be serving.
+/// An import is no adoption: it never takes a service from a server that may be serving it.
 fn may_claim(
     settings: &Settings,
     service: &ServiceName,
@@ -167,7 +167,7 @@ fn may_claim(
         );
         return Err(Failed::new(Exit::Refused, what));
     }
-    // Nobody has watched the owner's heart: this is a short run of a program.
+    // The owner's heart was not watched: this is a short run of a program.
     let heart = OwnerHeart::Unknown { watched: Duration::ZERO, needed: settings.heartbeat.dead_after * 2 };
     let fenced = fenced.and_then(|fenced| fenced.server(|| newest.map(|claim| claim.owner.clone())));
     let authority = Authority { fenced, ..Authority::default() };
@@ -183,7 +183,8 @@ fn may_claim(
     })
 }
 
-/// Who is a peer, where it is this server's own directory: what another server knew, its own mounts must be asked.
+/// The roles of hosts, where it is this server's own directory: in another server's directory only that server's mounts
+/// could tell.
 fn roles_in(directory: &Path, own: &Path) -> Roles {
     if is_own(directory, own) { Peers::of(Path::new("/proc")).roles(&[], false) } else { Roles::default() }
 }
@@ -217,7 +218,7 @@ fn read_state(directory: &Path, left: &mut Vec<Left>) -> Option<StateNumber> {
     let read = Folder::open(directory).and_then(|folder| monitor::read_state(&folder));
     let why = match read.map(|bytes| StateNumber::parse_file(&bytes)) {
         Ok(Ok(state)) => return Some(state),
-        // What Debian ships: nothing was ever sent.
+        // Debian ships this: nothing was ever sent.
         Ok(Err(StateError::Empty)) => return None,
         Ok(Err(error)) => error.to_string(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -234,7 +235,7 @@ fn resolved_population(scan: &Scan) -> Population {
     population(scan, &BTreeMap::new(), &addresses)
 }
 
-/// What the store keeps of each client.
+/// The record of each client as the store keeps it.
 fn kept(population: &Population) -> BTreeMap<MonName, Vec<u8>> {
     let kept = |(client, lines): (&MonName, &Vec<u8>)| {
         (client.clone(), population.record_of(client, lines).into_owned())
@@ -268,14 +269,14 @@ fn resolve_all(names: &[MonName]) -> Addresses {
     addresses
 }
 
-/// Every number that may have been sent to these clients by anybody (I5).
+/// Every number that any server may have sent to these clients (I5).
 fn sent(store: &dyn Store, base: &Contents, source: &Source) -> Result<Vec<StateNumber>, Failed> {
     let servers = store.servers()?;
     let theirs = servers.values().filter_map(|report| report.state).map(StateNumber);
     Ok(base.state.into_iter().chain(source.state).chain(theirs).collect())
 }
 
-/// What the store has stays, to the byte; what is new comes after it.
+/// The store's lines stay, to the byte; new ones come after them.
 fn unite(
     mut records: BTreeMap<MonName, Vec<u8>>,
     found: BTreeMap<MonName, Vec<u8>>,
@@ -317,8 +318,8 @@ fn added_lines(old: &[u8], new: &[u8]) -> Vec<u8> {
     render_record(&new)
 }
 
-/// Takes a number and begins its generation. The claim is nobody's from its beginning, so an import that ends between the
-/// two has changed nothing that anybody goes by, and is simply run again.
+/// Takes a number and begins its generation. The claim has no holder from its beginning, so an import that ends between
+/// the two has changed nothing that a server goes by, and is simply run again.
 fn write(
     store: &dyn Store,
     settings: &Settings,
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_this_server_mounts_from_is_none_of_the_services_clients() {
+    fn a_server_that_this_server_mounts_from_is_none_of_the_services_clients() {
         let store = DirStore::create_on(Path::new(ROOT), Box::new(FaultyDisk::new())).unwrap();
         let names = |names: &[&str]| names.iter().map(|name| MonName::parse(name).unwrap()).collect();
         let peers = ["10.0.0.7", "10.0.0.8", "filer"];
@@ -417,7 +418,7 @@ mod tests {
             connected: names(&["10.0.0.9"]),
         };
         let done = import(&store, source(&[&peers[..], &["10.0.0.1", "10.0.0.9"]].concat(), roles)).unwrap();
-        assert_eq!(done.peers, ["10.0.0.7", "filer"], "and who is a client as well stays one");
+        assert_eq!(done.peers, ["10.0.0.7", "filer"], "and a host that is a client as well stays one");
         assert_eq!((done.imported, done.known), (vec!["10.0.0.1".to_owned(), "10.0.0.9".into()], 1));
         assert_eq!((done.unresolved, done.records), (vec![], 3));
     }
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_ended_at_any_step_belongs_to_nobody_and_is_finished_by_the_next() {
+    fn an_import_that_ended_at_any_step_belongs_to_no_server_and_is_finished_by_the_next() {
         let mut step = 0;
         loop {
             let disk = FaultyDisk::new();

@@ -62,7 +62,7 @@ pub(super) struct RecordLine {
     pub(super) lines: usize,
     /// When its record was written as it is, in seconds since 1970.
     pub(super) since_s: Option<u64>,
-    /// What became of it in the adoption that began this generation.
+    /// Its outcome in the adoption that began this generation.
     pub(super) outcome: Option<Outcome>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Record {
     pub(super) since_s: Option<u64>,
     pub(super) lines: Vec<Line>,
     pub(super) problems: Vec<String>,
-    /// What became of it in the adoption that began this generation.
+    /// Its outcome in the adoption that began this generation.
     pub(super) outcome: Option<OutcomeLine>,
     /// As it lies in the store.
     pub(super) raw: String,
@@ -142,8 +142,8 @@ pub(super) fn run(verb: args::Records, settings: &Settings, output: &Output) -> 
     }
 }
 
-/// Looks into whatever store is there, and says where it is not the one that this server knows: what it shows is not what
-/// was asked for then.
+/// Looks into the store that is there, and says where it is not the one that this server knows: then it does not show the
+/// records that were asked for.
 pub(super) fn look(
     settings: &Settings,
     output: &Output,
@@ -168,7 +168,7 @@ fn key_of(settings: &Settings, service: &ServiceName, given: MonName) -> Result<
     find::find(&newest, service, &given).map(|(key, _)| key.clone())
 }
 
-/// What can't be read may have been somebody's record (I8).
+/// An entry that can't be read may have been a client's record (I8).
 fn whole(left: &[Left]) -> Exit {
     if left.is_empty() { Exit::Done } else { Exit::Failed }
 }
@@ -179,7 +179,7 @@ fn left_of(contents: &Contents) -> Vec<Left> {
 
 fn newest(store: &dyn Store, service: &ServiceName) -> Result<Newest, Failed> {
     let Some(claim) = store.newest_claim(service)? else {
-        // What lies in the place of its only claim is none.
+        // The entry in the place of its only claim is no claim.
         let known: Vec<_> = store.services()?.into_iter().filter(|known| known != service).collect();
         let known = match known.is_empty() {
             true => "none yet".to_owned(),

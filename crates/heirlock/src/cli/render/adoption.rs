@@ -1,4 +1,4 @@
-//! What became of an adoption.
+//! The report of an adoption, as text.
 
 use heirlock_core::Outcome;
 use heirlock_core::takeover::Milestone;
@@ -21,7 +21,7 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
     text.push_str(&timeline(report));
     text.push_str(&counts(report, look));
     if !report.unready.is_empty() {
-        text.push_str(&format!("\n{}\n", look.bad("not ready, so nobody was told from there")));
+        text.push_str(&format!("\n{}\n", look.bad("not ready, so no client was told from there")));
         for why in &report.unready {
             text.push_str(&wrapped("  ", &plain(why)));
         }
@@ -61,7 +61,7 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
     let service = plain(&report.service);
     let verdict = match report.phase.as_str() {
         _ if Exit::from(report) == Exit::Failed => look.bad("failed"),
-        // Where nobody is on record nobody was told: a person may know better, and look for the right store.
+        // Where no client is on record none was told: a person may know better, and look for the right store.
         "settled" if Exit::from(report) == Exit::Done && report.clients == 0 => {
             "no client is on record, so none was told".to_owned()
         }
@@ -217,7 +217,7 @@ fn remedy(outcome: Outcome, report: &AdoptionReport) -> String {
              believes that it holds its locks, and reclaims them when it is told, save what others got meanwhile."
         ),
         Outcome::Unreachable => format!(
-            "if such a client is up, its locks are gone: restart there what uses them. It is remembered and told at \
+            "if such a client is up, its locks are gone: restart the programs there that use them. It is remembered and told at \
              the next adoption; if it is gone for good, 'heirlock records forget {service} CLIENT'."
         ),
         Outcome::Lost => "the time to reclaim is over: such a client believes it holds locks that others can get. \
@@ -297,16 +297,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_address_from_which_nobody_could_be_told_is_named() {
+    fn an_address_from_which_no_client_could_be_told_is_named() {
         let unready = vec!["2001:db8::10, an address of nfs, is not served here: no answer".to_owned()];
         let text = adoption(&AdoptionReport { unready, ..report() }, &look());
         let expected =
-            "\nnot ready, so nobody was told from there\n  2001:db8::10, an address of nfs, is not";
+            "\nnot ready, so no client was told from there\n  2001:db8::10, an address of nfs, is not";
         assert!(text.contains(expected), "{text}");
     }
 
     #[test]
-    fn an_adoption_that_told_everybody() {
+    fn an_adoption_that_told_all_clients() {
         let expected = "\
 nfs: every client was told
   generation      4
@@ -337,9 +337,9 @@ records lie in /srv/heirlock/services/nfs/4
     }
 
     #[test]
-    fn nobody_on_record_is_no_success_at_telling_them() {
-        let nobody = AdoptionReport { clients: 0, acknowledged: 0, re_registered: 0, ..report() };
-        let text = adoption(&nobody, &look());
+    fn no_client_on_record_is_no_success_at_telling_them() {
+        let empty = AdoptionReport { clients: 0, acknowledged: 0, re_registered: 0, ..report() };
+        let text = adoption(&empty, &look());
         assert!(text.starts_with("nfs: no client is on record, so none was told\n"), "{text}");
         assert!(!text.contains("every client"), "{text}");
     }
@@ -400,9 +400,10 @@ records lie in ";
         let expected = "
 unreachable: 1 client
   192.0.2.9: no answer until grace ended
-  what to do: if such a client is up, its locks are gone: restart there what
-              uses them. It is remembered and told at the next adoption; if it
-              is gone for good, 'heirlock records forget nfs CLIENT'.
+  what to do: if such a client is up, its locks are gone: restart the programs
+              there that use them. It is remembered and told at the next
+              adoption; if it is gone for good, 'heirlock records forget nfs
+              CLIENT'.
 
 lost: 1 client
   bad\\u{1b}[2J: no address is known

@@ -34,7 +34,7 @@ pub(in crate::cli) fn findings(findings: &[Finding], look: &Look) -> String {
     shown
 }
 
-/// What was done, in its order.
+/// The steps that were taken, in their order.
 pub(in crate::cli) fn steps(steps: &[Step]) -> String {
     let mut shown = String::new();
     for step in steps {

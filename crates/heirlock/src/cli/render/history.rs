@@ -91,7 +91,7 @@ fn cause(beginning: Beginning) -> &'static str {
 pub(super) fn cause_in_words(tenure: &TenureReport) -> String {
     let from = tenure.from.as_deref().map_or_else(|| "another server".to_owned(), plain);
     match tenure.cause {
-        Beginning::First => "nobody had claimed it before".to_owned(),
+        Beginning::First => "no server had claimed it before".to_owned(),
         Beginning::Asked => format!("its adoption from {from} was asked for"),
         Beginning::Moved => format!("{from} had given it up in order"),
         Beginning::OwnerDead => format!("the heart of {from} was silent"),

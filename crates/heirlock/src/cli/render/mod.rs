@@ -25,7 +25,7 @@ use crate::control::report::EntryTrouble;
 /// Columns of the narrowest terminal that everything is readable on.
 const WIDTH: usize = 80;
 
-/// What text depends on besides what it says.
+/// The surroundings that a text depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     /// Whether colours are wanted.
@@ -81,7 +81,7 @@ impl Look {
 }
 
 /// Text from elsewhere, on one line, with everything escaped that would do something to a terminal: control characters,
-/// line separators, and marks that change the direction of what follows.
+/// line separators, and marks that change the direction of the text after them.
 pub(super) fn plain(text: &str) -> String {
     let acts = |c: char| {
         c.is_control()
@@ -97,7 +97,7 @@ pub(super) fn plain(text: &str) -> String {
     })
 }
 
-/// The same for JSON, which itself escapes only some: what is left of them in a document lies in its strings.
+/// The same for JSON, which itself escapes only some: the others lie in the strings of a document.
 pub(super) fn json_safe(document: &str) -> String {
     document.chars().fold(String::with_capacity(document.len()), |mut shown, c| {
         if c != '\n' && plain(c.encode_utf8(&mut [0; 4])) != c.to_string() {
@@ -110,7 +110,7 @@ pub(super) fn json_safe(document: &str) -> String {
     })
 }
 
-/// What the agent says in words.
+/// The agent's words.
 pub(super) fn words(text: &str, troubles: &[EntryTrouble]) -> String {
     let shown = text.lines().fold(String::new(), |shown, line| shown + &plain(line) + "\n");
     troubles.iter().fold(shown, |shown, EntryTrouble { entry, why }| {

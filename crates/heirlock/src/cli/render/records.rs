@@ -1,4 +1,4 @@
-//! Records and what came of moving them.
+//! Records, and the results of moving them, as text.
 
 use heirlock_core::Outcome;
 
@@ -117,7 +117,7 @@ pub(in crate::cli) fn record(record: &Record, look: &Look) -> String {
     text
 }
 
-/// What was exported.
+/// The result of an export, as text.
 pub(in crate::cli) fn exported(exported: &Exported, look: &Look) -> String {
     let directory = plain(&exported.directory);
     let mut text = format!(
@@ -138,7 +138,7 @@ pub(in crate::cli) fn exported(exported: &Exported, look: &Look) -> String {
     text + &left("can't be read, and is not in it", &exported.left, look)
 }
 
-/// What was imported.
+/// The result of an import, as text.
 pub(in crate::cli) fn imported(imported: &Imported, look: &Look) -> String {
     let mut text = format!(
         "{}, generation {}: {} of {} imported, {} known before\n",
@@ -154,7 +154,7 @@ pub(in crate::cli) fn imported(imported: &Imported, look: &Look) -> String {
     if !imported.unresolved.is_empty() {
         text.push_str(&format!(
             "\n{}\n",
-            look.bad("no address is known; nobody can tell them of an adoption")
+            look.bad("no address is known, so they can't be told of an adoption")
         ));
         for client in &imported.unresolved {
             text.push_str(&format!("  {}\n", plain(client)));
@@ -223,7 +223,7 @@ nfs, generation 3: 2 clients of /var/lib/nfs imported, 4 known before
   192.0.2.1
   client2
 
-no address is known; nobody can tell them of an adoption
+no address is known, so they can't be told of an adoption
   client2
   what to do: give the name an address (/etc/hosts) and import again
 

@@ -14,7 +14,7 @@ use crate::limits::{PROBLEM_CHECKED_CHARS_MAX, PROBLEMS_CHECKED_MAX, PROBLEMS_SH
 /// Clients in trouble that are shown one by one.
 const CLIENTS_SHOWN_MAX: usize = 10;
 
-/// What stands before a line that belongs to the one above it.
+/// The indentation of a line that belongs to the one above it.
 const BELOW: &str = "  ";
 
 /// The report in words.
@@ -77,7 +77,7 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
         }
     };
     let (unreachable, lost) = (count(|service| service.unreachable), count(|service| service.lost));
-    // What nobody could read is no number: a graph would show that all clients left.
+    // Where the store could not be read there is no number: a graph would show that all clients left.
     let numbers = match report.agent.is_empty() && !report.store.well {
         true => String::new(),
         false => format!(" | clients={clients} unreachable={unreachable} lost={lost}"),
@@ -108,7 +108,7 @@ fn head(report: &StatusReport, look: &Look) -> String {
             false => format!("no agent answers; {}", crate::control::how_to_start()),
         };
         let how = match report.store.well {
-            true => format!("{how}. This is what the store says:"),
+            true => format!("{how}. This is read from the store:"),
             false => format!("{how}. The store can't be read either:"),
         };
         return format!("{server}, heirlock {}\n", plain(&report.version)) + &wrapped("agent         ", &how);
@@ -138,7 +138,7 @@ fn protection(report: &StatusReport, look: &Look) -> String {
             look.age(since)
         ),
         None if report.agent.is_empty() => {
-            format!("protected     {}\n", look.bad("no: nobody notices clients that register here"))
+            format!("protected     {}\n", look.bad("no: clients that register here are not noticed"))
         }
         None => format!("protected     {}\n", look.bad("no: some clients may not be on record, see below")),
     }
@@ -198,7 +198,7 @@ fn services(report: &StatusReport, look: &Look) -> String {
     text
 }
 
-/// Nothing was read of it, so that nobody knows whose it is.
+/// Nothing was read of it, so its owner is not known.
 fn is_unknown(report: &StatusReport, service: &ServiceStatus) -> bool {
     (!report.store.well || report.cannot_read(&service.service))
         && !service.held
@@ -209,7 +209,7 @@ fn service_row(service: &ServiceStatus, report: &StatusReport, look: &Look) -> V
     let owner = match &service.owner {
         Some(owner) if *owner == report.server => format!("{} (here)", plain(owner)),
         Some(owner) => plain(owner),
-        None => "nobody".to_owned(),
+        None => "none".to_owned(),
     };
     let adoption = match service.phase.as_deref() {
         Some("failed") => "failed".to_owned(),
@@ -230,12 +230,12 @@ fn service_row(service: &ServiceStatus, report: &StatusReport, look: &Look) -> V
     ]
 }
 
-/// What is to be said of a service besides its row.
+/// The lines below a service's row.
 fn below(service: &ServiceStatus, look: &Look) -> String {
     let mut text = String::new();
     let mut say = |first: &str, what: &str| text.push_str(&wrapped(&format!("{BELOW}{first}"), what));
     if let (None, Some(server)) = (&service.owner, &service.released_by) {
-        say("released: ", &format!("by {}, and nobody has adopted it", plain(server)));
+        say("released: ", &format!("by {}, and no server has adopted it", plain(server)));
     }
     if let Some(clients) = service.clients_to_tell {
         let told = service.clients_told.unwrap_or(0);
@@ -265,7 +265,7 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
     text
 }
 
-/// What an adoption that is on waits for.
+/// The work that an adoption waits for.
 fn waits_for(service: &ServiceStatus) -> &'static str {
     match service.phase.as_deref() {
         _ if service.awaits_finish => "it waits for its address and for --finish",
@@ -297,7 +297,7 @@ fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
             let how = crate::control::how_to_start();
             format!("its adoption was interrupted; its agent goes on with it: {how}")
         }
-        Next::LookAtClients => format!("'heirlock report {name}' says what to do for them"),
+        Next::LookAtClients => format!("'heirlock report {name}' names them and the remedy for each"),
     })
 }
 
@@ -393,7 +393,7 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::AgentSilent => format!("the agent does not answer: it is stopped, or hangs ({error})"),
         ProblemKind::NotCaptured => {
             format!(
-                "{service}: belongs to this server, and nobody notices clients that register ({clients} on record)"
+                "{service}: belongs to this server, and clients that register are not noticed ({clients} on record)"
             )
         }
         ProblemKind::StoreSilent => format!("the store {path} does not answer: is its volume there?"),
@@ -412,7 +412,7 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::NotReady | ProblemKind::AddressLeftBehind => error,
         ProblemKind::RestartsNotTaken => {
             format!(
-                "the lock manager takes no call that {clients} {were} restarted: it may keep locks that nobody holds"
+                "the lock manager takes no call that {clients} {were} restarted: it may keep locks that no client holds"
             )
         }
         ProblemKind::ClientFilesBehind => {
@@ -436,9 +436,11 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::AwaitsFinish => {
             format!("{service}: its adoption is prepared and waits for 'heirlock adopt {service} --finish'")
         }
-        ProblemKind::OwnerSilent => format!("{service}: its owner {server} is silent, and nobody serves it"),
+        ProblemKind::OwnerSilent => {
+            format!("{service}: its owner {server} is silent, and no server serves it")
+        }
         ProblemKind::NobodyServes => {
-            format!("{service}: {server} has released it, and nobody has adopted it")
+            format!("{service}: {server} has released it, and no server has adopted it")
         }
         ProblemKind::NeverClaimed if server.is_empty() => format!(
             "{service}: no server has claimed it yet, so none of its clients would be told of an adoption"

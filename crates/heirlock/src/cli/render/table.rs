@@ -5,7 +5,7 @@ use super::{Look, WIDTH};
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// What is left of a name at least.
+/// The part of a name that is left at least.
 const CUT_MIN: usize = 8;
 
 /// Where a cell's text stands.
@@ -32,7 +32,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The head, then each row as a line of its own: what belongs below a row can be put between them.
+    /// The head, then each row as a line of its own: lines that belong below a row can be put between them.
     pub(super) fn lines(&self, look: &Look) -> Vec<String> {
         let widths = self.widths();
         let head: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();

@@ -54,7 +54,7 @@ fn an_unknown_key_is_refused_with_its_line_and_a_suggestion() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_was_expected_and_found() {
+fn a_mistake_in_the_configuration_is_named_with_what_was_expected_and_found() {
     for (text, part) in [
         ("server = \"a/b\"\n[store]\npath = \"/x\"\n", "server: a server name is made of letters"),
         ("server = \"a\"\n", "store: the section is missing"),
@@ -110,7 +110,7 @@ fn two_services_share_neither_name_nor_address() {
 }
 
 #[test]
-fn what_outlives_something_else_lies_not_in_it() {
+fn a_folder_that_outlives_another_lies_not_in_it() {
     for (key, folder, part) in [
         (
             "local-directory",
@@ -161,7 +161,7 @@ fn a_command_may_have_a_time_limit_of_its_own() {
     assert_eq!((fence.argv.len(), fence.time_limit), (2, Duration::from_secs(90)));
 }
 
-/// What is said of one line after the least that can be said.
+/// The error for a configuration of the least that is needed and this line.
 fn said_of(line: &str) -> String {
     error(&format!("{LEAST}{line}\n"))
 }
@@ -204,7 +204,7 @@ fn all_mistakes_are_told_at_once_each_with_its_line_its_key_and_an_example() {
 }
 
 #[test]
-fn what_is_no_toml_is_said_once_and_not_all_that_follows_from_it() {
+fn a_fault_of_toml_is_said_once_and_not_all_that_follows_from_it() {
     for (text, expected) in [
         ("server nfs-a\n[store]\npath = \"/x\"\n", &["line 1: this is no TOML: key with no value"][..]),
         (
@@ -285,7 +285,10 @@ fn an_address_that_no_server_can_have_is_refused() {
             format!("[host]\naddresses = [\"{address}\"]"),
         ] {
             let said = said_of(&section);
-            assert!(said.contains("nobody's address") && said.contains(&format!("{address:?}")), "{said}");
+            assert!(
+                said.contains("which no server can have") && said.contains(&format!("{address:?}")),
+                "{said}"
+            );
         }
     }
     let said = said_of("[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10/24\"]");
@@ -332,7 +335,7 @@ fn however_many_mistakes_there_are_some_are_told() {
 }
 
 #[test]
-fn what_is_no_toml_is_never_taken_for_a_configuration() {
+fn a_text_that_is_no_toml_is_never_taken_for_a_configuration() {
     let whole = format!(
         "{LEAST}shared = true\n[host]\nnames = [\"a\", \"b\"]\n[hooks]\nfence = {{ command = [\"/f\"], time-limit = \"9s\" }}\n"
     );
@@ -349,7 +352,7 @@ fn what_is_no_toml_is_never_taken_for_a_configuration() {
 }
 
 #[test]
-fn what_is_no_file_or_has_no_end_is_refused_at_once() {
+fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     let place = tempfile::tempdir().unwrap();
     let pipe = place.path().join("pipe.toml");
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));

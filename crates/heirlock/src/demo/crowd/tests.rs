@@ -43,8 +43,8 @@ fn the_living_answer_the_notifier_and_the_dead_do_not() {
         names: vec!["homes".into(), SERVICE.to_string()],
         primary_state: StateNumber(7),
     };
-    let nobody = SocketAddr::new(SERVICE.into(), 9);
-    let crowd = Crowd::live(Crowd::gather(12, port, &mounts).unwrap(), nobody).unwrap();
+    let unserved = SocketAddr::new(SERVICE.into(), 9);
+    let crowd = Crowd::live(Crowd::gather(12, port, &mounts).unwrap(), unserved).unwrap();
     crowd.kill_off(2);
     let addresses = (0..12).map(|number| IpAddr::from(address_of(number)));
     let task = Task {

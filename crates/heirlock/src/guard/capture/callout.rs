@@ -13,7 +13,7 @@ use crate::files::trusted;
 use crate::host::Host;
 use crate::host::nfs_conf::NfsConf;
 
-/// What the live host says of it.
+/// The findings on the live host.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = watch::live(host, settings);
     findings.push(configured_callout(host, settings));
@@ -29,7 +29,7 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
     let check = "ha-callout";
     let Some(value) = statd::named_callout(host, settings) else {
         let found =
-            format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd tells nobody: {AS_WATCH}");
+            format!("[statd] ha-callout is not set in nfs.conf, so rpc.statd calls no program: {AS_WATCH}");
         return Finding::warning(check, found, "run 'heirlock enable'");
     };
     let (named, file) = (PathBuf::from(&value.text), value.file.display());
@@ -40,14 +40,14 @@ fn configured_callout(host: &Host, settings: &Settings) -> Finding {
         );
         return Finding::warning(check, found, format!("take it out of {file}, then run 'heirlock enable'"));
     }
-    // What a link names is what is run.
+    // The target of a link is the program that runs.
     let program = trusted::read_link(host.at(&named)).unwrap_or_else(|_| named.clone());
     match statd::may_run(host, settings, &named).and_then(|()| statd::may_run(host, settings, &program)) {
         Ok(()) => Finding::ok(check, format!("{file} names {}, and rpc.statd may run it", named.display())),
         Err(why) => Finding::warning(
             check,
             format!("{why}: {AS_WATCH}"),
-            "install heirlock where everybody may run it (/usr/local/bin), then run 'heirlock enable' from there",
+            "install heirlock where every user may run it (/usr/local/bin), then run 'heirlock enable' from there",
         ),
     }
 }

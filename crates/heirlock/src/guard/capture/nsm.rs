@@ -19,7 +19,7 @@ const STATUS_MONITOR: (u32, u32) = (sm::PROGRAM, sm::VERSION);
 const UNPRIVILEGED_FROM: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const LOCKD_PORTS_TO: &str = "/proc/sys/sunrpc/max_resvport";
 
-/// What the live host says of it.
+/// The findings on the live host.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(statd::Running { pid, in_container, .. }) = statd::running(host, settings) {
@@ -53,7 +53,7 @@ pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Whose socket is it that rpcbind sends lockd to, and does it outlive the agent?
+/// Whether the socket that rpcbind sends lockd to is heirlock's, and outlives the agent.
 fn own_socket(host: &Host, settings: &Settings) -> Finding {
     let check = "status-monitor-socket";
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -62,7 +62,7 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
     let Ok(Some(port)) =
         rpc_client::find_over(here, port, STATUS_MONITOR, Transport::Tcp, limits::PROBE_TIME_MAX)
     else {
-        return Finding::note(check, "nobody is registered as status monitor over TCP, as lockd asks for it");
+        return Finding::note(check, "no status monitor is registered over TCP, as lockd asks for it");
     };
     let holders = statd::holders(host, port);
     let names: BTreeSet<&str> = holders.iter().map(|(_, name)| name.as_str()).collect();
@@ -72,7 +72,7 @@ fn own_socket(host: &Host, settings: &Settings) -> Finding {
         return Finding::loses_locks(
             check,
             format!(
-                "rpcbind sends lockd to port {port}, where nobody listens: every new client is refused its locks"
+                "rpcbind sends lockd to port {port}, where no process listens: every new client is refused its locks"
             ),
             "start the agent (systemctl start heirlock)",
         );
@@ -124,7 +124,7 @@ fn who_speaks(host: &Host) -> Vec<Finding> {
         findings.push(Finding::loses_locks(
             check,
             format!(
-                "lockd may ask from ports up to {last} (sunrpc.max_resvport), and what comes from port {ports_below} or above is taken for any user's: new clients are refused their locks"
+                "lockd may ask from ports up to {last} (sunrpc.max_resvport), and a request from port {ports_below} or above is taken for any user's: new clients are refused their locks"
             ),
             format!("sysctl sunrpc.max_resvport={}", ports_below - 1),
         ));

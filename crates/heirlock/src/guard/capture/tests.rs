@@ -9,7 +9,7 @@ use super::*;
 use crate::fake_programs::rpcbind;
 use crate::guard::testing::{Tree, in_mode, settings};
 
-/// What was found, by check, without what is well.
+/// The findings by check, without those that are well.
 fn wrong(findings: &[Finding]) -> Vec<(&'static str, Severity)> {
     let wrong = findings.iter().filter(|finding| finding.severity > Severity::Note);
     wrong.map(|finding| (finding.check, finding.severity)).collect()
@@ -38,7 +38,7 @@ fn monitored() -> Tree {
     );
     holder(&tree, 1, "systemd", 5001);
     holder(&tree, 900, "heirlock", 5001);
-    holder(&tree, 901, "stranger", 5002);
+    holder(&tree, 901, "other", 5002);
     tree
 }
 
@@ -125,7 +125,7 @@ fn a_host_under_nsm_is_well_and_a_second_status_monitor_loses_locks() {
 }
 
 #[test]
-fn whose_socket_lockd_is_sent_to_is_said() {
+fn the_holder_of_the_socket_that_lockd_is_sent_to_is_named() {
     let tree = monitored();
     tree.remove("/proc/1/fd/7");
     let found = under_nsm(&tree);
@@ -142,7 +142,7 @@ fn whose_socket_lockd_is_sent_to_is_said() {
     tree.remove("/proc/902/fd/7");
     let found = under_nsm(&tree);
     assert_eq!(wrong(&found), [("status-monitor-socket", Severity::LosesLocks)]);
-    assert!(found[0].found.contains("where nobody listens"), "{}", found[0]);
+    assert!(found[0].found.contains("where no process listens"), "{}", found[0]);
 }
 
 /// As `enable` leaves a host under callout, with an agent that listens; drop the listener and it is gone.
@@ -176,14 +176,14 @@ fn a_callout_that_is_not_named_or_not_ours_is_said() {
     tree.put("/etc/nfs.conf.d/zzz.conf", "[statd]\nha-callout=/usr/libexec/other\n");
     assert_eq!(under_callout(&tree), [("ha-callout", Severity::Warning)]);
     tree.put("/etc/nfs.conf.d/zzz.conf", "[statd]\nha-callout=/usr/local/lib/heirlock/heirlock-callout\n");
-    assert_eq!(under_callout(&tree), [], "whoever names it");
+    assert_eq!(under_callout(&tree), [], "whichever file names it");
     tree.remove("/etc/nfs.conf.d/zzz.conf");
     tree.remove("/etc/nfs.conf.d/heirlock.conf");
     assert_eq!(under_callout(&tree), [("ha-callout", Severity::Warning)]);
 }
 
 #[test]
-fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_nobody_is_said() {
+fn a_callout_that_rpc_statds_user_cannot_run_or_that_finds_no_agent_is_said() {
     let (tree, listener) = called_out();
     drop(listener);
     assert_eq!(under_callout(&tree), [("callout-socket", Severity::Warning)]);
@@ -230,7 +230,7 @@ fn a_status_monitor_that_another_mode_keeps_away_is_said() {
 }
 
 #[test]
-fn what_rpc_statd_was_started_with_counts_whatever_the_files_say() {
+fn rpc_statds_options_count_whatever_the_files_say() {
     let said = |tree: &Tree, mode: &str| wrong(&live(&tree.host(), &in_mode(mode)));
     let tree = Tree::with_statd();
     assert_eq!(said(&tree, "watch"), []);
@@ -252,7 +252,7 @@ fn what_rpc_statd_was_started_with_counts_whatever_the_files_say() {
 }
 
 #[test]
-fn a_state_directory_of_somebody_elses_is_said() {
+fn a_state_directory_of_another_user_is_said() {
     let tree = Tree::with_statd();
     // Only root can give a folder away.
     if chown(tree.host().at("/var/lib/nfs/sm"), Some(4711), None).is_err() {

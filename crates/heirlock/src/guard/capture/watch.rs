@@ -5,12 +5,12 @@ use super::super::statd;
 use crate::config::{LockManagerKind, Settings};
 use crate::host::{Host, Unit};
 
-/// What the live host says of it.
+/// The findings on the live host.
 pub(super) fn live(host: &Host, settings: &Settings) -> Vec<Finding> {
     [left_over(host), as_started(host, settings)].concat()
 }
 
-/// What the rpc.statd that runs was started with, whatever the files say.
+/// The options that the running rpc.statd was started with, whatever the files say.
 fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
     // Another lock manager has a status monitor of its own.
     let kernel = settings.lock_manager.kind == LockManagerKind::Kernel;
@@ -55,7 +55,7 @@ fn as_started(host: &Host, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What kept rpc.statd away in another mode must be gone.
+/// The obstacle that kept rpc.statd away in another mode must be gone.
 fn left_over(host: &Host) -> Vec<Finding> {
     let masked = match host.unit(statd::UNIT) {
         Unit::Masked(at) if host.systemctl.is_some() => at,

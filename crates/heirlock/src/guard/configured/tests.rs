@@ -143,7 +143,7 @@ fn a_store_that_is_none_is_said_and_worse_where_all_should_see_it() {
 }
 
 #[test]
-fn a_home_that_nobody_has_heard_of_is_said() {
+fn a_home_that_is_no_known_server_is_said() {
     let tree = Tree::debian();
     let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
     assert_eq!(said(&tree, SERVICE, "home"), [Severity::Ok]);
@@ -159,7 +159,7 @@ fn a_shared_store_is_proved_by_a_heart_that_beats() {
     let tree = Tree::debian();
     let store = Arc::new(DirStore::create(&tree.host().at("/srv/heirlock")).unwrap());
     let mut shared_store = settings(SERVICE);
-    assert_eq!(shared(&*store, &shared_store), None, "nobody says so");
+    assert_eq!(shared(&*store, &shared_store), None, "the configuration does not say so");
     shared_store.store.shared = true;
     shared_store.heartbeat.interval = Duration::from_millis(200);
     let text = |found: Option<Finding>| found.unwrap().found;

@@ -53,8 +53,8 @@ fn a_status_monitor_that_is_not_registered_loses_locks() {
         |port| registrations(&at_port(port, "")).iter().map(|finding| finding.severity).collect::<Vec<_>>();
     assert_eq!(severities(rpcbind("127.0.0.1", 0, Some(4045))), [Severity::Ok, Severity::Ok]);
     assert_eq!(severities(rpcbind("127.0.0.1", 0, None)), [Severity::LosesLocks, Severity::Note]);
-    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let found = registrations(&at_port(nobody.local_addr().unwrap().port(), ""));
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let found = registrations(&at_port(silent.local_addr().unwrap().port(), ""));
     assert_eq!((found.len(), found[0].check, found[0].severity), (1, "rpcbind", Severity::LosesLocks));
 }
 
@@ -88,7 +88,7 @@ fn a_directory_that_cannot_serve_is_said() {
 }
 
 #[test]
-fn what_differs_on_another_server_is_said_by_its_weight() {
+fn a_fact_that_differs_on_another_server_is_reported_by_its_weight() {
     let tree = Tree::debian();
     let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
     let ours: BTreeMap<String, String> =
@@ -103,7 +103,7 @@ fn what_differs_on_another_server_is_said_by_its_weight() {
         store.put_server(&other).unwrap();
         differences(&ours, &store, &settings("")).remove(0)
     };
-    assert_eq!(differences(&ours, &store, &settings("")), [], "nobody to compare with");
+    assert_eq!(differences(&ours, &store, &settings("")), [], "no server to compare with");
     assert_eq!(said("theirs-alone", "1").severity, Severity::Ok);
     let fsid = said("fsid:/srv/nfs", "78");
     assert_eq!(fsid.severity, Severity::LosesLocks);
@@ -138,7 +138,7 @@ fn clients_that_do_not_answer_are_counted_and_named() {
     let store = store_with(&tree, &["127.9.2.1"], 3);
     let found = clients(&at_port(port, SERVICE), &kept(&store));
     assert_eq!(found, [Finding::ok("clients", "the one address of a client answers")]);
-    let names: Vec<String> = (2..9).map(|n| format!("127.9.2.{n}")).chain(["somebody".into()]).collect();
+    let names: Vec<String> = (2..9).map(|n| format!("127.9.2.{n}")).chain(["unresolved".into()]).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let store = store_with(&tree, &names, 3);
     let found = clients(&at_port(port, SERVICE), &kept(&store));

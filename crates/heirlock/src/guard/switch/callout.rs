@@ -25,13 +25,13 @@ impl ModeOnHost for Callout {
         }
         if let Err(why) = statd::may_run(run.host, run.settings, &statd::callout_program(run.host)) {
             return refuse(format!(
-                "{why}; install heirlock where everybody may run it (cargo install --root /usr/local), and enable it from there"
+                "{why}; install heirlock where every user may run it (cargo install --root /usr/local), and enable it from there"
             ));
         }
         Ok(())
     }
 
-    /// What nfs.conf says of the callout goes with the file that the other mode writes.
+    /// The callout in nfs.conf goes with the file that the other mode writes.
     fn leave_for_another(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
         remove_links(run)
     }

@@ -36,8 +36,8 @@ impl Run<'_> {
         self.check_unchanged()?;
         all_modes().try_for_each(|mode| mode.check_leave(self))?;
         self.check_can_be_given_back()?;
-        // The agent first, so that no number is sent any more, and before it what would start it again; then the number,
-        // before anybody else may send.
+        // The units that would start the agent again go first, then the agent, so that it sends no number any more; then
+        // the number, before another program may send.
         all_modes().try_for_each(|mode| mode.stop(self))?;
         self.stop_agent()?;
         self.raise_state()?;
@@ -76,7 +76,7 @@ impl Run<'_> {
                     path.display()
                 );
                 self.say(StepOutcome::Left, what);
-                // What this server itself sent is known all the same.
+                // The number that this server itself sent is known all the same.
                 let Some(remembered) = remembered else { return Ok(()) };
                 remembered
             }
@@ -147,7 +147,7 @@ impl Run<'_> {
         if self.memory.masks.contains(unit) {
             self.act(format!("unmask {unit}"), |run| run.systemctl(&["unmask", unit]))
         } else {
-            self.say(StepOutcome::Left, format!("{unit}: it was not we who masked it"));
+            self.say(StepOutcome::Left, format!("{unit}: heirlock did not mask it"));
             Ok(())
         }
     }
@@ -181,7 +181,10 @@ impl Run<'_> {
                 let kept = match kept {
                     Ok(kept) => kept,
                     Err(error) => {
-                        self.say(StepOutcome::Left, format!("whose service it is can't be read: {error}"));
+                        self.say(
+                            StepOutcome::Left,
+                            format!("the owner of the service can't be read: {error}"),
+                        );
                         continue;
                     }
                 };

@@ -125,7 +125,7 @@ impl Run<'_> {
             if file.is_block {
                 remembered.block = Some(file.text.clone());
             }
-            // What an earlier version wrote stays known until the new text is in its place.
+            // The text of an earlier version stays known until the new text is in its place.
             remembered.ours.retain(|content| *content != ours);
             remembered.ours.push(ours);
             let surplus = remembered.ours.len().saturating_sub(2);
@@ -169,7 +169,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was written counts only where the installed version reads it: it is asked.
+    /// The file counts only where the installed version reads it: that version is asked.
     fn say_in_force(&mut self) {
         let conf = NfsConf::read(self.host);
         if let (Asked::Nfsconf(program), Some(false)) =
@@ -183,7 +183,8 @@ impl Run<'_> {
         let mode = self.settings.capture.mode;
         if self.host.systemctl.is_none() {
             if !mode.properties().is_status_monitor {
-                let what = "systemd doesn't run here: have 'heirlock agent' started at boot, before NFS, by what does";
+                let what =
+                    "systemd doesn't run here: have your init start 'heirlock agent' at boot, before NFS";
                 self.say(StepOutcome::Left, what);
             }
             return Ok(());

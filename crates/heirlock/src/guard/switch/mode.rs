@@ -1,7 +1,7 @@
-//! What a capture mode needs of the host besides our own unit, and how that is given back. A mode is a file beside this one:
-//! rpc.statd's place for `nsm`, its callout for `callout`, nothing for `watch`.
+//! The needs of a capture mode on the host besides our own unit, and how they are given back. A mode is a file beside this
+//! one: rpc.statd's place for `nsm`, its callout for `callout`, nothing for `watch`.
 //!
-//! rpc.statd is started before anybody unmasks sm-notify's unit: it wants that one, and a notification in no grace period
+//! rpc.statd is started before sm-notify's unit is unmasked: it wants that unit, and a notification in no grace period
 //! loses the locks of each client that gets it.
 
 use super::{GuardError, OurFile, Run};

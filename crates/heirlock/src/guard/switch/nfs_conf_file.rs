@@ -1,6 +1,6 @@
-//! What `enable` writes for nfs-utils, and where the installed version reads it: a file of our own in /etc/nfs.conf.d, and
-//! before 2.5.3, which has no such folder, some lines at the end of nfs.conf itself, or of the nfs.conf.local that SUSE's
-//! includes. There later settings win, and what others wrote stays theirs.
+//! The settings that `enable` writes for nfs-utils, where the installed version reads them: a file of our own in
+//! /etc/nfs.conf.d, and before 2.5.3, which has no such folder, some lines at the end of nfs.conf itself, or of the
+//! nfs.conf.local that SUSE's includes. There later settings win, and the lines of others stay as they are.
 
 use std::path::{Path, PathBuf};
 
@@ -15,18 +15,18 @@ use crate::host::nfs_conf::{self, NfsConf};
 pub(super) const DROP_IN: &str = "/etc/nfs.conf.d/heirlock.conf";
 
 const TEXT: &str = "# Written by 'heirlock enable' and taken back by 'heirlock disable'.\n\
-    # On this host heirlock tells the clients. sm-notify with nobody to notify would end the grace period in which they\n\
-    # reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
+    # On this host heirlock tells the clients. sm-notify without clients to notify would end the grace period in\n\
+    # which they reclaim their locks.\n[sm-notify]\nlift-grace=n\n";
 
 /// Added to it where rpc.statd has a callout.
 const CALLOUT: &str =
     "# rpc.statd waits until a client is on record before lockd grants it a lock.\n[statd]\n";
 
-/// Around our lines in somebody else's file.
+/// Around our lines in a file that heirlock did not make.
 const BEGIN: &str = "# heirlock begins: nothing in between stays after 'heirlock disable'\n";
 const END: &str = "# heirlock ends\n";
 
-/// What is to be written, and where it counts.
+/// The text that is to be written, and the file in which it counts.
 pub(super) fn ours(host: &Host, settings: &Settings) -> OurFile {
     let text = match settings.capture.mode.properties().has_callout {
         true => format!("{TEXT}{CALLOUT}{}={}\n", statd::HA_CALLOUT, statd::callout(host).display()),
@@ -73,7 +73,7 @@ pub(super) fn without_block(there: &[u8], block: &str) -> Vec<u8> {
     }
 }
 
-/// What is to be kept of a file to which our lines were added, where that is not what was there before.
+/// The rest of a file to which our lines were added, where it differs from the file before.
 pub(super) fn what_others_wrote(now: &Before, remembered: &Remembered) -> Option<Vec<u8>> {
     let kept = without_block(now.content.bytes(), remembered.block.as_deref()?);
     let before = remembered.before.as_ref().map_or(&[][..], |before| before.content.bytes());
@@ -81,7 +81,7 @@ pub(super) fn what_others_wrote(now: &Before, remembered: &Remembered) -> Option
     (!as_before).then_some(kept)
 }
 
-/// Nobody changed our lines: they are there, or all of them are gone.
+/// Our lines were not changed: they are there, or all of them are gone.
 pub(super) fn is_whole(there: &Content, block: &str) -> bool {
     let text = String::from_utf8_lossy(there.bytes());
     text.contains(block) || !text.contains(BEGIN)

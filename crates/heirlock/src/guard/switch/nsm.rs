@@ -41,7 +41,7 @@ impl ModeOnHost for Nsm {
         self.give_back(run)
     }
 
-    /// Takes rpc.statd's place: sockets first, so that nobody is ever told that there is none.
+    /// Takes rpc.statd's place: sockets first, so that lockd is never told that there is no status monitor.
     fn enter(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
         if !run.memory.replaces_statd && !run.plan {
             run.memory.replaces_statd = true;
@@ -77,7 +77,7 @@ impl ModeOnHost for Nsm {
         Ok(())
     }
 
-    /// Refuses to hand registrations back while an agent that nobody here can stop still takes new ones.
+    /// Refuses to hand registrations back while an agent that `disable` can't stop still takes new ones.
     fn check_leave(&self, run: &Run<'_>) -> Result<(), GuardError> {
         let socket = run.host.at(run.settings.runtime_directory.join(control::SOCKET));
         if run.host.systemctl.is_some() || !run.memory.replaces_statd || UnixStream::connect(socket).is_err()
@@ -144,7 +144,7 @@ fn say_statd_runs(run: &mut Run<'_>, remedy: &str) {
 
 fn return_statd(run: &mut Run<'_>) -> Result<(), GuardError> {
     if run.host.systemctl.is_none() {
-        let what = "start rpc.statd now (rpc.statd --no-notify): without a status monitor lockd grants locks that nobody knows of";
+        let what = "start rpc.statd now (rpc.statd --no-notify): without a status monitor lockd grants locks without a record of them";
         run.say(StepOutcome::Left, what);
         return statd_is_back(run);
     }

@@ -13,7 +13,7 @@ use crate::files::trusted;
 use crate::store::dir::DirStore;
 use crate::store::{self, Store, wrong_store};
 
-/// What is to be done about the store, and with which.
+/// The choice for the store, and the store that it is about.
 pub(super) struct Decided {
     choice: Choice,
     found: Option<Found>,
@@ -73,7 +73,7 @@ impl Run<'_> {
             Choice::Make => self.act(format!("make {shown} a new store"), Self::make_store),
             Choice::Without | Choice::Refused(_) => {
                 let what =
-                    format!("no store in {shown} now, as you said: until it is there nobody is protected");
+                    format!("no store in {shown} now, as you said: until it is there no client is protected");
                 self.say(StepOutcome::Left, what);
                 Ok(())
             }

@@ -67,7 +67,7 @@ fn a_host_under_guard_has_no_hazard_and_comes_back_to_the_byte() {
 }
 
 #[test]
-fn what_was_in_the_place_of_our_files_comes_back_too() {
+fn a_file_that_was_in_the_place_of_ours_comes_back_too() {
     let tree = Tree::debian();
     tree.put(NFS_CONF_FILE, [b"# mine, \xff\n[nfsd]\nthreads=64\n".as_slice()].concat());
     fs::set_permissions(tree.host().at(NFS_CONF_FILE), fs::Permissions::from_mode(0o640)).unwrap();
@@ -118,7 +118,7 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
-fn what_somebody_changed_since_is_named_and_nothing_is_touched() {
+fn a_file_that_was_changed_since_is_named_and_nothing_is_touched() {
     let tree = Tree::debian();
     on(&tree);
     tree.put(NFS_CONF_FILE, "[sm-notify]\nlift-grace=y\n");
@@ -149,7 +149,7 @@ fn a_link_in_the_place_of_a_file_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn who_masked_the_unit_before_us_keeps_it_masked() {
+fn a_unit_that_was_masked_before_enable_stays_masked() {
     let tree = Tree::debian();
     symlink("/dev/null", tree.host().at("/etc/systemd/system/rpc-statd-notify.service")).unwrap();
     let before = tree.listing();
@@ -213,7 +213,7 @@ fn without_systemd_the_rest_is_done_all_the_same() {
     let before = tree.listing();
     let steps = enable(&host, &settings(SERVICE), false).unwrap();
     assert_eq!(rivals::hazards(&host, &settings(SERVICE)), []);
-    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("have 'heirlock agent' started at boot"));
+    assert!(outcomes(&steps, StepOutcome::Left)[0].contains("have your init start 'heirlock agent' at boot"));
     assert!(!tree.exists(UNIT_FILE));
     disable(&host, &settings(SERVICE), false).unwrap();
     assert_eq!((tree.listing(), tree.calls()), (before, vec![]));
@@ -230,7 +230,7 @@ fn after_a_boot_the_guard_file_stays_as_sm_notifys_own_would() {
 }
 
 #[test]
-fn what_a_boot_wiped_is_renewed_on_a_host_under_guard_alone() {
+fn a_guard_file_that_a_boot_wiped_is_renewed_on_a_host_under_guard_alone() {
     let tree = Tree::debian();
     assert!(!renew(&tree.host(), &settings(SERVICE)).unwrap());
     assert!(!tree.exists(rivals::GUARD_FILE));
@@ -438,7 +438,7 @@ fn a_text_of_an_earlier_version_is_ours_too() {
 }
 
 #[test]
-fn what_is_shipped_does_what_it_says() {
+fn a_shipped_unit_does_what_it_says() {
     let tree = Tree::new();
     let ours = nfs_conf_file::ours(&tree.host(), &settings(SERVICE));
     assert_eq!(ours.path, Path::new(NFS_CONF_FILE));
@@ -494,7 +494,7 @@ fn where_no_folder_is_read_our_lines_go_where_they_count_and_come_out_again() {
 }
 
 #[test]
-fn what_others_write_beside_our_lines_stays_theirs() {
+fn lines_that_others_write_beside_ours_stay_theirs() {
     let tree = Tree::debian();
     tree.nfsconf(false);
     tree.put("/etc/nfs.conf", "[nfsd]\nthreads=8\n");

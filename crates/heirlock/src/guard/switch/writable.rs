@@ -1,5 +1,5 @@
 //! Whether all that a run would write can be written, asked before the first change: /etc may be read-only as a whole (NixOS,
-//! image-based hosts) or in a single file. What such a host brings itself is left as it is.
+//! image-based hosts) or in a single file. Files that such a host brings itself are left as they are.
 
 use std::fmt::Write;
 use std::io;
@@ -14,7 +14,7 @@ use crate::files::trusted;
 use crate::host::nfs_conf::NfsConf;
 use crate::host::{ADMINISTRATORS_UNITS, Unit};
 
-/// What can't be written, and what is wanted there.
+/// A file that can't be written, and the text that is wanted there.
 struct Obstacle {
     path: PathBuf,
     why: String,
@@ -31,10 +31,8 @@ impl Run<'_> {
             match self.may_be_written(&file) {
                 Ok(()) => written.push(file),
                 Err(_) if self.is_brought(&file) => {
-                    let what = format!(
-                        "{} can't be written, and what is wanted there is in force",
-                        file.path.display()
-                    );
+                    let what =
+                        format!("{} can't be written, and the wanted text is in force", file.path.display());
                     self.say(StepOutcome::AlreadySo, what);
                 }
                 Err(why) => {
@@ -54,7 +52,7 @@ impl Run<'_> {
     pub(super) fn check_can_be_given_back(&self) -> Result<(), GuardError> {
         let mut obstacles = Vec::new();
         for (path, remembered) in &self.memory.files {
-            // What can't be read is said when it is given back.
+            // A file that can't be read is reported when it is given back.
             let Ok(now) = Before::look(self.host, path) else { continue };
             if let Some(Err(why)) = (now != remembered.before).then(|| self.may_write_at(path)) {
                 let wanted = match &remembered.before {
@@ -78,12 +76,12 @@ impl Run<'_> {
         missing.filter_map(obstacle).collect()
     }
 
-    /// What systemctl would have to write for us.
+    /// The units that systemctl would have to write for us.
     fn units_in_the_way(&self) -> Option<Obstacle> {
         self.host.systemctl.as_ref()?;
         let why = self.may_write_in(&Path::new(ADMINISTRATORS_UNITS).join(UNIT)).err()?;
         let to_be_masked = [&[rivals::UNIT], self.mode().units().masked].concat();
-        // One that lies there itself is never masked.
+        // A unit that lies there itself is never masked.
         let can_be_masked = |unit: &&str| match self.host.unit(unit) {
             Unit::Present(at) => at.parent() != Some(Path::new(ADMINISTRATORS_UNITS)),
             Unit::Absent | Unit::Masked(_) => false,
@@ -149,7 +147,7 @@ impl Run<'_> {
     }
 }
 
-/// That it takes root is said when something is done: anybody may ask for the plan.
+/// Root is asked for only when something is done: every user may ask for the plan.
 fn may_write(path: &Path) -> io::Result<()> {
     let is_for_root =
         |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root();
@@ -169,7 +167,7 @@ fn lines(text: &str) -> String {
 }
 
 fn refused(obstacles: &[Obstacle], verb: &str) -> GuardError {
-    let mut what = "what has to be written can't be, so nothing was changed:".to_owned();
+    let mut what = "some files can't be written, so nothing was changed:".to_owned();
     for Obstacle { path, why, wanted } in obstacles {
         // A string takes all that is written.
         let _ = write!(what, "\n  {}: {why}; {wanted}", path.display());

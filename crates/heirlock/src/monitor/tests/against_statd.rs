@@ -15,11 +15,11 @@ use crate::fake_programs::serve;
 
 const NSM: &str = "/var/lib/nfs";
 
-/// What differs, and why we want it so: the question, rpc.statd's answer, ours.
+/// The wanted differences, each with its reason: the question, rpc.statd's answer, ours.
 const WANTED: &[(&str, &str, &str)] = &[
     // No name is resolved on the way: neither at registration nor at failover may a dead name server count.
-    ("stat of a name that nobody can resolve", "fail 3", "ok 3"),
-    ("mon of a name that nobody can resolve", "fail -1", "ok 3"),
+    ("stat of a name without an address", "fail 3", "ok 3"),
+    ("mon of a name without an address", "fail -1", "ok 3"),
     // Files are named by the address, so that they mean the same on every server.
     ("files after mon of a client with a reverse name", "client1.example", "127.1.0.1"),
     // rpc.statd dies of it (exit 139).
@@ -62,7 +62,7 @@ fn inside() {
     let _ = statd.kill();
     statd.wait().unwrap();
     sh("rm -rf /var/lib/nfs && mkdir -p /var/lib/nfs/sm /var/lib/nfs/sm.bak");
-    // What rpc.statd left registered is set right.
+    // A registration that rpc.statd left is set right.
     let _monitor = start_here();
     let ours = observe(None);
     rpcbind.kill().unwrap();
@@ -77,7 +77,7 @@ fn start_here() -> Desk {
         runtime_directory: "/run/heirlock".into(),
         rpcbind_port: 111,
         rpcbind_socket: "/run/rpcbind.sock".into(),
-        // What the two have in common is compared; rpc.statd looks at no port.
+        // The common behaviour of the two is compared; rpc.statd looks at no port.
         trust: Trust::ANY_PORT,
     };
     let (sender, receiver) = channel();
@@ -104,7 +104,7 @@ fn compare(theirs: &BTreeMap<&str, String>, ours: &BTreeMap<&str, String>) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(WANTED.iter().all(|(name, ..)| theirs.contains_key(name)), "a difference that nobody asked for");
+    assert!(WANTED.iter().all(|(name, ..)| theirs.contains_key(name)), "a difference that is not wanted");
     println!("{} questions, {} differences, all wanted", theirs.len(), WANTED.len());
 }
 
@@ -181,7 +181,7 @@ impl Place {
         }
         let stat_of = |name: &str| stat(&self.ask(Procedure::Stat, &sm::encode_stat_args(name)));
         seen.insert("stat of an address", stat_of("127.1.0.1"));
-        seen.insert("stat of a name that nobody can resolve", stat_of("nobody.invalid"));
+        seen.insert("stat of a name without an address", stat_of("none.invalid"));
         seen.insert("mon", self.mon("127.1.0.9", "nfs-a", 1));
         seen.insert("file after mon", settled("127.1.0.9"));
         seen.insert("mon once more", self.mon("127.1.0.9", "nfs-a", 1));
@@ -203,14 +203,16 @@ impl Place {
         let over_udp =
             self.raw(Transport::Udp, &message(Procedure::Mon, &mon_args("127.1.0.7", "nfs-a", 1).encode()));
         seen.insert("mon over UDP", stat(&over_udp.unwrap()));
-        seen.insert("mon of a name that nobody can resolve", self.mon("nobody.invalid", "nfs-a", 1));
-        self.unmon("nobody.invalid", "nfs-a");
+        seen.insert("mon of a name without an address", self.mon("none.invalid", "nfs-a", 1));
+        self.unmon("none.invalid", "nfs-a");
     }
 
     fn refusals(&self, seen: &mut BTreeMap<&'static str, String>) {
-        for (what, name) in
-            [("mon of a path", "../../tmp/x"), ("mon of a hidden name", ".hidden"), ("mon of nobody", "")]
-        {
+        for (what, name) in [
+            ("mon of a path", "../../tmp/x"),
+            ("mon of a hidden name", ".hidden"),
+            ("mon of an empty name", ""),
+        ] {
             seen.insert(what, self.mon(name, "nfs-a", 1));
         }
         let mut other = mon_args("127.1.0.6", "nfs-a", 1);
@@ -242,7 +244,7 @@ impl Place {
         seen.insert("file after unmon from another address", settled("127.1.0.9"));
         seen.insert("unmon of one of two", self.unmon("127.1.0.9", "nfs-a"));
         seen.insert("file after unmon of one of two", settled("127.1.0.9"));
-        seen.insert("unmon of nobody that is known", self.unmon("127.1.0.77", "nfs-a"));
+        seen.insert("unmon of an unknown client", self.unmon("127.1.0.77", "nfs-a"));
         seen.insert("unmon of the last", self.unmon("127.1.0.9", "nfs a\tb"));
         seen.insert("file after unmon of the last", settled("127.1.0.9"));
         let my_id = MyId { my_name: "nfs-a", prog: 100_021, vers: 3, proc_: 16 };
@@ -275,12 +277,12 @@ impl Place {
             let call = calls.recv_timeout(wait).unwrap_or_else(|_| "no call".into());
             seen.insert(what, format!("{answer:?} {call}"));
         };
-        notify("notify that the source matches", "nobody.invalid", 5, true);
-        notify("notify with the same number", "nobody.invalid", 5, false);
-        notify("notify with a lower number", "nobody.invalid", 3, true);
+        notify("notify that the source matches", "none.invalid", 5, true);
+        notify("notify with the same number", "none.invalid", 5, false);
+        notify("notify with a lower number", "none.invalid", 3, true);
         notify("notify with an even number", "localhost", 8, true);
         self.unmon("127.0.0.1", "nfs-a");
-        notify("notify after unmon", "nobody.invalid", 9, false);
+        notify("notify after unmon", "none.invalid", 9, false);
         let six = message(Procedure::Notify, &sm::Notify { mon_name: "x", state: StateNumber(5) }.encode());
         let six_at = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), self.udp6());
         seen.insert("notify over IPv6", format!("{:?}", from("[::1]:0", six_at, &six)));

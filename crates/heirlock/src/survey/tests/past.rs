@@ -77,7 +77,7 @@ fn the_history_of_a_service_says_from_whom_to_whom_and_why() {
 }
 
 #[test]
-fn what_is_pruned_is_told_as_before_and_a_second_time_changes_nothing() {
+fn a_pruned_generation_is_told_as_before_and_a_second_time_changes_nothing() {
     let (_folder, store) = story();
     let before = history(&store, &service()).unwrap();
     for _ in 0..2 {
@@ -91,7 +91,7 @@ fn what_is_pruned_is_told_as_before_and_a_second_time_changes_nothing() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_what_is_damaged_is_named() {
+fn kept_accounts_are_bounded_and_damaged_ones_are_named() {
     let (folder, store) = story();
     let some = tenure_of(&store, &service(), Generation(1)).unwrap().unwrap();
     for number in 1..=u64::try_from(TENURES_KEPT + 3).unwrap() {

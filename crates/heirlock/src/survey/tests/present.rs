@@ -71,7 +71,7 @@ fn a_standby_sees_every_services_clients_and_whom_the_last_adoption_missed_by_na
 #[test]
 fn a_client_that_registered_again_or_is_forgotten_is_missed_no_more() {
     let folder = tempfile::tempdir().unwrap();
-    // Long ago: what is written now is news.
+    // Long ago: a report that is written now is news.
     let (store, service) = store(folder.path(), 1_000);
     assert_eq!(look(&store, &server("nfs-b")).unwrap().services[0].missed, []);
     let folder = tempfile::tempdir().unwrap();

@@ -71,7 +71,7 @@ nfs-a   beating, last 0.3 s ago
 }
 
 #[test]
-fn of_a_store_that_nobody_could_read_nothing_is_claimed() {
+fn of_a_store_that_could_not_be_read_no_number_is_shown() {
     let mut report = report();
     (report.agent, report.protected_since_s) = (String::new(), None);
     (report.store.well, report.store.error) = (false, Some("its volume is not mounted".into()));
@@ -87,11 +87,11 @@ fn of_a_store_that_nobody_could_read_nothing_is_claimed() {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let line = checked(&report, crate::control::report::level(&report));
-    assert!(!line.contains("clients="), "what nobody read is no number: {line}");
+    assert!(!line.contains("clients="), "of what was not read there is no number: {line}");
 }
 
 #[test]
-fn a_service_that_is_nobodys_says_why_and_what_to_type() {
+fn a_service_without_an_owner_says_why_and_what_to_type() {
     let mut report = report();
     report.services = vec![service("nfs", None, false), service("home", None, false)];
     report.services[0].generation = Some(4);
@@ -99,7 +99,7 @@ fn a_service_that_is_nobodys_says_why_and_what_to_type() {
     judge(&mut report);
     let text = status(&report, &look());
     let expected = format!(
-        "nobody        0       0           4           none\n  released: by {},\n            and nobody has adopted it\n  next: 'heirlock adopt nfs'",
+        "none         0       0           4           none\n  released: by {},\n            and no server has adopted it\n  next: 'heirlock adopt nfs'",
         "o".repeat(64)
     );
     assert!(text.contains(&expected), "{expected}\n is not in\n{text}");
@@ -151,7 +151,7 @@ fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
     for part in [
         "nfs      nfs-b (here)     1021       5 ",
         "\n  missed: 192.0.2.2 (client2.example.com) is unreachable since 2026-11-25\n          10:28:00, 2 min: no answer\n",
-        "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' says what to do",
+        "\n  missed: 3 more; --json names more of them\n  next: 'heirlock report nfs' names them and the remedy for each",
         "\n2 problems\n  nfs: 1 client lost its locks in the last adoption ('heirlock report nfs')\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -196,7 +196,7 @@ fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its
     for part in [
         "nfs-a   silent for 12.3 s\n",
         "\n  next: make sure that nfs-a is off, then 'heirlock adopt nfs\n        --owner-fenced=nfs-a'\n",
-        "\n1 problem\n  nfs: its owner nfs-a is silent, and nobody serves it\n",
+        "\n1 problem\n  nfs: its owner nfs-a is silent, and no server serves it\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
@@ -221,7 +221,7 @@ fn without_an_agent_that_is_said_first_with_the_remedy() {
     let text = status(&report, &look());
     for part in [
         "nfs-b, heirlock 0.1.0\nagent         no agent answers; ",
-        "protected     no: nobody notices clients that register here\n",
+        "protected     no: clients that register here are not noticed\n",
         "lock manager  kernel: not known\n",
         "nfs-a   not known, last at 2026-11-25 10:30:00 by its clock\n",
     ] {

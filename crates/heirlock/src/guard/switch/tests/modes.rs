@@ -21,7 +21,7 @@ fn leave(tree: &Tree, mode: &str) -> Vec<Step> {
     disable(&tree.host(), &in_mode(mode), false).unwrap()
 }
 
-/// What the last agent of this boot wrote down.
+/// The book of the last agent of this boot.
 fn book(tree: &Tree, lines: &[&str]) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let lines: String = lines.iter().map(|line| format!("+{line}")).collect();
@@ -105,14 +105,14 @@ fn every_registration_is_handed_back_to_rpc_statd_and_nothing_else_is_taken() {
     let tree = Tree::with_statd();
     enter(&tree, "nsm");
     let (known, newer, unwritten) = (line("10.0.0.1", '1'), line("10.0.0.2", '3'), line("10.0.0.3", '4'));
-    let (older, stranger) = (line("10.0.0.2", '2'), line("10.0.0.9", '9'));
-    for (client, text) in [("10.0.0.1", &known), ("10.0.0.2", &older), ("10.0.0.9", &stranger)] {
+    let (older, foreign) = (line("10.0.0.2", '2'), line("10.0.0.9", '9'));
+    for (client, text) in [("10.0.0.1", &known), ("10.0.0.2", &older), ("10.0.0.9", &foreign)] {
         tree.put(&format!("/var/lib/nfs/sm/{client}"), text);
     }
     book(&tree, &[&known, &newer, &unwritten]);
     leave(&tree, "nsm");
     for (client, text) in
-        [("10.0.0.1", known), ("10.0.0.2", newer), ("10.0.0.3", unwritten), ("10.0.0.9", stranger)]
+        [("10.0.0.1", known), ("10.0.0.2", newer), ("10.0.0.3", unwritten), ("10.0.0.9", foreign)]
     {
         let found = fs::read_to_string(tree.host().at(format!("/var/lib/nfs/sm/{client}"))).unwrap();
         assert_eq!(found, text);

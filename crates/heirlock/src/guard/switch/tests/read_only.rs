@@ -1,4 +1,4 @@
-//! Hosts on which what has to be written can't be.
+//! Hosts on which the files of `enable` can't be written.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -62,7 +62,7 @@ fn a_host_whose_etc_is_read_only_is_told_all_that_is_wanted_and_left_as_it_is() 
 }
 
 #[test]
-fn what_such_a_host_brings_itself_is_as_good_as_ours() {
+fn a_file_that_such_a_host_brings_itself_is_as_good_as_ours() {
     let tree = Tree::debian();
     tree.put("/etc/nfs.conf", "[sm-notify]\nlift-grace = n\n");
     let notify = "/etc/systemd/system/rpc-statd-notify.service";
@@ -77,7 +77,7 @@ fn what_such_a_host_brings_itself_is_as_good_as_ours() {
     let before = tree.listing();
     let Some(_etc) = ReadOnly::make(&tree, "/etc") else { return };
     let steps = on(&tree);
-    let brought = format!("{NFS_CONF_FILE} can't be written, and what is wanted there is in force");
+    let brought = format!("{NFS_CONF_FILE} can't be written, and the wanted text is in force");
     assert!(outcomes(&steps, StepOutcome::AlreadySo).contains(&brought.as_str()), "{steps:?}");
     assert_eq!(tree.calls(), ["daemon-reload", "restart heirlock.service"]);
     assert_eq!(rivals::hazards(&tree.host(), &settings(SERVICE)), []);
