@@ -43,6 +43,10 @@ pub(crate) enum Purpose {
     DeskClient,
     /// What becomes of a commit of the desk: no owner.
     DeskStore,
+    /// Numbers that are unlikely to come twice: a server.
+    Number,
+    /// How long a look beside an agent's loop takes: a server.
+    Look,
 }
 
 /// All streams of a run.

@@ -397,7 +397,8 @@ fn begun() -> (InMemory, Agent<World>) {
 /// could be told then.
 fn adopted_long_ago() -> (InMemory, World) {
     let (store, server) = (InMemory::new(StoreIdentity::of(7)), "nfs-b".parse().unwrap());
-    let world = World { life: 1, now: Moment::of_process(Duration::from_secs(8 * 86_400)), ..World::default() };
+    let world =
+        World { life: 1, now: Moment::of_process(Duration::from_secs(8 * 86_400)), ..World::default() };
     let life = Incarnation { boot: "boot".into(), start: "1".into(), reopened: 0 };
     let contents = Contents {
         records: clients().map(|client| (client.clone(), record(&client))).into(),
@@ -535,7 +536,8 @@ fn a_client_that_was_lost_long_ago_and_came_back_is_kept_when_its_record_vanishe
 #[test]
 fn clients_that_were_lost_long_ago_are_kept_for_the_run_of_the_next_life_of_the_lock_manager() {
     let (store, world) = adopted_long_ago();
-    let mut agent = taken_up(&store, World { registered: BTreeMap::new(), life: 2, life_began: world.now, ..world });
+    let mut agent =
+        taken_up(&store, World { registered: BTreeMap::new(), life: 2, life_began: world.now, ..world });
     go_on(&mut agent, Duration::from_secs(5), |agent| {
         let generation = agent.claim_of(&service("new")).unwrap().generation;
         let records = store.load(&service("new"), generation).unwrap().records;
