@@ -6,6 +6,7 @@ use std::time::Duration;
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::silence_to_act_on;
+use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
 use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
@@ -337,13 +338,17 @@ impl<O: Outside> Inside<O> {
         let mut failure = None;
         let mut held_services = std::mem::take(&mut self.held);
         for (service, held) in &mut held_services {
-            if !due(held) {
+            let is_hasty = planted(Bug::ForgetUntold);
+            if !due(held) && !is_hasty {
                 held.ledger.lose_sight();
                 continue;
             }
             let untold = with_outcome(&held.outcomes, Outcome::Unreachable)
                 .chain(with_outcome(&held.outcomes, Outcome::Lost));
-            let gone = held.ledger.long_absent(now, untold, &self.capture.found);
+            let gone = match is_hasty {
+                true => untold.filter(|client| held.ledger.stored().contains_key(client)).collect(),
+                false => held.ledger.long_absent(now, untold, &self.capture.found),
+            };
             let gone: Vec<MonName> = gone
                 .into_iter()
                 .filter(|client| self.may_forget(client))
