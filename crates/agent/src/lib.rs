@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use heirlock_core::claim::Claim;
-use heirlock_core::ledger::Ledger;
+use heirlock_core::ledger::{Ledger, Portion};
 use heirlock_core::store::Store;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Moment, ServiceName};
@@ -151,6 +151,38 @@ impl<O: Outside> Agent<O> {
     /// The last look into the store showed all that this server holds.
     pub fn knows_its_holdings(&self) -> bool {
         self.0.holdings_known
+    }
+
+    /// Services whose adoption was interrupted, although it could be gone on with now and no run is on: none for longer than
+    /// it takes to begin one.
+    pub fn left_interrupted(&self) -> impl Iterator<Item = &ServiceName> {
+        self.0.left_interrupted()
+    }
+
+    /// Whether the run that is on tells this service's clients.
+    pub fn run_tells(&self, service: &ServiceName) -> bool {
+        self.0.run.as_ref().is_some_and(|running| running.machine.has_member(service))
+    }
+
+    /// Whether a release of this service is on.
+    pub fn is_releasing(&self, service: &ServiceName) -> bool {
+        self.0.is_releasing(service)
+    }
+
+    /// How many runs it has begun or gone on with.
+    pub fn run_count(&self) -> u64 {
+        self.0.run_count()
+    }
+
+    /// Nothing is owed to any client of what this server holds, as far as is known.
+    pub fn owes_nothing(&self) -> bool {
+        self.0.owes_nothing()
+    }
+
+    /// Compares so many clients of a service at one turn, and not as many as [`limits`] says: for a simulation, in which a
+    /// service has few.
+    pub fn compare_at_once(&mut self, clients: usize) {
+        self.0.capture.portion = Portion::of(clients, clients, clients);
     }
 
     /// Nothing is on that was asked for or begun: no run, no release, no wish for a service that is at home here, and nothing

@@ -93,6 +93,8 @@ pub struct Ledger {
     seen: BTreeSet<MonName>,
     /// Clients of whom the store may hold something else than `stored`: a commit that concerned them failed.
     doubted: BTreeSet<MonName>,
+    /// Clients that could not be told, and since when no look has found them.
+    absent: BTreeMap<MonName, Moment>,
     /// Keys whose record was there when they became known as a peer and has been there ever since.
     peers: BTreeSet<MonName>,
     keeps_peers: bool,
@@ -112,6 +114,7 @@ impl Ledger {
             tombstones: BTreeMap::new(),
             seen: BTreeSet::new(),
             doubted: BTreeSet::new(),
+            absent: BTreeMap::new(),
             peers: BTreeSet::new(),
             keeps_peers,
             delay,
@@ -119,6 +122,30 @@ impl Ledger {
             refused: 0,
             arrived: 0,
         }
+    }
+
+    /// Clients that are in the store, could not be told, and are gone: no look has found them since this was first asked, for
+    /// so long that a deletion is believed as well. To be asked in one life of the lock manager, and of nothing but looks that
+    /// could see the directory; else [`Ledger::lose_sight`].
+    pub fn long_absent(
+        &mut self,
+        now: Moment,
+        untold: impl Iterator<Item = MonName>,
+        found: &Population,
+    ) -> Vec<MonName> {
+        let absent = untold.filter(|client| self.stored.contains_key(client) && !found.may_hold(client));
+        let since = |client: MonName| {
+            let since = self.absent.get(&client).copied().unwrap_or(now);
+            (client, since)
+        };
+        self.absent = absent.map(since).collect();
+        let long = self.absent.iter().filter(|(_, since)| now.since(**since) >= self.delay);
+        long.map(|(client, _)| client.clone()).collect()
+    }
+
+    /// Nothing is known of those that no look has found.
+    pub fn lose_sight(&mut self) {
+        self.absent.clear();
     }
 
     /// Compares a scan with what the store holds. The answer is what to commit, and [`Ledger::committed`] must be

@@ -41,6 +41,8 @@ bugs! {
     BelieveDeletions, "believe-deletions", breaks Some(2);
     /// A generation begins without the last client of the one before.
     BeginWithoutOne, "begin-without-one", breaks Some(2);
+    /// A client that could not be told is forgotten at once, registered or not. The agent has this bug.
+    ForgetUntold, "forget-untold", breaks Some(6);
     /// Clients that registered again are retired with those that did not.
     RetireAll, "retire-all", breaks Some(2);
     /// A service is claimed although its owner's heart beats.

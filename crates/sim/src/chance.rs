@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Store,
     /// Whether a fence confirms: a server.
     Fence,
+    /// How long a conveyor takes: a server.
+    Conveyor,
     /// Whether a hint arrives, and when: a server.
     Hint,
     /// How long a lock manager's part of an answer takes: a server.
@@ -43,6 +45,10 @@ pub(crate) enum Purpose {
     DeskClient,
     /// What becomes of a commit of the desk: no owner.
     DeskStore,
+    /// Numbers that are unlikely to come twice: a server.
+    Number,
+    /// How long a look beside an agent's loop takes: a server.
+    Look,
 }
 
 /// All streams of a run.

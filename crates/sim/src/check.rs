@@ -16,21 +16,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use heirlock_core::claim::{Authority, Claim};
+use heirlock_agent::Agent;
+use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
-use heirlock_core::takeover::{End, Event, OutcomeLine, Takeover};
+use heirlock_core::takeover::{End, OutcomeLine, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
 
 use crate::Ms;
-use crate::agent::{Agent, DEAD_AFTER, MARGIN, millis};
 use crate::client::{Ask, Loss};
 use crate::excuse::Losses;
 use crate::losses::{Disturbance, Lost, Stored};
+use crate::outside::OutsideOf;
 use crate::server::{FileAt, GRACE_MS, Life, client_at};
-use crate::world::World;
+use crate::settings::{DEAD_AFTER, MARGIN};
+use crate::world::{World, millis};
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +62,9 @@ pub(crate) struct Checks {
     pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
-    runs: BTreeMap<(usize, u64), (Ms, u32)>,
+    runs: BTreeMap<(usize, u64), (Ms, u64)>,
     /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.
-    left_interrupted: BTreeMap<(usize, ServiceName), (Ms, u32)>,
+    left_interrupted: BTreeMap<(usize, ServiceName), (Ms, u64)>,
 }
 
 /// How long after it lies in the directory a record is to be in the store.
@@ -75,7 +78,7 @@ const REPEATED_MS_MAX: Ms = 4_500;
 /// Datagrams to one client within a second.
 const DATAGRAMS_MAX: usize = 120;
 /// Runs that one agent begins within a minute.
-const RUNS_MAX: u32 = 40;
+const RUNS_MAX: u64 = 40;
 
 impl World {
     /// Notes the first promise that is broken.
@@ -87,13 +90,7 @@ impl World {
 
     // I3
 
-    pub(crate) fn check_claim(
-        &mut self,
-        server: usize,
-        service: &ServiceName,
-        claim: &Claim,
-        authority: &Authority,
-    ) {
+    pub(crate) fn check_claim(&mut self, server: usize, service: &ServiceName, claim: &Claim) {
         let Some(newest) = self.store.newest_claim(service) else { return };
         let us = &self.servers[server].name;
         if newest.generation >= claim.generation || newest.owner == *us || newest.released {
@@ -101,19 +98,16 @@ impl World {
         }
         let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
         let beat = self.beat_at[owner].unwrap_or_default();
-        if authority.insisted {
-            return; // an operator answers for it
-        }
         let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
-        if lives && authority.fenced.as_ref() != Some(&newest.owner) {
+        // Else an operator answers for it, or the cluster manager.
+        if lives && !self.cluster.answers_for(server, service, &newest.owner) {
             let what = format!("{us} claims {service}, whose owner {} lives", newest.owner);
             self.violated(3, what);
         }
     }
 
     pub(crate) fn check_writer(&mut self, server: usize, service: &ServiceName, generation: Generation) {
-        let shelf = self.store.shelves.get(service);
-        let owner = shelf.and_then(|shelf| shelf.claims.get(&generation)).map(|claim| claim.owner.clone());
+        let owner = self.store.memory.claim_at(service, generation).map(|claim| claim.owner);
         if owner.as_ref() != Some(&self.servers[server].name) {
             let us = &self.servers[server].name;
             let what = format!("{us} writes into generation {generation} of {service}, which is {owner:?}'s");
@@ -153,7 +147,7 @@ impl World {
             let what = format!("{us} notifies {} of {name} with {left} ms of grace left", transmit.to);
             self.violated(4, what);
         }
-        let newest = self.store.newest_claim(&name).cloned();
+        let newest = self.store.newest_claim(&name);
         if let Some(claim) = newest.filter(|claim| claim.owner != us) {
             let at = self.claimed_at.get(&(name.clone(), claim.generation)).copied().unwrap_or_default();
             let is_blind = self.is_cut_off(server) || self.was_disturbed_since(at.saturating_sub(3_000));
@@ -188,9 +182,11 @@ impl World {
     pub(crate) fn check_begin(&mut self, service: &ServiceName, generation: Generation, contents: &Contents) {
         // I2: a generation begins with all of the one before.
         let base = self.store.newest_generation(service, Generation(generation.0 - 1));
-        let Some(before) = base.and_then(|base| self.store.contents(service, base)) else { return };
-        let missing = before.records.keys().find(|client| !contents.records.contains_key(*client)).cloned();
-        if let Some(client) = missing {
+        let Some(base) = base else { return };
+        let missing = self.store.see(service, base, |before| {
+            before.records.keys().find(|client| !contents.records.contains_key(*client)).cloned()
+        });
+        if let Some(client) = missing.flatten() {
             self.violated(2, format!("a generation of {service} begins without {client}"));
         }
     }
@@ -251,8 +247,8 @@ impl World {
     /// The newest generation of a service tells of locks in the life that this server's lock manager lives now.
     fn is_of_the_life_that_runs(&self, server: usize, service: &ServiceName) -> bool {
         let seen = self.servers[server].observe(self.now);
-        let noted = self.store.newest_journal(service).and_then(|journal| journal.life.as_ref());
-        noted.is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
+        let noted = self.store.see_newest(service, |contents| contents.journal.as_ref()?.life.clone());
+        noted.flatten().is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
     }
 
     /// I11
@@ -280,9 +276,33 @@ impl World {
         }
     }
 
+    // I7
+
+    /// What drops a server's own locks must tell its own clients. `seen`: the lock manager whose locks go.
+    pub(crate) fn check_members(&mut self, server: usize, agent: &Agent<OutsideOf>, seen: &Observation) {
+        let lives_here = |service: &ServiceName| {
+            let life = agent.journal_of(service).and_then(|journal| journal.life.as_ref());
+            life.is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
+        };
+        let has_clients = |service: &ServiceName| {
+            agent.ledger_of(service).is_some_and(|ledger| !ledger.stored().is_empty())
+        };
+        let forgotten = agent.held().find(|service| {
+            lives_here(service)
+                && has_clients(service)
+                && !agent.run_tells(service)
+                && !agent.is_releasing(service)
+        });
+        if let Some(service) = forgotten {
+            let us = &self.servers[server].name;
+            let what = format!("{service} loses its locks on {us}, and nobody will tell its clients");
+            self.violated(7, what);
+        }
+    }
+
     // I10
 
-    pub(crate) fn check_bounds(&mut self, server: usize, begun: u32) {
+    pub(crate) fn check_bounds(&mut self, server: usize, begun: u64) {
         let (now, agent) = (self.now, self.servers[server].agent);
         let entry = self.checks.runs.entry((server, agent)).or_insert((now, begun));
         if now > entry.0 + 60_000 {
@@ -335,13 +355,16 @@ impl World {
     /// An adoption that was interrupted is gone on with as soon as one may. One that is refused was tried.
     fn check_interrupted(&mut self) {
         let now = self.now;
-        let mut left: BTreeMap<(usize, ServiceName), (Ms, u32)> = BTreeMap::new();
+        let mut left: BTreeMap<(usize, ServiceName), (Ms, u64)> = BTreeMap::new();
         let going = self.agents.iter().enumerate().filter(|(server, _)| !self.is_stopped(*server));
-        for (server, agent) in going {
-            for (service, runs) in agent.iter().flat_map(Agent::left_interrupted) {
+        for (server, it) in going.filter_map(|(server, it)| Some((server, it.as_ref()?))) {
+            let runs = it.agent.run_count();
+            // While the store keeps it waiting it can do nothing.
+            let waited = if it.busy_until > now { 1_000 } else { 0 };
+            for service in it.agent.left_interrupted() {
                 let key = (server, service.clone());
                 let known = self.checks.left_interrupted.get(&key).filter(|(_, begun)| *begun == runs);
-                let since = known.map_or(now, |(since, _)| *since);
+                let since = known.map_or(now, |(since, _)| *since + waited);
                 left.insert(key, (since, runs));
             }
         }
@@ -381,8 +404,10 @@ impl World {
     /// What such an agent should have done long ago.
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
-        for (name, held) in &self.agents[server].as_ref()?.held {
-            let released = self.released_at.get(&(name.clone(), held.claim.generation));
+        let agent = &self.agents[server].as_ref()?.agent;
+        for name in agent.held() {
+            let Some(held) = agent.claim_of(name) else { continue };
+            let released = self.released_at.get(&(name.clone(), held.generation));
             if released.is_some_and(|at| *at < quiet) {
                 return Some((3, format!("{} still holds {name}, whose claim it gave up", it.name)));
             }
@@ -391,7 +416,7 @@ impl World {
             if claimed.is_none_or(|at| *at >= quiet) {
                 continue; // known or compared at its next look
             }
-            if claim.generation != held.claim.generation {
+            if claim.generation != held.generation {
                 if claim.owner != it.name {
                     return Some((
                         3,
@@ -400,9 +425,14 @@ impl World {
                 }
                 continue;
             }
-            let Some(contents) = self.store.newest(name) else { continue };
-            let known: BTreeSet<usize> =
-                contents.records.keys().filter_map(|key| client_at(key.address()?)).collect();
+            let known = self.store.see_newest(name, |contents| {
+                contents
+                    .records
+                    .keys()
+                    .filter_map(|key| client_at(key.address()?))
+                    .collect::<BTreeSet<usize>>()
+            });
+            let Some(known) = known else { continue };
             let missing = it.remembered.iter().find(|client| {
                 let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
                 !known.contains(client) && at < quiet && it.has_record(**client)
@@ -426,26 +456,30 @@ impl World {
             let Some(agent) = &self.agents[server] else {
                 return self.violated(9, format!("{name} has no agent, long after everything was repaired"));
             };
-            if !agent.is_at_rest() {
+            if !is_at_rest(&agent.agent) {
                 return self
                     .violated(9, format!("{name} is not at rest, long after everything was repaired"));
             }
         }
         for at in 0..self.services.len() {
             let name = self.services[at].name.clone();
-            let claim = self.store.newest_claim(&name).cloned();
+            let claim = self.store.newest_claim(&name);
             let Some(claim) = claim.filter(|claim| !claim.released) else {
                 return self.violated(9, format!("nobody has {name}, long after everything was repaired"));
             };
-            let Some(contents) = self.store.contents(&name, claim.generation) else {
+            let found = self.store.see(&name, claim.generation, |contents| {
+                let known: BTreeSet<MonName> =
+                    contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
+                (contents.journal.clone(), known)
+            });
+            let Some((journal, known)) = found else {
                 return self
                     .violated(9, format!("generation {} of {name} was never begun", claim.generation));
             };
-            let Some(journal) = &contents.journal else {
+            let Some(journal) = journal else {
                 return self.violated(9, format!("generation {} of {name} has no journal", claim.generation));
             };
             let phase = journal.phase;
-            let known: BTreeSet<MonName> = contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
             let begun_with = self.store.begun_with(&name, claim.generation).into_iter().flatten();
             let silent = begun_with.into_iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
             let tells = !journal.members.is_empty();
@@ -457,6 +491,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether nothing is going on, and nothing owed.
+pub(crate) fn is_at_rest(agent: &Agent<OutsideOf>) -> bool {
+    agent.is_at_rest() && agent.owes_nothing()
 }
 
 /// A peer is told of a reboot alone, and has no outcome otherwise.
@@ -481,29 +520,4 @@ pub(crate) fn in_words(end: &End) -> String {
         }
     }
     why + &text
-}
-
-/// What a run was told, for the trace.
-pub(crate) fn event_word(event: &Event) -> &'static str {
-    match event {
-        Event::Start => "start",
-        Event::Begun(_) => "begun",
-        Event::Fit(_) => "fit",
-        Event::Fenced(_) => "fenced",
-        Event::Claimed { .. } => "claimed",
-        Event::Conveyed(_) => "conveyed",
-        Event::Recognised(_) => "recognised",
-        Event::Proved(_) => "proved",
-        Event::Finish => "finish",
-        Event::BroughtUp(_) => "brought up",
-        Event::Served(_) => "served",
-        Event::Acknowledged { .. } => "acknowledged",
-        Event::TriedAll { .. } => "tried all",
-        Event::NotifyEnded { .. } => "notify ended",
-        Event::Registered(_) => "registered",
-        Event::Tick { .. } => "tick",
-        Event::LifeChanged => "life changed",
-        Event::GivenUp(_) => "given up",
-        Event::Overtaken(_) => "overtaken",
-    }
 }

@@ -1,13 +1,27 @@
 //! The cluster manager: it moves addresses, keeps a dead server off while it is adopted, and says the verbs.
 
-use heirlock_core::ServiceName;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use heirlock_agent::Message;
+use heirlock_agent::control::{Answer, AnswerWhen, Failure, Fenced, Progress, Request, Respond, Responder};
 use heirlock_core::claim::Authority;
 use heirlock_core::takeover::{Part, Phase};
+use heirlock_core::{ServerName, ServiceName};
 
 use crate::Ms;
-use crate::agent::{Agent, Message};
 use crate::chance::Purpose;
+use crate::check::is_at_rest;
+use crate::process::{Shared, entered};
 use crate::world::{Happening, World};
+
+/// What an agent is asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Asked {
+    Adopt { service: usize, prepare: bool, authority: Authority },
+    Finish(usize),
+    Release(usize),
+}
 
 /// What an agent answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +48,42 @@ pub(crate) struct Cluster {
     pub(crate) words: Vec<(ServiceName, usize, Word)>,
     /// It lets two servers adopt at the same moment.
     pub(crate) is_hasty: bool,
+    /// What was said of a service's owner to the server that is to adopt it, while that is not answered.
+    said: BTreeMap<u64, (usize, ServiceName, Authority)>,
+    asked: u64,
+}
+
+/// The one who waits for an answer.
+struct Caller {
+    world: Shared,
+    server: usize,
+    service: ServiceName,
+    /// Of its request.
+    number: u64,
+    is_release: bool,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the caller that asks server {} for {}", self.server, self.service)
+    }
+}
+
+impl Respond for Caller {
+    fn progress(&mut self, _: &Progress) -> bool {
+        true
+    }
+
+    fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+        let word = match answer {
+            Ok(_) if self.is_release => Word::Released,
+            Ok(Answer::Adoption(report)) if report.phase == "prepared" => Word::Prepared,
+            Ok(_) => Word::Settled,
+            Err(failure) if failure.refused => Word::Refused,
+            Err(_) => Word::Failed,
+        };
+        entered(&self.world).answered(self.server, &self.service, self.number, word);
+    }
 }
 
 #[derive(Debug)]
@@ -42,6 +92,17 @@ struct TaskOf(Task);
 impl Cluster {
     pub(crate) fn new(services: impl Iterator<Item = ServiceName>) -> Self {
         Self { tasks: services.map(|name| (name, TaskOf(Task::Idle))).collect(), ..Self::default() }
+    }
+
+    /// Whether a server that is to adopt a service was told that its owner is off, or to insist.
+    pub(crate) fn answers_for(&self, server: usize, service: &ServiceName, owner: &ServerName) -> bool {
+        let mut said = self.said.values().filter(|(to, of, _)| *to == server && of == service);
+        said.any(|(.., said)| said.insisted || said.fenced.as_ref() == Some(owner))
+    }
+
+    /// The agent of a server is not there any more: it answers nothing.
+    pub(crate) fn forget_what_was_said_to(&mut self, server: usize) {
+        self.said.retain(|_, (to, ..)| *to != server);
     }
 
     /// Whether anything is adopted from servers that must stay off meanwhile.
@@ -83,14 +144,14 @@ impl World {
                 Some(Word::Settled | Word::Failed | Word::Refused) => Task::Idle,
                 Some(Word::Prepared) => {
                     self.move_address(service, Some(on));
-                    self.ask(on, Message::Finish(service));
+                    self.ask(on, Asked::Finish(service));
                     task
                 }
                 _ => {
                     // The verbs may be repeated; an agent that was restarted hears them again.
                     if (self.now - since) % 5_000 < 1_000 && self.now > since + 1_000 {
                         let authority = self.fenced(fenced);
-                        self.ask(on, Message::Adopt { service, prepare, authority });
+                        self.ask(on, Asked::Adopt { service, prepare, authority });
                     }
                     task
                 }
@@ -105,7 +166,7 @@ impl World {
     }
 
     fn idle(&mut self, service: usize, name: &ServiceName) -> Task {
-        let claim = self.store.newest_claim(name).cloned();
+        let claim = self.store.newest_claim(name);
         let owner = claim.as_ref().and_then(|c| self.servers.iter().position(|s| s.name == c.owner));
         let released = claim.as_ref().is_none_or(|claim| claim.released);
         let living: Vec<usize> = (0..self.servers.len()).filter(|at| self.is_living(*at)).collect();
@@ -113,9 +174,7 @@ impl World {
             Some(owner) if !released && self.servers[owner].on => {
                 if self.address_of(service) != Some(owner) {
                     // Before grace is open again an address is a free steal.
-                    let journal = claim
-                        .and_then(|claim| self.store.contents(name, claim.generation))
-                        .and_then(|contents| contents.journal.clone());
+                    let journal = claim.and_then(|claim| self.store.journal(name, claim.generation));
                     let Some(journal) = journal else { return Task::Idle };
                     let is_own = journal.members.contains(&(name.clone(), Part::Own));
                     // What failed is said again first: the clients may have their locks where the address is now.
@@ -143,7 +202,7 @@ impl World {
                 if self.cluster.is_hasty && !released && living.len() > 1 {
                     let other = living.into_iter().find(|at| *at != on).unwrap_or(on);
                     let authority = self.fenced(fenced);
-                    self.ask(other, Message::Adopt { service, prepare: false, authority });
+                    self.ask(other, Asked::Adopt { service, prepare: false, authority });
                 }
                 self.adopt_on(service, on, fenced)
             }
@@ -169,18 +228,18 @@ impl World {
     pub(crate) fn operator_adopts(&mut self, service: usize, on: usize) {
         if self.owner_in_peace(service).is_some() && self.is_living(on) {
             let authority = Authority::default();
-            self.ask(on, Message::Adopt { service, prepare: false, authority });
+            self.ask(on, Asked::Adopt { service, prepare: false, authority });
         }
     }
 
     /// An operator has a service adopted from an owner that lives, and insists. Not while that one is telling its clients: it
     /// may draw the same number as the adopter, for each of them has yet to see the other's generation.
     pub(crate) fn operator_insists(&mut self, service: usize, on: usize) {
-        let is_at_rest = |owner: usize| self.agents[owner].as_ref().is_some_and(Agent::is_at_rest);
+        let is_at_rest = |owner: usize| self.agents[owner].as_ref().is_some_and(|it| is_at_rest(&it.agent));
         let may_be = self.owner_in_peace(service).is_some_and(|owner| owner != on && is_at_rest(owner));
         if may_be && self.is_living(on) {
             let authority = Authority { insisted: true, ..Authority::default() };
-            self.ask(on, Message::Adopt { service, prepare: true, authority });
+            self.ask(on, Asked::Adopt { service, prepare: true, authority });
             self.set_task(service, Task::Adopting { on, since: self.now, prepare: true, fenced: None });
         }
     }
@@ -189,7 +248,7 @@ impl World {
     pub(crate) fn operator_moves(&mut self, service: usize, to: usize) {
         let Some(owner) = self.owner_in_peace(service).filter(|owner| *owner != to) else { return };
         if self.is_living(to) {
-            self.ask(owner, Message::Release(service));
+            self.ask(owner, Asked::Release(service));
             self.set_task(service, Task::Releasing { from: owner, to, since: self.now });
         }
     }
@@ -208,13 +267,53 @@ impl World {
         // With a plain adopt the agent's hooks would move the address; a cluster manager prepares and finishes.
         let prepare = true;
         let authority = self.fenced(fenced);
-        self.ask(on, Message::Adopt { service, prepare, authority });
+        self.ask(on, Asked::Adopt { service, prepare, authority });
         Task::Adopting { on, since: self.now, prepare, fenced }
     }
 
-    fn ask(&mut self, server: usize, message: Message) {
+    fn ask(&mut self, server: usize, asked: Asked) {
         let agent = self.servers[server].agent;
         let after = self.chance(Purpose::Word, server).u64(1..30);
-        self.after(after, Happening::ToAgent { server, agent, message });
+        self.after(after, Happening::Asks { server, agent, asked });
+    }
+
+    /// What is asked comes to an agent.
+    pub(crate) fn asks(&mut self, server: usize, agent: u64, asked: Asked) {
+        let Some(world) = self.agents[server].as_ref().map(|it| it.agent.outside().shared()) else { return };
+        self.cluster.asked += 1;
+        let number = self.cluster.asked;
+        let (Asked::Adopt { service, .. } | Asked::Finish(service) | Asked::Release(service)) = asked;
+        let (service, is_release) = (self.services[service].name.clone(), matches!(asked, Asked::Release(_)));
+        let adopt = |prepare, finish, authority: Authority| Request::Adopt {
+            service: service.clone(),
+            prepare,
+            finish,
+            fenced: authority.fenced.map(Fenced::Server),
+            force: authority.insisted,
+            answer_when: AnswerWhen::Settled,
+        };
+        let request = match asked {
+            Asked::Adopt { prepare, authority, .. } => {
+                self.cluster.said.insert(number, (server, service.clone(), authority.clone()));
+                adopt(prepare, false, authority)
+            }
+            Asked::Finish(_) => adopt(false, true, Authority::default()),
+            Asked::Release(_) => Request::Release { service: service.clone() },
+        };
+        let responder = Responder::new(Caller { world, server, service, number, is_release });
+        self.hand_to_agent(server, agent, Message::Request(Box::new(request), responder));
+    }
+
+    /// An agent answers; one that has died in the middle of its turn says nothing.
+    fn answered(&mut self, server: usize, service: &ServiceName, number: u64, word: Word) {
+        if !self.lives(server) {
+            return;
+        }
+        let name = self.servers[server].name.clone();
+        self.say(|| format!("{name}: answers for {service}: {word:?}"));
+        if word != Word::Prepared {
+            self.cluster.said.remove(&number);
+        }
+        self.cluster.words.push((service.clone(), server, word));
     }
 }

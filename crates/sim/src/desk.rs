@@ -192,7 +192,7 @@ impl Desk<'_> {
         batch.then.into_iter().for_each(|action| self.act(action));
         if let Some(due) = self.monitor.next_timeout() {
             let now = Moment::of_process(Duration::from_millis(self.now));
-            let after = crate::agent::millis(due.since(now)).max(1);
+            let after = crate::world::millis(due.since(now)).max(1);
             self.after(after, Happening::Tick);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::Ms;
 use crate::losses::Disturbance;
+use crate::process::Turn;
 use crate::schedule::{INCIDENTS_END, Incident, Levels};
 use crate::world::{Death, Happening, World, server_name};
 
@@ -92,8 +93,7 @@ impl World {
         }
         self.say(|| format!("the agent of {} goes on", server_name(server)));
         self.servers[server].resumed_at = self.now;
-        self.take_in(server, agent);
-        self.with_agent(server, agent, |_, _| {});
+        self.turns.push_back(Turn::GoOn { server, agent });
     }
 
     /// Whether its agent stands still.
@@ -157,31 +157,5 @@ impl World {
             }
             None => Some(*death),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::schedule::Schedule;
-    use crate::teller::{Teller, Trace};
-
-    #[test]
-    fn an_agent_that_is_stopped_takes_nothing_in_and_does_so_when_it_goes_on() {
-        let schedule = Schedule { levels: Levels::default(), incidents: Vec::new(), ..Schedule::draw(1) };
-        let mut world = World::new(&schedule, Teller::new(Trace::Silent));
-        world.run_until(6_000);
-        let beat = world.beat_at[0];
-        assert!(beat.is_some(), "it began");
-        world.befall(&Incident::StopAgent { server: 0, ms: 8_000 });
-        let agent = world.servers[0].agent;
-        world.after(10, Happening::ToAgent { server: 0, agent, message: crate::agent::Message::Changed });
-        world.run_until(13_900);
-        let waiting = |world: &World| world.agents[0].as_ref().map(|agent| agent.inbox.len());
-        assert_eq!(world.beat_at[0], beat, "its heart is silent");
-        assert!(waiting(&world) >= Some(1), "what comes for it waits");
-        world.run_until(15_500);
-        assert!(world.beat_at[0] >= Some(14_000), "it beats again");
-        assert_eq!(waiting(&world), Some(0));
     }
 }

@@ -1,5 +1,4 @@
-//! A deterministic simulator of several servers, their agents and their clients: `heirlock-core`'s machines, driven as
-//! the agent drives them, in a world that fails.
+//! A deterministic simulator of several servers, their agents and their clients: the product's agent, in a world that fails.
 //!
 //! One [`Schedule`] decides everything: the servers, services and clients, which faults there are, and when each happens.
 //! A seed is a schedule, and one that is kept is a file ([`Schedule::parse`]). What is drawn during a run is drawn from streams
@@ -8,12 +7,12 @@
 //! shows; and all must come to rest again.
 //!
 //! # What may fail
-//! - **Any step may be the last.** An agent, or its whole server, dies between any two steps: before, in and after each
-//!   call of the store, each line that is placed, each action of a run.
+//! - **Any step may be the last.** An agent, or its whole server, dies at any call that it makes: before, in and after each
+//!   call of the store, each line that is placed, each note, each piece of work that it begins.
 //! - **The store** fails a call, and then all, some or none of what was asked for is there (a claim and the begin of a
 //!   generation are there or not). The answer of a call is lost though all of it was done. A call is late: the agent is told that
-//!   it failed, and it is done afterwards; until then all its other calls fail, or the next one finds it done. The store is slow,
-//!   away for everybody, or cut off from one server.
+//!   it takes too long, and it is done afterwards; until then all its other calls fail, or the next one finds it done. Heartbeats
+//!   are late by themselves. The store is slow, away for everybody, or cut off from one server.
 //! - **An agent** is stopped (SIGSTOP) for up to 30 s. Its heart falls silent; messages and datagrams wait for it; then it goes on
 //!   with what it knew. All agents are stopped at once, and go on one after the other.
 //! - **Datagrams** are lost, doubled, late, overtaken by others, and cut short; a client is away for up to 30 s.
@@ -34,26 +33,32 @@
 //!
 //! # What is not in it
 //! Disks that lose what was synced, servers that lie, more than one agent under one name, kernels' own faults. An agent is
-//! stopped between two steps, and not between the look at grace and the datagrams that follow it. Pruning of old generations and
-//! `forget-after` belong to the agent's glue, which is not simulated. The store's promises are tested where the store is; sockets
-//! and files where they are used; real kernels in the lab.
+//! stopped between two turns of its loop, and not between the look at grace and the datagrams that follow it. All servers watch their
+//! directory (mode `watch`); of mode `nsm` the order of an answer and a commit is shown in a world of its own (`desk`). Nobody asks
+//! for a failback or for maintenance. No work that an agent begins hangs. The store's promises are tested where the store is; sockets and
+//! files where they are used; real kernels in the lab.
 
-mod agent;
 mod calls;
 mod chance;
 mod check;
 mod client;
 mod cluster;
+mod conveying;
 mod desk;
 mod excuse;
 mod incidents;
+mod log;
 mod losses;
 mod outside;
+mod process;
 mod schedule;
 mod server;
+mod settings;
 mod store;
 mod teller;
+mod telling;
 mod traffic;
+mod work;
 mod world;
 
 pub use check::Violation;
@@ -61,6 +66,11 @@ pub use excuse::{Excuse, Losses};
 pub use schedule::{Schedule, shrink};
 pub use teller::Trace;
 
+use std::mem;
+use std::sync::Arc;
+
+use log::Log;
+use process::{Simulation, entered};
 use schedule::INCIDENTS_END;
 use teller::Teller;
 use world::World;
@@ -89,15 +99,29 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Story {
     if let Some(violation) = desk::run(schedule, &teller) {
         return Story { violation: Some(violation), losses: Losses::default(), told: teller.told() };
     }
-    let mut world = World::new(schedule, teller);
-    world.run_until(INCIDENTS_END);
-    world.repair();
-    world.run_until(INCIDENTS_END + SETTLE);
-    world.check_all();
-    if world.checks.violation.is_none() {
-        world.fail_over_once_more();
-        world.run_until(INCIDENTS_END + 2 * SETTLE);
-        world.check_all();
+    let simulation = Simulation::new(World::new(schedule, teller));
+    match trace {
+        Trace::Silent => live(&simulation),
+        Trace::Aloud | Trace::Kept => {
+            tracing::subscriber::with_default(Log(Arc::clone(&simulation.world)), || live(&simulation));
+        }
     }
-    Story { violation: world.checks.violation, losses: world.checks.losses, told: world.teller.told() }
+    simulation.end(|world| Story {
+        violation: world.checks.violation.take(),
+        losses: mem::take(&mut world.checks.losses),
+        told: world.teller.told(),
+    })
+}
+
+fn live(simulation: &Simulation) {
+    let world = || entered(&simulation.world);
+    simulation.run_until(INCIDENTS_END);
+    world().repair();
+    simulation.run_until(INCIDENTS_END + SETTLE);
+    world().check_all();
+    if world().checks.violation.is_none() {
+        world().fail_over_once_more();
+        simulation.run_until(INCIDENTS_END + 2 * SETTLE);
+        world().check_all();
+    }
 }

@@ -1,322 +1,338 @@
-//! All that an agent can do to the world, one step at a time. It may die at any of them.
+//! A server of the simulation as its agent deals with it. The agent may die at each call that changes something.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use heirlock_core::grace::{Grace, Probe, Recalled, Remembered};
-use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Roles, lines_to_place};
-use heirlock_core::lives::asks_first;
-use heirlock_core::notify::Transmit;
-use heirlock_core::takeover::{
-    Conveyance, End, Event, Hindrance, Means, Part, Registrations, Strategy, Takeover,
-};
-use heirlock_core::{Moment, ServerName, ServiceName};
-use heirlock_nsm::{MonName, MyName};
+use heirlock_agent::control::report::StatusReport;
+use heirlock_agent::status_monitor::Said;
+use heirlock_agent::store_memory::StoreMemory;
+use heirlock_agent::{Basis, Found, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work};
+use heirlock_core::Moment;
+use heirlock_core::grace::Remembered;
+use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
+use heirlock_core::notify::Destination;
+use heirlock_core::store::StoreError;
+use heirlock_core::takeover::{End, Registrations, Takeover};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::Ms;
-use crate::agent::{self, Message};
 use crate::chance::Purpose;
-use crate::cluster::Word;
-use crate::losses::Disturbance;
-use crate::schedule::Level;
-use crate::server::Server;
-use crate::world::{Death, Happening, Recognising, World};
+use crate::process::{Shared, entered};
+use crate::server::Files;
+use crate::settings::host_address;
+use crate::world::World;
 
-/// The world as one run of one agent sees it.
-pub(crate) struct Out<'a> {
-    pub(crate) w: &'a mut World,
-    /// Which server's.
-    pub(crate) s: usize,
-    pub(crate) id: u64,
-    pub(crate) started: Ms,
-    pub(crate) died: Option<Death>,
-    /// How long the store kept it waiting.
-    pub(crate) delay: Ms,
+/// A server as one agent has it.
+pub(crate) struct OutsideOf {
+    world: Shared,
+    server: usize,
+    agent: u64,
+    started: Ms,
+    last_look: Option<LastLook>,
 }
 
-impl Out<'_> {
-    pub(crate) fn now(&self) -> Moment {
-        self.w.moment(self.started)
+/// What a look into the status monitor's directory depends on, and what it found.
+pub(crate) struct LastLook {
+    sm: Files,
+    sm_bak: Files,
+    placed: Placed,
+    addresses: Addresses,
+    population: Population,
+    problems: Vec<Problem>,
+}
+
+impl OutsideOf {
+    /// That of the agent which begins now.
+    pub(crate) fn new(shared: Shared, world: &World, server: usize) -> Self {
+        let it = &world.servers[server];
+        Self { world: shared, server, agent: it.agent, started: world.now, last_look: None }
     }
 
-    pub(crate) fn server(&self) -> &Server {
-        &self.w.servers[self.s]
+    /// The world that it shows.
+    pub(crate) fn shared(&self) -> Shared {
+        Arc::clone(&self.world)
     }
 
-    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
-        let name = self.w.servers[self.s].name.clone();
-        self.w.say(|| format!("{name}: {}", what()));
+    fn world(&self) -> MutexGuard<'_, World> {
+        entered(&self.world)
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
-        self.died.is_some()
+    /// The world, if the agent lives one step further.
+    fn step(&self) -> Option<MutexGuard<'_, World>> {
+        let mut world = self.world();
+        world.step(self.server).then_some(world)
     }
 
-    /// One step further; whether it still lives.
-    pub(crate) fn step(&mut self) -> bool {
-        if self.died.is_none() {
-            self.died = self.w.one_step(self.s);
-            if let Some(death) = self.died {
-                self.say(|| format!("dies right here: {death:?}"));
-            }
-        }
-        self.died.is_none()
-    }
-
-    pub(crate) fn wall_s(&self) -> u64 {
-        self.w.wall_s(self.s)
-    }
-
-    /// Where the numbers of a notifier's calls begin.
-    pub(crate) fn notifier_seed(&mut self) -> u64 {
-        self.w.chance(Purpose::Notifier, self.s).u64(..)
-    }
-
-    pub(crate) fn strategy(&self) -> Strategy {
-        match self.server().is_newer || self.s == 1 {
-            true => Strategy::RestartNfs,
-            false => Strategy::RestartLockManager,
-        }
-    }
-
-    pub(crate) fn means(&self) -> Means {
-        let convey = if self.s == 0 { Conveyance::Copy } else { Conveyance::Generate };
-        Means { strategy: self.strategy(), convey, margin: agent::MARGIN, limits: agent::LIMITS }
-    }
-
-    pub(crate) fn roles(&self) -> Roles {
-        agent::roles(&self.server().peer)
-    }
-
-    // What is configured.
-
-    pub(crate) fn configured(&self) -> Vec<ServiceName> {
-        let ours = |at: &&crate::world::Service| at.host_of.is_none_or(|server| server == self.s);
-        self.w.services.iter().filter(ours).map(|service| service.name.clone()).collect()
-    }
-
-    pub(crate) fn is_at_home(&self, service: &ServiceName) -> bool {
-        self.w.service(service).is_some_and(|at| self.w.services[at].home == self.s)
-    }
-
-    pub(crate) fn automatic(&self) -> Vec<ServiceName> {
-        self.w.services.iter().filter(|service| service.automatic).map(|s| s.name.clone()).collect()
-    }
-
-    pub(crate) fn names_of(&self, service: &ServiceName) -> Vec<MyName> {
-        self.w.service(service).map(|at| self.w.services[at].names.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn has_address(&self, service: &ServiceName) -> bool {
-        self.w.service(service).is_some_and(|at| self.w.address_of(at) == Some(self.s))
-    }
-
-    // Work that takes its time, and reports by an event.
-
-    fn message(&mut self, after: Ms, message: Message) {
-        let (server, agent) = (self.s, self.id);
-        self.w.after(after, Happening::ToAgent { server, agent, message });
-    }
-
-    pub(crate) fn later(&mut self, after: Ms, run: u32, event: Event) {
-        if !self.is_dead() {
-            self.message(after, Message::Event(run, event));
-        }
-    }
-
-    pub(crate) fn tell_later(&mut self, index: usize, after: Ms) {
-        let (server, agent) = (self.s, self.id);
-        self.w.after(after, Happening::Tell { server, agent, index });
-    }
-
-    pub(crate) fn fence(&mut self, run: u32, services: &[ServiceName]) {
-        if !self.step() {
-            return;
-        }
-        let owners: Vec<ServerName> =
-            services.iter().filter_map(|s| Some(self.w.store.newest_claim(s)?.owner.clone())).collect();
-        let fails = self.w.levels.of(Level::FenceFails);
-        let confirmed = self.w.chance(Purpose::Fence, self.s).u16(0..100) >= fails;
-        if confirmed {
-            for owner in owners {
-                if let Some(at) = self.w.servers.iter().position(|server| server.name == owner) {
-                    self.say(|| format!("fences {owner}"));
-                    self.w.power_off(at);
-                    self.w.servers[at].fenced_until = self.w.now + 5_000;
-                }
-            }
-        }
-        let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".into()) };
-        self.later(900, run, Event::Fenced(outcome));
-    }
-
-    pub(crate) fn place(&mut self, planned: &[(MonName, Vec<u8>)]) {
-        if !self.step() {
-            return;
-        }
-        let mut lines = Vec::new();
-        for (client, bytes) in planned {
-            self.w.check_name(client);
-            let it = &mut self.w.servers[self.s];
-            let there = it.sm.get(client).map(Vec::as_slice).unwrap_or_default();
-            let remembered = it.book.get(client).map(Vec::as_slice).unwrap_or_default();
-            let to_place = lines_to_place(there, remembered, bytes, it.name.as_str());
-            if !to_place.is_empty() {
-                let remembered = it.book.entry(client.clone()).or_default();
-                if !crate::server::holds(remembered, &to_place) {
-                    remembered.extend(&to_place);
-                }
-                lines.push((client, to_place));
-            }
-        }
-        for (client, bytes) in &lines {
-            if !self.step() {
-                return;
-            }
-            self.w.servers[self.s].place(client, bytes);
-        }
-    }
-
-    pub(crate) fn clean_up(&mut self) {
-        for (client, bytes) in self.server().book.clone() {
-            if !self.step() {
-                return;
-            }
-            self.w.servers[self.s].take_away(&client, &bytes);
-        }
-        self.w.servers[self.s].book.clear();
-    }
-
-    /// What the agent before this one left of the same life, in a file that a boot takes away.
-    pub(crate) fn recall_grace(&self, life: &Incarnation) -> Recalled {
-        let noted = self.server().grace.as_ref();
-        noted
-            .map(|noted| noted.recall(life, self.now(), Duration::from_millis(self.w.now)))
-            .unwrap_or_default()
-    }
-
-    pub(crate) fn note_grace_closed(&mut self, life: &Incarnation) {
-        let since_boot = Duration::from_millis(self.w.now);
-        let noted = self.w.servers[self.s].grace.get_or_insert_with(|| Remembered::of(life.clone()));
-        noted.sees_closed(life, since_boot);
-    }
-
-    pub(crate) fn note_grace(&mut self, life: &Incarnation, since: Moment) {
-        let noted = Remembered::opened(life.clone(), since, self.now(), Duration::from_millis(self.w.now));
-        self.w.servers[self.s].grace = Some(noted);
-    }
-
-    pub(crate) fn note_registrations(&mut self, before: &Registrations) {
-        if self.step() {
-            self.w.servers[self.s].registrations = Some(before.render());
-        }
-    }
-
-    pub(crate) fn recognise(&mut self, run: u32, strategy: Strategy, grace_seen: Option<Moment>, owes: bool) {
-        if !self.step() {
-            return;
-        }
-        let answer = asks_first(strategy, owes).then(|| self.probe());
-        let (server, agent, before) = (self.s, self.id, self.w.now);
-        self.w.servers[server].is_worked_on = true;
-        let takes = match strategy {
-            Strategy::RestartNfs => {
-                self.w.after(150, Happening::StopNfs(server));
-                self.w.after(600, Happening::StartNfs(server));
-                650
-            }
-            Strategy::RestartLockManager => {
-                self.w.after(100, Happening::KillLockd(server));
-                self.w.after(150, Happening::WakeLockd(server));
-                160
-            }
-            Strategy::Notify | Strategy::Command => 5,
-        };
-        let work = Recognising { strategy, before, grace_seen, answer };
-        self.w.after(takes, Happening::Recognised { server, agent, run, work });
-    }
-
-    pub(crate) fn probe(&mut self) -> Probe {
-        self.w.wake_lockd(self.s);
-        agent::probe(self.server().serves(), self.server().in_grace(self.w.now))
-    }
-
-    pub(crate) fn prove(&mut self, run: u32, grace: Grace) {
-        let (server, agent, until) = (self.s, self.id, self.w.now + 10_000);
-        self.w.after(10, Happening::Prove { server, agent, run, grace, until });
-    }
-
-    pub(crate) fn bring_up(&mut self, run: u32, services: Vec<(ServiceName, Part)>, last_call: Moment) {
-        if !self.step() {
-            return;
-        }
-        // Where the agents decide, their hooks move the address; elsewhere the cluster manager does.
-        for (service, part) in &services {
-            let Some(at) = self.w.service(service) else { continue };
-            if self.w.services[at].automatic && *part == Part::Target {
-                self.w.move_address(at, Some(self.s));
-            }
-        }
-        let (server, agent) = (self.s, self.id);
-        self.w.after(100, Happening::BringUp { server, agent, run, services, last_call });
-    }
-
-    pub(crate) fn take_address_away(&mut self, service: usize) {
-        if self.step() {
-            self.w.lift_address(service);
-            self.message(200, Message::AddressGone(service));
-        }
-    }
-
-    /// Where the agents decide, there is a hook that takes the address away.
-    pub(crate) fn leave_address(&mut self, service: &ServiceName) {
-        let Some(at) = self.w.service(service).filter(|at| self.w.services[*at].automatic) else { return };
-        if self.step() {
-            self.w.move_address(at, None);
-        }
-    }
-
-    pub(crate) fn let_go(&mut self, service: usize) {
-        if self.step() {
-            self.w.let_go(self.s, service);
-        }
-    }
-
-    pub(crate) fn send(&mut self, service: &ServiceName, transmit: &Transmit) {
-        if !self.is_dead() {
-            self.w.send(self.s, service, transmit);
-        }
-    }
-
-    pub(crate) fn answer(&mut self, service: &ServiceName, word: Word) {
-        if !self.is_dead() {
-            self.say(|| format!("answers for {service}: {word:?}"));
-            let server = self.s;
-            self.w.cluster.words.push((service.clone(), server, word));
-        }
-    }
-
-    pub(crate) fn run_ended(&mut self, machine: &Takeover, end: &End) {
-        self.say(|| format!("run {} is over: {}", machine.run(), crate::check::in_words(end)));
-        if self.is_dead() {
-            return;
-        }
-        self.w.check_end(machine, end);
-        if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NobodyCalled, .. } = end {
-            self.w.disturbed(Disturbance::Address);
-        }
-        let word = match end {
-            End::Settled(_) => Word::Settled,
-            End::Failed { .. } | End::Unbegun { .. } => Word::Failed,
-            End::Refused(_) => Word::Refused,
-        };
-        for target in machine.targets().to_vec() {
-            self.answer(&target, word);
-        }
+    /// The world, if the agent lives.
+    fn alive(&self) -> Option<MutexGuard<'_, World>> {
+        Some(self.world()).filter(|world| world.lives(self.server))
     }
 }
 
-/// How long a grace period lasts at the least.
-pub(crate) fn grace_length() -> Duration {
-    Duration::from_millis(crate::server::GRACE_MS)
+impl World {
+    /// What a look at the directory of a server finds. Half of the time that a seed takes would go into looks that find what the
+    /// one before found.
+    pub(crate) fn look_at_directory(
+        &self,
+        server: usize,
+        placed: &Placed,
+        addresses: &Addresses,
+        last: &mut Option<LastLook>,
+    ) -> Found {
+        let it = &self.servers[server];
+        let is_as_before = |last: &&LastLook| {
+            (&last.sm, &last.sm_bak) == (&it.sm, &it.sm_bak)
+                && Arc::ptr_eq(&last.placed, placed)
+                && last.addresses == *addresses
+        };
+        if let Some(last) = last.as_ref().filter(is_as_before) {
+            let (population, problems) = (last.population.clone(), last.problems.clone());
+            return Found { population, problems, opened: 0 };
+        }
+        let scan = it.scan();
+        let found = population(&scan, placed, addresses);
+        let (population, problems) = (found.clone(), scan.problems.clone());
+        *last = Some(LastLook {
+            sm: it.sm.clone(),
+            sm_bak: it.sm_bak.clone(),
+            placed: Arc::clone(placed),
+            addresses: addresses.clone(),
+            population: found,
+            problems: scan.problems,
+        });
+        Found { population, problems, opened: scan.files.len() }
+    }
+}
+
+impl Outside for OutsideOf {
+    fn now(&self) -> Moment {
+        self.world().moment(self.started)
+    }
+
+    fn wall_s(&self) -> u64 {
+        self.world().wall_s(self.server)
+    }
+
+    fn since_boot(&self) -> Duration {
+        Duration::from_millis(self.world().now)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.world().chance(Purpose::Number, self.server).u64(..)
+    }
+
+    fn may_say(&self, _: &'static str) -> bool {
+        true
+    }
+
+    fn say_what_was_suppressed(&self, _: bool) {}
+
+    fn boot(&self) -> Option<String> {
+        let world = self.world();
+        Some(world.servers[self.server].observe(world.now).boot)
+    }
+
+    fn node(&self) -> Option<String> {
+        Some(self.world().servers[self.server].name.to_string())
+    }
+
+    fn interface_addresses(&self) -> Vec<IpAddr> {
+        let world = self.world();
+        let here = (0..world.services.len()).filter(|at| world.address_of(*at) == Some(self.server));
+        here.filter_map(|at| world.services[at].address).chain([host_address(self.server)]).collect()
+    }
+
+    fn is_present(&self, address: IpAddr) -> bool {
+        let world = self.world();
+        let service = world.services.iter().position(|service| service.address == Some(address));
+        match service {
+            Some(service) => world.address_of(service) == Some(self.server),
+            None => address == host_address(self.server),
+        }
+    }
+
+    fn destination_of(&self, name: &MonName) -> Option<Destination> {
+        name.address().map(Destination::from)
+    }
+
+    fn roles(&mut self, _: &[u16], _: bool) -> Roles {
+        let peer = self.world().servers[self.server].peer.clone();
+        Roles { peers: BTreeSet::from([peer]), connected: BTreeSet::new() }
+    }
+
+    fn own_state(&self) -> Option<StateNumber> {
+        Some(StateNumber(self.world().servers[self.server].state))
+    }
+
+    fn is_maintained(&self) -> bool {
+        self.world().servers[self.server].is_maintained
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        if let Some(mut world) = self.step() {
+            world.servers[self.server].is_maintained = on;
+        }
+        Ok(())
+    }
+
+    fn grace_note(&self) -> Option<Remembered> {
+        self.world().servers[self.server].grace.clone()
+    }
+
+    fn note_grace(&mut self, noted: &Remembered) {
+        if let Some(mut world) = self.step() {
+            world.servers[self.server].grace = Some(noted.clone());
+        }
+    }
+
+    fn registrations(&self, run: &str) -> Option<Registrations> {
+        Registrations::parse(self.world().servers[self.server].registrations.as_ref()?, run)
+    }
+
+    fn note_registrations(&mut self, registrations: &Registrations) {
+        if let Some(mut world) = self.step() {
+            world.servers[self.server].registrations = Some(registrations.render());
+        }
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        Ok(self.world().servers[self.server].memory.clone())
+    }
+
+    fn had_store(&self) -> bool {
+        false
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        let lives = self.world().step(self.server);
+        let mut memory = self.store_memory()?;
+        change(&mut memory);
+        if lives {
+            self.world().servers[self.server].memory = memory.clone();
+        }
+        Ok(memory)
+    }
+
+    fn placed(&self) -> Placed {
+        Arc::clone(&self.world().servers[self.server].book)
+    }
+
+    fn is_hinted(&self) -> bool {
+        self.world().servers[self.server].is_hinted
+    }
+
+    fn forget_hints(&mut self) {
+        if let Some(mut world) = self.alive() {
+            world.servers[self.server].is_hinted = false;
+        }
+    }
+
+    fn look(&mut self, addresses: &Addresses, _: Recall) -> Result<Found, String> {
+        let world = entered(&self.world);
+        let placed = Arc::clone(&world.servers[self.server].book);
+        Ok(world.look_at_directory(self.server, &placed, addresses, &mut self.last_look))
+    }
+
+    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, _: bool) -> Result<(), String> {
+        if let Some(mut world) = self.alive() {
+            world.begin_look(self.server, self.agent, basis, addresses);
+        }
+        Ok(())
+    }
+
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(Vec::new())
+    }
+
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    // Of mode `nsm` is a world of its own: `desk`.
+
+    fn tell_monitor(&self, _: MonitorEvent) {}
+
+    fn registered_lines(&self, _: &MonName) -> Vec<MonitorLine> {
+        Vec::new()
+    }
+
+    fn may_forget(&self, _: &MonName) -> bool {
+        true
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        None
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(BTreeSet::new())
+    }
+
+    fn write_registrations(&mut self, _: &MonName, _: &[MonitorLine]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn begin_for(&mut self, run: RunNumber, work: RunWork) {
+        if let Some(mut world) = self.step() {
+            world.begin_for((self.server, self.agent), run, work);
+        }
+    }
+
+    fn begin(&mut self, work: Work) {
+        if matches!(work, Work::Discard(_)) {
+            return;
+        }
+        if let Some(mut world) = self.step() {
+            world.begin((self.server, self.agent), work);
+        }
+    }
+
+    fn stop_telling(&mut self) {
+        if let Some(mut world) = self.alive() {
+            world.servers[self.server].tellings.clear();
+        }
+    }
+
+    // Nobody reads what a report says of it.
+    fn unready(&self) -> Vec<Unready> {
+        Vec::new()
+    }
+
+    fn lock_manager(&self) -> String {
+        "a simulated lock manager".to_owned()
+    }
+
+    fn shows_status(&self) -> bool {
+        false
+    }
+
+    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
+
+    fn run_ended(&mut self, run: &Takeover, end: &End) {
+        if let Some(mut world) = self.alive() {
+            world.run_ended(self.server, run, end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heirlock_agent::agent::outside::contract::keeps_its_promises;
+
+    use super::*;
+    use crate::process::tests::quiet_world;
+
+    #[test]
+    fn a_server_of_the_simulation_keeps_the_promises_of_a_server() {
+        let world = quiet_world();
+        let begun = || OutsideOf::new(Arc::clone(&world), &entered(&world), 0);
+        let next = |_: &mut OutsideOf| entered(&world).next_message().unwrap();
+        keeps_its_promises(begun(), next, |before| {
+            drop(before);
+            begun()
+        });
+    }
 }

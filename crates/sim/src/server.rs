@@ -1,8 +1,10 @@
 //! One server: its lock manager and its status monitor, as Linux has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use heirlock_agent::store_memory::StoreMemory;
 use heirlock_core::ServerName;
 use heirlock_core::grace::Remembered;
 use heirlock_core::incarnation::Observation;
@@ -11,6 +13,9 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::Ms;
+use crate::conveying::Conveying;
+use crate::outside::LastLook;
+use crate::telling::Errand;
 use crate::world::Death;
 
 /// How long a grace period lasts.
@@ -26,7 +31,6 @@ pub(crate) type Life = (usize, u32, u32, u32);
 pub(crate) type Files = BTreeMap<MonName, Vec<u8>>;
 
 /// One server.
-#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) index: usize,
     pub(crate) name: ServerName,
@@ -57,7 +61,9 @@ pub(crate) struct Server {
     /// NSM state number.
     pub(crate) state: u32,
     /// What the conveyor remembers to have placed; on the server's own disk.
-    pub(crate) book: Files,
+    pub(crate) book: Arc<Files>,
+    /// What its agent's conveyor is to do, in order.
+    pub(crate) conveying: VecDeque<Conveying>,
     /// What an agent noted of the grace period that it saw open; a boot takes it away.
     pub(crate) grace: Option<Remembered>,
     /// What an agent noted of the registrations when its lock manager recognised; a boot takes it away.
@@ -77,6 +83,16 @@ pub(crate) struct Server {
     pub(crate) fenced_until: Ms,
     /// The run of the agent.
     pub(crate) agent: u64,
+    /// Something changed in the status monitor's directory since its agent last forgot hints.
+    pub(crate) is_hinted: bool,
+    /// The services whose clients its agent tells.
+    pub(crate) tellings: Vec<Errand>,
+    /// The last look beside its agent's loop.
+    pub(crate) last_look: Option<LastLook>,
+    /// What it remembers of the store, on its own disk.
+    pub(crate) memory: StoreMemory,
+    /// It is being maintained; noted on its own disk.
+    pub(crate) is_maintained: bool,
     /// A filer that this server mounts from.
     pub(crate) peer: MonName,
 }
@@ -105,7 +121,8 @@ impl Server {
             remembered: BTreeSet::new(),
             cookies: 0,
             state,
-            book: Files::new(),
+            book: Arc::default(),
+            conveying: VecDeque::new(),
             grace: None,
             registrations: None,
             is_worked_on: false,
@@ -116,6 +133,11 @@ impl Server {
             resumed_at: 0,
             fenced_until: 0,
             agent: 0,
+            is_hinted: false,
+            tellings: Vec::new(),
+            last_look: None,
+            memory: StoreMemory::default(),
+            is_maintained: false,
             peer,
         }
     }
@@ -128,6 +150,9 @@ impl Server {
     /// Whatever was to become of its agent becomes nothing: another one begins.
     pub(crate) fn forget_agent(&mut self) {
         (self.fatal_step, self.stopped_until) = (None, 0);
+        (self.is_hinted, self.last_look) = (false, None);
+        self.tellings.clear();
+        self.conveying.clear();
     }
 
     /// lockd begins another life, with new threads.

@@ -1,63 +1,53 @@
-//! The shared store, as the agents' `Store` promises it: claims are exclusive, a generation appears whole or not at all,
-//! and after an error all, some or none of what was asked for is there.
+//! The shared store, and what the checkers remember of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use heirlock_core::claim::Claim;
-use heirlock_core::store::{Change, Contents, ServerReport};
+use heirlock_core::store::in_memory::InMemory;
+use heirlock_core::store::{Contents, Store as _};
+use heirlock_core::store_identity::StoreIdentity;
 use heirlock_core::takeover::Journal;
-use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
-/// All that the servers share.
-#[derive(Debug, Default)]
+/// All that the servers share. It keeps what a store promises; that it fails is up to `calls`.
+#[derive(Debug)]
 pub(crate) struct SharedStore {
-    pub(crate) shelves: BTreeMap<ServiceName, Shelf>,
-    pub(crate) reports: BTreeMap<ServerName, ServerReport>,
-}
-
-/// One service's part.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    pub(crate) claims: BTreeMap<Generation, Claim>,
-    pub(crate) generations: BTreeMap<Generation, Contents>,
+    pub(crate) memory: InMemory,
     /// What each generation began with: every one of these must have an outcome. Not in a real store.
-    begun_with: BTreeMap<Generation, BTreeSet<MonName>>,
+    begun_with: BTreeMap<(ServiceName, Generation), BTreeSet<MonName>>,
 }
 
 impl SharedStore {
-    pub(crate) fn newest_claim(&self, service: &ServiceName) -> Option<&Claim> {
-        self.shelves.get(service)?.claims.values().next_back()
+    pub(crate) fn new() -> Self {
+        Self { memory: InMemory::new(StoreIdentity::of(1)), begun_with: BTreeMap::new() }
+    }
+
+    pub(crate) fn newest_claim(&self, service: &ServiceName) -> Option<Claim> {
+        self.memory.newest_claim(service).ok().flatten()
     }
 
     pub(crate) fn newest_generation(&self, service: &ServiceName, at_most: Generation) -> Option<Generation> {
-        self.shelves.get(service)?.generations.range(..=at_most).next_back().map(|(g, _)| *g)
+        self.memory.newest_generation(service, at_most).ok().flatten()
     }
 
-    pub(crate) fn newest(&self, service: &ServiceName) -> Option<&Contents> {
-        self.shelves.get(service)?.generations.values().next_back()
+    /// Looks at what a generation holds.
+    pub(crate) fn see<T>(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        see: impl FnOnce(&Contents) -> T,
+    ) -> Option<T> {
+        self.memory.see(service, generation, see)
     }
 
-    pub(crate) fn contents(&self, service: &ServiceName, generation: Generation) -> Option<&Contents> {
-        self.shelves.get(service)?.generations.get(&generation)
+    /// Looks at what the newest generation holds.
+    pub(crate) fn see_newest<T>(&self, service: &ServiceName, see: impl FnOnce(&Contents) -> T) -> Option<T> {
+        self.see(service, self.newest_generation(service, Generation(u64::MAX))?, see)
     }
 
-    /// The claim that won.
-    pub(crate) fn claim(&mut self, service: &ServiceName, claim: &Claim) -> Claim {
-        let shelf = self.shelves.entry(service.clone()).or_default();
-        shelf.claims.entry(claim.generation).or_insert_with(|| claim.clone()).clone()
-    }
-
-    pub(crate) fn release(&mut self, service: &ServiceName, generation: Generation) {
-        let claim = self.shelves.get_mut(service).and_then(|shelf| shelf.claims.get_mut(&generation));
-        if let Some(claim) = claim {
-            claim.released = true;
-        }
-    }
-
-    /// The journal of the newest generation.
-    pub(crate) fn newest_journal(&self, service: &ServiceName) -> Option<&Journal> {
-        self.newest(service)?.journal.as_ref()
+    pub(crate) fn journal(&self, service: &ServiceName, generation: Generation) -> Option<Journal> {
+        self.see(service, generation, |contents| contents.journal.clone()).flatten()
     }
 
     /// What a generation began with.
@@ -66,28 +56,18 @@ impl SharedStore {
         service: &ServiceName,
         generation: Generation,
     ) -> Option<&BTreeSet<MonName>> {
-        self.shelves.get(service)?.begun_with.get(&generation)
+        self.begun_with.get(&(service.clone(), generation))
     }
 
-    /// Begins a generation. One that goes on with what another one owes began with what that one began with.
-    pub(crate) fn begin(
-        &mut self,
-        service: &ServiceName,
-        generation: Generation,
-        contents: Contents,
-        goes_on_with: Option<Generation>,
-    ) {
-        let shelf = self.shelves.entry(service.clone()).or_default();
-        let inherited = goes_on_with.and_then(|before| shelf.begun_with.get(&before).cloned());
+    /// A generation is begun, and is not there yet. One that goes on with what another one owes, by the same journal, began
+    /// with what that one began with.
+    pub(crate) fn begins(&mut self, service: &ServiceName, generation: Generation, contents: &Contents) {
+        let before = generation.before().and_then(|before| self.newest_generation(service, before));
+        let goes_on = before.filter(|before| {
+            contents.journal.is_some() && self.journal(service, *before) == contents.journal
+        });
+        let inherited = goes_on.and_then(|before| self.begun_with(service, before).cloned());
         let begun_with = inherited.unwrap_or_else(|| contents.records.keys().cloned().collect());
-        shelf.begun_with.entry(generation).or_insert(begun_with);
-        shelf.generations.entry(generation).or_insert(contents);
-    }
-
-    pub(crate) fn apply(&mut self, service: &ServiceName, generation: Generation, change: Change) {
-        let shelf = self.shelves.get_mut(service);
-        if let Some(contents) = shelf.and_then(|shelf| shelf.generations.get_mut(&generation)) {
-            contents.apply(change);
-        }
+        self.begun_with.entry((service.clone(), generation)).or_insert(begun_with);
     }
 }

@@ -40,7 +40,7 @@ impl Teller {
     }
 
     /// All that was told.
-    pub(crate) fn told(self) -> Vec<String> {
-        self.kept.into_inner()
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.kept.take()
     }
 }

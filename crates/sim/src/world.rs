@@ -1,29 +1,32 @@
 //! The world: one queue of what happens when, and everybody it happens to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_core::grace::{Grace, Probe};
-use heirlock_core::lives;
-use heirlock_core::takeover::{Event, Part, Strategy};
+use heirlock_agent::{Basis, Look, Message, RunNumber};
+use heirlock_core::grace::Grace;
+use heirlock_core::ledger::Addresses;
+use heirlock_core::takeover::Part;
 use heirlock_core::{Generation, Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use crate::Ms;
-use crate::agent::{Agent, Message};
-use crate::calls::Late;
+use crate::calls::LateCalls;
 use crate::chance::{Chance, Purpose};
 use crate::check::Checks;
 use crate::client::{Client, Loss, Verdict};
-use crate::cluster::Cluster;
+use crate::cluster::{Asked, Cluster};
 use crate::losses::Disturbance;
-use crate::outside::{Out, grace_length};
+use crate::process::{Driven, Process, Turn};
 use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
 use crate::server::{FileAt, Life, Server, client_address};
 use crate::store::SharedStore;
 use crate::teller::Teller;
+use crate::work::Recognising;
 
 /// How an agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,10 @@ pub(crate) enum Death {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
+    /// By what name clients mount it.
     pub(crate) names: Vec<MyName>,
+    /// The address that moves with it.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) home: usize,
     pub(crate) automatic: bool,
     /// The server whose implicit service it is.
@@ -46,7 +52,6 @@ pub(crate) struct Service {
 }
 
 /// What happens.
-#[derive(Debug)]
 pub(crate) enum Happening {
     Second,
     Incident(Incident),
@@ -67,10 +72,32 @@ pub(crate) enum Happening {
         server: usize,
         agent: u64,
     },
+    /// A look at the status monitor's directory, which was begun before.
+    LookAtDirectory {
+        server: usize,
+        agent: u64,
+        basis: Box<Basis>,
+        addresses: Arc<Addresses>,
+    },
+    /// Something has changed in that directory.
+    Hint {
+        server: usize,
+        agent: u64,
+    },
     ToAgent {
         server: usize,
         agent: u64,
-        message: Message,
+        message: Box<Message>,
+    },
+    /// Somebody asks an agent.
+    Asks {
+        server: usize,
+        agent: u64,
+        asked: Asked,
+    },
+    StoreAnswers {
+        server: usize,
+        agent: u64,
     },
     Wake {
         server: usize,
@@ -79,7 +106,7 @@ pub(crate) enum Happening {
     Tell {
         server: usize,
         agent: u64,
-        index: usize,
+        number: u64,
     },
     StopNfs(usize),
     StartNfs(usize),
@@ -88,20 +115,25 @@ pub(crate) enum Happening {
     Recognised {
         server: usize,
         agent: u64,
-        run: u32,
+        run: RunNumber,
         work: Recognising,
+    },
+    /// The conveyor of an agent goes on.
+    Convey {
+        server: usize,
+        agent: u64,
     },
     Prove {
         server: usize,
         agent: u64,
-        run: u32,
+        run: RunNumber,
         grace: Grace,
         until: Ms,
     },
     BringUp {
         server: usize,
         agent: u64,
-        run: u32,
+        run: RunNumber,
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     },
@@ -142,18 +174,7 @@ pub(crate) enum Happening {
     },
 }
 
-/// The lock manager is being made to recognise.
-#[derive(Debug)]
-pub(crate) struct Recognising {
-    pub(crate) strategy: Strategy,
-    pub(crate) before: Ms,
-    pub(crate) grace_seen: Option<Moment>,
-    /// What it answered right before, where it was asked.
-    pub(crate) answer: Option<Probe>,
-}
-
 /// Everything.
-#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: Ms,
     queue: BTreeMap<(Ms, u64), Happening>,
@@ -164,11 +185,15 @@ pub(crate) struct World {
     pub(crate) has_garbage: bool,
     /// No server can reach the store until then.
     pub(crate) store_away_until: Ms,
-    /// What each server's agent asked of the store, and was told to have failed: it is done later.
-    pub(crate) late_writes: Vec<Vec<Late>>,
+    /// What each server's agent asked of the store and what takes too long.
+    pub(crate) late: Vec<LateCalls>,
     pub(crate) services: Vec<Service>,
     pub(crate) servers: Vec<Server>,
-    pub(crate) agents: Vec<Option<Agent>>,
+    /// The agents; not there is the one whose turn it is.
+    pub(crate) agents: Vec<Option<Box<Process>>>,
+    pub(crate) driven: Option<Driven>,
+    /// What agents are to do next.
+    pub(crate) turns: VecDeque<Turn>,
     pub(crate) clients: Vec<Client>,
     pub(crate) store: SharedStore,
     pub(crate) cluster: Cluster,
@@ -181,7 +206,9 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     /// Clients take and give up locks.
     pub(crate) is_busy: bool,
-    runs: u64,
+    /// Agents that were started, and services whose clients were told.
+    starts: u64,
+    pub(crate) errands: u64,
     pub(crate) teller: Teller,
 }
 
@@ -207,7 +234,9 @@ impl World {
             levels: schedule.levels.clone(),
             has_garbage: schedule.has_garbage,
             store_away_until: 0,
-            late_writes: servers.iter().map(|_| Vec::new()).collect(),
+            late: servers.iter().map(|_| LateCalls::default()).collect(),
+            driven: None,
+            turns: VecDeque::new(),
             services,
             servers,
             clients: schedule
@@ -215,13 +244,14 @@ impl World {
                 .iter()
                 .map(|plan| Client::new(plan.mounts.clone(), plan.loss))
                 .collect(),
-            store: SharedStore::default(),
+            store: SharedStore::new(),
             cluster,
             claimed_at: BTreeMap::new(),
             released_at: BTreeMap::new(),
             checks: Checks::default(),
             is_busy: true,
-            runs: 0,
+            starts: 0,
+            errands: 0,
             teller,
         };
         (0..world.servers.len()).for_each(|server| world.after(10, Happening::Boot(server)));
@@ -233,18 +263,36 @@ impl World {
         world
     }
 
-    /// Lets time pass until `end`, or until a checker fires. How much happened.
-    pub(crate) fn run_until(&mut self, end: Ms) {
-        while let Some(entry) = self.queue.first_entry() {
-            let (at, _) = *entry.key();
-            if at > end || self.checks.violation.is_some() {
-                break;
-            }
-            let happening = entry.remove();
+    /// What happens next happens, where that is before `end` and no checker has fired.
+    pub(crate) fn happen_next(&mut self, end: Ms) -> bool {
+        let next = self.queue.first_entry();
+        let Some(entry) = next.filter(|next| next.key().0 <= end && self.checks.violation.is_none()) else {
+            self.now = self.now.max(end);
+            return false;
+        };
+        (self.now, _) = *entry.key();
+        let happening = entry.remove();
+        self.happen(happening);
+        true
+    }
+
+    /// Lets conveyors work until there is a message for an agent, and nothing else happen.
+    #[cfg(test)]
+    pub(crate) fn next_message(&mut self) -> Option<Message> {
+        loop {
+            let ((at, _), happening) = self.queue.pop_first()?;
             self.now = at;
-            self.happen(happening);
+            match happening {
+                Happening::ToAgent { message, .. } => return Some(*message),
+                Happening::Convey { server, agent } => self.convey((server, agent)),
+                _ => {}
+            }
         }
-        self.now = self.now.max(end);
+    }
+
+    /// All that was to happen, which does not happen any more.
+    pub(crate) fn clear_queue(&mut self) -> impl Sized + use<> {
+        mem::take(&mut self.queue)
     }
 
     pub(crate) fn after(&mut self, after: Ms, happening: Happening) {
@@ -280,10 +328,12 @@ impl World {
     fn done_by_agent(&self, happening: &Happening) -> Option<usize> {
         match happening {
             Happening::Look { server, .. }
+            | Happening::LookAtDirectory { server, .. }
             | Happening::Tell { server, .. }
             | Happening::KillLockd(server)
             | Happening::WakeLockd(server)
             | Happening::Recognised { server, .. }
+            | Happening::Convey { server, .. }
             | Happening::Prove { server, .. }
             | Happening::BringUp { server, .. } => Some(*server),
             Happening::ToServer { service, .. } => self.address_of(*service),
@@ -305,21 +355,19 @@ impl World {
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
             Happening::Look { server, agent } => self.look(server, agent),
-            Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, message),
+            Happening::LookAtDirectory { server, agent, basis, addresses } => {
+                self.look_beside((server, agent), *basis, &addresses);
+            }
+            Happening::Hint { server, agent } => self.hinted(server, agent),
+            Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, *message),
+            Happening::Asks { server, agent, asked } => self.asks(server, agent, asked),
+            Happening::StoreAnswers { server, agent } => {
+                self.hand_to_agent(server, agent, Message::StoreAnswers);
+            }
             // It looks for itself what is due when it goes on.
             Happening::Wake { server, .. } if self.is_stopped(server) => {}
-            Happening::Wake { server, agent } => {
-                let is_due = self.agents[server]
-                    .as_ref()
-                    .is_some_and(|a| a.id == agent && a.wakes_at == Some(self.now));
-                if is_due {
-                    self.with_agent(server, agent, |_, _| {});
-                    self.take_in(server, agent);
-                }
-            }
-            Happening::Tell { server, agent, index } => {
-                self.beside(server, agent, |agent, out| agent.tell(out, index));
-            }
+            Happening::Wake { server, agent } => self.wake(server, agent),
+            Happening::Tell { server, agent, number } => self.tell((server, agent), number),
             Happening::StopNfs(server) => self.stop_nfs(server),
             Happening::StartNfs(server) if self.servers[server].on => {
                 let now = self.now;
@@ -328,7 +376,10 @@ impl World {
             Happening::StartNfs(_) => {}
             Happening::KillLockd(server) => self.kill_lockd(server),
             Happening::WakeLockd(server) => self.wake_lockd(server),
-            Happening::Recognised { server, agent, run, work } => self.recognised(server, agent, run, &work),
+            Happening::Recognised { server, agent, run, work } => {
+                self.recognised((server, agent), run, &work);
+            }
+            Happening::Convey { server, agent } => self.convey((server, agent)),
             Happening::Prove { server, agent, run, grace, until } => {
                 self.prove((server, agent), run, grace, until);
             }
@@ -352,8 +403,8 @@ impl World {
             }
             Happening::ToServer { service, from, payload } => {
                 let Some(server) = self.address_of(service) else { return };
-                let (agent, name) = (self.servers[server].agent, self.services[service].name.clone());
-                self.beside(server, agent, |agent, out| agent.heard(out, &name, from, &payload));
+                let name = self.services[service].name.clone();
+                self.heard(server, &name, from, &payload);
             }
             Happening::Act(client) => self.act(client),
             Happening::Call { client, file, number } => self.call(client, file, number),
@@ -369,88 +420,28 @@ impl World {
         if !self.servers[server].on || self.servers[server].boot != boot || self.agents[server].is_some() {
             return;
         }
-        self.runs += 1;
-        let id = self.runs;
+        self.starts += 1;
         // A process ends when its last call has ended.
         self.land_all_of(server);
-        self.servers[server].agent = id;
         self.servers[server].forget_agent();
-        self.say(|| format!("agent {id} starts on {}", server_name(server)));
-        let started = self.now;
-        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
-        let agent = Agent::start(&mut out, id);
-        self.agents[server] = Some(agent);
-        self.after(1, Happening::Look { server, agent: id });
-        self.after(0, Happening::ToAgent { server, agent: id, message: Message::Changed });
+        let agent = self.starts;
+        self.servers[server].agent = agent;
+        self.say(|| format!("agent {agent} starts on {}", server_name(server)));
+        self.turns.push_back(Turn::Start { server });
     }
 
     fn look(&mut self, server: usize, agent: u64) {
-        if self.agents[server].as_ref().is_none_or(|a| a.id != agent) {
-            return;
-        }
+        let Some(started) = self.started((server, agent)) else { return };
         if !self.servers[server].is_worked_on {
             self.notice_ends(server);
-            let at = self.moment(self.agents[server].as_ref().map_or(0, |agent| agent.started));
-            let message = Message::Observed(at, self.servers[server].observe(self.now));
-            self.after(1, Happening::ToAgent { server, agent, message });
+            let look = Look { at: self.moment(started), observation: self.servers[server].observe(self.now) };
+            self.tell_agent((server, agent), 1, Message::Observed(Box::new(Ok(look))));
         }
         self.after(500, Happening::Look { server, agent });
     }
 
-    fn hand_to_agent(&mut self, server: usize, agent: u64, message: Message) {
-        let Some(it) = self.agents[server].as_mut().filter(|a| a.id == agent) else { return };
-        it.inbox.push_back(message);
-        if it.busy_until <= self.now && !self.is_stopped(server) {
-            self.take_in(server, agent);
-        }
-    }
-
-    /// The agent takes in what came, one after the other, until something keeps it waiting.
-    pub(crate) fn take_in(&mut self, server: usize, agent: u64) {
-        loop {
-            let it = self.agents[server].as_mut().filter(|a| a.id == agent && a.busy_until <= self.now);
-            let Some(message) = it.and_then(|agent| agent.inbox.pop_front()) else { return };
-            self.with_agent(server, agent, |agent, out| agent.handle(out, message));
-        }
-    }
-
-    pub(crate) fn with_agent(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
-        let Some(mut agent) = self.agents[server].take_if(|agent| agent.id == id) else { return };
-        let started = agent.started;
-        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
-        work(&mut agent, &mut out);
-        if !out.is_dead() {
-            agent.do_what_is_due(&mut out);
-        }
-        let (died, delay) = (out.died, out.delay);
-        if let Some(death) = died {
-            self.died(server, death);
-            return;
-        }
-        agent.busy_until = self.now + delay;
-        let now = self.moment(started);
-        let due = crate::agent::millis(agent.next_due(now).since(now)).max(delay).max(1);
-        let wakes_at = self.now + due;
-        if agent.wakes_at.is_none_or(|at| at <= self.now || at > wakes_at) {
-            agent.wakes_at = Some(wakes_at);
-            self.after(due, Happening::Wake { server, agent: id });
-        }
-        self.check_bounds(server, agent.runs_begun);
-        self.agents[server] = Some(agent);
-    }
-
-    /// What a thread of the agent does beside its loop.
-    fn beside(&mut self, server: usize, id: u64, work: impl FnOnce(&mut Agent, &mut Out<'_>)) {
-        let Some(mut agent) = self.agents[server].take_if(|agent| agent.id == id) else { return };
-        let started = agent.started;
-        let mut out = Out { w: self, s: server, id, started, died: None, delay: 0 };
-        work(&mut agent, &mut out);
-        self.agents[server] = Some(agent);
-    }
-
     pub(crate) fn died(&mut self, server: usize, death: Death) {
-        self.agents[server] = None;
-        self.servers[server].forget_agent();
+        self.forget_agent(server);
         match death {
             Death::Server => self.power_off(server),
             Death::Agent => {
@@ -460,6 +451,12 @@ impl World {
                 self.after(after, Happening::StartAgent { server, boot });
             }
         }
+    }
+
+    fn forget_agent(&mut self, server: usize) {
+        self.agents[server] = None;
+        self.servers[server].forget_agent();
+        self.cluster.forget_what_was_said_to(server);
     }
 
     // Servers.
@@ -517,8 +514,7 @@ impl World {
         (it.on, it.lockd) = (false, None);
         // What was being written is cut short, or not there at all.
         it.sm.retain(|_, bytes| !bytes.is_empty());
-        self.agents[server] = None;
-        self.servers[server].forget_agent();
+        self.forget_agent(server);
         for address in &mut self.addresses {
             address.take_if(|at| *at == server);
         }
@@ -603,8 +599,9 @@ impl World {
                 continue;
             }
             let key = MonName::from_address(client_address(client));
-            let newest = self.store.newest(&self.services[file.0].name);
-            let captured = newest.is_some_and(|contents| contents.records.contains_key(&key));
+            let name = &self.services[file.0].name;
+            let captured = self.store.see_newest(name, |contents| contents.records.contains_key(&key));
+            let captured = captured.unwrap_or_default();
             let at = self.now;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
                 held.loss.get_or_insert(Loss { at, captured, unseen, ended });
@@ -620,70 +617,16 @@ impl World {
         if !is_lost {
             let agent = self.servers[server].agent;
             for _ in 0..1 + u8::from(is_doubled) {
-                self.after(after, Happening::ToAgent { server, agent, message: Message::Changed });
+                self.after(after, Happening::Hint { server, agent });
             }
         }
     }
 
-    fn recognised(&mut self, server: usize, agent: u64, run: u32, work: &Recognising) {
-        let Recognising { strategy, before, grace_seen, answer } = *work;
-        self.servers[server].is_worked_on = false;
-        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
-            return;
-        };
-        let it = &self.servers[server];
-        let now = self.moment(started);
-        let before = Moment::of_process(Duration::from_millis(before - started));
-        let in_place = strategy == Strategy::RestartLockManager;
-        let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
-        let work = lives::Recognising { strategy, before, grace_seen, answer };
-        let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
-        let after = self.chance(Purpose::LockManager, server).u64(1..15);
-        self.after(after, Happening::ToAgent { server, agent, message: Message::Recognised(run, done) });
-    }
-
-    fn prove(&mut self, (server, agent): (usize, u64), run: u32, grace: Grace, until: Ms) {
-        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
-            return;
-        };
-        self.wake_lockd(server);
-        let proved = match self.servers[server].in_grace(self.now) {
-            true => Ok(()),
-            false if grace.is_over(self.moment(started)) => Err("grace is over".to_owned()),
-            false if self.now >= until => Err("grace is not open".to_owned()),
-            false => return self.after(100, Happening::Prove { server, agent, run, grace, until }),
-        };
-        let message = Message::Event(run, Event::Proved(proved));
-        self.after(2, Happening::ToAgent { server, agent, message });
-    }
-
-    fn bring_up(
-        &mut self,
-        (server, agent): (usize, u64),
-        run: u32,
-        services: Vec<(ServiceName, Part)>,
-        last_call: Moment,
-    ) {
-        let Some(started) = self.agents[server].as_ref().filter(|a| a.id == agent).map(|a| a.started) else {
-            return;
-        };
-        let there = services
-            .iter()
-            .filter_map(|(name, _)| self.service(name))
-            .any(|service| self.address_of(service) == Some(server));
-        let brought = match there && self.servers[server].serves() {
-            true => Ok(()),
-            false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
-            false => return self.after(100, Happening::BringUp { server, agent, run, services, last_call }),
-        };
-        let here = |name: &&ServiceName| {
-            self.service(name).is_some_and(|service| self.address_of(service) == Some(server))
-        };
-        let served: Vec<Event> =
-            services.iter().map(|(name, _)| name).filter(here).cloned().map(Event::Served).collect();
-        for event in served.into_iter().filter(|_| brought.is_ok()).chain([Event::BroughtUp(brought.clone())])
-        {
-            self.after(2, Happening::ToAgent { server, agent, message: Message::Event(run, event) });
+    /// However many hints come, they are one until they are forgotten.
+    fn hinted(&mut self, server: usize, agent: u64) {
+        let it = &mut self.servers[server];
+        if it.agent == agent && !mem::replace(&mut it.is_hinted, true) {
+            self.hand_to_agent(server, agent, Message::Changed);
         }
     }
 
@@ -723,7 +666,8 @@ fn floating_service(at: usize, plan: &ServicePlan) -> Service {
     let address = IpAddr::from(Ipv4Addr::new(10, 2, 0, u8::try_from(at + 1).unwrap_or_default()));
     let name = floating_name(at);
     Service {
-        names: my_names(&[format!("{name}.example.org"), address.to_string()]),
+        names: my_names(&[format!("{name}.example.org")]),
+        address: Some(address),
         name,
         home: plan.home,
         automatic: plan.is_automatic,
@@ -735,8 +679,13 @@ fn host_service(server: &Server) -> Service {
     Service {
         name: ServiceName::host(&server.name),
         names: my_names(&[server.name.to_string()]),
+        address: None,
         home: server.index,
         automatic: false,
         host_of: Some(server.index),
     }
+}
+
+pub(crate) fn millis(time: Duration) -> Ms {
+    Ms::try_from(time.as_millis()).unwrap_or(Ms::MAX)
 }

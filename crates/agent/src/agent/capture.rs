@@ -59,6 +59,8 @@ pub struct Capture {
     pause: Moment,
     /// How many files the last look had to open.
     opened: usize,
+    /// What of each service is compared at one turn of the loop.
+    pub(crate) portion: Portion,
 }
 
 /// A look that is on.
@@ -112,6 +114,7 @@ impl Capture {
             comparing: None,
             pause: Moment::START,
             opened: 0,
+            portion: Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX, REMOVED_AT_ONCE_MAX),
         }
     }
 
@@ -334,7 +337,7 @@ impl<O: Outside> Inside<O> {
             // The run's own looks show more.
             self.capture.due = Some(now);
         }
-        self.compare(now, Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX, REMOVED_AT_ONCE_MAX));
+        self.compare(now, self.capture.portion);
     }
 
     pub fn compare(&mut self, now: Moment, portion: Portion) {

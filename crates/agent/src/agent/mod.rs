@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heirlock_core::claim::Claim;
+use heirlock_core::duty::Owed;
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::left_behind::LeftBehind;
@@ -61,7 +62,7 @@ use heirlock_core::liveness::Hearts;
 use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::store::{ServerReport, Store, StoreErrorKind};
-use heirlock_core::takeover::Event;
+use heirlock_core::takeover::{Event, Phase};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -419,6 +420,33 @@ impl<O: Outside> Inside<O> {
             && self.wishes.is_empty()
             && self.put_off.is_empty()
             && self.conveying.is_over()
+    }
+
+    /// Nothing is owed to any client of what this server holds.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.owed() == Owed::default()
+    }
+
+    /// How many runs this agent has begun or gone on with.
+    pub(crate) fn run_count(&self) -> u64 {
+        self.last_run.count()
+    }
+
+    /// Services whose adoption was interrupted, although it could be gone on with now and no run is on.
+    pub(crate) fn left_interrupted(&self) -> impl Iterator<Item = &ServiceName> {
+        let may_go_on = self.run.is_none()
+            && self.asked.is_none()
+            && self.health.error().is_none()
+            && self.holdings_known
+            && self.lives.to_recover_in().is_some();
+        let is_interrupted = |held: &Held| {
+            let journal = &held.journal;
+            !held.frozen
+                && journal.life.is_none()
+                && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
+        };
+        let left = self.held.iter().filter(move |(_, held)| may_go_on && is_interrupted(held));
+        left.map(|(service, _)| service)
     }
 
     /// Why the agent must end now, if so. It can't go on.

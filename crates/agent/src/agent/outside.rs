@@ -14,7 +14,7 @@ use heirlock_core::ledger::{Addresses, Roles};
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
-use heirlock_core::takeover::Registrations;
+use heirlock_core::takeover::{End, Registrations, Takeover};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
@@ -190,8 +190,16 @@ pub trait Outside {
     /// The lock manager, in words.
     fn lock_manager(&self) -> String;
 
+    /// Whether a status that is published now is kept for anybody. It is made at each turn of the loop.
+    fn shows_status(&self) -> bool {
+        true
+    }
+
     /// Makes a status known to all who ask for it. `looked`: when the last look began that is over.
     fn publish(&self, report: StatusReport, looked: Option<Moment>);
+
+    /// A run is over, also one that nobody asked for. The log tells of it in any case.
+    fn run_ended(&mut self, _run: &Takeover, _end: &End) {}
 }
 
 #[cfg(any(test, feature = "inside"))]

@@ -671,9 +671,9 @@ impl<O: Outside> Inside<O> {
     }
 
     pub fn over(&mut self, end: End) {
-        let Some(running) = self.run.take() else { return };
+        let Some(mut running) = self.run.take() else { return };
         self.outside.stop_telling();
-        self.lives.run_ended(self.outside.now(), &end, running.reborn);
+        self.has_ended(&mut running, &end);
         self.say_end_once_taken_away(running, end);
         self.learn_what_was_put_off(self.outside.now());
         self.prune();
@@ -682,10 +682,17 @@ impl<O: Outside> Inside<O> {
 
     /// A run has ended before anything was placed for it.
     pub(crate) fn conclude(&mut self, mut running: Running, end: End) {
-        self.counts.phases.passed(running.said, &mut running.in_phase_since, self.outside.now());
-        self.counts.ended(running.machine.cause(), &end);
-        self.lives.run_ended(self.outside.now(), &end, running.reborn);
+        self.has_ended(&mut running, &end);
         self.say_end(running, end);
+    }
+
+    /// Takes in that a run has ended.
+    fn has_ended(&mut self, running: &mut Running, end: &End) {
+        let now = self.outside.now();
+        self.counts.phases.passed(running.said, &mut running.in_phase_since, now);
+        self.counts.ended(running.machine.cause(), end);
+        self.lives.run_ended(now, end, running.reborn);
+        self.outside.run_ended(&running.machine, end);
     }
 
     /// Says how a run has ended, to the log and to those who wait for it.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::silence_to_act_on;
+use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
-use heirlock_core::takeover::{Event, Journal, Order};
+use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -339,21 +340,31 @@ impl<O: Outside> Inside<O> {
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
         let (forget_after, wall_s) = (self.settings.capture.forget_after, self.outside.wall_s());
+        // In another life than the one in which they were not told they are owed word once more.
+        let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
+        let life = self.life_that_deletes().filter(|_| has_seen);
         let due = |held: &Held| {
             let age = Duration::from_secs(wall_s.saturating_sub(held.journal.started_at_s));
-            held.journal.phase.is_over() && age >= forget_after && !held.frozen
+            let is_of_this_life = life.is_some() && held.journal.life == life;
+            held.journal.phase.is_over() && is_of_this_life && age >= forget_after && !held.frozen
         };
         let mut failure = None;
         let mut held_services = std::mem::take(&mut self.held);
-        for (service, held) in held_services.iter_mut().filter(|(_, held)| due(held)) {
-            let gone: Vec<MonName> = held
-                .with_outcome(Outcome::Unreachable)
-                .chain(held.with_outcome(Outcome::Lost))
-                .filter(|client| {
-                    held.ledger.stored().contains_key(client)
-                        && !self.capture.found.may_hold(client)
-                        && self.may_forget(client)
-                })
+        for (service, held) in &mut held_services {
+            let is_hasty = planted(Bug::ForgetUntold);
+            if !due(held) && !is_hasty {
+                held.ledger.lose_sight();
+                continue;
+            }
+            let untold = with_outcome(&held.outcomes, Outcome::Unreachable)
+                .chain(with_outcome(&held.outcomes, Outcome::Lost));
+            let gone = match is_hasty {
+                true => untold.filter(|client| held.ledger.stored().contains_key(client)).collect(),
+                false => held.ledger.long_absent(now, untold, &self.capture.found),
+            };
+            let gone: Vec<MonName> = gone
+                .into_iter()
+                .filter(|client| self.may_forget(client))
                 // The others at the next beats: new clients wait for each removal.
                 .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();

@@ -43,7 +43,9 @@ pub fn first(settings: &Settings, store: &str) -> StatusReport {
 impl<O: Outside> Inside<O> {
     /// Makes the status known.
     pub fn publish(&self) {
-        self.outside.publish(self.status(), self.capture.looked);
+        if self.outside.shows_status() {
+            self.outside.publish(self.status(), self.capture.looked);
+        }
     }
 
     /// How this server is, now.

@@ -27,6 +27,11 @@ impl RunNumber {
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// How many runs there were until this one, itself included.
+    pub(crate) fn count(self) -> u64 {
+        self.0
+    }
 }
 
 /// Work for a run. [`Message::Event`](super::Message::Event) tells its result, if nothing else is said.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
@@ -22,11 +22,10 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::agent::outside::contract;
 use crate::config::{
-    CaptureSettings, Command, ControlSettings, HeartbeatSettings, Hook, HookSettings, HostSettings,
+    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
     LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use crate::control::report::StatusReport;
-use crate::control::report::observed::{Answers, Ends, Hooks, Observed, Outcomes, Runs};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Responder};
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
@@ -435,38 +434,6 @@ impl Respond for Waits {
     fn end(self: Box<Self>, _: Result<Answer, Failure>) {}
 }
 
-/// What a caller was answered, once it was.
-#[derive(Debug, Default, Clone)]
-struct Heard(Arc<OnceLock<Result<Answer, Failure>>>);
-
-impl Respond for Heard {
-    fn progress(&mut self, _: &Progress) -> bool {
-        true
-    }
-
-    fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
-        self.0.set(answer).unwrap();
-    }
-}
-
-/// What is answered at once.
-fn answer_at_once(agent: &mut Agent<World>, request: Request) -> Result<Answer, Failure> {
-    let heard = Heard::default();
-    agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
-    heard.0.get().expect("an answer at once").clone()
-}
-
-fn adoption_of_new(prepare: bool, finish: bool) -> Request {
-    Request::Adopt {
-        service: service("new"),
-        prepare,
-        finish,
-        fenced: None,
-        force: false,
-        answer_when: AnswerWhen::Settled,
-    }
-}
-
 /// An operator insists on the adoption of `new`.
 pub(super) fn ask(agent: &mut Agent<World>) {
     let request = Request::Adopt {
@@ -546,149 +513,6 @@ fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
 }
 
 #[test]
-fn what_an_agent_does_is_counted_where_it_happens_and_every_other_number_stays_at_zero() {
-    let (store, mut agent) = begun();
-    let before = *agent.status().observed.unwrap();
-    assert_eq!(before, Observed { began_at_s: before.began_at_s, ..Observed::default() });
-    adopt(&store, &mut agent, None);
-    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::nobody()));
-    agent.handle(Message::Request(
-        Box::new(Request::Release { service: service("gone") }),
-        Responder::nobody(),
-    ));
-    agent.handle(Message::HookRan(Hook::Fence, Duration::from_secs(2), false));
-    let counted = *agent.status().observed.unwrap();
-    let fence = &counted.hooks.fence;
-    assert_eq!((fence.failed_total, fence.done_total, fence.seconds.sum.0.as_secs()), (1, 0, 2));
-    assert_eq!(counted.hooks, Hooks { fence: fence.clone(), ..Hooks::default() });
-    assert_eq!((counted.notices.begun_total, counted.notices.answered_total), (2, 2));
-    let outcomes = Outcomes { re_registered_total: 1, acknowledged_total: 1, ..Outcomes::default() };
-    assert_eq!(counted.outcomes, outcomes);
-    let settled = Ends { settled_total: 1, ..Ends::default() };
-    assert_eq!(counted.runs, Runs { asked: settled, ..Runs::default() });
-    let phases = &counted.phases;
-    assert_eq!([phases.intent.count, phases.settling.count, phases.fenced.count], [1, 1, 0]);
-    assert!(phases.settling.sum.0 > Duration::from_secs(1), "until grace is over: {:?}", phases.settling.sum);
-    assert_eq!(counted.requests.adopt, Answers { asked_total: 1, done_total: 1, ..Answers::default() });
-    assert_eq!(
-        counted.requests.maintenance,
-        Answers { asked_total: 1, unchanged_total: 1, ..Answers::default() }
-    );
-    assert_eq!(counted.requests.release, Answers { asked_total: 1, refused_total: 1, ..Answers::default() });
-    assert!(counted.commits.done_total >= 3 && counted.commits.failed_total == 0, "{:?}", counted.commits);
-    assert!(counted.heartbeats.done_total >= 10 && counted.looks.done_total >= 2, "{counted:?}");
-    // The client that came back is known to the server's own service from then on.
-    assert_eq!((counted.records.written_total, counted.records.failed_total), (1, 0));
-    assert_eq!((counted.registrations, counted.monitor), Default::default());
-}
-
-#[test]
-fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
-    let (store, mut agent) = begun();
-    adopt(&store, &mut agent, None);
-    let add = |agent: &mut Agent<World>, client: &str| {
-        let said = Said::Add { mon_name: MonName::parse(client).unwrap(), my_name: None };
-        agent.handle(Message::Callout(said, Box::new(|_| ())));
-        *agent.status().observed.unwrap()
-    };
-    let before = *agent.status().observed.unwrap();
-    let durable = add(&mut agent, "10.0.0.9");
-    assert_eq!(durable.registrations.durable_total, 1);
-    assert_eq!(durable.registrations.seconds.count, 1);
-    let written = durable.records.written_total - before.records.written_total;
-    assert_eq!(written, 2, "once in each of two services");
-    assert_eq!(durable.commits.done_total, before.commits.done_total + 1);
-    // The next agent holds nothing before it has read its store.
-    let world = std::mem::take(agent.outside_mut());
-    let mut agent = Agent::new(settings(false), Box::new(store.clone()), world).unwrap();
-    let failed = add(&mut agent, "10.0.0.10").registrations;
-    assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
-}
-
-#[test]
-fn a_client_that_an_adoption_missed_is_in_the_status_of_the_agent_until_it_comes_back() {
-    let (store, mut agent) = begun();
-    let [_, off] = clients();
-    agent.outside_mut().off.insert(off.clone());
-    adopt(&store, &mut agent, None);
-    let status = |agent: &Agent<World>| {
-        agent.status().services.into_iter().find(|status| status.service == "new").unwrap()
-    };
-    let missed = status(&agent);
-    assert_eq!((missed.unreachable, missed.lost), (1, 0));
-    let [named] = missed.missed.as_slice() else { panic!("{:?}", missed.missed) };
-    let expected = (off.as_str(), Some(Outcome::Unreachable), Some("it is off"));
-    assert_eq!((named.client.as_str(), named.outcome, named.why.as_deref()), expected);
-    // The next agent knows it from the store.
-    let world = std::mem::take(agent.outside_mut());
-    agent = taken_up(&store, world);
-    agent.do_what_is_due();
-    assert_eq!(status(&agent).missed, missed.missed);
-    agent.outside_mut().registered.insert(off.clone(), record(&off));
-    agent.outside_mut().hinted = true;
-    for _ in 0..10 {
-        agent.do_what_is_due();
-        while let Some(message) = agent.outside_mut().said.pop_front() {
-            agent.handle(message);
-        }
-    }
-    let back = status(&agent);
-    assert_eq!((back.unreachable, back.missed), (0, Vec::new()));
-}
-
-#[test]
-fn a_verb_that_is_said_again_after_an_adoption_succeeds_at_once_and_changes_nothing() {
-    let (store, mut agent) = begun();
-    adopt(&store, &mut agent, None);
-    let begun = agent.outside().begun.len();
-    for (prepare, finish) in [(false, false), (true, false), (false, true)] {
-        let Ok(Answer::Adoption(report)) = answer_at_once(&mut agent, adoption_of_new(prepare, finish))
-        else {
-            panic!("{prepare} {finish}")
-        };
-        let told = (report.phase.as_str(), report.re_registered, report.acknowledged);
-        assert_eq!((report.changed, told), (Some(false), ("settled", 1, 2)));
-    }
-    for (on, changes) in [(true, true), (true, false), (false, true), (false, false)] {
-        let done = answer_at_once(&mut agent, Request::Maintenance { on });
-        assert!(matches!(&done, Ok(Answer::Verb { changed, .. }) if *changed == changes), "{done:?}");
-    }
-    assert_eq!(agent.outside().begun.len(), begun, "nothing is begun anew");
-    let Ok(Answer::Adoption(report)) =
-        answer_at_once(&mut agent, Request::Report { service: service("new") })
-    else {
-        panic!()
-    };
-    assert_eq!(report.changed, None, "a report is no verb that does anything");
-}
-
-#[test]
-fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_change() {
-    let store = InMemory::new(StoreIdentity::of(7));
-    let mut at_home = (*settings(false)).clone();
-    at_home.services[0].home = Some(at_home.server.clone());
-    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
-    let mut agent = Agent::new(Arc::new(at_home), Box::new(store), world).unwrap();
-    agent.take_up();
-    for _ in 0..50 {
-        agent.do_what_is_due();
-        let due = agent.next_due();
-        let world = agent.outside_mut();
-        world.now = due.max(world.now + Duration::from_millis(1));
-        world.look_at_lock_manager();
-        while let Some(message) = agent.outside_mut().said.pop_front() {
-            agent.handle(message);
-        }
-    }
-    assert!(agent.held().any(|held| *held == service("new")));
-    for (prepare, finish) in [(true, false), (false, true)] {
-        let done = answer_at_once(&mut agent, adoption_of_new(prepare, finish));
-        assert!(matches!(&done, Ok(Answer::Verb { changed: false, .. })), "{done:?}");
-    }
-    assert_eq!(agent.outside().begun, [] as [&str; 0]);
-}
-
-#[test]
 fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
     for restarts_nfs in [false, true] {
         let anew = || begun_in(World { restarts_nfs, ..World::default() });
@@ -727,3 +551,6 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
 mod conveying;
+mod counted;
+mod forgetting;
+mod verbs;

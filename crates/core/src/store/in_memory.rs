@@ -71,6 +71,22 @@ impl InMemory {
         Self { held: Arc::new(Mutex::new(held)), handle: 0, expected: Mutex::default() }
     }
 
+    /// A claim as it is, whichever store is expected: for what looks on.
+    #[must_use]
+    pub fn claim_at(&self, service: &ServiceName, generation: Generation) -> Option<Claim> {
+        self.enter_any().services.get(service)?.claims.get(&generation).cloned()
+    }
+
+    /// What a generation holds, which is not copied for that: for what looks on. The store must not be asked meanwhile.
+    pub fn see<T>(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        see: impl FnOnce(&Contents) -> T,
+    ) -> Option<T> {
+        self.enter_any().contents(service, generation).ok().map(see)
+    }
+
     /// What it holds, whichever store is expected.
     fn enter_any(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,0 +1,85 @@
+//! Clients that could not be told long ago: when they are forgotten, and when they are not.
+
+use heirlock_core::incarnation::Incarnation;
+use heirlock_core::takeover::{Journal, OutcomeLine};
+
+use super::*;
+
+/// A store in which `new` was adopted by nfs-b long ago. Its first client came back since, and its second one did not; neither
+/// could be told then.
+fn adopted_long_ago() -> (InMemory, World) {
+    let (store, server) = (InMemory::new(StoreIdentity::of(7)), "nfs-b".parse().unwrap());
+    let world =
+        World { life: 1, now: Moment::of_process(Duration::from_secs(8 * 86_400)), ..World::default() };
+    let life = Incarnation { boot: "boot".into(), start: "1".into(), reopened: 0 };
+    let contents = Contents {
+        records: clients().map(|client| (client.clone(), record(&client))).into(),
+        state: Some(StateNumber(7)),
+        journal: Some(Journal { life: Some(life), ..Journal::quiet("run-a", &server, 0) }),
+        outcomes: clients().map(|client| OutcomeLine::new(client.as_str(), Outcome::Lost, 0)).into(),
+        ..Contents::default()
+    };
+    store.claim(&service("new"), &Claim::new(Generation(1), &server, "run-a", 0)).unwrap();
+    store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    let [came_back, _] = clients();
+    (store, World { registered: [(came_back.clone(), record(&came_back))].into(), ..world })
+}
+
+/// Lets an agent go on for so long, and looks on.
+fn go_on(agent: &mut Agent<World>, time: Duration, mut see: impl FnMut(&Agent<World>)) {
+    let end = agent.outside().now + time;
+    while agent.outside().now < end {
+        agent.do_what_is_due();
+        see(agent);
+        if let Some(message) = agent.outside_mut().said.pop_front() {
+            agent.handle(message);
+            continue;
+        }
+        let due = agent.next_due();
+        let world = agent.outside_mut();
+        world.now = due.max(world.now + Duration::from_millis(1));
+        world.look_at_lock_manager();
+    }
+}
+
+#[test]
+fn a_client_that_is_registered_is_not_forgotten_before_the_first_look_shows_it_nor_after() {
+    let (store, world) = adopted_long_ago();
+    let mut agent = taken_up(&store, world);
+    let [came_back, did_not] = clients();
+    let kept = || -> Vec<MonName> {
+        store.load(&service("new"), Generation(1)).unwrap().records.into_keys().collect()
+    };
+    agent.do_what_is_due();
+    assert_eq!(kept(), clients(), "nothing is known yet of who is there");
+    let delay = CaptureSettings::default().tombstone_delay;
+    go_on(&mut agent, delay + Duration::from_secs(20), |_| assert!(kept().contains(&came_back)));
+    assert_eq!(kept(), [came_back], "{did_not} was lost long ago, and did not come back");
+}
+
+#[test]
+fn a_client_that_was_lost_long_ago_and_came_back_is_kept_when_its_record_vanishes_until_that_is_believed() {
+    let (store, world) = adopted_long_ago();
+    let mut agent = taken_up(&store, world);
+    let kept = || store.load(&service("new"), Generation(1)).unwrap().records;
+    go_on(&mut agent, Duration::from_secs(5), |_| {});
+    agent.outside_mut().registered.clear();
+    agent.outside_mut().hinted = true;
+    let delay = CaptureSettings::default().tombstone_delay;
+    go_on(&mut agent, delay - Duration::from_secs(6), |_| assert!(kept().contains_key(&clients()[0])));
+    go_on(&mut agent, Duration::from_secs(30), |_| {});
+    assert!(kept().is_empty(), "{:?}", kept());
+}
+
+#[test]
+fn clients_that_were_lost_long_ago_are_kept_for_the_run_of_the_next_life_of_the_lock_manager() {
+    let (store, world) = adopted_long_ago();
+    let mut agent =
+        taken_up(&store, World { registered: BTreeMap::new(), life: 2, life_began: world.now, ..world });
+    go_on(&mut agent, Duration::from_secs(5), |agent| {
+        let generation = agent.claim_of(&service("new")).unwrap().generation;
+        let records = store.load(&service("new"), generation).unwrap().records;
+        assert!(records.into_keys().eq(clients()), "in generation {generation}");
+    });
+    assert_eq!(agent.outside().told, clients());
+}

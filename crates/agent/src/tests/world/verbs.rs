@@ -1,0 +1,90 @@
+//! Verbs that are said again, or of a service that needs nothing.
+
+use std::sync::OnceLock;
+
+use super::*;
+use crate::control::{Answer, Failure, Progress, Respond};
+
+/// What a caller was answered, once it was.
+#[derive(Debug, Default, Clone)]
+struct Heard(Arc<OnceLock<Result<Answer, Failure>>>);
+
+impl Respond for Heard {
+    fn progress(&mut self, _: &Progress) -> bool {
+        true
+    }
+
+    fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+        self.0.set(answer).unwrap();
+    }
+}
+
+/// What is answered at once.
+fn answer_at_once(agent: &mut Agent<World>, request: Request) -> Result<Answer, Failure> {
+    let heard = Heard::default();
+    agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
+    heard.0.get().expect("an answer at once").clone()
+}
+
+fn adoption_of_new(prepare: bool, finish: bool) -> Request {
+    Request::Adopt {
+        service: service("new"),
+        prepare,
+        finish,
+        fenced: None,
+        force: false,
+        answer_when: AnswerWhen::Settled,
+    }
+}
+
+#[test]
+fn a_verb_that_is_said_again_after_an_adoption_succeeds_at_once_and_changes_nothing() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    let begun = agent.outside().begun.len();
+    for (prepare, finish) in [(false, false), (true, false), (false, true)] {
+        let Ok(Answer::Adoption(report)) = answer_at_once(&mut agent, adoption_of_new(prepare, finish))
+        else {
+            panic!("{prepare} {finish}")
+        };
+        let told = (report.phase.as_str(), report.re_registered, report.acknowledged);
+        assert_eq!((report.changed, told), (Some(false), ("settled", 1, 2)));
+    }
+    for (on, changes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let done = answer_at_once(&mut agent, Request::Maintenance { on });
+        assert!(matches!(&done, Ok(Answer::Verb { changed, .. }) if *changed == changes), "{done:?}");
+    }
+    assert_eq!(agent.outside().begun.len(), begun, "nothing is begun anew");
+    let Ok(Answer::Adoption(report)) =
+        answer_at_once(&mut agent, Request::Report { service: service("new") })
+    else {
+        panic!()
+    };
+    assert_eq!(report.changed, None, "a report is no verb that does anything");
+}
+
+#[test]
+fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_change() {
+    let store = InMemory::new(StoreIdentity::of(7));
+    let mut at_home = (*settings(false)).clone();
+    at_home.services[0].home = Some(at_home.server.clone());
+    let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    let mut agent = Agent::new(Arc::new(at_home), Box::new(store), world).unwrap();
+    agent.take_up();
+    for _ in 0..50 {
+        agent.do_what_is_due();
+        let due = agent.next_due();
+        let world = agent.outside_mut();
+        world.now = due.max(world.now + Duration::from_millis(1));
+        world.look_at_lock_manager();
+        while let Some(message) = agent.outside_mut().said.pop_front() {
+            agent.handle(message);
+        }
+    }
+    assert!(agent.held().any(|held| *held == service("new")));
+    for (prepare, finish) in [(true, false), (false, true)] {
+        let done = answer_at_once(&mut agent, adoption_of_new(prepare, finish));
+        assert!(matches!(&done, Ok(Answer::Verb { changed: false, .. })), "{done:?}");
+    }
+    assert_eq!(agent.outside().begun, [] as [&str; 0]);
+}

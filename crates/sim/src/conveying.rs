@@ -1,0 +1,148 @@
+//! The conveyor of a server: it places lines into the status monitor's directory, file by file, and takes them away. It does one
+//! thing after the other, beside its agent's loop.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use heirlock_agent::{Message, Placing, RunNumber, Unplaced};
+use heirlock_core::ServiceName;
+use heirlock_core::ledger::lines_to_place;
+use heirlock_core::takeover::Conveyance;
+use heirlock_nsm::record::render_record;
+use heirlock_nsm::{MonName, MonitorLine, MyName};
+
+use crate::Ms;
+use crate::chance::Purpose;
+use crate::server::holds;
+use crate::work::AgentAt;
+use crate::world::{Happening, World};
+
+/// Lines by file.
+type Lines = VecDeque<(MonName, Vec<u8>)>;
+
+/// What a conveyor is to do.
+#[derive(Debug)]
+pub(crate) struct Conveying {
+    task: Task,
+    /// Files that are left, once it has begun.
+    left: Option<Lines>,
+}
+
+#[derive(Debug)]
+enum Task {
+    /// For this run: what is to lie there, as the records say it.
+    Place { run: RunNumber, services: Vec<ServiceName>, planned: Lines },
+    /// All that was placed goes.
+    TakeAway,
+}
+
+impl Conveying {
+    /// Records are to be placed.
+    pub(crate) fn place(run: RunNumber, services: Vec<Placing>, how: Conveyance) -> Self {
+        let line = |client: &MonName, record: Vec<u8>, my_name: &MyName| match how {
+            Conveyance::Copy => record,
+            Conveyance::Generate => render_record(&[MonitorLine::generated(client.clone(), my_name.clone())]),
+        };
+        let names = services.iter().map(|placing| placing.service.clone()).collect();
+        let planned = services.into_iter().flat_map(|Placing { records, my_name, .. }| {
+            let lines = records.into_iter().map(|(client, record)| {
+                let line = line(&client, record, &my_name);
+                (client, line)
+            });
+            lines.collect::<Lines>()
+        });
+        Self { task: Task::Place { run, services: names, planned: planned.collect() }, left: None }
+    }
+
+    /// All that was placed is to be taken away.
+    pub(crate) fn take_away() -> Self {
+        Self { task: Task::TakeAway, left: None }
+    }
+}
+
+impl World {
+    pub(crate) fn begin_to_convey(&mut self, at: AgentAt, conveying: Conveying) {
+        let (server, agent) = at;
+        let waiting = &mut self.servers[server].conveying;
+        waiting.push_back(conveying);
+        if waiting.len() == 1 {
+            self.convey_later(server, agent);
+        }
+    }
+
+    fn convey_later(&mut self, server: usize, agent: u64) {
+        let rng = self.chance(Purpose::Conveyor, server);
+        let (quick, is_slow, slow): (Ms, bool, Ms) =
+            (rng.u64(1..20), rng.u8(0..40) == 0, rng.u64(100..2_500));
+        self.after(if is_slow { slow } else { quick }, Happening::Convey { server, agent });
+    }
+
+    /// One step of the conveyor of this agent: what is planned is remembered before the first file, and then a file.
+    pub(crate) fn convey(&mut self, (server, agent): AgentAt) {
+        if self.servers[server].agent != agent {
+            return;
+        }
+        let Some(mut conveying) = self.servers[server].conveying.pop_front() else { return };
+        match &mut conveying.left {
+            None => conveying.left = Some(self.plan(server, &mut conveying.task)),
+            Some(left) => {
+                if let Some((client, lines)) = left.pop_front() {
+                    match conveying.task {
+                        Task::Place { .. } => self.servers[server].place(&client, &lines),
+                        Task::TakeAway => self.servers[server].take_away(&client, &lines),
+                    }
+                }
+            }
+        }
+        if conveying.left.as_ref().is_some_and(VecDeque::is_empty) {
+            self.conveyed((server, agent), conveying.task);
+        } else {
+            self.servers[server].conveying.push_front(conveying);
+        }
+        if !self.servers[server].conveying.is_empty() {
+            self.convey_later(server, agent);
+        }
+    }
+
+    /// What is to be done, file by file. Lines that are to be placed are in the book from now on.
+    fn plan(&mut self, server: usize, task: &mut Task) -> Lines {
+        let Task::Place { planned, .. } = task else {
+            return self.servers[server]
+                .book
+                .iter()
+                .map(|(name, lines)| (name.clone(), lines.clone()))
+                .collect();
+        };
+        let mut left = Lines::new();
+        for (client, bytes) in mem::take(planned) {
+            self.check_name(&client);
+            let it = &mut self.servers[server];
+            let there = it.sm.get(&client).map(Vec::as_slice).unwrap_or_default();
+            let remembered = it.book.get(&client).map(Vec::as_slice).unwrap_or_default();
+            let to_place = lines_to_place(there, remembered, &bytes, it.name.as_str());
+            if !to_place.is_empty() {
+                let remembered = Arc::make_mut(&mut it.book).entry(client.clone()).or_default();
+                if !holds(remembered, &to_place) {
+                    remembered.extend(&to_place);
+                }
+                left.push_back((client, to_place));
+            }
+        }
+        left
+    }
+
+    fn conveyed(&mut self, at: AgentAt, task: Task) {
+        let message = match task {
+            Task::Place { run, services, .. } => Message::Placed(
+                run,
+                services.into_iter().map(|service| (service, Ok(Unplaced::new()))).collect(),
+            ),
+            Task::TakeAway => {
+                self.servers[at.0].book = Arc::default();
+                Message::PlacedTakenAway(Ok(Unplaced::new()))
+            }
+        };
+        self.tell_agent(at, 1, message);
+    }
+}

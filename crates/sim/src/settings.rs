@@ -1,0 +1,106 @@
+//! How a server of the simulation is configured: as a person would, but quicker where that costs no truth.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use heirlock_agent::config::{
+    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+};
+use heirlock_core::takeover::{Conveyance, Strategy};
+
+use crate::server::{GRACE_MS, Server};
+use crate::world::{Service, World, server_name};
+
+/// How much of grace must be left for a notification to leave.
+pub(crate) const MARGIN: Duration = Duration::from_secs(3);
+/// After how long a silence a server is taken for dead.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
+const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Of each hook. The world carries hooks out, and none hangs.
+const HOOK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a grace period lasts at the least.
+pub(crate) fn grace_length() -> Duration {
+    Duration::from_millis(GRACE_MS)
+}
+
+/// How a server makes its lock manager recognise.
+pub(crate) fn strategy_of(server: &Server) -> Strategy {
+    match server.is_newer || server.index == 1 {
+        true => Strategy::RestartNfs,
+        false => Strategy::RestartLockManager,
+    }
+}
+
+/// The own address of a server.
+pub(crate) fn host_address(server: usize) -> IpAddr {
+    Ipv4Addr::new(10, 4, 0, u8::try_from(server + 1).unwrap_or_default()).into()
+}
+
+/// The configuration of one server.
+pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
+    let server = &world.servers[at];
+    let has_hooks = world.services.iter().any(|service| service.automatic);
+    let hook = |name: &str| {
+        let command = Command { argv: vec![name.to_owned()], time_limit: HOOK_TIME_MAX };
+        has_hooks.then_some(command)
+    };
+    let floating = world.services.iter().filter(|service| service.host_of.is_none());
+    Settings {
+        server: server.name.clone(),
+        state_directory: "/var/lib/nfs".into(),
+        state_directory_is_set: true,
+        runtime_directory: "/run/heirlock".into(),
+        local_directory: "/var/lib/heirlock".into(),
+        store: StoreSettings { path: "/srv/heirlock".into(), shared: true },
+        capture: CaptureSettings {
+            scan_interval: SCAN_INTERVAL,
+            tombstone_delay: TOMBSTONE_DELAY,
+            ..CaptureSettings::default()
+        },
+        lock_manager: LockManagerSettings {
+            kind: LockManagerKind::Kernel,
+            strategy: strategy_of(server),
+            convey: if at == 0 { Conveyance::Copy } else { Conveyance::Generate },
+            settle_margin: MARGIN,
+            restart_nfs: None,
+            restart_status_monitor: None,
+            recognise: None,
+            incarnation: None,
+            grace_period: None,
+        },
+        control: ControlSettings::default(),
+        notify: NotifySettings { rpcbind_port: 111, privileged_port: false },
+        heartbeat: HeartbeatSettings { interval: BEAT_INTERVAL, dead_after: DEAD_AFTER },
+        host: HostSettings {
+            addresses: vec![host_address(at)],
+            names: world
+                .services
+                .iter()
+                .filter(|s| s.host_of == Some(at))
+                .flat_map(|s| s.names.clone())
+                .collect(),
+        },
+        hooks: HookSettings {
+            fence: hook("fence"),
+            address_up: hook("address-up"),
+            address_down: hook("address-down"),
+            ..HookSettings::default()
+        },
+        services: floating.map(service_settings).collect(),
+    }
+}
+
+fn service_settings(service: &Service) -> ServiceSettings {
+    ServiceSettings {
+        name: service.name.clone(),
+        addresses: service.address.into_iter().collect(),
+        names: service.names.clone(),
+        exports: Vec::new(),
+        home: Some(server_name(service.home)),
+        mode: if service.automatic { Mode::Automatic } else { Mode::Manual },
+    }
+}

@@ -1,0 +1,154 @@
+//! Telling the clients of one service, as `heirlock`'s notifier does with its sockets.
+
+use std::net::SocketAddr;
+
+use heirlock_agent::{Message, RunNumber, Telling};
+use heirlock_core::grace::{Grace, Leave};
+use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
+use heirlock_core::takeover::Event;
+use heirlock_core::{Moment, Outcome, ServiceName, limits};
+use heirlock_nsm::MonName;
+
+use crate::Ms;
+use crate::work::AgentAt;
+use crate::world::{Happening, World, millis};
+
+/// Datagrams that leave between two looks at grace.
+const BATCH: usize = 64;
+/// How long at most between two looks.
+const PATIENCE_MS: Ms = 50;
+
+/// One service whose clients are being told.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    number: u64,
+    run: RunNumber,
+    service: ServiceName,
+    notifier: Notifier,
+    grace: Grace,
+    began: Ms,
+    is_first_round: bool,
+    has_source: bool,
+    /// Those that can't be called.
+    untold: Vec<(MonName, String)>,
+}
+
+impl Errand {
+    pub(crate) fn new(run: RunNumber, telling: Telling, grace: Grace, seed: u64, now: Ms) -> Self {
+        let Telling { notice, clients, untold, names, .. } = telling;
+        let plan = Plan {
+            names,
+            state: notice.state,
+            clients,
+            sources: Vec::new(),
+            rpcbind_port: 111,
+            in_flight_max: BATCH,
+            connections_max: BATCH,
+            seed,
+        };
+        Self {
+            number: 0,
+            run,
+            service: notice.service,
+            notifier: Notifier::new(plan),
+            grace,
+            began: now,
+            is_first_round: true,
+            has_source: false,
+            untold,
+        }
+    }
+
+    /// Whether all were tried that can be, for the first time.
+    fn has_just_tried_all(&mut self, now: Ms) -> bool {
+        let are_routes_awaited = now - self.began < millis(limits::NOTIFY_ROUTE_TIME_MAX);
+        let has_tried = self.notifier.has_tried_all()
+            || (!are_routes_awaited && self.notifier.has_tried_all_with_a_route());
+        has_tried && std::mem::replace(&mut self.is_first_round, false)
+    }
+}
+
+impl World {
+    pub(crate) fn begin_errand(&mut self, (server, agent): AgentAt, errand: Errand) {
+        self.errands += 1;
+        let number = self.errands;
+        self.servers[server].tellings.push(Errand { number, ..errand });
+        self.after(0, Happening::Tell { server, agent, number });
+    }
+
+    /// One turn of the notifier's loop.
+    pub(crate) fn tell(&mut self, at: AgentAt, number: u64) {
+        let (server, agent) = at;
+        let Some(started) = self.started(at) else { return };
+        let Some(place) = self.servers[server].tellings.iter().position(|errand| errand.number == number)
+        else {
+            return; // it was stopped
+        };
+        let mut errand = self.servers[server].tellings.swap_remove(place);
+        let now = self.moment(started);
+        let is_over = errand.notifier.is_done() || self.is_too_late(server, now, &mut errand);
+        self.hear_events(at, &mut errand);
+        if !is_over {
+            if errand.has_just_tried_all(self.now) {
+                let event = Event::TriedAll { service: errand.service.clone() };
+                self.tell_agent(at, 1, Message::Event(errand.run, event));
+            }
+            let due = errand.notifier.next_timeout().map_or(PATIENCE_MS, |at| millis(at.since(now)));
+            self.servers[server].tellings.push(errand);
+            self.after(due.clamp(1, PATIENCE_MS), Happening::Tell { server, agent, number });
+            return;
+        }
+        let Errand { run, service, notifier, untold, .. } = errand;
+        let mut left = notifier.stop("");
+        left.extend(untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
+        self.tell_agent(at, 1, Message::Event(run, Event::NotifyEnded { service, left }));
+    }
+
+    /// Sends what may leave; whether it is too late for that.
+    fn is_too_late(&mut self, server: usize, now: Moment, errand: &mut Errand) -> bool {
+        let is_here = self.service(&errand.service).is_some_and(|of| self.address_of(of) == Some(server));
+        if is_here && !errand.has_source {
+            errand.has_source = true;
+            errand.notifier.add_source(std::net::Ipv4Addr::UNSPECIFIED.into());
+        }
+        if errand.grace.leave(now) == Leave::ProveFirst {
+            let answer = self.probe(server);
+            errand.grace.prove(now, answer);
+        }
+        match errand.grace.leave(now) {
+            Leave::Granted => {}
+            Leave::ProveFirst => return false,
+            Leave::TooLate => return true,
+        }
+        for _ in 0..BATCH {
+            let Some(transmit) = errand.notifier.poll_transmit(now) else { break };
+            match transmit.transport {
+                Transport::Udp => self.send(server, &errand.service, &transmit),
+                // No client here listens; who names no port over UDP had its answer garbled.
+                Transport::Tcp => errand.notifier.handle_failure(transmit.xid, "connection refused".into()),
+            }
+        }
+        false
+    }
+
+    /// A datagram came to the service's address.
+    pub(crate) fn heard(&mut self, server: usize, service: &ServiceName, from: SocketAddr, bytes: &[u8]) {
+        let at = (server, self.servers[server].agent);
+        let Some(now) = self.started(at).map(|started| self.moment(started)) else { return };
+        let mut errands = std::mem::take(&mut self.servers[server].tellings);
+        for errand in errands.iter_mut().filter(|errand| errand.service == *service) {
+            errand.notifier.handle_reply(now, Transport::Udp, from, bytes);
+            self.hear_events(at, errand);
+        }
+        self.servers[server].tellings = errands;
+    }
+
+    fn hear_events(&mut self, at: AgentAt, errand: &mut Errand) {
+        while let Some(event) = errand.notifier.poll_event() {
+            if let Heard::Acknowledged(client) = event {
+                let event = Event::Acknowledged { service: errand.service.clone(), clients: vec![client] };
+                self.tell_agent(at, 1, Message::Event(errand.run, event));
+            }
+        }
+    }
+}

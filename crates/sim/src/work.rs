@@ -1,0 +1,281 @@
+//! Work that an agent begins on its server: it takes its time, and a message tells its result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heirlock_agent::{Basis, Fit, Looked, Message, RunNumber, RunWork, Work};
+use heirlock_core::grace::{Grace, Probe};
+use heirlock_core::ledger::Addresses;
+use heirlock_core::lives::{self, asks_first};
+use heirlock_core::takeover::{End, Event, Hindrance, Part, Strategy, Takeover};
+use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_nsm::MonName;
+
+use crate::Ms;
+use crate::chance::Purpose;
+use crate::conveying::Conveying;
+use crate::losses::Disturbance;
+use crate::schedule::Level;
+use crate::server::client_address;
+use crate::settings::grace_length;
+use crate::telling::Errand;
+use crate::world::{Happening, World};
+
+/// How long the lock manager is asked whether grace is open.
+const PROVE_MS: Ms = 10_000;
+
+/// Which run of an agent: its server and its number.
+pub(crate) type AgentAt = (usize, u64);
+
+/// The lock manager is being made to recognise.
+#[derive(Debug)]
+pub(crate) struct Recognising {
+    pub(crate) strategy: Strategy,
+    pub(crate) before: Ms,
+    pub(crate) grace_seen: Option<Moment>,
+    /// What it answered right before, where it was asked.
+    pub(crate) answer: Option<Probe>,
+}
+
+/// What a probe of a lock manager answers.
+pub(crate) fn probe(serves: bool, in_grace: bool) -> Probe {
+    match (serves, in_grace) {
+        (true, true) => Probe::InGrace,
+        (true, false) => Probe::NotInGrace,
+        (false, _) => Probe::NoAnswer,
+    }
+}
+
+fn all_is_here() -> Fit {
+    Fit { missing: Vec::new(), said: Vec::new() }
+}
+
+impl World {
+    /// A message comes for an agent, after so long.
+    pub(crate) fn tell_agent(&mut self, (server, agent): AgentAt, after: Ms, message: Message) {
+        self.after(after, Happening::ToAgent { server, agent, message: Box::new(message) });
+    }
+
+    pub(crate) fn begin_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
+        match work {
+            RunWork::CheckFit { .. } => self.tell_agent(at, 20, Message::Fit(run, all_is_here())),
+            RunWork::Place { services, how } => {
+                self.begin_to_convey(at, Conveying::place(run, services, how))
+            }
+            RunWork::Fence(owners) => self.fence(at, run, owners),
+            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
+                self.recognise(at, run, strategy, grace_seen, owes);
+            }
+            RunWork::Prove(grace) => {
+                let (server, agent) = at;
+                let until = self.now + PROVE_MS;
+                self.after(10, Happening::Prove { server, agent, run, grace, until });
+            }
+            RunWork::BringUp { services, last_call, .. } => {
+                self.begin_to_bring_up(at, run, services, last_call);
+            }
+            RunWork::Tell { tellings, grace } => {
+                for telling in tellings {
+                    let seed = self.chance(Purpose::Notifier, at.0).u64(..);
+                    let errand = Errand::new(run, telling, grace, seed, self.now);
+                    self.begin_errand(at, errand);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn begin(&mut self, at: AgentAt, work: Work) {
+        let (server, _) = at;
+        match work {
+            Work::CheckHome(service) => {
+                self.tell_agent(at, 20, Message::HomeLookedFor(service, all_is_here()));
+            }
+            Work::GatherFacts => self.tell_agent(at, 5, Message::Facts(Ok([].into()))),
+            Work::AskGrace(life) => {
+                let answer = (self.probe(server), "so it answers".to_owned());
+                self.tell_agent(at, 2, Message::GraceAsked(life, answer));
+            }
+            Work::LookUp(name) => {
+                let addresses = client_called(&name).into_iter().map(client_address).collect();
+                self.tell_agent(at, 15, Message::Resolved(name, Ok(addresses)));
+            }
+            Work::TakeAddressAway(service) => {
+                if let Some(at) = self.service(&service) {
+                    self.lift_address(at);
+                }
+                self.tell_agent(at, 200, Message::AddressGone(service, Ok(())));
+            }
+            // Where the agents decide, there is a hook for that.
+            Work::LeaveAddress(service) => {
+                if let Some(at) = self.service(&service).filter(|at| self.services[*at].automatic) {
+                    self.move_address(at, None);
+                }
+            }
+            Work::TakeVolumeAway(service) => {
+                if let Some(at) = self.service(&service) {
+                    self.let_go(server, at);
+                }
+                self.tell_agent(at, 30, Message::VolumeGone(service, Ok(())));
+            }
+            Work::SyncDirectory => self.tell_agent(at, 20, Message::DirectorySynced(Ok(()))),
+            Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
+            Work::Discard(_) => {}
+        }
+    }
+
+    /// A look beside the loop sees what is there some milliseconds later.
+    pub(crate) fn begin_look(&mut self, server: usize, agent: u64, basis: Basis, addresses: Arc<Addresses>) {
+        let after = self.chance(Purpose::Look, server).u64(1..12);
+        self.after(after, Happening::LookAtDirectory { server, agent, basis: Box::new(basis), addresses });
+    }
+
+    pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses) {
+        let mut last = self.servers[at.0].last_look.take();
+        let found = self.look_at_directory(at.0, &basis.placed, addresses, &mut last);
+        self.servers[at.0].last_look = last;
+        self.tell_agent(at, 1, Message::Looked(Box::new(Looked { basis, found: Ok(found) })));
+    }
+
+    fn fence(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
+        let fails = self.levels.of(Level::FenceFails);
+        let confirmed = self.chance(Purpose::Fence, at.0).u16(0..100) >= fails;
+        for (_, owner) in owners.into_iter().filter(|_| confirmed) {
+            if let Some(of) = self.servers.iter().position(|server| server.name == owner) {
+                self.say(|| format!("{owner} is fenced"));
+                self.power_off(of);
+                self.servers[of].fenced_until = self.now + 5_000;
+            }
+        }
+        let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".to_owned()) };
+        self.tell_agent(at, 900, Message::Event(run, Event::Fenced(outcome)));
+    }
+
+    fn recognise(
+        &mut self,
+        (server, agent): AgentAt,
+        run: RunNumber,
+        strategy: Strategy,
+        grace_seen: Option<Moment>,
+        owes: bool,
+    ) {
+        if strategy.drops_own_locks() {
+            let seen = self.servers[server].observe(self.now);
+            if let Some(driven) = &mut self.driven {
+                driven.drops_locks_of = Some(seen);
+            }
+        }
+        let answer = asks_first(strategy, owes).then(|| self.probe(server));
+        self.servers[server].is_worked_on = true;
+        let takes = match strategy {
+            Strategy::RestartNfs => {
+                self.after(150, Happening::StopNfs(server));
+                self.after(600, Happening::StartNfs(server));
+                650
+            }
+            Strategy::RestartLockManager => {
+                self.after(100, Happening::KillLockd(server));
+                self.after(150, Happening::WakeLockd(server));
+                160
+            }
+            Strategy::Notify | Strategy::Command => 5,
+        };
+        let work = Recognising { strategy, before: self.now, grace_seen, answer };
+        self.after(takes, Happening::Recognised { server, agent, run, work });
+    }
+
+    pub(crate) fn recognised(&mut self, at: AgentAt, run: RunNumber, work: &Recognising) {
+        let (server, _) = at;
+        let Recognising { strategy, before, grace_seen, answer } = *work;
+        self.servers[server].is_worked_on = false;
+        let Some(started) = self.started(at) else { return };
+        let it = &self.servers[server];
+        let now = self.moment(started);
+        let before = Moment::of_process(Duration::from_millis(before - started));
+        let in_place = strategy == Strategy::RestartLockManager;
+        let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
+        let work = lives::Recognising { strategy, before, grace_seen, answer };
+        let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
+        let after = self.chance(Purpose::LockManager, server).u64(1..15);
+        self.tell_agent(at, after, Message::Recognised(run, Box::new(done)));
+    }
+
+    pub(crate) fn probe(&mut self, server: usize) -> Probe {
+        self.wake_lockd(server);
+        probe(self.servers[server].serves(), self.servers[server].in_grace(self.now))
+    }
+
+    pub(crate) fn prove(&mut self, at: AgentAt, run: RunNumber, grace: Grace, until: Ms) {
+        let (server, agent) = at;
+        let Some(started) = self.started(at) else { return };
+        self.wake_lockd(server);
+        let proved = match self.servers[server].in_grace(self.now) {
+            true => Ok(()),
+            false if grace.is_over(self.moment(started)) => Err("grace is over".to_owned()),
+            false if self.now >= until => Err("grace is not open".to_owned()),
+            false => return self.after(100, Happening::Prove { server, agent, run, grace, until }),
+        };
+        self.tell_agent(at, 2, Message::Event(run, Event::Proved(proved)));
+    }
+
+    /// Where the agents decide, their hooks move the address; elsewhere the cluster manager does.
+    fn begin_to_bring_up(
+        &mut self,
+        (server, agent): AgentAt,
+        run: RunNumber,
+        services: Vec<(ServiceName, Part)>,
+        last_call: Moment,
+    ) {
+        for (service, part) in &services {
+            let Some(at) = self.service(service) else { continue };
+            if self.services[at].automatic && *part == Part::Target {
+                self.move_address(at, Some(server));
+            }
+        }
+        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
+    }
+
+    pub(crate) fn bring_up(
+        &mut self,
+        at: AgentAt,
+        run: RunNumber,
+        services: Vec<(ServiceName, Part)>,
+        last_call: Moment,
+    ) {
+        let (server, agent) = at;
+        let Some(started) = self.started(at) else { return };
+        let is_here = |service: &ServiceName| {
+            self.service(service).is_some_and(|service| self.address_of(service) == Some(server))
+        };
+        let here: Vec<ServiceName> =
+            services.iter().map(|(service, _)| service).filter(|of| is_here(of)).cloned().collect();
+        let brought = match !here.is_empty() && self.servers[server].serves() {
+            true => Ok(()),
+            false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
+            false => return self.after(100, Happening::BringUp { server, agent, run, services, last_call }),
+        };
+        let served = here.into_iter().map(Event::Served).filter(|_| brought.is_ok());
+        for event in served.chain([Event::BroughtUp(brought.clone())]) {
+            self.tell_agent(at, 2, Message::Event(run, event));
+        }
+    }
+
+    /// When this agent was started; nothing where it is not there any more.
+    pub(crate) fn started(&self, (server, agent): AgentAt) -> Option<Ms> {
+        self.agents[server].as_ref().filter(|it| it.id == agent).map(|it| it.started)
+    }
+
+    /// A run of an agent is over.
+    pub(crate) fn run_ended(&mut self, server: usize, run: &Takeover, end: &End) {
+        let name = self.servers[server].name.clone();
+        self.say(|| format!("{name}: run {} is over: {}", run.run(), crate::check::in_words(end)));
+        self.check_end(run, end);
+        if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NobodyCalled, .. } = end {
+            self.disturbed(Disturbance::Address);
+        }
+    }
+}
+
+/// The client whose resolver name this is.
+fn client_called(name: &MonName) -> Option<usize> {
+    name.as_str().strip_prefix("client")?.parse().ok()
+}
