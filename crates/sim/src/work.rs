@@ -60,7 +60,7 @@ impl World {
         match work {
             RunWork::CheckFit { .. } => self.tell_agent(at, 20, Message::Fit(run, all_is_here())),
             RunWork::Place { services, how } => {
-                self.begin_to_convey(at, Conveying::place(run, services, how))
+                self.begin_to_convey(at, Conveying::place(run, services, how));
             }
             RunWork::Fence(owners) => self.fence(at, run, owners),
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
