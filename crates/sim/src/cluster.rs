@@ -53,7 +53,7 @@ pub(crate) struct Cluster {
     asked: u64,
 }
 
-/// The one who waits for an answer.
+/// The caller that waits for an answer.
 struct Caller {
     world: Shared,
     server: usize,

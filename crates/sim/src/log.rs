@@ -1,4 +1,4 @@
-//! The agents' log, as part of the story. Where none is told nobody subscribes to it, and no line of it is made.
+//! The agents' log, as part of the story. Where no story is told the log has no subscriber, and no line of it is made.
 
 use std::fmt::{Debug, Write as _};
 

@@ -19,7 +19,7 @@ use crate::world::{Death, Happening, World, millis, server_name};
 /// Clients of a service that are compared at a time.
 const COMPARED_AT_ONCE: usize = 2;
 
-/// The world, as all who are in it share it.
+/// The world, as its agents and the simulation share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
 
 /// Enters the world.
@@ -152,7 +152,7 @@ impl World {
     }
 }
 
-/// The world, and the one who lets time pass in it.
+/// A world in which time passes.
 pub(crate) struct Simulation {
     pub(crate) world: Shared,
 }

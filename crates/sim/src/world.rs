@@ -89,7 +89,7 @@ pub(crate) enum Happening {
         agent: u64,
         message: Box<Message>,
     },
-    /// Somebody asks an agent.
+    /// A request comes to an agent.
     Asks {
         server: usize,
         agent: u64,
