@@ -1,6 +1,7 @@
 //! heirlock's status monitor goes away under a running lockd, in every way that there is. Its sockets stay, so lockd waits
 //! for the next one: no lock is granted without a record, and no client waits much longer than it takes to start.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -153,11 +154,11 @@ fn story(lab: &mut Cluster, blows: &Blows) -> Result<()> {
     Ok(())
 }
 
-/// How often a new client asks again that is refused because the machine is busy.
-const REFUSALS_MAX: usize = 5;
+/// How long a client that was refused waits before it asks again.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A new client gets its first lock, and the store has its record. On a machine that does much else a commit may take longer than
-/// `mon-timeout`: the client is refused then, as it must be, and asks again.
+/// `mon-timeout`. Then the client is refused, as it must be, and so is each client until the store was tried again: it asks again.
 fn first_lock(
     lab: &Cluster,
     crowd: &mut Crowd,
@@ -165,16 +166,17 @@ fn first_lock(
     since: Instant,
 ) -> Result<(Duration, Duration)> {
     let asked = Instant::now();
-    for refusals in 0.. {
+    loop {
         let answer = crowd.lock(client, ANSWER_TIME_MAX)?;
         expect_recorded(lab, crowd, client, answer.status)?;
         match answer.status {
             Nlm4Status::Granted => break,
-            Nlm4Status::DeniedNoLocks if refusals < REFUSALS_MAX => {
+            Nlm4Status::DeniedNoLocks if asked.elapsed() < ANSWER_TIME_MAX => {
                 lab.say(format!(
                     "a new client is refused after {:.2} s, and asks again",
                     answer.took.as_secs_f64()
                 ));
+                thread::sleep(ASKS_AGAIN_AFTER);
             }
             _ => bail!("expected a lock for a new client, found {answer:?}"),
         }
