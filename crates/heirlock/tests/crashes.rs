@@ -212,9 +212,20 @@ fn adopt_to_the_end(b: &Server) {
 }
 
 fn adoption(kinds: &[&'static str], sample: (usize, usize)) {
+    adoption_by(kinds, sample, |_| ());
+}
+
+/// NFS is restarted, so that records are placed beside recognition and telling.
+fn restarts_nfs(server: &Server) {
+    server.configure("strategy = \"command\"", "strategy = \"restart-nfs\"");
+    server.configure("\nrecognise = ", "\nrestart-nfs = ");
+}
+
+fn adoption_by(kinds: &[&'static str], sample: (usize, usize), configure: fn(&Server)) {
     at_every_step(kinds, sample, |killer| {
         let (site, _a) = captured(&CLIENTS);
         let (mut b, network) = adoptive(&site);
+        configure(&b);
         if up_unless_killed(&mut b, killer) {
             let adopted = b.run(&["adopt", "nfs", "--owner-fenced"]);
             // Where it failed there was a kill.
@@ -238,6 +249,12 @@ fn adoption_between_its_syncs() {
 #[ignore = "needs strace: ./test runs it"]
 fn adoption_between_its_changes() {
     adoption(&[RENAME, LINK, UNLINK, MKDIR], (10, 5));
+}
+
+#[test]
+#[ignore = "needs strace: ./test runs it"]
+fn adoption_that_places_records_beside_recognition_between_its_syncs_and_changes() {
+    adoption_by(&[SYNC, RENAME, UNLINK], (10, 5), restarts_nfs);
 }
 
 #[test]
