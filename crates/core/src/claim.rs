@@ -293,6 +293,22 @@ pub fn next_generation(
     }
 }
 
+/// Whether the owner of a service may be fenced now: once that is confirmed, the service can be claimed. The silence of the
+/// owner may be of long ago, where the agent stood still since the run was asked for.
+///
+/// # Errors
+/// The refusal of the claim that would follow.
+pub fn may_fence(
+    service: &ServiceName,
+    newest: Option<&Claim>,
+    who: &ServerName,
+    heart: OwnerHeart,
+    authority: &Authority,
+) -> Result<(), ClaimRefusal> {
+    let confirmed = Authority { confirmed: true, ..authority.clone() };
+    next_generation(service, newest, who, heart, &confirmed).map(|_| ())
+}
+
 /// Whether a claim whose generation was never begun changed nothing: the outcomes in the generation `base` are still true of
 /// the clients' locks. So where it directly follows a claim of the same owner that was not given up.
 #[must_use]

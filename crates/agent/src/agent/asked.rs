@@ -2,6 +2,7 @@
 //! time, and may end in a refusal. So it holds nothing up: a self-adoption goes on beside it, or begins, and makes way at
 //! the moment in which the claim has succeeded.
 
+use heirlock_core::claim::may_fence;
 use heirlock_core::takeover::{Action, End, Event, Standing};
 use heirlock_core::{Moment, ServiceName};
 
@@ -45,6 +46,22 @@ impl<O: Outside> Inside<O> {
         runs.flat_map(|running| running.machine.targets().to_vec()).collect()
     }
 
+    /// Looks once more at the owners that are to be fenced: this agent, or its whole server, may have stood still since the run
+    /// was asked for, and a server that lives must not be switched off.
+    fn may_fence(&mut self, services: &[ServiceName]) -> Result<(), String> {
+        let Some(authority) = self.asked.as_ref().map(|asked| asked.machine.authority().clone()) else {
+            return Ok(());
+        };
+        for service in services {
+            let looked = self.newest_or_lost(service, &authority);
+            let (newest, _) = looked.map_err(|error| error.to_string())?;
+            let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+            let may = may_fence(service, newest.as_ref(), &self.settings.server, heart, &authority);
+            may.map_err(|refusal| refusal.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Tells the run that was asked for what has happened. Nothing of it is durable before it has claimed.
     pub(crate) fn advance_asked(&mut self, event: Event) {
         let standing = self.standing();
@@ -65,13 +82,16 @@ impl<O: Outside> Inside<O> {
                         self.outside.begin_for(number, work);
                     }
                 },
-                Action::Fence(services) => {
-                    let owners = services
-                        .iter()
-                        .filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
-                    let work = RunWork::Fence(owners.collect());
-                    self.outside.begin_for(number, work);
-                }
+                Action::Fence(services) => match self.may_fence(&services) {
+                    Err(why) => self.advance_asked(Event::Fenced(Err(why))),
+                    Ok(()) => {
+                        let owners = services
+                            .iter()
+                            .filter_map(|service| Some((service.clone(), self.owner_of(service)?)));
+                        let work = RunWork::Fence(owners.collect());
+                        self.outside.begin_for(number, work);
+                    }
+                },
                 Action::Claim { services, authority } => {
                     if let Some(claimed) = self.claim_all(number, services, authority) {
                         self.claim_answered(claimed);

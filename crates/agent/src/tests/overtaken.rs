@@ -146,8 +146,9 @@ fn a_hint_of_the_store_has_the_agent_look_before_its_next_heartbeat_was_due() {
     agent.handle(Message::StoreChanged);
     settle(&mut agent);
     assert!(agent.claim_of(&service("new")).is_some(), "changes that come together are seen by one look");
-    pass(&mut agent);
-    settle(&mut agent);
-    assert!(agent.outside().now < due);
-    assert_eq!(agent.claim_of(&service("new")), None);
+    while agent.claim_of(&service("new")).is_some() {
+        pass(&mut agent);
+        settle(&mut agent);
+        assert!(agent.outside().now < due, "it has not looked before");
+    }
 }

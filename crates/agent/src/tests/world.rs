@@ -552,5 +552,6 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
 }
 mod conveying;
 mod counted;
+mod fencing;
 mod forgetting;
 mod verbs;

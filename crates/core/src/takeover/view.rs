@@ -4,6 +4,7 @@ use super::journal::{Cause, Stamp, Trouble};
 use super::member::{Member, Summary};
 use super::phase::Phase;
 use super::{Strategy, Takeover};
+use crate::claim::Authority;
 use crate::grace::Grace;
 use crate::moment::Moment;
 use crate::names::{ServerName, ServiceName};
@@ -38,6 +39,12 @@ impl Takeover {
     #[must_use]
     pub fn has_fence(&self) -> bool {
         self.plan.fence
+    }
+
+    /// The permission to claim, before a fence has confirmed anything.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.plan.authority
     }
 
     /// The owner that is off, as the person or the cluster manager who asked for the run says.

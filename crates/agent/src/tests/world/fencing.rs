@@ -1,0 +1,78 @@
+//! An owner that falls silent is fenced, and one that lives is not.
+
+use heirlock_core::store::ServerReport;
+
+use super::*;
+
+/// nfs-b adopts `new` by itself once nfs-a is silent, and has a fence.
+fn automatic() -> Arc<Settings> {
+    let mut settings = (*settings(false)).clone();
+    settings.services[0].mode = Mode::Automatic;
+    settings.hooks.fence = settings.lock_manager.recognise.clone();
+    Arc::new(settings)
+}
+
+/// An agent that has begun to look for what it needs to adopt `new`, for nfs-a has said nothing for long enough.
+fn about_to_fence() -> (InMemory, Agent<World>) {
+    let (store, mut before) = begun();
+    let world = std::mem::take(before.outside_mut());
+    let mut agent = Agent::new(automatic(), Box::new(store.clone()), world).unwrap();
+    agent.take_up();
+    let mut beat = 0;
+    for _ in 0..5_000 {
+        agent.do_what_is_due();
+        if matches!(agent.outside().said.front(), Some(Message::Fit(..))) {
+            return (store, agent);
+        }
+        match agent.outside_mut().said.pop_front() {
+            Some(message) => agent.handle(message),
+            None => {
+                let due = agent.next_due();
+                let world = agent.outside_mut();
+                world.now = due.max(world.now + Duration::from_millis(1));
+                world.look_at_lock_manager();
+                // For a while it lives.
+                if beat < 5 {
+                    beat += 1;
+                    let report = ServerReport::new("nfs-a".parse().unwrap(), "run-a");
+                    store.put_server(&ServerReport { beat, ..report }).unwrap();
+                }
+            }
+        }
+    }
+    panic!("nothing is adopted: {:?}", agent.outside().begun);
+}
+
+/// Takes in what has come, and does what is due.
+fn take_in(agent: &mut Agent<World>) {
+    while let Some(message) = agent.outside_mut().said.pop_front() {
+        agent.handle(message);
+    }
+    agent.do_what_is_due();
+}
+
+#[test]
+fn an_owner_that_stays_silent_is_fenced() {
+    let (_store, mut agent) = about_to_fence();
+    take_in(&mut agent);
+    assert!(agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+}
+
+#[test]
+fn an_owner_whose_heart_beats_again_is_not_fenced() {
+    let (store, mut agent) = about_to_fence();
+    let report = ServerReport::new("nfs-a".parse().unwrap(), "run-a");
+    store.put_server(&ServerReport { beat: 99, ..report }).unwrap();
+    take_in(&mut agent);
+    assert!(!agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+}
+
+#[test]
+fn an_agent_that_stood_still_since_it_saw_the_silence_fences_no_owner() {
+    let (_store, mut agent) = about_to_fence();
+    // As after SIGSTOP, or a pause of the whole virtual machine: the other servers may have stood still as well.
+    let world = agent.outside_mut();
+    world.now = world.now + Duration::from_secs(3_600);
+    take_in(&mut agent);
+    assert!(!agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+}
