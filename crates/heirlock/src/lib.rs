@@ -23,7 +23,6 @@ mod exports_syntax;
 mod fake_programs;
 mod files;
 mod from_elsewhere;
-mod groups;
 mod guard;
 mod hooks;
 mod host;

@@ -19,6 +19,7 @@
 mod boot;
 pub(crate) mod descendants;
 pub(crate) mod doing;
+pub(crate) mod groups;
 mod interfaces;
 pub(crate) mod mountd;
 pub(crate) mod nfs_conf;

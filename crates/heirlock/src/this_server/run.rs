@@ -15,12 +15,12 @@ use super::{Clock, Snapshot, ThisServer, watch};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, read_only, trust};
 use crate::detector::Hints;
-use crate::host::Host;
+use crate::host::{Host, groups};
 use crate::store::Store;
 use crate::store::timed::Timed;
 use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
-use crate::{callout, groups, guard, limits, store};
+use crate::{callout, guard, limits, store};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -37,7 +37,7 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let outbox = Outbox::default();
     let mut listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
     watchdog.keep(listener.take_thread());
-    let mut read_only = listen_for_group(&settings, clock, &snapshot);
+    let mut read_only = listen_for_group(&host, &settings, clock, &snapshot);
     watchdog.keep(read_only.as_mut().and_then(Listener::take_thread));
     watchdog.keep(Some(stop_on_signal(inbox.clone())?));
     let answers = inbox.clone();
@@ -107,12 +107,17 @@ fn listen(
 
 /// Lets a group read the status, where one is configured. Where that can't be, the agent says so and goes on: it protects clients
 /// all the same.
-fn listen_for_group(settings: &Settings, clock: Clock, snapshot: &Arc<Snapshot>) -> Option<Listener> {
+fn listen_for_group(
+    host: &Host,
+    settings: &Settings,
+    clock: Clock,
+    snapshot: &Arc<Snapshot>,
+) -> Option<Listener> {
     let group = settings.control.read_group.as_deref()?;
     let snapshot = Arc::clone(snapshot);
     let status =
         move |responder: Responder| responder.done(Answer::Status(Box::new(snapshot.report(clock.now()))));
-    let listening = groups::number_of(&Host::here(), group).and_then(|gid| {
+    let listening = groups::number_of(host, group).and_then(|gid| {
         read_only::listen(&settings.runtime_directory, gid, status).map_err(|error| error.to_string())
     });
     listening

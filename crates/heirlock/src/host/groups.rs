@@ -1,6 +1,6 @@
 //! Groups of this host, by the file in which they are listed.
 
-use crate::host::Host;
+use super::Host;
 
 /// The file that lists them (group(5)).
 const FILE: &str = "/etc/group";
