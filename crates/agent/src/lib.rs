@@ -1,4 +1,4 @@
-//! heirlock's agent: what happens between two calls of its server and of its store. It touches nothing by itself: no file,
+//! heirlock's agent: the work between two calls of its server and of its store. It touches nothing by itself: no file,
 //! thread, socket, clock or random number is here, and a test sees to that.
 //!
 //! A server implements [`Outside`], and hands its agent one [`Message`] at a time. The product's is `this_server/` in

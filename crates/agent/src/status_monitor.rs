@@ -1,4 +1,4 @@
-//! What a status monitor says to the agent, which owns the store: heirlock itself ([`Wanted`]), or rpc.statd by its callout
+//! The words of a status monitor to the agent, which owns the store: heirlock itself ([`Wanted`]), or rpc.statd by its callout
 //! ([`Said`]).
 
 use heirlock_core::monitor::Arrival;

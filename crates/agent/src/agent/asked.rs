@@ -11,7 +11,7 @@ use super::runs::Running;
 use super::work::{RunNumber, RunWork};
 
 impl<O: Outside> Inside<O> {
-    /// What this server holds and owes now.
+    /// The services that this server holds, and its duties, now.
     pub(crate) fn standing(&self) -> Standing {
         self.lives.standing(&ServiceName::host(&self.settings.server), self.holdings())
     }
@@ -84,7 +84,7 @@ impl<O: Outside> Inside<O> {
         self.say_phase_asked();
     }
 
-    /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
+    /// The store has answered. Where all needs of the run are met, all further work is done for it alone.
     pub(crate) fn claim_answered(&mut self, claimed: Event) {
         let Some(asked) = &mut self.asked else { return };
         let batch = asked.machine.step(self.outside.now(), claimed);
@@ -106,14 +106,14 @@ impl<O: Outside> Inside<O> {
         self.carry_on(batch);
     }
 
-    /// It can't begin. What is owed to anybody is owed as before.
+    /// The run can't begin. Duties towards clients stay as they were.
     pub fn refused(&mut self, end: End) {
         if let Some(running) = self.asked.take() {
             self.conclude(running, end);
         }
     }
 
-    /// Those who wait for it see that it is being checked.
+    /// Tells the callers that wait for it that it is being checked.
     fn say_phase_asked(&mut self) {
         let Some(asked) = &mut self.asked else { return };
         let phase = asked.machine.phase();
@@ -125,7 +125,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Those who wait for it see that it is being checked still.
+    /// Tells the callers that wait for it that it is being checked still.
     pub(crate) fn say_progress_asked(&mut self, now: Moment) {
         if let Some(asked) = &mut self.asked {
             asked.say_progress(now, &self.settings);

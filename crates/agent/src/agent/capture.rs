@@ -1,8 +1,8 @@
 //! Capture: from a look at the status monitor's directory to durable records of every service that this server holds.
 //!
-//! A look is made beside the loop (`look.rs`), and what it found is compared with the store a portion at each turn of the
-//! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop
-//! looks itself: what a run decides rests upon who was registered just then.
+//! A look is made beside the loop (`look.rs`), and its result is compared with the store a portion at each turn of the loop: with
+//! hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop looks itself:
+//! the decisions of a run rest upon the clients that are registered just then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,10 +25,10 @@ use crate::limits::{
 };
 use crate::words::counted;
 
-/// What capturing needs to remember between looks.
+/// The memory of capturing between looks.
 #[derive(Debug)]
 pub struct Capture {
-    /// Who was there at the last look.
+    /// The clients that were there at the last look.
     pub found: Population,
     /// Problems that were there at the last look: those that may have been in the making are spoken of now.
     problems: BTreeSet<Problem>,
@@ -36,7 +36,7 @@ pub struct Capture {
     pub(crate) known_problems: BTreeSet<Problem>,
     /// Addresses that names were resolved to.
     pub addresses: Arc<Addresses>,
-    /// Those that are news since a run began.
+    /// Addresses that were learnt since a run began.
     put_off: Addresses,
     pub(crate) resolver: Resolver,
     /// The store doesn't know yet what was found.
@@ -47,19 +47,19 @@ pub struct Capture {
     pub blind: Option<String>,
     /// When the last look began that is over.
     pub looked: Option<Moment>,
-    /// When everything is read anew, whatever hints say; `None`: now.
+    /// When everything is read anew, with or without a hint; `None`: now.
     pub due: Option<Moment>,
     /// The look that is on.
     looking: Option<Looking>,
-    /// Who registered since it began, as far as the loop knows already.
+    /// Clients that registered since the look began, as far as the loop knows already.
     learnt: BTreeMap<MonName, Learnt>,
-    /// What the last look found, as far as it isn't compared with the store yet.
+    /// The result of the last look, as far as it isn't compared with the store yet.
     comparing: Option<Comparing>,
     /// Before this moment no look is made only because a deletion may be believed.
     pause: Moment,
     /// How many files the last look had to open.
     opened: usize,
-    /// What of each service is compared at one turn of the loop.
+    /// The portion of each service that is compared at one turn of the loop.
     pub(crate) portion: Portion,
 }
 
@@ -67,11 +67,11 @@ pub struct Capture {
 #[derive(Debug, Clone, Copy)]
 struct Looking {
     began: Moment,
-    /// Nobody else has looked since.
+    /// No other look was made since.
     counts: bool,
 }
 
-/// What the loop knows of a client while a look is on.
+/// The loop's knowledge of a client while a look is on.
 #[derive(Debug, Clone)]
 enum Learnt {
     /// Its registrations are these.
@@ -80,7 +80,7 @@ enum Learnt {
     AtLeast(Vec<u8>),
 }
 
-/// What was found is compared with what the store holds.
+/// The comparison of a look's result with the records of the store.
 #[derive(Debug)]
 struct Comparing {
     /// When the look began.
@@ -265,7 +265,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// A look begins: what happens from now on may not be seen by it.
+    /// A look begins: it may not see any change from now on.
     fn begin_basis(&mut self, now: Moment) -> Basis {
         self.outside.forget_hints();
         self.follow_all(now);
@@ -295,7 +295,7 @@ impl<O: Outside> Inside<O> {
         let Found { mut population, problems, opened } = match found {
             Ok(found) => found,
             Err(why) => {
-                // What can't be seen is not gone.
+                // Records that can't be seen are not gone.
                 self.say_blind(Some(why));
                 return;
             }
@@ -346,7 +346,7 @@ impl<O: Outside> Inside<O> {
         let life = self.life_that_deletes().filter(|life| comparing.life.as_ref() == Some(life));
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
-        // What is not held any more is no concern of this server's.
+        // A service that is not held any more is no concern of this server's.
         comparing.services.retain(|service, _| held_services.contains_key(service));
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = Vec::new();
         for (service, held) in &mut held_services {
@@ -420,14 +420,14 @@ impl<O: Outside> Inside<O> {
                 tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
         } else if self.run.is_some() {
-            // A client that is being told must not become another one: its outcome would be nobody's.
+            // A client that is being told must not become another one: its outcome would belong to no client.
             self.capture.put_off.insert(name.clone(), addresses);
         } else {
             self.learn(now, name, addresses);
         }
     }
 
-    /// What was resolved while a run was on.
+    /// Takes in the names that were resolved while a run was on.
     pub(crate) fn learn_what_was_put_off(&mut self, now: Moment) {
         for (name, addresses) in std::mem::take(&mut self.capture.put_off) {
             self.learn(now, &name, addresses);
@@ -475,7 +475,7 @@ impl<O: Outside> Inside<O> {
         self.capture.problems = seen;
     }
 
-    /// While a run waits for clients to come back: who registered since it recognised.
+    /// While a run waits for clients to come back: tells it which clients registered since it recognised.
     fn report_registrations(&mut self) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);

@@ -14,7 +14,7 @@ use super::{Inside, status};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
 
-/// Services that are to come home, until when, and who waits for it.
+/// Services that are to come home, until when, and the callers that wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Wishes(Vec<Wish>);
 
@@ -32,13 +32,13 @@ struct Wish {
     asked_at: Option<Moment>,
     until: Moment,
     waiting: Waiting,
-    /// What those who wait are told besides.
+    /// The sentences that the waiting callers are told besides.
     told: Vec<String>,
 }
 
 /// How far a wish is.
 enum Fate {
-    /// The service is nobody's, or ours.
+    /// No server holds the service, or this one does.
     Free,
     Waits(Wait),
     /// It can't be fulfilled.
@@ -54,7 +54,7 @@ impl<O: Outside> Inside<O> {
         if self.is_adopted_already(&service) {
             return self.answer_of_adopted(&service, waiting.responder, "is at home");
         }
-        // Nobody gives up what could not be adopted here then.
+        // The owner isn't asked for a service that could not be adopted here then.
         if let Err(why) = self.knows_its_own(false) {
             return waiting.responder.failed(&why, true);
         }

@@ -21,11 +21,11 @@ use heirlock_core::store::Change as StoreChange;
 pub struct Look {
     /// When it began.
     pub at: Moment,
-    /// What was seen.
+    /// The observation.
     pub observation: Observation,
 }
 
-/// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
+/// The questions about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
 pub(crate) struct Meeting {
     /// When the lock manager was last asked, in the life that runs.
@@ -130,7 +130,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What `status` says of clients of whom nobody knows whether their locks are gone.
+    /// The problems, for `status`, with clients of which it is not known whether their locks are gone.
     pub fn stranger_problems(&self) -> Vec<Problem> {
         let Some(why) = &self.meeting.silent else { return Vec::new() };
         let problem =
@@ -138,7 +138,7 @@ impl<O: Outside> Inside<O> {
         self.owed().unknown.iter().map(problem).collect()
     }
 
-    /// What is owed to the clients of all that is held, in the life that runs.
+    /// The duties towards the clients of all services that are held, in the life that runs.
     pub(crate) fn owed(&self) -> Owed {
         self.lives.owed(self.holdings())
     }
@@ -155,7 +155,7 @@ impl<O: Outside> Inside<O> {
         newest_of(&boot, lives).cloned()
     }
 
-    /// What was conveyed by a run that nobody goes on with is taken away again.
+    /// Takes the records away that were conveyed by a run which does not go on.
     pub(crate) fn tidy_conveyed(&mut self) {
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
         if unfinished || self.outside.placed().is_empty() {
