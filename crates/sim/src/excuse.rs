@@ -1,5 +1,4 @@
-//! What became of locks that were lost: how many were made good, what excuses the others, and how often each excuse may be
-//! taken.
+//! The fate of lost locks: how many were made good, the excuses for the others, and how often each excuse may be taken.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -29,7 +29,7 @@ pub(crate) struct Errand {
     began: Ms,
     is_first_round: bool,
     has_source: bool,
-    /// Those that can't be called.
+    /// Clients that can't be called.
     untold: Vec<(MonName, String)>,
 }
 
@@ -124,7 +124,7 @@ impl World {
             let Some(transmit) = errand.notifier.poll_transmit(now) else { break };
             match transmit.transport {
                 Transport::Udp => self.send(server, &errand.service, &transmit),
-                // No client here listens over TCP. One that names no port over UDP had its answer garbled.
+                // No client here listens over TCP. A client that names no port over UDP had its answer garbled.
                 Transport::Tcp => errand.notifier.handle_failure(transmit.xid, "connection refused".into()),
             }
         }

@@ -33,11 +33,11 @@ pub(crate) struct Recognising {
     pub(crate) strategy: Strategy,
     pub(crate) before: Ms,
     pub(crate) grace_seen: Option<Moment>,
-    /// What it answered right before, where it was asked.
+    /// Its answer right before, where it was asked.
     pub(crate) answer: Option<Probe>,
 }
 
-/// What a probe of a lock manager answers.
+/// The answer to a probe of a lock manager.
 pub(crate) fn probe(serves: bool, in_grace: bool) -> Probe {
     match (serves, in_grace) {
         (true, true) => Probe::InGrace,
@@ -146,7 +146,7 @@ impl World {
                 self.servers[of].fenced_until = self.now + 5_000;
             }
         }
-        let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".to_owned()) };
+        let outcome = if confirmed { Ok(()) } else { Err("no fence confirms it".to_owned()) };
         self.tell_agent(at, 900, Message::Event(run, Event::Fenced(outcome)));
     }
 
