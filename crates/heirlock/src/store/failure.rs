@@ -1,5 +1,5 @@
-//! What goes wrong with the files of a store, and with the file in which a server remembers its store: of which kind each
-//! failure is, and the sentence that a person is told.
+//! Failures of a store's files, and of the file in which a server remembers its store: the kind of each, and the sentence that a
+//! person is told.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -9,7 +9,7 @@ use heirlock_core::store_identity::{OlderStore, WrongStore};
 use heirlock_core::{Generation, ServiceName};
 use thiserror::Error;
 
-/// What goes wrong with a file. Its sentence says where that file is.
+/// A failure of a file. Its sentence says where that file is.
 #[derive(Debug, Error)]
 pub(crate) enum FileError {
     /// Something in it could not be read or written.
@@ -168,7 +168,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "; make room: clients are unprotected until then"
         }
         ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
-        // What was found says what to do.
+        // The finding itself says what to do.
         ErrorKind::InvalidInput | ErrorKind::FileTooLarge | ErrorKind::IsADirectory => "",
         ErrorKind::NotADirectory => "; a folder belongs there: remove what is in its place",
         ErrorKind::NotFound => "; see whether its volume is mounted, and what became of that file",

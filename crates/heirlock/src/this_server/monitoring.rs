@@ -17,7 +17,7 @@ use crate::monitor::sockets::Sockets;
 use crate::monitor::{self, Desk, Options, Trust};
 use crate::watchdog::Turns;
 
-/// What lies in the status monitor's directory, once that was read. The thread that reads it at the start fills it in.
+/// The status monitor's directory, once it was read. The thread that reads it at the start fills it in.
 pub(super) type Read = Arc<Mutex<Option<Directory>>>;
 
 impl ThisServer {
@@ -95,8 +95,8 @@ impl ThisServer {
     }
 }
 
-/// Makes the desk know what lies in the directory, and answers of which clients the files are to follow. What was read first
-/// stays, for it knows what was written since.
+/// Makes the desk know the contents of the directory, and answers of which clients the files are to follow. The first reading
+/// stays, for it knows the files that were written since.
 fn read(
     into: &Read,
     host: &Host,

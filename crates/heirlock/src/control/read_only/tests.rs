@@ -8,7 +8,7 @@ use rustix::process::{Gid, Uid};
 use super::super::{Answer, Line, Request, ask_read_only};
 use super::*;
 
-/// Somebody else on this host, in no group of ours.
+/// Another user of this host, in no group of ours.
 const NEIGHBOUR: u32 = 65_534;
 
 /// The group that may read the status.

@@ -18,7 +18,7 @@ const LINE: &str = "heirlock store identity, format 1: ";
 const IDENTITY_BYTES_MAX: usize = 256;
 
 impl DirStore {
-    /// A store as it is, whatever is expected.
+    /// A store as it is, expected or not.
     pub(super) fn look(&self) -> Result<Found, FileError> {
         let identity = self.read_identity()?;
         let services = self.claimed_services()?;
@@ -48,7 +48,7 @@ impl DirStore {
     }
 
     pub(super) fn expected(&self) -> MutexGuard<'_, Option<StoreIdentity>> {
-        // What a thread that panicked left in it is still true.
+        // Its contents are still true after a thread has panicked.
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
