@@ -82,7 +82,7 @@ fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
     assert_eq!(counted(Phase::Settled), (1, 1, 0), "the other one came later");
 }
 
-/// The message of each event, without its fields: what `journalctl` shows.
+/// The message of each event, without its fields, as `journalctl` shows it.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<Vec<String>>>);
 
