@@ -101,7 +101,7 @@ impl Cluster {
     }
 
     /// The agent of a server is not there any more: it answers nothing.
-    pub(crate) fn forget_what_was_said_to(&mut self, server: usize) {
+    pub(crate) fn forget_authority_given_to(&mut self, server: usize) {
         self.said.retain(|_, (to, ..)| *to != server);
     }
 

@@ -128,7 +128,7 @@ impl Outside for OutsideOf {
         true
     }
 
-    fn say_what_was_suppressed(&self, _: bool) {}
+    fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
         let world = self.world();

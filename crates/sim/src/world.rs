@@ -456,7 +456,7 @@ impl World {
     fn forget_agent(&mut self, server: usize) {
         self.agents[server] = None;
         self.servers[server].forget_agent();
-        self.cluster.forget_what_was_said_to(server);
+        self.cluster.forget_authority_given_to(server);
     }
 
     // Servers.

@@ -428,7 +428,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Takes in the names that were resolved while a run was on.
-    pub(crate) fn learn_what_was_put_off(&mut self, now: Moment) {
+    pub(crate) fn learn_names_that_were_put_off(&mut self, now: Moment) {
         for (name, addresses) in std::mem::take(&mut self.capture.put_off) {
             self.learn(now, &name, addresses);
         }

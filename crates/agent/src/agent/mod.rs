@@ -307,7 +307,7 @@ impl<O: Outside> Inside<O> {
             run,
             self.capture_due(),
             self.shared.due(),
-            self.who_came_due(),
+            self.returns_due(),
             self.files_due(),
             self.put_off.due(),
             self.conveying.due(),
@@ -328,7 +328,7 @@ impl<O: Outside> Inside<O> {
             self.beat(now);
             self.take_in_spool(now);
         }
-        self.end_what_was_put_off(now);
+        self.end_messages_put_off_too_long(now);
         self.say_who_came(now);
         self.tick_asked(now);
         self.tick_run(now);
@@ -348,7 +348,7 @@ impl<O: Outside> Inside<O> {
 
     /// Says that this server lives, and takes in what the others say.
     pub fn beat(&mut self, now: Moment) {
-        self.outside.say_what_was_suppressed(false);
+        self.outside.say_suppressed_lines(false);
         let condition = Condition {
             written_at_s: self.outside.wall_s(),
             incarnation: self.lives.running().cloned(),
@@ -356,7 +356,7 @@ impl<O: Outside> Inside<O> {
             ailments: self.ailments(),
             facts: self.facts(now),
         };
-        self.say_what_was_put_off(now);
+        self.say_messages_put_off(now);
         self.say_progress_asked(now);
         let met = self.meet_store();
         if let Err(error) = &met {
@@ -494,7 +494,7 @@ impl<O: Outside> Inside<O> {
         tracing::info!("the agent stops");
         self.stop_notifying();
         self.say_ends();
-        self.outside.say_what_was_suppressed(true);
+        self.outside.say_suppressed_lines(true);
         self.follow_all(self.outside.now());
         self.pulse.pause(true);
         self.meet_store()

@@ -392,7 +392,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// When the log is to name the clients that came back.
-    pub(crate) fn who_came_due(&self) -> Option<Moment> {
+    pub(crate) fn returns_due(&self) -> Option<Moment> {
         let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.came.is_empty())?;
         Some(monitoring.said_who_came + limits::PROGRESS_INTERVAL)
     }

@@ -56,7 +56,7 @@ pub trait Outside {
     fn may_say(&self, kind: &'static str) -> bool;
 
     /// Says what was suppressed by [`Outside::may_say`] and is over. `all`: the agent ends, and all of it is said.
-    fn say_what_was_suppressed(&self, all: bool);
+    fn say_suppressed_lines(&self, all: bool);
 
     // This server.
 

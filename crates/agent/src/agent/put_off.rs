@@ -121,7 +121,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// A message that has waited for the store for long enough is answered with the store's own error.
-    pub fn end_what_was_put_off(&mut self, now: Moment) {
+    pub fn end_messages_put_off_too_long(&mut self, now: Moment) {
         if self.put_off.due().is_none_or(|due| now < due) {
             return;
         }
@@ -140,7 +140,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Tells those whose requests were put off what they wait for. One whose caller is gone is not begun any more.
-    pub fn say_what_was_put_off(&mut self, now: Moment) {
+    pub fn say_messages_put_off(&mut self, now: Moment) {
         self.put_off.0.retain_mut(|later| match later {
             Later::Request(_, responder, until) => {
                 let wait = Wait::new("the store to answer", now, Some(*until));

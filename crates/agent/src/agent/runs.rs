@@ -675,7 +675,7 @@ impl<O: Outside> Inside<O> {
         self.outside.stop_telling();
         self.has_ended(&mut running, &end);
         self.say_end_once_taken_away(running, end);
-        self.learn_what_was_put_off(self.outside.now());
+        self.learn_names_that_were_put_off(self.outside.now());
         self.prune();
         self.capture.due = Some(self.outside.now());
     }

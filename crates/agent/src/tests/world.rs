@@ -161,7 +161,7 @@ impl Outside for World {
         true
     }
 
-    fn say_what_was_suppressed(&self, _: bool) {}
+    fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
         Some(self.observe().boot)

@@ -231,11 +231,11 @@ impl Outside for ThisServer {
         from_elsewhere::may_say(kind, Source::Unknown)
     }
 
-    fn say_what_was_suppressed(&self, all: bool) {
+    fn say_suppressed_lines(&self, all: bool) {
         if all {
             from_elsewhere::say_all_that_was_suppressed();
         } else {
-            from_elsewhere::say_what_was_suppressed();
+            from_elsewhere::say_suppressed_lines();
         }
     }
 
