@@ -162,7 +162,7 @@ pub struct Inside<O> {
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
     pub lives: Lives,
-    meeting: recovery::Meeting,
+    grace_inquiry: recovery::GraceInquiry,
     grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
     pub held: BTreeMap<ServiceName, Held>,
@@ -226,7 +226,7 @@ impl<O: Outside> Inside<O> {
             capture: Capture::new(),
             monitoring: None,
             lives: Lives::default(),
-            meeting: recovery::Meeting::default(),
+            grace_inquiry: recovery::GraceInquiry::default(),
             grace_note: grace::GraceNote::default(),
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
