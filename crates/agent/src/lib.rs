@@ -185,7 +185,7 @@ impl<O: Outside> Agent<O> {
         self.0.capture.portion = Portion::of(clients, clients, clients);
     }
 
-    /// Nothing is on that was asked for or begun: no run, no release, no wish for a service that is at home here, and nothing
+    /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing
     /// that waits for the store. Captures and heartbeats go on.
     pub fn is_at_rest(&self) -> bool {
         self.0.is_at_rest()

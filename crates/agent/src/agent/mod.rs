@@ -189,7 +189,7 @@ pub struct Inside<O> {
     pub protection: Protection,
     releases: release::Releases,
     pub put_off: put_off::PutOff,
-    wishes: failback::Wishes,
+    home_requests: failback::HomeRequests,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     /// Tells this configuration from others.
@@ -245,7 +245,7 @@ impl<O: Outside> Inside<O> {
             protection: Protection::default(),
             releases: release::Releases::default(),
             put_off: put_off::PutOff::default(),
-            wishes: failback::Wishes::default(),
+            home_requests: failback::HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
             fatal: None,
@@ -406,8 +406,8 @@ impl<O: Outside> Inside<O> {
             self.health.worked();
         }
         self.look_for_silence(now);
-        self.answer_wishes(now);
-        self.fulfil_wishes(now);
+        self.answer_home_requests(now);
+        self.fulfil_home_requests(now);
         self.say_releases(now);
         self.forget_the_unreachable(now);
     }
@@ -417,7 +417,7 @@ impl<O: Outside> Inside<O> {
         self.run.is_none()
             && self.asked.is_none()
             && !self.releases_are_on()
-            && self.wishes.is_empty()
+            && self.home_requests.is_empty()
             && self.put_off.is_empty()
             && self.conveying.is_over()
     }

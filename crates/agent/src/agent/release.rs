@@ -32,7 +32,7 @@ pub(crate) struct Releases {
 struct Release {
     /// The callers that wait for it.
     responders: Vec<Responder>,
-    /// For which wish of its home it is.
+    /// For which request of its home it is.
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,

@@ -20,7 +20,7 @@ fn asked_for(place: &mut Place, asked: u64) {
     store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
     let now = place.agent.outside.now();
     place.agent.pulse.look(now, &store).unwrap();
-    place.agent.answer_wishes(now);
+    place.agent.answer_home_requests(now);
 }
 
 /// It holds that service, in the life 1 of its lock manager.
