@@ -88,7 +88,7 @@ impl<O: Outside> Inside<O> {
             (request.asked_at, request.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
             request.told = said;
             if request.waiting.until == AnswerWhen::Accepted {
-                let no_client = Responder::nobody();
+                let no_client = Responder::without_client();
                 let responder = std::mem::replace(&mut request.waiting.responder, no_client);
                 let text = format!(
                     "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"

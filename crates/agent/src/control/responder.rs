@@ -19,9 +19,9 @@ pub struct Responder(Box<dyn Respond>);
 
 /// The end of a connection that no client waits at.
 #[derive(Debug)]
-struct Nobody;
+struct NoClient;
 
-impl Respond for Nobody {
+impl Respond for NoClient {
     fn progress(&mut self, _: &Progress) -> bool {
         false
     }
@@ -37,8 +37,8 @@ impl Responder {
 
     /// For work that goes on although no client waits for it.
     #[must_use]
-    pub fn nobody() -> Self {
-        Self::new(Nobody)
+    pub fn without_client() -> Self {
+        Self::new(NoClient)
     }
 
     /// Says how far it is; `false` where no client listens any more.

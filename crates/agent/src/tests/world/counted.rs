@@ -10,10 +10,10 @@ fn events_of_an_agent_are_counted_where_they_happen_and_every_other_number_stays
     let before = *agent.status().observed.unwrap();
     assert_eq!(before, Observed { began_at_s: before.began_at_s, ..Observed::default() });
     adopt(&store, &mut agent, None);
-    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::nobody()));
+    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::without_client()));
     agent.handle(Message::Request(
         Box::new(Request::Release { service: service("gone") }),
-        Responder::nobody(),
+        Responder::without_client(),
     ));
     agent.handle(Message::HookRan(Hook::Fence, Duration::from_secs(2), false));
     let counted = *agent.status().observed.unwrap();
