@@ -15,7 +15,7 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 use crate::Ms;
 use crate::conveying::Conveying;
 use crate::outside::LastLook;
-use crate::telling::Errand;
+use crate::telling::Notification;
 use crate::world::Death;
 
 /// How long a grace period lasts.
@@ -86,7 +86,7 @@ pub(crate) struct Server {
     /// Something changed in the status monitor's directory since its agent last forgot hints.
     pub(crate) is_hinted: bool,
     /// The services whose clients its agent tells.
-    pub(crate) tellings: Vec<Errand>,
+    pub(crate) tellings: Vec<Notification>,
     /// The last look beside its agent's loop.
     pub(crate) last_look: Option<LastLook>,
     /// Its memory of the store, on its own disk.

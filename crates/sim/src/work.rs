@@ -18,7 +18,7 @@ use crate::losses::Disturbance;
 use crate::schedule::Level;
 use crate::server::client_address;
 use crate::settings::grace_length;
-use crate::telling::Errand;
+use crate::telling::Notification;
 use crate::world::{Happening, World};
 
 /// How long the lock manager is asked whether grace is open.
@@ -77,8 +77,8 @@ impl World {
             RunWork::Tell { tellings, grace } => {
                 for telling in tellings {
                     let seed = self.chance(Purpose::Notifier, at.0).u64(..);
-                    let errand = Errand::new(run, telling, grace, seed, self.now);
-                    self.begin_errand(at, errand);
+                    let notification = Notification::new(run, telling, grace, seed, self.now);
+                    self.begin_notification(at, notification);
                 }
             }
         }

@@ -208,7 +208,7 @@ pub(crate) struct World {
     pub(crate) is_busy: bool,
     /// Agents that were started, and services whose clients were told.
     starts: u64,
-    pub(crate) errands: u64,
+    pub(crate) notifications: u64,
     pub(crate) teller: Teller,
 }
 
@@ -251,7 +251,7 @@ impl World {
             checks: Checks::default(),
             is_busy: true,
             starts: 0,
-            errands: 0,
+            notifications: 0,
             teller,
         };
         (0..world.servers.len()).for_each(|server| world.after(10, Happening::Boot(server)));

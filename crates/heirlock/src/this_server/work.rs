@@ -45,7 +45,7 @@ pub(crate) struct Workshop {
 }
 
 /// The clients of one service are being told, inside grace.
-struct Errand<'a> {
+struct Notification<'a> {
     shop: &'a Workshop,
     service: &'a ServiceName,
     names: LookUp,
@@ -54,7 +54,7 @@ struct Errand<'a> {
     stop: &'a AtomicBool,
 }
 
-impl notifier::Principal for Errand<'_> {
+impl notifier::Principal for Notification<'_> {
     fn now(&self) -> Moment {
         self.shop.clock.now()
     }
@@ -427,8 +427,8 @@ impl Workshop {
         };
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
-        let mut left = notifier::run(task, &mut errand);
+        let mut notification = Notification { shop: self, service: &service, names, readiness, grace, stop };
+        let mut left = notifier::run(task, &mut notification);
         left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });
