@@ -268,7 +268,7 @@ impl Ledger {
 
     /// When the next tombstone may be believed: time for a scan even without a hint.
     #[must_use]
-    pub fn next_burial(&self) -> Option<Moment> {
+    pub fn next_tombstone_due(&self) -> Option<Moment> {
         self.tombstones.values().min().map(|since| *since + self.delay)
     }
 

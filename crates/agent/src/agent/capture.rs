@@ -208,7 +208,7 @@ impl<O: Outside> Inside<O> {
 
     /// When a deletion may be believed and is looked for.
     fn deletions_due(&self) -> Option<Moment> {
-        let from = self.held.values().filter_map(|held| held.ledger.next_burial()).min()?;
+        let from = self.held.values().filter_map(|held| held.ledger.next_tombstone_due()).min()?;
         self.capture.looks_for_deletions(from)
     }
 
