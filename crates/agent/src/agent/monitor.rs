@@ -266,7 +266,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Tells the desk who is durable, where that is not what it knows.
+    /// Tells the status monitor which clients are durable, where it does not know that.
     pub fn tell_durable(&mut self) {
         // Before the store is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
@@ -490,7 +490,7 @@ impl<O: Outside> Inside<O> {
         self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told.as_ref() == Some(&self.arrived()))
     }
 
-    /// Every removal is made known to the desk beforehand, so who has arrived tells the rest.
+    /// Every removal is made known to the status monitor beforehand, so the arrivals tell the rest.
     fn arrived(&self) -> Vec<(ServiceName, Generation, u64)> {
         let arrived = |(service, held): (&ServiceName, &Held)| {
             (service.clone(), held.claim.generation, held.ledger.arrived())

@@ -50,7 +50,7 @@ use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
 use crate::host::Host;
-use crate::monitor::Desk;
+use crate::monitor::SharedMonitor;
 use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
@@ -84,7 +84,7 @@ pub(crate) struct ThisServer {
     /// The files that the agent's own looks have read.
     memory: detector::Memory,
     /// heirlock is the status monitor.
-    pub(crate) desk: Option<Desk>,
+    pub(crate) monitor: Option<SharedMonitor>,
     directory: monitoring::Read,
     /// From which addresses clients can be told, in the run that was brought up last.
     readiness: Arc<Readiness>,
@@ -126,7 +126,7 @@ impl ThisServer {
             },
             hinted: Arc::default(),
             memory: detector::Memory::default(),
-            desk: None,
+            monitor: None,
             directory: Arc::default(),
             readiness: Arc::default(),
             stop: Arc::default(),
@@ -342,21 +342,21 @@ impl Outside for ThisServer {
     }
 
     fn tell_monitor(&self, event: MonitorEvent) {
-        if let Some(desk) = &self.desk {
-            desk.tell(event);
+        if let Some(monitor) = &self.monitor {
+            monitor.tell(event);
         }
     }
 
     fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine> {
-        self.desk.as_ref().map(|desk| desk.lines(client)).unwrap_or_default()
+        self.monitor.as_ref().map(|monitor| monitor.lines(client)).unwrap_or_default()
     }
 
     fn may_forget(&self, client: &MonName) -> bool {
-        self.desk.as_ref().is_none_or(|desk| desk.may_forget(client))
+        self.monitor.as_ref().is_none_or(|monitor| monitor.may_forget(client))
     }
 
     fn monitor_standing(&self) -> Option<Standing> {
-        self.desk.as_ref().map(Desk::standing)
+        self.monitor.as_ref().map(SharedMonitor::standing)
     }
 
     fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {

@@ -47,7 +47,7 @@ fn monitoring() -> Place {
 }
 
 fn knows(place: &Place, number: u8) -> bool {
-    place.agent.outside.desk.as_ref().unwrap().knows(&client(number))
+    place.agent.outside.monitor.as_ref().unwrap().knows(&client(number))
 }
 
 fn committed(place: &mut Place, entries: &[RecordChange]) {
@@ -71,7 +71,7 @@ fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let now = place.agent.outside.now();
     place.agent.resolved(now, &named, Ok(client(1).address().into_iter().collect()));
     place.agent.tell_durable();
-    assert!(place.agent.outside.desk.as_ref().unwrap().knows(&named));
+    assert!(place.agent.outside.monitor.as_ref().unwrap().knows(&named));
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn killed_and_answering(place: &mut Place) {
 fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
     let mut place = monitoring();
     let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
-    let desk = place.agent.outside.desk.clone().unwrap();
-    desk.found(vec![(line(1), std::time::SystemTime::now())]);
+    let monitor = place.agent.outside.monitor.clone().unwrap();
+    monitor.found(vec![(line(1), std::time::SystemTime::now())]);
     // A client that left just before: its file could not follow any more.
     let sm = place.directory.path().join("nfs/sm");
     std::fs::write(sm.join(client(2).as_str()), bytes(2)).unwrap();
