@@ -128,7 +128,7 @@ impl World {
                 Transport::Udp => self.send(server, &notification.service, &transmit),
                 // No client here listens over TCP. A client that names no port over UDP had its answer garbled.
                 Transport::Tcp => {
-                    notification.notifier.handle_failure(transmit.xid, "connection refused".into())
+                    notification.notifier.handle_failure(transmit.xid, "connection refused".into());
                 }
             }
         }
