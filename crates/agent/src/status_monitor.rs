@@ -27,7 +27,7 @@ pub enum Said {
     Add {
         /// the client
         mon_name: MonName,
-        /// for whom; CTDB's order of arguments leaves it out
+        /// the lock manager's own name; CTDB's order of arguments leaves it out
         my_name: Option<MyName>,
     },
     /// A client is not monitored any more.

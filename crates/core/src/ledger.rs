@@ -71,8 +71,8 @@ pub struct Problem {
 pub struct Roles {
     /// Servers that this server mounts from: their records are its own lock manager's, as a client.
     pub peers: BTreeSet<MonName>,
-    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP table is a
-    /// hint: it can make a host a client, never the contrary.
+    /// Addresses that are connected to this server's NFS or NLM port: clients, also where they are something else as well. The
+    /// TCP table is a hint: it can make a host a client, never the contrary.
     pub connected: BTreeSet<MonName>,
 }
 

@@ -1,5 +1,5 @@
 //! Every thread begins here: it has a name, by which an administrator finds it (`ps -eL`, gdb), and one that can't be started
-//! is an error that is reported. std's own `thread::spawn` panics there, and with it would end whatever called it.
+//! is an error that is reported. std's own `thread::spawn` panics there, and with it would end its caller.
 //!
 //! clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
 

@@ -403,7 +403,7 @@ fn a_verb_that_a_cluster_manager_repeats_is_answered_as_far_as_the_run_has_come(
     let finish = ["adopt", "nfs", "--finish", "--until", "notified"];
     assert_eq!(say(&finish), (6, true, phase("notifying")), "one client is off");
     assert_eq!(say(&finish), (6, false, phase("notifying")));
-    // Grace is open and stays so for minutes: it is not waited for what becomes of that client.
+    // Grace is open and stays so for minutes: no caller waits for the outcome of that client.
     assert_eq!(say(&prepare), (0, false, phase("notifying")));
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
 }

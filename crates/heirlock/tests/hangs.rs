@@ -349,7 +349,7 @@ fn with_hook(site: &Site, name: &str) -> (Server, Hook) {
     (server, hook)
 }
 
-/// A verb that waits for what hangs.
+/// A verb that waits for the thing that hangs.
 fn verb(server: &Server, words: &[&str]) -> Program {
     Program::start(server.command(words).stdout(Stdio::null()).stderr(Stdio::null()))
 }

@@ -508,7 +508,7 @@ fn a_callout_ends_when_the_client_is_durable_and_without_an_agent_it_is_noted() 
     }
     let mut server = Server::new("mode = \"callout\"");
     server.start("agent");
-    // As rpc.statd runs it: as the user whom the records belong to, in its directory.
+    // As rpc.statd runs it: as the user that owns the records, in its directory.
     let big = [env!("CARGO_BIN_EXE_heirlock"), "callout"];
     let small = [env!("CARGO_BIN_EXE_heirlock-callout")];
     let callout = |program: &[&str], client: &str| {

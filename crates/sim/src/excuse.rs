@@ -105,7 +105,7 @@ impl Evidence {
 pub struct Losses {
     /// Their holders were told in time, and reclaimed them.
     pub made_good: u64,
-    /// The others, by what excuses them.
+    /// The others, by their excuse.
     pub excused: BTreeMap<Excuse, u64>,
 }
 

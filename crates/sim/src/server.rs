@@ -250,7 +250,7 @@ impl Server {
         self.take_away(&name, &render_record(&own));
     }
 
-    /// The status monitor starts: it remembers whom its files name as its own.
+    /// The status monitor starts: it remembers the clients that its files name as its own.
     pub(crate) fn start_status_monitor(&mut self) {
         let own = self.sm.values().flat_map(|bytes| lines(bytes)).filter(|line| self.is_own(line));
         self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();

@@ -145,7 +145,7 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// Remembers something for the time after this run of the agent. Where that fails the agent goes on by what it knows.
+    /// Remembers something for the time after this run of the agent. Where that fails the agent goes on by its own knowledge.
     pub(crate) fn remember(&mut self, change: impl Fn(&mut StoreMemory)) {
         let known = &mut self.acquaintance;
         let mut next = known.memory.clone();

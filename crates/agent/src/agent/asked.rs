@@ -45,7 +45,7 @@ impl<O: Outside> Inside<O> {
         runs.flat_map(|running| running.machine.targets().to_vec()).collect()
     }
 
-    /// Tells the run that was asked for what has happened. Nothing of it is durable before it has claimed.
+    /// Tells an event to the run that was asked for. Nothing of it is durable before it has claimed.
     pub(crate) fn advance_asked(&mut self, event: Event) {
         let standing = self.standing();
         let Some(asked) = &mut self.asked else { return };

@@ -163,7 +163,8 @@ impl Capture {
         self.opened
     }
 
-    /// Whether it is known who is there, or that this can't be known. Before that nothing is decided about the life that runs.
+    /// Whether it is known which clients are there, or that this can't be known. Before that nothing is decided about the life
+    /// that runs.
     pub(crate) fn has_looked(&self) -> bool {
         self.looked.is_some() || self.blind.is_some()
     }
@@ -220,7 +221,8 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Looks, if more may have changed than the last look showed, before something is decided that rests upon who is there.
+    /// Looks, if more may have changed than the last look showed, before something is decided that rests upon the clients that
+    /// are there.
     pub(crate) fn settle_capture(&mut self, now: Moment) {
         if self.capture.looking.is_some() || self.outside.is_hinted() {
             self.look(now, false);
@@ -280,7 +282,8 @@ impl<O: Outside> Inside<O> {
         self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
         let rests = Arc::ptr_eq(&looked.basis.placed, &self.outside.placed());
         if !looking.counts || self.run.is_some() || !rests {
-            // It may show what was conveyed as if a client had registered, or who was there before as if he had come back.
+            // It may show a conveyed record as if its client had registered, or a client that was there before as if it had come
+            // back.
             self.capture.due = Some(now);
             return;
         }

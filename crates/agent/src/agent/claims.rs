@@ -150,7 +150,7 @@ impl<O: Outside> Inside<O> {
         Ok(claiming.over())
     }
 
-    /// Looks for what the claim of a service needs from the store.
+    /// Looks for the contents of the store that the claim of a service needs.
     fn look_ahead(
         &mut self,
         service: &ServiceName,

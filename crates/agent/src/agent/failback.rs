@@ -77,7 +77,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// It was looked for what the adoption needs here; now its owner is asked.
+    /// The needs of the adoption were looked for here; now its owner is asked.
     pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
         let Fit { missing, said } = looked;
         let now = self.outside.now();

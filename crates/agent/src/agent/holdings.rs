@@ -94,7 +94,7 @@ impl Held {
         }
     }
 
-    /// The last that was learnt of each client; a run learns only what is better than what it knew.
+    /// The last that was learnt of each client; a run learns only better outcomes than those that it knew.
     pub fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
         last_outcomes(&self.outcomes)
     }

@@ -43,7 +43,7 @@ pub(crate) struct Monitoring {
     changed_since: Moment,
     /// When the status monitor last wanted something.
     wanted_at: Moment,
-    /// Clients of whom it was said in the log that their files could not be written.
+    /// Clients that the log has named, since their files could not be written.
     said: BTreeSet<MonName>,
     /// Clients whose files could not be written, and why.
     behind: BTreeMap<MonName, String>,
@@ -379,7 +379,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// The run is told of all who came back in a while at once: each word costs a sync, and many come back at a time.
+    /// The run is told at once of all clients that came back in a while: each word costs a sync, and many come back at a time.
     pub(crate) fn say_who_came(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;

@@ -41,7 +41,7 @@ pub trait Outside {
     /// The time by which everything is decided. It never goes back while the agent lives.
     fn now(&self) -> Moment;
 
-    /// Seconds since 1970 by this server's clock, which people may set. For people, and for what lasts weeks.
+    /// Seconds since 1970 by this server's clock, which people may set. For people, and for times of weeks.
     fn wall_s(&self) -> u64;
 
     /// Time since this server's boot, which all its processes count alike.
@@ -100,7 +100,7 @@ pub trait Outside {
     /// are not noted.
     fn registrations(&self, run: &str) -> Option<Registrations>;
 
-    /// Notes who is registered. Where that fails it is said, and the agent goes on.
+    /// Notes the registered clients. Where that fails it is said, and the agent goes on.
     fn note_registrations(&mut self, registrations: &Registrations);
 
     /// The memory of the store, of this agent, of earlier ones, and of `heirlock enable`.
@@ -150,7 +150,8 @@ pub trait Outside {
 
     // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing.
 
-    /// Tells it that a commit is over, that the store was tried, or who is durable in every service that this server holds.
+    /// Tells it that a commit is over, that the store was tried, or which clients are durable in every service that this server
+    /// holds.
     fn tell_monitor(&self, event: MonitorEvent);
 
     /// The registrations of a client.
@@ -197,7 +198,7 @@ pub trait Outside {
         true
     }
 
-    /// Makes a status known to all who ask for it. `looked`: when the last look began that is over.
+    /// Makes a status known to all clients that ask for it. `looked`: when the last look began that is over.
     fn publish(&self, report: StatusReport, looked: Option<Moment>);
 
     /// A run is over, also one that no caller asked for. The log tells of it in any case.

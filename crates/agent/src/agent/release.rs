@@ -1,7 +1,7 @@
 //! Giving a service away in order: the address goes first, then the claim, then what was locked through it.
 //!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
-//! departures aren't believed), for what lockd unmonitors while it lets go says nothing of the clients.
+//! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,7 @@ impl<O: Outside> Inside<O> {
         (format!("{what} being taken away"), address_until.map(left_ms))
     }
 
-    /// Tells those who wait for a release what it waits for.
+    /// Tells the callers of a release the reason for which it waits.
     pub(crate) fn say_releases(&mut self, now: Moment) {
         let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
         for service in on {

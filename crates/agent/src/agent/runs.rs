@@ -54,7 +54,7 @@ pub struct Running {
     pub untold: Option<Untold>,
     /// Another life of the lock manager had begun, and this run had to do what follows from it.
     pub(crate) reborn: bool,
-    /// The phase that those who wait were told of.
+    /// The last phase that the callers were told of.
     pub(crate) said: Option<Phase>,
     /// Since when it has been in that phase.
     pub(crate) in_phase_since: Moment,
@@ -139,7 +139,7 @@ impl Running {
         self.todo.begins(service)
     }
 
-    /// Tells those who wait how far it is.
+    /// Tells the callers how far it is.
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
@@ -278,7 +278,7 @@ impl<O: Outside> Inside<O> {
         self.carry_on(batch);
     }
 
-    /// This is to be done too, after what was to be done before.
+    /// Adds this batch behind the work that was to be done before.
     pub(crate) fn carry_on(&mut self, batch: Batch<Persist, Action>) {
         let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
@@ -423,7 +423,7 @@ impl<O: Outside> Inside<O> {
         self.answer_whose_wait_is_over();
     }
 
-    /// Answers those who wanted to wait for no more than what is durable now.
+    /// Answers the callers that wait for no more than a phase that is durable now.
     pub(crate) fn answer_whose_wait_is_over(&mut self) {
         let Some(running) = &mut self.run else { return };
         let machine = &running.machine;
@@ -436,7 +436,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Tells those who wait how far it is.
+    /// Tells the callers how far it is.
     fn say_phase(&mut self) {
         let Some(running) = &mut self.run else { return };
         let phase = running.machine.phase();
@@ -695,7 +695,7 @@ impl<O: Outside> Inside<O> {
         self.outside.run_ended(&running.machine, end);
     }
 
-    /// Says how a run has ended, to the log and to those who wait for it.
+    /// Says how a run has ended, to the log and to its callers.
     pub(crate) fn say_end(&self, running: Running, end: End) {
         super::status::log_end(&running.machine, &end);
         let mut answer =
@@ -723,7 +723,7 @@ impl<O: Outside> Inside<O> {
     }
 }
 
-/// Why a run begins, and for whom, in a line of the log.
+/// Why a run begins, and for which services, in a line of the log.
 fn beginning(plan: &Plan) -> String {
     let Plan { run, cause, targets, server, .. } = plan;
     let (targets, own) = (super::status::names(targets), super::status::names(&plan.standing.own));

@@ -377,8 +377,8 @@ fn unbegun(why: &str, claimed: &[ServiceName]) -> String {
     format!("{why}; {} was claimed before that, and is this server's from now on", names(claimed))
 }
 
-/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
-/// says by itself who and why.
+/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each names
+/// the client and the reason by itself.
 pub fn log_end(machine: &Takeover, end: &End) {
     let (run, targets) = (machine.run(), names(machine.targets()));
     let (summaries, failure) = match end {
@@ -630,7 +630,7 @@ fn problem_of(ailment: &Ailment) -> Problem {
     }
 }
 
-/// How another server is, by its heartbeat and by what was seen of its heart.
+/// How another server is, by its heartbeat and by the observations of its heart.
 pub fn server_status(report: &ServerReport, heart: OwnerHeart, interval: Duration) -> ServerStatus {
     let mut status = ServerStatus {
         last_beat_at_s: Some(report.written_at_s),
@@ -668,7 +668,7 @@ impl Held {
             answered.entry(&line.client).or_insert(line.at_ms);
         }
         let last = self.last_outcomes();
-        // Of whom nothing was learnt is yet to be told as long as the run is not over (I8); afterwards they came later.
+        // A client without an outcome is yet to be told as long as the run is not over (I8); afterwards it came later.
         let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
         let untold: Vec<MonName> = self.ledger.stored().keys().filter(untold).cloned().collect();
         let clients = last

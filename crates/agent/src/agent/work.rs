@@ -160,8 +160,8 @@ pub struct Telling {
     pub names: Vec<MyName>,
 }
 
-/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that what is late
-/// hangs, however busy the machine is.
+/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that late work hangs,
+/// however busy the machine is.
 pub fn time_limits(settings: &Settings) -> TimeLimits {
     let services = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let hook = |command: Option<&Command>| {

@@ -74,7 +74,7 @@ pub enum Request {
         prepare: bool,
         /// go on from there
         finish: bool,
-        /// who is confirmed off
+        /// the server that is confirmed off
         fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
@@ -148,7 +148,7 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Wait {
-    /// For whom or what, and why, as in "waiting for …".
+    /// The thing that is waited for, and why, as in "waiting for …".
     pub for_what: String,
     /// How long at most from now, in milliseconds, where that is known.
     pub at_most_ms: Option<u64>,
@@ -183,7 +183,7 @@ pub enum Answer {
         service: Option<ServiceName>,
         /// whether it changed anything: a verb that is said twice changes nothing the second time, and succeeds
         changed: bool,
-        /// what was done
+        /// a sentence on its result
         text: String,
         /// entries that are not what they should be: it is done, and clients may be missing
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -61,13 +61,14 @@ pub struct AdoptionReport {
     pub records_at: String,
     /// When it began, in seconds since 1970.
     pub started_at_s: u64,
-    /// From whom, why, and how long clients were without the service; where the store was asked.
+    /// The server before, the cause, and how long clients were without the service; where the store was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenure: Option<Box<TenureReport>>,
     /// The outcome of each client, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub each_client: Vec<ClientOutcome>,
-    /// Whether the verb that is answered with it changed anything, or waited for what did; nothing where it is only looked at.
+    /// Whether the verb that is answered with it changed anything, or waited for the run that did; nothing where it is only
+    /// looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
 }
@@ -105,7 +106,7 @@ pub struct TenureReport {
     pub lost: usize,
     /// Of how many nothing is known.
     pub unknown: usize,
-    /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for what came before.
+    /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for earlier ones.
     pub last_sign_ms: Option<i64>,
     /// From the last sign, or from `began_at_s` where none is known, until the service could be reached again.
     pub without_service_ms: Option<u64>,

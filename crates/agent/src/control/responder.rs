@@ -1,4 +1,4 @@
-//! Where the answer to a request goes. The agent hands over what is to be said, and never waits for the one who asked.
+//! Where the answer to a request goes. The agent hands its words over, and never waits for the client that asked.
 
 use std::fmt;
 

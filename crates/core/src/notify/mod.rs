@@ -60,7 +60,7 @@ pub struct Plan {
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// From which address; an unspecified one is whatever the route has.
+    /// From which address; an unspecified one is the one that the route has.
     pub from: IpAddr,
     /// Where to.
     pub to: SocketAddr,

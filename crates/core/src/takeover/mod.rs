@@ -144,7 +144,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether this service's clients are to be told by whatever run comes next.
+    /// Whether this service's clients are to be told by the next run.
     #[must_use]
     pub fn owes(&self, service: &ServiceName) -> bool {
         self.lost.contains(service) || self.unknown.contains(service)

@@ -31,7 +31,7 @@ pub(super) fn start(level: &str) -> Result<(), Failed> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match journal.then(tracing_journald::layer) {
         Some(Ok(journal)) => to_journal(registry, journal),
-        // A journal that can't be reached is no reason not to protect anybody.
+        // A journal that can't be reached is no reason not to protect clients.
         Some(Err(_)) | None => to_stderr(registry),
     };
     std::panic::set_hook(Box::new(|panic| {

@@ -36,7 +36,7 @@ pub(crate) enum AskError {
     Untrusted {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         source: io::Error,
     },
@@ -69,7 +69,7 @@ pub(crate) enum AskError {
         how_to_start()
     )]
     Gone {
-        /// what was seen of it
+        /// the evidence
         why: String,
     },
     /// It could not, or would not.

@@ -227,8 +227,8 @@ fn refuse(stream: &UnixStream, why: &str) {
 }
 
 impl Connections {
-    /// A connection came. Where too many have asked nothing, the oldest of them is read no longer: what it has sent by
-    /// then still counts.
+    /// A connection came. Where too many have asked nothing, the oldest of them is read no longer: its words until then
+    /// still count.
     fn enter(&self, stream: &Arc<UnixStream>) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.push_back(Arc::clone(stream));

@@ -220,7 +220,7 @@ impl Host {
         files::if_present(trusted::read(&self.at(path), FILE_BYTES_MAX))
     }
 
-    /// The text of a file; `None` where there is none or it can't be read: for what may be missing.
+    /// The text of a file; `None` where there is none or it can't be read: for files that may be missing.
     pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         self.read(path).ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }

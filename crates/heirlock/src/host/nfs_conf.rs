@@ -84,7 +84,7 @@ pub(crate) struct Value {
     pub(crate) file: PathBuf,
 }
 
-/// The section that lines belong to; a subsection's settings are out of the sight of those who ask for the section.
+/// The section that lines belong to; a subsection's settings are out of sight where the section is asked for.
 #[derive(Debug, Clone, Default)]
 struct Section {
     name: Option<String>,
@@ -180,12 +180,12 @@ impl NfsConf {
         }
     }
 
-    /// The file that nfs.conf includes for what the administrator sets himself (SUSE), if it does.
+    /// The file that nfs.conf includes for the administrator's own settings (SUSE), if it does.
     pub(crate) fn local_file(&self) -> Option<&Path> {
         self.includes.iter().map(PathBuf::as_path).find(|path| path.ends_with("nfs.conf.local"))
     }
 
-    /// A setting; `$NAME` stands for what `[environment]` says.
+    /// A setting; `$NAME` stands for a value of `[environment]`.
     pub(crate) fn get(&self, section: &str, key: &str) -> Option<Value> {
         let value = self.values.get(&(section.to_ascii_lowercase(), key.to_ascii_lowercase()))?;
         let Some(variable) = value.text.strip_prefix('$') else { return Some(value.clone()) };

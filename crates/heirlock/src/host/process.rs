@@ -21,7 +21,7 @@ const REPLACED: &str = " (deleted)";
 pub(crate) struct Process {
     /// Its number.
     pub(crate) pid: u32,
-    /// As whom it runs.
+    /// The user that it runs as.
     pub(crate) user: u32,
     /// It is a container's, though it speaks on this host's network: its own tools end it.
     pub(crate) in_container: bool,
@@ -172,7 +172,7 @@ mod tests {
         tree.process(9, "/opt/nfs/sm-notify (deleted)", 0);
         assert_eq!(found(), Some((9, 0)), "replaced while it runs");
         tree.put("/proc/9/status", "Name:\tx\nUid:\t1000\t0\t0\t0\n");
-        assert_eq!(found(), Some((13, 4711)), "who runs a program of root's is not root");
+        assert_eq!(found(), Some((13, 4711)), "a user that runs a program of root's is not root");
         tree.process(8, "/nix/store/x/bin/.sm-notify-wrapped", 0);
         assert_eq!(found(), Some((8, 0)));
     }

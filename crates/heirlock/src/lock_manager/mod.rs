@@ -61,7 +61,7 @@ pub(crate) fn grace(
     (Probe::NoAnswer, why)
 }
 
-/// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.
+/// The table of exports, as exportfs wrote it down. Asks rpc.mountd or nfs.conf for its place.
 fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
     let table = host.at(ExportTable::of(host, state_directory).path);
     let folder = Folder::open(table.parent().unwrap_or(state_directory))?;
@@ -200,7 +200,7 @@ pub(crate) enum LockManagerError {
     Unusable {
         /// the strategy refused
         strategy: Strategy,
-        /// what stands in its way
+        /// the obstacle
         why: String,
         /// which one can, or what to change
         instead: String,
@@ -212,7 +212,7 @@ pub(crate) enum LockManagerError {
         what: String,
         /// exit status and the last of what it printed
         found: String,
-        /// what to look at
+        /// the thing to look at
         remedy: String,
     },
     /// Something could not be read.

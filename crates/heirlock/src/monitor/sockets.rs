@@ -173,7 +173,7 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     Ok(received)
 }
 
-/// Tells sockets apart by what they are, in whatever order they came.
+/// Tells sockets apart by their kind, in any order.
 fn sort(fds: Vec<OwnedFd>) -> io::Result<Sockets> {
     let (mut udp4, mut tcp4, mut udp6, mut tcp6) = (None, None, None, None);
     for fd in fds {

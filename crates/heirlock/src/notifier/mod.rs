@@ -43,7 +43,7 @@ pub(crate) struct Task {
     /// The clients and their addresses.
     pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
     /// The service's addresses. A client is told from those of its own family, in turn until it answers; where the service
-    /// has none of that family, from whatever address the route to the client has.
+    /// has none of that family, from the address that the route to the client has.
     pub(crate) from: Vec<IpAddr>,
     /// Ports.
     pub(crate) settings: NotifySettings,

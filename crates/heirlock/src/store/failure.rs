@@ -15,7 +15,7 @@ pub(crate) enum FileError {
     /// Something in it could not be read or written.
     #[error("the store can't {action} {path}: {source}{}", remedy(.source))]
     Io {
-        /// what was tried: "write", "sync", "link", …
+        /// the step that was tried: "write", "sync", "link", …
         action: &'static str,
         /// where
         path: String,
@@ -30,7 +30,7 @@ pub(crate) enum FileError {
         path: String,
         /// the one that this server remembers, as it is shown to people
         expected: Option<String>,
-        /// what is there
+        /// the finding
         found: String,
     },
     /// It is another store than the one that this server remembers.
@@ -40,7 +40,7 @@ pub(crate) enum FileError {
     Wrong {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         why: WrongStore,
     },
@@ -51,7 +51,7 @@ pub(crate) enum FileError {
     Older {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         why: OlderStore,
     },
@@ -68,7 +68,7 @@ pub(crate) enum FileError {
         generation: Generation,
         /// where it lies
         path: String,
-        /// what is wrong with it
+        /// the fault
         found: String,
     },
     /// A file of it that was not written by this version, or not only by it.
@@ -78,7 +78,7 @@ pub(crate) enum FileError {
     Unreadable {
         /// which
         path: String,
-        /// what is wrong with it
+        /// the fault
         found: String,
     },
     /// It is not what it should be.
@@ -86,11 +86,11 @@ pub(crate) enum FileError {
     Unexpected {
         /// where
         path: String,
-        /// what should be there
+        /// the expectation
         expected: String,
-        /// what is there
+        /// the finding
         found: String,
-        /// what an administrator can do
+        /// the remedy that an administrator has
         remedy: &'static str,
     },
 }

@@ -109,7 +109,7 @@ pub(crate) fn open_ours(
     }
 }
 
-/// Opens the configured store for what only looks at it, and says whether it is another one than this server's.
+/// Opens the configured store for commands that only look at it, and says whether it is another one than this server's.
 ///
 /// # Errors
 /// Where it can't be opened.

@@ -55,7 +55,7 @@ pub(super) fn registrations(runtime_directory: &Path, run: &str) -> Option<Regis
     noted
 }
 
-/// Notes who is registered, for the run that it is told of.
+/// Notes the registered clients, for their run.
 pub(super) fn note_registrations(runtime_directory: &Path, registrations: &Registrations) {
     let file = runtime_directory.join(REGISTRATIONS);
     // No sync: it is of use to this boot alone.

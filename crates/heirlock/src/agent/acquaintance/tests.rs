@@ -244,7 +244,7 @@ fn a_service_of_another_server_is_remembered_with_its_number() {
     fs::remove_dir_all(path(&place, "store/services/nfs")).unwrap();
     look(&mut place);
     assert!(error(&place).contains("did the store lose it?"), "{}", error(&place));
-    // Its owner, who knows it all, has written it anew.
+    // Its owner, which knows it all, has written it anew.
     store.claim(&nfs, &claim).unwrap();
     store.begin_generation(&nfs, Generation(3), &contents).unwrap();
     look(&mut place);

@@ -231,7 +231,7 @@ fn a_run_that_the_store_holds_up_says_so() {
     assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
 }
 
-/// The directory belongs to another user, who may fill it.
+/// The directory belongs to another user, which may fill it.
 #[test]
 fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted() {
     let mut place = place();

@@ -109,7 +109,7 @@ impl Exports {
         path.ancestors().any(|ancestor| exported.contains(ancestor))
     }
 
-    /// Which path is exported to whom by files.
+    /// The pairs of path and client that files export.
     fn in_files(&self) -> io::Result<BTreeSet<(String, String)>> {
         let mut files = vec![self.file.clone()];
         let names = files::if_present(trusted::names(&self.folder, crate::limits::EXPORTS_FILES_MAX))?

@@ -25,7 +25,8 @@ impl DirStore {
         Ok(Found { identity, kept: Kept::of(&services) })
     }
 
-    /// Gives the folder an identity, unless it has one: of all who try at the same moment one wins, and all go by that one.
+    /// Gives the folder an identity, unless it has one: of all servers that try at the same moment one wins, and all go by its
+    /// identity.
     pub(super) fn identify(&self, identity: &StoreIdentity) -> Result<StoreIdentity, FileError> {
         let path = self.root.join(IDENTITY);
         self.create_exclusively(&path, line(identity).as_bytes())?;
