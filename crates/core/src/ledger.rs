@@ -358,7 +358,7 @@ impl Ledger {
         mut portion: Portion,
         changes: &mut Vec<RecordChange>,
     ) -> Option<MonName> {
-        // Those that are not stored yet, and will be in the same commit.
+        // Clients that are not stored yet, and will be in the same commit.
         let arriving: BTreeSet<MonName> = changes.iter().filter_map(RecordChange::written).cloned().collect();
         let mut last: Option<&MonName> = None;
         for (name, record) in self.stored.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
@@ -400,12 +400,12 @@ impl Ledger {
 /// How far a comparison in portions has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// Those that were found, up to this one.
+    /// Clients that were found, up to this one.
     Arrivals {
         /// the last that was compared
         after: Option<MonName>,
     },
-    /// Those that are stored, up to this one.
+    /// Clients that are stored, up to this one.
     Departures {
         /// the last that was compared
         after: Option<MonName>,

@@ -34,7 +34,7 @@ const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
 /// Seconds after which a silent stream is looked at again: whether its output is still wanted.
 const WANTED_INTERVAL_S: i64 = 1;
 
-/// What a command printed, both streams mixed, cut to its end.
+/// The output of a command, both streams mixed, cut to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output(pub(crate) String);
 

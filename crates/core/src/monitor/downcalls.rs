@@ -21,7 +21,7 @@ pub enum Called {
     Unregistered,
 }
 
-/// What follows from a notification.
+/// The result of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is owed from now on: this must be on record.

@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::exit::{Exit, Failed};
 use crate::log_queue::{self, LogQueue};
 
-/// What the journal's own fields begin with: `journalctl HEIRLOCK_SERVICE=nfs`.
+/// The beginning of our fields' names in the journal: `journalctl HEIRLOCK_SERVICE=nfs`.
 const FIELD_PREFIX: &str = "HEIRLOCK";
 
 /// Fields of one event that reach the journal, its message among them.
@@ -204,7 +204,7 @@ mod tests {
         assert!(error.message.contains("heirlock=loud"), "{}", error.message);
     }
 
-    /// What stands for the journal: the events as they reach it.
+    /// A stand-in for the journal: the events as they reach it.
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<Vec<OwnedEvent>>>);
 

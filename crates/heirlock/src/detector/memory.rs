@@ -51,7 +51,7 @@ impl Memory {
     }
 }
 
-/// Those of one folder.
+/// The remembered files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     known: HashMap<MonName, (Stamp, Box<[u8]>)>,

@@ -33,7 +33,7 @@ const BATCH: usize = 64;
 /// How long at most between two looks.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Whom to tell for one service.
+/// The clients to tell for one service.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     /// The names of the service, in the order in which they are announced.
@@ -91,7 +91,7 @@ impl Sources {
         Self { sockets: Sockets::new(task.settings.privileged_port), awaited, unready: Vec::new() }
     }
 
-    /// Those that have become ready since the last time.
+    /// Addresses that have become ready since the last time.
     fn newly_ready(&mut self, principal: &mut impl Principal) -> Vec<IpAddr> {
         let (mut ready, mut unready) = (Vec::new(), Vec::new());
         self.awaited.retain(|address| {

@@ -124,7 +124,7 @@ pub(super) fn run(host: &Host, options: &Notify, output: &Output) -> Result<Exit
     left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
     problems.extend(notification.end());
-    // What went wrong on the way is said before the report.
+    // Errors on the way are said before the report.
     log_queue::flush();
     let report = Report {
         state_number: Some(state.0),
