@@ -1,4 +1,4 @@
-//! heirlock's agent: what happens between two calls of its server and of its store. It touches nothing by itself: no file,
+//! heirlock's agent: the work between two calls of its server and of its store. It touches nothing by itself: no file,
 //! thread, socket, clock or random number is here, and a test sees to that.
 //!
 //! A server implements [`Outside`], and hands its agent one [`Message`] at a time. The product's is `this_server/` in
@@ -185,7 +185,7 @@ impl<O: Outside> Agent<O> {
         self.0.capture.portion = Portion::of(clients, clients, clients);
     }
 
-    /// Nothing is on that was asked for or begun: no run, no release, no wish for a service that is at home here, and nothing
+    /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing
     /// that waits for the store. Captures and heartbeats go on.
     pub fn is_at_rest(&self) -> bool {
         self.0.is_at_rest()

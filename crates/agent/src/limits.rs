@@ -108,7 +108,7 @@ pub const OBSERVED_BUCKETS: [Duration; 15] = [
 /// Clients in trouble that a status names one by one; all are counted.
 pub const STATUS_CLIENTS_MAX: usize = 100;
 
-/// How long it may take to look for what an adoption needs: a disk or a program that hangs must not keep it waiting for
+/// How long it may take to look for the needs of an adoption: a disk or a program that hangs must not keep it waiting for
 /// ever. Longer than all that is asked within it may take, save commands of the configuration, whose time is added.
 pub const INTENT_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! What a status monitor says to the agent, which owns the store: heirlock itself ([`Wanted`]), or rpc.statd by its callout
+//! The words of a status monitor to the agent, which owns the store: heirlock itself ([`Wanted`]), or rpc.statd by its callout
 //! ([`Said`]).
 
 use heirlock_core::monitor::Arrival;
@@ -27,7 +27,7 @@ pub enum Said {
     Add {
         /// the client
         mon_name: MonName,
-        /// for whom; CTDB's order of arguments leaves it out
+        /// the lock manager's own name; CTDB's order of arguments leaves it out
         my_name: Option<MyName>,
     },
     /// A client is not monitored any more.

@@ -1,7 +1,7 @@
-//! What a server remembers of its store: which one it is, and how far the services in it had come.
+//! A server's memory of its store: which one it is, and how far the services in it had come.
 //!
-//! It is what a store that was exchanged, emptied or set back is found out by. A number in it only rises: what was told to
-//! clients once stays told, whatever becomes of the store.
+//! It shows whether a store was exchanged, emptied or set back. A number in it only rises: a number that clients were told once
+//! stays told, also where the store is lost.
 
 use std::collections::BTreeMap;
 
@@ -53,20 +53,20 @@ impl StoreMemory {
         self.format
     }
 
-    /// What the store is judged by.
+    /// The memory by which the store is judged.
     pub fn remembered(&self, had_one: bool) -> Remembered {
         Remembered { identity: self.identity.clone(), confirmed: self.confirmed, had_one }
     }
 
-    /// This is the store from now on, accepted by the operator or met for the first time. What was known of services in
-    /// another one is no longer expected, but its numbers stay used.
+    /// This is the store from now on, accepted by the operator or met for the first time. Services of another store are
+    /// no longer expected, but their numbers stay used.
     pub fn accept(&mut self, identity: &StoreIdentity, kept: Kept) {
         self.identity = Some(identity.clone());
         self.confirmed = kept == Kept::Services;
         self.services.values_mut().for_each(|known| known.expected = None);
     }
 
-    /// What is known of a service.
+    /// The known history of a service.
     pub fn known(&self, service: &ServiceName) -> Known {
         self.services.get(service).copied().unwrap_or_default()
     }
@@ -97,8 +97,8 @@ impl StoreMemory {
 }
 
 impl Known {
-    /// A generation that nobody ever had, or this one where it is newer than all that are known. `begun`, the newest one in
-    /// the store, counts whatever became of its claim: under its number its clients were told another state number.
+    /// A generation that no server ever had, or this one where it is newer than all that are known. `begun`, the newest one in
+    /// the store, counts also where its claim is lost: under its number its clients were told another state number.
     pub fn above(&self, generation: Generation, begun: Option<Generation>) -> Generation {
         self.highest.max(begun).map_or(generation, |highest| generation.max(highest.next()))
     }

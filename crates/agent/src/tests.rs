@@ -1,4 +1,4 @@
-//! What an agent may touch.
+//! The things that an agent may touch.
 
 mod overtaken;
 mod world;
@@ -6,7 +6,7 @@ mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What touches a file, a thread, a socket, a clock, a program or chance.
+/// Words of code that touches a file, a thread, a socket, a clock, a program or chance.
 const TOUCHES: [&str; 20] = [
     "std::fs",
     "std::io",
@@ -30,10 +30,10 @@ const TOUCHES: [&str; 20] = [
     "signal_hook",
 ];
 
-/// What this crate depends on: none of it has what an agent must not touch, but for the log.
+/// The dependencies of this crate: none has a thing that an agent must not touch, but for the log.
 const DEPENDS_ON: [&str; 5] = ["anyhow", "heirlock-core", "heirlock-nsm", "serde", "tracing"];
 
-/// Those lines of a file that are neither comments nor tests.
+/// The lines of a file that are neither comments nor tests.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let before_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     before_tests.lines().filter(|line| !line.trim_start().starts_with("//"))
@@ -46,7 +46,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn an_agent_touches_nothing_but_its_store_and_what_its_outside_names() {
+fn an_agent_touches_nothing_but_its_store_and_its_outside() {
     let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let mut found = Vec::new();
     for path in &files {

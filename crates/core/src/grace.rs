@@ -85,8 +85,8 @@ pub struct Remembered {
 /// The memory of the grace period of a life, in a process with a clock of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recalled {
-    /// Whose grace it is, where that life followed the known one in place: its beginning was seen, and nothing was done about it
-    /// that the store knows.
+    /// The life that grace belongs to, where that life followed the known one in place: its beginning was seen, and nothing was
+    /// done about it that the store knows.
     pub later: Option<Incarnation>,
     /// The moment before which it did not open.
     pub opened: Option<Moment>,

@@ -121,8 +121,8 @@ impl Follower {
         }
     }
 
-    /// We ended a life ourselves without a new start (SIGKILL to lockd): the next one begins now, whatever the
-    /// files say.
+    /// We ended a life ourselves without a new start (SIGKILL to lockd): the next one begins now, also where the files
+    /// show none.
     pub fn restarted_in_place(&mut self) -> Option<Incarnation> {
         let life = self.current.as_mut()?;
         life.reopened = life.reopened.saturating_add(1);

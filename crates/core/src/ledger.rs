@@ -71,8 +71,8 @@ pub struct Problem {
 pub struct Roles {
     /// Servers that this server mounts from: their records are its own lock manager's, as a client.
     pub peers: BTreeSet<MonName>,
-    /// Addresses that are connected to this server's NFS or NLM port: clients, whatever else they are. The TCP table is a
-    /// hint: it can make a host a client, never the contrary.
+    /// Addresses that are connected to this server's NFS or NLM port: clients, also where they are something else as well. The
+    /// TCP table is a hint: it can make a host a client, never the contrary.
     pub connected: BTreeSet<MonName>,
 }
 
@@ -268,7 +268,7 @@ impl Ledger {
 
     /// When the next tombstone may be believed: time for a scan even without a hint.
     #[must_use]
-    pub fn next_burial(&self) -> Option<Moment> {
+    pub fn next_tombstone_due(&self) -> Option<Moment> {
         self.tombstones.values().min().map(|since| *since + self.delay)
     }
 
@@ -358,7 +358,7 @@ impl Ledger {
         mut portion: Portion,
         changes: &mut Vec<RecordChange>,
     ) -> Option<MonName> {
-        // Those that are not stored yet, and will be in the same commit.
+        // Clients that are not stored yet, and will be in the same commit.
         let arriving: BTreeSet<MonName> = changes.iter().filter_map(RecordChange::written).cloned().collect();
         let mut last: Option<&MonName> = None;
         for (name, record) in self.stored.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
@@ -400,12 +400,12 @@ impl Ledger {
 /// How far a comparison in portions has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// Those that were found, up to this one.
+    /// Clients that were found, up to this one.
     Arrivals {
         /// the last that was compared
         after: Option<MonName>,
     },
-    /// Those that are stored, up to this one.
+    /// Clients that are stored, up to this one.
     Departures {
         /// the last that was compared
         after: Option<MonName>,

@@ -61,7 +61,7 @@ bugs! {
     TrustHint, "trust-hint", breaks Some(6);
     /// Of a look only the first portion is compared.
     FirstPortion, "first-portion", breaks Some(6);
-    /// What drops a server's own locks doesn't tell its own clients.
+    /// A run that drops a server's own locks doesn't tell its own clients.
     ForgetOwn, "forget-own", breaks Some(7);
     /// Servers that this one mounts from are told as if they were clients.
     TellPeers, "tell-peers", breaks Some(7);

@@ -1,5 +1,5 @@
-//! The store: where monitor records are kept safe from the death of the server they were taken on. This module says what is
-//! asked of every store, whatever it is made of, what it holds, and how it fails.
+//! The store: where monitor records are kept safe from the death of the server they were taken on. This module says what is asked
+//! of every store of any kind, what it holds, and how it fails.
 //!
 //! A service has *generations*, each begun under a claim and changed by its owner alone. A generation has a state number, a
 //! record for each client, the journal of the adoption that began it, and an outcome for each client that was told. Beside

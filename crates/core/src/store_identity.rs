@@ -177,7 +177,7 @@ pub fn judge(remembered: &Remembered, found: &Found) -> Verdict {
     }
 }
 
-/// What 'heirlock enable' does about the store.
+/// The step of 'heirlock enable' for the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// Use the one that is there, as [`judge`] says: never [`Verdict::Refused`].
@@ -215,7 +215,7 @@ pub enum Refusal {
     Unmounted,
 }
 
-/// What 'heirlock enable' does about the store. `unmounted`: a volume that belongs at or above its folder is not mounted.
+/// The step of 'heirlock enable' for the store. `unmounted`: a volume that belongs at or above its folder is not mounted.
 #[must_use]
 pub fn choose(remembered: &Remembered, found: Option<&Found>, unmounted: bool, word: Word) -> Choice {
     let verdict = found.map(|found| judge(remembered, found));

@@ -157,7 +157,7 @@ impl Conveyor {
     }
 
     /// Changes the files of all these clients. No file takes its name before the bytes of all are durable; many share one sync.
-    /// What fails for one client is answered with its name.
+    /// Each failure for one client is answered with its name.
     fn change<'a>(
         &self,
         sm: &Folder,

@@ -29,7 +29,7 @@ pub(crate) fn may_say(kind: &'static str, source: impl Into<Source>) -> bool {
 }
 
 /// Says what was suppressed, also where nothing more comes. To be called now and then.
-pub(crate) fn say_what_was_suppressed() {
+pub(crate) fn say_suppressed_lines() {
     let over = COUNTER.limit.lock().unwrap_or_else(PoisonError::into_inner).over(now());
     say(&over);
 }

@@ -31,10 +31,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long after its end a command's output may still be held open by something it left running.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Seconds after which a silent stream is looked at again: whether anybody still wants what it may bring.
+/// Seconds after which a silent stream is looked at again: whether its output is still wanted.
 const WANTED_INTERVAL_S: i64 = 1;
 
-/// What a command printed, both streams mixed, cut to its end.
+/// The output of a command, both streams mixed, cut to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output(pub(crate) String);
 
@@ -100,7 +100,7 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
             // It would wait for ever for the thread that reads what it prints.
             let _ = end_now(&mut child);
             return Err(fail(
-                format!("was ended, since nobody could read what it prints: {error}"),
+                format!("was ended, since no thread could read its output: {error}"),
                 String::new(),
             ));
         }
@@ -156,7 +156,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 fn end_now(child: &mut Child) -> std::io::Result<()> {
     kill_with_descendants(child.id());
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Its group is its own, so nobody else is hit.
+        // Its group is its own, so no other process is hit.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let end = Instant::now() + limits::KILLED_TIME_MAX;
@@ -207,8 +207,8 @@ impl Tail {
     }
 }
 
-/// A stream that also ends when nobody wants the output any more: what a command left running may hold it open for ever, and
-/// would hold a thread of ours with each run.
+/// A stream that also ends when its output is not wanted any more: a process that a command left running may hold it open for
+/// ever, and would hold a thread of ours with each run.
 struct WhileWanted<S> {
     stream: S,
     wanted: Weak<Mutex<Vec<u8>>>,
@@ -236,7 +236,7 @@ impl<S: Read + AsFd> Read for WhileWanted<S> {
     }
 }
 
-/// Reads until the stream ends, or until nobody wants the output any more.
+/// Reads until the stream ends, or until the output is not wanted any more.
 fn keep_end(mut stream: impl Read, kept: &Weak<Mutex<Vec<u8>>>) {
     let mut buffer = [0; OUTPUT_BYTES_MAX];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {

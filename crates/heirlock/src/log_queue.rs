@@ -5,7 +5,7 @@
 //! they are counted, and the count is written in their place.
 //!
 //! `tracing-appender` does the same for a writer of bytes. It is not used: the journal takes events and not bytes, it bounds
-//! the number of lines and not their size, and what waits in it can't be flushed before a program kills itself.
+//! the number of lines and not their size, and the lines that wait in it can't be flushed before a program kills itself.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use crate::limits::{LOG_FLUSH_TIME_MAX, LOG_QUEUE_BYTES_MAX};
 use crate::threads;
 use crate::words::counted;
 
-/// What each line takes up besides its text.
+/// Bytes that each line takes up besides its text.
 const LINE_BYTES: usize = 64;
 
 /// The queue of this program, if it logs.
@@ -29,14 +29,14 @@ thread_local! {
 }
 
 /// Waits until all lines that were put into the queue are written, for a second at most: before the program ends, in
-/// whatever way.
+/// any way.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(LOG_FLUSH_TIME_MAX);
     }
 }
 
-/// A queue, whatever its lines are.
+/// A queue, of any kind of lines.
 trait Flush: Send + Sync {
     /// Whether all was written within this time.
     fn flush(&self, limit: Duration) -> bool;
@@ -55,7 +55,7 @@ struct Shared<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     entries: VecDeque<Entry<T>>,
-    /// What they take up.
+    /// The bytes that they take up.
     bytes: usize,
     /// Lines that were lost after the last of them.
     lost: usize,
@@ -65,7 +65,7 @@ struct Waiting<T> {
 
 #[derive(Debug)]
 enum Entry<T> {
-    /// A line, and what it takes up.
+    /// A line, and the bytes that it takes up.
     Line(T, usize),
     /// So many lines were lost here.
     Lost(usize),
@@ -99,14 +99,14 @@ impl<T: Send + 'static> LogQueue<T> {
     pub(crate) fn put(&self, line: T, bytes: usize) {
         let bytes = bytes.saturating_add(LINE_BYTES);
         let mut waiting = self.lock();
-        // What the writing thread says by itself takes the place of what was lost, and is written next.
+        // A line of the writing thread itself takes the place of a lost one, and is written next.
         if WRITES.get() {
             waiting.bytes += bytes;
             waiting.entries.push_front(Entry::Line(line, bytes));
             return;
         }
         let has_room = waiting.bytes.saturating_add(bytes) <= LOG_QUEUE_BYTES_MAX;
-        // One that is larger than the whole queue is written where nothing else waits.
+        // A line that is larger than the whole queue is written where nothing else waits.
         if !has_room && !waiting.entries.is_empty() {
             waiting.lost += 1;
             return;
@@ -198,11 +198,11 @@ mod tests {
 
     const LINE: usize = LOG_QUEUE_BYTES_MAX / 8;
 
-    /// A queue whose reader takes a line each time that it is let; what it took.
+    /// A queue whose reader takes a line each time that it is let, and the lines that it took.
     fn with_a_slow_reader() -> (LogQueue<usize>, Sender<()>, Receiver<usize>) {
         let ((lets, let_on), (takes, taken)) = (channel(), channel());
         let queue = LogQueue::start(move |line| {
-            // Where nobody lets it any more it takes all that is left.
+            // Where the test has let go, it takes all that is left.
             let _ = let_on.recv();
             let _ = takes.send(line);
         });

@@ -1,5 +1,5 @@
-//! The mounts of this server that take locks through its own lock manager: their servers are its peers, and lockd runs on
-//! for them whatever becomes of nfsd.
+//! The mounts of this server that take locks through its own lock manager: their servers are its peers, and lockd runs on for
+//! them also where nfsd stops.
 
 use std::collections::BTreeSet;
 

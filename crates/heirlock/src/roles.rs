@@ -30,7 +30,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Those that the tables of this host tell of.
+    /// The roles that the tables of this host tell of.
     pub(crate) fn of(host: &Host) -> Self {
         Self { host: host.clone(), mounts: None, names: BTreeSet::new() }
     }

@@ -2,7 +2,7 @@
 //! where no systemd does. However the agent dies, its sockets stay open and registered, and the requests that wait in
 //! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced.
 //!
-//! One that hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread. The
+//! An agent that hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread. The
 //! agent's watchdog says over a private line that it lives; where it says nothing, though it could, the agent is killed.
 
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of the agent's line that are read at a time.
 const LINE_BYTES: usize = 256;
 
-/// What the parent hears.
+/// The parent's news of the agent.
 enum Heard {
     /// A signal.
     Signal(i32),
@@ -229,7 +229,7 @@ impl Supervisor {
         self.pause = (self.pause * 2).clamp(Duration::from_millis(50), PAUSE_MAX);
     }
 
-    /// Stops the agent in order. What is registered at rpcbind stays: lockd refuses then, and does not grant unseen.
+    /// Stops the agent in order. The registrations at rpcbind stay: lockd refuses then, and does not grant unseen.
     fn stop(&mut self) -> Result<()> {
         let Some(mut agent) = self.agent.take() else { return Ok(()) };
         agent.signal(Signal::TERM);
@@ -251,7 +251,7 @@ impl Agent {
     fn has_spoken(&self) -> bool {
         let mut words = [0; LINE_BYTES];
         let mut spoken = false;
-        // A line that is closed says nothing. What it says between two looks is a byte or two.
+        // A line that is closed says nothing. Between two looks an open one says a byte or two.
         while let Ok((_, count @ 1..)) = rustix::net::recv(&self.line, &mut words, RecvFlags::DONTWAIT) {
             spoken |= words[..count].contains(&BEAT);
             if count < words.len() {
@@ -332,7 +332,7 @@ mod tests {
             self.supervisor.agent.as_mut().unwrap().child.try_wait().unwrap().is_none()
         }
 
-        /// What ended it, or ends it now.
+        /// The signal that ended it, or ends it now.
         fn end(mut self) -> Option<i32> {
             let agent = self.supervisor.agent.as_mut().unwrap();
             agent.signal(Signal::TERM);

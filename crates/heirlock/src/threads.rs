@@ -1,5 +1,5 @@
 //! Every thread begins here: it has a name, by which an administrator finds it (`ps -eL`, gdb), and one that can't be started
-//! is an error that is reported. std's own `thread::spawn` panics there, and with it would end whatever called it.
+//! is an error that is reported. std's own `thread::spawn` panics there, and with it would end its caller.
 //!
 //! clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
 
@@ -41,7 +41,7 @@ pub(crate) fn start_in<'scope, T: Send + 'scope>(
     Builder::new().name(name.to_owned()).spawn_scoped(scope, work).map_err(|error| not_started(name, &error))
 }
 
-/// What this comes to, unless it takes longer: then the thread is left behind.
+/// The result of this work, unless it takes longer: then the thread is left behind.
 ///
 /// # Errors
 /// Where no thread can be had; `TimedOut` where it takes longer.
@@ -92,7 +92,7 @@ mod tests {
                 let begins = ["threads::start", "threads::within", ".in_thread"];
                 let calls = begins.into_iter().flat_map(|begins| text.split(begins).skip(1));
                 for call in calls.filter(|_| !entry.ends_with("threads.rs")) {
-                    // What hands a name on has one that was looked at where it was given.
+                    // Code that hands a name on has one that was looked at where it was given.
                     let Some(name) = call.split("||").next().unwrap().split('"').nth(1) else {
                         assert!(call.starts_with("(name, move "), "{call:.40} in {}", entry.display());
                         continue;

@@ -116,7 +116,7 @@ fn a_service_that_is_not_configured_is_refused_and_the_others_are_named() {
 }
 
 #[test]
-fn a_living_owner_keeps_its_service_and_the_refusal_says_what_to_do() {
+fn a_living_owner_keeps_its_service_and_the_refusal_names_a_remedy() {
     let site = Site::new();
     let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
     a.up();
@@ -387,7 +387,7 @@ fn a_release_of_a_service_that_this_server_does_not_hold_changes_nothing_and_suc
 }
 
 #[test]
-fn what_a_cluster_manager_says_again_is_answered_for_what_has_been_reached() {
+fn a_verb_that_a_cluster_manager_repeats_is_answered_as_far_as_the_run_has_come() {
     let site = Site::new();
     let (b, _network) = with_one_client_off(&site);
     let say = |words: &[&str]| {
@@ -403,7 +403,7 @@ fn what_a_cluster_manager_says_again_is_answered_for_what_has_been_reached() {
     let finish = ["adopt", "nfs", "--finish", "--until", "notified"];
     assert_eq!(say(&finish), (6, true, phase("notifying")), "one client is off");
     assert_eq!(say(&finish), (6, false, phase("notifying")));
-    // Grace is open and stays so for minutes: it is not waited for what becomes of that client.
+    // Grace is open and stays so for minutes: no caller waits for the outcome of that client.
     assert_eq!(say(&prepare), (0, false, phase("notifying")));
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
 }

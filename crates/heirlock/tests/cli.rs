@@ -214,7 +214,7 @@ fn an_adoption_that_missed_a_client_is_told_from_one_that_failed_and_names_it() 
 }
 
 #[test]
-fn a_verb_waits_as_long_as_it_is_told_and_its_exit_code_says_what_is_known_by_then() {
+fn a_verb_waits_as_long_as_it_is_told_and_its_exit_code_tells_the_state_by_then() {
     let server = Server::new();
     let under_way = |phase: &str, unreachable| {
         let mut report = adoption(unreachable);
@@ -235,7 +235,7 @@ fn a_verb_waits_as_long_as_it_is_told_and_its_exit_code_says_what_is_known_by_th
 }
 
 #[test]
-fn each_verb_that_tells_clients_says_what_its_exit_codes_mean() {
+fn each_verb_that_tells_clients_explains_its_exit_codes() {
     let server = Server::new();
     for (verb, expected) in [
         (&["adopt"] as &[&str], "6  adopted and serving, but not every client was told"),
@@ -284,7 +284,7 @@ fn every_verb_has_an_example_its_exit_codes_and_lines_that_fit() {
 }
 
 #[test]
-fn a_refused_adoption_changes_nothing_and_one_that_broke_off_says_what_it_knows() {
+fn a_refused_adoption_changes_nothing_and_one_that_broke_off_names_its_clients() {
     let server = Server::new();
     let refused =
         json!({"failed": {"message": "nfs belongs to nfs-a\u{1b}[2J, release it there", "refused": true}});
@@ -301,7 +301,7 @@ fn a_refused_adoption_changes_nothing_and_one_that_broke_off_says_what_it_knows(
 }
 
 #[test]
-fn the_other_verbs_ask_for_what_they_are_called() {
+fn the_other_verbs_send_the_request_of_their_name() {
     let server = Server::new();
     let done = json!({"done": {"kind": "verb", "service": "nfs", "changed": true, "text": "it is done"}});
     for (words, request) in [
@@ -515,7 +515,7 @@ fn an_entry_that_is_no_record_is_left_alone_and_named() {
 }
 
 #[test]
-fn an_import_joins_what_the_store_knows_under_a_number_that_was_never_sent() {
+fn an_import_joins_the_records_of_the_store_under_a_number_that_was_never_sent() {
     let server = Server::new().with_store();
     let old = line("192.0.2.1", "nfs-a");
     let first = server.state_directory("first", &[("192.0.2.1", &old)], 20);
@@ -599,7 +599,7 @@ fn a_store_that_is_not_there_is_a_failure_of_the_store() {
 }
 
 #[test]
-fn another_store_takes_no_import_and_what_it_shows_is_said_to_be_anothers() {
+fn another_store_takes_no_import_and_its_records_are_shown_as_another_stores() {
     let server = Server::new().with_store();
     let from = server.state_directory("from", &[("192.0.2.1", &line("192.0.2.1", "nfs-a"))], 7);
     server.remember(&json!({"format": 1, "identity": "7f3a9c01".repeat(4), "confirmed": true}));

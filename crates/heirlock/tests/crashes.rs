@@ -164,7 +164,7 @@ fn adopts(server: &Server, name: &'static str) -> Network {
 }
 
 /// Every client was told, under numbers that rise and belong to one life each, and the last is that of the newest
-/// generation, whose records, journal and claims are whole.
+/// generation, which is whole: records, journal and claims.
 fn check_adoption(site: &Site, b: &Server, network: &Network) {
     let status = b.service("nfs").unwrap();
     assert_eq!(

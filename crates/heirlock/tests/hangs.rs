@@ -25,7 +25,7 @@ use harness::{Server, Site};
 use network::Network;
 use serde_json::{Value, json};
 
-/// Long, for a machine that does much else; whatever is waited for ends the wait.
+/// Long, for a machine that does much else; the event that is waited for ends the wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Heartbeats that must follow while something hangs.
@@ -77,7 +77,7 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a server's last heartbeat counts.
+/// The count in a server's last heartbeat.
 fn beat(site: &Site, name: &str) -> Option<u64> {
     let heartbeat = fs::read(site.store().join("servers").join(name)).ok()?;
     serde_json::from_slice::<Value>(&heartbeat).ok()?["beat"].as_u64()
@@ -126,7 +126,7 @@ fn make_it_talk(server: &Server) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_neither_the_agent_nor_its_supervisor_and_what_was_lost_is_said() {
+fn a_log_without_a_reader_stops_neither_the_agent_nor_its_supervisor_and_lost_lines_are_counted() {
     for verb in ["agent", "supervise"] {
         let site = Site::new();
         let server = site.server("a", "nfs-a");
@@ -153,7 +153,7 @@ fn a_log_that_nobody_reads_stops_neither_the_agent_nor_its_supervisor_and_what_w
 }
 
 #[test]
-fn an_agent_and_a_supervisor_stop_in_order_while_nobody_reads_their_log() {
+fn an_agent_and_a_supervisor_stop_in_order_while_their_log_has_no_reader() {
     for verb in ["agent", "supervise"] {
         let site = Site::new();
         let server = site.server("a", "nfs-a");
@@ -168,8 +168,9 @@ fn an_agent_and_a_supervisor_stop_in_order_while_nobody_reads_their_log() {
 }
 
 #[test]
-fn a_journal_that_takes_nothing_stops_no_agent_and_gets_what_was_kept_and_what_was_lost() {
-    let test = "a_journal_that_takes_nothing_stops_no_agent_and_gets_what_was_kept_and_what_was_lost";
+fn a_journal_that_takes_nothing_stops_no_agent_and_gets_the_kept_lines_and_the_count_of_lost_ones() {
+    let test =
+        "a_journal_that_takes_nothing_stops_no_agent_and_gets_the_kept_lines_and_the_count_of_lost_ones";
     if !namespaces::is_inside(test, true, "root") {
         return;
     }
@@ -216,7 +217,7 @@ fn full_pipe() -> (io::PipeReader, PipeWriter) {
 }
 
 #[test]
-fn an_agent_that_cannot_begin_ends_also_where_nobody_hears_why() {
+fn an_agent_that_cannot_begin_ends_also_where_its_log_has_no_reader() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
@@ -340,7 +341,7 @@ impl Drop for Running {
     }
 }
 
-/// An agent with one service at home and one that nobody holds, whose hook of this name hangs.
+/// An agent with one service at home and one that no server holds, whose hook of this name hangs.
 fn with_hook(site: &Site, name: &str) -> (Server, Hook) {
     let server = site.server("a", "nfs-a");
     let hook = Hook::new(&server, name);
@@ -348,7 +349,7 @@ fn with_hook(site: &Site, name: &str) -> (Server, Hook) {
     (server, hook)
 }
 
-/// A verb that waits for what hangs.
+/// A verb that waits for the thing that hangs.
 fn verb(server: &Server, words: &[&str]) -> Program {
     Program::start(server.command(words).stdout(Stdio::null()).stderr(Stdio::null()))
 }
@@ -393,7 +394,7 @@ fn an_agent_goes_on_while_its_lock_manager_does_not_say_which_life_it_lives() {
     fs::write(server.path("hang"), "").unwrap();
     let running = hook.running();
     fs::remove_file(server.path("hang")).unwrap();
-    // What needs the lock manager waits for it, and nothing else waits with it.
+    // Work that needs the lock manager waits for it, and nothing else waits with it.
     let _adopt = verb(&server, &["adopt", "new"]);
     server.wait_for("an adoption that waits for the lock manager", |server| {
         (server.service("new")?["phase"] == "conveyed").then_some(())
@@ -452,7 +453,7 @@ fn an_agent_goes_on_while_a_fence_hangs() {
     goes_on_while(&site, &b, "nfs-b", &hook);
 }
 
-/// What plays the clients and the lock manager of a server; its configuration says where.
+/// A network that plays the clients and the lock manager of a server; its configuration says where.
 fn played(server: &Server, clients: &[&str]) -> Network {
     let network = Network::new(clients, "nfs-b", server.path(""));
     server.configure("rpcbind-port = 9", &format!("rpcbind-port = {}", network.rpcbind_port));

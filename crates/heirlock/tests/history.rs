@@ -65,7 +65,7 @@ fn dead() -> (Site, Server, Server, Network) {
 }
 
 #[test]
-fn a_plain_adopt_goes_on_with_what_is_prepared_and_a_verb_that_is_repeated_says_the_same() {
+fn a_plain_adopt_goes_on_with_a_prepared_one_and_a_verb_that_is_repeated_says_the_same() {
     let (_site, _a, b, _network) = dead();
     let prepared = b.run(&["adopt", "nfs", "--prepare", "--owner-fenced=nfs-a", "--json"]);
     assert_eq!(prepared.status.code(), Some(0), "{prepared:?}");

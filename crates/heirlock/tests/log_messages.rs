@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Fields that say who or why: a message beside one of them says so too.
+/// Fields that name a thing or a reason: a message beside one of them says so too.
 const SAID: [&str; 20] = [
     "service", "client", "server", "owner", "name", "address", "path", "file", "folder", "error", "why",
     "problems", "from", "life", "phase", "program", "status", "other", "what", "outcome",

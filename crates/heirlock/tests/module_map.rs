@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where modules are, from the root of the repository, and what is there.
+/// The folders of modules, from the root of the repository, and their crates.
 const CRATES: [(&str, &str); 6] = [
     ("crates/nsm/src", "the wire and the files of NSM, NLM and rpcbind"),
     ("crates/core/src", "every decision, without I/O, clock and randomness"),

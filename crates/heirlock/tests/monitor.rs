@@ -64,8 +64,9 @@ fn tombstones() -> u64 {
 }
 
 #[test]
-fn killed_and_started_again_it_answers_what_waited_and_knows_its_clients() {
-    if !is_inside("killed_and_started_again_it_answers_what_waited_and_knows_its_clients") {
+fn a_monitor_that_is_killed_and_started_again_answers_waiting_requests_and_knows_its_clients() {
+    if !is_inside("a_monitor_that_is_killed_and_started_again_answers_waiting_requests_and_knows_its_clients")
+    {
         return;
     }
     let mut server = Server::new(NSM);
@@ -348,8 +349,8 @@ fn goes_on(while_it_hangs: &str) {
 }
 
 #[test]
-fn a_known_client_is_granted_while_nobody_reads_the_log() {
-    if !is_inside("a_known_client_is_granted_while_nobody_reads_the_log") {
+fn a_known_client_is_granted_while_the_log_has_no_reader() {
+    if !is_inside("a_known_client_is_granted_while_the_log_has_no_reader") {
         return;
     }
     for verb in ["agent", "supervise"] {
@@ -507,7 +508,7 @@ fn a_callout_ends_when_the_client_is_durable_and_without_an_agent_it_is_noted() 
     }
     let mut server = Server::new("mode = \"callout\"");
     server.start("agent");
-    // As rpc.statd runs it: as the user whom the records belong to, in its directory.
+    // As rpc.statd runs it: as the user that owns the records, in its directory.
     let big = [env!("CARGO_BIN_EXE_heirlock"), "callout"];
     let small = [env!("CARGO_BIN_EXE_heirlock-callout")];
     let callout = |program: &[&str], client: &str| {

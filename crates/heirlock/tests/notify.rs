@@ -189,7 +189,7 @@ fn both_names(number: u32) -> Vec<(String, u32)> {
 }
 
 #[test]
-fn every_client_is_told_over_what_it_speaks_and_taken_off_the_list() {
+fn every_client_is_told_over_its_own_transport_and_taken_off_the_list() {
     let [udp, tcp, silent, named] =
         [[127, 78, 1, 1], [127, 78, 1, 2], [127, 78, 1, 3], [127, 0, 0, 1]].map(Ipv4Addr::from);
     let clients = Clients::start(&[

@@ -1,6 +1,6 @@
 //! The seams at which another instance of the NFS server, or another kind of lock manager, is put in.
 //!
-//! What is read from the machine is read through a `Host`, which is made once and handed down: an instance in namespaces of its
+//! The machine is read only through a `Host`, which is made once and handed down: an instance in namespaces of its
 //! own has another one. No place but a lock manager and the configuration asks which kind a lock manager is, or which strategy.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -27,7 +27,7 @@ const OTHERS: [(&str, &str); 6] = [
     ("files/trusted.rs", "the null device, which is an empty file"),
 ];
 
-/// What opens a file by its whole path.
+/// Words of code that open a file by its whole path.
 const OPENS: [&str; 4] = ["trusted::", "Folder::open", "UnixStream::connect", "UnixDatagram::"];
 
 /// These know the kinds of lock managers and their strategies, by folder or by file.

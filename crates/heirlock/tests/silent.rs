@@ -57,11 +57,11 @@ fn a_verb_says_that_the_agents_loop_makes_no_turn_and_waits_no_longer_than_it_ma
     assert!(said.contains("waiting for the agent (process "), "{said}");
     assert!(said.contains("whose loop had made no turn for 90 s"), "{said}");
     assert!(said.contains("its loop last turned 270 s ago"), "{said}");
-    assert!(said.contains("what was asked is done when it goes on"), "{said}");
+    assert!(said.contains("the request is carried out when it goes on"), "{said}");
 }
 
 #[test]
-fn an_agent_that_is_stopped_is_named_with_its_process_and_what_lets_it_go_on() {
+fn an_agent_that_is_stopped_is_named_with_its_process_and_the_signal_that_lets_it_go_on() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();

@@ -62,7 +62,7 @@ fn beat(site: &Site, server: &str) -> String {
 
 #[test]
 #[ignore = "needs strace: ./test runs it"]
-fn while_a_record_hangs_the_heart_beats_and_what_is_asked_is_answered() {
+fn while_a_record_hangs_the_heart_beats_and_requests_are_answered() {
     let site = Site::new();
     let mut a = site.server("a", "nfs-a");
     a.up();

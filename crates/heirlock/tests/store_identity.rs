@@ -1,4 +1,4 @@
-//! The store's volume is not mounted, and what heirlock says and does then: with real mounts, the real program on two
+//! The store's volume is not mounted: heirlock's words and acts then, with real mounts, the real program on two
 //! servers, and everything that an administrator may try in that hour.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]

@@ -38,9 +38,9 @@ pub struct MonitorLine {
 /// The lines of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedRecord {
-    /// Those that are whole, in their order; at least one.
+    /// Lines that are whole, in their order; at least one.
     pub lines: Vec<MonitorLine>,
-    /// Those that are not, and why.
+    /// Lines that are not, and why.
     pub problems: Vec<RecordError>,
 }
 

@@ -190,7 +190,7 @@ pub struct Registered {
     pub address: String,
 }
 
-/// Asks version 4 for all that is registered, over whatever transport. rpcbind itself is among it, once for each transport
+/// Asks version 4 for all that is registered, over any transport. rpcbind itself is among it, once for each transport
 /// that it serves.
 #[must_use]
 pub fn encode_dump_call(xid: u32) -> Vec<u8> {

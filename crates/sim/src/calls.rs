@@ -25,10 +25,10 @@ use crate::world::{Happening, World};
 
 type Answer<T> = Result<T, StoreError>;
 
-/// What a late heartbeat has found is of use for so long.
+/// The result of a late heartbeat is of use for so long.
 const BEAT_LATE_MAX: Ms = 2_000;
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Clone, Copy)]
 enum Fate {
     Works,
@@ -50,7 +50,7 @@ enum Applied {
     Everything,
 }
 
-/// What a call is to change.
+/// The change that a call is to make.
 #[derive(Debug)]
 enum Write {
     /// It only reads.
@@ -64,7 +64,7 @@ enum Write {
     Beat(Box<ServerReport>),
 }
 
-/// A call that takes too long. What it asked for is done later.
+/// A call that takes too long. Its change is made later.
 #[derive(Debug)]
 pub(crate) struct Late {
     write: Write,
@@ -80,7 +80,7 @@ pub(crate) struct Late {
 pub(crate) struct LateCalls {
     pub(crate) calls: Vec<Late>,
     beat: Option<Late>,
-    /// What a heartbeat has found that ended after it was given up.
+    /// The result of a heartbeat that ended after it was given up.
     found: Option<Beaten>,
 }
 
@@ -105,7 +105,7 @@ impl StoreOf {
         self.call(Write::Nothing, read)
     }
 
-    /// Makes a call: what it changes, and what its answer is once that is done.
+    /// Makes a call: its change, and its answer once that is made.
     fn call<T>(&self, write: Write, answer: impl FnOnce(&InMemory) -> Answer<T>) -> Answer<T> {
         let mut world = entered(&self.world);
         let is_held_up = world.late[self.server].calls.iter().any(|late| late.holds_up);
@@ -160,7 +160,7 @@ impl World {
         fate
     }
 
-    /// What the store does with a call.
+    /// Carries a call out as the store does, by its fate.
     fn ask_store(&mut self, of: &StoreOf, fate: Fate, mut write: Write) -> Answer<()> {
         let server = of.server;
         match fate {
@@ -220,7 +220,7 @@ impl World {
                 memory.begin_generation(&service, generation, &contents)
             }
             Write::Commit(work) => {
-                // One that the store refuses changes nothing.
+                // A commit that the store refuses changes nothing.
                 let gave_way = |commit: &Commit| {
                     let newest = self.store.newest_claim(&commit.service);
                     newest.is_some_and(|newest| commit.by.gives_way_to(&newest))

@@ -10,14 +10,14 @@ use fastrand::Rng;
 
 use crate::Ms;
 
-/// What something is drawn for, and who owns the stream.
+/// The purpose of a draw, and the owner of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     /// When a server comes back: a server.
     Boot,
     /// When an agent comes back: a server.
     AgentStart,
-    /// What becomes of a call of the store: a server.
+    /// The fate of a call of the store: a server.
     Store,
     /// Whether a fence confirms: a server.
     Fence,
@@ -29,21 +29,21 @@ pub(crate) enum Purpose {
     LockManager,
     /// Where the numbers of a notifier's calls begin: a server.
     Notifier,
-    /// What a client's processes do: a client.
+    /// The doings of a client's processes: a client.
     Process,
     /// How long a client's part of a call takes: a client.
     Call,
-    /// What becomes of datagrams to and from a client: a client.
+    /// The fate of datagrams to and from a client: a client.
     Datagram,
-    /// What the cluster manager chooses: a service.
+    /// The choices of the cluster manager: a service.
     Choice,
     /// When its words reach an agent: a server.
     Word,
     /// Which server fails when all is over: no owner.
     Last,
-    /// What a client of the desk does: a client.
+    /// The doings of a client of the desk: a client.
     DeskClient,
-    /// What becomes of a commit of the desk: no owner.
+    /// The fate of a commit of the desk: no owner.
     DeskStore,
     /// Numbers that are unlikely to come twice: a server.
     Number,
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_does_not_depend_on_what_else_was_drawn_or_on_the_seconds_before() {
+    fn a_draw_does_not_depend_on_other_draws_or_on_the_seconds_before() {
         let expected = drawn(&mut Chance::new(7), Purpose::Store, 1, 12_345);
         let mut other = Chance::new(7);
         drawn(&mut other, Purpose::Store, 1, 11_999);

@@ -3,16 +3,16 @@
 //! | | holds where |
 //! |---|---|
 //! | I1 | in a world of its own (`desk`): SM_MON is granted when the record is durable, refused in time; here, in `watch` mode, nothing is promised |
-//! | I2 | nobody who believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
-//! | I3 | no claim over an owner that lives; nobody writes into another's generation, or holds a service and tells its clients long after a higher claim |
+//! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
+//! | I3 | no claim over an owner that lives; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
 //! | I5 | a number is odd, and reaches a client under one life alone |
-//! | I6 | what lies in the status monitor's directory is in the store soon, whatever hints were lost |
-//! | I7 | who drops a server's locks tells its clients; no peer is told of a mere restart |
+//! | I6 | a record in the status monitor's directory is in the store soon, also where hints were lost |
+//! | I7 | a run that drops a server's locks tells its clients; no peer is told of a mere restart |
 //! | I8 | each client of an adoption has an outcome, in memory and in the store |
-//! | I9 | an adoption that was interrupted is gone on with as soon as one may; when faults have ended, everything that is owed gets done |
+//! | I9 | an adoption that was interrupted is gone on with as soon as one may; when faults have ended, every duty is done |
 //! | I10 | runs and datagrams are bounded |
-//! | I11 | what becomes a file name can't leave its directory |
+//! | I11 | a name that becomes a file name can't leave its directory |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,7 +46,7 @@ pub struct Violation {
     pub at: u64,
 }
 
-/// What the checkers remember.
+/// The memory of the checkers.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     pub(crate) violation: Option<Violation>,
@@ -141,7 +141,7 @@ impl World {
         }
         let it = &self.servers[server];
         let left = it.grace_until.saturating_sub(now);
-        // A proof is a second old at most; whoever stops lockd meanwhile can't be seen.
+        // A proof is a second old at most; a stop of lockd meanwhile can't be seen.
         let was_stopped = now <= it.stopped_at + millis(limits::GRACE_PROOF_AGE_MAX);
         if (!it.in_grace(now) || left < millis(MARGIN)) && !was_stopped {
             let what = format!("{us} notifies {} of {name} with {left} ms of grace left", transmit.to);
@@ -168,8 +168,8 @@ impl World {
             self.violated(5, format!("{name} announces the even number {state}"));
         }
         let before = self.clients[client].heard.insert((service, state.0), life);
-        // Between two looks at its own lock manager a server can't know; the next run's number follows soon. That another
-        // server took over, whoever tells knows.
+        // Between two looks at its own lock manager a server can't know; the next run's number follows soon. A server that tells
+        // knows that another one took over.
         let began = self.servers[life.0].grace_until.saturating_sub(GRACE_MS);
         let is_known = self.now > self.servers[life.0].unseen_until.max(began + REPEATED_MS_MAX);
         if let Some(before) = before.filter(|before| *before != life && (is_known || before.0 != life.0)) {
@@ -278,7 +278,7 @@ impl World {
 
     // I7
 
-    /// What drops a server's own locks must tell its own clients. `seen`: the lock manager whose locks go.
+    /// A run that drops a server's own locks must tell its own clients. `seen`: the lock manager whose locks go.
     pub(crate) fn check_members(&mut self, server: usize, agent: &Agent<OutsideOf>, seen: &Observation) {
         let lives_here = |service: &ServiceName| {
             let life = agent.journal_of(service).and_then(|journal| journal.life.as_ref());
@@ -295,7 +295,7 @@ impl World {
         });
         if let Some(service) = forgotten {
             let us = &self.servers[server].name;
-            let what = format!("{service} loses its locks on {us}, and nobody will tell its clients");
+            let what = format!("{service} loses its locks on {us}, and no run will tell its clients");
             self.violated(7, what);
         }
     }
@@ -316,7 +316,7 @@ impl World {
 
     // Locks
 
-    /// A lock is granted: does somebody else believe to hold it?
+    /// A lock is granted: does another client believe to hold it?
     pub(crate) fn check_grant(&mut self, to: usize, file: FileAt) {
         for other in 0..self.clients.len() {
             let is_leaving = self.clients[other].calls.get(&file).is_some_and(|call| call.ask == Ask::Unlock);
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// Everybody had time to come to rest.
+    /// All servers and clients had time to come to rest.
     pub(crate) fn check_all(&mut self) {
         if self.checks.violation.is_none() {
             self.check_rest();
@@ -352,7 +352,7 @@ impl World {
 
     // I9
 
-    /// An adoption that was interrupted is gone on with as soon as one may. One that is refused was tried.
+    /// An adoption that was interrupted is gone on with as soon as one may. An adoption that is refused was tried.
     fn check_interrupted(&mut self) {
         let now = self.now;
         let mut left: BTreeMap<(usize, ServiceName), (Ms, u64)> = BTreeMap::new();
@@ -401,7 +401,7 @@ impl World {
         it.on && goes_on && !was_stopped && !is_blind
     }
 
-    /// What such an agent should have done long ago.
+    /// The duty that such an agent should have done long ago.
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
         let agent = &self.agents[server].as_ref()?.agent;
@@ -465,7 +465,7 @@ impl World {
             let name = self.services[at].name.clone();
             let claim = self.store.newest_claim(&name);
             let Some(claim) = claim.filter(|claim| !claim.released) else {
-                return self.violated(9, format!("nobody has {name}, long after everything was repaired"));
+                return self.violated(9, format!("no server has {name}, long after everything was repaired"));
             };
             let found = self.store.see(&name, claim.generation, |contents| {
                 let known: BTreeSet<MonName> =

@@ -56,7 +56,7 @@ pub(crate) struct Call {
     pub(crate) ask: Ask,
 }
 
-/// What is asked.
+/// A call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     Lock,
@@ -64,7 +64,7 @@ pub(crate) enum Ask {
     Unlock,
 }
 
-/// What a lock manager answers.
+/// The answer of a lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Granted,
@@ -99,7 +99,7 @@ impl Client {
         self.numbers
     }
 
-    /// SM_NOTIFY of a service. What is to be reclaimed, where its number is news.
+    /// SM_NOTIFY of a service. Answers the locks that are to be reclaimed, where its number is news.
     pub(crate) fn notified(&mut self, service: usize, state: StateNumber) -> Vec<FileAt> {
         if !self.mounts.contains(&service) || self.seen.get(&service) == Some(&state) {
             return Vec::new();
@@ -112,7 +112,7 @@ impl Client {
         listed.map(|(file, _)| *file).collect()
     }
 
-    /// The answer to its call; what it means to the process.
+    /// The answer to its call, and its meaning to the process.
     pub(crate) fn answered(&mut self, file: FileAt, number: u64, verdict: Verdict) -> Option<Ask> {
         let call = self.calls.get(&file).filter(|call| call.number == number)?.clone();
         match (call.ask, verdict) {

@@ -15,7 +15,7 @@ use crate::check::is_at_rest;
 use crate::process::{Shared, entered};
 use crate::world::{Happening, World};
 
-/// What an agent is asked.
+/// A request to an agent.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
     Adopt { service: usize, prepare: bool, authority: Authority },
@@ -23,7 +23,7 @@ pub(crate) enum Asked {
     Release(usize),
 }
 
-/// What an agent answered.
+/// The answer of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     Prepared,
@@ -33,7 +33,7 @@ pub(crate) enum Word {
     Released,
 }
 
-/// What is going on with one service.
+/// The work that goes on for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
     Idle,
@@ -48,7 +48,7 @@ pub(crate) struct Cluster {
     pub(crate) words: Vec<(ServiceName, usize, Word)>,
     /// It lets two servers adopt at the same moment.
     pub(crate) is_hasty: bool,
-    /// What was said of a service's owner to the server that is to adopt it, while that is not answered.
+    /// The authority that was given to the server that is to adopt a service, while that is not answered.
     said: BTreeMap<u64, (usize, ServiceName, Authority)>,
     asked: u64,
 }
@@ -101,7 +101,7 @@ impl Cluster {
     }
 
     /// The agent of a server is not there any more: it answers nothing.
-    pub(crate) fn forget_what_was_said_to(&mut self, server: usize) {
+    pub(crate) fn forget_authority_given_to(&mut self, server: usize) {
         self.said.retain(|_, (to, ..)| *to != server);
     }
 
@@ -177,7 +177,7 @@ impl World {
                     let journal = claim.and_then(|claim| self.store.journal(name, claim.generation));
                     let Some(journal) = journal else { return Task::Idle };
                     let is_own = journal.members.contains(&(name.clone(), Part::Own));
-                    // What failed is said again first: the clients may have their locks where the address is now.
+                    // A verb that failed is said again first: the clients may have their locks where the address is now.
                     let is_there = journal.phase == Phase::Settled || is_own;
                     if is_there || (journal.phase.is_over() && self.services[service].automatic) {
                         self.move_address(service, Some(owner));
@@ -258,7 +258,7 @@ impl World {
         self.cluster.tasks.iter_mut().filter(|(of, _)| of == name).for_each(|(_, it)| it.0 = task);
     }
 
-    /// What it may say of a server that it keeps off.
+    /// The authority that it may give over a server that it keeps off.
     fn fenced(&self, server: Option<usize>) -> Authority {
         Authority { fenced: server.map(|server| self.servers[server].name.clone()), ..Authority::default() }
     }
@@ -277,7 +277,7 @@ impl World {
         self.after(after, Happening::Asks { server, agent, asked });
     }
 
-    /// What is asked comes to an agent.
+    /// A request comes to an agent.
     pub(crate) fn asks(&mut self, server: usize, agent: u64, asked: Asked) {
         let Some(world) = self.agents[server].as_ref().map(|it| it.agent.outside().shared()) else { return };
         self.cluster.asked += 1;

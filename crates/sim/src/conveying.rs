@@ -21,7 +21,7 @@ use crate::world::{Happening, World};
 /// Lines by file.
 type Lines = VecDeque<(MonName, Vec<u8>)>;
 
-/// What a conveyor is to do.
+/// A task of a conveyor.
 #[derive(Debug)]
 pub(crate) struct Conveying {
     task: Task,
@@ -31,7 +31,7 @@ pub(crate) struct Conveying {
 
 #[derive(Debug)]
 enum Task {
-    /// For this run: what is to lie there, as the records say it.
+    /// For this run: the lines that are to lie there, as the records have them.
     Place { run: RunNumber, services: Vec<ServiceName>, planned: Lines },
     /// All that was placed goes.
     TakeAway,
@@ -78,7 +78,7 @@ impl World {
         self.after(if is_slow { slow } else { quick }, Happening::Convey { server, agent });
     }
 
-    /// One step of the conveyor of this agent: what is planned is remembered before the first file, and then a file.
+    /// One step of the conveyor of this agent: the plan is remembered before the first file, and then a file.
     pub(crate) fn convey(&mut self, (server, agent): AgentAt) {
         if self.servers[server].agent != agent {
             return;
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// What is to be done, file by file. Lines that are to be placed are in the book from now on.
+    /// The plan of a task, file by file. Lines that are to be placed are in the book from now on.
     fn plan(&mut self, server: usize, task: &mut Task) -> Lines {
         let Task::Place { planned, .. } = task else {
             return self.servers[server]

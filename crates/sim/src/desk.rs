@@ -24,7 +24,7 @@ use crate::{Ms, Violation};
 pub(crate) const END: Ms = 40_000;
 const MON_TIMEOUT: Ms = 500;
 const CLIENTS: usize = 6;
-/// The last of them is a server that this one mounts from: its SM_MON is never refused, for it protects nobody else.
+/// The last of them is a server that this one mounts from: its SM_MON is never refused, for it protects no client.
 const PEER: usize = CLIENTS - 1;
 
 enum Happening {
@@ -47,11 +47,11 @@ struct Desk<'a> {
     name: MyName,
     rules: Rules,
     monitor: Monitor,
-    /// Which run of the monitor: what an earlier one began reaches the store, and not this one.
+    /// Which run of the monitor: commits of an earlier one reach the store, and not this one.
     run: u32,
-    /// What it keeps under /run.
+    /// The lines that it keeps under /run.
     kept: Vec<MonitorLine>,
-    /// What is durable, in truth.
+    /// The durable clients, in truth.
     store: BTreeSet<MonName>,
     away_until: Ms,
     waiting: BTreeMap<Ticket, (usize, Ms)>,
@@ -185,7 +185,7 @@ impl Desk<'_> {
             match one {
                 Persist::Keep(line) => self.kept.push(line),
                 Persist::Drop(line) => self.kept.retain(|kept| *kept != line),
-                // Nobody is restarted in this world.
+                // No client is restarted in this world.
                 Persist::Owe(..) | Persist::Paid(_) => {}
             }
         }
@@ -230,7 +230,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Whoever is registered stays durable, or is listed as at risk.
+    /// A registered client stays durable, or is listed as at risk.
     fn check(&mut self) {
         let at_risk = self.monitor.standing().at_risk;
         let peer = name(PEER);
@@ -238,7 +238,7 @@ impl Desk<'_> {
             let client = &line.mon_name;
             *client != peer && !self.store.contains(client) && !at_risk.contains(client)
         };
-        // A monitor that was killed lists nobody until it is asked again.
+        // A monitor that was killed lists no client until it is asked again.
         let lists = self.rules.when_unprotected == WhenUnprotected::Refuse || self.run == 0;
         let exposed = self.monitor.all_lines().find(is_exposed).map(|line| line.mon_name.clone());
         if let Some(client) = exposed.filter(|_| lists) {

@@ -1,5 +1,4 @@
-//! What became of locks that were lost: how many were made good, what excuses the others, and how often each excuse may be
-//! taken.
+//! The fate of lost locks: how many were made good, the excuses for the others, and how often each excuse may be taken.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,7 +105,7 @@ impl Evidence {
 pub struct Losses {
     /// Their holders were told in time, and reclaimed them.
     pub made_good: u64,
-    /// The others, by what excuses them.
+    /// The others, by their excuse.
     pub excused: BTreeMap<Excuse, u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What happens to the world because the schedule says so.
+//! The incidents of the schedule: how each happens to the world.
 
 use crate::Ms;
 use crate::losses::Disturbance;
@@ -7,7 +7,7 @@ use crate::schedule::{INCIDENTS_END, Incident, Levels};
 use crate::world::{Death, Happening, World, server_name};
 
 impl World {
-    /// An incident of the schedule. One that can't happen now (a server that is off can't crash) doesn't happen at all.
+    /// An incident of the schedule. An incident that can't happen now (a server that is off can't crash) doesn't happen at all.
     pub(crate) fn befall(&mut self, incident: &Incident) {
         self.say(|| format!("incident: {incident}"));
         match *incident {
@@ -74,11 +74,11 @@ impl World {
         }
     }
 
-    /// SIGSTOP. Threads and loop stand still; hearts fall silent; what comes for the agent waits in its queue and its sockets.
+    /// SIGSTOP. Threads and loop stand still; hearts fall silent; messages for the agent wait in its queue and its sockets.
     fn stop_agent(&mut self, server: usize, ms: Ms) {
         let Some(agent) = self.agents[server].as_ref().map(|agent| agent.id) else { return };
         self.disturbed(Disturbance::Failure);
-        // What its threads do waits until then, and so can't go on sooner.
+        // The work of its threads waits until then, and so can't go on sooner.
         let until = (self.now + ms).min(INCIDENTS_END);
         let it = &mut self.servers[server];
         it.stopped_until = it.stopped_until.max(until);
@@ -101,7 +101,7 @@ impl World {
         self.now < self.servers[server].stopped_until
     }
 
-    /// One failover without any fault: whatever was lost in silence before shows now.
+    /// One failover without any fault: locks that were lost in silence before show now.
     pub(crate) fn fail_over_once_more(&mut self) {
         self.is_busy = false;
         let owners: Vec<usize> = (0..self.servers.len())

@@ -1,42 +1,42 @@
 //! A deterministic simulator of several servers, their agents and their clients: the product's agent, in a world that fails.
 //!
-//! One [`Schedule`] decides everything: the servers, services and clients, which faults there are, and when each happens.
-//! A seed is a schedule, and one that is kept is a file ([`Schedule::parse`]). What is drawn during a run is drawn from streams
-//! that do not depend on each other. There is one queue of what happens when, and no time but the queue's. Incidents go on for
-//! 110 s; then everything is repaired and must come to rest; then one server fails once more, so that what was lost in silence
-//! shows; and all must come to rest again.
+//! One [`Schedule`] decides everything: the servers, services and clients, which faults there are, and when each happens. A seed
+//! is a schedule, and one that is kept is a file ([`Schedule::parse`]). All draws during a run are made from streams that do not
+//! depend on each other. There is one queue of happenings, and no time but the queue's. Incidents go on for 110 s; then
+//! everything is repaired and must come to rest; then one server fails once more, so that locks which were lost in silence show;
+//! and all must come to rest again.
 //!
-//! # What may fail
+//! # Faults
 //! - **Any step may be the last.** An agent, or its whole server, dies at any call that it makes: before, in and after each
 //!   call of the store, each line that is placed, each note, each piece of work that it begins.
-//! - **The store** fails a call, and then all, some or none of what was asked for is there (a claim and the begin of a
+//! - **The store** fails a call, and then all, some or none of its changes are there (a claim and the begin of a
 //!   generation are there or not). The answer of a call is lost though all of it was done. A call is late: the agent is told that
 //!   it takes too long, and it is done afterwards; until then all its other calls fail, or the next one finds it done. Heartbeats
-//!   are late by themselves. The store is slow, away for everybody, or cut off from one server.
+//!   are late by themselves. The store is slow, away for all servers, or cut off from one server.
 //! - **An agent** is stopped (SIGSTOP) for up to 30 s. Its heart falls silent; messages and datagrams wait for it; then it goes on
-//!   with what it knew. All agents are stopped at once, and go on one after the other.
+//!   with its old knowledge. All agents are stopped at once, and go on one after the other.
 //! - **Datagrams** are lost, doubled, late, overtaken by others, and cut short; a client is away for up to 30 s.
 //! - **Hints** of the status monitor's directory are lost and doubled. Its files are seen half written, and are moved to
 //!   `sm.bak`. Some have texts in them that mean harm.
 //! - **Lock managers** are stopped and started, or killed in place, by others than the agent. An orderly stop unmonitors
-//!   clients: who holds no lock on kernel 6.1, everybody on 6.12. A SIGKILL takes effect at the next request.
+//!   clients: those without a lock on kernel 6.1, all of them on 6.12. A SIGKILL takes effect at the next request.
 //! - **Wall clocks** differ by weeks, and jump.
 //! - **An operator** moves services without need, asks for those whose owner lives, and insists on it.
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!
-//! # What can't be helped
-//! Checkers excuse a loss only where nothing could be known of it, or where it was told: a lock of a client that was not
-//! on record yet; lockd killed in place while grace is open anyway, or while no agent looks; a second failure before the
-//! recovery from the first has told anybody; a client that was away. Each is an [`Excuse`], and each may be taken so often at
-//! the most. See `check` for each invariant.
+//! # Losses that can't be helped
+//! Checkers excuse a loss only where no agent could know of it, or where it was told: a lock of a client that was not on record
+//! yet; lockd killed in place while grace is open anyway, or while no agent looks; a second failure before the recovery from the
+//! first has told a client; a client that was away. Each is an [`Excuse`], and each may be taken so often at the most. See
+//! `check` for each invariant.
 //!
-//! # What is not in it
-//! Disks that lose what was synced, servers that lie, more than one agent under one name, kernels' own faults. An agent is
-//! stopped between two turns of its loop, and not between the look at grace and the datagrams that follow it. All servers watch their
-//! directory (mode `watch`); of mode `nsm` the order of an answer and a commit is shown in a world of its own (`desk`). Nobody asks
-//! for a failback or for maintenance. No work that an agent begins hangs. The store's promises are tested where the store is; sockets and
-//! files where they are used; real kernels in the lab.
+//! # Limits of the model
+//! It has no disks that lose synced changes, no servers that lie, never more than one agent under one name, and no faults of
+//! kernels. An agent is stopped between two turns of its loop, and not between the look at grace and the datagrams that follow
+//! it. All servers watch their directory (mode `watch`); of mode `nsm` the order of an answer and a commit is shown in a world
+//! of its own (`desk`). No operator asks for a failback or for maintenance. No work that an agent begins hangs. The store's
+//! promises are tested where the store is; sockets and files where they are used; real kernels in the lab.
 
 mod calls;
 mod chance;
@@ -78,17 +78,17 @@ use world::World;
 /// Milliseconds since the world began.
 pub(crate) type Ms = u64;
 
-/// How long everybody gets to settle.
+/// How long all servers and clients get to settle.
 const SETTLE: Ms = 75_000;
 
-/// What a schedule came to.
+/// The result of a schedule.
 #[derive(Debug)]
 pub struct Story {
     /// The first promise that was broken.
     pub violation: Option<Violation>,
-    /// What became of lost locks until then.
+    /// The fate of lost locks until then.
     pub losses: Losses,
-    /// What happened when, where that was to be kept.
+    /// The happenings, with their times, where they were to be kept.
     pub told: Vec<String>,
 }
 

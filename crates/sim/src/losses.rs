@@ -85,7 +85,7 @@ impl World {
                 loss.at,
                 if listed { "never reclaimed" } else { "its reclaim was refused" },
                 match (told.is_empty(), evidence.is_told) {
-                    (true, _) => "nobody told of it",
+                    (true, _) => "no report told of it",
                     (_, true) => "though nothing stood in the way",
                     _ => "and its outcome says that it was told in time",
                 }
@@ -106,7 +106,7 @@ impl World {
         lost
     }
 
-    /// What is known of a loss, and when its outcomes were stored.
+    /// The evidence of a loss, and when its outcomes were stored.
     fn evidence_of(&self, lost: &Lost) -> (Evidence, Vec<Ms>) {
         let (name, loss) = (&self.services[lost.file.0].name, &lost.loss);
         let key = MonName::from_address(client_address(lost.client));

@@ -58,7 +58,7 @@ struct Arguments {
     threads: u64,
 }
 
-/// What is to be broken.
+/// The promise that is to be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Invariant(u8),
@@ -235,9 +235,9 @@ fn trace(arguments: &Arguments) -> Trace {
     }
 }
 
-/// What many schedules came to.
+/// The results of many schedules.
 struct Ran {
-    /// Those that break a promise, in order.
+    /// Seeds that break a promise, in order.
     broken: Vec<(u64, Violation)>,
     /// How many were run.
     count: u64,
@@ -248,7 +248,7 @@ fn run_all(arguments: &Arguments, source: &Source) -> Ran {
     let numbers = source.numbers();
     let next = AtomicU64::new(numbers.start);
     let found = Mutex::new((Vec::new(), Losses::default()));
-    // Those after the first broken one need not be run.
+    // Seeds after the first broken one need not be run.
     let end = AtomicU64::new(numbers.end);
     let trace = trace(arguments);
     let threads = if trace == Trace::Aloud { 1 } else { arguments.threads.max(1) };

@@ -34,7 +34,7 @@ pub(crate) struct OutsideOf {
     last_look: Option<LastLook>,
 }
 
-/// What a look into the status monitor's directory depends on, and what it found.
+/// The basis of a look into the status monitor's directory, and its result.
 pub(crate) struct LastLook {
     sm: Files,
     sm_bak: Files,
@@ -73,8 +73,8 @@ impl OutsideOf {
 }
 
 impl World {
-    /// What a look at the directory of a server finds. Half of the time that a seed takes would go into looks that find what the
-    /// one before found.
+    /// The result of a look at the directory of a server. Half of the time that a seed takes would go into looks with the same
+    /// result as the one before.
     pub(crate) fn look_at_directory(
         &self,
         server: usize,
@@ -128,7 +128,7 @@ impl Outside for OutsideOf {
         true
     }
 
-    fn say_what_was_suppressed(&self, _: bool) {}
+    fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
         let world = self.world();
@@ -296,7 +296,7 @@ impl Outside for OutsideOf {
         }
     }
 
-    // Nobody reads what a report says of it.
+    // No checker reads this part of a report.
     fn unready(&self) -> Vec<Unready> {
         Vec::new()
     }

@@ -33,7 +33,7 @@ pub(crate) struct Process {
     pub(crate) id: u64,
     pub(crate) started: Ms,
     pub(crate) busy_until: Ms,
-    /// What came while it was busy, in order.
+    /// Messages that came while it was busy, in order.
     pub(crate) inbox: VecDeque<Message>,
     /// When it is woken without a message.
     wakes_at: Option<Ms>,
@@ -60,7 +60,7 @@ pub(crate) enum Turn {
 }
 
 impl World {
-    /// Whether the agent of this server, whose turn it is, lives.
+    /// Whether the agent of this server lives, in its turn.
     pub(crate) fn lives(&self, server: usize) -> bool {
         self.driven.as_ref().is_none_or(|driven| driven.server != server || driven.died.is_none())
     }
@@ -233,7 +233,7 @@ impl Simulation {
         drop(dead);
     }
 
-    /// The world when all is over. What is in it and leads back to it is taken out before.
+    /// The world when all is over. Its parts that lead back to it are taken out before.
     pub(crate) fn end<T>(self, told: impl FnOnce(&mut World) -> T) -> T {
         let mut world = entered(&self.world);
         let agents: Vec<Option<Box<Process>>> = world.agents.iter_mut().map(Option::take).collect();

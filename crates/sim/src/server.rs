@@ -15,7 +15,7 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 use crate::Ms;
 use crate::conveying::Conveying;
 use crate::outside::LastLook;
-use crate::telling::Errand;
+use crate::telling::Notification;
 use crate::world::Death;
 
 /// How long a grace period lasts.
@@ -24,7 +24,7 @@ pub(crate) const GRACE_MS: Ms = 12_000;
 /// A file of a service.
 pub(crate) type FileAt = (usize, u8);
 
-/// What tells one life of a lock manager from another, in truth.
+/// The key that tells one life of a lock manager from another, in truth.
 pub(crate) type Life = (usize, u32, u32, u32);
 
 /// Folders of a status monitor.
@@ -36,39 +36,39 @@ pub(crate) struct Server {
     pub(crate) name: ServerName,
     pub(crate) on: bool,
     pub(crate) boot: u32,
-    /// 6.12: lockd ignores SIGKILL, and an orderly stop of nfsd unmonitors everybody. Else 6.1.
+    /// 6.12: lockd ignores SIGKILL, and an orderly stop of nfsd unmonitors all clients. Else 6.1.
     pub(crate) is_newer: bool,
     /// lockd's start in this boot; `None` while it doesn't run.
     pub(crate) lockd: Option<u32>,
     starts: u32,
     reopened: u32,
-    /// SIGKILL was sent and nobody has woken lockd since: until then the files lie.
+    /// SIGKILL was sent and no request has woken lockd since: until then the files lie.
     pub(crate) kill_pends: bool,
     pub(crate) grace_until: Ms,
     /// Until then nothing that can be seen tells this life from the one before. For the checker.
     pub(crate) unseen_until: Ms,
     pub(crate) lockd_started: Ms,
-    /// When somebody last stopped it.
+    /// When it was last stopped.
     pub(crate) stopped_at: Ms,
     pub(crate) locks: BTreeMap<FileAt, usize>,
     /// Clients that this life of lockd has registered with the status monitor.
     pub(crate) registered: BTreeSet<usize>,
     pub(crate) sm: Files,
     pub(crate) sm_bak: Files,
-    /// Whom the status monitor remembers: it writes no file for those.
+    /// The clients that the status monitor remembers: it writes no file for them.
     pub(crate) remembered: BTreeSet<usize>,
     cookies: u64,
     /// NSM state number.
     pub(crate) state: u32,
-    /// What the conveyor remembers to have placed; on the server's own disk.
+    /// The conveyor's memory of placed files; on the server's own disk.
     pub(crate) book: Arc<Files>,
-    /// What its agent's conveyor is to do, in order.
+    /// The tasks of its agent's conveyor, in order.
     pub(crate) conveying: VecDeque<Conveying>,
-    /// What an agent noted of the grace period that it saw open; a boot takes it away.
+    /// An agent's note on the grace period that it saw open; a boot takes it away.
     pub(crate) grace: Option<Remembered>,
-    /// What an agent noted of the registrations when its lock manager recognised; a boot takes it away.
+    /// An agent's note on the registrations when its lock manager recognised; a boot takes it away.
     pub(crate) registrations: Option<String>,
-    /// Work on the lock manager that is being done: nobody looks at it meanwhile.
+    /// Work on the lock manager is being done: no agent looks at it meanwhile.
     pub(crate) is_worked_on: bool,
     /// The server can't reach the store until then.
     pub(crate) cut_off_until: Ms,
@@ -86,10 +86,10 @@ pub(crate) struct Server {
     /// Something changed in the status monitor's directory since its agent last forgot hints.
     pub(crate) is_hinted: bool,
     /// The services whose clients its agent tells.
-    pub(crate) tellings: Vec<Errand>,
+    pub(crate) tellings: Vec<Notification>,
     /// The last look beside its agent's loop.
     pub(crate) last_look: Option<LastLook>,
-    /// What it remembers of the store, on its own disk.
+    /// Its memory of the store, on its own disk.
     pub(crate) memory: StoreMemory,
     /// It is being maintained; noted on its own disk.
     pub(crate) is_maintained: bool,
@@ -147,7 +147,7 @@ impl Server {
         (self.index, self.boot, self.starts, self.reopened)
     }
 
-    /// Whatever was to become of its agent becomes nothing: another one begins.
+    /// All plans for its agent are dropped: another one begins.
     pub(crate) fn forget_agent(&mut self) {
         (self.fatal_step, self.stopped_until) = (None, 0);
         (self.is_hinted, self.last_look) = (false, None);
@@ -163,7 +163,7 @@ impl Server {
         (self.kill_pends, self.registered) = (false, BTreeSet::new());
     }
 
-    /// The locks are gone: who held which.
+    /// Drops all locks, and answers which client held which.
     pub(crate) fn drop_locks(&mut self) -> Vec<(FileAt, usize)> {
         std::mem::take(&mut self.locks).into_iter().collect()
     }
@@ -186,7 +186,7 @@ impl Server {
         self.serves() && now < self.grace_until
     }
 
-    /// What a look at `/proc` shows.
+    /// The result of a look at `/proc`.
     pub(crate) fn observe(&self, now: Ms) -> Observation {
         Observation {
             boot: format!("boot{}", self.boot),
@@ -214,7 +214,7 @@ impl Server {
         self.remembered.insert(client);
     }
 
-    /// What lies in the directory for a client, and what of it was placed. For the trace.
+    /// The files in the directory for a client, and whether they were placed. For the trace.
     pub(crate) fn files_of(&self, client: usize) -> String {
         let named = |name: &&MonName| {
             name.address() == Some(client_address(client)) || name.as_str() == format!("client{client}")
@@ -250,7 +250,7 @@ impl Server {
         self.take_away(&name, &render_record(&own));
     }
 
-    /// The status monitor starts: it remembers whom its files name as its own.
+    /// The status monitor starts: it remembers the clients that its files name as its own.
     pub(crate) fn start_status_monitor(&mut self) {
         let own = self.sm.values().flat_map(|bytes| lines(bytes)).filter(|line| self.is_own(line));
         self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();
@@ -260,7 +260,7 @@ impl Server {
         line.my_name.as_str() == self.name.as_str() && line.vers == 3
     }
 
-    /// What the detector sees.
+    /// The scan of the detector.
     pub(crate) fn scan(&self) -> Scan {
         let mut scan = Scan::default();
         for (folder, files) in [(Folder::Sm, &self.sm), (Folder::SmBak, &self.sm_bak)] {

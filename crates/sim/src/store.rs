@@ -1,4 +1,4 @@
-//! The shared store, and what the checkers remember of it.
+//! The shared store, and the checkers' memory of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use heirlock_nsm::MonName;
 #[derive(Debug)]
 pub(crate) struct SharedStore {
     pub(crate) memory: InMemory,
-    /// What each generation began with: every one of these must have an outcome. Not in a real store.
+    /// The clients that each generation began with: every one of these must have an outcome. Not in a real store.
     begun_with: BTreeMap<(ServiceName, Generation), BTreeSet<MonName>>,
 }
 
@@ -50,7 +50,7 @@ impl SharedStore {
         self.see(service, generation, |contents| contents.journal.clone()).flatten()
     }
 
-    /// What a generation began with.
+    /// The clients that a generation began with.
     pub(crate) fn begun_with(
         &self,
         service: &ServiceName,
@@ -59,8 +59,8 @@ impl SharedStore {
         self.begun_with.get(&(service.clone(), generation))
     }
 
-    /// A generation is begun, and is not there yet. One that goes on with what another one owes, by the same journal, began
-    /// with what that one began with.
+    /// A generation is begun, and is not there yet. A generation that goes on with the duties of another one, by the same
+    /// journal, began with the clients of that one.
     pub(crate) fn begins(&mut self, service: &ServiceName, generation: Generation, contents: &Contents) {
         let before = generation.before().and_then(|before| self.newest_generation(service, before));
         let goes_on = before.filter(|before| {

@@ -20,7 +20,7 @@ const PATIENCE_MS: Ms = 50;
 
 /// One service whose clients are being told.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct Notification {
     number: u64,
     run: RunNumber,
     service: ServiceName,
@@ -29,11 +29,11 @@ pub(crate) struct Errand {
     began: Ms,
     is_first_round: bool,
     has_source: bool,
-    /// Those that can't be called.
+    /// Clients that can't be called.
     untold: Vec<(MonName, String)>,
 }
 
-impl Errand {
+impl Notification {
     pub(crate) fn new(run: RunNumber, telling: Telling, grace: Grace, seed: u64, now: Ms) -> Self {
         let Telling { notice, clients, untold, names, .. } = telling;
         let plan = Plan {
@@ -69,10 +69,10 @@ impl Errand {
 }
 
 impl World {
-    pub(crate) fn begin_errand(&mut self, (server, agent): AgentAt, errand: Errand) {
-        self.errands += 1;
-        let number = self.errands;
-        self.servers[server].tellings.push(Errand { number, ..errand });
+    pub(crate) fn begin_notification(&mut self, (server, agent): AgentAt, notification: Notification) {
+        self.notifications += 1;
+        let number = self.notifications;
+        self.servers[server].tellings.push(Notification { number, ..notification });
         self.after(0, Happening::Tell { server, agent, number });
     }
 
@@ -80,52 +80,56 @@ impl World {
     pub(crate) fn tell(&mut self, at: AgentAt, number: u64) {
         let (server, agent) = at;
         let Some(started) = self.started(at) else { return };
-        let Some(place) = self.servers[server].tellings.iter().position(|errand| errand.number == number)
+        let Some(place) =
+            self.servers[server].tellings.iter().position(|notification| notification.number == number)
         else {
             return; // it was stopped
         };
-        let mut errand = self.servers[server].tellings.swap_remove(place);
+        let mut notification = self.servers[server].tellings.swap_remove(place);
         let now = self.moment(started);
-        let is_over = errand.notifier.is_done() || self.is_too_late(server, now, &mut errand);
-        self.hear_events(at, &mut errand);
+        let is_over = notification.notifier.is_done() || self.is_too_late(server, now, &mut notification);
+        self.hear_events(at, &mut notification);
         if !is_over {
-            if errand.has_just_tried_all(self.now) {
-                let event = Event::TriedAll { service: errand.service.clone() };
-                self.tell_agent(at, 1, Message::Event(errand.run, event));
+            if notification.has_just_tried_all(self.now) {
+                let event = Event::TriedAll { service: notification.service.clone() };
+                self.tell_agent(at, 1, Message::Event(notification.run, event));
             }
-            let due = errand.notifier.next_timeout().map_or(PATIENCE_MS, |at| millis(at.since(now)));
-            self.servers[server].tellings.push(errand);
+            let due = notification.notifier.next_timeout().map_or(PATIENCE_MS, |at| millis(at.since(now)));
+            self.servers[server].tellings.push(notification);
             self.after(due.clamp(1, PATIENCE_MS), Happening::Tell { server, agent, number });
             return;
         }
-        let Errand { run, service, notifier, untold, .. } = errand;
+        let Notification { run, service, notifier, untold, .. } = notification;
         let mut left = notifier.stop("");
         left.extend(untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         self.tell_agent(at, 1, Message::Event(run, Event::NotifyEnded { service, left }));
     }
 
     /// Sends what may leave; whether it is too late for that.
-    fn is_too_late(&mut self, server: usize, now: Moment, errand: &mut Errand) -> bool {
-        let is_here = self.service(&errand.service).is_some_and(|of| self.address_of(of) == Some(server));
-        if is_here && !errand.has_source {
-            errand.has_source = true;
-            errand.notifier.add_source(std::net::Ipv4Addr::UNSPECIFIED.into());
+    fn is_too_late(&mut self, server: usize, now: Moment, notification: &mut Notification) -> bool {
+        let is_here =
+            self.service(&notification.service).is_some_and(|of| self.address_of(of) == Some(server));
+        if is_here && !notification.has_source {
+            notification.has_source = true;
+            notification.notifier.add_source(std::net::Ipv4Addr::UNSPECIFIED.into());
         }
-        if errand.grace.leave(now) == Leave::ProveFirst {
+        if notification.grace.leave(now) == Leave::ProveFirst {
             let answer = self.probe(server);
-            errand.grace.prove(now, answer);
+            notification.grace.prove(now, answer);
         }
-        match errand.grace.leave(now) {
+        match notification.grace.leave(now) {
             Leave::Granted => {}
             Leave::ProveFirst => return false,
             Leave::TooLate => return true,
         }
         for _ in 0..BATCH {
-            let Some(transmit) = errand.notifier.poll_transmit(now) else { break };
+            let Some(transmit) = notification.notifier.poll_transmit(now) else { break };
             match transmit.transport {
-                Transport::Udp => self.send(server, &errand.service, &transmit),
-                // No client here listens over TCP. One that names no port over UDP had its answer garbled.
-                Transport::Tcp => errand.notifier.handle_failure(transmit.xid, "connection refused".into()),
+                Transport::Udp => self.send(server, &notification.service, &transmit),
+                // No client here listens over TCP. A client that names no port over UDP had its answer garbled.
+                Transport::Tcp => {
+                    notification.notifier.handle_failure(transmit.xid, "connection refused".into());
+                }
             }
         }
         false
@@ -135,19 +139,20 @@ impl World {
     pub(crate) fn heard(&mut self, server: usize, service: &ServiceName, from: SocketAddr, bytes: &[u8]) {
         let at = (server, self.servers[server].agent);
         let Some(now) = self.started(at).map(|started| self.moment(started)) else { return };
-        let mut errands = std::mem::take(&mut self.servers[server].tellings);
-        for errand in errands.iter_mut().filter(|errand| errand.service == *service) {
-            errand.notifier.handle_reply(now, Transport::Udp, from, bytes);
-            self.hear_events(at, errand);
+        let mut notifications = std::mem::take(&mut self.servers[server].tellings);
+        for notification in notifications.iter_mut().filter(|notification| notification.service == *service) {
+            notification.notifier.handle_reply(now, Transport::Udp, from, bytes);
+            self.hear_events(at, notification);
         }
-        self.servers[server].tellings = errands;
+        self.servers[server].tellings = notifications;
     }
 
-    fn hear_events(&mut self, at: AgentAt, errand: &mut Errand) {
-        while let Some(event) = errand.notifier.poll_event() {
+    fn hear_events(&mut self, at: AgentAt, notification: &mut Notification) {
+        while let Some(event) = notification.notifier.poll_event() {
             if let Heard::Acknowledged(client) = event {
-                let event = Event::Acknowledged { service: errand.service.clone(), clients: vec![client] };
-                self.tell_agent(at, 1, Message::Event(errand.run, event));
+                let event =
+                    Event::Acknowledged { service: notification.service.clone(), clients: vec![client] };
+                self.tell_agent(at, 1, Message::Event(notification.run, event));
             }
         }
     }

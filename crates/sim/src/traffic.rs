@@ -1,4 +1,4 @@
-//! What goes between servers and clients: datagrams, and calls of the lock manager with their answers.
+//! Traffic between servers and clients: datagrams, and calls of the lock manager with their answers.
 
 use std::net::SocketAddr;
 

@@ -18,7 +18,7 @@ use crate::losses::Disturbance;
 use crate::schedule::Level;
 use crate::server::client_address;
 use crate::settings::grace_length;
-use crate::telling::Errand;
+use crate::telling::Notification;
 use crate::world::{Happening, World};
 
 /// How long the lock manager is asked whether grace is open.
@@ -33,11 +33,11 @@ pub(crate) struct Recognising {
     pub(crate) strategy: Strategy,
     pub(crate) before: Ms,
     pub(crate) grace_seen: Option<Moment>,
-    /// What it answered right before, where it was asked.
+    /// Its answer right before, where it was asked.
     pub(crate) answer: Option<Probe>,
 }
 
-/// What a probe of a lock manager answers.
+/// The answer to a probe of a lock manager.
 pub(crate) fn probe(serves: bool, in_grace: bool) -> Probe {
     match (serves, in_grace) {
         (true, true) => Probe::InGrace,
@@ -77,8 +77,8 @@ impl World {
             RunWork::Tell { tellings, grace } => {
                 for telling in tellings {
                     let seed = self.chance(Purpose::Notifier, at.0).u64(..);
-                    let errand = Errand::new(run, telling, grace, seed, self.now);
-                    self.begin_errand(at, errand);
+                    let notification = Notification::new(run, telling, grace, seed, self.now);
+                    self.begin_notification(at, notification);
                 }
             }
         }
@@ -146,7 +146,7 @@ impl World {
                 self.servers[of].fenced_until = self.now + 5_000;
             }
         }
-        let outcome = if confirmed { Ok(()) } else { Err("nobody confirms it".to_owned()) };
+        let outcome = if confirmed { Ok(()) } else { Err("no fence confirms it".to_owned()) };
         self.tell_agent(at, 900, Message::Event(run, Event::Fenced(outcome)));
     }
 

@@ -1,4 +1,4 @@
-//! The world: one queue of what happens when, and everybody it happens to.
+//! The world: one queue of happenings, and the servers, services and clients that they happen to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -37,7 +37,7 @@ pub(crate) enum Death {
     Server,
 }
 
-/// One service as everybody is configured to know it.
+/// One service, as all servers have it in their configuration.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
@@ -51,13 +51,13 @@ pub(crate) struct Service {
     pub(crate) host_of: Option<usize>,
 }
 
-/// What happens.
+/// A happening.
 pub(crate) enum Happening {
     Second,
     Incident(Incident),
-    /// What went wrong lasted until now.
+    /// A disturbance lasted until now.
     Disturbed(Disturbance),
-    /// What was late is done.
+    /// A late call is carried out.
     Lands(usize),
     Resume {
         server: usize,
@@ -185,14 +185,14 @@ pub(crate) struct World {
     pub(crate) has_garbage: bool,
     /// No server can reach the store until then.
     pub(crate) store_away_until: Ms,
-    /// What each server's agent asked of the store and what takes too long.
+    /// The calls of each server's agent that the store makes wait too long.
     pub(crate) late: Vec<LateCalls>,
     pub(crate) services: Vec<Service>,
     pub(crate) servers: Vec<Server>,
     /// The agents; not there is the one whose turn it is.
     pub(crate) agents: Vec<Option<Box<Process>>>,
     pub(crate) driven: Option<Driven>,
-    /// What agents are to do next.
+    /// The next turns of agents.
     pub(crate) turns: VecDeque<Turn>,
     pub(crate) clients: Vec<Client>,
     pub(crate) store: SharedStore,
@@ -208,7 +208,7 @@ pub(crate) struct World {
     pub(crate) is_busy: bool,
     /// Agents that were started, and services whose clients were told.
     starts: u64,
-    pub(crate) errands: u64,
+    pub(crate) notifications: u64,
     pub(crate) teller: Teller,
 }
 
@@ -251,7 +251,7 @@ impl World {
             checks: Checks::default(),
             is_busy: true,
             starts: 0,
-            errands: 0,
+            notifications: 0,
             teller,
         };
         (0..world.servers.len()).for_each(|server| world.after(10, Happening::Boot(server)));
@@ -263,7 +263,7 @@ impl World {
         world
     }
 
-    /// What happens next happens, where that is before `end` and no checker has fired.
+    /// Lets the next happening happen, where it is before `end` and no checker has fired.
     pub(crate) fn happen_next(&mut self, end: Ms) -> bool {
         let next = self.queue.first_entry();
         let Some(entry) = next.filter(|next| next.key().0 <= end && self.checks.violation.is_none()) else {
@@ -304,7 +304,7 @@ impl World {
         self.teller.say("", self.now, what);
     }
 
-    /// What something is drawn from.
+    /// The stream of draws for a purpose.
     pub(crate) fn chance(&mut self, purpose: Purpose, whose: usize) -> &mut Rng {
         self.chance.of(purpose, whose, self.now)
     }
@@ -324,7 +324,7 @@ impl World {
         self.servers[at].on.then_some(at)
     }
 
-    /// Whose agent does this, or takes it in, with a thread of its own.
+    /// The server whose agent does this, or takes it in, with a thread of its own.
     fn done_by_agent(&self, happening: &Happening) -> Option<usize> {
         match happening {
             Happening::Look { server, .. }
@@ -456,7 +456,7 @@ impl World {
     fn forget_agent(&mut self, server: usize) {
         self.agents[server] = None;
         self.servers[server].forget_agent();
-        self.cluster.forget_what_was_said_to(server);
+        self.cluster.forget_authority_given_to(server);
     }
 
     // Servers.
@@ -488,7 +488,7 @@ impl World {
         self.after(after, Happening::StartAgent { server, boot });
     }
 
-    /// What a hostile client registers under, and what a hostile server says in the store.
+    /// Plants the names of a hostile client, and the words of a hostile server in the store.
     fn plant_hostile_texts(&mut self, server: usize) {
         const LINE: &str = "0100007f 000186b5 00000003 00000010 00000000000000000000000000000000";
         if let Ok(file) = MonName::parse("hostile") {
@@ -512,7 +512,7 @@ impl World {
         self.lose(dropped, false, None);
         let it = &mut self.servers[server];
         (it.on, it.lockd) = (false, None);
-        // What was being written is cut short, or not there at all.
+        // A file that was being written is cut short, or not there at all.
         it.sm.retain(|_, bytes| !bytes.is_empty());
         self.forget_agent(server);
         for address in &mut self.addresses {
@@ -522,7 +522,7 @@ impl World {
         self.after(after, Happening::Boot(server));
     }
 
-    /// An orderly stop: what the kernel unmonitors on the way, its status monitor forgets.
+    /// An orderly stop: the status monitor forgets the clients that the kernel unmonitors on the way.
     pub(crate) fn stop_nfs(&mut self, server: usize) {
         if self.servers[server].lockd.is_none() {
             return;
@@ -582,7 +582,7 @@ impl World {
             return;
         }
         self.addresses[service] = to;
-        // Whoever had it keeps locks that nobody can reach any more.
+        // The server that had it keeps locks that no client can reach any more.
         for from in (0..self.servers.len()).filter(|from| Some(*from) != to) {
             self.let_go(from, service);
         }
@@ -593,7 +593,7 @@ impl World {
     /// These locks are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
     fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
         for (file, client) in dropped {
-            // What was left behind by a service that has moved on is no loss.
+            // Locks that were left behind by a service that has moved on are no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
             if holder.is_some_and(|at| self.servers[at].locks.get(&file) == Some(&client)) {
                 continue;
@@ -657,7 +657,7 @@ fn my_names(names: &[String]) -> Vec<MyName> {
     names.iter().filter_map(|name| MyName::parse(name).ok()).collect()
 }
 
-/// What a service that moves is called.
+/// The name of a service that moves.
 pub(crate) fn floating_name(at: usize) -> ServiceName {
     ServiceName::try_from(format!("svc{at}")).unwrap_or_else(|_| ServiceName::host(&server_name(0)))
 }

@@ -27,7 +27,11 @@ fn the_histories_that_are_kept_keep_every_promise() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("# "), "{}: expected a comment, what it once broke", path.display());
+        assert!(
+            text.starts_with("# "),
+            "{}: expected a comment on the promise that it once broke",
+            path.display()
+        );
         let schedule = Schedule::parse(&text).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
         keeps_every_promise(&path.display().to_string(), &schedule);
         count += 1;
@@ -35,7 +39,7 @@ fn the_histories_that_are_kept_keep_every_promise() {
     assert!(count >= 12, "expected the histories that are kept, found {count}");
 }
 
-/// What a seed tells, its schedule tells when it was written down and read again.
+/// A schedule that was written down and read again tells the same as its seed.
 #[test]
 fn a_schedule_that_was_written_down_tells_the_story_of_its_seed() {
     let one_thread = |from: u64| {

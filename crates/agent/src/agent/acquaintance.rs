@@ -1,8 +1,9 @@
 //! Whether the store is the one that this server knows, and still shows what was written to it.
 //!
-//! A volume that isn't mounted, that another one was mounted in the place of, or that was set back to an older copy looks
-//! like a store that works. So nothing is read from it or written to it before it is recognised, and it is well only after
-//! every claim and generation of this server was looked for. What vanished is written anew from what the agent knows.
+//! A store looks like one that works also where its volume isn't mounted, where another volume is mounted in its place, and where
+//! it was set back to an older copy. So nothing is read from it or written to it before it is recognised, and it is well only
+//! after every claim and generation of this server was looked for. Records and claims that vanished are written anew from the
+//! agent's knowledge.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -18,7 +19,7 @@ use super::outside::Outside;
 use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store_memory::StoreMemory;
 
-/// What this server remembers of its store, and how far it can be trusted now.
+/// This server's memory of its store, and how far it can be trusted now.
 #[derive(Debug)]
 pub struct Acquaintance {
     memory: StoreMemory,
@@ -48,13 +49,13 @@ impl Acquaintance {
         }
     }
 
-    /// Whether the heart may beat though the store was not recognised now. It was before, and what is read and written all the
-    /// same is refused by any other store: a server whose records hang lives, and says so where it can.
+    /// Whether the heart may beat though the store was not recognised now. It was recognised before, and any other store refuses
+    /// every read and write: a server whose records hang lives, and says so where it can.
     pub(crate) fn may_beat(&self, error: &StoreError) -> bool {
         self.was_met && matches!(error.kind(), StoreErrorKind::TimedOut | StoreErrorKind::Unavailable)
     }
 
-    /// What is remembered.
+    /// This server's memory of its store, as it was last written.
     pub(crate) fn memory(&self) -> &StoreMemory {
         &self.memory
     }
@@ -75,7 +76,7 @@ impl Acquaintance {
         }
     }
 
-    /// What the store has lost, of one of the services where it is more than one.
+    /// The loss of the store that is reported: of one service, where several services have one.
     pub(crate) fn missing(&self) -> Option<&str> {
         self.missing.values().next().map(String::as_str)
     }
@@ -85,7 +86,7 @@ impl Acquaintance {
         self.doubted = true;
     }
 
-    /// What `status` says where this server can't remember its store.
+    /// The line of `status` where this server can't remember its store.
     pub fn problem(&self) -> Option<String> {
         let why = self.unremembered.as_ref()?;
         Some(format!(
@@ -144,7 +145,7 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// Remembers something for the time after this run of the agent. Where that fails the agent goes on by what it knows.
+    /// Remembers something for the time after this run of the agent. Where that fails the agent goes on by its own knowledge.
     pub(crate) fn remember(&mut self, change: impl Fn(&mut StoreMemory)) {
         let known = &mut self.acquaintance;
         let mut next = known.memory.clone();
@@ -154,7 +155,7 @@ impl<O: Outside> Inside<O> {
         }
         let whole = known.unremembered.is_some();
         let updated = self.outside.remember_store(&|memory| match whole {
-            // What could not be written before is written as well.
+            // A change that could not be written before is written as well.
             true => memory.clone_from(&next),
             false => change(memory),
         });
@@ -222,9 +223,9 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// Makes a generation hold all that the agent knows of it. What it holds besides, as an older copy of the store may,
-    /// is believed: a client too many is told, one too few loses its locks. Answers what the store holds then; nothing where
-    /// this server doesn't hold the service, or is beginning its next generation.
+    /// Makes a generation hold all that the agent knows of it. Anything that it holds besides, as an older copy of the store may,
+    /// is believed: a client too many is told, one too few loses its locks. Answers the generation's contents after that; nothing
+    /// where this server doesn't hold the service, or is beginning its next generation.
     pub(crate) fn complete(&mut self, service: &ServiceName) -> Result<Option<Contents>, StoreError> {
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             return Ok(None); // its next generation is made of what the agent knows
@@ -267,7 +268,7 @@ impl Held {
         }
     }
 
-    /// What a generation lacks, and what it holds besides.
+    /// The records that a generation lacks, and those that it holds besides.
     fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
         let stored = self.ledger.stored();
         let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));

@@ -12,7 +12,7 @@ use super::runs::Running;
 use super::work::{RunNumber, RunWork};
 
 impl<O: Outside> Inside<O> {
-    /// What this server holds and owes now.
+    /// The services that this server holds, and its duties, now.
     pub(crate) fn standing(&self) -> Standing {
         self.lives.standing(&ServiceName::host(&self.settings.server), self.holdings())
     }
@@ -62,7 +62,7 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// Tells the run that was asked for what has happened. Nothing of it is durable before it has claimed.
+    /// Tells an event to the run that was asked for. Nothing of it is durable before it has claimed.
     pub(crate) fn advance_asked(&mut self, event: Event) {
         let standing = self.standing();
         let Some(asked) = &mut self.asked else { return };
@@ -104,7 +104,7 @@ impl<O: Outside> Inside<O> {
         self.say_phase_asked();
     }
 
-    /// The store has answered. Where the run has what it needs, what is done from now on is done for it alone.
+    /// The store has answered. Where all needs of the run are met, all further work is done for it alone.
     pub(crate) fn claim_answered(&mut self, claimed: Event) {
         let Some(asked) = &mut self.asked else { return };
         let batch = asked.machine.step(self.outside.now(), claimed);
@@ -126,14 +126,14 @@ impl<O: Outside> Inside<O> {
         self.carry_on(batch);
     }
 
-    /// It can't begin. What is owed to anybody is owed as before.
+    /// The run can't begin. Duties towards clients stay as they were.
     pub fn refused(&mut self, end: End) {
         if let Some(running) = self.asked.take() {
             self.conclude(running, end);
         }
     }
 
-    /// Those who wait for it see that it is being checked.
+    /// Tells the callers that wait for it that it is being checked.
     fn say_phase_asked(&mut self) {
         let Some(asked) = &mut self.asked else { return };
         let phase = asked.machine.phase();
@@ -145,7 +145,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Those who wait for it see that it is being checked still.
+    /// Tells the callers that wait for it that it is being checked still.
     pub(crate) fn say_progress_asked(&mut self, now: Moment) {
         if let Some(asked) = &mut self.asked {
             asked.say_progress(now, &self.settings);

@@ -1,4 +1,4 @@
-//! Heartbeats: our own, and what those of the others mean.
+//! Heartbeats: our own, and the meaning of those of other servers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub struct Pulse {
     set_back: bool,
 }
 
-/// What another agent left under our name.
+/// The trace of another agent under our name.
 #[derive(Debug)]
 struct Other {
     beat: String,
@@ -49,7 +49,7 @@ pub enum Namesake {
     IsNew,
 }
 
-/// What a beat tells of ourselves.
+/// The part of a heartbeat that speaks of this server.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
     /// Seconds since 1970 by this server's clock.
@@ -74,7 +74,7 @@ impl Pulse {
         }
     }
 
-    /// Whether the store did not show, at the last beat, what this server had written at the one before: it is another one
+    /// Whether the store did not show, at the last beat, this server's heartbeat of the beat before: it is another one
     /// or an older copy of itself, or another agent writes under this name.
     pub(crate) fn was_set_back(&self) -> bool {
         self.set_back
@@ -136,7 +136,7 @@ impl Pulse {
         self.report.addresses = addresses;
     }
 
-    /// What is known of the owner of a service.
+    /// The heart of the owner of a service, as far as it is known.
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
         self.hearts.heart_of(server, now)
     }
@@ -146,7 +146,7 @@ impl Pulse {
         self.hearts.lived_after(server, since)
     }
 
-    /// What the servers said of themselves.
+    /// The last reports of all servers.
     pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
         &self.found.reports
     }
@@ -177,7 +177,7 @@ impl Pulse {
         report.wants.contains(service).then_some(report.asked)
     }
 
-    /// Why a service can't be given up now; none where it can, or nobody asks.
+    /// Why a service can't be given up now; none where it can, or where no home asks for it.
     pub(crate) fn decline(&mut self, service: &ServiceName, decline: Option<Decline>) {
         match decline {
             Some(decline) => self.report.declines.insert(service.clone(), decline),
@@ -185,12 +185,12 @@ impl Pulse {
         };
     }
 
-    /// What was said last of a service that can't be given up.
+    /// The last reason that was published why a service can't be given up.
     pub fn declined(&self, service: &ServiceName) -> Option<&Decline> {
         self.report.declines.get(service)
     }
 
-    /// What the owner of a service says to our asking for it.
+    /// The owner's answer to our request for a service.
     pub(crate) fn declined_by(&self, owner: &ServerName, service: &ServiceName) -> Option<&Decline> {
         let decline = self.found.reports.get(owner)?.declines.get(service)?;
         (decline.asked == self.report.asked).then_some(decline)
@@ -218,8 +218,8 @@ impl Pulse {
         Ok((namesake, found))
     }
 
-    /// A beat under our name that isn't ours and moves is another agent's. One that stands still is what an earlier
-    /// run of ours left.
+    /// A beat under our name that isn't ours and moves is another agent's. A beat that stands still was left by an
+    /// earlier run of our agent.
     fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
         let other = ours.filter(|report| report.agent != self.report.agent)?;
         let (beat, was_there) = (beat_of(other), self.written.is_none());

@@ -15,7 +15,7 @@ impl<O: Outside> Inside<O> {
     pub(crate) fn called_out(&mut self, now: Moment, heard: Moment, said: Said, answered: Answered) {
         let done = match &said {
             Said::Add { .. } => self.add_client(now, &said),
-            // Judged by the next look, and not before: what lockd unmonitors may hold locks all the same (I2).
+            // Judged by the next look, and not before: a client that lockd unmonitors may hold locks all the same (I2).
             Said::Del { mon_name } => {
                 tracing::debug!(client = cut(mon_name.as_str()), "rpc.statd monitors it no more");
                 Ok(())
@@ -39,8 +39,8 @@ impl<O: Outside> Inside<O> {
         answered(&done);
     }
 
-    /// What callouts noted while no agent answered. It is tried again until the store has taken it in, in every capture mode:
-    /// the mode may have been changed since, and until it is restarted rpc.statd runs the callout all the same.
+    /// Takes in the notes of callouts that found no agent. It is tried again until the store has taken it in, in every capture
+    /// mode: the mode may have been changed since, and until it is restarted rpc.statd runs the callout all the same.
     pub(crate) fn take_in_spool(&mut self, now: Moment) {
         let noted = match self.outside.noted_by_callouts() {
             Ok(noted) if noted.is_empty() => return,

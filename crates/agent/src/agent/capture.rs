@@ -1,8 +1,8 @@
 //! Capture: from a look at the status monitor's directory to durable records of every service that this server holds.
 //!
-//! A look is made beside the loop (`look.rs`), and what it found is compared with the store a portion at each turn of the
-//! loop: with hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop
-//! looks itself: what a run decides rests upon who was registered just then.
+//! A look is made beside the loop (`look.rs`), and its result is compared with the store a portion at each turn of the loop: with
+//! hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop looks itself:
+//! the decisions of a run rest upon the clients that are registered just then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,10 +25,10 @@ use crate::limits::{
 };
 use crate::words::counted;
 
-/// What capturing needs to remember between looks.
+/// The memory of capturing between looks.
 #[derive(Debug)]
 pub struct Capture {
-    /// Who was there at the last look.
+    /// The clients that were there at the last look.
     pub found: Population,
     /// Problems that were there at the last look: those that may have been in the making are spoken of now.
     problems: BTreeSet<Problem>,
@@ -36,7 +36,7 @@ pub struct Capture {
     pub(crate) known_problems: BTreeSet<Problem>,
     /// Addresses that names were resolved to.
     pub addresses: Arc<Addresses>,
-    /// Those that are news since a run began.
+    /// Addresses that were learnt since a run began.
     put_off: Addresses,
     pub(crate) resolver: Resolver,
     /// The store doesn't know yet what was found.
@@ -47,19 +47,19 @@ pub struct Capture {
     pub blind: Option<String>,
     /// When the last look began that is over.
     pub looked: Option<Moment>,
-    /// When everything is read anew, whatever hints say; `None`: now.
+    /// When everything is read anew, with or without a hint; `None`: now.
     pub due: Option<Moment>,
     /// The look that is on.
     looking: Option<Looking>,
-    /// Who registered since it began, as far as the loop knows already.
+    /// Clients that registered since the look began, as far as the loop knows already.
     learnt: BTreeMap<MonName, Learnt>,
-    /// What the last look found, as far as it isn't compared with the store yet.
+    /// The result of the last look, as far as it isn't compared with the store yet.
     comparing: Option<Comparing>,
     /// Before this moment no look is made only because a deletion may be believed.
     pause: Moment,
     /// How many files the last look had to open.
     opened: usize,
-    /// What of each service is compared at one turn of the loop.
+    /// The portion of each service that is compared at one turn of the loop.
     pub(crate) portion: Portion,
 }
 
@@ -67,11 +67,11 @@ pub struct Capture {
 #[derive(Debug, Clone, Copy)]
 struct Looking {
     began: Moment,
-    /// Nobody else has looked since.
+    /// No other look was made since.
     counts: bool,
 }
 
-/// What the loop knows of a client while a look is on.
+/// The loop's knowledge of a client while a look is on.
 #[derive(Debug, Clone)]
 enum Learnt {
     /// Its registrations are these.
@@ -80,7 +80,7 @@ enum Learnt {
     AtLeast(Vec<u8>),
 }
 
-/// What was found is compared with what the store holds.
+/// The comparison of a look's result with the records of the store.
 #[derive(Debug)]
 struct Comparing {
     /// When the look began.
@@ -163,7 +163,8 @@ impl Capture {
         self.opened
     }
 
-    /// Whether it is known who is there, or that this can't be known. Before that nothing is decided about the life that runs.
+    /// Whether it is known which clients are there, or that this can't be known. Before that nothing is decided about the life
+    /// that runs.
     pub(crate) fn has_looked(&self) -> bool {
         self.looked.is_some() || self.blind.is_some()
     }
@@ -208,7 +209,7 @@ impl<O: Outside> Inside<O> {
 
     /// When a deletion may be believed and is looked for.
     fn deletions_due(&self) -> Option<Moment> {
-        let from = self.held.values().filter_map(|held| held.ledger.next_burial()).min()?;
+        let from = self.held.values().filter_map(|held| held.ledger.next_tombstone_due()).min()?;
         self.capture.looks_for_deletions(from)
     }
 
@@ -220,7 +221,8 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Looks, if more may have changed than the last look showed, before something is decided that rests upon who is there.
+    /// Looks, if more may have changed than the last look showed, before something is decided that rests upon the clients that
+    /// are there.
     pub(crate) fn settle_capture(&mut self, now: Moment) {
         if self.capture.looking.is_some() || self.outside.is_hinted() {
             self.look(now, false);
@@ -265,7 +267,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// A look begins: what happens from now on may not be seen by it.
+    /// A look begins: it may not see any change from now on.
     fn begin_basis(&mut self, now: Moment) -> Basis {
         self.outside.forget_hints();
         self.follow_all(now);
@@ -280,7 +282,8 @@ impl<O: Outside> Inside<O> {
         self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
         let rests = Arc::ptr_eq(&looked.basis.placed, &self.outside.placed());
         if !looking.counts || self.run.is_some() || !rests {
-            // It may show what was conveyed as if a client had registered, or who was there before as if he had come back.
+            // It may show a conveyed record as if its client had registered, or a client that was there before as if it had come
+            // back.
             self.capture.due = Some(now);
             return;
         }
@@ -295,7 +298,7 @@ impl<O: Outside> Inside<O> {
         let Found { mut population, problems, opened } = match found {
             Ok(found) => found,
             Err(why) => {
-                // What can't be seen is not gone.
+                // Records that can't be seen are not gone.
                 self.say_blind(Some(why));
                 return;
             }
@@ -346,7 +349,7 @@ impl<O: Outside> Inside<O> {
         let life = self.life_that_deletes().filter(|life| comparing.life.as_ref() == Some(life));
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
-        // What is not held any more is no concern of this server's.
+        // A service that is not held any more is no concern of this server's.
         comparing.services.retain(|service, _| held_services.contains_key(service));
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = Vec::new();
         for (service, held) in &mut held_services {
@@ -420,15 +423,15 @@ impl<O: Outside> Inside<O> {
                 tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
         } else if self.run.is_some() {
-            // A client that is being told must not become another one: its outcome would be nobody's.
+            // A client that is being told must not become another one: its outcome would belong to no client.
             self.capture.put_off.insert(name.clone(), addresses);
         } else {
             self.learn(now, name, addresses);
         }
     }
 
-    /// What was resolved while a run was on.
-    pub(crate) fn learn_what_was_put_off(&mut self, now: Moment) {
+    /// Takes in the names that were resolved while a run was on.
+    pub(crate) fn learn_names_that_were_put_off(&mut self, now: Moment) {
         for (name, addresses) in std::mem::take(&mut self.capture.put_off) {
             self.learn(now, &name, addresses);
         }
@@ -475,7 +478,7 @@ impl<O: Outside> Inside<O> {
         self.capture.problems = seen;
     }
 
-    /// While a run waits for clients to come back: who registered since it recognised.
+    /// While a run waits for clients to come back: tells it which clients registered since it recognised.
     fn report_registrations(&mut self) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);

@@ -1,4 +1,4 @@
-//! How a run claims: what permits it is decided by `heirlock_core::claim`, and what the claim brings is read here.
+//! How a run claims: `heirlock_core::claim` decides whether it may, and the contents that the claim brings are read here.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::work::RunNumber;
 
 /// Why a service was not claimed.
 enum NotClaimed {
-    /// It may not be, or somebody else was faster.
+    /// The run may not claim it, or another server was faster.
     Refused(String),
-    /// Nobody knows: a claim may have been made all the same.
+    /// It is not known: a claim may have been made all the same.
     StoreFails(StoreError),
-    /// It was, and what it brings can't be read.
+    /// It is claimed, and the contents that the claim brings can't be read.
     Unread(StoreError),
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct LostClaim {
 /// Claims that a run has tried to make and of which the store did not say in time whether it made them.
 pub type Attempts = BTreeMap<ServiceName, Attempt>;
 
-/// One of them, and what it followed.
+/// One of them, and the claim before it.
 #[derive(Debug)]
 pub struct Attempt {
     claim: Claim,
@@ -107,7 +107,7 @@ impl<O: Outside> Inside<O> {
         authority: &Authority,
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
-        // What was captured until this moment belongs into the generation that is left.
+        // Records that were captured until this moment belong into the generation that is left.
         self.scan(self.outside.now());
         let mut claiming = Claiming::new(services.to_vec());
         let mut takes_its_time = None;
@@ -129,7 +129,7 @@ impl<O: Outside> Inside<O> {
             match self.claim(&service, authority, attempts) {
                 Ok(claimed) => claiming.won(claimed),
                 Err(NotClaimed::Refused(why)) => {
-                    // What is held is looked up again before anybody asks for it another time.
+                    // The agent looks up again which services it holds, before a caller asks another time.
                     self.beat_due = self.outside.now();
                     claiming.refused(service, why);
                 }
@@ -150,7 +150,7 @@ impl<O: Outside> Inside<O> {
         Ok(claiming.over())
     }
 
-    /// Looks for what the claim of a service needs from the store.
+    /// Looks for the contents of the store that the claim of a service needs.
     fn look_ahead(
         &mut self,
         service: &ServiceName,
@@ -174,7 +174,7 @@ impl<O: Outside> Inside<O> {
         begun.map_or(Ok(()), |begun| self.store.check_records(service, begun))
     }
 
-    /// What is known of the heart of the owner of this claim, at this moment; of our own nothing has to be known.
+    /// The heart of the owner of this claim, as far as it is known at this moment; of our own nothing has to be known.
     pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
         match newest {
             Some(claim) if claim.owner != self.settings.server => {
@@ -187,7 +187,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// The newest claim. One that can't be read, and of which nothing tells what it said, is none where the operator insists.
+    /// The newest claim. A claim that can't be read, and whose text nothing else tells, is none where the operator insists.
     pub(crate) fn newest_or_lost(
         &self,
         service: &ServiceName,
@@ -202,7 +202,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What a report says of a claim that can't be read.
+    /// The entry in a report for a claim that can't be read.
     fn claim_trouble(&self, service: &ServiceName, generation: Generation, why: String) -> Trouble {
         let entry = self.store.place(Place::Claim(service, generation));
         Trouble { service: service.clone(), entry, why, fate_unknown: false }
@@ -249,7 +249,7 @@ impl<O: Outside> Inside<O> {
         claimed
     }
 
-    /// What a claim brings that was made.
+    /// The contents that a claim brings, once it was made.
     fn brought_by(&self, service: &ServiceName, attempt: &Attempt) -> Result<Claimed, StoreError> {
         let Attempt { claim, newest, lost } = attempt;
         let (newest, lost) = (newest.as_ref(), lost.as_ref());

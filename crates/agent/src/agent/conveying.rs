@@ -65,8 +65,8 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Records were placed. Those that could not be are named, also where the run is over; their clients are told all the same,
-    /// for the files are read by none but the tools that would tell them without heirlock.
+    /// Records were placed. Records that could not be placed are named, also where the run is over; their clients are told all
+    /// the same, for the files are read by none but the tools that would tell them without heirlock.
     pub(crate) fn placed(&mut self, run: RunNumber, done: Vec<PlacedOf>) {
         let directory = self.settings.state_directory.display().to_string();
         let mut troubles = Vec::new();
@@ -90,7 +90,7 @@ impl<O: Outside> Inside<O> {
         self.worked_for(run, Event::Conveyed(Ok(troubles)));
     }
 
-    /// Begins to remove the conveyed records. One that can't be removed is remembered, so that it counts as no registration.
+    /// Begins to remove the conveyed records. A record that can't be removed is remembered, so that it counts as no registration.
     pub(crate) fn take_conveyed_away(&mut self) {
         self.conveying.begun += 1;
         self.conveying.due = Some(self.outside.now() + TAKEN_AWAY_TIME_MAX);

@@ -2,9 +2,9 @@
 //! `127.0.0.1`, `::1`, or by the floating address of the service, and a client on one link by an address of that link.
 //!
 //! On the server that such a client registered at, it is called at that very address. Any other server would call itself, or
-//! a stranger, whose status monitor answers: the client would be said to be told. There it is called at the own address of
-//! the server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. Who that is stands in
-//! its record: rpc.statd writes its server's node name into each line.
+//! another host, whose status monitor answers: the client would be reported as told. There it is called at the own address of the
+//! server that it registered at (its interfaces tell it, and `host.addresses`), or named as not told. The client's record names
+//! that server: rpc.statd writes its server's node name into each line.
 
 use std::net::IpAddr;
 
@@ -58,7 +58,7 @@ impl<O: Outside> Inside<O> {
             self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
         }));
         for address in further {
-            // Further addresses may be such as many hosts have; this server's own leads to nobody else.
+            // Further addresses may be such as many hosts have; this server's own address leads to no other host.
             let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
             if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
                 addresses.push(address);
@@ -113,7 +113,7 @@ impl<O: Outside> Inside<O> {
             return Registered::At(server);
         }
         match (part, names.next()) {
-            // What this server held before the run it captured itself, whatever it was called then.
+            // This server itself captured the records that it held before the run, under any name that it had then.
             (Part::Own, _) => Registered::Here,
             (Part::Target, name) => Registered::Nowhere(name.unwrap_or("unknown").to_owned()),
         }

@@ -14,11 +14,11 @@ use super::{Inside, status};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
 
-/// Services that are to come home, until when, and who waits for it.
+/// Services that are to come home, until when, and the callers that wait for it.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes(Vec<Wish>);
+pub(crate) struct HomeRequests(Vec<HomeRequest>);
 
-impl Wishes {
+impl HomeRequests {
     /// No service is to come home.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -26,19 +26,19 @@ impl Wishes {
 }
 
 #[derive(Debug)]
-struct Wish {
+struct HomeRequest {
     service: ServiceName,
     /// When its owner was asked; none while it is being looked for whether the service could be adopted here.
     asked_at: Option<Moment>,
     until: Moment,
     waiting: Waiting,
-    /// What those who wait are told besides.
+    /// The sentences that the waiting callers are told besides.
     told: Vec<String>,
 }
 
-/// How far a wish is.
+/// How far a request is.
 enum Fate {
-    /// The service is nobody's, or ours.
+    /// No server holds the service, or this one does.
     Free,
     Waits(Wait),
     /// It can't be fulfilled.
@@ -54,18 +54,18 @@ impl<O: Outside> Inside<O> {
         if self.is_adopted_already(&service) {
             return self.answer_of_adopted(&service, waiting.responder, "is at home");
         }
-        // Nobody gives up what could not be adopted here then.
+        // The owner isn't asked for a service that could not be adopted here then.
         if let Err(why) = self.knows_its_own(false) {
             return waiting.responder.failed(&why, true);
         }
         self.outside.begin(Work::CheckHome(service.clone()));
         let until = now + limits::GIVE_UP_TIME_MAX;
-        self.wishes.0.push(Wish { service, asked_at: None, until, waiting, told: Vec::new() });
+        self.home_requests.0.push(HomeRequest { service, asked_at: None, until, waiting, told: Vec::new() });
     }
 
     fn may_come_home(&self, service: &ServiceName) -> Result<(), String> {
         self.check_known(service)?;
-        if self.wishes.0.iter().any(|wish| wish.service == *service) {
+        if self.home_requests.0.iter().any(|request| request.service == *service) {
             return Err(format!(
                 "{service} is being brought home already; 'heirlock status' says whose it is"
             ));
@@ -77,19 +77,19 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// It was looked for what the adoption needs here; now its owner is asked.
+    /// The needs of the adoption were looked for here; now its owner is asked.
     pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
         let Fit { missing, said } = looked;
         let now = self.outside.now();
-        let is_it = |wish: &&mut Wish| wish.service == *service && wish.asked_at.is_none();
-        let Some(wish) = self.wishes.0.iter_mut().find(is_it) else { return };
+        let is_it = |request: &&mut HomeRequest| request.service == *service && request.asked_at.is_none();
+        let Some(request) = self.home_requests.0.iter_mut().find(is_it) else { return };
         if missing.is_empty() {
             tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
-            (wish.asked_at, wish.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
-            wish.told = said;
-            if wish.waiting.until == AnswerWhen::Accepted {
-                let nobody = Responder::nobody();
-                let responder = std::mem::replace(&mut wish.waiting.responder, nobody);
+            (request.asked_at, request.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
+            request.told = said;
+            if request.waiting.until == AnswerWhen::Accepted {
+                let no_client = Responder::without_client();
+                let responder = std::mem::replace(&mut request.waiting.responder, no_client);
                 let text = format!(
                     "the owner of {service} is asked to give it up; 'heirlock status' says whose it is"
                 );
@@ -101,10 +101,10 @@ impl<O: Outside> Inside<O> {
             return;
         }
         let message = unfit(service.as_str(), &missing, true);
-        let wishes = std::mem::take(&mut self.wishes.0);
-        let (refused, others) = wishes.into_iter().partition(|wish| wish.service == *service);
-        self.wishes.0 = others;
-        for Wish { waiting, .. } in refused {
+        let requests = std::mem::take(&mut self.home_requests.0);
+        let (refused, others) = requests.into_iter().partition(|request| request.service == *service);
+        self.home_requests.0 = others;
+        for HomeRequest { waiting, .. } in refused {
             let missing = missing.clone();
             waiting.responder.fail(Failure {
                 message: message.clone(),
@@ -116,44 +116,44 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Takes what was given up for us, and says of the rest what it waits for.
-    pub(crate) fn fulfil_wishes(&mut self, now: Moment) {
-        for mut wish in std::mem::take(&mut self.wishes.0) {
-            match self.fate_of(now, &mut wish) {
+    pub(crate) fn fulfil_home_requests(&mut self, now: Moment) {
+        for mut request in std::mem::take(&mut self.home_requests.0) {
+            match self.fate_of(now, &mut request) {
                 Fate::Free => {
-                    self.pulse.want(&wish.service, None);
-                    let asked = wish.asked_at.map(|at| (Milestone::Asked, at));
+                    self.pulse.want(&request.service, None);
+                    let asked = request.asked_at.map(|at| (Milestone::Asked, at));
                     let before = asked.into_iter().chain([(Milestone::GivenUp, now)]).collect();
-                    let service = wish.service;
+                    let service = request.service;
                     let adoption =
                         Adoption { service, prepare: false, fenced: None, insisted: false, before };
-                    self.adopt(now, adoption, wish.waiting);
+                    self.adopt(now, adoption, request.waiting);
                 }
                 Fate::Waits(wait) => {
                     // The caller may be gone; the service comes home all the same.
-                    let told = wish.told.clone();
-                    wish.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
-                    self.wishes.0.push(wish);
+                    let told = request.told.clone();
+                    request.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
+                    self.home_requests.0.push(request);
                 }
                 Fate::Vain(why) => {
-                    let service = &wish.service;
+                    let service = &request.service;
                     tracing::error!(%service, why, "{service}: it does not come home: {why}");
-                    self.pulse.want(&wish.service, None);
-                    wish.waiting.responder.failed(&why, true);
+                    self.pulse.want(&request.service, None);
+                    request.waiting.responder.failed(&why, true);
                 }
             }
         }
     }
 
-    fn fate_of(&self, now: Moment, wish: &mut Wish) -> Fate {
-        let service = &wish.service;
-        if wish.asked_at.is_none() {
+    fn fate_of(&self, now: Moment, request: &mut HomeRequest) -> Fate {
+        let service = &request.service;
+        if request.asked_at.is_none() {
             return Fate::Waits(Wait::new("what the adoption needs here to be looked for", now, None));
         }
         let claim = match self.store.newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != self.settings.server => claim,
             Ok(_) => return self.busy_with(now).map_or(Fate::Free, Fate::Waits),
-            Err(error) if error.is_late() && now < wish.until => {
-                return Fate::Waits(Wait::new("the store to answer", now, Some(wish.until)));
+            Err(error) if error.is_late() && now < request.until => {
+                return Fate::Waits(Wait::new("the store to answer", now, Some(request.until)));
             }
             Err(error) => return Fate::Vain(error.to_string()),
         };
@@ -172,21 +172,21 @@ impl<O: Outside> Inside<O> {
             Some(Decline { why, waits: Some(Waits { at_most_ms }), .. }) => {
                 let told = at_most_ms.map(|ms| now + std::time::Duration::from_millis(ms));
                 // It has said how long it takes; the caller waits a little longer.
-                let most = wish.asked_at.unwrap_or(now) + limits::GIVE_UP_WAIT_MAX;
+                let most = request.asked_at.unwrap_or(now) + limits::GIVE_UP_WAIT_MAX;
                 let until = told.map(|at| (at + limits::GIVE_UP_TIME_MAX).min(most));
-                wish.until = until.unwrap_or(wish.until).max(wish.until);
+                request.until = until.unwrap_or(request.until).max(request.until);
                 format!(": {why}")
             }
             None => String::new(),
         };
-        if now >= wish.until {
-            let waited = now.since(wish.asked_at.unwrap_or(now)).as_secs();
+        if now >= request.until {
+            let waited = now.since(request.asked_at.unwrap_or(now)).as_secs();
             return Fate::Vain(format!(
                 "{owner} did not give {service} up within {waited} s{because}; look at its log, or say 'heirlock release \
                  {service}' there"
             ));
         }
-        Fate::Waits(Wait::new(format!("{owner} to give {service} up{because}"), now, Some(wish.until)))
+        Fate::Waits(Wait::new(format!("{owner} to give {service} up{because}"), now, Some(request.until)))
     }
 
     /// An adoption that was asked for is on; a self-adoption is no hindrance.
@@ -198,12 +198,12 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Gives up what its home asks for, or says why it can't.
-    pub fn answer_wishes(&mut self, now: Moment) {
+    pub fn answer_home_requests(&mut self, now: Moment) {
         let homes: Vec<_> = self.settings.services.iter().map(|s| (s.name.clone(), s.home.clone())).collect();
         for (service, home) in homes {
             let home = home.filter(|home| *home != self.settings.server && self.held.contains_key(&service));
             let asked = home.and_then(|home| self.pulse.asked_by(&home, &service));
-            let decline = asked.and_then(|asked| self.answer_wish(now, &service, asked));
+            let decline = asked.and_then(|asked| self.answer_home_request(now, &service, asked));
             let known = self.pulse.declined(&service).map(|decline| &decline.why);
             if known != decline.as_ref().map(|decline| &decline.why) {
                 self.beat_due = now; // at once, and not with the next beat
@@ -212,7 +212,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    fn answer_wish(&mut self, now: Moment, service: &ServiceName, asked: u64) -> Option<Decline> {
+    fn answer_home_request(&mut self, now: Moment, service: &ServiceName, asked: u64) -> Option<Decline> {
         let known = self.pulse.declined(service).filter(|decline| decline.asked == asked);
         if let Some(decline) = known.filter(|decline| decline.waits.is_none()) {
             return Some(decline.clone()); // a person has to mend it, and asks again then

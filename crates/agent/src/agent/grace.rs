@@ -1,4 +1,4 @@
-//! What was seen of the grace period of the life that runs, noted where the agent's next start finds it.
+//! The observed grace period of the life that runs, noted where the agent's next start finds it.
 
 use heirlock_core::Moment;
 use heirlock_core::grace::{Recalled, Remembered};
@@ -9,12 +9,12 @@ use super::outside::Outside;
 /// Since when grace has been open, and when it was last seen closed.
 #[derive(Debug, Default)]
 pub struct GraceNote {
-    /// What is noted.
+    /// The note as it was last written.
     noted: Option<Remembered>,
 }
 
 impl GraceNote {
-    /// What the agent before us saw of the life that the store knows.
+    /// The observations of the agent before us in the life that the store knows.
     pub fn recall(&mut self, known: Option<&Incarnation>, outside: &impl Outside) -> Recalled {
         self.noted = outside.grace_note();
         let recalled = self.noted.as_ref().zip(known);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use heirlock_core::Moment;
 use heirlock_nsm::MonName;
 
-/// What is known of the store's health.
+/// The store's health, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     error: Option<String>,
@@ -34,13 +34,13 @@ impl Health {
         (self.since, self.since_s) = (None, None);
     }
 
-    /// What this server's clock says now: for people it is since when something fails.
+    /// Notes this server's clock now: for people, the time since when something fails.
     pub(crate) fn note(&mut self, now: Moment, now_s: u64) {
         let since = self.since.filter(|_| self.since_s.is_none());
         self.since_s = since.map(|since| now_s.saturating_sub(now.since(since).as_secs())).or(self.since_s);
     }
 
-    /// What fails.
+    /// The error of the store.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }

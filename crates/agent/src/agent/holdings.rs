@@ -1,4 +1,4 @@
-//! What this server holds: the services whose newest claim is its own, with their ledgers and journals.
+//! The holdings of this server: the services whose newest claim is its own, with their ledgers and journals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,24 +21,24 @@ use crate::limits::COMMIT_RECORDS_MAX;
 pub struct Held {
     /// The newest claim, which is ours.
     pub claim: Claim,
-    /// What the store knows of its clients.
+    /// Its clients, as the store knows them.
     pub ledger: Ledger,
     /// How far its generation has come.
     pub journal: Journal,
     /// The number of this generation.
     pub state: StateNumber,
-    /// What became of its clients in the adoption that began this generation.
+    /// The outcomes of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
     /// Of these the last lines of clients that were not told.
     missed: BTreeMap<MonName, OutcomeLine>,
-    /// What can't be read of it in the store.
+    /// Its entries in the store that can't be read.
     pub(crate) damaged: Vec<Damaged>,
-    /// It is being given away: arrivals are still recorded, departures aren't believed any more.
+    /// The service is being given away: arrivals are still recorded, departures aren't believed any more.
     pub(crate) frozen: bool,
 }
 
 impl Held {
-    /// What the store holds of a generation.
+    /// A holding with the store's contents of a generation.
     pub fn new(
         claim: Claim,
         contents: Contents,
@@ -84,7 +84,7 @@ impl Held {
         life.filter(|_| !self.frozen)
     }
 
-    /// What duties depend on.
+    /// The state of a service that duties depend on.
     pub(crate) fn holding<'a>(&'a self, service: &'a ServiceName) -> Holding<'a> {
         Holding {
             service,
@@ -94,7 +94,7 @@ impl Held {
         }
     }
 
-    /// The last that was learnt of each client; a run learns only what is better than what it knew.
+    /// The last that was learnt of each client; a run learns only better outcomes than those that it knew.
     pub fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
         last_outcomes(&self.outcomes)
     }
@@ -109,7 +109,7 @@ impl Held {
         told_in(&self.journal, &self.outcomes, life)
     }
 
-    /// What can't be read of it in the store, and was not written anew since.
+    /// Its entries in the store that can't be read, and were not written anew since.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
         let mended = |client: &MonName| self.ledger.stored().contains_key(client);
         let named = self.damaged.iter().filter(|damaged| damaged.is_named());
@@ -121,7 +121,7 @@ impl Held {
         heirlock_core::limits::RECORDS_MAX.saturating_sub(self.ledger.stored().len())
     }
 
-    /// What a run that is resumed needs to know of it.
+    /// The remains of an earlier run, for a run that is resumed.
     pub(crate) fn remains(&self, service: &ServiceName) -> Remains {
         Remains {
             service: service.clone(),
@@ -205,12 +205,12 @@ pub fn commit_all<O: Outside>(
     Ok(())
 }
 
-/// What this server finds of a service in the store.
+/// A service as this server finds it in the store.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Nobody ever claimed it.
+    /// No server ever claimed it.
     Unclaimed,
-    /// Somebody else's, or given up.
+    /// Another server has claimed it, or it was given up.
     NotOurs(Claim),
     /// Ours, whole.
     Ours(Claim, Box<Contents>, Box<Journal>),
@@ -249,7 +249,7 @@ pub(crate) fn say_senseless_journal(contents: &Contents) {
     }
 }
 
-/// Claims a service that nobody ever claimed, and begins its first generation.
+/// Claims a service that no server ever claimed, and begins its first generation.
 pub fn claim_first(
     store: &dyn Store,
     service: &ServiceName,

@@ -1,5 +1,5 @@
-//! Services that another server has claimed from this one, while their address is on this server still: what the store and
-//! the addresses say of them. What follows from it is decided by `heirlock_core::left_behind`.
+//! Services that another server has claimed from this one, while their address is on this server still: the evidence of the store
+//! and of the addresses. `heirlock_core::left_behind` decides what follows from it.
 
 use heirlock_core::claim::Claim;
 use heirlock_core::left_behind::was_held_by;
@@ -35,7 +35,7 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// What `status` says of them.
+    /// The lines of `status` on them.
     pub fn left_behind_problems(&self) -> Vec<String> {
         let here = self.left_behind.here(|service| self.held.contains_key(service));
         here.map(|(service, owner)| left_behind(service, owner)).collect()
@@ -61,7 +61,7 @@ impl<O: Outside> Inside<O> {
         let is_held = |service: &ServiceName| self.held.contains_key(service);
         let (service, owner) = self.left_behind.dropped_by(asked, strategy, is_held, has_address)?;
         Some(format!(
-            "'{strategy}' would drop locks that clients of {service} took on this server, and nobody would tell them: {service} belongs to {owner}, and its address is here still; take the address away, or adopt {service} first"
+            "'{strategy}' would drop locks that clients of {service} took on this server, and no server would tell them: {service} belongs to {owner}, and its address is here still; take the address away, or adopt {service} first"
         ))
     }
 
@@ -87,6 +87,6 @@ impl<O: Outside> Inside<O> {
 
 fn left_behind(service: &ServiceName, owner: &ServerName) -> String {
     format!(
-        "{service} belongs to {owner}, and its address is on this server still: locks that its clients take here are known to nobody else; take the address away, or set hooks.address-down"
+        "{service} belongs to {owner}, and its address is on this server still: no other server knows of locks that its clients take here; take the address away, or set hooks.address-down"
     )
 }

@@ -1,4 +1,4 @@
-//! A look at the status monitor's directory: what it rests upon, and what it found.
+//! A look at the status monitor's directory: its basis, and its result.
 //!
 //! With hundreds of thousands of records a look takes seconds, and the loop has none to give while new clients wait for it: it
 //! is made beside the loop. It counts only if nothing has changed meanwhile on which it rests ([`Basis`]). Where what was
@@ -10,7 +10,7 @@ use heirlock_core::ledger::{Population, Problem};
 
 use super::outside::Placed;
 
-/// What a look rests upon.
+/// The basis of a look.
 #[derive(Debug, Clone)]
 pub struct Basis {
     /// The turn of the loop in which it began.
@@ -19,16 +19,16 @@ pub struct Basis {
     pub began_at: Moment,
     /// The life of the lock manager in which a deletion meant something then.
     pub life: Option<Incarnation>,
-    /// What is no registration, as it was when the look began.
+    /// The placed records, which are no registrations, as they were when the look began.
     pub placed: Placed,
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Who is there.
+    /// The clients that are there.
     pub population: Population,
-    /// What is no record.
+    /// The entries that are no record.
     pub problems: Vec<Problem>,
     /// How many files had to be opened.
     pub opened: usize,
@@ -37,13 +37,13 @@ pub struct Found {
 /// A look is over.
 #[derive(Debug)]
 pub struct Looked {
-    /// What it rests upon.
+    /// Its basis.
     pub basis: Basis,
-    /// What it found, or why the directory can't be seen.
+    /// Its result, or why the directory can't be seen.
     pub found: Result<Found, String>,
 }
 
-/// What the loop's own looks remember of what they read.
+/// The memory of the loop's own looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recall {
     /// Nothing that earlier looks read is relied upon.

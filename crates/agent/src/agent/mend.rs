@@ -1,8 +1,8 @@
-//! What can't be read of a generation in the store, and what becomes of its clients at an adoption.
+//! Entries of a generation that can't be read in the store, and the fate of their clients at an adoption.
 //!
-//! The name of a record's file is its client: so a client whose record can't be read is told all the same, from a record that
-//! is made anew. But nobody knows what the record said, and what else was lost with it: it is in the report, and nobody says
-//! that all went well (I8).
+//! The name of a record's file is its client: so a client whose record can't be read is told all the same, from a record that is
+//! made anew. But the record's text is lost, and it is not known whether anything else was lost with it. So the report names it,
+//! and never says that all went well (I8).
 
 use heirlock_core::store::{Contents, Damaged, Place, StoreError};
 use heirlock_core::takeover::Trouble;
@@ -18,7 +18,7 @@ use super::{Inside, holdings};
 /// next odd one.
 const NUMBERS_PASSED_OVER: u32 = 1024;
 
-/// A generation, and what was made anew of it.
+/// A generation, and its records that were made anew.
 pub(crate) struct Mended {
     pub(crate) contents: Contents,
     /// Every state number of it that may have been sent.
@@ -67,7 +67,7 @@ impl<O: Outside> Inside<O> {
         Ok(Mended { contents, sent, troubles })
     }
 
-    /// What a run named that was interrupted: the generation that it began was made anew from what it could read.
+    /// The entries that an interrupted run named: the generation that it began was made anew from those that it could read.
     fn inherited(&self, service: &ServiceName, contents: &Contents) -> Vec<Trouble> {
         holdings::say_senseless_journal(contents);
         let journal = contents.journal.as_ref().filter(|journal| !journal.phase.is_over());

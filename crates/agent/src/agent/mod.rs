@@ -1,21 +1,21 @@
-//! What is inside an agent: it captures, keeps, takes over and tells.
+//! The inside of an agent: it captures, keeps, takes over and tells.
 //!
-//! One loop owns all state, and tells it what comes: [`Inside::handle`] takes a [`Message`] in, [`Inside::do_what_is_due`] does
-//! what time has brought about, and [`Inside::next_due`] says when that is asked for again. What is decided is decided by
-//! the machines of `heirlock-core`, and carried out here in the order "durable, then told". Besides its store an agent
-//! touches nothing but what `outside.rs` names.
+//! One loop owns all state: [`Inside::handle`] takes a [`Message`] in, [`Inside::do_what_is_due`] does the work whose time has
+//! come, and [`Inside::next_due`] says when that is asked for again. The machines of `heirlock-core` decide, and their decisions
+//! are carried out here in the order "durable, then told". Besides its store an agent touches only the things that `outside.rs`
+//! names.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `outside.rs`, `work.rs` | what an agent asks of its server, and what it begins there |
+//! | `outside.rs`, `work.rs` | the questions of an agent to its server, and the work that it begins there |
 //! | `capture.rs`, `look.rs`, `resolve.rs` | from the status monitor's directory to durable records |
-//! | `monitor.rs`, `callouts.rs` | what a status monitor waits for: durable before acknowledged |
+//! | `monitor.rs`, `callouts.rs` | the commits that a status monitor waits for: durable before acknowledged |
 //! | `holdings.rs`, `services.rs` | which services this server holds, and how it comes to hold them |
 //! | `recovery.rs`, `grace.rs` | the lives of the lock manager and their grace, and self-adoption |
 //! | `runs.rs`, `asked.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs`, `failback.rs` | the verbs of the control socket |
-//! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows what was written to it |
-//! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, what is reported |
+//! | `acquaintance.rs` | whether the store is the one that this server knows, and still shows all that was written to it |
+//! | `beat.rs`, `health.rs`, `status.rs` | heartbeats, the store's health, reports |
 //! | `tally.rs` | how requests were answered |
 
 pub mod acquaintance;
@@ -89,15 +89,15 @@ use work::{Fit, PlacedOf, RunNumber, Work};
 /// Answers a callout that waits: its client is durable, or why it is not.
 pub type Answered = Box<dyn FnOnce(&Result<(), String>) + Send>;
 
-/// What the loop is told.
+/// A message to the loop.
 pub enum Message {
     /// Something happened in the status monitor's directory: a hint.
     Changed,
     /// The status monitor's directory was looked at.
     Looked(Box<look::Looked>),
-    /// What lies there was read at the start, where heirlock is the status monitor: of these clients the files are to follow.
+    /// The directory was read at the start, where heirlock is the status monitor: the files of these clients are to follow.
     DirectoryRead(Box<Result<BTreeSet<MonName>, String>>),
-    /// What was written there is durable, or why it is not.
+    /// The changes of the directory are durable, or why they are not.
     DirectorySynced(Result<(), String>),
     /// The lock manager was looked at.
     Observed(Box<Result<Look, String>>),
@@ -107,9 +107,9 @@ pub enum Message {
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
     Event(RunNumber, Event),
-    /// What an adoption needs was looked for, for a run.
+    /// The needs of an adoption were looked for, for a run.
     Fit(RunNumber, Fit),
-    /// What this server needs to adopt a service that is to come home was looked for.
+    /// The needs of an adoption of a service that is to come home were looked for.
     HomeLookedFor(ServiceName, Fit),
     /// Records were placed, for a run.
     Placed(RunNumber, Vec<PlacedOf>),
@@ -117,7 +117,7 @@ pub enum Message {
     PlacedTakenAway(Result<Unplaced, String>),
     /// The lock manager was made to recognise, for a run.
     Recognised(RunNumber, Box<Result<Recognised, String>>),
-    /// What other servers compare with their own.
+    /// The facts that other servers compare with their own.
     Facts(Result<BTreeMap<String, String>, String>),
     /// A name was looked up.
     Resolved(MonName, Result<Vec<IpAddr>, String>),
@@ -127,7 +127,7 @@ pub enum Message {
     VolumeGone(ServiceName, Result<(), String>),
     /// A hook has run for so long, and succeeded or failed. Its result is told besides.
     HookRan(Hook, Duration, bool),
-    /// Somebody asks over the control socket.
+    /// A caller asks over the control socket.
     Request(Box<Request>, Responder),
     /// A call of the store has ended that had been given up: the store is asked again.
     StoreAnswers,
@@ -141,12 +141,12 @@ pub enum Message {
     Stop,
 }
 
-/// What other servers compare with their own.
+/// The facts that other servers compare with their own.
 #[derive(Debug, Default)]
 pub struct Facts {
     gathered_at: Option<Moment>,
     known: BTreeMap<String, String>,
-    /// They are being gathered; what hangs with a disk is not joined by others.
+    /// They are being gathered. While gathering hangs with a disk, it is not begun a second time.
     pub awaited: bool,
 }
 
@@ -162,19 +162,19 @@ pub struct Inside<O> {
     /// In mode `nsm`.
     monitoring: Option<monitor::Monitoring>,
     pub lives: Lives,
-    meeting: recovery::Meeting,
+    grace_inquiry: recovery::GraceInquiry,
     grace_note: grace::GraceNote,
     nlm_ports: Vec<u16>,
     pub held: BTreeMap<ServiceName, Held>,
-    /// The last look into the store showed all that is ours. Else a run could drop locks of clients that nobody tells.
+    /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
     pub holdings_known: bool,
-    /// Claims of services that others hold, or nobody.
+    /// Claims of services that another server holds, or none.
     pub others: BTreeMap<ServiceName, Claim>,
-    /// Those of them whose address was on this server.
+    /// The services of another server whose address was on this one.
     left_behind: LeftBehind,
     /// The run that is on: a self-adoption, or what was asked for and has claimed.
     pub run: Option<Running>,
-    /// What was asked for and has claimed nothing yet.
+    /// A run that was asked for and has claimed nothing yet.
     pub asked: Option<Running>,
     /// The number of the last run that this agent began or went on with.
     last_run: RunNumber,
@@ -189,7 +189,7 @@ pub struct Inside<O> {
     pub protection: Protection,
     releases: release::Releases,
     pub put_off: put_off::PutOff,
-    wishes: failback::Wishes,
+    home_requests: failback::HomeRequests,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     /// Tells this configuration from others.
@@ -226,7 +226,7 @@ impl<O: Outside> Inside<O> {
             capture: Capture::new(),
             monitoring: None,
             lives: Lives::default(),
-            meeting: recovery::Meeting::default(),
+            grace_inquiry: recovery::GraceInquiry::default(),
             grace_note: grace::GraceNote::default(),
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
@@ -245,7 +245,7 @@ impl<O: Outside> Inside<O> {
             protection: Protection::default(),
             releases: release::Releases::default(),
             put_off: put_off::PutOff::default(),
-            wishes: failback::Wishes::default(),
+            home_requests: failback::HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
             fatal: None,
@@ -307,7 +307,7 @@ impl<O: Outside> Inside<O> {
             run,
             self.capture_due(),
             self.shared.due(),
-            self.who_came_due(),
+            self.returns_due(),
             self.files_due(),
             self.put_off.due(),
             self.conveying.due(),
@@ -328,7 +328,7 @@ impl<O: Outside> Inside<O> {
             self.beat(now);
             self.take_in_spool(now);
         }
-        self.end_what_was_put_off(now);
+        self.end_messages_put_off_too_long(now);
         self.say_who_came(now);
         self.tick_asked(now);
         self.tick_run(now);
@@ -348,7 +348,7 @@ impl<O: Outside> Inside<O> {
 
     /// Says that this server lives, and takes in what the others say.
     pub fn beat(&mut self, now: Moment) {
-        self.outside.say_what_was_suppressed(false);
+        self.outside.say_suppressed_lines(false);
         let condition = Condition {
             written_at_s: self.outside.wall_s(),
             incarnation: self.lives.running().cloned(),
@@ -356,7 +356,7 @@ impl<O: Outside> Inside<O> {
             ailments: self.ailments(),
             facts: self.facts(now),
         };
-        self.say_what_was_put_off(now);
+        self.say_messages_put_off(now);
         self.say_progress_asked(now);
         let met = self.meet_store();
         if let Err(error) = &met {
@@ -406,8 +406,8 @@ impl<O: Outside> Inside<O> {
             self.health.worked();
         }
         self.look_for_silence(now);
-        self.answer_wishes(now);
-        self.fulfil_wishes(now);
+        self.answer_home_requests(now);
+        self.fulfil_home_requests(now);
         self.say_releases(now);
         self.forget_the_unreachable(now);
     }
@@ -417,7 +417,7 @@ impl<O: Outside> Inside<O> {
         self.run.is_none()
             && self.asked.is_none()
             && !self.releases_are_on()
-            && self.wishes.is_empty()
+            && self.home_requests.is_empty()
             && self.put_off.is_empty()
             && self.conveying.is_over()
     }
@@ -494,7 +494,7 @@ impl<O: Outside> Inside<O> {
         tracing::info!("the agent stops");
         self.stop_notifying();
         self.say_ends();
-        self.outside.say_what_was_suppressed(true);
+        self.outside.say_suppressed_lines(true);
         self.follow_all(self.outside.now());
         self.pulse.pause(true);
         self.meet_store()
@@ -543,7 +543,7 @@ pub fn floating(settings: &Settings) -> Vec<IpAddr> {
     settings.services.iter().flat_map(|service| service.addresses.iter().copied()).collect()
 }
 
-/// What this server says of itself before its first heartbeat.
+/// This server's report before its first heartbeat.
 fn own_report(settings: &Settings, id: &str, outside: &impl Outside) -> ServerReport {
     ServerReport {
         paused: outside.is_maintained(),

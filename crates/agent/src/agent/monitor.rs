@@ -1,7 +1,7 @@
-//! Durable before acknowledged (I1): what the status monitor's thread, or rpc.statd's callout, waits for.
+//! Durable before acknowledged (I1): the commits that the status monitor's thread, or rpc.statd's callout, waits for.
 //!
-//! The loop owns the store, so commits are made here; what comes while one is on shares the next. Files in the status
-//! monitor's directory follow after the answer: the store is what counts, and the next look finds them.
+//! The loop owns the store, so commits are made here; registrations that come while one is on share the next. Files in the status
+//! monitor's directory follow after the answer: the store counts, and the next look finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::limits;
 use crate::status_monitor::Wanted;
 use crate::words::counted;
 
-/// What the loop needs to know of the status monitor that it serves.
+/// The loop's knowledge of the status monitor that it serves.
 #[derive(Debug, Default)]
 pub(crate) struct Monitoring {
     /// Since when the status monitor's directory is being read.
@@ -32,8 +32,8 @@ pub(crate) struct Monitoring {
     is_read: bool,
     /// It takes too long, and that was said.
     hangs: bool,
-    /// What the services held when the status monitor was last told who is durable: how many had arrived. `None` where something else
-    /// has changed since.
+    /// How many clients had arrived in each service when the status monitor was last told which ones are durable. `None` where
+    /// something else has changed since.
     told: Option<Vec<(ServiceName, Generation, u64)>>,
     /// Clients that came back and that the run has not been told of.
     came: BTreeSet<MonName>,
@@ -43,7 +43,7 @@ pub(crate) struct Monitoring {
     changed_since: Moment,
     /// When the status monitor last wanted something.
     wanted_at: Moment,
-    /// Clients of whom it was said in the log that their files could not be written.
+    /// Clients that the log has named, since their files could not be written.
     said: BTreeSet<MonName>,
     /// Clients whose files could not be written, and why.
     behind: BTreeMap<MonName, String>,
@@ -104,7 +104,7 @@ impl<O: Outside> Inside<O> {
         match read {
             Ok(differing) => {
                 monitoring.is_read = true;
-                // What an earlier run answered and could not write any more.
+                // Clients that an earlier run answered and whose files it could not write any more.
                 monitoring.changed.extend(differing);
             }
             Err(why) => self.fatal = Some(why),
@@ -186,18 +186,18 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Some files follow, once nobody asks any more. The store has all that counts, and in a storm of registrations whoever
-    /// still waits for it comes first.
+    /// Some files follow, once no registration waits. The store has all that counts, and in a storm of registrations the clients
+    /// that still wait for it come first.
     pub(crate) fn follow_when_quiet(&mut self, now: Moment) {
         if self.files_due().is_some_and(|due| now >= due) {
             self.follow_some(now);
         }
     }
 
-    /// All files follow, before somebody looks at them.
+    /// All files follow, before a look is made at them.
     pub(crate) fn follow_all(&mut self, now: Moment) {
         if self.awaits_directory() {
-            // Somebody looks before what reads it beside the loop is done.
+            // A look comes before the thread that reads the directory is done.
             let read = self.outside.read_directory();
             self.directory_read(read);
         }
@@ -239,7 +239,7 @@ impl<O: Outside> Inside<O> {
     pub(crate) fn only_forgettable(&self, entries: Vec<RecordChange>) -> Vec<RecordChange> {
         let may = |entry: &RecordChange| match entry {
             RecordChange::Put(..) => true,
-            // One that is known by its address now is no client that left.
+            // A client that is known by its address now has not left.
             RecordChange::Remove(client) => {
                 self.capture.found.keys.contains_key(client) || self.may_forget(client)
             }
@@ -266,9 +266,9 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Tells the desk who is durable, where that is not what it knows.
+    /// Tells the status monitor which clients are durable, where it does not know that.
     pub fn tell_durable(&mut self) {
-        // Before the store is read, what was granted counts for durable.
+        // Before the store is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
         if self.monitoring.is_none() || knows_nothing || self.is_told() {
             return;
@@ -280,14 +280,14 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Who is durable may be others now, although nobody has arrived: the desk is told anew.
+    /// The durable clients may be others now, although none has arrived: the status monitor is told anew.
     pub(crate) fn durable_are_others(&mut self) {
         if let Some(monitoring) = &mut self.monitoring {
             monitoring.told = None;
         }
     }
 
-    /// What could not be written is tried again, and what was written becomes durable in time.
+    /// Files that could not be written are tried again, and written ones become durable in time.
     pub(crate) fn tend_directory(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let behind = std::mem::take(&mut monitoring.behind);
@@ -312,7 +312,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What `status` says of the status monitor.
+    /// The problems of the status monitor, for `status`.
     pub fn monitor_problems(&self) -> Vec<Problem> {
         let both = self.monitoring.as_ref().zip(self.monitor_standing());
         let Some((monitoring, standing)) = both else { return Vec::new() };
@@ -379,7 +379,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// The run is told of all who came back in a while at once: each word costs a sync, and many come back at a time.
+    /// The run is told at once of all clients that came back in a while: each word costs a sync, and many come back at a time.
     pub(crate) fn say_who_came(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;
@@ -391,13 +391,13 @@ impl<O: Outside> Inside<O> {
         self.advance(Event::Registered(came));
     }
 
-    /// When somebody who came back is to be spoken of.
-    pub(crate) fn who_came_due(&self) -> Option<Moment> {
+    /// When the log is to name the clients that came back.
+    pub(crate) fn returns_due(&self) -> Option<Moment> {
         let monitoring = self.monitoring.as_ref().filter(|monitoring| !monitoring.came.is_empty())?;
         Some(monitoring.said_who_came + limits::PROGRESS_INTERVAL)
     }
 
-    /// What each arrival's record is to be, with what the client has registered before.
+    /// The new record of each arrival, with the lines that the client has registered before.
     fn newcomers(&self, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
         let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
         for Arrival { line, peer } in arrivals {
@@ -490,7 +490,7 @@ impl<O: Outside> Inside<O> {
         self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told.as_ref() == Some(&self.arrived()))
     }
 
-    /// Every removal is made known to the desk beforehand, so who has arrived tells the rest.
+    /// Every removal is made known to the status monitor beforehand, so the arrivals tell the rest.
     fn arrived(&self) -> Vec<(ServiceName, Generation, u64)> {
         let arrived = |(service, held): (&ServiceName, &Held)| {
             (service.clone(), held.claim.generation, held.ledger.arrived())
@@ -498,7 +498,7 @@ impl<O: Outside> Inside<O> {
         self.held.iter().map(arrived).collect()
     }
 
-    /// What a client is called in the store.
+    /// A client's name in the store.
     fn store_key(&self, mon_name: &MonName) -> MonName {
         let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
         address.map_or_else(|| key(mon_name), MonName::from_address)
@@ -509,7 +509,7 @@ fn directory_hangs() -> String {
     format!("it has not been read within {} s since the agent began", limits::LOOK_TIME_MAX.as_secs())
 }
 
-/// What this service lacks. Peers are none of its clients, unless it is what this server serves by itself.
+/// The records that this service lacks. Peers are none of its clients, unless it is the server's implicit service.
 fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, Newcomer>) -> Vec<RecordChange> {
     let concerns = |newcomer: &Newcomer| !newcomer.peer || service.is_host();
     let lacks = |client: &MonName| !held.ledger.holds(client);

@@ -30,7 +30,7 @@ pub type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
 /// Clients whose file is not as it should be, and why. It concerns no other client.
 pub type Unplaced = Vec<(MonName, String)>;
 
-/// A service, and what is missing at one of its addresses.
+/// A service, and the thing that is missing at one of its addresses.
 pub type Unready = (ServiceName, String);
 
 /// A server as its agent deals with it. Errors are in words, for people. Where a method has no error, a thing that can't be
@@ -41,13 +41,13 @@ pub trait Outside {
     /// The time by which everything is decided. It never goes back while the agent lives.
     fn now(&self) -> Moment;
 
-    /// Seconds since 1970 by this server's clock, which people may set. For people, and for what lasts weeks.
+    /// Seconds since 1970 by this server's clock, which people may set. For people, and for times of weeks.
     fn wall_s(&self) -> u64;
 
     /// Time since this server's boot, which all its processes count alike.
     fn since_boot(&self) -> Duration;
 
-    /// A number that is unlikely to come twice. That nobody guesses it is not promised.
+    /// A number that is unlikely to come twice. It may be guessed.
     fn random(&mut self) -> u64;
 
     // The log.
@@ -56,7 +56,7 @@ pub trait Outside {
     fn may_say(&self, kind: &'static str) -> bool;
 
     /// Says what was suppressed by [`Outside::may_say`] and is over. `all`: the agent ends, and all of it is said.
-    fn say_what_was_suppressed(&self, all: bool);
+    fn say_suppressed_lines(&self, all: bool);
 
     // This server.
 
@@ -75,7 +75,8 @@ pub trait Outside {
     /// Where a client is, as far as its name says it by itself. An address of one link is on an interface of this server.
     fn destination_of(&self, name: &MonName) -> Option<Destination>;
 
-    /// Who is a peer and who is connected, now. `remembers`: who is connected is asked for also where nothing is mounted.
+    /// The hosts that are peers and those that are connected, now. `remembers`: connected hosts are asked for also where nothing
+    /// is mounted.
     fn roles(&mut self, nlm_ports: &[u16], remembers: bool) -> Roles;
 
     /// This server's own state number, as its status monitor keeps it.
@@ -89,25 +90,26 @@ pub trait Outside {
     /// This server is being maintained from now on, or is no more. It survives a boot.
     fn maintain(&mut self, on: bool) -> Result<(), String>;
 
-    /// What was noted of grace in this boot.
+    /// The note on grace of this boot.
     fn grace_note(&self) -> Option<Remembered>;
 
     /// Notes what is known of grace. Where that fails it is said, and the agent goes on.
     fn note_grace(&mut self, noted: &Remembered);
 
-    /// Who was registered when the lock manager recognised for this run, in this boot. Where that is not noted it is said.
+    /// The clients that were registered when the lock manager recognised for this run, in this boot. The log says so where they
+    /// are not noted.
     fn registrations(&self, run: &str) -> Option<Registrations>;
 
-    /// Notes who is registered. Where that fails it is said, and the agent goes on.
+    /// Notes the registered clients. Where that fails it is said, and the agent goes on.
     fn note_registrations(&mut self, registrations: &Registrations);
 
-    /// What is remembered of the store, by this agent, by earlier ones, and by `heirlock enable`.
+    /// The memory of the store, of this agent, of earlier ones, and of `heirlock enable`.
     fn store_memory(&self) -> Result<StoreMemory, StoreError>;
 
     /// Whether this server had a store before it could remember which.
     fn had_store(&self) -> bool;
 
-    /// Changes what is remembered of the store, durably. What others wrote meanwhile stays. Answers all of it.
+    /// Changes the memory of the store, durably. Changes that other processes wrote meanwhile stay. Answers all of it.
     fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError>;
 
     // The status monitor's directory.
@@ -133,14 +135,14 @@ pub trait Outside {
     /// Why the directory can't be seen.
     fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String>;
 
-    /// Begins a look, of which [`Message::Looked`](super::Message::Looked) tells whatever becomes of it. `anew`: nothing that
+    /// Begins a look; [`Message::Looked`](super::Message::Looked) tells its end, also where it fails. `anew`: nothing that
     /// earlier looks of this kind read is relied upon.
     ///
     /// # Errors
     /// Where it can't be begun: then no message comes.
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String>;
 
-    /// What callouts noted while no agent answered. It stays until [`Outside::noted_is_durable`].
+    /// The notes of callouts that found no agent. They stay until [`Outside::noted_is_durable`].
     fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String>;
 
     /// All that [`Outside::noted_by_callouts`] answered is durable.
@@ -148,7 +150,8 @@ pub trait Outside {
 
     // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing.
 
-    /// Tells it that a commit is over, that the store was tried, or who is durable in every service that this server holds.
+    /// Tells it that a commit is over, that the store was tried, or which clients are durable in every service that this server
+    /// holds.
     fn tell_monitor(&self, event: MonitorEvent);
 
     /// The registrations of a client.
@@ -184,21 +187,21 @@ pub trait Outside {
     /// Ends the telling that was begun until now: no client is told by it any more, and no message comes of it.
     fn stop_telling(&mut self);
 
-    /// What is missing at each address that is not ready, of those that the last run brought up or waits for.
+    /// The thing that is missing at each address that is not ready, of those that the last run brought up or waits for.
     fn unready(&self) -> Vec<Unready>;
 
     /// The lock manager, in words.
     fn lock_manager(&self) -> String;
 
-    /// Whether a status that is published now is kept for anybody. It is made at each turn of the loop.
+    /// Whether a status that is published now is kept for a reader. It is made at each turn of the loop.
     fn shows_status(&self) -> bool {
         true
     }
 
-    /// Makes a status known to all who ask for it. `looked`: when the last look began that is over.
+    /// Makes a status known to all clients that ask for it. `looked`: when the last look began that is over.
     fn publish(&self, report: StatusReport, looked: Option<Moment>);
 
-    /// A run is over, also one that nobody asked for. The log tells of it in any case.
+    /// A run is over, also one that no caller asked for. The log tells of it in any case.
     fn run_ended(&mut self, _run: &Takeover, _end: &End) {}
 }
 

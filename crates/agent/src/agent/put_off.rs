@@ -1,5 +1,5 @@
-//! What waits for a store that takes its time: it goes on as soon as the store answers again, and
-//! before anything else is asked of the store.
+//! Messages that wait for a slow store: they go on as soon as the store answers again, and before anything else is
+//! asked of the store.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::control::{Progress, Request, Responder, Wait};
 use crate::limits::STORE_ANSWERS_TIME_MAX;
 use crate::status_monitor::Said;
 
-/// What was put off, in the order in which it came.
+/// The messages that were put off, in the order in which they came.
 #[derive(Default)]
 pub struct PutOff(VecDeque<Later>);
 
@@ -77,7 +77,7 @@ impl<O: Outside> Inside<O> {
         self.outside.now() + STORE_ANSWERS_TIME_MAX
     }
 
-    /// A request comes. One that needs the store is answered as soon as the store answers.
+    /// A request comes. A request that needs the store is answered as soon as the store answers.
     pub(crate) fn requested(&mut self, now: Moment, request: Box<Request>, responder: Responder) {
         let responder = self.tally.counted(&request, responder);
         let is_of_memory =
@@ -97,7 +97,7 @@ impl<O: Outside> Inside<O> {
             if self.capture.behind {
                 self.scan(now);
             }
-            // What ended late may have changed what this server holds.
+            // A call that ended late may have changed the services that this server holds.
             self.beat(now);
         }
         self.go_on(now, |_| true);
@@ -120,8 +120,8 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What has waited for the store for long enough is answered with what the store says of itself.
-    pub fn end_what_was_put_off(&mut self, now: Moment) {
+    /// A message that has waited for the store for long enough is answered with the store's own error.
+    pub fn end_messages_put_off_too_long(&mut self, now: Moment) {
         if self.put_off.due().is_none_or(|due| now < due) {
             return;
         }
@@ -140,7 +140,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Tells those whose requests were put off what they wait for. One whose caller is gone is not begun any more.
-    pub fn say_what_was_put_off(&mut self, now: Moment) {
+    pub fn say_messages_put_off(&mut self, now: Moment) {
         self.put_off.0.retain_mut(|later| match later {
             Later::Request(_, responder, until) => {
                 let wait = Wait::new("the store to answer", now, Some(*until));

@@ -21,13 +21,13 @@ use heirlock_core::store::Change as StoreChange;
 pub struct Look {
     /// When it began.
     pub at: Moment,
-    /// What was seen.
+    /// The observation.
     pub observation: Observation,
 }
 
-/// What is asked about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
+/// The questions about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
 #[derive(Debug, Default)]
-pub(crate) struct Meeting {
+pub(crate) struct GraceInquiry {
     /// When the lock manager was last asked, in the life that runs.
     asked_at: Option<Moment>,
     /// Why the last answer told nothing.
@@ -62,7 +62,7 @@ impl<O: Outside> Inside<O> {
             // Of locks of a life before it the look into the store knows.
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
         }
-        self.meeting = Meeting::default();
+        self.grace_inquiry = GraceInquiry::default();
         if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
             self.advance(Event::LifeChanged);
         }
@@ -98,10 +98,10 @@ impl<O: Outside> Inside<O> {
     /// Asks the lock manager whether the clients of these services can have locked in a life before the one that runs.
     fn find_out_about(&mut self, now: Moment, unknown: &[ServiceName], life: &Incarnation) {
         let asked_lately = |at: Moment| now.since(at) < limits::ASK_GRACE_INTERVAL;
-        if unknown.is_empty() || self.meeting.asked_at.is_some_and(asked_lately) {
+        if unknown.is_empty() || self.grace_inquiry.asked_at.is_some_and(asked_lately) {
             return;
         }
-        if self.meeting.asked_at.replace(now).is_none() {
+        if self.grace_inquiry.asked_at.replace(now).is_none() {
             tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
         }
         self.outside.begin(Work::AskGrace(life.clone()));
@@ -113,11 +113,11 @@ impl<O: Outside> Inside<O> {
             return; // another life has begun meanwhile
         };
         let silent = (told == Strangers::Unknown).then_some(why);
-        let is_news = self.meeting.silent.is_some() != silent.is_some();
-        self.meeting.silent = silent;
+        let is_news = self.grace_inquiry.silent.is_some() != silent.is_some();
+        self.grace_inquiry.silent = silent;
         match told {
             Strangers::Unknown if is_news => {
-                let why = self.meeting.silent.as_deref().unwrap_or_default();
+                let why = self.grace_inquiry.silent.as_deref().unwrap_or_default();
                 for service in &self.owed().unknown {
                     tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
                 }
@@ -130,15 +130,15 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What `status` says of clients of whom nobody knows whether their locks are gone.
+    /// The problems, for `status`, with clients of which it is not known whether their locks are gone.
     pub fn stranger_problems(&self) -> Vec<Problem> {
-        let Some(why) = &self.meeting.silent else { return Vec::new() };
+        let Some(why) = &self.grace_inquiry.silent else { return Vec::new() };
         let problem =
             |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);
         self.owed().unknown.iter().map(problem).collect()
     }
 
-    /// What is owed to the clients of all that is held, in the life that runs.
+    /// The duties towards the clients of all services that are held, in the life that runs.
     pub(crate) fn owed(&self) -> Owed {
         self.lives.owed(self.holdings())
     }
@@ -155,7 +155,7 @@ impl<O: Outside> Inside<O> {
         newest_of(&boot, lives).cloned()
     }
 
-    /// What was conveyed by a run that nobody goes on with is taken away again.
+    /// Takes the records away that were conveyed by a run which does not go on.
     pub(crate) fn tidy_conveyed(&mut self) {
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
         if unfinished || self.outside.placed().is_empty() {

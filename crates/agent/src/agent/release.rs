@@ -1,7 +1,7 @@
 //! Giving a service away in order: the address goes first, then the claim, then what was locked through it.
 //!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
-//! departures aren't believed), for what lockd unmonitors while it lets go says nothing of the clients.
+//! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
 
 use std::collections::BTreeMap;
 
@@ -30,15 +30,15 @@ pub(crate) struct Releases {
 /// One of them.
 #[derive(Debug)]
 struct Release {
-    /// Those who wait for it.
+    /// The callers that wait for it.
     responders: Vec<Responder>,
-    /// For which wish of its home it is.
+    /// For which request of its home it is.
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,
     /// Until when the store has to answer; none while it does.
     store_until: Option<Moment>,
-    /// Entries of the store that can't be read: whose they are is known to nobody.
+    /// Entries of the store that can't be read: the clients that they belong to are not known.
     troubles: Vec<EntryTrouble>,
 }
 
@@ -78,8 +78,8 @@ fn stays(text: String) -> Unreleasable {
 }
 
 impl<O: Outside> Inside<O> {
-    /// A person or a cluster manager asks for a release. One that is on is waited for, and a service that this server does not
-    /// hold is released already.
+    /// A person or a cluster manager asks for a release. A release that is on is waited for, and a service that this server does
+    /// not hold is released already.
     pub fn asked_to_release(&mut self, service: &ServiceName, responder: Responder) {
         if let Some(release) = self.releases.on.get_mut(service) {
             release.responders.push(responder);
@@ -145,7 +145,7 @@ impl<O: Outside> Inside<O> {
         self.releases.on.contains_key(service)
     }
 
-    /// What a release waits for, in words, and for how many milliseconds at most.
+    /// The reason for which a release waits, in words, and for how many milliseconds at most.
     pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
         let address_until = self.releases.on.get(service).and_then(|release| release.address_until);
         let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
@@ -153,7 +153,7 @@ impl<O: Outside> Inside<O> {
         (format!("{what} being taken away"), address_until.map(left_ms))
     }
 
-    /// Tells those who wait for a release what it waits for.
+    /// Tells the callers of a release the reason for which it waits.
     pub(crate) fn say_releases(&mut self, now: Moment) {
         let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
         for service in on {
@@ -235,11 +235,12 @@ impl<O: Outside> Inside<O> {
         self.put_off(Later::GiveUp(service.clone(), until));
     }
 
-    /// Nobody can reach it any more: what is known is final. The copy is checked and what it lacks is written anew, and the
-    /// claim is given up. The locks go with the volume, not before: a service that stays here because the store fails must
-    /// have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the answer.
+    /// No client can reach the service any more: the known records are final. The copy is checked and the records that it lacks
+    /// are written anew, and the claim is given up. The locks go with the volume, not before: a service that stays here because
+    /// the store fails must have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the
+    /// answer.
     fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, NotGivenUp> {
-        // It was gone a moment ago. Somebody may have brought it back, and clients lock here again.
+        // It was gone a moment ago. An administrator may have brought it back, and clients lock here again.
         if self.has_address_of(service) {
             return Err(failed("its address is on this server again; take it away, then ask again"));
         }
@@ -264,7 +265,7 @@ impl<O: Outside> Inside<O> {
         self.store.release(service, held.claim.generation)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;
-        // Known at once, and not at the next beat: a person who looks now is told that it is nobody's.
+        // Known at once, and not at the next beat: a person who looks now is told that no server holds it.
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);

@@ -18,24 +18,24 @@ pub struct Adoption {
     pub prepare: bool,
     pub fenced: Option<Fenced>,
     pub insisted: bool,
-    /// What led to it, for its timeline.
+    /// The events that led to it, for its timeline.
     pub before: Vec<(Milestone, Moment)>,
 }
 
-/// Whose a service is.
+/// The holder of a service.
 pub(crate) enum Whose {
     /// This server's.
     Owned(ServerName),
-    /// Nobody's: this server released it.
+    /// No server's: this server released it.
     Released(ServerName),
-    /// Nobody's: no server ever claimed it.
+    /// No server's: it was never claimed.
     Unclaimed,
     /// It can't be known now, and why.
     Unknown(String),
 }
 
 impl<O: Outside> Inside<O> {
-    /// Somebody asks, and the store answers.
+    /// A caller asks, and the store answers.
     pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
         tracing::debug!(?request, "asked");
         match request {
@@ -159,7 +159,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// What permits the claim, or why it would be refused: who owns the service is known before anything is touched.
+    /// The authority for the claim, or why it would be refused: the owner of the service is known before anything is touched.
     fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
         let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
         let (newest, _) =
@@ -185,7 +185,8 @@ impl<O: Outside> Inside<O> {
         Ok(authority)
     }
 
-    /// What is done already is not done again; what became of its clients is told all the same, for the exit code says it.
+    /// An adoption that is done already is not done again; the outcomes of its clients are told all the same, for the exit code
+    /// says them.
     pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
         match self.report_of(service) {
             Some(report) => responder.done(Answer::adopted(report, false)),
@@ -217,7 +218,7 @@ impl<O: Outside> Inside<O> {
         is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
-    /// An adoption that is prepared goes on. One that goes on already is waited for, and one that is over was finished before.
+    /// An adoption that is prepared goes on. A run that goes on already is waited for, and one that is over was finished before.
     fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
         let reached =
             |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
@@ -238,8 +239,8 @@ impl<O: Outside> Inside<O> {
         waiting.responder.failed(&why, true);
     }
 
-    /// Whose a service is that this server does not hold. The store is asked: what others did a moment ago may not have been
-    /// seen yet.
+    /// The holder of a service that this server does not hold. The store is asked: this agent may not have seen yet what another
+    /// server did a moment ago.
     pub(crate) fn whose(&self, service: &ServiceName) -> Whose {
         match self.store.newest_claim(service) {
             Ok(Some(Claim { owner, released: false, .. })) => Whose::Owned(owner),
@@ -278,7 +279,7 @@ impl<O: Outside> Inside<O> {
             let why = match self.whose(service) {
                 Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),
                 Whose::Released(owner) => format!(
-                    "{service} is nobody's, for {owner} released it: adopt it, and say it where it is then"
+                    "no server holds {service}, for {owner} released it: adopt it, and say it where it is then"
                 ),
                 Whose::Unclaimed => format!("{service} was never claimed by any server"),
                 Whose::Unknown(why) => why,

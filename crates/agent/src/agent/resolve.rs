@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_asked_for_once_at_a_time_and_again_after_a_while_whatever_came_of_it() {
+    fn a_name_is_asked_for_once_at_a_time_and_again_after_a_while_found_or_not() {
         let names = ["client1", "client2"].map(|name| MonName::parse(name).unwrap());
         let unresolved = BTreeSet::from([names[0].clone()]);
         let mut resolver = Resolver::default();

@@ -1,7 +1,7 @@
 //! Runs: beginning, resuming and driving an adoption from the agent's loop.
 //!
-//! The machine in `heirlock-core` decides; here its batches are carried out. What must be durable is written in
-//! order and tried again until the store takes it, and only then what follows is begun.
+//! The machine in `heirlock-core` decides; here its batches are carried out. Changes that must be durable are written
+//! in order and tried again until the store takes them, and only then the work after them is begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,13 +30,13 @@ pub struct Running {
     pub machine: Takeover,
     pub number: RunNumber,
     todo: Queue,
-    /// Who waits for it.
+    /// The callers that wait for it.
     pub waiting: Vec<Waiting>,
     /// Registrations before the lock manager recognised: a client that differs from it has come back.
     pub(crate) before: Option<Registrations>,
-    /// What it has tried to claim; see [`Inside::claim_all`].
+    /// The services that it has tried to claim; see [`Inside::claim_all`].
     pub(crate) attempts: Attempts,
-    /// What the store said of itself when its claim was put off.
+    /// The store's own error when its claim was put off.
     pub(crate) claim_waits_for: Option<String>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
     pub(crate) insists: bool,
@@ -46,15 +46,15 @@ pub struct Running {
     owner_watched: Option<Moment>,
     /// It went on.
     is_owner_alive: bool,
-    /// What it needs and isn't there: why it is refused.
+    /// Its unmet needs: why it is refused.
     missing: Vec<Missing>,
-    /// What those who wait are told besides.
+    /// The sentences that the waiting callers are told besides.
     pub told: Vec<String>,
-    /// What clients are to be told once they are durable in every service.
+    /// The notice to clients that are to be told once they are durable in every service.
     pub untold: Option<Untold>,
-    /// Another life of the lock manager had begun, and what follows from it was this run's to do.
+    /// Another life of the lock manager had begun, and this run had to do what follows from it.
     pub(crate) reborn: bool,
-    /// The phase that those who wait were told of.
+    /// The last phase that the callers were told of.
     pub(crate) said: Option<Phase>,
     /// Since when it has been in that phase.
     pub(crate) in_phase_since: Moment,
@@ -62,31 +62,31 @@ pub struct Running {
     said_at: Moment,
 }
 
-/// What clients are to be told.
+/// The notice to clients that are to be told.
 pub struct Untold {
     pub(crate) notices: Vec<Notice>,
     /// When they are told, come what may.
     pub until: Moment,
 }
 
-/// What a new run is to do, and for whom.
+/// The order for a new run, and the callers that wait for it.
 pub struct Commission {
     pub(crate) order: Order,
     pub(crate) waiting: Vec<Waiting>,
     /// It goes on without what it needs.
     pub(crate) insists: bool,
-    /// What led to it, for its timeline.
+    /// The events that led to it, for its timeline.
     pub(crate) before: Vec<(Milestone, Moment)>,
 }
 
 impl Commission {
-    /// Nobody waits for it. It was accepted before, or nobody asks for it: so it goes on without what it needs.
+    /// No caller waits for it. It was accepted before, or no caller asks for it: so it goes on also where its needs are not met.
     pub fn unasked(order: Order) -> Self {
         Self { order, waiting: Vec::new(), insists: true, before: Vec::new() }
     }
 }
 
-/// Somebody waits for a run.
+/// A caller that waits for a run.
 #[derive(Debug)]
 pub struct Waiting {
     pub responder: Responder,
@@ -139,7 +139,7 @@ impl Running {
         self.todo.begins(service)
     }
 
-    /// Tells those who wait how far it is.
+    /// Tells the callers how far it is.
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
@@ -254,7 +254,7 @@ impl<O: Outside> Inside<O> {
             .collect()
     }
 
-    /// Whom the generation before this one knew.
+    /// The clients that the generation before this one knew.
     fn known_before(
         &self,
         service: &ServiceName,
@@ -278,14 +278,14 @@ impl<O: Outside> Inside<O> {
         self.carry_on(batch);
     }
 
-    /// This is to be done too, after what was to be done before.
+    /// Adds this batch behind the work that was to be done before.
     pub(crate) fn carry_on(&mut self, batch: Batch<Persist, Action>) {
         let Some(running) = &mut self.run else { return };
         running.todo.extend(batch);
         self.carry_out();
     }
 
-    /// What an adoption needs was looked for.
+    /// The needs of an adoption were looked for.
     pub(crate) fn looked_for_needs(&mut self, run: RunNumber, looked: Fit) {
         let Fit { missing, said } = looked;
         let (now, settings) = (self.outside.now(), Arc::clone(&self.settings));
@@ -321,8 +321,8 @@ impl<O: Outside> Inside<O> {
         self.run.as_ref().is_some_and(|running| running.number == run)
     }
 
-    /// The lock manager was made to recognise; whose life it lives now is the follower's to say. Where that comes too
-    /// late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
+    /// The lock manager was made to recognise; the follower of its lives says which life it lives now. Where that comes
+    /// too late for the run that asked for it, its locks are gone all the same: a life that began as any other does.
     pub(crate) fn recognised(&mut self, run: RunNumber, done: Result<Recognised, String>) {
         // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
         let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
@@ -350,8 +350,8 @@ impl<O: Outside> Inside<O> {
         self.worked_for(run, Event::Recognised(recognition));
     }
 
-    /// Looks whether an owner that was said to be off lives, after a look at all heartbeats. What the first look shows may
-    /// have been written before the owner was switched off.
+    /// Looks whether an owner that was said to be off lives, after a look at all heartbeats. A heartbeat that the first look
+    /// shows may have been written before the owner was switched off.
     pub(crate) fn look_for_fenced_owners(&mut self, now: Moment) {
         let Self { asked, run, pulse, settings, .. } = self;
         for running in asked.iter_mut().chain(run).filter(|running| !running.is_owner_alive) {
@@ -381,7 +381,7 @@ impl<O: Outside> Inside<O> {
             running.said_at = now;
             self.say_progress();
         }
-        // Who is present is asked of all there are, so not before it matters.
+        // The list of present clients is copied whole, so not before it matters.
         if self.run.as_ref().is_some_and(|running| running.machine.is_due(now)) {
             if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(now);
@@ -423,7 +423,7 @@ impl<O: Outside> Inside<O> {
         self.answer_whose_wait_is_over();
     }
 
-    /// Answers those who wanted to wait for no more than what is durable now.
+    /// Answers the callers that wait for no more than a phase that is durable now.
     pub(crate) fn answer_whose_wait_is_over(&mut self) {
         let Some(running) = &mut self.run else { return };
         let machine = &running.machine;
@@ -436,7 +436,7 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Tells those who wait how far it is.
+    /// Tells the callers how far it is.
     fn say_phase(&mut self) {
         let Some(running) = &mut self.run else { return };
         let phase = running.machine.phase();
@@ -485,7 +485,7 @@ impl<O: Outside> Inside<O> {
         }
         if let Some((service, generation)) = target {
             let held = self.held.get(service).filter(|held| held.claim.generation == generation);
-            // One that is not held any more is asked for all the same: the store knows whether it is another server's.
+            // A service that is not held any more is asked for all the same: the store knows whether it is another server's.
             let by = held.map_or_else(
                 || Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s()),
                 |held| held.claim.clone(),
@@ -503,7 +503,7 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
-    /// What is durable is known.
+    /// Takes the changes in that are durable now.
     fn take_in(&mut self, portion: &[Persist]) {
         for one in portion {
             match one {
@@ -575,7 +575,7 @@ impl<O: Outside> Inside<O> {
 
     fn recognise(&mut self, number: RunNumber, strategy: Strategy) {
         if strategy.drops_own_locks() {
-            // The last look before everything is dropped: what is there now was there before.
+            // The last look before all locks are dropped: a record that is there now was there before.
             self.scan(self.outside.now());
         }
         let Some(running) = &mut self.run else { return };
@@ -675,7 +675,7 @@ impl<O: Outside> Inside<O> {
         self.outside.stop_telling();
         self.has_ended(&mut running, &end);
         self.say_end_once_taken_away(running, end);
-        self.learn_what_was_put_off(self.outside.now());
+        self.learn_names_that_were_put_off(self.outside.now());
         self.prune();
         self.capture.due = Some(self.outside.now());
     }
@@ -695,7 +695,7 @@ impl<O: Outside> Inside<O> {
         self.outside.run_ended(&running.machine, end);
     }
 
-    /// Says how a run has ended, to the log and to those who wait for it.
+    /// Says how a run has ended, to the log and to its callers.
     pub(crate) fn say_end(&self, running: Running, end: End) {
         super::status::log_end(&running.machine, &end);
         let mut answer =
@@ -714,7 +714,7 @@ impl<O: Outside> Inside<O> {
             let keep_from =
                 Generation(held.claim.generation.0.saturating_sub(crate::limits::GENERATIONS_KEPT));
             let store = self.store.as_ref();
-            // What is told of them outlives them; what could not be kept is not removed.
+            // Their outcomes outlive them; a generation whose outcomes could not be kept is not removed.
             let kept = survey::past::keep_before(store, service, keep_from);
             if let Err(error) = kept.and_then(|()| store.prune(service, keep_from)) {
                 tracing::warn!(%service, %error, "{service}: old generations could not be removed: {error}");
@@ -723,7 +723,7 @@ impl<O: Outside> Inside<O> {
     }
 }
 
-/// Why a run begins, and for whom, in a line of the log.
+/// Why a run begins, and for which services, in a line of the log.
 fn beginning(plan: &Plan) -> String {
     let Plan { run, cause, targets, server, .. } = plan;
     let (targets, own) = (super::status::names(targets), super::status::names(&plan.standing.own));

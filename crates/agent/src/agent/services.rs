@@ -43,7 +43,7 @@ impl<O: Outside> Inside<O> {
                     self.unreadable.remove(&service);
                     self.acquaintance.found_again(&service);
                 }
-                // What the store lost of one service says nothing of the others.
+                // A loss of one service's entries says nothing of the other services.
                 Err(error) if *error.kind() == StoreErrorKind::Older => {
                     self.acquaintance.misses(&service, &error);
                 }
@@ -138,13 +138,13 @@ impl<O: Outside> Inside<O> {
             Ok(Some(told)) if told.unreadable.is_some() && told.generation == held => {
                 Ok((told.owner != self.settings.server).then_some(Some(told)))
             }
-            // What it said is known here.
+            // This server knows the text of its claim.
             Err(error) if error.lost_claim() == Some(held) => Ok(None),
             newest => newest.map(Some),
         }
     }
 
-    /// Takes up what is ours, and claims what nobody ever claimed and is at home here.
+    /// Takes up a service that is ours, and claims one that no server ever claimed and that is at home here.
     fn look_for(&mut self, service: &ServiceName) -> Result<(), StoreError> {
         if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
             return Ok(()); // it is being taken over right now
@@ -213,10 +213,11 @@ impl<O: Outside> Inside<O> {
         Ok(contents)
     }
 
-    /// Notes what another server holds, or nobody: how far it has come tells an older copy of the store from this one.
+    /// Notes the claim of a service that another server holds, or none: its generation tells an older copy of the store from this
+    /// one.
     fn look_at_others(&mut self, service: &ServiceName, claim: Claim) -> Result<(), StoreError> {
         let known = self.acquaintance.memory().known(service);
-        // Also where the claim is the same: what was begun under it may have vanished.
+        // Also where the claim is the same: the generation that was begun under it may have vanished.
         let begun = self.store.newest_generation(service, claim.generation)?;
         self.check_age(service, begun)?;
         if known.expected != Some(claim.generation) || self.others.get(service) != Some(&claim) {
@@ -256,8 +257,8 @@ impl<O: Outside> Inside<O> {
         let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
-            // The claim changed nothing: what was owed to its clients before is owed now, and what became of them
-            // stays true.
+            // The claim changed nothing: the duties towards its clients are the same as before, and their outcomes stay
+            // true.
             let contents = Contents { state: Some(state), ..base };
             self.store.begin_generation(service, claim.generation, &contents)?;
             self.hold(service, claim, contents, journal);
@@ -285,7 +286,7 @@ impl<O: Outside> Inside<O> {
         self.saw_generation(service, generation, Some(generation), Some(held.state));
         self.others.remove(service);
         self.held.insert(service.clone(), held);
-        // What was counted of it before, if it was held before, says nothing of this.
+        // An earlier count, of the time when it was held before, says nothing of this.
         self.durable_are_others();
     }
 

@@ -1,7 +1,7 @@
-//! A record belongs to every service of its lock manager (I7). What an adoption brings is made known to the services that
-//! this server holds already, in portions, from the moment on in which the lock manager recognises, and before the first
-//! client is told: one that then registers again is durable everywhere, and waits for no disk. Of a crowd that has to
-//! wait for commits, the last would wait longer than lockd does, and lose their locks.
+//! A record belongs to every service of its lock manager (I7). The records that an adoption brings are made known to the services
+//! that this server holds already, in portions, from the moment on in which the lock manager recognises, and before the first
+//! client is told: a client that then registers again is durable everywhere, and waits for no disk. The last ones of a crowd that
+//! has to wait for commits would wait longer than lockd does, and lose their locks.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::holdings::{Committing, Held, commit_all};
 use super::outside::Outside;
 use crate::limits;
 
-/// What is still to be shared.
+/// The records that are still to be shared.
 #[derive(Debug, Default)]
 pub struct Shared {
     left: VecDeque<(MonName, Vec<u8>)>,
@@ -70,8 +70,8 @@ impl<O: Outside> Inside<O> {
         self.shared.retry = None;
     }
 
-    /// Tells the clients that the run wants told, once they are shared. Where the store fails nobody waits for it, nor
-    /// long for one that is slow: told in grace, and made to wait for a commit, a client is better off than told too late.
+    /// Tells the clients that the run wants told, once they are shared. A client does not wait for a store that fails, nor long
+    /// for one that is slow: told in grace, and made to wait for a commit, it is better off than told too late.
     pub fn notify_once_shared(&mut self, now: Moment) {
         let left = self.shared.left.len();
         let may_wait = left > 0 && self.shared.retry.is_none();
@@ -88,7 +88,7 @@ impl<O: Outside> Inside<O> {
     }
 }
 
-/// What a service does not know yet, as far as it has room.
+/// The records that a service does not have yet, as far as it has room.
 fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
     let unknown = portion.iter().filter(|(client, _)| !held.ledger.holds(client));
     unknown

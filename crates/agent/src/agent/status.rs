@@ -1,4 +1,4 @@
-//! What is reported: of a run, of an adoption that is over, and of the agent.
+//! The reports of a run, of an adoption that is over, and of the agent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,7 +147,7 @@ impl<O: Outside> Inside<O> {
             records: held.map_or(0, |held| held.ledger.stored().len()),
             tombstones: held.map_or(0, |held| held.ledger.tombstones()),
             phase: phase.map(|phase| phase.to_string()),
-            // What is told beside it goes on with it, and by no word of its own.
+            // An adoption that is told beside it goes on with it, and by no word of its own.
             awaits_finish: machine
                 .is_some_and(|machine| machine.awaits_finish() && machine.targets().contains(service)),
             clients_to_tell: counts.map(|(clients, _)| clients),
@@ -169,7 +169,7 @@ impl<O: Outside> Inside<O> {
         self.held.iter().any(|(service, held)| !service.is_host() || !held.ledger.stored().is_empty())
     }
 
-    /// What ails this server.
+    /// The ailments of this server.
     fn own_ailments(&self) -> Vec<Ailment> {
         let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
         let blind = self.capture.blind.as_deref();
@@ -185,7 +185,7 @@ impl<O: Outside> Inside<O> {
         self.own_ailments().iter().map(Ailment::in_a_heartbeat).collect()
     }
 
-    /// What fails, or what was lost.
+    /// The store's error or loss.
     pub fn store_error(&self) -> Option<&str> {
         self.health.error().or_else(|| self.acquaintance.missing())
     }
@@ -263,7 +263,7 @@ impl<O: Outside> Inside<O> {
         self.protection.at_risk().iter().take(limits::STATUS_CLIENTS_MAX).map(client).collect()
     }
 
-    /// What became of the last adoption of a service, or how far the one is that is on.
+    /// The report of the last adoption of a service, or of the one that is on.
     pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run_with(service) {
             let unready = self.outside.unready();
@@ -289,7 +289,7 @@ pub fn progress(now: Moment, machine: &Takeover, settings: &Settings, store: Opt
 
 const PLACING: &str = "records to be placed into the status monitor's directory";
 
-/// What a run waits for now.
+/// The reason for which a run waits now.
 fn waits_for(machine: &Takeover, settings: &Settings) -> Option<String> {
     let (clients, answered) = machine.counts();
     let of_clients = |count: usize| counted(count, "client");
@@ -320,17 +320,17 @@ fn addresses(machine: &Takeover, settings: &Settings) -> String {
     if addresses.is_empty() { "NFS".into() } else { addresses.join(", ") }
 }
 
-/// What a run has reached.
+/// The report of a run, as far as it has come.
 pub fn report(machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> AdoptionReport {
     of_run(machine, None, store, unready)
 }
 
-/// What is missing at the addresses of one service.
+/// The things that are missing at the addresses of one service.
 fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<String> {
     unready.iter().filter(|(of, _)| of == service).map(|(_, why)| why.clone()).collect()
 }
 
-/// What those who asked are told at the end of a run.
+/// The answer to the callers at the end of a run.
 pub(crate) fn answer(
     machine: &Takeover,
     end: End,
@@ -358,7 +358,7 @@ pub(crate) fn answer(
     }
 }
 
-/// What an administrator does after a run that failed.
+/// The sentence that tells an administrator what to do after a run that failed.
 fn failed(machine: &Takeover, why: &str) -> String {
     match machine.targets() {
         // They were taken from us, which is what it says.
@@ -377,8 +377,8 @@ fn unbegun(why: &str, claimed: &[ServiceName]) -> String {
     format!("{why}; {} was claimed before that, and is this server's from now on", names(claimed))
 }
 
-/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each
-/// says by itself who and why.
+/// Says in the log how a run ended, and of every client that was not told. The journal shows a line's message alone: each names
+/// the client and the reason by itself.
 pub fn log_end(machine: &Takeover, end: &End) {
     let (run, targets) = (machine.run(), names(machine.targets()));
     let (summaries, failure) = match end {
@@ -459,7 +459,7 @@ fn of_run(
         Some(main) => of_summary(main, machine.timeline(), store),
         None => empty(&names(machine.targets())),
     };
-    // Before its addresses are looked for, what is known of them is of the run before.
+    // Before its addresses are looked for, the knowledge of them is of the run before.
     let looked_for = machine.phase() >= Phase::Proved && !machine.awaits_finish();
     let looked_at = main.filter(|_| looked_for);
     report.unready = looked_at.map(|main| unready_of(&main.service, unready)).unwrap_or_default();
@@ -473,7 +473,7 @@ fn of_run(
     report
 }
 
-/// What a generation of the store says of the adoption that began it; nothing where its journal can't be read.
+/// The report of the adoption that began this generation, from the store; nothing where its journal can't be read.
 pub fn past_report(
     service: &ServiceName,
     claim: Claim,
@@ -520,7 +520,8 @@ fn of_summary(summary: &Summary, stamps: &[Stamp], store: &dyn Store) -> Adoptio
     }
 }
 
-/// Who took longest to answer. A run that was resumed began to tell its clients more than once; the first time counts.
+/// The clients that took longest to answer. A run that was resumed began to tell its clients more than once; the first time
+/// counts.
 fn slowest(summary: &Summary, stamps: &[Stamp]) -> Vec<Slow> {
     let ready = stamps.iter().filter(|stamp| stamp.event == Milestone::Ready).map(|stamp| stamp.at_ms).min();
     let Some(ready) = ready else { return Vec::new() };
@@ -576,7 +577,7 @@ fn other(summary: &Summary) -> OtherService {
         state_number: summary.state.0,
         clients: summary.clients.len(),
         acknowledged: count(true),
-        // Those that are yet to be told are not missed.
+        // Clients that are yet to be told are not missed.
         missed: count(false),
     }
 }
@@ -588,7 +589,7 @@ fn timeline(stamps: &[Stamp]) -> Vec<TimelineEntry> {
     entries
 }
 
-/// Counts in what can't be read: what may stand for a client that nobody can name is a client of unknown fate (I8).
+/// Counts entries that can't be read: an entry that may stand for a client without a known name is a client of unknown fate (I8).
 fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
     let unknown = troubles.iter().filter(|trouble| trouble.fate_unknown).count();
     report.clients += unknown;
@@ -599,7 +600,7 @@ fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
         .collect();
 }
 
-/// A problem each, as many as are told, and one that counts the others: who may write into a folder may fill it.
+/// A problem each, as many as are told, and one that counts the others: a user that may write into a folder may fill it.
 fn some_of<T>(
     mut all: impl Iterator<Item = T>,
     told: impl Fn(T) -> Problem,
@@ -629,7 +630,7 @@ fn problem_of(ailment: &Ailment) -> Problem {
     }
 }
 
-/// How another server is, by its heartbeat and by what was seen of its heart.
+/// How another server is, by its heartbeat and by the observations of its heart.
 pub fn server_status(report: &ServerReport, heart: OwnerHeart, interval: Duration) -> ServerStatus {
     let mut status = ServerStatus {
         last_beat_at_s: Some(report.written_at_s),
@@ -660,14 +661,14 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Held {
-    /// What is known of its clients from the adoption that began its generation.
+    /// The summary of its clients from the adoption that began its generation.
     fn summary(&self, service: &ServiceName) -> Summary {
         let mut answered: BTreeMap<&str, i64> = BTreeMap::new();
         for line in self.outcomes.iter().filter(|line| line.outcome.is_good()) {
             answered.entry(&line.client).or_insert(line.at_ms);
         }
         let last = self.last_outcomes();
-        // Of whom nothing was learnt is yet to be told as long as the run is not over (I8); afterwards they came later.
+        // A client without an outcome is yet to be told as long as the run is not over (I8); afterwards it came later.
         let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
         let untold: Vec<MonName> = self.ledger.stored().keys().filter(untold).cloned().collect();
         let clients = last

@@ -1,4 +1,4 @@
-//! How requests were answered: counted where the answer leaves, whatever part of the agent gives it, and whenever.
+//! Counts of answered requests: counted where the answer leaves, for every part of the agent that gives one.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use crate::control::{Answer, Failure, Progress, Request, Respond, Responder};
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counted: Requests,
-    /// Those that are not counted as answered yet: as many as there are connections.
+    /// Requests that are not counted as answered yet: as many as there are connections.
     open: Vec<Open>,
 }
 
@@ -25,7 +25,7 @@ struct Open {
     answered: Arc<OnceLock<How>>,
 }
 
-/// Those of one verb.
+/// The counts of one verb.
 type Verb = fn(&mut Requests) -> &mut Answers;
 
 /// How a request was answered.

@@ -17,8 +17,8 @@ use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::limits;
 
-/// Which run of this process a piece of work is done for. The work may outlive the run: what comes of it counts for no other
-/// one, that the fence has confirmed, say, or that grace is proved.
+/// Which run of this process a piece of work is done for. The work may outlive the run: its result counts for no other run, as
+/// that the fence has confirmed, or that grace is proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunNumber(u64);
 
@@ -37,7 +37,7 @@ impl RunNumber {
 /// Work for a run. [`Message::Event`](super::Message::Event) tells its result, if nothing else is said.
 #[derive(Debug)]
 pub enum RunWork {
-    /// What an adoption needs and isn't there, before anything is claimed, is looked for. Told by
+    /// The unmet needs of an adoption are looked for, before anything is claimed. Told by
     /// [`Message::Fit`](super::Message::Fit).
     CheckFit {
         /// Of these services.
@@ -70,14 +70,14 @@ pub enum RunWork {
     },
     /// The lock manager is asked until grace is open.
     Prove(Grace),
-    /// What the services need is brought up, or waited for. The run goes on as soon as clients can be told from one address;
-    /// the others are waited for beside that.
+    /// The addresses and other needs of the services are brought up, or waited for. The run goes on as soon as clients can be
+    /// told from one address; the others are waited for beside that.
     BringUp {
-        /// Which services, and what each is to the run.
+        /// Which services, and the part of each in the run.
         services: Vec<(ServiceName, Part)>,
         /// Until when an address is waited for.
         last_call: Moment,
-        /// What the store said where it held the run up before this.
+        /// The store's own error where it held the run up before this.
         held_up: Option<String>,
     },
     /// The clients of each service are told.
@@ -92,10 +92,10 @@ pub enum RunWork {
 /// Work for no run.
 #[derive(Debug)]
 pub enum Work {
-    /// What this server needs to adopt a service that is to come home is looked for, before its owner is asked for it. Told by
-    /// [`Message::HomeLookedFor`](super::Message::HomeLookedFor).
+    /// The unmet needs of an adoption are looked for, for a service that is to come home, before its owner is asked for it. Told
+    /// by [`Message::HomeLookedFor`](super::Message::HomeLookedFor).
     CheckHome(ServiceName),
-    /// What other servers compare with their own is gathered. Told by [`Message::Facts`](super::Message::Facts).
+    /// The facts are gathered that other servers compare with their own. Told by [`Message::Facts`](super::Message::Facts).
     GatherFacts,
     /// The lock manager of this life is asked once whether grace is open. Told by
     /// [`Message::GraceAsked`](super::Message::GraceAsked).
@@ -114,10 +114,10 @@ pub enum Work {
     /// [`RunWork::Place`], is done first. A record that can't be taken away is remembered still. Told by
     /// [`Message::PlacedTakenAway`](super::Message::PlacedTakenAway).
     TakePlacedAway,
-    /// What was written into the status monitor's directory is made durable. Told by
+    /// The changes of the status monitor's directory are made durable. Told by
     /// [`Message::DirectorySynced`](super::Message::DirectorySynced).
     SyncDirectory,
-    /// What an earlier look found is taken down: with hundreds of thousands of records that takes long enough to be felt.
+    /// The memory of an earlier look's result is freed: with hundreds of thousands of records that takes long enough to be felt.
     /// Nothing is told.
     Discard(Population),
 }
@@ -136,23 +136,23 @@ pub struct Placing {
 /// A service, and which of its clients have no file as it should be; or why none of them has one.
 pub type PlacedOf = (ServiceName, Result<Unplaced, String>);
 
-/// What was found of what an adoption needs.
+/// The result of a search for an adoption's needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fit {
-    /// What isn't there: it is refused for that.
+    /// The unmet needs, for which it is refused.
     pub missing: Vec<Missing>,
-    /// What a person is to know before the run begins.
+    /// The sentences for a person, before the run begins.
     pub said: Vec<String>,
 }
 
 /// One service whose clients are told.
 #[derive(Debug, Clone)]
 pub struct Telling {
-    /// What they are told.
+    /// The notice to them.
     pub notice: Notice,
     /// They, and where each of them may be.
     pub clients: Vec<(MonName, Vec<Destination>)>,
-    /// Those that can't be called from here, and why.
+    /// Clients that can't be called from here, and why.
     pub untold: Vec<(MonName, String)>,
     /// From which addresses they are told.
     pub from: Vec<IpAddr>,
@@ -160,8 +160,8 @@ pub struct Telling {
     pub names: Vec<MyName>,
 }
 
-/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that what is late
-/// hangs, however busy the machine is.
+/// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that late work hangs,
+/// however busy the machine is.
 pub fn time_limits(settings: &Settings) -> TimeLimits {
     let services = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let hook = |command: Option<&Command>| {

@@ -125,7 +125,8 @@ pub struct ControlSettings {
 /// `[host]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSettings {
-    /// From which addresses the server's own clients are notified: those they mount it by. Empty: whatever the route says.
+    /// The addresses from which the server's own clients are notified: those they mount it by. Empty: the address that the route
+    /// has.
     pub addresses: Vec<IpAddr>,
     /// Under which names; the node name by default.
     pub names: Vec<MyName>,

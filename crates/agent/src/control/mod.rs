@@ -1,4 +1,4 @@
-//! What is said over an agent's control socket: requests, answers, and how far it is. The program writes each as JSON in one line.
+//! The language of an agent's control socket: requests, answers, and how far it is. The program writes each as JSON in one line.
 
 pub mod report;
 mod responder;
@@ -15,7 +15,7 @@ pub use responder::{Respond, Responder};
 
 use report::{AdoptionReport, EntryTrouble};
 
-/// Who is confirmed off.
+/// The server that is confirmed off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fenced {
@@ -26,7 +26,7 @@ pub enum Fenced {
 }
 
 impl Fenced {
-    /// What stands on the command line for the owner. No server has this name; nor is it what an empty variable leaves.
+    /// The word for the owner on the command line. No server has this name, and an empty variable does not leave it.
     pub const OWNER: &str = "*";
 
     /// The server, where the owner is this one.
@@ -60,7 +60,7 @@ pub enum AnswerWhen {
     Settled,
 }
 
-/// What the agent is asked.
+/// A request to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Request {
@@ -74,7 +74,7 @@ pub enum Request {
         prepare: bool,
         /// go on from there
         finish: bool,
-        /// who is confirmed off
+        /// the server that is confirmed off
         fenced: Option<Fenced>,
         /// in spite of everything
         force: bool,
@@ -107,7 +107,7 @@ pub enum Request {
         /// its key in the store
         client: String,
     },
-    /// What became of the last adoption of a service.
+    /// The report of the last adoption of a service.
     Report {
         /// which
         service: ServiceName,
@@ -136,19 +136,19 @@ pub struct Progress {
     pub clients: usize,
     /// Clients that have answered.
     pub answered: usize,
-    /// What is waited for.
+    /// The present wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
-    /// What the one who asked is to know, a sentence each: the same ones with each word.
+    /// The sentences that the caller is to know: the same ones with each message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
 }
 
-/// What is waited for.
+/// A wait: its reason, and its bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Wait {
-    /// For whom or what, and why, as in "waiting for …".
+    /// The thing that is waited for, and why, as in "waiting for …".
     pub for_what: String,
     /// How long at most from now, in milliseconds, where that is known.
     pub at_most_ms: Option<u64>,
@@ -183,7 +183,7 @@ pub enum Answer {
         service: Option<ServiceName>,
         /// whether it changed anything: a verb that is said twice changes nothing the second time, and succeeds
         changed: bool,
-        /// what was done
+        /// a sentence on its result
         text: String,
         /// entries that are not what they should be: it is done, and clients may be missing
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -214,14 +214,14 @@ impl Answer {
 pub struct Missing {
     /// Which check: a word that does not change, for scripts.
     pub check: String,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What an administrator can do.
+    /// The remedy that an administrator has.
     pub remedy: String,
 }
 
 impl Missing {
-    /// What a check of this name found, and what can be done.
+    /// A need that a check of this name found unmet, and its remedy.
     pub fn new(check: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check: check.to_owned(), found: found.into(), remedy: remedy.into() }
     }
@@ -238,14 +238,14 @@ impl fmt::Display for Missing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Failure {
-    /// What was expected and found, and what to do.
+    /// The expectation, the finding, and the remedy.
     pub message: String,
     /// Nothing was changed.
     pub refused: bool,
-    /// What is known of the clients, where an adoption could not go on.
+    /// The report on the clients, where an adoption could not go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<AdoptionReport>>,
-    /// What an adoption that was refused needs, one by one; the message says the same in words.
+    /// The unmet needs of an adoption that was refused, one by one; the message says the same in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }

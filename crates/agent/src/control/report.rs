@@ -1,5 +1,5 @@
-//! What is reported: of an adoption, of a service's past, and of a server. These are what `--json` prints: enums, numbers and
-//! names. What people read is made from them (`cli/render`).
+//! The reports of an adoption, of a service's past, and of a server. `--json` prints them: enums, numbers and names. Text for
+//! people is made from them (`cli/render`).
 
 mod judge;
 pub mod observed;
@@ -15,7 +15,7 @@ use observed::Observed;
 
 pub use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
-/// What became of one adoption.
+/// The report of one adoption.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdoptionReport {
     /// The service that was taken over; in a self-adoption the server's own.
@@ -43,31 +43,32 @@ pub struct AdoptionReport {
     pub lost: usize,
     /// How many nothing is known of yet.
     pub unknown: usize,
-    /// What happened when.
+    /// Its events, with their times.
     pub timeline: Vec<TimelineEntry>,
-    /// Those that answered last.
+    /// The clients that answered last.
     pub slowest: Vec<Slow>,
-    /// Those that were not told.
+    /// The clients that were not told.
     pub failed: Vec<Missed>,
     /// Entries of a folder that are not what they should be.
     #[serde(default)]
     pub troubles: Vec<EntryTrouble>,
     /// Other services of the same lock manager, whose clients were told as well.
     pub others: Vec<OtherService>,
-    /// What is missing at the service's addresses from which nobody could be told.
+    /// The things that are missing at those addresses of the service from which no client could be told.
     #[serde(default)]
     pub unready: Vec<String>,
     /// Where the records lie.
     pub records_at: String,
     /// When it began, in seconds since 1970.
     pub started_at_s: u64,
-    /// From whom, why, and how long clients were without the service; where the store was asked.
+    /// The server before, the cause, and how long clients were without the service; where the store was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenure: Option<Box<TenureReport>>,
-    /// What became of each client; where that was asked for.
+    /// The outcome of each client, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub each_client: Vec<ClientOutcome>,
-    /// Whether the verb that is answered with it changed anything, or waited for what did; nothing where it is only looked at.
+    /// Whether the verb that is answered with it changed anything, or waited for the run that did; nothing where it is only
+    /// looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
 }
@@ -77,9 +78,9 @@ pub struct AdoptionReport {
 pub struct TenureReport {
     /// Which generation.
     pub generation: u64,
-    /// Whose the service was before.
+    /// The server that held the service before.
     pub from: Option<String>,
-    /// Whose it was in this generation.
+    /// The server that held it in this generation.
     pub to: String,
     /// Why it began.
     pub cause: Beginning,
@@ -105,7 +106,7 @@ pub struct TenureReport {
     pub lost: usize,
     /// Of how many nothing is known.
     pub unknown: usize,
-    /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for what came before.
+    /// The last sign that the service was served, in milliseconds since `began_at_s`; negative for earlier ones.
     pub last_sign_ms: Option<i64>,
     /// From the last sign, or from `began_at_s` where none is known, until the service could be reached again.
     pub without_service_ms: Option<u64>,
@@ -145,18 +146,18 @@ pub struct HistoryReport {
     pub service: String,
     /// Its generations, the newest first.
     pub generations: Vec<TenureReport>,
-    /// What could not be read, in the words of what was read.
+    /// The entries that could not be read, each with its error.
     pub unreadable: Vec<String>,
 }
 
-/// What became of one client.
+/// The outcome of one client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientOutcome {
     /// Its key in the store: its address.
     pub client: String,
     /// The names it registered under, other than that.
     pub names: Vec<String>,
-    /// What became of it; nothing where that is not known.
+    /// Its outcome; nothing where that is not known.
     pub outcome: Option<Outcome>,
     /// When that was known, in milliseconds since the adoption began.
     pub at_ms: i64,
@@ -167,7 +168,7 @@ pub struct ClientOutcome {
 /// One entry of the timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
-    /// What happened.
+    /// The event.
     pub event: Milestone,
     /// Milliseconds since the adoption began.
     pub at_ms: i64,
@@ -187,7 +188,7 @@ pub struct Slow {
 pub struct Missed {
     /// Which.
     pub client: String,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// Why.
     pub why: String,
@@ -198,7 +199,7 @@ pub struct Missed {
 pub struct EntryTrouble {
     /// Which.
     pub entry: String,
-    /// What was expected and found, and what an administrator can do.
+    /// The expectation, the finding, and the remedy that an administrator has.
     pub why: String,
 }
 
@@ -235,7 +236,7 @@ pub struct StatusReport {
     /// Milliseconds since it last saw the status monitor's directory.
     #[serde(default)]
     pub looked_ms_ago: Option<u64>,
-    /// Who says it.
+    /// The source of the report.
     #[serde(default)]
     pub source: Source,
     /// The store.
@@ -254,9 +255,9 @@ pub struct StatusReport {
     /// Clients that were granted locks and that the store does not know of.
     #[serde(default)]
     pub at_risk: Vec<ClientStatus>,
-    /// What is wrong.
+    /// The problems.
     pub problems: Vec<Problem>,
-    /// What its agent has counted since it began; nothing where none answers.
+    /// The counts of its agent since it began; nothing where none answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Box<Observed>>,
 }
@@ -290,7 +291,7 @@ impl StatusReport {
     }
 }
 
-/// Who says how a server is.
+/// The source of a server's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -308,7 +309,7 @@ pub struct StoreStatus {
     pub place: String,
     /// Everything that was to be written is durable.
     pub well: bool,
-    /// What fails.
+    /// The error.
     pub error: Option<String>,
     /// Since when new clients are unprotected, in seconds since 1970.
     pub unprotected_since_s: Option<u64>,
@@ -317,7 +318,7 @@ pub struct StoreStatus {
 /// How the lock manager is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockManagerStatus {
-    /// What it is.
+    /// Its kind.
     pub kind: String,
     /// Its life.
     pub incarnation: Option<String>,
@@ -333,9 +334,9 @@ pub struct LockManagerStatus {
 pub struct ServiceStatus {
     /// Which.
     pub service: String,
-    /// Whose it is; nobody's where it was never claimed, or given up.
+    /// The server that holds it; none where it was never claimed, or given up.
     pub owner: Option<String>,
-    /// Who gave it up, where it is nobody's.
+    /// The server that gave it up, where none holds it.
     #[serde(default)]
     pub released_by: Option<String>,
     /// Ours.
@@ -385,7 +386,7 @@ pub struct ServiceStatus {
     /// Of these, some by name.
     #[serde(default)]
     pub missed: Vec<ClientStatus>,
-    /// What is to be done next.
+    /// The next step.
     #[serde(default)]
     pub next: Option<Next>,
 }
@@ -397,7 +398,7 @@ pub struct ClientStatus {
     pub client: String,
     /// The names it registered under, other than that.
     pub names: Vec<String>,
-    /// What became of it; nothing where it is at risk.
+    /// Its outcome; nothing where it is at risk.
     pub outcome: Option<Outcome>,
     /// Since when, in seconds since 1970.
     pub since_s: Option<u64>,
@@ -410,7 +411,7 @@ pub struct ClientStatus {
 pub struct ServerStatus {
     /// Which.
     pub server: String,
-    /// What is known of its heart.
+    /// Its heart, as far as it is known.
     pub heart: Heart,
     /// How long ago its heart was last seen to beat, by this server's clock; nothing where it was not seen.
     #[serde(default)]
@@ -424,7 +425,7 @@ pub struct ServerStatus {
     /// When its last beat was written, in seconds since 1970 by its own clock.
     #[serde(default)]
     pub last_beat_at_s: Option<u64>,
-    /// What ails it.
+    /// Its ailments.
     pub ailments: Vec<Ailment>,
 }
 
@@ -443,7 +444,7 @@ impl ServerStatus {
     }
 }
 
-/// What is known of another server's heart.
+/// The state of another server's heart, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Heart {
@@ -461,17 +462,17 @@ pub enum Heart {
     NeverSeen,
 }
 
-/// What ails a server, as it tells the others.
+/// An ailment of a server, as it tells the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ailment {
-    /// What.
+    /// The kind of ailment.
     pub kind: AilmentKind,
-    /// What was said by whatever failed.
+    /// The words of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What can ail a server.
+/// The kinds of ailment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AilmentKind {
@@ -494,7 +495,7 @@ impl Ailment {
         }
     }
 
-    /// What another server says in its heartbeat, as much of it as is shown.
+    /// The ailments that another server tells in its heartbeat, as many of them as are shown.
     pub fn all_of_a_heartbeat(texts: &[String]) -> Vec<Self> {
         let cut = |text: &String| text.chars().take(AILMENT_CHARS_MAX).collect::<String>();
         let mut all: Vec<Self> =
@@ -536,7 +537,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_another_server_says_no_more_is_taken_than_is_shown() {
+    fn of_another_servers_ailments_no_more_are_taken_than_are_shown() {
         let texts: Vec<String> = (0..1_000).map(|_| "x".repeat(100_000)).collect();
         let all = Ailment::all_of_a_heartbeat(&texts);
         let of = |ailment: &Ailment| ailment.error.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where the answer to a request goes. The agent hands over what is to be said, and never waits for the one who asked.
+//! Where the answer to a request goes. The agent hands its words over, and never waits for the client that asked.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use super::{Answer, Failure, Progress};
 
 /// The connection of one request. No method waits for the client.
 pub trait Respond: fmt::Debug + Send {
-    /// Says how far it is; `false` where nobody listens any more. A client that reads slowly may miss some of it.
+    /// Says how far it is; `false` where no client listens any more. A client that reads slowly may miss some of it.
     fn progress(&mut self, progress: &Progress) -> bool;
 
-    /// Says how it ended. The client may be gone: what was done is done.
+    /// Says how it ended. The client may be gone: the work that was done is done.
     fn end(self: Box<Self>, answer: Result<Answer, Failure>);
 }
 
@@ -17,11 +17,11 @@ pub trait Respond: fmt::Debug + Send {
 #[derive(Debug)]
 pub struct Responder(Box<dyn Respond>);
 
-/// Nobody waits.
+/// The end of a connection that no client waits at.
 #[derive(Debug)]
-struct Nobody;
+struct NoClient;
 
-impl Respond for Nobody {
+impl Respond for NoClient {
     fn progress(&mut self, _: &Progress) -> bool {
         false
     }
@@ -30,18 +30,18 @@ impl Respond for Nobody {
 }
 
 impl Responder {
-    /// One that answers over this connection.
+    /// A responder that answers over this connection.
     pub fn new(connection: impl Respond + 'static) -> Self {
         Self(Box::new(connection))
     }
 
-    /// For what goes on although nobody waits for it.
+    /// For work that goes on although no client waits for it.
     #[must_use]
-    pub fn nobody() -> Self {
-        Self::new(Nobody)
+    pub fn without_client() -> Self {
+        Self::new(NoClient)
     }
 
-    /// Says how far it is; `false` where nobody listens any more.
+    /// Says how far it is; `false` where no client listens any more.
     pub fn progress(&mut self, progress: &Progress) -> bool {
         self.0.progress(progress)
     }

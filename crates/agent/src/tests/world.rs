@@ -1,4 +1,4 @@
-//! An agent in a world of a test: no thread, no clock and no file. What is asked of it is asked by its face alone.
+//! An agent in a world of a test: no thread, no clock and no file. Tests ask it by its public interface alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(20);
 pub(super) struct World {
     pub(super) now: Moment,
     numbers: u64,
-    /// What it has to tell its agent.
+    /// The messages that it has for its agent.
     pub(super) said: VecDeque<Message>,
     /// The strategies and other work that runs asked for, in order.
     pub(super) begun: Vec<String>,
@@ -60,7 +60,7 @@ pub(super) struct World {
     maintained: bool,
     /// NFS is restarted to make the lock manager recognise; else a command does it.
     restarts_nfs: bool,
-    /// The status monitor's directory hangs: what was begun there, in order, is done when it doesn't any more.
+    /// The status monitor's directory hangs: work that was begun there is done, in order, when it doesn't any more.
     hangs: bool,
     hanging: VecDeque<Message>,
 }
@@ -161,7 +161,7 @@ impl Outside for World {
         true
     }
 
-    fn say_what_was_suppressed(&self, _: bool) {}
+    fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
         Some(self.observe().boot)
@@ -422,7 +422,7 @@ fn begun_in(world: World) -> (InMemory, Agent<World>) {
     (store, agent)
 }
 
-/// A caller that waits for its answer, whatever it is.
+/// A caller that waits for its answer, a success or a failure.
 #[derive(Debug)]
 struct Waits;
 
@@ -474,7 +474,7 @@ pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Op
         if killed_after == Some(of_runs) && !is_killed {
             is_killed = true;
             let mut world = std::mem::take(agent.outside_mut());
-            // What was begun ends with the process.
+            // Work that was begun ends with the process.
             world.said.clear();
             world.hanging.clear();
             world.begun.push("killed".to_owned());
@@ -484,7 +484,7 @@ pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Op
     panic!("it never settles: {:?}", agent.outside().begun);
 }
 
-/// What became of the clients in the generation that is held.
+/// The outcomes of the clients in the generation that is held.
 fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
     let held = agent.claim_of(&service("new")).unwrap().generation;
     let outcomes = store.account(&service("new"), held).unwrap().outcomes;
@@ -513,7 +513,7 @@ fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
 }
 
 #[test]
-fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_one_what_it_needs() {
+fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_agent_all_that_it_needs() {
     for restarts_nfs in [false, true] {
         let anew = || begun_in(World { restarts_nfs, ..World::default() });
         let (store, mut agent) = anew();

@@ -190,7 +190,7 @@ proptest! {
             ledger.committed(&entries);
         }
         prop_assert_eq!(ledger.stored(), &some.population().clients);
-        prop_assert_eq!((ledger.tombstones(), ledger.next_burial()), (0, None));
+        prop_assert_eq!((ledger.tombstones(), ledger.next_tombstone_due()), (0, None));
     }
 
     /// However registrations lie in files, and in whatever order these are found, each client has all of its lines.

@@ -71,7 +71,7 @@ fn a_deletion_is_believed_only_after_the_delay_in_one_serving_life() {
     assert_eq!(compare(&mut ledger, 0, &["10.0.0.1"], Some(&life)), []);
     assert_eq!(compare(&mut ledger, 0, &[], Some(&life)), []);
     assert_eq!(ledger.tombstones(), 1);
-    assert_eq!(ledger.next_burial(), Some(at(120)));
+    assert_eq!(ledger.next_tombstone_due(), Some(at(120)));
     assert_eq!(compare(&mut ledger, 119, &[], Some(&life)), []);
     assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
 }
@@ -111,7 +111,7 @@ fn a_client_that_never_registered_in_this_life_is_kept() {
     for second in [0, 1, 121, 500_000] {
         assert_eq!(compare(&mut ledger, second, &[], Some(&life)), []);
     }
-    assert_eq!(ledger.next_burial(), None);
+    assert_eq!(ledger.next_tombstone_due(), None);
 }
 
 #[test]

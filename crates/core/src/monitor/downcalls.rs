@@ -21,7 +21,7 @@ pub enum Called {
     Unregistered,
 }
 
-/// What follows from a notification.
+/// The result of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is owed from now on: this must be on record.
@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is notified and however calls end: the calls that are owed and those that are out are bounded, no client
+        /// For all notifications and all ends of calls: the calls that are owed and those that are out are bounded, no client
         /// has two calls at a time, and each has one in the end.
         #[test]
         fn calls_are_bounded_and_all_are_made(

@@ -391,7 +391,7 @@ fn a_client_has_so_many_registrations_and_no_more() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: each request is answered exactly once, within the time limit, and a client
+    /// For all events in any order: each request is answered exactly once, within the time limit, and a client
     /// is granted under "refuse" only if a commit made it durable or the store was said to know it.
     #[test]
     fn no_client_is_granted_without_being_durable(

@@ -36,7 +36,7 @@ use crate::outcome::Outcome;
 use client::{Answer, Beside, Client};
 use message::{Messages, Question};
 
-/// Whom to tell, and what.
+/// The clients to tell, and the words.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The names of the service, in the order in which they are announced.
@@ -60,7 +60,7 @@ pub struct Plan {
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// From which address; an unspecified one is whatever the route has.
+    /// From which address; an unspecified one is the one that the route has.
     pub from: IpAddr,
     /// Where to.
     pub to: SocketAddr,
@@ -92,7 +92,7 @@ pub struct Notifier {
     connections_max: usize,
     sources: Vec<IpAddr>,
     clients: Vec<Client>,
-    /// Those whose key is no address: more of their addresses may become known.
+    /// Clients whose key is no address: more of their addresses may become known.
     named: BTreeMap<MonName, usize>,
     /// The calls that wait for an answer, by transaction.
     calls: HashMap<u32, Call>,
@@ -187,8 +187,7 @@ impl Notifier {
         }
     }
 
-    /// One more address from which clients can be told: it is ready now. Those to whom there was no route are called from
-    /// now on.
+    /// One more address from which clients can be told: it is ready now. Clients without a route are called from now on.
     pub fn add_source(&mut self, source: IpAddr) {
         if self.sources.contains(&source) {
             return;
@@ -222,8 +221,8 @@ impl Notifier {
         self.next_connection(now)
     }
 
-    /// The next in this row that is called over UDP, as far as the window has room. Those that are called over TCP go into
-    /// the row for it.
+    /// The next in this row that is called over UDP, as far as the window has room. Clients that are called over TCP go into the
+    /// row for it.
     fn next_datagram(&mut self, now: Moment, row: fn(&mut Self, Moment) -> Option<usize>) -> Option<usize> {
         if self.in_flight >= self.window() {
             return None;

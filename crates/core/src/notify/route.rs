@@ -29,7 +29,7 @@ impl Destination {
     }
 }
 
-/// One way to a client. An unspecified source is whatever the route to it has.
+/// One way to a client. An unspecified source is the one that the route to it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) to: Destination,

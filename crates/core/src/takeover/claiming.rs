@@ -129,7 +129,7 @@ impl Claimed {
         let Base { mut records, sent, troubles } = base;
         let mut told = BTreeSet::new();
         if let Some(held) = held {
-            // This server's knowledge of its own service counts, whatever became of the store.
+            // This server's knowledge of its own service counts, also where the store was lost.
             if held.is_own {
                 for (client, bytes) in held.records {
                     records.entry(client.clone()).or_insert_with(|| bytes.clone());

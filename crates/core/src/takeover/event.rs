@@ -48,7 +48,7 @@ pub enum Event {
     BroughtUp(Result<(), String>),
     /// An address of a service of the run is served here.
     Served(ServiceName),
-    /// Clients answered every form of their notification. Those that answered together are told of together: their
+    /// Clients answered every form of their notification. Clients that answered together are told of together: their
     /// outcomes become durable in one go.
     Acknowledged {
         /// of which service
@@ -231,7 +231,7 @@ pub struct Notice {
     pub service: ServiceName,
     /// Under which number.
     pub state: StateNumber,
-    /// Those that have not answered under this number.
+    /// Clients that have not answered under this number.
     pub clients: Vec<MonName>,
     /// Until when at the latest.
     pub last_call: Moment,
@@ -262,7 +262,8 @@ pub enum End {
     Settled(Vec<Summary>),
 }
 
-/// What a run could not get past. It is said in words beside it ([`End::Failed`]); a decision that depends on it looks here.
+/// The obstacle that a run could not get past. It is said in words beside it ([`End::Failed`]); a decision that depends on it
+/// looks here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hindrance {
     /// The records could not be placed in the status monitor's directory.

@@ -128,7 +128,7 @@ impl Member {
         }
     }
 
-    /// Those to be told: they have not answered yet.
+    /// The clients that are to be told: they have not answered yet.
     pub(super) fn to_tell(&self) -> Vec<MonName> {
         self.with(|known| !known.acknowledged)
     }
@@ -231,7 +231,7 @@ impl Member {
         self.clients.values().find_map(|known| known.why.as_deref()).filter(|_| is_none && !self.served)
     }
 
-    /// Those that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
+    /// Clients that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
     /// lock, and need not be told another time.
     pub(super) fn retired(&self, present: &BTreeSet<MonName>) -> Vec<MonName> {
         if planted(Bug::RetireAll) {

@@ -131,11 +131,11 @@ pub struct Plan {
 /// The services that a server holds and its duties, on which a run depends until it has claimed.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
-    /// Services of this server's lock manager, `host` among them. Those that are to be taken over are passed over.
+    /// Services of this server's lock manager, `host` among them. Services that are to be taken over are passed over.
     pub own: Vec<ServiceName>,
-    /// Those of them whose locks are gone already: the lock manager was restarted before the run.
+    /// The services of these whose locks are gone already: the lock manager was restarted before the run.
     pub lost: Vec<ServiceName>,
-    /// Those whose locks may be gone or not: told like the lost ones, and not lost for good.
+    /// Services whose locks may be gone or not: told like the lost ones, and not lost for good.
     pub unknown: Vec<ServiceName>,
     /// The life that this server's peers know of ([`Journal::life_told`]).
     pub life_before: Option<Incarnation>,
@@ -144,7 +144,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether this service's clients are to be told by whatever run comes next.
+    /// Whether this service's clients are to be told by the next run.
     #[must_use]
     pub fn owes(&self, service: &ServiceName) -> bool {
         self.lost.contains(service) || self.unknown.contains(service)
@@ -680,7 +680,7 @@ impl Takeover {
         steps
     }
 
-    /// Whom to tell: the members whose notifiers are not through.
+    /// The notices to begin: for the members whose notifiers are not through.
     fn notices(&self, now: Moment) -> Vec<Notice> {
         let last_call = self.grace.map_or(now, |grace| grace.last_call());
         let untold = self.members.iter().filter(|member| !member.told);

@@ -40,7 +40,7 @@ impl Placing {
 }
 
 impl Takeover {
-    /// Whether records are being placed, within the time limit. The run settles after that, whatever else has happened.
+    /// Whether records are being placed, within the time limit. The run settles after that in any case.
     #[must_use]
     pub fn is_placing(&self) -> bool {
         matches!(self.placing, Placing::Until(_))

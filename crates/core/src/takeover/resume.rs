@@ -27,7 +27,7 @@ pub struct Remains {
     pub state: StateNumber,
     /// Its clients.
     pub clients: Vec<MonName>,
-    /// Whom the generation before it knew, where that can be read still: the clients that the run began with.
+    /// The clients that the generation before it knew, where that can be read still: the run began with them.
     pub begun_with: Option<BTreeSet<MonName>>,
     /// How far it had come.
     pub journal: Journal,

@@ -37,7 +37,7 @@ pub(crate) fn service(name: &str) -> ServiceName {
     ServiceName::parse(name).unwrap()
 }
 
-/// A server with a lock manager that is known by commands, and with nobody to ask about grace.
+/// A server with a lock manager that is known by commands, and with no host to ask about grace.
 pub(crate) fn place() -> Place {
     configured("", "watch")
 }
@@ -149,7 +149,7 @@ impl Place {
         self.agent.handle(Message::Changed);
     }
 
-    /// What is due is done, and a look that this begins comes to its end.
+    /// Does the work that is due, and waits for a look that this begins.
     pub(crate) fn turn(&mut self) {
         self.agent.do_what_is_due();
         while self.agent.capture.is_busy() {
@@ -167,12 +167,12 @@ impl Place {
         self.agent.outside.snapshot.report(self.agent.outside.now())
     }
 
-    /// The next message, of whatever kind: threads report in any order.
+    /// The next message, of any kind: threads report in any order.
     pub(crate) fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// What the next message says that is wanted; those that come before it are never handled.
+    /// The contents of the next message that is wanted; those that come before it are never handled.
     pub(crate) fn next_that<T>(&self, wanted: impl Fn(Message) -> Option<T>) -> T {
         loop {
             if let Some(said) = wanted(self.next()) {
@@ -181,7 +181,7 @@ impl Place {
         }
     }
 
-    /// What the run waits for has come about.
+    /// Tells the run of this event, for which it waits.
     pub(crate) fn event(&mut self, event: Event) {
         let number = self.number();
         self.agent.worked_for(number, event);

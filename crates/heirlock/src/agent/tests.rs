@@ -7,7 +7,7 @@ use crate::agent::testing::place;
 use crate::limits;
 
 #[test]
-fn what_servers_compare_is_gathered_beside_the_loop_and_by_one_thread_at_a_time() {
+fn facts_that_servers_compare_are_gathered_beside_the_loop_and_by_one_thread_at_a_time() {
     let mut place = place();
     let now = place.agent.outside.now();
     assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
@@ -27,7 +27,7 @@ fn what_servers_compare_is_gathered_beside_the_loop_and_by_one_thread_at_a_time(
 }
 
 #[test]
-fn what_servers_compare_is_gathered_again_in_time_where_it_could_not_be() {
+fn facts_that_servers_compare_are_gathered_again_in_time_where_they_could_not_be() {
     let mut place = place();
     let known = BTreeMap::from([("kernel".to_owned(), "6.12".to_owned())]);
     place.agent.handle(Message::Facts(Ok(known.clone())));

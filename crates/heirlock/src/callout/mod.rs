@@ -50,7 +50,7 @@ Examples: rpc.statd runs it, it is not typed:
   /usr/local/bin/heirlock-callout add-client 192.0.2.1 nfs-a
 
 Exit codes:
-  0  always: rpc.statd goes on, whatever comes of it";
+  0  always: rpc.statd goes on, whether it worked or not";
 
 const ACKNOWLEDGED: &[u8] = b"durable\n";
 

@@ -25,7 +25,7 @@ pub(super) fn supervise(settings: &Settings, config: &Path, log: &str) -> Result
     Ok(Exit::Done)
 }
 
-/// From now on the kernel ends this process when its parent ends, in whatever way (PR_SET_PDEATHSIG, prctl(2)).
+/// From now on the kernel ends this process when its parent ends, in any way (PR_SET_PDEATHSIG, prctl(2)).
 fn end_with(parent: i32) -> Result<(), Failed> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Failed::new(Exit::Failed, error))?;
     // The parent may have ended before that.

@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::exit::{Exit, Failed};
 use crate::log_queue::{self, LogQueue};
 
-/// What the journal's own fields begin with: `journalctl HEIRLOCK_SERVICE=nfs`.
+/// The beginning of our fields' names in the journal: `journalctl HEIRLOCK_SERVICE=nfs`.
 const FIELD_PREFIX: &str = "HEIRLOCK";
 
 /// Fields of one event that reach the journal, its message among them.
@@ -31,7 +31,7 @@ pub(super) fn start(level: &str) -> Result<(), Failed> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match journal.then(tracing_journald::layer) {
         Some(Ok(journal)) => to_journal(registry, journal),
-        // A journal that can't be reached is no reason not to protect anybody.
+        // A journal that can't be reached is no reason not to protect clients.
         Some(Err(_)) | None => to_stderr(registry),
     };
     std::panic::set_hook(Box::new(|panic| {
@@ -204,7 +204,7 @@ mod tests {
         assert!(error.message.contains("heirlock=loud"), "{}", error.message);
     }
 
-    /// What stands for the journal: the events as they reach it.
+    /// A stand-in for the journal: the events as they reach it.
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<Vec<OwnedEvent>>>);
 

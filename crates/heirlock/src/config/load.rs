@@ -335,7 +335,7 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
     settings
 }
 
-/// One that the lock manager knows.
+/// A strategy that the lock manager knows.
 fn strategy(section: &Section<'_, '_>, properties: &LockManagerProperties) -> Strategy {
     let LockManagerProperties { strategies, default_strategy, name, .. } = properties;
     let said = section.parsed("strategy", default_strategy.as_str()).unwrap_or(*default_strategy);

@@ -19,7 +19,7 @@ use super::{Answer, Failure, LINE_BYTES_MAX, Line, Progress, Request, SOCKET, Wa
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum AskError {
-    /// Nobody listens.
+    /// No agent listens.
     #[error(
         "no agent answers at {path}: {source}; {}, or name its configuration with --config",
         how_to_start()
@@ -36,7 +36,7 @@ pub(crate) enum AskError {
     Untrusted {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         source: io::Error,
     },
@@ -51,7 +51,8 @@ pub(crate) enum AskError {
     /// It lives, and its loop, which does what was asked, makes no turn.
     #[error(
         "the agent at {path} lives ({}), but its loop last turned {turned_s} s ago: it waits for its store or for a command \
-         of the lock manager; what was asked is done when it goes on, so look with 'heirlock status' before you ask again; {}",
+         of the lock manager; the request is carried out when it goes on, so look with 'heirlock status' before you ask \
+         again; {}",
         state_of(*.agent), remedy_of(*.agent)
     )]
     Busy {
@@ -68,7 +69,7 @@ pub(crate) enum AskError {
         how_to_start()
     )]
     Gone {
-        /// what was seen of it
+        /// the evidence
         why: String,
     },
     /// It could not, or would not.
@@ -76,7 +77,7 @@ pub(crate) enum AskError {
     Failed(Failure),
 }
 
-/// What is known of the process of an agent that does not answer.
+/// The state of the process of an agent that does not answer.
 fn state_of(agent: Option<Pid>) -> String {
     let Some(agent) = agent else { return "what process it is is not known".to_owned() };
     let number = agent.as_raw_nonzero();
@@ -91,7 +92,7 @@ fn state_of(agent: Option<Pid>) -> String {
     format!("process {number} {what}")
 }
 
-/// What an administrator can do about it, as part of a sentence.
+/// The remedy that an administrator has, as part of a sentence.
 fn remedy_of(agent: Option<Pid>) -> String {
     let number = agent.map_or_else(|| "PID".to_owned(), |agent| agent.as_raw_nonzero().to_string());
     let doing = agent.and_then(|agent| u32::try_from(agent.as_raw_nonzero().get()).ok());
@@ -170,7 +171,7 @@ struct Connection {
     lines: BufReader<UnixStream>,
     /// The piece of a line that came before a pause.
     begun: Vec<u8>,
-    /// What is said while its loop makes no turn: the same words until it does, so that they are one wait.
+    /// The wait that is reported while its loop makes no turn: the same words until it does, so that they are one wait.
     waits_for: Option<String>,
 }
 
@@ -215,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// What an agent waits for that says nothing; nothing where its loop turns.
+    /// The reason for which a silent agent waits; nothing where its loop turns.
     fn why_silent(&mut self, runtime_directory: &Path) -> Result<Option<Wait>, AskError> {
         let Answer::Status(report) = ask(runtime_directory, &Request::Status, |_| {})? else {
             return Ok(None);

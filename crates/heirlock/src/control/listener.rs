@@ -1,7 +1,7 @@
 //! The agent's end of the control socket.
 //!
 //! Each connection has a thread of its own, which reads the request and writes the answers. The agent's loop only hands
-//! lines over: a client that does not read its answer makes nobody wait. A connection that asks nothing gives way to the
+//! lines over: a client that does not read its answer makes no other client wait. A connection that asks nothing gives way to the
 //! next one.
 
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ const STATUS_MAX: usize = 128;
 /// Connections that have asked nothing yet. One more ends the oldest of them.
 const SILENT_MAX: usize = 32;
 
-/// Lines of progress that wait for a client to read them. Those that come meanwhile are left out.
+/// Lines of progress that wait for a client to read them. Lines that come meanwhile are left out.
 const PROGRESS_MAX: usize = 16;
 
 /// How long a client may take to say what it wants, and to take in what it is told.
@@ -76,13 +76,13 @@ struct Connection {
 /// The connections of this moment.
 #[derive(Debug, Default)]
 struct Connections {
-    /// Those that have asked nothing yet, oldest first.
+    /// Connections that have asked nothing yet, oldest first.
     silent: Mutex<VecDeque<Arc<UnixStream>>>,
-    /// Those that asked for the status, oldest first.
+    /// Connections that asked for the status, oldest first.
     status: Mutex<VecDeque<Arc<UnixStream>>>,
     /// How many asked for something to be done.
     verbs: AtomicUsize,
-    /// How many wait for their answer, of whatever kind.
+    /// How many wait for their answer, of any kind.
     waiting: AtomicUsize,
 }
 
@@ -104,8 +104,8 @@ impl Listener {
         Self::start_at(runtime_directory.join(SOCKET), "control", open, may_ask, requested)
     }
 
-    /// Listens at this path, in a folder of its own that is root's, or ours: the members of a group get there and ask. Whatever
-    /// they send, `status` answers the request for the status, and every other one is refused.
+    /// Listens at this path, in a folder of its own that is root's, or ours: the members of a group get there and ask. `status`
+    /// answers the request for the status, and every other request is refused.
     ///
     /// # Errors
     /// Where another user may change the folder, or the socket can't be made.
@@ -149,7 +149,7 @@ impl Listener {
             let what = format!("another agent listens at {}: one server has one agent", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
-        // What an agent that was killed left behind.
+        // The socket that an agent left behind when it was killed.
         files::unless_absent(trusted::remove(&path))?;
         let listener = UnixListener::bind(&path)?;
         open(&path)?;
@@ -179,7 +179,7 @@ impl Drop for Listener {
     }
 }
 
-/// Somebody listens there, and not only because a part of a dead agent is not gone yet.
+/// An agent listens there, and not only because a part of a dead agent is not gone yet.
 fn goes_on_listening(path: &Path) -> bool {
     let end = Instant::now() + REMAINS_MAX;
     while UnixStream::connect(path).is_ok() {
@@ -227,8 +227,8 @@ fn refuse(stream: &UnixStream, why: &str) {
 }
 
 impl Connections {
-    /// A connection came. Where too many have asked nothing, the oldest of them is read no longer: what it has sent by
-    /// then still counts.
+    /// A connection came. Where too many have asked nothing, the oldest of them is read no longer: its words until then
+    /// still count.
     fn enter(&self, stream: &Arc<UnixStream>) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.push_back(Arc::clone(stream));
@@ -309,7 +309,7 @@ fn write_lines(mut stream: &UnixStream, lines: &Receiver<Line>, unwritten: &Atom
 }
 
 impl Connection {
-    /// One connection, and what its thread writes for it.
+    /// One connection, and the lines that its thread writes for it.
     fn new() -> (Self, Receiver<Line>, Arc<AtomicUsize>) {
         let (lines, written) = channel();
         let unwritten = Arc::new(AtomicUsize::new(0));
@@ -329,12 +329,12 @@ impl Respond for Connection {
     }
 
     fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
-        // The client may be gone. What was done is done.
+        // The client may be gone. The work that was done is done.
         self.send(answer.map_or_else(Line::Failed, Line::Done));
     }
 }
 
-/// One responder, and what a connection's thread writes for it.
+/// One responder, and the lines that a connection's thread writes for it.
 fn responder() -> (Responder, Receiver<Line>, Arc<AtomicUsize>) {
     let (connection, lines, unwritten) = Connection::new();
     (Responder::new(connection), lines, unwritten)
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_killed_agent_is_waited_for() {
+    fn the_socket_of_a_killed_agent_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let rest = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
         let gone = thread::spawn(move || {
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_agent_the_error_says_what_to_do() {
+    fn without_an_agent_the_error_names_a_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let error = ask(directory.path(), &Request::Status, |_| ()).unwrap_err().to_string();
         assert!(error.starts_with("no agent answers at ") && error.contains("heirlock agent"), "{error}");

@@ -1,4 +1,4 @@
-//! What is said over the agent's control socket: JSON, one line each. A request is answered by any number of `progress`
+//! The agent's control socket: requests and answers in JSON, one line each. A request is answered by any number of `progress`
 //! lines and then by exactly one `done` or `failed`.
 
 mod client;

@@ -9,7 +9,7 @@ use super::{Answer, Failure, Progress, Respond, Responder};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outbox(Arc<Mutex<Vec<Held>>>);
 
-/// One of them, and to whom it goes.
+/// One of them, and the responder that it goes to.
 type Held = (Responder, Result<Answer, Failure>);
 
 /// One whose answer waits.

@@ -1,4 +1,4 @@
-//! Who may speak at either end of the control socket: root, and the user that runs this program. As with the store, a
+//! The users that may speak at either end of the control socket: root, and the one that runs this program. As with the store, a
 //! folder that another user may change is not believed.
 
 use std::io;
@@ -14,7 +14,7 @@ use crate::files::trusted;
 /// Permissions that let others than the owner put a socket of their own there.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Makes a folder, and those above it, that nobody else may look into. One that exists stays as it is.
+/// Makes a folder, and those above it, that no other user may look into. A folder that exists stays as it is.
 ///
 /// # Errors
 /// Where it can't be made.
@@ -22,7 +22,7 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     trusted::make_folders(folder, 0o700)
 }
 
-/// Whether the folder that holds the socket is root's or ours, and nobody else's.
+/// Whether the folder that holds the socket is root's or ours, and no other user's.
 ///
 /// # Errors
 /// `PermissionDenied`, with what was expected and found, where it is not.

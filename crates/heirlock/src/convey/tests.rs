@@ -49,7 +49,7 @@ fn a_copy_is_the_record_to_the_byte() {
 }
 
 #[test]
-fn a_generated_one_names_the_service() {
+fn a_generated_line_names_the_service() {
     let place = place();
     let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     conveyor.place(&records(LINE), Conveyance::Generate, &name()).unwrap();
@@ -108,7 +108,7 @@ fn a_line_of_the_servers_own_status_monitor_stays() {
 }
 
 #[test]
-fn many_are_placed_together_beside_what_is_there_and_leave_nothing_behind() {
+fn many_records_are_placed_together_beside_those_that_are_there_and_leave_nothing_behind() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
     let many: BTreeMap<MonName, Vec<u8>> = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
@@ -256,7 +256,7 @@ fn a_registration_that_comes_while_a_record_is_taken_away_stays() {
 }
 
 #[test]
-fn what_is_placed_is_remembered_and_nothing_is_placed_that_cannot_be_remembered() {
+fn placed_records_are_remembered_and_nothing_is_placed_that_cannot_be_remembered() {
     let place = place();
     let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     let before = conveyor.placed();

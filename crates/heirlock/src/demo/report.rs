@@ -50,9 +50,9 @@ pub(crate) struct DemoReport {
     pub(crate) rival: Answers,
     /// The timeline, in milliseconds since the primary's agent was killed.
     pub(crate) timeline: Vec<TimelineEntry>,
-    /// Those that held their lock again last, in milliseconds since the same moment.
+    /// Clients that held their lock again last, in milliseconds since the same moment.
     pub(crate) slowest: Vec<Slow>,
-    /// Those that were not told, and why.
+    /// Clients that were not told, and why.
     pub(crate) failed: Vec<Missed>,
     /// Where the clients' own account is another than the agent's, in words. There is no such place where all is well.
     pub(crate) contradictions: Vec<String>,
@@ -94,9 +94,9 @@ struct Account {
     /// How many were told as they should be.
     told: usize,
     held_again: usize,
-    /// Those that hold their lock again, the last one first.
+    /// Clients that hold their lock again, the last one first.
     slowest: Vec<Slow>,
-    /// Those that were told as they should be, in vain.
+    /// Clients that were told as they should be, in vain.
     without: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Clears up after a demo that was killed: a process of its own waits until the demo is gone, in whatever way it went, and
-//! removes its folder. The agents end with the demo, as the kernel sees to (`agent --ends-with`).
+//! Clears up after a demo that was killed: a process of its own waits until the demo is gone, in any way, and removes its folder.
+//! The agents end with the demo, as the kernel sees to (`agent --ends-with`).
 
 use std::fs;
 use std::io::{self, Read, Write};

@@ -1,10 +1,10 @@
 //! The memory of earlier looks, so that a hinted look opens only files that may have changed since.
 //!
-//! A file is known again by its metadata. Whatever changes its content, or puts another in its place, leaves it with another
-//! ctime: that is the present, and unlike mtime no program can set it back. But the kernel's clock for it goes on by ticks,
-//! and two changes in one tick look like one. So, as in git's index ("racily clean"), a file is remembered only where
-//! the file had last changed some ticks before the look began: whatever changes it from then on, before, while or after it
-//! is read, gives it a later ctime than the one that is remembered.
+//! A file is known again by its metadata. A change of its content, or another file in its place, leaves it with another ctime:
+//! that is the present, and unlike mtime no program can set it back. But the kernel's clock for it goes on by ticks, and two
+//! changes in one tick look like one. So, as in git's index ("racily clean"), a file is remembered only where the file had last
+//! changed some ticks before the look began: a change from then on, before, while or after it is read, gives it a later ctime
+//! than the one that is remembered.
 //!
 //! It can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
 //! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock
@@ -51,7 +51,7 @@ impl Memory {
     }
 }
 
-/// Those of one folder.
+/// The remembered files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     known: HashMap<MonName, (Stamp, Box<[u8]>)>,

@@ -382,7 +382,7 @@ impl Folder {
         Ok(mkdirat(&self.at, component(name.as_ref())?, Mode::from_raw_mode(mode))?)
     }
 
-    /// Gives the folder these rights, whatever the umask is.
+    /// Gives the folder these rights, with any umask.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(fchmod(&self.at, Mode::from_raw_mode(mode))?)
     }

@@ -3,7 +3,7 @@
 //! rpc.statd's directory belongs to rpc.statd's user, and the store is written by other servers. An entry of such a folder
 //! may be a link to a file of root's, a pipe that no process writes to, or a file without end. So what is below a
 //! [`Folder`] is reached from its descriptor and name by name: no link is followed, nothing but a file is opened, no file is
-//! read beyond a bound, and whatever is written is written into a file that was made for it.
+//! read beyond a bound, and all bytes are written into files that were made for them.
 //!
 //! [`trusted`] is for places that only root writes: /proc, /sys, /etc, and heirlock's own directories. There a link is an
 //! administrator's. clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.

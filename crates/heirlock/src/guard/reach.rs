@@ -45,7 +45,7 @@ pub(super) fn answering(
     Ok(answered)
 }
 
-/// Those of these clients that answer over TCP.
+/// The clients of these that answer over TCP.
 fn ask_over_tcp(from: IpAddr, mut silent: VecDeque<IpAddr>, port: u16) -> BTreeSet<IpAddr> {
     let mut answered = BTreeSet::new();
     let mut open: Vec<(IpAddr, Instant, Connection)> = Vec::new();

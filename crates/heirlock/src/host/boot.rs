@@ -36,7 +36,7 @@ mod tests {
     use crate::host::testing::Tree;
 
     #[test]
-    fn a_boot_is_what_the_kernel_calls_it_and_nothing_where_it_does_not() {
+    fn a_boot_has_the_kernels_name_for_it_and_none_where_the_kernel_gives_none() {
         let here = Host::here();
         let id = here.boot().unwrap();
         assert!(id.len() == 36 && id == here.boot().unwrap(), "a UUID: {id}");

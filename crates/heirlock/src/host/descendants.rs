@@ -1,7 +1,7 @@
 //! Ends a process with all that it began.
 //!
-//! A process group is not enough: what runs in a session of its own (setsid, sudo with a terminal) has another group. So the
-//! processes are found by their parents. One whose parent has ended before belongs to nobody any more, as a daemon wants it.
+//! A process group is not enough: a program in a session of its own (setsid, sudo with a terminal) has another group. So the
+//! processes are found by their parents. A process whose parent has ended before is no descendant any more, as a daemon wants it.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_below_whom_follows_from_the_parents_alone() {
+    fn descendants_of_a_process_follow_from_the_parents_alone() {
         let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 7), (7, 6)]);
         let below: Vec<u32> = parents.keys().copied().filter(|pid| descends(*pid, 2, &parents)).collect();
         assert_eq!(below, [3, 4]);

@@ -1,19 +1,19 @@
 //! A host, as one value: the root of all that is read from the machine. Nothing else in this program names a file of the
 //! machine and reads it.
 //!
-//! | what | from |
+//! | thing | from |
 //! |---|---|
 //! | files of the system: units, nfs.conf, exports, /run | [`Host::root`] |
 //! | tables of a namespace: mounts, TCP, addresses | [`Host::process`], whose namespaces count |
 //! | tables of the kernel: the boot, lockd, other processes | /proc below [`Host::root`] |
-//! | sockets: is an address here, who answers at a port | the network namespace of the thread that asks |
+//! | sockets: is an address here, which program answers at a port | the network namespace of the thread that asks |
 //!
 //! [`Host::here`] is that of this program. It is made once, where the program begins, and handed down. Another instance of the
 //! NFS server has another one: its root is /proc/PROCESS/root of a process in its mount namespace, and a thread that works for
 //! it has entered its network namespace before (setns(2)): sockets, /proc/fs/nfsd and /proc/fs/lockd belong to the thread that
 //! opens them. The tests have one below a temporary folder.
 //!
-//! Three things are of this program itself, whatever host it works for: how its own threads and children do ([`doing`],
+//! Three things are of this program itself, for any host that it works for: how its own threads and children do ([`doing`],
 //! [`descendants`]), and whether systemd started it ([`runs_systemd`]).
 
 mod boot;
@@ -85,10 +85,10 @@ const RPCBIND_SOCKET: &str = "/run/rpcbind.sock";
 /// One root for all that is read from the machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
-    /// What stands for `/`.
+    /// The folder that stands for `/`.
     pub(crate) root: PathBuf,
-    /// The name under /proc of a process that is in this host's mount and network namespace: what it mounts, and its tables of
-    /// the network, are this host's.
+    /// The name under /proc of a process that is in this host's mount and network namespace: its mounts, and its tables of the
+    /// network, are this host's.
     pub(crate) process: String,
     /// How it is known which addresses are here.
     pub(crate) network: Network,
@@ -110,7 +110,7 @@ pub(crate) enum Network {
     With(BTreeSet<std::net::IpAddr>),
 }
 
-/// What systemd would make of a unit.
+/// The state of a unit, as systemd would load it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// There is none of this name.
@@ -202,7 +202,7 @@ impl Host {
         self.at(RPCBIND_SOCKET)
     }
 
-    /// What it calls itself (uname(2)): of the thread that asks, as its network is.
+    /// Its node name (uname(2)): of the thread that asks, as its network is.
     pub(crate) fn node(&self) -> Option<String> {
         rustix::system::uname().nodename().to_str().ok().map(str::to_owned)
     }
@@ -221,7 +221,7 @@ impl Host {
         files::if_present(trusted::read(&self.at(path), FILE_BYTES_MAX))
     }
 
-    /// The text of a file; `None` where there is none or it can't be read: for what may be missing.
+    /// The text of a file; `None` where there is none or it can't be read: for files that may be missing.
     pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         self.read(path).ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -255,7 +255,7 @@ impl Host {
         present.collect()
     }
 
-    /// What systemd would make of a unit, told from the files alone: asking systemctl takes too long.
+    /// The state of a unit, as systemd would load it, told from the files alone: asking systemctl takes too long.
     pub(crate) fn unit(&self, name: &str) -> Unit {
         for folder in UNIT_FOLDERS {
             let path = Path::new(folder).join(name);

@@ -1,7 +1,7 @@
 //! Where nfs-utils keeps what is exported now: `etab`, which exportfs writes and rpc.mountd reads.
 //!
 //! It lies in the state directory of rpc.mountd, which is another one than rpc.statd's on some distributions and may be moved by
-//! itself. What the running daemon was started with decides, then what nfsconf says is in force, as exportfs asks it.
+//! itself. The arguments of the running daemon decide, then the setting that nfsconf says is in force, as exportfs asks it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::process;
 pub(crate) struct ExportTable {
     /// Where it lies on the host.
     pub(crate) path: PathBuf,
-    /// Who was asked, in words.
+    /// The source of the answer, in words.
     pub(crate) asked: String,
 }
 
@@ -77,7 +77,7 @@ impl ExportTable {
     }
 }
 
-/// What the daemon that runs was started with.
+/// The export table in the arguments of the daemon that runs.
 fn started_with(host: &Host) -> Option<ExportTable> {
     DAEMONS.iter().find_map(|(daemon, valued)| {
         let found = process::find(host, daemon, &[])?;

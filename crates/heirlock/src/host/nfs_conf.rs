@@ -1,5 +1,5 @@
-//! nfs-utils' configuration. What is in force is asked of the installed nfsconf, for which files count differs from version
-//! to version; our own reading then says which file made a setting, and stands in where there is no nfsconf.
+//! nfs-utils' configuration. The installed nfsconf tells the settings in force, for the files that count differ from version to
+//! version; our own reading then says which file made a setting, and stands in where there is no nfsconf.
 //!
 //! It is read as nfs-utils' own reader does (support/nfs/conffile.c; checked against nfsconf of 2.6.2): `/etc/nfs.conf`, then
 //! `/etc/nfs.conf.d/*.conf` in the order of versionsort; later wins. Its oddities matter, since an assignment that it ignores
@@ -17,7 +17,7 @@ use crate::config::Command;
 use crate::files::trusted;
 use crate::{hooks, limits};
 
-/// The file, and what the folder beside it is called.
+/// The file, and the name of the folder beside it.
 pub(crate) const FILE: &str = "/etc/nfs.conf";
 const FOLDER: &str = "/etc/nfs.conf.d";
 
@@ -43,7 +43,7 @@ const KEYS: [(&str, &str); 6] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32, u32);
 
-/// Who was asked what is in force.
+/// The source of the settings in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// The installed nfsconf.
@@ -61,17 +61,17 @@ const NFSCONF: &str = "nfsconf";
 /// How deep files may include each other.
 const INCLUDE_DEPTH_MAX: usize = 8;
 
-/// What nfs-utils' programs are configured to do.
+/// The configuration of nfs-utils' programs.
 #[derive(Debug, Default)]
 pub(crate) struct NfsConf {
     values: BTreeMap<(String, String), Value>,
     /// Files that a file includes.
     includes: Vec<PathBuf>,
-    /// Who was asked.
+    /// The source of the settings.
     pub(crate) asked: Asked,
-    /// What could not be read, in words.
+    /// Files that could not be read, in words.
     pub(crate) problems: Vec<String>,
-    /// What an update of nfs-utils would bring into force, in words.
+    /// Settings that an update of nfs-utils would bring into force, in words.
     pub(crate) to_come: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Value {
     pub(crate) file: PathBuf,
 }
 
-/// The section that lines belong to; a subsection's settings are out of the sight of those who ask for the section.
+/// The section that lines belong to; a subsection's settings are out of sight where the section is asked for.
 #[derive(Debug, Clone, Default)]
 struct Section {
     name: Option<String>,
@@ -92,7 +92,7 @@ struct Section {
 }
 
 impl NfsConf {
-    /// What is in force on this host.
+    /// The settings in force on this host.
     pub(crate) fn read(host: &Host) -> Self {
         let mut conf = Self { asked: Asked::of(host), ..Self::default() };
         conf.read_files(host);
@@ -119,7 +119,7 @@ impl NfsConf {
         }
     }
 
-    /// What a distribution ships, where it counts.
+    /// The file that a distribution ships, where it counts.
     fn read_shipped(&mut self, host: &Host) {
         if !host.at(FILE).exists() {
             self.read_file(host, Path::new(USR_FILE), Section::default(), 0);
@@ -155,7 +155,7 @@ impl NfsConf {
         }
     }
 
-    /// What nfsconf says counts; our own reading only knows which file says so.
+    /// The word of nfsconf counts; our own reading only knows which file says so.
     fn correct(&mut self) -> Result<(), String> {
         let Asked::Nfsconf(program) = self.asked.clone() else { return Ok(()) };
         for (section, key) in KEYS {
@@ -180,12 +180,12 @@ impl NfsConf {
         }
     }
 
-    /// The file that nfs.conf includes for what the administrator sets himself (SUSE), if it does.
+    /// The file that nfs.conf includes for the administrator's own settings (SUSE), if it does.
     pub(crate) fn local_file(&self) -> Option<&Path> {
         self.includes.iter().map(PathBuf::as_path).find(|path| path.ends_with("nfs.conf.local"))
     }
 
-    /// A setting; `$NAME` stands for what `[environment]` says.
+    /// A setting; `$NAME` stands for a value of `[environment]`.
     pub(crate) fn get(&self, section: &str, key: &str) -> Option<Value> {
         let value = self.values.get(&(section.to_ascii_lowercase(), key.to_ascii_lowercase()))?;
         let Some(variable) = value.text.strip_prefix('$') else { return Some(value.clone()) };
@@ -249,7 +249,7 @@ impl NfsConf {
             return;
         }
         let place = (name.to_ascii_lowercase(), key);
-        // What was set before is gone, even where the new setting is out of sight in a subsection.
+        // The value that was set before is gone, even where the new setting is out of sight in a subsection.
         self.values.remove(&place);
         if !section.is_subsection {
             self.values.insert(place, Value { text: value, file: path.to_owned() });
@@ -326,7 +326,7 @@ impl Version {
     }
 }
 
-/// What a program of nfs-utils says; `None` where it says no, by exit status 1 and nothing else. nfsconf before 2.7.1 ends
+/// The answer of a program of nfs-utils; `None` where it says no, by exit status 1 and nothing else. nfsconf before 2.7.1 ends
 /// with the same status and a complaint where there is no /etc/nfs.conf, though the folder beside it counts.
 fn ask(program: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
     let words = arguments.iter().map(|argument| (*argument).to_owned());
@@ -400,7 +400,7 @@ mod tests {
 
     const BEFORE: &str = "[sm-notify]\nlift-grace=n\n";
 
-    /// What nfsconf of nfs-utils 2.6.2 said of the same files.
+    /// The answer of nfsconf of nfs-utils 2.6.2 for the same files.
     fn lift_grace(drop_in: &str) -> Option<String> {
         let tree = Tree::new();
         tree.put("/etc/nfs.conf", "[sm-notify]\nlift-grace=y\n");
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_what_nfsconf_reads() {
+    fn our_reader_finds_the_settings_that_nfsconf_finds() {
         for (drop_in, expected) in [
             ("", Some("n")),
             ("[sm-notify]\nlift-grace=zzz\n", Some("zzz")),
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_installed_version_does_not_read_is_not_in_force() {
+    fn a_file_that_the_installed_version_does_not_read_is_not_in_force() {
         for (reads_folder, expected) in [(true, Some(false)), (false, None)] {
             let tree = Tree::new();
             tree.put("/etc/nfs.conf", "[statd]\nha-callout=/usr/sbin/c\n");
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_and_stands_in_no_file_that_we_read_counts() {
+    fn a_setting_that_nfsconf_tells_counts_also_where_no_file_that_we_read_has_it() {
         let tree = Tree::new();
         tree.tool(NFSCONF, "[ $2 = sm-notify ] && echo y");
         let value = NfsConf::read(&tree.host()).get("sm-notify", "force").unwrap();

@@ -72,9 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_here_where_an_interface_has_it_whatever_may_be_bound() {
-        let name =
-            "host::presence::tests::an_address_is_here_where_an_interface_has_it_whatever_may_be_bound";
+    fn an_address_is_here_where_an_interface_has_it_and_not_where_it_can_only_be_bound() {
+        let name = "host::presence::tests::an_address_is_here_where_an_interface_has_it_and_not_where_it_can_only_be_bound";
         if !crate::namespaces::is_inside(name, true, "root") {
             return;
         }

@@ -1,8 +1,9 @@
-//! Processes of this host, known by more than a name: anybody may run a program of any name, and a container's programs are
+//! Processes of this host, known by more than a name: any user may run a program of any name, and a container's programs are
 //! seen among the host's own.
 //!
-//! What counts runs in our network namespace, for root or for another user that is named, and is the program behind
-//! `/proc/<pid>/exe`. What the kernel doesn't let us see counts against us: only root sees everything.
+//! A process counts if it runs in our network namespace, for root or for another user that is named. Its program is the
+//! one behind `/proc/<pid>/exe`. A process that the kernel doesn't let us see counts against us: only root sees
+//! everything.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,15 +13,15 @@ use std::time::UNIX_EPOCH;
 use super::Host;
 use crate::files::trusted;
 
-/// What the kernel adds to the path of a program that was replaced while it runs (proc(5)).
+/// The mark that the kernel adds to the path of a program that was replaced while it runs (proc(5)).
 const REPLACED: &str = " (deleted)";
 
-/// One that was found.
+/// A process that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     /// Its number.
     pub(crate) pid: u32,
-    /// As whom it runs.
+    /// The user that it runs as.
     pub(crate) user: u32,
     /// It is a container's, though it speaks on this host's network: its own tools end it.
     pub(crate) in_container: bool,
@@ -48,7 +49,7 @@ pub(crate) fn numbers(host: &Host) -> Vec<u32> {
     pids
 }
 
-/// What a process was started with, its own name first.
+/// The arguments of a process, its own name first.
 pub(crate) fn arguments(host: &Host, pid: u32) -> Vec<String> {
     let text = host.text(folder(pid).join("cmdline")).unwrap_or_default();
     text.split_terminator('\0').map(str::to_owned).collect()
@@ -102,8 +103,8 @@ pub(crate) fn program(host: &Host, pid: u32) -> Option<String> {
     }
 }
 
-/// Whose process it is: the user that started it, where it didn't give itself away for somebody else. A program that takes
-/// its owner's rights from whom it belongs to is still its starter's.
+/// The user of a process: the one that started it, where the process didn't change its user itself. A program that has its file's
+/// owner's rights (setuid) is still its starter's.
 fn user(host: &Host, pid: u32) -> Option<u32> {
     let status = host.text(folder(pid).join("status"))?;
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
@@ -165,19 +166,19 @@ mod tests {
         tree.process(11, "/tmp/sm-notify", 1000);
         tree.process(12, "/usr/sbin/sm-notify", 0);
         tree.relink("/proc/12/ns/net", "net:[2]");
-        assert_eq!(found(), None, "its name alone, somebody's, a container's");
+        assert_eq!(found(), None, "its name alone, another user's, a container's");
         tree.process(13, "/usr/sbin/sm-notify", 4711);
         assert_eq!(found(), Some((13, 4711)));
         tree.process(9, "/opt/nfs/sm-notify (deleted)", 0);
         assert_eq!(found(), Some((9, 0)), "replaced while it runs");
         tree.put("/proc/9/status", "Name:\tx\nUid:\t1000\t0\t0\t0\n");
-        assert_eq!(found(), Some((13, 4711)), "who runs a program of root's is not root");
+        assert_eq!(found(), Some((13, 4711)), "a user that runs a program of root's is not root");
         tree.process(8, "/nix/store/x/bin/.sm-notify-wrapped", 0);
         assert_eq!(found(), Some((8, 0)));
     }
 
     #[test]
-    fn one_of_a_container_on_our_network_is_told_from_our_own() {
+    fn a_process_of_a_container_on_our_network_is_told_from_our_own() {
         let tree = Tree::new();
         tree.process(13, "/usr/sbin/sm-notify", 0);
         assert!(!find(&tree.host(), "sm-notify", &[]).unwrap().in_container);
@@ -185,7 +186,7 @@ mod tests {
         assert!(find(&tree.host(), "sm-notify", &[]).unwrap().in_container);
     }
 
-    /// On the real /proc, with a program of a name that nobody else runs.
+    /// On the real /proc, with a program of a name that no other process has.
     #[test]
     fn a_process_of_this_host_is_found_and_one_of_another_network_is_not() {
         let folder = tempfile::tempdir().unwrap();

@@ -166,13 +166,13 @@ impl Tree {
         self.host().at(path).symlink_metadata().is_ok()
     }
 
-    /// What systemctl was asked, a line each.
+    /// The calls of systemctl, a line each.
     pub(crate) fn calls(&self) -> Vec<String> {
         let log = fs::read_to_string(self.outside.path().join("log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 
-    /// Every name in the tree, with its mode and what is in it.
+    /// Every name in the tree, with its mode and its contents.
     pub(crate) fn listing(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         let mut found = BTreeMap::new();
         list(self.root.path(), self.root.path(), &mut found);

@@ -19,7 +19,7 @@ use crate::{hooks, limits, probe};
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
 
-/// Whatever the commands stand for.
+/// The lock manager that the commands stand for.
 pub(super) struct ByCommand {
     settings: LockManagerSettings,
     state_directory: PathBuf,
@@ -116,7 +116,7 @@ impl LockManager for ByCommand {
         Ok(Recognised { observation, in_place })
     }
 
-    /// What it holds goes with its address; no command is asked for more.
+    /// Its locks go with its address; no command is asked for more.
     fn let_go(&self, _address: IpAddr) -> Result<(), LockManagerError> {
         Ok(())
     }

@@ -222,7 +222,7 @@ impl Kernel {
             && self.host.systemctl.is_some()
     }
 
-    /// What systemd made of a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
+    /// The load state that systemd gives a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
     fn load_state(&self, unit: &str) -> Option<String> {
         self.host.systemctl.as_ref()?;
         let question = ["show", "--property=LoadState", "--value", unit];

@@ -1,4 +1,4 @@
-//! The lock managers that heirlock can make recognise conveyed locks: one lockd, or whatever a command stands for.
+//! The lock managers that heirlock can make recognise conveyed locks: one lockd, or the one that commands stand for.
 
 mod command;
 mod fsids;
@@ -35,7 +35,7 @@ pub(crate) fn open_on(settings: &Settings, host: &Host) -> Arc<dyn LockManager> 
 }
 
 /// Whether a lock manager is in grace, asked through the first of these addresses, or else of this server's, that answers;
-/// and what made us say so.
+/// and the evidence for it.
 pub(crate) fn grace(
     lock_manager: &dyn LockManager,
     host: &Host,
@@ -61,7 +61,7 @@ pub(crate) fn grace(
     (Probe::NoAnswer, why)
 }
 
-/// The table of what is exported, as exportfs wrote it down. Asks who knows where it lies.
+/// The table of exports, as exportfs wrote it down. Asks rpc.mountd or nfs.conf for its place.
 fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
     let table = host.at(ExportTable::of(host, state_directory).path);
     let folder = Folder::open(table.parent().unwrap_or(state_directory))?;
@@ -87,11 +87,11 @@ pub(crate) trait LockManager: Send + Sync {
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
     fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError>;
 
-    /// What an adoption by this strategy of services with these exports will need of it and isn't there, as far as that
-    /// shows without changing anything. What [`LockManager::usable`] says is no part of it.
+    /// The needs of an adoption by this strategy, of services with these exports, that it does not meet, as far as that
+    /// shows without changing anything. The answer of [`LockManager::usable`] is no part of it.
     fn missing(&self, strategy: Strategy, exports: &[PathBuf]) -> Vec<Lack>;
 
-    /// What an administrator should know of it beside that, though the strategy can work.
+    /// Remarks for an administrator beside that, though the strategy can work.
     fn remarks(&self, strategy: Strategy) -> Vec<Lack>;
 
     /// Makes the lock manager drop what it has and open a grace period, by this strategy, and waits until it serves
@@ -143,9 +143,9 @@ pub(crate) trait LockManager: Send + Sync {
 pub(crate) struct Lack {
     /// Which check: a word that does not change, for scripts.
     pub(crate) check: &'static str,
-    /// What was found.
+    /// The finding.
     pub(crate) found: String,
-    /// What an administrator can do.
+    /// The remedy that an administrator has.
     pub(crate) remedy: String,
 }
 
@@ -170,7 +170,7 @@ fn facts(host: &Host, grace: Option<Duration>) -> BTreeMap<String, String> {
     grace.into_iter().chain([(KERNEL.to_owned(), host.kernel())]).collect()
 }
 
-/// What can't be started of the commands that are configured under these keys.
+/// The commands that are configured under these keys and can't be started.
 fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a Command>)>) -> Vec<Lack> {
     let check = |(key, command): (&str, Option<&Command>)| {
         let why = hooks::check(command?).err()?;
@@ -183,10 +183,10 @@ fn missing_commands<'a>(commands: impl IntoIterator<Item = (&'a str, Option<&'a 
     commands.into_iter().filter_map(check).collect()
 }
 
-/// What a recognition brought about.
+/// The result of a recognition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recognised {
-    /// What the lock manager looked like right after.
+    /// The observation of the lock manager right after.
     pub(crate) observation: Observation,
     /// The locks were dropped without a new start (SIGKILL to lockd).
     pub(crate) in_place: bool,
@@ -200,7 +200,7 @@ pub(crate) enum LockManagerError {
     Unusable {
         /// the strategy refused
         strategy: Strategy,
-        /// what stands in its way
+        /// the obstacle
         why: String,
         /// which one can, or what to change
         instead: String,
@@ -212,7 +212,7 @@ pub(crate) enum LockManagerError {
         what: String,
         /// exit status and the last of what it printed
         found: String,
-        /// what to look at
+        /// the thing to look at
         remedy: String,
     },
     /// Something could not be read.

@@ -125,7 +125,7 @@ fn with_stand_in() -> (Place, Arc<StandIn>) {
 }
 
 #[test]
-fn a_kind_says_itself_what_an_adoption_needs_of_it() {
+fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
     let (mut place, stand_in) = with_stand_in();
     let work = RunWork::CheckFit { targets: vec![service("nfs")], insists: false, brings: false };
     place.agent.outside.begin_for(RunNumber::default(), work);

@@ -16,7 +16,7 @@ use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::sm::Downcall;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
-use super::desk::Desk;
+use super::shared::SharedMonitor;
 use crate::from_elsewhere;
 use crate::rpc_client::{self, Rpcbind};
 use crate::threads;
@@ -52,17 +52,17 @@ pub(super) struct Work {
 ///
 /// # Errors
 /// Where no thread can be had.
-pub(super) fn start(desk: Desk, rpcbind_port: u16) -> io::Result<Caller> {
+pub(super) fn start(monitor: SharedMonitor, rpcbind_port: u16) -> io::Result<Caller> {
     let (sender, calls) = sync_channel(limits::DOWNCALLS_AT_ONCE_MAX);
     let mut work = Work::new(rpcbind_port);
-    threads::start("downcalls", move || run(&mut work, &desk, &calls))?;
+    threads::start("downcalls", move || run(&mut work, &monitor, &calls))?;
     Ok(Caller(sender))
 }
 
-fn run(work: &mut Work, desk: &Desk, calls: &Receiver<Call>) {
+fn run(work: &mut Work, monitor: &SharedMonitor, calls: &Receiver<Call>) {
     for call in calls {
         let how = work.call(&call);
-        desk.called(call.client, how);
+        monitor.called(call.client, how);
     }
 }
 

@@ -7,12 +7,12 @@ use heirlock_core::limits;
 use heirlock_core::monitor::{Event, Ticket};
 use heirlock_nsm::StateNumber;
 
-use super::desk::Desk;
+use super::shared::SharedMonitor;
 use crate::threads;
 
 /// Asks in a thread of its own, and tells the machine.
-pub(super) fn ask(desk: &Desk, ticket: Ticket, name: String, state: StateNumber) {
-    let teller = desk.clone();
+pub(super) fn ask(monitor: &SharedMonitor, ticket: Ticket, name: String, state: StateNumber) {
+    let teller = monitor.clone();
     let began = threads::start("look-up", move || {
         let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
         let addresses =
@@ -20,6 +20,6 @@ pub(super) fn ask(desk: &Desk, ticket: Ticket, name: String, state: StateNumber)
         teller.tell(Event::LookedUp { ticket, addresses: Some(addresses), state });
     });
     if began.is_err() {
-        desk.tell(Event::LookedUp { ticket, addresses: None, state });
+        monitor.tell(Event::LookedUp { ticket, addresses: None, state });
     }
 }

@@ -2,27 +2,27 @@
 //!
 //! `heirlock_core::monitor` decides the answers; here are its sockets, and the registrations that must outlive a kill. One
 //! thread reads requests and sends answers; work that takes its time (a commit, a call to the lock manager, a look-up) is
-//! done elsewhere and reported back over the [`Desk`].
+//! done elsewhere and reported back over the [`SharedMonitor`].
 //!
 //! | file | holds |
 //! |---|---|
 //! | `sockets.rs` | sockets: bound, or inherited from systemd or from `heirlock supervise` |
 //! | `request.rs` | from bytes to what is asked, or straight to an answer |
 //! | `server.rs`, `stream.rs`, `datagram.rs` | the thread that reads and answers |
-//! | `desk.rs`, `book.rs` | the machine, and the registrations that survive a kill |
+//! | `shared.rs`, `book.rs` | the machine, and the registrations that survive a kill |
 //! | `directory.rs` | the same in the status monitor's directory, for all other programs |
 //! | `downcall.rs`, `look_up.rs` | telling the lock manager; asking for a name |
 //! | `registration.rs` | rpcbind knows where we are, always |
 
 mod book;
 mod datagram;
-mod desk;
 pub(crate) mod directory;
 mod downcall;
 mod look_up;
 mod registration;
 mod request;
 mod server;
+mod shared;
 pub(crate) mod sockets;
 mod stream;
 #[cfg(test)]
@@ -39,10 +39,10 @@ use heirlock_nsm::state::StateError;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use book::Said;
-pub(crate) use desk::Desk;
 use directory::Directory;
 pub(crate) use heirlock_agent::status_monitor::Wanted;
 pub(crate) use request::Trust;
+pub(crate) use shared::SharedMonitor;
 use sockets::Sockets;
 
 use crate::convey::Conveyor;
@@ -136,15 +136,15 @@ pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
 pub(crate) fn start(
     options: &Options,
     sockets: Sockets,
-    prepare: impl FnOnce(&Desk) -> Result<()>,
+    prepare: impl FnOnce(&SharedMonitor) -> Result<()>,
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
-) -> Result<Desk> {
+) -> Result<SharedMonitor> {
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
-    let (desk, state) = serve(options, sockets, prepare, turns, wanted)?;
+    let (monitor, state) = serve(options, sockets, prepare, turns, wanted)?;
     registration::start(options.clone(), places, state)?;
-    Ok(desk)
+    Ok(monitor)
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins
@@ -201,22 +201,23 @@ fn tell_what_is_owed(
 fn serve(
     options: &Options,
     sockets: Sockets,
-    prepare: impl FnOnce(&Desk) -> Result<()>,
+    prepare: impl FnOnce(&SharedMonitor) -> Result<()>,
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
-) -> Result<(Desk, OwnState)> {
+) -> Result<(SharedMonitor, OwnState)> {
     let state = OwnState::open(&options.state_directory)?;
-    let desk = Desk::open(&options.host, &options.runtime_directory, options.rules)
+    let monitor = SharedMonitor::open(&options.host, &options.runtime_directory, options.rules)
         .with_context(|| format!("can't keep registrations in {}", options.runtime_directory.display()))?;
-    prepare(&desk)?;
-    let caller = downcall::start(desk.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
+    prepare(&monitor)?;
+    let caller =
+        downcall::start(monitor.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
     let room = server::Room {
         host: options.host.clone(),
-        desk: desk.clone(),
+        monitor: monitor.clone(),
         state: state.clone(),
         caller,
         trust: options.trust,
     };
     server::start(sockets, room, turns, wanted).context("can't serve as status monitor")?;
-    Ok((desk, state))
+    Ok((monitor, state))
 }

@@ -82,7 +82,7 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io
 
 /// Registers the transports that are not. Returns what is wrong, and which transports rpcbind does not serve at all.
 fn keep_all(options: &Options, places: &[Place]) -> (Vec<String>, Vec<&'static str>) {
-    // Over its local socket rpcbind tells of all transports at once, whatever it serves to the network.
+    // Over its local socket rpcbind tells of all transports at once, also of those that it does not serve to the network.
     let known = registered(options).ok();
     let (mut problems, mut left_out) = (Vec::new(), Vec::new());
     for place in places {

@@ -18,10 +18,10 @@ use heirlock_core::share::OthersShare;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::datagram::{Back, Datagrams};
-use super::desk::Desk;
 use super::downcall::{Call, Caller};
 use super::look_up;
 use super::request::{self, Asked, Trust};
+use super::shared::SharedMonitor;
 use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
@@ -40,7 +40,7 @@ const TIDIED_AFTER: Duration = Duration::from_secs(1);
 /// The thread's tools.
 pub(super) struct Room {
     pub(super) host: Host,
-    pub(super) desk: Desk,
+    pub(super) monitor: SharedMonitor,
     pub(super) state: OwnState,
     pub(super) caller: Caller,
     pub(super) trust: Trust,
@@ -114,11 +114,11 @@ impl<W: Fn(Wanted)> Server<W> {
             // answered first.
             self.round(own);
             if !others.is_empty() {
-                let began = self.room.desk.now();
+                let began = self.room.monitor.now();
                 self.round(others);
-                self.others.worked(began, self.room.desk.now());
+                self.others.worked(began, self.room.monitor.now());
             }
-            let now = self.room.desk.now();
+            let now = self.room.monitor.now();
             if now.since(self.tidied) >= TIDIED_AFTER {
                 self.tidied = now;
                 self.streams.tidy(now);
@@ -135,17 +135,17 @@ impl<W: Fn(Wanted)> Server<W> {
 
     /// Carries out the actions that follow from the requests that were read, or from time.
     fn follow(&mut self) {
-        if self.room.desk.next_timeout().is_some_and(|due| self.room.desk.now() >= due) {
-            self.room.desk.step(Event::Tick);
+        if self.room.monitor.next_timeout().is_some_and(|due| self.room.monitor.now() >= due) {
+            self.room.monitor.step(Event::Tick);
         }
-        for action in self.room.desk.take() {
+        for action in self.room.monitor.take() {
             self.act(action);
         }
     }
 
     /// The readable sources, and whether each is the lock manager's or may be. Other senders' requests wait while they rest.
     fn wait(&self) -> Vec<(Ready, bool)> {
-        let (desk, now) = (&self.room.desk, self.room.desk.now());
+        let (monitor, now) = (&self.room.monitor, self.room.monitor.now());
         let rest = self.others.rests_until(now).map(|until| until.since(now));
         let has_turn = |is_own: bool| is_own || rest.is_none();
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
@@ -153,12 +153,12 @@ impl<W: Fn(Wanted)> Server<W> {
         let patience = if found.is_empty() { rest.unwrap_or(PATIENCE) } else { Duration::ZERO };
         let full = self.streams.full_for(now);
         let patience = full.map_or(patience, |full| full.min(patience));
-        let due = desk.next_timeout().map_or(patience, |due| due.since(now).min(patience));
+        let due = monitor.next_timeout().map_or(patience, |due| due.since(now).min(patience));
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
         let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
         let timeout =
             Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
-        let mut sources = vec![(Ready::Woken, true, desk.waker())];
+        let mut sources = vec![(Ready::Woken, true, monitor.waker())];
         let datagrams = self.datagrams.iter().enumerate();
         sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
         // The lock manager may be among the hosts that connect.
@@ -177,10 +177,10 @@ impl<W: Fn(Wanted)> Server<W> {
     }
 
     fn read(&mut self, ready: Ready) {
-        let now = self.room.desk.now();
+        let now = self.room.monitor.now();
         let mut requests: Vec<(Vec<u8>, SocketAddr, Reply)> = Vec::new();
         match ready {
-            Ready::Woken => self.room.desk.clear_waker(),
+            Ready::Woken => self.room.monitor.clear_waker(),
             Ready::Datagrams(door) => {
                 let mut take = |message: &[u8], back: Back| {
                     requests.push((message.to_vec(), back.to, Reply::Datagram { door, back }));
@@ -213,15 +213,15 @@ impl<W: Fn(Wanted)> Server<W> {
             Asked::Mon { xid, line } => {
                 let ticket = self.ticket(xid, reply);
                 // Only an unknown client needs to be looked at: a storm of reclaims looks at nothing.
-                let peer = !self.room.desk.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
-                self.room.desk.step(Event::Mon { ticket, line, peer });
+                let peer = !self.room.monitor.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
+                self.room.monitor.step(Event::Mon { ticket, line, peer });
             }
             Asked::Unmon { mon_name, caller, answer } => {
-                self.room.desk.step(Event::Unmon { mon_name, caller });
+                self.room.monitor.step(Event::Unmon { mon_name, caller });
                 self.answer(reply, &answer);
             }
             Asked::UnmonAll { caller, answer } => {
-                self.room.desk.step(Event::UnmonAll(caller));
+                self.room.monitor.step(Event::UnmonAll(caller));
                 self.answer(reply, &answer);
             }
             Asked::Notified { xid, name, state } => {
@@ -229,7 +229,7 @@ impl<W: Fn(Wanted)> Server<W> {
                     tracing::info!(name = cut(&name), %from, %state, "{} says from {from} that it was restarted, with state number {state}", cut(&name));
                 }
                 let (ticket, source) = (self.ticket(xid, reply), unmapped(from.ip()));
-                self.room.desk.step(Event::Notified { ticket, name, source, state });
+                self.room.monitor.step(Event::Notified { ticket, name, source, state });
             }
         }
     }
@@ -267,10 +267,10 @@ impl<W: Fn(Wanted)> Server<W> {
             Action::Call { client, lines, state, tries } => {
                 let call = Call { client: client.clone(), lines, state, tries };
                 if !self.room.caller.call(call) {
-                    self.room.desk.called(client, Called::Untaken);
+                    self.room.monitor.called(client, Called::Untaken);
                 }
             }
-            Action::LookUp { ticket, name, state } => look_up::ask(&self.room.desk, ticket, name, state),
+            Action::LookUp { ticket, name, state } => look_up::ask(&self.room.monitor, ticket, name, state),
         }
     }
 

@@ -31,7 +31,7 @@ const BACKLOG: i32 = 1024;
 /// The size that is asked for the receive buffers: requests wait there while the agent is restarted.
 const RECEIVE_BYTES: usize = 1024 * 1024;
 
-/// The sockets. Those of IPv6 are only there where the kernel has it.
+/// The sockets. The IPv6 ones are only there where the kernel has it.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(super) udp4: UdpSocket,
@@ -50,7 +50,7 @@ pub(super) struct Place {
 }
 
 impl Sockets {
-    /// Those that were handed over, or new ones.
+    /// The sockets that were handed over, or new ones.
     ///
     /// # Errors
     /// Where none can be had, or a descriptor that was handed over is no such socket.
@@ -173,7 +173,7 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     Ok(received)
 }
 
-/// Tells sockets apart by what they are, in whatever order they came.
+/// Tells sockets apart by their kind, in any order.
 fn sort(fds: Vec<OwnedFd>) -> io::Result<Sockets> {
     let (mut udp4, mut tcp4, mut udp6, mut tcp6) = (None, None, None, None);
     for fd in fds {

@@ -101,7 +101,7 @@ impl Streams {
         self.connections.iter().map(|(id, connection)| (*id, connection.is_own, connection.stream.as_fd()))
     }
 
-    /// Those that hold requests which their last turn left.
+    /// Streams that hold requests which their last turn left.
     pub(super) fn with_more(&self) -> impl Iterator<Item = (StreamId, bool)> {
         let with_more = self.connections.iter().filter(|(_, connection)| connection.has_more);
         with_more.map(|(id, connection)| (*id, connection.is_own))

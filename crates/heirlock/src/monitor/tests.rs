@@ -26,7 +26,7 @@ struct Stand {
     _directory: tempfile::TempDir,
     options: Options,
     port: u16,
-    desk: Desk,
+    monitor: SharedMonitor,
     commits: Arc<AtomicUsize>,
 }
 
@@ -68,9 +68,9 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (desk, _) = serve(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
-    record(desk.clone(), options.clone(), receiver, store, Arc::clone(&commits));
-    Stand { _directory: directory, options, port, desk, commits }
+    let (monitor, _) = serve(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    record(monitor.clone(), options.clone(), receiver, store, Arc::clone(&commits));
+    Stand { _directory: directory, options, port, monitor, commits }
 }
 
 /// Hands on what the monitor wants.
@@ -81,7 +81,13 @@ fn wanted_by(agent: Sender<Wanted>) -> impl Fn(Wanted) + Send + 'static {
 }
 
 /// Plays the agent, without a store.
-fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs, commits: Arc<AtomicUsize>) {
+fn record(
+    monitor: SharedMonitor,
+    options: Options,
+    wanted: Receiver<Wanted>,
+    store: StoreIs,
+    commits: Arc<AtomicUsize>,
+) {
     thread::spawn(move || {
         let (mut directory, _) = Directory::open(&Host::here(), &options.state_directory).unwrap();
         for wanted in wanted {
@@ -93,11 +99,11 @@ fn record(desk: Desk, options: Options, wanted: Receiver<Wanted>, store: StoreIs
                         StoreIs::Slow => thread::sleep(Duration::from_millis(20)),
                         StoreIs::Hanging => continue,
                     }
-                    desk.tell(Event::Committed { batch, durable: true });
+                    monitor.tell(Event::Committed { batch, durable: true });
                 }
-                Wanted::Probe => desk.tell(Event::Probed(store != StoreIs::Hanging)),
+                Wanted::Probe => monitor.tell(Event::Probed(store != StoreIs::Hanging)),
                 Wanted::Changed(client) => {
-                    directory.update(&client, &desk.lines(&client), &Default::default()).unwrap();
+                    directory.update(&client, &monitor.lines(&client), &Default::default()).unwrap();
                 }
             }
         }
@@ -170,7 +176,7 @@ fn a_store_that_hangs_refuses_new_clients_in_time_and_no_known_one_waits() {
     // On a machine that does much else some rounds are slow, and not all.
     let rounds = (0..8).map(|_| {
         let stand = stand(StoreIs::Hanging);
-        stand.desk.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
+        stand.monitor.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
         let began = Instant::now();
         assert!(!mon(&stand, Transport::Tcp, "10.0.0.1"));
         let first = began.elapsed();
@@ -178,7 +184,7 @@ fn a_store_that_hangs_refuses_new_clients_in_time_and_no_known_one_waits() {
         let began = Instant::now();
         assert!(!mon(&stand, Transport::Udp, "10.0.0.2"), "refused at once");
         assert!(mon(&stand, Transport::Udp, "10.0.0.9"), "known");
-        assert_eq!(stand.desk.standing().refused, 2);
+        assert_eq!(stand.monitor.standing().refused, 2);
         (first, began.elapsed())
     });
     let (first, then): (Vec<Duration>, Vec<Duration>) = rounds.unzip();
@@ -222,7 +228,7 @@ fn killed_and_started_again_it_knows_its_registrations_and_number() {
     assert!(mon(&first, Transport::Tcp, "10.0.0.1"));
     let options = first.options.clone();
     let again = start_stand(first._directory, options, StoreIs::Hanging);
-    let lines = again.desk.lines(&MonName::parse("10.0.0.1").unwrap());
+    let lines = again.monitor.lines(&MonName::parse("10.0.0.1").unwrap());
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].cookie, [1; 16]);
 }
@@ -297,7 +303,7 @@ fn an_acknowledged_notification_reaches_the_lock_manager_also_after_a_kill() {
     // No rpcbind answers: the lock manager is not told.
     let notify = sm::Notify { mon_name: "client.example", state: StateNumber(9) }.encode();
     assert!(ask(first.port, Transport::Udp, Procedure::Notify, &notify).is_empty(), "acknowledged");
-    assert_eq!(first.desk.standing().owed, 1);
+    assert_eq!(first.monitor.standing().owed, 1);
     let kept = fs::read_to_string(first.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with(">127.0.0.1 9\n"), "{kept}");
     let lock_manager = fake_lock_manager();
@@ -305,7 +311,7 @@ fn an_acknowledged_notification_reaches_the_lock_manager_also_after_a_kill() {
     let again = start_stand(first._directory, options, StoreIs::Well);
     let (_, _, name, state, cookie) = lock_manager.calls.recv_timeout(PATIENCE).unwrap();
     assert_eq!((name.as_str(), state, cookie), ("127.0.0.1", StateNumber(9), [1; 16]));
-    wait_until("the end of what is owed", || again.desk.standing().owed == 0);
+    wait_until("the end of what is owed", || again.monitor.standing().owed == 0);
     let kept = fs::read_to_string(again.options.runtime_directory.join("registrations")).unwrap();
     assert!(kept.ends_with("<127.0.0.1\n"), "{kept}");
 }
@@ -335,9 +341,9 @@ fn a_call_that_is_owed_is_made_before_the_registrations_are_handed_back() {
 #[test]
 fn a_sender_that_is_not_the_lock_manager_takes_nothing_away() {
     let stand = stand_trusting(StoreIs::Well, Trust { ports_below: 0 });
-    stand.desk.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
+    stand.monitor.tell(Event::Durable([MonName::parse("10.0.0.9").unwrap()].into()));
     assert!(!mon(&stand, Transport::Tcp, "10.0.0.9"), "not from this port");
-    assert_eq!(stand.desk.standing().registered, 0);
+    assert_eq!(stand.monitor.standing().registered, 0);
 }
 
 #[test]
@@ -352,7 +358,7 @@ fn a_flood_costs_one_call_a_client_and_is_answered() {
         let notify = sm::Notify { mon_name: "client.example", state: StateNumber(number) }.encode();
         ask(stand.port, Transport::Udp, Procedure::Notify, &notify);
     }
-    assert_eq!(stand.desk.standing().owed, 1);
+    assert_eq!(stand.monitor.standing().owed, 1);
     let kept = fs::read_to_string(stand.options.runtime_directory.join("registrations")).unwrap();
     assert_eq!(kept.matches('>').count(), 1, "{kept}");
 }

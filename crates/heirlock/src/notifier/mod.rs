@@ -33,7 +33,7 @@ const BATCH: usize = 64;
 /// How long at most between two looks.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Whom to tell for one service.
+/// The clients to tell for one service.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     /// The names of the service, in the order in which they are announced.
@@ -43,7 +43,7 @@ pub(crate) struct Task {
     /// The clients and their addresses.
     pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
     /// The service's addresses. A client is told from those of its own family, in turn until it answers; where the service
-    /// has none of that family, from whatever address the route to the client has.
+    /// has none of that family, from the address that the route to the client has.
     pub(crate) from: Vec<IpAddr>,
     /// Ports.
     pub(crate) settings: NotifySettings,
@@ -91,7 +91,7 @@ impl Sources {
         Self { sockets: Sockets::new(task.settings.privileged_port), awaited, unready: Vec::new() }
     }
 
-    /// Those that have become ready since the last time.
+    /// Addresses that have become ready since the last time.
     fn newly_ready(&mut self, principal: &mut impl Principal) -> Vec<IpAddr> {
         let (mut ready, mut unready) = (Vec::new(), Vec::new());
         self.awaited.retain(|address| {

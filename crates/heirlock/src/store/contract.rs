@@ -1,4 +1,4 @@
-//! What every store promises, over every store there is.
+//! The promises of every store, tested over every store there is.
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -87,31 +87,31 @@ macro_rules! contract {
 }
 
 contract! {
-    exactly_one_of_all_who_claim_wins,
+    exactly_one_of_all_claiming_servers_wins,
     one_store_claims_from_many_threads,
-    a_claim_that_was_won_is_won_again_and_by_nobody_else,
+    a_claim_that_was_won_is_won_again_and_by_no_other_server,
     a_claim_is_released_once_and_for_all,
     a_claim_may_be_nobodys_from_its_beginning,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
     a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for,
-    a_store_is_given_one_identity_by_all_who_try,
+    a_store_is_given_one_identity_by_all_servers_that_try,
     nothing_is_done_to_another_store_than_the_one_that_is_expected,
     the_number_of_a_generation_is_read_alone,
     a_generation_begins_with_all_it_is_given,
     a_generation_that_exists_is_left_as_it_is,
-    what_does_not_exist_is_an_error,
+    a_service_or_generation_that_does_not_exist_is_an_error,
     the_last_change_of_a_client_counts,
-    what_several_services_keep_is_there_in_each_of_them,
+    a_record_of_several_services_is_there_in_each_of_them,
     a_commit_under_a_claim_that_gave_way_to_another_server_changes_nothing,
     a_commit_under_a_claim_that_no_other_server_has_followed_is_made,
     state_journal_and_outcomes_are_kept,
     a_damaged_record_is_named_and_left_alone,
-    what_no_store_can_hold_is_refused_whole,
+    a_change_that_no_store_can_hold_is_refused_whole,
     every_name_a_client_may_have_is_held,
     commits_from_many_threads_are_all_done,
     prune_keeps_the_newest,
-    what_is_told_of_a_generation_outlives_it,
+    outcomes_of_a_generation_outlive_it,
     heartbeats_are_seen_by_others,
     a_probe_leaves_the_store_as_it_was,
 }
@@ -202,7 +202,7 @@ fn one_wins_each_of(stores: &[Box<dyn Store>], rounds: u64) {
     }
 }
 
-fn exactly_one_of_all_who_claim_wins(ground: &Ground) {
+fn exactly_one_of_all_claiming_servers_wins(ground: &Ground) {
     one_wins_each_of(&[(ground.open)(), (ground.open)()], 10);
 }
 
@@ -210,7 +210,7 @@ fn one_store_claims_from_many_threads(ground: &Ground) {
     one_wins_each_of(&[(ground.open)()], 10);
 }
 
-fn a_claim_that_was_won_is_won_again_and_by_nobody_else(ground: &Ground) {
+fn a_claim_that_was_won_is_won_again_and_by_no_other_server(ground: &Ground) {
     let (store, other) = ((ground.open)(), (ground.open)());
     assert_eq!(store.newest_claim(&service()).unwrap(), None);
     let ours = claim(1, "a", "run-1");
@@ -225,7 +225,7 @@ fn a_claim_that_was_won_is_won_again_and_by_nobody_else(ground: &Ground) {
 
 fn a_claim_is_released_once_and_for_all(ground: &Ground) {
     let store = (ground.open)();
-    assert!(store.release(&service(), Generation(1)).is_err(), "nobody has claimed it");
+    assert!(store.release(&service(), Generation(1)).is_err(), "no server has claimed it");
     let ours = claim(1, "a", "run-1");
     store.claim(&service(), &ours).unwrap();
     store.release(&service(), Generation(1)).unwrap();
@@ -280,7 +280,7 @@ fn a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for(ground
         assert_eq!(hints(), expected);
         ours.newest_claim(&service()).unwrap();
     }
-    // One that is gone is told of nothing.
+    // A listener that is gone is told of nothing.
     drop(ours);
     theirs.claim(&service(), &claim(9, "b", "1")).unwrap();
 }
@@ -296,7 +296,7 @@ fn services_are_those_that_were_claimed(ground: &Ground) {
     assert_eq!((ground.open)().services().unwrap(), [host, names[1].clone(), names[0].clone()]);
 }
 
-fn a_store_is_given_one_identity_by_all_who_try(ground: &Ground) {
+fn a_store_is_given_one_identity_by_all_servers_that_try(ground: &Ground) {
     let made = (ground.open)().found().unwrap().identity.unwrap();
     let given: Vec<StoreIdentity> = thread::scope(|scope| {
         let give = |i| (ground.open)().give_identity(&StoreIdentity::of(i)).unwrap();
@@ -373,7 +373,7 @@ fn a_generation_that_exists_is_left_as_it_is(ground: &Ground) {
     assert_eq!(store.load(&service(), Generation(1)).unwrap(), contents(3));
 }
 
-fn what_does_not_exist_is_an_error(ground: &Ground) {
+fn a_service_or_generation_that_does_not_exist_is_an_error(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     assert!(store.load(&service(), Generation(2)).is_err());
     for change in [Change::put(name("h"), record("h")), Change::remove(name("h"))] {
@@ -391,7 +391,7 @@ fn the_last_change_of_a_client_counts(ground: &Ground) {
         put("two", "first"),
         remove("one"),
         put("three", "first"),
-        remove("nobody"),
+        remove("no-client"),
         put("one", "second"),
         remove("two"),
     ];
@@ -416,7 +416,7 @@ fn the_last_change_of_a_client_counts(ground: &Ground) {
 }
 
 /// Few of them, and enough to share one sync.
-fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
+fn a_record_of_several_services_is_there_in_each_of_them(ground: &Ground) {
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     let store = (ground.open)();
     for service in &services {
@@ -439,7 +439,7 @@ fn what_several_services_keep_is_there_in_each_of_them(ground: &Ground) {
             }
             assert_eq!(found.contains_key(&name("10.0.0.0")), own == "first");
         }
-        // What is changed in one of them is no change in the other.
+        // A change of one of them is no change of the other.
         store.commit(&services[0], &claim(1, "a", "1"), &[put(0, "changed")]).unwrap();
         let found = (ground.open)().load(&services[1], Generation(1)).unwrap().records;
         assert_eq!(found[&name(&format!("client-{count}-0"))], record("both"));
@@ -536,7 +536,7 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
     assert_eq!((found.records.len(), found.damaged.len()), (1, 0));
 }
 
-fn what_no_store_can_hold_is_refused_whole(ground: &Ground) {
+fn a_change_that_no_store_can_hold_is_refused_whole(ground: &Ground) {
     let store = begun(ground, 1, &contents(1));
     let good = Change::put(name("good"), record("good"));
     let bad = Change::put(name("huge"), vec![b'x'; RECORD_BYTES_MAX + 1]);
@@ -602,7 +602,7 @@ fn prune_keeps_the_newest(ground: &Ground) {
     assert_eq!(store.services().unwrap(), [service()]);
 }
 
-fn what_is_told_of_a_generation_outlives_it(ground: &Ground) {
+fn outcomes_of_a_generation_outlive_it(ground: &Ground) {
     for generation in 1..=3 {
         begun(ground, generation, &contents(2));
     }

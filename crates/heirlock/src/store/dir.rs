@@ -6,12 +6,12 @@
 //!
 //! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
-//! - Names that begin with a dot are unfinished: what a crash leaves behind, and nothing that anybody reads.
+//! - Names that begin with a dot are unfinished: a crash leaves them behind, and no reader reads them.
 //! - A commit looks for a newer claim of another server before it writes. A claim that is made while it writes is not seen, for
 //!   a folder can't make one step of the two. The changes then lie in the generation of the server that made them, and the new
 //!   owner may have read that generation before. A claim that can't be read does not count either.
 //! - That a file is absent counts only while the folder is proved to be a store: under the empty mount point of a
-//!   volume nothing would be claimed, and nobody alive.
+//!   volume no service would be claimed, and no server alive.
 
 mod claims;
 mod commit;
@@ -57,7 +57,7 @@ use identity::IDENTITY;
 const MARKER: &str = "heirlock-store";
 const FORMAT: &str = "heirlock store, format 1\n";
 
-/// What lies beside the records of a generation.
+/// The files beside the records of a generation.
 const JOURNAL: &str = "journal.json";
 const OUTCOMES: &str = "outcomes";
 
@@ -159,7 +159,7 @@ impl DirStore {
         self.disk.as_ref()
     }
 
-    /// Begins every call: the folder is there, is the store that is expected, and nobody else can change it.
+    /// Begins every call: the folder is there, is the store that is expected, and no other user can change it.
     fn enter(&self) -> Result<(), FileError> {
         let expected = self.expected().clone();
         match expected {
@@ -173,7 +173,7 @@ impl DirStore {
         }
     }
 
-    /// The same for whichever store it is. Whose an empty folder is, as below a volume that isn't mounted, does not matter.
+    /// The same for any store. The owner of an empty folder, as below a volume that isn't mounted, does not matter.
     fn enter_any(&self) -> Result<(), FileError> {
         let owner = self.owner()?;
         let Some(found) = self.read_marker()? else {
@@ -234,7 +234,7 @@ impl DirStore {
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        // What a thread that panicked left in it is still true.
+        // Its contents are still true after a thread has panicked.
         self.tidied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -310,8 +310,8 @@ impl Store for DirStore {
         self.enter()?;
         self.make(&self.service(service))?;
         self.make(&self.claims(service))?;
-        // Old claims are pruned: their numbers are free as files, but must not be won by one who slept meanwhile. Nor is a
-        // number free whose generation was begun, whatever became of its claim.
+        // Old claims are pruned: their numbers are free as files, but must not be won by a server that slept meanwhile. Nor is a
+        // number free whose generation was begun, also where its claim is lost.
         if self.is_begun(service, claim.generation)? && self.read_claim(service, claim.generation).is_err() {
             return Ok(ClaimAnswer::Taken(self.claim_of(service, claim.generation)?));
         }
@@ -340,7 +340,7 @@ impl Store for DirStore {
 
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
         self.enter()?;
-        // A mark without its claim would give away whatever takes this number later.
+        // A mark without its claim would give away a later claim of this number.
         self.claim_of(service, generation)?;
         self.create_exclusively(&self.claims(service).join(format!("{generation}.released")), b"")?;
         Ok(())
@@ -474,7 +474,7 @@ impl Store for DirStore {
     }
 }
 
-/// A folder that somebody else owns could be changed by somebody else at any time.
+/// A folder of another user could be changed by that user at any time.
 fn check_owner(root: &Path, found: Owner) -> Result<(), FileError> {
     let us = rustix::process::geteuid().as_raw();
     if found.uid != us {
@@ -504,7 +504,7 @@ fn parse_json<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Resu
     })
 }
 
-/// What an error says of a file holds text of that file, of any length.
+/// An error about a file holds text of that file, of any length.
 fn shortened(said: &str) -> String {
     let mut characters = said.chars();
     let mut kept: String = characters.by_ref().take(FOUND_CHARS_MAX).collect();

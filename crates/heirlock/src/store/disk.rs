@@ -14,7 +14,7 @@ use rustix::fs::FileType;
 use crate::files::{self, Folder, Links, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX};
 
-/// File operations below one folder. Each is either done or an error; what is durable is said by the `sync` ones.
+/// File operations below one folder. Each is either done or an error; only the `sync` ones make anything durable.
 pub(crate) trait Disk: Send + Sync {
     /// The whole file, at most `max` bytes of it; a longer one is an error.
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>>;
@@ -22,12 +22,12 @@ pub(crate) trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// A folder, mode 0700; one that exists is fine.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
-    /// Whether it is a folder, whose it is, and who may write to it.
+    /// Whether it is a folder, its owner, and whether other users may write to it.
     fn owner(&self, path: &Path) -> io::Result<Owner>;
     /// Takes every right to a folder from all but its owner.
     fn protect(&self, path: &Path) -> io::Result<()>;
-    /// A new file, mode 0600, with these bytes; durable if `sync`. One that exists is never touched: it may be another
-    /// name of what is in use.
+    /// A new file, mode 0600, with these bytes; durable if `sync`. A file that exists is never touched: it may be
+    /// another name of a file in use.
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()>;
     /// Adds bytes to a file in one write, and makes them durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
@@ -49,7 +49,7 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 }
 
-/// What is said of a folder before anything in it is believed.
+/// The facts about a folder that are checked before anything in it is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
     /// A folder, and not something else of that name.

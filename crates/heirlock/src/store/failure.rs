@@ -1,5 +1,5 @@
-//! What goes wrong with the files of a store, and with the file in which a server remembers its store: of which kind each
-//! failure is, and the sentence that a person is told.
+//! Failures of a store's files, and of the file in which a server remembers its store: the kind of each, and the sentence that a
+//! person is told.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -9,13 +9,13 @@ use heirlock_core::store_identity::{OlderStore, WrongStore};
 use heirlock_core::{Generation, ServiceName};
 use thiserror::Error;
 
-/// What goes wrong with a file. Its sentence says where that file is.
+/// A failure of a file. Its sentence says where that file is.
 #[derive(Debug, Error)]
 pub(crate) enum FileError {
     /// Something in it could not be read or written.
     #[error("the store can't {action} {path}: {source}{}", remedy(.source))]
     Io {
-        /// what was tried: "write", "sync", "link", …
+        /// the step that was tried: "write", "sync", "link", …
         action: &'static str,
         /// where
         path: String,
@@ -30,7 +30,7 @@ pub(crate) enum FileError {
         path: String,
         /// the one that this server remembers, as it is shown to people
         expected: Option<String>,
-        /// what is there
+        /// the finding
         found: String,
     },
     /// It is another store than the one that this server remembers.
@@ -40,7 +40,7 @@ pub(crate) enum FileError {
     Wrong {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         why: WrongStore,
     },
@@ -51,7 +51,7 @@ pub(crate) enum FileError {
     Older {
         /// where
         path: String,
-        /// what was expected and found
+        /// the expectation and the finding
         #[source]
         why: OlderStore,
     },
@@ -68,7 +68,7 @@ pub(crate) enum FileError {
         generation: Generation,
         /// where it lies
         path: String,
-        /// what is wrong with it
+        /// the fault
         found: String,
     },
     /// A file of it that was not written by this version, or not only by it.
@@ -78,7 +78,7 @@ pub(crate) enum FileError {
     Unreadable {
         /// which
         path: String,
-        /// what is wrong with it
+        /// the fault
         found: String,
     },
     /// It is not what it should be.
@@ -86,11 +86,11 @@ pub(crate) enum FileError {
     Unexpected {
         /// where
         path: String,
-        /// what should be there
+        /// the expectation
         expected: String,
-        /// what is there
+        /// the finding
         found: String,
-        /// what an administrator can do
+        /// the remedy that an administrator has
         remedy: &'static str,
     },
 }
@@ -168,7 +168,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "; make room: clients are unprotected until then"
         }
         ErrorKind::PermissionDenied => "; give the folder to the user the agent runs as (mode 0700)",
-        // What was found says what to do.
+        // The finding itself says what to do.
         ErrorKind::InvalidInput | ErrorKind::FileTooLarge | ErrorKind::IsADirectory => "",
         ErrorKind::NotADirectory => "; a folder belongs there: remove what is in its place",
         ErrorKind::NotFound => "; see whether its volume is mounted, and what became of that file",

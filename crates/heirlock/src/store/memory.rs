@@ -1,4 +1,4 @@
-//! What a server remembers of its store ([`StoreMemory`]), in its own folder.
+//! A server's memory of its store ([`StoreMemory`]), in its own folder.
 
 use std::io;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) const FILE: &str = "store.json";
 /// Bytes of the largest one that is read: some hundred services.
 const MEMORY_BYTES_MAX: usize = 1024 * 1024;
 
-/// What is written by 'heirlock enable' on a host under guard, by earlier versions too. They remembered no store.
+/// The file that 'heirlock enable' writes on a host under guard, in earlier versions too. They remembered no store.
 pub(crate) const GUARD_FILE: &str = "enabled.json";
 
 /// This server's, from its local directory; nothing where nothing was remembered yet.
@@ -47,8 +47,8 @@ pub(crate) fn load(local_directory: &Path) -> Result<StoreMemory, StoreError> {
     })
 }
 
-/// Changes what is remembered, durably; a change that changes nothing writes nothing. What another process of this
-/// server wrote meanwhile stays.
+/// Changes the memory, durably; a change that changes nothing writes nothing. Changes that another process of this
+/// server wrote meanwhile stay.
 ///
 /// # Errors
 /// Where the file can't be read or written.
@@ -109,7 +109,7 @@ pub(crate) fn open_ours(
     }
 }
 
-/// Opens the configured store for what only looks at it, and says whether it is another one than this server's.
+/// Opens the configured store for commands that only look at it, and says whether it is another one than this server's.
 ///
 /// # Errors
 /// Where it can't be opened.
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_remembered_is_read_back_and_only_rises() {
+    fn the_memory_of_a_store_is_read_back_and_only_rises() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(load(folder.path()).unwrap(), StoreMemory::default());
         let (nfs, identity) = (ServiceName::parse("nfs").unwrap(), StoreIdentity::of(7));

@@ -12,8 +12,8 @@
 //! | `servers/<server>` | heartbeat, pause, incarnation, health, state number |
 //! | `identity` | which store it is: made with it, remembered by each server ([`memory`]) |
 //!
-//! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete. What every
-//! store promises is said in [`heirlock_core::store`]; here are the stores there are, and what a server remembers of its own.
+//! A generation appears whole or not at all ([`Store::begin_generation`]), so the newest one is always complete.
+//! [`heirlock_core::store`] names the promises of every store; here are the stores there are, and a server's memory of its own.
 
 #[cfg(test)]
 mod contract;
@@ -44,7 +44,7 @@ use crate::config::Settings;
 use crate::host::Host;
 
 /// The configured store of this host. It need not be there yet: its volume may be mounted later than the agent starts, and until
-/// then every call fails. It is here alone that a kind of store is chosen.
+/// then every call fails. No other place chooses a kind of store.
 pub(crate) fn open(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
     Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
 }

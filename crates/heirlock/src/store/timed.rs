@@ -1,4 +1,4 @@
-//! A store whose calls end in time, whatever hangs below it: a disk, a dead NFS server under the store's volume.
+//! A store whose calls end in time, also where a disk hangs, or a dead NFS server under the store's volume.
 //!
 //! Each call is made on a thread of the store's own, and the caller waits for it as long as [`STORE_WAIT_MAX`] says. A call
 //! that takes longer fails with [`StoreErrorKind::TimedOut`], and may come about all the same. Until it has ended no other
@@ -8,8 +8,8 @@
 //! The calls that carry a whole generation, or many records, are waited for as long as the store makes progress: on a
 //! slow disk a hundred thousand records need their time, and nothing hangs.
 //!
-//! Heartbeats have a thread besides. A record that hangs keeps no heart from beating, where the store takes that. One that
-//! ends late tells at the next beat what it has found.
+//! Heartbeats have a thread besides. A record that hangs keeps no heart from beating, where the store takes that. A heartbeat
+//! that ends late tells its result at the next beat.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -37,7 +37,7 @@ pub(crate) struct Timed {
     store: Arc<dyn Store>,
     calls: Lane,
     beats: Lane,
-    /// What a heartbeat has found that ended after its caller had given it up.
+    /// The result of a heartbeat that ended after its caller had given it up.
     late: Arc<Mutex<Option<Beaten>>>,
     /// How late it may be for that to be of use.
     late_max: Duration,
@@ -84,7 +84,7 @@ impl Timed {
         Ok(Self { store, calls, beats, late: Arc::default(), late_max: BEAT_LATE_MAX })
     }
 
-    /// One that waits for so long, for tests that show something else.
+    /// A store that waits for so long, for tests that show something else.
     #[cfg(test)]
     pub(crate) fn patient(store: Box<dyn Store>, wait_max: Duration) -> Self {
         let mut timed = Self::new(store, || {}).unwrap();
@@ -124,7 +124,7 @@ fn work(store: &dyn Store, calls: &Receiver<Call>, on: &Mutex<Option<On>>, ended
 }
 
 fn entered<T>(on: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
-    // What a thread that panicked left in it is still true.
+    // Its contents are still true after a thread has panicked.
     on.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -363,7 +363,7 @@ impl Store for Timed {
         let beaten = self.beats.call(self.store.as_ref(), "a heartbeat", Wait::Brief, move |store| {
             let began = Instant::now();
             let beaten = store.beat(&report)?;
-            // What was found longer ago tells nothing of this moment.
+            // An older result tells nothing of this moment.
             if began.elapsed() <= late_max {
                 *entered(&late) = Some(beaten.clone());
             }

@@ -15,7 +15,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// One that began so long ago.
+    /// A clock that began so long ago.
     #[cfg(test)]
     pub(crate) fn ahead(by: Duration) -> Self {
         Self(Instant::now().checked_sub(by).unwrap())

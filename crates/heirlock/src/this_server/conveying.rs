@@ -12,7 +12,7 @@ use super::work::Report;
 use crate::convey::Conveyor;
 use crate::threads;
 
-/// Done by the thread. One that is dropped undone, as where the thread has ended, reports that.
+/// Done by the thread. A task that is dropped undone, as where the thread has ended, reports that.
 type Task = Box<dyn FnOnce(&Conveyor) + Send>;
 
 /// The thread.
@@ -23,7 +23,7 @@ pub(super) struct Conveying {
 }
 
 impl Conveying {
-    /// One that has nothing to do yet.
+    /// A conveying thread that has nothing to do yet.
     pub(super) fn new(conveyor: Conveyor, inbox: Sender<Message>) -> Self {
         Self { conveyor, inbox, tasks: None }
     }

@@ -1,4 +1,4 @@
-//! Looks clients' names up, in threads that nothing waits for: a dead name server delays nobody.
+//! Looks clients' names up, in threads that nothing waits for: a dead name server delays no client.
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -7,9 +7,8 @@ use heirlock_nsm::name::no_clients_address;
 
 use crate::host::Host;
 
-/// All addresses of a client's name, the most likely first. What is no address of another host says nothing of where the
-/// client is: this server's own, which it may have in common with the client (a bridge of containers, say), are left out,
-/// unless the name has no other.
+/// All addresses of a client's name, the most likely first. Addresses of this server say nothing of where the client is, for it
+/// may have them in common with the client (a bridge of containers, say). They are left out, unless the name has no other.
 pub(crate) fn resolve(host: &Host, name: &MonName) -> Vec<IpAddr> {
     if !name.is_host_name() {
         return Vec::new();
@@ -31,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_with_a_scope_and_one_of_nobody_are_not_looked_up() {
+    fn an_address_with_a_scope_and_one_of_no_host_are_not_looked_up() {
         for name in ["fe80::1%lo", "0.0.0.0", "255.255.255.255", "::"] {
             assert!(resolve(&Host::here(), &MonName::parse(name).unwrap()).is_empty(), "{name}");
         }

@@ -32,12 +32,12 @@ pub(super) struct Looker {
 }
 
 impl Looker {
-    /// One that has nothing to do yet.
+    /// A looker that has nothing to do yet.
     pub(super) fn new(state_directory: PathBuf, inbox: Sender<Message>) -> Self {
         Self { state_directory, inbox, tasks: None }
     }
 
-    /// Begins a look, which reports by [`Message::Looked`] whatever becomes of it. `anew`: nothing that earlier looks read is
+    /// Begins a look, which reports by [`Message::Looked`], also where it fails. `anew`: nothing that earlier looks read is
     /// relied upon.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>)
     }
 }
 
-/// What is said of a look whose thread ended in the middle of it.
+/// The error of a look whose thread ended in the middle of it.
 const ENDED: &str = "the thread that looked at it has ended";
 
 /// Reports when it goes, also where the thread does.

@@ -2,12 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `run.rs` | the loop that hands the agent what comes, and what it listens to |
-//! | `work.rs`, `readiness.rs`, `volumes.rs`, `look_up.rs` | what is begun in threads and told by messages |
+//! | `run.rs` | the loop that hands the agent its messages, and the sockets and watches that it listens to |
+//! | `work.rs`, `readiness.rs`, `volumes.rs`, `look_up.rs` | work that is begun in threads and told by messages |
 //! | `conveying.rs` | the thread that places records and takes them away |
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
-//! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; what is noted for the next agent; the last status |
+//! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; notes for the next agent; the last status |
 
 mod clock;
 mod conveying;
@@ -50,7 +50,7 @@ use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
 use crate::host::Host;
-use crate::monitor::Desk;
+use crate::monitor::SharedMonitor;
 use crate::monitor::directory::Directory;
 use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
@@ -81,10 +81,10 @@ pub(crate) struct ThisServer {
     /// hints in the inbox would each cost a look.
     pub(crate) hinted: Arc<AtomicBool>,
     looker: Looker,
-    /// What the agent's own looks have read.
+    /// The files that the agent's own looks have read.
     memory: detector::Memory,
     /// heirlock is the status monitor.
-    pub(crate) desk: Option<Desk>,
+    pub(crate) monitor: Option<SharedMonitor>,
     directory: monitoring::Read,
     /// From which addresses clients can be told, in the run that was brought up last.
     readiness: Arc<Readiness>,
@@ -94,7 +94,7 @@ pub(crate) struct ThisServer {
 }
 
 impl ThisServer {
-    /// With what an earlier agent left here. What is begun is told to `inbox`.
+    /// With the files that an earlier agent left here. Work that is begun reports to `inbox`.
     ///
     /// # Errors
     /// Where what was conveyed can't be known.
@@ -126,7 +126,7 @@ impl ThisServer {
             },
             hinted: Arc::default(),
             memory: detector::Memory::default(),
-            desk: None,
+            monitor: None,
             directory: Arc::default(),
             readiness: Arc::default(),
             stop: Arc::default(),
@@ -134,7 +134,7 @@ impl ThisServer {
         })
     }
 
-    /// The same, of which nobody asks for the status.
+    /// The same, whose status no client asks for.
     #[cfg(test)]
     pub(crate) fn begun(host: Host, settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
         let snapshot = Arc::new(Snapshot::new(&host, settings));
@@ -189,7 +189,7 @@ impl ThisServer {
         Err("records were placed or taken away during each look".to_owned())
     }
 
-    /// What was written into the status monitor's directory becomes durable in time.
+    /// Makes the changes of the status monitor's directory durable, in time.
     fn sync_directory(&self) {
         let state_directory = self.settings.state_directory.clone();
         self.workshop.in_thread("sync", Message::DirectorySynced, move |_| {
@@ -198,7 +198,7 @@ impl ThisServer {
     }
 }
 
-/// What an earlier agent conveyed is remembered, and what it left half written is removed.
+/// Remembers the records that an earlier agent conveyed, and removes files that it left half written.
 fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
     let conveyor =
         Conveyor::open(&settings.state_directory, &settings.local_directory).with_context(|| {
@@ -231,11 +231,11 @@ impl Outside for ThisServer {
         from_elsewhere::may_say(kind, Source::Unknown)
     }
 
-    fn say_what_was_suppressed(&self, all: bool) {
+    fn say_suppressed_lines(&self, all: bool) {
         if all {
             from_elsewhere::say_all_that_was_suppressed();
         } else {
-            from_elsewhere::say_what_was_suppressed();
+            from_elsewhere::say_suppressed_lines();
         }
     }
 
@@ -342,21 +342,21 @@ impl Outside for ThisServer {
     }
 
     fn tell_monitor(&self, event: MonitorEvent) {
-        if let Some(desk) = &self.desk {
-            desk.tell(event);
+        if let Some(monitor) = &self.monitor {
+            monitor.tell(event);
         }
     }
 
     fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine> {
-        self.desk.as_ref().map(|desk| desk.lines(client)).unwrap_or_default()
+        self.monitor.as_ref().map(|monitor| monitor.lines(client)).unwrap_or_default()
     }
 
     fn may_forget(&self, client: &MonName) -> bool {
-        self.desk.as_ref().is_none_or(|desk| desk.may_forget(client))
+        self.monitor.as_ref().is_none_or(|monitor| monitor.may_forget(client))
     }
 
     fn monitor_standing(&self) -> Option<Standing> {
-        self.desk.as_ref().map(Desk::standing)
+        self.monitor.as_ref().map(SharedMonitor::standing)
     }
 
     fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
@@ -404,7 +404,7 @@ impl Outside for ThisServer {
 
     fn stop_telling(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // What is begun from now on is stopped by another one.
+        // Another flag stops the work that is begun from now on.
         self.stop = Arc::default();
     }
 

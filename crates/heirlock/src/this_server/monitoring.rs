@@ -14,10 +14,10 @@ use super::ThisServer;
 use crate::host::Host;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
-use crate::monitor::{self, Desk, Options, Trust};
+use crate::monitor::{self, Options, SharedMonitor, Trust};
 use crate::watchdog::Turns;
 
-/// What lies in the status monitor's directory, once that was read. The thread that reads it at the start fills it in.
+/// The status monitor's directory, once it was read. The thread that reads it at the start fills it in.
 pub(super) type Read = Arc<Mutex<Option<Directory>>>;
 
 impl ThisServer {
@@ -48,21 +48,21 @@ impl ThisServer {
         let mut differing = None;
         let (directory, placed) = (Arc::clone(&self.directory), self.conveyor.placed());
         let (host, state_directory) = (options.host.clone(), settings.state_directory.clone());
-        let prepare = |desk: &Desk| {
-            if !desk.resumes() {
-                differing = Some(read(&directory, &host, &state_directory, desk, &placed)?);
+        let prepare = |monitor: &SharedMonitor| {
+            if !monitor.resumes() {
+                differing = Some(read(&directory, &host, &state_directory, monitor, &placed)?);
             }
             Ok(())
         };
         let inbox = self.workshop.inbox.clone();
-        let desk = monitor::start(&options, sockets, prepare, turns, move |wanted| {
+        let monitor = monitor::start(&options, sockets, prepare, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
-        self.desk = Some(desk.clone());
+        self.monitor = Some(monitor.clone());
         if differing.is_none() {
             let told = |read| Message::DirectoryRead(Box::new(read));
             self.workshop.in_thread("directory", told, move |_| {
-                read(&directory, &host, &state_directory, &desk, &placed)
+                read(&directory, &host, &state_directory, &monitor, &placed)
                     .map_err(|error| format!("{error:#}"))
             });
         }
@@ -71,12 +71,12 @@ impl ThisServer {
 
     /// Reads the directory, now.
     pub(super) fn read_now(&self) -> Result<BTreeSet<MonName>> {
-        match &self.desk {
-            Some(desk) => read(
+        match &self.monitor {
+            Some(monitor) => read(
                 &self.directory,
                 &self.workshop.host,
                 &self.settings.state_directory,
-                desk,
+                monitor,
                 &self.conveyor.placed(),
             ),
             None => Ok(BTreeSet::new()),
@@ -95,13 +95,13 @@ impl ThisServer {
     }
 }
 
-/// Makes the desk know what lies in the directory, and answers of which clients the files are to follow. What was read first
-/// stays, for it knows what was written since.
+/// Makes the status monitor know the contents of the directory, and answers of which clients the files are to follow. The first reading
+/// stays, for it knows the files that were written since.
 fn read(
     into: &Read,
     host: &Host,
     state_directory: &Path,
-    desk: &Desk,
+    monitor: &SharedMonitor,
     placed: &BTreeMap<MonName, Vec<u8>>,
 ) -> Result<BTreeSet<MonName>> {
     let (mut directory, mut found) = Directory::open(host, state_directory)
@@ -111,8 +111,8 @@ fn read(
         parsed.lines.into_iter().for_each(|line| conveyed.entry(key(&line.mon_name)).or_default().push(line));
     }
     found.retain(|(line, _)| !conveyed.get(&key(&line.mon_name)).is_some_and(|of| of.contains(line)));
-    desk.found(found);
-    let differing = directory.differing(&desk.clients(), |client| desk.lines(client), &conveyed);
+    monitor.found(found);
+    let differing = directory.differing(&monitor.clients(), |client| monitor.lines(client), &conveyed);
     into.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(directory);
     Ok(differing)
 }

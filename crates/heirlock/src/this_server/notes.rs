@@ -1,4 +1,4 @@
-//! What this server notes for its next agent, in its runtime directory, which a boot empties, and in its local one.
+//! The notes of this server for its next agent, in its runtime directory, which a boot empties, and in its local one.
 
 use std::path::{Path, PathBuf};
 
@@ -15,17 +15,17 @@ const GRACE: &str = "grace.json";
 /// Bytes of it: one life, and two times.
 const GRACE_BYTES_MAX: usize = 64 * 1024;
 
-/// Who was registered when the lock manager recognised: it decides who has come back. A boot ends the life that was
-/// recognised.
+/// The clients that were registered when the lock manager recognised: they decide which clients have come back. A boot
+/// ends the life that was recognised.
 const REGISTRATIONS: &str = "registered-before";
 
 /// As long as it exists, this server is being maintained.
 const MAINTENANCE: &str = "maintenance";
 
-/// What that file says.
+/// The text of that file.
 const REMARK: &str = "while this file exists, the server's silence is no reason to adopt\n";
 
-/// What was noted of grace in this boot. What can't be read was torn by nobody's fault: then nothing is known, as before the
+/// The note on grace of this boot. A crash may have torn the file, so that it can't be read: then nothing is known, as before the
 /// first start.
 pub(super) fn grace(runtime_directory: &Path) -> Option<Remembered> {
     let bytes = trusted::read(&runtime_directory.join(GRACE), GRACE_BYTES_MAX).ok()?;
@@ -44,7 +44,7 @@ pub(super) fn note_grace(runtime_directory: &Path, noted: &Remembered) {
     }
 }
 
-/// Who was registered before, as an earlier agent noted it for this run.
+/// The clients that were registered before, as an earlier agent noted them for this run.
 pub(super) fn registrations(runtime_directory: &Path, run: &str) -> Option<Registrations> {
     let file = runtime_directory.join(REGISTRATIONS);
     let text = trusted::read_text(&file, REGISTRATIONS_BYTES_MAX).ok();
@@ -55,7 +55,7 @@ pub(super) fn registrations(runtime_directory: &Path, run: &str) -> Option<Regis
     noted
 }
 
-/// Notes who is registered, for the run that it is told of.
+/// Notes the registered clients, for their run.
 pub(super) fn note_registrations(runtime_directory: &Path, registrations: &Registrations) {
     let file = runtime_directory.join(REGISTRATIONS);
     // No sync: it is of use to this boot alone.

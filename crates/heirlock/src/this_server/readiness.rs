@@ -1,5 +1,5 @@
-//! From which addresses of a run's services clients can be told: each by itself, so that one that isn't served here holds up
-//! nobody who can be told from another.
+//! The readiness of a run's services: from which of their addresses clients can be told. Each counts by itself, so that an
+//! address which isn't served here delays no client that can be told from another.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::config::{Hook, ServiceSettings};
 use crate::threads;
 use crate::{arp, limits};
 
-/// What is known of each address. It is shared by the threads that look and those that tell.
+/// The state of each address, shared by the threads that look and those that tell.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     addresses: Mutex<BTreeMap<(ServiceName, IpAddr), Result<(), String>>>,
@@ -39,7 +39,7 @@ impl Readiness {
         addresses.iter().filter(|(_, ready)| ready.is_ok()).map(|((_, address), _)| *address).collect()
     }
 
-    /// What is missing at each address that is not ready.
+    /// The thing that is missing at each address that is not ready.
     pub(crate) fn missing(&self) -> Vec<(ServiceName, String)> {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let unready = addresses
@@ -48,7 +48,7 @@ impl Readiness {
         unready.collect()
     }
 
-    /// Nobody looks after it any more.
+    /// No thread looks after it any more.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
@@ -66,8 +66,8 @@ impl Readiness {
 }
 
 impl Workshop {
-    /// Brings up what the services need, or waits until they are there. The run goes on as soon as clients can be told from one
-    /// address; the others are waited for beside that. `held_up`: what the store said where it held the run up before this.
+    /// Brings up the needs of the services, or waits until they are there. The run goes on as soon as clients can be told from
+    /// one address; the others are waited for beside that. `held_up`: the store's error where it held the run up before this.
     pub(super) fn bring_up(
         &self,
         services: &[(ServiceName, Part)],
@@ -75,7 +75,7 @@ impl Workshop {
         held_up: Option<&str>,
         readiness: &Arc<Readiness>,
     ) {
-        // What keeps clients from being told then is none of the addresses, at which nobody could look.
+        // Then the addresses are not what keeps clients from being told: no thread could look at them in time.
         let came_late = (self.clock.now() >= last_call).then(|| match held_up {
             Some(why) => format!("the store did not work before grace was too short: {why}"),
             None => "grace was too short before the addresses could be looked at".to_owned(),
@@ -97,7 +97,7 @@ impl Workshop {
                 }
             }
         }
-        // What the server serves under its own name has its address. Its clients wait a little for a service's address, so
+        // The server's implicit service has its address. Its clients wait a little for a service's address, so
         // that the run is said to be ready when that is.
         let own_only = configured.is_empty();
         let has_own = configured.len() < services.len();
@@ -160,7 +160,7 @@ impl Workshop {
         }
     }
 
-    /// Looks until an address is ready; seldom, once it is too late to tell anybody from it.
+    /// Looks until an address is ready; seldom, once it is too late to tell clients from it.
     fn watch_address(
         &self,
         service: &ServiceName,
@@ -221,7 +221,7 @@ mod tests {
     use crate::lock_manager;
     use heirlock_agent::Message;
 
-    /// What is missing at the addresses of one service.
+    /// The things that are missing at the addresses of one service.
     fn missing_of(readiness: &Readiness, service: &str) -> Vec<String> {
         let of_it = readiness.missing().into_iter().filter(|(missing, _)| missing.as_str() == service);
         of_it.map(|(_, why)| why).collect()
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_run_goes_on_with_the_address_that_is_ready_and_the_others_are_named() {
         let (place, port) = (place(), rpcbind_and_programs("127.9.7.1"));
-        // 192.0.2.77 is not here, and at 127.9.7.2 nobody answers.
+        // 192.0.2.77 is not here, and at 127.9.7.2 no program answers.
         let addresses = ["192.0.2.77", "127.9.7.1", "127.9.7.2"];
         let (result, readiness) = bring_up(&place, &addresses, port, Duration::from_secs(600));
         assert_eq!(result, Ok(()), "long before the last call");
@@ -294,7 +294,7 @@ mod tests {
         let readiness = Readiness::default();
         let service: ServiceName = "nfs".parse().unwrap();
         let [good, bad]: [IpAddr; 2] = ["192.0.2.10", "2001:db8::10"].map(|a| a.parse().unwrap());
-        assert!(readiness.of(&service, good).is_err(), "nobody has looked");
+        assert!(readiness.of(&service, good).is_err(), "no thread has looked");
         assert!(readiness.note(&service, good, &Ok(())));
         assert!(!readiness.note(&service, good, &Ok(())), "no news");
         assert!(readiness.note(&service, bad, &Err("2001:db8::10 is not served here".into())));

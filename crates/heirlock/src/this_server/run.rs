@@ -1,4 +1,4 @@
-//! The agent of this server: what it listens to is begun, and a loop hands it what comes, one message at a time.
+//! The agent of this server: its sockets and watches are begun, and a loop hands it messages, one at a time.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -62,7 +62,7 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     served
 }
 
-/// What must be in place before anything is begun, and what an administrator is told at the start.
+/// Checks that must pass before anything is begun, and lines for an administrator at the start.
 fn prepare(host: &Host, settings: &Settings) -> Result<()> {
     for directory in [&settings.local_directory, &settings.runtime_directory] {
         trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
@@ -181,9 +181,9 @@ fn serve(
         let first = match messages.recv_timeout(patience) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => bail!("nobody can speak to the agent any more"),
+            Err(RecvTimeoutError::Disconnected) => bail!("no thread can send the agent a message any more"),
         };
-        // What has come together is looked at together: a burst of hints causes one scan, a burst of answers one sync.
+        // Messages that have come together are looked at together: a burst of hints causes one scan, a burst of answers one sync.
         let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
         for message in join_alike(first.into_iter().chain(more)) {
             if matches!(message, Message::Stop) {

@@ -14,7 +14,7 @@ use crate::store;
 #[derive(Debug)]
 pub(crate) struct Snapshot(Mutex<Known>);
 
-/// What was known at the last turn of the loop; how long that is ago is told when it is asked for.
+/// The status of the last turn of the loop; its age is told when the status is asked for.
 #[derive(Debug)]
 struct Known {
     report: StatusReport,

@@ -13,7 +13,7 @@ use crate::threads::{self, Lasting};
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
 const LOOKS_A_PORT: u32 = 20;
 
-/// Looks until nobody wants to know any more.
+/// Looks until no caller wants to know any more.
 ///
 /// # Errors
 /// Where no thread can be had.

@@ -1,4 +1,4 @@
-//! What takes its time: each piece of work runs in a thread of its own and reports to the agent's loop.
+//! Work that takes its time: each piece runs in a thread of its own and reports to the agent's loop.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub(crate) struct Workshop {
 }
 
 /// The clients of one service are being told, inside grace.
-struct Errand<'a> {
+struct Notification<'a> {
     shop: &'a Workshop,
     service: &'a ServiceName,
     names: LookUp,
@@ -54,7 +54,7 @@ struct Errand<'a> {
     stop: &'a AtomicBool,
 }
 
-impl notifier::Principal for Errand<'_> {
+impl notifier::Principal for Notification<'_> {
     fn now(&self) -> Moment {
         self.shop.clock.now()
     }
@@ -85,13 +85,13 @@ impl notifier::Principal for Errand<'_> {
     fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
         match self.shop.settings.service(self.service) {
             Some(_) => self.readiness.of(self.service, address),
-            // What the server serves under its own name has its address.
+            // The server's implicit service has its address.
             None => Ok(()),
         }
     }
 }
 
-/// What a thread reports to the loop, once. One that ends without it, as by a panic, reports that.
+/// The report of a thread to the loop, made once. A thread that ends without it, as by a panic, reports that.
 pub(super) struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
     inbox: Sender<Message>,
     message: Option<M>,
@@ -196,7 +196,7 @@ impl Workshop {
         })
     }
 
-    /// What an adoption needs, as the guard sees this host.
+    /// The unmet needs of an adoption, as the guard sees this host.
     fn look(&self, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
         let (host, settings, lock_manager) = (&self.host, &self.settings, self.lock_manager.as_ref());
         let missing =
@@ -217,7 +217,7 @@ impl Workshop {
             owners.iter().try_for_each(|(service, owner)| {
                 let asked = shop.hook(Hook::Fence, service, Some(owner));
                 let asked = asked.ok_or_else(|| {
-                    format!("no fence is configured, so nobody confirms that {owner} is off; set hooks.fence")
+                    format!("no fence is configured that would confirm that {owner} is off; set hooks.fence")
                 })?;
                 asked.map_err(|why| format!("the fence did not confirm that {owner} is off: {why}"))
             })
@@ -355,7 +355,7 @@ impl Workshop {
 
     /// Has the lock manager drop what was locked through the service's addresses: the server that serves it next grants anew.
     fn let_go_of_locks(&self, service: &ServiceName) -> Result<(), String> {
-        // Before the turn: a volume that hangs must hold up nobody who looks at it meanwhile.
+        // Before the turn: a volume that hangs must not delay a thread that looks at it meanwhile.
         let leaving = self
             .lock_manager
             .exported()
@@ -427,8 +427,8 @@ impl Workshop {
         };
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let mut errand = Errand { shop: self, service: &service, names, readiness, grace, stop };
-        let mut left = notifier::run(task, &mut errand);
+        let mut notification = Notification { shop: self, service: &service, names, readiness, grace, stop };
+        let mut left = notifier::run(task, &mut notification);
         left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         if !stop.load(Ordering::Relaxed) {
             self.report(Event::NotifyEnded { service, left });

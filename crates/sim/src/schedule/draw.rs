@@ -1,5 +1,5 @@
-//! The schedule of a seed. Every seed draws its own mixture of faults, and half of the kinds are off in each: what one fault
-//! would excuse is still tested without it.
+//! The schedule of a seed. Every seed draws its own mixture of faults, and half of the kinds are off in each: a promise that one
+//! fault would excuse is still tested without it.
 
 use fastrand::Rng;
 

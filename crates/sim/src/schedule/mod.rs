@@ -20,7 +20,7 @@ pub(crate) const SERVERS_MAX: usize = 3;
 /// All that decides a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// What everything is drawn from that the schedule does not say.
+    /// The seed of all draws that the schedule does not say.
     pub(crate) streams: u64,
     pub(crate) servers: Vec<ServerPlan>,
     /// Services that move. Each server has its own besides; by index these come after.
@@ -61,7 +61,7 @@ pub(crate) struct ClientPlan {
     pub(crate) loss: u8,
 }
 
-/// What goes wrong now and then.
+/// The faults that happen now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// A call of the store fails; all, some or none of what was asked for is there. Per 1,000 calls.
@@ -128,7 +128,7 @@ pub(crate) enum Incident {
     Crash { server: usize, steps: u32 },
     /// The agent dies, so many of its steps from now.
     KillAgent { server: usize, steps: u32 },
-    /// The agent is stopped (SIGSTOP) and goes on later, with what it knew. What comes for it meanwhile waits.
+    /// The agent is stopped (SIGSTOP) and goes on later, with its old knowledge. Messages for it wait meanwhile.
     StopAgent { server: usize, ms: Ms },
     /// NFS is stopped in order, and started again.
     RestartNfs { server: usize, ms: Ms },

@@ -14,7 +14,7 @@
 //! 12.250 crash server=nfs-a steps=13   # seconds since the world began
 //! ```
 //!
-//! What stands behind a `#` is for people.
+//! Text behind a `#` is for people.
 
 use std::fmt;
 use std::str::FromStr;
@@ -98,7 +98,7 @@ impl Schedule {
     /// Reads what was written down.
     ///
     /// # Errors
-    /// Where a line is not what it should be: which, what was expected and what was found.
+    /// Where a line is wrong: its number, the expectation and the finding.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut schedule = Self {
             streams: 0,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_what_it_should_be_is_refused_with_its_number() {
+    fn a_wrong_line_of_a_schedule_is_refused_with_its_number() {
         let good = "heirlock-sim history 1\nserver nfs-a kernel=6.1 state=7\nservice svc0 home=nfs-a\n\
                     client 0 mounts=svc0,nfs-a loss=0\n";
         assert!(Schedule::parse(good).is_ok());

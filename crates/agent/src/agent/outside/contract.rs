@@ -1,4 +1,4 @@
-//! What a server promises its agent, over every server there is. Work is left out, save that records are placed and taken
+//! The promises of a server to its agent, over every server there is. Work is left out, save that records are placed and taken
 //! away: the results of other work depend on the host.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -24,7 +24,7 @@ pub fn keeps_its_promises<O: Outside>(
     outside = registrations_are_noted_for_their_run(outside, &anew);
     outside = maintenance_is_noted(outside, &anew);
     outside = the_store_is_remembered(outside, &anew);
-    outside = what_is_placed_is_known_and_taken_for_no_registration(outside, &next, &anew);
+    outside = placed_records_are_known_and_taken_for_no_registration(outside, &next, &anew);
     hints_are_forgotten(&mut outside);
     assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
     assert_eq!(outside.registered_lines(&client(1)), []);
@@ -104,7 +104,7 @@ fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -
     outside
 }
 
-fn what_is_placed_is_known_and_taken_for_no_registration<O: Outside>(
+fn placed_records_are_known_and_taken_for_no_registration<O: Outside>(
     mut outside: O,
     next: &impl Fn(&mut O) -> Message,
     anew: &impl Fn(O) -> O,

@@ -110,7 +110,7 @@ impl CaptureMode {
         }
     }
 
-    /// Those that are meant for the other modes.
+    /// The values that are meant for the other modes.
     pub fn others<T>(self, each: ForEach<T>) -> Vec<T> {
         let all = Self::ALL.all().into_iter().zip(each.all());
         all.filter(|(mode, _)| mode.0 != self.0).map(|(_, one)| one).collect()
@@ -187,7 +187,7 @@ pub struct Key {
 
 /// The promise of a mode to clients.
 pub struct Promise {
-    /// Every lock that is granted is on record, whatever fails.
+    /// Every lock that is granted is on record, under every single failure.
     pub is_whole: bool,
     /// In words, with the time in which a lock may be lost.
     pub words: String,

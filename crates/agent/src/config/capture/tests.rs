@@ -60,7 +60,7 @@ fn the_value_for_a_capture_mode_is_its_own_and_the_others_are_all_but_it() {
 }
 
 #[test]
-fn a_capture_mode_has_rpc_statd_or_takes_its_place_and_calls_whole_only_what_closes_the_gap() {
+fn a_capture_mode_has_rpc_statd_or_takes_its_place_and_is_whole_only_where_it_closes_the_gap() {
     for mode in CaptureMode::ALL.all() {
         let properties = mode.properties();
         assert!(

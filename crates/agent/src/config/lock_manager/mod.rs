@@ -67,7 +67,8 @@ pub enum LockManagerKind {
     Command,
 }
 
-/// What is true of every lock manager of a kind, on every host. What differs from host to host, it is asked itself.
+/// The properties of every lock manager of a kind, on every host. For all that differs from host to host, the lock manager itself
+/// is asked.
 #[derive(Debug)]
 pub struct Properties {
     /// As the configuration spells it.

@@ -1,4 +1,4 @@
-//! What a status means: what is wrong, how bad that is, and what is to be done next. Pure: of the report alone.
+//! The meaning of a status: its problems, how bad each is, and the next step. Pure: of the report alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::{Heart, ServiceStatus, StatusReport};
 pub enum Level {
     /// Every client that registers is on record, and nothing is to be done.
     Well,
-    /// Somebody should look at it.
+    /// An administrator should look at it.
     Attention,
     /// Clients are unprotected, without their service, or have lost their locks.
     Unprotected,
@@ -19,7 +19,7 @@ pub enum Level {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What.
+    /// The kind of problem.
     pub kind: ProblemKind,
     /// Of which service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,12 +33,12 @@ pub struct Problem {
     /// How many clients it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<usize>,
-    /// What was said by whatever failed.
+    /// The words of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What can be wrong.
+/// The kinds of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
@@ -62,17 +62,17 @@ pub enum ProblemKind {
     ClientsRefused,
     /// Clients found no room in the store.
     NoRoom,
-    /// An address of a service, or what is served there, is missing: nobody could be told from it.
+    /// An address of a service, or a program that serves there, is missing: no client could be told from it.
     NotReady,
     /// The status monitor's files of some clients could not be written.
     ClientFilesBehind,
-    /// The lock manager takes no call that some clients were restarted: it may keep locks that nobody holds.
+    /// The lock manager takes no call that some clients were restarted: it may keep locks that no client holds.
     RestartsNotTaken,
     /// The address of a service that belongs to another server is on this one still.
     AddressLeftBehind,
-    /// Clients were there before the agent, and nobody knows whether their locks are gone.
+    /// Clients were there before the agent, and it is not known whether their locks are gone.
     GraceUnknown,
-    /// What lies in a directory is no monitor record.
+    /// An entry of a directory is no monitor record.
     NoRecord,
     /// Something in the store can't be read.
     Unreadable,
@@ -84,9 +84,9 @@ pub enum ProblemKind {
     ClientsUnreachable,
     /// An adoption waits for `--finish`.
     AwaitsFinish,
-    /// The owner of a service is silent, and nobody serves it.
+    /// The owner of a service is silent, and no server serves it.
     OwnerSilent,
-    /// A service was given up, and nobody has taken it.
+    /// A service was given up, and no server has taken it.
     NobodyServes,
     /// No server has ever claimed a service: none of its clients is on record under its name.
     NeverClaimed,
@@ -94,7 +94,7 @@ pub enum ProblemKind {
     Other,
 }
 
-/// What is to be done next for a service. The command that does it is made of it.
+/// The next step for a service. The command that does it is made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Next {
@@ -102,7 +102,7 @@ pub enum Next {
     Wait,
     /// Bring the address up, then `adopt --finish`.
     Finish,
-    /// `adopt`: it is nobody's, or its adoption failed.
+    /// `adopt`: no server holds it, or its adoption failed.
     Adopt,
     /// Make sure that its owner is off, then `adopt --owner-fenced`.
     AdoptFenced,
@@ -142,7 +142,7 @@ impl Problem {
         Self { clients: Some(clients), ..self }
     }
 
-    /// In the words of whatever failed.
+    /// In the words of the error.
     #[must_use]
     pub fn saying(self, error: &str) -> Self {
         Self { error: Some(error.to_owned()), ..self }
@@ -181,7 +181,7 @@ impl Problem {
 }
 
 impl StatusReport {
-    /// What the store says of a service can't be read.
+    /// The store's entries for a service can't be read.
     pub fn cannot_read(&self, service: &str) -> bool {
         let is_it = |problem: &Problem| {
             problem.kind == ProblemKind::Unreadable && problem.service.as_deref() == Some(service)
@@ -195,7 +195,7 @@ pub fn level(report: &StatusReport) -> Level {
     report.problems.iter().map(Problem::level).max().unwrap_or(Level::Well)
 }
 
-/// Adds what follows from the rest of a report: what is wrong with its services, and what is to be done next.
+/// Adds all that follows from the rest of a report: the problems of its services, and their next steps.
 pub fn judge(report: &mut StatusReport) {
     let hearts: Vec<(String, Heart)> =
         report.servers.iter().map(|server| (server.server.clone(), server.heart)).collect();
@@ -228,7 +228,7 @@ fn problems_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> 
     let problem = |kind| Problem::new(kind).of(&service.service);
     let mut found = Vec::new();
     if !is_ours {
-        // Of what others hold this server's own status says only that nobody serves it: each speaks for itself.
+        // For a service of another server, this server's status says only that no server serves it: each speaks for itself.
         if service.configured
             && let Some(server) = &service.released_by
         {
@@ -262,11 +262,11 @@ fn next_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Opti
         return Some(Next::Wait);
     }
     if is_ours {
-        // Who was never told still believes that it holds its locks: another grace period brings them back.
+        // A client that was never told still believes that it holds its locks: another grace period brings them back.
         let has_failed =
             service.phase.as_deref() == Some("failed") || service.lost > 0 && failure(service).is_some();
         let can_be_adopted = service.configured && has_failed;
-        // Nobody is at it, for no agent answers here.
+        // No agent works on it, for none answers here.
         let is_interrupted = !service.held && service.adopted_at_s.is_some() && phase_goes_on(service);
         return match service.lost + service.unreachable {
             _ if can_be_adopted => Some(Next::Adopt),

@@ -51,9 +51,9 @@ pub struct Observed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Records {
-    /// Those that were made durable, besides those that a generation began with.
+    /// Records that were made durable, besides those that a generation began with.
     pub written_total: u64,
-    /// Those that were removed, since a deletion was believed.
+    /// Records that were removed, since a deletion was believed.
     pub removed_total: u64,
     /// Changes that the store did not take. Each is tried again, and counts each time.
     pub failed_total: u64,
@@ -63,9 +63,9 @@ pub struct Records {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Registrations {
-    /// Those that became durable, or were already.
+    /// Registrations that became durable, or were already.
     pub durable_total: u64,
-    /// Those that did not.
+    /// Registrations that did not.
     pub failed_total: u64,
     /// From when the agent heard of a batch of them until it answered.
     pub seconds: Times,
@@ -75,9 +75,9 @@ pub struct Registrations {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Calls {
-    /// Those that succeeded.
+    /// Calls that succeeded.
     pub done_total: u64,
-    /// Those that failed.
+    /// Calls that failed.
     pub failed_total: u64,
     /// How long each of them took, also those that failed.
     pub seconds: Times,
@@ -358,7 +358,7 @@ impl Outcomes {
 }
 
 impl Runs {
-    /// Those that began for this reason.
+    /// The ends of runs that began for this reason.
     fn of(&mut self, cause: Cause) -> &mut Ends {
         match cause {
             Cause::Asked => &mut self.asked,
@@ -395,7 +395,7 @@ impl Phases {
 }
 
 impl Hooks {
-    /// Those of this name.
+    /// The calls of this hook.
     pub(crate) fn of(&mut self, hook: Hook) -> &mut Calls {
         match hook {
             Hook::Fence => &mut self.fence,
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_observed_is_the_same_after_it_was_written_and_read() {
+    fn observed_numbers_are_the_same_after_they_were_written_and_read() {
         let mut observed = Observed { began_at_s: 5, ..Observed::default() };
         observed.commits.ended(Duration::from_micros(1_234_567), true);
         observed.phases.of(Phase::Settling).unwrap().took(Duration::from_nanos(90_000_000_001));
@@ -471,7 +471,7 @@ mod tests {
     const DOCUMENT: &str = include_str!("../../../../../docs/observed.md");
 
     #[test]
-    fn every_number_of_what_was_observed_has_a_name_with_its_unit_and_is_in_its_document() {
+    fn every_observed_number_has_a_name_with_its_unit_and_is_in_its_document() {
         fn names(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
             let serde_json::Value::Object(fields) = value else { return found.push(path.to_owned()) };
             for (name, value) in fields {

@@ -12,7 +12,7 @@ use crate::limits::{PLACED_TIME_MAX, TAKEN_AWAY_TIME_MAX};
 /// Turns of the loop until something comes about: some for each heartbeat of some minutes. A loop that spins takes more.
 const TURNS_MAX: usize = 2_000;
 
-/// What was answered.
+/// The answer, once it was given.
 type Heard = Arc<Mutex<Option<Result<Answer, Failure>>>>;
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ fn adoption(heard: &Heard) -> AdoptionReport {
     }
 }
 
-/// One turn of the loop: what is due, then a message; where there is none, time passes until something is due.
+/// One turn of the loop: the work that is due, then a message; where there is none, time passes until something is due.
 fn turn(agent: &mut Agent<World>) {
     agent.do_what_is_due();
     assert_eq!(agent.must_end(), None);
@@ -109,7 +109,7 @@ fn clients_are_told_while_records_are_being_placed_and_the_run_settles_once_that
     assert!(heartbeat(&store) > beats + 20, "the heart goes on beating");
     let settled = until(&mut agent, "it settles", |agent| phase(agent) == Some(Phase::Settled));
     assert!(settled > began + PLACED_TIME_MAX && settled < began + PLACED_TIME_MAX + GRACE);
-    // What was placed, and is being taken away, is looked after a minute longer.
+    // Placed records that are being taken away are looked after a minute longer.
     assert!(answer(&heard).is_none());
     let ended = until(&mut agent, "the end is told", |_| answer(&heard).is_some());
     assert_eq!(ended, settled + TAKEN_AWAY_TIME_MAX);
@@ -140,7 +140,7 @@ fn a_command_finds_all_records_placed_and_one_that_hangs_keeps_it_from_no_client
 }
 
 #[test]
-fn what_could_not_be_placed_is_told_however_late_and_the_end_comes_after_all_is_taken_away() {
+fn a_record_that_could_not_be_placed_is_told_however_late_and_the_end_comes_after_all_is_taken_away() {
     let (_store, mut agent) = hanging(true);
     let (notified, settled) =
         (adopt_until(&mut agent, AnswerWhen::Notified), adopt_until(&mut agent, AnswerWhen::Settled));

@@ -5,15 +5,15 @@ use crate::config::Hook;
 use crate::control::report::observed::{Answers, Ends, Hooks, Observed, Outcomes, Runs};
 
 #[test]
-fn what_an_agent_does_is_counted_where_it_happens_and_every_other_number_stays_at_zero() {
+fn events_of_an_agent_are_counted_where_they_happen_and_every_other_number_stays_at_zero() {
     let (store, mut agent) = begun();
     let before = *agent.status().observed.unwrap();
     assert_eq!(before, Observed { began_at_s: before.began_at_s, ..Observed::default() });
     adopt(&store, &mut agent, None);
-    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::nobody()));
+    agent.handle(Message::Request(Box::new(Request::Maintenance { on: false }), Responder::without_client()));
     agent.handle(Message::Request(
         Box::new(Request::Release { service: service("gone") }),
-        Responder::nobody(),
+        Responder::without_client(),
     ));
     agent.handle(Message::HookRan(Hook::Fence, Duration::from_secs(2), false));
     let counted = *agent.status().observed.unwrap();

@@ -51,7 +51,7 @@ fn a_client_that_is_registered_is_not_forgotten_before_the_first_look_shows_it_n
         store.load(&service("new"), Generation(1)).unwrap().records.into_keys().collect()
     };
     agent.do_what_is_due();
-    assert_eq!(kept(), clients(), "nothing is known yet of who is there");
+    assert_eq!(kept(), clients(), "no look has told yet which clients are there");
     let delay = CaptureSettings::default().tombstone_delay;
     go_on(&mut agent, delay + Duration::from_secs(20), |_| assert!(kept().contains(&came_back)));
     assert_eq!(kept(), [came_back], "{did_not} was lost long ago, and did not come back");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::*;
 use crate::control::{Answer, Failure, Progress, Respond};
 
-/// What a caller was answered, once it was.
+/// The answer to a caller, once it was given.
 #[derive(Debug, Default, Clone)]
 struct Heard(Arc<OnceLock<Result<Answer, Failure>>>);
 
@@ -19,7 +19,7 @@ impl Respond for Heard {
     }
 }
 
-/// What is answered at once.
+/// The answer that is given at once.
 fn answer_at_once(agent: &mut Agent<World>, request: Request) -> Result<Answer, Failure> {
     let heard = Heard::default();
     agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));

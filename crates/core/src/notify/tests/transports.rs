@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Heard {
     rpcbind: Transport,
-    /// What rpcbind says is registered.
+    /// The registrations that rpcbind tells.
     registered: [bool; 2],
     monitor: Transport,
 }

@@ -64,7 +64,7 @@ fn error(place: &Place) -> String {
     place.status().store.error.unwrap_or_default()
 }
 
-/// Whatever of it vanishes, and however much.
+/// Any part of it may vanish.
 #[test]
 fn a_claim_or_a_generation_that_vanishes_is_written_anew_with_all_that_is_known() {
     for gone in ["services/nfs", "services/nfs/1", "services/nfs/claims/1", "services/nfs/claims"] {
@@ -85,7 +85,7 @@ fn a_claim_or_a_generation_that_vanishes_is_written_anew_with_all_that_is_known(
 }
 
 #[test]
-fn a_store_that_comes_back_without_what_it_held_is_not_well_before_that_is_in_it_again() {
+fn a_store_that_comes_back_without_its_records_is_not_well_before_they_are_in_it_again() {
     let mut place = holding(&["10.0.0.1"]);
     let (store, away) = (path(&place, "store"), path(&place, "away"));
     fs::rename(&store, &away).unwrap();
@@ -121,7 +121,7 @@ fn an_older_copy_under_a_living_agent_is_found_out_and_completed() {
     fs::rename(&old, &store).unwrap();
     look(&mut place);
     let all = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9"];
-    assert_eq!(clients(&place, 1), all, "and who is in it besides is believed");
+    assert_eq!(clients(&place, 1), all, "and a client that is in it besides is believed");
     assert_eq!(known(&place), all);
     assert_eq!(error(&place), "");
 }
@@ -160,7 +160,7 @@ fn an_agent_that_begins_on_an_older_copy_acts_on_nothing_and_goes_on_above_it_wh
     let old = path(&place, "old");
     copy(&path(&place, "store"), &old);
     let nfs = service("nfs");
-    // What happened since: three adoptions by this server.
+    // Since then this server has adopted three times.
     let happened = |memory: &mut StoreMemory| {
         memory.saw(&nfs, Generation(4), Some(Generation(4)), Some(StateNumber(15)));
     };
@@ -202,7 +202,7 @@ fn a_service_that_the_store_has_lost_is_never_claimed_as_if_for_the_first_time()
 
 /// It may be serving there.
 #[test]
-fn who_holds_a_service_in_an_accepted_store_keeps_it() {
+fn the_holder_of_a_service_in_an_accepted_store_keeps_it() {
     let mut place = holding(&["10.0.0.1"]);
     let (store, nfs) = (path(&place, "store"), service("nfs"));
     fs::rename(&store, path(&place, "away")).unwrap();
@@ -231,7 +231,7 @@ fn a_store_of_an_earlier_version_gets_an_identity_and_keeps_all() {
 }
 
 #[test]
-fn what_another_server_holds_is_remembered_with_its_number() {
+fn a_service_of_another_server_is_remembered_with_its_number() {
     let mut place = place();
     let (store, nfs) = (stored(&place), service("nfs"));
     let claim = heirlock_core::claim::Claim::new(Generation(3), &"nfs-a".parse().unwrap(), "agent", 0);
@@ -244,7 +244,7 @@ fn what_another_server_holds_is_remembered_with_its_number() {
     fs::remove_dir_all(path(&place, "store/services/nfs")).unwrap();
     look(&mut place);
     assert!(error(&place).contains("did the store lose it?"), "{}", error(&place));
-    // Its owner, who knows it all, has written it anew.
+    // Its owner, which knows it all, has written it anew.
     store.claim(&nfs, &claim).unwrap();
     store.begin_generation(&nfs, Generation(3), &contents).unwrap();
     look(&mut place);
@@ -252,7 +252,7 @@ fn what_another_server_holds_is_remembered_with_its_number() {
 }
 
 #[test]
-fn what_can_t_be_remembered_is_said_and_written_later() {
+fn a_memory_that_cannot_be_written_is_said_and_written_later() {
     let mut place = holding(&[]);
     let (local, away) = (path(&place, "local"), path(&place, "elsewhere"));
     fs::rename(&local, &away).unwrap();

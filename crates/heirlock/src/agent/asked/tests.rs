@@ -6,7 +6,7 @@ use heirlock_core::takeover::Phase;
 use crate::agent::testing::{Place, place, place_on_a_network, service};
 use crate::control::{AnswerWhen, Line, Progress};
 
-/// What the one who asks for an adoption hears until it has claimed.
+/// The progress that the caller of an adoption hears until it has claimed.
 fn heard(mut place: Place, prepare: bool) -> Vec<Progress> {
     let (responder, lines) = crate::control::heard();
     let service = service("nfs");

@@ -13,7 +13,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 #[test]
-fn who_came_back_since_the_last_beat_is_seen_to_live_before_anything_is_claimed() {
+fn a_server_that_came_back_since_the_last_beat_is_seen_to_live_before_anything_is_claimed() {
     let place = tempfile::tempdir().unwrap();
     let store = DirStore::create(&place.path().join("store")).unwrap();
     let report = |server: &str| ServerReport::new(server.parse().unwrap(), "run-1");

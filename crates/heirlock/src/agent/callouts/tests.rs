@@ -39,7 +39,7 @@ fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
 
 /// The mode was changed before the store had taken in what a callout noted, and the client's record went meanwhile.
 #[test]
-fn what_a_callout_noted_is_taken_in_whatever_the_capture_mode_is_by_then() {
+fn a_note_of_a_callout_is_taken_in_under_any_later_capture_mode() {
     for mode in CaptureMode::ALL.all().map(CaptureMode::as_str) {
         let mut place = place_in_mode(mode);
         let here = place.directory.path();

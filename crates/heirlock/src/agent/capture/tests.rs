@@ -55,7 +55,7 @@ fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {
 }
 
 #[test]
-fn a_hinted_look_opens_what_changed_and_any_other_opens_all() {
+fn a_hinted_look_opens_changed_files_and_any_other_opens_all() {
     let mut place = place();
     let sm = place.directory.path().join("nfs/sm");
     let register = |name: &str| fs::write(sm.join(name), LINE.replace("10.0.0.1", name)).unwrap();
@@ -117,7 +117,7 @@ fn known(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn the_loop_goes_on_while_it_is_looked_and_takes_in_what_was_found() {
+fn the_loop_goes_on_during_a_look_and_takes_its_result_in() {
     let mut place = looked_once();
     register(&place, "10.0.0.1");
     let looked = begun(&mut place);
@@ -136,7 +136,7 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     place.agent.looked(place.agent.outside.now(), looked);
     assert!(place.agent.capture.found.clients.len() == 1 && !place.agent.capture.is_busy());
     assert!(place.agent.next_due() <= place.agent.outside.now(), "it is looked at once more");
-    // What was placed while it was looked may have been taken for a registration.
+    // A record that was placed during the look may have been taken for a registration.
     place.turn();
     let looked = begun(&mut place);
     let conveyed = BTreeMap::from([(MonName::parse("10.0.0.9").unwrap(), LINE.as_bytes().to_vec())]);

@@ -50,7 +50,7 @@ fn a_server_that_mounted_its_own_service_is_called_at_its_own_address_or_named()
             let place = adopted(place_on_a_network(), &[(client, record.clone())], &["198.51.100.1"]);
             let is_ours = client != "192.0.2.11";
             let expected = if is_ours { "198.51.100.1" } else { client };
-            // 192.0.2.11 is the address of a service that this server does not hold: whoever holds it is there.
+            // 192.0.2.11 is the address of a service that this server does not hold: the server that holds it is there.
             assert_eq!(told(&place, Part::Target, client), Ok(vec![expected.to_owned()]), "{client} {node}");
             assert_eq!(
                 place.agent.means_the_same_here(&name(client), record.as_bytes()),
@@ -67,7 +67,7 @@ fn a_server_that_mounted_its_own_service_is_called_at_its_own_address_or_named()
 }
 
 #[test]
-fn a_server_says_by_itself_where_it_is_and_leaves_out_what_floats() {
+fn a_server_says_by_itself_where_it_is_and_leaves_floating_addresses_out() {
     let mut place = place_on_a_network();
     place.agent.beat(Moment::START);
     let servers = place.agent.store.servers().unwrap();
@@ -88,7 +88,7 @@ fn an_address_that_a_third_server_has_as_well_is_not_that_of_the_first() {
     );
     let called = told(&place, Part::Target, "127.0.0.1");
     assert_eq!(called, Ok(vec!["198.51.100.1".to_owned(), "198.51.100.2".to_owned()]), "one floats");
-    // It has moved since: whoever answers there is another host.
+    // It has moved since: another host answers there.
     let addresses = vec!["198.51.100.2".parse().unwrap()];
     let third = ServerReport { addresses, ..ServerReport::new("nfs-c".parse().unwrap(), "run-1") };
     place.agent.store.put_server(&third).unwrap();
@@ -97,7 +97,7 @@ fn an_address_that_a_third_server_has_as_well_is_not_that_of_the_first() {
 }
 
 #[test]
-fn on_the_same_server_they_mean_what_they_say() {
+fn on_the_same_server_own_names_and_addresses_count_as_written() {
     for (client, server, part) in [
         ("127.0.0.1", "nfs-b", Part::Target),
         ("192.0.2.10", "nfs-b.example", Part::Own),

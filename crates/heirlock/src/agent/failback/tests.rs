@@ -20,7 +20,7 @@ fn asked_for(place: &mut Place, asked: u64) {
     store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
     let now = place.agent.outside.now();
     place.agent.pulse.look(now, &store).unwrap();
-    place.agent.answer_wishes(now);
+    place.agent.answer_home_requests(now);
 }
 
 /// It holds that service, in the life 1 of its lock manager.
@@ -93,7 +93,7 @@ fn a_run_that_was_asked_for_holds_a_release_up_and_says_how_long() {
 }
 
 #[test]
-fn a_self_adoption_goes_on_without_what_is_given_away_and_only_once_it_is() {
+fn a_self_adoption_goes_on_without_a_service_that_is_given_away_and_only_once_it_is() {
     let mut place = with_a_guest();
     look(&mut place, "2");
     place.turn();

@@ -25,7 +25,7 @@ fn claimed_by_another(first: &str) -> (Place, Claim) {
 }
 
 #[test]
-fn nothing_is_restarted_while_the_address_of_what_another_server_has_claimed_from_us_is_here() {
+fn nothing_is_restarted_while_the_address_of_a_service_that_another_server_has_claimed_is_here() {
     let (mut place, claim) = claimed_by_another("nfs-b");
     place.agent.note_others(&service("new"), &claim, true).unwrap();
     let problems = place.agent.left_behind_problems();

@@ -38,7 +38,7 @@ fn monitoring() -> Place {
     store.commit(&service("nfs"), &claim, &[Change::put(client(1), bytes(1))]).unwrap();
     let now = place.agent.outside.now();
     place.agent.refresh_holdings(now);
-    // What this server serves by itself is no concern of these tests.
+    // This server's implicit service is no concern of these tests.
     place.agent.held.retain(|held, _| *held == service("nfs"));
     assert_eq!(place.agent.held.len(), 1);
     begin_monitoring(&mut place.agent);
@@ -47,7 +47,7 @@ fn monitoring() -> Place {
 }
 
 fn knows(place: &Place, number: u8) -> bool {
-    place.agent.outside.desk.as_ref().unwrap().knows(&client(number))
+    place.agent.outside.monitor.as_ref().unwrap().knows(&client(number))
 }
 
 fn committed(place: &mut Place, entries: &[RecordChange]) {
@@ -55,7 +55,7 @@ fn committed(place: &mut Place, entries: &[RecordChange]) {
 }
 
 #[test]
-fn who_arrives_while_another_goes_is_made_known_as_durable() {
+fn a_client_that_arrives_while_another_goes_is_made_known_as_durable() {
     let mut place = monitoring();
     // As one look does that believes one deletion and catches up with one client that was at risk.
     assert!(place.agent.may_forget(&client(1)));
@@ -71,7 +71,7 @@ fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let now = place.agent.outside.now();
     place.agent.resolved(now, &named, Ok(client(1).address().into_iter().collect()));
     place.agent.tell_durable();
-    assert!(place.agent.outside.desk.as_ref().unwrap().knows(&named));
+    assert!(place.agent.outside.monitor.as_ref().unwrap().knows(&named));
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn killed_and_answering(place: &mut Place) {
 fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
     let mut place = monitoring();
     let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
-    let desk = place.agent.outside.desk.clone().unwrap();
-    desk.found(vec![(line(1), std::time::SystemTime::now())]);
-    // One that left just before: its file could not follow any more.
+    let monitor = place.agent.outside.monitor.clone().unwrap();
+    monitor.found(vec![(line(1), std::time::SystemTime::now())]);
+    // A client that left just before: its file could not follow any more.
     let sm = place.directory.path().join("nfs/sm");
     std::fs::write(sm.join(client(2).as_str()), bytes(2)).unwrap();
     killed_and_answering(&mut place);

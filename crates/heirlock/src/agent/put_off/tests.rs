@@ -123,10 +123,10 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     assert!(place.agent.store.probe().is_err());
     let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
-    place.agent.say_what_was_put_off(now);
+    place.agent.say_messages_put_off(now);
     let Line::Progress(progress) = lines.recv().unwrap() else { panic!() };
     assert_eq!(progress.wait.unwrap().for_what, "the store to answer");
-    place.agent.end_what_was_put_off(now + STORE_ANSWERS_TIME_MAX * 2);
+    place.agent.end_messages_put_off_too_long(now + STORE_ANSWERS_TIME_MAX * 2);
     let Line::Failed(failure) = lines.recv().unwrap() else { panic!() };
     assert!(failure.message.contains("takes longer than 800 ms"), "{}", failure.message);
     let (responder, lines) = crate::control::heard();
@@ -152,7 +152,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
         assert!(place.agent.held.contains_key(&service("new")) && lines.try_recv().is_err());
         place.agent.beat(now);
         if waits_too_long {
-            place.agent.end_what_was_put_off(now + STORE_ANSWERS_TIME_MAX * 2);
+            place.agent.end_messages_put_off_too_long(now + STORE_ANSWERS_TIME_MAX * 2);
             let end = lines.iter().find(|line| !matches!(line, Line::Progress(_)));
             assert!(matches!(end, Some(Line::Failed(_))), "{end:?}");
         }

@@ -45,7 +45,7 @@ fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_al
         Message::GraceAsked(of, answer) => Some((of, answer)),
         _ => None,
     });
-    assert_eq!((&asked.0, asked.1.0), (&life, Probe::NoAnswer), "nobody is there to be asked");
+    assert_eq!((&asked.0, asked.1.0), (&life, Probe::NoAnswer), "no lock manager is there to be asked");
     for answer in [Probe::NoAnswer, Probe::NotInGrace] {
         assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, None));
         answers(&mut place, &life, answer);
@@ -75,7 +75,7 @@ fn strangers_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_th
 }
 
 #[test]
-fn a_self_adoption_goes_on_while_what_was_asked_for_is_checked_and_makes_way_when_that_has_claimed() {
+fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_has_claimed() {
     let mut place = with_a_stranger();
     let life = look(&mut place, "1", true);
     answers(&mut place, &life, Probe::InGrace);
@@ -104,13 +104,13 @@ fn a_self_adoption_goes_on_while_what_was_asked_for_is_checked_and_makes_way_whe
 }
 
 #[test]
-fn a_self_adoption_begins_while_what_was_asked_for_is_still_checked() {
+fn a_self_adoption_begins_while_another_run_is_still_checked() {
     let mut place = with_a_stranger();
     place.begin("new");
     let asked = place.number();
     let life = look(&mut place, "1", true);
     answers(&mut place, &life, Probe::InGrace);
-    assert_eq!(place.claims("nfs"), 2, "nobody waits for a fence");
+    assert_eq!(place.claims("nfs"), 2, "no claim waits for a fence");
     place.agent.worked_for(asked, Event::Fit(Ok(())));
     assert_eq!((place.claims("new"), place.claims("nfs")), (1, 3));
 }

@@ -21,7 +21,7 @@ use crate::store::{Contents, ServerReport, StoreError, StoreErrorKind};
 use crate::this_server::Clock;
 
 #[test]
-fn what_was_found_out_for_one_run_permits_nothing_to_the_next() {
+fn findings_for_one_run_permit_nothing_to_the_next() {
     let mut place = place();
     place.begin("nfs");
     let late = place.next_that(|message| matches!(message, Message::Fit(..)).then_some(message));
@@ -75,7 +75,7 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     place.agent.handle(late);
     assert_eq!(place.phase(), None, "its number belongs to a life that has ended");
     let journal = &place.agent.held[&service("new")].journal;
-    assert_eq!((journal.phase, &journal.life), (Phase::Settled, &None), "whoever comes next owes it all");
+    assert_eq!((journal.phase, &journal.life), (Phase::Settled, &None), "the next agent owes it all");
     assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
 }
 
@@ -103,7 +103,7 @@ fn each_milestone_has_the_time_at_which_it_was_reached() {
 }
 
 #[test]
-fn who_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
+fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next_one() {
     let mut place = about_to_tell("watch");
     let clients = ["10.0.0.1", "10.0.0.2"].map(|name| MonName::parse(name).unwrap());
     place.event(Event::Acknowledged { service: service("nfs"), clients: clients.to_vec() });
@@ -201,7 +201,7 @@ fn a_generation_of_this_server_whose_journal_has_no_sense_is_begun_anew_with_all
     assert_eq!((clients, journal.phase, journal.troubles.len()), (2, Phase::Claimed, 0), "{journal:?}");
 }
 
-/// What `--force` accepts, or what happens after the adoption was accepted: neither needs a client.
+/// The troubles that `--force` accepts, and those that come after the adoption was accepted: neither needs a client.
 #[test]
 fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_named() {
     for (what, named) in [("nfs/sm", "symbolic link"), ("local/conveyed.json", "conveyed.json")] {
@@ -225,7 +225,7 @@ fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_
 }
 
 #[test]
-fn what_could_not_be_read_is_still_named_where_the_claim_was_interrupted() {
+fn entries_that_could_not_be_read_are_still_named_where_the_claim_was_interrupted() {
     let mut place = place();
     damaged(&place);
     let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);

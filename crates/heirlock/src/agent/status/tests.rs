@@ -82,7 +82,7 @@ fn a_run_that_was_interrupted_leaves_clients_of_whom_nothing_is_known() {
     assert_eq!(counted(Phase::Settled), (1, 1, 0), "the other one came later");
 }
 
-/// The message of each event, without its fields: what `journalctl` shows.
+/// The message of each event, without its fields, as `journalctl` shows it.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<Vec<String>>>);
 
@@ -231,7 +231,7 @@ fn a_run_that_the_store_holds_up_says_so() {
     assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
 }
 
-/// The directory belongs to another user, who may fill it.
+/// The directory belongs to another user, which may fill it.
 #[test]
 fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted() {
     let mut place = place();

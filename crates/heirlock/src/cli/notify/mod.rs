@@ -5,7 +5,7 @@
 //! agent and no name server, and never asks for the end of a grace period.
 
 mod directory;
-mod errand;
+mod notification;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ use super::logging;
 use super::output::Output;
 use crate::guard::status_monitor_directory;
 use directory::{Client, Counting, Directory};
-use errand::Errand;
+use notification::Notification;
 
 /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
 #[derive(Debug, Args)]
@@ -117,14 +117,14 @@ pub(super) fn run(host: &Host, options: &Notify, output: &Output) -> Result<Exit
     let clients = found.clients.len();
     let task = task(options, &names, state, &found.clients);
     let prepared_ms = millis(began);
-    let errand = Errand::begin(directory, &found.clients, options.retry_time.0);
-    let mut errand = errand.map_err(|error| Failed::new(Exit::Failed, error))?;
-    let mut left = notifier::run(task, &mut errand);
+    let notification = Notification::begin(directory, &found.clients, options.retry_time.0);
+    let mut notification = notification.map_err(|error| Failed::new(Exit::Failed, error))?;
+    let mut left = notifier::run(task, &mut notification);
     crate::from_elsewhere::say_all_that_was_suppressed();
     left.sort_by(|a, b| a.0.cmp(&b.0));
     let ended_ms = millis(began);
-    problems.extend(errand.end());
-    // What went wrong on the way is said before the report.
+    problems.extend(notification.end());
+    // Errors on the way are said before the report.
     log_queue::flush();
     let report = Report {
         state_number: Some(state.0),

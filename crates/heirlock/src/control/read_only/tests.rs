@@ -8,7 +8,7 @@ use rustix::process::{Gid, Uid};
 use super::super::{Answer, Line, Request, ask_read_only};
 use super::*;
 
-/// Somebody else on this host, in no group of ours.
+/// Another user of this host, in no group of ours.
 const NEIGHBOUR: u32 = 65_534;
 
 /// The group that may read the status.
@@ -18,7 +18,7 @@ fn status(responder: Responder) {
     responder.done(Answer::changed(None, "the status"));
 }
 
-/// Does something as another user, who is in this group alone. Linux keeps users and groups for each thread.
+/// Does something as another user, which is in this group alone. Linux keeps users and groups for each thread.
 fn as_neighbour<T: Send>(gid: u32, what: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let as_neighbour = || {

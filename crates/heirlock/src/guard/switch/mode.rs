@@ -66,6 +66,6 @@ pub(super) trait ModeOnHost {
 pub(super) struct Units {
     /// Ours, which are enabled and started.
     pub(super) ours: &'static [&'static str],
-    /// Those of others, which are masked.
+    /// Units of others, which are masked.
     pub(super) masked: &'static [&'static str],
 }

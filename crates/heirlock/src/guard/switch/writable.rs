@@ -23,7 +23,7 @@ struct Obstacle {
 }
 
 impl Run<'_> {
-    /// Those of these files that are to be written: the others are brought by this host's configuration, and can't be.
+    /// The files of these that are to be written: the others are brought by this host's configuration, and can't be.
     pub(super) fn files_to_write(&mut self, files: Vec<OurFile>) -> Result<Vec<OurFile>, GuardError> {
         let mut obstacles = self.folders_in_the_way();
         let mut written = Vec::new();

@@ -13,7 +13,7 @@ use crate::files::{self, trusted};
 use crate::host::Host;
 use crate::lock_manager::exported;
 
-/// Read after all others: what they say of an export counts.
+/// Read after all others, so that their word on an export counts.
 const NAME: &str = "zz-heirlock-restart.exports";
 
 const REMARK: &str =
@@ -109,7 +109,7 @@ impl Exports {
         path.ancestors().any(|ancestor| exported.contains(ancestor))
     }
 
-    /// Which path is exported to whom by files.
+    /// The pairs of path and client that files export.
     fn in_files(&self) -> io::Result<BTreeSet<(String, String)>> {
         let mut files = vec![self.file.clone()];
         let names = files::if_present(trusted::names(&self.folder, crate::limits::EXPORTS_FILES_MAX))?
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cluster_manager_exports_is_in_a_file_until_nfs_runs_again() {
+    fn exports_of_a_cluster_manager_are_in_a_file_until_nfs_runs_again() {
         let table = "/srv/one\t*(rw,sync,fsid=1)\n/srv/homes\t*(rw,sync,fsid=2)\n\
                      /srv/a\\040b\t10.0.0.0/8(rw,fsid=3)\n/srv/all\t*(ro)\n";
         let place = place("\"/srv/a b\" host(rw)\n/srv/all\n", table);

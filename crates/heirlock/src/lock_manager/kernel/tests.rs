@@ -63,7 +63,7 @@ fn refusal(kernel: &Kernel, strategy: Strategy) -> String {
 }
 
 #[test]
-fn what_an_adoption_needs_of_the_host_is_looked_for_before() {
+fn needs_of_an_adoption_on_the_host_are_looked_for_before() {
     let proc = FakeProc::new();
     let mut kernel = Kernel { rpcbind_port: 9, ..proc.kernel() };
     kernel.settings.restart_nfs =
@@ -195,7 +195,7 @@ fn a_restart_is_believed_only_when_another_lockd_serves() {
 }
 
 #[test]
-fn a_command_that_fails_says_what_it_said() {
+fn the_error_of_a_command_that_fails_holds_its_output() {
     let proc = FakeProc::new();
     let mut kernel = proc.kernel();
     kernel.settings.restart_nfs = Some(script("echo no such device >&2; exit 1".into()));
@@ -204,7 +204,7 @@ fn a_command_that_fails_says_what_it_said() {
 }
 
 #[test]
-fn what_is_let_go_of_is_written_in_one_line_and_without_nfsd_there_is_nothing() {
+fn an_address_to_let_go_is_written_in_one_line_and_without_nfsd_there_is_nothing() {
     let proc = FakeProc::new();
     let path = Path::new("/srv/nfs");
     proc.kernel().let_go_of_file_system(path).unwrap();

@@ -70,7 +70,7 @@ fn inside() {
     compare(&theirs, &ours);
 }
 
-fn start_here() -> Desk {
+fn start_here() -> SharedMonitor {
     let options = Options {
         rules: rules(),
         state_directory: NSM.into(),
@@ -84,12 +84,12 @@ fn start_here() -> Desk {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let desk = start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
-    record(desk.clone(), options, receiver, StoreIs::Well, Arc::default());
+    let monitor = start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    record(monitor.clone(), options, receiver, StoreIs::Well, Arc::default());
     wait_until("our registration", || {
         registered(Transport::Tcp) == Some(port) && registered(Transport::Udp) == Some(port)
     });
-    desk
+    monitor
 }
 
 fn compare(theirs: &BTreeMap<&str, String>, ours: &BTreeMap<&str, String>) {

@@ -1,4 +1,4 @@
-//! Claims: how they are read, and what tells what they said where they can't be.
+//! Claims: how they are read, and which entries tell their text where they can't be read.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -37,10 +37,10 @@ impl DirStore {
         }
     }
 
-    /// The newest claim. A claim is made by link(2): what is no file was never one, and stands in nobody's way, unless a
-    /// generation was begun under its number. None is without a claim: then the claim was there, and was lost.
+    /// The newest claim. A claim is made by link(2): an entry that is no file was never one, and stands in no server's way,
+    /// unless a generation was begun under its number. None is without a claim: then the claim was there, and was lost.
     pub(super) fn newest(&self, service: &ServiceName) -> Result<Option<Claim>, FileError> {
-        // Before the claims are: what is begun meanwhile was claimed before that.
+        // Read before the claims: a generation that is begun meanwhile was claimed before that.
         let begun = self.newest_folder(&self.service(service), Generation(u64::MAX))?;
         let mut numbers: BTreeSet<Generation> = self.numbers(&self.claims(service))?.into_iter().collect();
         numbers.extend(begun);
@@ -64,7 +64,7 @@ impl DirStore {
         service: &ServiceName,
         than: Generation,
     ) -> Result<Option<Claim>, FileError> {
-        // What is wrong with an older one says nothing here.
+        // A fault of an older one says nothing here.
         let newest = self.numbers(&self.claims(service))?.into_iter().find(|number| *number > than);
         let begun = self.newest_folder(&self.service(service), Generation(u64::MAX))?;
         match newest.or(begun.filter(|begun| *begun > than)) {
@@ -135,7 +135,7 @@ impl DirStore {
         FileError::Claim { service: service.clone(), generation, path, found }
     }
 
-    /// A mark that is no file is nobody's word.
+    /// A mark that is no file was made by no server.
     fn is_marked(&self, service: &ServiceName, generation: Generation) -> Result<bool, FileError> {
         match self.read_if(&self.claims(service).join(format!("{generation}.released"))) {
             Err(error) if error.is_no_file() => Ok(self.say_stray(&error)),

@@ -12,7 +12,7 @@ use super::files::ASIDE;
 use super::generation::whole_lines;
 use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, to_json, unexpected};
 
-/// What becomes of a file.
+/// The step that is taken with a file.
 enum Step {
     Put(Vec<u8>),
     Remove,
@@ -22,8 +22,8 @@ enum Step {
 type Place<'a> = (PathBuf, &'a [Change]);
 
 impl DirStore {
-    /// First all new files are written and synced, then they take their names, then the folders are synced; what is
-    /// appended comes last. A crash in between leaves each client with its old record or its new one.
+    /// First all new files are written and synced, then they take their names, then the folders are synced; lines are
+    /// appended last. A crash in between leaves each client with its old record or its new one.
     pub(super) fn commit_changes(&self, places: &[Place<'_>]) -> Result<(), FileError> {
         let (mut steps, mut appended) = (Vec::new(), Vec::new());
         for (generation, changes) in places {
@@ -49,7 +49,7 @@ impl DirStore {
             if let Step::Put(bytes) = step {
                 let temporary = self.temporary(path.parent().unwrap_or(&self.root));
                 temporaries.push(temporary.clone());
-                // What another service keeps of the same client is the same file: it needs no sync of its own.
+                // Another service's record of the same client is the same file: it needs no sync of its own.
                 let file = alike.entry((path.file_name(), bytes)).or_insert_with(|| temporary.clone());
                 if *file == temporary || self.disk().link(file, &temporary).is_err() {
                     self.disk().write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
@@ -88,7 +88,7 @@ impl DirStore {
     }
 
     /// Before the first commit of this run to a generation: removes what an earlier run did not finish. Only the owner
-    /// of a generation writes to it, so nobody is at work there. A torn outcome is cut off, or
+    /// of a generation writes to it, so no other server is at work there. A torn outcome is cut off, or
     /// it would pass for a whole one after the next is appended.
     fn tidy(&self, tidied: &mut HashSet<PathBuf>, generation: &Path) -> Result<(), FileError> {
         if tidied.contains(generation) {
@@ -96,7 +96,7 @@ impl DirStore {
         }
         for folder in [generation.to_owned(), generation.join("sm")] {
             for name in self.hidden(&folder)? {
-                // What was moved aside is an administrator's to remove.
+                // Only an administrator removes entries that were moved aside.
                 if !name[1..].starts_with(&self.unique) && !name.starts_with(ASIDE) {
                     self.remove_if(&folder.join(name))?;
                 }
@@ -106,7 +106,7 @@ impl DirStore {
         match self.read_if(&path) {
             Ok(Some(bytes)) => self.replace(&path, &bytes[..whole_lines(&bytes)])?,
             Ok(None) => {}
-            // What can't be read could not be added to either.
+            // A file that can't be read could not be added to either.
             Err(error) if error.is_of_one_entry() => self.move_aside(&path)?,
             Err(error) => return Err(error),
         }

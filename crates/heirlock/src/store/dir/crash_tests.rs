@@ -1,5 +1,5 @@
-//! A scripted history is cut off before every one of its steps, or fails at it; what is found afterwards must be what
-//! was acknowledged.
+//! A scripted history is cut off before every one of its steps, or fails at it; the store must then show all that was
+//! acknowledged, and nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ enum Call {
     Beat(u64),
 }
 
-/// What a store shows.
+/// The contents that a store shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Picture {
     claim: Option<Claim>,
@@ -141,7 +141,7 @@ impl Call {
         }
     }
 
-    /// What it does to a picture.
+    /// Its effect on a picture.
     fn paint(&self, picture: &mut Picture) {
         match self {
             Call::Claim(claim) => picture.claim = Some(claim.clone()),
@@ -188,7 +188,7 @@ fn look(store: &DirStore) -> Picture {
     for number in 1..=GENERATIONS {
         if store.newest_generation(&service(), Generation(number)).unwrap() == Some(Generation(number)) {
             let mut contents = store.load(&service(), Generation(number)).unwrap();
-            // What is repeated after a failure may have been there already.
+            // A change that is repeated after a failure may have been there already.
             let mut seen = HashSet::new();
             contents.outcomes.retain(|line| seen.insert(line.clone()));
             picture.generations.insert(number, contents);
@@ -253,7 +253,7 @@ fn a_crash_before_any_step_loses_nothing_that_was_acknowledged() {
             let disk = disk.after_crash(survives);
             let store = open(&disk);
             check(&look(&store), before, after, &place);
-            // The next run finishes the work, and what it finishes is durable.
+            // The next run finishes the work, and its work is durable.
             for call in &history[done..] {
                 call.make(&store).unwrap_or_else(|error| panic!("{place}: {error}"));
             }
@@ -301,7 +301,7 @@ fn a_claim_that_was_answered_never_changes_its_owner() {
             let answer = open(&disk).claim(&service(), &claim(1, "b")).unwrap();
             let owner = if answer == ClaimAnswer::Won { claim(1, "b") } else { claim(1, "a") };
             assert!(!answered || owner == claim(1, "a"), "step {step}, {survives:?}: {answer:?}");
-            // Whoever lost has been told of somebody who is there to stay.
+            // The server that lost has been told of a winner whose claim stays.
             let store = open(&disk.after_crash(Survives::Nothing));
             assert_eq!(store.newest_claim(&service()).unwrap(), Some(owner), "step {step}, {survives:?}");
         }
@@ -385,7 +385,7 @@ fn a_fault_that_stays_fails_every_call_until_it_is_lifted() {
                 assert!(store.probe().is_err(), "{place}: the probe sees nothing");
                 check(&look(&store), &pictures[done], &pictures[done + 1], &place);
                 if error == Errno::NOSPC {
-                    // What fills the disk further would be in the way of its mending.
+                    // A file that fills the disk further would be in the way of its mending.
                     let left = disk.paths().into_iter().find(|path| path.contains("/."));
                     assert!(left.is_none() || matches!(call, Call::Prune(_)), "{place}: {left:?}");
                 }
@@ -425,7 +425,7 @@ fn a_store_that_can_t_be_read_never_looks_empty() {
 
 /// Two clients of two services, each record one file with two names; few, and enough to share one sync.
 #[test]
-fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged() {
+fn a_record_of_several_services_is_durable_in_all_of_them_when_it_is_acknowledged() {
     let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
     for clients in [2, 12] {
         let put = |i: usize| Change::put(name(&format!("c{i}")), record(&format!("c{i}"), "new"));
@@ -465,7 +465,8 @@ fn what_several_services_keep_is_durable_in_all_of_them_when_it_is_acknowledged(
     }
 }
 
-/// Whoever was told of an identity finds that one, whatever breaks off around it, and whoever else made the store.
+/// A server that was told of an identity finds that one, wherever the making of the store breaks off, and also where another
+/// server made it.
 #[test]
 fn a_store_whose_making_was_cut_off_has_one_identity_for_ever() {
     let whole = FaultyDisk::new();

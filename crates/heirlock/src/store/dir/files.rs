@@ -11,7 +11,7 @@ use super::{DirStore, FileError, failed};
 use crate::from_elsewhere;
 use crate::limits::STORE_FILE_BYTES_MAX;
 
-/// What the names of entries begin with that were moved aside.
+/// The beginning of the names of entries that were moved aside.
 pub(super) const ASIDE: &str = ".aside.";
 
 impl DirStore {
@@ -88,7 +88,7 @@ impl DirStore {
         put.inspect_err(|_| self.discard(&[temporary]))
     }
 
-    /// A hidden name in this folder that nobody else uses, and that was never used: a file that became another one by
+    /// A hidden name in this folder that no other process uses, and that was never used: a file that became another one by
     /// link(2) must not be written to again. Shorter than the longest client's name.
     pub(super) fn temporary(&self, folder: &Path) -> PathBuf {
         folder.join(format!(".{}", self.suffix()))
@@ -119,7 +119,7 @@ impl DirStore {
         }
     }
 
-    /// Gives a file or a generation its name. What has that name and was never made by heirlock gives way: else one folder
+    /// Gives a file or a generation its name. An entry of that name that was never made by heirlock gives way: else one folder
     /// that is called as a client would stop every commit of its service.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         match self.disk().rename(from, to) {
@@ -151,7 +151,7 @@ impl DirStore {
         self.sync(folder)
     }
 
-    /// Creates a file that nobody else created; `false` where somebody has. Either way it is durable.
+    /// Creates a file, unless it exists already: then `false`. Either way it is durable.
     pub(super) fn create_exclusively(&self, path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
         let temporary = self.temporary(path.parent().unwrap_or(&self.root));
         let created = self.link(&temporary, path, bytes);

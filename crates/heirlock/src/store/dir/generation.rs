@@ -14,7 +14,8 @@ use super::commit::{check_record, outcome_line};
 use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, shortened, to_json};
 
 impl DirStore {
-    /// Builds a generation under a hidden name, then gives it its own. What it has from the one before it shares with it.
+    /// Builds a generation under a hidden name, then gives it its own. Files that are the same as in the generation before are
+    /// shared with it.
     pub(super) fn begin(
         &self,
         service: &Path,
@@ -36,14 +37,14 @@ impl DirStore {
             }
         });
         if !matches!(built, Ok(true)) {
-            // What stays of it is swept when its number is pruned.
+            // Any rest of it is swept when its number is pruned.
             let _ = self.disk().remove_folder(&unfinished);
         }
         built?;
         self.sync(service)
     }
 
-    /// The newest generation at or below this number. An entry that is no folder is none, whatever its name is.
+    /// The newest generation at or below this number. An entry that is no folder is no generation, whatever its name is.
     pub(super) fn newest_folder(
         &self,
         service: &Path,
@@ -65,7 +66,7 @@ impl DirStore {
         }
     }
 
-    /// Builds a generation that nobody sees yet.
+    /// Builds a generation that no reader sees yet.
     fn build(&self, path: &Path, contents: &Contents, before: Option<&Path>) -> Result<(), FileError> {
         let sm = path.join("sm");
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
@@ -157,7 +158,7 @@ impl DirStore {
         Ok(contents)
     }
 
-    /// The files beside the records. One that can't be read is named, and keeps nobody from the records.
+    /// The files beside the records. A file that can't be read is named, and the records are read all the same.
     fn load_all_beside(&self, generation: &Path, contents: &mut Contents) -> Result<(), FileError> {
         let damaged = |name: &str, why: String, part| Damaged { path: name.to_owned(), why, part };
         let mut load = |name: &str, part| match self.read_if(&generation.join(name)) {
@@ -192,7 +193,8 @@ impl DirStore {
         Ok(Some(bytes))
     }
 
-    /// Removes generations below `keep_from` save the newest, and what crashes left of their making or removal.
+    /// Removes generations below `keep_from` save the newest, and the unfinished folders that crashes left of their making or
+    /// removal.
     pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), FileError> {
         for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
             // Hidden first: half a generation must not pass for a whole one.
@@ -220,7 +222,7 @@ impl DirStore {
         Ok(())
     }
 
-    /// What is unfinished in a folder. One that does not exist has nothing.
+    /// The unfinished entries of a folder. A folder that does not exist has none.
     pub(super) fn hidden(&self, folder: &Path) -> Result<Vec<String>, FileError> {
         match self.disk().list(folder) {
             Ok(names) => {

@@ -18,14 +18,15 @@ const LINE: &str = "heirlock store identity, format 1: ";
 const IDENTITY_BYTES_MAX: usize = 256;
 
 impl DirStore {
-    /// A store as it is, whatever is expected.
+    /// A store as it is, expected or not.
     pub(super) fn look(&self) -> Result<Found, FileError> {
         let identity = self.read_identity()?;
         let services = self.claimed_services()?;
         Ok(Found { identity, kept: Kept::of(&services) })
     }
 
-    /// Gives the folder an identity, unless it has one: of all who try at the same moment one wins, and all go by that one.
+    /// Gives the folder an identity, unless it has one: of all servers that try at the same moment one wins, and all go by its
+    /// identity.
     pub(super) fn identify(&self, identity: &StoreIdentity) -> Result<StoreIdentity, FileError> {
         let path = self.root.join(IDENTITY);
         self.create_exclusively(&path, line(identity).as_bytes())?;
@@ -48,7 +49,7 @@ impl DirStore {
     }
 
     pub(super) fn expected(&self) -> MutexGuard<'_, Option<StoreIdentity>> {
-        // What a thread that panicked left in it is still true.
+        // Its contents are still true after a thread has panicked.
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

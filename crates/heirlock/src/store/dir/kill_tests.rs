@@ -1,4 +1,4 @@
-//! A process that works on a store is killed at moments that nobody chose. The test runs itself as that process.
+//! A process that works on a store is killed at random moments. The test runs itself as that process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +43,7 @@ fn outcome_of(round: u64) -> OutcomeLine {
 }
 
 fn say(line: &str) {
-    // Past the test's own capture, and in one write: what is said was acknowledged.
+    // Past the test's own capture, and in one write: a printed line was acknowledged.
     io::stdout().write_all(format!("\nacknowledged {line}\n").as_bytes()).unwrap();
     io::stdout().flush().unwrap();
 }
@@ -96,7 +96,7 @@ fn start(root: &Path) -> Child {
         .unwrap()
 }
 
-/// What was acknowledged, over all lives.
+/// The acknowledged changes, over all lives.
 #[derive(Default)]
 struct Acknowledged {
     claim: u64,
@@ -123,7 +123,7 @@ impl Acknowledged {
         true
     }
 
-    /// What is found is from then on as good as acknowledged: it was seen.
+    /// Contents that were found are from then on as good as acknowledged: they were seen.
     fn check(&mut self, store: &DirStore, place: &str) {
         let claim = store.newest_claim(&service()).unwrap();
         let claimed = claim.map_or(0, |claim| claim.generation.0);
@@ -182,7 +182,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         acknowledged.check(&DirStore::open(&root).unwrap(), &format!("kill {kill}"));
     }
     assert!(acknowledged.rounds.len() as u64 == CLIENTS, "the lives were too short to show anything");
-    // What the killed left unfinished is bounded: each life swept what it found.
+    // The unfinished entries of the killed processes are bounded: each life swept those that it found.
     let newest = root.join(format!("services/nfs-a/{}/sm", acknowledged.begun));
     assert!(fs::read_dir(newest).unwrap().count() as u64 <= 2 * CLIENTS);
 }

@@ -1,4 +1,4 @@
-//! What is looked at after the fact: claims and generations that are over, and the few lines that outlive them.
+//! The past of services: claims and generations that are over, and the few lines that outlive them.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ impl DirStore {
         generation: Generation,
     ) -> Result<Account, FileError> {
         let path = self.generation(service, generation);
-        // One that can't be read keeps nobody from the others.
+        // The others are read also where one can't be.
         let beside = |name: &str| match self.read_if(&path.join(name)) {
             Err(error) if error.is_of_one_entry() => Ok(None),
             read => read,

@@ -1,4 +1,4 @@
-//! One entry that is none of the store's concerns itself alone: whatever it is, and wherever it lies.
+//! An entry that is none of the store's concerns itself alone, of any kind and in any place.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c
 
 type Plant = fn(&Path);
 
-/// What is no file, by what it is.
+/// Entries that are no file, by their kind.
 const NO_FILES: [(&str, Plant); 6] = [
     ("pipe", |path| mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()),
     ("socket", |path| drop(UnixListener::bind(path).unwrap())),
@@ -102,7 +102,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
 }
 
 #[test]
-fn what_is_no_file_beside_the_records_keeps_nobody_from_them() {
+fn an_entry_beside_the_records_that_is_no_file_leaves_them_readable() {
     for (what, plant) in all() {
         for name in ["state", "journal.json", "outcomes"] {
             let (_folder, at, store) = begun();
@@ -146,7 +146,7 @@ fn a_journal_without_sense_is_none_and_outcomes_without_sense_are_left_out() {
 }
 
 #[test]
-fn what_is_no_file_among_the_claims_is_no_claim() {
+fn an_entry_among_the_claims_that_is_no_file_is_no_claim() {
     for (what, plant) in NO_FILES {
         let (_folder, at, store) = begun();
         plant(&at.join("claims/2"));
@@ -162,7 +162,7 @@ fn what_is_no_file_among_the_claims_is_no_claim() {
 }
 
 #[test]
-fn what_is_no_folder_among_the_generations_is_none() {
+fn an_entry_among_the_generations_that_is_no_folder_is_no_generation() {
     for (what, plant) in all().filter(|(what, _)| *what != "folder") {
         let (_folder, at, store) = begun();
         plant(&at.join("2"));
@@ -177,7 +177,7 @@ fn what_is_no_folder_among_the_generations_is_none() {
 }
 
 #[test]
-fn what_is_no_file_among_the_heartbeats_stops_no_heart() {
+fn an_entry_among_the_heartbeats_that_is_no_file_stops_no_heart() {
     for (what, plant) in all() {
         let (_folder, at, store) = begun();
         let servers = at.join("../../servers");
@@ -195,7 +195,7 @@ fn what_is_no_file_among_the_heartbeats_stops_no_heart() {
 }
 
 #[test]
-fn what_is_no_service_keeps_nobody_from_the_services() {
+fn an_entry_that_is_no_service_leaves_the_services_readable() {
     for (what, plant) in all() {
         let (_folder, at, store) = begun();
         plant(&at.join("../other"));
@@ -268,7 +268,7 @@ fn begun_with_journal() -> (tempfile::TempDir, PathBuf, DirStore) {
 }
 
 #[test]
-fn what_a_claim_said_that_cannot_be_read_is_told_by_the_generation_that_it_began() {
+fn the_text_of_an_unreadable_claim_is_told_by_the_generation_that_it_began() {
     let gone: (&str, Plant) = ("nothing", |_| {});
     let of_another: (&str, Plant) = ("the claim of another generation", |path| {
         fs::write(path, serde_json::to_string(&claim(9)).unwrap()).unwrap();
@@ -288,7 +288,7 @@ fn what_a_claim_said_that_cannot_be_read_is_told_by_the_generation_that_it_began
         store.restore_claim(&service(), &claim(1)).unwrap();
         let whole = store.newest_claim(&service()).unwrap();
         assert_eq!(whole, Some(Claim { released: true, ..claim(1) }), "{what}");
-        // What can be read is never changed.
+        // A claim that can be read is never changed.
         store.restore_claim(&service(), &Claim { claimed_at_s: 8, ..claim(1) }).unwrap();
         assert_eq!(store.newest_claim(&service()).unwrap(), whole, "{what}");
         assert_eq!(store.claim(&service(), &claim(2)).unwrap(), ClaimAnswer::Won, "{what}");

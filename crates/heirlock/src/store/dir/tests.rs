@@ -1,4 +1,4 @@
-//! What only folders can suffer: other owners, volumes that are not mounted, and what others left in them.
+//! The troubles that only folders can have: other owners, volumes that are not mounted, and entries of other programs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -151,7 +151,7 @@ fn a_store_that_others_may_change_is_refused() {
 }
 
 #[test]
-fn a_store_of_somebody_else_is_refused() {
+fn a_store_of_another_user_is_refused() {
     let us = rustix::process::geteuid().as_raw();
     let theirs = Owner { is_folder: true, uid: us + 1, mode: 0o700 };
     let error = check_owner(Path::new("/srv/store"), theirs).unwrap_err().to_string();
@@ -172,7 +172,7 @@ fn a_store_of_somebody_else_is_refused() {
 }
 
 #[test]
-fn what_is_no_store_is_refused() {
+fn a_folder_that_is_no_store_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("store");
     let refused = |expected: &str| {
@@ -220,7 +220,7 @@ fn a_generation_is_a_status_monitor_s_directory() {
 
 /// One file, so that it is written and synced once.
 #[test]
-fn what_two_services_keep_of_a_client_is_one_file() {
+fn a_client_of_two_services_is_kept_in_one_file() {
     let (_folder, root, store) = begun();
     let other = ServiceName::parse("nfs-b").unwrap();
     store.claim(&other, &claim(1)).unwrap();
@@ -235,7 +235,7 @@ fn what_two_services_keep_of_a_client_is_one_file() {
 
 /// So that ten thousand clients don't wait for as many files to be written.
 #[test]
-fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
+fn a_generation_shares_equal_records_with_the_one_before() {
     let (_folder, root, store) = begun();
     let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
     let another = LINE.replace("10.0.0.1", "10.0.0.2");
@@ -254,7 +254,7 @@ fn a_generation_shares_with_the_one_before_what_is_the_same_in_both() {
     assert_eq!(inode(1, &same), inode(2, &same));
     assert_ne!(inode(1, &other), inode(2, &other));
     assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
-    // Who changes one leaves the other as it is.
+    // A change of one leaves the other as it is.
     store.commit(&service(), &claim(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
     assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
@@ -275,7 +275,7 @@ fn a_torn_outcome_is_left_out_and_never_completed() {
 }
 
 #[test]
-fn what_is_foreign_in_a_generation_is_named_and_stays() {
+fn a_foreign_entry_of_a_generation_is_named_and_stays() {
     use std::os::unix::ffi::OsStrExt;
     let (_folder, root, store) = begun();
     let sm = root.join("services/nfs-a/1/sm");
@@ -294,13 +294,13 @@ fn what_is_foreign_in_a_generation_is_named_and_stays() {
 }
 
 #[test]
-fn what_a_crash_left_is_swept_by_the_next_run() {
+fn unfinished_entries_of_a_crash_are_swept_by_the_next_run() {
     let (_folder, root, store) = begun();
     store.claim(&service(), &claim(2)).unwrap();
     store.begin_generation(&service(), Generation(2), &Contents::default()).unwrap();
     let services = root.join("services/nfs-a");
     fs::create_dir_all(services.join(".1.9.00000000.0/sm")).unwrap();
-    // Somebody may be building this one just now.
+    // Another server may be building this one just now.
     fs::create_dir_all(services.join(".3.9.00000000.0/sm")).unwrap();
     for left in ["2/sm/.9.00000000.1", "2/.9.00000000.2"] {
         fs::write(services.join(left), LINE).unwrap();
@@ -344,7 +344,7 @@ fn heartbeats_that_make_no_sense_are_left_out() {
     assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [report()]);
 }
 
-/// What earlier and later versions read, to the byte.
+/// A journal that earlier and later versions read, to the byte.
 const JOURNAL: &str = r#"{
   "run": "run-1",
   "server": "nfs-b",

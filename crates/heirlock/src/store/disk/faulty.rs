@@ -1,8 +1,9 @@
-//! A disk in memory that behaves as badly as a disk may: what was not synced may be lost, kept or torn at a crash, in
+//! A disk in memory that behaves as badly as a disk may: changes that were not synced may be lost, kept or torn at a crash, in
 //! any combination, and any step may fail.
 //!
 //! It is harsher than most file systems: names of one folder become durable independently of each other, fsync of a
-//! file says nothing of its name, and what an fsync failed to write is never written by a later one (as on Linux).
+//! file says nothing of its name, and bytes that an fsync failed to write are never written by a later one (as on
+//! Linux).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{Disk, Owner};
 
-/// What goes wrong. Steps are counted from the disk's beginning; looking is no step.
+/// A fault. Steps are counted from the disk's beginning; looking is no step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
@@ -29,7 +30,7 @@ pub(crate) enum Fault {
     All(Errno),
 }
 
-/// What is still there after a crash, of what was not synced.
+/// The unsynced changes that are still there after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Survives {
     Nothing,
@@ -64,7 +65,7 @@ enum Node {
     },
 }
 
-/// A change of a folder that happens whole or not at all: names, and what they stand for from then on.
+/// A change of a folder that happens whole or not at all: names, and the files that they stand for from then on.
 type NameChange = Vec<(String, Option<usize>)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl FaultyDisk {
         Self(Arc::new(Mutex::new(State { nodes, steps: 0, fault: Fault::None, off: false })))
     }
 
-    /// What goes wrong from now on.
+    /// Sets the fault from now on.
     pub(crate) fn set(&self, fault: Fault) {
         self.state().fault = fault;
     }

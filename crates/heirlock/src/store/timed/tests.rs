@@ -7,7 +7,7 @@ use super::*;
 use crate::store::dir::DirStore;
 use crate::store::steered::Gate;
 
-/// A store with one generation, whose calls hang where the gate is shut, and what is heard when one has ended late.
+/// A store with one generation, whose calls hang where the gate is shut, and the signals that are heard when one has ended late.
 struct Place {
     _directory: TempDir,
     gate: Gate,
@@ -90,7 +90,7 @@ fn a_heart_beats_while_a_record_hangs_and_a_record_is_written_while_a_heart_does
 }
 
 #[test]
-fn a_heartbeat_that_ends_late_tells_at_the_next_one_what_it_has_found() {
+fn a_heartbeat_that_ends_late_tells_its_result_at_the_next_one() {
     let mut place = place();
     place.store.late_max = Duration::from_secs(600);
     place.gate.shut(&["put_server"]);

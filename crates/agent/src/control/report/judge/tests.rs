@@ -55,11 +55,11 @@ fn a_service_that_no_server_ever_claimed_is_not_well_and_its_home_is_who_claims_
     assert_eq!(judged(None, true), (never(), None, Some(Next::Adopt)));
     assert_eq!(judged(Some("nfs-b"), true), (never(), None, Some(Next::Adopt)));
     assert_eq!(judged(Some("nfs-a"), true), (never(), Some("nfs-a".into()), None));
-    assert_eq!(judged(None, false), (vec![], None, None), "nobody has read it");
+    assert_eq!(judged(None, false), (vec![], None, None), "no server has read it");
 }
 
 #[test]
-fn an_adoption_that_nobody_was_told_of_is_said_to_be_done_again() {
+fn an_adoption_that_no_client_was_told_of_is_said_to_be_done_again() {
     let failed =
         ServiceStatus { failure: Some("no address".into()), lost: 3, adopted_at_s: Some(1), ..held() };
     assert_eq!(report(failed, Heart::Beating).services[0].next, Some(Next::Adopt));
@@ -76,7 +76,7 @@ fn a_service_that_was_released_waits_for_an_adopter() {
 }
 
 #[test]
-fn what_another_server_holds_and_this_one_does_not_know_is_its_own_affair() {
+fn a_service_of_another_server_that_this_one_does_not_know_is_its_own_affair() {
     let mut report = report(of_another(), Heart::Silent);
     report.services[0].configured = false;
     report.services[0].released_by = Some("nfs-a".into());

@@ -18,7 +18,7 @@ use crate::host::Host;
 
 /// The machine with its book, and the event descriptor that wakes the thread that serves.
 #[derive(Clone)]
-pub(crate) struct Desk(Arc<Shared>);
+pub(crate) struct SharedMonitor(Arc<Shared>);
 
 struct Shared {
     inner: Mutex<Inner>,
@@ -34,7 +34,7 @@ struct Inner {
     outbox: Vec<Action>,
 }
 
-impl Desk {
+impl SharedMonitor {
     /// Begins with what an earlier run in this boot kept.
     pub(super) fn open(host: &Host, runtime_directory: &Path, rules: Rules) -> io::Result<Self> {
         let (book, found) = Book::open(host, runtime_directory)?;

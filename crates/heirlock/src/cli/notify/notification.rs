@@ -18,7 +18,7 @@ use super::directory::{Client, Directory};
 use super::to_look_up;
 
 /// One round of notifications.
-pub(super) struct Errand {
+pub(super) struct Notification {
     began: Instant,
     until: Option<Duration>,
     names: LookUp,
@@ -26,7 +26,7 @@ pub(super) struct Errand {
     taker_off: JoinHandle<Vec<String>>,
 }
 
-impl Errand {
+impl Notification {
     pub(super) fn begin(
         directory: Directory,
         clients: &[Client],
@@ -49,7 +49,7 @@ impl Errand {
     }
 }
 
-impl Principal for Errand {
+impl Principal for Notification {
     fn now(&self) -> Moment {
         Moment::at(self.began.elapsed())
     }
