@@ -22,6 +22,7 @@ use crate::client::{Client, Loss, Verdict};
 use crate::cluster::{Asked, Cluster};
 use crate::losses::Disturbance;
 use crate::process::{Driven, Process, Turn};
+use crate::queue::Queue;
 use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
 use crate::server::{FileAt, Life, Server, client_address};
 use crate::store::SharedStore;
@@ -177,8 +178,7 @@ pub(crate) enum Happening {
 /// Everything.
 pub(crate) struct World {
     pub(crate) now: Ms,
-    queue: BTreeMap<(Ms, u64), Happening>,
-    happened: u64,
+    queue: Queue<Happening>,
     chance: Chance,
     pub(crate) levels: Levels,
     /// Hostile texts lie in the status monitors' directories, and answers of clients are cut short.
@@ -225,8 +225,7 @@ impl World {
         cluster.is_hasty = schedule.is_hasty;
         let mut world = Self {
             now: 0,
-            queue: BTreeMap::new(),
-            happened: 0,
+            queue: Queue::default(),
             chance: Chance::new(schedule.streams),
             addresses: vec![None; services.len()],
             agents: servers.iter().map(|_| None).collect(),
@@ -265,13 +264,12 @@ impl World {
 
     /// What happens next happens, where that is before `end` and no checker has fired.
     pub(crate) fn happen_next(&mut self, end: Ms) -> bool {
-        let next = self.queue.first_entry();
-        let Some(entry) = next.filter(|next| next.key().0 <= end && self.checks.violation.is_none()) else {
+        let goes_on = self.checks.violation.is_none();
+        let Some((at, happening)) = goes_on.then(|| self.queue.pop_until(end)).flatten() else {
             self.now = self.now.max(end);
             return false;
         };
-        (self.now, _) = *entry.key();
-        let happening = entry.remove();
+        self.now = at;
         self.happen(happening);
         true
     }
@@ -280,7 +278,7 @@ impl World {
     #[cfg(test)]
     pub(crate) fn next_message(&mut self) -> Option<Message> {
         loop {
-            let ((at, _), happening) = self.queue.pop_first()?;
+            let (at, happening) = self.queue.pop_until(Ms::MAX)?;
             self.now = at;
             match happening {
                 Happening::ToAgent { message, .. } => return Some(*message),
@@ -296,8 +294,7 @@ impl World {
     }
 
     pub(crate) fn after(&mut self, after: Ms, happening: Happening) {
-        self.happened += 1;
-        self.queue.insert((self.now + after, self.happened), happening);
+        self.queue.insert(self.now + after, happening);
     }
 
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {
