@@ -131,8 +131,7 @@ impl Outside for OutsideOf {
     fn say_what_was_suppressed(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
-        let world = self.world();
-        Some(world.servers[self.server].observe(world.now).boot)
+        Some(self.world().servers[self.server].boot_id.clone())
     }
 
     fn node(&self) -> Option<String> {
