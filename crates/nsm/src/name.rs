@@ -70,6 +70,16 @@ impl MonName {
         self.0.parse().ok().map(|address: IpAddr| address.to_canonical())
     }
 
+    /// The name of its address, where the name is one: what [`MonName::from_address`] makes of [`MonName::address`].
+    #[must_use]
+    pub fn by_address(&self) -> Option<Self> {
+        match self.0.parse().ok()? {
+            // An IPv4 address has one spelling alone.
+            IpAddr::V4(_) => Some(self.clone()),
+            IpAddr::V6(address) => Some(Self::from_address(address.into())),
+        }
+    }
+
     /// The address and the interface of a scoped one (RFC 4007, 11): it means a host on the link of that interface of the
     /// server that wrote it down, by the interface's name or number.
     #[must_use]
@@ -230,6 +240,23 @@ mod tests {
             assert_eq!(address(spelled).unwrap().as_str(), meant, "{spelled}");
         }
         assert_eq!(MonName::from_address("::ffff:10.0.0.1".parse().unwrap()).as_str(), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_name_of_an_address_is_the_same_whether_it_is_made_of_the_address_or_of_a_name() {
+        for name in [
+            "10.0.0.1",
+            "255.255.255.255",
+            "::ffff:10.0.0.1",
+            "2001:DB8::5",
+            "::1",
+            "client1",
+            "010.0.0.1",
+            "fe80::1%lo",
+        ] {
+            let name = MonName::parse(name).unwrap();
+            assert_eq!(name.by_address(), name.address().map(MonName::from_address), "{name}");
+        }
     }
 
     #[test]
