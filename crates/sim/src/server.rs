@@ -90,7 +90,7 @@ pub(crate) struct Server {
     pub(crate) is_hinted: bool,
     /// The services whose clients its agent tells.
     pub(crate) tellings: Vec<Errand>,
-    /// The last look beside its agent's loop.
+    /// Its agent's last look at the status monitor's directory, beside its loop or in it.
     pub(crate) last_look: Option<LastLook>,
     /// What it remembers of the store, on its own disk.
     pub(crate) memory: StoreMemory,

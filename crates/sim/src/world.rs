@@ -24,7 +24,7 @@ use crate::losses::Disturbance;
 use crate::process::{Driven, Process, Turn};
 use crate::queue::Queue;
 use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
-use crate::server::{FileAt, Life, Server, client_address};
+use crate::server::{FileAt, Life, Server};
 use crate::store::SharedStore;
 use crate::teller::Teller;
 use crate::work::Recognising;
@@ -241,7 +241,8 @@ impl World {
             clients: schedule
                 .clients
                 .iter()
-                .map(|plan| Client::new(plan.mounts.clone(), plan.loss))
+                .enumerate()
+                .map(|(at, plan)| Client::new(at, plan.mounts.clone(), plan.loss))
                 .collect(),
             store: SharedStore::new(),
             cluster,
@@ -595,9 +596,8 @@ impl World {
             if holder.is_some_and(|at| self.servers[at].locks.get(&file) == Some(&client)) {
                 continue;
             }
-            let key = MonName::from_address(client_address(client));
-            let name = &self.services[file.0].name;
-            let captured = self.store.see_newest(name, |contents| contents.records.contains_key(&key));
+            let (key, name) = (&self.clients[client].key, &self.services[file.0].name);
+            let captured = self.store.see_newest(name, |contents| contents.records.contains_key(key));
             let captured = captured.unwrap_or_default();
             let at = self.now;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
