@@ -142,14 +142,14 @@ pub struct Redo {
 /// The duties towards these services, in the life that runs.
 #[must_use]
 pub fn owed<'a>(
-    holdings: impl IntoIterator<Item = Holding<'a>>,
+    holdings: impl IntoIterator<Item = Holding<'a>, IntoIter: Clone>,
     current: &Incarnation,
     reborn: bool,
     strangers: Strangers,
 ) -> Owed {
-    let holdings: Vec<Holding<'a>> = holdings.into_iter().filter(|holding| !holding.frozen).collect();
+    let holdings = holdings.into_iter().filter(|holding| !holding.frozen);
     let mut owed = Owed::default();
-    for holding in &holdings {
+    for holding in holdings.clone() {
         let service = holding.service.clone();
         match duty(holding.journal, holding.has_clients, current, reborn, strangers) {
             Duty::Nothing => {}
@@ -162,7 +162,7 @@ pub fn owed<'a>(
             }
             Duty::Redo => {
                 owed.lost.push(service);
-                let redo = redo(holding.journal, &holdings);
+                let redo = redo(holding.journal, holdings.clone());
                 // A run that was to take services over comes first: it tells the clients of the others as well.
                 if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {
                     owed.redo = Some(redo);
@@ -173,8 +173,8 @@ pub fn owed<'a>(
     owed
 }
 
-fn redo(journal: &Journal, holdings: &[Holding<'_>]) -> Redo {
-    let held = |service: &ServiceName| holdings.iter().any(|holding| holding.service == service);
+fn redo<'a>(journal: &Journal, holdings: impl Iterator<Item = Holding<'a>> + Clone) -> Redo {
+    let held = |service: &ServiceName| holdings.clone().any(|holding| holding.service == service);
     let targets = journal.members.iter().filter(|(service, part)| *part == Part::Target && held(service));
     let targets: Vec<ServiceName> = targets.map(|(service, _)| service.clone()).collect();
     // Without a service to take over no `--finish` comes: the run would wait for it in vain.

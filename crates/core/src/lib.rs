@@ -34,7 +34,6 @@
 //! what it may do follows from what it saw:
 //!
 //! ```
-//! use std::collections::BTreeMap;
 //! use std::time::Duration;
 //!
 //! use heirlock_core::liveness::{Beat, Hearts, may_adopt_unasked};
@@ -42,15 +41,15 @@
 //!
 //! let primary = ServerName::parse("nfs-a")?;
 //! let at = |seconds| Moment::at(Duration::from_secs(seconds));
-//! let round = |beat: &str| BTreeMap::from([(primary.clone(), Beat { beat: beat.into(), paused: false })]);
+//! let round = |count| [(&primary, Beat { agent: "its run", count, paused: false })];
 //!
 //! let mut hearts = Hearts::new(Duration::from_secs(5));
 //! for second in 0..20 {
-//!     hearts.saw(at(second), &round(&second.to_string()));
+//!     hearts.saw(at(second), round(second));
 //! }
 //! assert!(!may_adopt_unasked(hearts.heart_of(&primary, at(20))));
 //! for second in 20..30 {
-//!     hearts.saw(at(second), &round("19")); // nothing changes any more
+//!     hearts.saw(at(second), round(19)); // nothing changes any more
 //! }
 //! assert!(may_adopt_unasked(hearts.heart_of(&primary, at(30))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

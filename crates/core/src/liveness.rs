@@ -13,10 +13,12 @@ use crate::moment::Moment;
 use crate::names::ServerName;
 
 /// One server's heartbeat as a look into the store showed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beat {
-    /// Changes with every heartbeat: the agent's run and its count.
-    pub beat: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat<'a> {
+    /// The run of its agent.
+    pub agent: &'a str,
+    /// Changes with every heartbeat of that run.
+    pub count: u64,
     /// The server said that it stops in order, or that it is being maintained.
     pub paused: bool,
 }
@@ -36,11 +38,19 @@ pub struct Hearts {
 
 #[derive(Debug, Clone)]
 struct Seen {
-    beat: String,
+    agent: String,
+    count: u64,
     paused: bool,
     changed_at: Moment,
     /// A change was seen since seeing began: it lived then.
     was_alive: bool,
+}
+
+impl Seen {
+    fn first(beat: Beat<'_>, now: Moment) -> Self {
+        let Beat { agent, count, paused } = beat;
+        Self { agent: agent.to_owned(), count, paused, changed_at: now, was_alive: false }
+    }
 }
 
 impl Hearts {
@@ -57,7 +67,7 @@ impl Hearts {
     }
 
     /// A round in which our own write and all reads of the store succeeded.
-    pub fn saw(&mut self, now: Moment, beats: &BTreeMap<ServerName, Beat>) {
+    pub fn saw<'a>(&mut self, now: Moment, beats: impl IntoIterator<Item = (&'a ServerName, Beat<'a>)>) {
         let before = self.round_at.replace(now);
         // In so long a gap this server was to be taken for dead itself: it watched no other one.
         if before.is_some_and(|at| now.since(at) >= self.dead_after) {
@@ -67,24 +77,15 @@ impl Hearts {
         self.unseen.clear();
         for (server, beat) in beats {
             match self.seen.get_mut(server) {
-                Some(seen) if seen.beat == beat.beat => seen.paused = beat.paused,
-                Some(seen) => {
-                    *seen = Seen {
-                        beat: beat.beat.clone(),
-                        paused: beat.paused,
-                        changed_at: now,
-                        was_alive: true,
-                    };
+                // Most hearts are known, and of those nothing is copied.
+                Some(seen) if seen.agent == beat.agent => {
+                    if seen.count != beat.count {
+                        (seen.count, seen.changed_at, seen.was_alive) = (beat.count, now, true);
+                    }
+                    seen.paused = beat.paused;
                 }
-                None => {
-                    let first = Seen {
-                        beat: beat.beat.clone(),
-                        paused: beat.paused,
-                        changed_at: now,
-                        was_alive: false,
-                    };
-                    self.seen.insert(server.clone(), first);
-                }
+                Some(seen) => *seen = Seen { was_alive: true, ..Seen::first(beat, now) },
+                None => drop(self.seen.insert(server.clone(), Seen::first(beat, now))),
             }
         }
     }
@@ -170,15 +171,16 @@ mod tests {
         ServerName::parse("nfs-a").unwrap()
     }
 
-    fn beats(beat: u32, paused: bool) -> BTreeMap<ServerName, Beat> {
-        BTreeMap::from([(a(), Beat { beat: beat.to_string(), paused })])
+    /// A round of watching: the heartbeat of one server as it was found.
+    fn saw(hearts: &mut Hearts, second: u64, server: &ServerName, count: u64, paused: bool) {
+        hearts.saw(at(second), [(server, Beat { agent: "run", count, paused })]);
     }
 
     /// Sees a living server from second 0 to 20.
     fn living() -> Hearts {
         let mut hearts = Hearts::new(DEAD_AFTER);
         for second in 0..=20 {
-            hearts.saw(at(second), &beats(u32::try_from(second).unwrap(), false));
+            saw(&mut hearts, second, &a(), second, false);
         }
         hearts
     }
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn a_silence_is_believed_after_dead_after() {
         let mut hearts = living();
-        hearts.saw(at(24), &beats(20, false));
+        saw(&mut hearts, 24, &a(), 20, false);
         assert_eq!(
             hearts.heart_of(&a(), at(24)),
             OwnerHeart::Beating { last_change: Duration::from_secs(4) }
@@ -213,10 +215,10 @@ mod tests {
     fn right_after_its_own_start_a_standby_believes_nothing() {
         let mut hearts = Hearts::new(DEAD_AFTER);
         for second in 0..=9 {
-            hearts.saw(at(second), &beats(7, false));
+            saw(&mut hearts, second, &a(), 7, false);
             assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))));
         }
-        hearts.saw(at(10), &beats(7, false));
+        saw(&mut hearts, 10, &a(), 7, false);
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(10))));
     }
 
@@ -225,7 +227,7 @@ mod tests {
         let mut hearts = living();
         hearts.blind();
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(60))));
-        hearts.saw(at(60), &beats(20, false));
+        saw(&mut hearts, 60, &a(), 20, false);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(69))), "watches twice dead-after again");
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(70))));
     }
@@ -234,18 +236,18 @@ mod tests {
     #[test]
     fn a_silence_that_fell_into_a_gap_of_ones_own_watching_is_not_believed() {
         let mut hearts = living();
-        hearts.saw(at(50), &beats(20, false));
+        saw(&mut hearts, 50, &a(), 20, false);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(50))));
-        hearts.saw(at(51), &beats(21, false));
+        saw(&mut hearts, 51, &a(), 21, false);
         let beats_again = OwnerHeart::Beating { last_change: Duration::ZERO };
         assert_eq!(hearts.heart_of(&a(), at(51)), beats_again, "it goes on as well");
 
         let mut hearts = living();
         for second in 50..=59 {
-            hearts.saw(at(second), &beats(20, false));
+            saw(&mut hearts, second, &a(), 20, false);
             assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))), "{second}");
         }
-        hearts.saw(at(60), &beats(20, false));
+        saw(&mut hearts, 60, &a(), 20, false);
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(60))), "one that is dead is found to be");
     }
 
@@ -253,26 +255,25 @@ mod tests {
     fn a_heart_that_can_not_be_read_is_neither_alive_nor_silent_and_says_nothing_of_the_others() {
         let mut hearts = living();
         let b = ServerName::parse("nfs-b").unwrap();
-        let of_b = |beat: u32| BTreeMap::from([(b.clone(), Beat { beat: beat.to_string(), paused: false })]);
         for second in 21..=60 {
-            hearts.saw(at(second), &of_b(20));
+            saw(&mut hearts, second, &b, 20, false);
             hearts.unseen(&a());
             assert!(matches!(hearts.heart_of(&a(), at(second)), OwnerHeart::Unknown { .. }), "{second}");
         }
         assert!(may_adopt_unasked(hearts.heart_of(&b, at(60))));
         // It is watched again as one that was never seen: the next beat may come in a moment.
         for second in 61..=70 {
-            hearts.saw(at(second), &beats(20, false));
+            saw(&mut hearts, second, &a(), 20, false);
             assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))));
         }
-        hearts.saw(at(71), &beats(20, false));
+        saw(&mut hearts, 71, &a(), 20, false);
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(71))));
     }
 
     #[test]
     fn a_pause_never_triggers() {
         let mut hearts = living();
-        hearts.saw(at(21), &beats(21, true));
+        saw(&mut hearts, 21, &a(), 21, true);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(500))));
     }
 
@@ -280,12 +281,12 @@ mod tests {
     fn a_server_lived_after_a_moment_where_its_heartbeat_changed_later() {
         let mut hearts = living();
         assert!(hearts.lived_after(&a(), at(19)) && !hearts.lived_after(&a(), at(20)));
-        hearts.saw(at(21), &beats(20, false));
+        saw(&mut hearts, 21, &a(), 20, false);
         assert!(!hearts.lived_after(&a(), at(20)), "it did not change");
-        hearts.saw(at(22), &beats(21, true));
+        saw(&mut hearts, 22, &a(), 21, true);
         assert!(!hearts.lived_after(&a(), at(20)), "the last beat of an orderly stop");
         let mut new = Hearts::new(DEAD_AFTER);
-        new.saw(at(1), &beats(5, false));
+        saw(&mut new, 1, &a(), 5, false);
         assert!(!new.lived_after(&a(), at(0)), "an earlier heartbeat is no sign of life");
     }
 
@@ -293,7 +294,7 @@ mod tests {
     fn a_server_that_was_never_seen_triggers_nothing() {
         let mut hearts = Hearts::new(DEAD_AFTER);
         for second in 0..=100 {
-            hearts.saw(at(second), &BTreeMap::new());
+            hearts.saw(at(second), []);
         }
         assert_eq!(hearts.heart_of(&a(), at(100)), OwnerHeart::NeverSeen);
         assert!(!may_adopt_unasked(OwnerHeart::NeverSeen));

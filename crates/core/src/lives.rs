@@ -244,7 +244,7 @@ impl Lives {
 
     /// The duties towards the clients of all services that are held, in the life that is followed.
     #[must_use]
-    pub fn owed<'a>(&self, holdings: impl IntoIterator<Item = Holding<'a>>) -> Owed {
+    pub fn owed<'a>(&self, holdings: impl IntoIterator<Item = Holding<'a>, IntoIter: Clone>) -> Owed {
         let Some(life) = self.current() else { return Owed::default() };
         let strangers = if self.began_under_our_eyes { Strangers::Lost } else { self.told };
         owed(holdings, life, self.reborn, strangers)

@@ -1,8 +1,9 @@
 //! The names of services, servers and generations. All three become file names and etcd keys, so a value that exists
-//! can't leave its directory.
+//! can't leave its directory. A copy of a name shares its text: names are copied at each look, heartbeat and commit.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -44,12 +45,12 @@ pub enum NameError {
 /// The unit that moves between servers, or a server's implicit service `host` (see [`ServiceName::host`]).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ServiceName(String);
+pub struct ServiceName(Arc<str>);
 
 /// One NFS server, as the configuration names it: its node name, unless told otherwise.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ServerName(String);
+pub struct ServerName(Arc<str>);
 
 /// One tenure of a service: its number only rises, and each has one owner, one set of records and one state
 /// number. The first is 1.
@@ -67,13 +68,13 @@ impl ServiceName {
         if text == "host" || text.starts_with(HOST_PREFIX) {
             return Err(NameError::Reserved(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// The implicit service of a server: the exports that it serves under its own name and never gives away.
     #[must_use]
     pub fn host(server: &ServerName) -> Self {
-        Self(format!("{HOST_PREFIX}{server}"))
+        Self(format!("{HOST_PREFIX}{server}").into())
     }
 
     /// The server whose implicit service this is.
@@ -102,7 +103,7 @@ impl ServerName {
     /// Where the text is empty, too long or holds a character that does not belong.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check("server", text, limits::SERVER_NAME_BYTES_MAX)?;
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// The name as text.
@@ -152,7 +153,7 @@ impl TryFrom<String> for ServiceName {
     /// As from the store, where a server's implicit service is a service like any other.
     fn try_from(text: String) -> Result<Self, NameError> {
         check("service", &text, limits::SERVICE_NAME_BYTES_MAX)?;
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 }
 
@@ -161,7 +162,7 @@ impl TryFrom<String> for ServerName {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         check("server", &text, limits::SERVER_NAME_BYTES_MAX)?;
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 }
 
@@ -185,7 +186,7 @@ macro_rules! text_of {
     ($($name:ident),*) => {$(
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

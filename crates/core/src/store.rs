@@ -12,6 +12,7 @@ mod heartbeat;
 pub mod in_memory;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -167,7 +168,8 @@ pub trait Store: Send + Sync {
 
     /// The reports of all servers, as far as they can be read.
     fn servers(&self) -> Result<BTreeMap<ServerName, ServerReport>, StoreError> {
-        self.hearts().map(|hearts| hearts.reports)
+        let reports = self.hearts()?.reports.into_iter();
+        Ok(reports.map(|(server, report)| (server, Arc::unwrap_or_clone(report))).collect())
     }
 }
 

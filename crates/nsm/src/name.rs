@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::limits;
 
@@ -11,11 +12,11 @@ use crate::limits;
 /// (utils/statd/monitor.c, support/nsm/file.c), and a little less: no control characters, nothing that looks like
 /// a temporary file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MonName(String);
+pub struct MonName(Arc<str>);
 
 /// The name that a server announces. rpc.statd replaces blanks in it by `_` before it writes it down.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MyName(String);
+pub struct MyName(Arc<str>);
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,14 +53,14 @@ impl MonName {
         if text.ends_with(".new") {
             return Err(NameError::Temporary);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// The name of a client that is known by its address. An address has one name, however it was spelled: a v4-mapped
     /// one (RFC 4291, 2.5.5.2) is the IPv4 address that it stands for.
     #[must_use]
     pub fn from_address(address: IpAddr) -> Self {
-        Self(address.to_canonical().to_string())
+        Self(address.to_canonical().to_string().into())
     }
 
     /// The address, where the name is one that means the same on every server: a scoped one (`fe80::1%eth0`) does not. A
@@ -67,6 +68,16 @@ impl MonName {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.0.parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+
+    /// The name of its address, where the name is one: what [`MonName::from_address`] makes of [`MonName::address`].
+    #[must_use]
+    pub fn by_address(&self) -> Option<Self> {
+        match self.0.parse().ok()? {
+            // An IPv4 address has one spelling alone.
+            IpAddr::V4(_) => Some(self.clone()),
+            IpAddr::V6(address) => Some(Self::from_address(address.into())),
+        }
     }
 
     /// The address and the interface of a scoped one (RFC 4007, 11): it means a host on the link of that interface of the
@@ -97,7 +108,7 @@ impl MyName {
     /// Where the text is empty, too long, or holds a blank or a control character.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check(text, limits::STRING_BYTES_MAX, |c| !c.is_whitespace() && !c.is_control())?;
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// The name as text.
@@ -229,6 +240,23 @@ mod tests {
             assert_eq!(address(spelled).unwrap().as_str(), meant, "{spelled}");
         }
         assert_eq!(MonName::from_address("::ffff:10.0.0.1".parse().unwrap()).as_str(), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_name_of_an_address_is_the_same_whether_it_is_made_of_the_address_or_of_a_name() {
+        for name in [
+            "10.0.0.1",
+            "255.255.255.255",
+            "::ffff:10.0.0.1",
+            "2001:DB8::5",
+            "::1",
+            "client1",
+            "010.0.0.1",
+            "fe80::1%lo",
+        ] {
+            let name = MonName::parse(name).unwrap();
+            assert_eq!(name.by_address(), name.address().map(MonName::from_address), "{name}");
+        }
     }
 
     #[test]

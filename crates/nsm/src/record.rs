@@ -153,6 +153,14 @@ pub fn render_record(lines: &[MonitorLine]) -> Vec<u8> {
     bytes
 }
 
+/// Two digits for each byte. A look renders every line that it finds, so nothing is allocated for that.
+fn render_hex(bytes: &mut Vec<u8>, of: &[u8]) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    for byte in of {
+        bytes.extend([byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]));
+    }
+}
+
 impl MonitorLine {
     /// Reads one line, with or without its newline.
     ///
@@ -165,12 +173,15 @@ impl MonitorLine {
     /// Writes one line, byte for byte as rpc.statd does.
     pub fn render(&self, bytes: &mut Vec<u8>) {
         for word in [self.my_addr, self.prog, self.vers, self.proc_] {
-            bytes.extend(format!("{word:08x} ").bytes());
+            render_hex(bytes, &word.to_be_bytes());
+            bytes.push(b' ');
         }
-        for byte in self.cookie {
-            bytes.extend(format!("{byte:02x}").bytes());
+        render_hex(bytes, &self.cookie);
+        for name in [self.mon_name.as_str(), self.my_name.as_str()] {
+            bytes.push(b' ');
+            bytes.extend_from_slice(name.as_bytes());
         }
-        bytes.extend(format!(" {} {}\n", self.mon_name, self.my_name).bytes());
+        bytes.push(b'\n');
     }
 
     /// A line that no lock manager registered: it names the client and the server. Its cookie is zero, as

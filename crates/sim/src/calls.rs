@@ -5,6 +5,8 @@
 //!
 //! Heartbeats have a thread of their own: a late call holds none of them up, and a late heartbeat holds up nothing else.
 
+use std::sync::Arc;
+
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::store::in_memory::InMemory;
@@ -61,7 +63,7 @@ enum Write {
     Commit(Vec<Commit>),
     KeepTenure(ServiceName, Box<Tenure>),
     Prune(ServiceName, Generation),
-    Beat(Box<ServerReport>),
+    Beat(Arc<ServerReport>),
 }
 
 /// A call that takes too long. Its change is made later.
@@ -238,7 +240,7 @@ impl World {
             Write::KeepTenure(service, tenure) => memory.keep_tenure(&service, &tenure),
             Write::Prune(service, keep_from) => memory.prune(&service, keep_from),
             Write::Beat(report) => {
-                memory.put_server(&report)?;
+                memory.put_report(report)?;
                 self.beat_at[server] = Some(self.now);
                 Ok(())
             }
@@ -394,7 +396,7 @@ impl Store for StoreOf {
     }
 
     fn put_server(&self, report: &ServerReport) -> Answer<()> {
-        self.call(Write::Beat(Box::new(report.clone())), |_| Ok(()))
+        self.call(Write::Beat(Arc::new(report.clone())), |_| Ok(()))
     }
 
     fn hearts(&self) -> Answer<ServerHearts> {
@@ -414,7 +416,7 @@ impl Store for StoreOf {
         };
         let fate = world.fate(self.server, is_held_up);
         let found = self.memory.hearts();
-        let beaten = world.ask_store(self, fate, Write::Beat(Box::new(report.clone())));
+        let beaten = world.ask_store(self, fate, Write::Beat(Arc::new(report.clone())));
         match (beaten.and(found), earlier) {
             (Ok(hearts), _) => Ok(Beaten { hearts, taken: report.beat }),
             (Err(_), Some(earlier)) => Ok(earlier),

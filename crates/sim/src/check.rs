@@ -425,19 +425,15 @@ impl World {
                 }
                 continue;
             }
-            let known = self.store.see_newest(name, |contents| {
-                contents
-                    .records
-                    .keys()
-                    .filter_map(|key| client_at(key.address()?))
-                    .collect::<BTreeSet<usize>>()
+            let missing = self.store.see_newest(name, |contents| {
+                let is_missing = |client: &&usize| {
+                    let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
+                    let is_known = contents.records.contains_key(&self.clients[**client].key);
+                    !is_known && at < quiet && it.has_record(**client)
+                };
+                it.remembered.iter().find(is_missing).copied()
             });
-            let Some(known) = known else { continue };
-            let missing = it.remembered.iter().find(|client| {
-                let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
-                !known.contains(client) && at < quiet && it.has_record(**client)
-            });
-            if let Some(client) = missing {
+            if let Some(client) = missing.flatten() {
                 return Some((
                     6,
                     format!("client {client} is registered at {}, and {name} doesn't know it", it.name),

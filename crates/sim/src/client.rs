@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use heirlock_nsm::StateNumber;
+use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
-use crate::server::{FileAt, Life};
+use crate::server::{FileAt, Life, client_address};
 
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// Services that it mounts, by index.
     pub(crate) mounts: Vec<usize>,
+    /// What it is called in the store, where its address is known.
+    pub(crate) key: MonName,
     pub(crate) locks: BTreeMap<FileAt, Held>,
     /// The call that is out for a file. A hard RPC: repeated until it is answered.
     pub(crate) calls: BTreeMap<FileAt, Call>,
@@ -74,9 +76,10 @@ pub(crate) enum Verdict {
 }
 
 impl Client {
-    pub(crate) fn new(mounts: Vec<usize>, loss: u8) -> Self {
+    pub(crate) fn new(at: usize, mounts: Vec<usize>, loss: u8) -> Self {
         Self {
             mounts,
+            key: MonName::from_address(client_address(at)),
             locks: BTreeMap::new(),
             calls: BTreeMap::new(),
             numbers: 0,

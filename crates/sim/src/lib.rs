@@ -51,6 +51,7 @@ mod log;
 mod losses;
 mod outside;
 mod process;
+mod queue;
 mod schedule;
 mod server;
 mod settings;

@@ -5,7 +5,7 @@ use heirlock_nsm::MonName;
 use crate::Ms;
 use crate::client::{Ask, Loss};
 use crate::excuse::Evidence;
-use crate::server::{FileAt, GRACE_MS, Life, client_address};
+use crate::server::{FileAt, GRACE_MS, Life};
 use crate::world::World;
 
 /// Something went wrong on the side of the servers.
@@ -75,6 +75,10 @@ impl World {
         for lost in self.all_lost() {
             let (evidence, told) = self.evidence_of(&lost);
             if let Some(excuse) = evidence.excuse() {
+                self.say(|| {
+                    let Lost { client, file, loss, .. } = &lost;
+                    format!("client {client} lost {file:?} at {} ms, which is excused: {excuse}", loss.at)
+                });
                 self.checks.losses.excuse(excuse);
                 continue;
             }
@@ -109,11 +113,11 @@ impl World {
     /// The evidence of a loss, and when its outcomes were stored.
     fn evidence_of(&self, lost: &Lost) -> (Evidence, Vec<Ms>) {
         let (name, loss) = (&self.services[lost.file.0].name, &lost.loss);
-        let key = MonName::from_address(client_address(lost.client));
+        let key = &self.clients[lost.client].key;
         // An adopter that came too late has said so. That the address follows later, and with it the loss, is no news.
         let claims = self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= loss.at);
         let claimed_at = claims.map(|(_, at)| *at).max().unwrap_or(loss.at);
-        let of_it = |stored: &&Stored| stored.service == *name && stored.client == key;
+        let of_it = |stored: &&Stored| stored.service == *name && stored.client == *key;
         let counts = |stored: &&Stored| stored.at > loss.at || (!stored.is_good && stored.at > claimed_at);
         let told: Vec<&Stored> = self.checks.outcomes.iter().filter(of_it).filter(counts).collect();
         let until = told.first().map_or(Ms::MAX, |stored| stored.at);

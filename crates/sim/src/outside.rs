@@ -31,7 +31,6 @@ pub(crate) struct OutsideOf {
     server: usize,
     agent: u64,
     started: Ms,
-    last_look: Option<LastLook>,
 }
 
 /// The basis of a look into the status monitor's directory, and its result.
@@ -48,7 +47,7 @@ impl OutsideOf {
     /// That of the agent which begins now.
     pub(crate) fn new(shared: Shared, world: &World, server: usize) -> Self {
         let it = &world.servers[server];
-        Self { world: shared, server, agent: it.agent, started: world.now, last_look: None }
+        Self { world: shared, server, agent: it.agent, started: world.now }
     }
 
     /// The world that it shows.
@@ -76,26 +75,25 @@ impl World {
     /// The result of a look at the directory of a server. Half of the time that a seed takes would go into looks with the same
     /// result as the one before.
     pub(crate) fn look_at_directory(
-        &self,
+        &mut self,
         server: usize,
         placed: &Placed,
         addresses: &Addresses,
-        last: &mut Option<LastLook>,
     ) -> Found {
-        let it = &self.servers[server];
+        let it = &mut self.servers[server];
         let is_as_before = |last: &&LastLook| {
             (&last.sm, &last.sm_bak) == (&it.sm, &it.sm_bak)
                 && Arc::ptr_eq(&last.placed, placed)
                 && last.addresses == *addresses
         };
-        if let Some(last) = last.as_ref().filter(is_as_before) {
+        if let Some(last) = it.last_look.as_ref().filter(is_as_before) {
             let (population, problems) = (last.population.clone(), last.problems.clone());
             return Found { population, problems, opened: 0 };
         }
         let scan = it.scan();
         let found = population(&scan, placed, addresses);
         let (population, problems) = (found.clone(), scan.problems.clone());
-        *last = Some(LastLook {
+        it.last_look = Some(LastLook {
             sm: it.sm.clone(),
             sm_bak: it.sm_bak.clone(),
             placed: Arc::clone(placed),
@@ -131,8 +129,7 @@ impl Outside for OutsideOf {
     fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
-        let world = self.world();
-        Some(world.servers[self.server].observe(world.now).boot)
+        Some(self.world().servers[self.server].boot_id.clone())
     }
 
     fn node(&self) -> Option<String> {
@@ -231,9 +228,9 @@ impl Outside for OutsideOf {
     }
 
     fn look(&mut self, addresses: &Addresses, _: Recall) -> Result<Found, String> {
-        let world = entered(&self.world);
+        let mut world = entered(&self.world);
         let placed = Arc::clone(&world.servers[self.server].book);
-        Ok(world.look_at_directory(self.server, &placed, addresses, &mut self.last_look))
+        Ok(world.look_at_directory(self.server, &placed, addresses))
     }
 
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, _: bool) -> Result<(), String> {

@@ -42,6 +42,9 @@ pub(crate) struct Server {
     pub(crate) lockd: Option<u32>,
     starts: u32,
     reopened: u32,
+    /// The texts by which `/proc` shows the boot and lockd's start. Looks are many, and these change seldom.
+    pub(crate) boot_id: String,
+    lockd_id: String,
     /// SIGKILL was sent and no request has woken lockd since: until then the files lie.
     pub(crate) kill_pends: bool,
     pub(crate) grace_until: Ms,
@@ -87,7 +90,7 @@ pub(crate) struct Server {
     pub(crate) is_hinted: bool,
     /// The services whose clients its agent tells.
     pub(crate) tellings: Vec<Notification>,
-    /// The last look beside its agent's loop.
+    /// Its agent's last look at the status monitor's directory, beside its loop or in it.
     pub(crate) last_look: Option<LastLook>,
     /// Its memory of the store, on its own disk.
     pub(crate) memory: StoreMemory,
@@ -109,6 +112,8 @@ impl Server {
             lockd: None,
             starts: 0,
             reopened: 0,
+            boot_id: "boot0".to_owned(),
+            lockd_id: String::new(),
             kill_pends: false,
             grace_until: 0,
             unseen_until: 0,
@@ -160,6 +165,7 @@ impl Server {
         self.starts += 1;
         self.lockd = Some(self.starts);
         (self.grace_until, self.lockd_started) = (now + GRACE_MS, now);
+        (self.boot_id, self.lockd_id) = (format!("boot{}", self.boot), format!("{}@{now}", self.starts));
         (self.kill_pends, self.registered) = (false, BTreeSet::new());
     }
 
@@ -189,8 +195,8 @@ impl Server {
     /// The result of a look at `/proc`.
     pub(crate) fn observe(&self, now: Ms) -> Observation {
         Observation {
-            boot: format!("boot{}", self.boot),
-            start: self.lockd.map(|start| format!("{start}@{}", self.lockd_started)),
+            boot: self.boot_id.clone(),
+            start: self.lockd.map(|_| self.lockd_id.clone()),
             in_grace: Some(self.in_grace(now) && !self.kill_pends),
             serving: self.lockd.is_some(),
         }

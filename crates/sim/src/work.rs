@@ -130,9 +130,7 @@ impl World {
     }
 
     pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses) {
-        let mut last = self.servers[at.0].last_look.take();
-        let found = self.look_at_directory(at.0, &basis.placed, addresses, &mut last);
-        self.servers[at.0].last_look = last;
+        let found = self.look_at_directory(at.0, &basis.placed, addresses);
         self.tell_agent(at, 1, Message::Looked(Box::new(Looked { basis, found: Ok(found) })));
     }
 

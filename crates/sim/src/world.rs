@@ -22,8 +22,9 @@ use crate::client::{Client, Loss, Verdict};
 use crate::cluster::{Asked, Cluster};
 use crate::losses::Disturbance;
 use crate::process::{Driven, Process, Turn};
+use crate::queue::Queue;
 use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
-use crate::server::{FileAt, Life, Server, client_address};
+use crate::server::{FileAt, Life, Server};
 use crate::store::SharedStore;
 use crate::teller::Teller;
 use crate::work::Recognising;
@@ -177,8 +178,7 @@ pub(crate) enum Happening {
 /// Everything.
 pub(crate) struct World {
     pub(crate) now: Ms,
-    queue: BTreeMap<(Ms, u64), Happening>,
-    happened: u64,
+    queue: Queue<Happening>,
     chance: Chance,
     pub(crate) levels: Levels,
     /// Hostile texts lie in the status monitors' directories, and answers of clients are cut short.
@@ -225,8 +225,7 @@ impl World {
         cluster.is_hasty = schedule.is_hasty;
         let mut world = Self {
             now: 0,
-            queue: BTreeMap::new(),
-            happened: 0,
+            queue: Queue::default(),
             chance: Chance::new(schedule.streams),
             addresses: vec![None; services.len()],
             agents: servers.iter().map(|_| None).collect(),
@@ -242,7 +241,8 @@ impl World {
             clients: schedule
                 .clients
                 .iter()
-                .map(|plan| Client::new(plan.mounts.clone(), plan.loss))
+                .enumerate()
+                .map(|(at, plan)| Client::new(at, plan.mounts.clone(), plan.loss))
                 .collect(),
             store: SharedStore::new(),
             cluster,
@@ -265,13 +265,12 @@ impl World {
 
     /// Lets the next happening happen, where it is before `end` and no checker has fired.
     pub(crate) fn happen_next(&mut self, end: Ms) -> bool {
-        let next = self.queue.first_entry();
-        let Some(entry) = next.filter(|next| next.key().0 <= end && self.checks.violation.is_none()) else {
+        let goes_on = self.checks.violation.is_none();
+        let Some((at, happening)) = goes_on.then(|| self.queue.pop_until(end)).flatten() else {
             self.now = self.now.max(end);
             return false;
         };
-        (self.now, _) = *entry.key();
-        let happening = entry.remove();
+        self.now = at;
         self.happen(happening);
         true
     }
@@ -280,7 +279,7 @@ impl World {
     #[cfg(test)]
     pub(crate) fn next_message(&mut self) -> Option<Message> {
         loop {
-            let ((at, _), happening) = self.queue.pop_first()?;
+            let (at, happening) = self.queue.pop_until(Ms::MAX)?;
             self.now = at;
             match happening {
                 Happening::ToAgent { message, .. } => return Some(*message),
@@ -296,8 +295,7 @@ impl World {
     }
 
     pub(crate) fn after(&mut self, after: Ms, happening: Happening) {
-        self.happened += 1;
-        self.queue.insert((self.now + after, self.happened), happening);
+        self.queue.insert(self.now + after, happening);
     }
 
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {
@@ -598,9 +596,8 @@ impl World {
             if holder.is_some_and(|at| self.servers[at].locks.get(&file) == Some(&client)) {
                 continue;
             }
-            let key = MonName::from_address(client_address(client));
-            let name = &self.services[file.0].name;
-            let captured = self.store.see_newest(name, |contents| contents.records.contains_key(&key));
+            let (key, name) = (&self.clients[client].key, &self.services[file.0].name);
+            let captured = self.store.see_newest(name, |contents| contents.records.contains_key(key));
             let captured = captured.unwrap_or_default();
             let at = self.now;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
@@ -33,7 +34,8 @@ pub struct Pulse {
 /// The trace of another agent under our name.
 #[derive(Debug)]
 struct Other {
-    beat: String,
+    agent: String,
+    beat: u64,
     /// It lay there before the store took our first beat.
     was_there: bool,
     /// How often it was seen to move.
@@ -114,7 +116,7 @@ impl Pulse {
 
     fn saw(&mut self, now: Moment, found: ServerHearts) {
         let others = found.reports.iter().filter(|(name, _)| **name != self.report.server);
-        self.hearts.saw(now, &others.map(as_beat).collect());
+        self.hearts.saw(now, others.map(|(name, report)| (name, beat_of(report))));
         for (entry, why) in &found.unreadable {
             if self.found.unreadable.get(entry) != Some(why) {
                 self.unsaid.push((entry.escape_debug().to_string(), why.clone()));
@@ -147,7 +149,7 @@ impl Pulse {
     }
 
     /// The last reports of all servers.
-    pub(crate) fn servers(&self) -> &BTreeMap<ServerName, ServerReport> {
+    pub(crate) fn servers(&self) -> &BTreeMap<ServerName, Arc<ServerReport>> {
         &self.found.reports
     }
 
@@ -213,7 +215,7 @@ impl Pulse {
         let is_last =
             |written: u64| ours.is_some_and(|ours| ours.agent == self.report.agent && ours.beat >= written);
         self.set_back = self.written.is_some_and(|written| !is_last(written));
-        let namesake = self.look_for_namesake(found.reports.get(&self.report.server));
+        let namesake = self.look_for_namesake(ours.map(Arc::as_ref));
         self.written = Some(taken);
         Ok((namesake, found))
     }
@@ -222,25 +224,24 @@ impl Pulse {
     /// earlier run of our agent.
     fn look_for_namesake(&mut self, ours: Option<&ServerReport>) -> Option<Namesake> {
         let other = ours.filter(|report| report.agent != self.report.agent)?;
-        let (beat, was_there) = (beat_of(other), self.written.is_none());
-        let known = self.namesake.get_or_insert(Other { beat: beat.clone(), was_there, moves: 0 });
-        if known.beat == beat && known.was_there {
+        let was_there = self.written.is_none();
+        let begin = || Other { agent: other.agent.clone(), beat: other.beat, was_there, moves: 0 };
+        let known = self.namesake.get_or_insert_with(begin);
+        let is_still = known.agent == other.agent && known.beat == other.beat;
+        if is_still && known.was_there {
             return None;
         }
         known.moves += 1;
-        known.beat = beat;
+        known.agent.clone_from(&other.agent);
+        known.beat = other.beat;
         // Started at the same moment each takes the other for the newcomer; then the names of the runs decide.
         let gives_way = known.moves > DISPUTED_BEATS && self.report.agent > other.agent;
         Some(if known.was_there || gives_way { Namesake::WasFirst } else { Namesake::IsNew })
     }
 }
 
-fn as_beat((server, report): (&ServerName, &ServerReport)) -> (ServerName, Beat) {
-    (server.clone(), Beat { beat: beat_of(report), paused: report.paused })
-}
-
-fn beat_of(report: &ServerReport) -> String {
-    format!("{}/{}", report.agent, report.beat)
+fn beat_of(report: &ServerReport) -> Beat<'_> {
+    Beat { agent: &report.agent, count: report.beat, paused: report.paused }
 }
 
 impl<O: Outside> Inside<O> {

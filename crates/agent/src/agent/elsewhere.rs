@@ -107,7 +107,7 @@ impl<O: Outside> Inside<O> {
                 is_same(name, report.server.as_str())
                     || report.node.as_deref().is_some_and(|node| is_same(name, node))
             };
-            self.pulse.servers().values().find(is_it).map(|report| report.server.clone())
+            self.pulse.servers().values().map(AsRef::as_ref).find(is_it).map(|report| report.server.clone())
         };
         if let Some(server) = names.clone().find_map(of) {
             return Registered::At(server);

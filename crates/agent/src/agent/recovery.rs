@@ -73,10 +73,14 @@ impl<O: Outside> Inside<O> {
         if self.run.is_some() || self.health.error().is_some() || !self.holdings_known {
             return;
         }
-        let Some(life) = self.lives.to_recover_in().cloned() else { return };
+        let Some(life) = self.lives.to_recover_in() else { return };
         let owed = self.owed();
-        self.give_life_to_fresh(&owed.fresh, &life);
-        self.find_out_about(now, &owed.unknown, &life);
+        // Most turns find neither.
+        if !owed.fresh.is_empty() || !owed.unknown.is_empty() {
+            let life = life.clone();
+            self.give_life_to_fresh(&owed.fresh, &life);
+            self.find_out_about(now, &owed.unknown, &life);
+        }
         if owed.resume.as_ref().is_some_and(|run| self.resume_run(now, run)) {
             return;
         }

@@ -156,8 +156,8 @@ impl Population {
     }
 
     fn key_of(&mut self, line: &MonitorLine, file: &MonName, addresses: &Addresses) -> MonName {
-        if let Some(address) = line.mon_name.address() {
-            return MonName::from_address(address);
+        if let Some(key) = line.mon_name.by_address() {
+            return key;
         }
         let named = addresses.get(&line.mon_name).or_else(|| addresses.get(file));
         let by_name = addresses.get(&line.mon_name).and_then(|list| list.first()).copied();

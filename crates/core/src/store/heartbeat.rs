@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::names::{ServerName, ServiceName};
 /// The heartbeats that a look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerHearts {
-    /// The reports that could be read.
-    pub reports: BTreeMap<ServerName, ServerReport>,
+    /// The reports that could be read. A store that keeps them in memory shares them.
+    pub reports: BTreeMap<ServerName, Arc<ServerReport>>,
     /// Entries that can't be read, by their names, and why. A server whose heartbeat is among them is neither alive nor
     /// silent.
     pub unreadable: BTreeMap<String, String>,

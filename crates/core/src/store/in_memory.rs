@@ -31,7 +31,7 @@ pub struct InMemory {
 struct Held {
     identity: StoreIdentity,
     services: BTreeMap<ServiceName, Service>,
-    servers: BTreeMap<ServerName, ServerReport>,
+    servers: BTreeMap<ServerName, Arc<ServerReport>>,
     /// How many handles there ever were.
     handles: u64,
     /// Those that want to be told of changes of others.
@@ -87,6 +87,15 @@ impl InMemory {
         self.enter_any().contents(service, generation).ok().map(see)
     }
 
+    /// Writes a heartbeat that is not copied for that.
+    ///
+    /// # Errors
+    /// As of [`Store::put_server`].
+    pub fn put_report(&self, report: Arc<ServerReport>) -> Result<(), StoreError> {
+        self.enter()?.servers.insert(report.server.clone(), report);
+        Ok(())
+    }
+
     /// What it holds, whichever store is expected.
     fn enter_any(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,10 +118,10 @@ impl InMemory {
     /// What it holds, if it is the store that is expected.
     fn enter(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
         let held = self.enter_any();
-        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match expected {
-            Some(expected) if expected != held.identity => {
-                Err(self.wrong(WrongStore { expected: Some(expected), found: held.found() }))
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        match expected.as_ref() {
+            Some(expected) if *expected != held.identity => {
+                Err(self.wrong(WrongStore { expected: Some(expected.clone()), found: held.found() }))
             }
             _ => Ok(held),
         }
@@ -402,8 +411,7 @@ impl Store for InMemory {
     }
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
-        self.enter()?.servers.insert(report.server.clone(), report.clone());
-        Ok(())
+        self.put_report(Arc::new(report.clone()))
     }
 
     fn hearts(&self) -> Result<ServerHearts, StoreError> {

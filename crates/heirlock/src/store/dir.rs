@@ -33,7 +33,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
@@ -458,7 +458,7 @@ impl Store for DirStore {
             match read {
                 Ok(None) => {}
                 Ok(Some(report)) if report.server.as_str() == name => {
-                    hearts.reports.insert(report.server.clone(), report);
+                    hearts.reports.insert(report.server.clone(), Arc::new(report));
                 }
                 Ok(Some(report)) => {
                     let why = format!("expected the heartbeat of {name}, found that of {}", report.server);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Phase, Stamp, Trouble};
@@ -341,7 +342,7 @@ fn heartbeats_that_make_no_sense_are_left_out() {
     fs::write(root.join("servers/c"), "").unwrap();
     let hearts = store.hearts().unwrap();
     assert_eq!(hearts.unreadable.keys().collect::<Vec<_>>(), ["b", "c"]);
-    assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [report()]);
+    assert_eq!(hearts.reports.into_values().collect::<Vec<_>>(), [Arc::new(report())]);
 }
 
 /// A journal that earlier and later versions read, to the byte.
