@@ -80,6 +80,7 @@ pub mod state_number;
 pub mod store;
 pub mod store_identity;
 pub mod takeover;
+pub mod wall_clock;
 
 pub use moment::Moment;
 pub use names::{Generation, ServerName, ServiceName};

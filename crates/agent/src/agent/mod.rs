@@ -63,6 +63,7 @@ use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::store::{ServerReport, Store, StoreErrorKind};
 use heirlock_core::takeover::{Event, Phase};
+use heirlock_core::wall_clock::WallClock;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
@@ -194,6 +195,8 @@ pub struct Inside<O> {
     unasked_not_before: BTreeMap<ServiceName, Moment>,
     /// Tells this configuration from others.
     fingerprint: String,
+    /// The clock on the wall when the agent began.
+    wall_clock: WallClock,
     /// Why the agent must end.
     fatal: Option<String>,
     /// The counts, but for those that the tally and the status monitor keep.
@@ -214,7 +217,7 @@ impl<O: Outside> Inside<O> {
         let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
         let report = own_report(&settings, &id, &outside);
-        let began_at_s = report.written_at_s;
+        let (began, began_at_s) = (outside.now(), report.written_at_s);
         let lock_manager = outside.lock_manager();
         tracing::info!(server = %settings.server, agent = id, store = store.describe(), lock_manager, "the agent of {} begins, on {} and {lock_manager}", settings.server, store.describe());
         Ok(Self {
@@ -248,6 +251,7 @@ impl<O: Outside> Inside<O> {
             home_requests: failback::HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
+            wall_clock: WallClock::read(began, began_at_s),
             fatal: None,
             counts: Observed { began_at_s, ..Observed::default() },
             tally: Tally::default(),

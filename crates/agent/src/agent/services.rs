@@ -1,7 +1,6 @@
 //! Which services this server holds, and how it comes to hold them or to lose them without a run.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
@@ -341,11 +340,12 @@ impl<O: Outside> Inside<O> {
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
         let (forget_after, wall_s) = (self.settings.capture.forget_after, self.outside.wall_s());
+        let wall_clock = self.wall_clock;
         // In another life than the one in which they were not told they are owed word once more.
         let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
         let life = self.life_that_deletes().filter(|_| has_seen);
         let due = |held: &Held| {
-            let age = Duration::from_secs(wall_s.saturating_sub(held.journal.started_at_s));
+            let age = wall_clock.age(now, wall_s, held.journal.started_at_s);
             let is_of_this_life = life.is_some() && held.journal.life == life;
             held.journal.phase.is_over() && is_of_this_life && age >= forget_after && !held.frozen
         };

@@ -58,6 +58,8 @@ pub(super) struct World {
     registrations: Option<String>,
     memory: StoreMemory,
     maintained: bool,
+    /// By how much the clock on the wall was set forward.
+    clock_set_forward_s: u64,
     /// NFS is restarted to make the lock manager recognise; else a command does it.
     restarts_nfs: bool,
     /// The status monitor's directory hangs: work that was begun there is done, in order, when it doesn't any more.
@@ -145,7 +147,7 @@ impl Outside for World {
     }
 
     fn wall_s(&self) -> u64 {
-        self.now.since_start().as_secs()
+        self.now.since_start().as_secs() + self.clock_set_forward_s
     }
 
     fn since_boot(&self) -> Duration {

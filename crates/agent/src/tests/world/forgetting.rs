@@ -5,17 +5,21 @@ use heirlock_core::takeover::{Journal, OutcomeLine};
 
 use super::*;
 
-/// A store in which `new` was adopted by nfs-b long ago. Its first client came back since, and its second one did not; neither
-/// could be told then.
 fn adopted_long_ago() -> (InMemory, World) {
+    adopted(Duration::from_secs(8 * 86_400))
+}
+
+/// A store in which `new` was adopted by nfs-b so long ago. Its first client came back since, and its second one did not; neither
+/// could be told then.
+fn adopted(ago: Duration) -> (InMemory, World) {
     let (store, server) = (InMemory::new(StoreIdentity::of(7)), "nfs-b".parse().unwrap());
-    let world =
-        World { life: 1, now: Moment::of_process(Duration::from_secs(8 * 86_400)), ..World::default() };
+    let world = World { life: 1, now: Moment::of_process(ago), ..World::default() };
+    let adopted_at_s = (world.wall_s() - ago.as_secs()).max(1);
     let life = Incarnation { boot: "boot".into(), start: "1".into(), reopened: 0 };
     let contents = Contents {
         records: clients().map(|client| (client.clone(), record(&client))).into(),
         state: Some(StateNumber(7)),
-        journal: Some(Journal { life: Some(life), ..Journal::quiet("run-a", &server, 0) }),
+        journal: Some(Journal { life: Some(life), ..Journal::quiet("run-a", &server, adopted_at_s) }),
         outcomes: clients().map(|client| OutcomeLine::new(client.as_str(), Outcome::Lost, 0)).into(),
         ..Contents::default()
     };
@@ -82,4 +86,16 @@ fn clients_that_were_lost_long_ago_are_kept_for_the_run_of_the_next_life_of_the_
         assert!(records.into_keys().eq(clients()), "in generation {generation}");
     });
     assert_eq!(agent.outside().told, clients());
+}
+
+#[test]
+fn a_clock_that_is_set_forward_by_weeks_has_no_client_forgotten() {
+    let (store, world) = adopted(Duration::from_secs(3_600));
+    let mut agent = taken_up(&store, world);
+    go_on(&mut agent, Duration::from_secs(5), |_| {});
+    agent.outside_mut().clock_set_forward_s = 20 * 86_400;
+    let delay = CaptureSettings::default().tombstone_delay;
+    go_on(&mut agent, delay * 2, |_| {});
+    let kept = store.load(&service("new"), Generation(1)).unwrap().records;
+    assert!(kept.keys().eq(&clients()), "{:?}", kept.keys());
 }
