@@ -162,7 +162,7 @@ pub fn owed<'a>(
             }
             Duty::Redo => {
                 owed.lost.push(service);
-                let redo = redo(holding.journal, holdings.clone());
+                let redo = redo(holding.journal, &holdings);
                 // A run that was to take services over comes first: it tells the clients of the others as well.
                 if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {
                     owed.redo = Some(redo);
@@ -173,7 +173,7 @@ pub fn owed<'a>(
     owed
 }
 
-fn redo<'a>(journal: &Journal, holdings: impl Iterator<Item = Holding<'a>> + Clone) -> Redo {
+fn redo<'a>(journal: &Journal, holdings: &(impl Iterator<Item = Holding<'a>> + Clone)) -> Redo {
     let held = |service: &ServiceName| holdings.clone().any(|holding| holding.service == service);
     let targets = journal.members.iter().filter(|(service, part)| *part == Part::Target && held(service));
     let targets: Vec<ServiceName> = targets.map(|(service, _)| service.clone()).collect();
