@@ -395,7 +395,10 @@ impl World {
     /// Whether this server's agent has gone on all the time since then, with nothing in its way.
     fn has_seen_all_since(&self, server: usize, quiet: Ms) -> bool {
         let it = &self.servers[server];
-        let goes_on = self.agents[server].as_ref().is_some_and(|agent| agent.started < quiet);
+        // An agent that the store keeps waiting can do nothing.
+        let goes_on = self.agents[server]
+            .as_ref()
+            .is_some_and(|agent| agent.started < quiet && agent.busy_until <= self.now);
         let was_stopped = self.is_stopped(server) || it.resumed_at >= quiet;
         let is_blind = self.is_cut_off(server) || self.store_is_away() || self.was_disturbed_since(quiet);
         it.on && goes_on && !was_stopped && !is_blind

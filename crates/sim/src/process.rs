@@ -12,9 +12,13 @@ use heirlock_core::incarnation::Observation;
 
 use crate::Ms;
 use crate::calls::StoreOf;
+use crate::losses::Disturbance;
 use crate::outside::OutsideOf;
 use crate::settings::settings_of;
 use crate::world::{Death, Happening, World, millis, server_name};
+
+/// A store that keeps an agent waiting for so long in one turn is what holds its work up.
+const STORE_HOLDS_UP: Ms = 1_000;
 
 /// Clients of a service that are compared at a time.
 const COMPARED_AT_ONCE: usize = 2;
@@ -145,6 +149,10 @@ impl World {
             self.check_members(server, &it.agent, &seen);
         }
         it.busy_until = self.now + delay;
+        if delay >= STORE_HOLDS_UP {
+            // A turn takes no time in here: what follows from its calls comes when they are over.
+            self.after(delay, Happening::Disturbed(Disturbance::Store));
+        }
         self.check_bounds(server, it.agent.run_count());
         self.agents[server] = Some(it);
         self.wake_at(server, self.now + due.max(delay).max(1));
