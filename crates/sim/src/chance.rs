@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use crate::Ms;
 
-/// The purpose of a draw, and the owner of its stream.
+/// The purpose of a draw, and the owner of its stream. Histories that are kept draw by the number of a purpose: a new one comes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     /// When a server comes back: a server.
@@ -21,8 +21,6 @@ pub(crate) enum Purpose {
     Store,
     /// Whether a fence confirms: a server.
     Fence,
-    /// How long a conveyor takes: a server.
-    Conveyor,
     /// Whether a hint arrives, and when: a server.
     Hint,
     /// How long a lock manager's part of an answer takes: a server.
@@ -49,6 +47,8 @@ pub(crate) enum Purpose {
     Number,
     /// How long a look beside an agent's loop takes: a server.
     Look,
+    /// How long a conveyor takes: a server.
+    Conveyor,
 }
 
 /// All streams of a run.
