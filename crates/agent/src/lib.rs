@@ -45,10 +45,10 @@ use heirlock_core::takeover::Journal;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
-pub use agent::look::{Basis, Found, Looked, Recall};
-pub use agent::outside::{Outside, Placed, Unplaced, Unready};
+pub use agent::look::{Basis, Found, Looked, Placed, Recall};
+pub use agent::outside::{Outside, Unready};
 pub use agent::recovery::Look;
-pub use agent::work::{Fit, PlacedOf, Placing, RunNumber, RunWork, Telling, Work};
+pub use agent::work::{Fit, PlacedOf, Placing, RunNumber, RunWork, Telling, Unplaced, Work};
 pub use agent::{Answered, Message, first_status, join_alike, past_report};
 
 use config::Settings;

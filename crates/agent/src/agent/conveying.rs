@@ -8,9 +8,9 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Inside;
-use super::outside::{Outside, Unplaced};
+use super::outside::Outside;
 use super::runs::Running;
-use super::work::{PlacedOf, Placing, RunNumber, RunWork, Work};
+use super::work::{PlacedOf, Placing, RunNumber, RunWork, Unplaced, Work};
 use crate::limits::TAKEN_AWAY_TIME_MAX;
 
 /// The removal of conveyed records that is on, and the runs whose end is told after it.

@@ -4,11 +4,16 @@
 //! is made beside the loop. It counts only if nothing has changed meanwhile on which it rests ([`Basis`]). Where what was
 //! registered before some moment must be known exactly, as when a service is claimed or given up, the loop looks itself.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use heirlock_core::Moment;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Population, Problem};
+use heirlock_nsm::MonName;
 
-use super::outside::Placed;
+/// The lines that were placed, by file.
+pub type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
 
 /// The basis of a look.
 #[derive(Debug, Clone)]

@@ -80,12 +80,12 @@ use beat::{Condition, Namesake, Pulse};
 use capture::Capture;
 use health::{Health, Protection};
 use holdings::Held;
-use outside::{Outside, Unplaced};
+use outside::Outside;
 use recovery::Look;
 use runs::Running;
 pub use status::first as first_status;
 use tally::Tally;
-use work::{Fit, PlacedOf, RunNumber, Work};
+use work::{Fit, PlacedOf, RunNumber, Unplaced, Work};
 
 /// Answers a callout that waits: its client is durable, or why it is not.
 pub type Answered = Box<dyn FnOnce(&Result<(), String>) + Send>;

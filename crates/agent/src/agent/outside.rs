@@ -18,17 +18,11 @@ use heirlock_core::takeover::{End, Registrations, Takeover};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
-use super::look::{Basis, Found, Recall};
+use super::look::{Basis, Found, Placed, Recall};
 use super::work::{RunNumber, RunWork, Work};
 use crate::control::report::StatusReport;
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
-
-/// The lines that were placed, by file.
-pub type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
-
-/// Clients whose file is not as it should be, and why. It concerns no other client.
-pub type Unplaced = Vec<(MonName, String)>;
 
 /// A service, and the thing that is missing at one of its addresses.
 pub type Unready = (ServiceName, String);

@@ -627,7 +627,8 @@ impl<O: Outside> Inside<O> {
                 }
             })
             .collect();
-        self.counts.notices.begin(&tellings);
+        let clients = tellings.iter().map(|telling| telling.clients.len() + telling.untold.len());
+        self.counts.notices.begin(clients.sum());
         self.outside.begin_for(number, RunWork::Tell { tellings, grace });
     }
 

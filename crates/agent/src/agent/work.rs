@@ -12,7 +12,6 @@ use heirlock_core::takeover::{Conveyance, Notice, Part, Strategy, TimeLimits};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
-use super::outside::Unplaced;
 use crate::config::{Command, Settings};
 use crate::control::Missing;
 use crate::limits;
@@ -132,6 +131,9 @@ pub struct Placing {
     /// The name of this server in a file that is made from a record.
     pub my_name: MyName,
 }
+
+/// Clients whose file is not as it should be, and why. It concerns no other client.
+pub type Unplaced = Vec<(MonName, String)>;
 
 /// A service, and which of its clients have no file as it should be; or why none of them has one.
 pub type PlacedOf = (ServiceName, Result<Unplaced, String>);

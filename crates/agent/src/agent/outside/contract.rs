@@ -7,7 +7,7 @@ use heirlock_core::Generation;
 use heirlock_core::incarnation::Incarnation;
 
 use super::super::Message;
-use super::super::work::Placing;
+use super::super::work::{Placing, Unplaced};
 use super::*;
 use heirlock_core::takeover::Conveyance;
 use heirlock_nsm::MyName;

@@ -11,7 +11,6 @@ use heirlock_core::takeover::{Cause, End, Event, Phase};
 use heirlock_core::{Moment, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::agent::work::Telling;
 use crate::config::Hook;
 use crate::limits::OBSERVED_BUCKETS;
 
@@ -330,10 +329,9 @@ impl Registrations {
 }
 
 impl Notices {
-    /// These clients are to be told.
-    pub(crate) fn begin(&mut self, tellings: &[Telling]) {
-        let clients = tellings.iter().map(|telling| telling.clients.len() + telling.untold.len());
-        self.begun_total += clients.map(|clients| clients as u64).sum::<u64>();
+    /// So many clients are to be told.
+    pub(crate) fn begin(&mut self, clients: usize) {
+        self.begun_total += clients as u64;
     }
 
     /// A run that is on heard this.
