@@ -160,7 +160,7 @@ impl<'a, O: Outside> Committing<'a, O> {
     }
 
     /// Commits, and counts that.
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+    pub(crate) fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
         let began = self.outside.now();
         let committed = self.store.commit_each(commits);
         self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());

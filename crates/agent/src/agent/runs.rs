@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::lives::Recognised;
-use heirlock_core::store::{Change, StoreError};
+use heirlock_core::store::{Change, Commit, StoreError};
 use heirlock_core::takeover::{
     Action, Cause, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase, Plan, Queue,
     Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until, tells_peers,
@@ -18,7 +18,7 @@ use heirlock_nsm::{MonName, MyName};
 
 use super::Inside;
 use super::claims::Attempts;
-use super::holdings::begin;
+use super::holdings::{Committing, begin};
 use super::outside::Outside;
 use super::work::{Fit, RunNumber, RunWork, Telling};
 use crate::config::{LockManagerSettings, Settings};
@@ -490,10 +490,9 @@ impl<O: Outside> Inside<O> {
                 || Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s()),
                 |held| held.claim.clone(),
             );
-            let began = self.outside.now();
-            let committed = self.store.commit(service, &by, &changes);
-            self.counts.commits.ended(self.outside.now().since(began), committed.is_ok());
-            changes.iter().for_each(|change| self.counts.records.changed(change, committed.is_ok()));
+            let commit = Commit { service: service.clone(), by, changes };
+            let committed =
+                Committing::new(self.store.as_ref(), &self.outside, &mut self.counts).commit(&[commit]);
             if let (Err(_), Some(held)) = (&committed, self.held.get_mut(service)) {
                 portion.iter().for_each(|one| held.ledger.uncommitted(&one.removals()));
             }
