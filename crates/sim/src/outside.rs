@@ -6,17 +6,15 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use heirlock_agent::control::report::StatusReport;
-use heirlock_agent::status_monitor::Said;
 use heirlock_agent::store_memory::StoreMemory;
 use heirlock_agent::{Basis, Found, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
-use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
 use heirlock_core::takeover::{End, Registrations, Takeover};
-use heirlock_nsm::{MonName, MonitorLine, StateNumber};
+use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
 use crate::chance::Purpose;
@@ -240,37 +238,7 @@ impl Outside for OutsideOf {
         Ok(())
     }
 
-    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
-        Ok(Vec::new())
-    }
-
-    fn noted_is_durable(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
     // Of mode `nsm` is a world of its own: `desk`.
-
-    fn tell_monitor(&self, _: MonitorEvent) {}
-
-    fn registered_lines(&self, _: &MonName) -> Vec<MonitorLine> {
-        Vec::new()
-    }
-
-    fn may_forget(&self, _: &MonName) -> bool {
-        true
-    }
-
-    fn monitor_standing(&self) -> Option<Standing> {
-        None
-    }
-
-    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
-        Ok(BTreeSet::new())
-    }
-
-    fn write_registrations(&mut self, _: &MonName, _: &[MonitorLine]) -> Result<(), String> {
-        Ok(())
-    }
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         if let Some(mut world) = self.step() {

@@ -137,37 +137,52 @@ pub trait Outside {
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String>;
 
     /// The notes of callouts that found no agent. They stay until [`Outside::noted_is_durable`].
-    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String>;
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(Vec::new())
+    }
 
     /// All that [`Outside::noted_by_callouts`] answered is durable.
-    fn noted_is_durable(&mut self) -> Result<(), String>;
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
-    // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing.
+    // heirlock as the status monitor. Where it is none, no client is registered and these methods change nothing: so they stand
+    // here.
 
     /// Tells it that a commit is over, that the store was tried, or which clients are durable in every service that this server
     /// holds.
-    fn tell_monitor(&self, event: MonitorEvent);
+    fn tell_monitor(&self, _event: MonitorEvent) {}
 
     /// The registrations of a client.
-    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine>;
+    fn registered_lines(&self, _client: &MonName) -> Vec<MonitorLine> {
+        Vec::new()
+    }
 
     /// Whether a client may be removed from the store: it is not registered, and from now on it is not taken for durable.
-    fn may_forget(&self, client: &MonName) -> bool;
+    fn may_forget(&self, _client: &MonName) -> bool {
+        true
+    }
 
     /// How it stands; nothing where heirlock is not the status monitor.
-    fn monitor_standing(&self) -> Option<Standing>;
+    fn monitor_standing(&self) -> Option<Standing> {
+        None
+    }
 
     /// Makes it know what lies in its directory, now, and answers of which clients the files are to follow.
     ///
     /// # Errors
     /// Where the directory can't be read.
-    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String>;
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(BTreeSet::new())
+    }
 
     /// Makes the files of a client say what is registered. They become durable with [`Work::SyncDirectory`].
     ///
     /// # Errors
     /// Where the directory was not read yet, or can't be written.
-    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String>;
+    fn write_registrations(&mut self, _client: &MonName, _lines: &[MonitorLine]) -> Result<(), String> {
+        Ok(())
+    }
 
     // Work that takes its time.
 

@@ -10,7 +10,6 @@ use heirlock_core::grace::{Probe, Remembered};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Addresses, Population, Roles};
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
-use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::store::in_memory::InMemory;
@@ -251,36 +250,6 @@ impl Outside for World {
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String> {
         let found = self.look(&addresses, Recall { anew, kept: false });
         self.said.push_back(Message::Looked(Box::new(Looked { basis, found })));
-        Ok(())
-    }
-
-    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
-        Ok(Vec::new())
-    }
-
-    fn noted_is_durable(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn tell_monitor(&self, _: MonitorEvent) {}
-
-    fn registered_lines(&self, _: &MonName) -> Vec<MonitorLine> {
-        Vec::new()
-    }
-
-    fn may_forget(&self, _: &MonName) -> bool {
-        true
-    }
-
-    fn monitor_standing(&self) -> Option<Standing> {
-        None
-    }
-
-    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
-        Ok(BTreeSet::new())
-    }
-
-    fn write_registrations(&mut self, _: &MonName, _: &[MonitorLine]) -> Result<(), String> {
         Ok(())
     }
 
