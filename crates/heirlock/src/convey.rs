@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use heirlock_agent::{Placed, Unplaced};
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::takeover::Conveyance;
@@ -30,9 +31,6 @@ const SYNC_EACH_MAX: usize = 8;
 /// How often a client's file is written anew where the status monitor changes it at that very moment.
 const CHANGES_MET_MAX: usize = 16;
 
-/// Placed lines, by file.
-pub(crate) type Placed = Arc<BTreeMap<MonName, Vec<u8>>>;
-
 /// The lines that were placed into one status-monitor directory. One thread places and takes away; a clone in another thread
 /// knows the same lines.
 #[derive(Debug, Clone)]
@@ -43,9 +41,6 @@ pub(crate) struct Conveyor {
     /// Held while a file is read and changed.
     files: Arc<Mutex<()>>,
 }
-
-/// Clients whose file is not as it should be, and why. It concerns no other client.
-pub(crate) type Unplaced = Vec<(MonName, String)>;
 
 impl Conveyor {
     /// Remembers the lines that an earlier run of the agent placed. A book that can't be read is put aside, and the agent
