@@ -4,7 +4,7 @@
 //! No call waits for a program, another server or a person. Work that takes longer than a look at a file or at a table of the
 //! kernel is begun, and a message tells its result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

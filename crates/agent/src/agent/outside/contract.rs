@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::collections::BTreeMap;
+
 use heirlock_core::Generation;
 use heirlock_core::incarnation::Incarnation;
 
