@@ -45,18 +45,18 @@ use heirlock_core::takeover::Journal;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
-pub use agent::look::{Basis, Found, Looked, Placed, Recall};
+pub use agent::look::{Basis, Found, Look, Looked, Placed, Recall};
 pub use agent::outside::{Outside, Unready};
-pub use agent::recovery::Look;
+pub use agent::status::{first as first_status, past_report};
 pub use agent::work::{Fit, PlacedOf, Placing, RunNumber, RunWork, Telling, Unplaced, Work};
-pub use agent::{Answered, Message, first_status, join_alike, past_report};
+pub use agent::{Answered, Message, join_alike};
 
 use config::Settings;
 use control::report::StatusReport;
 
 /// The agent of one server. One loop owns it, and calls [`Agent::do_what_is_due`] after each message, or after some that came
 /// together, and when [`Agent::next_due`] has come.
-pub struct Agent<O>(agent::Inside<O>);
+pub struct Agent<O>(agent::server::Server<O>);
 
 impl<O: Outside> Agent<O> {
     /// One with this store, of which it has read nothing yet.
@@ -64,7 +64,7 @@ impl<O: Outside> Agent<O> {
     /// # Errors
     /// Where the store isn't what it should be, or what is remembered of it can't be read.
     pub fn new(settings: Arc<Settings>, store: Box<dyn Store>, outside: O) -> Result<Self> {
-        agent::Inside::new(settings, store, outside).map(Self)
+        agent::server::Server::new(settings, store, outside).map(Self)
     }
 
     /// Takes up what an earlier agent of this server held and left unfinished, as the store knows it. To be called once,
@@ -81,8 +81,7 @@ impl<O: Outside> Agent<O> {
 
     /// Takes in what callouts noted while no agent answered. The agent does so by itself at each heartbeat.
     pub fn take_in_spool(&mut self) {
-        let now = self.0.outside.now();
-        self.0.take_in_spool(now);
+        self.0.take_in_spool();
     }
 
     /// Takes a message in, and does at once what follows from it. [`Message::Stop`] does nothing: see [`Agent::stop`].
@@ -115,12 +114,12 @@ impl<O: Outside> Agent<O> {
 
     /// Its server.
     pub fn outside(&self) -> &O {
-        &self.0.outside
+        self.0.common().outside()
     }
 
     /// The same, to begin what it listens to.
     pub fn outside_mut(&mut self) -> &mut O {
-        &mut self.0.outside
+        self.0.common_mut().outside_mut()
     }
 
     /// How this server is, now.
@@ -130,64 +129,64 @@ impl<O: Outside> Agent<O> {
 
     /// The services that this server holds, as far as the agent knows.
     pub fn held(&self) -> impl Iterator<Item = &ServiceName> {
-        self.0.held.keys()
+        self.0.instance().held().keys()
     }
 
     /// The claim by which it holds a service.
     pub fn claim_of(&self, service: &ServiceName) -> Option<&Claim> {
-        self.0.held.get(service).map(|held| &held.claim)
+        self.0.instance().held().get(service).map(|held| &held.claim)
     }
 
     /// How far the run has come that began the generation of a service that it holds.
     pub fn journal_of(&self, service: &ServiceName) -> Option<&Journal> {
-        self.0.held.get(service).map(|held| &held.journal)
+        self.0.instance().held().get(service).map(|held| &held.journal)
     }
 
     /// Which clients of a service that it holds are on record.
     pub fn ledger_of(&self, service: &ServiceName) -> Option<&Ledger> {
-        self.0.held.get(service).map(|held| &held.ledger)
+        self.0.instance().held().get(service).map(|held| &held.ledger)
     }
 
     /// The last look into the store showed all that this server holds.
     pub fn knows_its_holdings(&self) -> bool {
-        self.0.holdings_known
+        self.0.instance().knows_its_holdings()
     }
 
     /// Services whose adoption was interrupted, although it could be gone on with now and no run is on: none for longer than
     /// it takes to begin one.
     pub fn left_interrupted(&self) -> impl Iterator<Item = &ServiceName> {
-        self.0.left_interrupted()
+        self.0.instance().left_interrupted(self.0.common())
     }
 
     /// Whether the run that is on tells this service's clients.
     pub fn run_tells(&self, service: &ServiceName) -> bool {
-        self.0.run.as_ref().is_some_and(|running| running.machine.has_member(service))
+        self.0.instance().run_tells(service)
     }
 
     /// Whether a release of this service is on.
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
-        self.0.is_releasing(service)
+        self.0.instance().is_releasing(service)
     }
 
     /// How many runs it has begun or gone on with.
     pub fn run_count(&self) -> u64 {
-        self.0.run_count()
+        self.0.instance().run_count()
     }
 
     /// Nothing is owed to any client of what this server holds, as far as is known.
     pub fn owes_nothing(&self) -> bool {
-        self.0.owes_nothing()
+        self.0.instance().owes_nothing()
     }
 
     /// Compares so many clients of a service at one turn, and not as many as [`limits`] says: for a simulation, in which a
     /// service has few.
     pub fn compare_at_once(&mut self, clients: usize) {
-        self.0.capture.portion = Portion::of(clients, clients, clients);
+        self.0.parts().0.compare_at_once(Portion::of(clients, clients, clients));
     }
 
     /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing
     /// that waits for the store. Captures and heartbeats go on.
     pub fn is_at_rest(&self) -> bool {
-        self.0.is_at_rest()
+        self.0.instance().is_at_rest()
     }
 }

@@ -5,18 +5,14 @@
 //! after every claim and generation of this server was looked for. Records and claims that vanished are written anew from the
 //! agent's knowledge.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 
-use heirlock_core::store::{Change, ClaimAnswer, Contents, Place, RecordChange, StoreError, StoreErrorKind};
+use heirlock_core::store::{Store, StoreError, StoreErrorKind};
 use heirlock_core::store_identity::{StoreIdentity, Verdict, judge};
-use heirlock_core::takeover::OutcomeLine;
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
-use super::Inside;
-use super::holdings::Held;
 use super::outside::Outside;
-use crate::limits::COMMIT_RECORDS_MAX;
 use crate::store_memory::StoreMemory;
 
 /// This server's memory of its store, and how far it can be trusted now.
@@ -93,22 +89,36 @@ impl Acquaintance {
             "how far the services have come can't be remembered, so that an older copy of the store may not be recognised after a restart: {why}"
         ))
     }
-}
 
-impl<O: Outside> Inside<O> {
-    /// Recognises the store, before anything is read from it or written to it.
-    pub(crate) fn meet_store(&mut self) -> Result<(), StoreError> {
-        if self.acquaintance.met && self.store_error().is_none() {
+    /// Whether every record is to be looked for.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Every record was looked for.
+    pub(crate) fn was_looked_through(&mut self) {
+        self.doubted = false;
+    }
+
+    /// Recognises the store, before anything is read from it or written to it. `is_well`: no call of it has failed since it was
+    /// last recognised, and it has lost nothing.
+    pub(crate) fn meet(
+        &mut self,
+        store: &dyn Store,
+        outside: &mut impl Outside,
+        is_well: bool,
+    ) -> Result<(), StoreError> {
+        if self.met && is_well {
             return Ok(());
         }
-        self.acquaintance.met = false;
-        if self.acquaintance.unremembered.is_none() {
+        self.met = false;
+        if self.unremembered.is_none() {
             // 'heirlock enable --new-store' may have accepted another one meanwhile.
-            self.acquaintance.memory = self.outside.store_memory()?;
+            self.memory = outside.store_memory()?;
         }
-        let remembered = self.acquaintance.memory.remembered(self.outside.had_store());
-        self.store.expect(remembered.identity.as_ref());
-        let found = self.store.found()?;
+        let remembered = self.memory.remembered(outside.had_store());
+        store.expect(remembered.identity.as_ref());
+        let found = store.found()?;
         let identity = match (judge(&remembered, &found), remembered.identity) {
             (Verdict::Ours, Some(identity)) => identity,
             (Verdict::Remember(identity), None) => {
@@ -129,161 +139,62 @@ impl<O: Outside> Inside<O> {
                 );
                 identity
             }
-            (Verdict::Refused(why), _) => return Err(self.store.wrong(why)),
+            (Verdict::Refused(why), _) => return Err(store.wrong(why)),
             (Verdict::Name | Verdict::Ours, _) => {
-                let random = (u128::from(self.outside.random()) << 64) | u128::from(self.outside.random());
-                let identity = self.store.give_identity(&StoreIdentity::of(random))?;
+                let random = (u128::from(outside.random()) << 64) | u128::from(outside.random());
+                let identity = store.give_identity(&StoreIdentity::of(random))?;
                 tracing::info!(store = identity.as_str(), kept = ?found.kept, "the store was made by an earlier version: its identity is {} from now on", identity.as_str());
                 identity
             }
         };
-        if self.acquaintance.memory.identity.as_ref() != Some(&identity) {
-            self.remember(|memory| memory.accept(&identity, found.kept));
+        if self.memory.identity.as_ref() != Some(&identity) {
+            self.remember(outside, |memory| memory.accept(&identity, found.kept));
         }
-        self.store.expect(Some(&identity));
-        (self.acquaintance.met, self.acquaintance.was_met) = (true, true);
+        store.expect(Some(&identity));
+        (self.met, self.was_met) = (true, true);
         Ok(())
     }
 
     /// Remembers something for the time after this run of the agent. Where that fails the agent goes on by its own knowledge.
-    pub(crate) fn remember(&mut self, change: impl Fn(&mut StoreMemory)) {
-        let known = &mut self.acquaintance;
-        let mut next = known.memory.clone();
+    fn remember(&mut self, outside: &mut impl Outside, change: impl Fn(&mut StoreMemory)) {
+        let mut next = self.memory.clone();
         change(&mut next);
-        if next == known.memory && known.unremembered.is_none() {
+        if next == self.memory && self.unremembered.is_none() {
             return;
         }
-        let whole = known.unremembered.is_some();
-        let updated = self.outside.remember_store(&|memory| match whole {
+        let whole = self.unremembered.is_some();
+        let updated = outside.remember_store(&|memory| match whole {
             // A change that could not be written before is written as well.
             true => memory.clone_from(&next),
             false => change(memory),
         });
         match updated {
             Ok(memory) => {
-                known.memory = memory;
-                known.unremembered = None;
+                self.memory = memory;
+                self.unremembered = None;
             }
             Err(error) => {
                 tracing::error!(%error, "how far the services have come can't be remembered: {error}");
-                known.memory = next;
-                known.unremembered = Some(error.to_string());
+                self.memory = next;
+                self.unremembered = Some(error.to_string());
             }
         }
     }
 
     /// A generation of a service is in the store. `claimed` is its newest claim's, `begun` the newest whole one.
-    pub fn saw_generation(
+    pub(crate) fn saw_generation(
         &mut self,
+        outside: &mut impl Outside,
         service: &ServiceName,
         claimed: Generation,
         begun: Option<Generation>,
         number: Option<StateNumber>,
     ) {
-        let known = self.acquaintance.memory.known(service);
+        let known = self.memory.known(service);
         let is_known = known.highest >= Some(claimed) && known.expected >= begun;
         if is_known && known.number >= number.map(|number| number.0) {
             return;
         }
-        self.remember(|memory| memory.saw(service, claimed, begun, number));
-    }
-
-    /// Looks for all that this server holds where the store may have lost some of it.
-    pub(crate) fn look_for_all(&mut self, now: Moment) {
-        if !self.acquaintance.doubted {
-            return;
-        }
-        tracing::warn!(
-            "the store doesn't show the last heartbeat of this server: all records are looked for"
-        );
-        let services: BTreeSet<ServiceName> = self.held.keys().cloned().collect();
-        for service in services {
-            if let Err(error) = self.complete(&service) {
-                self.store_failed(now, &error);
-                self.holdings_known = false;
-                return;
-            }
-        }
-        self.acquaintance.doubted = false;
-    }
-
-    /// Writes a claim and its generation anew that the store has lost, with all that the agent knows of it: the same
-    /// number, records, journal and outcomes.
-    pub(crate) fn rebuild(&mut self, service: &ServiceName) -> Result<(), StoreError> {
-        let Some(held) = self.held.get(service) else { return Ok(()) };
-        let (generation, contents) = (held.claim.generation, held.contents());
-        if let ClaimAnswer::Taken(other) = self.store.claim(service, &held.claim)? {
-            // The next look finds it, and whose the service is then.
-            tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed generation {} meanwhile", other.owner, other.generation);
-            return Ok(());
-        }
-        self.store.begin_generation(service, generation, &contents)?;
-        self.saw_generation(service, generation, Some(generation), contents.state);
-        tracing::error!(%service, %generation, records = contents.records.len(), "{service}: the store had lost generation {generation}, which was written anew from what this server knows");
-        Ok(())
-    }
-
-    /// Makes a generation hold all that the agent knows of it. Anything that it holds besides, as an older copy of the store may,
-    /// is believed: a client too many is told, one too few loses its locks. Answers the generation's contents after that; nothing
-    /// where this server doesn't hold the service, or is beginning its next generation.
-    pub(crate) fn complete(&mut self, service: &ServiceName) -> Result<Option<Contents>, StoreError> {
-        if self.run.as_ref().is_some_and(|running| running.begins(service)) {
-            return Ok(None); // its next generation is made of what the agent knows
-        }
-        let Some(held) = self.held.get_mut(service) else { return Ok(None) };
-        let generation = held.claim.generation;
-        let found = self.store.load(service, generation)?;
-        let (lost, strange) = held.differences(&found);
-        if found.state.is_some_and(|state| state != held.state) {
-            let there = found.state.map_or_else(|| "none".to_owned(), |state| state.to_string());
-            let sentence = format!(
-                "{}, generation {generation} of {service}: expected state number {}, found {there}; put back the newest copy \
-                 of the store",
-                self.store.place(Place::Store),
-                held.state
-            );
-            return Err(StoreError::new(StoreErrorKind::Unexpected, sentence));
-        }
-        for portion in lost.chunks(COMMIT_RECORDS_MAX) {
-            self.store.commit(service, &held.claim, portion)?;
-        }
-        if !lost.is_empty() || !strange.is_empty() {
-            tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store had lost some of generation {generation}, as an older copy of it has or one with damaged files; what it lacked was written anew");
-        }
-        held.ledger.committed(&strange);
-        let is_whole = lost.is_empty();
-        Ok(Some(if is_whole { found } else { self.store.load(service, generation)? }))
-    }
-}
-
-impl Held {
-    /// A generation as the agent knows it.
-    fn contents(&self) -> Contents {
-        Contents {
-            state: Some(self.state),
-            records: self.ledger.stored().clone(),
-            journal: Some(self.journal.clone()),
-            outcomes: self.outcomes.clone(),
-            ..Contents::default()
-        }
-    }
-
-    /// The records that a generation lacks, and those that it holds besides.
-    fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
-        let stored = self.ledger.stored();
-        let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
-        let mut lost: Vec<Change> =
-            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
-        if found.state.is_none() {
-            lost.push(Change::PutState(self.state));
-        }
-        if found.journal.as_ref() != Some(&self.journal) {
-            lost.push(Change::PutJournal(Box::new(self.journal.clone())));
-        }
-        let there: HashSet<&OutcomeLine> = found.outcomes.iter().collect();
-        let lines = self.outcomes.iter().filter(|line| !there.contains(line));
-        lost.extend(lines.cloned().map(Change::AppendOutcome));
-        let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
+        self.remember(outside, |memory| memory.saw(service, claimed, begun, number));
     }
 }

@@ -10,9 +10,6 @@ use heirlock_core::liveness::{Beat, Hearts};
 use heirlock_core::store::{Beaten, Decline, ServerHearts, ServerReport, Store, StoreError};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use super::Inside;
-use super::outside::Outside;
-
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
 const DISPUTED_BEATS: u32 = 10;
 
@@ -126,6 +123,11 @@ impl Pulse {
             }
         }
         self.found = found;
+    }
+
+    /// Heartbeats that can't be read and of which nothing was said yet, and why. From now on it was.
+    pub(crate) fn take_unsaid(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.unsaid)
     }
 
     /// Heartbeats that can't be read, in words.
@@ -242,15 +244,4 @@ impl Pulse {
 
 fn beat_of(report: &ServerReport) -> Beat<'_> {
     Beat { agent: &report.agent, count: report.beat, paused: report.paused }
-}
-
-impl<O: Outside> Inside<O> {
-    /// Names the heartbeats in the store that can't be read, each once.
-    pub(crate) fn say_unreadable_hearts(&mut self) {
-        for (entry, why) in std::mem::take(&mut self.pulse.unsaid) {
-            if self.outside.may_say("unreadable heartbeat") {
-                tracing::error!(entry, why, "the heartbeat {entry} in the store can't be read: {why}");
-            }
-        }
-    }
 }

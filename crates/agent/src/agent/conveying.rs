@@ -1,17 +1,9 @@
-//! Conveying: records are placed into the status monitor's directory, and taken away at the end of a run. Both are done beside
-//! the loop, one after the other.
+//! The removal of conveyed records that is on, and the runs whose end waits for it.
 
-use std::collections::BTreeMap;
+use heirlock_core::Moment;
+use heirlock_core::takeover::End;
 
-use heirlock_core::takeover::{Conveyance, End, Event, Trouble, Work as Waited};
-use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::MonName;
-
-use super::Inside;
-use super::outside::Outside;
-use super::runs::Running;
-use super::work::{PlacedOf, Placing, RunNumber, RunWork, Unplaced, Work};
-use crate::limits::TAKEN_AWAY_TIME_MAX;
+use super::running::Running;
 
 /// The removal of conveyed records that is on, and the runs whose end is told after it.
 #[derive(Default)]
@@ -25,6 +17,40 @@ pub(crate) struct Conveying {
 }
 
 impl Conveying {
+    /// It is begun to take all away. When that hangs is said at that moment.
+    pub(crate) fn begins(&mut self, hangs_at: Moment) {
+        self.begun += 1;
+        self.due = Some(hangs_at);
+    }
+
+    /// It has ended once. Says whether nothing is being taken away now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.begun = self.begun.saturating_sub(1);
+        if self.is_over() {
+            self.due = None;
+        }
+        self.is_over()
+    }
+
+    /// Whether it hangs. That is answered once.
+    pub(crate) fn hangs(&mut self, now: Moment) -> bool {
+        self.due.take_if(|due| now >= *due).is_some()
+    }
+
+    /// A run has ended, and that is told after it; or is given back, where it is to be told now.
+    pub(crate) fn tells_later(&mut self, running: Running, end: End) -> Option<(Running, End)> {
+        if self.due.is_none() {
+            return Some((running, end));
+        }
+        self.ended.push((running, end));
+        None
+    }
+
+    /// The runs whose end is to be told now.
+    pub(crate) fn take_ended(&mut self) -> Vec<(Running, End)> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// When the loop must look after it.
     pub(crate) fn due(&self) -> Option<Moment> {
         self.due
@@ -33,116 +59,5 @@ impl Conveying {
     /// Whether nothing is being taken away.
     pub(crate) fn is_over(&self) -> bool {
         self.begun == 0
-    }
-}
-
-impl<O: Outside> Inside<O> {
-    /// Begins to place the records of all services.
-    pub(crate) fn convey(
-        &mut self,
-        run: RunNumber,
-        services: Vec<(ServiceName, BTreeMap<MonName, Vec<u8>>)>,
-        how: Conveyance,
-    ) {
-        let mut placings = Vec::new();
-        for (service, mut records) in services {
-            records.retain(|client, record| self.means_the_same_here(client, record));
-            let Some(my_name) = self.announced_names(&service).into_iter().next() else {
-                self.advance(Event::Conveyed(Err(format!("{service} has no name to announce"))));
-                return;
-            };
-            placings.push(Placing { service, records, my_name });
-        }
-        if placings.is_empty() {
-            self.advance(Event::Conveyed(Ok(Vec::new())));
-            return;
-        }
-        let now = self.outside.now();
-        self.outside.begin_for(run, RunWork::Place { services: placings, how });
-        if let Some(running) = &mut self.run {
-            let beside = running.machine.step(now, Event::Begun(Waited::Conveying));
-            self.carry_on(beside);
-        }
-    }
-
-    /// Records were placed. Records that could not be placed are named, also where the run is over; their clients are told all
-    /// the same, for the files are read by none but the tools that would tell them without heirlock.
-    pub(crate) fn placed(&mut self, run: RunNumber, done: Vec<PlacedOf>) {
-        let directory = self.settings.state_directory.display().to_string();
-        let mut troubles = Vec::new();
-        for (service, placed) in done {
-            let unplaced = match placed {
-                Ok(unplaced) => unplaced,
-                Err(error) => {
-                    let why = format!("the records of {service} could not be placed: {error}");
-                    tracing::error!(%service, %error, "{service}: its records could not be placed into {directory}, though its clients are told all the same: {error}");
-                    let entry = format!("{directory}/sm");
-                    troubles.push(Trouble { service, entry, why, fate_unknown: false });
-                    continue;
-                }
-            };
-            for (client, why) in unplaced {
-                tracing::error!(%service, %client, why, "{service}: the record of {client} could not be placed, though that client is told all the same: {why}");
-                let entry = format!("{directory}/sm/{client}");
-                troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown: false });
-            }
-        }
-        self.worked_for(run, Event::Conveyed(Ok(troubles)));
-    }
-
-    /// Begins to remove the conveyed records. A record that can't be removed is remembered, so that it counts as no registration.
-    pub(crate) fn take_conveyed_away(&mut self) {
-        self.conveying.begun += 1;
-        self.conveying.due = Some(self.outside.now() + TAKEN_AWAY_TIME_MAX);
-        self.outside.begin(Work::TakePlacedAway);
-    }
-
-    /// The conveyed records were removed.
-    pub(crate) fn placed_taken_away(&mut self, now: Moment, done: Result<Unplaced, String>) {
-        match done {
-            Ok(left) => {
-                for (client, why) in left {
-                    tracing::warn!(%client, why, "the conveyed record of {client} could not be taken away, which the next start tries again: {why}");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "conveyed records could not all be taken away, which the next start tries again: {error}");
-            }
-        }
-        // A look that began before it counts no more.
-        self.capture.due = self.capture.due.map(|due| due.min(now));
-        self.conveying.begun = self.conveying.begun.saturating_sub(1);
-        if self.conveying.is_over() {
-            self.conveying.due = None;
-            self.say_ends();
-        }
-    }
-
-    /// A run is over: its callers are told once the records that it placed are taken away.
-    pub(crate) fn say_end_once_taken_away(&mut self, running: Running, end: End) {
-        if self.conveying.due.is_some() {
-            self.conveying.ended.push((running, end));
-        } else {
-            self.say_end(running, end);
-        }
-    }
-
-    /// No caller waits for ever: the log says that a disk hangs.
-    pub(crate) fn say_if_conveyed_stays(&mut self, now: Moment) {
-        if self.conveying.due.take_if(|due| now >= *due).is_some() {
-            let seconds = TAKEN_AWAY_TIME_MAX.as_secs();
-            tracing::error!(
-                "conveyed records have not been taken away within {seconds} s: a disk or a thread hangs (look with 'heirlock doctor'); until they are, they lie in {}/sm",
-                self.settings.state_directory.display()
-            );
-            self.say_ends();
-        }
-    }
-
-    /// Says how those runs have ended whose records were to be taken away first.
-    pub(crate) fn say_ends(&mut self) {
-        for (running, end) in std::mem::take(&mut self.conveying.ended) {
-            self.say_end(running, end);
-        }
     }
 }

@@ -1,10 +1,11 @@
-//! The observed grace period of the life that runs, noted where the agent's next start finds it.
+//! What was seen of grace in the life that runs: noted where the agent's next start finds it, and asked where it isn't known.
 
 use heirlock_core::Moment;
 use heirlock_core::grace::{Recalled, Remembered};
 use heirlock_core::incarnation::Incarnation;
 
 use super::outside::Outside;
+use crate::limits;
 
 /// Since when grace has been open, and when it was last seen closed.
 #[derive(Debug, Default)]
@@ -35,5 +36,38 @@ impl GraceNote {
         if noted.sees_closed(life, outside.since_boot()) {
             outside.note_grace(noted);
         }
+    }
+}
+
+/// The questions about clients that were recorded before any life of the lock manager was noted
+/// ([`Strangers`](heirlock_core::duty::Strangers)).
+#[derive(Debug, Default)]
+pub(crate) struct GraceInquiry {
+    /// When the lock manager was last asked, in the life that runs.
+    asked_at: Option<Moment>,
+    /// Why the last answer told nothing.
+    silent: Option<String>,
+}
+
+impl GraceInquiry {
+    /// Whether the lock manager is to be asked now, which is noted; and whether that is the first time in this life.
+    pub(crate) fn asks(&mut self, now: Moment) -> Option<bool> {
+        let asked_lately = |at: Moment| now.since(at) < limits::ASK_GRACE_INTERVAL;
+        if self.asked_at.is_some_and(asked_lately) {
+            return None;
+        }
+        Some(self.asked_at.replace(now).is_none())
+    }
+
+    /// The answer told nothing, for this reason, or told all. Says whether that differs from the answer before.
+    pub(crate) fn told(&mut self, silent: Option<String>) -> bool {
+        let is_news = self.silent.is_some() != silent.is_some();
+        self.silent = silent;
+        is_news
+    }
+
+    /// Why the last answer told nothing.
+    pub(crate) fn silent(&self) -> Option<&str> {
+        self.silent.as_deref()
     }
 }

@@ -1,6 +1,6 @@
 //! The holdings of this server: the services whose newest claim is its own, with their ledgers and journals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
@@ -132,6 +132,36 @@ impl Held {
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
         }
+    }
+
+    /// A generation as the agent knows it.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents {
+            state: Some(self.state),
+            records: self.ledger.stored().clone(),
+            journal: Some(self.journal.clone()),
+            outcomes: self.outcomes.clone(),
+            ..Contents::default()
+        }
+    }
+
+    /// The records that a generation lacks, and those that it holds besides.
+    pub(crate) fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
+        let stored = self.ledger.stored();
+        let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
+        let mut lost: Vec<Change> =
+            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
+        if found.state.is_none() {
+            lost.push(Change::PutState(self.state));
+        }
+        if found.journal.as_ref() != Some(&self.journal) {
+            lost.push(Change::PutJournal(Box::new(self.journal.clone())));
+        }
+        let there: HashSet<&OutcomeLine> = found.outcomes.iter().collect();
+        let lines = self.outcomes.iter().filter(|line| !there.contains(line));
+        lost.extend(lines.cloned().map(Change::AppendOutcome));
+        let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
+        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
     }
 
     /// Removes clients from the store.

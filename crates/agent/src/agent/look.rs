@@ -1,4 +1,4 @@
-//! A look at the status monitor's directory: its basis, and its result.
+//! Looks at the status monitor's directory and at the lock manager: their basis, and their result.
 //!
 //! With hundreds of thousands of records a look takes seconds, and the loop has none to give while new clients wait for it: it
 //! is made beside the loop. It counts only if nothing has changed meanwhile on which it rests ([`Basis`]). Where what was
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use heirlock_core::Moment;
-use heirlock_core::incarnation::Incarnation;
+use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::ledger::{Population, Problem};
 use heirlock_nsm::MonName;
 
@@ -55,4 +55,13 @@ pub struct Recall {
     pub anew: bool,
     /// The next look may rely upon what this one read.
     pub kept: bool,
+}
+
+/// A look at the lock manager.
+#[derive(Debug)]
+pub struct Look {
+    /// When it began.
+    pub at: Moment,
+    /// The observation.
+    pub observation: Observation,
 }

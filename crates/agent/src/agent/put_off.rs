@@ -1,5 +1,4 @@
-//! Messages that wait for a slow store: they go on as soon as the store answers again, and before anything else is
-//! asked of the store.
+//! The messages that wait for a slow store.
 
 use std::collections::VecDeque;
 
@@ -8,11 +7,9 @@ use heirlock_core::monitor::Arrival;
 use heirlock_core::takeover::Part;
 use heirlock_core::{Moment, ServiceName};
 
-use super::outside::Outside;
+use super::Answered;
 use super::work::RunNumber;
-use super::{Answered, Inside};
-use crate::control::{Progress, Request, Responder, Wait};
-use crate::limits::STORE_ANSWERS_TIME_MAX;
+use crate::control::{Request, Responder};
 use crate::status_monitor::Said;
 
 /// The messages that were put off, in the order in which they came.
@@ -36,7 +33,7 @@ pub enum Later {
 
 impl Later {
     /// Until when it waits. A run waits for the store without an end, as it does for all that it makes durable.
-    fn until(&self) -> Option<Moment> {
+    pub(super) fn until(&self) -> Option<Moment> {
         match self {
             Self::Claim(..) | Self::Commit(..) | Self::Callout(..) => None,
             Self::GiveUp(_, until) | Self::Request(_, _, until) => Some(*until),
@@ -44,12 +41,27 @@ impl Later {
     }
 
     /// Whether the store may hold what this server does not know of: a claim that was made, or one that was given up.
-    fn may_have_come_about(&self) -> bool {
+    pub(super) fn may_have_come_about(&self) -> bool {
         matches!(self, Self::Claim(..) | Self::GiveUp(..))
     }
 }
 
 impl PutOff {
+    /// This waits as well.
+    pub(crate) fn add(&mut self, later: Later) {
+        self.0.push_back(later);
+    }
+
+    /// Takes out all of them.
+    pub(crate) fn take(&mut self) -> VecDeque<Later> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Keeps those of which this is so.
+    pub(crate) fn retain(&mut self, keeps: impl FnMut(&mut Later) -> bool) {
+        self.0.retain_mut(keeps);
+    }
+
     /// Nothing waits for the store.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -63,90 +75,5 @@ impl PutOff {
     /// Whether the store may hold claims that this server does not know of.
     pub fn may_have_come_about(&self) -> bool {
         self.0.iter().any(Later::may_have_come_about)
-    }
-}
-
-impl<O: Outside> Inside<O> {
-    /// This is done once the store answers again.
-    pub(crate) fn put_off(&mut self, later: Later) {
-        self.put_off.0.push_back(later);
-    }
-
-    /// Until when something waits for the store that begins to wait now.
-    pub(crate) fn patience_with_the_store(&self) -> Moment {
-        self.outside.now() + STORE_ANSWERS_TIME_MAX
-    }
-
-    /// A request comes. A request that needs the store is answered as soon as the store answers.
-    pub(crate) fn requested(&mut self, now: Moment, request: Box<Request>, responder: Responder) {
-        let responder = self.tally.counted(&request, responder);
-        let is_of_memory =
-            matches!(*request, Request::Status | Request::Report { .. } | Request::Maintenance { .. });
-        if is_of_memory || !self.store.is_busy() {
-            return self.answer(now, *request, responder);
-        }
-        let until = self.patience_with_the_store();
-        self.put_off(Later::Request(request, responder, until));
-    }
-
-    /// The store answers again: first what may have come about already is looked for, then the store itself is looked at, and
-    /// then what others wait for is done.
-    pub fn store_answers(&mut self, now: Moment) {
-        self.go_on(now, Later::may_have_come_about);
-        if !self.store.is_busy() {
-            if self.capture.behind {
-                self.scan(now);
-            }
-            // A call that ended late may have changed the services that this server holds.
-            self.beat(now);
-        }
-        self.go_on(now, |_| true);
-    }
-
-    /// Does what was put off and is of this kind, as long as the store answers.
-    fn go_on(&mut self, now: Moment, of_kind: impl Fn(&Later) -> bool) {
-        for later in std::mem::take(&mut self.put_off.0) {
-            if self.store.is_busy() || !of_kind(&later) {
-                self.put_off(later);
-                continue;
-            }
-            match later {
-                Later::Claim(run, services, authority) => self.go_on_claiming(run, services, authority),
-                Later::GiveUp(service, _) => self.address_gone(now, &service, Ok(())),
-                Later::Commit(heard, batch, arrivals) => self.commit_arrivals(now, heard, batch, arrivals),
-                Later::Callout(heard, said, answered) => self.called_out(now, heard, said, answered),
-                Later::Request(request, responder, _) => self.answer(now, *request, responder),
-            }
-        }
-    }
-
-    /// A message that has waited for the store for long enough is answered with the store's own error.
-    pub fn end_messages_put_off_too_long(&mut self, now: Moment) {
-        if self.put_off.due().is_none_or(|due| now < due) {
-            return;
-        }
-        let error = self.store.found().err();
-        let why =
-            error.map_or_else(|| "the store did not answer in time".to_owned(), |error| error.to_string());
-        for later in std::mem::take(&mut self.put_off.0) {
-            match later {
-                Later::GiveUp(service, until) if now >= until => {
-                    self.address_gone(now, &service, Err(why.clone()));
-                }
-                Later::Request(_, responder, until) if now >= until => responder.failed(&why, false),
-                later => self.put_off(later),
-            }
-        }
-    }
-
-    /// Tells those whose requests were put off what they wait for. One whose caller is gone is not begun any more.
-    pub fn say_messages_put_off(&mut self, now: Moment) {
-        self.put_off.0.retain_mut(|later| match later {
-            Later::Request(_, responder, until) => {
-                let wait = Wait::new("the store to answer", now, Some(*until));
-                responder.progress(&Progress::waiting(wait))
-            }
-            _ => true,
-        });
     }
 }

@@ -1,18 +1,11 @@
-//! A record belongs to every service of its lock manager (I7). The records that an adoption brings are made known to the services
-//! that this server holds already, in portions, from the moment on in which the lock manager recognises, and before the first
-//! client is told: a client that then registers again is durable everywhere, and waits for no disk. The last ones of a crowd that
-//! has to wait for commits would wait longer than lockd does, and lose their locks.
+//! The records that are still to be shared among the services of a lock manager.
 
 use std::collections::VecDeque;
 
-use heirlock_core::store::RecordChange;
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::Moment;
 use heirlock_nsm::MonName;
 
-use super::Inside;
-use super::holdings::{Committing, Held, commit_all};
-use super::outside::Outside;
-use crate::limits;
+use crate::limits::COMMIT_RECORDS_MAX;
 
 /// The records that are still to be shared.
 #[derive(Debug, Default)]
@@ -23,76 +16,40 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// These are to be shared as well.
+    pub(crate) fn add(&mut self, records: Vec<(MonName, Vec<u8>)>) {
+        self.left.extend(records);
+    }
+
+    /// How many are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether some are left, and the store takes them.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.left.is_empty() && self.retry.is_none()
+    }
+
+    /// Takes out what one commit carries.
+    pub(crate) fn take_portion(&mut self) -> Vec<(MonName, Vec<u8>)> {
+        let count = self.left.len().min(COMMIT_RECORDS_MAX);
+        self.left.drain(..count).collect()
+    }
+
+    /// A portion is durable.
+    pub(crate) fn shared(&mut self) {
+        self.retry = None;
+    }
+
+    /// A portion is not, and is tried again at that moment.
+    pub(crate) fn put_back(&mut self, portion: Vec<(MonName, Vec<u8>)>, retry: Moment) {
+        portion.into_iter().rev().for_each(|one| self.left.push_front(one));
+        self.retry = Some(retry);
+    }
+
     /// When the next portion is due.
     pub fn due(&self) -> Option<Moment> {
         (!self.left.is_empty()).then(|| self.retry.unwrap_or(Moment::START))
     }
-}
-
-impl<O: Outside> Inside<O> {
-    /// The lock manager has recognised: the clients of the services that were taken over will be told.
-    pub(crate) fn share_adopted(&mut self) {
-        if !self.settings.capture.mode.properties().shares_before_telling {
-            return;
-        }
-        let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();
-        let adopted = targets.iter().filter_map(|service| self.held.get(service));
-        let records = adopted.flat_map(|held| held.ledger.stored());
-        // The old server's own mounts are no clients of what this server serves.
-        let records = records.filter(|(client, record)| self.means_the_same_here(client, record));
-        let records: Vec<_> = records.map(|(client, bytes)| (client.clone(), bytes.clone())).collect();
-        self.shared.left.extend(records);
-    }
-
-    /// Shares what one commit carries, so that heartbeats and newcomers get their turn in between.
-    pub fn share_a_portion(&mut self, now: Moment) {
-        if self.shared.due().is_none_or(|due| now < due) {
-            return;
-        }
-        let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
-        let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
-        let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
-            .held
-            .iter_mut()
-            .map(|(service, held)| {
-                let entries = lacks(held, &portion);
-                (service, held, entries)
-            })
-            .filter(|(_, _, entries)| !entries.is_empty())
-            .collect();
-        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
-        if let Err(error) = commit_all(&mut committing, &mut work) {
-            self.store_failed(now, &error);
-            portion.into_iter().rev().for_each(|one| self.shared.left.push_front(one));
-            self.shared.retry = Some(now + limits::STORE_RETRY);
-            return;
-        }
-        self.shared.retry = None;
-    }
-
-    /// Tells the clients that the run wants told, once they are shared. A client does not wait for a store that fails, nor long
-    /// for one that is slow: told in grace, and made to wait for a commit, it is better off than told too late.
-    pub fn notify_once_shared(&mut self, now: Moment) {
-        let left = self.shared.left.len();
-        let may_wait = left > 0 && self.shared.retry.is_none();
-        let due =
-            self.run.as_mut().and_then(|running| running.untold.take_if(|u| !may_wait || now >= u.until));
-        let Some(untold) = due else { return };
-        if left > 0 {
-            tracing::warn!(
-                left,
-                "clients are told though {left} of them are not durable in every service yet: the store is slow"
-            );
-        }
-        self.notify(untold.notices);
-    }
-}
-
-/// The records that a service does not have yet, as far as it has room.
-fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
-    let unknown = portion.iter().filter(|(client, _)| !held.ledger.holds(client));
-    unknown
-        .take(held.room())
-        .map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone()))
-        .collect()
 }

@@ -4,26 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::{Claim, OwnerHeart};
-use heirlock_core::store::{Contents, Damaged, Place, ServerReport, Store};
+use heirlock_core::store::{Contents, Place, ServerReport, Store};
 use heirlock_core::takeover::{
     ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover, Trouble,
 };
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::Inside;
+use super::health::Protection;
 use super::holdings::Held;
-use super::outside::{Outside, Unready};
-use crate::config::{Mode, Settings};
-use crate::control::report::observed::{Monitored, Observed};
+use super::outside::Unready;
+use crate::config::Settings;
 use crate::control::report::{
-    AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
-    OtherService, Problem, ProblemKind, ServerStatus, ServiceStatus, Slow, Source, StatusReport, StoreStatus,
-    TimelineEntry,
+    AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, Missed, OtherService, Problem,
+    ProblemKind, ServerStatus, Slow, Source, StatusReport, TimelineEntry,
 };
 use crate::control::{Answer, Failure, Progress, Wait};
 use crate::limits;
-use crate::survey::present::{names as names_in, unreadable_claim};
 use crate::words::counted;
 
 /// Clients that a report names as the slowest.
@@ -38,243 +35,6 @@ pub fn first(settings: &Settings, store: &str) -> StatusReport {
     (report.source, report.configuration) = (Source::Agent, settings.fingerprint());
     (report.store.well, report.store.error) = (false, Some("the agent is starting".into()));
     report
-}
-
-impl<O: Outside> Inside<O> {
-    /// Makes the status known.
-    pub fn publish(&self) {
-        if self.outside.shows_status() {
-            self.outside.publish(self.status(), self.capture.looked);
-        }
-    }
-
-    /// How this server is, now.
-    pub(crate) fn status(&self) -> StatusReport {
-        let now = self.outside.now();
-        let life = self.lives.running();
-        StatusReport {
-            server: self.settings.server.to_string(),
-            agent: self.id.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            configuration: self.fingerprint.clone(),
-            loop_turned_ms_ago: Some(0),
-            looked_ms_ago: self.capture.looked.map(|at| millis(now.since(at))),
-            source: Source::Agent,
-            store: StoreStatus {
-                place: self.store.place(Place::Store),
-                well: self.store_error().is_none(),
-                error: self.store_error().map(str::to_owned),
-                unprotected_since_s: self.health.unprotected_since_s(),
-            },
-            lock_manager: LockManagerStatus {
-                kind: self.settings.lock_manager.kind.as_str().into(),
-                incarnation: life.map(ToString::to_string),
-                serving: self.lives.is_serving(),
-                needed: self.needs_a_lock_manager(),
-            },
-            protected_since_s: self.protection.since_s(),
-            services: self.service_statuses(now),
-            servers: self.server_statuses(now),
-            maintenance: self.pulse.is_paused(),
-            at_risk: self.clients_at_risk(),
-            problems: self.problems(),
-            observed: Some(Box::new(self.counted())),
-        }
-    }
-
-    /// The counts since this agent began.
-    fn counted(&self) -> Observed {
-        let mut observed = self.counts.clone();
-        observed.requests = self.tally.requests();
-        if let Some(standing) = self.monitor_standing() {
-            observed.monitor = Monitored::new(&standing.refusals, standing.left_unanswered);
-        }
-        observed
-    }
-
-    fn server_statuses(&self, now: Moment) -> Vec<ServerStatus> {
-        let others = self.pulse.servers().iter().filter(|(name, _)| **name != self.settings.server);
-        let interval = self.settings.heartbeat.interval;
-        others.map(|(name, report)| server_status(report, self.pulse.heart_of(name, now), interval)).collect()
-    }
-
-    fn service_statuses(&self, now: Moment) -> Vec<ServiceStatus> {
-        let configured = self.settings.services.iter().map(|s| s.name.clone());
-        let host = ServiceName::host(&self.settings.server);
-        configured.chain([host]).map(|service| self.service_status(now, &service)).collect()
-    }
-
-    /// Adds the clients that the adoption of a service did not tell and that have not come back since.
-    fn add_missed(&self, status: &mut ServiceStatus, held: &Held) {
-        let is_away = |client: &MonName| !self.capture.found.clients.contains_key(client);
-        for (client, line) in held.missed().filter(|(client, _)| is_away(client)) {
-            match line.outcome {
-                Outcome::Lost => status.lost += 1,
-                _ => status.unreachable += 1,
-            }
-            if status.missed.len() < limits::STATUS_CLIENTS_MAX {
-                let record = held.ledger.stored().get(client);
-                status.missed.push(ClientStatus {
-                    client: client.to_string(),
-                    names: record.map(|record| names_in(client, record)).unwrap_or_default(),
-                    outcome: Some(line.outcome),
-                    since_s: Some(held.journal.started_at_s.saturating_add_signed(line.at_ms / 1_000)),
-                    why: line.why.clone(),
-                });
-            }
-        }
-    }
-
-    fn service_status(&self, now: Moment, service: &ServiceName) -> ServiceStatus {
-        let held = self.held.get(service);
-        let machine = self.run_with(service).map(|running| &running.machine);
-        let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
-        let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
-        let configured = self.settings.service(service);
-        let counts = machine.map(|machine| machine.counts_of(service).unwrap_or_else(|| machine.counts()));
-        let left = machine.and_then(Takeover::grace).map(|grace| grace.ends().since(now));
-        let adopted = held.filter(|held| !held.journal.timeline.is_empty());
-        let mut status = ServiceStatus {
-            service: service.to_string(),
-            owner: claim.filter(|claim| !claim.released).map(|claim| claim.owner.to_string()),
-            released_by: claim.filter(|claim| claim.released).map(|claim| claim.owner.to_string()),
-            held: held.is_some(),
-            configured: configured.is_some(),
-            home: configured.and_then(|service| service.home.as_ref()).map(ToString::to_string),
-            automatic: configured.is_some_and(|service| service.mode == Mode::Automatic),
-            generation: claim.map(|claim| claim.generation.0),
-            state_number: held.map(|held| held.state.0),
-            records: held.map_or(0, |held| held.ledger.stored().len()),
-            tombstones: held.map_or(0, |held| held.ledger.tombstones()),
-            phase: phase.map(|phase| phase.to_string()),
-            // An adoption that is told beside it goes on with it, and by no word of its own.
-            awaits_finish: machine
-                .is_some_and(|machine| machine.awaits_finish() && machine.targets().contains(service)),
-            clients_to_tell: counts.map(|(clients, _)| clients),
-            clients_told: counts.map(|(_, told)| told),
-            grace_left_ms: left.map(millis),
-            adopted_at_s: adopted.map(|held| held.journal.started_at_s),
-            failure: held.and_then(|held| held.journal.failure.clone()),
-            ..ServiceStatus::default()
-        };
-        if let Some(held) = held {
-            self.add_missed(&mut status, held);
-        }
-        status
-    }
-
-    /// Whether clients would be without one: on a standby that holds nothing but its own name, without a client, none
-    /// need run.
-    fn needs_a_lock_manager(&self) -> bool {
-        self.held.iter().any(|(service, held)| !service.is_host() || !held.ledger.stored().is_empty())
-    }
-
-    /// The ailments of this server.
-    fn own_ailments(&self) -> Vec<Ailment> {
-        let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
-        let blind = self.capture.blind.as_deref();
-        let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
-        let store = self.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
-        let stopped = self.lives.running().is_none() && self.needs_a_lock_manager();
-        let stopped = stopped.then_some(Ailment { kind: AilmentKind::NoLockManager, error: None });
-        blind.into_iter().chain(store).chain(stopped).collect()
-    }
-
-    /// The same, as it tells the others.
-    pub fn ailments(&self) -> Vec<String> {
-        self.own_ailments().iter().map(Ailment::in_a_heartbeat).collect()
-    }
-
-    /// The store's error or loss.
-    pub fn store_error(&self) -> Option<&str> {
-        self.health.error().or_else(|| self.acquaintance.missing())
-    }
-
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.own_ailments().iter().map(problem_of).collect();
-        problems.extend(self.monitor_problems());
-        problems.extend(self.stranger_problems());
-        let left_behind = self.left_behind_problems();
-        problems
-            .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));
-        problems.extend(self.acquaintance.problem().map(|why| Problem::new(ProblemKind::Other).saying(&why)));
-        let heart = |why: String| Problem::new(ProblemKind::Other).saying(&why);
-        problems.extend(some_of(self.pulse.unreadable(), heart, |more| {
-            Problem::new(ProblemKind::Other).saying(&format!("{more} more heartbeats can't be read"))
-        }));
-        let unreadable = self.unreadable.iter();
-        problems
-            .extend(unreadable.map(|(service, why)| {
-                Problem::new(ProblemKind::Unreadable).of(service.as_str()).saying(why)
-            }));
-        problems.extend(self.others.iter().filter_map(|(service, claim)| unreadable_claim(service, claim)));
-        let no_record = |problem: &heirlock_core::ledger::Problem| {
-            Problem::new(ProblemKind::NoRecord).at(&problem.path).saying(&problem.why)
-        };
-        let sm = self.settings.state_directory.display().to_string();
-        problems
-            .extend(some_of(self.capture.known_problems.iter(), no_record, |more| more_strays(&sm, more)));
-        // While a run waits for them the run says so.
-        let missing = if self.run.is_none() { self.outside.unready() } else { Vec::new() };
-        let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
-        problems.extend(
-            missing
-                .map(|(service, why)| Problem::new(ProblemKind::NotReady).of(service.as_str()).saying(&why)),
-        );
-        let full = self.held.iter().filter(|(_, held)| held.ledger.refused() > 0);
-        problems.extend(full.map(|(service, held)| {
-            Problem::new(ProblemKind::NoRoom).of(service.as_str()).with(held.ledger.refused())
-        }));
-        for (service, held) in &self.held {
-            let folder = self.store.place(Place::Generation(service, held.claim.generation));
-            let damaged = |damaged: &Damaged| {
-                let path = format!("{folder}/{}", damaged.path);
-                Problem::new(ProblemKind::NoRecord).at(&path).saying(&damaged.why)
-            };
-            problems.extend(some_of(held.unreadable(), damaged, |more| more_strays(&folder, more)));
-        }
-        problems
-    }
-
-    /// Notes since when every client that registers is on record, and which are not.
-    pub fn note_protection(&mut self) {
-        let standing = self.monitor_standing();
-        let at_risk: Vec<MonName> = standing.as_ref().map(|s| s.at_risk.clone()).unwrap_or_default();
-        let is_protected = self.store_error().is_none()
-            && self.capture.blind.is_none()
-            && !self.capture.behind
-            && self.capture.caught_up
-            && self.holdings_known
-            && at_risk.is_empty()
-            && standing.is_none_or(|standing| !standing.failing);
-        let (now, now_s) = (self.outside.now(), self.outside.wall_s());
-        self.health.note(now, now_s);
-        self.protection.note(now_s, is_protected, at_risk);
-    }
-
-    fn clients_at_risk(&self) -> Vec<ClientStatus> {
-        let client = |(client, since_s): (&MonName, &u64)| ClientStatus {
-            client: client.to_string(),
-            names: Vec::new(),
-            outcome: None,
-            since_s: Some(*since_s),
-            why: None,
-        };
-        self.protection.at_risk().iter().take(limits::STATUS_CLIENTS_MAX).map(client).collect()
-    }
-
-    /// The report of the last adoption of a service, or of the one that is on.
-    pub(crate) fn report_of(&self, service: &ServiceName) -> Option<AdoptionReport> {
-        if let Some(running) = self.run_with(service) {
-            let unready = self.outside.unready();
-            return Some(of_run(&running.machine, Some(service), self.store.as_ref(), &unready));
-        }
-        let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
-        Some(AdoptionReport {
-            unready: unready_of(service, &self.outside.unready()),
-            ..of_journal(service, held, self.store.as_ref())
-        })
-    }
 }
 
 /// How far a run is. `store`: why the store doesn't take what comes next; until it does nothing else is waited for.
@@ -326,7 +86,7 @@ pub fn report(machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> Ado
 }
 
 /// The things that are missing at the addresses of one service.
-fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<String> {
+pub(super) fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<String> {
     unready.iter().filter(|(of, _)| of == service).map(|(_, why)| why.clone()).collect()
 }
 
@@ -442,7 +202,7 @@ pub(crate) fn names(services: &[ServiceName]) -> String {
     }
 }
 
-fn of_run(
+pub(super) fn of_run(
     machine: &Takeover,
     service: Option<&ServiceName>,
     store: &dyn Store,
@@ -601,7 +361,7 @@ fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
 }
 
 /// A problem each, as many as are told, and one that counts the others: a user that may write into a folder may fill it.
-fn some_of<T>(
+pub(super) fn some_of<T>(
     mut all: impl Iterator<Item = T>,
     told: impl Fn(T) -> Problem,
     more: impl Fn(usize) -> Problem,
@@ -612,12 +372,12 @@ fn some_of<T>(
     some
 }
 
-fn more_strays(folder: &str, more: usize) -> Problem {
+pub(super) fn more_strays(folder: &str, more: usize) -> Problem {
     let why = format!("{more} more entries below it are no records; look at the folder itself");
     Problem::new(ProblemKind::NoRecord).at(folder).saying(&why)
 }
 
-fn problem_of(ailment: &Ailment) -> Problem {
+pub(super) fn problem_of(ailment: &Ailment) -> Problem {
     let kind = match ailment.kind {
         AilmentKind::MonitorDirectoryUnreadable => ProblemKind::MonitorDirectoryUnreadable,
         AilmentKind::StoreFails => ProblemKind::StoreFails,
@@ -628,6 +388,18 @@ fn problem_of(ailment: &Ailment) -> Problem {
         Some(error) => Problem::new(kind).saying(error),
         None => Problem::new(kind),
     }
+}
+
+/// The clients of which it is known that they are not on record.
+pub(super) fn clients_at_risk(protection: &Protection) -> Vec<ClientStatus> {
+    let client = |(client, since_s): (&MonName, &u64)| ClientStatus {
+        client: client.to_string(),
+        names: Vec::new(),
+        outcome: None,
+        since_s: Some(*since_s),
+        why: None,
+    };
+    protection.at_risk().iter().take(limits::STATUS_CLIENTS_MAX).map(client).collect()
 }
 
 /// How another server is, by its heartbeat and by the observations of its heart.
@@ -656,7 +428,7 @@ pub fn server_status(report: &ServerReport, heart: OwnerHeart, interval: Duratio
     status
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -2,10 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use heirlock_core::Moment;
-
-use super::Inside;
-use super::outside::Outside;
 use crate::control::report::observed::{Answers, Requests};
 use crate::control::{Answer, Failure, Progress, Request, Respond, Responder};
 
@@ -114,12 +110,5 @@ impl Respond for Noted {
     fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
         let _ = self.answered.set(How::of(&answer));
         self.responder.end(&answer);
-    }
-}
-
-impl<O: Outside> Inside<O> {
-    /// Clients that registered at that moment are answered.
-    pub(crate) fn answered_registrations(&mut self, heard: Moment, count: usize, are_durable: bool) {
-        self.counts.registrations.answered(self.outside.now().since(heard), count, are_durable);
     }
 }

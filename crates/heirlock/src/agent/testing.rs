@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use heirlock_agent::agent::Inside;
-use heirlock_agent::agent::runs::Commission;
+use heirlock_agent::agent::running::Commission;
+use heirlock_agent::agent::server::Server;
 use heirlock_agent::{Message, Outside, RunNumber};
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// An agent whose loop the test is.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
-    pub(crate) agent: Inside<ThisServer>,
+    pub(crate) agent: Server<ThisServer>,
     pub(crate) messages: Receiver<Message>,
 }
 
@@ -94,30 +94,30 @@ fn settings_at(directory: &TempDir, keys: &str, mode: &str, [first, second]: [&s
 }
 
 /// An agent that has taken up what an earlier one left.
-fn taken_up(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
+fn taken_up(settings: Arc<Settings>) -> (Server<ThisServer>, Receiver<Message>) {
     let (mut agent, messages) = begun(settings);
     agent.take_up();
     (agent, messages)
 }
 
 /// An agent that has read nothing yet of what an earlier one left.
-pub(crate) fn begun(settings: Arc<Settings>) -> (Inside<ThisServer>, Receiver<Message>) {
+pub(crate) fn begun(settings: Arc<Settings>) -> (Server<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
     let outside = ThisServer::begun(Host::here(), &settings, inbox);
     let store = crate::store::open(&Host::here(), &settings);
-    (Inside::new(settings, store, outside).unwrap(), messages)
+    (Server::new(settings, store, outside).unwrap(), messages)
 }
 
 /// heirlock is the status monitor of this server, and its agent serves it.
-pub(crate) fn begin_monitoring(agent: &mut Inside<ThisServer>) {
-    let differing = agent.outside.begin_monitoring(Turns::unwatched()).unwrap();
+pub(crate) fn begin_monitoring(agent: &mut Server<ThisServer>) {
+    let differing = agent.outside_mut().begin_monitoring(Turns::unwatched()).unwrap();
     agent.monitors(differing);
 }
 
 impl Place {
     /// The agent ends, and another one begins on what it left.
     pub(crate) fn start_again(&mut self) {
-        (self.agent, self.messages) = taken_up(Arc::clone(&self.agent.settings));
+        (self.agent, self.messages) = taken_up(Arc::clone(self.agent.settings()));
     }
 
     pub(crate) fn begin(&mut self, target: &str) {
@@ -131,13 +131,13 @@ impl Place {
     fn ask_for(&mut self, target: &str, insisted: bool) {
         let authority = Authority { insisted, ..Authority::default() };
         let order = Order::asked(service(target), false, authority, None);
-        self.agent.begin_run(self.agent.outside.now(), Commission::unasked(order));
+        self.agent.begin_run(self.agent.outside().now(), Commission::unasked(order));
     }
 
     /// The run that is on ends; its threads go on.
     pub(crate) fn supersede(&mut self) {
         let end = End::Refused("something else is wanted".into());
-        match self.agent.asked.is_some() {
+        match self.agent.asked().is_some() {
             true => self.agent.refused(end),
             false => self.agent.over(end),
         }
@@ -145,15 +145,15 @@ impl Place {
 
     /// Something happened in the status monitor's directory.
     pub(crate) fn hint(&mut self) {
-        self.agent.outside.hinted.store(true, Ordering::SeqCst);
+        self.agent.outside().hinted.store(true, Ordering::SeqCst);
         self.agent.handle(Message::Changed);
     }
 
     /// Does the work that is due, and waits for a look that this begins.
     pub(crate) fn turn(&mut self) {
         self.agent.do_what_is_due();
-        while self.agent.capture.is_busy() {
-            if self.agent.next_due() > self.agent.outside.now() {
+        while self.agent.capture().is_busy() {
+            if self.agent.next_due() > self.agent.outside().now() {
                 let message = self.next();
                 self.agent.handle(message);
             }
@@ -164,7 +164,7 @@ impl Place {
     /// The status that the agent makes known now.
     pub(crate) fn status(&self) -> StatusReport {
         self.agent.publish();
-        self.agent.outside.snapshot.report(self.agent.outside.now())
+        self.agent.outside().snapshot.report(self.agent.outside().now())
     }
 
     /// The next message, of any kind: threads report in any order.
@@ -189,11 +189,11 @@ impl Place {
 
     /// Of the run that was asked for, or else of the one that is on.
     pub(crate) fn number(&self) -> RunNumber {
-        self.agent.asked.as_ref().or(self.agent.run.as_ref()).unwrap().number
+        self.agent.asked().as_ref().or(self.agent.run().as_ref()).unwrap().number
     }
 
     pub(crate) fn phase(&self) -> Option<Phase> {
-        let running = self.agent.asked.as_ref().or(self.agent.run.as_ref());
+        let running = self.agent.asked().as_ref().or(self.agent.run().as_ref());
         running.map(|running| running.machine.phase())
     }
 
@@ -207,7 +207,7 @@ impl Place {
 
     /// Lets the run that was asked for go on until its claim was put off.
     pub(crate) fn drive_until_put_off(&mut self) {
-        while !self.agent.put_off.may_have_come_about() {
+        while !self.agent.put_off().may_have_come_about() {
             let message = self.next();
             self.agent.handle(message);
         }

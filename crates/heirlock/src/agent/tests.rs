@@ -9,7 +9,7 @@ use crate::limits;
 #[test]
 fn facts_that_servers_compare_are_gathered_beside_the_loop_and_by_one_thread_at_a_time() {
     let mut place = place();
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
     place.agent.facts(now + limits::FACTS_INTERVAL * 3);
     let known = place.next_that(|message| match message {
@@ -17,11 +17,11 @@ fn facts_that_servers_compare_are_gathered_beside_the_loop_and_by_one_thread_at_
         _ => None,
     });
     let known = known.unwrap();
-    assert!(place.agent.facts.awaited && known.contains_key("kernel"), "{known:?}");
+    assert!(*place.agent.facts_are_awaited() && known.contains_key("kernel"), "{known:?}");
     place.agent.handle(Message::Facts(Ok(known.clone())));
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     assert_eq!(place.agent.facts(now), known);
-    assert!(!place.agent.facts.awaited, "they are new");
+    assert!(!*place.agent.facts_are_awaited(), "they are new");
     let more = place.messages.try_iter().filter(|message| matches!(message, Message::Facts(_))).count();
     assert_eq!(more, 0);
 }
@@ -31,11 +31,11 @@ fn facts_that_servers_compare_are_gathered_again_in_time_where_they_could_not_be
     let mut place = place();
     let known = BTreeMap::from([("kernel".to_owned(), "6.12".to_owned())]);
     place.agent.handle(Message::Facts(Ok(known.clone())));
-    place.agent.facts.awaited = true;
+    *place.agent.facts_are_awaited() = true;
     place.agent.handle(Message::Facts(Err("its thread ended without a report".into())));
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     assert_eq!(place.agent.facts(now), known, "it is as it was");
-    assert!(!place.agent.facts.awaited, "and not asked for at once");
+    assert!(!*place.agent.facts_are_awaited(), "and not asked for at once");
     place.agent.facts(now + limits::FACTS_INTERVAL);
-    assert!(place.agent.facts.awaited);
+    assert!(*place.agent.facts_are_awaited());
 }

@@ -234,7 +234,7 @@ mod tests {
         port: u16,
         within: Duration,
     ) -> (Result<(), String>, Arc<Readiness>) {
-        let mut shop = place.agent.outside.workshop.clone();
+        let mut shop = place.agent.outside().workshop.clone();
         let mut settings = Settings::clone(&shop.settings);
         settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         settings.notify.rpcbind_port = port;

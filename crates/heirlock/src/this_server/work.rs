@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn a_hook_that_ran_is_told_by_its_name_with_the_time_it_took_and_whether_it_failed() {
         let place = place();
-        let mut shop = place.agent.outside.workshop.clone();
+        let mut shop = place.agent.outside().workshop.clone();
         let mut settings = (*shop.settings).clone();
         for hook in Hook::ALL {
             assert_eq!(settings.hooks.command(hook), None, "{}", hook.as_str());
@@ -511,7 +511,7 @@ mod tests {
     fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {
         let place = place();
         let message = |done: Result<(), String>| Message::AddressGone(service("nfs"), done);
-        place.agent.outside.workshop.in_thread("address-down", message, |_| panic!("a fault"));
+        place.agent.outside().workshop.in_thread("address-down", message, |_| panic!("a fault"));
         let why = place.next_that(|message| match message {
             Message::AddressGone(_, Err(why)) => Some(why),
             _ => None,

@@ -32,14 +32,14 @@ fn register(place: &Place, client: &str) {
 
 /// A whole turn of the loop: a beat, and a look at the directory.
 fn look(place: &mut Place) {
-    let now = place.agent.outside.now();
-    place.agent.beat_due = now;
-    place.agent.capture.due = Some(now);
+    let now = place.agent.outside().now();
+    place.agent.beat_at(now);
+    place.agent.capture_mut().due = Some(now);
     place.turn();
 }
 
 fn known(place: &Place) -> Vec<String> {
-    let held = &place.agent.held[&service("nfs")];
+    let held = &place.agent.held()[&service("nfs")];
     held.ledger.stored().keys().map(ToString::to_string).collect()
 }
 
@@ -95,7 +95,7 @@ fn a_store_that_comes_back_without_its_records_is_not_well_before_they_are_in_it
     fs::remove_dir_all(away.join("services/nfs")).unwrap();
     fs::rename(&away, &store).unwrap();
     // A commit that succeeds, of the server's own service, says nothing of the other one.
-    place.agent.scan(place.agent.outside.now());
+    place.agent.scan(place.agent.outside().now());
     assert_ne!(error(&place), "");
     look(&mut place);
     look(&mut place);
@@ -139,13 +139,13 @@ fn another_store_is_refused_and_nothing_is_written_to_it() {
             "{start}: {}",
             error(&place)
         );
-        assert!(!place.agent.holdings_known);
+        assert!(!place.agent.holdings_known());
         for folder in ["services", "servers"] {
             assert_eq!(fs::read_dir(store.join(folder)).unwrap().count(), 0, "{start}, {folder}");
         }
         if start == 0 {
             place.start_again();
-            assert!(place.agent.held.is_empty());
+            assert!(place.agent.held().is_empty());
         }
     }
     fs::remove_dir_all(&store).unwrap();
@@ -169,11 +169,15 @@ fn an_agent_that_begins_on_an_older_copy_acts_on_nothing_and_goes_on_above_it_wh
     look(&mut place);
     let said = "expected generation 4 of nfs or a newer one, found generation 1: is the store an older copy of itself?";
     assert!(error(&place).contains(said), "{}", error(&place));
-    assert!(!place.agent.held.contains_key(&nfs) && !place.status().store.well);
-    assert!(place.agent.held.len() == 1, "what it shows of others is good: {:?}", place.agent.held.keys());
+    assert!(!place.agent.held().contains_key(&nfs) && !place.status().store.well);
+    assert!(
+        place.agent.held().len() == 1,
+        "what it shows of others is good: {:?}",
+        place.agent.held().keys()
+    );
     // Not even where the claim is asked for.
     place.begin("nfs");
-    while place.agent.run.is_some() {
+    while place.agent.run().is_some() {
         let message = place.next();
         place.agent.handle(message);
     }
@@ -213,7 +217,7 @@ fn the_holder_of_a_service_in_an_accepted_store_keeps_it() {
     let identity = other.found().unwrap().identity.unwrap();
     store::memory::update(&path(&place, "local"), |memory| memory.accept(&identity, Kept::Services)).unwrap();
     look(&mut place);
-    assert!(!place.agent.held.contains_key(&nfs));
+    assert!(!place.agent.held().contains_key(&nfs));
     assert_eq!(other.newest_claim(&nfs).unwrap(), Some(theirs));
 }
 
@@ -259,11 +263,11 @@ fn a_memory_that_cannot_be_written_is_said_and_written_later() {
     let nfs = service("nfs");
     place.agent.saw_generation(&nfs, Generation(2), Some(Generation(2)), None);
     place.agent.saw_generation(&nfs, Generation(3), Some(Generation(3)), None);
-    let problem = place.agent.acquaintance.problem().unwrap();
+    let problem = place.agent.acquaintance().problem().unwrap();
     assert!(problem.contains("store.json"), "{problem}");
     fs::rename(&away, &local).unwrap();
     place.agent.saw_generation(&service("new"), Generation(1), None, None);
-    assert_eq!(place.agent.acquaintance.problem(), None);
+    assert_eq!(place.agent.acquaintance().problem(), None);
     let memory = store::memory::load(&local).unwrap();
     assert_eq!(memory.known(&nfs).expected, Some(Generation(3)));
     assert_eq!(memory.known(&service("new")).highest, Some(Generation(1)));

@@ -1,6 +1,6 @@
 use heirlock_agent::Outside;
-use heirlock_agent::agent::requests::Adoption;
-use heirlock_agent::agent::runs::Waiting;
+use heirlock_agent::agent::instance::requests::Adoption;
+use heirlock_agent::agent::running::Waiting;
 use heirlock_core::takeover::Phase;
 
 use crate::agent::testing::{Place, place, place_on_a_network, service};
@@ -12,7 +12,7 @@ fn heard(mut place: Place, prepare: bool) -> Vec<Progress> {
     let service = service("nfs");
     let adoption = Adoption { service, prepare, fenced: None, insisted: true, before: Vec::new() };
     let waiting = Waiting { responder, until: AnswerWhen::Settled };
-    place.agent.adopt(place.agent.outside.now(), adoption, waiting);
+    place.agent.adopt(place.agent.outside().now(), adoption, waiting);
     place.drive(Phase::Conveyed);
     let progress = lines.try_iter().filter_map(|line| match line {
         Line::Progress(progress) => Some(progress),

@@ -24,16 +24,16 @@ fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
         place.agent.handle(Message::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
         answers.try_recv().unwrap()
     };
-    place.agent.held.clear();
+    place.agent.held_mut().clear();
     let why = call_out(&mut place).unwrap_err();
     assert!(why.starts_with("this server holds nothing yet"), "{why}");
-    let us = place.agent.settings.server.clone();
+    let us = place.agent.settings().server.clone();
     let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
-    let store = place.agent.store.as_ref();
+    let store = place.agent.store();
     claim_first(store, &service("new"), &claim, StateNumber(1), &journal).unwrap().unwrap();
     place.agent.refresh_holdings(Moment::START);
     assert_eq!(call_out(&mut place), Ok(()));
-    let records = place.agent.store.load(&service("new"), Generation::FIRST).unwrap().records;
+    let records = place.agent.store().load(&service("new"), Generation::FIRST).unwrap().records;
     assert!(records.contains_key(&MonName::parse("10.0.0.1").unwrap()));
 }
 
@@ -51,7 +51,7 @@ fn a_note_of_a_callout_is_taken_in_under_any_later_capture_mode() {
         let spool = here.join("nfs/sm/.heirlock-callouts");
         fs::write(&spool, "add-client\u{0}10.0.0.1\u{0}nfs-b\n").unwrap();
         place.agent.do_what_is_due();
-        let stored: BTreeMap<_, _> = place.agent.held[&service("nfs")].ledger.stored().clone();
+        let stored: BTreeMap<_, _> = place.agent.held()[&service("nfs")].ledger.stored().clone();
         assert_eq!(stored.into_keys().collect::<Vec<_>>(), [MonName::parse("10.0.0.1").unwrap()], "{mode}");
         let left = fs::read_dir(spool.parent().unwrap()).unwrap();
         assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [""; 0], "{mode}");

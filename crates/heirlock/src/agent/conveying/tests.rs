@@ -28,21 +28,21 @@ fn adopting(clients: u8) -> Place {
     let records = names.map(|name| (name, line.into())).collect();
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
-    place.agent.store.claim(&service("new"), &claim).unwrap();
-    place.agent.store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    place.agent.store().claim(&service("new"), &claim).unwrap();
+    place.agent.store().begin_generation(&service("new"), Generation(1), &contents).unwrap();
     place.begin("new");
     place
 }
 
 fn is_conveyed(place: &Place) -> bool {
-    let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
+    let timeline = place.agent.run().as_ref().unwrap().machine.timeline();
     timeline.iter().any(|stamp| stamp.event == Milestone::Conveyed)
 }
 
 #[test]
 fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
     let mut place = adopting(20);
-    let conveyor = place.agent.outside.conveyor.clone();
+    let conveyor = place.agent.outside().conveyor.clone();
     // As where the disk does not answer once the files take their names.
     let hangs = conveyor.hold();
     place.drive(Phase::Claimed);
@@ -50,19 +50,19 @@ fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
         std::thread::yield_now();
     }
     place.turn();
-    place.agent.scan(place.agent.outside.now());
-    assert_eq!(place.agent.capture.blind, None, "it is looked all the while");
-    assert!(place.agent.capture.found.clients.is_empty(), "and no record is taken for a registration");
+    place.agent.scan(place.agent.outside().now());
+    assert_eq!(place.agent.capture().blind, None, "it is looked all the while");
+    assert!(place.agent.capture().found.clients.is_empty(), "and no record is taken for a registration");
     assert_eq!((place.phase(), is_conveyed(&place)), (Some(Phase::Claimed), false));
-    let machine = &place.agent.run.as_ref().unwrap().machine;
-    let waits = status::progress(place.agent.outside.now(), machine, &place.agent.settings, None).wait;
+    let machine = &place.agent.run().as_ref().unwrap().machine;
+    let waits = status::progress(place.agent.outside().now(), machine, place.agent.settings(), None).wait;
     let said = waits.map(|wait| wait.for_what).unwrap_or_default();
     assert!(said.contains("records to be placed"), "{said}");
     // Time is up: the lock manager is made to recognise.
-    place.agent.outside.clock = Clock::ahead(LONG);
+    place.agent.outside_mut().clock = Clock::ahead(LONG);
     place.agent.do_what_is_due();
     place.drive(Phase::Recognised);
-    let troubles = place.agent.run.as_ref().unwrap().machine.troubles().to_vec();
+    let troubles = place.agent.run().as_ref().unwrap().machine.troubles().to_vec();
     assert!(troubles.len() == 1 && troubles[0].why.contains("not placed in time"), "{troubles:?}");
     drop(hangs);
     let placed = place.next_that(|message| matches!(message, Message::Placed(..)).then_some(message));
@@ -73,10 +73,10 @@ fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
 #[test]
 fn records_are_taken_away_after_the_last_one_is_placed() {
     let mut place = adopting(20);
-    let conveyor = place.agent.outside.conveyor.clone();
+    let conveyor = place.agent.outside().conveyor.clone();
     let hangs = conveyor.hold();
     place.drive(Phase::Claimed);
-    place.agent.outside.begin(Work::TakePlacedAway);
+    place.agent.outside_mut().begin(Work::TakePlacedAway);
     drop(hangs);
     let placed = place.next_that(|message| match message {
         Message::Placed(_, done) => Some(done),
@@ -89,5 +89,5 @@ fn records_are_taken_away_after_the_last_one_is_placed() {
         _ => None,
     });
     assert_eq!(gone, Ok(Vec::new()));
-    assert!(files(&place) == 0 && place.agent.outside.placed().is_empty());
+    assert!(files(&place) == 0 && place.agent.outside().placed().is_empty());
 }

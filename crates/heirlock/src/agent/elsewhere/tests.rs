@@ -6,8 +6,10 @@ use heirlock_core::limits::CLIENT_ADDRESSES_MAX;
 use heirlock_core::takeover::{Journal, Part};
 use heirlock_core::{Generation, Moment};
 use heirlock_nsm::{MonName, StateNumber};
+use tempfile::TempDir;
 
 use crate::agent::testing::{Place, place, place_on_a_network, service};
+use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport};
 
 fn name(text: &str) -> MonName {
@@ -18,17 +20,22 @@ fn line(client: &str, server: &str) -> String {
     format!("0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 {client} {server}\n")
 }
 
+fn store_of(directory: &TempDir) -> DirStore {
+    DirStore::open(&directory.path().join("store")).unwrap()
+}
+
 /// Holds `nfs` with these records, as after an adoption from nfs-a, whose own address is known or is not.
 fn adopted(mut place: Place, records: &[(&str, String)], own: &[&str]) -> Place {
+    let store = store_of(&place.directory);
     let agent = &mut place.agent;
     let report = ServerReport {
         node: Some("node-a.example".into()),
         addresses: own.iter().map(|address| address.parse().unwrap()).collect(),
         ..ServerReport::new("nfs-a".parse().unwrap(), "run-1")
     };
-    agent.store.put_server(&report).unwrap();
-    agent.pulse.beat(Moment::START, agent.store.as_ref(), Condition::default()).unwrap();
-    let us = agent.settings.server.clone();
+    agent.store().put_server(&report).unwrap();
+    agent.pulse_mut().beat(Moment::START, &store, Condition::default()).unwrap();
+    let us = agent.settings().server.clone();
     let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
     let records =
         records.iter().map(|(client, record)| (name(client), record.clone().into_bytes())).collect();
@@ -70,11 +77,11 @@ fn a_server_that_mounted_its_own_service_is_called_at_its_own_address_or_named()
 fn a_server_says_by_itself_where_it_is_and_leaves_floating_addresses_out() {
     let mut place = place_on_a_network();
     place.agent.beat(Moment::START);
-    let servers = place.agent.store.servers().unwrap();
-    let said = &servers[&place.agent.settings.server].addresses;
+    let servers = place.agent.store().servers().unwrap();
+    let said = &servers[&place.agent.settings().server].addresses;
     let here = crate::host::Host::here().addresses();
     assert!(said.iter().all(|address| here.contains(address) && !address.is_loopback()), "{said:?}");
-    let floating = heirlock_agent::agent::floating(&place.agent.settings);
+    let floating = heirlock_agent::agent::common::floating(place.agent.settings());
     let mut own = here.iter().filter(|one| one.is_ipv4() && !one.is_loopback() && !floating.contains(one));
     assert!(own.all(|one| said.contains(one) || said.len() == CLIENT_ADDRESSES_MAX), "{here:?}: {said:?}");
 }
@@ -91,8 +98,8 @@ fn an_address_that_a_third_server_has_as_well_is_not_that_of_the_first() {
     // It has moved since: another host answers there.
     let addresses = vec!["198.51.100.2".parse().unwrap()];
     let third = ServerReport { addresses, ..ServerReport::new("nfs-c".parse().unwrap(), "run-1") };
-    place.agent.store.put_server(&third).unwrap();
-    place.agent.pulse.look(Moment::START, place.agent.store.as_ref()).unwrap();
+    place.agent.store().put_server(&third).unwrap();
+    place.agent.pulse_mut().look(Moment::START, &store_of(&place.directory)).unwrap();
     assert_eq!(told(&place, Part::Target, "127.0.0.1"), Ok(vec!["198.51.100.1".to_owned()]));
 }
 
@@ -137,7 +144,7 @@ fn all_addresses_in_a_record_are_tried_and_none_of_our_own_after_the_first() {
     let mut place = adopted(place_on_a_network(), &[("192.0.2.21", record)], &[]);
     assert_eq!(told(&place, Part::Target, "192.0.2.21").unwrap(), ["192.0.2.21", "198.51.100.3"]);
     // Found out since.
-    std::sync::Arc::make_mut(&mut place.agent.capture.addresses)
+    std::sync::Arc::make_mut(&mut place.agent.capture_mut().addresses)
         .insert(name("client3"), vec![Ipv4Addr::new(203, 0, 113, 3).into()]);
     let three = told(&place, Part::Target, "192.0.2.21").unwrap();
     assert_eq!(three, ["192.0.2.21", "203.0.113.3", "198.51.100.3"]);

@@ -18,8 +18,8 @@ fn asked_for(place: &mut Place, asked: u64) {
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let report = ServerReport::new("nfs-a".parse().unwrap(), "run-1");
     store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
-    let now = place.agent.outside.now();
-    place.agent.pulse.look(now, &store).unwrap();
+    let now = place.agent.outside().now();
+    place.agent.pulse_mut().look(now, &store).unwrap();
     place.agent.answer_home_requests(now);
 }
 
@@ -29,7 +29,7 @@ fn with_a_guest() -> Place {
     look(&mut place, "1");
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let server = "nfs-b".parse().unwrap();
-    let life = place.agent.lives.current().cloned();
+    let life = place.agent.lives().current().cloned();
     for name in ["nfs", "host.nfs-b"] {
         let name = ServiceName::try_from(name.to_owned()).unwrap();
         let journal = Journal { life: life.clone(), ..Journal::quiet("run-1", &server, 0) };
@@ -42,20 +42,20 @@ fn with_a_guest() -> Place {
         store.claim(&name, &Claim::new(generation, &server, "run-1", 0)).unwrap();
         store.begin_generation(&name, generation, &contents).unwrap();
     }
-    place.agent.refresh_holdings(place.agent.outside.now());
-    place.agent.lives.followed_up(false, false);
+    place.agent.refresh_holdings(place.agent.outside().now());
+    place.agent.lives_mut().followed_up(false, false);
     place
 }
 
 fn look(place: &mut Place, start: &str) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
-    let look = Look { at: place.agent.outside.now(), observation };
+    let look = Look { at: place.agent.outside().now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
 }
 
 fn decline(place: &Place) -> Option<&Decline> {
-    place.agent.pulse.declined(&service("nfs"))
+    place.agent.pulse().declined(&service("nfs"))
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn a_release_that_failed_is_said_to_the_home_and_tried_again_when_it_asks_again(
     assert!(place.agent.is_releasing(&service("nfs")));
     let waits = decline(&place).unwrap();
     assert!(waits.why.contains("its address is being taken away") && waits.waits.is_some(), "{waits:?}");
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.address_gone(now, &service("nfs"), Err("192.0.2.10 is still on this server".into()));
     let failed = decline(&place).unwrap().clone();
     assert_eq!((failed.asked, failed.waits.as_ref()), (7, None), "{failed:?}");
-    assert!(failed.why.contains("still on this server") && place.agent.beat_due <= now);
+    assert!(failed.why.contains("still on this server") && place.agent.beat_due() <= now);
     asked_for(&mut place, 7);
     assert!(!place.agent.is_releasing(&service("nfs")), "nothing was mended");
     assert_eq!(decline(&place), Some(&failed));
@@ -97,31 +97,31 @@ fn a_self_adoption_goes_on_without_a_service_that_is_given_away_and_only_once_it
     let mut place = with_a_guest();
     look(&mut place, "2");
     place.turn();
-    assert_eq!(place.agent.run.as_ref().map(|running| running.machine.cause()), Some(Cause::OwnRestart));
+    assert_eq!(place.agent.run().as_ref().map(|running| running.machine.cause()), Some(Cause::OwnRestart));
     let of_run =
-        |place: &Place| place.agent.run.as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));
+        |place: &Place| place.agent.run().as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));
     assert!(of_run(&place));
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.release(&service("nfs"), None, None);
     place.agent.address_gone(now, &service("nfs"), Err("it is still here".into()));
     assert!(of_run(&place), "it stays, and its clients are told");
     place.agent.release(&service("nfs"), None, None);
     place.agent.address_gone(now, &service("nfs"), Ok(()));
-    assert!(!of_run(&place) && !place.agent.held.contains_key(&service("nfs")));
-    assert!(place.agent.run.is_some(), "the clients of the others are told");
-    let claim = place.agent.store.newest_claim(&service("nfs")).unwrap().unwrap();
+    assert!(!of_run(&place) && !place.agent.held().contains_key(&service("nfs")));
+    assert!(place.agent.run().is_some(), "the clients of the others are told");
+    let claim = place.agent.store().newest_claim(&service("nfs")).unwrap().unwrap();
     assert!(claim.released);
 }
 
 #[test]
 fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_the_loop() {
     let mut place = with_a_guest();
-    let turn = std::sync::Arc::clone(&place.agent.outside.workshop.turn);
+    let turn = std::sync::Arc::clone(&place.agent.outside().workshop.turn);
     let busy = turn.lock().unwrap();
     place.agent.release(&service("nfs"), None, None);
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.address_gone(now, &service("nfs"), Ok(()));
-    assert!(!place.agent.held.contains_key(&service("nfs")), "the loop goes on");
+    assert!(!place.agent.held().contains_key(&service("nfs")), "the loop goes on");
     let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
     assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "its locks are still held");
     drop(busy);
@@ -131,7 +131,7 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
 #[test]
 fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
     let mut place = with_a_guest();
-    let (service, now) = (service("nfs"), place.agent.outside.now());
+    let (service, now) = (service("nfs"), place.agent.outside().now());
     let ask = |place: &mut Place| {
         let (responder, lines) = crate::control::heard();
         place.agent.asked_to_release(&service, responder);

@@ -10,14 +10,14 @@ use crate::agent::testing::place;
 #[test]
 fn the_next_agent_of_this_boot_knows_it_and_one_that_meets_another_life_does_not() {
     let mut place = place();
-    let outside = &mut place.agent.outside;
+    let outside = place.agent.outside_mut();
     let life = Incarnation { boot: "b".into(), start: "1@2".into(), reopened: 0 };
     let mut note = GraceNote::default();
     assert_eq!(note.recall(Some(&life), outside), Recalled::default());
     note.opened(&life, outside.now() - Duration::from_secs(4), outside);
 
     place.start_again();
-    let outside = &mut place.agent.outside;
+    let outside = place.agent.outside_mut();
     let mut next = GraceNote::default();
     let recalled = next.recall(Some(&life), outside);
     let open_for = outside.now().since(recalled.opened.unwrap());

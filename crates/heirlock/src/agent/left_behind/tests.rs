@@ -10,7 +10,7 @@ use crate::agent::testing::{Place, place, service};
 /// A store in which `new` was this server's, or another's, and is nfs-c's now.
 fn claimed_by_another(first: &str) -> (Place, Claim) {
     let place = place();
-    let store = place.agent.store.as_ref();
+    let store = place.agent.store();
     let first = ServerName::parse(first).unwrap();
     let journal = Journal::quiet("run", &first, 0);
     let claim = Claim::new(Generation::FIRST, &first, "agent", 0);
@@ -35,12 +35,12 @@ fn nothing_is_restarted_while_the_address_of_a_service_that_another_server_has_c
     place.begin("nfs");
     let refused = |place: &Place, is_here| place.agent.would_drop_locks_at(Strategy::RestartNfs, |_| is_here);
     assert_eq!(refused(&place, true), None, "the operator insists");
-    place.agent.asked = None;
+    *place.agent.asked_mut() = None;
     place.begin_uninsisted("nfs");
     assert!(refused(&place, true).unwrap().contains("clients of new took on this server"));
     assert_eq!(refused(&place, false), None, "it was taken away since");
     assert_eq!(place.agent.would_drop_locks_at(Strategy::Notify, |_| true), None, "it drops nothing");
-    place.agent.asked = None;
+    *place.agent.asked_mut() = None;
     place.begin_uninsisted("new");
     assert_eq!(refused(&place, true), None, "its own clients are told");
     assert_eq!(place.phase(), Some(Phase::Intent));

@@ -36,22 +36,22 @@ fn monitoring() -> Place {
     let journal = Journal::quiet("run", &owner, 0);
     claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
     store.commit(&service("nfs"), &claim, &[Change::put(client(1), bytes(1))]).unwrap();
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.refresh_holdings(now);
     // This server's implicit service is no concern of these tests.
-    place.agent.held.retain(|held, _| *held == service("nfs"));
-    assert_eq!(place.agent.held.len(), 1);
+    place.agent.held_mut().retain(|held, _| *held == service("nfs"));
+    assert_eq!(place.agent.held().len(), 1);
     begin_monitoring(&mut place.agent);
     assert!(knows(&place, 1));
     place
 }
 
 fn knows(place: &Place, number: u8) -> bool {
-    place.agent.outside.monitor.as_ref().unwrap().knows(&client(number))
+    place.agent.outside().monitor.as_ref().unwrap().knows(&client(number))
 }
 
 fn committed(place: &mut Place, entries: &[RecordChange]) {
-    place.agent.held.get_mut(&service("nfs")).unwrap().ledger.committed(entries);
+    place.agent.held_mut().get_mut(&service("nfs")).unwrap().ledger.committed(entries);
 }
 
 #[test]
@@ -68,16 +68,16 @@ fn a_client_that_arrives_while_another_goes_is_made_known_as_durable() {
 fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let mut place = monitoring();
     let named = MonName::parse("client1.example.com").unwrap();
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.resolved(now, &named, Ok(client(1).address().into_iter().collect()));
     place.agent.tell_durable();
-    assert!(place.agent.outside.monitor.as_ref().unwrap().knows(&named));
+    assert!(place.agent.outside().monitor.as_ref().unwrap().knows(&named));
 }
 
 #[test]
 fn a_service_that_is_held_anew_is_looked_at_anew() {
     let mut place = monitoring();
-    let mut held: BTreeMap<ServiceName, Held> = std::mem::take(&mut place.agent.held);
+    let mut held: BTreeMap<ServiceName, Held> = std::mem::take(place.agent.held_mut());
     let held = held.remove(&service("nfs")).unwrap();
     // Lost sight of and found again, with another client than before.
     let records = BTreeMap::from([(client(2), bytes(2))]);
@@ -89,7 +89,7 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
 
 /// The agent is killed, and the next one has begun to answer but has read neither the store nor the directory.
 fn killed_and_answering(place: &mut Place) {
-    (place.agent, place.messages) = begun(Arc::clone(&place.agent.settings));
+    (place.agent, place.messages) = begun(Arc::clone(place.agent.settings()));
     begin_monitoring(&mut place.agent);
 }
 
@@ -97,16 +97,16 @@ fn killed_and_answering(place: &mut Place) {
 fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
     let mut place = monitoring();
     let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
-    let monitor = place.agent.outside.monitor.clone().unwrap();
+    let monitor = place.agent.outside().monitor.clone().unwrap();
     monitor.found(vec![(line(1), std::time::SystemTime::now())]);
     // A client that left just before: its file could not follow any more.
     let sm = place.directory.path().join("nfs/sm");
     std::fs::write(sm.join(client(2).as_str()), bytes(2)).unwrap();
     killed_and_answering(&mut place);
     assert!(knows(&place, 1) && !knows(&place, 3));
-    place.agent.tend_capture(place.agent.outside.now());
+    place.agent.tend_capture(place.agent.outside().now());
     place.agent.tell_durable();
-    assert!(place.agent.capture.looked.is_none(), "the directory may lack what the status monitor knows");
+    assert!(place.agent.capture().looked.is_none(), "the directory may lack what the status monitor knows");
     assert!(knows(&place, 1), "nothing was read that says the contrary");
     while place.agent.awaits_directory() {
         let message = place.next();
@@ -114,7 +114,7 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     }
     place.agent.take_up();
     place.turn();
-    assert!(place.agent.capture.looked.is_some() && sm.join(client(1).as_str()).exists());
+    assert!(place.agent.capture().looked.is_some() && sm.join(client(1).as_str()).exists());
     assert!(knows(&place, 1), "the store knows it as well");
 }
 
@@ -129,25 +129,26 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     store.commit(&nfs, &claim, &[Change::put(client(1), bytes(1))]).unwrap();
     // The file is removed, and the folder can't be synced.
     disk.set(Fault::From(disk.steps() + 1, Errno::IO));
-    let held = place.agent.held.get_mut(&nfs).unwrap();
-    assert!(place.agent.outside.may_forget(&client(1)));
+    let mut held = place.agent.held_mut().remove(&nfs).unwrap();
+    assert!(place.agent.outside().may_forget(&client(1)));
     let mut counts = Observed::default();
-    let mut committing = Committing::new(&store, &place.agent.outside, &mut counts);
+    let mut committing = Committing::new(&store, place.agent.outside(), &mut counts);
     assert!(held.remove(&mut committing, &nfs, &[client(1)]).is_err());
     assert_eq!((counts.records.removed_total, counts.records.failed_total), (0, 1));
     assert_eq!((counts.commits.failed_total, counts.commits.seconds.count), (1, 1));
     assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
     disk.set(Fault::None);
-    place.agent.store = Box::new(store);
-    place.agent.protect(place.agent.outside.now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
-    assert_eq!(place.agent.store.record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
+    place.agent.held_mut().insert(nfs.clone(), held);
+    place.agent.replace_store(Box::new(store));
+    place.agent.protect(place.agent.outside().now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
+    assert_eq!(place.agent.store().record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
 }
 
 #[test]
 fn a_directory_that_is_not_read_for_long_after_the_start_is_a_problem_until_it_is() {
     let mut place = monitoring();
     killed_and_answering(&mut place);
-    let began = place.agent.outside.now();
+    let began = place.agent.outside().now();
     let problems = |place: &Place| place.agent.monitor_problems().len();
     place.agent.tend_capture(began);
     assert_eq!(problems(&place), 0);

@@ -19,20 +19,20 @@ use crate::store::timed::Timed;
 fn hang(place: &mut Place) -> Gate {
     let gate = Gate::default();
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    let inbox = place.agent.outside.workshop.inbox.clone();
+    let inbox = place.agent.outside().workshop.inbox.clone();
     let ended = move || drop(inbox.send(Message::StoreAnswers));
-    place.agent.store = Box::new(Timed::new(Box::new(gate.before(store)), ended).unwrap());
+    place.agent.replace_store(Box::new(Timed::new(Box::new(gate.before(store)), ended).unwrap()));
     gate
 }
 
 /// The calls go on, and the agent hears of it.
 fn answers(place: &mut Place, gate: &Gate) {
     gate.open();
-    while place.agent.store.is_busy() {
+    while place.agent.store().is_busy() {
         let message = place.next();
         place.agent.handle(message);
     }
-    place.agent.store_answers(place.agent.outside.now());
+    place.agent.store_answers(place.agent.outside().now());
 }
 
 /// A server that holds 'new'.
@@ -41,24 +41,24 @@ fn holder() -> Place {
     let us = ServerName::parse("nfs-b").unwrap();
     let claim = Claim::new(heirlock_core::Generation(1), &us, "agent", 0);
     let journal = heirlock_core::takeover::Journal::quiet("run", &us, 0);
-    let store = place.agent.store.as_ref();
+    let store = place.agent.store();
     let state = heirlock_nsm::StateNumber(1);
     heirlock_agent::agent::holdings::claim_first(store, &service("new"), &claim, state, &journal)
         .unwrap()
         .unwrap();
-    place.agent.beat(place.agent.outside.now());
-    assert!(place.agent.held.contains_key(&service("new")));
+    place.agent.beat(place.agent.outside().now());
+    assert!(place.agent.held().contains_key(&service("new")));
     place
 }
 
 fn beats(place: &Place) -> u64 {
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let reports = crate::store::Store::servers(&store).unwrap();
-    reports.get(&place.agent.settings.server).map_or(0, |report| report.beat)
+    reports.get(&place.agent.settings().server).map_or(0, |report| report.beat)
 }
 
 fn knows(place: &Place, client: &str) -> bool {
-    let generation = place.agent.held[&service("new")].claim.generation.to_string();
+    let generation = place.agent.held()[&service("new")].claim.generation.to_string();
     place.directory.path().join("store/services/new").join(generation).join("sm").join(client).exists()
 }
 
@@ -72,17 +72,17 @@ fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
     fs::write(place.directory.path().join("nfs/sm/10.0.0.9"), line).unwrap();
     place.hint();
     place.turn();
-    assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
+    assert!(place.agent.store().is_busy() && !knows(&place, "10.0.0.9"));
     let before = beats(&place);
     for beat in 1..4 {
-        place.agent.beat(place.agent.outside.now());
+        place.agent.beat(place.agent.outside().now());
         assert_eq!(beats(&place), before + beat);
     }
     let said = place.status().store.error.unwrap();
     assert!(said.contains("takes longer than 800 ms"), "{said}");
     answers(&mut place, &gate);
     place.turn();
-    place.agent.beat(place.agent.outside.now());
+    place.agent.beat(place.agent.outside().now());
     assert!(knows(&place, "10.0.0.9") && place.agent.store_error().is_none());
 }
 
@@ -96,19 +96,19 @@ fn a_claim_that_came_about_late_is_the_runs_own_and_no_second_one_is_made() {
     place.drive_until_put_off();
     assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Intent), 0));
     // Looks go on meanwhile, and find nothing that they would mend.
-    place.agent.beat(place.agent.outside.now());
+    place.agent.beat(place.agent.outside().now());
     answers(&mut place, &gate);
     place.drive(Phase::Conveyed);
     let claims = (place.claims("nfs"), place.claims("new"));
     assert_eq!(claims, (1, 2), "one for the run, and one before it");
-    assert_eq!(place.agent.held[&service("nfs")].claim.generation.0, 1);
+    assert_eq!(place.agent.held()[&service("nfs")].claim.generation.0, 1);
 }
 
 #[test]
 fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     let mut place = holder();
     let gate = hang(&mut place);
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     let adopt = || {
         Box::new(Request::Adopt {
             service: service("nfs"),
@@ -120,7 +120,7 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
         })
     };
     gate.shut(&["probe"]);
-    assert!(place.agent.store.probe().is_err());
+    assert!(place.agent.store().probe().is_err());
     let (responder, lines) = crate::control::heard();
     place.agent.handle(Message::Request(adopt(), responder));
     place.agent.say_messages_put_off(now);
@@ -134,7 +134,7 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     let (asked, paused) = crate::control::heard();
     place.agent.handle(Message::Request(Box::new(Request::Maintenance { on: true }), asked));
     assert!(matches!(paused.recv().unwrap(), Line::Done(Answer::Verb { changed: true, .. })), "at once");
-    assert!(place.agent.asked.is_none() && lines.try_recv().is_err());
+    assert!(place.agent.asked().is_none() && lines.try_recv().is_err());
     answers(&mut place, &gate);
     assert_eq!(place.phase(), Some(Phase::Intent));
 }
@@ -147,9 +147,9 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
         let (responder, lines) = crate::control::heard();
         place.agent.release(&service("new"), Some(responder), None);
         gate.shut(&["release"]);
-        let now = place.agent.outside.now();
+        let now = place.agent.outside().now();
         place.agent.address_gone(now, &service("new"), Ok(()));
-        assert!(place.agent.held.contains_key(&service("new")) && lines.try_recv().is_err());
+        assert!(place.agent.held().contains_key(&service("new")) && lines.try_recv().is_err());
         place.agent.beat(now);
         if waits_too_long {
             place.agent.end_messages_put_off_too_long(now + STORE_ANSWERS_TIME_MAX * 2);
@@ -157,8 +157,8 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
             assert!(matches!(end, Some(Line::Failed(_))), "{end:?}");
         }
         answers(&mut place, &gate);
-        assert!(!place.agent.held.contains_key(&service("new")), "{waits_too_long}");
-        let claim = &place.agent.others[&service("new")];
+        assert!(!place.agent.held().contains_key(&service("new")), "{waits_too_long}");
+        let claim = &place.agent.others()[&service("new")];
         assert!(claim.released && claim.generation.0 == 1, "{claim:?}");
         assert_eq!(place.agent.releases_are_on(), !waits_too_long, "its volume is taken away");
     }
@@ -173,9 +173,9 @@ fn a_client_that_registers_while_a_record_hangs_is_durable_as_soon_as_the_store_
     let mon_name = heirlock_nsm::MonName::parse("10.0.0.9").unwrap();
     let line = heirlock_nsm::MonitorLine::generated(mon_name, MyName::parse("nfs-b").unwrap());
     let arrivals = vec![Arrival { line, peer: false }];
-    let now = place.agent.outside.now();
+    let now = place.agent.outside().now();
     place.agent.wanted(now, heirlock_agent::status_monitor::Wanted::Commit { batch: 1, arrivals });
-    assert!(place.agent.store.is_busy() && !knows(&place, "10.0.0.9"));
+    assert!(place.agent.store().is_busy() && !knows(&place, "10.0.0.9"));
     answers(&mut place, &gate);
     assert!(knows(&place, "10.0.0.9"));
     // The run that is on was not held up by it for ever.

@@ -1,7 +1,6 @@
 use std::fs;
 
-use heirlock_agent::agent::recovery::*;
-use heirlock_agent::{Message, Outside};
+use heirlock_agent::{Look, Message, Outside};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::{Event, Phase};
@@ -15,17 +14,17 @@ fn with_a_stranger() -> Place {
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), line).unwrap();
     place.hint();
     place.turn();
-    assert_eq!(place.agent.held[&service("nfs")].ledger.stored().len(), 1);
+    assert_eq!(place.agent.held()[&service("nfs")].ledger.stored().len(), 1);
     place
 }
 
 fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving };
-    let look = Look { at: place.agent.outside.now(), observation };
+    let look = Look { at: place.agent.outside().now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
     place.turn();
-    place.agent.lives.current().cloned().unwrap()
+    place.agent.lives().current().cloned().unwrap()
 }
 
 fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {
@@ -34,7 +33,7 @@ fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {
 }
 
 fn life_noted(place: &Place) -> Option<&Incarnation> {
-    place.agent.held[&service("nfs")].journal.life.as_ref()
+    place.agent.held()[&service("nfs")].journal.life.as_ref()
 }
 
 #[test]
@@ -80,12 +79,12 @@ fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_
     let life = look(&mut place, "1", true);
     answers(&mut place, &life, Probe::InGrace);
     let own = place.number();
-    let is_on = |place: &Place| place.agent.run.as_ref().map(|running| running.number);
+    let is_on = |place: &Place| place.agent.run().as_ref().map(|running| running.number);
     place.begin("new");
     let asked = place.number();
     assert_eq!((is_on(&place), place.claims("new")), (Some(own), 0), "nothing is claimed yet");
     place.agent.worked_for(asked, Event::Fit(Err("it can't work here".into())));
-    assert!(place.agent.asked.is_none(), "it was refused");
+    assert!(place.agent.asked().is_none(), "it was refused");
     assert_eq!(
         (is_on(&place), place.phase()),
         (Some(own), Some(Phase::Conveyed)),
@@ -96,7 +95,7 @@ fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_
     let asked = place.number();
     place.agent.worked_for(asked, Event::Fit(Ok(())));
     assert_eq!((is_on(&place), place.claims("new"), place.claims("nfs")), (Some(asked), 1, 3));
-    let running = place.agent.run.as_ref().unwrap();
+    let running = place.agent.run().as_ref().unwrap();
     assert!(
         running.machine.has_member(&service("nfs")),
         "its clients are told by the run that took its place"

@@ -2,8 +2,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_agent::agent::claims::Attempts;
-use heirlock_agent::agent::runs::*;
+use heirlock_agent::agent::attempts::Attempts;
+use heirlock_agent::agent::running::*;
 use heirlock_agent::{Look, Message, Outside, RunNumber};
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Observation;
@@ -41,7 +41,7 @@ fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
     let done = Recognised {
         observation,
         in_place: false,
-        grace_opened: place.agent.outside.now(),
+        grace_opened: place.agent.outside().now(),
         grace_length: Duration::from_secs(20),
         too_late_for_the_lost: false,
     };
@@ -59,8 +59,8 @@ fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_
     let late = restarted(&place, first, "2");
     place.agent.handle(late);
     assert_eq!(place.phase(), Some(Phase::Conveyed), "its own is still to come");
-    assert_eq!(place.agent.lives.current().unwrap().start, "2");
-    assert!(place.agent.lives.is_reborn(), "what lived in the life before is owed a recovery");
+    assert_eq!(place.agent.lives().current().unwrap().start, "2");
+    assert!(place.agent.lives().is_reborn(), "what lived in the life before is owed a recovery");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     let late = restarted(&place, first, "2");
     place.agent.handle(late);
     assert_eq!(place.phase(), None, "its number belongs to a life that has ended");
-    let journal = &place.agent.held[&service("new")].journal;
+    let journal = &place.agent.held()[&service("new")].journal;
     assert_eq!((journal.phase, &journal.life), (Phase::Settled, &None), "the next agent owes it all");
     assert!(journal.failure.as_ref().unwrap().contains("restarted meanwhile"), "{journal:?}");
 }
@@ -91,10 +91,10 @@ fn each_milestone_has_the_time_at_which_it_was_reached() {
         }
         Ok(())
     };
-    place.agent.store = Box::new(Steered { store, before });
+    place.agent.replace_store(Box::new(Steered { store, before }));
     place.begin("new");
     place.drive(Phase::Conveyed);
-    let timeline = place.agent.run.as_ref().unwrap().machine.timeline();
+    let timeline = place.agent.run().as_ref().unwrap().machine.timeline();
     let at_ms = |event| timeline.iter().find(|stamp| stamp.event == event).unwrap().at_ms;
     let latency_ms = i64::try_from(LATENCY.as_millis()).unwrap();
     let (claimed, conveyed) = (at_ms(Milestone::Claimed), at_ms(Milestone::Conveyed));
@@ -107,14 +107,14 @@ fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next
     let mut place = about_to_tell("watch");
     let clients = ["10.0.0.1", "10.0.0.2"].map(|name| MonName::parse(name).unwrap());
     place.event(Event::Acknowledged { service: service("nfs"), clients: clients.to_vec() });
-    let life = place.agent.held[&service("nfs")].journal.life.clone().unwrap();
+    let life = place.agent.held()[&service("nfs")].journal.life.clone().unwrap();
     // It registers with this server's status monitor, and the agent is killed before it looks.
     let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.2 nfs-b\n", 99);
     fs::write(place.directory.path().join("nfs/sm/10.0.0.2"), line).unwrap();
     place.start_again();
     let boot = life.boot.clone();
     let observation = Observation { boot, start: Some(life.start), in_grace: None, serving: true };
-    let look = Look { at: place.agent.outside.now(), observation };
+    let look = Look { at: place.agent.outside().now(), observation };
     place.agent.handle(Message::Observed(Box::new(Ok(look))));
     place.turn();
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it goes on");
@@ -122,7 +122,7 @@ fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next
         let message = place.next();
         place.agent.handle(message);
     }
-    let held = &place.agent.held[&service("nfs")];
+    let held = &place.agent.held()[&service("nfs")];
     let known = |client: &MonName| held.last_outcomes()[client.as_str()].outcome;
     assert_eq!(clients.each_ref().map(known), [Outcome::Acknowledged, Outcome::ReRegistered]);
 }
@@ -133,8 +133,8 @@ fn damaged(place: &Place) {
     let records = ["10.0.0.1", "10.0.0.2"].map(|name| (MonName::parse(name).unwrap(), line.into()));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let contents = Contents { records: records.into(), state: Some(StateNumber(7)), ..Contents::default() };
-    place.agent.store.claim(&service("new"), &claim).unwrap();
-    place.agent.store.begin_generation(&service("new"), Generation(1), &contents).unwrap();
+    place.agent.store().claim(&service("new"), &claim).unwrap();
+    place.agent.store().begin_generation(&service("new"), Generation(1), &contents).unwrap();
     let sm = place.directory.path().join("store/services/new/1/sm");
     let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
     rustix::fs::mknodat(rustix::fs::CWD, sm.join("10.0.0.3"), pipe, mode, 0).unwrap();
@@ -148,15 +148,12 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     fs::create_dir(place.directory.path().join("nfs/sm/10.0.0.2")).unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
-    let held = &place.agent.held[&service("new")];
+    let held = &place.agent.held()[&service("new")];
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    let machine = &place.agent.run.as_ref().unwrap().machine;
-    let report = heirlock_agent::agent::status::report(
-        machine,
-        place.agent.store.as_ref(),
-        &place.agent.outside.unready(),
-    );
+    let machine = &place.agent.run().as_ref().unwrap().machine;
+    let report =
+        heirlock_agent::agent::status::report(machine, place.agent.store(), &place.agent.outside().unready());
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
@@ -180,8 +177,8 @@ fn a_journal_without_sense_of_the_generation_before_is_no_trouble_of_a_run() {
     fs::write(generation.join("journal.json"), "torn").unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
-    assert_eq!(place.agent.run.as_ref().unwrap().machine.troubles(), []);
-    assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 2);
+    assert_eq!(place.agent.run().as_ref().unwrap().machine.troubles(), []);
+    assert_eq!(place.agent.held()[&service("new")].ledger.stored().len(), 2);
 }
 
 #[test]
@@ -189,14 +186,14 @@ fn a_generation_of_this_server_whose_journal_has_no_sense_is_begun_anew_with_all
     let mut place = place();
     damaged(&place);
     let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
-    place.agent.store.claim(&service("new"), &claim).unwrap();
-    let records = place.agent.store.load(&service("new"), Generation(1)).unwrap().records;
+    place.agent.store().claim(&service("new"), &claim).unwrap();
+    let records = place.agent.store().load(&service("new"), Generation(1)).unwrap().records;
     let contents = Contents { records, state: Some(StateNumber(9)), ..Contents::default() };
-    place.agent.store.begin_generation(&service("new"), Generation(2), &contents).unwrap();
+    place.agent.store().begin_generation(&service("new"), Generation(2), &contents).unwrap();
     let path = place.directory.path().join("store/services/new/2/journal.json");
     fs::write(&path, "torn").unwrap();
-    place.agent.refresh_holdings(place.agent.outside.now());
-    let held = &place.agent.held[&service("new")];
+    place.agent.refresh_holdings(place.agent.outside().now());
+    let held = &place.agent.held()[&service("new")];
     let (clients, journal) = (held.ledger.stored().len(), &held.journal);
     assert_eq!((clients, journal.phase, journal.troubles.len()), (2, Phase::Claimed, 0), "{journal:?}");
 }
@@ -217,10 +214,10 @@ fn where_no_record_can_be_placed_or_remembered_all_clients_are_told_and_that_is_
         }
         place.begin("new");
         place.drive(Phase::Conveyed);
-        let machine = &place.agent.run.as_ref().unwrap().machine;
+        let machine = &place.agent.run().as_ref().unwrap().machine;
         let troubles = machine.troubles();
         assert!(troubles.iter().any(|trouble| trouble.why.contains(named)), "{what}: {troubles:?}");
-        assert_eq!(place.agent.held[&service("new")].ledger.stored().len(), 3, "{what}");
+        assert_eq!(place.agent.held()[&service("new")].ledger.stored().len(), 3, "{what}");
     }
 }
 
@@ -229,23 +226,23 @@ fn entries_that_could_not_be_read_are_still_named_where_the_claim_was_interrupte
     let mut place = place();
     damaged(&place);
     let claim = Claim::new(Generation(2), &"nfs-b".parse().unwrap(), "run-b", 0);
-    place.agent.store.claim(&service("new"), &claim).unwrap();
+    place.agent.store().claim(&service("new"), &claim).unwrap();
     fs::write(place.directory.path().join("store/services/new/1/state"), "").unwrap();
-    place.agent.refresh_holdings(place.agent.outside.now());
-    let held = &place.agent.held[&service("new")];
+    place.agent.refresh_holdings(place.agent.outside().now());
+    let held = &place.agent.held()[&service("new")];
     assert_eq!(held.ledger.stored().len(), 3);
     assert_eq!(held.journal.troubles.len(), 3, "{:?}", held.journal.troubles);
     assert!(held.state.0 > 1000, "the number that was sent can't be read: {:?}", held.state);
     place.begin("new");
     place.drive(Phase::Conveyed);
-    let machine = &place.agent.run.as_ref().unwrap().machine;
+    let machine = &place.agent.run().as_ref().unwrap().machine;
     assert_eq!(machine.troubles().len(), 3, "{:?}", machine.troubles());
 }
 
 #[test]
 fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     let mut place = place();
-    place.agent.refresh_holdings(place.agent.outside.now());
+    place.agent.refresh_holdings(place.agent.outside().now());
     damaged(&place);
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let before = |method| match method {
@@ -254,12 +251,12 @@ fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
         }
         _ => Ok(()),
     };
-    place.agent.store = Box::new(Steered { store, before });
+    place.agent.replace_store(Box::new(Steered { store, before }));
     place.begin("new");
     let (responder, lines) = crate::control::heard();
-    let asked = place.agent.asked.as_mut().unwrap();
+    let asked = place.agent.asked_mut().as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
-    while place.agent.asked.is_some() {
+    while place.agent.asked().is_some() {
         let message = place.next();
         place.agent.handle(message);
     }
@@ -273,8 +270,8 @@ fn nothing_is_claimed_where_the_store_can_not_say_whose_a_service_of_our_own_is(
     let mut place = place();
     place.turn();
     damaged(&place);
-    let own = ServiceName::host(&place.agent.settings.server);
-    assert!(place.agent.held.contains_key(&own));
+    let own = ServiceName::host(&place.agent.settings().server);
+    assert!(place.agent.held().contains_key(&own));
     let services = place.directory.path().join("store/services");
     let claims = |of: &str| fs::read_dir(services.join(of).join("claims")).unwrap().count();
     let insists = Authority { insisted: true, ..Authority::default() };
@@ -306,15 +303,15 @@ fn a_heartbeat_that_goes_on_though_its_owner_was_said_to_be_off_is_said_once() {
     let owner: ServerName = "nfs-a".parse().unwrap();
     let hears = |place: &mut Place, beat: u64| {
         let report = ServerReport { beat, ..ServerReport::new("nfs-a".parse().unwrap(), "run-a") };
-        place.agent.store.put_server(&report).unwrap();
-        place.agent.beat(place.agent.outside.now());
+        place.agent.store().put_server(&report).unwrap();
+        place.agent.beat(place.agent.outside().now());
     };
     hears(&mut place, 1);
     hears(&mut place, 2);
     let authority = Authority { fenced: Some(owner), ..Authority::default() };
     let order = Order::asked(service("new"), false, authority, None);
-    place.agent.begin_run(place.agent.outside.now(), Commission::unasked(order));
-    let told = |place: &Place| place.agent.asked.as_ref().unwrap().told.clone();
+    place.agent.begin_run(place.agent.outside().now(), Commission::unasked(order));
+    let told = |place: &Place| place.agent.asked().as_ref().unwrap().told.clone();
     for beat in [3, 3] {
         hears(&mut place, beat);
         assert_eq!(
@@ -339,36 +336,36 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
     let mut place = place();
     place.begin_uninsisted("new");
     let (responder, lines) = crate::control::heard();
-    let asked = place.agent.asked.as_mut().unwrap();
+    let asked = place.agent.asked_mut().as_mut().unwrap();
     asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
     let limit = asked.due().unwrap();
-    place.agent.tick_asked(place.agent.outside.now());
-    assert!(place.agent.asked.is_some() && place.agent.next_due() <= limit);
-    place.agent.outside.clock = Clock::ahead(LONG);
-    place.agent.tick_asked(place.agent.outside.now());
+    place.agent.tick_asked(place.agent.outside().now());
+    assert!(place.agent.asked().is_some() && place.agent.next_due() <= limit);
+    place.agent.outside_mut().clock = Clock::ahead(LONG);
+    place.agent.tick_asked(place.agent.outside().now());
     let Some(Line::Failed(failure)) = lines.try_iter().last() else { panic!() };
     assert!(failure.refused && failure.message.contains("a thread hangs"), "{failure:?}");
-    assert!(place.agent.asked.is_none() && place.claims("new") == 0);
+    assert!(place.agent.asked().is_none() && place.claims("new") == 0);
 }
 
 #[test]
 fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_seen() {
     let mut place = place();
-    let turn = Arc::clone(&place.agent.outside.workshop.turn);
+    let turn = Arc::clone(&place.agent.outside().workshop.turn);
     let hangs = turn.lock().unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
-    place.agent.tick_run(place.agent.outside.now());
+    place.agent.tick_run(place.agent.outside().now());
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it has time");
-    place.agent.outside.clock = Clock::ahead(LONG);
-    place.agent.tick_run(place.agent.outside.now());
-    assert!(place.agent.run.is_none());
-    let journal = &place.agent.held[&service("new")].journal;
+    place.agent.outside_mut().clock = Clock::ahead(LONG);
+    place.agent.tick_run(place.agent.outside().now());
+    assert!(place.agent.run().is_none());
+    let journal = &place.agent.held()[&service("new")].journal;
     let why = journal.failure.as_deref().unwrap();
     assert!(journal.phase == Phase::Failed && why.contains("not made to recognise in time"), "{why}");
     drop(hangs);
     let done = place.next_that(|message| matches!(message, Message::Recognised(..)).then_some(message));
-    assert!(!place.agent.lives.is_reborn());
+    assert!(!place.agent.lives().is_reborn());
     place.agent.handle(done);
-    assert!(place.agent.lives.is_reborn(), "clients whose locks it dropped are told by a run of their own");
+    assert!(place.agent.lives().is_reborn(), "clients whose locks it dropped are told by a run of their own");
 }

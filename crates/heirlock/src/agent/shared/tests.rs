@@ -34,7 +34,7 @@ pub(crate) fn about_to_tell(mode: &str) -> Place {
     begin("nfs", "nfs-a", clients.collect());
     begin("new", "nfs-b", BTreeMap::new());
     place.agent.do_what_is_due();
-    assert!(place.agent.held.contains_key(&service("new")));
+    assert!(place.agent.held().contains_key(&service("new")));
     place.begin("nfs");
     place.drive(Phase::Recognised);
     place.event(Event::Proved(Ok(())));
@@ -44,11 +44,11 @@ pub(crate) fn about_to_tell(mode: &str) -> Place {
 }
 
 fn waits(place: &Place) -> bool {
-    place.agent.run.as_ref().unwrap().untold.is_some()
+    place.agent.run().as_ref().unwrap().untold.is_some()
 }
 
 fn known_to_new(place: &Place) -> usize {
-    place.agent.held[&service("new")].ledger.stored().len()
+    place.agent.held()[&service("new")].ledger.stored().len()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn nobody_waits_for_a_store_that_fails() {
     place.agent.do_what_is_due();
     assert_eq!((waits(&place), known_to_new(&place)), (false, 0));
     fs::rename(&away, &there).unwrap();
-    let retry = place.agent.shared.due().unwrap();
+    let retry = place.agent.shared().due().unwrap();
     place.agent.share_a_portion(retry);
     assert_eq!(known_to_new(&place), CLIENTS);
 }
@@ -75,8 +75,8 @@ fn nobody_waits_for_a_store_that_fails() {
 #[test]
 fn nobody_waits_long_for_a_store_that_is_slow() {
     let mut place = about_to_tell("callout");
-    let until = place.agent.run.as_ref().unwrap().untold.as_ref().unwrap().until;
-    place.agent.notify_once_shared(place.agent.outside.now());
+    let until = place.agent.run().as_ref().unwrap().untold.as_ref().unwrap().until;
+    place.agent.notify_once_shared(place.agent.outside().now());
     assert!(waits(&place));
     place.agent.notify_once_shared(until);
     assert_eq!((waits(&place), known_to_new(&place)), (false, 0));

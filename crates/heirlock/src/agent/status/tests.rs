@@ -161,9 +161,9 @@ fn the_log_says_of_each_client_that_was_not_told_who_and_why_in_the_message() {
 
 fn held_here(name: &str) -> Place {
     let mut place = place();
-    let us = place.agent.settings.server.clone();
+    let us = place.agent.settings().server.clone();
     let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
-    let store = place.agent.store.as_ref();
+    let store = place.agent.store();
     claim_first(store, &service(name), &claim, StateNumber(1), &journal).unwrap().unwrap();
     place.turn();
     place
@@ -178,10 +178,10 @@ fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record()
     let mut place = held_here("new");
     let service = service("new");
     assert_eq!(status_of(&place, "new").owner.as_deref(), Some("nfs-b"));
-    place.agent.address_gone(place.agent.outside.now(), &service, Ok(()));
+    place.agent.address_gone(place.agent.outside().now(), &service, Ok(()));
     let after = status_of(&place, "new");
     assert_eq!((after.owner, after.released_by.as_deref(), after.held), (None, Some("nfs-b"), false));
-    let kept = tenure_of(place.agent.store.as_ref(), &service, Generation::FIRST);
+    let kept = tenure_of(place.agent.store(), &service, Generation::FIRST);
     assert!(kept.unwrap().unwrap().released_at_s.is_some());
 }
 
@@ -189,7 +189,7 @@ fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record()
 fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() {
     let mut standby = place();
     standby.turn();
-    assert!(standby.agent.lives.running().is_none(), "it was not looked at");
+    assert!(standby.agent.lives().running().is_none(), "it was not looked at");
     assert_eq!((standby.agent.ailments(), standby.agent.problems()), (Vec::new(), Vec::new()));
     let place = held_here("new");
     assert_eq!(place.agent.ailments(), ["no-lock-manager"]);
@@ -199,15 +199,16 @@ fn a_standby_that_runs_no_lock_manager_has_no_alarm_before_it_holds_something() 
 #[test]
 fn protection_is_claimed_from_the_moment_on_from_which_everything_is_on_record() {
     let mut place = place();
-    assert_eq!(place.agent.protection.since_s(), None);
+    assert_eq!(place.agent.protection().since_s(), None);
     place.turn();
-    let since = place.agent.protection.since_s();
+    let since = place.agent.protection().since_s();
     assert!(since.is_some());
     place.turn();
-    assert_eq!(place.agent.protection.since_s(), since);
-    place.agent.health.failed(place.agent.outside.now(), "no space");
+    assert_eq!(place.agent.protection().since_s(), since);
+    let now = place.agent.outside().now();
+    place.agent.fails(now, "no space");
     place.agent.note_protection();
-    assert_eq!(place.agent.protection.since_s(), None);
+    assert_eq!(place.agent.protection().since_s(), None);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn a_heart_that_misses_beats_is_late_and_no_longer_said_to_beat() {
 
 #[test]
 fn a_run_that_the_store_holds_up_says_so() {
-    let settings = place().agent.settings;
+    let settings = Arc::clone(place().agent.settings());
     let wait = |store| progress(Moment::START, &machine(&["nfs"]), &settings, store).wait.unwrap().for_what;
     assert!(wait(None).contains("to be looked for"));
     assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
@@ -238,7 +239,7 @@ fn of_countless_entries_that_are_no_records_some_are_named_and_all_are_counted()
     let sm = place.directory.path().join("nfs/sm");
     let entries = limits::PROBLEMS_OF_A_KIND_MAX + 7;
     (0..entries).for_each(|n| std::fs::write(sm.join(format!("no name {n}")), "").unwrap());
-    place.agent.scan(place.agent.outside.now());
+    place.agent.scan(place.agent.outside().now());
     let problems = place.status().problems;
     let named: Vec<_> = problems.iter().filter(|problem| problem.kind == ProblemKind::NoRecord).collect();
     assert_eq!(named.len(), limits::PROBLEMS_OF_A_KIND_MAX + 1);

@@ -4,39 +4,24 @@ use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::duty::{Holding, Owed, Strangers};
 use heirlock_core::grace::Probe;
-use heirlock_core::incarnation::{Incarnation, Observation, newest_of};
+use heirlock_core::incarnation::{Incarnation, newest_of};
 use heirlock_core::lives::{Begun, Next};
+use heirlock_core::store::Change as StoreChange;
 use heirlock_core::takeover::Event;
 
-use super::Inside;
-use super::outside::Outside;
-use super::runs::Commission;
-use super::work::Work;
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::grace::GraceInquiry;
+use crate::agent::look::Look;
+use crate::agent::outside::Outside;
+use crate::agent::running::Commission;
+use crate::agent::status;
+use crate::agent::work::Work;
 use crate::control::report::{Problem, ProblemKind};
-use crate::limits;
-use heirlock_core::store::Change as StoreChange;
 
-/// A look at the lock manager.
-#[derive(Debug)]
-pub struct Look {
-    /// When it began.
-    pub at: Moment,
-    /// The observation.
-    pub observation: Observation,
-}
-
-/// The questions about clients that were recorded before any life of the lock manager was noted ([`Strangers`]).
-#[derive(Debug, Default)]
-pub(crate) struct GraceInquiry {
-    /// When the lock manager was last asked, in the life that runs.
-    asked_at: Option<Moment>,
-    /// Why the last answer told nothing.
-    silent: Option<String>,
-}
-
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// The lock manager was looked at.
-    pub(crate) fn observed(&mut self, look: Result<Look, String>) {
+    pub(crate) fn observed(&mut self, server: &mut Common<O>, look: Result<Look, String>) {
         let look = match look {
             Ok(look) => look,
             Err(why) => {
@@ -45,32 +30,32 @@ impl<O: Outside> Inside<O> {
             }
         };
         if let Some(begun) = self.lives.looked(look.at, &look.observation) {
-            self.life_began(&begun);
+            self.life_began(server, &begun);
         }
         if let Some(life) = self.lives.seen_closed(&look.observation) {
-            self.grace_note.closed(life, &mut self.outside);
+            self.grace_note.closed(life, server.outside_mut());
         }
     }
 
     /// Another life of the lock manager began, without a run that made it so.
-    pub(crate) fn life_began(&mut self, Begun { life, since }: &Begun) {
+    pub(crate) fn life_began(&mut self, server: &mut Common<O>, Begun { life, since }: &Begun) {
         match since {
             Some(since) => {
                 tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
-                self.grace_note.opened(life, *since, &mut self.outside);
+                self.grace_note.opened(life, *since, server.outside_mut());
             }
             // Of locks of a life before it the look into the store knows.
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
         }
         self.grace_inquiry = GraceInquiry::default();
         if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
-            self.advance(Event::LifeChanged);
+            self.advance(server, Event::LifeChanged);
         }
     }
 
     /// Goes on with what was interrupted, and begins what a new life of the lock manager asks for.
-    pub(crate) fn recover(&mut self, now: Moment) {
-        if self.run.is_some() || self.health.error().is_some() || !self.holdings_known {
+    pub(crate) fn recover(&mut self, server: &mut Common<O>, now: Moment) {
+        if self.run.is_some() || server.health().error().is_some() || !self.holdings_known {
             return;
         }
         let Some(life) = self.lives.to_recover_in() else { return };
@@ -78,10 +63,10 @@ impl<O: Outside> Inside<O> {
         // Most turns find neither.
         if !owed.fresh.is_empty() || !owed.unknown.is_empty() {
             let life = life.clone();
-            self.give_life_to_fresh(&owed.fresh, &life);
-            self.find_out_about(now, &owed.unknown, &life);
+            self.give_life_to_fresh(server, &owed.fresh, &life);
+            self.find_out_about(server, now, &owed.unknown, &life);
         }
-        if owed.resume.as_ref().is_some_and(|run| self.resume_run(now, run)) {
+        if owed.resume.as_ref().is_some_and(|run| self.resume_run(server, now, run)) {
             return;
         }
         let next = self.lives.next(now, &owed, self.asked.is_some());
@@ -90,9 +75,9 @@ impl<O: Outside> Inside<O> {
             Next::Nothing => false,
             Next::Begin(order) => {
                 if let Some(redo) = &owed.redo {
-                    tracing::info!(run = redo.run, targets = ?redo.targets, "{}: the run {} was interrupted and is begun anew", super::status::names(&redo.targets), redo.run);
+                    tracing::info!(run = redo.run, targets = ?redo.targets, "{}: the run {} was interrupted and is begun anew", status::names(&redo.targets), redo.run);
                 }
-                self.begin_run(now, Commission::unasked(order));
+                self.begin_run(server, now, Commission::unasked(order));
                 true
             }
         };
@@ -100,15 +85,21 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Asks the lock manager whether the clients of these services can have locked in a life before the one that runs.
-    fn find_out_about(&mut self, now: Moment, unknown: &[ServiceName], life: &Incarnation) {
-        let asked_lately = |at: Moment| now.since(at) < limits::ASK_GRACE_INTERVAL;
-        if unknown.is_empty() || self.grace_inquiry.asked_at.is_some_and(asked_lately) {
+    fn find_out_about(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        unknown: &[ServiceName],
+        life: &Incarnation,
+    ) {
+        if unknown.is_empty() {
             return;
         }
-        if self.grace_inquiry.asked_at.replace(now).is_none() {
-            tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", super::status::names(unknown));
+        let Some(is_first) = self.grace_inquiry.asks(now) else { return };
+        if is_first {
+            tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", status::names(unknown));
         }
-        self.outside.begin(Work::AskGrace(life.clone()));
+        server.outside_mut().begin(Work::AskGrace(life.clone()));
     }
 
     /// The lock manager was asked whether grace is open.
@@ -117,11 +108,10 @@ impl<O: Outside> Inside<O> {
             return; // another life has begun meanwhile
         };
         let silent = (told == Strangers::Unknown).then_some(why);
-        let is_news = self.grace_inquiry.silent.is_some() != silent.is_some();
-        self.grace_inquiry.silent = silent;
+        let is_news = self.grace_inquiry.told(silent);
         match told {
             Strangers::Unknown if is_news => {
-                let why = self.grace_inquiry.silent.as_deref().unwrap_or_default();
+                let why = self.grace_inquiry.silent().unwrap_or_default();
                 for service in &self.owed().unknown {
                     tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
                 }
@@ -136,7 +126,7 @@ impl<O: Outside> Inside<O> {
 
     /// The problems, for `status`, with clients of which it is not known whether their locks are gone.
     pub fn stranger_problems(&self) -> Vec<Problem> {
-        let Some(why) = &self.grace_inquiry.silent else { return Vec::new() };
+        let Some(why) = self.grace_inquiry.silent() else { return Vec::new() };
         let problem =
             |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);
         self.owed().unknown.iter().map(problem).collect()
@@ -153,28 +143,28 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The life that the store knows of, at the agent's start.
-    pub(crate) fn known_life(&self) -> Option<Incarnation> {
-        let boot = self.outside.boot()?;
+    pub(crate) fn known_life(&self, server: &Common<O>) -> Option<Incarnation> {
+        let boot = server.outside().boot()?;
         let lives = self.held.values().filter_map(|held| held.journal.life.as_ref());
         newest_of(&boot, lives).cloned()
     }
 
     /// Takes the records away that were conveyed by a run which does not go on.
-    pub(crate) fn tidy_conveyed(&mut self) {
+    pub(crate) fn tidy_conveyed(&mut self, server: &mut Common<O>) {
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
-        if unfinished || self.outside.placed().is_empty() {
+        if unfinished || server.outside().placed().is_empty() {
             return;
         }
-        self.take_conveyed_away();
+        self.take_conveyed_away(server);
     }
 
     /// A service without clients and without a life lives in the one that runs.
-    fn give_life_to_fresh(&mut self, fresh: &[ServiceName], life: &Incarnation) {
+    fn give_life_to_fresh(&mut self, server: &Common<O>, fresh: &[ServiceName], life: &Incarnation) {
         for (service, held) in self.held.iter_mut().filter(|(service, _)| fresh.contains(service)) {
             let mut journal = held.journal.clone();
             journal.life = Some(life.clone());
             let change = StoreChange::PutJournal(Box::new(journal.clone()));
-            match self.store.commit(service, &held.claim, &[change]) {
+            match server.store().commit(service, &held.claim, &[change]) {
                 Ok(()) => held.journal = journal,
                 Err(error) => {
                     tracing::warn!(%service, %error, "{service}: the life of the lock manager could not be noted: {error}");

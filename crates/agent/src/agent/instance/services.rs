@@ -11,40 +11,37 @@ use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
-use super::Inside;
-use super::holdings::{self, Committing, Found, Held};
-use super::mend::Mended;
-use super::outside::Outside;
-use super::runs::Commission;
+use super::Instance;
+use super::mend::{Mended, UNREADABLE_ENTRY};
+use crate::agent::common::Common;
+use crate::agent::holdings::{self, Found, Held};
+use crate::agent::outside::Outside;
+use crate::agent::running::Commission;
 use crate::config::Mode;
-use crate::limits::STORE_RETRY;
 use crate::words::counted;
 
-/// The kind of log lines on entries of the store: any server of the store can make any number of them.
-pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
-
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// Compares what is held with what the store says, service by service.
-    pub fn refresh_holdings(&mut self, now: Moment) {
+    pub fn refresh_holdings(&mut self, server: &mut Common<O>, now: Moment) {
         self.holdings_known = false;
         if self.put_off.may_have_come_about() {
             return; // what that has done is its own to find
         }
-        let host = ServiceName::host(&self.settings.server);
-        let configured = self.settings.services.iter().map(|s| s.name.clone());
+        let host = ServiceName::host(server.server());
+        let configured = server.settings().services.iter().map(|s| s.name.clone());
         for service in configured.chain([host]).collect::<Vec<_>>() {
             let refreshed = match self.held.contains_key(&service) {
-                true => self.check_claim(&service),
-                false => self.look_for(&service),
+                true => self.check_claim(server, &service),
+                false => self.look_for(server, &service),
             };
             match refreshed {
                 Ok(()) => {
                     self.unreadable.remove(&service);
-                    self.acquaintance.found_again(&service);
+                    server.acquaintance_mut().found_again(&service);
                 }
                 // A loss of one service's entries says nothing of the other services.
                 Err(error) if *error.kind() == StoreErrorKind::Older => {
-                    self.acquaintance.misses(&service, &error);
+                    server.acquaintance_mut().misses(&service, &error);
                 }
                 // It says nothing of the other services, which are looked after all the same.
                 Err(error) if error.is_of_one_entry() => {
@@ -55,7 +52,7 @@ impl<O: Outside> Inside<O> {
                     self.unreadable.insert(service, why);
                 }
                 Err(error) => {
-                    self.store_failed(now, &error);
+                    server.store_failed(now, &error);
                     return;
                 }
             }
@@ -63,52 +60,41 @@ impl<O: Outside> Inside<O> {
         self.holdings_known = true;
     }
 
-    /// A call of the store has failed. Where the service is another server's by now, the store is well: the agent soon looks up
-    /// its services anew. That look gives the service up, and tells the run that is on.
-    pub(crate) fn store_failed(&mut self, now: Moment, error: &StoreError) {
-        if !error.is_not_owner() {
-            return self.health.failed(now, &error.to_string());
-        }
-        tracing::warn!(%error, "the store refuses a change of a service that this server holds no more: {error}");
-        // Not at once: the call that has failed may be a part of that look.
-        self.beat_due = self.beat_due.min(now + STORE_RETRY);
-    }
-
     /// Whether a service that we hold is still ours, and the store still has it.
-    fn check_claim(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+    fn check_claim(&mut self, server: &mut Common<O>, service: &ServiceName) -> Result<(), StoreError> {
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let generation = held.claim.generation;
-        let newest = self.newest_but_for_ours(service, generation)?;
+        let newest = self.newest_but_for_ours(server, service, generation)?;
         let Some(held) = self.held.get(service) else { return Ok(()) };
         let newest = match newest {
             Some(newest) => newest,
             None => {
-                self.store.restore_claim(service, &held.claim)?;
+                server.store().restore_claim(service, &held.claim)?;
                 say_restored(service, generation);
                 Some(held.claim.clone())
             }
         };
-        let begun = self.store.newest_generation(service, generation)?;
+        let begun = server.store().newest_generation(service, generation)?;
         let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
-        let run_of = of_run.then_some(self.id.as_str());
-        let was_here = self.acquaintance.memory().known(service).expected.is_some();
-        let us = &self.settings.server;
+        let run_of = of_run.then_some(server.id());
+        let was_here = server.memory().known(service).expected.is_some();
+        let us = server.server();
         let stands = standing(generation, us, newest.as_ref(), begun, run_of, was_here);
         let other = match (stands, newest) {
             (Standing::Whole, _) => return Ok(()),
             (Standing::GivenUp, Some(ours)) => {
-                self.was_given_up(service, ours);
+                self.was_given_up(server, service, ours);
                 return Ok(());
             }
             (Standing::Overtaken, Some(other)) => other,
             (Standing::Vanished | Standing::Overtaken | Standing::GivenUp, _) => {
-                return self.rebuild(service);
+                return self.rebuild(server, service);
             }
         };
-        self.advance(Event::Overtaken(service.clone()));
-        if other.owner == self.settings.server {
+        self.advance(server, Event::Overtaken(service.clone()));
+        if other.owner == *server.server() {
             // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
-            return self.look_for(service);
+            return self.look_for(server, service);
         }
         tracing::warn!(%service, owner = %other.owner, generation = %other.generation, "{service}: {} has claimed it as generation {}; it is not this server's any more", other.owner, other.generation);
         self.held.remove(service);
@@ -117,12 +103,12 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The store has taken a release that this server was told had failed. All other servers go by the store.
-    fn was_given_up(&mut self, service: &ServiceName, claim: Claim) {
+    fn was_given_up(&mut self, server: &mut Common<O>, service: &ServiceName, claim: Claim) {
         if self.is_releasing(service) {
             return; // which finds it
         }
         tracing::error!(%service, generation = %claim.generation, "{service}: its release, which had failed, came about all the same: no server has it; adopt it where it is to be served");
-        self.advance(Event::GivenUp(service.clone()));
+        self.advance(server, Event::GivenUp(service.clone()));
         self.held.remove(service);
         self.others.insert(service.clone(), claim);
     }
@@ -130,12 +116,13 @@ impl<O: Outside> Inside<O> {
     /// The newest claim of a service that is held as this generation; nothing where that is our own and can't be read.
     fn newest_but_for_ours(
         &self,
+        server: &Common<O>,
         service: &ServiceName,
         held: Generation,
     ) -> Result<Option<Option<Claim>>, StoreError> {
-        match self.store.newest_claim(service) {
+        match server.store().newest_claim(service) {
             Ok(Some(told)) if told.unreadable.is_some() && told.generation == held => {
-                Ok((told.owner != self.settings.server).then_some(Some(told)))
+                Ok((told.owner != *server.server()).then_some(Some(told)))
             }
             // This server knows the text of its claim.
             Err(error) if error.lost_claim() == Some(held) => Ok(None),
@@ -144,44 +131,49 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Takes up a service that is ours, and claims one that no server ever claimed and that is at home here.
-    fn look_for(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+    fn look_for(&mut self, server: &mut Common<O>, service: &ServiceName) -> Result<(), StoreError> {
         if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
             return Ok(()); // it is being taken over right now
         }
-        match holdings::find(self.store.as_ref(), service, &self.settings.server)? {
-            Found::NotOurs(claim) => self.look_at_others(service, claim),
+        match holdings::find(server.store(), service, server.server())? {
+            Found::NotOurs(claim) => self.look_at_others(server, service, claim),
             Found::Unclaimed => {
-                self.check_age(service, None)?;
-                if self.is_at_home(service) { self.claim_first(service) } else { Ok(()) }
+                server.check_age(service, None)?;
+                if self.is_at_home(server, service) { self.claim_first(server, service) } else { Ok(()) }
             }
             Found::Ours(claim, contents, journal) => {
-                self.check_age(service, Some(claim.generation))?;
-                let claim = self.restore_own(service, claim)?;
-                let contents = Box::new(self.with_number(service, &claim, *contents)?);
-                say_damaged(&self.outside, service, &contents);
+                server.check_age(service, Some(claim.generation))?;
+                let claim = self.restore_own(server, service, claim)?;
+                let contents = Box::new(self.with_number(server, service, &claim, *contents)?);
+                say_damaged(server.outside(), service, &contents);
                 tracing::info!(%service, generation = %claim.generation, records = contents.records.len(), "{service}: held by this server as generation {}, with {} on record", claim.generation, counted(contents.records.len(), "client"));
-                self.hold(service, claim, *contents, *journal);
+                self.hold(server, service, claim, *contents, *journal);
                 Ok(())
             }
             Found::Interrupted(claim, base) => {
-                self.check_age(service, base.as_ref().map(|(generation, _)| *generation))?;
+                server.check_age(service, base.as_ref().map(|(generation, _)| *generation))?;
                 let goes_on =
                     base.as_ref().is_some_and(|(generation, _)| claim::goes_on(&claim, *generation));
                 let (left, base) =
                     base.map(|(left, base)| (left, *base)).unwrap_or((claim.generation, Contents::default()));
-                let base = self.mend(service, left, base)?;
-                self.finish_interrupted_claim(service, claim, base, goes_on)
+                let base = self.mend(server, service, left, base)?;
+                self.finish_interrupted_claim(server, service, claim, base, goes_on)
             }
         }
     }
 
     /// Our own claim, which is written anew where it can't be read.
-    fn restore_own(&self, service: &ServiceName, claim: Claim) -> Result<Claim, StoreError> {
+    fn restore_own(
+        &self,
+        server: &Common<O>,
+        service: &ServiceName,
+        claim: Claim,
+    ) -> Result<Claim, StoreError> {
         if claim.unreadable.is_none() {
             return Ok(claim);
         }
         let claim = Claim { unreadable: None, ..claim };
-        self.store.restore_claim(service, &claim)?;
+        server.store().restore_claim(service, &claim)?;
         say_restored(service, claim.generation);
         Ok(claim)
     }
@@ -190,6 +182,7 @@ impl<O: Outside> Inside<O> {
     /// where it can't be read.
     fn with_number(
         &self,
+        server: &Common<O>,
         service: &ServiceName,
         claim: &Claim,
         mut contents: Contents,
@@ -198,15 +191,15 @@ impl<O: Outside> Inside<O> {
         if contents.state.is_some() {
             return Ok(contents);
         }
-        let known = self.acquaintance.memory().known(service);
+        let known = server.memory().known(service);
         let state = match known.sent().filter(|_| known.expected == Some(generation)) {
             Some(state) => state,
             None => heirlock_core::state_number::next_unsent(
-                &self.beyond_all(service)?.into_iter().collect::<Vec<_>>(),
+                &self.beyond_all(server, service)?.into_iter().collect::<Vec<_>>(),
             ),
         };
         tracing::error!(%service, %generation, %state, "{service}: the number of generation {generation} in the store can't be read; it is {state} from now on");
-        self.store.commit(service, claim, &[Change::PutState(state)])?;
+        server.store().commit(service, claim, &[Change::PutState(state)])?;
         contents.damaged.retain(|damaged| damaged.part != DamagedPart::State);
         contents.state = Some(state);
         Ok(contents)
@@ -214,37 +207,33 @@ impl<O: Outside> Inside<O> {
 
     /// Notes the claim of a service that another server holds, or none: its generation tells an older copy of the store from this
     /// one.
-    fn look_at_others(&mut self, service: &ServiceName, claim: Claim) -> Result<(), StoreError> {
-        let known = self.acquaintance.memory().known(service);
+    fn look_at_others(
+        &mut self,
+        server: &mut Common<O>,
+        service: &ServiceName,
+        claim: Claim,
+    ) -> Result<(), StoreError> {
+        let known = server.memory().known(service);
         // Also where the claim is the same: the generation that was begun under it may have vanished.
-        let begun = self.store.newest_generation(service, claim.generation)?;
-        self.check_age(service, begun)?;
+        let begun = server.store().newest_generation(service, claim.generation)?;
+        server.check_age(service, begun)?;
         if known.expected != Some(claim.generation) || self.others.get(service) != Some(&claim) {
             let number = match begun {
-                Some(begun) => self.store.number_of(service, begun)?,
+                Some(begun) => server.store().number_of(service, begun)?,
                 None => None,
             };
-            self.saw_generation(service, claim.generation, begun, number);
+            server.saw_generation(service, claim.generation, begun, number);
         }
-        self.is_others(service, &claim)?;
+        self.is_others(server, service, &claim)?;
         self.others.insert(service.clone(), claim);
         Ok(())
-    }
-
-    /// Whether the store shows as much of a service as this server knows of; `found` is its newest whole generation.
-    pub(crate) fn check_age(
-        &self,
-        service: &ServiceName,
-        found: Option<Generation>,
-    ) -> Result<(), StoreError> {
-        let checked = self.acquaintance.memory().check_age(service, found);
-        checked.map_err(|why| self.store.older(why))
     }
 
     /// Claimed by an earlier run of this agent that ended before the generation was begun: it is begun now, and the run
     /// is done anew.
     fn finish_interrupted_claim(
         &mut self,
+        server: &mut Common<O>,
         service: &ServiceName,
         claim: Claim,
         base: Mended,
@@ -252,98 +241,104 @@ impl<O: Outside> Inside<O> {
     ) -> Result<(), StoreError> {
         tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
         let Mended { contents: base, sent, troubles } = base;
-        let known = self.acquaintance.memory().known(service).sent();
-        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
+        let known = server.memory().known(service).sent();
+        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state(server)).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
             // The claim changed nothing: the duties towards its clients are the same as before, and their outcomes stay
             // true.
             let contents = Contents { state: Some(state), ..base };
-            self.store.begin_generation(service, claim.generation, &contents)?;
-            self.hold(service, claim, contents, journal);
+            server.store().begin_generation(service, claim.generation, &contents)?;
+            self.hold(server, service, claim, contents, journal);
             return Ok(());
         }
         // A generation whose number can't be read was one all the same.
         let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
-        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
-        let journal = journal.interrupted(service, &claim, had_one, self.means(), troubles);
+        let journal = Journal::quiet(server.id(), server.server(), server.wall_s());
+        let journal = journal.interrupted(service, &claim, had_one, self.means(server), troubles);
         let contents =
-            holdings::begin(self.store.as_ref(), service, claim.generation, state, base.records, &journal)?;
-        self.hold(service, claim, contents, journal);
+            holdings::begin(server.store(), service, claim.generation, state, base.records, &journal)?;
+        self.hold(server, service, claim, contents, journal);
         Ok(())
     }
 
     /// From now on this service is held under this claim.
-    pub fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+    pub fn hold(
+        &mut self,
+        server: &mut Common<O>,
+        service: &ServiceName,
+        claim: Claim,
+        contents: Contents,
+        journal: Journal,
+    ) {
         let addresses = Arc::make_mut(&mut self.capture.addresses);
         for (client, record) in &contents.records {
             learn_from_record(addresses, client, record);
         }
-        let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
+        let (keeps_peers, delay) = (service.is_host(), server.settings().capture.tombstone_delay);
         let generation = claim.generation;
         let held = Held::new(claim, contents, journal, keeps_peers, delay);
-        self.saw_generation(service, generation, Some(generation), Some(held.state));
+        server.saw_generation(service, generation, Some(generation), Some(held.state));
         self.others.remove(service);
         self.held.insert(service.clone(), held);
         // An earlier count, of the time when it was held before, says nothing of this.
         self.durable_are_others();
     }
 
-    fn is_at_home(&self, service: &ServiceName) -> bool {
-        let host = *service == ServiceName::host(&self.settings.server);
-        let home = self.settings.service(service).and_then(|s| s.home.as_ref());
-        host || home == Some(&self.settings.server)
+    fn is_at_home(&self, server: &Common<O>, service: &ServiceName) -> bool {
+        let host = *service == ServiceName::host(server.server());
+        let home = server.settings().service(service).and_then(|s| s.home.as_ref());
+        host || home == Some(server.server())
     }
 
-    fn claim_first(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+    fn claim_first(&mut self, server: &mut Common<O>, service: &ServiceName) -> Result<(), StoreError> {
         // In a store that was accepted in the place of another one, generations and numbers go on from there.
-        let known = self.acquaintance.memory().known(service);
+        let known = server.memory().known(service);
         let generation = known.above(Generation::FIRST, None);
-        let claim = Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s());
-        let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
-        let journal = Journal::quiet(&self.id, &self.settings.server, self.outside.wall_s());
-        let Some(contents) = holdings::claim_first(self.store.as_ref(), service, &claim, state, &journal)?
-        else {
+        let claim = Claim::new(generation, server.server(), server.id(), server.wall_s());
+        let state = self.own_state(server).max(known.sent()).unwrap_or(StateNumber(1));
+        let journal = Journal::quiet(server.id(), server.server(), server.wall_s());
+        let Some(contents) = holdings::claim_first(server.store(), service, &claim, state, &journal)? else {
             return Ok(());
         };
         tracing::info!(%service, "{service}: claimed by this server for the first time, since it is at home here");
-        self.hold(service, claim, contents, journal);
+        self.hold(server, service, claim, contents, journal);
         self.capture.begin_anew();
         Ok(())
     }
 
     /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
-    pub(crate) fn look_for_silence(&mut self, now: Moment) {
-        let knows_all = self.knows_its_own(false).is_ok();
-        if self.run.is_some() || self.asked.is_some() || self.pulse.is_paused() || !knows_all {
+    pub(crate) fn look_for_silence(&mut self, server: &mut Common<O>, now: Moment) {
+        let knows_all = self.knows_its_own(server, false).is_ok();
+        if self.run.is_some() || self.asked.is_some() || server.pulse().is_paused() || !knows_all {
             return;
         }
         let automatic =
-            self.settings.services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+            server.settings().services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
             {
                 continue;
             }
-            let Ok(Some(claim)) = self.store.newest_claim(&service) else { continue };
-            let heart = self.pulse.heart_of(&claim.owner, now);
-            let Some(for_time) = silence_to_act_on(&claim, &self.settings.server, heart) else { continue };
+            let Ok(Some(claim)) = server.store().newest_claim(&service) else { continue };
+            let heart = server.pulse().heart_of(&claim.owner, now);
+            let Some(for_time) = silence_to_act_on(&claim, server.server(), heart) else { continue };
             tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
-            self.unasked_not_before.insert(service.clone(), now + self.settings.heartbeat.dead_after);
+            self.unasked_not_before.insert(service.clone(), now + server.settings().heartbeat.dead_after);
             let order = Order::owner_dead(service, now - for_time);
-            self.begin_run(now, Commission { insists: false, ..Commission::unasked(order) });
+            self.begin_run(server, now, Commission { insists: false, ..Commission::unasked(order) });
             return;
         }
     }
 
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
-    pub(crate) fn forget_the_unreachable(&mut self, now: Moment) {
-        let (forget_after, wall_s) = (self.settings.capture.forget_after, self.outside.wall_s());
-        let wall_clock = self.wall_clock;
+    pub(crate) fn forget_the_unreachable(&mut self, server: &mut Common<O>, now: Moment) {
+        let (forget_after, wall_s) = (server.settings().capture.forget_after, server.wall_s());
+        let wall_clock = server.wall_clock();
         // In another life than the one in which they were not told they are owed word once more.
         let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
-        let life = self.life_that_deletes().filter(|_| has_seen);
+        let life = self.life_that_deletes(server).filter(|_| has_seen);
         let due = |held: &Held| {
             let age = wall_clock.age(now, wall_s, held.journal.started_at_s);
             let is_of_this_life = life.is_some() && held.journal.life == life;
@@ -365,7 +360,7 @@ impl<O: Outside> Inside<O> {
             };
             let gone: Vec<MonName> = gone
                 .into_iter()
-                .filter(|client| self.may_forget(client))
+                .filter(|client| self.may_forget(server, client))
                 // The others at the next beats: new clients wait for each removal.
                 .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();
@@ -373,12 +368,12 @@ impl<O: Outside> Inside<O> {
                 continue;
             }
             tracing::warn!(%service, clients = gone.len(), "{service}: {} could not be told for longer than forget-after, and nothing is kept of them any more", counted(gone.len(), "client"));
-            let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+            let mut committing = server.committing();
             failure = held.remove(&mut committing, service, &gone).err().or(failure);
         }
         self.held = held_services;
         if let Some(error) = failure {
-            self.store_failed(now, &error);
+            server.store_failed(now, &error);
         }
     }
 }

@@ -10,9 +10,13 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonitorLine, StateNumber};
 
-use super::outside::Outside;
-use super::services::UNREADABLE_ENTRY;
-use super::{Inside, holdings};
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::holdings;
+use crate::agent::outside::Outside;
+
+/// The kind of log lines on entries of the store: any server of the store can make any number of them.
+pub(super) const UNREADABLE_ENTRY: &str = "unreadable entry of the store";
 
 /// How many state numbers are passed over where the last one that was sent can't be read (I5): each generation takes the
 /// next odd one.
@@ -26,10 +30,11 @@ pub(crate) struct Mended {
     pub(crate) troubles: Vec<Trouble>,
 }
 
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// Gives every client of a generation a record, as far as its name is known.
     pub(crate) fn mend(
         &self,
+        server: &Common<O>,
         service: &ServiceName,
         generation: Generation,
         mut contents: Contents,
@@ -39,15 +44,15 @@ impl<O: Outside> Inside<O> {
         let is_one =
             contents.journal.is_some() || !contents.records.is_empty() || !contents.damaged.is_empty();
         if contents.state.is_none() && is_one {
-            sent.extend(self.beyond_earlier(service, generation)?);
+            sent.extend(self.beyond_earlier(server, service, generation)?);
         }
         let mut troubles = self.inherited(service, &contents);
-        let folder = self.store.place(Place::Generation(service, generation));
-        let my_name = self.announced_names(service).into_iter().next();
+        let folder = server.store().place(Place::Generation(service, generation));
+        let my_name = self.announced_names(server, service).into_iter().next();
         for damaged in std::mem::take(&mut contents.damaged).into_iter().filter(Damaged::is_named) {
             let entry = format!("{folder}/{}", damaged.path);
             let why = &damaged.why;
-            if self.outside.may_say(UNREADABLE_ENTRY) {
+            if server.outside().may_say(UNREADABLE_ENTRY) {
                 tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
             }
             let known = damaged.client().cloned().zip(my_name.clone());
@@ -76,23 +81,28 @@ impl<O: Outside> Inside<O> {
     }
 
     /// A number that is beyond all that are known by more than could have been sent since.
-    pub(crate) fn beyond_all(&self, service: &ServiceName) -> Result<Option<StateNumber>, StoreError> {
-        self.beyond_earlier(service, Generation(u64::MAX))
+    pub(crate) fn beyond_all(
+        &self,
+        server: &Common<O>,
+        service: &ServiceName,
+    ) -> Result<Option<StateNumber>, StoreError> {
+        self.beyond_earlier(server, service, Generation(u64::MAX))
     }
 
     /// A number that is beyond those of earlier generations by more than could have been sent since.
     fn beyond_earlier(
         &self,
+        server: &Common<O>,
         service: &ServiceName,
         generation: Generation,
     ) -> Result<Option<StateNumber>, StoreError> {
-        let known = self.pulse.servers().values().filter_map(|report| report.state);
-        let remembered = self.acquaintance.memory().known(service).sent();
-        let own = self.own_state().into_iter().chain(remembered).map(|state| state.0);
+        let known = server.pulse().servers().values().filter_map(|report| report.state);
+        let remembered = server.memory().known(service).sent();
+        let own = self.own_state(server).into_iter().chain(remembered).map(|state| state.0);
         let mut highest = known.chain(own).max();
         let mut at_most = Generation(generation.0.saturating_sub(1));
-        while let Some(earlier) = self.store.newest_generation(service, at_most)? {
-            if let Some(state) = self.store.number_of(service, earlier)? {
+        while let Some(earlier) = server.store().newest_generation(service, at_most)? {
+            if let Some(state) = server.store().number_of(service, earlier)? {
                 highest = highest.max(Some(state.0));
                 break;
             }

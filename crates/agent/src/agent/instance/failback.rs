@@ -6,35 +6,16 @@ use heirlock_core::store::{Decline, Waits};
 use heirlock_core::takeover::Milestone;
 use heirlock_core::{Moment, ServiceName};
 
-use super::outside::Outside;
+use super::Instance;
 use super::requests::Adoption;
-use super::runs::{Waiting, unfit};
-use super::work::{Fit, Work};
-use super::{Inside, status};
+use crate::agent::common::Common;
+use crate::agent::home_requests::HomeRequest;
+use crate::agent::outside::Outside;
+use crate::agent::running::{Waiting, unfit};
+use crate::agent::status;
+use crate::agent::work::{Fit, Work};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
-
-/// Services that are to come home, until when, and the callers that wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct HomeRequests(Vec<HomeRequest>);
-
-impl HomeRequests {
-    /// No service is to come home.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-#[derive(Debug)]
-struct HomeRequest {
-    service: ServiceName,
-    /// When its owner was asked; none while it is being looked for whether the service could be adopted here.
-    asked_at: Option<Moment>,
-    until: Moment,
-    waiting: Waiting,
-    /// The sentences that the waiting callers are told besides.
-    told: Vec<String>,
-}
 
 /// How far a request is.
 enum Fate {
@@ -45,44 +26,49 @@ enum Fate {
     Vain(String),
 }
 
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// Its home wants a service back.
-    pub(crate) fn failback(&mut self, now: Moment, service: ServiceName, waiting: Waiting) {
-        if let Err(why) = self.may_come_home(&service) {
+    pub(crate) fn failback(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: ServiceName,
+        waiting: Waiting,
+    ) {
+        if let Err(why) = self.may_come_home(server, &service) {
             return waiting.responder.failed(&why, true);
         }
         if self.is_adopted_already(&service) {
-            return self.answer_of_adopted(&service, waiting.responder, "is at home");
+            return self.answer_of_adopted(server, &service, waiting.responder, "is at home");
         }
         // The owner isn't asked for a service that could not be adopted here then.
-        if let Err(why) = self.knows_its_own(false) {
+        if let Err(why) = self.knows_its_own(server, false) {
             return waiting.responder.failed(&why, true);
         }
-        self.outside.begin(Work::CheckHome(service.clone()));
+        server.outside_mut().begin(Work::CheckHome(service.clone()));
         let until = now + limits::GIVE_UP_TIME_MAX;
-        self.home_requests.0.push(HomeRequest { service, asked_at: None, until, waiting, told: Vec::new() });
+        self.home_requests.add(HomeRequest { service, asked_at: None, until, waiting, told: Vec::new() });
     }
 
-    fn may_come_home(&self, service: &ServiceName) -> Result<(), String> {
-        self.check_known(service)?;
-        if self.home_requests.0.iter().any(|request| request.service == *service) {
+    fn may_come_home(&self, server: &Common<O>, service: &ServiceName) -> Result<(), String> {
+        self.check_known(server, service)?;
+        if self.home_requests.contains(service) {
             return Err(format!(
                 "{service} is being brought home already; 'heirlock status' says whose it is"
             ));
         }
-        match self.settings.service(service).and_then(|s| s.home.clone()) {
-            Some(home) if home == self.settings.server => Ok(()),
+        match server.settings().service(service).and_then(|s| s.home.clone()) {
+            Some(home) if home == *server.server() => Ok(()),
             Some(home) => Err(format!("{service} is at home on {home}: say it there")),
             None => Err(format!("{service} is at home nowhere: set its home")),
         }
     }
 
     /// The needs of the adoption were looked for here; now its owner is asked.
-    pub(crate) fn home_looked_for(&mut self, service: &ServiceName, looked: Fit) {
+    pub(crate) fn home_looked_for(&mut self, server: &mut Common<O>, service: &ServiceName, looked: Fit) {
         let Fit { missing, said } = looked;
-        let now = self.outside.now();
-        let is_it = |request: &&mut HomeRequest| request.service == *service && request.asked_at.is_none();
-        let Some(request) = self.home_requests.0.iter_mut().find(is_it) else { return };
+        let now = server.now();
+        let Some(request) = self.home_requests.unasked(service) else { return };
         if missing.is_empty() {
             tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
             (request.asked_at, request.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
@@ -96,15 +82,13 @@ impl<O: Outside> Inside<O> {
                 responder.done(Answer::changed(Some(service), text));
             }
             // Zero is said of nothing that was asked for.
-            self.pulse.want(service, Some(self.outside.random().max(1)));
-            self.beat_due = now;
+            let asked = server.outside_mut().random().max(1);
+            server.pulse_mut().want(service, Some(asked));
+            server.beat_at(now);
             return;
         }
         let message = unfit(service.as_str(), &missing, true);
-        let requests = std::mem::take(&mut self.home_requests.0);
-        let (refused, others) = requests.into_iter().partition(|request| request.service == *service);
-        self.home_requests.0 = others;
-        for HomeRequest { waiting, .. } in refused {
+        for HomeRequest { waiting, .. } in self.home_requests.take_of(service) {
             let missing = missing.clone();
             waiting.responder.fail(Failure {
                 message: message.clone(),
@@ -116,41 +100,41 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Takes what was given up for us, and says of the rest what it waits for.
-    pub(crate) fn fulfil_home_requests(&mut self, now: Moment) {
-        for mut request in std::mem::take(&mut self.home_requests.0) {
-            match self.fate_of(now, &mut request) {
+    pub(crate) fn fulfil_home_requests(&mut self, server: &mut Common<O>, now: Moment) {
+        for mut request in self.home_requests.take() {
+            match self.fate_of(server, now, &mut request) {
                 Fate::Free => {
-                    self.pulse.want(&request.service, None);
+                    server.pulse_mut().want(&request.service, None);
                     let asked = request.asked_at.map(|at| (Milestone::Asked, at));
                     let before = asked.into_iter().chain([(Milestone::GivenUp, now)]).collect();
                     let service = request.service;
                     let adoption =
                         Adoption { service, prepare: false, fenced: None, insisted: false, before };
-                    self.adopt(now, adoption, request.waiting);
+                    self.adopt(server, now, adoption, request.waiting);
                 }
                 Fate::Waits(wait) => {
                     // The caller may be gone; the service comes home all the same.
                     let told = request.told.clone();
                     request.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
-                    self.home_requests.0.push(request);
+                    self.home_requests.add(request);
                 }
                 Fate::Vain(why) => {
                     let service = &request.service;
                     tracing::error!(%service, why, "{service}: it does not come home: {why}");
-                    self.pulse.want(&request.service, None);
+                    server.pulse_mut().want(&request.service, None);
                     request.waiting.responder.failed(&why, true);
                 }
             }
         }
     }
 
-    fn fate_of(&self, now: Moment, request: &mut HomeRequest) -> Fate {
+    fn fate_of(&self, server: &Common<O>, now: Moment, request: &mut HomeRequest) -> Fate {
         let service = &request.service;
         if request.asked_at.is_none() {
             return Fate::Waits(Wait::new("what the adoption needs here to be looked for", now, None));
         }
-        let claim = match self.store.newest_claim(service) {
-            Ok(Some(claim)) if !claim.released && claim.owner != self.settings.server => claim,
+        let claim = match server.store().newest_claim(service) {
+            Ok(Some(claim)) if !claim.released && claim.owner != *server.server() => claim,
             Ok(_) => return self.busy_with(now).map_or(Fate::Free, Fate::Waits),
             Err(error) if error.is_late() && now < request.until => {
                 return Fate::Waits(Wait::new("the store to answer", now, Some(request.until)));
@@ -158,13 +142,13 @@ impl<O: Outside> Inside<O> {
             Err(error) => return Fate::Vain(error.to_string()),
         };
         let owner = &claim.owner;
-        if let OwnerHeart::Silent { .. } = self.pulse.heart_of(owner, now) {
+        if let OwnerHeart::Silent { .. } = server.pulse().heart_of(owner, now) {
             return Fate::Vain(format!(
                 "{owner}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say \
                  'heirlock adopt {service} --owner-fenced {owner}'"
             ));
         }
-        let declined = self.pulse.declined_by(owner, service);
+        let declined = server.pulse().declined_by(owner, service);
         let because = match declined {
             Some(Decline { why, waits: None, .. }) => {
                 return Fate::Vain(format!("{owner} can't give {service} up: {why}"));
@@ -198,33 +182,40 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Gives up what its home asks for, or says why it can't.
-    pub fn answer_home_requests(&mut self, now: Moment) {
-        let homes: Vec<_> = self.settings.services.iter().map(|s| (s.name.clone(), s.home.clone())).collect();
+    pub fn answer_home_requests(&mut self, server: &mut Common<O>, now: Moment) {
+        let homes: Vec<_> =
+            server.settings().services.iter().map(|s| (s.name.clone(), s.home.clone())).collect();
         for (service, home) in homes {
-            let home = home.filter(|home| *home != self.settings.server && self.held.contains_key(&service));
-            let asked = home.and_then(|home| self.pulse.asked_by(&home, &service));
-            let decline = asked.and_then(|asked| self.answer_home_request(now, &service, asked));
-            let known = self.pulse.declined(&service).map(|decline| &decline.why);
+            let home = home.filter(|home| *home != *server.server() && self.held.contains_key(&service));
+            let asked = home.and_then(|home| server.pulse().asked_by(&home, &service));
+            let decline = asked.and_then(|asked| self.answer_home_request(server, now, &service, asked));
+            let known = server.pulse().declined(&service).map(|decline| &decline.why);
             if known != decline.as_ref().map(|decline| &decline.why) {
-                self.beat_due = now; // at once, and not with the next beat
+                server.beat_at(now); // at once, and not with the next beat
             }
-            self.pulse.decline(&service, decline);
+            server.pulse_mut().decline(&service, decline);
         }
     }
 
-    fn answer_home_request(&mut self, now: Moment, service: &ServiceName, asked: u64) -> Option<Decline> {
-        let known = self.pulse.declined(service).filter(|decline| decline.asked == asked);
+    fn answer_home_request(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: &ServiceName,
+        asked: u64,
+    ) -> Option<Decline> {
+        let known = server.pulse().declined(service).filter(|decline| decline.asked == asked);
         if let Some(decline) = known.filter(|decline| decline.waits.is_none()) {
             return Some(decline.clone()); // a person has to mend it, and asks again then
         }
         if !self.is_releasing(service) {
-            if let Err(why) = self.may_release(service) {
+            if let Err(why) = self.may_release(server, service) {
                 let left_ms = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
                 let waits = why.passes.map(|until| Waits { at_most_ms: until.map(left_ms) });
                 return Some(Decline { asked, why: why.text, waits });
             }
             tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
-            self.release(service, None, Some(asked));
+            self.release(server, service, None, Some(asked));
             self.capture.due = Some(now);
         }
         let (why, at_most_ms) = self.release_waits_for(now, service);

@@ -3,50 +3,23 @@
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
 
-use std::collections::BTreeMap;
-
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Change, Damaged, Decline, Place, StoreError};
 use heirlock_core::takeover::{Event, Journal};
 use heirlock_core::{Moment, ServiceName};
 
-use super::Inside;
-use super::outside::Outside;
-use super::put_off::Later;
-use super::requests::Whose;
-use super::runs::Running;
-use super::work::Work;
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::common::Whose;
+use crate::agent::outside::Outside;
+use crate::agent::put_off::Later;
+use crate::agent::releases::Release;
+use crate::agent::running::Running;
+use crate::agent::work::Work;
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
 use crate::words::counted;
-
-/// Releases that are on.
-#[derive(Debug, Default)]
-pub(crate) struct Releases {
-    on: BTreeMap<ServiceName, Release>,
-}
-
-/// One of them.
-#[derive(Debug)]
-struct Release {
-    /// The callers that wait for it.
-    responders: Vec<Responder>,
-    /// For which request of its home it is.
-    asked: Option<u64>,
-    /// Until when its address has to be gone; none once the claim is given up.
-    address_until: Option<Moment>,
-    /// Until when the store has to answer; none while it does.
-    store_until: Option<Moment>,
-    /// Entries of the store that can't be read: the clients that they belong to are not known.
-    troubles: Vec<EntryTrouble>,
-}
-
-impl Releases {
-    fn end(&mut self, service: &ServiceName) -> (Vec<Responder>, Vec<EntryTrouble>) {
-        self.on.remove(service).map(|release| (release.responders, release.troubles)).unwrap_or_default()
-    }
-}
 
 /// Why a service can't be released now.
 pub(crate) struct Unreleasable {
@@ -69,30 +42,22 @@ impl From<StoreError> for NotGivenUp {
     }
 }
 
-fn failed(why: &str) -> NotGivenUp {
-    NotGivenUp::Failed(why.to_owned())
-}
-
-fn stays(text: String) -> Unreleasable {
-    Unreleasable { text, passes: None }
-}
-
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// A person or a cluster manager asks for a release. A release that is on is waited for, and a service that this server does
     /// not hold is released already.
-    pub fn asked_to_release(&mut self, service: &ServiceName, responder: Responder) {
-        if let Some(release) = self.releases.on.get_mut(service) {
+    pub fn asked_to_release(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
+        if let Some(release) = self.releases.of_mut(service) {
             release.responders.push(responder);
             return;
         }
         if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
-            return self.release(service, Some(responder), None);
+            return self.release(server, service, Some(responder), None);
         }
         if let Some(why) = self.left_behind_problem(service) {
             return responder.failed(&why, true);
         }
-        let us = &self.settings.server;
-        let why = match self.whose(service) {
+        let us = server.server();
+        let why = match server.whose(service) {
             Whose::Owned(owner) if owner == *us => {
                 let why = "what it holds of it can't be read; 'heirlock status' says why";
                 return responder.failed(&format!("{service} is claimed by this server, and {why}"), true);
@@ -108,8 +73,14 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Begins to give a service away.
-    pub fn release(&mut self, service: &ServiceName, responder: Option<Responder>, asked: Option<u64>) {
-        if let Err(Unreleasable { text: why, .. }) = self.may_release(service) {
+    pub fn release(
+        &mut self,
+        server: &mut Common<O>,
+        service: &ServiceName,
+        responder: Option<Responder>,
+        asked: Option<u64>,
+    ) {
+        if let Err(Unreleasable { text: why, .. }) = self.may_release(server, service) {
             tracing::warn!(%service, why, "{service}: not released: {why}");
             if let Some(responder) = responder {
                 responder.failed(&why, true);
@@ -120,10 +91,11 @@ impl<O: Outside> Inside<O> {
             held.frozen = true;
         }
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
-        let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
-        let address_until = Some(self.outside.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
-        self.releases.on.insert(
-            service.clone(),
+        let hook =
+            server.settings().hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
+        let address_until = Some(server.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
+        self.releases.add(
+            service,
             Release {
                 responders: responder.into_iter().collect(),
                 asked,
@@ -132,22 +104,22 @@ impl<O: Outside> Inside<O> {
                 troubles: Vec::new(),
             },
         );
-        self.outside.begin(Work::TakeAddressAway(service.clone()));
+        server.outside_mut().begin(Work::TakeAddressAway(service.clone()));
     }
 
     /// A release is on, or what follows one.
     pub fn releases_are_on(&self) -> bool {
-        !self.releases.on.is_empty()
+        !self.releases.is_empty()
     }
 
     /// Whether a release of this service is on.
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
-        self.releases.on.contains_key(service)
+        self.releases.contains(service)
     }
 
     /// The reason for which a release waits, in words, and for how many milliseconds at most.
     pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
-        let address_until = self.releases.on.get(service).and_then(|release| release.address_until);
+        let address_until = self.releases.of(service).and_then(|release| release.address_until);
         let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
         let what = if address_until.is_some() { "its address is" } else { "its volume is" };
         (format!("{what} being taken away"), address_until.map(left_ms))
@@ -155,11 +127,10 @@ impl<O: Outside> Inside<O> {
 
     /// Tells the callers of a release the reason for which it waits.
     pub(crate) fn say_releases(&mut self, now: Moment) {
-        let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
-        for service in on {
+        for service in self.releases.services() {
             let (why, at_most_ms) = self.release_waits_for(now, &service);
             let wait = Wait { for_what: format!("{service} to be released: {why}"), at_most_ms };
-            if let Some(release) = self.releases.on.get_mut(&service) {
+            if let Some(release) = self.releases.of_mut(&service) {
                 let progress = Progress::waiting(wait);
                 release.responders.retain_mut(|responder| responder.progress(&progress));
             }
@@ -168,7 +139,7 @@ impl<O: Outside> Inside<O> {
 
     /// Whether a service can be given away now. A self-adoption is no hindrance: the server that takes the service next tells its
     /// clients.
-    pub(crate) fn may_release(&self, service: &ServiceName) -> Result<(), Unreleasable> {
+    pub(crate) fn may_release(&self, server: &Common<O>, service: &ServiceName) -> Result<(), Unreleasable> {
         if service.is_host() {
             return Err(stays(format!(
                 "{service} is what this server serves under its own name; it can't be given away"
@@ -191,7 +162,7 @@ impl<O: Outside> Inside<O> {
                 passes: Some(running.machine.waits_until()),
             });
         }
-        if let Some(error) = self.health.error() {
+        if let Some(error) = server.health().error() {
             let text = format!(
                 "the store fails, so the server that takes {service} over would not know its clients: {error}"
             );
@@ -201,24 +172,32 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The address is gone, or isn't.
-    pub fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
-        let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(now, service));
+    pub fn address_gone(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: &ServiceName,
+        gone: Result<(), String>,
+    ) {
+        let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(server, now, service));
         match given_up {
-            Err(NotGivenUp::StoreIsLate) => self.give_up_later(service),
+            Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
             Ok(troubles) => {
-                if let Some(release) = self.releases.on.get_mut(service) {
+                if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                 }
-                self.outside.begin(Work::TakeVolumeAway(service.clone()));
+                server.outside_mut().begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
                 if let Some(held) = self.held.get_mut(service) {
                     held.frozen = false;
                 }
                 tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
-                if let Some(asked) = self.releases.on.get(service).and_then(|release| release.asked) {
-                    self.pulse.decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
-                    self.beat_due = now;
+                if let Some(asked) = self.releases.of(service).and_then(|release| release.asked) {
+                    server
+                        .pulse_mut()
+                        .decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
+                    server.beat_at(now);
                 }
                 for responder in self.releases.end(service).0 {
                     responder.failed(&format!("{service} was not released: {why}"), false);
@@ -228,9 +207,9 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The claim is given up as soon as the store answers. Until when that is waited for is said once.
-    fn give_up_later(&mut self, service: &ServiceName) {
-        let patience = self.patience_with_the_store();
-        let Some(release) = self.releases.on.get_mut(service) else { return };
+    fn give_up_later(&mut self, server: &Common<O>, service: &ServiceName) {
+        let patience = server.patience_with_the_store();
+        let Some(release) = self.releases.of_mut(service) else { return };
         let until = *release.store_until.get_or_insert(patience);
         self.put_off(Later::GiveUp(service.clone(), until));
     }
@@ -239,17 +218,22 @@ impl<O: Outside> Inside<O> {
     /// are written anew, and the claim is given up. The locks go with the volume, not before: a service that stays here because
     /// the store fails must have its clients' locks. Entries that can't be read, and of which this server knows nothing, are the
     /// answer.
-    fn give_up(&mut self, now: Moment, service: &ServiceName) -> Result<Vec<EntryTrouble>, NotGivenUp> {
+    fn give_up(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: &ServiceName,
+    ) -> Result<Vec<EntryTrouble>, NotGivenUp> {
         // It was gone a moment ago. An administrator may have brought it back, and clients lock here again.
-        if self.has_address_of(service) {
+        if self.has_address_of(server, service) {
             return Err(failed("its address is on this server again; take it away, then ask again"));
         }
-        self.scan(now);
+        self.scan(server, now);
         if self.run.as_ref().is_some_and(|running| running.begins(service)) {
             // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
             return Err(failed("its next generation is being begun; try again"));
         }
-        let contents = self.complete(service)?;
+        let contents = self.complete(server, service)?;
         let ours = self.held.get(service).zip(contents);
         let (held, contents) = ours.ok_or_else(|| failed(&format!("{service} is not ours any more")))?;
         let mut captured = held.ledger.stored().iter();
@@ -259,18 +243,18 @@ impl<O: Outside> Inside<O> {
             ));
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
-        let journal = Journal { released_at_s: Some(self.outside.wall_s()), ..held.journal.clone() };
+        let journal = Journal { released_at_s: Some(server.wall_s()), ..held.journal.clone() };
         let note = [Change::PutJournal(Box::new(journal))];
-        self.store.commit(service, &held.claim, &note)?;
-        self.store.release(service, held.claim.generation)?;
+        server.store().commit(service, &held.claim, &note)?;
+        server.store().release(service, held.claim.generation)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;
         // Known at once, and not at the next beat: a person who looks now is told that no server holds it.
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
-        self.advance(Event::GivenUp(service.clone()));
-        let folder = self.store.place(Place::Generation(service, generation));
+        self.advance(server, Event::GivenUp(service.clone()));
+        let folder = server.store().place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
         Ok(contents.damaged.into_iter().filter(Damaged::is_named).map(trouble).collect())
     }
@@ -302,4 +286,12 @@ impl<O: Outside> Inside<O> {
             }
         }
     }
+}
+
+fn failed(why: &str) -> NotGivenUp {
+    NotGivenUp::Failed(why.to_owned())
+}
+
+fn stays(text: String) -> Unreleasable {
+    Unreleasable { text, passes: None }
 }

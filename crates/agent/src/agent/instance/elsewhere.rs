@@ -17,8 +17,9 @@ use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
-use super::Inside;
-use super::outside::Outside;
+use super::Instance;
+use crate::agent::common::{Common, floating};
+use crate::agent::outside::Outside;
 
 /// Where a client registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,20 +31,21 @@ enum Registered {
     Nowhere(String),
 }
 
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// Where a client is called, or why it is not.
     pub fn addresses_of(
         &self,
+        server: &Common<O>,
         service: &ServiceName,
         part: Part,
         client: &MonName,
     ) -> Result<Vec<Destination>, String> {
         let lines = self.lines_of(service, client);
         let resolved = |name: &MonName| self.capture.addresses.get(name).cloned().unwrap_or_default();
-        if self.means_another_elsewhere(client) {
-            match self.registered_at(&lines, part) {
+        if self.means_another_elsewhere(server, client) {
+            match self.registered_at(server, &lines, part) {
                 Registered::Here => {}
-                Registered::At(server) => return self.at_server(client, &server),
+                Registered::At(other) => return self.at_server(server, client, &other),
                 Registered::Nowhere(server) => {
                     return Err(format!(
                         "{client} means the server that it registered at ({server}), which is not this one, and whose own address the store does not know"
@@ -51,15 +53,15 @@ impl<O: Outside> Inside<O> {
                 }
             }
         }
-        let mut addresses: Vec<Destination> = self.outside.destination_of(client).into_iter().collect();
+        let mut addresses: Vec<Destination> = server.outside().destination_of(client).into_iter().collect();
         let further = resolved(client).into_iter().map(Destination::from);
         let further = further.chain(lines.iter().flat_map(|line| {
             let by_name = resolved(&line.mon_name).into_iter().map(Destination::from);
-            self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
+            server.outside().destination_of(&line.mon_name).into_iter().chain(by_name)
         }));
         for address in further {
             // Further addresses may be such as many hosts have; this server's own address leads to no other host.
-            let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
+            let is_own = !addresses.is_empty() && server.outside().is_present(address.ip);
             if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -69,9 +71,10 @@ impl<O: Outside> Inside<O> {
 
     /// Whether a client's record is this server's to place into its status monitor's directory: its name means the same here
     /// as where it registered.
-    pub fn means_the_same_here(&self, client: &MonName, record: &[u8]) -> bool {
+    pub fn means_the_same_here(&self, server: &Common<O>, client: &MonName, record: &[u8]) -> bool {
         let lines = parse_record(record).map(|parsed| parsed.lines).unwrap_or_default();
-        !self.means_another_elsewhere(client) || self.registered_at(&lines, Part::Target) == Registered::Here
+        !self.means_another_elsewhere(server, client)
+            || self.registered_at(server, &lines, Part::Target) == Registered::Here
     }
 
     fn lines_of(&self, service: &ServiceName, client: &MonName) -> Vec<MonitorLine> {
@@ -79,13 +82,13 @@ impl<O: Outside> Inside<O> {
         record.and_then(|record| parse_record(record).ok()).map(|parsed| parsed.lines).unwrap_or_default()
     }
 
-    fn means_another_elsewhere(&self, client: &MonName) -> bool {
+    fn means_another_elsewhere(&self, server: &Common<O>, client: &MonName) -> bool {
         let Some(address) = client.address() else {
             return client.scoped().is_some() || client.as_str().eq_ignore_ascii_case("localhost");
         };
-        let services = self.settings.services.iter();
+        let services = server.settings().services.iter();
         let mut ours =
-            services.clone().flat_map(|service| &service.addresses).chain(&self.settings.host.addresses);
+            services.clone().flat_map(|service| &service.addresses).chain(&server.settings().host.addresses);
         if address.is_loopback() {
             // Where a service is on the loopback interface itself, so are its clients.
             return !ours.any(IpAddr::is_loopback);
@@ -95,10 +98,10 @@ impl<O: Outside> Inside<O> {
         services.clone().filter(is_floating).any(|service| self.held.contains_key(&service.name))
     }
 
-    fn registered_at(&self, lines: &[MonitorLine], part: Part) -> Registered {
-        let node = self.outside.node().unwrap_or_default();
+    fn registered_at(&self, server: &Common<O>, lines: &[MonitorLine], part: Part) -> Registered {
+        let node = server.outside().node().unwrap_or_default();
         let mut names = lines.iter().map(|line| line.my_name.as_str());
-        let is_here = |name: &str| is_same(name, &node) || is_same(name, self.settings.server.as_str());
+        let is_here = |name: &str| is_same(name, &node) || is_same(name, server.server().as_str());
         if names.clone().any(is_here) {
             return Registered::Here;
         }
@@ -107,7 +110,13 @@ impl<O: Outside> Inside<O> {
                 is_same(name, report.server.as_str())
                     || report.node.as_deref().is_some_and(|node| is_same(name, node))
             };
-            self.pulse.servers().values().map(AsRef::as_ref).find(is_it).map(|report| report.server.clone())
+            server
+                .pulse()
+                .servers()
+                .values()
+                .map(AsRef::as_ref)
+                .find(is_it)
+                .map(|report| report.server.clone())
         };
         if let Some(server) = names.clone().find_map(of) {
             return Registered::At(server);
@@ -120,22 +129,27 @@ impl<O: Outside> Inside<O> {
     }
 
     /// A server that mounted its own service is called at its own address.
-    fn at_server(&self, client: &MonName, server: &ServerName) -> Result<Vec<Destination>, String> {
+    fn at_server(
+        &self,
+        server: &Common<O>,
+        client: &MonName,
+        other: &ServerName,
+    ) -> Result<Vec<Destination>, String> {
         if client.scoped().is_some() {
-            return Err(format!("{client} means a client on a link of {server}, and another one elsewhere"));
+            return Err(format!("{client} means a client on a link of {other}, and another one elsewhere"));
         }
-        let report = self.pulse.servers().get(server);
+        let report = server.pulse().servers().get(other);
         let said = report.map(|report| report.addresses.as_slice()).unwrap_or_default();
-        let further = self.pulse.servers().iter().filter(|(name, _)| *name != server);
+        let further = server.pulse().servers().iter().filter(|(name, _)| *name != other);
         let others: Vec<IpAddr> = further.flat_map(|(_, report)| report.addresses.iter().copied()).collect();
-        let floating = super::floating(&self.settings);
-        let is_present = |address| self.outside.is_present(address);
+        let floating = floating(server.settings());
+        let is_present = |address| server.outside().is_present(address);
         let addresses = addresses_from_elsewhere(said, &floating, &others, is_present);
         let addresses: Vec<Destination> = addresses.into_iter().map(Destination::from).collect();
         match addresses.is_empty() {
             false => Ok(addresses),
             true => Err(format!(
-                "{client} is {server} itself, which mounted its own service; its own address is not known: set host.addresses there"
+                "{client} is {other} itself, which mounted its own service; its own address is not known: set host.addresses there"
             )),
         }
     }

@@ -13,46 +13,17 @@ use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
-use super::Inside;
-use super::holdings::{Committing, Held, commit_all};
-use super::outside::Outside;
-use super::put_off::Later;
-use super::work::Work;
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::holdings::{Held, commit_all};
+use crate::agent::monitoring::Monitoring;
+use crate::agent::outside::Outside;
+use crate::agent::put_off::Later;
+use crate::agent::work::Work;
 use crate::control::report::{Problem, ProblemKind};
 use crate::limits;
 use crate::status_monitor::Wanted;
 use crate::words::counted;
-
-/// The loop's knowledge of the status monitor that it serves.
-#[derive(Debug, Default)]
-pub(crate) struct Monitoring {
-    /// Since when the status monitor's directory is being read.
-    began: Moment,
-    /// It was read.
-    is_read: bool,
-    /// It takes too long, and that was said.
-    hangs: bool,
-    /// How many clients had arrived in each service when the status monitor was last told which ones are durable. `None` where
-    /// something else has changed since.
-    told: Option<Vec<(ServiceName, Generation, u64)>>,
-    /// Clients that came back and that the run has not been told of.
-    came: BTreeSet<MonName>,
-    said_who_came: Moment,
-    /// Clients whose registrations changed, and whose files are to follow; since when there are any.
-    changed: BTreeSet<MonName>,
-    changed_since: Moment,
-    /// When the status monitor last wanted something.
-    wanted_at: Moment,
-    /// Clients that the log has named, since their files could not be written.
-    said: BTreeSet<MonName>,
-    /// Clients whose files could not be written, and why.
-    behind: BTreeMap<MonName, String>,
-    /// Something was written that may not be durable, and when it was last made so.
-    unsynced: bool,
-    synced: Moment,
-    /// It is being made durable. A sync that hangs with a disk is not joined by others.
-    syncing: bool,
-}
 
 /// A client to be made durable: its record, and whether it is this server's own peer.
 struct Newcomer {
@@ -83,21 +54,21 @@ impl From<StoreError> for NotDurable {
     }
 }
 
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
-    /// directory was read; else [`Message::DirectoryRead`](super::Message::DirectoryRead) tells.
-    pub fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
-        let registered = self.monitor_standing().map_or(0, |standing| standing.registered);
+    /// directory was read; else [`Message::DirectoryRead`](crate::agent::Message::DirectoryRead) tells.
+    pub fn monitors(&mut self, server: &mut Common<O>, differing: Option<BTreeSet<MonName>>) {
+        let registered = self.monitor_standing(server).map_or(0, |standing| standing.registered);
         tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
-        self.monitoring = Some(Monitoring { began: self.outside.now(), ..Monitoring::default() });
+        self.monitoring = Some(Monitoring { began: server.now(), ..Monitoring::default() });
         if let Some(differing) = differing {
-            self.directory_read(Ok(differing));
+            self.directory_read(server, Ok(differing));
         }
-        self.tell_durable();
+        self.tell_durable(server);
     }
 
     /// The status monitor's directory was read.
-    pub(crate) fn directory_read(&mut self, read: Result<BTreeSet<MonName>, String>) {
+    pub(crate) fn directory_read(&mut self, server: &mut Common<O>, read: Result<BTreeSet<MonName>, String>) {
         let Some(monitoring) = self.monitoring.as_mut().filter(|monitoring| !monitoring.is_read) else {
             return;
         };
@@ -107,7 +78,7 @@ impl<O: Outside> Inside<O> {
                 // Clients that an earlier run answered and whose files it could not write any more.
                 monitoring.changed.extend(differing);
             }
-            Err(why) => self.fatal = Some(why),
+            Err(why) => server.must_end_because(why),
         }
     }
 
@@ -132,15 +103,15 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The status monitor's thread wants something.
-    pub fn wanted(&mut self, now: Moment, wanted: Wanted) {
+    pub fn wanted(&mut self, server: &mut Common<O>, now: Moment, wanted: Wanted) {
         if let Some(monitoring) = &mut self.monitoring {
             monitoring.wanted_at = now;
         }
         match wanted {
-            Wanted::Commit { batch, arrivals } => self.commit_arrivals(now, now, batch, arrivals),
+            Wanted::Commit { batch, arrivals } => self.commit_arrivals(server, now, now, batch, arrivals),
             Wanted::Probe => {
-                let works = !self.held.is_empty() && self.store.probe().is_ok();
-                self.outside.tell_monitor(MonitorEvent::Probed(works));
+                let works = !self.held.is_empty() && server.store().probe().is_ok();
+                server.outside().tell_monitor(MonitorEvent::Probed(works));
             }
             Wanted::Changed(client) => {
                 if let Some(monitoring) = &mut self.monitoring {
@@ -149,24 +120,31 @@ impl<O: Outside> Inside<O> {
                     }
                     monitoring.changed.insert(client.clone());
                 }
-                self.saw(&client);
+                self.saw(server, &client);
             }
         }
     }
 
     /// Makes clients durable for the status monitor's thread. While the store takes its time they wait, as they do for a slow
     /// disk; the status monitor refuses those that wait too long. `heard`: when the agent heard of them.
-    pub(crate) fn commit_arrivals(&mut self, now: Moment, heard: Moment, batch: u64, arrivals: Vec<Arrival>) {
+    pub(crate) fn commit_arrivals(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        heard: Moment,
+        batch: u64,
+        arrivals: Vec<Arrival>,
+    ) {
         let in_step = self.is_told();
-        let newcomers = self.newcomers(&arrivals);
-        let durable = self.make_durable(now, &newcomers).is_ok();
-        if !durable && self.store.is_busy() {
+        let newcomers = self.newcomers(server, &arrivals);
+        let durable = self.make_durable(server, now, &newcomers).is_ok();
+        if !durable && server.store().is_busy() {
             return self.put_off(Later::Commit(heard, batch, arrivals));
         }
-        self.answered_registrations(heard, arrivals.len(), durable);
+        server.answered_registrations(heard, arrivals.len(), durable);
         let arrived = self.arrived();
         if let Some(monitoring) = &mut self.monitoring {
-            self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
+            server.outside().tell_monitor(MonitorEvent::Committed { batch, durable });
             // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
             // failed has stored all the same it does not.
             if in_step && durable {
@@ -176,9 +154,9 @@ impl<O: Outside> Inside<O> {
     }
 
     /// A client that registers was there in this life of the lock manager, even where it is gone again before its file follows.
-    fn saw(&mut self, client: &MonName) {
-        if !self.outside.registered_lines(client).is_empty() {
-            let (known_as, life) = (self.store_key(client), self.life_that_deletes());
+    fn saw(&mut self, server: &Common<O>, client: &MonName) {
+        if !server.outside().registered_lines(client).is_empty() {
+            let (known_as, life) = (self.store_key(client), self.life_that_deletes(server));
             for held in self.held.values_mut() {
                 let life = held.where_deletions_count(life.as_ref());
                 held.ledger.saw(&known_as, life);
@@ -188,29 +166,29 @@ impl<O: Outside> Inside<O> {
 
     /// Some files follow, once no registration waits. The store has all that counts, and in a storm of registrations the clients
     /// that still wait for it come first.
-    pub(crate) fn follow_when_quiet(&mut self, now: Moment) {
+    pub(crate) fn follow_when_quiet(&mut self, server: &mut Common<O>, now: Moment) {
         if self.files_due().is_some_and(|due| now >= due) {
-            self.follow_some(now);
+            self.follow_some(server, now);
         }
     }
 
     /// All files follow, before a look is made at them.
-    pub(crate) fn follow_all(&mut self, now: Moment) {
+    pub(crate) fn follow_all(&mut self, server: &mut Common<O>, now: Moment) {
         if self.awaits_directory() {
             // A look comes before the thread that reads the directory is done.
-            let read = self.outside.read_directory();
-            self.directory_read(read);
+            let read = server.outside_mut().read_directory();
+            self.directory_read(server, read);
         }
         while self.files_due().is_some() {
-            self.follow_some(now);
+            self.follow_some(server, now);
         }
     }
 
-    fn follow_some(&mut self, now: Moment) {
+    fn follow_some(&mut self, server: &mut Common<O>, now: Moment) {
         for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
             let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
             let Some(client) = next else { return };
-            self.follow(now, &client);
+            self.follow(server, now, &client);
         }
     }
 
@@ -223,35 +201,45 @@ impl<O: Outside> Inside<O> {
     }
 
     /// rpc.statd says that it monitors a client, and waits.
-    pub fn protect(&mut self, now: Moment, mon_name: &MonName, my_name: &MyName) -> Result<(), String> {
+    pub fn protect(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        mon_name: &MonName,
+        my_name: &MyName,
+    ) -> Result<(), String> {
         let line = MonitorLine::generated(mon_name.clone(), my_name.clone());
         let newcomer = Newcomer { bytes: render_record(&[line]), peer: false };
         let client = self.store_key(mon_name);
-        self.make_durable(now, &BTreeMap::from([(client, newcomer)]))
+        self.make_durable(server, now, &BTreeMap::from([(client, newcomer)]))
     }
 
     /// Whether a client may be removed from the store.
-    pub fn may_forget(&self, client: &MonName) -> bool {
-        self.monitoring.is_none() || self.outside.may_forget(client)
+    pub fn may_forget(&self, server: &Common<O>, client: &MonName) -> bool {
+        self.monitoring.is_none() || server.outside().may_forget(client)
     }
 
     /// The same for all that are to be removed at a time.
-    pub(crate) fn only_forgettable(&self, entries: Vec<RecordChange>) -> Vec<RecordChange> {
+    pub(crate) fn only_forgettable(
+        &self,
+        server: &Common<O>,
+        entries: Vec<RecordChange>,
+    ) -> Vec<RecordChange> {
         let may = |entry: &RecordChange| match entry {
             RecordChange::Put(..) => true,
             // A client that is known by its address now has not left.
             RecordChange::Remove(client) => {
-                self.capture.found.keys.contains_key(client) || self.may_forget(client)
+                self.capture.found.keys.contains_key(client) || self.may_forget(server, client)
             }
         };
         entries.into_iter().filter(may).collect()
     }
 
     /// A client that has registered in the very moment in which it is to be retired stays.
-    pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
+    pub(crate) fn spare_the_living(&self, server: &Common<O>, portion: Vec<Persist>) -> Vec<Persist> {
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
-                clients.retain(|client| self.may_forget(client));
+                clients.retain(|client| self.may_forget(server, client));
                 Persist::Retire { service, generation, clients }
             }
             other => other,
@@ -267,7 +255,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Tells the status monitor which clients are durable, where it does not know that.
-    pub fn tell_durable(&mut self) {
+    pub fn tell_durable(&mut self, server: &Common<O>) {
         // Before the store is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
         if self.monitoring.is_none() || knows_nothing || self.is_told() {
@@ -275,7 +263,7 @@ impl<O: Outside> Inside<O> {
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
         if let Some(monitoring) = &mut self.monitoring {
-            self.outside.tell_monitor(MonitorEvent::Durable(durable));
+            server.outside().tell_monitor(MonitorEvent::Durable(durable));
             monitoring.told = Some(arrived);
         }
     }
@@ -288,17 +276,17 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Files that could not be written are tried again, and written ones become durable in time.
-    pub(crate) fn tend_directory(&mut self, now: Moment) {
+    pub(crate) fn tend_directory(&mut self, server: &mut Common<O>, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let behind = std::mem::take(&mut monitoring.behind);
         let is_due = now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL;
         if monitoring.unsynced && is_due && !monitoring.syncing {
             (monitoring.unsynced, monitoring.synced) = (false, now);
             monitoring.syncing = true;
-            self.outside.begin(Work::SyncDirectory);
+            server.outside_mut().begin(Work::SyncDirectory);
         }
         for client in behind.into_keys() {
-            self.follow(now, &client);
+            self.follow(server, now, &client);
         }
     }
 
@@ -313,8 +301,8 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The problems of the status monitor, for `status`.
-    pub fn monitor_problems(&self) -> Vec<Problem> {
-        let both = self.monitoring.as_ref().zip(self.monitor_standing());
+    pub fn monitor_problems(&self, server: &Common<O>) -> Vec<Problem> {
+        let both = self.monitoring.as_ref().zip(self.monitor_standing(server));
         let Some((monitoring, standing)) = both else { return Vec::new() };
         let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
         let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
@@ -338,19 +326,19 @@ impl<O: Outside> Inside<O> {
     }
 
     /// How our own status monitor stands; nothing where rpc.statd is it.
-    pub(crate) fn monitor_standing(&self) -> Option<Standing> {
-        self.outside.monitor_standing()
+    pub(crate) fn monitor_standing(&self, server: &Common<O>) -> Option<Standing> {
+        server.outside().monitor_standing()
     }
 
     /// A client's registrations changed: its files follow, and a run that waits for it is told.
-    fn follow(&mut self, now: Moment, client: &MonName) {
+    fn follow(&mut self, server: &mut Common<O>, now: Moment, client: &MonName) {
         let Some(monitoring) = &mut self.monitoring else { return };
         if !monitoring.is_read {
             return;
         }
-        let lines = self.outside.registered_lines(client);
+        let lines = server.outside().registered_lines(client);
         monitoring.unsynced = true;
-        if let Err(error) = self.outside.write_registrations(client, &lines) {
+        if let Err(error) = server.outside_mut().write_registrations(client, &lines) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
                 tracing::error!(%client, error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
@@ -380,7 +368,7 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The run is told at once of all clients that came back in a while: each word costs a sync, and many come back at a time.
-    pub(crate) fn say_who_came(&mut self, now: Moment) {
+    pub(crate) fn say_who_came(&mut self, server: &mut Common<O>, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let due = now.since(monitoring.said_who_came) >= limits::PROGRESS_INTERVAL;
         if monitoring.came.is_empty() || !due {
@@ -388,7 +376,7 @@ impl<O: Outside> Inside<O> {
         }
         monitoring.said_who_came = now;
         let came = std::mem::take(&mut monitoring.came);
-        self.advance(Event::Registered(came));
+        self.advance(server, Event::Registered(came));
     }
 
     /// When the log is to name the clients that came back.
@@ -398,11 +386,11 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The new record of each arrival, with the lines that the client has registered before.
-    fn newcomers(&self, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
+    fn newcomers(&self, server: &Common<O>, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
         let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
         for Arrival { line, peer } in arrivals {
             let client = key(&line.mon_name);
-            let known = || self.outside.registered_lines(&client);
+            let known = || server.outside().registered_lines(&client);
             let entry = lines.entry(self.store_key(&client)).or_insert_with(|| (known(), true));
             entry.1 &= *peer;
             // The same registration with another cookie takes its place.
@@ -419,25 +407,31 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Makes clients durable in every service that is held, and says whether that came about.
-    fn make_durable(&mut self, now: Moment, newcomers: &BTreeMap<MonName, Newcomer>) -> Result<(), String> {
-        let mut made = self.make_durable_in_all(now, newcomers);
+    fn make_durable(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        newcomers: &BTreeMap<MonName, Newcomer>,
+    ) -> Result<(), String> {
+        let mut made = self.make_durable_in_all(server, now, newcomers);
         if matches!(&made, Err(NotDurable::Store(error)) if error.is_not_owner()) {
             // One of the services is another server's by now, and nothing was written for the others either.
-            self.refresh_holdings(now);
-            made = self.make_durable_in_all(now, newcomers);
+            self.refresh_holdings(server, now);
+            made = self.make_durable_in_all(server, now, newcomers);
         }
         made.map_err(|error| error.to_string())
     }
 
     fn make_durable_in_all(
         &mut self,
+        server: &mut Common<O>,
         now: Moment,
         newcomers: &BTreeMap<MonName, Newcomer>,
     ) -> Result<(), NotDurable> {
         if self.held.is_empty() {
             return Err(NotDurable::NothingHeld);
         }
-        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        let mut committing = server.committing();
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
             .iter_mut()
@@ -456,10 +450,10 @@ impl<O: Outside> Inside<O> {
                 for (client, newcomer) in newcomers {
                     self.capture.expects(client, &newcomer.bytes);
                 }
-                self.be_checked(now);
+                server.be_checked(now);
             }
-            Err(NotDurable::Store(error)) => self.store_failed(now, error),
-            Err(full) => self.health.failed(now, &full.to_string()),
+            Err(NotDurable::Store(error)) => server.store_failed(now, error),
+            Err(full) => server.fails(now, &full),
         }
         done
     }

@@ -1,15 +1,17 @@
 //! The verbs of the control socket.
 
-use heirlock_core::claim::{Authority, Claim, OwnerHeart, check_first, next_generation};
+use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::takeover::{Admission, Event, Milestone, Order};
-use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
+use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::holdings::Committing;
-use super::outside::Outside;
-use super::runs::{Commission, Running, Waiting};
-use super::{Inside, status};
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::common::Whose;
+use crate::agent::outside::Outside;
+use crate::agent::running::{Commission, Running, Waiting};
+use crate::agent::status;
 use crate::control::{Answer, Fenced, Request, Responder};
 
 /// How an adoption was asked for.
@@ -22,49 +24,43 @@ pub struct Adoption {
     pub before: Vec<(Milestone, Moment)>,
 }
 
-/// The holder of a service.
-pub(crate) enum Whose {
-    /// This server's.
-    Owned(ServerName),
-    /// No server's: this server released it.
-    Released(ServerName),
-    /// No server's: it was never claimed.
-    Unclaimed,
-    /// It can't be known now, and why.
-    Unknown(String),
-}
-
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// A caller asks, and the store answers.
-    pub(crate) fn answer(&mut self, now: Moment, request: Request, responder: Responder) {
+    pub(crate) fn answer(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        request: Request,
+        responder: Responder,
+    ) {
         tracing::debug!(?request, "asked");
         match request {
-            Request::Status => responder.done(Answer::Status(Box::new(self.status()))),
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
-                self.finish(&service, Waiting { responder, until });
+                self.finish(server, &service, Waiting { responder, until });
             }
             Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
                 let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
-                self.adopt(now, adoption, Waiting { responder, until });
+                self.adopt(server, now, adoption, Waiting { responder, until });
             }
-            Request::Release { service } => match self.check_known(&service) {
-                Ok(()) => self.asked_to_release(&service, responder),
+            Request::Release { service } => match self.check_known(server, &service) {
+                Ok(()) => self.asked_to_release(server, &service, responder),
                 Err(why) => responder.failed(&why, true),
             },
             Request::Failback { service, answer_when: until } => {
-                self.failback(now, service, Waiting { responder, until });
+                self.failback(server, now, service, Waiting { responder, until });
             }
-            Request::Maintenance { on } => self.maintain(on, responder),
-            Request::Forget { service, client } => self.forget(&service, &client, responder),
-            Request::Report { service } => match self.report_of(&service) {
+            // The server answers these.
+            Request::Status | Request::Maintenance { .. } => {}
+            Request::Forget { service, client } => self.forget(server, &service, &client, responder),
+            Request::Report { service } => match self.report_of(server, &service) {
                 Some(report) => responder.done(Answer::Adoption(Box::new(report))),
                 None => responder.failed(&format!("no adoption of {service} by this server is known"), true),
             },
         }
     }
 
-    pub(crate) fn check_known(&self, service: &ServiceName) -> Result<(), String> {
-        if self.settings.service(service).is_some() {
+    pub(crate) fn check_known(&self, server: &Common<O>, service: &ServiceName) -> Result<(), String> {
+        if server.settings().service(service).is_some() {
             return Ok(());
         }
         if service.is_host() {
@@ -73,18 +69,18 @@ impl<O: Outside> Inside<O> {
                  clients itself"
             ));
         }
-        let known: Vec<&str> = self.settings.services.iter().map(|s| s.name.as_str()).collect();
+        let known: Vec<&str> = server.settings().services.iter().map(|s| s.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
     }
 
-    pub fn adopt(&mut self, now: Moment, adoption: Adoption, waiting: Waiting) {
+    pub fn adopt(&mut self, server: &mut Common<O>, now: Moment, adoption: Adoption, waiting: Waiting) {
         let Waiting { responder, until } = waiting;
         let service = &adoption.service;
-        if let Err(why) = self.check_known(service) {
+        if let Err(why) = self.check_known(server, service) {
             return responder.failed(&why, true);
         }
-        if let Err(why) = self.knows_its_own(adoption.insisted) {
+        if let Err(why) = self.knows_its_own(server, adoption.insisted) {
             return responder.failed(&why, true);
         }
         if self.is_releasing(service) {
@@ -95,7 +91,7 @@ impl<O: Outside> Inside<O> {
         let is_adopted = self.is_adopted_already(service);
         match Admission::of(service, &being_adopted, is_adopted, adoption.insisted) {
             Admission::Joins => {
-                return self.join(&adoption.service, adoption.prepare, Waiting { responder, until });
+                return self.join(server, &adoption.service, adoption.prepare, Waiting { responder, until });
             }
             Admission::Busy => {
                 let targets = status::names(&being_adopted);
@@ -103,12 +99,12 @@ impl<O: Outside> Inside<O> {
                 return responder.failed(&text, true);
             }
             Admission::Adopted => {
-                return self.answer_of_adopted(service, responder, "is held by this server already");
+                return self.answer_of_adopted(server, service, responder, "is held by this server already");
             }
             Admission::Begins => {}
         }
-        let primary_lost = self.last_sign_of(service, now);
-        let authority = match self.authority_for(&adoption) {
+        let primary_lost = self.last_sign_of(server, service, now);
+        let authority = match self.authority_for(server, &adoption) {
             Ok(authority) => authority,
             Err(why) => return responder.failed(&why, true),
         };
@@ -118,26 +114,26 @@ impl<O: Outside> Inside<O> {
             insists: adoption.insisted,
             before: adoption.before,
         };
-        self.begin_run(now, commission);
+        self.begin_run(server, now, commission);
     }
 
     /// Whether it is known of every service whether this server holds it. An adoption drops the locks of all that it holds, and
     /// clients of a service of which that isn't known would not be told.
-    pub(crate) fn knows_its_own(&self, insisted: bool) -> Result<(), String> {
+    pub(crate) fn knows_its_own(&self, server: &Common<O>, insisted: bool) -> Result<(), String> {
         if !self.holdings_known {
-            let why = self.health.error().unwrap_or("it was not read yet");
+            let why = server.health().error().unwrap_or("it was not read yet");
             return Err(format!(
                 "the store doesn't show what this server holds already, whose clients would lose their locks untold: {why}"
             ));
         }
-        match self.doubtful_holdings() {
+        match self.doubtful_holdings(server) {
             Some(why) if !insisted => Err(why),
             _ => Ok(()),
         }
     }
 
     /// Why it isn't known of a service whether this server holds it; of one of them where it is more than one.
-    fn doubtful_holdings(&self) -> Option<String> {
+    fn doubtful_holdings(&self, server: &Common<O>) -> Option<String> {
         let unreadable = || {
             let (service, why) = self.unreadable.iter().next()?;
             Some(format!(
@@ -145,14 +141,14 @@ impl<O: Outside> Inside<O> {
                  untold: {why}"
             ))
         };
-        self.acquaintance.missing().map(str::to_owned).or_else(unreadable)
+        server.acquaintance().missing().map(str::to_owned).or_else(unreadable)
     }
 
     /// When the owner of a service, another server, was last seen to live: from then on its clients may have been without
     /// it. Nothing is decided by it.
-    fn last_sign_of(&self, service: &ServiceName, now: Moment) -> Option<Moment> {
+    fn last_sign_of(&self, server: &Common<O>, service: &ServiceName, now: Moment) -> Option<Moment> {
         let claim = self.others.get(service).filter(|claim| !claim.released)?;
-        match self.pulse.heart_of(&claim.owner, now) {
+        match server.pulse().heart_of(&claim.owner, now) {
             OwnerHeart::Beating { last_change } => Some(now - last_change),
             OwnerHeart::Silent { for_time } => Some(now - for_time),
             OwnerHeart::Unknown { .. } | OwnerHeart::Paused | OwnerHeart::NeverSeen => None,
@@ -160,25 +156,26 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The authority for the claim, or why it would be refused: the owner of the service is known before anything is touched.
-    fn authority_for(&mut self, adoption: &Adoption) -> Result<Authority, String> {
+    fn authority_for(&mut self, server: &mut Common<O>, adoption: &Adoption) -> Result<Authority, String> {
         let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
         let (newest, _) =
-            self.newest_or_lost(&adoption.service, &insists).map_err(|error| error.to_string())?;
-        let heart = self.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+            server.newest_or_lost(&adoption.service, &insists).map_err(|error| error.to_string())?;
+        let heart = server.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
         // The owner of this moment, and none that becomes it before the claim.
         let owner = newest.as_ref().map(|claim| claim.owner.clone());
         let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
         let is_silent = matches!(heart, OwnerHeart::Silent { .. } | OwnerHeart::NeverSeen);
         let is_anothers =
-            newest.as_ref().is_some_and(|claim| claim.owner != self.settings.server && !claim.released);
+            newest.as_ref().is_some_and(|claim| claim.owner != *server.server() && !claim.released);
         let confirmed = is_anothers
             && is_silent
             && fenced.is_none()
             && !adoption.insisted
-            && self.settings.hooks.fence.is_some();
+            && server.settings().hooks.fence.is_some();
         let authority = Authority { fenced, insisted: adoption.insisted, confirmed };
-        let us = &self.settings.server;
-        let home = self.settings.service(&adoption.service).and_then(|configured| configured.home.as_ref());
+        let us = server.server();
+        let home =
+            server.settings().service(&adoption.service).and_then(|configured| configured.home.as_ref());
         check_first(&adoption.service, newest.as_ref(), us, home, &authority)
             .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
             .map_err(|refusal| refusal.to_string())?;
@@ -187,8 +184,14 @@ impl<O: Outside> Inside<O> {
 
     /// An adoption that is done already is not done again; the outcomes of its clients are told all the same, for the exit code
     /// says them.
-    pub(crate) fn answer_of_adopted(&self, service: &ServiceName, responder: Responder, otherwise: &str) {
-        match self.report_of(service) {
+    pub(crate) fn answer_of_adopted(
+        &self,
+        server: &Common<O>,
+        service: &ServiceName,
+        responder: Responder,
+        otherwise: &str,
+    ) {
+        match self.report_of(server, service) {
             Some(report) => responder.done(Answer::adopted(report, false)),
             None => responder.done(Answer::unchanged(Some(service), format!("{service} {otherwise}"))),
         }
@@ -196,20 +199,20 @@ impl<O: Outside> Inside<O> {
 
     /// A caller that asks for an adoption which is on waits for it with the others, unless the run is there already. An adoption that
     /// is prepared goes on, unless no more than that was asked for.
-    fn join(&mut self, service: &ServiceName, prepare: bool, waiting: Waiting) {
+    fn join(&mut self, server: &mut Common<O>, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.seen_run_for(service) else { return };
         let machine = &running.machine;
         if machine.awaits_finish() && !prepare {
-            return self.finish(service, waiting);
+            return self.finish(server, service, waiting);
         }
         if (prepare && machine.is_prepared()) || waiting.is_over(machine) {
-            let report = status::report(machine, self.store.as_ref(), &self.outside.unready());
+            let report = status::report(machine, server.store(), &server.outside().unready());
             return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
         }
-        self.answer_whose_wait_is_over();
+        self.answer_whose_wait_is_over(server);
     }
 
     /// Held, told, and living in the lock manager that runs: to adopt it again would drop its locks for nothing.
@@ -219,64 +222,34 @@ impl<O: Outside> Inside<O> {
     }
 
     /// An adoption that is prepared goes on. A run that goes on already is waited for, and one that is over was finished before.
-    fn finish(&mut self, service: &ServiceName, waiting: Waiting) {
+    fn finish(&mut self, server: &mut Common<O>, service: &ServiceName, waiting: Waiting) {
         let reached =
             |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
         if let Some(running) = self.seen_run_for(service).filter(reached) {
-            let report = status::report(&running.machine, self.store.as_ref(), &self.outside.unready());
+            let report = status::report(&running.machine, server.store(), &server.outside().unready());
             return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
             running.waiting.push(waiting);
             let number = running.number;
-            return self.worked_for(number, Event::Finish);
+            return self.worked_for(server, number, Event::Finish);
         }
         if self.is_adopted_already(service) {
             let otherwise = "is held by this server already, and no adoption of it waits to be finished";
-            return self.answer_of_adopted(service, waiting.responder, otherwise);
+            return self.answer_of_adopted(server, service, waiting.responder, otherwise);
         }
         let why = format!("no adoption of {service} is prepared here; say 'heirlock adopt {service}'");
         waiting.responder.failed(&why, true);
     }
 
-    /// The holder of a service that this server does not hold. The store is asked: this agent may not have seen yet what another
-    /// server did a moment ago.
-    pub(crate) fn whose(&self, service: &ServiceName) -> Whose {
-        match self.store.newest_claim(service) {
-            Ok(Some(Claim { owner, released: false, .. })) => Whose::Owned(owner),
-            Ok(Some(Claim { owner, .. })) => Whose::Released(owner),
-            Ok(None) => Whose::Unclaimed,
-            Err(error) => Whose::Unknown(format!(
-                "{service} is not held by this server, and its owner is not known: {error}"
-            )),
-        }
-    }
-
-    fn maintain(&mut self, on: bool, responder: Responder) {
-        if let Err(why) = self.outside.maintain(on) {
-            return responder.failed(&why, true);
-        }
-        let changed = self.pulse.is_paused() != on;
-        self.pulse.pause(on);
-        self.beat_due = self.outside.now();
-        let text = match on {
-            true => "in maintenance: this server's silence is no reason to adopt its services",
-            false => "out of maintenance: a silence of this server counts again",
-        };
-        responder.done(match changed {
-            true => Answer::changed(None, text),
-            false => Answer::unchanged(None, text),
-        });
-    }
-
-    fn forget(&mut self, service: &ServiceName, client: &str, responder: Responder) {
+    fn forget(&mut self, server: &mut Common<O>, service: &ServiceName, client: &str, responder: Responder) {
         let Ok(key) = MonName::parse(client) else {
             return responder.failed(&format!("{client:?} is no client's name"), true);
         };
-        self.settle_capture(self.outside.now());
-        let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
+        self.settle_capture(server, server.now());
+        let present = self.capture.found.may_hold(&key) || !self.may_forget(server, &key);
         let Some(held) = self.held.get_mut(service) else {
-            let why = match self.whose(service) {
+            let why = match server.whose(service) {
                 Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),
                 Whose::Released(owner) => format!(
                     "no server holds {service}, for {owner} released it: adopt it, and say it where it is then"
@@ -297,7 +270,7 @@ impl<O: Outside> Inside<O> {
                 format!("{client} is registered with this server's status monitor now: it may hold locks");
             return responder.failed(&why, true);
         }
-        let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
+        let mut committing = server.committing();
         match held.remove(&mut committing, service, &[key]) {
             Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),

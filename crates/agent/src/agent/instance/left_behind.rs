@@ -7,30 +7,38 @@ use heirlock_core::store::StoreError;
 use heirlock_core::takeover::Strategy;
 use heirlock_core::{ServerName, ServiceName};
 
-use super::outside::Outside;
-use super::work::Work;
-use super::{Inside, holdings};
+use super::Instance;
+use crate::agent::common::Common;
+use crate::agent::holdings;
+use crate::agent::outside::Outside;
+use crate::agent::work::Work;
 
-impl<O: Outside> Inside<O> {
+impl<O: Outside> Instance<O> {
     /// Another server holds this service. Where that was claimed from this one, the address has to go.
-    pub(crate) fn is_others(&mut self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
-        let has_address = self.has_address_of(service);
-        self.note_others(service, claim, has_address)
+    pub(crate) fn is_others(
+        &mut self,
+        server: &mut Common<O>,
+        service: &ServiceName,
+        claim: &Claim,
+    ) -> Result<(), StoreError> {
+        let has_address = self.has_address_of(server, service);
+        self.note_others(server, service, claim, has_address)
     }
 
     pub fn note_others(
         &mut self,
+        server: &mut Common<O>,
         service: &ServiceName,
         claim: &Claim,
         has_address: bool,
     ) -> Result<(), StoreError> {
         let mut left_behind = std::mem::take(&mut self.left_behind);
-        let was_ours = || self.was_ours(service, claim);
-        let goes = left_behind.note(&self.settings.server, service, claim, has_address, was_ours);
+        let was_ours = || self.was_ours(server, service, claim);
+        let goes = left_behind.note(server.server(), service, claim, has_address, was_ours);
         self.left_behind = left_behind;
         if goes? {
             self.left_behind_problems().iter().for_each(|problem| tracing::error!("{problem}"));
-            self.outside.begin(Work::LeaveAddress(service.clone()));
+            server.outside_mut().begin(Work::LeaveAddress(service.clone()));
         }
         Ok(())
     }
@@ -48,8 +56,12 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Why the run that was asked for may not restart anything here, if so.
-    pub(crate) fn would_drop_locks_of_others(&self, strategy: Strategy) -> Option<String> {
-        self.would_drop_locks_at(strategy, |service| self.has_address_of(service))
+    pub(crate) fn would_drop_locks_of_others(
+        &self,
+        server: &Common<O>,
+        strategy: Strategy,
+    ) -> Option<String> {
+        self.would_drop_locks_at(strategy, |service| self.has_address_of(server, service))
     }
 
     pub fn would_drop_locks_at(
@@ -66,18 +78,20 @@ impl<O: Outside> Inside<O> {
     }
 
     /// A loopback address is on every server, and says nothing.
-    pub(crate) fn has_address_of(&self, service: &ServiceName) -> bool {
-        let configured = self.settings.service(service);
+    pub(crate) fn has_address_of(&self, server: &Common<O>, service: &ServiceName) -> bool {
+        let configured = server.settings().service(service);
         let is_here =
-            |address: &std::net::IpAddr| !address.is_loopback() && self.outside.is_present(*address);
+            |address: &std::net::IpAddr| !address.is_loopback() && server.outside().is_present(*address);
         configured.is_some_and(|service| service.addresses.iter().any(is_here))
     }
 
     /// Whether a generation before this claim is this server's.
-    fn was_ours(&self, service: &ServiceName, claim: &Claim) -> Result<bool, StoreError> {
-        was_held_by(&self.settings.server, claim, |at_most| {
-            let Some(generation) = self.store.newest_generation(service, at_most)? else { return Ok(None) };
-            let contents = self.store.load(service, generation)?;
+    fn was_ours(&self, server: &Common<O>, service: &ServiceName, claim: &Claim) -> Result<bool, StoreError> {
+        was_held_by(server.server(), claim, |at_most| {
+            let Some(generation) = server.store().newest_generation(service, at_most)? else {
+                return Ok(None);
+            };
+            let contents = server.store().load(service, generation)?;
             holdings::say_senseless_journal(&contents);
             let server = contents.journal.map(|journal| journal.server);
             Ok(Some((generation, server)))

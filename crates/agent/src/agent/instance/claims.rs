@@ -1,17 +1,17 @@
 //! How a run claims: `heirlock_core::claim` decides whether it may, and the contents that the claim brings are read here.
 
-use std::collections::BTreeMap;
-
-use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, check_first, next_generation};
-use heirlock_core::store::{ClaimAnswer, Place, StoreError};
-use heirlock_core::takeover::{Base, Claimed, Claiming, Event, HeldBefore, Part, Trouble};
-use heirlock_core::{Generation, ServerName, ServiceName};
+use heirlock_core::claim::{Authority, Claim, ClaimRefusal, check_first, next_generation};
+use heirlock_core::store::{ClaimAnswer, StoreError};
+use heirlock_core::takeover::{Base, Claimed, Claiming, Event, HeldBefore, Part};
+use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
-use super::Inside;
-use super::outside::Outside;
-use super::put_off::Later;
-use super::work::RunNumber;
+use super::Instance;
+use crate::agent::attempts::{Attempt, Attempts};
+use crate::agent::common::Common;
+use crate::agent::outside::Outside;
+use crate::agent::put_off::Later;
+use crate::agent::work::RunNumber;
 
 /// Why a service was not claimed.
 enum NotClaimed {
@@ -23,52 +23,23 @@ enum NotClaimed {
     Unread(StoreError),
 }
 
-/// The newest claim of a service, of which nothing is known but its number.
-#[derive(Debug)]
-pub(crate) struct LostClaim {
-    generation: Generation,
-    why: String,
-}
-
-/// Claims that a run has tried to make and of which the store did not say in time whether it made them.
-pub type Attempts = BTreeMap<ServiceName, Attempt>;
-
-/// One of them, and the claim before it.
-#[derive(Debug)]
-pub struct Attempt {
-    claim: Claim,
-    newest: Option<Claim>,
-    lost: Option<LostClaim>,
-}
-
 impl From<StoreError> for NotClaimed {
     fn from(error: StoreError) -> Self {
         Self::StoreFails(error)
     }
 }
 
-impl Attempt {
-    /// Whether the newest claim is this one.
-    fn came_about(&self, newest: Option<&Claim>) -> bool {
-        newest
-            .is_some_and(|newest| newest.generation == self.claim.generation && newest.is_still(&self.claim))
-    }
-}
-
-impl<O: Outside> Inside<O> {
-    pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
-        self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
-    }
-
+impl<O: Outside> Instance<O> {
     /// Claims for the run of this number. Where the store takes its time it is put off, and nothing is the answer.
     pub(crate) fn claim_all(
         &mut self,
+        server: &mut Common<O>,
         run: RunNumber,
         services: Vec<(ServiceName, Part)>,
         authority: Authority,
     ) -> Option<Event> {
         let mut attempts = self.running(run).map(|running| std::mem::take(&mut running.attempts))?;
-        let claimed = self.try_to_claim(&services, &authority, &mut attempts);
+        let claimed = self.try_to_claim(server, &services, &authority, &mut attempts);
         let waits_for = claimed.as_ref().err().map(ToString::to_string);
         if let Some(running) = self.running(run) {
             (running.attempts, running.claim_waits_for) = (attempts, waits_for);
@@ -76,7 +47,7 @@ impl<O: Outside> Inside<O> {
         match claimed {
             Ok(event) => Some(event),
             Err(error) => {
-                self.health.failed(self.outside.now(), &error.to_string());
+                server.fails(server.now(), &error);
                 self.put_off(Later::Claim(run, services, authority));
                 None
             }
@@ -86,14 +57,15 @@ impl<O: Outside> Inside<O> {
     /// The store answers again, for a run that waits to claim.
     pub(crate) fn go_on_claiming(
         &mut self,
+        server: &mut Common<O>,
         run: RunNumber,
         services: Vec<(ServiceName, Part)>,
         authority: Authority,
     ) {
-        let Some(claimed) = self.claim_all(run, services, authority) else { return };
+        let Some(claimed) = self.claim_all(server, run, services, authority) else { return };
         match self.asked.as_ref().is_some_and(|asked| asked.number == run) {
-            true => self.claim_answered(claimed),
-            false => self.worked_for(run, claimed),
+            true => self.claim_answered(server, claimed),
+            false => self.worked_for(server, run, claimed),
         }
     }
 
@@ -103,16 +75,17 @@ impl<O: Outside> Inside<O> {
     /// Where the store takes its time: a claim may have been made all the same.
     pub fn try_to_claim(
         &mut self,
+        server: &mut Common<O>,
         services: &[(ServiceName, Part)],
         authority: &Authority,
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         // Records that were captured until this moment belong into the generation that is left.
-        self.scan(self.outside.now());
+        self.scan(server, server.now());
         let mut claiming = Claiming::new(services.to_vec());
         let mut takes_its_time = None;
         let nothing = claiming.look_ahead(|service, part| {
-            let looked = self.look_ahead(service, part, authority);
+            let looked = self.look_ahead(server, service, part, authority);
             looked.map_err(|error| {
                 let why = error.to_string();
                 takes_its_time.get_or_insert(error);
@@ -126,11 +99,11 @@ impl<O: Outside> Inside<O> {
             return Ok(nothing);
         }
         while let Some(service) = claiming.take() {
-            match self.claim(&service, authority, attempts) {
+            match self.claim(server, &service, authority, attempts) {
                 Ok(claimed) => claiming.won(claimed),
                 Err(NotClaimed::Refused(why)) => {
                     // The agent looks up again which services it holds, before a caller asks another time.
-                    self.beat_due = self.outside.now();
+                    server.beat_at(server.now());
                     claiming.refused(service, why);
                 }
                 Err(NotClaimed::StoreFails(error) | NotClaimed::Unread(error)) if error.is_late() => {
@@ -138,11 +111,11 @@ impl<O: Outside> Inside<O> {
                 }
                 Err(NotClaimed::StoreFails(error)) => {
                     // Else a recovery that is owed would begin the next one at once.
-                    self.health.failed(self.outside.now(), &error.to_string());
+                    server.fails(server.now(), &error);
                     claiming.refused(service, error.to_string());
                 }
                 Err(NotClaimed::Unread(error)) => {
-                    self.health.failed(self.outside.now(), &error.to_string());
+                    server.fails(server.now(), &error);
                     claiming.unread(service, error.to_string());
                 }
             }
@@ -153,91 +126,52 @@ impl<O: Outside> Inside<O> {
     /// Looks for the contents of the store that the claim of a service needs.
     fn look_ahead(
         &mut self,
+        server: &mut Common<O>,
         service: &ServiceName,
         part: Part,
         authority: &Authority,
     ) -> Result<(), StoreError> {
-        let looked = self.look_for_base(service, authority);
+        let looked = server.look_for_base(service, authority);
         if let Err(error) = &looked
             && (part == Part::Own || !error.is_of_one_entry())
         {
             // Else a recovery that is owed to our own clients would begin the next one at once.
-            self.health.failed(self.outside.now(), &error.to_string());
+            server.fails(server.now(), &error);
         }
         looked
     }
 
-    fn look_for_base(&self, service: &ServiceName, authority: &Authority) -> Result<(), StoreError> {
-        self.newest_or_lost(service, authority)?;
-        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
-        self.check_age(service, begun)?;
-        begun.map_or(Ok(()), |begun| self.store.check_records(service, begun))
-    }
-
-    /// The heart of the owner of this claim, as far as it is known at this moment; of our own nothing has to be known.
-    pub(crate) fn heart_of_owner(&mut self, newest: Option<&Claim>) -> Result<OwnerHeart, StoreError> {
-        match newest {
-            Some(claim) if claim.owner != self.settings.server => {
-                let now = self.outside.now();
-                self.pulse.look(now, self.store.as_ref())?;
-                self.say_unreadable_hearts();
-                Ok(self.pulse.heart_of(&claim.owner, now))
-            }
-            _ => Ok(OwnerHeart::NeverSeen),
-        }
-    }
-
-    /// The newest claim. A claim that can't be read, and whose text nothing else tells, is none where the operator insists.
-    pub(crate) fn newest_or_lost(
-        &self,
-        service: &ServiceName,
-        authority: &Authority,
-    ) -> Result<(Option<Claim>, Option<LostClaim>), StoreError> {
-        match self.store.newest_claim(service) {
-            Ok(newest) => Ok((newest, None)),
-            Err(error) => match error.lost_claim().filter(|_| authority.insisted) {
-                Some(generation) => Ok((None, Some(LostClaim { generation, why: error.to_string() }))),
-                None => Err(error),
-            },
-        }
-    }
-
-    /// The entry in a report for a claim that can't be read.
-    fn claim_trouble(&self, service: &ServiceName, generation: Generation, why: String) -> Trouble {
-        let entry = self.store.place(Place::Claim(service, generation));
-        Trouble { service: service.clone(), entry, why, fate_unknown: false }
-    }
-
     fn claim(
         &mut self,
+        server: &mut Common<O>,
         service: &ServiceName,
         authority: &Authority,
         attempts: &mut Attempts,
     ) -> Result<Claimed, NotClaimed> {
-        let (newest, lost) = self.newest_or_lost(service, authority)?;
+        let (newest, lost) = server.newest_or_lost(service, authority)?;
         if let Some(attempt) = attempts.get(service).filter(|attempt| attempt.came_about(newest.as_ref())) {
             tracing::info!(%service, generation = %attempt.claim.generation, "{service}: claimed as generation {}, though the store did not say so in time", attempt.claim.generation);
-            return self.brought_by(service, attempt).map_err(NotClaimed::Unread);
+            return self.brought_by(server, service, attempt).map_err(NotClaimed::Unread);
         }
-        let home = self.settings.service(service).and_then(|configured| configured.home.as_ref());
-        let us = &self.settings.server;
+        let home = server.settings().service(service).and_then(|configured| configured.home.as_ref());
+        let us = server.server();
         check_first(service, newest.as_ref(), us, home, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
-        let known = self.acquaintance.memory().known(service);
-        let begun = self.store.newest_generation(service, Generation(u64::MAX))?;
-        self.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
-        let heart = self.heart_of_owner(newest.as_ref())?;
-        let generation = next_generation(service, newest.as_ref(), &self.settings.server, heart, authority)
+        let known = server.memory().known(service);
+        let begun = server.store().newest_generation(service, Generation(u64::MAX))?;
+        server.check_age(service, begun).map_err(|error| NotClaimed::Refused(error.to_string()))?;
+        let heart = server.heart_of_owner(newest.as_ref())?;
+        let generation = next_generation(service, newest.as_ref(), server.server(), heart, authority)
             .map_err(|refusal| NotClaimed::Refused(refusal.to_string()))?;
         let generation = lost.as_ref().map_or(generation, |lost| generation.max(lost.generation.next()));
         let generation = known.above(generation, begun);
-        let claim = Claim::new(generation, &self.settings.server, &self.id, self.outside.wall_s())
-            .following(newest.as_ref());
+        let claim =
+            Claim::new(generation, server.server(), server.id(), server.wall_s()).following(newest.as_ref());
         let attempt = Attempt { claim, newest, lost };
-        let claimed = match self.store.claim(service, &attempt.claim) {
+        let claimed = match server.store().claim(service, &attempt.claim) {
             Ok(ClaimAnswer::Won) => {
                 tracing::info!(%service, %generation, "{service}: claimed as generation {generation}");
-                self.brought_by(service, &attempt).map_err(NotClaimed::Unread)
+                self.brought_by(server, service, &attempt).map_err(NotClaimed::Unread)
             }
             Ok(ClaimAnswer::Taken(Claim { owner, generation, .. })) => {
                 let overtaken = ClaimRefusal::Overtaken { service: service.clone(), owner, generation };
@@ -250,33 +184,40 @@ impl<O: Outside> Inside<O> {
     }
 
     /// The contents that a claim brings, once it was made.
-    fn brought_by(&self, service: &ServiceName, attempt: &Attempt) -> Result<Claimed, StoreError> {
+    fn brought_by(
+        &self,
+        server: &Common<O>,
+        service: &ServiceName,
+        attempt: &Attempt,
+    ) -> Result<Claimed, StoreError> {
         let Attempt { claim, newest, lost } = attempt;
         let (newest, lost) = (newest.as_ref(), lost.as_ref());
-        let known = self.acquaintance.memory().known(service);
-        let mut base =
-            Base { sent: self.own_state().into_iter().chain(known.sent()).collect(), ..Base::default() };
+        let known = server.memory().known(service);
+        let mut base = Base {
+            sent: self.own_state(server).into_iter().chain(known.sent()).collect(),
+            ..Base::default()
+        };
         // Loaded after the claim: the owner before us adds nothing any more.
-        let before = self.store.newest_generation(service, claim.generation)?;
+        let before = server.store().newest_generation(service, claim.generation)?;
         if let Some(before) = before {
-            let contents = self.store.load(service, before)?;
-            let mended = self.mend(service, before, contents)?;
+            let contents = server.store().load(service, before)?;
+            let mended = self.mend(server, service, before, contents)?;
             base.sent.extend(mended.sent);
             (base.records, base.troubles) = (mended.contents.records, mended.troubles);
         }
         let is_begun = newest.is_none_or(|newest| Some(newest.generation) == before);
-        let is_anothers = newest.is_some_and(|newest| newest.owner != self.settings.server);
+        let is_anothers = newest.is_some_and(|newest| newest.owner != *server.server());
         if lost.is_some() || (is_anothers && !is_begun) {
             // The owner before us has drawn a number that is not in the store yet, or can't be read. It may still send it.
-            base.sent.extend(self.beyond_all(service)?);
+            base.sent.extend(self.beyond_all(server, service)?);
         }
         if let Some(lost) = lost {
-            base.troubles.push(self.claim_trouble(service, lost.generation, lost.why.clone()));
+            base.troubles.push(server.claim_trouble(service, lost.generation, lost.why.clone()));
         } else if let Some((newest, why)) = newest.and_then(|c| Some((c, c.unreadable.clone()?))) {
-            base.troubles.push(self.claim_trouble(service, newest.generation, why));
+            base.troubles.push(server.claim_trouble(service, newest.generation, why));
         }
         if let Some(claim) = newest {
-            let of_owner = self.pulse.servers().get(&claim.owner).and_then(|report| report.state);
+            let of_owner = server.pulse().servers().get(&claim.owner).and_then(|report| report.state);
             base.sent.extend(of_owner.map(StateNumber));
         }
         let held = self.held.get(service).map(|held| {

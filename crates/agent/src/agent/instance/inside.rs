@@ -1,0 +1,228 @@
+//! The inside of an agent, for tests of the program: single steps of its lock manager, and what it knows.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::ledger::Portion;
+use heirlock_core::lives::Lives;
+use heirlock_core::notify::Destination;
+use heirlock_core::store::{Contents, Store, StoreError};
+use heirlock_core::takeover::{End, Event, Journal, Part, Strategy};
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::{MonName, MyName, StateNumber};
+
+use super::requests::Adoption;
+use crate::agent::acquaintance::Acquaintance;
+use crate::agent::attempts::Attempts;
+use crate::agent::beat::Pulse;
+use crate::agent::capture::Capture;
+use crate::agent::holdings::Held;
+use crate::agent::look::Looked;
+use crate::agent::outside::Outside;
+use crate::agent::put_off::PutOff;
+use crate::agent::running::{Commission, Running, Waiting};
+use crate::agent::server::Server;
+use crate::agent::shared::Shared;
+use crate::agent::work::RunNumber;
+use crate::config::Settings;
+use crate::control::Responder;
+use crate::control::report::Problem;
+use crate::status_monitor::Wanted;
+
+/// Steps of the lock manager, each with what the lock managers have in common.
+macro_rules! steps {
+    ($($name:ident($($argument:ident: $type:ty),*) $(-> $answer:ty)?;)*) => {
+        impl<O: Outside> Server<O> {
+            $(pub fn $name(&mut self, $($argument: $type),*) $(-> $answer)? {
+                let (instance, common) = self.parts();
+                instance.$name(common, $($argument),*)
+            })*
+        }
+    };
+}
+
+steps! {
+    looked(now: Moment, looked: Looked);
+    take_look(now: Moment, looked: Looked);
+    scan(now: Moment);
+    record(now: Moment);
+    compare(now: Moment, portion: Portion);
+    tend_capture(now: Moment);
+    resolved(now: Moment, name: &MonName, found: Result<Vec<IpAddr>, String>);
+    refresh_holdings(now: Moment);
+    hold(service: &ServiceName, claim: Claim, contents: Contents, journal: Journal);
+    note_others(service: &ServiceName, claim: &Claim, has_address: bool) -> Result<(), StoreError>;
+    wanted(now: Moment, wanted: Wanted);
+    protect(now: Moment, mon_name: &MonName, my_name: &MyName) -> Result<(), String>;
+    tell_durable();
+    adopt(now: Moment, adoption: Adoption, waiting: Waiting);
+    begin_run(now: Moment, commission: Commission);
+    worked_for(run: RunNumber, event: Event);
+    tick_asked(now: Moment);
+    tick_run(now: Moment);
+    refused(end: End);
+    over(end: End);
+    share_a_portion(now: Moment);
+    notify_once_shared(now: Moment);
+    release(service: &ServiceName, responder: Option<Responder>, asked: Option<u64>);
+    asked_to_release(service: &ServiceName, responder: Responder);
+    address_gone(now: Moment, service: &ServiceName, gone: Result<(), String>);
+    answer_home_requests(now: Moment);
+    end_messages_put_off_too_long(now: Moment);
+}
+
+/// Questions to the lock manager, each with what the lock managers have in common.
+macro_rules! questions {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl<O: Outside> Server<O> {
+            $(pub fn $name(&self, $($argument: $type),*) -> $answer {
+                self.instance().$name(self.common(), $($argument),*)
+            })*
+        }
+    };
+}
+
+questions! {
+    may_forget(client: &MonName) -> bool;
+    monitor_problems() -> Vec<Problem>;
+    addresses_of(service: &ServiceName, part: Part, client: &MonName) -> Result<Vec<Destination>, String>;
+    means_the_same_here(client: &MonName, record: &[u8]) -> bool;
+}
+
+/// What the lock manager knows.
+macro_rules! fields {
+    ($($name:ident $name_mut:ident: $type:ty;)*) => {
+        impl<O: Outside> Server<O> {
+            $(pub fn $name(&self) -> &$type {
+                &self.instance().$name
+            }
+
+            pub fn $name_mut(&mut self) -> &mut $type {
+                &mut self.parts().0.$name
+            })*
+        }
+    };
+}
+
+fields! {
+    capture capture_mut: Capture;
+    lives lives_mut: Lives;
+    held held_mut: BTreeMap<ServiceName, Held>;
+    others others_mut: BTreeMap<ServiceName, Claim>;
+    run run_mut: Option<Running>;
+    asked asked_mut: Option<Running>;
+    shared shared_mut: Shared;
+    put_off put_off_mut: PutOff;
+}
+
+impl<O: Outside> Server<O> {
+    pub fn settings(&self) -> &Arc<Settings> {
+        self.common().settings()
+    }
+
+    pub fn outside(&self) -> &O {
+        self.common().outside()
+    }
+
+    pub fn outside_mut(&mut self) -> &mut O {
+        self.common_mut().outside_mut()
+    }
+
+    pub fn store(&self) -> &dyn Store {
+        self.common().store()
+    }
+
+    pub fn pulse(&self) -> &Pulse {
+        self.common().pulse()
+    }
+
+    pub fn pulse_mut(&mut self) -> &mut Pulse {
+        self.common_mut().pulse_mut()
+    }
+
+    pub fn acquaintance(&self) -> &Acquaintance {
+        self.common().acquaintance()
+    }
+
+    pub fn saw_generation(
+        &mut self,
+        service: &ServiceName,
+        claimed: Generation,
+        begun: Option<Generation>,
+        number: Option<StateNumber>,
+    ) {
+        self.common_mut().saw_generation(service, claimed, begun, number);
+    }
+
+    pub fn replace_store(&mut self, store: Box<dyn Store>) {
+        self.common_mut().replace_store(store);
+    }
+
+    pub fn fails(&mut self, now: Moment, error: &str) {
+        self.common_mut().fails(now, &error);
+    }
+
+    pub fn beat_due(&self) -> Moment {
+        self.common().beat_due()
+    }
+
+    pub fn beat_at(&mut self, at: Moment) {
+        self.common_mut().beat_at(at);
+    }
+
+    pub fn try_to_claim(
+        &mut self,
+        services: &[(ServiceName, Part)],
+        authority: &Authority,
+        attempts: &mut Attempts,
+    ) -> Result<Event, StoreError> {
+        let (instance, common) = self.parts();
+        instance.try_to_claim(common, services, authority, attempts)
+    }
+
+    pub fn store_error(&self) -> Option<&str> {
+        self.common().store_error()
+    }
+
+    pub fn holdings_known(&self) -> bool {
+        self.instance().holdings_known
+    }
+
+    pub fn is_releasing(&self, service: &ServiceName) -> bool {
+        self.instance().is_releasing(service)
+    }
+
+    pub fn releases_are_on(&self) -> bool {
+        self.instance().releases_are_on()
+    }
+
+    pub fn awaits_directory(&self) -> bool {
+        self.instance().awaits_directory()
+    }
+
+    pub fn left_behind_problems(&self) -> Vec<String> {
+        self.instance().left_behind_problems()
+    }
+
+    pub fn stranger_problems(&self) -> Vec<Problem> {
+        self.instance().stranger_problems()
+    }
+
+    pub fn would_drop_locks_at(
+        &self,
+        strategy: Strategy,
+        has_address: impl Fn(&ServiceName) -> bool,
+    ) -> Option<String> {
+        self.instance().would_drop_locks_at(strategy, has_address)
+    }
+
+    pub fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {
+        self.parts().0.volume_gone(service, gone);
+    }
+
+    pub fn say_messages_put_off(&mut self, now: Moment) {
+        self.parts().0.say_messages_put_off(now);
+    }
+}

@@ -1,0 +1,268 @@
+//! One lock manager of this server, and all that its agent does for its services: capture, runs, releases, returns.
+//!
+//! Its methods are handed what the lock managers of a server have in common, and no instance knows of another one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `capture.rs` | from the status monitor's directory to durable records |
+//! | `monitor.rs`, `callouts.rs` | the commits that a status monitor waits for: durable before acknowledged |
+//! | `services.rs`, `acquaintance.rs` | how services come to be held, and whether the store still has all of them |
+//! | `recovery.rs` | the lives of the lock manager, and self-adoption |
+//! | `runs.rs`, `asked.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
+//! | `requests.rs`, `release.rs`, `failback.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
+//! | `put_off.rs` | what waits for a slow store |
+//! | `status.rs` | its part of the reports |
+
+mod acquaintance;
+mod asked;
+mod callouts;
+mod capture;
+mod claims;
+mod conveying;
+mod elsewhere;
+mod failback;
+#[cfg(feature = "inside")]
+mod inside;
+mod left_behind;
+mod mend;
+mod monitor;
+mod put_off;
+mod recovery;
+mod release;
+pub mod requests;
+mod runs;
+mod services;
+mod shared;
+mod status;
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use heirlock_core::claim::Claim;
+use heirlock_core::duty::Owed;
+use heirlock_core::ledger::Portion;
+use heirlock_core::left_behind::LeftBehind;
+use heirlock_core::lives::Lives;
+use heirlock_core::takeover::Phase;
+use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::StateNumber;
+
+use super::capture::Capture;
+use super::common::Common;
+use super::conveying::Conveying;
+use super::grace::{GraceInquiry, GraceNote};
+use super::holdings::Held;
+use super::home_requests::HomeRequests;
+use super::monitoring::Monitoring;
+use super::outside::Outside;
+use super::put_off::PutOff;
+use super::releases::Releases;
+use super::running::Running;
+use super::shared::Shared;
+use super::work::RunNumber;
+
+/// One lock manager, and its services.
+pub struct Instance<O> {
+    of: PhantomData<O>,
+    capture: Capture,
+    /// In mode `nsm`.
+    monitoring: Option<Monitoring>,
+    lives: Lives,
+    grace_inquiry: GraceInquiry,
+    grace_note: GraceNote,
+    nlm_ports: Vec<u16>,
+    held: BTreeMap<ServiceName, Held>,
+    /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
+    holdings_known: bool,
+    /// Claims of services that another server holds, or none.
+    others: BTreeMap<ServiceName, Claim>,
+    /// Services of which the store can't say whose they are, and why.
+    unreadable: BTreeMap<ServiceName, String>,
+    /// The services of another server whose address was on this one.
+    left_behind: LeftBehind,
+    /// The run that is on: a self-adoption, or what was asked for and has claimed.
+    run: Option<Running>,
+    /// A run that was asked for and has claimed nothing yet.
+    asked: Option<Running>,
+    /// The number of the last run that this agent began or went on with.
+    last_run: RunNumber,
+    shared: Shared,
+    conveying: Conveying,
+    releases: Releases,
+    put_off: PutOff,
+    home_requests: HomeRequests,
+    /// Before this moment no service of this name is adopted without being asked.
+    unasked_not_before: BTreeMap<ServiceName, Moment>,
+}
+
+impl<O: Outside> Instance<O> {
+    /// One of which nothing is known yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            of: PhantomData,
+            capture: Capture::new(),
+            monitoring: None,
+            lives: Lives::default(),
+            grace_inquiry: GraceInquiry::default(),
+            grace_note: GraceNote::default(),
+            nlm_ports: Vec::new(),
+            held: BTreeMap::new(),
+            holdings_known: false,
+            others: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            left_behind: LeftBehind::default(),
+            run: None,
+            asked: None,
+            last_run: RunNumber::default(),
+            shared: Shared::default(),
+            conveying: Conveying::default(),
+            releases: Releases::default(),
+            put_off: PutOff::default(),
+            home_requests: HomeRequests::default(),
+            unasked_not_before: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up what an earlier agent left. What is held was looked up before.
+    pub(crate) fn take_up(&mut self, server: &mut Common<O>) {
+        let known = self.known_life(server);
+        let recalled = self.grace_note.recall(known.as_ref(), server.outside());
+        self.lives = Lives::new(known, recalled);
+        self.tidy_conveyed(server);
+    }
+
+    /// When there is something to do without a message.
+    pub(crate) fn next_due(&self, server: &Common<O>) -> Option<Moment> {
+        let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
+        let due = [
+            asked,
+            run,
+            self.capture_due(server),
+            self.shared.due(),
+            self.returns_due(),
+            self.files_due(),
+            self.put_off.due(),
+            self.conveying.due(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// Does what time has brought about, but for looks.
+    pub(crate) fn do_what_is_due(&mut self, server: &mut Common<O>, now: Moment) {
+        self.end_messages_put_off_too_long(server, now);
+        self.say_who_came(server, now);
+        self.tick_asked(server, now);
+        self.tick_run(server, now);
+        self.say_if_conveyed_stays(server, now);
+        self.share_a_portion(server, now);
+        self.notify_once_shared(server, now);
+        self.follow_when_quiet(server, now);
+        if self.capture.has_looked() {
+            self.recover(server, now);
+        }
+        self.tend_directory(server, now);
+        self.tell_durable(server);
+    }
+
+    /// Does what follows from a look at the hearts of all servers and at what is held.
+    pub(crate) fn follow_beat(&mut self, server: &mut Common<O>, now: Moment) {
+        self.look_for_silence(server, now);
+        self.answer_home_requests(server, now);
+        self.fulfil_home_requests(server, now);
+        self.say_releases(now);
+        self.forget_the_unreachable(server, now);
+    }
+
+    /// Ends what would outlive its agent.
+    pub(crate) fn stop(&mut self, server: &mut Common<O>) {
+        self.stop_notifying(server);
+        self.say_ends(server);
+    }
+
+    /// This server's own NSM state number, as its status monitor keeps it.
+    pub(crate) fn own_state(&self, server: &Common<O>) -> Option<StateNumber> {
+        server.outside().own_state()
+    }
+
+    /// Where NLM listens over TCP.
+    pub(crate) fn nlm_listens_at(&mut self, ports: Vec<u16>) {
+        self.nlm_ports = ports;
+    }
+
+    /// The store could not be read: what is held may not be all.
+    pub(crate) fn doubt_holdings(&mut self) {
+        self.holdings_known = false;
+    }
+
+    /// The last look into the store showed all that is ours.
+    pub(crate) fn knows_its_holdings(&self) -> bool {
+        self.holdings_known
+    }
+
+    /// Everything that a look found is in the store.
+    pub(crate) fn is_caught_up_with(&self) -> bool {
+        !self.capture.behind
+    }
+
+    /// The services that it holds.
+    pub(crate) fn held(&self) -> &BTreeMap<ServiceName, Held> {
+        &self.held
+    }
+
+    /// Its lives, and what they ask for.
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    /// What is known of its registrations.
+    pub(crate) fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
+    /// Compares so many clients of a service at one turn.
+    pub(crate) fn compare_at_once(&mut self, portion: Portion) {
+        self.capture.portion = portion;
+    }
+
+    /// Whether the run that is on tells this service's clients.
+    pub(crate) fn run_tells(&self, service: &ServiceName) -> bool {
+        self.run.as_ref().is_some_and(|running| running.machine.has_member(service))
+    }
+
+    /// Nothing is on that was asked for or begun, and nothing waits for the store.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.run.is_none()
+            && self.asked.is_none()
+            && !self.releases_are_on()
+            && self.home_requests.is_empty()
+            && self.put_off.is_empty()
+            && self.conveying.is_over()
+    }
+
+    /// Nothing is owed to any client of what is held.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.owed() == Owed::default()
+    }
+
+    /// How many runs it has begun or gone on with.
+    pub(crate) fn run_count(&self) -> u64 {
+        self.last_run.count()
+    }
+
+    /// Services whose adoption was interrupted, although it could be gone on with now and no run is on.
+    pub(crate) fn left_interrupted(&self, server: &Common<O>) -> impl Iterator<Item = &ServiceName> {
+        let may_go_on = self.run.is_none()
+            && self.asked.is_none()
+            && server.health().error().is_none()
+            && self.holdings_known
+            && self.lives.to_recover_in().is_some();
+        let is_interrupted = |held: &Held| {
+            let journal = &held.journal;
+            !held.frozen
+                && journal.life.is_none()
+                && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
+        };
+        let left = self.held.iter().filter(move |(_, held)| may_go_on && is_interrupted(held));
+        left.map(|(service, _)| service)
+    }
+}

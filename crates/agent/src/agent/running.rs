@@ -1,0 +1,166 @@
+//! A run, and what its callers wait for.
+
+use std::collections::BTreeMap;
+
+use heirlock_core::takeover::{Milestone, Notice, Order, Phase, Queue, Registrations, Takeover};
+use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_nsm::MonName;
+
+use super::attempts::Attempts;
+use super::work::RunNumber;
+use crate::config::Settings;
+use crate::control::{AnswerWhen, Missing, Progress, Responder};
+
+/// The run that is on.
+pub struct Running {
+    pub machine: Takeover,
+    pub number: RunNumber,
+    pub(super) todo: Queue,
+    /// The callers that wait for it.
+    pub waiting: Vec<Waiting>,
+    /// Registrations before the lock manager recognised: a client that differs from it has come back.
+    pub(crate) before: Option<Registrations>,
+    /// The services that it has tried to claim; see `instance/claims.rs`.
+    pub(crate) attempts: Attempts,
+    /// The store's own error when its claim was put off.
+    pub(crate) claim_waits_for: Option<String>,
+    /// It goes on without what it needs (`--force`, or it was accepted before).
+    pub(crate) insists: bool,
+    /// It goes on until clients are told, so it waits for addresses that nothing here brings.
+    pub(crate) waits_for_addresses: bool,
+    /// Since when the heartbeat of an owner that was said to be off is looked at.
+    pub(super) owner_watched: Option<Moment>,
+    /// It went on.
+    pub(super) is_owner_alive: bool,
+    /// Its unmet needs: why it is refused.
+    pub(super) missing: Vec<Missing>,
+    /// The sentences that the waiting callers are told besides.
+    pub told: Vec<String>,
+    /// The notice to clients that are to be told once they are durable in every service.
+    pub untold: Option<Untold>,
+    /// Another life of the lock manager had begun, and this run had to do what follows from it.
+    pub(crate) reborn: bool,
+    /// The last phase that the callers were told of.
+    pub(crate) said: Option<Phase>,
+    /// Since when it has been in that phase.
+    pub(crate) in_phase_since: Moment,
+    /// When they were last told how many have answered.
+    pub(super) said_at: Moment,
+}
+
+/// The notice to clients that are to be told.
+pub struct Untold {
+    pub(crate) notices: Vec<Notice>,
+    /// When they are told, come what may.
+    pub until: Moment,
+}
+
+/// The order for a new run, and the callers that wait for it.
+pub struct Commission {
+    pub(crate) order: Order,
+    pub(crate) waiting: Vec<Waiting>,
+    /// It goes on without what it needs.
+    pub(crate) insists: bool,
+    /// The events that led to it, for its timeline.
+    pub(crate) before: Vec<(Milestone, Moment)>,
+}
+
+impl Commission {
+    /// No caller waits for it. It was accepted before, or no caller asks for it: so it goes on also where its needs are not met.
+    pub fn unasked(order: Order) -> Self {
+        Self { order, waiting: Vec::new(), insists: true, before: Vec::new() }
+    }
+}
+
+/// A caller that waits for a run.
+#[derive(Debug)]
+pub struct Waiting {
+    pub responder: Responder,
+    pub until: AnswerWhen,
+}
+
+impl Waiting {
+    /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
+    pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
+        match self.until {
+            AnswerWhen::Accepted => machine.has_claimed(),
+            // The answer names the records that could not be placed.
+            AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
+            AnswerWhen::Settled => false,
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn new(machine: Takeover, number: RunNumber, waiting: Vec<Waiting>) -> Self {
+        Self {
+            machine,
+            owner_watched: None,
+            is_owner_alive: false,
+            number,
+            todo: Queue::default(),
+            waiting,
+            before: None,
+            attempts: Attempts::new(),
+            claim_waits_for: None,
+            insists: false,
+            waits_for_addresses: false,
+            missing: Vec::new(),
+            told: Vec::new(),
+            untold: None,
+            reborn: false,
+            said: None,
+            in_phase_since: Moment::START,
+            said_at: Moment::START,
+        }
+    }
+
+    /// See [`Queue::spare`].
+    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+        self.todo.spare(present);
+    }
+
+    /// See [`Queue::begins`].
+    pub(crate) fn begins(&self, service: &ServiceName) -> bool {
+        self.todo.begins(service)
+    }
+
+    /// Tells the callers how far it is.
+    pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
+        if !self.waiting.is_empty() {
+            let told = self.told.clone();
+            let store = self.todo.waits_for_store().or(self.claim_waits_for.as_deref());
+            let of_run = super::status::progress(now, &self.machine, settings, store);
+            let progress = Progress { told, ..of_run };
+            self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
+        }
+    }
+
+    /// Says that the owner which was said to be off has been seen to live since. A fence that works ends its heartbeat
+    /// first, so this is a slip, or a fence that failed.
+    pub(super) fn say_owner_is_alive(&mut self, now: Moment, owner: &ServerName, settings: &Settings) {
+        let targets = super::status::names(self.machine.targets());
+        let said = format!(
+            "{owner} was said to be off, and its heartbeat goes on: as long as it serves {targets}, both servers grant the same locks; \
+             make sure that it is off"
+        );
+        tracing::error!(%owner, "{targets}: both servers grant the same locks as long as {owner} serves it, which was said to be off and whose heartbeat goes on: make sure that it is off");
+        self.is_owner_alive = true;
+        self.told.push(said);
+        self.say_progress(now, settings);
+    }
+
+    /// When the loop must look after it again.
+    pub fn due(&self) -> Option<Moment> {
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
+    }
+}
+
+/// A line for each thing that is missing.
+pub fn unfit(targets: &str, missing: &[Missing], insists: bool) -> String {
+    let lines: String = missing.iter().map(|missing| format!("\n  {missing}")).collect();
+    // A caller that insists already is refused what can't be done at all.
+    let can_be_forced = !insists && missing.iter().all(|missing| missing.check != "strategy");
+    let force = if can_be_forced { "\n--force adopts all the same, and locks may be lost" } else { "" };
+    format!("{targets} can't be adopted here now; nothing was changed:{lines}{force}")
+}
