@@ -38,6 +38,7 @@ mod mounts;
 #[path = "../tests/namespaces/mod.rs"]
 mod namespaces;
 mod notifier;
+mod ocf;
 mod probe;
 mod roles;
 mod rpc_client;

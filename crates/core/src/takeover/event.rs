@@ -282,4 +282,6 @@ pub enum Hindrance {
     AnotherLife,
     /// Another server claimed what was to be taken over.
     Overtaken,
+    /// What was to be taken over was released.
+    Released,
 }

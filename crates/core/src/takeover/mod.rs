@@ -171,8 +171,9 @@ pub struct Takeover {
     grace: Option<Grace>,
     timeline: Vec<Stamp>,
     troubles: Vec<Trouble>,
-    /// Another server has the services that were to be taken over: the run goes on for this server's own clients alone.
-    overtaken: Option<String>,
+    /// The services that were to be taken over are not this server's any more, and why: the run goes on for this server's own
+    /// clients alone.
+    left_by_targets: Option<(Hindrance, String)>,
     /// The clients that were seen registered since it recognised. A record that vanished again is no reason to retire a
     /// client: the next stop of the lock manager may have taken it away (I2).
     seen: BTreeSet<MonName>,
@@ -203,7 +204,7 @@ impl Takeover {
             grace: None,
             timeline: Vec::new(),
             troubles: Vec::new(),
-            overtaken: None,
+            left_by_targets: None,
             seen: BTreeSet::new(),
             looking_since: None,
             over: false,
@@ -265,8 +266,12 @@ impl Takeover {
             (_, Event::Begun(work)) => self.begun(now, work),
             (_, Event::Tick { .. }) if self.late(now).is_some() => self.hangs(now),
             (_, Event::Tick { .. }) if self.placing.is_late(now) => self.placing_hangs(),
-            (_, Event::Overtaken(service)) => self.overtaken(now, &service),
-            (_, Event::GivenUp(service)) => self.given_up(now, &service),
+            (_, Event::Overtaken(service)) => {
+                self.left_by(now, &service, Hindrance::Overtaken, was_claimed(&service))
+            }
+            (_, Event::GivenUp(service)) => {
+                self.left_by(now, &service, Hindrance::Released, format!("{service} was released meanwhile"))
+            }
             (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
             (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
             (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
@@ -562,9 +567,8 @@ impl Takeover {
         self.over = true;
         persist.extend(self.final_journals());
         let summaries = self.summaries();
-        let overtaken = self.overtaken.take().map(|why| (Hindrance::Overtaken, why));
         let untold = self.no_client_was_called().map(|why| (Hindrance::NobodyCalled, why));
-        let end = match overtaken.or(untold) {
+        let end = match self.left_by_targets.take().or(untold) {
             Some((hindrance, why)) => End::Failed { hindrance, why, summaries },
             None => End::Settled(summaries),
         };
@@ -633,38 +637,24 @@ impl Takeover {
         steps
     }
 
-    /// A service that is given away is no member any more: the next adopter tells its clients anew, under its own number.
-    fn given_up(&mut self, now: Moment, service: &ServiceName) -> Steps {
-        if self.members.iter().any(|member| member.service != *service) {
-            return self.overtaken(now, service);
-        }
-        if self.members.is_empty() {
-            return Batch::nothing();
-        }
-        let mut then = if self.phase == Phase::Notifying { vec![Action::StopNotifying] } else { Vec::new() };
-        self.members.clear();
-        self.over = true;
-        then.extend([Action::CleanUp, Action::Over(End::Settled(Vec::new()))]);
-        Batch { persist: Vec::new(), then }
-    }
-
-    /// A higher generation exists: a write or a notification for this service would be another server's business.
-    fn overtaken(&mut self, now: Moment, service: &ServiceName) -> Steps {
+    /// A service that is not this server's any more is no member: a write or a notification for it is the next owner's business,
+    /// who tells all clients anew, under another number.
+    fn left_by(&mut self, now: Moment, service: &ServiceName, hindrance: Hindrance, why: String) -> Steps {
         if !self.members.iter().any(|m| m.service == *service) {
             return Batch::nothing();
         }
         self.members.retain(|m| m.service != *service);
         let was_target = self.plan.targets.contains(service);
         self.plan.targets.retain(|target| target != service);
-        let why = was_claimed(service);
         // Where locks of our own are gone, or are just being dropped, their clients are told all the same (I7).
         let owes_own = self.phase >= Phase::Conveyed
             || self.members.iter().any(|member| self.plan.standing.owes(&member.service));
-        if self.members.is_empty() || (was_target && self.plan.targets.is_empty() && !owes_own) {
-            return self.fail(now, Hindrance::Overtaken, why);
+        let is_without_targets = was_target && self.plan.targets.is_empty();
+        if self.members.is_empty() || (is_without_targets && !owes_own) {
+            return self.end_left(now, hindrance, why);
         }
-        if was_target && self.plan.targets.is_empty() {
-            self.overtaken = Some(why);
+        if is_without_targets {
+            self.left_by_targets = Some((hindrance, why));
         }
         if self.phase != Phase::Notifying {
             return Batch::nothing();
@@ -676,6 +666,19 @@ impl Takeover {
             steps.persist = self.wait_for_the_end();
         } else {
             steps.then.push(Action::Notify(notices));
+        }
+        steps
+    }
+
+    /// No clients are left that this run could tell.
+    fn end_left(&mut self, now: Moment, hindrance: Hindrance, why: String) -> Steps {
+        let is_given_away = self.is_own_restart() && hindrance == Hindrance::Released;
+        let mut steps = self.fail(now, hindrance, why);
+        if hindrance == Hindrance::Released {
+            let over = steps.then.pop().filter(|_| !is_given_away);
+            let over = over.unwrap_or_else(|| Action::Over(End::Settled(Vec::new())));
+            // A line that was placed for it would be a registration to the next life of the status monitor.
+            steps.then.extend([Action::CleanUp, over]);
         }
         steps
     }

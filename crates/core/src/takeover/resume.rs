@@ -68,7 +68,9 @@ impl Takeover {
         };
         let (targets, own) = (of(Part::Target), of(Part::Own));
         let gone = first.members.iter().find(|(service, part)| *part == Part::Target && !left(service));
-        let overtaken = gone.filter(|_| targets.is_empty()).map(|(service, _)| super::was_claimed(service));
+        let left = gone.filter(|_| targets.is_empty());
+        let left_by_targets =
+            left.map(|(service, _)| (super::Hindrance::Overtaken, super::was_claimed(service)));
         let plan = Plan {
             run: first.run,
             server: first.server,
@@ -95,7 +97,7 @@ impl Takeover {
         let mut run = Self::new(now, plan);
         (run.timeline, run.troubles, run.before_ms) = (first.timeline, first.troubles, before_ms);
         (run.phase, run.life) = (Phase::Conveyed, first.life);
-        (run.resumed_from, run.seen, run.overtaken) = (Some(phase), came, overtaken);
+        (run.resumed_from, run.seen, run.left_by_targets) = (Some(phase), came, left_by_targets);
         run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
         // A run that is past `--finish` does not wait for it again.
         if phase > Phase::Proved {

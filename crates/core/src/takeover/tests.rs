@@ -174,7 +174,9 @@ fn all_are_tried_when_each_notifier_has_said_so_or_is_through() {
 
 #[test]
 fn clients_of_a_service_given_away_during_a_self_adoption_are_told_by_its_next_owner_and_the_others_here() {
-    let (mut run, mut kept) = asked_for();
+    let own =
+        Plan { cause: Cause::OwnRestart, targets: Vec::new(), ..plan(Strategy::Notify, Until::Settled) };
+    let (mut run, mut kept) = (Takeover::new(at(0), owing(&["nfs", "home"], own)), Kept::default());
     notifying(&mut run, &mut kept);
     let steps = run.step(at(2_000), Event::GivenUp(service("nfs")));
     let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
@@ -185,6 +187,47 @@ fn clients_of_a_service_given_away_during_a_self_adoption_are_told_by_its_next_o
     let settled = Action::Over(End::Settled(Vec::new()));
     assert_eq!(steps.then, [Action::StopNotifying, Action::CleanUp, settled]);
     assert!(run.is_over());
+}
+
+/// A cluster manager that stops a group does not wait until its clients are told: the next owner tells them all, under another
+/// number. This server's own clients, whose locks the adoption has dropped, are told here to the end.
+#[test]
+fn an_adopted_service_that_is_released_again_is_told_no_further_and_its_caller_learns_it() {
+    let is_released = |end: End| matches!(end, End::Failed { hindrance: Hindrance::Released, .. });
+    let (mut run, mut kept) = asked_for();
+    notifying(&mut run, &mut kept);
+    let steps = run.step(at(2_000), Event::GivenUp(service("nfs")));
+    let [Action::StopNotifying, Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(notices.iter().map(|n| n.service.as_str()).collect::<Vec<_>>(), ["home"]);
+    ended(&mut run, &mut kept, "home", &[]);
+    let steps = tick(&mut run, &mut kept, 30_000, &[]);
+    assert!(is_released(end_of(&steps)) && steps.then.contains(&Action::CleanUp));
+    let of_home = |one: &Persist| one.generation().0.as_str() == "home";
+    assert!(steps.persist.iter().all(of_home), "nfs is not this server's any more");
+
+    let prepared = Takeover::new(at(0), plan(Strategy::Notify, Until::Prepared));
+    for (mut run, tells) in [(run_of_target_alone(), true), (prepared, false)] {
+        if !tells {
+            let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7])];
+            let claimed = Event::Claimed { won, refused: vec![], unread: vec![] };
+            let conveyed = Event::Conveyed(Ok(Vec::new()));
+            for event in [
+                Event::Start,
+                Event::Fit(Ok(())),
+                claimed,
+                conveyed,
+                recognition(life("2")),
+                Event::Proved(Ok(())),
+            ] {
+                run.step(at(1_000), event);
+            }
+            assert!(run.awaits_finish());
+        }
+        let steps = run.step(at(3_000), Event::GivenUp(service("nfs")));
+        assert!(steps.persist.is_empty() && is_released(end_of(&steps)) && run.is_over());
+        assert_eq!(steps.then.first() == Some(&Action::StopNotifying), tells);
+        assert!(steps.then.contains(&Action::CleanUp), "a placed line would be a registration later");
+    }
 }
 
 #[test]

@@ -117,12 +117,15 @@ impl Takeover {
         self.phase == Phase::Conveyed
     }
 
-    /// Whether a service can't be given away while this run is on, for it tells its clients. A self-adoption is no hindrance:
-    /// the server that takes the service next tells them. But a generation that is claimed has to be begun first: `begins`
-    /// says whether one of this service waits for that ([`super::Queue::begins`]).
+    /// Whether a service can't be given away yet. A run that tells its clients is no hindrance: the server that takes the
+    /// service next tells them all. But a generation that is claimed has to be begun first: `begins` says whether one of this
+    /// service waits for that ([`super::Queue::begins`]). And a lock manager that is being restarted is not asked to let go of
+    /// locks.
     #[must_use]
     pub fn hinders_release(&self, service: &ServiceName, begins: bool) -> bool {
-        self.has_member(service) && (self.cause() != Cause::OwnRestart || begins)
+        let is_restarting =
+            self.cause() != Cause::OwnRestart && matches!(self.phase, Phase::Claimed | Phase::Conveyed);
+        self.has_member(service) && (begins || self.is_unclaimed() || is_restarting)
     }
 
     /// Whether its end has come: a client that is retired for having no record is looked for once more.
@@ -195,15 +198,31 @@ impl Takeover {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{at, plan, service};
+    use super::super::tests::{asked_for, at, claimed, life, plan, recognition, service};
     use super::super::{Event, Standing, Until};
     use super::*;
 
     #[test]
-    fn a_self_adoption_hinders_no_release_once_its_generation_is_begun_and_an_adoption_does() {
-        let asked = Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled));
-        assert!(asked.hinders_release(&service("nfs"), false));
-        assert!(!asked.hinders_release(&service("home"), false), "it has claimed nothing of it yet");
+    fn a_run_hinders_a_release_until_its_generation_is_begun_and_the_lock_manager_is_restarted() {
+        let (mut asked, _) = asked_for();
+        let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &[], &[3])];
+        let claimed_both = Event::Claimed { won, refused: Vec::new(), unread: Vec::new() };
+        let steps = [
+            (Event::Start, true),
+            (Event::Fit(Ok(())), true),
+            (claimed_both, true),
+            (Event::Conveyed(Ok(Vec::new())), true),
+            (recognition(life("2")), false),
+            (Event::Proved(Ok(())), false),
+            (Event::BroughtUp(Ok(())), false),
+        ];
+        for (event, hinders) in steps {
+            let what = format!("{event:?}");
+            let _ = asked.step(at(1_000), event);
+            assert_eq!(asked.hinders_release(&service("nfs"), false), hinders, "{what}");
+            assert!(!asked.hinders_release(&service("other"), true), "{what}");
+        }
+        assert!(asked.hinders_release(&service("nfs"), true));
         let lost = vec![service("home")];
         let standing = Standing { own: lost.clone(), lost, ..Standing::default() };
         let asked = plan(Strategy::RestartNfs, Until::Settled);

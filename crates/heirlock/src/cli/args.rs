@@ -11,7 +11,7 @@ use super::{exit, help};
 use crate::control::{AnswerWhen, Fenced};
 
 /// Where the configuration lies, unless it is said.
-pub(super) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
+pub(crate) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]
@@ -55,6 +55,15 @@ pub(super) enum Verb {
         /// The event, as rpc.statd says it
         #[arg(value_name = "EVENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
+    },
+    /// Run by Pacemaker's resource agents ocf:heirlock:service and ocf:heirlock:notify
+    #[command(after_help = help::OCF)]
+    Ocf {
+        /// Which of the two
+        #[arg(value_enum)]
+        agent: OcfAgent,
+        /// The action: start, stop, monitor, meta-data or validate-all
+        action: String,
     },
     /// Take a service over, with the locks of its clients
     #[command(after_help = help::ADOPT, mut_arg("given", moves))]
@@ -295,6 +304,13 @@ pub(super) enum Records {
 pub(super) enum Switch {
     On,
     Off,
+}
+
+/// The resource agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OcfAgent {
+    Service,
+    Notify,
 }
 
 #[derive(Debug, Args)]

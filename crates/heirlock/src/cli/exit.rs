@@ -31,6 +31,8 @@ pub(crate) enum Exit {
     /// The level for a monitoring system, which has numbers of its own (`status --check`); nothing where it could not
     /// be found out.
     Check(Option<Level>),
+    /// The code of a resource agent, which the standard of such agents gives its meaning.
+    Ocf(u8),
 }
 
 /// The same for `--help`.
@@ -84,6 +86,7 @@ impl Exit {
             Exit::Check(Some(Level::Attention)) => 1,
             Exit::Check(Some(Level::Unprotected)) => 2,
             Exit::Check(None) => 3,
+            Exit::Ocf(code) => code,
         }
     }
 }

@@ -53,6 +53,23 @@ pub(super) const SUPERVISE: &str = help!(
 
 pub(super) const CALLOUT: &str = crate::callout::HELP;
 
+pub(super) const OCF: &str = "\
+Examples:
+  OCF_RESKEY_service=nfs heirlock ocf service monitor  # as Pacemaker asks
+  heirlock ocf notify meta-data
+
+The parameters come in the environment, as OCF_RESKEY_service. A reason is
+printed to standard error, after 'ocf-exit-reason:'.
+
+Exit codes:
+  0  done; or the resource is active
+  1  it failed
+  2  the configuration of this node can't be
+  3  there is no such action
+  6  the configuration of the resource can't be
+  7  the resource is not active
+  190  the resource is active and degraded";
+
 pub(super) const ADOPT: &str = help!(
     "
   heirlock adopt nfs --owner-fenced nfs-a  # nfs-a is confirmed off

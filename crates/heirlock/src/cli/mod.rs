@@ -29,9 +29,10 @@ use clap::error::ErrorKind;
 use crate::config;
 use crate::control::Request;
 use crate::host::Host;
-use crate::{limits, log_queue, threads};
+use crate::{limits, log_queue, ocf, threads};
 
-use args::{Cli, Switch, Verb};
+pub(crate) use args::CONFIGURATION;
+use args::{Cli, OcfAgent, Switch, Verb};
 use exit::{Exit, Failed};
 use output::Output;
 
@@ -76,6 +77,13 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         let _ = crate::callout::main(arguments);
         return Ok(Exit::Done);
     }
+    if let Verb::Ocf { agent, action } = &cli.verb {
+        let agent = match agent {
+            OcfAgent::Service => ocf::Agent::Service,
+            OcfAgent::Notify => ocf::Agent::Notify,
+        };
+        return Ok(Exit::Ocf(ocf::run(agent, action, &cli.config)));
+    }
     let settings = match (config::load(&cli.config), &cli.verb) {
         (Ok(settings), _) => settings,
         (Err(error), Verb::Status(options)) if options.check => return status::unconfigured(&error, output),
@@ -95,7 +103,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     match cli.verb {
         Verb::Agent { log, ends_with } => agent::run(host, settings, &log, ends_with),
         Verb::Supervise { log } => agent::supervise(&settings, &cli.config, &log),
-        Verb::Callout { .. } => Ok(Exit::Done),
+        Verb::Callout { .. } | Verb::Ocf { .. } => Ok(Exit::Done),
         Verb::Adopt(adopt) => ask(Request::Adopt {
             service: adopt.service.name(&settings.server)?,
             prepare: adopt.prepare,
