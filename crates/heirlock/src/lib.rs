@@ -39,7 +39,6 @@ mod mounts;
 mod namespaces;
 mod notifier;
 mod probe;
-mod roles;
 mod rpc_client;
 mod store;
 mod supervise;

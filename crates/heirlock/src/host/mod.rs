@@ -23,6 +23,7 @@ pub(crate) mod groups;
 mod interfaces;
 pub(crate) mod mountd;
 pub(crate) mod nfs_conf;
+mod peers;
 mod presence;
 pub(crate) mod process;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 use crate::files::{self, trusted};
 
 pub(crate) use mountd::ExportTable;
+pub(crate) use peers::Peers;
 
 /// Bytes of the largest file of the host that is read.
 const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;

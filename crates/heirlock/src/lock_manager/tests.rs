@@ -12,11 +12,11 @@ use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::Strategy;
 
-use super::{Fsids, Lack, LockManager, LockManagerError, Recognised};
+use super::{Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised};
 use crate::agent::testing::{Place, place, service};
 use crate::config::Settings;
+use crate::host::Peers;
 use crate::host::testing::Tree;
-use crate::roles::Peers;
 
 /// A lock manager of a kind of its own, as NFS-Ganesha will be: it has another question for grace, other ports, its own table of
 /// exports and facts of its own.
@@ -73,6 +73,10 @@ impl LockManager for StandIn {
         Ok(())
     }
 
+    fn nlm(&self) -> &Nlm {
+        unreachable!("it has an answer of its own to each question that would be asked there")
+    }
+
     fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
         (Probe::InGrace, format!("{address} answers its own question"))
     }
@@ -86,7 +90,7 @@ impl LockManager for StandIn {
     }
 
     fn peers(&self) -> Peers {
-        Peers::of(&Tree::new().host())
+        Tree::new().host().peers()
     }
 
     fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError> {

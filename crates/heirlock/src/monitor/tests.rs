@@ -68,7 +68,9 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (monitor, _) = serve(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    let (monitor, _) =
+        serve(&options, options.host.peers(), sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender))
+            .unwrap();
     record(monitor.clone(), options.clone(), receiver, store, Arc::clone(&commits));
     Stand { _directory: directory, options, port, monitor, commits }
 }
