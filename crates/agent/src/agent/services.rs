@@ -16,7 +16,6 @@ use super::holdings::{self, Committing, Found, Held};
 use super::mend::Mended;
 use super::outside::Outside;
 use super::runs::Commission;
-use crate::config::Mode;
 use crate::limits::STORE_RETRY;
 use crate::words::counted;
 
@@ -319,7 +318,7 @@ impl<O: Outside> Inside<O> {
             return;
         }
         let automatic =
-            self.settings.services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+            self.settings.services.iter().filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)

@@ -14,7 +14,7 @@ use heirlock_nsm::MonName;
 use super::Inside;
 use super::holdings::Held;
 use super::outside::{Outside, Unready};
-use crate::config::{Mode, Settings};
+use crate::config::{ServiceSettings, Settings};
 use crate::control::report::observed::{Monitored, Observed};
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, LockManagerStatus, Missed,
@@ -141,7 +141,7 @@ impl<O: Outside> Inside<O> {
             held: held.is_some(),
             configured: configured.is_some(),
             home: configured.and_then(|service| service.home.as_ref()).map(ToString::to_string),
-            automatic: configured.is_some_and(|service| service.mode == Mode::Automatic),
+            automatic: configured.is_some_and(ServiceSettings::is_adopted_unasked),
             generation: claim.map(|claim| claim.generation.0),
             state_number: held.map(|held| held.state.0),
             records: held.map_or(0, |held| held.ledger.stored().len()),

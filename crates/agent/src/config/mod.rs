@@ -211,6 +211,13 @@ pub struct ServiceSettings {
     pub mode: Mode,
 }
 
+impl ServiceSettings {
+    /// Whether an agent adopts it without being asked, once its owner's heart is silent and the fence confirms that it is off.
+    pub fn is_adopted_unasked(&self) -> bool {
+        self.mode.adopts_unasked()
+    }
+}
+
 /// The authority that decides that a primary is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -218,4 +225,11 @@ pub enum Mode {
     Manual,
     /// The agents, by heartbeats and a fence.
     Automatic,
+}
+
+impl Mode {
+    /// See [`ServiceSettings::is_adopted_unasked`].
+    pub fn adopts_unasked(self) -> bool {
+        matches!(self, Self::Automatic)
+    }
 }
